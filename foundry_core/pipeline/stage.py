@@ -1,0 +1,159 @@
+"""The stage contract: what a stage kind declares, and what its `run` is given.
+
+A stage kind is one file in `tasks/` that defines one `Stage` subclass. Its module must import
+quickly (no torch, ray, transformers, mujoco at module level): planning loads it, running loads
+the rest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ArtifactType(StrEnum):
+    """What a stage produces; slots are matched on it when the graph is built."""
+
+    TEXT = "RawText"
+    DEMONSTRATIONS = "Demonstrations"
+    SCENES = "Scenes"
+    TEXT_SHARDS = "TextShards"
+    CAPTION_SHARDS = "CaptionShards"
+    ROBOT_SHARDS = "RobotShards"
+    TOKENIZER = "Tokenizer"
+    STATISTICS = "Statistics"
+    LANGUAGE_MODEL = "LanguageModel"
+    VISION_LANGUAGE_MODEL = "VisionLanguageModel"
+    POLICY = "Policy"
+    EVALUATION = "Evaluation"
+    COMPARISON = "Comparison"
+
+
+class Config(BaseModel):
+    """Base of every config object: frozen, keyword-only, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Recipe(Config):
+    """Everything that can change a stage's result. Enters the stage's identity."""
+
+
+class Resources(Config):
+    """Everything that must not change a stage's result. Never enters the identity."""
+
+    cpus: int = Field(1, ge=1, description="CPU cores the stage may use (threads or Ray workers)")
+    gpus: float = Field(0, ge=0, description="GPUs the stage asks for; fractions share one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """A typed input. `many` slots take several named artifacts of the same type(s)."""
+
+    types: tuple[ArtifactType, ...]
+    many: bool = False
+    optional: bool = False
+
+
+def slot(*types: ArtifactType, many: bool = False, optional: bool = False) -> Slot:
+    return Slot(types=types, many=many, optional=optional)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputArtifact:
+    """A committed upstream artifact as `run` sees it: a read-only local directory."""
+
+    path: Path
+    stage: str
+    kind: str
+    key: str
+    content: str
+
+
+class Progress(Protocol):
+    """Called by `run` as often as it likes; rendering is throttled by the receiver."""
+
+    def __call__(self, done: float, total: float, message: str = "", **values: float) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageContext:
+    """What `run` works with.
+
+    out: empty directory of this attempt; everything in it is committed. Files under
+        `out/records/` are kept and digested too but do not enter the content digest: logs,
+        timings, `records/metrics.jsonl` ({"step": int, <name>: number...} per line) and
+        `records/episodes.jsonl` ({"task", "scenario", "success", "steps", "crash", "seed"}).
+    scratch: survives failed attempts of the same key and is deleted after the commit; training
+        checkpoints live here, so that the next attempt resumes.
+    """
+
+    name: str
+    key: str
+    seed: int
+    recipe: Any
+    resources: Any
+    inputs: Mapping[str, Mapping[str, InputArtifact]]
+    out: Path
+    scratch: Path
+    progress: Progress
+
+    def input(self, slot_name: str) -> InputArtifact:
+        """The artifact of a slot that takes exactly one."""
+        (artifact,) = self.inputs[slot_name].values()
+        return artifact
+
+    def optional_input(self, slot_name: str) -> InputArtifact | None:
+        return next(iter(self.inputs.get(slot_name, {}).values()), None)
+
+    @property
+    def records(self) -> Path:
+        path = self.out / "records"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upstream:
+    """The declaration of an upstream stage, for cross-checks before anything runs."""
+
+    name: str
+    kind: str
+    recipe: Recipe
+    inputs: Mapping[str, Mapping[str, "Upstream"]] = field(default_factory=dict)
+
+
+class Stage:
+    """One stage kind. Subclass, set the class attributes, write `run`.
+
+    code: "closure" puts the AST hash of `run` and of everything it calls inside our packages into
+        the identity; any other string is a declared version (training stages), bumped by hand when
+        a change of code changes results.
+    """
+
+    kind: ClassVar[str]
+    output: ClassVar[ArtifactType]
+    inputs: ClassVar[Mapping[str, Slot]] = {}
+    code: ClassVar[str] = "closure"
+    trains: ClassVar[bool] = False
+    Recipe: ClassVar[type[Recipe]]
+    Resources: ClassVar[type[Resources]] = Resources
+
+    @classmethod
+    def sources(cls, recipe: Any) -> Mapping[str, str]:
+        """Name → content identity of each raw source outside the store. Must be cheap: no reading
+        of gigabytes at plan time (use `foundry_core.pipeline.sources`). A missing source raises
+        FoundryError."""
+        return {}
+
+    @classmethod
+    def check(cls, recipe: Any, inputs: Mapping[str, Mapping[str, Upstream]]) -> None:
+        """Cross-check against upstream recipes; raise FoundryError before any device is touched."""
+
+    @staticmethod
+    def run(ctx: StageContext) -> Mapping[str, Any]:
+        """Do the work, write under ctx.out, return flat metrics (JSON scalars)."""
+        raise NotImplementedError

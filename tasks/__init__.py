@@ -1,0 +1,1 @@
+"""One room per stage kind: its Recipe, its Resources, its run()."""

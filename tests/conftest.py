@@ -1,0 +1,19 @@
+"""Shared fixtures. Real data lies beside the checkout on some machines only."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    path = Path(os.environ.get("FOUNDRY_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no real fixtures: {path} is absent (set FOUNDRY_TEST_DATA to their folder)")
+    return path
