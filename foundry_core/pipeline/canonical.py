@@ -1,0 +1,96 @@
+"""Canonical JSON: one byte string per value, on any machine, for any spelling.
+
+1 and 1.0 are equal, mapping order does not matter, NaN and infinity are refused, and a value
+without a stable form (an object, a callable, bytes) is refused rather than str()'d: a key built
+on an address or a repr would be wrong in silence.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeAlias, TypeVar, Annotated
+
+from pydantic import BaseModel
+
+from foundry_core.errors import FoundryError
+
+Json: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class OmitWhen:
+    """Marks a field that was added to an existing recipe: left out of the identity while it holds
+    this value, so that the keys of the past stay valid. The value is frozen here and not read from
+    the field's default, because a later change of the default must change the key."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class NotIdentity:
+    """Marks a field of a recipe that locates something whose content is identified elsewhere
+    (a path whose digest is among the stage's sources)."""
+
+
+T = TypeVar("T")
+Location = Annotated[T, NotIdentity()]
+
+
+def canonical(value: Any, where: str = "value") -> Json:
+    """value as JSON types with one spelling. Raises FoundryError for anything unstable."""
+    if isinstance(value, BaseModel):
+        return _canonical_model(value, where)
+    if value is None or isinstance(value, (bool, str)):
+        return value.value if isinstance(value, Enum) else value
+    if isinstance(value, Enum):
+        return canonical(value.value, where)
+    if isinstance(value, (int, float)):
+        return _canonical_number(value, where)
+    if isinstance(value, dict):
+        bad = [key for key in value if not isinstance(key, str)]
+        if bad:
+            raise FoundryError(f"{where}: key {bad[0]!r} is not a string", "use string keys")
+        return {key: canonical(value[key], f"{where}.{key}") for key in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [canonical(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, frozenset):
+        items = [canonical(item, where) for item in value]
+        return sorted(items, key=lambda item: json.dumps(item, sort_keys=True))
+    raise FoundryError(
+        f"{where}: a {type(value).__name__} has no stable form and cannot enter an identity",
+        "use numbers, strings, lists, mappings or config objects",
+    )
+
+
+def _canonical_number(value: int | float, where: str) -> int | float:
+    if isinstance(value, int):
+        return int(value)
+    if not math.isfinite(value):
+        raise FoundryError(f"{where} = {value}: not a finite number", "give a finite value")
+    return int(value) if value.is_integer() else value
+
+
+def _canonical_model(model: BaseModel, where: str) -> dict[str, Json]:
+    fields: dict[str, Json] = {}
+    for name, info in type(model).model_fields.items():
+        if any(isinstance(mark, NotIdentity) for mark in info.metadata):
+            continue
+        value = canonical(getattr(model, name), f"{where}.{name}")
+        omit = [mark for mark in info.metadata if isinstance(mark, OmitWhen)]
+        if omit and canonical(omit[0].value) == value:
+            continue
+        fields[name] = value
+    return dict(sorted(fields.items()))
+
+
+def canonical_bytes(value: Any) -> bytes:
+    return json.dumps(
+        canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    ).encode()
+
+
+def digest(value: Any) -> str:
+    """sha256 of the canonical JSON, 64 hex digits."""
+    return hashlib.sha256(canonical_bytes(value)).hexdigest()

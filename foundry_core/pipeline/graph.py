@@ -1,0 +1,222 @@
+"""A pipeline as a checked graph of stages."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.documents import find_pipeline, load_document
+from foundry_core.pipeline.overrides import STAGE_KEYS, apply_overrides
+from foundry_core.pipeline.stage import Recipe, Resources, Slot, Stage, Upstream
+from foundry_core.pipeline.suggest import nearest
+from foundry_core.pipeline.validation import validate
+
+StageKinds = Callable[[str], type[Stage]]
+Wiring = Mapping[str, Mapping[str, str]]
+_TOP_KEYS = ("name", "description", "seed", "stages")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageNode:
+    """One validated stage. `inputs` is slot → label → upstream stage name."""
+
+    name: str
+    stage: type[Stage]
+    recipe: Recipe
+    resources: Resources
+    seed: int
+    inputs: Wiring
+
+    @property
+    def kind(self) -> str:
+        return self.stage.kind
+
+    def upstream(self) -> list[tuple[str, str, str]]:
+        """(slot, label, upstream stage) of every edge into this stage."""
+        return [(s, label, up) for s, sources in self.inputs.items() for label, up in sources.items()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """Stages in topological order; equal declarations give equal order."""
+
+    name: str
+    seed: int
+    stages: Mapping[str, StageNode]
+    overrides: tuple[tuple[str, Any], ...] = field(default=())
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[str, ...]]:
+        table: dict[str, list[str]] = {name: [] for name in self.stages}
+        for node in self.stages.values():
+            for _, _, up in node.upstream():
+                if node.name not in table[up]:
+                    table[up].append(node.name)
+        return {name: tuple(names) for name, names in table.items()}
+
+    @property
+    def targets(self) -> list[str]:
+        """Stages nothing else consumes: what a run is for."""
+        return [name for name, consumers in self.consumers.items() if not consumers]
+
+    def with_ancestors(self, names: Iterable[str]) -> set[str]:
+        """The named stages and everything upstream of them."""
+        wanted: set[str] = set()
+        pending = list(names)
+        while pending:
+            name = pending.pop()
+            if name in wanted:
+                continue
+            if name not in self.stages:
+                raise FoundryError(f"unknown stage {name!r}", nearest(name, self.stages))
+            wanted.add(name)
+            pending += [up for _, _, up in self.stages[name].upstream()]
+        return wanted
+
+
+def load_pipeline(
+    name: str | Path, overrides: Iterable[tuple[str, Any]] = (), *, kinds: StageKinds
+) -> Pipeline:
+    """Reads, merges, overrides and checks a pipeline. No side effects, no device is touched."""
+    path = find_pipeline(str(name))
+    overrides = tuple(overrides)
+    document = apply_overrides(load_document(path), overrides)
+    return build_pipeline(document, kinds=kinds, where=path.stem, overrides=overrides)
+
+
+def build_pipeline(
+    document: Mapping[str, Any],
+    *,
+    kinds: StageKinds,
+    where: str = "pipeline",
+    overrides: tuple[tuple[str, Any], ...] = (),
+) -> Pipeline:
+    for key in document:
+        if key not in _TOP_KEYS:
+            raise FoundryError(f"unknown key {where}.{key!r}", nearest(key, _TOP_KEYS))
+    specs = {n: s for n, s in (document.get("stages") or {}).items() if s is not None}
+    if not specs:
+        raise FoundryError(f"{where}: no stages", "declare at least one under `stages:`")
+    seed = _seed(document.get("seed", 0), f"{where}.seed")
+    nodes = {name: _node(name, spec, specs, seed, kinds) for name, spec in specs.items()}
+    ordered = _ordered(nodes)
+    _check(ordered)
+    name = document.get("name", where)
+    return Pipeline(name=name, seed=seed, stages=ordered, overrides=overrides)
+
+
+def _seed(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise FoundryError(f"{where} = {value!r}: a seed is an integer ≥ 0", "e.g. seed: 0")
+    return value
+
+
+def _node(
+    name: str, spec: Any, specs: Mapping[str, Any], seed: int, kinds: StageKinds
+) -> StageNode:
+    if not isinstance(spec, Mapping):
+        raise FoundryError(f"stage {name!r} is not a mapping", "give it kind, inputs and recipe")
+    if not name.isidentifier() or name in STAGE_KEYS:
+        raise FoundryError(f"stage name {name!r} is not usable", "use letters, digits and _")
+    for key in spec:
+        if key not in STAGE_KEYS:
+            raise FoundryError(f"unknown key {name}.{key!r}", nearest(key, STAGE_KEYS))
+    if "kind" not in spec:
+        raise FoundryError(f"stage {name!r} has no kind", "add `kind: <stage kind>`")
+    stage = kinds(spec["kind"])
+    return StageNode(
+        name=name,
+        stage=stage,
+        recipe=validate(stage.Recipe, spec.get("recipe"), name),
+        resources=validate(stage.Resources, spec.get("resources"), f"{name}.resources"),
+        seed=_seed(spec.get("seed", seed), f"{name}.seed"),
+        inputs=_wiring(name, stage, spec.get("inputs") or {}, specs, kinds),
+    )
+
+
+def _wiring(
+    name: str,
+    stage: type[Stage],
+    declared: Mapping[str, Any],
+    specs: Mapping[str, Any],
+    kinds: StageKinds,
+) -> Wiring:
+    for slot_name in declared:
+        if slot_name not in stage.inputs:
+            raise FoundryError(
+                f"stage {name!r} ({stage.kind}) has no input {slot_name!r}",
+                nearest(slot_name, stage.inputs),
+            )
+    wiring: dict[str, dict[str, str]] = {}
+    for slot_name, slot in stage.inputs.items():
+        sources = _labelled(declared.get(slot_name), slot, f"{name}.inputs.{slot_name}")
+        if not sources and not slot.optional:
+            wanted = " or ".join(slot.types)
+            raise FoundryError(
+                f"stage {name!r} ({stage.kind}) needs input {slot_name!r}",
+                f"name a stage that produces {wanted}",
+            )
+        for up in sources.values():
+            _check_slot(f"{name}.inputs.{slot_name}", slot, up, specs, kinds)
+        if sources:
+            wiring[slot_name] = sources
+    return wiring
+
+
+def _labelled(value: Any, slot: Slot, where: str) -> dict[str, str]:
+    """A slot's sources by label; a bare name is its own label."""
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        sources = {value: value}
+    elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+        sources = {item: item for item in value}
+    elif isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values()):
+        sources = {label: up for label, up in sorted(value.items())}
+    else:
+        raise FoundryError(f"{where}: expected a stage name, a list or label: stage", "e.g. llm")
+    if len(sources) > 1 and not slot.many:
+        raise FoundryError(f"{where} takes one stage, not {len(sources)}", "name one")
+    return sources
+
+
+def _check_slot(
+    where: str, slot: Slot, up: str, specs: Mapping[str, Any], kinds: StageKinds
+) -> None:
+    if up not in specs:
+        raise FoundryError(f"{where}: unknown stage {up!r}", nearest(up, specs))
+    produced = kinds(specs[up].get("kind", "")).output
+    if produced not in slot.types:
+        wanted = " or ".join(slot.types)
+        raise FoundryError(
+            f"{where}: stage {up!r} produces {produced}, the slot takes {wanted}",
+            f"connect a stage that produces {wanted}",
+        )
+
+
+def _ordered(nodes: Mapping[str, StageNode]) -> dict[str, StageNode]:
+    graph = {name: [up for _, _, up in node.upstream()] for name, node in nodes.items()}
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        circle = " → ".join(error.args[1])
+        raise FoundryError(f"the stages form a circle: {circle}", "remove one input") from None
+    return {name: nodes[name] for name in order}
+
+
+def _check(stages: Mapping[str, StageNode]) -> None:
+    """Every stage's own cross-checks, upstream first."""
+    views: dict[str, Upstream] = {}
+    for name, node in stages.items():
+        inputs = {
+            slot: {label: views[up] for label, up in sources.items()}
+            for slot, sources in node.inputs.items()
+        }
+        try:
+            node.stage.check(node.recipe, inputs)
+        except FoundryError as error:
+            raise FoundryError(f"stage {name!r}: {error.message}", error.hint) from None
+        views[name] = Upstream(name=name, kind=node.kind, recipe=node.recipe, inputs=inputs)

@@ -1,0 +1,63 @@
+"""pydantic's findings as one readable line each: where, what, which rule, how to mend."""
+
+import typing
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.suggest import nearest
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validate(model: type[M], data: Any, where: str) -> M:
+    """data as `model`, or a FoundryError that names the first offending path."""
+    try:
+        return model.model_validate(data if data is not None else {})
+    except ValidationError as error:
+        raise FoundryError(*_explain(model, error, where)) from None
+
+
+def _explain(model: type[BaseModel], error: ValidationError, where: str) -> tuple[str, str]:
+    findings = error.errors(include_url=False)
+    unknown = [f for f in findings if f["type"] == "extra_forbidden"]
+    finding = (unknown or findings)[0]
+    path = ".".join([where, *(str(part) for part in finding["loc"])])
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    if finding["type"] == "extra_forbidden":
+        owner = _model_at(model, finding["loc"][:-1])
+        valid = owner.model_fields if owner else ()
+        return f"unknown key {path!r}{more}", nearest(str(finding["loc"][-1]), valid)
+    if finding["type"] == "missing":
+        return f"{path!r} is required{more}", "add it to the pipeline, or override it with -o"
+    value = finding.get("input")
+    shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else "the value"
+    message = finding["msg"].removeprefix("Value error, ")
+    return f"{path} = {shown}: {message}{more}", "see the field's description in the stage's recipe"
+
+
+def _model_at(model: type[BaseModel], location: tuple) -> type[BaseModel] | None:
+    """The nested model class at a validation location; union tags in the path are stepped over."""
+    candidates: list[type[BaseModel]] = [model]
+    for part in location:
+        following = [
+            nested
+            for candidate in candidates
+            if isinstance(part, str) and part in candidate.model_fields
+            for nested in _models_in(candidate.model_fields[part].annotation)
+        ]
+        tagged = [c for c in candidates if _tag(c) == part or c.__name__ == part]
+        candidates = following or tagged or candidates
+    return candidates[0] if candidates else None
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("kind")
+    return typing.get_args(field.annotation)[0] if field and typing.get_args(field.annotation) else None
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for argument in typing.get_args(annotation) for m in _models_in(argument)]

@@ -1,0 +1,1 @@
+"""The packaged YAML: pipelines and presets."""
