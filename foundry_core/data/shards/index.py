@@ -1,0 +1,154 @@
+"""Where every member of a shard lies, so that samples are read at random through one mmap.
+
+A sample is a run of neighbouring members with one key; the key is the member's name up to the
+first dot of its last path part, the rest is the extension (webdataset's rule).
+"""
+
+import io
+import os
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from foundry_core.data.shards.tar import BLOCK
+from foundry_core.errors import FoundryError
+
+INDEX_SUFFIX = ".index.npz"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """("dir/key", "camera.jpg") of "dir/key.camera.jpg"; the extension is "" without a dot."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return folder + slash + stem, extension
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardIndex:
+    """Members of one shard: names [M], data offsets int64 [M], sizes int64 [M]; sample i owns the
+    members starts[i]..starts[i+1] (int64 [N+1]); `bytes` is the size of the tar it describes."""
+
+    names: tuple[str, ...]
+    offsets: np.ndarray
+    sizes: np.ndarray
+    starts: np.ndarray
+    bytes: int
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(split_name(self.names[start])[0] for start in self.starts[:-1])
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Member name → its number."""
+        return {name: number for number, name in enumerate(self.names)}
+
+    def span(self, sample: int) -> range:
+        return range(int(self.starts[sample]), int(self.starts[sample + 1]))
+
+    def to_bytes(self) -> bytes:
+        """Uncompressed npz; NumPy stamps its entries 1980-01-01, so equal indices are equal."""
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            names=np.frombuffer("\n".join(self.names).encode(), dtype=np.uint8),
+            offsets=self.offsets,
+            sizes=self.sizes,
+            starts=self.starts,
+            bytes=np.int64(self.bytes),
+        )
+        return buffer.getvalue()
+
+
+def build_index(members: list[tuple[str, int, int]], total_bytes: int) -> ShardIndex:
+    """From (name, data offset, size) in file order. Keys may not come back later in the shard."""
+    starts: list[int] = []
+    previous: str | None = None
+    seen: set[str] = set()
+    for position, (name, _, _) in enumerate(members):
+        key = split_name(name)[0]
+        if key != previous:
+            if key in seen:
+                raise FoundryError(
+                    f"sample {key!r} appears twice in one shard, at member {name!r}",
+                    "members of a sample must be neighbours and keys unique within a shard",
+                )
+            seen.add(key)
+            starts.append(position)
+            previous = key
+    return ShardIndex(
+        names=tuple(name for name, _, _ in members),
+        offsets=np.array([offset for _, offset, _ in members], dtype=np.int64),
+        sizes=np.array([size for _, _, size in members], dtype=np.int64),
+        starts=np.array([*starts, len(members)], dtype=np.int64),
+        bytes=total_bytes,
+    )
+
+
+def index_path(shard: Path) -> Path:
+    return shard.with_name(shard.name.removesuffix(".tar") + INDEX_SUFFIX)
+
+
+def load_index(shard: Path) -> ShardIndex:
+    """The index beside the shard, or one built by walking the tar's headers (foreign shards).
+
+    Raises FoundryError where the index describes a tar of another size, or the tar is torn.
+    """
+    path = index_path(shard)
+    if not path.exists():
+        return scan_tar(shard)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            names = stored["names"].tobytes().decode()
+            index = ShardIndex(
+                names=tuple(names.split("\n")) if names else (),
+                offsets=stored["offsets"],
+                sizes=stored["sizes"],
+                starts=stored["starts"],
+                bytes=int(stored["bytes"]),
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise FoundryError(
+            f"shard index {str(path)!r} is unreadable: {error}",
+            "delete it: it is rebuilt in memory from the tar",
+        ) from error
+    actual = shard.stat().st_size
+    if actual != index.bytes:
+        raise FoundryError(
+            f"shard {str(shard)!r} has {actual} bytes, its index was written for {index.bytes}",
+            "the shard is truncated or was replaced: convert or fetch it again",
+        )
+    return index
+
+
+def scan_tar(shard: Path) -> ShardIndex:
+    """Index of any uncompressed tar. A tar that ends early is refused, by name and offset."""
+    size = os.stat(shard).st_size
+    members: list[tuple[str, int, int]] = []
+    try:
+        with tarfile.open(shard, mode="r:") as tar:
+            for member in tar:
+                if member.isfile():
+                    members.append((member.name, member.offset_data, member.size))
+            end = tar.offset
+    except (tarfile.TarError, OSError) as error:
+        where = f" after {members[-1][0]!r}" if members else ""
+        raise FoundryError(
+            f"shard {str(shard)!r} ({size} bytes) is not a whole tar{where}: {error}",
+            "fetch or convert it again",
+        ) from error
+    last = max((offset + length for _, offset, length in members), default=0)
+    if last > size or end + BLOCK > size:
+        raise FoundryError(
+            f"shard {str(shard)!r} is truncated: {size} bytes, its members end at {last}, and the "
+            "end-of-archive mark is missing",
+            "fetch or convert it again",
+        )
+    return build_index(members, size)

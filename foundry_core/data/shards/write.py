@@ -1,0 +1,124 @@
+"""Writing shards: deterministic tars, an index beside each, one manifest per folder."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+
+from foundry_core.data.shards.index import build_index, index_path
+from foundry_core.data.shards.tar import TarWriter
+from foundry_core.errors import FoundryError
+
+MANIFEST = "manifest.jsonl"
+Sample = tuple[str, Mapping[str, bytes]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardInfo:
+    """One manifest line; `bytes` and `sha256` are None for foreign shards that state neither."""
+
+    shard: str
+    num_sequences: int
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+def shard_name(number: int) -> str:
+    return f"shard_{number:06d}"
+
+
+def write_shard(path: str | os.PathLike, samples: Iterable[Sample]) -> ShardInfo:
+    """Writes `<path>` (a .tar) and its index from (key, {extension: bytes}) in the given order.
+
+    Members of a sample are sorted by extension, so that a dict's order never reaches the bytes.
+    Keys must hold no dot (webdataset would split there) and be unique. Samples are consumed one by
+    one: memory stays that of one sample plus the index.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    members: list[tuple[str, int, int]] = []
+    count = 0
+    with path.open("wb") as stream:
+        tar = TarWriter(stream)
+        for key, sample in samples:
+            _check_key(key, sample, path)
+            for extension in sorted(sample):
+                name = f"{key}.{extension}"
+                members.append((name, tar.add(name, sample[extension]), len(sample[extension])))
+            count += 1
+        tar.finish()
+    index_path(path).write_bytes(build_index(members, tar.bytes).to_bytes())
+    return ShardInfo(
+        shard=path.name.removesuffix(".tar"),
+        num_sequences=count,
+        bytes=tar.bytes,
+        sha256=tar.sha256,
+    )
+
+
+def write_shards(
+    folder: str | os.PathLike, samples: Iterable[Sample], samples_per_shard: int
+) -> list[ShardInfo]:
+    """Cuts a stream into shards of `samples_per_shard` (the last may be shorter), with manifest."""
+    folder = Path(folder)
+    shards = [
+        write_shard(folder / f"{shard_name(number)}.tar", group)
+        for number, group in enumerate(_groups(iter(samples), samples_per_shard))
+    ]
+    write_manifest(folder, shards)
+    return shards
+
+
+def write_manifest(folder: str | os.PathLike, shards: Sequence[ShardInfo]) -> None:
+    lines = [
+        json.dumps({k: v for k, v in asdict(shard).items() if v is not None}, sort_keys=True)
+        for shard in shards
+    ]
+    Path(folder, MANIFEST).write_text("".join(f"{line}\n" for line in lines))
+
+
+def close_ranks(folder: str | os.PathLike, shards: Sequence[ShardInfo]) -> list[ShardInfo]:
+    """Numbers the non-empty shards 0, 1, 2, ... and deletes the empty ones, keeping the order.
+
+    Parallel writers name shards before they know what will be skipped; a gap in the numbers would
+    look like a lost file.
+    """
+    folder = Path(folder)
+    kept: list[ShardInfo] = []
+    for shard in shards:
+        source = folder / f"{shard.shard}.tar"
+        if shard.num_sequences == 0:
+            source.unlink()
+            index_path(source).unlink()
+            continue
+        target = folder / f"{shard_name(len(kept))}.tar"
+        if target != source:
+            os.replace(source, target)
+            os.replace(index_path(source), index_path(target))
+        kept.append(replace(shard, shard=target.name.removesuffix(".tar")))
+    return kept
+
+
+def _check_key(key: str, sample: Mapping[str, bytes], path: Path) -> None:
+    base = key.rpartition("/")[2]
+    if not base or "." in base or "\n" in key or key.startswith("/"):
+        raise FoundryError(
+            f"sample key {key!r} in {path.name} is not usable",
+            "keys are non-empty, relative, and hold neither dots nor line breaks",
+        )
+    if not sample or any(not extension or "\n" in extension for extension in sample):
+        raise FoundryError(
+            f"sample {key!r} in {path.name} has no members, or one without an extension"
+        )
+
+
+def _groups(samples: Iterator[Sample], size: int) -> Iterator[Iterable[Sample]]:
+    if size < 1:
+        raise FoundryError(f"samples_per_shard is {size}, it must be at least 1")
+    for first in samples:
+        group = chain([first], islice(samples, size - 1))
+        yield group
+        for _ in group:  # whatever the consumer left must not leak into the next shard
+            pass
