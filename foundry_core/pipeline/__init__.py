@@ -1,1 +1,1 @@
-"""Config loading, the stage contract, identity and the plan. Imports neither torch, ray nor prefect."""
+"""Config loading, the stage contract, identity and the plan: no torch, no ray, no prefect."""

@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, TypeAlias, TypeVar, Annotated
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 

@@ -36,7 +36,9 @@ class StageNode:
 
     def upstream(self) -> list[tuple[str, str, str]]:
         """(slot, label, upstream stage) of every edge into this stage."""
-        return [(s, label, up) for s, sources in self.inputs.items() for label, up in sources.items()]
+        return [
+            (s, label, up) for s, sources in self.inputs.items() for label, up in sources.items()
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +177,7 @@ def _labelled(value: Any, slot: Slot, where: str) -> dict[str, str]:
     elif isinstance(value, list) and all(isinstance(item, str) for item in value):
         sources = {item: item for item in value}
     elif isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values()):
-        sources = {label: up for label, up in sorted(value.items())}
+        sources = dict(sorted(value.items()))
     else:
         raise FoundryError(f"{where}: expected a stage name, a list or label: stage", "e.g. llm")
     if len(sources) > 1 and not slot.many:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """' - did you mean X?' text for an unknown name, or the list of valid ones when none is near."""
+    """The hint for an unknown name: the nearest valid one, or all when none is near."""
     choices = sorted(valid)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     if close:

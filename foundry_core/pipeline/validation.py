@@ -54,7 +54,11 @@ def _model_at(model: type[BaseModel], location: tuple) -> type[BaseModel] | None
 
 def _tag(model: type[BaseModel]) -> str | None:
     field = model.model_fields.get("kind")
-    return typing.get_args(field.annotation)[0] if field and typing.get_args(field.annotation) else None
+    return (
+        typing.get_args(field.annotation)[0]
+        if field and typing.get_args(field.annotation)
+        else None
+    )
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -1,0 +1,376 @@
+"""The plan: what a run would do and why, from configuration and the store's state alone.
+
+Pure: nothing is written, no server, no Ray, no torch. The `catalog` is anything that can say what
+is committed (the store), the baseline a past run's specs.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.canonical import canonical
+from foundry_core.pipeline.graph import Pipeline
+from foundry_core.pipeline.identity import StageSpec
+from foundry_core.pipeline.suggest import nearest
+
+Action = Literal["reuse", "run", "blocked"]
+Category = Literal[
+    "CONFIG", "CODE", "INPUT", "SOURCE", "SEED", "MISSING", "CORRUPT", "FAILED", "FORCED"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """One cause as data. upstream: the stage at the root of an INPUT change."""
+
+    category: Category
+    path: str = ""
+    old: Any = None
+    new: Any = None
+    upstream: str | None = None
+
+    def sentence(self) -> str:
+        if self.category == "CONFIG":
+            return f"{self.path}: {_short(self.old)} → {_short(self.new)}"
+        if self.category == "CODE":
+            return f"code changed: {self.path}"
+        if self.category == "INPUT":
+            return f"{self.path} changes, because of {self.upstream}"
+        if self.category == "SOURCE":
+            return f"source {self.path} changed"
+        if self.category == "SEED":
+            return f"seed: {self.old} → {self.new}"
+        if self.category == "FORCED":
+            return "forced"
+        return self.path or self.category.lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Committed:
+    """What the catalog says of a key. inputs: (slot, label) → content digest used."""
+
+    key: str
+    content: str
+    inputs: Mapping[tuple[str, str], str]
+    seconds: float
+
+
+class Catalog(Protocol):
+    """The store as the planner sees it."""
+
+    def status(self, kind: str, key: str) -> tuple[str, str, Committed | None]:
+        """('ok' | 'missing' | 'corrupt', problem, what is committed)."""
+
+    def by_content(self, kind: str, content_key: str) -> Committed | None: ...
+
+    def last_failure(self, key: str) -> str | None:
+        """The error of the key's last attempt when that failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineStage:
+    """A stage of a past run: what reasons are computed against."""
+
+    kind: str
+    key: str
+    code: str
+    recipe: Mapping[str, Any]
+    seed: int
+    sources: Mapping[str, str]
+    inputs: Mapping[str, Mapping[str, str]]
+    upstream: Mapping[str, Mapping[str, str]]
+    functions: Callable[[], Mapping[str, str]] = dict
+    closure: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    run_id: str
+    stages: Mapping[str, BaselineStage]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePlan:
+    """One row. `artifact` is what a reuse points to; `drift` lists the functions of a training
+    stage that changed since its version was declared for the reused artifact."""
+
+    name: str
+    kind: str
+    key: str
+    action: Action
+    reasons: tuple[Reason, ...] = ()
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    estimated_seconds: float | None = None
+    how: Literal["recipe", "content", "unneeded", ""] = ""
+    artifact: str | None = None
+    drift: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"reasons": [asdict(reason) for reason in self.reasons]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    pipeline: str
+    baseline: str | None
+    stages: Mapping[str, StagePlan]
+    specs: Mapping[str, StageSpec]
+
+    def to_run(self) -> list[StagePlan]:
+        return [stage for stage in self.stages.values() if stage.action == "run"]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "pipeline": self.pipeline,
+            "baseline": self.baseline,
+            "stages": [stage.to_json() for stage in self.stages.values()],
+        }
+
+
+def plan(
+    pipeline: Pipeline,
+    specs: Mapping[str, StageSpec],
+    catalog: Catalog,
+    *,
+    baseline: Baseline | None = None,
+    only: Iterable[str] = (),
+    force: Iterable[str] = (),
+) -> Plan:
+    """The action and reasons of every stage that `only` (default: the whole pipeline) needs.
+
+    Lazy: an absent intermediate that no running stage reads is not rebuilt.
+    """
+    forced = set(force)
+    for name in forced:
+        if name not in pipeline.stages:
+            raise FoundryError(f"--force: unknown stage {name!r}", nearest(name, pipeline.stages))
+    targets = list(only) or pipeline.targets
+    scope = pipeline.with_ancestors([*targets, *(forced if not only else ())])
+    found = _Lookup(specs, catalog, forced)
+    available = {name: found.resolve(name) for name in specs if name in scope}
+    running = _running(pipeline, available, targets, forced, scope)
+    rows: dict[str, StagePlan] = {}
+    for name in specs:
+        if name in scope:
+            rows[name] = _row(
+                name, specs, available[name], name in running, rows, baseline, catalog
+            )
+    return Plan(
+        pipeline=pipeline.name,
+        baseline=baseline.run_id if baseline else None,
+        stages=rows,
+        specs=specs,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    committed: Committed | None
+    how: str
+    problem: tuple[Category, str]
+
+
+class _Lookup:
+    """Resolves stages upstream first: by recipe key, else by the contents of their inputs."""
+
+    def __init__(self, specs: Mapping[str, StageSpec], catalog: Catalog, forced: set[str]) -> None:
+        self._specs = specs
+        self._catalog = catalog
+        self._forced = forced
+        self._content: dict[str, str | None] = {}
+
+    def resolve(self, name: str) -> _Found:
+        spec = self._specs[name]
+        found = self._find(spec) if name not in self._forced else _absent("FORCED", "")
+        self._content[name] = found.committed.content if found.committed else None
+        return found
+
+    def _find(self, spec: StageSpec) -> _Found:
+        contents = {
+            slot: {label: self._content.get(up) for label, up in named.items()}
+            for slot, named in spec.upstream.items()
+        }
+        status, problem, committed = self._catalog.status(spec.kind, spec.key)
+        if status == "ok" and committed and not _outdated(committed, contents):
+            return _Found(committed=committed, how="recipe", problem=("MISSING", ""))
+        if all(digest for named in contents.values() for digest in named.values()):
+            equal = self._catalog.by_content(spec.kind, spec.content_key(contents))
+            if equal is not None:
+                return _Found(committed=equal, how="content", problem=("MISSING", ""))
+        if status == "corrupt":
+            return _absent("CORRUPT", problem)
+        if status == "ok":
+            return _absent("INPUT", "an input was rebuilt with other content")
+        failure = self._catalog.last_failure(spec.key)
+        return _absent("FAILED", failure) if failure else _absent("MISSING", "")
+
+
+def _absent(category: Category, problem: str) -> _Found:
+    return _Found(committed=None, how="", problem=(category, problem))
+
+
+def _outdated(committed: Committed, contents: Mapping[str, Mapping[str, str | None]]) -> bool:
+    """True when an input that is present now has other content than the one that was used."""
+    return any(
+        digest is not None and committed.inputs.get((slot, label), digest) != digest
+        for slot, named in contents.items()
+        for label, digest in named.items()
+    )
+
+
+def _running(
+    pipeline: Pipeline,
+    available: Mapping[str, _Found],
+    targets: Iterable[str],
+    forced: set[str],
+    scope: set[str],
+) -> set[str]:
+    """Stages that must run: absent targets, forced ones, and absent inputs of running ones.
+
+    What lies downstream of a running stage is asked again at run time, when the new content is
+    known; until then the plan says it runs, unless its key is committed already.
+    """
+    running: set[str] = set()
+    pending = [n for n in [*targets, *forced] if n in scope and available[n].committed is None]
+    while pending:
+        name = pending.pop()
+        if name in running:
+            continue
+        running.add(name)
+        pending += [
+            up for _, _, up in pipeline.stages[name].upstream() if available[up].committed is None
+        ]
+    return running
+
+
+def _row(
+    name: str,
+    specs: Mapping[str, StageSpec],
+    found: _Found,
+    runs: bool,
+    rows: Mapping[str, StagePlan],
+    baseline: Baseline | None,
+    catalog: Catalog,
+) -> StagePlan:
+    spec = specs[name]
+    old = baseline.stages.get(name) if baseline else None
+    inputs = {
+        slot: next(iter(named))
+        if list(named.values()) == list(named) and len(named) == 1
+        else named
+        for slot, named in ((s, dict(n)) for s, n in spec.upstream.items())
+    }
+    common = {"name": name, "kind": spec.kind, "key": spec.key, "inputs": inputs}
+    if not runs:
+        committed = found.committed
+        return StagePlan(
+            **common,
+            action="reuse",
+            how=found.how if committed else "unneeded",
+            artifact=committed.key if committed else None,
+            reasons=() if committed else (Reason(category="MISSING", path="absent, not needed"),),
+            drift=_drift(spec, old),
+        )
+    category, problem = found.problem
+    if category == "MISSING":
+        reasons = explain(spec, old, rows) or (Reason(category="MISSING", path="never built"),)
+    else:
+        reasons = (Reason(category=category, path=problem),)
+    return StagePlan(
+        **common, action="run", reasons=reasons, estimated_seconds=_past(spec, old, catalog)
+    )
+
+
+def explain(
+    spec: StageSpec, old: BaselineStage | None, rows: Mapping[str, StagePlan]
+) -> tuple[Reason, ...]:
+    """Why a stage's key differs from the baseline's, as data; () when it does not differ."""
+    if old is None:
+        return ()
+    reasons: list[Reason] = []
+    if old.kind != spec.kind:
+        reasons.append(Reason(category="CONFIG", path="kind", old=old.kind, new=spec.kind))
+    reasons += config_changes(f"{spec.name}", old.recipe, spec.recipe)
+    if old.seed != spec.seed:
+        reasons.append(Reason(category="SEED", path="seed", old=old.seed, new=spec.seed))
+    if old.code != spec.code:
+        changed = changed_functions(old.functions(), spec.functions)
+        path = ", ".join(changed) or "declared version"
+        reasons.append(Reason(category="CODE", path=path, old=old.code, new=spec.code))
+    for source in sorted({*old.sources, *spec.sources}):
+        before, after = old.sources.get(source), spec.sources.get(source)
+        if before != after:
+            reasons.append(Reason(category="SOURCE", path=source, old=before, new=after))
+    reasons += _input_changes(spec, old, rows)
+    return tuple(reasons)
+
+
+def _input_changes(
+    spec: StageSpec, old: BaselineStage, rows: Mapping[str, StagePlan]
+) -> list[Reason]:
+    reasons = []
+    for slot in sorted({*old.upstream, *spec.upstream}):
+        before, after = old.upstream.get(slot, {}), spec.upstream.get(slot, {})
+        if dict(before) != dict(after):
+            reasons.append(
+                Reason(
+                    category="CONFIG",
+                    path=f"{spec.name}.inputs.{slot}",
+                    old=dict(before) or None,
+                    new=dict(after) or None,
+                )
+            )
+            continue
+        for label, up in after.items():
+            was, now = old.inputs[slot][label], spec.inputs[slot][label]
+            if was != now:
+                reasons.append(
+                    Reason(category="INPUT", path=up, old=was, new=now, upstream=_root(up, rows))
+                )
+    return reasons
+
+
+def _root(name: str, rows: Mapping[str, StagePlan]) -> str:
+    """The stage where a chain of INPUT changes begins."""
+    row = rows.get(name)
+    for reason in row.reasons if row else ():
+        if reason.category == "INPUT" and reason.upstream:
+            return reason.upstream
+    return name
+
+
+def config_changes(path: str, old: Any, new: Any) -> list[Reason]:
+    """Leaf by leaf differences of two canonical values."""
+    old, new = canonical(old), canonical(new)
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            reason
+            for key in sorted({*old, *new})
+            for reason in config_changes(f"{path}.{key}", old.get(key), new.get(key))
+        ]
+    return [] if old == new else [Reason(category="CONFIG", path=path, old=old, new=new)]
+
+
+def changed_functions(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+
+
+def _drift(spec: StageSpec, old: BaselineStage | None) -> tuple[str, ...]:
+    if old is None or old.code != spec.code or not old.closure or old.closure == spec.closure:
+        return ()
+    return tuple(changed_functions(old.functions(), spec.functions))
+
+
+def _past(spec: StageSpec, old: BaselineStage | None, catalog: Catalog) -> float | None:
+    """How long the baseline's stage of this name took; None when it never finished."""
+    for key in dict.fromkeys([spec.key, *([old.key] if old else [])]):
+        _, _, committed = catalog.status(spec.kind, key)
+        if committed is not None:
+            return committed.seconds
+    return None
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,125 @@
+"""artifact.json: the commit point of an artifact, and the digests it states."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+MANIFEST = "artifact.json"
+RECORDS = "records/"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A file of an artifact. Records (logs, metrics) are digested but are not its content."""
+
+    path: str
+    size: int
+    sha256: str
+
+    @property
+    def role(self) -> Literal["output", "record"]:
+        return "record" if self.path.startswith(RECORDS) else "output"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactInput:
+    """An upstream artifact as it was used: by recipe key and by content digest."""
+
+    slot: str
+    label: str
+    stage: str
+    kind: str
+    key: str
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """A committed artifact. `linked_to` is the key whose files it shares, after a cut-off: its
+    recipe differs upstream, its bytes do not."""
+
+    kind: str
+    key: str
+    content: str
+    content_key: str
+    code: str
+    closure: str
+    recipe: Mapping[str, Any]
+    seed: int
+    sources: Mapping[str, str]
+    inputs: tuple[ArtifactInput, ...]
+    files: tuple[File, ...]
+    metrics: Mapping[str, Any]
+    attempt: str
+    run_id: str
+    created: str
+    seconds: float
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    linked_to: str | None = None
+    schema: int = SCHEMA
+
+    def to_json(self) -> dict[str, Any]:
+        data = asdict(self)
+        data["files"] = [asdict(f) | {"role": f.role} for f in self.files]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Artifact":
+        files = tuple(
+            File(path=f["path"], size=f["size"], sha256=f["sha256"]) for f in data["files"]
+        )
+        inputs = tuple(ArtifactInput(**i) for i in data["inputs"])
+        return cls(**{**data, "files": files, "inputs": inputs})
+
+
+def content_digest(files: tuple[File, ...]) -> str:
+    """Digest over the sorted (path, size, sha256) of the outputs; records do not count."""
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda f: f.path):
+        if file.role == "output":
+            digest.update(f"{file.path}\0{file.size}\0{file.sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def scan(folder: Path) -> tuple[File, ...]:
+    """Every file below a folder with its digest, sorted by path; artifact.json is not one."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder).as_posix()
+        if path.is_dir() or relative == MANIFEST:
+            continue
+        with path.open("rb") as stream:
+            sha = hashlib.file_digest(stream, "sha256").hexdigest()
+        found.append(File(path=relative, size=path.stat().st_size, sha256=sha))
+    return tuple(found)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """tmp + fsync + rename: after a crash the file is whole or absent."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def encode(data: Mapping[str, Any]) -> bytes:
+    return (json.dumps(data, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()

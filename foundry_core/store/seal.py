@@ -1,0 +1,76 @@
+"""Seals: the stat signatures of files whose digests were verified, so that checking an artifact
+again costs a stat per file. A seal is a cache in the user's home: losing it costs a size check
+instead of a digest check until the next `verify`.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from foundry_core.home import cache_dir
+from foundry_core.store.artifact import File
+
+Signature = list[int]
+
+
+class Seals:
+    def seal(self, folder: Path, files: Sequence[File]) -> None:
+        """Records the present signatures; call only right after the digests were computed."""
+        self._write(folder, {f.path: _signature(folder / f.path) for f in files})
+
+    def forget(self, folder: Path) -> None:
+        self._seal_file(folder).unlink(missing_ok=True)
+
+    def check(self, folder: Path, files: Sequence[File], *, read_all: bool = False) -> str:
+        """'' when the files are whole, else what is wrong with the first bad one.
+
+        Sizes always count; a file whose signature moved since it was sealed is re-read.
+        """
+        sealed = self._read(folder)
+        moved: dict[str, Signature] = {}
+        for file in files:
+            try:
+                signature = _signature(folder / file.path)
+            except FileNotFoundError:
+                return f"{file.path} is missing"
+            if signature[0] != file.size:
+                return f"{file.path} has {signature[0]} bytes, {file.size} were committed"
+            known = sealed.get(file.path)
+            if known == signature and not read_all:
+                continue
+            if (known is not None or read_all) and _sha256(folder / file.path) != file.sha256:
+                return f"{file.path} has another digest than was committed"
+            if known is not None or read_all:
+                moved[file.path] = signature
+        if moved:
+            self._write(folder, sealed | moved)
+        return ""
+
+    def _seal_file(self, folder: Path) -> Path:
+        name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:32]
+        return cache_dir() / "seals" / f"{name}.json"
+
+    def _read(self, folder: Path) -> dict[str, Signature]:
+        try:
+            return json.loads(self._seal_file(folder).read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def _write(self, folder: Path, signatures: dict[str, Signature]) -> None:
+        path = self._seal_file(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(3).hex()}")
+        temporary.write_text(json.dumps(signatures))
+        os.replace(temporary, path)
+
+
+def _signature(path: Path) -> Signature:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
