@@ -1,0 +1,114 @@
+"""Models on disk: `config.json` and `model.safetensors`, loaded strictly."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from foundry_core.errors import FoundryError
+from foundry_core.models.build import build_model, is_native
+from foundry_core.models.config import Config, ModelConfig
+
+FORMAT = "foundry-model"
+VERSION = 1
+_ADAPTER = TypeAdapter(ModelConfig)
+
+
+def save_model(
+    directory: Path,
+    module: nn.Module,
+    config: Config | None = None,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Writes config.json and model.safetensors; equal weights give equal bytes.
+
+    config: default module.config. state: default module.state_dict(); give the EMA's, or the
+    gathered one under FSDP. Tied weights are stored once, under their first name.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    config = module.config if config is None else config
+    record = {"format": FORMAT, "version": VERSION, "model": config.model_dump(mode="json")}
+    text = json.dumps(record, indent=2, sort_keys=True) + "\n"
+    (directory / "config.json").write_text(text, encoding="utf-8")
+    state = module.state_dict() if state is None else state
+    names = _unique_names(module)
+    missing = sorted(set(names) - set(state))
+    if missing:
+        raise FoundryError(f"the state to save lacks {missing[0]!r} ({len(missing)} in all)")
+    tensors = {n: state[n].detach().to("cpu").contiguous() for n in names}
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def load_config(directory: Path) -> Config:
+    """The model config of a saved model, without its weights."""
+    path = Path(directory) / "config.json"
+    if not path.is_file():
+        raise FoundryError(f"{path} is missing: {directory} is not a saved model")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record.get("format") != FORMAT or record.get("version") != VERSION:
+        raise FoundryError(
+            f"{path}: format {record.get('format')!r} version {record.get('version')!r}, "
+            f"expected {FORMAT!r} version {VERSION}"
+        )
+    try:
+        return _ADAPTER.validate_python(record["model"])
+    except ValidationError as error:
+        raise FoundryError(f"{path}: {error.error_count()} invalid fields: {error}") from error
+
+
+def load_model(directory: Path, *, device: str = "cpu") -> tuple[nn.Module, Config]:
+    """(module, config). Every weight must be there, in its shape, and nothing else."""
+    directory = Path(directory)
+    config = load_config(directory)
+    path = directory / "model.safetensors"
+    if not path.is_file():
+        raise FoundryError(f"{path} is missing: {directory} has a config but no weights")
+    tensors = load_file(path)
+    if is_native(config):
+        # On the meta device nothing is allocated or initialised only to be overwritten.
+        with torch.device("meta"):
+            module = build_model(config)
+    else:
+        module = build_model(config)
+    _check_state(path, module, tensors)
+    if is_native(config):
+        module.load_state_dict(tensors, assign=True)
+    else:
+        module.load_state_dict(tensors, strict=False)
+    return module.to(device), config
+
+
+def _check_state(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    expected = _unique_names(module)
+    missing, extra = sorted(expected.keys() - tensors), sorted(tensors.keys() - expected)
+    wrong = [
+        f"{n}: {list(tensors[n].shape)} for {list(expected[n].shape)}"
+        for n in sorted(expected.keys() & tensors.keys())
+        if tensors[n].shape != expected[n].shape
+    ]
+    problems = [
+        f"{kind} {names[:3]}{' …' if len(names) > 3 else ''} ({len(names)})"
+        for kind, names in (("missing", missing), ("unexpected", extra), ("misshapen", wrong))
+        if names
+    ]
+    if problems:
+        raise FoundryError(
+            f"{path} does not fit its config.json: " + "; ".join(problems),
+            "the two files come from different models",
+        )
+
+
+def _unique_names(module: nn.Module) -> dict[str, Tensor]:
+    """State names without aliases: of tensors that are one object, the first name in order."""
+    seen: dict[int, str] = {}
+    names: dict[str, Tensor] = {}
+    for name, tensor in sorted(module.state_dict(keep_vars=True).items()):
+        if seen.setdefault(id(tensor), name) == name:
+            names[name] = tensor
+    return names

@@ -1,0 +1,208 @@
+"""Building blocks: norms, rotary positions, attention, gated feed-forward, initialisation.
+
+Legend: b batch, t/s query/key position, h heads, d head dim.
+"""
+
+import functools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PLAIN_ATTENTION_LIMIT = 512
+"""Longest CPU sequence for matmul-softmax-matmul: below it, the backward pass of torch's fused
+attention costs more than the score matrix it saves."""
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x²) + eps) · weight, computed in float32."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's, with inputs and weights in float32 whatever the weights' storage type."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.layer_norm(
+            x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps
+        )
+        return y.to(x.dtype)
+
+
+def make_norm(kind: str, dim: int, eps: float) -> nn.Module:
+    return RMSNorm(dim, eps) if kind == "rms" else LayerNorm(dim, eps)
+
+
+@functools.lru_cache(maxsize=32)
+def _rope_table(length: int, dim: int, theta: float, device: str) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False), torch.device(device):
+        frequencies = theta ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+        angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos(), angles.sin()
+
+
+def rope_table(length: int, dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin, float32 [T, d], half-split layout. Cached: a table costs more than its use."""
+    return _rope_table(length, dim, theta, str(device))
+
+
+def apply_rope(x_bthd: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotates (x[i], x[i + d/2]) by the position's angle, in float32 whatever x's type."""
+    cos, sin = table[0][:, None], table[1][:, None]
+    x = x_bthd.float()
+    first, second = x.chunk(2, dim=-1)
+    rotated = torch.cat((-second, first), dim=-1)
+    return (x * cos + rotated * sin).to(x_bthd.dtype)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    """softmax(q·kᵀ/√d)·v for [b, h, t, d]; k and v may have fewer heads (grouped).
+
+    mask: bool, broadcastable to [b, 1, t, s], True where a query may look; it already contains
+    causality. Without a mask `causal` decides.
+    """
+    groups = q.shape[1] // k.shape[1]
+    if q.device.type != "cpu" or q.shape[2] > PLAIN_ATTENTION_LIMIT:
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal and mask is None, enable_gqa=groups > 1
+        )
+    if groups > 1:
+        k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
+    scores = (q * (1.0 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
+    if mask is None and causal:
+        mask = causal_mask(q.shape[2], q.device)
+    if mask is not None:
+        bias = torch.zeros(mask.shape, dtype=scores.dtype, device=mask.device)
+        scores = scores + bias.masked_fill_(~mask, float("-inf"))
+    return scores.softmax(dim=-1) @ v
+
+
+def causal_mask(length: int, device: torch.device) -> Tensor:
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def attention_mask(
+    length: int,
+    device: torch.device,
+    *,
+    segments: Tensor | None = None,
+    keys: Tensor | None = None,
+    bidirectional_spans: Tensor | None = None,
+) -> Tensor | None:
+    """bool [B, 1, T, T], or None where plain causality says it all.
+
+    segments int [B,T]: positions see only their own segment. keys bool [B,T]: padding is seen by
+    nobody (a padded position sees itself, which keeps its softmax finite). bidirectional_spans
+    int [B,T]: equal ids > 0 see each other both ways (image blocks); 0 elsewhere.
+    """
+    if segments is None and keys is None and bidirectional_spans is None:
+        return None
+    allowed = causal_mask(length, device)
+    if bidirectional_spans is not None:
+        spans = bidirectional_spans
+        allowed = allowed | ((spans[:, :, None] == spans[:, None]) & (spans > 0)[:, :, None])
+    if segments is not None:
+        allowed = allowed & (segments[:, :, None] == segments[:, None])
+    if keys is not None:
+        allowed = allowed & keys[:, None, :].bool()
+        allowed = allowed | torch.eye(length, dtype=torch.bool, device=device)
+    return allowed[:, None]
+
+
+class Attention(nn.Module):
+    """Self-attention with one fused q/k/v projection; no biases unless asked for."""
+
+    def __init__(
+        self,
+        dim: int,
+        n_heads: int,
+        *,
+        n_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        qk_norm: str | None = None,
+        norm_eps: float = 1e-5,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.n_heads, self.n_kv_heads = n_heads, n_kv_heads or n_heads
+        self.head_dim = head_dim or dim // n_heads
+        width = (n_heads + 2 * self.n_kv_heads) * self.head_dim
+        self.qkv = nn.Linear(dim, width, bias=bias)
+        self.out = nn.Linear(n_heads * self.head_dim, dim, bias=bias)
+        self.q_norm = make_norm(qk_norm, self.head_dim, norm_eps) if qk_norm else None
+        self.k_norm = make_norm(qk_norm, self.head_dim, norm_eps) if qk_norm else None
+
+    def forward(
+        self,
+        x_btd: Tensor,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        rope: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        batch, length, _ = x_btd.shape
+        qkv = self.qkv(x_btd).view(batch, length, -1, self.head_dim)
+        n_qk = self.n_heads + self.n_kv_heads
+        qk, v = qkv.split((n_qk, self.n_kv_heads), dim=2)
+        if self.q_norm is not None:
+            q, k = qk.split((self.n_heads, self.n_kv_heads), dim=2)
+            qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=2)
+        if rope is not None:
+            qk = apply_rope(qk, rope)
+        q, k = qk.transpose(1, 2).split((self.n_heads, self.n_kv_heads), dim=1)
+        y = attend(q, k, v.transpose(1, 2), mask, causal)
+        return self.out(y.transpose(1, 2).reshape(batch, length, -1))
+
+
+class SwiGLU(nn.Module):
+    """W3·(silu(gate)·up), gate and up in one projection."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(dim, 2 * hidden_dim, bias=False)
+        self.down = nn.Linear(hidden_dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class GeluMLP(nn.Module):
+    """Linear, GELU (tanh form), linear, with biases: the vision towers' feed-forward."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(dim, hidden_dim)
+        self.down = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+def truncated_normal_(parameter: Tensor, std: float) -> None:
+    """N(0, std²) cut at ±3σ."""
+    nn.init.trunc_normal_(parameter, 0.0, std, -3 * std, 3 * std)
+
+
+def init_block(attention: Attention, ffn: nn.Module, dim: int, layer: int) -> None:
+    """σ = D^-1/2 into the block; residual outputs divided by sqrt(2(l+1)), l from 0."""
+    residual_std = dim**-0.5 / math.sqrt(2 * (layer + 1))
+    into = ffn.gate_up if isinstance(ffn, SwiGLU) else ffn.up
+    for linear, std in (
+        (attention.qkv, dim**-0.5),
+        (into, dim**-0.5),
+        (attention.out, residual_std),
+        (ffn.down, residual_std),
+    ):
+        truncated_normal_(linear.weight, std)
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)

@@ -1,0 +1,59 @@
+"""Image placeholders in a token sequence: counting them on the host, filling them on the device."""
+
+import torch
+from torch import Tensor
+
+from foundry_core.errors import FoundryError
+
+
+def check_image_tokens(
+    tokens: Tensor, image_token_id: int, n_images: int, tokens_per_image: int
+) -> None:
+    """Raises FoundryError unless every row holds n_images · tokens_per_image placeholders.
+
+    Meant for the batch while it is still on the CPU (objectives call it): on a device it would
+    stall the queue at every step.
+    """
+    expected = n_images * tokens_per_image
+    counts = (tokens == image_token_id).sum(dim=1)
+    wrong = (counts != expected).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise FoundryError(
+            f"row {row} of the batch has {int(counts[row])} image tokens (id {image_token_id}), "
+            f"but its {n_images} images make {expected} ({tokens_per_image} each)",
+            "the expansion of placeholders must use the model's tokens_per_image",
+        )
+
+
+def fill_placeholders(embeddings: Tensor, is_image: Tensor, image_tokens: Tensor) -> Tensor:
+    """Row b's k-th placeholder takes image_tokens[b, k]; other positions keep their embedding.
+
+    embeddings [B,T,D], is_image bool [B,T], image_tokens [B,M,D]. A gather, because masked_scatter
+    has to count on the host in its backward pass.
+    """
+    order = (is_image.cumsum(dim=1) - 1).clamp_(0, image_tokens.shape[1] - 1)
+    index = order[:, :, None].expand(-1, -1, embeddings.shape[-1])
+    filled = image_tokens.to(embeddings.dtype).gather(1, index)
+    return torch.where(is_image[:, :, None], filled, embeddings)
+
+
+def image_spans(is_image: Tensor, tokens_per_image: int) -> Tensor:
+    """int64 [B,T]: 1 + the image's number at its placeholders, 0 elsewhere."""
+    number = (is_image.cumsum(dim=1) - 1) // tokens_per_image + 1
+    return number * is_image
+
+
+def drop_placeholders(
+    tokens: Tensor, token_mask: Tensor | None, image_token_id: int
+) -> tuple[Tensor, Tensor]:
+    """The same rows without image placeholders, in order, right-padded: (tokens, token_mask).
+
+    Only the blind control uses it; it counts on the host.
+    """
+    keep = tokens != image_token_id
+    if token_mask is not None:
+        keep = keep & token_mask
+    length = int(keep.sum(dim=1).max())
+    order = torch.argsort((~keep).to(torch.int8), dim=1, stable=True)[:, :length]
+    return tokens.gather(1, order), keep.gather(1, order)

@@ -1,0 +1,198 @@
+"""The language model: h = x + Wo·Attn(N1 x), y = h + FFN(N2 h), no biases, RoPE, SwiGLU."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from foundry_core.errors import FoundryError
+from foundry_core.models.config import TransformerConfig, resolved
+from foundry_core.models.layers import (
+    Attention,
+    SwiGLU,
+    attention_mask,
+    init_block,
+    make_norm,
+    rope_table,
+    truncated_normal_,
+)
+
+
+class Block(nn.Module):
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attention_norm = make_norm(config.norm, config.dim, config.norm_eps)
+        self.attention = Attention(
+            config.dim,
+            config.n_heads,
+            n_kv_heads=config.kv_heads,
+            head_dim=config.key_dim,
+            qk_norm=config.norm if config.qk_norm else None,
+            norm_eps=config.norm_eps,
+        )
+        self.ffn_norm = make_norm(config.norm, config.dim, config.norm_eps)
+        self.ffn = SwiGLU(config.dim, config.hidden_dim)
+
+    def forward(self, x_btd: Tensor, mask: Tensor | None, rope: tuple[Tensor, Tensor]) -> Tensor:
+        x_btd = x_btd + self.attention(
+            self.attention_norm(x_btd), mask=mask, causal=True, rope=rope
+        )
+        return x_btd + self.ffn(self.ffn_norm(x_btd))
+
+
+class Transformer(nn.Module):
+    """Decoder language model.
+
+    `activation_checkpointing` (a resource, not part of the config) recomputes each block in the
+    backward pass: a third more compute for memory that grows with one block only.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        resolved(config, "vocab_size")
+        self.config = config
+        self.activation_checkpointing = False
+        self.embedding = nn.Embedding(config.vocab_size, config.dim)
+        self.embedding_norm = (
+            make_norm(config.norm, config.dim, config.norm_eps)
+            if config.norm_after_embedding
+            else None
+        )
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.norm = make_norm(config.norm, config.dim, config.norm_eps)
+        # A tied head owns no parameter: nothing can untie it, nothing is saved twice.
+        self.head = (
+            None if config.tie_embeddings else nn.Linear(config.dim, config.vocab_size, bias=False)
+        )
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        std = self.config.dim**-0.5
+        truncated_normal_(self.embedding.weight, std)
+        if self.head is not None:
+            truncated_normal_(self.head.weight, std)
+        for layer, block in enumerate(self.blocks):
+            init_block(block.attention, block.ffn, self.config.dim, layer)
+
+    @property
+    def dim(self) -> int:
+        return self.config.dim
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def n_layers(self) -> int:
+        return self.config.n_layers
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """int64 [B,T] → [B,T,D]."""
+        return self.embedding(tokens)
+
+    def forward(
+        self,
+        tokens: Tensor | None = None,
+        *,
+        embeddings: Tensor | None = None,
+        segments: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        bidirectional_spans: Tensor | None = None,
+        return_hidden: bool = False,
+    ) -> Tensor:
+        """Logits [B,T,V], or with `return_hidden` the final-normed hidden states [B,T,D].
+
+        Exactly one of tokens [B,T] and embeddings [B,T,D]. segments: document ids of packed rows,
+        no attention across them. attention_mask bool [B,T]: False keys (padding) are seen by
+        nobody; with padding on the right, causality alone already hides it, so leave it out.
+        bidirectional_spans int [B,T]: equal ids > 0 attend both ways.
+        """
+        *_, last = self._layers(tokens, embeddings, segments, attention_mask, bidirectional_spans)
+        hidden = self.norm(last)
+        return hidden if return_hidden else self.logits(hidden)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Final-normed hidden states [..., D] → logits [..., V], in the compute type."""
+        weight = self.embedding.weight if self.head is None else self.head.weight
+        logits = nn.functional.linear(hidden, weight)
+        cap = self.config.logit_soft_cap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def tap(
+        self,
+        embeddings: Tensor,
+        positions: Tensor,
+        *,
+        layers: int,
+        norm: str,
+        attention_mask: Tensor | None = None,
+        bidirectional_spans: Tensor | None = None,
+    ) -> Tensor:
+        """The last `layers` layers' hidden states at positions int64 [B], concatenated from the
+        lowest layer to the highest: [B, 1, layers·D]. norm: see VLAConfig.tap_norm."""
+        check_tap(layers, self.n_layers)
+        index = positions[:, None, None].expand(-1, 1, self.dim)
+        outputs = self._layers(None, embeddings, None, attention_mask, bidirectional_spans)
+        taps = [
+            hidden.gather(1, index)
+            for layer, hidden in enumerate(outputs)
+            if layer >= self.n_layers - layers
+        ]
+        tapped = torch.stack(taps, dim=2)
+        if norm == "final":
+            tapped = self.norm(tapped)
+        return tapped.flatten(2)
+
+    def _layers(
+        self,
+        tokens: Tensor | None,
+        embeddings: Tensor | None,
+        segments: Tensor | None,
+        keys: Tensor | None,
+        spans: Tensor | None,
+    ) -> Iterator[Tensor]:
+        """Yields each block's output [B,T,D] in order."""
+        if (tokens is None) == (embeddings is None):
+            raise FoundryError("give exactly one of tokens and embeddings to the transformer")
+        x = self.embed(tokens) if embeddings is None else embeddings
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        length = x.shape[1]
+        mask = attention_mask(
+            length, x.device, segments=segments, keys=keys, bidirectional_spans=spans
+        )
+        rope = rope_table(length, self.config.key_dim, self.config.rope_theta, x.device)
+        for block in self.blocks:
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, mask, rope, use_reentrant=False)
+            else:
+                x = block(x, mask, rope)
+            yield x
+
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        """Grows (new rows = mean of the existing ones) or truncates embedding and head."""
+        resize_rows(self.embedding, vocab_size)
+        self.embedding.num_embeddings = vocab_size
+        if self.head is not None:
+            resize_rows(self.head, vocab_size)
+            self.head.out_features = vocab_size
+        self.config = self.config.model_copy(update={"vocab_size": vocab_size})
+
+
+def check_tap(layers: int, available: int) -> None:
+    if layers > available:
+        raise FoundryError(
+            f"tap_layers is {layers}, but the backbone has {available} layers",
+            f"set tap_layers to at most {available}",
+        )
+
+
+@torch.no_grad()
+def resize_rows(module: nn.Module, rows: int) -> None:
+    """Replaces module.weight by one of `rows` rows; new rows are the mean of the old ones."""
+    old = module.weight
+    kept = min(rows, old.shape[0])
+    new = old.mean(dim=0, keepdim=True).repeat(rows, 1)
+    new[:kept] = old[:kept]
+    module.weight = nn.Parameter(new, requires_grad=old.requires_grad)

@@ -1,0 +1,189 @@
+"""Images to tokens: vision towers, pixel shuffle, projector.
+
+Legend: n images, c channels, p patches, d tower width, g side of the patch grid.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foundry_core.errors import FoundryError
+from foundry_core.models.config import (
+    ConvViTConfig,
+    HFVisionConfig,
+    ImageNormalization,
+    ProjectorConfig,
+    ViTConfig,
+)
+from foundry_core.models.layers import (
+    Attention,
+    GeluMLP,
+    LayerNorm,
+    init_block,
+    truncated_normal_,
+)
+
+
+def normalize_images(images: Tensor, normalization: ImageNormalization) -> Tensor:
+    """uint8 [n,3,H,W] → float32 (x/255 − mean)/std."""
+    if images.dtype != torch.uint8:
+        raise FoundryError(
+            f"images are {images.dtype}, but vision towers take uint8 and normalise themselves",
+            "pass the decoded pixels as they are",
+        )
+    scale = [1 / (255 * s) for s in normalization.std]
+    shift = [-m / s for m, s in zip(normalization.mean, normalization.std, strict=True)]
+    scale, shift = (
+        torch.tensor(v, dtype=torch.float32).to(images.device, non_blocking=True).view(1, 3, 1, 1)
+        for v in (scale, shift)
+    )
+    return torch.addcmul(shift, images.to(torch.float32), scale)
+
+
+def pixel_shuffle(tokens: Tensor, factor: int) -> Tensor:
+    """Space-to-depth over the square token grid: [n, T, C] → [n, T/s², C·s²].
+
+    Channels of a merged token: (row in block, column in block, channel).
+    """
+    if factor == 1:
+        return tokens
+    n, length, channels = tokens.shape
+    side = round(length**0.5)
+    if side * side != length:
+        raise FoundryError(
+            f"pixel shuffle needs a square token grid, got {length} tokens",
+            "use square images and a vision tower without a class token",
+        )
+    if side % factor:
+        raise FoundryError(
+            f"pixel shuffle by {factor} needs a grid side divisible by it, got {side}×{side}"
+        )
+    g = side // factor
+    blocks = tokens.view(n, g, factor, g, factor, channels).permute(0, 1, 3, 2, 4, 5)
+    return blocks.reshape(n, g * g, factor * factor * channels)
+
+
+class VisionBlock(nn.Module):
+    """Pre-norm block with biases: bidirectional attention and a GELU MLP."""
+
+    def __init__(self, dim: int, n_heads: int, mlp_dim: int, eps: float) -> None:
+        super().__init__()
+        self.attention_norm = LayerNorm(dim, eps)
+        self.attention = Attention(dim, n_heads, bias=True)
+        self.ffn_norm = LayerNorm(dim, eps)
+        self.ffn = GeluMLP(dim, mlp_dim)
+
+    def forward(self, x_npd: Tensor) -> Tensor:
+        x_npd = x_npd + self.attention(self.attention_norm(x_npd))
+        return x_npd + self.ffn(self.ffn_norm(x_npd))
+
+
+class ConvStem(nn.Module):
+    """5×5, 3×3, 3×3 convolutions, stride 2 each, GroupNorm and SiLU after the first two."""
+
+    def __init__(self, config: ConvViTConfig) -> None:
+        super().__init__()
+        first, second = config.stem_dims
+        self.convs = nn.ModuleList(
+            (
+                nn.Conv2d(3, first, 5, stride=2, padding=2),
+                nn.Conv2d(first, second, 3, stride=2, padding=1),
+                nn.Conv2d(second, config.dim, 3, stride=2, padding=1),
+            )
+        )
+        self.norms = nn.ModuleList(
+            nn.GroupNorm(config.stem_groups, width) for width in config.stem_dims
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv, norm in zip(self.convs[:2], self.norms, strict=True):
+            x = F.silu(norm(conv(x)))
+        return self.convs[2](x)
+
+
+class VisionTransformer(nn.Module):
+    """Native tower: patchify (one convolution, or the conv stem), positions, blocks, final norm."""
+
+    def __init__(self, config: ViTConfig | ConvViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        if isinstance(config, ConvViTConfig):
+            self.patchify: nn.Module = ConvStem(config)
+        else:
+            self.patchify = nn.Conv2d(3, config.dim, config.patch_size, stride=config.patch_size)
+        self.positions = nn.Parameter(torch.empty(config.grid**2, config.dim))
+        mlp_dim = config.mlp_dim or 4 * config.dim
+        self.blocks = nn.ModuleList(
+            VisionBlock(config.dim, config.n_heads, mlp_dim, config.norm_eps)
+            for _ in range(config.n_layers)
+        )
+        self.norm = LayerNorm(config.dim, config.norm_eps)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        truncated_normal_(self.positions, 0.02)
+        for module in self.patchify.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_in = module.weight[0].numel()
+                truncated_normal_(module.weight, fan_in**-0.5)
+                nn.init.zeros_(module.bias)
+        for layer, block in enumerate(self.blocks):
+            init_block(block.attention, block.ffn, self.config.dim, layer)
+
+    @property
+    def width(self) -> int:
+        return self.config.dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 [n,3,H,W] → [n, patches, D]. Sides other than the config's interpolate the learned
+        positions (bicubic)."""
+        x = self.patchify(normalize_images(images, self.config.normalization))
+        height, width = x.shape[-2:]
+        x = x.flatten(2).transpose(1, 2) + self._positions(height, width)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def _positions(self, height: int, width: int) -> Tensor:
+        g = self.config.grid
+        if (height, width) == (g, g):
+            return self.positions
+        grid = self.positions.float().view(1, g, g, -1).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, size=(height, width), mode="bicubic", antialias=True)
+        return grid.flatten(2).transpose(1, 2)
+
+
+class Projector(nn.Module):
+    """Pixel shuffle and a linear map or MLP into the language model's width."""
+
+    def __init__(self, config: ProjectorConfig, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.factor = config.pixel_shuffle
+        in_dim *= self.factor**2
+        hidden = config.hidden_dim or out_dim
+        dims = (in_dim, out_dim) if config.kind == "linear" else (in_dim, hidden, out_dim)
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=config.bias) for a, b in pairwise(dims))
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        for layer in self.layers:
+            truncated_normal_(layer.weight, layer.in_features**-0.5)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """[n, patches, D_vision] → [n, patches/s², D_language]."""
+        x = self.layers[0](pixel_shuffle(patches, self.factor))
+        for layer in self.layers[1:]:
+            x = layer(F.gelu(x, approximate="tanh"))
+        return x
+
+
+def build_vision(config: ViTConfig | ConvViTConfig | HFVisionConfig) -> nn.Module:
+    if isinstance(config, HFVisionConfig):
+        from foundry_core.models.hf_backbones import HFVision
+
+        return HFVision(config)
+    return VisionTransformer(config)

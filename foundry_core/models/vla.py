@@ -1,0 +1,169 @@
+"""The vision-language-action model: a backbone tapped at `<obs>`, and an action head."""
+
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from foundry_core.errors import FoundryError
+from foundry_core.models.config import (
+    FlowHeadConfig,
+    FrozenTraining,
+    HFVLMConfig,
+    VLAConfig,
+    VLMConfig,
+    resolved,
+)
+from foundry_core.models.heads.flow import FlowHead
+from foundry_core.models.heads.regression import RegressionHead
+from foundry_core.models.placeholders import drop_placeholders
+from foundry_core.models.transformer import check_tap
+from foundry_core.models.vlm import VLM, check_same_architecture
+
+
+def build_backbone(config: VLMConfig | HFVLMConfig) -> nn.Module:
+    if isinstance(config, HFVLMConfig):
+        from foundry_core.models.hf_vlm import HFVLM
+
+        return HFVLM(config)
+    return VLM(config)
+
+
+def build_head(config: VLAConfig, condition_dim: int) -> nn.Module:
+    kind = FlowHead if isinstance(config.head, FlowHeadConfig) else RegressionHead
+    return kind(
+        config.head,
+        condition_dim=condition_dim,
+        proprio_dim=config.proprio_dim,
+        proprio_steps=config.proprio_steps,
+        horizon=config.horizon,
+        action_dim=config.action_dim,
+    )
+
+
+class VLA(nn.Module):
+    """Images and instruction in, action chunk [K, A] out (normalised, relative)."""
+
+    def __init__(self, config: VLAConfig, backbone: nn.Module | None = None) -> None:
+        super().__init__()
+        resolved(config, "backbone", "horizon", "action_dim", "proprio_dim", "obs_token_id")
+        if config.proprio_dim:
+            resolved(config, "proprio_steps")
+        self.backbone = build_backbone(config.backbone) if backbone is None else backbone
+        check_tap(config.tap_layers, self.backbone.n_layers)
+        self.head = build_head(config, config.tap_layers * self.backbone.dim)
+        self._config = config
+        if isinstance(config.backbone_training, FrozenTraining):
+            self.backbone.requires_grad_(False)
+
+    @classmethod
+    def from_vlm(
+        cls, config: VLAConfig, backbone: nn.Module, *, vocab_size: int | None = None
+    ) -> Self:
+        """A policy on top of a trained VLM, whose vocabulary grows to `vocab_size` (the `<obs>` row
+        starts as the mean of the others). config.backbone may be null."""
+        if config.backbone is not None:
+            _check_backbone(config.backbone, backbone.config)
+        if vocab_size is not None and vocab_size != backbone.vocab_size:
+            backbone.resize_vocabulary(vocab_size)
+        return cls(config.model_copy(update={"backbone": backbone.config}), backbone)
+
+    @property
+    def config(self) -> VLAConfig:
+        return self._config.model_copy(update={"backbone": self.backbone.config})
+
+    @property
+    def obs_token_id(self) -> int:
+        return self._config.obs_token_id
+
+    def condition(
+        self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None = None
+    ) -> Tensor:
+        """[B, 1, tap_layers·D] at each row's `<obs>`, the last real token.
+
+        Padding (token_mask False) on either side changes nothing. The blind control drops image
+        placeholders from the rows first and never looks at `images`.
+        """
+        if not self._config.use_images:
+            tokens, token_mask = drop_placeholders(tokens, token_mask, self.backbone.image_token_id)
+            images = None
+        if tokens.device.type == "cpu":
+            check_obs_tokens(tokens, self.obs_token_id)
+        positions = (tokens == self.obs_token_id).to(torch.int8).argmax(dim=1)
+        return self.backbone.features(
+            images,
+            tokens,
+            token_mask,
+            positions=positions,
+            layers=self._config.tap_layers,
+            norm=self._config.tap_norm,
+        )
+
+    def training_loss_terms(
+        self,
+        images: Tensor | None,
+        tokens: Tensor,
+        token_mask: Tensor | None,
+        proprio: Tensor | None,
+        actions: Tensor,
+        action_mask: Tensor,
+        **noise_coordinates: Tensor | int,
+    ) -> tuple[Tensor, Tensor]:
+        """condition, then the head's training_loss_terms(seed=, step=, sample_ids=). One call, so
+        that a wrapper (DDP, FSDP) around this module sees its whole forward pass."""
+        condition = self.condition(images, tokens, token_mask)
+        return self.head.training_loss_terms(
+            condition, proprio, actions, action_mask, **noise_coordinates
+        )
+
+    def forward(self, *args: Tensor | None, **kwargs: Tensor | int) -> tuple[Tensor, Tensor]:
+        """training_loss_terms."""
+        return self.training_loss_terms(*args, **kwargs)
+
+    @torch.no_grad()
+    def act(
+        self,
+        images: Tensor | None,
+        tokens: Tensor,
+        token_mask: Tensor | None,
+        proprio: Tensor | None,
+        *,
+        seeds: Tensor | int,
+        steps: Tensor | int,
+        action_mask: Tensor | None = None,
+        solver_steps: int | None = None,
+    ) -> Tensor:
+        """float32 [B,K,A]. seeds, steps int64 [B]: each client's reset seed and replan index; a
+        row's noise depends on nothing else, so clients may be batched in any company."""
+        return self.head.sample(
+            self.condition(images, tokens, token_mask),
+            proprio,
+            seeds=seeds,
+            steps=steps,
+            action_mask=action_mask,
+            solver_steps=solver_steps,
+        )
+
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        self.backbone.resize_vocabulary(vocab_size)
+
+
+def check_obs_tokens(tokens: Tensor, obs_token_id: int) -> None:
+    """Every row must hold exactly one `<obs>`; for batches still on the CPU."""
+    counts = (tokens == obs_token_id).sum(dim=1)
+    wrong = (counts != 1).nonzero()
+    if len(wrong):
+        row = int(wrong[0])
+        raise FoundryError(
+            f"row {row} of the batch has {int(counts[row])} observation tokens (id "
+            f"{obs_token_id}), each needs exactly one, at its end"
+        )
+
+
+def _check_backbone(wanted: VLMConfig | HFVLMConfig, found: VLMConfig | HFVLMConfig) -> None:
+    if isinstance(wanted, VLMConfig) and wanted.language is None and isinstance(found, VLMConfig):
+        wanted = wanted.model_copy(update={"language": found.language})
+    if isinstance(wanted, VLMConfig) and isinstance(found, VLMConfig):
+        check_same_architecture("backbone.language", wanted.language, found.language)
+        wanted = wanted.model_copy(update={"language": found.language})
+    check_same_architecture("backbone", wanted, found)
