@@ -1,0 +1,1 @@
+"""Optimisation: one loop, its objectives, schedules, averages and checkpoints."""

@@ -1,0 +1,149 @@
+"""What a training run is (TrainingConfig: identity) and what it may use (TrainResources: not).
+
+Imports no torch: planning validates these.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.stage import Config, Resources
+
+
+def _count(value: Any) -> Any:
+    """YAML 1.1 reads `2e6` as text and JSON as a float: both mean the count 2000000."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_count), Field(ge=0)]
+
+
+class OptimizerConfig(Config):
+    """AdamW. Decay applies to matrices only: never to norms, biases, positions or gates."""
+
+    lr: float = Field(1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+
+    @model_validator(mode="after")
+    def _betas_below_one(self) -> "OptimizerConfig":
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {self.betas} must lie in [0, 1)")
+        return self
+
+
+class ScheduleConfig(Config):
+    """Learning rate as a pure function of the step (schedule.py).
+
+    wsd: warm up, hold, then fall over the last `decay_fraction` of the steps; a longer budget
+    shares the stable phase of a shorter one.
+    """
+
+    kind: Literal["cosine", "constant", "wsd"] = "cosine"
+    warmup: int = Field(50, ge=0, description="steps of linear warm-up")
+    min_ratio: float = Field(0.02, ge=0, le=1, description="last rate / peak rate")
+    decay_fraction: float = Field(0.2, gt=0, le=1, description="wsd only")
+
+
+class FixedEma(Config):
+    kind: Literal["fixed"] = "fixed"
+    decay: float = Field(0.99, ge=0, lt=1)
+
+
+class PowerEma(Config):
+    """decay(n) = clip(1 − (1 + s/inv_gamma)^−power, min, max), s = n − update_after − 1."""
+
+    kind: Literal["power"] = "power"
+    inv_gamma: float = Field(1.0, gt=0)
+    power: float = Field(0.75, gt=0)
+    update_after: int = Field(0, ge=0)
+    min_decay: float = Field(0.0, ge=0, le=1)
+    max_decay: float = Field(0.9999, ge=0, le=1)
+
+
+EmaConfig = Annotated[FixedEma | PowerEma, Field(discriminator="kind")]
+
+
+class NonFiniteConfig(Config):
+    """What a NaN or infinite loss or gradient norm does: stop, or drop the update up to a bound."""
+
+    policy: Literal["stop", "skip"] = "stop"
+    max_skips: int = Field(10, ge=1, description="skipped updates of the whole run, policy skip")
+
+
+class TrainingConfig(Config):
+    """Everything of the optimisation that can change the weights. Exactly one budget is set."""
+
+    steps: Count | None = Field(None, description="optimizer steps; 0 keeps the initial weights")
+    samples: Count | None = Field(None, description="samples over all modalities")
+    tokens: Count | None = Field(None, description="text tokens (train_llm)")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    clip: float | None = Field(1.0, gt=0, description="bound on the global gradient norm")
+    ema: EmaConfig | None = None
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="compute; weights stay fp32")
+    z_loss: float = Field(0.0, ge=0, description="coefficient of mean(logsumexp²), text losses")
+    non_finite: NonFiniteConfig = NonFiniteConfig()
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "TrainingConfig":
+        given = [n for n in ("steps", "samples", "tokens") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"training needs exactly one budget of steps, samples, tokens; got {given}"
+            )
+        return self
+
+    def total_steps(self, *, samples_per_step: int, tokens_per_step: int | None = None) -> int:
+        """Optimizer steps of the budget, rounded down; a non-zero budget below one step is refused.
+
+        Counts are those of the global batch, so the number does not depend on workers.
+        """
+        if self.steps is not None:
+            return self.steps
+        name, budget, unit = (
+            ("samples", self.samples, samples_per_step)
+            if self.samples is not None
+            else ("tokens", self.tokens, tokens_per_step)
+        )
+        if unit is None:
+            raise FoundryError(
+                f"training.{name}={budget} has no meaning in this stage: its batches hold no text",
+                "set training.steps or training.samples",
+            )
+        if 0 < budget < unit:
+            raise FoundryError(
+                f"training.{name}={budget} is less than one step's {unit} {name}",
+                "raise the budget or lower the batch size",
+            )
+        return budget // unit
+
+
+class TrainResources(Resources):
+    """What a training run may use; none of it changes the result beyond float tolerance.
+
+    cpus: threads of one worker. One worker runs in this process; several run in Ray Train.
+    """
+
+    num_workers: int | None = Field(None, ge=1, description="default: one per whole GPU, else 1")
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    micro_batch: int | None = Field(
+        None, ge=1, description="samples per pass over all modalities; default: the whole batch"
+    )
+    log_every: int = Field(20, ge=1, description="steps per row of metrics.jsonl")
+    checkpoint_every_seconds: float | None = Field(30.0, gt=0)
+    checkpoint_every_steps: int | None = Field(None, ge=1)
+    loader_workers: int = Field(1, ge=0, description="threads that prepare batches ahead")
+
+    @property
+    def workers(self) -> int:
+        return self.num_workers or max(1, int(self.gpus))

@@ -1,0 +1,98 @@
+"""The group of processes that share one optimizer step.
+
+Losses are sums divided by element counts of the GLOBAL batch, so ranks add gradients. DDP and
+FSDP2 average them instead: the loop multiplies the loss by the world's size to undo that.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from foundry_core.errors import FoundryError
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """This process's place. size > 1 needs an initialised torch.distributed process group."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Element-wise sum over all ranks, in float64, in one collective."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+def parallelise(module: nn.Module, world: World, strategy: str) -> nn.Module:
+    """The module to call in the loop: itself, DDP around it, or itself sharded by FSDP2.
+
+    FSDP2 shards in place, block by block: each entry of every nn.ModuleList is a unit, then the
+    root. Parameters keep their names (apart from DDP's `module.` in front).
+    """
+    if world.size == 1:
+        return module
+    if strategy == "ddp":
+        ids = [world.device] if world.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(module, device_ids=ids)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    for block in [b for m in module.modules() if isinstance(m, nn.ModuleList) for b in m]:
+        if any(True for _ in block.parameters()):
+            fully_shard(block, mesh=mesh)
+    return fully_shard(module, mesh=mesh)
+
+
+@contextmanager
+def gradient_sync(module: nn.Module, enabled: bool) -> Iterator[None]:
+    """Whether this backward pass exchanges gradients: only the last micro-batch needs to."""
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        with nullcontext() if enabled else module.no_sync():
+            yield
+        return
+    if hasattr(module, "set_requires_gradient_sync"):
+        module.set_requires_gradient_sync(enabled)
+    yield
+
+
+def full(tensor: Tensor) -> Tensor:
+    """The whole tensor on every rank; a collective if it is sharded."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+@torch.no_grad()
+def fill(target: Tensor, value: Tensor) -> None:
+    """target ← the whole `value`, keeping this rank's shard if target is sharded."""
+    if hasattr(target, "full_tensor"):
+        from torch.distributed.tensor import distribute_tensor
+
+        value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
+    target.copy_(value)
+
+
+def local_batch_size(global_size: int, world: World, modality: str) -> int:
+    """Samples of one modality per rank."""
+    if global_size % world.size:
+        raise FoundryError(
+            f"{modality} batch of {global_size} does not divide among {world.size} workers",
+            "choose a number of workers that divides the batch of every modality",
+        )
+    return global_size // world.size

@@ -1,0 +1,312 @@
+"""The training loop of every stage: LLM, VLM and VLA differ in their objectives and batches only.
+
+One optimizer step takes a mixed batch {modality: {name: tensor}}. Each objective returns the SUM
+of its loss over valid elements; the loop divides by the count over the global batch, so micro-
+batches and ranks add up to the same gradient as one big batch. Nothing draws from a global random
+state: the state of a run is its weights, moments, average and step.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.stage import Progress
+from foundry_core.training.checkpoint import Checkpoint, load_latest_checkpoint, save_checkpoint
+from foundry_core.training.config import TrainingConfig, TrainResources
+from foundry_core.training.distributed import World, gradient_sync, parallelise
+from foundry_core.training.ema import Ema
+from foundry_core.training.metrics import MetricsLog
+from foundry_core.training.optim import build_optimizer, clip_gradients, freeze, set_lr
+from foundry_core.training.schedule import lr_multiplier
+from foundry_core.training.state import RunState
+
+Batch = Mapping[str, Tensor]
+MixedBatch = Mapping[str, Batch]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepKey:
+    """Coordinates of the randomness of a step; objectives add the sample id."""
+
+    seed: int
+    step: int
+
+
+class Objective(Protocol):
+    """Loss of one modality."""
+
+    def count(self, batch: Batch) -> float:
+        """Valid elements of a batch as the loader made it."""
+        ...
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Host work on a micro-batch before it travels to the device: checks, indices."""
+        ...
+
+    def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
+        """Sums over the batch's valid elements. `loss` is differentiated; the rest is logged."""
+        ...
+
+
+class MixedLoss(nn.Module):
+    """Σ weight · sum / count over the modalities of a micro-batch: one forward, one backward.
+
+    A module of its own because DDP and FSDP hook into `forward`.
+    """
+
+    def __init__(
+        self, model: nn.Module, objectives: Mapping[str, Objective], weights: Mapping[str, float]
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objectives = dict(objectives)
+        self.weights = dict(weights)
+
+    def forward(
+        self, batch: MixedBatch, counts: Mapping[str, float], key: StepKey
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        total: Tensor | None = None
+        logged: dict[str, Tensor] = {}
+        for modality, part in batch.items():
+            sums = self.objectives[modality](self.model, part, key)
+            means = {name: value / counts[modality] for name, value in sums.items()}
+            weighted = self.weights.get(modality, 1.0) * means["loss"]
+            total = weighted if total is None else total + weighted
+            for name, value in means.items():
+                logged[f"{modality}_{name}"] = value.detach()
+        logged["loss"] = total.detach()
+        return total, logged
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a run leaves besides the weights in the model (the average's where EMA is on)."""
+
+    steps: int
+    resumed_from: int
+    skipped: int
+    last: Mapping[str, float]
+    seconds: float
+
+    def metrics(self) -> dict[str, Any]:
+        return {
+            "steps": self.steps,
+            "resumed_from_step": self.resumed_from,
+            "skipped_updates": self.skipped,
+            **{f"final_{name}": value for name, value in self.last.items() if name != "step"},
+        }
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """Everything a run is made of. `train()` leaves the final weights in `model`.
+
+    batches(first_step) yields the mixed batch of each step from `first_step` on (this rank's part
+    of it): what lets a run resume anywhere is that the batch of a step depends on the step alone.
+    """
+
+    model: nn.Module
+    objectives: Mapping[str, Objective]
+    batches: Callable[[int], Iterable[MixedBatch]]
+    config: TrainingConfig
+    total_steps: int
+    seed: int
+    resources: TrainResources
+    scratch: Path
+    records: Path
+    progress: Progress
+    weights: Mapping[str, float] = field(default_factory=dict)
+    lr_scale: Mapping[str, float] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
+    world: World = field(default_factory=World)
+
+    def train(self) -> TrainResult:
+        started = time.monotonic(), time.process_time()
+        self._prepare()
+        first = self._resume()
+        for step, batch in zip(range(first, self.total_steps), self.batches(first), strict=False):
+            multiplier = lr_multiplier(self.config.schedule, step, self.total_steps)
+            set_lr(self.optimizer, multiplier)
+            values = self._backward(batch, StepKey(seed=self.seed, step=step))
+            norm = float(clip_gradients(self.optimizer, self.config.clip))
+            if math.isfinite(values["loss"]) and math.isfinite(norm):
+                self.optimizer.step()
+                self.log.add({**values, "grad_norm": norm})
+            else:
+                self._non_finite(step, values["loss"], norm, batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.ema:
+                self.ema.update(step + 1)
+            self.done = step + 1
+            self._report(self.config.optimizer.lr * multiplier)
+            if self._checkpoint_due:
+                self._save()
+        if self.done < self.total_steps:
+            raise FoundryError(
+                f"the data ended at step {self.done} of {self.total_steps}",
+                "lower the budget, or let the loader repeat its data",
+            )
+        return self._finish(first, *started)
+
+    def _prepare(self) -> None:
+        self.model.to(self.world.device)
+        freeze(self.model, self.frozen)
+        loss = MixedLoss(self.model, self.objectives, self.weights)
+        self.loss = parallelise(loss, self.world, self.resources.strategy)
+        self.loss.train()
+        self.optimizer = build_optimizer(self.model, self.config.optimizer, self.lr_scale)
+        self.ema = Ema(self.model, self.config.ema) if self.config.ema else None
+        self.state = RunState(self.model, self.optimizer, self.ema)
+        self.log = MetricsLog(self.scratch / f"metrics{self.world.rank or ''}.jsonl")
+        self.skipped = 0
+        self.done = 0
+        self._checkpoint_due = False
+        self._saved_at = self._shown_at = time.monotonic()
+
+    def _backward(self, batch: MixedBatch, key: StepKey) -> dict[str, float]:
+        """Accumulates the gradient of the global batch; returns the global means of the losses."""
+        local = [self.objectives[m].count(part) for m, part in batch.items()]
+        due = float(self.world.main and self._time_for_checkpoint())
+        *counts, due = self.world.sum([*local, due])
+        self._checkpoint_due = due > 0
+        by_modality = {m: max(1.0, c) for m, c in zip(batch, counts, strict=True)}
+        parts = split_batch(batch, self.resources.micro_batch)
+        bf16 = self.config.precision == "bf16"
+        sums: dict[str, Tensor] = {}
+        for i, part in enumerate(parts):
+            part = {m: self._to_device(m, tensors) for m, tensors in part.items()}
+            with gradient_sync(self.loss, i + 1 == len(parts)):
+                with torch.autocast(self.world.device.type, torch.bfloat16, enabled=bf16):
+                    loss, logged = self.loss(part, by_modality, key)
+                (loss * self.world.size if self.world.size > 1 else loss).backward()
+            for name, value in logged.items():
+                sums[name] = sums[name] + value if name in sums else value
+        values = torch.stack([value.float() for value in sums.values()]).tolist()
+        return dict(zip(sums, self.world.sum(values), strict=True))
+
+    def _to_device(self, modality: str, batch: Batch) -> Batch:
+        prepared = self.objectives[modality].prepare(batch)
+        if self.world.device.type == "cpu":
+            return prepared
+        return {n: t.to(self.world.device, non_blocking=True) for n, t in prepared.items()}
+
+    def _non_finite(self, step: int, loss: float, norm: float, batch: MixedBatch) -> None:
+        rule = self.config.non_finite
+        self.skipped += 1
+        if rule.policy == "skip" and self.skipped <= rule.max_skips:
+            return
+        ids = {m: part["sample_ids"].tolist() for m, part in batch.items() if "sample_ids" in part}
+        reason = f"loss {loss}, gradient norm {norm} at step {step}"
+        if rule.policy == "skip":
+            reason = f"{self.skipped} updates dropped, max_skips={rule.max_skips}: {reason}"
+        raise FoundryError(
+            f"training is not finite: {reason}; samples of the batch: {json.dumps(ids)}",
+            "look at these samples; lower training.optimizer.lr, set training.clip, or allow "
+            "skips with training.non_finite.policy=skip",
+        )
+
+    def _report(self, lr: float) -> None:
+        if self.done % self.resources.log_every == 0 or self.done == self.total_steps:
+            self.log.write_row(self.done, lr=lr)
+        now = time.monotonic()
+        if self.world.main and (now - self._shown_at > 0.5 or self.done == self.total_steps):
+            self._shown_at = now
+            shown = {n: v for n, v in self.log.last.items() if n != "step"}
+            self.progress(self.done, self.total_steps, "training", **shown)
+
+    def _time_for_checkpoint(self) -> bool:
+        """Decided by rank 0 before a step and obeyed by all after it: saving may be collective."""
+        seconds, steps = (
+            self.resources.checkpoint_every_seconds,
+            self.resources.checkpoint_every_steps,
+        )
+        by_time = seconds is not None and time.monotonic() - self._saved_at >= seconds
+        by_step = steps is not None and (self.done + 1) % steps == 0
+        return by_time or by_step
+
+    def _save(self) -> None:
+        tensors = self.state.collect(keep=self.world.main)
+        if self.world.main:
+            scalars = {"metrics": self.log.state(), "skipped": self.skipped}
+            checkpoint = Checkpoint(step=self.done, tensors=tensors, scalars=scalars)
+            save_checkpoint(self.scratch / "checkpoints", checkpoint)
+        self.world.barrier()
+        self._saved_at = time.monotonic()
+
+    def _resume(self) -> int:
+        """Restores the newest whole checkpoint; returns the number of completed steps."""
+        checkpoint = load_latest_checkpoint(self.scratch / "checkpoints")
+        if checkpoint is None:
+            self.log.restore(None)
+            return 0
+        self.state.restore(checkpoint.tensors)
+        self.log.restore(checkpoint.scalars["metrics"] if self.world.main else None)
+        self.skipped = checkpoint.scalars["skipped"]
+        self.done = checkpoint.step
+        return checkpoint.step
+
+    def _finish(self, first: int, wall: float, cpu: float) -> TrainResult:
+        seconds = time.monotonic() - wall
+        if self.ema:
+            self.ema.copy_to_module()
+        self.loss.eval()
+        self.log.close()
+        result = TrainResult(
+            steps=self.total_steps,
+            resumed_from=first,
+            skipped=self.skipped,
+            last=self.log.last,
+            seconds=seconds,
+        )
+        if self.world.main:
+            self.records.mkdir(parents=True, exist_ok=True)
+            (self.records / "metrics.jsonl").write_bytes(
+                (self.scratch / "metrics.jsonl").read_bytes()
+            )
+            timings = {
+                "seconds": seconds,
+                "resumed_from_step": first,
+                "steps_per_second": (self.total_steps - first) / max(seconds, 1e-9),
+                "cpu_seconds": time.process_time() - cpu,
+            }
+            text = json.dumps(timings, sort_keys=True, indent=1) + "\n"
+            (self.records / "timings.json").write_text(text)
+        return result
+
+
+def split_batch(batch: MixedBatch, micro_batch: int | None) -> list[MixedBatch]:
+    """Equal parts of at most `micro_batch` samples, each with its share of every modality."""
+    sizes = {m: len(next(iter(part.values()))) for m, part in batch.items()}
+    if micro_batch is None or sum(sizes.values()) <= micro_batch:
+        return [batch]
+    parts = -(-sum(sizes.values()) // micro_batch)
+    check_micro_batch(sizes, micro_batch)
+    return [
+        {
+            m: {n: t[i * (sizes[m] // parts) : (i + 1) * (sizes[m] // parts)] for n, t in b.items()}
+            for m, b in batch.items()
+        }
+        for i in range(parts)
+    ]
+
+
+def check_micro_batch(sizes: Mapping[str, int], micro_batch: int | None) -> None:
+    """Raises unless every modality's batch divides into the same number of parts."""
+    if micro_batch is None:
+        return
+    parts = -(-sum(sizes.values()) // micro_batch)
+    for modality, size in sizes.items():
+        if size % parts:
+            raise FoundryError(
+                f"{modality} batch of {size} does not divide into {parts} micro-batches "
+                f"(micro_batch={micro_batch}, {sum(sizes.values())} samples per worker in all)",
+                "choose resources.micro_batch so that every modality's batch divides",
+            )

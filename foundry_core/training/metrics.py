@@ -1,0 +1,61 @@
+"""metrics.jsonl: deterministic values only, continued exactly after a kill.
+
+The log lives in scratch while the run goes on. A checkpoint remembers how many bytes were written
+and the sums of the unfinished window; resuming cuts the file there, so that an interrupted run
+leaves the same bytes as an uninterrupted one.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class MetricsLog:
+    """Rows of means over the steps since the previous row."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = path.open("ab")
+        self._sums: dict[str, float] = {}
+        self._steps = 0
+        self.last: dict[str, float] = {}
+
+    def add(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._steps += 1
+
+    def write_row(self, step: int, **now: float) -> dict[str, float]:
+        """Closes the window after `step` completed steps; `now` holds values not averaged."""
+        if not self._steps:
+            return self.last
+        means = {name: total / self._steps for name, total in self._sums.items()}
+        self.last = {"step": step, **means, **now}
+        self._stream.write(json.dumps(self.last, sort_keys=True).encode() + b"\n")
+        self._stream.flush()
+        self._sums, self._steps = {}, 0
+        return self.last
+
+    def state(self) -> dict[str, Any]:
+        """What resumes the log right here; the bytes are on the disk when this returns."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        return {
+            "bytes": self._stream.tell(),
+            "sums": self._sums,
+            "steps": self._steps,
+            "last": self.last,
+        }
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Continues from `state`, or from nothing."""
+        self._stream.truncate(state["bytes"] if state else 0)
+        self._stream.seek(0, os.SEEK_END)
+        self._sums = dict(state["sums"]) if state else {}
+        self._steps = state["steps"] if state else 0
+        self.last = dict(state["last"]) if state else {}
+
+    def close(self) -> None:
+        self._stream.close()

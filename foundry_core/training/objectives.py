@@ -1,0 +1,138 @@
+"""One loss per modality. All return sums over valid elements; the loop divides by global counts.
+
+`prepare` runs on the host, before a micro-batch travels: it checks what a device could only check
+by stalling, and finds the positions that carry a loss, so that logits are computed nowhere else
+(at a vocabulary of 50k they would be the largest tensor of the step).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foundry_core.models.config import VLMConfig
+from foundry_core.models.placeholders import check_image_tokens
+from foundry_core.models.vla import VLA, check_obs_tokens
+from foundry_core.training.loop import Batch, StepKey
+
+TEXT, CAPTIONS, ROBOT = "text", "captions", "robot"
+
+
+def text_targets(segments: Tensor) -> Tensor:
+    """bool [B,T] of a packed row [B,T+1]: whether position t predicts t+1.
+
+    The first token of a document has nothing before it to be predicted from.
+    """
+    return segments[:, 1:] == segments[:, :-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextLoss:
+    """Next-token loss on packed documents, in the language part of whatever model it is given."""
+
+    z_loss: float = 0.0
+
+    def count(self, batch: Batch) -> float:
+        return float(text_targets(batch["segments"]).sum())
+
+    def prepare(self, batch: Batch) -> Batch:
+        mask = text_targets(batch["segments"])
+        return {
+            "tokens": batch["tokens"][:, :-1],
+            "segments": batch["segments"][:, :-1],
+            "index": mask.flatten().nonzero()[:, 0],
+            "targets": batch["tokens"][:, 1:][mask],
+        }
+
+    def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
+        language = language_part(model)
+        hidden = language(batch["tokens"], segments=batch["segments"], return_hidden=True)
+        return next_token_sums(language, hidden, batch["index"], batch["targets"], self.z_loss)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionLoss:
+    """Next-token loss on the caption's tokens, never on images, padding or the prompt."""
+
+    image_token_id: int
+    tokens_per_image: int
+    z_loss: float = 0.0
+
+    def count(self, batch: Batch) -> float:
+        return float(batch["target_mask"][:, 1:].sum())
+
+    def prepare(self, batch: Batch) -> Batch:
+        tokens, mask = batch["tokens"], batch["target_mask"][:, 1:]
+        images = batch["images"].shape[1]
+        check_image_tokens(tokens, self.image_token_id, images, self.tokens_per_image)
+        return {
+            "images": batch["images"],
+            "tokens": tokens[:, :-1],
+            "index": mask.flatten().nonzero()[:, 0],
+            "targets": tokens[:, 1:][mask],
+        }
+
+    def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
+        # Padding is on the right, where causality hides it: no mask to build.
+        backbone = model.backbone if isinstance(model, VLA) else model
+        hidden = backbone(batch["images"], batch["tokens"], return_hidden=True)
+        return next_token_sums(backbone, hidden, batch["index"], batch["targets"], self.z_loss)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionLoss:
+    """The head's own loss over valid action elements, averaged over its noise draws."""
+
+    image_token_id: int
+    obs_token_id: int
+    tokens_per_image: int
+
+    def count(self, batch: Batch) -> float:
+        return float(batch["action_mask"].sum())
+
+    def prepare(self, batch: Batch) -> Batch:
+        tokens, images = batch["tokens"], batch["images"].shape[1]
+        check_obs_tokens(tokens, self.obs_token_id)
+        check_image_tokens(tokens, self.image_token_id, images, self.tokens_per_image)
+        return batch
+
+    def __call__(self, model: VLA, batch: Batch, key: StepKey) -> dict[str, Tensor]:
+        # `<obs>` is the last real token: under plain causality it sees no padding. Some
+        # transformers backbones attend both ways over a prompt and need the mask.
+        native = isinstance(model.backbone.config, VLMConfig)
+        total, count = model.training_loss_terms(
+            batch["images"],
+            batch["tokens"],
+            None if native else batch["token_mask"],
+            batch["proprio"],
+            batch["actions"],
+            batch["action_mask"],
+            seed=key.seed,
+            step=key.step,
+            sample_ids=batch["sample_ids"],
+        )
+        draws = count / batch["action_mask"].sum().clamp(min=1)
+        return {"loss": total / draws.clamp(min=1)}
+
+
+def language_part(model: nn.Module) -> nn.Module:
+    """The decoder inside a VLA or VLM; a language model is its own."""
+    backbone = model.backbone if isinstance(model, VLA) else model
+    return getattr(backbone, "language", backbone)
+
+
+def next_token_sums(
+    head: nn.Module, hidden: Tensor, index: Tensor, targets: Tensor, z_loss: float
+) -> dict[str, Tensor]:
+    """Cross-entropy (and z-loss, coef · logsumexp²) summed over the target positions.
+
+    hidden [B,T,D]; index int64 [n] into B·T; targets int64 [n]. Softmax in float32.
+    """
+    logits = head.logits(hidden.flatten(0, 1)[index]).float()
+    if not z_loss:
+        return {"loss": F.cross_entropy(logits, targets, reduction="sum")}
+    log_partition = torch.logsumexp(logits, dim=-1)
+    picked = logits.gather(-1, targets[:, None])[:, 0]
+    penalty = z_loss * log_partition.square().sum()
+    return {"loss": (log_partition - picked).sum() + penalty, "z_loss": penalty}

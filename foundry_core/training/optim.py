@@ -1,0 +1,101 @@
+"""AdamW with decay on matrices only, per-group rates, freezing, and gradient clipping."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from foundry_core.errors import FoundryError
+from foundry_core.training.config import OptimizerConfig
+
+_NEVER_DECAYED = ("position", "pos_emb")
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies: matrices, not norms, biases, gates or position tables.
+
+    A matrix has two dimensions larger than one, which leaves out class tokens of shape [1, 1, D].
+    """
+    matrix = sum(size > 1 for size in parameter.shape) >= 2
+    return matrix and not any(word in name for word in _NEVER_DECAYED)
+
+
+def freeze(module: nn.Module, patterns: tuple[str, ...]) -> None:
+    """Stops training of the parameters whose dotted name, or a parent of it, matches a pattern."""
+    for pattern in patterns:
+        hits = [p for n, p in module.named_parameters() if _matches(n, pattern)]
+        if not hits:
+            _no_such_parameter(module, "freeze", pattern)
+        for parameter in hits:
+            parameter.requires_grad_(False)
+
+
+def build_optimizer(
+    module: nn.Module, config: OptimizerConfig, lr_scale: Mapping[str, float] | None = None
+) -> torch.optim.AdamW:
+    """Groups of (decay, rate scale) over the trainable parameters, in the module's order.
+
+    lr_scale: name pattern → factor on the rate; the first matching pattern counts.
+    Every group carries `peak_lr`, which `set_lr` multiplies.
+    """
+    lr_scale = dict(lr_scale or {})
+    used: set[str] = set()
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        pattern = next((p for p in lr_scale if _matches(name, p)), None)
+        used.add(pattern or "")
+        scale = lr_scale[pattern] if pattern else 1.0
+        groups.setdefault((decays(name, parameter), scale), []).append(parameter)
+    for pattern in lr_scale:
+        if pattern not in used:
+            _no_such_parameter(module, "lr_scale", pattern)
+    if not groups:
+        raise FoundryError("every parameter is frozen: nothing to train", "shorten `freeze`")
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "peak_lr": config.lr * scale,
+                "weight_decay": config.weight_decay if decayed else 0.0,
+            }
+            for (decayed, scale), parameters in sorted(groups.items(), key=lambda item: item[0])
+        ],
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        fused=True,
+    )
+
+
+def set_lr(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * multiplier
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, bound: float | None) -> Tensor:
+    """Global gradient norm (float32 scalar) before clipping; scales the gradients to `bound`.
+
+    Sharded gradients (DTensor) are reduced over their mesh first.
+    """
+    parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+    if hasattr(norm, "full_tensor"):
+        norm = norm.full_tensor()
+    if bound is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, bound, norm)
+    return norm
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+
+
+def _no_such_parameter(module: nn.Module, key: str, pattern: str) -> None:
+    known = sorted({name.split(".")[0] for name, _ in module.named_parameters()})
+    raise FoundryError(
+        f"{key} pattern {pattern!r} matches no parameter",
+        f"top-level parts are {', '.join(known)}; '*' matches any run of characters",
+    )
