@@ -1,0 +1,113 @@
+"""Statistics of a dataset, or of a merge of datasets, and their files.
+
+`stats.json` holds what people and other programs read: one entry per field with the published
+keys. `stats.leaves.npz` beside it holds the leaves, which only merging needs.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from foundry_core.data.statistics import digest as digests
+from foundry_core.data.statistics.leaf import FieldLeaf, Leaf, canonical, load_leaves, save_leaves
+from foundry_core.data.statistics.summary import FieldStatistics, combine_field, summarise
+from foundry_core.errors import FoundryError
+
+LEAVES_SUFFIX = ".leaves.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetStatistics:
+    """fields: per-field numbers. leaves: their sources in canonical order; empty where only a
+    stats.json was found, which is enough to normalise but not to merge."""
+
+    fields: Mapping[str, FieldStatistics]
+    leaves: tuple[Leaf, ...] = ()
+
+    @classmethod
+    def of_leaves(cls, leaves: Sequence[Leaf]) -> "DatasetStatistics":
+        ordered = canonical(leaves)
+        return cls(fields=summarise(ordered), leaves=ordered)
+
+    @property
+    def weighting(self) -> str:
+        """ "count", or "mix" where a merge weighted its parts."""
+        return "count" if all(leaf.scale == 1.0 for leaf in self.leaves) else "mix"
+
+    @cached_property
+    def windows(self) -> int:
+        return sum(leaf.windows for leaf in self.leaves)
+
+    def __getitem__(self, field: str) -> FieldStatistics:
+        if field not in self.fields:
+            raise FoundryError(
+                f"no statistics for field {field!r}; there are {', '.join(sorted(self.fields))}",
+                "name a field of the converted dataset, or convert it with this field",
+            )
+        return self.fields[field]
+
+    def collapse(self, centroids: int = 200) -> "DatasetStatistics":
+        """One leaf in place of many, for the parts of ONE dataset (its shards, its workers).
+
+        Merging keeps every leaf, so without this a dataset of 1000 shards would carry 1000.
+        """
+        if self.weighting != "count":
+            raise FoundryError("only count-weighted statistics can be collapsed into one leaf")
+        fields = {}
+        for name in self.fields:
+            field = combine_field(self.leaves, name)
+            fields[name] = FieldLeaf(
+                past=field.past,
+                count=field.count,
+                moments=field.moments,
+                digest=digests.compress(field.digest, centroids),
+            )
+        return DatasetStatistics.of_leaves([Leaf(windows=self.windows, fields=fields)])
+
+    def to_json(self) -> str:
+        entries = {
+            name: field.to_dict() | {"weighting": self.weighting}
+            for name, field in self.fields.items()
+        }
+        return json.dumps(entries, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `<path>` (stats.json) and `<stem>.leaves.npz` beside it, both deterministic."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.to_json())
+        if self.leaves:
+            save_leaves(_leaves_path(path), self.leaves)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "DatasetStatistics":
+        """Of our own files, or of a published stats.json (its folder may be given instead)."""
+        path = Path(path)
+        if path.is_dir():
+            path = path / "stats.json"
+        try:
+            entries = json.loads(path.read_text())
+            fields = {
+                name: FieldStatistics.from_dict(entry)
+                for name, entry in entries.items()
+                if isinstance(entry, dict) and "mean_per_timestep" in entry
+            }
+        except FileNotFoundError:
+            raise FoundryError(
+                f"no statistics at {str(path)!r}", "run `foundry data stats` on the dataset"
+            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FoundryError(
+                f"statistics {str(path)!r} are unreadable: {error!r}", "compute them again"
+            ) from error
+        if not fields:
+            raise FoundryError(f"{str(path)!r} holds no field with statistics per timestep")
+        beside = _leaves_path(path)
+        return cls(fields=fields, leaves=load_leaves(beside) if beside.exists() else ())
+
+
+def _leaves_path(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".json") + LEAVES_SUFFIX)

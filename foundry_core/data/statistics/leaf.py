@@ -1,0 +1,156 @@
+"""A leaf: what one dataset (one pass over its windows) contributes to any statistics.
+
+Legend: T steps of the window, D dimensions of a field; digest rows are (step, dimension).
+Leaves are never altered by merging, only listed; see merge.py for why.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from foundry_core.data.statistics.digest import Centroids
+from foundry_core.data.statistics.moments import Moments
+from foundry_core.errors import FoundryError
+
+_MOMENTS = ("mass", "mean", "m2", "low", "high")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldLeaf:
+    """count: int64 [T] valid observations per step; moments: arrays [T, D]; digest: T·D rows.
+
+    past: index of the anchor step, by which windows of different horizons are aligned.
+    """
+
+    past: int
+    count: np.ndarray
+    moments: Moments
+    digest: Centroids
+
+    @property
+    def steps(self) -> int:
+        return self.moments.mean.shape[0]
+
+    @property
+    def dims(self) -> int:
+        return self.moments.mean.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaf:
+    """windows: how many windows went in; scale: weight of one of its observations (1 by count)."""
+
+    windows: int
+    fields: Mapping[str, FieldLeaf]
+    scale: float = 1.0
+
+    @cached_property
+    def id(self) -> str:
+        """Content digest (without the scale): the canonical order of leaves."""
+        header, arrays = _pack(self)
+        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+        for name in sorted(arrays):
+            digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+        return digest.hexdigest()
+
+    def rescaled(self, scale: float) -> "Leaf":
+        return replace(self, scale=scale)
+
+
+def canonical(leaves: Sequence[Leaf]) -> tuple[Leaf, ...]:
+    return tuple(sorted(leaves, key=lambda leaf: (leaf.id, leaf.scale)))
+
+
+def save_leaves(path: Path, leaves: Sequence[Leaf]) -> None:
+    """Uncompressed npz without pickles; NumPy stamps 1980 into it, so equal leaves, equal bytes."""
+    headers, everything = [], {}
+    for number, leaf in enumerate(leaves):
+        header, arrays = _pack(leaf)
+        headers.append(header | {"scale": leaf.scale})
+        everything |= {f"{number}.{name}": array for name, array in arrays.items()}
+    text = json.dumps(
+        {"format": "foundry-statistics-leaves", "version": 1, "leaves": headers}, sort_keys=True
+    )
+    buffer = io.BytesIO()
+    np.savez(buffer, header=np.frombuffer(text.encode(), dtype=np.uint8), **everything)
+    path.write_bytes(buffer.getvalue())
+
+
+def load_leaves(path: Path) -> tuple[Leaf, ...]:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            headers = json.loads(stored["header"].tobytes().decode())["leaves"]
+            return tuple(
+                _unpack(header, {name: stored[f"{number}.{name}"] for name in _ARRAYS})
+                for number, header in enumerate(headers)
+            )
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise FoundryError(
+            f"statistics leaves {str(path)!r} are unreadable: {error!r}",
+            "recompute the dataset's statistics (foundry data stats)",
+        ) from error
+
+
+_ARRAYS = ("sizes", "means", "counts", "flat", "observed", *_MOMENTS)
+
+
+def _pack(leaf: Leaf) -> tuple[dict, dict[str, np.ndarray]]:
+    """Fields in name order; digest rows without their padding."""
+    names = sorted(leaf.fields)
+    fields = [leaf.fields[name] for name in names]
+    header = {
+        "windows": leaf.windows,
+        "fields": [
+            [name, field.past, field.steps, field.dims]
+            for name, field in zip(names, fields, strict=True)
+        ],
+    }
+    used = [field.digest.counts > 0 for field in fields]
+
+    def gather(cells: list[np.ndarray], dtype: type) -> np.ndarray:
+        return np.concatenate([np.zeros(0, dtype), *cells])
+
+    digests = [field.digest for field in fields]
+    pairs = list(zip(digests, used, strict=True))
+    arrays = {
+        "sizes": gather([u.sum(axis=1) for u in used], np.int64),
+        "means": gather([d.means[u] for d, u in pairs], np.float64),
+        "counts": gather([d.counts[u] for d, u in pairs], np.float64),
+        "flat": gather([d.flat[u] for d, u in pairs], np.bool_),
+        "observed": gather([field.count for field in fields], np.int64),
+    }
+    for name in _MOMENTS:
+        arrays[name] = gather([getattr(f.moments, name).ravel() for f in fields], np.float64)
+    return header, arrays
+
+
+def _unpack(header: dict, arrays: Mapping[str, np.ndarray]) -> Leaf:
+    fields: dict[str, FieldLeaf] = {}
+    row = cell = step = 0
+    for name, past, steps, dims in header["fields"]:
+        rows = steps * dims
+        sizes = arrays["sizes"][row : row + rows]
+        cells = slice(cell, cell + int(sizes.sum()))
+        shape = (rows, int(sizes.max(initial=0)))
+        mask = np.arange(shape[1]) < sizes[:, None]
+        means, counts = np.full(shape, np.inf), np.zeros(shape)
+        flat = np.zeros(shape, bool)
+        means[mask], counts[mask] = arrays["means"][cells], arrays["counts"][cells]
+        flat[mask] = arrays["flat"][cells]
+        fields[name] = FieldLeaf(
+            past=past,
+            count=arrays["observed"][step : step + steps],
+            moments=Moments(
+                **{k: arrays[k][row : row + rows].reshape(steps, dims) for k in _MOMENTS}
+            ),
+            digest=Centroids(means=means, counts=counts, flat=flat),
+        )
+        row, cell, step = row + rows, cells.stop, step + steps
+    return Leaf(windows=header["windows"], fields=fields, scale=header["scale"])
