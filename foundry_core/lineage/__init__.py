@@ -1,0 +1,1 @@
+"""Lineage: immutable events are the truth, DuckDB is the index people query."""

@@ -1,0 +1,232 @@
+"""What an attempt ran on: code, packages, hardware, environment. No torch, no secrets."""
+
+import hashlib
+import os
+import platform
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = re.compile(
+    r"^(?P<name>[^-]+(?:-[^-\d][^-]*)*)-(?P<version>\d[^-]*)(?:-.*)?\.(dist|egg)-info$"
+)
+_ENVIRONMENT = (
+    "CUBLAS_",
+    "CUDA_",
+    "FOUNDRY_",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "KMP_",
+    "MASTER_",
+    "MKL_",
+    "MUJOCO_",
+    "NCCL_",
+    "NVIDIA_",
+    "OMP_",
+    "OPENBLAS_",
+    "PREFECT_",
+    "PYOPENGL_",
+    "PYTHON",
+    "PYTORCH_",
+    "RANK",
+    "LOCAL_RANK",
+    "RAY_",
+    "SLURM_",
+    "TORCH",
+    "TRITON_",
+    "WORLD_SIZE",
+    "XLA_",
+)
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|CONNECTION_URL|DATABASE_URL", re.I)
+_USERINFO = re.compile(r"(://)[^/@\s]+@")
+_MAX_DIFF = 4 * 1024 * 1024
+
+
+def collect_provenance(command: Sequence[str]) -> dict[str, Any]:
+    """{"git", "packages", "hardware", "host", "python", "environment", "command"}.
+
+    About 40 ms, most of it git. `git.diff` holds the text of uncommitted changes; the event log
+    stores it, and the package list, once per digest.
+    """
+    return {
+        "git": git_state(),
+        "packages": package_versions(),
+        "hardware": hardware(),
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "environment": safe_environment(os.environ),
+        "command": safe_command(command),
+    }
+
+
+def git_state(checkout: Path | None = None) -> dict[str, Any]:
+    """{"commit", "dirty", "diff_digest", "diff"} of the checkout that holds this code; commit None
+    where there is no git or no checkout. Untracked files count as changes, by digest."""
+    root = checkout or Path(__file__).resolve().parents[2]
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty": None, "diff_digest": None, "diff": ""}
+    diff = _git(root, "diff", "HEAD") or ""
+    untracked = _git(root, "ls-files", "-z", "--others", "--exclude-standard") or ""
+    for name in sorted(filter(None, untracked.split("\0"))):
+        diff += f"\nuntracked {name} {_file_digest(root / name)}"
+    encoded = diff.encode()
+    if len(encoded) > _MAX_DIFF:
+        kept = encoded[:_MAX_DIFF].decode(errors="ignore")
+        diff = f"{kept}\n... {len(encoded) - _MAX_DIFF} more bytes"
+    return {
+        "commit": commit.strip(),
+        "dirty": bool(diff.strip()),
+        "diff_digest": hashlib.sha256(encoded).hexdigest() if diff.strip() else None,
+        "diff": diff if diff.strip() else "",
+    }
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Output of git, or None where it is not installed or fails. Takes no locks in the checkout."""
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            env=environment,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else None
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return "unreadable"
+
+
+def package_versions(paths: Iterable[str] | None = None) -> dict[str, str]:
+    """name → version of every installed distribution, from the names of the *.dist-info folders:
+    5 ms where importlib.metadata, which opens each METADATA, takes 300."""
+    found: dict[str, str] = {}
+    for folder in sys.path if paths is None else paths:
+        try:
+            names = os.listdir(folder or ".")
+        except OSError:
+            continue
+        for name in names:
+            match = _PACKAGE.match(name)
+            if match:
+                normal = re.sub(r"[-_.]+", "-", match["name"]).lower()
+                found.setdefault(normal, match["version"])
+    return dict(sorted(found.items()))
+
+
+def hardware() -> dict[str, Any]:
+    """{"cpu", "cores", "memory" (bytes), "gpus": [{"name", "memory", "driver"}], "system"}."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": _gpus(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        with open("/proc/cpuinfo") as stream:
+            for line in stream:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _gpus() -> list[dict[str, Any]]:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    gpus = []
+    for line in done.stdout.splitlines():
+        name, memory, driver = (part.strip() for part in line.split(","))
+        gpus.append({"name": name, "memory": f"{memory} MiB", "driver": driver})
+    return gpus
+
+
+def safe_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that can change a result, by an allow-list of prefixes, less every name that
+    looks like a secret and the user:password part of any URL."""
+    return {
+        name: _USERINFO.sub(r"\1***@", value)
+        for name, value in sorted(environment.items())
+        if name.startswith(_ENVIRONMENT) and not _SECRET.search(name)
+    }
+
+
+def safe_command(command: Sequence[str]) -> list[str]:
+    """A command line with the values of secret-looking options masked."""
+    masked: list[str] = []
+    hide_next = False
+    for part in command:
+        name, equals, _ = part.partition("=")
+        if hide_next:
+            masked.append("***")
+            hide_next = False
+        elif equals and _SECRET.search(name):
+            masked.append(f"{name}=***")
+        else:
+            hide_next = part.startswith("-") and not equals and bool(_SECRET.search(part))
+            masked.append(_USERINFO.sub(r"\1***@", part))
+    return masked
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Clocks of this process and its finished children, to be read again when the work is done."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def start(cls) -> "Usage":
+        return cls(time.monotonic(), _cpu_seconds())
+
+    def since(self) -> dict[str, float | int]:
+        """{"seconds", "cpu_seconds", "peak_memory" (bytes)}. The peak is that of the largest single
+        process since it started: the operating system keeps no other."""
+        return {
+            "seconds": time.monotonic() - self.wall,
+            "cpu_seconds": _cpu_seconds() - self.cpu,
+            "peak_memory": peak_memory(),
+        }
+
+
+def peak_memory() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+
+
+def _cpu_seconds() -> float:
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
