@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PLAIN_ATTENTION_LIMIT = 512
-"""Longest CPU sequence for matmul-softmax-matmul: below it, the backward pass of torch's fused
-attention costs more than the score matrix it saves."""
+PLAIN_ATTENTION_LIMIT = 256
+"""Longest CPU sequence for matmul-softmax-matmul: the backward pass of torch's fused attention is
+5-7 times slower at 40-64 positions and breaks even at 256."""
 
 
 class RMSNorm(nn.Module):
@@ -64,25 +64,42 @@ def apply_rope(x_bthd: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     return (x * cos + rotated * sin).to(x_bthd.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+class AttentionMask:
+    """bool, broadcastable to [b, 1, t, s], True where a query may look; contains causality.
+
+    One object serves all layers of a forward pass, so that its additive form is made once.
+    """
+
+    def __init__(self, allowed: Tensor) -> None:
+        self.allowed = allowed
+        self._bias: Tensor | None = None
+
+    def bias(self, dtype: torch.dtype) -> Tensor:
+        """0 where allowed, -inf elsewhere."""
+        if self._bias is None or self._bias.dtype != dtype:
+            zeros = torch.zeros(self.allowed.shape, dtype=dtype, device=self.allowed.device)
+            self._bias = zeros.masked_fill_(~self.allowed, float("-inf"))
+        return self._bias
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask | None, causal: bool) -> Tensor:
     """softmax(q·kᵀ/√d)·v for [b, h, t, d]; k and v may have fewer heads (grouped).
 
-    mask: bool, broadcastable to [b, 1, t, s], True where a query may look; it already contains
-    causality. Without a mask `causal` decides.
+    Without a mask `causal` decides.
     """
     groups = q.shape[1] // k.shape[1]
     if q.device.type != "cpu" or q.shape[2] > PLAIN_ATTENTION_LIMIT:
+        allowed = None if mask is None else mask.allowed
         return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal and mask is None, enable_gqa=groups > 1
+            q, k, v, attn_mask=allowed, is_causal=causal and mask is None, enable_gqa=groups > 1
         )
     if groups > 1:
         k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
     scores = (q * (1.0 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
-    if mask is None and causal:
-        mask = causal_mask(q.shape[2], q.device)
     if mask is not None:
-        bias = torch.zeros(mask.shape, dtype=scores.dtype, device=mask.device)
-        scores = scores + bias.masked_fill_(~mask, float("-inf"))
+        scores = scores + mask.bias(scores.dtype)
+    elif causal:
+        scores = scores + AttentionMask(causal_mask(q.shape[2], q.device)).bias(scores.dtype)
     return scores.softmax(dim=-1) @ v
 
 
@@ -97,8 +114,8 @@ def attention_mask(
     segments: Tensor | None = None,
     keys: Tensor | None = None,
     bidirectional_spans: Tensor | None = None,
-) -> Tensor | None:
-    """bool [B, 1, T, T], or None where plain causality says it all.
+) -> AttentionMask | None:
+    """Over [B, 1, T, T], or None where plain causality says it all.
 
     segments int [B,T]: positions see only their own segment. keys bool [B,T]: padding is seen by
     nobody (a padded position sees itself, which keeps its softmax finite). bidirectional_spans
@@ -115,7 +132,7 @@ def attention_mask(
     if keys is not None:
         allowed = allowed & keys[:, None, :].bool()
         allowed = allowed | torch.eye(length, dtype=torch.bool, device=device)
-    return allowed[:, None]
+    return AttentionMask(allowed[:, None])
 
 
 class Attention(nn.Module):
@@ -145,7 +162,7 @@ class Attention(nn.Module):
         self,
         x_btd: Tensor,
         *,
-        mask: Tensor | None = None,
+        mask: AttentionMask | None = None,
         causal: bool = False,
         rope: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:

@@ -46,14 +46,17 @@ def image_spans(is_image: Tensor, tokens_per_image: int) -> Tensor:
 
 def drop_placeholders(
     tokens: Tensor, token_mask: Tensor | None, image_token_id: int
-) -> tuple[Tensor, Tensor]:
-    """The same rows without image placeholders, in order, right-padded: (tokens, token_mask).
+) -> tuple[Tensor, Tensor | None]:
+    """The same rows without image placeholders, in order: (tokens, token_mask).
 
-    Only the blind control uses it; it counts on the host.
+    Rows that lose fewer keep masked columns at their end. Only the blind control uses it; it
+    counts on the host.
     """
     keep = tokens != image_token_id
     if token_mask is not None:
         keep = keep & token_mask
-    length = int(keep.sum(dim=1).max())
-    order = torch.argsort((~keep).to(torch.int8), dim=1, stable=True)[:, :length]
-    return tokens.gather(1, order), keep.gather(1, order)
+    lengths = keep.sum(dim=1)
+    longest, shortest = int(lengths.max()), int(lengths.min())
+    order = torch.argsort((~keep).to(torch.int8), dim=1, stable=True)[:, :longest]
+    kept = None if shortest == longest else keep.gather(1, order)
+    return tokens.gather(1, order), kept

@@ -8,8 +8,10 @@ from torch.utils.checkpoint import checkpoint
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import TransformerConfig, resolved
+from foundry_core.models.cross_entropy import linear_cross_entropy
 from foundry_core.models.layers import (
     Attention,
+    AttentionMask,
     SwiGLU,
     attention_mask,
     init_block,
@@ -34,7 +36,9 @@ class Block(nn.Module):
         self.ffn_norm = make_norm(config.norm, config.dim, config.norm_eps)
         self.ffn = SwiGLU(config.dim, config.hidden_dim)
 
-    def forward(self, x_btd: Tensor, mask: Tensor | None, rope: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(
+        self, x_btd: Tensor, mask: AttentionMask | None, rope: tuple[Tensor, Tensor]
+    ) -> Tensor:
         x_btd = x_btd + self.attention(
             self.attention_norm(x_btd), mask=mask, causal=True, rope=rope
         )
@@ -118,6 +122,16 @@ class Transformer(nn.Module):
         logits = nn.functional.linear(hidden, weight)
         cap = self.config.logit_soft_cap
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def next_token_sums(
+        self, hidden: Tensor, targets: Tensor, z_loss: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """(loss, its z-loss part) summed over rows: final-normed hidden [n,D], targets int64 [n].
+        Equal to cross-entropy over `logits`, without ever holding all of them."""
+        weight = self.embedding.weight if self.head is None else self.head.weight
+        return linear_cross_entropy(
+            hidden, weight, targets, z_loss=z_loss, soft_cap=self.config.logit_soft_cap
+        )
 
     def tap(
         self,

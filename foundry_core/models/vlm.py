@@ -129,6 +129,11 @@ class VLM(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         return self.language.logits(hidden)
 
+    def next_token_sums(
+        self, hidden: Tensor, targets: Tensor, z_loss: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        return self.language.next_token_sums(hidden, targets, z_loss)
+
     def features(
         self,
         images: Tensor | None,
