@@ -14,11 +14,10 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from foundry_core.lineage.files import Files, open_files
 
@@ -29,165 +28,39 @@ _CLOCK_TRUST_SECONDS = 86_400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """Base of all events. `id` and `time` (UTC ISO, microseconds) are stamped by the log."""
-
-    TYPE: ClassVar[str]
-    id: str = ""
-    time: str = ""
-
-    def data(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _STAMP}
-
-    def to_json(self) -> dict[str, Any]:
-        data = self.data()
-        return {
-            "schema": SCHEMA,
-            "id": self.id,
-            "time": self.time,
-            "type": self.TYPE,
-            "run_id": data.get("run_id"),
-            "data": data,
-        }
-
-
-_STAMP = ("id", "time")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunStarted(Event):
-    """A run and its plan. overrides: [[path, value], ...]; ablation: {"id", "variant"};
-    git: {"commit", "dirty", "diff_digest"}; stages: {"name", "kind", "key", "action", "reasons",
-    "recipe", "resources", "seed", "code", "sources", "inputs": [{"slot", "label", "stage", "key"}]}
-    and, where known, "closure" and "baseline"."""
-
-    TYPE: ClassVar[str] = "run_started"
-    run_id: str
-    pipeline: str
-    stages: Sequence[Mapping[str, Any]]
-    overrides: Sequence[Sequence[Any]] = ()
-    argv: Sequence[str] = ()
-    parent: str | None = None
-    ablation: Mapping[str, Any] | None = None
-    baseline: str | None = None
-    prefect_flow_run_id: str | None = None
-    host: str = ""
-    git: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageResolved(Event):
-    """What became of a planned stage once its inputs were known. artifact_key: what stands for the
-    stage in this run (another key than `key` after a cut-off)."""
-
-    TYPE: ClassVar[str] = "stage_resolved"
-    run_id: str
-    stage: str
-    key: str
-    action: Literal["reuse", "run", "blocked"]
-    artifact_key: str | None = None
-    reasons: Sequence[Mapping[str, Any]] = ()
-    how: Literal["recipe", "content", "linked"] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttemptStarted(Event):
-    """provenance: see `foundry_core.lineage.provenance.collect_provenance`."""
-
-    TYPE: ClassVar[str] = "attempt_started"
-    key: str
-    kind: str
-    attempt: str
-    run_id: str
-    stage: str
-    host: str = ""
-    pid: int | None = None
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    prefect: Mapping[str, Any] | None = None
-    ray: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttemptFinished(Event):
-    TYPE: ClassVar[str] = "attempt_finished"
-    key: str
-    attempt: str
-    run_id: str
-    state: Literal["committed", "discarded", "failed", "interrupted", "lost"]
-    error: str | None = None
-    seconds: float | None = None
-    cpu_seconds: float | None = None
-    gpu_seconds: float | None = None
-    peak_memory: int | None = None
-    resumed_from_step: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArtifactCommitted(Event):
-    """artifact: the content of artifact.json. metric_rows: {"step", "name", "value"};
-    episode_rows: {"task", "scenario", "success", "steps", "crash", "seed"}."""
-
-    TYPE: ClassVar[str] = "artifact_committed"
-    artifact: Mapping[str, Any]
-    metric_rows: Sequence[Mapping[str, Any]] = ()
-    episode_rows: Sequence[Mapping[str, Any]] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        return super().to_json() | {"run_id": self.artifact.get("run_id")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArtifactRemoved(Event):
-    """Gone from the store (gc, corrupt, forced, missing). What it was stays known."""
-
-    TYPE: ClassVar[str] = "artifact_removed"
-    kind: str
-    key: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class AliasSet(Event):
-    """alias: `name@tag`. key None takes the alias away."""
-
-    TYPE: ClassVar[str] = "alias_set"
-    alias: str
-    key: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunFinished(Event):
-    TYPE: ClassVar[str] = "run_finished"
-    run_id: str
-    status: Literal["succeeded", "failed", "interrupted", "cancelled"]
-    seconds: float | None = None
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    error: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AblationStarted(Event):
-    """variants: {"variant", "overrides": [[path, value], ...]}; seeds: the list of them."""
-
-    TYPE: ClassVar[str] = "ablation_started"
-    ablation_id: str
-    base_pipeline: str
-    variants: Sequence[Mapping[str, Any]]
-    vary: Mapping[str, Any] = field(default_factory=dict)
-    seeds: Sequence[int] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class AblationFinished(Event):
-    """effects: {"variant", "path", "old", "new", "success", "n", "low", "high", "decision",
-    "p_value", "letters"}, one row per variant and changed path; success is a rate."""
-
-    TYPE: ClassVar[str] = "ablation_finished"
-    ablation_id: str
-    status: str = "succeeded"
-    comparison_key: str | None = None
-    effects: Sequence[Mapping[str, Any]] = ()
+# What each type must and may say beside `run_id`. More is kept, and ignored by the index.
+#   stages      [{name, kind, key, action, reasons, recipe, resources, seed, code, closure, sources,
+#               inputs: [{slot, label, stage, key}]}]
+#   ablation    {id, variant}            overrides [[path, value], ...]
+#   git         {commit, dirty, diff_digest} and `diff`, the text, which the log moves into a blob
+#   provenance  see `foundry_core.lineage.provenance.collect_provenance`
+#   artifact    the content of artifact.json
+#   metric_rows [{step, name, value}]    episode_rows [{task, scenario, success, steps, crash, seed}]
+#   variants    [{variant, overrides}]
+#   effects     [{variant, path, old, new, success, n, low, high, p_value, decision, letters}]
+# artifact_key is what stands for a stage in a run (another key than its own after a cut-off);
+# an attempt_finished without a run_id closes the latest attempt of that key and name.
+TYPES: dict[str, tuple[str, str]] = {
+    "run_started": (
+        "run_id pipeline stages",
+        "overrides argv parent ablation baseline prefect_flow_run_id host git",
+    ),
+    "stage_resolved": ("run_id stage key action", "artifact_key reasons how"),
+    "attempt_started": (
+        "run_id key kind attempt stage",
+        "host pid provenance prefect_flow_run_id prefect_task_run_id ray_job_id",
+    ),
+    "attempt_finished": (
+        "key attempt state",
+        "error seconds cpu_seconds gpu_seconds peak_memory resumed_from_step",
+    ),
+    "artifact_committed": ("artifact", "metric_rows episode_rows"),
+    "artifact_removed": ("kind key reason", ""),
+    "alias_set": ("alias key", ""),
+    "run_finished": ("run_id status", "seconds metrics error"),
+    "ablation_started": ("ablation_id base_pipeline variants", "vary seeds"),
+    "ablation_finished": ("ablation_id status", "comparison_key effects"),
+}
 
 
 class EventLog:
@@ -197,19 +70,36 @@ class EventLog:
         self.files: Files = open_files(str(root)) if isinstance(root, str | Path) else root
         self._last: int | None = None
 
-    def append(self, event: Event) -> str:
-        """Writes the event durably; returns its name below the log's root.
+    def append(
+        self,
+        event_type: str,
+        data: Mapping[str, Any],
+        run_id: str | None = None,
+        *,
+        event_id: str | None = None,
+        at: str | None = None,
+    ) -> str:
+        """Writes one event durably; returns its name below the log's root.
 
-        An event that has an id already is written under it once: appending it again is a no-op.
+        `event_id` and `at` (UTC ISO) are for facts that are told twice: the same id at the same
+        time is written once. ValueError when the type is unknown or a required field is missing.
         """
-        if not event.time:
-            event = replace(event, time=iso_time(self._now()))
-        if not event.id:
-            event = replace(event, id=str(uuid.uuid4()))
-        content = event.to_json()
-        content["data"] = self._detach(content["data"])
-        name = event_name(event.time, event.id)
-        self.files.create(name, encode(content))
+        data = dict(data) if run_id is None else {**data, "run_id": run_id}
+        if event_type not in TYPES:
+            raise ValueError(f"unknown event type {event_type!r}; known: {', '.join(TYPES)}")
+        missing = [name for name in TYPES[event_type][0].split() if name not in data]
+        if missing:
+            raise ValueError(f"event {event_type} lacks {', '.join(missing)}")
+        event = {
+            "schema": SCHEMA,
+            "id": event_id or str(uuid.uuid4()),
+            "time": at or iso_time(self._now()),
+            "type": event_type,
+            "run_id": data.get("run_id") or (data.get("artifact") or {}).get("run_id"),
+            "data": self._detach(data),
+        }
+        name = event_name(event["time"], event["id"])
+        self.files.create(name, encode(event))
         return name
 
     def loose(self) -> list[str]:
@@ -262,12 +152,13 @@ class EventLog:
 
     def _detach(self, data: dict[str, Any]) -> dict[str, Any]:
         """Moves package lists and diffs, which repeat in every attempt, into blobs."""
-        if data.get("git", {}).get("diff"):
+        if data.get("git"):
             data = data | {"git": self._detach_diff(data["git"])}
-        provenance = data.get("provenance")
-        if not provenance:
+        if data.get("artifact"):
+            data = data | {"artifact": self._detach(dict(data["artifact"]))}
+        if not data.get("provenance"):
             return data
-        provenance = dict(provenance)
+        provenance = dict(data["provenance"])
         if "packages" in provenance:
             packages = provenance.pop("packages")
             provenance["packages_digest"] = self.put_blob(encode(packages))
