@@ -1,0 +1,1 @@
+"""Headless Meta-World: reproducible scenarios, absolute pose targets at 16 Hz, cameras."""

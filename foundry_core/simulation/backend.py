@@ -1,0 +1,82 @@
+"""Choosing an OpenGL backend that works without a display, before MuJoCo is imported.
+
+MuJoCo reads MUJOCO_GL once, while it is imported; a library that is missing shows only when the
+first context is made, and a broken driver may take the process down. So the choice is tried in a
+child process (0.5 s, once per process tree: the variable is inherited by workers).
+"""
+
+import os
+import subprocess
+import sys
+from functools import cache
+from types import ModuleType
+
+from foundry_core.errors import FoundryError
+
+HEADLESS = ("egl", "osmesa")
+_PROBE = """
+import importlib
+context = importlib.import_module("mujoco.{backend}").GLContext(16, 16)
+context.make_current()
+context.free()
+"""
+_CHOSEN = "FOUNDRY_GL_CHECKED"
+
+
+@cache
+def load_mujoco() -> ModuleType:
+    """The mujoco package with a working headless renderer.
+
+    MUJOCO_GL is respected where it is set; else EGL, else OSMesa. FoundryError if none works.
+    """
+    backend = _choose()
+    os.environ["MUJOCO_GL"] = os.environ[_CHOSEN] = backend
+    # One simulator per worker, one worker per core: the rasteriser's own threads only contend.
+    os.environ.setdefault("LP_NUM_THREADS", "0")
+    import mujoco
+    from mujoco import gl_context
+
+    context = gl_context.GLContext
+    if backend in HEADLESS and (context is None or backend not in context.__module__):
+        raise FoundryError(
+            f"mujoco was imported before the simulator chose MUJOCO_GL={backend}",
+            f"import foundry_core.simulation first, or export MUJOCO_GL={backend}",
+        )
+    return mujoco
+
+
+def _choose() -> str:
+    wanted = os.environ.get("MUJOCO_GL", "").lower()
+    if wanted and os.environ.get(_CHOSEN) == wanted:
+        return wanted
+    failures = []
+    for backend in (wanted,) if wanted else HEADLESS:
+        reason = probe(backend)
+        if not reason:
+            return backend
+        failures.append(f"{backend}: {reason}")
+    raise FoundryError(
+        f"MuJoCo cannot draw without a display ({'; '.join(failures)})",
+        "install OpenGL's off-screen libraries: apt-get install libegl1 libosmesa6"
+        + (f", or unset MUJOCO_GL={wanted}" if wanted else ""),
+    )
+
+
+def probe(backend: str) -> str:
+    """ "" if a context of this backend can be made here, else the reason in one line."""
+    environment = {**os.environ, "MUJOCO_GL": backend}
+    environment.pop("PYOPENGL_PLATFORM", None)
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", _PROBE.format(backend=backend)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    except subprocess.TimeoutExpired:
+        return "no answer within 120 s"
+    if child.returncode == 0:
+        return ""
+    lines = child.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit status {child.returncode}"

@@ -1,0 +1,40 @@
+"""Pinhole geometry of the fixed cameras and the averaging of drawn frames. NumPy only."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+CLOSEST = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class CameraPose:
+    """position [3] m; axes [3, 3], columns are the camera's right, up and backward in the world;
+    fovy in degrees; the image is square. upside_down: the picture is shown turned by 180°."""
+
+    position: np.ndarray
+    axes: np.ndarray
+    fovy: float
+    upside_down: bool
+
+    def project(self, point: np.ndarray) -> tuple[float, float] | None:
+        """World point [3] → (x, y) in [0, 1), from the left and from the top of the picture as it
+        is shown; None where it lies behind the camera or outside of the picture."""
+        right, up, backward = self.axes.T @ (np.asarray(point) - self.position)
+        if backward > -CLOSEST:
+            return None
+        half = np.tan(np.deg2rad(self.fovy) / 2) * -backward
+        x, y = 0.5 + 0.5 * right / half, 0.5 - 0.5 * up / half
+        if self.upside_down:
+            x, y = 1 - x, 1 - y
+        inside = 0 <= x < 1 and 0 <= y < 1
+        return (float(x), float(y)) if inside else None
+
+
+def area_average(frame: np.ndarray, factor: int) -> np.ndarray:
+    """uint8 [H·f, W·f, 3] → uint8 [H, W, 3], each pixel the rounded mean of its f x f block."""
+    height, width, channels = frame.shape
+    blocks = frame.reshape(height // factor, factor, width // factor, factor, channels)
+    total = blocks.sum(axis=(1, 3), dtype=np.uint32)
+    area = factor * factor
+    return ((total + area // 2) // area).astype(np.uint8)

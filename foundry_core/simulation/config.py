@@ -1,0 +1,65 @@
+"""Configs of the simulator that recipes embed. No NumPy, no MuJoCo: planning imports this."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.stage import Config
+from foundry_core.pipeline.suggest import nearest
+from foundry_core.simulation.catalog import CAMERAS, TASKS
+
+MAX_BUFFER = 1024
+
+
+class RenderConfig(Config):
+    """What the cameras see. Collection and evaluation must agree on it, or the policy is tested
+    on pictures it never saw.
+
+    Frames are drawn at size x supersample and averaged over supersample² blocks: the software
+    rasteriser's own antialiasing costs more and is worse.
+    """
+
+    cameras: tuple[str, ...] = Field(("scene", "wrist"), min_length=1)
+    size: int = Field(64, ge=8, description="pixels, square")
+    supersample: int = Field(3, ge=1, le=8)
+
+    @field_validator("cameras")
+    @classmethod
+    def _known(cls, cameras: tuple[str, ...]) -> tuple[str, ...]:
+        for camera in cameras:
+            if camera not in CAMERAS:
+                raise ValueError(f"unknown camera {camera!r}; {nearest(camera, CAMERAS)}")
+        if len(set(cameras)) != len(cameras):
+            raise ValueError(f"cameras {cameras} name one twice")
+        return cameras
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.size * self.supersample > MAX_BUFFER:
+            raise ValueError(
+                f"size x supersample = {self.size * self.supersample} exceeds {MAX_BUFFER} pixels"
+            )
+        return self
+
+
+def known_tasks(tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """`tasks` if all are in the catalogue and distinct, else ValueError naming the nearest."""
+    for task in tasks:
+        if task not in TASKS:
+            raise ValueError(f"unknown task {task!r}; {nearest(task, TASKS)}")
+    if len(set(tasks)) != len(tasks):
+        raise ValueError(f"tasks {list(tasks)} name one twice")
+    return tasks
+
+
+TaskNames = Annotated[tuple[str, ...], Field(min_length=1)]
+DEFAULT_TASKS = ("window-open-v3", "door-unlock-v3", "lever-pull-v3", "drawer-open-v3")
+"""Screened to need eyes: a blind policy fails most of them (an object-aware one solves all)."""
+
+
+def task_spec(name: str):
+    """The TaskSpec of a name; FoundryError with the nearest name otherwise."""
+    if name not in TASKS:
+        raise FoundryError(f"unknown Meta-World task {name!r}", nearest(name, TASKS))
+    return TASKS[name]

@@ -1,0 +1,169 @@
+"""Recording scripted experts: one deterministic tar per demonstration.
+
+A step holds what is seen and measured at it and the absolute target commanded from it until the
+next one; commanding the targets again from the same start repeats the demonstration exactly.
+"""
+
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from foundry_core.data.images import encode_jpeg
+from foundry_core.data.shards.tar import TarWriter
+from foundry_core.errors import FoundryError
+from foundry_core.simulation import catalog
+from foundry_core.simulation.config import RenderConfig
+from foundry_core.simulation.scenarios import MAX_RETRIES, demonstration_scenario
+from foundry_core.simulation.simulator import Simulator, hand_rot6d, shared_simulator
+
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemonstrationJob:
+    """One slot of one task. Every odd slot starts after 0..wander random steps."""
+
+    task: str
+    slot: int
+    seed: int
+    render: RenderConfig
+    wander: int
+    tail_steps: int
+    max_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstration:
+    """attempts: experts that ran until one succeeded. fields: float64 [L, D] by name."""
+
+    task: str
+    episode_id: str
+    scenario: int
+    attempts: int
+    fields: dict[str, np.ndarray]
+    images: dict[str, list[bytes]]
+    wandered: int
+
+    @property
+    def length(self) -> int:
+        return len(self.fields[catalog.XYZ])
+
+
+def record(job: DemonstrationJob) -> Demonstration:
+    """The slot's first successful expert. FoundryError after MAX_RETRIES failures in a row."""
+    simulator = shared_simulator(job.task, job.render)
+    for retry in range(MAX_RETRIES):
+        scenario = demonstration_scenario(job.seed, job.slot, retry)
+        wandered = _start(simulator, scenario, job)
+        # A first pass without pictures: drawing is 85 % of the cost, and failures need none.
+        targets = _expert_targets(simulator, job)
+        if targets is None:
+            continue
+        _start(simulator, scenario, job)
+        fields, images = _replay(simulator, targets)
+        return Demonstration(
+            task=job.task,
+            episode_id=f"{job.task}_{job.seed}_{job.slot:05d}",
+            scenario=scenario,
+            attempts=retry + 1,
+            fields=fields,
+            images=images,
+            wandered=wandered,
+        )
+    raise FoundryError(
+        f"the expert of {job.task} failed {MAX_RETRIES} times in a row (slot {job.slot})",
+        "collect another task, or lower random_start_steps",
+    )
+
+
+def start_wandered(simulator: Simulator, scenario: int, most: int) -> int:
+    """Resets and wanders up to `most` steps, as the scenario's own generator says."""
+    simulator.reset(scenario)
+    rng = np.random.default_rng([scenario, 1])
+    steps = int(rng.integers(0, most + 1))
+    simulator.wander(steps, rng)
+    return steps
+
+
+def pack(demonstration: Demonstration, hz: float = catalog.CONTROL_HZ) -> bytes:
+    """The tar of an episode: sorted members, no clock in it."""
+    spec = catalog.TASKS[demonstration.task]
+    meta = {
+        "id": demonstration.episode_id,
+        "task": demonstration.task,
+        "instructions": spec.instructions(),
+        "success": True,
+        "hz": hz,
+        "seed": demonstration.scenario,
+        "length": demonstration.length,
+        "wandered": demonstration.wandered,
+    }
+    members = {"meta.json": dump_json(meta), "lowdim.npz": _npz(demonstration.fields)}
+    for camera, frames in demonstration.images.items():
+        members |= {f"{camera}/{i:06d}.jpg": frame for i, frame in enumerate(frames)}
+    buffer = io.BytesIO()
+    writer = TarWriter(buffer)
+    for name in sorted(members):
+        writer.add(name, members[name])
+    writer.finish()
+    return buffer.getvalue()
+
+
+def dump_json(document: Any) -> bytes:
+    text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def _start(simulator: Simulator, scenario: int, job: DemonstrationJob) -> int:
+    return start_wandered(simulator, scenario, job.wander if job.slot % 2 else 0)
+
+
+def _expert_targets(
+    simulator: Simulator, job: DemonstrationJob
+) -> list[tuple[np.ndarray, float]] | None:
+    """Targets until success and `tail_steps` beyond, or None if the expert fails or has nothing
+    left to do."""
+    if simulator.success:
+        return None
+    targets = []
+    tail = job.tail_steps
+    while tail and simulator.steps < job.max_steps:
+        tail -= simulator.success
+        targets.append(simulator.expert_target())
+        simulator.command(*targets[-1])
+    return targets if simulator.success else None
+
+
+def _replay(
+    simulator: Simulator, targets: Iterable[tuple[np.ndarray, float]]
+) -> tuple[dict[str, np.ndarray], dict[str, list[bytes]]]:
+    rows: dict[str, list[np.ndarray]] = {}
+    images: dict[str, list[bytes]] = {}
+    for xyz, opening in targets:
+        for camera, frame in simulator.images().items():
+            images.setdefault(camera, []).append(encode_jpeg(frame, JPEG_QUALITY))
+        commanded = {
+            catalog.ACTION_XYZ: xyz,
+            catalog.ACTION_ROT6D: hand_rot6d(),
+            catalog.ACTION_GRIPPER: np.array([opening]),
+        }
+        for name, value in (simulator.lowdim() | commanded).items():
+            rows.setdefault(name, []).append(value)
+        simulator.command(xyz, opening)
+    if not simulator.success:
+        raise RuntimeError(
+            f"{simulator.spec.name}, scenario {simulator.scenario}: the recorded targets did not "
+            "repeat the expert's success; the simulator is not reproducible on this machine"
+        )
+    return {name: np.stack(values) for name, values in sorted(rows.items())}, images
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    """NumPy stamps 1980 into an uncompressed npz, so equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()

@@ -1,0 +1,235 @@
+"""One Meta-World task, headless: seeded scenarios, absolute pose targets at 16 Hz, pictures.
+
+Shapes: xyz [3] m in the world, rot6d [6], gripper [1] m (0 closed, 0.1 open). Everything that
+happens is a pure function of (task, scenario, targets); Meta-World's own `reset(seed=)` is ignored
+by Meta-World, hence the private switches in `_make_environment`.
+"""
+
+import atexit
+import copy
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from foundry_core.simulation import catalog
+from foundry_core.simulation.backend import load_mujoco
+from foundry_core.simulation.camera import CameraPose, area_average
+from foundry_core.simulation.config import RenderConfig, task_spec
+
+OPEN_M = 0.1
+_HAND_ROT6D = np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0])
+"""Meta-World keeps the hand pointing down: the one orientation it can be commanded to."""
+
+
+class SimulationFault(RuntimeError):
+    """The simulator, not the policy, failed: unstable physics or a target that is no number."""
+
+
+class Simulator:
+    """A task's model, state and renderer. `reset` before anything else."""
+
+    def __init__(self, task: str, render: RenderConfig) -> None:
+        self.spec = task_spec(task)
+        self.render = render
+        self._mujoco = load_mujoco()
+        self._env, self._expert = _make_environment(task)
+        self._model = self._env.model
+        self._renderer: Any = None
+        self.scenario: int | None = None
+        self.success = False
+        self.steps = 0
+
+    def reset(self, scenario: int) -> None:
+        """Places robot and objects as scenario ≥ 0 says: the same whatever ran before."""
+        seed = np.random.SeedSequence([scenario]).generate_state(1, np.uint64)[0] >> 1
+        self._env.seed(int(seed))
+        self._env.reset()
+        self._settle()
+        self.scenario, self.success, self.steps = scenario, False, 0
+
+    def wander(self, steps: int, rng: np.random.Generator) -> None:
+        """`steps` control steps in random directions that count as if they had not happened."""
+        for _ in range(steps):
+            self.command(self._target() + rng.uniform(-1, 1, 3) * self.reach, OPEN_M)
+        self._env.curr_path_length = self.steps = 0
+
+    @property
+    def reach(self) -> float:
+        """Metres per axis that the target may move in one control step."""
+        return float(self._env.action_scale) * catalog.SUBSTEPS
+
+    def command(self, xyz: np.ndarray, opening: float) -> None:
+        """One control step (1/16 s) towards an absolute hand position and gripper opening.
+
+        The target moves there evenly over the five Meta-World steps, at most 1 cm per step and
+        axis, Meta-World's own bound on actions. `success` latches; it never ends an episode.
+        """
+        if not (np.isfinite(xyz).all() and np.isfinite(opening)):
+            raise SimulationFault(
+                f"{self.spec.name}, scenario {self.scenario}, step {self.steps}: target "
+                f"{np.asarray(xyz).tolist()}, {opening} is not finite"
+            )
+        effort = float(np.clip(1 - 2 * opening / OPEN_M, -1, 1))
+        for left in range(catalog.SUBSTEPS, 0, -1):
+            move = (xyz - self._target()) / (left * self._env.action_scale)
+            action = np.append(np.clip(move, -1, 1), effort)
+            *_, info = self._env.step(action)
+            self.success = self.success or info["success"] > 0
+        self.steps += 1
+        self._check_stable()
+
+    def command_fields(self, targets: Mapping[str, np.ndarray]) -> None:
+        """`command` from named action fields, [D] each. The commanded rotation is ignored: the
+        hand cannot turn in Meta-World."""
+        self.command(targets[catalog.ACTION_XYZ], float(targets[catalog.ACTION_GRIPPER][0]))
+
+    def expert_target(self) -> tuple[np.ndarray, float]:
+        """(xyz, opening) that Meta-World's scripted expert would reach one control step from now.
+
+        The expert acts at 80 Hz on what it feels, so it is tried on a copy of the state; what is
+        recorded is then exactly what `command` can repeat.
+        """
+        with self._imagined():
+            effort = 0.0
+            observation = self._expert_view()
+            for _ in range(catalog.SUBSTEPS):
+                action = self._expert.get_action(observation)
+                observation, *_ = self._env.step(action)
+                effort = float(np.clip(action[3], -1, 1))
+            return self._target(), (1 - effort) / 2 * OPEN_M
+
+    def images(self) -> dict[str, np.ndarray]:
+        """Camera → uint8 [size, size, 3]."""
+        factor = self.render.supersample
+        return {c: area_average(self.picture(c), factor) for c in self.render.cameras}
+
+    def picture(self, camera: str) -> np.ndarray:
+        """The camera's frame before averaging, upright: for people to look at."""
+        mounted = catalog.CAMERAS[camera]
+        if self._renderer is None:
+            self._renderer = self._make_renderer()
+        self._renderer.update_scene(self._env.data, camera=mounted.view)
+        frame = self._renderer.render()
+        return np.ascontiguousarray(frame[::-1, ::-1]) if mounted.upside_down else frame
+
+    def lowdim(self) -> dict[str, np.ndarray]:
+        """Measured fields, float64 [D]."""
+        hand = self._env.data.body("hand")
+        right, left = (self._env.data.body(f"{side}claw").xpos for side in ("right", "left"))
+        opening = min(float(np.linalg.norm(right - left)), OPEN_M)
+        return {
+            catalog.XYZ: hand.xpos.copy(),
+            catalog.ROT6D: hand.xmat[:6].copy(),
+            catalog.GRIPPER: np.array([opening]),
+        }
+
+    def points(self) -> dict[str, np.ndarray]:
+        """Ground truth in the world, [3] m: between the fingers, the task's object, its goal."""
+        return {
+            "hand": self._env.tcp_center.copy(),
+            "object": np.array(self._env._get_pos_objects()[:3], dtype=np.float64),
+            "goal": np.array(self._env._target_pos[:3], dtype=np.float64),
+        }
+
+    def state(self) -> np.ndarray:
+        """The whole physical state, flat: what two equal scenarios must share."""
+        kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
+        state = np.empty(self._mujoco.mj_stateSize(self._model, kind))
+        self._mujoco.mj_getState(self._model, self._env.data, state, kind)
+        return np.concatenate([state, self._model.body_pos.ravel(), self._env.data.xpos.ravel()])
+
+    def camera_pose(self, camera: str) -> CameraPose:
+        mounted = catalog.CAMERAS[camera]
+        view = self._env.data.camera(mounted.view)
+        return CameraPose(
+            position=view.xpos.copy(),
+            axes=view.xmat.reshape(3, 3).copy(),
+            fovy=float(self._model.camera(mounted.view).fovy[0]),
+            upside_down=mounted.upside_down,
+        )
+
+    def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _target(self) -> np.ndarray:
+        return self._env.data.mocap_pos[0].copy()
+
+    def _settle(self) -> None:
+        """Meta-World moves objects after its last step: without this the first picture and the
+        expert's first view show them where they were."""
+        self._mujoco.mj_forward(self._model, self._env.data)
+        self._env._prev_obs = self._env._get_curr_obs_combined_no_goal()
+
+    def _expert_view(self) -> np.ndarray:
+        space = self._env.sawyer_observation_space
+        before = self._env._prev_obs
+        view = np.clip(self._env._get_obs(), space.low, space.high)
+        self._env._prev_obs = before
+        return view
+
+    @contextmanager
+    def _imagined(self) -> Iterator[None]:
+        """Steps inside the block leave no trace, to the last bit."""
+        kept = dict(self._env.__dict__)
+        self._env.data = copy.copy(self._env.data)
+        self._env.curr_path_length = 0
+        try:
+            yield
+        finally:
+            self._env.__dict__.clear()
+            self._env.__dict__.update(kept)
+
+    def _check_stable(self) -> None:
+        """MuJoCo resets an exploding simulation silently and only counts it."""
+        warnings = self._env.data.warning
+        kinds = self._mujoco.mjtWarning
+        for kind in (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC):
+            if warnings[kind].number:
+                raise SimulationFault(
+                    f"{self.spec.name}, scenario {self.scenario}, step {self.steps}: the physics "
+                    f"became unstable ({kind.name})"
+                )
+
+    def _make_renderer(self) -> Any:
+        pixels = self.render.size * self.render.supersample
+        self._model.vis.global_.offwidth = self._model.vis.global_.offheight = pixels
+        self._model.vis.quality.offsamples = 0
+        renderer = self._mujoco.Renderer(self._model, pixels, pixels)
+        # Shadows alone cost 5x the rest on a software rasteriser; the flags outlive update_scene.
+        flags = self._mujoco.mjtRndFlag
+        renderer.scene.flags[flags.mjRND_SHADOW] = 0
+        renderer.scene.flags[flags.mjRND_REFLECTION] = 0
+        # MuJoCo ends EGL at exit; contexts must be gone by then, hooks run last in, first out.
+        reference = weakref.ref(renderer)
+        atexit.register(lambda: (r := reference()) is not None and r.close())
+        return renderer
+
+
+@lru_cache(maxsize=16)
+def shared_simulator(task: str, render: RenderConfig) -> Simulator:
+    """This process's simulator of a task: building one costs 0.5 s, resetting it 10 ms."""
+    return Simulator(task, render)
+
+
+def hand_rot6d() -> np.ndarray:
+    return _HAND_ROT6D.copy()
+
+
+def _make_environment(task: str) -> tuple[Any, Any]:
+    """(environment, expert) with reproducible resets and goals visible to the expert."""
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+    from metaworld.policies import ENV_POLICY_MAP
+
+    env = ALL_V3_ENVIRONMENTS[task]()
+    env._set_task_called = True
+    env._freeze_rand_vec = False
+    env.seeded_rand_vec = True
+    env._partially_observable = False
+    env.__dict__.pop("sawyer_observation_space", None)  # cached for the hidden goal
+    return env, ENV_POLICY_MAP[task]()
