@@ -184,14 +184,14 @@ class Transformer(nn.Module):
                 x = block(x, mask, rope)
             yield x
 
-    def resize_vocabulary(self, vocab_size: int) -> None:
-        """Grows (new rows = mean of the existing ones) or truncates embedding and head."""
-        resize_rows(self.embedding, vocab_size)
-        self.embedding.num_embeddings = vocab_size
+    def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
+        """Grows embedding and head to `vocab_size` rows; see resize_rows."""
+        resize_rows(self.embedding, vocab_size, used)
+        self.embedding.num_embeddings = self.embedding.weight.shape[0]
         if self.head is not None:
-            resize_rows(self.head, vocab_size)
-            self.head.out_features = vocab_size
-        self.config = self.config.model_copy(update={"vocab_size": vocab_size})
+            resize_rows(self.head, vocab_size, used)
+            self.head.out_features = self.head.weight.shape[0]
+        self.config = self.config.model_copy(update={"vocab_size": self.embedding.weight.shape[0]})
 
 
 def check_tap(layers: int, available: int) -> None:
@@ -203,10 +203,12 @@ def check_tap(layers: int, available: int) -> None:
 
 
 @torch.no_grad()
-def resize_rows(module: nn.Module, rows: int) -> None:
-    """Replaces module.weight by one of `rows` rows; new rows are the mean of the old ones."""
+def resize_rows(module: nn.Module, rows: int, used: int | None = None) -> None:
+    """Rows `used` (default: all that exist) to `rows` of module.weight become the mean of the rows
+    before them. Never shrinks: rows beyond the tokenizer's size are padding of the table."""
     old = module.weight
-    kept = min(rows, old.shape[0])
-    new = old.mean(dim=0, keepdim=True).repeat(rows, 1)
-    new[:kept] = old[:kept]
+    used = min(used or old.shape[0], old.shape[0])
+    new = old if rows <= old.shape[0] else torch.cat((old, old[:1].expand(rows - len(old), -1)))
+    new = new.clone()
+    new[used:rows] = old[:used].mean(dim=0)
     module.weight = nn.Parameter(new, requires_grad=old.requires_grad)

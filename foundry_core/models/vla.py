@@ -64,7 +64,7 @@ class VLA(nn.Module):
         starts as the mean of the others). config.backbone may be null."""
         if config.backbone is not None:
             _check_backbone(config.backbone, backbone.config)
-        if vocab_size is not None and vocab_size != backbone.vocab_size:
+        if vocab_size is not None:
             backbone.resize_vocabulary(vocab_size)
         return cls(config.model_copy(update={"backbone": backbone.config}), backbone)
 
@@ -144,8 +144,8 @@ class VLA(nn.Module):
             solver_steps=solver_steps,
         )
 
-    def resize_vocabulary(self, vocab_size: int) -> None:
-        self.backbone.resize_vocabulary(vocab_size)
+    def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
+        self.backbone.resize_vocabulary(vocab_size, used)
 
 
 def check_obs_tokens(tokens: Tensor, obs_token_id: int) -> None:

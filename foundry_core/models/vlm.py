@@ -53,7 +53,7 @@ class VLM(nn.Module):
         """
         if config.language is not None:
             check_same_architecture("language", config.language, language.config)
-        if vocab_size is not None and vocab_size != language.vocab_size:
+        if vocab_size is not None:
             language.resize_vocabulary(vocab_size)
         return cls(config.model_copy(update={"language": language.config}), language)
 
@@ -160,8 +160,8 @@ class VLM(nn.Module):
             return None
         return image_spans(is_image, self.tokens_per_image)
 
-    def resize_vocabulary(self, vocab_size: int) -> None:
-        self.language.resize_vocabulary(vocab_size)
+    def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
+        self.language.resize_vocabulary(vocab_size, used)
 
 
 def check_same_architecture(name: str, wanted: object, found: object) -> None:

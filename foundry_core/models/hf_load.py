@@ -1,0 +1,88 @@
+"""Transformers modules by name, directory or config; without remote code, from safetensors."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig
+from transformers.utils import logging
+
+from foundry_core.errors import FoundryError
+from foundry_core.models.config import HFLanguageConfig, HFVisionConfig, HFVLMConfig
+
+HFConfig = HFLanguageConfig | HFVisionConfig | HFVLMConfig
+_VOLATILE = ("transformers_version", "_name_or_path", "architectures", "dtype")
+
+
+def load_or_build(auto_class: Any, config: HFConfig) -> nn.Module:
+    """float32 module of auto_class: pretrained weights with `source`, random ones with `config`."""
+    if config.source is None:
+        settings = dict(config.config)
+        model_type = settings.pop("model_type", None)
+        if model_type is None:
+            raise FoundryError(
+                f"{config.kind}.config has no model_type", "e.g. {model_type: llama, ...}"
+            )
+        try:
+            settings = AutoConfig.for_model(model_type, **settings)
+        except (ValueError, TypeError) as error:
+            raise FoundryError(f"{config.kind}.config: {error}") from error
+        if hasattr(settings, "vision_use_head"):
+            settings.vision_use_head = False
+        with _quiet():
+            return auto_class.from_config(settings, dtype=torch.float32)
+    try:
+        with _quiet():
+            return auto_class.from_pretrained(
+                config.source,
+                revision=config.revision,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+    except (OSError, ValueError) as error:
+        raise FoundryError(
+            f"{config.kind}.source {config.source!r} cannot be loaded: "
+            f"{str(error).splitlines()[0]}",
+            "a directory needs config.json and safetensors weights; a hub name needs the network",
+        ) from error
+
+
+def resolve(config: HFConfig, module: nn.Module, **update: Any) -> HFConfig:
+    """The config of a loaded module: self-contained, with the architecture instead of a name."""
+    architecture = module.config.to_dict()
+    for key in _VOLATILE:
+        architecture.pop(key, None)
+    return config.model_copy(
+        update={
+            "config": _plain(architecture),
+            "source": None,
+            "origin": config.origin or config.source,
+            "revision": config.revision,
+            **update,
+        }
+    )
+
+
+def _plain(value: Any) -> Any:
+    """JSON types only; torch dtypes and the like become their names."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items() if k not in _VOLATILE}
+    if isinstance(value, list | tuple | set):
+        return [_plain(v) for v in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+class _quiet:
+    """Hides progress bars and warnings about heads we do not use."""
+
+    def __enter__(self) -> None:
+        self.level = logging.get_verbosity()
+        self.bars = logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        logging.set_verbosity(self.level)
+        if self.bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,54 @@
+"""Architectures by name: `stage_configs/models/<name>.yaml`. Torch-free."""
+
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from foundry_core.errors import FoundryError
+from foundry_core.models.config import (
+    Config,
+    ConvViTConfig,
+    FlowHeadConfig,
+    HFLanguageConfig,
+    HFVisionConfig,
+    HFVLMConfig,
+    RegressionHeadConfig,
+    TransformerConfig,
+    ViTConfig,
+    VLAConfig,
+    VLMConfig,
+)
+from foundry_core.pipeline.documents import CONFIG_ROOT, load_document
+
+_ADAPTER = TypeAdapter(
+    Annotated[
+        TransformerConfig
+        | HFLanguageConfig
+        | ViTConfig
+        | ConvViTConfig
+        | HFVisionConfig
+        | VLMConfig
+        | HFVLMConfig
+        | FlowHeadConfig
+        | RegressionHeadConfig
+        | VLAConfig,
+        Field(discriminator="kind"),
+    ]
+)
+
+
+def preset_names() -> list[str]:
+    return sorted(path.stem for path in (CONFIG_ROOT / "models").glob("*.yaml"))
+
+
+def load_preset(name: str) -> Config:
+    """The validated config of a model preset (its kind says which class)."""
+    path = CONFIG_ROOT / "models" / f"{name}.yaml"
+    if not path.is_file():
+        raise FoundryError(
+            f"there is no model preset {name!r}", f"presets: {', '.join(preset_names())}"
+        )
+    try:
+        return _ADAPTER.validate_python(load_document(path))
+    except ValidationError as error:
+        raise FoundryError(f"{path}: {error}") from error

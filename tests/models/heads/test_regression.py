@@ -1,0 +1,29 @@
+import pytest
+import torch
+from model_zoo import awake
+
+from foundry_core.models.config import RegressionHeadConfig
+from foundry_core.models.heads.regression import RegressionHead
+
+
+@pytest.mark.parametrize("loss", ["squared", "absolute"])
+def test_loss_and_prediction(loss):
+    config = RegressionHeadConfig(dim=16, n_layers=1, n_heads=2, ffn_dim=16, loss=loss)
+    head = awake(
+        RegressionHead(
+            config, condition_dim=8, proprio_dim=0, proprio_steps=None, horizon=3, action_dim=5
+        )
+    )
+    condition, actions = torch.randn(4, 1, 8), torch.randn(4, 3, 5)
+    mask = torch.rand(4, 3, 5) > 0.5
+    total, count = head.training_loss_terms(
+        condition, None, actions, mask, seed=0, step=0, sample_ids=torch.arange(4)
+    )
+    predicted = head.sample(condition, None, seeds=0, steps=0)
+    error = (predicted - actions)[mask]
+    expected = error.square().sum() if loss == "squared" else error.abs().sum()
+    torch.testing.assert_close(total, expected)
+    assert count == mask.sum()
+    total.backward()
+    assert all(p.grad is not None for p in head.parameters())
+    assert (predicted[:, 0] - predicted[:, 1]).abs().max() > 1e-3  # each step its own query
