@@ -35,7 +35,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #   git         {commit, dirty, diff_digest} and `diff`, the text, which the log moves into a blob
 #   provenance  see `foundry_core.lineage.provenance.collect_provenance`
 #   artifact    the content of artifact.json
-#   metric_rows [{step, name, value}]    episode_rows [{task, scenario, success, steps, crash, seed}]
+#   metric_rows [{step, name, value}]
+#   episode_rows [{task, scenario, success, steps, crash, seed}]
 #   variants    [{variant, overrides}]
 #   effects     [{variant, path, old, new, success, n, low, high, p_value, decision, letters}]
 # artifact_key is what stands for a stage in a run (another key than its own after a cut-off);
@@ -184,16 +185,22 @@ def event_name(iso: str, event_id: str) -> str:
     return f"{iso[:10]}/{nanoseconds:019d}-{event_id}.json"
 
 
+def event_id(name: str) -> str:
+    """The id in an event's name."""
+    return name.rpartition("/")[2].partition("-")[2].removesuffix(".json")
+
+
 def encode(value: Any) -> bytes:
     """Compact JSON. Numbers that JSON lacks (a loss that diverged) become "NaN", "Infinity"."""
     try:
-        text = _dumps(value)
+        text = compact_json(value)
     except ValueError:
-        text = _dumps(_spell_numbers(value))
+        text = compact_json(_spell_numbers(value))
     return f"{text}\n".encode()
 
 
-def _dumps(value: Any) -> str:
+def compact_json(value: Any) -> str:
+    """One spelling per value; ValueError for numbers that JSON lacks."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )

@@ -1,0 +1,240 @@
+"""Lineage at 100,000 artifacts and 300,000 edges: rebuild, advance, closures.
+
+    python benchmarks/lineage.py [--artifacts N] [--events FOLDER]
+
+Synthetic events of the shape that runs write (recipes, provenance, metrics, files), compacted into
+segments. Prints one JSON object; targets in brackets are those of the design.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from foundry_core.lineage.events import SCHEMA, EventLog, iso_time
+from foundry_core.lineage.index import Index, attach
+from foundry_core.lineage.segments import write_segment
+
+KINDS = (
+    "convert_text",
+    "convert_captions",
+    "convert_robot",
+    "train_tokenizer",
+    "train_llm",
+    "train_vlm",
+    "train_vla",
+    "evaluate",
+)
+_START = 1_760_000_000_000_000
+
+
+def synthetic_events(artifacts: int, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """The events of artifacts/8 runs of eight stages; from the second run on every artifact has
+    three inputs, drawn from its own run and from earlier ones."""
+    draw = random.Random(seed)
+    clock = _START
+    built: list[tuple[str, str, str]] = []
+
+    def event(kind: str, run: str, data: dict[str, Any]) -> dict[str, Any]:
+        nonlocal clock
+        clock += 1_000_000
+        stamp = {
+            "id": str(uuid.UUID(int=draw.getrandbits(128), version=4)),
+            "time": iso_time(clock),
+        }
+        return {"schema": SCHEMA, "type": kind, "run_id": run, "data": data, **stamp}
+
+    for number in range(artifacts // len(KINDS)):
+        run = f"run-{number:06d}"
+        stages = [_stage(draw, built, number, position) for position in range(len(KINDS))]
+        planned = [{k: v for k, v in stage.items() if k != "contents"} for stage in stages]
+        git = {"commit": _hex("commit", number // 50)[:40], "dirty": False, "diff_digest": None}
+        start = {"pipeline": "synthetic", "overrides": [["llm.seed", number]], "argv": ["foundry"]}
+        yield event("run_started", run, {"run_id": run, "git": git, "stages": planned, **start})
+        for stage in stages:
+            for kind, data in _stage_events(draw, stage, run, git):
+                yield event(kind, run, data)
+        done = {"run_id": run, "status": "succeeded", "seconds": 60.0, "metrics": {}, "error": ""}
+        yield event("run_finished", run, done)
+
+
+def _hex(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _stage(
+    draw: random.Random, built: list[tuple[str, str, str]], number: int, position: int
+) -> dict[str, Any]:
+    """One stage with up to three inputs. Most come from the last 30 runs: histories are deep, and
+    an artifact has thousands of ancestors."""
+    key = _hex("key", number, position)
+    recent = built[-30 * len(KINDS) :]
+    chosen = draw.sample(recent, min(3, len(recent)))
+    inputs = [
+        {"slot": slot, "label": kind, "stage": kind, "key": upstream}
+        for slot, (kind, upstream, _) in zip(("model", "data", "extra"), chosen, strict=False)
+    ]
+    recipe = {
+        "model": {"layers": draw.randint(2, 32), "width": 64 * draw.randint(1, 32), "heads": 8},
+        "training": {"lr": draw.random(), "tokens": draw.randint(1, 10**9), "schedule": "wsd"},
+    }
+    built.append((KINDS[position], key, _hex("content", number, position)))
+    return {
+        "name": KINDS[position],
+        "kind": KINDS[position],
+        "key": key,
+        "action": "run",
+        "reasons": [{"category": "CONFIG", "path": "training.lr", "old": 1, "new": 2}],
+        "recipe": recipe,
+        "resources": {"cpus": 2, "gpus": 1},
+        "seed": number,
+        "code": "version:1",
+        "sources": {},
+        "inputs": inputs,
+        "contents": [content for _, _, content in chosen],
+    }
+
+
+def _stage_events(
+    draw: random.Random, stage: dict[str, Any], run: str, git: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    key, kind = stage["key"], stage["kind"]
+    common = {"key": key, "attempt": "a1", "run_id": run}
+    provenance = {
+        "git": git,
+        "packages_digest": _hex("packages"),
+        "hardware": {"cpu": "AMD EPYC", "cores": 2, "memory": 2**34, "gpus": []},
+        "host": "vm",
+        "python": "3.11.7",
+        "environment": {"OMP_NUM_THREADS": "1"},
+        "command": ["foundry", "run", "synthetic"],
+    }
+    attempt = {"kind": kind, "stage": kind, "host": "vm", "pid": 1, "provenance": provenance}
+    yield "attempt_started", common | attempt
+    files = [
+        {"path": f"part_{i}", "size": 10**6, "sha256": _hex(key, i), "role": "output"}
+        for i in range(2)
+    ]
+    artifact = {name: stage[name] for name in ("key", "kind", "recipe", "seed", "code", "sources")}
+    artifact |= {
+        "content": _hex("content", run, kind),
+        "content_key": _hex("content key", run, kind),
+        "inputs": [
+            edge | {"kind": edge["label"], "content": content}
+            for edge, content in zip(stage["inputs"], stage["contents"], strict=True)
+        ],
+        "files": files,
+        "metrics": {"loss": draw.random(), "tokens": 10**6},
+        "attempt": "a1",
+        "run_id": run,
+        "created": "2026-01-01T00:00:00+00:00",
+        "seconds": 10.0,
+        "provenance": {"git": git},
+        "linked_to": None,
+    }
+    episodes = [
+        {"task": "reach", "scenario": i, "success": draw.random() < 0.7, "steps": 80, "seed": i}
+        for i in range(4 if kind == "evaluate" else 0)
+    ]
+    rows = [{"step": step, "name": "loss", "value": draw.random()} for step in (0, 100)]
+    yield (
+        "artifact_committed",
+        {"artifact": artifact, "metric_rows": rows, "episode_rows": episodes},
+    )
+    yield "attempt_finished", common | {"state": "committed", "seconds": 10.0, "gpu_seconds": 10.0}
+    resolved = {"run_id": run, "stage": kind, "key": key, "artifact_key": key, "action": "run"}
+    yield "stage_resolved", resolved
+
+
+def write_log(root: Path, artifacts: int) -> EventLog:
+    log = EventLog(root)
+    batch: list[dict[str, Any]] = []
+    for event in synthetic_events(artifacts):
+        batch.append(event)
+        if len(batch) == 10_000:
+            write_segment(log, batch)
+            batch = []
+    if batch:
+        write_segment(log, batch)
+    return log
+
+
+def timed(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def advances(index: Index, rounds: int) -> list[float]:
+    """Seconds of advances that take in 20 new events each."""
+    seconds = []
+    for number in range(rounds):
+        for _, event in zip(range(20), synthetic_events(24, seed=number + 1), strict=False):
+            index.log.append(event["type"], event["data"], event["run_id"])
+        seconds.append(timed(index.advance))
+    return seconds
+
+
+def closures(path: Path, artifacts: int) -> dict[str, list[float]]:
+    """Seconds per query in one open connection, over artifacts from all of the history."""
+    draw = random.Random(1)
+    runs = artifacts // len(KINDS)
+    keys = [_hex("key", draw.randrange(runs), draw.randrange(len(KINDS))) for _ in range(4)]
+    keys += [_hex("key", 0, 0), _hex("key", runs - 1, len(KINDS) - 1)]
+    found: dict[str, list[float]] = {}
+    with attach(path) as connection:
+        for macro in ("upstream", "downstream", "trace"):
+            for key in keys:
+                query = f"select * from {macro}('{key[:16]}')"
+                found.setdefault(macro, []).append(
+                    timed(lambda query=query: connection.execute(query).fetchall())
+                )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--artifacts", type=int, default=100_000)
+    parser.add_argument("--events", type=Path, help="reuse or create the synthetic log here")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        events = arguments.events or Path(folder) / "events"
+        log = EventLog(events) if events.is_dir() else write_log(events, arguments.artifacts)
+        index = Index(Path(folder) / "lineage.duckdb", log)
+        rebuild = min(timed(index.rebuild) for _ in range(3))
+        steps = advances(index, 7)
+        queries = closures(index.path, arguments.artifacts)
+        with attach(index.path) as connection:
+            tables = ("event", "artifact", "artifact_input", "stage_spec", "file", "metric")
+            counts = {
+                table: connection.execute(f"select count(*) from {table}").fetchone()[0]
+                for table in tables
+            }
+        result = {
+            "rows": counts,
+            "index_megabytes": round(index.path.stat().st_size / 1e6, 1),
+            "rebuild_seconds [< 5]": round(rebuild, 2),
+            "advance_20_events_ms [< 50]": {
+                "median": round(1e3 * statistics.median(steps), 1),
+                "worst": round(1e3 * max(steps), 1),
+            },
+            "closure_ms [< 300]": {
+                macro: {
+                    "median": round(1e3 * statistics.median(seconds), 1),
+                    "worst": round(1e3 * max(seconds), 1),
+                }
+                for macro, seconds in queries.items()
+            },
+        }
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

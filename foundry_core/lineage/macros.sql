@@ -1,0 +1,86 @@
+-- A key by itself, a unique prefix of at least 8 hex digits, or an alias. Fails by name otherwise.
+create macro key_of(ref) as (
+    with known as (
+        select key from fact.committed where starts_with(key, ref)
+        union select key from stage_spec where starts_with(key, ref)
+        union select key from fact.attempt_started where starts_with(key, ref)
+        union select key from fact.alias where alias = ref and key is not null)
+    select case
+        when length(ref) < 8 and not contains(ref, '@')
+            then error('give at least 8 digits of the key, not ' || ref)
+        when count(*) = 0 then error('no key or alias is ' || ref)
+        when count(*) > 1 then error(count(*)::varchar || ' keys begin with ' || ref)
+        else any_value(key) end
+    from known);
+
+-- Where a trace begins: the artifact itself, or the evaluations of a run (its last stages when it
+-- evaluated nothing).
+create macro roots(ref) as table
+with stages as (
+    select stage, kind, coalesce(artifact_key, key) as key from run_stage where run_id = ref),
+last_stages as (
+    select key from stages where stage not in (
+        select upstream_stage from stage_input where run_id = ref))
+select key from stages where kind = 'evaluate'
+union
+select key from last_stages where not exists (select 1 from stages where kind = 'evaluate')
+union
+select key_of(ref) where not exists (select 1 from stages);
+
+-- Everything the artifact was made from, itself at depth 0. `role` is a path of input slots.
+create macro upstream(ref) as table
+with recursive closure(key, depth, role) using key (key) as (
+    select key, 0, '' from roots(ref)
+    union
+    select e.upstream_key, min(c.depth) + 1, min(c.role || '/' || e.role)
+    from closure c join edge e on e.key = c.key
+    where not exists (select 1 from recurring.closure r where r.key = e.upstream_key)
+    group by e.upstream_key)
+select c.key, a.kind, c.depth, ltrim(c.role, '/') as role, a.content, a.present
+from closure c left join artifact a using (key);
+
+-- Everything that was made from the artifact, itself at depth 0.
+create macro downstream(ref) as table
+with recursive closure(key, depth) using key (key) as (
+    select key, 0 from roots(ref)
+    union
+    select e.key, min(c.depth) + 1
+    from closure c join edge e on e.upstream_key = c.key
+    where not exists (select 1 from recurring.closure r where r.key = e.key)
+    group by e.key)
+select c.key, a.kind, c.depth, a.content, a.present, a.run_id
+from closure c left join artifact a using (key);
+
+-- Which bytes, configuration and code produced this: one row per artifact behind it.
+create macro trace(ref) as table
+select u.depth, u.role, a.kind, u.key, a.content, a.files, a.bytes, a.recipe, a.seed, a.sources,
+    a.code, a.closure, a.git_commit, a.git_dirty, a.diff_digest, a.run_id, a.attempt, a.seconds,
+    a.created_at, a.linked_to, a.present
+from upstream(ref) u left join artifact a using (key);
+
+-- Configuration by place: a run's stages by name, an artifact's ancestry by role.
+create macro configuration(ref) as table
+with spec as (
+    select stage as place, kind, key, recipe, seed, code, sources from stage_spec
+    where run_id = ref
+    union all
+    select u.role, a.kind, a.key, a.recipe, a.seed, a.code, a.sources
+    from upstream(ref) u join artifact a using (key)
+    where not exists (select 1 from fact.run_started where run_id = ref))
+select place, 'kind' as path, kind as value, key from spec
+union all select place, 'seed', seed::varchar, key from spec
+union all select place, 'code', code, key from spec
+union all
+select place, 'recipe' || substr(leaf.fullkey, 2), leaf.value::varchar, spec.key
+from spec, json_tree(spec.recipe) leaf
+where leaf.type not in ('OBJECT', 'ARRAY') or leaf.value::varchar in ('{}', '[]')
+union all
+select place, 'sources' || substr(leaf.fullkey, 2), leaf.value::varchar, spec.key
+from spec, json_tree(spec.sources) leaf
+where leaf.type not in ('OBJECT', 'ARRAY');
+
+-- Leaf by leaf: what differs between two runs, or between all that two artifacts were made from.
+create macro config_diff(a, b) as table
+select place, path, x.value as old, y.value as new
+from configuration(a) x full join configuration(b) y using (place, path)
+where x.value is distinct from y.value;

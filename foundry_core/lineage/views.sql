@@ -1,0 +1,141 @@
+create view pipeline_run as
+select s.run_id, s.pipeline, coalesce(f.status, 'running') as status,
+    s.event_time as started_at, f.event_time as finished_at, f.seconds, s.overrides, s.argv,
+    s.parent, s.ablation_id, s.variant, s.baseline, s.prefect_flow_run_id, s.host, s.git_commit,
+    s.git_dirty, s.diff_digest, f.metrics, f.error
+from fact.run_started s left join fact.run_finished f using (run_id);
+
+-- What was planned, and what became of it. `planned` and `action` differ after a cut-off.
+create view run_stage as
+select run_id, stage, s.position, s.kind, coalesce(r.key, s.key) as key, r.artifact_key,
+    s.action as planned, coalesce(r.action, s.action) as action, r.how,
+    coalesce(r.reasons, s.reasons) as reasons, r.event_time as resolved_at
+from stage_spec s full join fact.stage_resolved r using (run_id, stage);
+
+create view attempt as
+with closed as (
+    -- Attempt names start again after a commit: a close without a run belongs to the latest start.
+    select s.event_id, arg_min(c.state, (c.event_time, c.event_id)) as state,
+        arg_min(c.error, (c.event_time, c.event_id)) as error, min(c.event_time) as event_time
+    from fact.attempt_closed c asof join fact.attempt_started s
+        on c.key = s.key and c.attempt = s.attempt and c.event_time >= s.event_time
+    group by s.event_id)
+select key, attempt, run_id, s.kind, s.stage,
+    coalesce(f.state, c.state, 'running') as state,
+    s.event_time as started_at, coalesce(f.event_time, c.event_time) as finished_at,
+    f.seconds, f.cpu_seconds, f.gpu_seconds, f.peak_memory, f.resumed_from_step,
+    coalesce(f.error, c.error) as error, s.host, s.pid, s.python, s.git_commit, s.git_dirty,
+    s.diff_digest, s.packages_digest, s.hardware, s.environment, s.command,
+    s.prefect_flow_run_id, s.prefect_task_run_id, s.ray_job_id
+from fact.attempt_started s
+    full join fact.attempt_finished f using (key, attempt, run_id)
+    left join closed c on c.event_id = s.event_id;
+
+-- Everything that was ever committed; `present` says whether the store still has it.
+create view artifact as
+select c.key, c.kind, c.content, c.content_key, c.recipe, c.seed, c.code, c.closure, c.sources,
+    c.metrics, c.attempt, c.run_id, c.seconds, c.created_at, c.linked_to, c.files, c.bytes,
+    c.git_commit, c.git_dirty, c.diff_digest,
+    r.key is null as present, r.event_time as removed_at, r.reason as removed_reason
+from fact.committed c left join fact.removed r
+    on r.key = c.key and (r.event_time, r.event_id) > (c.event_time, c.event_id);
+
+create view alias as select alias, key, event_time as set_at from fact.alias where key is not null;
+
+-- Edges for closures: the inputs that were used, and the artifact whose files a cut-off shares.
+create view edge as
+select key, upstream_key, role from artifact_input
+union all
+select key, linked_to, 'same bytes' from fact.committed where linked_to is not null;
+
+create view ablation as
+select s.ablation_id, s.base_pipeline, s.vary, s.seeds, coalesce(f.status, 'running') as status,
+    s.event_time as started_at, f.event_time as finished_at, f.comparison_key
+from fact.ablation_started s left join fact.ablation_finished f using (ablation_id);
+
+create view ablation_variant as
+with runs as (
+    select ablation_id, variant, list(run_id order by run_id) as runs
+    from fact.run_started where ablation_id is not null group by all)
+select v.ablation_id, v.variant, v.position, v.overrides, coalesce(r.runs, []) as runs
+from fact.variant v left join runs r using (ablation_id, variant);
+
+-- The verdict on every changed path. success is a rate over n episodes, [low, high] its interval.
+create view ablation_effects as
+select ablation_id, a.base_pipeline, e.variant, e.path, e.old, e.new, e.success, e.n, e.low, e.high,
+    e.p_value, e.decision, e.letters, a.comparison_key
+from fact.effect e join ablation a using (ablation_id);
+
+-- Success per evaluation and task, and over all tasks (task 'all'). Crashed episodes have no
+-- success and are left out of n. [low, high] is Wilson's 95 % interval (z = 1.959964).
+create view eval_scores as
+with counts as (
+    select key, if(grouping(task) = 1, 'all', task) as task, count(success) as n,
+        count(*) filter (success) as successes, count(*) - count(success) as crashed
+    from episode group by grouping sets ((key, task), (key))),
+rates as (
+    select *, successes / nullif(n, 0) as success_rate, 3.841458821 as zz from counts)
+select key, task, n, successes, crashed, success_rate,
+    (success_rate + zz / (2 * n)
+        - sqrt(zz * (success_rate * (1 - success_rate) + zz / (4 * n)) / n)) / (1 + zz / n) as low,
+    (success_rate + zz / (2 * n)
+        + sqrt(zz * (success_rate * (1 - success_rate) + zz / (4 * n)) / n)) / (1 + zz / n) as high,
+    p.upstream_key as policy_key
+from rates left join (
+    select key, min(upstream_key) as upstream_key from artifact_input
+    where slot = 'policy' group by key) p using (key);
+
+-- Per run: what its attempts cost, and what the artifacts it reused had cost when they were built.
+create view compute_spent_saved as
+with cost as (
+    select c.key, o.seconds, f.cpu_seconds, f.gpu_seconds
+    from fact.committed c
+        join fact.committed o on o.key = coalesce(c.linked_to, c.key)
+        left join fact.attempt_finished f
+            on f.key = o.key and f.attempt = o.attempt and f.run_id = o.run_id),
+saved as (
+    select s.run_id, count(*) as reused, sum(c.seconds) as seconds,
+        sum(c.cpu_seconds) as cpu_seconds, sum(c.gpu_seconds) as gpu_seconds
+    from run_stage s join cost c on c.key = coalesce(s.artifact_key, s.key)
+    where s.action = 'reuse' group by s.run_id),
+spent as (
+    select run_id, count(*) as attempts, sum(seconds) as seconds,
+        sum(cpu_seconds) as cpu_seconds, sum(gpu_seconds) as gpu_seconds
+    from attempt group by run_id)
+select r.run_id, r.pipeline,
+    coalesce(p.attempts, 0) as attempts, coalesce(s.reused, 0) as reused,
+    coalesce(p.seconds, 0) as spent_seconds, coalesce(s.seconds, 0) as saved_seconds,
+    coalesce(p.cpu_seconds, 0) as spent_cpu_seconds,
+    coalesce(s.cpu_seconds, 0) as saved_cpu_seconds,
+    coalesce(p.gpu_seconds, 0) as spent_gpu_seconds,
+    coalesce(s.gpu_seconds, 0) as saved_gpu_seconds
+from fact.run_started r left join spent p using (run_id) left join saved s using (run_id);
+
+-- scores: stage → {success_rate, n} of every evaluation that the run made or reused.
+create view run_summary as
+with stages as (
+    select run_id, count(*) as stages, count(*) filter (action = 'run') as ran,
+        count(*) filter (action = 'reuse') as reused,
+        count(*) filter (action = 'blocked') as blocked
+    from run_stage group by run_id),
+failed as (
+    select run_id, count(distinct stage) as failed from attempt where state = 'failed'
+    group by run_id),
+scores as (
+    select s.run_id, map_from_entries(list(
+        {'stage': s.stage, 'score': {'success_rate': e.success_rate, 'n': e.n}}
+        order by s.stage)) as scores
+    from run_stage s join eval_scores e on e.key = coalesce(s.artifact_key, s.key)
+    where e.task = 'all' group by s.run_id)
+select r.run_id, r.pipeline, r.status, r.started_at, r.seconds, r.overrides,
+    coalesce(s.stages, 0) as stages, coalesce(s.ran, 0) as ran, coalesce(s.reused, 0) as reused,
+    coalesce(s.blocked, 0) as blocked, coalesce(f.failed, 0) as failed, c.scores, r.ablation_id,
+    r.variant, r.git_commit, r.git_dirty, r.error
+from pipeline_run r left join stages s using (run_id) left join failed f using (run_id)
+    left join scores c using (run_id);
+
+create view in_flight as
+select a.run_id, r.pipeline, a.stage, a.kind, a.key, a.attempt, a.host, a.pid, a.started_at,
+    epoch(cast(now() at time zone 'UTC' as timestamp) - a.started_at) as seconds
+from attempt a left join pipeline_run r using (run_id)
+where a.state = 'running' and coalesce(r.status, 'running') = 'running';
