@@ -5,6 +5,7 @@ Legend: b batch, t/s query/key position, h heads, d head dim.
 
 import functools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 PLAIN_ATTENTION_LIMIT = 256
 """Longest CPU sequence for matmul-softmax-matmul: the backward pass of torch's fused attention is
 5-7 times slower at 40-64 positions and breaks even at 256."""
+
+_QUERY_BLOCK = 128
 
 
 class RMSNorm(nn.Module):
@@ -46,32 +49,52 @@ def _rope_table(length: int, dim: int, theta: float, device: str) -> tuple[Tenso
     with torch.inference_mode(False), torch.device(device):
         frequencies = theta ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
         angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies
-        angles = torch.cat((angles, angles), dim=-1)
         return angles.cos(), angles.sin()
 
 
 def rope_table(length: int, dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin, float32 [T, d], half-split layout. Cached: a table costs more than its use."""
+    """cos and sin, float32 [T, d/2], half-split layout. Cached: a table costs more than its use."""
     return _rope_table(length, dim, theta, str(device))
 
 
 def apply_rope(x_bthd: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Rotates (x[i], x[i + d/2]) by the position's angle, in float32 whatever x's type."""
-    cos, sin = table[0][:, None], table[1][:, None]
-    x = x_bthd.float()
-    first, second = x.chunk(2, dim=-1)
-    rotated = torch.cat((-second, first), dim=-1)
-    return (x * cos + rotated * sin).to(x_bthd.dtype)
+    return _Rotate.apply(x_bthd, *table)
+
+
+class _Rotate(torch.autograd.Function):
+    """One rotation each way, in place on one copy: autograd's own chain costs three times that."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotate(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _rotate(gradient, cos, -sin), None, None
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x [b,t,h,d]; cos, sin [t, d/2]."""
+    cos, sin = cos[:, None], sin[:, None]
+    first, second = x.float().chunk(2, dim=-1)
+    y = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    torch.mul(first, cos, out=y[..., : cos.shape[-1]]).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=y[..., cos.shape[-1] :]).addcmul_(first, sin)
+    return y.to(x.dtype)
 
 
 class AttentionMask:
     """bool, broadcastable to [b, 1, t, s], True where a query may look; contains causality.
 
     One object serves all layers of a forward pass, so that its additive form is made once.
+    causal: nothing after the query is ever allowed.
     """
 
-    def __init__(self, allowed: Tensor) -> None:
-        self.allowed = allowed
+    def __init__(self, allowed: Tensor, *, causal: bool) -> None:
+        self.allowed, self.causal = allowed, causal
         self._bias: Tensor | None = None
 
     def bias(self, dtype: torch.dtype) -> Tensor:
@@ -95,12 +118,22 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask | None, causal: 
         )
     if groups > 1:
         k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
-    scores = (q * (1.0 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
-    if mask is not None:
-        scores = scores + mask.bias(scores.dtype)
-    elif causal:
-        scores = scores + AttentionMask(causal_mask(q.shape[2], q.device)).bias(scores.dtype)
-    return scores.softmax(dim=-1) @ v
+    q = q * (1.0 / math.sqrt(q.shape[-1]))
+    if mask is None:
+        if not causal:
+            return (q @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+        mask = AttentionMask(causal_mask(q.shape[2], q.device), causal=True)
+    bias = mask.bias(q.dtype)
+    length = q.shape[2]
+    # Under causality a block of queries has no use for the keys after it: a quarter of the work.
+    size = _QUERY_BLOCK if mask.causal else length
+    blocks = []
+    for start in range(0, length, size):
+        end = min(start + size, length)
+        scores = q[:, :, start:end] @ k[:, :, :end].transpose(-2, -1)
+        weights = (scores + bias[..., start:end, :end]).softmax(dim=-1)
+        blocks.append(weights @ v[:, :, :end])
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
 
 
 def causal_mask(length: int, device: torch.device) -> Tensor:
@@ -132,7 +165,7 @@ def attention_mask(
     if keys is not None:
         allowed = allowed & keys[:, None, :].bool()
         allowed = allowed | torch.eye(length, dtype=torch.bool, device=device)
-    return AttentionMask(allowed[:, None])
+    return AttentionMask(allowed[:, None], causal=bidirectional_spans is None)
 
 
 class Attention(nn.Module):
@@ -165,7 +198,9 @@ class Attention(nn.Module):
         mask: AttentionMask | None = None,
         causal: bool = False,
         rope: tuple[Tensor, Tensor] | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
+        """x [B,T,D] → [B,T,D]; with rows int64 [B], of these positions alone: [B,1,D]."""
         batch, length, _ = x_btd.shape
         qkv = self.qkv(x_btd).view(batch, length, -1, self.head_dim)
         n_qk = self.n_heads + self.n_kv_heads
@@ -177,7 +212,13 @@ class Attention(nn.Module):
             qk = apply_rope(qk, rope)
         q, k = qk.transpose(1, 2).split((self.n_heads, self.n_kv_heads), dim=1)
         y = attend(q, k, v.transpose(1, 2), mask, causal)
-        return self.out(y.transpose(1, 2).reshape(batch, length, -1))
+        y = y.transpose(1, 2).reshape(batch, length, -1)
+        return self.out(y if rows is None else take_rows(y, rows))
+
+
+def take_rows(x_btd: Tensor, rows: Tensor) -> Tensor:
+    """[B,T,D] at positions int64 [B] → [B,1,D]."""
+    return x_btd.gather(1, rows[:, None, None].expand(-1, 1, x_btd.shape[-1]))
 
 
 class SwiGLU(nn.Module):

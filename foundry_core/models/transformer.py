@@ -17,6 +17,7 @@ from foundry_core.models.layers import (
     init_block,
     make_norm,
     rope_table,
+    take_rows,
     truncated_normal_,
 )
 
@@ -37,11 +38,15 @@ class Block(nn.Module):
         self.ffn = SwiGLU(config.dim, config.hidden_dim)
 
     def forward(
-        self, x_btd: Tensor, mask: AttentionMask | None, rope: tuple[Tensor, Tensor]
+        self,
+        x_btd: Tensor,
+        mask: AttentionMask | None,
+        rope: tuple[Tensor, Tensor],
+        rows: Tensor | None = None,
     ) -> Tensor:
-        x_btd = x_btd + self.attention(
-            self.attention_norm(x_btd), mask=mask, causal=True, rope=rope
-        )
+        """[B,T,D], or with rows int64 [B] the output at these positions alone, [B,1,D]."""
+        y = self.attention(self.attention_norm(x_btd), mask=mask, causal=True, rope=rope, rows=rows)
+        x_btd = y + (x_btd if rows is None else take_rows(x_btd, rows))
         return x_btd + self.ffn(self.ffn_norm(x_btd))
 
 
@@ -146,10 +151,12 @@ class Transformer(nn.Module):
         """The last `layers` layers' hidden states at positions int64 [B], concatenated from the
         lowest layer to the highest: [B, 1, layers·D]. norm: see VLAConfig.tap_norm."""
         check_tap(layers, self.n_layers)
-        index = positions[:, None, None].expand(-1, 1, self.dim)
-        outputs = self._layers(None, embeddings, None, attention_mask, bidirectional_spans)
+        # Nobody reads the last layer anywhere else: its feed-forward runs at one position.
+        outputs = self._layers(
+            None, embeddings, None, attention_mask, bidirectional_spans, last_rows=positions
+        )
         taps = [
-            hidden.gather(1, index)
+            hidden if layer == self.n_layers - 1 else take_rows(hidden, positions)
             for layer, hidden in enumerate(outputs)
             if layer >= self.n_layers - layers
         ]
@@ -165,8 +172,9 @@ class Transformer(nn.Module):
         segments: Tensor | None,
         keys: Tensor | None,
         spans: Tensor | None,
+        last_rows: Tensor | None = None,
     ) -> Iterator[Tensor]:
-        """Yields each block's output [B,T,D] in order."""
+        """Yields each block's output [B,T,D] in order; the last one's at `last_rows` alone."""
         if (tokens is None) == (embeddings is None):
             raise FoundryError("give exactly one of tokens and embeddings to the transformer")
         x = self.embed(tokens) if embeddings is None else embeddings
@@ -178,10 +186,11 @@ class Transformer(nn.Module):
         )
         rope = rope_table(length, self.config.key_dim, self.config.rope_theta, x.device)
         for block in self.blocks:
+            rows = last_rows if block is self.blocks[-1] else None
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, mask, rope, use_reentrant=False)
+                x = checkpoint(block, x, mask, rope, rows, use_reentrant=False)
             else:
-                x = block(x, mask, rope)
+                x = block(x, mask, rope, rows)
             yield x
 
     def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:

@@ -71,6 +71,16 @@ def test_spans_see_both_ways_and_only_their_own():
     assert torch.equal(allowed, expected)
 
 
+def test_attention_in_blocks_of_queries(monkeypatch):
+    model = build(language_config())
+    tokens = plain_tokens(2, 20)
+    segments = (torch.arange(20) > 6).int().expand(2, -1)
+    whole = model(tokens), model(tokens, segments=segments)
+    monkeypatch.setattr(layers, "_QUERY_BLOCK", 8)
+    torch.testing.assert_close(model(tokens), whole[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(model(tokens, segments=segments), whole[1], atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_plain_and_fused_attention_agree(monkeypatch, kv_heads):
     torch.manual_seed(0)
@@ -92,6 +102,17 @@ def test_rope_rotates_halves_by_the_position():
     for position in range(4):
         expected = [math.cos(position), 0.0, math.sin(position), 0.0]
         torch.testing.assert_close(y[0, position, 0], torch.tensor(expected))
+
+
+def test_rope_s_gradient():
+    x = torch.randn(2, 3, 2, 4, dtype=torch.float64, requires_grad=True)
+    table = layers.rope_table(3, 4, 10000.0, x.device)
+    weight = torch.randn(2, 3, 2, 4, dtype=torch.float64)
+    (layers.apply_rope(x, table) * weight).sum().backward()
+    eye = torch.eye(4).view(4, 1, 1, 4).expand(4, 3, 2, 4)
+    columns = layers.apply_rope(eye, table).double()  # the linear map, column by column
+    expected = torch.einsum("kthd,bthd->bthk", columns, weight)
+    torch.testing.assert_close(x.grad, expected, atol=1e-6, rtol=0)
 
 
 def test_rope_is_computed_in_float32():
@@ -153,13 +174,13 @@ def test_tap_concatenates_the_last_layers():
     for block in model.blocks:
         block.register_forward_hook(lambda _m, _i, output: seen.append(output))
     tokens, positions = plain_tokens(2, 6), torch.tensor([2, 5])
+    last = model(tokens, return_hidden=True)[[0, 1], positions]
     embeddings = model.embed(tokens)
     raw = model.tap(embeddings, positions, layers=3, norm="none")
     expected = torch.stack([h[[0, 1], positions] for h in seen[1:4]], dim=1)
     torch.testing.assert_close(raw, expected.flatten(1)[:, None])
     normed = model.tap(embeddings, positions, layers=3, norm="final")
     torch.testing.assert_close(normed, model.norm(expected).flatten(1)[:, None])
-    last = model(tokens, return_hidden=True)[[0, 1], positions]
     torch.testing.assert_close(normed[:, 0, -32:], last)
 
 
