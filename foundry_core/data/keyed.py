@@ -5,6 +5,7 @@ Nothing here has a state, so any sample's draws can be made anywhere, in any ord
 """
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 
@@ -26,13 +27,17 @@ def mix_array(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
+@lru_cache(maxsize=4096)
+def _name(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
 def key(*parts: int | str) -> int:
     """64-bit key of a sequence of integers and names; ("a", "b") and ("ab",) differ."""
     state = _GOLDEN
     for part in parts:
-        if isinstance(part, str):
-            part = int.from_bytes(hashlib.sha256(part.encode()).digest()[:8], "little")
-        state = mix((state + _GOLDEN & _MASK) ^ mix((int(part) + _GOLDEN) & _MASK))
+        number = _name(part) if isinstance(part, str) else int(part)
+        state = mix((state + _GOLDEN & _MASK) ^ mix((number + _GOLDEN) & _MASK))
     return state
 
 

@@ -92,6 +92,10 @@ class ShardSet:
     def path(self, number: int) -> Path:
         return self.folder / f"{self.shards[number].shard}.tar"
 
+    def forget(self, number: int) -> None:
+        """Drops the map of a shard, so that the next read opens the file as it is then."""
+        self._open.pop(number, None)
+
     def verify(self) -> None:
         """Re-reads every shard: size, sha256 and count against the manifest, headers against the
         index. Raises FoundryError naming the first shard that is not what was written."""

@@ -1,0 +1,96 @@
+"""Images with captions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from foundry_core.data.images import decode_image
+from foundry_core.data.loading.config import CaptionData
+from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
+from foundry_core.data.text.prompts import PromptBuilder
+from foundry_core.data.transforms import Sample, pad_tokens, view_images
+from foundry_core.errors import FoundryError
+
+_IMAGES = ("jpg", "jpeg", "png", "webp")
+
+
+class CaptionDataset:
+    """One image per name in config.images, in that order, and a caption. Published img2dataset
+    tars name their one image by its format alone; it is called "image" here."""
+
+    def __init__(
+        self, shards: CheckedShards, config: CaptionData, prompts: PromptBuilder, *, train: bool
+    ) -> None:
+        self.shards = shards
+        self.counters: dict[str, int] = {}
+        self._config = config
+        self._prompts = prompts
+        self._augment = config.augment if train else None
+        self._names = config.images or self._probe()
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    @property
+    def images(self) -> int:
+        return len(self._names)
+
+    def read(self, index: int, sample_key: int) -> Sample:
+        members = self.shards.members(index)
+        where = self.shards.where(index)
+        files = {_image_name(ext): data for ext, data in members.items() if _is_image(ext)}
+        missing = [name for name in self._names if name not in files]
+        if missing or "txt" not in members:
+            raise UnreadableSample(
+                f"{where} lacks {missing or 'its caption'}; it has {sorted(members)}"
+            )
+        try:
+            pictures = [decode_image(files[n], where=f"{n} of {where}") for n in self._names]
+            caption = bytes(members["txt"]).decode()
+        except (FoundryError, UnicodeDecodeError) as error:
+            raise UnreadableSample(f"{where}: {error}") from error
+        tokens, targets, cut = self._prompts.caption(
+            caption, len(self._names), self._config.max_tokens
+        )
+        if cut:
+            self.counters["captions_cut"] = self.counters.get("captions_cut", 0) + 1
+        return {
+            "images": view_images(pictures, self._config.image, self._augment, sample_key),
+            "tokens": np.array(tokens, dtype=np.int64),
+            "targets": np.array(targets, dtype=bool),
+        }
+
+    def _probe(self) -> tuple[str, ...]:
+        if not len(self.shards):
+            return ()
+        names = sorted(_image_name(e) for e in self.shards.members(0) if _is_image(e))
+        if not names:
+            raise FoundryError(
+                f"the first sample of {self.shards.source!r} has no image "
+                f"({sorted(self.shards.members(0))})",
+                "is it a caption dataset?",
+            )
+        return tuple(names)
+
+
+def collate_captions(samples: Sequence[Sample], pad_id: int, pad_multiple: int) -> Sample:
+    sizes = {sample["images"].shape for sample in samples}
+    if len(sizes) > 1:
+        raise FoundryError(
+            f"images of one batch have different shapes {sorted(sizes)}",
+            "set data.captions.image.size to the (height, width) that the model takes",
+        )
+    tokens, _ = pad_tokens([s["tokens"] for s in samples], pad_id, pad_multiple)
+    targets = np.zeros(tokens.shape, dtype=bool)
+    for row, sample in enumerate(samples):
+        targets[row, : len(sample["targets"])] = sample["targets"]
+    images = np.stack([sample["images"] for sample in samples])
+    return {"images": images, "tokens": tokens, "target_mask": targets}
+
+
+def _is_image(extension: str) -> bool:
+    return extension.rpartition(".")[2].lower() in _IMAGES
+
+
+def _image_name(extension: str) -> str:
+    return extension.rpartition(".")[0] or "image"

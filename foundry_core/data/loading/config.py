@@ -1,0 +1,135 @@
+"""What a training run reads. No torch, no NumPy: planning imports this.
+
+The recipe says what the batches are; LoaderResources say how they are made, which changes nothing
+in them.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from foundry_core.data.normalize_config import NormalizationConfig
+from foundry_core.data.transform_config import Augment, ImageInput, Prompt, RobotInputs
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.stage import Config
+
+TEXT, CAPTIONS, ROBOT = "text", "captions", "robot"
+Weights = Annotated[
+    Mapping[str, float] | None,
+    Field(description="share per dataset label, 0 means never; null: every sample once per epoch"),
+]
+
+
+class ModalityData(Config):
+    """Shared by the modalities. batch_size counts the samples of one optimizer step, all ranks."""
+
+    batch_size: int = Field(32, ge=1)
+    weights: Weights = None
+    loss_weight: float = Field(1.0, ge=0)
+
+
+class TextData(ModalityData):
+    """Packed rows of tokens."""
+
+
+class CaptionData(ModalityData):
+    """Images with a caption. images: member names; null takes all of the first sample's."""
+
+    images: tuple[str, ...] | None = None
+    image: ImageInput = ImageInput()
+    prompt: Prompt = Prompt()
+    max_tokens: int = Field(128, ge=2, description="of prompt and caption; cut beyond, counted")
+    augment: Augment = Augment()
+
+
+class RobotData(ModalityData):
+    """Windows of demonstrations.
+
+    missing_fields "mask": a dataset without one of the action fields (a one-armed robot in a two-
+    armed mix) gets zeros there and no loss; proprio zeros.
+    """
+
+    inputs: RobotInputs
+    normalization: NormalizationConfig = NormalizationConfig()
+    instruction: Literal["original", "randomized", "any"] = "any"
+    missing_fields: Literal["error", "mask"] = "error"
+    augment: Augment = Augment()
+
+
+class UnreadableConfig(Config):
+    """What a sample that cannot be read does: stop the run, or be replaced by another one of its
+    dataset (a pure function of what it replaces), up to `max_skips` in one process."""
+
+    policy: Literal["stop", "skip"] = "stop"
+    max_skips: int = Field(100, ge=1)
+
+
+class DataConfig(Config):
+    """One optimizer step's batch: a part per modality, each with its own datasets and weights."""
+
+    text: TextData | None = None
+    captions: CaptionData | None = None
+    robot: RobotData | None = None
+    pad_multiple: int = Field(8, ge=1, description="token rows are padded to a multiple of this")
+    unreadable: UnreadableConfig = UnreadableConfig()
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.modalities:
+            raise ValueError("data names no modality: set at least one of text, captions, robot")
+        return self
+
+    @property
+    def modalities(self) -> dict[str, ModalityData]:
+        parts = {TEXT: self.text, CAPTIONS: self.captions, ROBOT: self.robot}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @property
+    def samples_per_step(self) -> int:
+        return sum(part.batch_size for part in self.modalities.values())
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        return {name: part.loss_weight for name, part in self.modalities.items()}
+
+    def check_labels(self, labels: Mapping[str, list[str]]) -> None:
+        """labels: modality → labels of the connected datasets. For Stage.check."""
+        for name, part in self.modalities.items():
+            connected = sorted(labels.get(name, []))
+            if not connected:
+                raise FoundryError(
+                    f"data.{name} is set but no {name} dataset is connected",
+                    f"connect one to the input {name!r}, or remove data.{name}",
+                )
+            if part.weights is not None and sorted(part.weights) != connected:
+                raise FoundryError(
+                    f"data.{name}.weights name {sorted(part.weights)}, connected are {connected}",
+                    "give every dataset a weight (0 means never), or none at all",
+                )
+        unused = sorted(
+            name for name, some in labels.items() if some and name not in self.modalities
+        )
+        if unused:
+            raise FoundryError(
+                f"datasets are connected to {unused}, which data does not use",
+                f"set data.{unused[0]} or disconnect them",
+            )
+
+    def check_ranks(self, world: int) -> None:
+        for name, part in self.modalities.items():
+            if part.batch_size % world:
+                raise FoundryError(
+                    f"data.{name}.batch_size {part.batch_size} does not divide among {world} ranks",
+                    "choose a multiple of the number of workers",
+                )
+
+
+class LoaderResources(Config):
+    """How batches are made; changes none of them."""
+
+    workers: int = Field(0, ge=0, description="processes; 0 makes batches in the training process")
+    prefetch: int = Field(4, ge=1, description="batches each worker may be ahead")
+    pin_memory: bool = False
+    cache_bytes: int = Field(1 << 30, ge=0, description="decoded images kept, all workers together")
+    verify: bool = Field(True, description="check a shard's digest when it is first opened")

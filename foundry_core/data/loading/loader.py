@@ -1,0 +1,215 @@
+"""Batches of every step, for any rank and any number of worker processes.
+
+`loader.batch(step, rank, world)` is a pure function of its arguments; everything else here makes
+it fast. There is no state to save but the step.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from foundry_core.data.keyed import key
+from foundry_core.data.loading.captions import collate_captions
+from foundry_core.data.loading.config import (
+    CAPTIONS,
+    ROBOT,
+    TEXT,
+    DataConfig,
+    LoaderResources,
+    ModalityData,
+)
+from foundry_core.data.loading.order import Order, rank_slice
+from foundry_core.data.loading.shards import UnreadableSample
+from foundry_core.data.loading.text import collate_text
+from foundry_core.data.transforms import Sample, collate_robot
+from foundry_core.errors import FoundryError
+
+MixedBatch = dict[str, dict[str, torch.Tensor]]
+_ATTEMPTS = 1000
+
+
+class SampleDataset(Protocol):
+    """One dataset of one modality. `read` may raise UnreadableSample; `counters` counts what it
+    had to change in samples (cut captions)."""
+
+    counters: dict[str, int]
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int, sample_key: int) -> Sample: ...
+
+
+class Modality:
+    """Order and datasets of one modality."""
+
+    def __init__(
+        self, name: str, config: ModalityData, datasets: Mapping[str, SampleDataset], seed: int
+    ) -> None:
+        self.name, self.config = name, config
+        self.datasets = [datasets[label] for label in sorted(datasets)]
+        self.labels = sorted(datasets)
+        sizes = {label: len(dataset) for label, dataset in datasets.items()}
+        self.order = Order(sizes, config.weights, key(seed, name))
+        self.first_ids = np.concatenate([[0], np.cumsum(self.order.sizes)])
+        self._seed = seed
+
+    def sample_key(self, dataset: int, sample: int, epoch: int) -> int:
+        """Of everything random about one sighting of a sample."""
+        return key(self._seed, self.name, self.labels[dataset], sample, epoch)
+
+
+class Loader:
+    """Mixed batches {modality: {name: CPU tensor}} of a run.
+
+    train False turns augmentation off and takes the first instruction of each sample.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        datasets: Mapping[str, Mapping[str, SampleDataset]],
+        *,
+        seed: int,
+        eos_id: int,
+        pad_id: int,
+        resources: LoaderResources | None = None,
+    ) -> None:
+        config.check_labels({name: list(parts) for name, parts in datasets.items()})
+        self.config = config
+        self.resources = resources or LoaderResources()
+        self._eos_id, self._pad_id = eos_id, pad_id
+        self.modalities = {
+            name: Modality(name, part, datasets[name], seed)
+            for name, part in config.modalities.items()
+        }
+        self.counters: Counter[str] = Counter()
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> MixedBatch:
+        """This rank's part of the batch of `step`."""
+        arrays, counters = self._arrays(step, rank, world)
+        self._count(counters)
+        return _tensors(arrays)
+
+    def batches(self, first_step: int = 0, rank: int = 0, world: int = 1) -> Iterator[MixedBatch]:
+        """The batches of first_step, first_step + 1, ... without end. Closing the iterator ends
+        its workers."""
+        if self.resources.workers == 0:
+            for step in itertools.count(first_step):
+                yield self.batch(step, rank, world)
+        loader = torch.utils.data.DataLoader(
+            _Steps(self, rank, world),
+            sampler=itertools.count(first_step),  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=self.resources.workers,
+            prefetch_factor=self.resources.prefetch,
+            pin_memory=self.resources.pin_memory,
+        )
+        for outcome in loader:
+            if isinstance(outcome, FoundryError):
+                raise outcome
+            tensors, counters = outcome
+            self._count(counters)
+            yield tensors
+
+    def report(self) -> dict[str, int]:
+        """What was drawn, replaced, cut and fetched again so far, by name; sorted."""
+        return dict(sorted(self.counters.items()))
+
+    def _count(self, counters: Mapping[str, int]) -> None:
+        self.counters.update(counters)
+        skipped = sum(n for name, n in self.counters.items() if name.endswith(".skipped"))
+        if skipped > self.config.unreadable.max_skips:
+            raise FoundryError(
+                f"{skipped} samples were unreadable, data.unreadable.max_skips is "
+                f"{self.config.unreadable.max_skips}",
+                "mend the datasets (foundry data validate), or raise the bound",
+            )
+
+    def _arrays(self, step: int, rank: int, world: int) -> tuple[dict[str, Sample], dict[str, int]]:
+        before = self._dataset_counters()
+        counters: Counter[str] = Counter()
+        arrays = {}
+        for name, modality in self.modalities.items():
+            size = modality.config.batch_size
+            part = rank_slice(size, rank, world)
+            draws = modality.order.draws(step * size + part.start, part.stop - part.start)
+            samples, ids = [], np.empty(len(draws), dtype=np.int64)
+            rows = zip(
+                draws.dataset.tolist(), draws.sample.tolist(), draws.epoch.tolist(), strict=True
+            )
+            for row, (dataset, sample, epoch) in enumerate(rows):
+                content, used = self._read(modality, dataset, sample, epoch, counters)
+                samples.append(content)
+                ids[row] = modality.first_ids[dataset] + used
+                counters[f"{name}.{modality.labels[dataset]}.samples"] += 1
+            arrays[name] = self._collate(name, samples) | {"sample_ids": ids}
+        for name, value in self._dataset_counters().items():
+            if value != before.get(name, 0):
+                counters[name] = value - before.get(name, 0)
+        return arrays, dict(counters)
+
+    def _read(
+        self, modality: Modality, dataset: int, sample: int, epoch: int, counters: Counter[str]
+    ) -> tuple[Sample, int]:
+        """(sample, its index): the one drawn, or under policy "skip" what stands in for it."""
+        source = modality.datasets[dataset]
+        index = sample
+        for attempt in range(_ATTEMPTS):
+            try:
+                return source.read(index, modality.sample_key(dataset, index, epoch)), index
+            except UnreadableSample:
+                if self.config.unreadable.policy == "stop":
+                    raise
+            counters[f"{modality.name}.{modality.labels[dataset]}.skipped"] += 1
+            index = modality.order.substitute(dataset, sample, epoch, attempt)
+        raise FoundryError(
+            f"{_ATTEMPTS} samples of {modality.labels[dataset]!r} in a row are unreadable",
+            "convert the dataset again",
+        )
+
+    def _collate(self, name: str, samples: list[Sample]) -> Sample:
+        if name == TEXT:
+            return collate_text(samples, self._eos_id)
+        if name == CAPTIONS:
+            return collate_captions(samples, self._pad_id, self.config.pad_multiple)
+        return collate_robot(samples, self._pad_id, self.config.pad_multiple)
+
+    def _dataset_counters(self) -> dict[str, int]:
+        found = {}
+        for name, modality in self.modalities.items():
+            for label, dataset in zip(modality.labels, modality.datasets, strict=True):
+                for counter, value in dataset.counters.items():
+                    found[f"{name}.{label}.{counter}"] = value
+                shards: Any = getattr(dataset, "shards", None)
+                if shards is not None:
+                    found[f"{name}.{label}.shards_fetched"] = shards.fetched
+        return found
+
+
+class _Steps(torch.utils.data.Dataset):
+    """Step → batch, for torch's worker processes. A user's mistake travels as a value: torch would
+    raise it again with a traceback for its message."""
+
+    def __init__(self, loader: Loader, rank: int, world: int) -> None:
+        self._loader, self._rank, self._world = loader, rank, world
+
+    def __getitem__(self, step: int) -> tuple[MixedBatch, dict[str, int]] | FoundryError:
+        try:
+            arrays, counters = self._loader._arrays(step, self._rank, self._world)
+        except FoundryError as error:
+            return error
+        return _tensors(arrays), counters
+
+
+def _tensors(arrays: Mapping[str, Sample]) -> MixedBatch:
+    return {
+        name: {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in part.items()}
+        for name, part in arrays.items()
+    }
+
+
+__all__ = ["CAPTIONS", "ROBOT", "TEXT", "Loader", "MixedBatch", "Modality", "SampleDataset"]

@@ -1,0 +1,190 @@
+"""Shards whose bytes are checked before they are believed, local or fetched into a bounded cache.
+
+A shard is hashed against its manifest when it is first opened, and again whenever its file changes
+under a running training (size, mtime or inode): reading a truncated file through an old map would
+kill the process with SIGBUS, and a flipped byte decodes into a slightly wrong image. What does not
+match is fetched again once where it came from a remote source; then the sample is unreadable.
+"""
+
+import hashlib
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from foundry_core.data.shards.index import index_path
+from foundry_core.data.shards.read import ShardSet
+from foundry_core.data.shards.write import MANIFEST
+from foundry_core.errors import FoundryError
+from foundry_core.home import cache_dir
+
+REMOTE_CACHE_BYTES = 20 << 30
+_Signature = tuple[int, int, int]
+
+
+class UnreadableSample(FoundryError):
+    """This sample's bytes are not what was written; others may be fine. The loader's policy for
+    unreadable samples applies to these errors and to no others."""
+
+
+class CheckedShards:
+    """A folder of shards, or a remote one (anything fsspec opens, such as s3://bucket/prefix)."""
+
+    def __init__(
+        self,
+        source: str | os.PathLike,
+        *,
+        verify: bool = True,
+        cache: Path | None = None,
+        cache_bytes: int = REMOTE_CACHE_BYTES,
+    ) -> None:
+        self.source = os.fspath(source)
+        self.fetched = 0
+        self._remote = None
+        self._cache_bytes = cache_bytes
+        self._verify = verify
+        self._seen: dict[int, _Signature] = {}
+        self._failed: dict[int, tuple[_Signature | None, UnreadableSample]] = {}
+        folder = Path(self.source)
+        if "://" in self.source:
+            from fsspec.core import url_to_fs
+
+            self._remote, self._root = url_to_fs(self.source)
+            name = hashlib.sha256(self.source.encode()).hexdigest()[:24]
+            folder = (cache or cache_dir() / "shards") / name
+            folder.mkdir(parents=True, exist_ok=True)
+            self._fetch(MANIFEST, folder)
+            self._fetch("dataset.json", folder, optional=True)
+        self.folder = folder
+        self.shards = ShardSet(folder)
+        if self._remote and any(shard.sha256 is None for shard in self.shards.shards):
+            raise FoundryError(
+                f"the manifest of {self.source!r} states no digests",
+                "convert the dataset, or copy it to a local folder and read it from there",
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_seen": {}, "_failed": {}}
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """dataset.json, or {} (foreign shards have none)."""
+        path = self.folder / "dataset.json"
+        try:
+            return json.loads(path.read_text()) if path.exists() else {}
+        except ValueError as error:
+            raise FoundryError(
+                f"{path} is not JSON: {error}", "convert the dataset again"
+            ) from error
+
+    def key(self, sample: int) -> str:
+        self._ensure(self.shards.locate(sample)[0])
+        return self.shards.key(sample)
+
+    def member(self, sample: int, extension: str) -> memoryview:
+        self._ensure(self.shards.locate(sample)[0])
+        return self.shards.member(sample, extension)
+
+    def members(self, sample: int) -> dict[str, memoryview]:
+        self._ensure(self.shards.locate(sample)[0])
+        return self.shards.members(sample)
+
+    def peek(self, sample: int, extension: str) -> memoryview:
+        """As `member`, without hashing a local shard first: for indices built over all samples."""
+        if self._remote:
+            return self.member(sample, extension)
+        return self.shards.member(sample, extension)
+
+    def where(self, sample: int) -> str:
+        """For messages: dataset, shard and key of a sample."""
+        number, position = self.shards.locate(sample)
+        return f"sample {position} of shard {self.shards.shards[number].shard!r} in {self.source!r}"
+
+    def _ensure(self, number: int) -> None:
+        """The shard is there and is what its manifest says. One stat per call once it was seen."""
+        path = self.shards.path(number)
+        now = _signature(path)
+        if now is not None and self._seen.get(number) == now:
+            return
+        failed = self._failed.get(number)
+        if failed is not None and failed[0] == now:
+            raise failed[1]
+        self.shards.forget(number)
+        if self._remote and now is None:
+            self._fetch_shard(number)
+        problem = self._problem(number)
+        if problem and self._remote:
+            self._fetch_shard(number)
+            problem = self._problem(number)
+        after = _signature(path)
+        if problem:
+            error = UnreadableSample(
+                f"shard {str(path)!r} of {self.source!r}: {problem}",
+                "it was fetched again once and is still wrong: mend the source"
+                if self._remote
+                else "convert the dataset again, or set data.unreadable.policy=skip",
+            )
+            self._failed[number] = (after, error)
+            raise error
+        self._seen[number] = after  # type: ignore[assignment]
+        self._failed.pop(number, None)
+
+    def _problem(self, number: int) -> str:
+        """What is wrong with the shard's file; "" if nothing is."""
+        shard, path = self.shards.shards[number], self.shards.path(number)
+        signature = _signature(path)
+        if signature is None:
+            return "the file is missing"
+        if shard.bytes is not None and signature[0] != shard.bytes:
+            return f"{signature[0]} bytes where the manifest says {shard.bytes} (truncated?)"
+        if self._verify and shard.sha256 is not None:
+            with path.open("rb") as stream:
+                actual = hashlib.file_digest(stream, "sha256").hexdigest()
+            if actual != shard.sha256:
+                return f"sha256 {actual[:12]}... where the manifest says {shard.sha256[:12]}..."
+        return ""
+
+    def _fetch_shard(self, number: int) -> None:
+        self.shards.forget(number)
+        path = self.shards.path(number)
+        self._fetch(path.name, self.folder)
+        self._fetch(index_path(path).name, self.folder, optional=True)
+        self.fetched += 1
+        _shrink(self.folder, self._cache_bytes, keep=path)
+
+    def _fetch(self, name: str, folder: Path, *, optional: bool = False) -> None:
+        temporary = folder / f".{name}.{os.getpid()}"
+        try:
+            self._remote.get_file(f"{self._root}/{name}", os.fspath(temporary))
+        except FileNotFoundError:
+            if optional:
+                return
+            raise FoundryError(
+                f"{self.source!r} holds no {name}", "check the address of the dataset"
+            ) from None
+        os.replace(temporary, folder / name)
+
+
+def _signature(path: Path) -> _Signature | None:
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def _shrink(folder: Path, limit: int, keep: Path) -> None:
+    """Deletes the longest-fetched shards until the folder fits. Open maps of them stay valid."""
+    tars = sorted(folder.glob("*.tar"), key=lambda path: path.stat().st_mtime_ns)
+    total = sum(path.stat().st_size for path in tars)
+    for path in tars:
+        if total <= limit:
+            return
+        if path != keep:
+            total -= path.stat().st_size
+            index_path(path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)

@@ -1,0 +1,74 @@
+"""Packed rows of tokens."""
+
+import gzip
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from foundry_core.data.loading.npy import read_npy
+from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
+from foundry_core.data.transforms import Sample
+from foundry_core.errors import FoundryError
+
+_OURS, _PUBLISHED = "tokens.npy", "json.gz"
+
+
+class TextDataset:
+    """Rows of context + 1 tokens: our shards (.npy), or published ones (.json.gz lists)."""
+
+    def __init__(self, shards: CheckedShards, *, eos_id: int, vocab_size: int) -> None:
+        self.shards = shards
+        self.counters: dict[str, int] = {}
+        info = shards.info
+        if info.get("eos_id", eos_id) != eos_id or info.get("vocab_size", 0) > vocab_size:
+            raise FoundryError(
+                f"text shards {shards.source!r} were tokenised with eos {info.get('eos_id')} and "
+                f"{info.get('vocab_size')} ids, the model's tokenizer has eos {eos_id} and "
+                f"{vocab_size}",
+                "convert the text with the model's tokenizer",
+            )
+        self._extension = _OURS
+        self.row_length = info["context"] + 1 if "context" in info else self._probe()
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def read(self, index: int, sample_key: int) -> Sample:
+        """{"tokens": unsigned [T+1]}, a view into the shard."""
+        data = self.shards.member(index, self._extension)
+        try:
+            tokens = read_npy(data) if self._extension == _OURS else _unpack(data)
+        except (FoundryError, ValueError, OSError, EOFError) as error:
+            raise UnreadableSample(f"{self.shards.where(index)}: {error}") from error
+        if tokens.shape != (self.row_length,):
+            raise UnreadableSample(
+                f"{self.shards.where(index)} has {tokens.shape} tokens, not {self.row_length}"
+            )
+        return {"tokens": tokens}
+
+    def _probe(self) -> int:
+        if not len(self.shards):
+            raise FoundryError(f"text shards {self.shards.source!r} are empty")
+        present = self.shards.members(0)
+        self._extension = _OURS if _OURS in present else _PUBLISHED
+        if self._extension not in present:
+            raise FoundryError(
+                f"{self.shards.source!r} holds {sorted(present)}, neither {_OURS} nor {_PUBLISHED}",
+                "is it a text dataset?",
+            )
+        data = present[self._extension]
+        return len(read_npy(data) if self._extension == _OURS else _unpack(data))
+
+
+def collate_text(samples: Sequence[Sample], eos_id: int) -> Sample:
+    """tokens int64 [B, T+1], segments int32 [B, T+1]: number of the document within the row. The
+    end-of-text token belongs to the document it ends."""
+    tokens = np.stack([sample["tokens"] for sample in samples]).astype(np.int64)
+    ends = tokens == eos_id
+    segments = np.cumsum(ends, axis=1, dtype=np.int32) - ends
+    return {"tokens": tokens, "segments": segments}
+
+
+def _unpack(data: memoryview) -> np.ndarray:
+    return np.array(json.loads(gzip.decompress(data)), dtype=np.uint32)

@@ -1,0 +1,156 @@
+"""What a model sees of an observation, and what its output means. No NumPy: planning imports this.
+
+These configs are written into recipes and, with the policy, into policy.json: training and serving
+build the same transforms from the same object.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from foundry_core.pipeline.stage import Config
+
+RELATIVE = "_relative"
+Steps = Annotated[tuple[int, ...], Field(min_length=1)]
+
+
+def pose_prefix(field: str) -> str:
+    """Pose that a field is one half of: ..__xyz, ..__rot_6d, relative or not."""
+    return field.removesuffix(RELATIVE).removesuffix("__xyz").removesuffix("__rot_6d")
+
+
+class ImageInput(Config):
+    """Geometry of one image: the part `crop` of it that is kept (centred, unless augmented), then
+    brought to `size`. size None keeps the stored size; 1.0 keeps everything."""
+
+    size: tuple[int, int] | None = Field(None, description="(height, width) the model takes")
+    crop: float = Field(1.0, gt=0, le=1, description="kept fraction of each side")
+
+
+class Prompt(Config):
+    """Text around what a sample says. Images always come first, one block of placeholders each."""
+
+    instruction: str = Field("{instruction}", description="must contain {instruction}")
+    caption_prefix: str = Field("", description="before the caption; never a target")
+
+    @model_validator(mode="after")
+    def _has_place(self) -> Self:
+        if "{instruction}" not in self.instruction:
+            raise ValueError(f"template {self.instruction!r} has no {{instruction}}")
+        return self
+
+
+class RobotInputs(Config):
+    """Inputs and outputs of a policy.
+
+    Fields follow LBM's names. A field that ends in `_relative` is a pose relative to the MEASURED
+    pose of the same arm at the anchor; `references` names the reference per pose prefix where it
+    is not the one LBM's naming gives (robot__<kind>__poses__<arm> → robot__actual__poses__<arm>).
+    Action steps run from -action_past to horizon - action_past - 1 around the anchor.
+    """
+
+    cameras: tuple[str, ...] = Field(min_length=1)
+    image_steps: Steps = (0,)
+    image: ImageInput = ImageInput()
+    proprio_fields: tuple[str, ...] = (
+        "robot__actual__poses__right::panda__xyz",
+        "robot__actual__poses__right::panda__rot_6d",
+        "robot__actual__grippers__right::panda_hand",
+    )
+    proprio_steps: Steps = (0,)
+    action_fields: tuple[str, ...] = Field(
+        (
+            "robot__action__poses__right::panda__xyz_relative",
+            "robot__action__poses__right::panda__rot_6d_relative",
+            "robot__action__grippers__right::panda_hand",
+        ),
+        min_length=1,
+    )
+    horizon: int = Field(8, ge=1)
+    action_past: int = Field(0, ge=0)
+    references: dict[str, str] = {}
+    prompt: Prompt = Prompt()
+    max_instruction_tokens: int = Field(64, ge=1, description="longer ones are cut, and counted")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("cameras", "image_steps", "proprio_fields", "proprio_steps", "action_fields"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} {values} name something twice")
+        if max(self.image_steps) > 0 or max(self.proprio_steps) > 0:
+            raise ValueError(
+                f"image_steps {self.image_steps} and proprio_steps {self.proprio_steps} lie in the "
+                "future of the anchor; a policy cannot observe it"
+            )
+        if self.action_past >= self.horizon:
+            raise ValueError(f"action_past {self.action_past} leaves nothing of {self.horizon}")
+        for field in self.fields:
+            if field.endswith(RELATIVE):
+                self.reference(field)
+        for field in self.action_fields:
+            if field.endswith(RELATIVE) and self.partner(field) not in self.action_fields:
+                raise ValueError(
+                    f"action field {field!r} cannot be turned into a target without its other "
+                    f"half: add {self.partner(field)!r}"
+                )
+        return self
+
+    @property
+    def images(self) -> int:
+        return len(self.cameras) * len(self.image_steps)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Every field that is normalised."""
+        return tuple(dict.fromkeys((*self.proprio_fields, *self.action_fields)))
+
+    @staticmethod
+    def partner(field: str) -> str:
+        """The other half of a relative pose: ..__xyz_relative ↔ ..__rot_6d_relative."""
+        if field.endswith("__xyz" + RELATIVE):
+            return field.removesuffix("__xyz" + RELATIVE) + "__rot_6d" + RELATIVE
+        return field.removesuffix("__rot_6d" + RELATIVE) + "__xyz" + RELATIVE
+
+    def reference(self, field: str) -> str:
+        """Pose prefix of the measured pose that a relative field is relative to."""
+        prefix = pose_prefix(field)
+        if prefix in self.references:
+            return self.references[prefix]
+        parts = prefix.split("__")
+        if len(parts) < 4 or parts[2] != "poses" or prefix == field.removesuffix(RELATIVE):
+            raise ValueError(
+                f"{field!r} does not follow robot__<kind>__poses__<arm>: give its reference"
+            )
+        return "__".join([parts[0], "actual", *parts[2:]])
+
+
+class Augment(Config):
+    """Random views of a training image; validation and serving never apply it.
+
+    shift: up to that many pixels each way, edges repeated. crop "random" places the kept fraction
+    anywhere; "ratio" also draws its area (crop_area of the whole) and aspect (up to crop_aspect).
+    brightness, contrast, saturation: factor in 1 ± value; hue: turn by ± value (0.5 = half a turn).
+    scope "sample": one draw for all views and steps of a sample; "image": each its own.
+    """
+
+    shift: int = Field(0, ge=0)
+    crop: Literal["none", "random", "ratio"] = "none"
+    crop_area: tuple[float, float] = (0.8, 1.0)
+    crop_aspect: float = Field(1.333, ge=1)
+    brightness: float = Field(0.0, ge=0, lt=1)
+    contrast: float = Field(0.0, ge=0, lt=1)
+    saturation: float = Field(0.0, ge=0, lt=1)
+    hue: float = Field(0.0, ge=0, le=0.5)
+    scope: Literal["sample", "image"] = "sample"
+
+    @model_validator(mode="after")
+    def _area(self) -> Self:
+        low, high = self.crop_area
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop_area {self.crop_area} must be 0 < low <= high <= 1")
+        return self
+
+    @property
+    def colour(self) -> bool:
+        return any((self.brightness, self.contrast, self.saturation, self.hue))
