@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from foundry_core.data.augment import apply_view, centre_view, random_view
+from foundry_core.data.augment import View, apply_view, centre_view, random_view, shift_image
 from foundry_core.data.normalize import Normalizer
 from foundry_core.data.poses import absolute_pose, relative_pose
 from foundry_core.data.text.prompts import PromptBuilder
@@ -36,22 +36,33 @@ def view_images(
     sample_key: int = 0,
 ) -> np.ndarray:
     """uint8 [H, W, 3] each → uint8 [N, 3, h, w]. augment None is validation and serving."""
-    views = []
+    drawn: dict[tuple[int, ...], View] = {}
+    pictures, shifts = [], []
     for number, image in enumerate(images):
         height, width = image.shape[:2]
-        view = (
-            centre_view(config, height, width)
-            if augment is None
-            else random_view(config, augment, height, width, sample_key, number)
-        )
-        views.append(apply_view(image, view, config.size))
-    sizes = {view.shape for view in views}
+        one = augment is None or augment.scope == "sample"
+        which = (height, width, 0 if one else number)
+        if which not in drawn:
+            drawn[which] = (
+                centre_view(config, height, width)
+                if augment is None
+                else random_view(config, augment, height, width, sample_key, number)
+            )
+        pictures.append(apply_view(image, drawn[which], config.size))
+        shifts.append(drawn[which].shift)
+    sizes = {picture.shape for picture in pictures}
     if len(sizes) > 1:
         raise FoundryError(
             f"images of one sample have different sizes {sorted(s[:2] for s in sizes)}",
             "set image.size to the (height, width) that the model takes",
         )
-    return np.stack(views).transpose(0, 3, 1, 2)
+    stacked = np.stack(pictures)
+    if len(set(shifts)) == 1:
+        if shifts[0] != (0, 0):
+            stacked = shift_image(stacked, *shifts[0])
+    else:
+        stacked = np.stack([shift_image(p, *s) for p, s in zip(stacked, shifts, strict=True)])
+    return stacked.transpose(0, 3, 1, 2)
 
 
 class RobotTransform:

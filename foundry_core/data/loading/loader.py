@@ -55,11 +55,11 @@ class Modality:
         sizes = {label: len(dataset) for label, dataset in datasets.items()}
         self.order = Order(sizes, config.weights, key(seed, name))
         self.first_ids = np.concatenate([[0], np.cumsum(self.order.sizes)])
-        self._seed = seed
+        self._keys = [key(seed, name, label) for label in self.labels]
 
     def sample_key(self, dataset: int, sample: int, epoch: int) -> int:
         """Of everything random about one sighting of a sample."""
-        return key(self._seed, self.name, self.labels[dataset], sample, epoch)
+        return key(self._keys[dataset], sample, epoch)
 
 
 class Loader:

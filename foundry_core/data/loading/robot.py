@@ -34,15 +34,14 @@ from foundry_core.pipeline.suggest import nearest
 class Windows:
     """Model-ready low-dimensional part of some windows.
 
-    actions float32 [N, K, A], action_mask bool [N, K, A], proprio float32 [N, S, P]; anchors
-    int64 [N] and length of the episode; instructions by type.
+    actions float32 [N, K, A], action_mask bool [N, K, A], proprio float32 [N, S, P];
+    image_steps: for each window the episode's steps whose images it takes; instructions by type.
     """
 
     actions: np.ndarray
     action_mask: np.ndarray
     proprio: np.ndarray
-    anchors: np.ndarray
-    length: int
+    image_steps: list[list[int]]
     instructions: Mapping[str, list[str]]
 
     @property
@@ -107,11 +106,10 @@ class RobotDataset:
         episode = bisect_right(self._ends, index)
         number = index - (self._ends[episode - 1] if episode else 0)
         windows = self._lowdim(episode)
-        anchor = int(windows.anchors[number])
         tokens, cut = self.transform.tokens(self._instruction(episode, windows, sample_key))
         if cut:
             self.counters["instructions_cut"] = self.counters.get("instructions_cut", 0) + 1
-        names = self._image_names(windows, anchor)
+        names = self._image_names(windows, number)
         pictures = [self._image(episode, name) for name in names]
         return {
             "images": self.transform.images(pictures, self._augment, sample_key),
@@ -121,11 +119,11 @@ class RobotDataset:
             "action_mask": windows.action_mask[number],
         }
 
-    def _image_names(self, windows: Windows, anchor: int) -> list[str]:
+    def _image_names(self, windows: Windows, number: int) -> list[str]:
         cameras, offsets = self._inputs.cameras, self._inputs.image_steps
         if self.layout == "sample":
             return [f"{camera}_t{offset}.jpg" for camera in cameras for offset in offsets]
-        steps = image_steps(windows.length, np.array([anchor]), offsets)[0]
+        steps = windows.image_steps[number]
         return [f"{camera}_{step:06d}.jpg" for camera in cameras for step in steps]
 
     def _image(self, episode: int, name: str) -> np.ndarray:
@@ -192,7 +190,8 @@ class RobotDataset:
         at = anchors(length, self._window)
         reach = self._reach()
         cut, past, future = cut_windows(fields, at, reach)
-        return self._prepare(cut, past | future, reach.past, at, length, table)
+        steps = image_steps(length, at, self._inputs.image_steps).tolist()
+        return self._prepare(cut, past | future, reach.past, steps, table)
 
     def _one_window(
         self, episode: int, fields: Mapping, arrays: Mapping, table: Mapping
@@ -213,17 +212,14 @@ class RobotDataset:
                 "shorten data.robot.inputs.horizon, or convert with a wider window",
             )
         cut = {name: values[None, first : last + 1] for name, values in fields.items()}
-        return self._prepare(
-            cut, real[None, first : last + 1], reach.past, np.zeros(1, np.int64), 1, table
-        )
+        return self._prepare(cut, real[None, first : last + 1], reach.past, [[]], table)
 
     def _prepare(
         self,
         cut: Mapping[str, np.ndarray],
         real: np.ndarray,
         past: int,
-        at: np.ndarray,
-        length: int,
+        steps_of_images: list[list[int]],
         table: Mapping[str, list[str]],
     ) -> Windows:
         inputs, transform = self._inputs, self.transform
@@ -233,14 +229,13 @@ class RobotDataset:
         actions, known = transform.actions(targets, measured)
         steps = [past + step for step in inputs.proprio_steps]
         history = {n: cut[n][:, steps] for n in measured}
-        proprio = transform.proprio(history, measured, lead=(len(at),))
+        proprio = transform.proprio(history, measured, lead=(len(real),))
         mask = real[:, action_steps, None] & known
         return Windows(
             actions=np.where(mask, actions, np.float32(0)),
             action_mask=mask,
             proprio=proprio,
-            anchors=at,
-            length=length,
+            image_steps=steps_of_images,
             instructions=table,
         )
 
