@@ -81,7 +81,7 @@ class CollectDemos(stage.Stage):
             "format": "foundry-demonstrations",
             "version": 1,
             "hz": CONTROL_HZ,
-            "cameras": {camera: side for camera in recipe.render.cameras},
+            "cameras": dict.fromkeys(recipe.render.cameras, side),
             "tasks": tasks,
         }
         (ctx.out / "demos.json").write_bytes(dump_json(document))

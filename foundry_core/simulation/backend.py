@@ -5,6 +5,7 @@ first context is made, and a broken driver may take the process down. So the cho
 child process (0.5 s, once per process tree: the variable is inherited by workers).
 """
 
+import logging
 import os
 import subprocess
 import sys
@@ -42,6 +43,8 @@ def load_mujoco() -> ModuleType:
             f"mujoco was imported before the simulator chose MUJOCO_GL={backend}",
             f"import foundry_core.simulation first, or export MUJOCO_GL={backend}",
         )
+    # Otherwise every warning is appended to MUJOCO_LOG.TXT in the working directory.
+    mujoco.set_mju_user_warning(logging.getLogger(__name__).warning)
     return mujoco
 
 

@@ -18,7 +18,12 @@ from foundry_core.errors import FoundryError
 from foundry_core.simulation import catalog
 from foundry_core.simulation.config import RenderConfig
 from foundry_core.simulation.scenarios import MAX_RETRIES, demonstration_scenario
-from foundry_core.simulation.simulator import Simulator, hand_rot6d, shared_simulator
+from foundry_core.simulation.simulator import (
+    Simulator,
+    hand_rot6d,
+    scenario_entropy,
+    shared_simulator,
+)
 
 JPEG_QUALITY = 95
 
@@ -83,7 +88,7 @@ def record(job: DemonstrationJob) -> Demonstration:
 def start_wandered(simulator: Simulator, scenario: int, most: int) -> int:
     """Resets and wanders up to `most` steps, as the scenario's own generator says."""
     simulator.reset(scenario)
-    rng = np.random.default_rng([scenario, 1])
+    rng = np.random.default_rng(scenario_entropy(simulator.spec.name, scenario, 1))
     steps = int(rng.integers(0, most + 1))
     simulator.wander(steps, rng)
     return steps

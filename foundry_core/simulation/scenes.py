@@ -15,7 +15,12 @@ from foundry_core.simulation.camera import CameraPose
 from foundry_core.simulation.config import RenderConfig
 from foundry_core.simulation.demonstrations import JPEG_QUALITY
 from foundry_core.simulation.scenarios import scene_scenario
-from foundry_core.simulation.simulator import OPEN_M, Simulator, shared_simulator
+from foundry_core.simulation.simulator import (
+    OPEN_M,
+    Simulator,
+    scenario_entropy,
+    shared_simulator,
+)
 
 BINS = 48
 _AXES = (("right", "left"), ("forward", "back"), ("up", "down"))
@@ -53,7 +58,7 @@ class Scene:
 def record_scenes(job: SceneJob) -> list[Scene]:
     simulator = shared_simulator(job.task, job.render)
     scenario = scene_scenario(job.seed, job.slot)
-    rng = np.random.default_rng([scenario, 2])
+    rng = np.random.default_rng(scenario_entropy(job.task, scenario, 2))
     simulator.reset(scenario)
     if rng.random() < job.expert_share:
         for _ in range(int(rng.integers(1, 21))):

@@ -1,0 +1,97 @@
+"""Meta-World as a benchmark: the same simulator, cameras and control as collection.
+
+Success does not end an episode in Meta-World; here it latches and the rollout stops there.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from foundry_core.errors import FoundryError
+from foundry_core.evaluation.benchmarks.base import (
+    Benchmark,
+    BenchmarkTask,
+    Environment,
+    Observation,
+    Scenario,
+)
+from foundry_core.simulation.catalog import CONTROL_HZ, TASKS
+from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig
+from foundry_core.simulation.scenarios import check_evaluation
+
+
+class MetaWorld(Benchmark):
+    name: ClassVar[str] = "metaworld"
+    packages: ClassVar[tuple[str, ...]] = ("metaworld", "mujoco")
+    hz: ClassVar[float] = CONTROL_HZ
+
+    render: RenderConfig = RenderConfig()
+
+    def tasks(self) -> Mapping[str, BenchmarkTask]:
+        return {
+            name: BenchmarkTask(name=name, instruction=spec.original, max_steps=spec.max_steps)
+            for name, spec in TASKS.items()
+        }
+
+    def default_tasks(self) -> tuple[str, ...]:
+        return DEFAULT_TASKS
+
+    def cameras(self) -> tuple[str, ...]:
+        return self.render.cameras
+
+    def environment(self, task: str) -> Environment:
+        return _Environment(self.task(task), self.render)
+
+    def check_scenarios(self, first: int, count: int) -> None:
+        check_evaluation(first, count)
+
+    def check_training(self, kind: str, recipe: Any) -> None:
+        if kind != "collect_demos":
+            return
+        trained: RenderConfig = recipe.render
+        ours = (self.render.size, self.render.supersample)
+        if (trained.size, trained.supersample) != ours:
+            raise FoundryError(
+                f"the policy's demonstrations are drawn at size {trained.size} x supersample "
+                f"{trained.supersample}, the evaluation at {ours[0]} x {ours[1]}",
+                "set the evaluation's options.render to the demonstrations' render",
+            )
+        missing = sorted(set(trained.cameras) - set(self.render.cameras))
+        if missing:
+            raise FoundryError(
+                f"the demonstrations' cameras {missing} are missing from the evaluation",
+                "add them to the evaluation's options.render.cameras",
+            )
+
+
+class _Environment:
+    def __init__(self, task: BenchmarkTask, render: RenderConfig) -> None:
+        from foundry_core.simulation.simulator import Simulator
+
+        self._task = task
+        self._simulator = Simulator(task.name, render)
+
+    def reset(self, scenario: Scenario) -> None:
+        self._simulator.reset(scenario.index)
+
+    def observe(self) -> Observation:
+        return Observation(
+            images=self._simulator.images(),
+            lowdim=self._simulator.lowdim(),
+            instruction=self._task.instruction,
+        )
+
+    def act(self, targets: Mapping[str, Any]) -> None:
+        self._simulator.command_fields(targets)
+
+    @property
+    def success(self) -> bool:
+        return self._simulator.success
+
+    def picture(self) -> Any:
+        return self._simulator.picture(self._simulator.render.cameras[0])
+
+    def close(self) -> None:
+        self._simulator.close()
+
+
+BENCHMARK = MetaWorld

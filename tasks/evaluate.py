@@ -1,0 +1,156 @@
+"""Policy → Evaluation: closed-loop episodes on fresh scenarios of a benchmark."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from foundry_core.evaluation.benchmarks.base import benchmark_module, load_benchmark
+from foundry_core.pipeline import stage
+from foundry_core.pipeline.code import CodeIndex
+from foundry_core.pipeline.sources import package_identity
+
+
+class EvaluateRecipe(stage.Recipe):
+    """Scenario indices are the benchmark's, not the seed's: evaluations that share
+    `first_scenario` meet the same scenarios, which is what pairs them in a comparison. The seed
+    is the policy's noise."""
+
+    benchmark: str = "metaworld"
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="settings of the benchmark, such as render"
+    )
+    tasks: tuple[str, ...] = Field((), description="empty: the benchmark's default tasks")
+    episodes_per_task: int = Field(25, ge=1)
+    budget: int | None = Field(
+        None, description="episodes per task fixed for good; default: episodes_per_task"
+    )
+    first_scenario: int = Field(0, ge=0)
+    execute_steps: int | None = Field(
+        None, ge=1, description="targets carried out per plan; default: the policy's"
+    )
+    blank_images: bool = Field(False, description="control: the policy sees grey pictures")
+    record_per_task: int = Field(2, ge=0, description="episodes per task that keep pictures")
+
+    @model_validator(mode="after")
+    def _budget_holds(self) -> Self:
+        if self.budget is not None and self.budget < self.episodes_per_task:
+            raise ValueError(
+                f"episodes_per_task {self.episodes_per_task} exceeds the budget {self.budget}"
+            )
+        return self
+
+
+class EvaluateResources(stage.Resources):
+    lanes: int = Field(
+        0, ge=0, description="episodes at a time (0: one per cpu); more make larger batches"
+    )
+    device: str = Field("cpu", description="where the policy runs")
+
+
+class Evaluate(stage.Stage):
+    kind = "evaluate"
+    output = stage.ArtifactType.EVALUATION
+    inputs: Mapping[str, stage.Slot] = {"policy": stage.slot(stage.ArtifactType.POLICY)}
+    Recipe = EvaluateRecipe
+    Resources = EvaluateResources
+
+    @classmethod
+    def sources(cls, recipe: EvaluateRecipe) -> Mapping[str, str]:
+        """The benchmark is loaded by name, so its code enters the identity here."""
+        benchmark = load_benchmark(recipe.benchmark, recipe.options)
+        code = CodeIndex().closure(benchmark_module(recipe.benchmark), "BENCHMARK").digest
+        packages = {name: package_identity(name) for name in benchmark.packages}
+        return {f"benchmark:{recipe.benchmark}": code, **packages}
+
+    @classmethod
+    def check(
+        cls, recipe: EvaluateRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
+    ) -> None:
+        benchmark = load_benchmark(recipe.benchmark, recipe.options)
+        benchmark.check_scenarios(recipe.first_scenario, recipe.episodes_per_task)
+        for task in recipe.tasks:
+            benchmark.task(task)
+        for upstream in _ancestors(inputs):
+            benchmark.check_training(upstream.kind, upstream.recipe)
+
+    @staticmethod
+    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+        from foundry_core.evaluation.rollout import Episode, plan_episodes, run_episodes
+        from foundry_core.evaluation.tally import Tally
+        from foundry_core.serving.policy import load_policy
+
+        recipe = ctx.recipe
+        benchmark = load_benchmark(recipe.benchmark, recipe.options)
+        policy = load_policy(
+            ctx.input("policy").path,
+            device=ctx.resources.device,
+            blank_images=recipe.blank_images,
+        )
+        plans = plan_episodes(
+            benchmark,
+            recipe.tasks or benchmark.default_tasks(),
+            first=recipe.first_scenario,
+            count=recipe.episodes_per_task,
+            seed=ctx.seed,
+            record=recipe.record_per_task,
+        )
+        tally = Tally(
+            ctx.out,
+            ctx.scratch,
+            plans,
+            requested=recipe.episodes_per_task,
+            budget=recipe.budget or recipe.episodes_per_task,
+        )
+
+        def on_episode(episode: Episode) -> None:
+            tally.add(episode)
+            rate = tally.success_rate
+            ctx.progress(tally.done, len(plans), episode.result.task, success_rate=rate)
+
+        run_episodes(
+            benchmark,
+            policy,
+            tally.missing(),
+            workers=ctx.resources.cpus,
+            lanes=ctx.resources.lanes or None,
+            execute_steps=recipe.execute_steps,
+            on_episode=on_episode,
+        )
+        return _conclude(ctx, tally.finish())
+
+
+def _conclude(ctx: stage.StageContext, results: list[Any]) -> dict[str, Any]:
+    """Writes evaluation.json and the records; returns the metrics. An evaluation of crashes only
+    says nothing about the policy and is a failure of the stage."""
+    from foundry_core.evaluation.results import replace_json
+    from foundry_core.evaluation.tally import count_cells, episode_line
+
+    cells = count_cells(results)
+    with (ctx.records / "episodes.jsonl").open("w", encoding="utf-8") as log:
+        log.writelines(map(episode_line, results))
+    document = {
+        "benchmark": ctx.recipe.benchmark,
+        "blank_images": ctx.recipe.blank_images,
+        "policy": ctx.input("policy").key,
+        "tasks": cells,
+    }
+    replace_json(ctx.out / "evaluation.json", document)
+    totals = {k: sum(c[k] for c in cells.values()) for k in ("n", "successes", "crashed")}
+    if not totals["n"]:
+        raise RuntimeError(
+            f"all {totals['crashed']} episodes crashed; the first:\n{results[0].failure_message}"
+        )
+    rates = {f"success_rate/{t}": c["successes"] / c["n"] for t, c in cells.items() if c["n"]}
+    return {"success_rate": totals["successes"] / totals["n"], **totals, **rates}
+
+
+def _ancestors(inputs: Mapping[str, Mapping[str, stage.Upstream]]) -> list[stage.Upstream]:
+    found: list[stage.Upstream] = []
+    for artifacts in inputs.values():
+        for upstream in artifacts.values():
+            found += [upstream, *_ancestors(upstream.inputs)]
+    return found
+
+
+STAGE = Evaluate

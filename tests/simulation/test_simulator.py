@@ -1,0 +1,217 @@
+"""Scenarios are pure functions of their index; control and cameras do what they say."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from foundry_core.errors import FoundryError
+from foundry_core.simulation import catalog
+from foundry_core.simulation.camera import CameraPose, area_average
+from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig
+from foundry_core.simulation.simulator import SimulationFault, Simulator, shared_simulator
+
+RENDER = RenderConfig(size=32, supersample=2)
+
+
+def fingerprint(simulator: Simulator) -> str:
+    digest = hashlib.sha256(simulator.state().tobytes())
+    for image in simulator.images().values():
+        digest.update(image.tobytes())
+    return digest.hexdigest()
+
+
+OTHER_PROCESS = """
+from foundry_core.simulation.config import RenderConfig
+from foundry_core.simulation.simulator import Simulator
+from tests.simulation.test_simulator import RENDER, fingerprint
+for task in {tasks!r}:
+    simulator = Simulator(task, RENDER)
+    simulator.reset(5)
+    simulator.command(*simulator.expert_target())
+    print(fingerprint(simulator))
+"""
+
+
+def test_a_scenario_is_the_same_after_others_and_in_another_process():
+    tasks = DEFAULT_TASKS[:3]
+    here = []
+    for task in tasks:
+        simulator = shared_simulator(task, RENDER)
+        for scenario in (9, 2):
+            simulator.reset(scenario)
+            simulator.wander(3, np.random.default_rng(0))
+        simulator.reset(5)
+        simulator.command(*simulator.expert_target())
+        here.append(fingerprint(simulator))
+    child = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", OTHER_PROCESS.format(tasks=tasks)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert child.stdout.split() == here
+
+
+@pytest.mark.parametrize("task", DEFAULT_TASKS)
+def test_scenarios_differ(task):
+    simulator = shared_simulator(task, RENDER)
+    places = set()
+    for scenario in range(5):
+        simulator.reset(scenario)
+        places.add(tuple(simulator.points()["object"].round(6)))
+    assert len(places) == 5
+
+
+def test_equal_indices_of_two_tasks_are_not_the_same_draw():
+    depths = []
+    for task in ("window-open-v3", "lever-pull-v3"):
+        simulator = shared_simulator(task, RENDER)
+        simulator.reset(5)
+        depths.append(simulator._env._last_rand_vec[0])
+    assert depths[0] != depths[1]
+
+
+def test_first_observation_shows_the_objects_where_they_are():
+    simulator = shared_simulator("window-open-v3", RENDER)
+    simulator.reset(1)
+    simulator.reset(2)
+    before = simulator.points()
+    simulator._mujoco.mj_forward(simulator._model, simulator._env.data)
+    for name, point in simulator.points().items():
+        np.testing.assert_array_equal(point, before[name])
+
+
+def test_asking_the_expert_changes_nothing_to_the_last_bit():
+    simulator = shared_simulator("drawer-open-v3", RENDER)
+    simulator.reset(3)
+    targets, states = [], []
+    for _ in range(6):
+        targets.append(simulator.expert_target())
+        simulator.command(*targets[-1])
+        states.append(simulator.state())
+    simulator.reset(3)
+    for target, state in zip(targets, states, strict=True):
+        simulator.command(*target)
+        np.testing.assert_array_equal(simulator.state(), state)
+
+
+def test_a_target_is_reached_at_most_five_centimetres_per_step_and_axis():
+    simulator = shared_simulator("drawer-open-v3", RENDER)
+    simulator.reset(0)
+    start = simulator._target()
+    simulator.command(start + np.array([1.0, 0.02, 0.0]), 0.1)
+    np.testing.assert_allclose(simulator._target() - start, [0.05, 0.02, 0.0], atol=1e-12)
+
+
+def test_gripper_opening_is_measured_in_metres_and_follows():
+    simulator = shared_simulator("drawer-open-v3", RENDER)
+    simulator.reset(0)
+    hand = simulator._target()
+    for _ in range(12):
+        simulator.command(hand, 0.1)
+    opened = simulator.lowdim()[catalog.GRIPPER][0]
+    for _ in range(12):
+        simulator.command(hand, 0.0)
+    closed = simulator.lowdim()[catalog.GRIPPER][0]
+    assert 0 <= closed < opened - 0.03 <= 0.1
+
+
+def test_measured_rotation_is_a_rotation_near_the_commanded_one():
+    simulator = shared_simulator("drawer-open-v3", RENDER)
+    simulator.reset(0)
+    rows = simulator.lowdim()[catalog.ROT6D].reshape(2, 3)
+    np.testing.assert_allclose(rows @ rows.T, np.eye(2), atol=1e-9)
+    np.testing.assert_allclose(rows, [[0, 0, 1], [0, 1, 0]], atol=0.1)
+
+
+@pytest.mark.parametrize("target", [(np.full(3, np.nan), 0.1), (np.zeros(3), np.inf)])
+def test_a_target_that_is_no_number_is_a_fault(target):
+    simulator = shared_simulator("drawer-open-v3", RENDER)
+    simulator.reset(0)
+    with pytest.raises(SimulationFault, match="not finite"):
+        simulator.command(*target)
+
+
+def test_unstable_physics_is_a_fault_although_mujoco_hides_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    simulator = Simulator("drawer-open-v3", RENDER)
+    simulator.reset(0)
+    simulator._env.data.qvel[:] = 1e12
+    with pytest.raises(SimulationFault, match="unstable"):
+        simulator.command(simulator._target(), 0.1)
+    assert not list(tmp_path.iterdir())  # MuJoCo would leave a log behind
+    simulator.reset(0)
+    simulator.command(simulator._target(), 0.1)
+
+
+def test_success_latches_and_does_not_end_the_episode():
+    simulator = shared_simulator("drawer-open-v3", RENDER)
+    simulator.reset(0)
+    while not simulator.success:
+        simulator.command(*simulator.expert_target())
+    hand = simulator._target()
+    for _ in range(8):  # push the drawer shut again
+        simulator.command(hand + np.array([0, 0.3, 0]), 0.0)
+    points = simulator.points()
+    assert np.linalg.norm(points["object"] - points["goal"]) > 0.05
+    assert simulator.success
+
+
+def test_wandering_does_not_use_up_the_steps_of_an_episode():
+    simulator = shared_simulator("drawer-open-v3", RENDER)
+    simulator.reset(0)
+    simulator.wander(15, np.random.default_rng(1))
+    hand = simulator._target()
+    for _ in range(100):
+        simulator.command(hand, 0.1)
+    assert simulator.steps == 100
+    with pytest.raises(ValueError, match="reset"):  # Meta-World's own limit
+        simulator.command(hand, 0.1)
+
+
+@pytest.mark.parametrize("camera", ["scene", "wrist"])
+def test_projection_finds_the_green_goal_in_the_picture(camera):
+    simulator = Simulator("drawer-open-v3", RenderConfig(size=64))
+    for scenario in range(50):  # one that shows the whole goal
+        simulator.reset(scenario)
+        seen = simulator.camera_pose(camera).project(simulator.points()["goal"])
+        if seen and all(0.2 < part < 0.8 for part in seen):
+            break
+    picture = simulator.picture(camera).astype(int)
+    green = picture[..., 1] - picture[..., [0, 2]].max(-1)
+    rows, columns = np.nonzero(green > 0.8 * green.max())
+    assert seen == pytest.approx((columns.mean() / 192, rows.mean() / 192), abs=0.03)
+
+
+@pytest.mark.parametrize("camera", [name for name in catalog.CAMERAS if name != "wrist"])
+def test_scene_cameras_are_upright(camera):
+    simulator = shared_simulator("drawer-open-v3", RENDER)
+    simulator.reset(0)
+    pose = simulator.camera_pose(camera)
+    low = pose.project(np.array([0.0, 0.7, 0.1]))
+    high = pose.project(np.array([0.0, 0.7, 0.3]))
+    assert high[1] < low[1] - 0.02
+
+
+def test_projection_known_values():
+    plain = CameraPose(position=np.zeros(3), axes=np.eye(3), fovy=90.0, upside_down=False)
+    assert plain.project(np.array([0.0, 0.0, -2.0])) == (0.5, 0.5)
+    assert plain.project(np.array([1.0, 0.5, -2.0])) == pytest.approx((0.75, 0.375))
+    assert plain.project(np.array([0.0, 0.0, 1.0])) is None
+    assert plain.project(np.array([3.0, 0.0, -2.0])) is None
+    turned = CameraPose(position=np.zeros(3), axes=np.eye(3), fovy=90.0, upside_down=True)
+    assert turned.project(np.array([1.0, 0.5, -2.0])) == pytest.approx((0.25, 0.625))
+
+
+def test_area_average_rounds_the_mean_of_each_block():
+    frame = np.zeros((2, 4, 3), dtype=np.uint8)
+    frame[:, :2] = [[[1, 10, 255]] * 2, [[2, 11, 255]] * 2]
+    np.testing.assert_array_equal(area_average(frame, 2), [[[2, 11, 255], [0, 0, 0]]])
+
+
+def test_unknown_task_names_the_nearest():
+    with pytest.raises(FoundryError, match="drawer-open-v3"):
+        Simulator("drawer-opn-v3", RENDER)

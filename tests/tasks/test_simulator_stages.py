@@ -1,0 +1,176 @@
+"""The stages that use the simulator: files as promised, equal for any number of workers."""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.stage import InputArtifact, StageContext, Upstream
+from foundry_core.simulation import catalog
+from tasks.collect_demos import CollectDemos, CollectDemosRecipe
+from tasks.collect_scenes import CollectScenes, CollectScenesRecipe
+from tasks.evaluate import Evaluate, EvaluateRecipe
+
+RENDER = {"size": 32, "supersample": 1}
+TASKS = ["door-unlock-v3", "drawer-open-v3"]
+
+
+def run_stage(kind, root: Path, recipe: dict, *, cpus=1, seed=0, inputs=None, **resources):
+    out, scratch = root / "out", root / "scratch"
+    out.mkdir(parents=True)
+    scratch.mkdir()
+    calls = []
+    context = StageContext(
+        name="x",
+        key="0" * 64,
+        seed=seed,
+        recipe=kind.Recipe(**recipe),
+        resources=kind.Resources(cpus=cpus, **resources),
+        inputs=inputs or {},
+        out=out,
+        scratch=scratch,
+        progress=lambda done, total, message="", **values: calls.append((done, total)),
+    )
+    metrics = kind.run(context)
+    assert calls[-1][0] == calls[-1][1] == len(calls)
+    return out, metrics
+
+
+def tree_bytes(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+DEMOS = {"tasks": TASKS, "episodes_per_task": 2, "render": RENDER}
+SCENES = {"tasks": TASKS, "frames_per_task": 5, "render": RENDER}
+
+
+def test_collect_demos_writes_the_agreed_folder(tmp_path):
+    out, metrics = run_stage(CollectDemos, tmp_path, DEMOS)
+    document = json.loads((out / "demos.json").read_text())
+    assert document["format"] == "foundry-demonstrations"
+    assert document["hz"] == 16.0
+    assert document["cameras"]["wrist"] == {"height": 32, "width": 32}
+    steps = sum(task["steps"] for task in document["tasks"].values())
+    assert metrics["demonstrations"] == len(list(out.glob("episodes/*/*.tar"))) == 4
+    assert metrics["steps"] == steps
+    assert len((out / "records" / "demonstrations.jsonl").read_text().splitlines()) == 4
+
+
+def test_collect_scenes_writes_one_line_per_frame(tmp_path):
+    out, metrics = run_stage(CollectScenes, tmp_path, SCENES)
+    lines = [json.loads(line) for line in (out / "scenes.jsonl").read_text().splitlines()]
+    assert metrics == {"scenes": 10, "images": 20}
+    assert [line["task"] for line in lines] == [TASKS[0]] * 5 + [TASKS[1]] * 5
+    assert all((out / image).is_file() for line in lines for image in line["image"])
+    assert all(line["caption"].startswith(line["instruction"] + ". ") for line in lines)
+
+
+def test_another_seed_gives_other_demonstrations(tmp_path):
+    recipe = DEMOS | {"tasks": TASKS[:1], "episodes_per_task": 1}
+    one, _ = run_stage(CollectDemos, tmp_path / "a", recipe, seed=0)
+    other, _ = run_stage(CollectDemos, tmp_path / "b", recipe, seed=1)
+    assert not set(tree_bytes(one / "episodes")) & set(tree_bytes(other / "episodes"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "recipe"), [(CollectDemos, DEMOS), (CollectScenes, SCENES)])
+def test_bytes_do_not_depend_on_the_number_of_workers(kind, recipe, tmp_path):
+    one, _ = run_stage(kind, tmp_path / "a", recipe)
+    two, _ = run_stage(kind, tmp_path / "b", recipe, cpus=2)
+    assert tree_bytes(one) == tree_bytes(two)
+
+
+class Opener:
+    """A scripted stand-in for a trained policy: pulls whatever the hand is over towards -y."""
+
+    execute_steps, cameras, hz = 3, ("scene",), catalog.CONTROL_HZ
+
+    def __init__(self, path, device, blank_images):
+        self.loaded = (path, device, blank_images)
+
+    def reset(self, client, seed):
+        pass
+
+    def infer(self, requests):
+        answers = []
+        for _, observation in requests:
+            here = observation["lowdim"][catalog.XYZ]
+            path = here + np.outer(np.arange(1, 5), [0.0, -0.05, 0.0])
+            answers.append({catalog.ACTION_XYZ: path, catalog.ACTION_GRIPPER: np.zeros((4, 1))})
+        return answers
+
+
+def test_evaluate_writes_results_pictures_and_metrics(tmp_path, monkeypatch):
+    loaded = []
+
+    def load_policy(path, device="cpu", blank_images=False):
+        loaded.append((path, device, blank_images))
+        return Opener(path, device, blank_images)
+
+    stand_in = types.SimpleNamespace(load_policy=load_policy)
+    monkeypatch.setitem(sys.modules, "foundry_core.serving.policy", stand_in)
+    artifact = InputArtifact(
+        path=tmp_path / "policy", stage="p", kind="train_vla", key="k" * 64, content="c"
+    )
+    recipe = {
+        "tasks": TASKS,
+        "episodes_per_task": 2,
+        "record_per_task": 1,
+        "blank_images": True,
+        "options": {"render": RENDER},
+    }
+    out, metrics = run_stage(
+        Evaluate, tmp_path / "run", recipe, inputs={"policy": {"policy": artifact}}, lanes=2
+    )
+    assert loaded == [(tmp_path / "policy", "cpu", True)]
+    assert metrics["n"] == 4
+    assert metrics["crashed"] == 0
+    assert metrics["success_rate"] == metrics["successes"] / 4
+    document = json.loads((out / "evaluation.json").read_text())
+    assert document["policy"] == "k" * 64
+    assert set(document["tasks"]) == set(TASKS)
+    assert len(list(out.glob("results/DrawerOpenV3/rollouts/*/results.json"))) == 1
+    assert len(list(out.glob("frames/*/000000_*.png"))) == 2
+    assert len((out / "records" / "episodes.jsonl").read_text().splitlines()) == 4
+
+
+def test_evaluate_refuses_before_anything_runs():
+    with pytest.raises(FoundryError, match="did you mean 'drawer-open-v3'"):
+        Evaluate.check(EvaluateRecipe(tasks=("drawer-opn-v3",)), {})
+    with pytest.raises(FoundryError, match="belong to collected"):
+        Evaluate.check(EvaluateRecipe(first_scenario=1 << 20), {})
+    with pytest.raises(FoundryError, match="cameras"):
+        Evaluate.check(EvaluateRecipe(options={"render": {"cameras": ["eye"]}}), {})
+    with pytest.raises(ValidationError, match="exceeds the budget 10"):
+        EvaluateRecipe(episodes_per_task=11, budget=10)
+
+
+def test_evaluate_must_draw_what_the_demonstrations_drew():
+    demos = Upstream(
+        name="demos", kind="collect_demos", recipe=CollectDemosRecipe(render={"size": 96})
+    )
+    robot = Upstream(
+        name="robot", kind="convert_robot", recipe=demos.recipe, inputs={"demos": {"d": demos}}
+    )
+    policy = Upstream(
+        name="vla", kind="train_vla", recipe=demos.recipe, inputs={"robot": {"r": robot}}
+    )
+    inputs = {"policy": {"policy": policy}}
+    with pytest.raises(FoundryError, match="size 96"):
+        Evaluate.check(EvaluateRecipe(), inputs)
+    Evaluate.check(EvaluateRecipe(options={"render": {"size": 96}}), inputs)
+    with pytest.raises(FoundryError, match="wrist"):
+        narrow = {"render": {"size": 96, "cameras": ["scene"]}}
+        Evaluate.check(EvaluateRecipe(options=narrow), inputs)
+
+
+def test_identity_covers_simulator_and_benchmark_code():
+    sources = Evaluate.sources(EvaluateRecipe())
+    assert set(sources) == {"benchmark:metaworld", "metaworld", "mujoco"}
+    assert set(CollectDemos.sources(CollectDemosRecipe())) == {"metaworld", "mujoco"}
+    assert set(CollectScenes.sources(CollectScenesRecipe())) == {"metaworld", "mujoco"}
