@@ -1,0 +1,110 @@
+"""`foundry data preview`: what a batch really contains."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
+from foundry_core.data.loading.loader import Loader, MixedBatch
+from foundry_core.data.text.tokenizer import Tokenizer
+
+
+def preview(loader: Loader, tokenizer: Tokenizer, step: int = 0) -> dict[str, Any]:
+    """{"step", "modalities": {modality: {...}}, "report"}: per modality the samples per dataset,
+    shapes, ranges, padding, target and mask shares, and the first sample's text."""
+    batch = loader.batch(step)
+    modalities = {}
+    for name, part in batch.items():
+        modality = loader.modalities[name]
+        owners = np.searchsorted(modality.first_ids, part["sample_ids"].numpy(), side="right") - 1
+        modalities[name] = {
+            "datasets": {
+                label: {
+                    "samples": int(np.count_nonzero(owners == number)),
+                    "share": modality.order.shares[number],
+                    "size": int(modality.order.sizes[number]),
+                }
+                for number, label in enumerate(modality.labels)
+            },
+            "tensors": {key: _tensor(value.numpy()) for key, value in part.items()},
+            **_contents(name, part, tokenizer),
+        }
+    return {"step": step, "modalities": modalities, "report": loader.report()}
+
+
+def render_preview(found: Mapping[str, Any]) -> RenderableType:
+    parts: list[RenderableType] = []
+    for name, modality in found["modalities"].items():
+        datasets = Table(title=f"{name}, step {found['step']}", title_justify="left")
+        for heading in ("dataset", "samples", "share", "of"):
+            datasets.add_column(heading)
+        for label, entry in modality["datasets"].items():
+            datasets.add_row(
+                label, str(entry["samples"]), f"{entry['share']:.4f}", str(entry["size"])
+            )
+        tensors = Table()
+        for heading in ("tensor", "shape", "dtype", "min", "mean", "max"):
+            tensors.add_column(heading)
+        for key, entry in modality["tensors"].items():
+            values = (f"{entry[k]:.4g}" for k in ("min", "mean", "max"))
+            tensors.add_row(key, str(entry["shape"]), entry["dtype"], *values)
+        parts += [datasets, tensors]
+        for key in ("padding", "documents_per_row", "targets", "valid_action_steps"):
+            if key in modality:
+                parts.append(Text(f"{key.replace('_', ' ')}: {modality[key]:.3f}"))
+        parts.append(Text(f"first sample: {modality['first_sample'][:300]!r}\n"))
+    return Group(*parts)
+
+
+def save_images(batch: MixedBatch, folder: Path, limit: int = 8) -> list[Path]:
+    """Contact sheet per modality with images: a row per sample, a column per image."""
+    written = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in batch.items():
+        if "images" not in part:
+            continue
+        images = part["images"][:limit].numpy()
+        rows, columns, _, height, width = images.shape
+        sheet = images.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, 3)
+        path = folder / f"{name}.png"
+        Image.fromarray(sheet).save(path)
+        written.append(path)
+    return written
+
+
+def _contents(name: str, part: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    first = tokenizer.decode(part["tokens"][0].tolist())
+    if name == TEXT:
+        documents = part["segments"].numpy().max(axis=1) + 1
+        return {"documents_per_row": float(documents.mean()), "first_sample": first}
+    if name == CAPTIONS:
+        targets = part["target_mask"]
+        said = tokenizer.decode(part["tokens"][0][targets[0]].tolist())
+        return {"targets": float(targets.float().mean()), "first_sample": said}
+    real = part["token_mask"]
+    return {
+        "padding": 1 - float(real.float().mean()),
+        "valid_action_steps": float(part["action_mask"].any(dim=2).float().mean()),
+        "first_sample": tokenizer.decode(part["tokens"][0][real[0]].tolist()),
+    }
+
+
+def _tensor(values: np.ndarray) -> dict[str, Any]:
+    shape: Sequence[int] = values.shape
+    numbers = values.astype(np.float64)
+    return {
+        "shape": list(shape),
+        "dtype": str(values.dtype),
+        "min": float(numbers.min()),
+        "mean": float(numbers.mean()),
+        "max": float(numbers.max()),
+    }
+
+
+__all__ = ["CAPTIONS", "ROBOT", "TEXT", "preview", "render_preview", "save_images"]

@@ -1,0 +1,71 @@
+"""Statistics of several robot datasets → statistics of their mix."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import model_validator
+
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline import stage
+
+
+class MergeStatsRecipe(stage.Recipe):
+    """weights: share of the training mix per dataset label, as in data.robot.weights; null counts
+    every observation once. Weight 0 leaves a dataset out, extremes included."""
+
+    weights: dict[str, float] | None = None
+
+    @model_validator(mode="after")
+    def _weights_can_be_drawn(self) -> Self:
+        if self.weights is not None and (
+            any(weight < 0 for weight in self.weights.values()) or not any(self.weights.values())
+        ):
+            raise ValueError(f"weights {self.weights} must not be negative, nor all 0")
+        return self
+
+
+class MergeStats(stage.Stage):
+    kind = "merge_stats"
+    output = stage.ArtifactType.STATISTICS
+    inputs: Mapping[str, stage.Slot] = {
+        "datasets": stage.slot(stage.ArtifactType.ROBOT_SHARDS, many=True)
+    }
+    Recipe = MergeStatsRecipe
+
+    @classmethod
+    def check(cls, recipe: MergeStatsRecipe, inputs: Mapping[str, Any]) -> None:
+        labels = sorted(inputs.get("datasets", {}))
+        if recipe.weights is not None and sorted(recipe.weights) != labels:
+            raise FoundryError(
+                f"merge_stats.weights name {sorted(recipe.weights)}, connected are {labels}",
+                "give every dataset a weight (0 means never), or none at all",
+            )
+
+    @staticmethod
+    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+        import json
+
+        from foundry_core.data.statistics.dataset import DatasetStatistics
+        from foundry_core.data.statistics.merge import merge_report, merge_statistics
+
+        parts = {
+            label: DatasetStatistics.load(artifact.path)
+            for label, artifact in ctx.inputs["datasets"].items()
+        }
+        merged = merge_statistics(parts, ctx.recipe.weights)
+        merged.save(ctx.out / "stats.json")
+        report = merge_report(parts) | {
+            "weighting": merged.weighting,
+            "weights": ctx.recipe.weights,
+        }
+        (ctx.out / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
+        return {
+            "datasets": len(parts),
+            "windows": merged.windows,
+            "fields": len(merged.fields),
+            "partial_fields": len(report["partial_fields"]),
+            "fields_with_different_horizons": len(report["horizons"]),
+        }
+
+
+STAGE = MergeStats
