@@ -306,23 +306,41 @@ class RegressionHeadConfig(_TrunkConfig):
     loss: Literal["squared", "absolute"] = "squared"
 
 
-HeadConfig = Annotated[FlowHeadConfig | RegressionHeadConfig, Field(discriminator="kind")]
+class DiffusionHeadConfig(_TrunkConfig):
+    """Denoising diffusion on a squared-cosine schedule of `train_steps` levels, predicting noise.
+
+    Samples with DDIM (deterministic after the first draw) or DDPM (noise at every step).
+    """
+
+    kind: Literal["diffusion"] = "diffusion"
+    time: Literal["adaln", "sum", "token"] = "sum"
+    train_steps: int = _positive(100, description="noise levels")
+    num_noise_samples: int = _positive(1, description="draws per observation, sharing it")
+    sampler: Literal["ddim", "ddpm"] = "ddim"
+    steps: int = _positive(10, description="denoising steps per action chunk")
+    clip: float = Field(3.0, gt=0, description="bound on predicted actions while denoising")
+
+    @model_validator(mode="after")
+    def _levels(self) -> "DiffusionHeadConfig":
+        if self.steps > self.train_steps:
+            raise ValueError(f"steps {self.steps} exceeds train_steps {self.train_steps}")
+        return self
 
 
-class FullTraining(Config):
-    """Every backbone weight is trained, with the learning rate times `lr_scale`."""
-
-    kind: Literal["full"] = "full"
-    lr_scale: float = Field(1.0, gt=0)
+HeadConfig = Annotated[
+    FlowHeadConfig | DiffusionHeadConfig | RegressionHeadConfig, Field(discriminator="kind")
+]
 
 
-class FrozenTraining(Config):
-    """No backbone weight is trained."""
+class LoRAConfig(Config):
+    """Low-rank adapters on the linears of the backbone's text layers; the rest of it is frozen.
 
-    kind: Literal["frozen"] = "frozen"
+    `targets`: last names of the linears (native: qkv, out, gate_up, down); null: all of them.
+    """
 
-
-BackboneTraining = Annotated[FullTraining | FrozenTraining, Field(discriminator="kind")]
+    rank: int = _positive(16)
+    alpha: float = Field(16.0, gt=0, description="adapters are scaled by alpha / rank")
+    targets: tuple[str, ...] | None = None
 
 
 class VLAConfig(Config):
@@ -337,7 +355,7 @@ class VLAConfig(Config):
 
     kind: Literal["vla"] = "vla"
     backbone: BackboneConfig | None = None
-    backbone_training: BackboneTraining = FullTraining()
+    lora: LoRAConfig | None = None
     tap_layers: int = _positive(4)
     tap_norm: Literal["final", "none"] = "final"
     horizon: int | None = _positive(None, description="K; null: from the windows")

@@ -160,6 +160,10 @@ class HFLanguage(nn.Module):
         return self._decoder.dim
 
     @property
+    def text_layers(self) -> nn.ModuleList:
+        return self._decoder.text.layers
+
+    @property
     def n_layers(self) -> int:
         return self._decoder.n_layers
 

@@ -8,6 +8,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.models.config import (
     Config,
     ConvViTConfig,
+    DiffusionHeadConfig,
     FlowHeadConfig,
     HFLanguageConfig,
     HFVisionConfig,
@@ -30,6 +31,7 @@ _ADAPTER = TypeAdapter(
         | VLMConfig
         | HFVLMConfig
         | FlowHeadConfig
+        | DiffusionHeadConfig
         | RegressionHeadConfig
         | VLAConfig,
         Field(discriminator="kind"),

@@ -93,6 +93,10 @@ class Transformer(nn.Module):
         return self.config.vocab_size
 
     @property
+    def text_layers(self) -> nn.ModuleList:
+        return self.blocks
+
+    @property
     def n_layers(self) -> int:
         return self.config.n_layers
 

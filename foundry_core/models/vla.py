@@ -7,15 +7,18 @@ from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import (
+    DiffusionHeadConfig,
     FlowHeadConfig,
-    FrozenTraining,
     HFVLMConfig,
+    RegressionHeadConfig,
     VLAConfig,
     VLMConfig,
     resolved,
 )
+from foundry_core.models.heads.diffusion import DiffusionHead
 from foundry_core.models.heads.flow import FlowHead
 from foundry_core.models.heads.regression import RegressionHead
+from foundry_core.models.lora import apply_lora
 from foundry_core.models.placeholders import drop_placeholders
 from foundry_core.models.transformer import check_tap
 from foundry_core.models.vlm import VLM, check_same_architecture
@@ -29,9 +32,15 @@ def build_backbone(config: VLMConfig | HFVLMConfig) -> nn.Module:
     return VLM(config)
 
 
+_HEADS = {
+    FlowHeadConfig: FlowHead,
+    DiffusionHeadConfig: DiffusionHead,
+    RegressionHeadConfig: RegressionHead,
+}
+
+
 def build_head(config: VLAConfig, condition_dim: int) -> nn.Module:
-    kind = FlowHead if isinstance(config.head, FlowHeadConfig) else RegressionHead
-    return kind(
+    return _HEADS[type(config.head)](
         config.head,
         condition_dim=condition_dim,
         proprio_dim=config.proprio_dim,
@@ -53,8 +62,8 @@ class VLA(nn.Module):
         check_tap(config.tap_layers, self.backbone.n_layers)
         self.head = build_head(config, config.tap_layers * self.backbone.dim)
         self._config = config
-        if isinstance(config.backbone_training, FrozenTraining):
-            self.backbone.requires_grad_(False)
+        if config.lora is not None:
+            apply_lora(self.backbone, config.lora)
 
     @classmethod
     def from_vlm(

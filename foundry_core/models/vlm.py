@@ -72,6 +72,10 @@ class VLM(nn.Module):
         return self.language.n_layers
 
     @property
+    def text_layers(self) -> nn.ModuleList:
+        return self.language.text_layers
+
+    @property
     def vocab_size(self) -> int:
         return self.language.vocab_size
 

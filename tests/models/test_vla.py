@@ -3,7 +3,6 @@ import torch
 from model_zoo import IMAGE, OBS, build, robot_batch, vla_config, vlm_config
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import FrozenTraining
 from foundry_core.models.vla import VLA
 
 
@@ -117,12 +116,6 @@ def test_from_a_vlm_obs_starts_as_the_mean():
             language=vlm_config().language.model_copy(update={"dim": 16}), image_token_id=None
         )
         VLA.from_vlm(vla_config(backbone=changed), vlm)
-
-
-def test_frozen_backbone():
-    model = build(vla_config(backbone_training=FrozenTraining()))
-    assert not any(p.requires_grad for p in model.backbone.parameters())
-    assert all(p.requires_grad for p in model.head.parameters())
 
 
 @pytest.mark.parametrize("count", [0, 2])

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from foundry_core.models.config import FlowHeadConfig, RegressionHeadConfig
+from foundry_core.models.config import HeadConfig
 from foundry_core.models.layers import (
     Attention,
     SwiGLU,
@@ -39,7 +39,7 @@ class HeadBlock(nn.Module):
     """Pre-norm block; with `modulated`, time shifts and scales both norms and gates both residuals
     (AdaLN, starting as the identity modulation)."""
 
-    def __init__(self, config: FlowHeadConfig | RegressionHeadConfig, modulated: bool) -> None:
+    def __init__(self, config: HeadConfig, modulated: bool) -> None:
         super().__init__()
         dim = config.dim
         self.attention_norm = make_norm(config.norm, dim, config.norm_eps)
@@ -66,7 +66,7 @@ class HeadTrunk(nn.Module):
 
     def __init__(
         self,
-        config: FlowHeadConfig | RegressionHeadConfig,
+        config: HeadConfig,
         *,
         condition_dim: int,
         proprio_dim: int,
