@@ -7,9 +7,7 @@ by stalling, and finds the positions that carry a loss, so that logits are compu
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from foundry_core.models.config import VLMConfig
 from foundry_core.models.placeholders import check_image_tokens
@@ -129,10 +127,6 @@ def next_token_sums(
 
     hidden [B,T,D]; index int64 [n] into B·T; targets int64 [n]. Softmax in float32.
     """
-    logits = head.logits(hidden.flatten(0, 1)[index]).float()
-    if not z_loss:
-        return {"loss": F.cross_entropy(logits, targets, reduction="sum")}
-    log_partition = torch.logsumexp(logits, dim=-1)
-    picked = logits.gather(-1, targets[:, None])[:, 0]
-    penalty = z_loss * log_partition.square().sum()
-    return {"loss": (log_partition - picked).sum() + penalty, "z_loss": penalty}
+    rows = hidden.flatten(0, 1).index_select(0, index)
+    loss, penalty = head.next_token_sums(rows, targets, z_loss)
+    return {"loss": loss, "z_loss": penalty} if z_loss else {"loss": loss}
