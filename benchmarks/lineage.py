@@ -52,8 +52,8 @@ def synthetic_events(artifacts: int, seed: int = 0) -> Iterator[dict[str, Any]]:
         return {"schema": SCHEMA, "type": kind, "run_id": run, "data": data, **stamp}
 
     for number in range(artifacts // len(KINDS)):
-        run = f"run-{number:06d}"
-        stages = [_stage(draw, built, number, position) for position in range(len(KINDS))]
+        run = f"run-{seed}-{number:06d}"
+        stages = [_stage(draw, built, run, position) for position in range(len(KINDS))]
         planned = [{k: v for k, v in stage.items() if k != "contents"} for stage in stages]
         git = {"commit": _hex("commit", number // 50)[:40], "dirty": False, "diff_digest": None}
         start = {"pipeline": "synthetic", "overrides": [["llm.seed", number]], "argv": ["foundry"]}
@@ -70,11 +70,11 @@ def _hex(*parts: Any) -> str:
 
 
 def _stage(
-    draw: random.Random, built: list[tuple[str, str, str]], number: int, position: int
+    draw: random.Random, built: list[tuple[str, str, str]], run: str, position: int
 ) -> dict[str, Any]:
     """One stage with up to three inputs. Most come from the last 30 runs: histories are deep, and
     an artifact has thousands of ancestors."""
-    key = _hex("key", number, position)
+    key = _hex("key", run, position)
     recent = built[-30 * len(KINDS) :]
     chosen = draw.sample(recent, min(3, len(recent)))
     inputs = [
@@ -85,7 +85,7 @@ def _stage(
         "model": {"layers": draw.randint(2, 32), "width": 64 * draw.randint(1, 32), "heads": 8},
         "training": {"lr": draw.random(), "tokens": draw.randint(1, 10**9), "schedule": "wsd"},
     }
-    built.append((KINDS[position], key, _hex("content", number, position)))
+    built.append((KINDS[position], key, _hex("content", run, position)))
     return {
         "name": KINDS[position],
         "kind": KINDS[position],
@@ -94,7 +94,7 @@ def _stage(
         "reasons": [{"category": "CONFIG", "path": "training.lr", "old": 1, "new": 2}],
         "recipe": recipe,
         "resources": {"cpus": 2, "gpus": 1},
-        "seed": number,
+        "seed": draw.randrange(10),
         "code": "version:1",
         "sources": {},
         "inputs": inputs,
@@ -124,7 +124,7 @@ def _stage_events(
     ]
     artifact = {name: stage[name] for name in ("key", "kind", "recipe", "seed", "code", "sources")}
     artifact |= {
-        "content": _hex("content", run, kind),
+        "content": _hex("content", run, KINDS.index(kind)),
         "content_key": _hex("content key", run, kind),
         "inputs": [
             edge | {"kind": edge["label"], "content": content}
@@ -186,8 +186,9 @@ def closures(path: Path, artifacts: int) -> dict[str, list[float]]:
     """Seconds per query in one open connection, over artifacts from all of the history."""
     draw = random.Random(1)
     runs = artifacts // len(KINDS)
-    keys = [_hex("key", draw.randrange(runs), draw.randrange(len(KINDS))) for _ in range(4)]
-    keys += [_hex("key", 0, 0), _hex("key", runs - 1, len(KINDS) - 1)]
+    places = [(draw.randrange(runs), draw.randrange(len(KINDS))) for _ in range(4)]
+    places += [(0, 0), (runs - 1, len(KINDS) - 1)]
+    keys = [_hex("key", f"run-0-{run:06d}", position) for run, position in places]
     found: dict[str, list[float]] = {}
     with attach(path) as connection:
         for macro in ("upstream", "downstream", "trace"):

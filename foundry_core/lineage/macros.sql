@@ -1,17 +1,21 @@
 -- A key by itself, a unique prefix of at least 8 hex digits, or an alias. Fails by name otherwise.
-create macro key_of(ref) as (
+-- (`wanted` guards the errors: DuckDB evaluates a scalar subquery even where its row is dropped.)
+create macro find_key(ref, wanted) as (
     with known as (
         select key from fact.committed where starts_with(key, ref)
         union select key from stage_spec where starts_with(key, ref)
         union select key from fact.attempt_started where starts_with(key, ref)
         union select key from fact.alias where alias = ref and key is not null)
     select case
+        when not wanted then null
         when length(ref) < 8 and not contains(ref, '@')
             then error('give at least 8 digits of the key, not ' || ref)
         when count(*) = 0 then error('no key or alias is ' || ref)
         when count(*) > 1 then error(count(*)::varchar || ' keys begin with ' || ref)
         else any_value(key) end
     from known);
+
+create macro key_of(ref) as find_key(ref, true);
 
 -- Where a trace begins: the artifact itself, or the evaluations of a run (its last stages when it
 -- evaluated nothing).
@@ -25,30 +29,38 @@ select key from stages where kind = 'evaluate'
 union
 select key from last_stages where not exists (select 1 from stages where kind = 'evaluate')
 union
-select key_of(ref) where not exists (select 1 from stages);
+select find_key(ref, not exists (select 1 from stages)) where not exists (select 1 from stages);
 
--- Everything the artifact was made from, itself at depth 0. `role` is a path of input slots.
+-- Everything the artifact was made from, itself included. `role` is the shortest path of input
+-- slots to it, `depth` its length; they are null beyond 40 steps and in ancestries of more than
+-- 5,000 artifacts, where finding them would cost more than the ancestry itself.
 create macro upstream(ref) as table
-with recursive closure(key, depth, role) using key (key) as (
-    select key, 0, '' from roots(ref)
+with recursive root as materialized (select key from roots(ref)),
+closure(key) as (
+    select key from root
     union
-    select e.upstream_key, min(c.depth) + 1, min(c.role || '/' || e.role)
-    from closure c join edge e on e.key = c.key
-    where not exists (select 1 from recurring.closure r where r.key = e.upstream_key)
+    select e.upstream_key from closure c join edge e on e.key = c.key),
+inner_edge as materialized (
+    select e.key, e.upstream_key, e.role from edge e
+    where (select count(*) from closure) <= 5000 and e.key in (select key from closure)),
+place(key, depth, role) using key (key) as (
+    select key, 0, '' from root
+    union
+    select e.upstream_key, min(p.depth) + 1, min(p.role || '/' || e.role)
+    from place p join inner_edge e on e.key = p.key
+    where p.depth < 40
+        and not exists (select 1 from recurring.place r where r.key = e.upstream_key)
     group by e.upstream_key)
-select c.key, a.kind, c.depth, ltrim(c.role, '/') as role, a.content, a.present
-from closure c left join artifact a using (key);
+select c.key, a.kind, p.depth, ltrim(p.role, '/') as role, a.content, a.present, a.created_at
+from closure c left join place p using (key) left join artifact a using (key);
 
--- Everything that was made from the artifact, itself at depth 0.
+-- Everything that was made from the artifact, itself included.
 create macro downstream(ref) as table
-with recursive closure(key, depth) using key (key) as (
-    select key, 0 from roots(ref)
+with recursive closure(key) as (
+    select key from roots(ref)
     union
-    select e.key, min(c.depth) + 1
-    from closure c join edge e on e.upstream_key = c.key
-    where not exists (select 1 from recurring.closure r where r.key = e.key)
-    group by e.key)
-select c.key, a.kind, c.depth, a.content, a.present, a.run_id
+    select e.key from closure c join edge e on e.upstream_key = c.key)
+select c.key, a.kind, a.content, a.present, a.run_id, a.created_at
 from closure c left join artifact a using (key);
 
 -- Which bytes, configuration and code produced this: one row per artifact behind it.
