@@ -1,0 +1,1 @@
+"""What runs when: flows, the command line, reports."""

@@ -1,22 +1,43 @@
-"""Stage kinds by name: a kind is a file of this folder that defines STAGE."""
+"""Stage kinds by name: a kind is a module that defines STAGE, a Stage subclass.
+
+Ours are the files of this folder. A lab adds its own without touching them: FOUNDRY_KINDS names
+importable packages, separated by commas, whose modules are kinds too.
+"""
 
 import importlib
+import importlib.util
+import os
+from functools import cache
 from pathlib import Path
 
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Stage
 from foundry_core.pipeline.suggest import nearest
 
-_NOT_KINDS = {"__init__", "registry", "execute", "child", "dispatch"}
+_NOT_KINDS = {"__init__", "registry", "execute", "child"}
+
+
+@cache
+def _modules(extra: str) -> dict[str, str]:
+    """kind → module."""
+    found: dict[str, str] = {}
+    for package in ["tasks", *filter(None, extra.split(","))]:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise FoundryError(f"FOUNDRY_KINDS: {package!r} is no importable package", "mend it")
+        for file in Path(spec.submodule_search_locations[0]).glob("*.py"):
+            if file.stem not in _NOT_KINDS:
+                found[file.stem] = f"{package}.{file.stem}"
+    return found
 
 
 def kind_names() -> list[str]:
-    files = Path(__file__).parent.glob("*.py")
-    return sorted(f.stem for f in files if f.stem not in _NOT_KINDS)
+    return sorted(_modules(os.environ.get("FOUNDRY_KINDS", "")))
 
 
 def stage_kind(kind: str) -> type[Stage]:
     """The Stage class of a kind; imports its module only. Raises FoundryError for unknown kinds."""
-    if kind not in kind_names():
-        raise FoundryError(f"unknown stage kind {kind!r}", nearest(kind, kind_names()))
-    return importlib.import_module(f"tasks.{kind}").STAGE
+    modules = _modules(os.environ.get("FOUNDRY_KINDS", ""))
+    if kind not in modules:
+        raise FoundryError(f"unknown stage kind {kind!r}", nearest(kind, modules))
+    return importlib.import_module(modules[kind]).STAGE

@@ -13,6 +13,7 @@ import ast
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,14 +38,19 @@ class Closure:
 class CodeIndex:
     """Definitions and references of our packages' modules, cached by file signature."""
 
-    def __init__(self, root: Path | None = None, packages: Iterable[str] = PACKAGES) -> None:
-        self._root = root or Path(__file__).resolve().parents[2]
-        self._packages = tuple(packages)
+    def __init__(self, roots: Mapping[str, Path] | None = None) -> None:
+        """roots: package → the folder it lies in; by default ours. The package of an entry that is
+        asked for (a lab's own stage kinds) joins them."""
+        here = Path(__file__).resolve().parents[2]
+        self._roots = dict(roots) if roots else dict.fromkeys(PACKAGES, here)
         self._modules: dict[str, dict[str, Any] | None] = {}
         self._dirty = False
 
     def closure(self, module: str, entry: str) -> Closure:
         """The closure of `entry`, a top-level name or 'Class.method', of `module`."""
+        package = module.split(".")[0]
+        if package not in self._roots:
+            self._roots[package] = _folder_of(package)
         functions: dict[str, str] = {}
         pending: list[Reference] = [(module, entry)]
         seen: set[Reference] = set()
@@ -81,9 +87,10 @@ class CodeIndex:
         return self._modules[module]
 
     def _load(self, module: str) -> dict[str, Any] | None:
-        if module.split(".")[0] not in self._packages:
+        root = self._roots.get(module.split(".")[0])
+        if root is None:
             return None
-        base = self._root.joinpath(*module.split("."))
+        base = root.joinpath(*module.split("."))
         for path in (base.with_suffix(".py"), base / "__init__.py"):
             try:
                 stat = path.stat()
@@ -94,7 +101,7 @@ class CodeIndex:
             if cached and cached["signature"] == signature:
                 return cached
             package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-            info = _summarise(path.read_text(), module, package, self._packages, self._root)
+            info = _summarise(path.read_text(), module, package, self._roots)
             self._cache[str(path)] = info | {"signature": signature}
             self._dirty = True
             return info
@@ -122,12 +129,16 @@ class CodeIndex:
         os.replace(temporary, self._cache_file)
 
 
-_CACHE_VERSION = 1
+def _folder_of(package: str) -> Path:
+    """The folder on sys.path that holds an imported package or module."""
+    file = Path(str(sys.modules[package].__file__)).resolve()
+    return file.parents[1] if file.name == "__init__.py" else file.parent
 
 
-def _summarise(
-    source: str, module: str, package: str, packages: tuple[str, ...], root: Path
-) -> dict[str, Any]:
+_CACHE_VERSION = 2
+
+
+def _summarise(source: str, module: str, package: str, roots: Mapping[str, Path]) -> dict[str, Any]:
     """{'definitions': name → {hash, refs}, 'imports': name → [module, name or '']}."""
     tree = ast.parse(source)
     imports: dict[str, list[str]] = {}
@@ -144,7 +155,7 @@ def _summarise(
         else:
             for name in _bound_names(statement):
                 nodes.setdefault(name, []).append(statement)
-    resolver = _Resolver(module, package, imports, set(nodes), packages, root)
+    resolver = _Resolver(module, package, imports, set(nodes), roots)
     definitions = {
         name: {
             "hash": hashlib.sha256("\n".join(map(_dump, found)).encode()).hexdigest()[:16],
@@ -194,8 +205,7 @@ class _Resolver:
     package: str
     imports: dict[str, list[str]]
     names: set[str]
-    packages: tuple[str, ...]
-    root: Path
+    roots: Mapping[str, Path]
 
     def references(self, nodes: list[ast.stmt]) -> set[Reference]:
         """(module, name) of everything inside our packages that the nodes may reach."""
@@ -224,7 +234,7 @@ class _Resolver:
         head = chain[0]
         if head in imports:
             module, name = imports[head]
-            if module.split(".")[0] not in self.packages:
+            if module.split(".")[0] not in self.roots:
                 return None
             if name and not self._is_module(f"{module}.{name}"):
                 return module, name
@@ -242,7 +252,7 @@ class _Resolver:
         return ".".join(path[:end]), path[end] if end < len(path) else _WHOLE
 
     def _is_module(self, dotted: str) -> bool:
-        base = self.root.joinpath(*dotted.split("."))
+        base = self.roots[dotted.split(".")[0]].joinpath(*dotted.split("."))
         return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()
 
 

@@ -147,8 +147,7 @@ def plan(
             raise FoundryError(f"--force: unknown stage {name!r}", nearest(name, pipeline.stages))
     targets = list(only) or pipeline.targets
     scope = pipeline.with_ancestors([*targets, *(forced if not only else ())])
-    found = _Lookup(specs, catalog, forced)
-    available = {name: found.resolve(name) for name in specs if name in scope}
+    available = _resolve_all(specs, catalog, scope, forced)
     running = _running(pipeline, available, targets, forced, scope)
     rows: dict[str, StagePlan] = {}
     for name in specs:
@@ -165,49 +164,56 @@ def plan(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
-    committed: Committed | None
-    how: str
-    problem: tuple[Category, str]
+class Resolution:
+    """What may be reused for a stage, and how it was found; else why nothing may."""
+
+    committed: Committed | None = None
+    how: Literal["recipe", "content", ""] = ""
+    category: Category = "MISSING"
+    problem: str = ""
 
 
-class _Lookup:
-    """Resolves stages upstream first: by recipe key, else by the contents of their inputs."""
+def resolve(
+    spec: StageSpec, contents: Mapping[str, Mapping[str, str | None]], catalog: Catalog
+) -> Resolution:
+    """By recipe key, if it was built from the inputs' present contents (slot → label → digest,
+    None where an input is absent); else by the contents of the inputs (early cut-off)."""
+    status, problem, committed = catalog.status(spec.kind, spec.key)
+    if status == "ok" and committed and not _outdated(committed, contents):
+        return Resolution(committed=committed, how="recipe")
+    if all(digest for named in contents.values() for digest in named.values()):
+        equal = catalog.by_content(spec.kind, spec.content_key(contents))
+        if equal is not None:
+            return Resolution(committed=equal, how="content")
+    if status == "corrupt":
+        return Resolution(category="CORRUPT", problem=problem)
+    if status == "ok":
+        return Resolution(category="INPUT", problem="an input was rebuilt with other content")
+    failure = catalog.last_failure(spec.key)
+    return Resolution(category="FAILED", problem=failure) if failure else Resolution()
 
-    def __init__(self, specs: Mapping[str, StageSpec], catalog: Catalog, forced: set[str]) -> None:
-        self._specs = specs
-        self._catalog = catalog
-        self._forced = forced
-        self._content: dict[str, str | None] = {}
 
-    def resolve(self, name: str) -> _Found:
-        spec = self._specs[name]
-        found = self._find(spec) if name not in self._forced else _absent("FORCED", "")
-        self._content[name] = found.committed.content if found.committed else None
-        return found
-
-    def _find(self, spec: StageSpec) -> _Found:
+def _resolve_all(
+    specs: Mapping[str, StageSpec], catalog: Catalog, scope: set[str], forced: set[str]
+) -> dict[str, Resolution]:
+    """Every stage in scope, upstream first."""
+    found: dict[str, Resolution] = {}
+    for name in specs:
+        if name not in scope:
+            continue
+        if name in forced:
+            found[name] = Resolution(category="FORCED")
+            continue
         contents = {
-            slot: {label: self._content.get(up) for label, up in named.items()}
-            for slot, named in spec.upstream.items()
+            slot: {label: _content(found[up]) for label, up in named.items()}
+            for slot, named in specs[name].upstream.items()
         }
-        status, problem, committed = self._catalog.status(spec.kind, spec.key)
-        if status == "ok" and committed and not _outdated(committed, contents):
-            return _Found(committed=committed, how="recipe", problem=("MISSING", ""))
-        if all(digest for named in contents.values() for digest in named.values()):
-            equal = self._catalog.by_content(spec.kind, spec.content_key(contents))
-            if equal is not None:
-                return _Found(committed=equal, how="content", problem=("MISSING", ""))
-        if status == "corrupt":
-            return _absent("CORRUPT", problem)
-        if status == "ok":
-            return _absent("INPUT", "an input was rebuilt with other content")
-        failure = self._catalog.last_failure(spec.key)
-        return _absent("FAILED", failure) if failure else _absent("MISSING", "")
+        found[name] = resolve(specs[name], contents, catalog)
+    return found
 
 
-def _absent(category: Category, problem: str) -> _Found:
-    return _Found(committed=None, how="", problem=(category, problem))
+def _content(found: Resolution) -> str | None:
+    return found.committed.content if found.committed else None
 
 
 def _outdated(committed: Committed, contents: Mapping[str, Mapping[str, str | None]]) -> bool:
@@ -221,7 +227,7 @@ def _outdated(committed: Committed, contents: Mapping[str, Mapping[str, str | No
 
 def _running(
     pipeline: Pipeline,
-    available: Mapping[str, _Found],
+    available: Mapping[str, Resolution],
     targets: Iterable[str],
     forced: set[str],
     scope: set[str],
@@ -247,7 +253,7 @@ def _running(
 def _row(
     name: str,
     specs: Mapping[str, StageSpec],
-    found: _Found,
+    found: Resolution,
     runs: bool,
     rows: Mapping[str, StagePlan],
     baseline: Baseline | None,
@@ -272,11 +278,10 @@ def _row(
             reasons=() if committed else (Reason(category="MISSING", path="absent, not needed"),),
             drift=_drift(spec, old),
         )
-    category, problem = found.problem
-    if category == "MISSING":
+    if found.category == "MISSING":
         reasons = explain(spec, old, rows) or (Reason(category="MISSING", path="never built"),)
     else:
-        reasons = (Reason(category=category, path=problem),)
+        reasons = (Reason(category=found.category, path=found.problem),)
     return StagePlan(
         **common, action="run", reasons=reasons, estimated_seconds=_past(spec, old, catalog)
     )

@@ -13,16 +13,14 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from foundry_core.errors import FoundryError
 from foundry_core.store.artifact import (
     MANIFEST,
     Artifact,
-    File,
     encode,
     fsync_folder,
     write_durably,
@@ -113,14 +111,31 @@ class Store:
             except FileExistsError:
                 number += 1
 
+    def abandoned(self, key: str) -> list[Path]:
+        """Attempt folders left by workers that died. Call only under the key's lease."""
+        return sorted((self.root / "work" / key).glob("a[0-9]*"))
+
+    def record_failure(self, key: str, error: str) -> None:
+        """Remembers why the last attempt failed; forgotten with the work folder at the commit."""
+        folder = self.root / "work" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(folder / "failure.json", encode({"error": error}))
+
+    def last_failure(self, key: str) -> str | None:
+        try:
+            return json.loads((self.root / "work" / key / "failure.json").read_text())["error"]
+        except (FileNotFoundError, ValueError):
+            return None
+
     def commit(self, artifact: Artifact, folder: Path) -> bool:
         """Publishes an attempt. False when another attempt was committed first: its files stand
         and this attempt is discarded. The content index is written after the commit; a crash in
         between costs a cut-off, never a wrong reuse."""
         final = self.path(artifact.kind, artifact.key)
         final.parent.mkdir(parents=True, exist_ok=True)
-        for file in artifact.files:
-            _fsync_file(folder / file.path)
+        if not artifact.linked_to:
+            for file in artifact.files:
+                _fsync_file(folder / file.path)
         write_durably(folder / MANIFEST, encode(artifact.to_json()))
         try:
             os.rename(folder, final)
@@ -177,18 +192,7 @@ class Store:
         found = self.root.glob(f"*/*/{MANIFEST}")
         return sorted((p.parent.parent.name, p.parent.name) for p in found)
 
-    def total_size(self, files: tuple[File, ...]) -> int:
-        return sum(file.size for file in files)
-
 
 def _fsync_file(path: Path) -> None:
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
-
-
-def input_contents(artifacts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """slot → label → content digest, for content keys."""
-    return {
-        slot: {label: artifact.content for label, artifact in named.items()}
-        for slot, named in artifacts.items()
-    }

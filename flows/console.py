@@ -1,0 +1,126 @@
+"""What a person sees while a run goes on: bars on a terminal, lines in a log."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from foundry_core.pipeline.plan import Plan, StagePlan
+
+if TYPE_CHECKING:
+    from tasks.execute import Outcome
+
+_LOG_EVERY_SECONDS = 20.0
+
+
+class Console:
+    """Progress of a run. `quiet` prints nothing; without a terminal it prints a line per event
+    and one every 20 s for a long stage."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._out = RichConsole(file=sys.stderr, quiet=quiet, highlight=False)
+        self._live = self._out.is_terminal and not quiet
+        self._lock = threading.Lock()
+        self._bars: dict[str, TaskID] = {}
+        self._printed: dict[str, float] = {}
+        self._progress = Progress(
+            TextColumn("{task.fields[stage]:<16}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=self._out,
+            transient=False,
+        )
+
+    def __enter__(self) -> "Console":
+        if self._live:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._progress.stop()
+
+    def say(self, text: str) -> None:
+        self._out.print(text)
+
+    def started(self, name: str, row: StagePlan) -> None:
+        with self._lock:
+            self._printed[name] = time.monotonic()
+            if self._live:
+                self._bars[name] = self._progress.add_task(name, total=1, stage=name, note="")
+            else:
+                self._out.print(f"{name}: starts")
+
+    def progress(self, name: str, state: Mapping[str, Any]) -> None:
+        note = _note(state)
+        done, total = state.get("done", 0), state.get("total") or 1
+        with self._lock:
+            if self._live:
+                self._progress.update(self._bars[name], completed=done, total=total, note=note)
+            elif time.monotonic() - self._printed[name] > _LOG_EVERY_SECONDS:
+                self._printed[name] = time.monotonic()
+                self._out.print(f"{name}: {100 * done / total:.0f} % {note}")
+
+    def finished(self, name: str, outcome: "Outcome") -> None:
+        verb = "done" if outcome.action == "run" else f"reused ({outcome.how})"
+        text = f"{verb} in {outcome.seconds:.1f} s → {outcome.artifact.key[:12]}"
+        with self._lock:
+            if self._live and name in self._bars:
+                self._progress.update(self._bars[name], completed=1, total=1, note=text)
+            else:
+                self._out.print(f"{name}: {text}")
+
+    def failed(self, name: str, error: str) -> None:
+        with self._lock:
+            if self._live and name in self._bars:
+                self._progress.update(self._bars[name], note=f"[red]failed: {error}")
+            else:
+                self._out.print(f"{name}: failed: {error}")
+
+
+def _note(state: Mapping[str, Any]) -> str:
+    values = " ".join(f"{key} {_number(value)}" for key, value in state.get("values", {}).items())
+    return " ".join(part for part in (state.get("message", ""), values) if part)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def plan_table(plan: Plan) -> Table:
+    """The plan as people read it: stage, action, why."""
+    against = f" against {plan.baseline}" if plan.baseline else ""
+    table = Table(title=f"plan of {plan.pipeline}{against}", title_justify="left")
+    for column in ("stage", "kind", "key", "action", "why", "≈ s"):
+        table.add_column(column, overflow="fold")
+    for row in plan.stages.values():
+        style = {"run": "bold yellow", "blocked": "red"}.get(row.action, "green")
+        seconds = f"{row.estimated_seconds:.0f}" if row.estimated_seconds else ""
+        table.add_row(
+            row.name, row.kind, row.key[:12], f"[{style}]{row.action}", _why(row), seconds
+        )
+    return table
+
+
+def _why(row: StagePlan) -> str:
+    reasons = "; ".join(reason.sentence() for reason in row.reasons)
+    how = {"content": "same recipe, same input bytes", "unneeded": ""}.get(row.how, "")
+    drift = f"code drifted: {', '.join(row.drift)}" if row.drift else ""
+    return "; ".join(part for part in (reasons, how, drift) if part)
+
+
+def print_table(table: Table, quiet: bool = False) -> None:
+    if not quiet:
+        RichConsole(highlight=False).print(table)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)

@@ -1,0 +1,207 @@
+"""One run of one pipeline, without a word of Prefect: record, execute stage by stage, record.
+
+The Prefect flow, the command line and tests drive the same object.
+"""
+
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flows.console import Console
+from flows.planning import Prepared
+from flows.slots import Slots
+from foundry_core.home import home_dir
+from foundry_core.lineage.events import EventLog
+from foundry_core.lineage.provenance import collect_provenance
+from foundry_core.pipeline.plan import StagePlan
+from foundry_core.store.artifact import Artifact
+from foundry_core.store.catalog import record_run
+from tasks.execute import Interrupted, Outcome, StageJob, execute
+
+
+def new_run_id(pipeline: str) -> str:
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    return f"{stamp}-{pipeline}-{secrets.token_hex(3)}"
+
+
+class PipelineRun:
+    """State of one run. Thread-safe where stages of one run execute concurrently."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        console: Console | None = None,
+        origin: Mapping[str, str] | None = None,
+        slots: Slots | None = None,
+    ) -> None:
+        self.prepared = prepared
+        self.run_id = new_run_id(prepared.pipeline.name)
+        self.folder = home_dir() / "runs" / self.run_id
+        self.cancelled = threading.Event()
+        self.outcomes: dict[str, Outcome] = {}
+        self.failures: dict[str, str] = {}
+        self._console = console or Console(quiet=True)
+        self._origin = dict(origin or {})
+        self._slots = slots or Slots()
+        self._started = time.monotonic()
+        self._events = EventLog(prepared.store.root / "events")
+
+    def start(self) -> None:
+        """Records what is about to happen, before anything happens."""
+        prepared = self.prepared
+        self.folder.mkdir(parents=True, exist_ok=True)
+        provenance = collect_provenance(sys.argv)
+        payload = {
+            "pipeline": prepared.pipeline.name,
+            "overrides": [list(pair) for pair in prepared.request.overrides],
+            "argv": sys.argv,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "git": provenance.get("git"),
+            "stages": [self._stage_payload(row) for row in prepared.plan.stages.values()],
+        }
+        self._events.append("run_started", payload | self._origin, run_id=self.run_id)
+        record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
+        for row in prepared.plan.stages.values():
+            if row.action == "reuse" and row.artifact and row.how == "recipe":
+                self._resolved(row, row.artifact, "reuse", row.how)
+
+    def affected(self) -> list[str]:
+        """Stages that run, and those downstream of one, whose reuse must be asked again once the
+        new content is known; in topological order."""
+        rows = self.prepared.plan.stages
+        found: set[str] = set()
+        for name, row in rows.items():
+            upstream = {up for _, _, up in self.prepared.pipeline.stages[name].upstream()}
+            linked = row.how == "content"
+            if row.action == "run" or linked or upstream & found:
+                found.add(name)
+        return [name for name in rows if name in found]
+
+    def stage(self, name: str) -> Outcome:
+        """Executes or reuses one stage whose upstream is settled."""
+        node = self.prepared.pipeline.stages[name]
+        row = self.prepared.plan.stages[name]
+        job = StageJob(
+            spec=self.prepared.specs[name],
+            recipe=node.recipe.model_dump(mode="json"),
+            resources=node.resources.model_dump(mode="json"),
+            inputs={
+                slot: {label: self.artifact(up) for label, up in named.items()}
+                for slot, named in node.inputs.items()
+            },
+            run_id=self.run_id,
+            log=self.folder / "logs" / f"{name}.log",
+            force=any(reason.category == "FORCED" for reason in row.reasons),
+            origin=self._origin,
+        )
+        with self._slots.hold(node.resources.cpus, self.cancelled.is_set) as held:
+            if not held or self.cancelled.is_set():
+                raise Interrupted(f"stage {name!r} did not start: the run was cancelled")
+            self._console.started(name, row)
+            outcome = execute(
+                job,
+                self.prepared.store,
+                self._events,
+                observe=lambda state: self._console.progress(name, state),
+                cancelled=self.cancelled,
+            )
+        self.outcomes[name] = outcome
+        self._resolved(row, outcome.artifact.key, outcome.action, outcome.how)
+        self._console.finished(name, outcome)
+        return outcome
+
+    def fail(self, name: str, error: str) -> None:
+        self.failures[name] = error
+        self._console.failed(name, error)
+
+    def artifact(self, name: str) -> Artifact:
+        """The committed artifact of a stage of this run."""
+        if name in self.outcomes:
+            return self.outcomes[name].artifact
+        row, store = self.prepared.plan.stages[name], self.prepared.store
+        artifact = store.read(row.kind, row.artifact or row.key)
+        if artifact is None:
+            raise RuntimeError(f"stage {name!r} has no committed artifact")
+        return artifact
+
+    def finish(self, status: str, error: str = "") -> dict[str, Any]:
+        """Records the end, brings the lineage index up to date, returns the run as JSON."""
+        result = self.to_json(status)
+        payload = {key: result[key] for key in ("status", "seconds", "metrics")}
+        self._events.append("run_finished", payload | {"error": error}, run_id=self.run_id)
+        from foundry_core.lineage.index import Index
+
+        Index(home_dir() / "lineage.duckdb", self._events).advance()
+        return result
+
+    def to_json(self, status: str) -> dict[str, Any]:
+        stages = []
+        metrics: dict[str, Any] = {}
+        for name, row in self.prepared.plan.stages.items():
+            outcome = self.outcomes.get(name)
+            artifact = outcome.artifact if outcome else None
+            if artifact is None and row.artifact:
+                artifact = self.prepared.store.read(row.kind, row.artifact)
+            if artifact:
+                metrics |= {f"{name}.{key}": value for key, value in artifact.metrics.items()}
+            stages.append(
+                row.to_json()
+                | {
+                    "action": outcome.action if outcome else row.action,
+                    "attempt": outcome.attempt if outcome else None,
+                    "seconds": round(outcome.seconds, 3) if outcome else 0.0,
+                    "error": self.failures.get(name),
+                }
+            )
+        return {
+            "run_id": self.run_id,
+            "pipeline": self.prepared.pipeline.name,
+            "status": status,
+            "seconds": round(time.monotonic() - self._started, 3),
+            "stages": stages,
+            "metrics": metrics,
+        }
+
+    def _resolved(self, row: StagePlan, artifact: str, action: str, how: str) -> None:
+        payload = {
+            "stage": row.name,
+            "key": row.key,
+            "artifact_key": artifact,
+            "action": action,
+            "how": how or None,
+            "reasons": row.to_json()["reasons"],
+        }
+        self._events.append("stage_resolved", payload, run_id=self.run_id)
+
+    def _stage_payload(self, row: StagePlan) -> dict[str, Any]:
+        spec = self.prepared.specs[row.name]
+        node = self.prepared.pipeline.stages[row.name]
+        return {
+            "name": row.name,
+            "kind": row.kind,
+            "key": row.key,
+            "action": row.action,
+            "reasons": row.to_json()["reasons"],
+            "recipe": spec.recipe,
+            "resources": node.resources.model_dump(mode="json"),
+            "seed": spec.seed,
+            "code": spec.code,
+            "sources": spec.sources,
+            "inputs": [
+                {"slot": slot, "label": label, "stage": up, "key": spec.inputs[slot][label]}
+                for slot, label, up in node.upstream()
+            ],
+        }
+
+    @property
+    def report_path(self) -> Path:
+        return self.folder / "report.html"

@@ -1,0 +1,77 @@
+"""The flow `foundry`: plan, walk the graph, record.
+
+Stages are Prefect tasks of this one flow; ready branches run concurrently. Prefect's own caching is
+off: a stage's identity decides what is reused, and a stage reaches Prefect only if it must run or
+lies downstream of one that must.
+"""
+
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import get_run_context
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+
+import flows.settings  # noqa: F401  (before prefect)
+from flows.console import Console
+from flows.engine import PipelineRun
+from flows.planning import Prepared
+
+# Waiting costs nothing: the machine's CPU slots bound what works at the same time.
+_MAX_THREADS = 32
+
+
+@task(name="stage", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
+def run_stage(run: PipelineRun, name: str) -> str:
+    """Executes one stage; the result is its artifact's key."""
+    try:
+        return run.stage(name).artifact.key
+    except Exception as error:
+        run.fail(name, str(error))
+        raise
+
+
+@flow(
+    name="foundry",
+    flow_run_name="{name}",
+    task_runner=ThreadPoolTaskRunner(max_workers=_MAX_THREADS),
+    validate_parameters=False,
+    persist_result=False,
+)
+def walk(run: PipelineRun, name: str) -> dict[str, str]:
+    """Stage name → artifact key for everything that was not settled by the plan. A failed stage
+    stops what needs it and nothing else; the flow then fails."""
+    futures: dict[str, PrefectFuture] = {}
+    for stage in run.affected():
+        node = run.prepared.pipeline.stages[stage]
+        upstream = [futures[up] for _, _, up in node.upstream() if up in futures]
+        futures[stage] = run_stage.submit(run, stage, wait_for=upstream)
+    states = {name: future.wait() or future.state for name, future in futures.items()}
+    failed = [name for name, state in states.items() if not state.is_completed()]
+    if failed:
+        raise RuntimeError(f"stages not completed: {', '.join(failed)}")
+    return {name: future.result() for name, future in futures.items()}
+
+
+def run_prepared(prepared: Prepared, console: Console) -> dict[str, Any]:
+    """Runs a prepared request inside Prefect; the run as JSON. Never raises for a failed stage:
+    the status says so."""
+    run = PipelineRun(prepared, console=console)
+    run.start()
+    status, error = "succeeded", ""
+    try:
+        with console:
+            walk(run, name=f"{prepared.pipeline.name} {run.run_id}")
+    except KeyboardInterrupt:
+        run.cancelled.set()
+        status, error = "interrupted", "interrupted"
+    # Whatever a stage or Prefect raised: the run is recorded as failed, with the error.
+    except Exception as failure:
+        status, error = "failed", str(failure)
+    return run.finish(status, error)
+
+
+def flow_run_id() -> str | None:
+    context = get_run_context()
+    return str(context.flow_run.id) if getattr(context, "flow_run", None) else None

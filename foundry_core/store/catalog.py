@@ -1,0 +1,99 @@
+"""The store as the planner sees it, and the baselines it explains against."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.identity import StageSpec
+from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed
+from foundry_core.pipeline.suggest import nearest
+from foundry_core.store.artifact import Artifact, encode, write_durably
+from foundry_core.store.store import Store
+
+
+class StoreCatalog:
+    """Remembers what it looked up: a plan asks for the same key several times."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._seen: dict[tuple[str, str], tuple[str, str, Committed | None]] = {}
+
+    def status(self, kind: str, key: str) -> tuple[str, str, Committed | None]:
+        if (kind, key) not in self._seen:
+            state = self._store.state(kind, key)
+            found = _committed(state.artifact) if state.artifact else None
+            self._seen[kind, key] = (state.status, state.problem, found)
+        return self._seen[kind, key]
+
+    def by_content(self, kind: str, content_key: str) -> Committed | None:
+        artifact = self._store.by_content(kind, content_key)
+        return _committed(artifact) if artifact else None
+
+    def last_failure(self, key: str) -> str | None:
+        return self._store.last_failure(key)
+
+
+def _committed(artifact: Artifact) -> Committed:
+    return Committed(
+        key=artifact.key,
+        content=artifact.content,
+        inputs={(i.slot, i.label): i.content for i in artifact.inputs},
+        seconds=artifact.seconds,
+    )
+
+
+def record_run(store: Store, run_id: str, pipeline: str, specs: Mapping[str, StageSpec]) -> None:
+    """Writes the specs of a run, so that later plans can be explained against it."""
+    for spec in specs.values():
+        path = store.root / "code" / f"{spec.closure}.json"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            write_durably(path, encode(spec.functions))
+    folder = store.root / "runs"
+    folder.mkdir(exist_ok=True)
+    stages = {name: _recorded(spec) for name, spec in specs.items()}
+    record = {"run_id": run_id, "pipeline": pipeline, "stages": stages}
+    write_durably(folder / f"{run_id}.json", encode(record))
+    write_durably(folder / f"latest-{pipeline}", f"{run_id}\n".encode())
+
+
+def _recorded(spec: StageSpec) -> dict[str, Any]:
+    return {
+        "kind": spec.kind,
+        "key": spec.key,
+        "code": spec.code,
+        "closure": spec.closure,
+        "recipe": spec.recipe,
+        "seed": spec.seed,
+        "sources": spec.sources,
+        "inputs": spec.inputs,
+        "upstream": spec.upstream,
+    }
+
+
+def load_baseline(store: Store, pipeline: str, run_id: str | None = None) -> Baseline | None:
+    """A named run's specs, or those of the pipeline's latest run; None when there is none yet."""
+    folder = store.root / "runs"
+    if run_id is None:
+        try:
+            run_id = (folder / f"latest-{pipeline}").read_text().strip()
+        except FileNotFoundError:
+            return None
+    try:
+        record = json.loads((folder / f"{run_id}.json").read_text())
+    except FileNotFoundError:
+        known = [p.stem for p in folder.glob("*.json")]
+        raise FoundryError(f"unknown run {run_id!r}", nearest(run_id, known)) from None
+    stages = {
+        name: BaselineStage(**stage, functions=lambda c=stage["closure"]: _functions(store, c))
+        for name, stage in record["stages"].items()
+    }
+    return Baseline(run_id=run_id, stages=stages)
+
+
+def _functions(store: Store, closure: str) -> Mapping[str, str]:
+    try:
+        return json.loads((store.root / "code" / f"{closure}.json").read_text())
+    except FileNotFoundError:
+        return {}

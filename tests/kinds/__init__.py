@@ -1,0 +1,1 @@
+"""Small stage kinds for tests of the machinery: real stages, trivial work."""

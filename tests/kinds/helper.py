@@ -1,0 +1,7 @@
+"""Called by the kinds: part of their closures."""
+
+TERMINATOR = "\n"
+
+
+def render(word: str, lines: int) -> str:
+    return (word + TERMINATOR) * lines

@@ -1,0 +1,68 @@
+import math
+from typing import Annotated
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.canonical import Location, OmitWhen, canonical, digest
+from foundry_core.pipeline.stage import Config
+
+leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+leaves |= st.floats(allow_nan=False, allow_infinity=False)
+values = st.recursive(
+    leaves, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=4), v, max_size=3)
+)
+
+
+def reordered(value):
+    if isinstance(value, dict):
+        return {key: reordered(value[key]) for key in reversed(list(value))}
+    return [reordered(item) for item in value] if isinstance(value, list) else value
+
+
+@given(values)
+def test_key_order_does_not_matter(value):
+    assert digest(value) == digest(reordered(value))
+
+
+@given(st.integers(-(2**53), 2**53))
+def test_equal_numbers_have_one_form(number):
+    assert digest({"a": number}) == digest({"a": float(number)})
+
+
+def test_booleans_are_not_numbers():
+    assert digest(True) != digest(1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, object(), b"x", {1: 2}, print, {1, 2}])
+def test_unstable_values_are_refused(value):
+    with pytest.raises(FoundryError):
+        canonical({"field": value} if not isinstance(value, dict) else value)
+
+
+class Old(Config):
+    width: int = 1
+    where: Location[str] = ""
+
+
+class New(Config):
+    width: int = 1
+    where: Location[str] = ""
+    bias: Annotated[bool, OmitWhen(False)] = False
+
+
+class NewDefault(Config):
+    width: int = 1
+    bias: Annotated[bool, OmitWhen(False)] = True
+
+
+def test_an_added_field_keeps_old_keys_until_it_is_used():
+    assert digest(Old()) == digest(New())
+    assert digest(New(bias=True)) != digest(Old())
+    assert digest(NewDefault()) != digest(Old())
+
+
+def test_locations_do_not_count():
+    assert digest(Old(where="/a")) == digest(Old(where="/b"))

@@ -1,0 +1,201 @@
+"""The plan against an in-memory catalog: what runs, what is reused, and the reasons."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.identity import identify
+from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed, plan
+from tests.support import words
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path))
+
+
+@dataclass
+class Memory:
+    """A catalog in which everything named in `built` is committed with content = its key."""
+
+    built: dict = field(default_factory=dict)
+    corrupt: set = field(default_factory=set)
+    failures: dict = field(default_factory=dict)
+
+    def build(self, specs, contents=None):
+        content = {}
+        for name, spec in specs.items():
+            content[name] = (contents or {}).get(name, f"content-{spec.key}")
+            inputs = {
+                (slot, label): content[up]
+                for slot, named in spec.upstream.items()
+                for label, up in named.items()
+            }
+            by_content = spec.content_key(
+                {s: {lb: content[u] for lb, u in n.items()} for s, n in spec.upstream.items()}
+            )
+            self.built[spec.key] = (
+                by_content,
+                Committed(key=spec.key, content=content[name], inputs=inputs, seconds=2.0),
+            )
+
+    def status(self, kind, key):
+        if key not in self.built:
+            return "missing", "", None
+        status = "corrupt" if key in self.corrupt else "ok"
+        return status, "bad digest" if key in self.corrupt else "", self.built[key][1]
+
+    def by_content(self, kind, content_key):
+        found = [
+            c for k, c in self.built.values() if k == content_key and c.key not in self.corrupt
+        ]
+        return found[0] if found else None
+
+    def last_failure(self, key):
+        return self.failures.get(key)
+
+
+def baseline_of(specs):
+    stages = {
+        name: BaselineStage(
+            kind=s.kind, key=s.key, code=s.code, recipe=s.recipe, seed=s.seed, sources=s.sources,
+            inputs=s.inputs, upstream=s.upstream, functions=lambda s=s: s.functions,
+            closure=s.closure,
+        )
+        for name, s in specs.items()
+    }  # fmt: skip
+    return Baseline(run_id="r1", stages=stages)
+
+
+def actions(result):
+    return {name: row.action for name, row in result.stages.items()}
+
+
+def first_reason(result, name):
+    return result.stages[name].reasons[0]
+
+
+def test_nothing_built_runs_everything():
+    pipeline = words()
+    result = plan(pipeline, identify(pipeline), Memory())
+    assert set(actions(result).values()) == {"run"}
+    assert first_reason(result, "first").category == "MISSING"
+
+
+def test_everything_built_runs_nothing():
+    pipeline = words()
+    catalog, specs = Memory(), identify(pipeline)
+    catalog.build(specs)
+    assert set(actions(plan(pipeline, specs, catalog)).values()) == {"reuse"}
+
+
+def test_a_changed_leaf_cascades_with_its_root_cause():
+    base = identify(words())
+    catalog = Memory()
+    catalog.build(base)
+    changed = words("first.word=uno")
+    result = plan(changed, identify(changed), catalog, baseline=baseline_of(base))
+    assert actions(result) == {"first": "run", "model": "run", "total": "run", "second": "reuse"}
+    reason = first_reason(result, "first")
+    assert (reason.category, reason.path, reason.old, reason.new) == (
+        "CONFIG", "first.word", "one", "uno",
+    )  # fmt: skip
+    assert first_reason(result, "model").category == "INPUT"
+    assert first_reason(result, "model").upstream == "first"
+    assert result.stages["model"].estimated_seconds == 2.0
+
+
+def test_resources_never_re_run():
+    base = identify(words())
+    catalog = Memory()
+    catalog.build(base)
+    changed = words("first.resources.cpus=4")
+    assert set(actions(plan(changed, identify(changed), catalog)).values()) == {"reuse"}
+
+
+def test_seed_and_code_reasons():
+    base = identify(words())
+    catalog = Memory()
+    catalog.build(base)
+    changed = words("model.seed=8")
+    result = plan(changed, identify(changed), catalog, baseline=baseline_of(base))
+    assert first_reason(result, "model").category == "SEED"
+    assert actions(result)["total"] == "reuse"
+
+
+def test_early_cut_off_by_content():
+    """`first` is rebuilt under another recipe and comes out equal: downstream is reused."""
+    base = identify(words())
+    catalog = Memory()
+    catalog.build(base)
+    changed = words("first.comment=other")
+    specs = identify(changed)
+    catalog.build({"first": specs["first"]}, {"first": f"content-{base['first'].key}"})
+    result = plan(changed, specs, catalog)
+    assert actions(result) == dict.fromkeys(base, "reuse")
+    assert result.stages["model"].how == "content"
+    assert result.stages["model"].artifact == base["model"].key
+
+
+def test_other_content_of_an_input_is_no_reuse():
+    specs = identify(words())
+    catalog = Memory()
+    catalog.build(specs)
+    by_content, first = catalog.built[specs["first"].key]
+    rebuilt = Committed(key=first.key, content="other", inputs={}, seconds=1.0)
+    catalog.built[specs["first"].key] = (by_content, rebuilt)
+    pipeline = words()
+    result = plan(pipeline, specs, catalog)
+    assert actions(result) == {"first": "reuse", "second": "reuse", "model": "run", "total": "run"}
+
+
+def test_absent_intermediate_is_not_rebuilt_unless_needed():
+    pipeline = words()
+    specs = identify(pipeline)
+    catalog = Memory()
+    catalog.build(specs)
+    del catalog.built[specs["first"].key]
+    assert set(actions(plan(pipeline, specs, catalog)).values()) == {"reuse"}
+    result = plan(pipeline, specs, catalog, force=["model"])
+    assert actions(result)["first"] == "run"
+    assert actions(result)["second"] == "reuse"
+
+
+def test_corrupt_failed_forced_are_named():
+    pipeline = words()
+    specs = identify(pipeline)
+    catalog = Memory()
+    catalog.build(specs)
+    catalog.corrupt.add(specs["model"].key)
+    del catalog.built[specs["total"].key]
+    catalog.failures[specs["total"].key] = "ValueError: x"
+    result = plan(pipeline, specs, catalog, force=["second"])
+    categories = {n: first_reason(result, n).category for n in ("model", "total", "second")}
+    assert categories == {"model": "CORRUPT", "total": "FAILED", "second": "FORCED"}
+
+
+def test_only_limits_the_scope():
+    pipeline = words()
+    result = plan(pipeline, identify(pipeline), Memory(), only=["model"])
+    assert set(result.stages) == {"first", "model"}
+    with pytest.raises(FoundryError, match="did you mean 'model'"):
+        plan(pipeline, identify(pipeline), Memory(), only=["modle"])
+
+
+LEAVES = ["first.word", "first.lines", "second.rate", "model.steps", "total.budget", "model.seed"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(LEAVES), unique=True, min_size=1, max_size=3))
+def test_exactly_the_changed_stages_and_what_follows_get_new_keys(leaves):
+    base = identify(words())
+    changed = identify(
+        words(*[f"{leaf}='7'" if leaf == "first.word" else f"{leaf}=7" for leaf in leaves])
+    )
+    touched = {leaf.split(".")[0] for leaf in leaves}
+    below = {"first": {"model", "total"}, "second": {"total"}}
+    expected = touched | {name for stage in touched for name in below.get(stage, ())}
+    assert {name for name in base if base[name].key != changed[name].key} == expected
