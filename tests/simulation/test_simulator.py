@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,7 @@ def test_a_scenario_is_the_same_after_others_and_in_another_process():
         capture_output=True,
         text=True,
         check=True,
+        cwd=Path(__file__).parents[2],
     )
     assert child.stdout.split() == here
 
