@@ -1,0 +1,187 @@
+"""Lineage for other tools: tables as CSV or Parquet, runs as OpenLineage events."""
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+
+from foundry_core import __version__
+from foundry_core.errors import FoundryError
+from foundry_core.lineage.queries import plain
+from foundry_core.lineage.segments import quote
+
+TABLES = (
+    "pipeline_run",
+    "stage_spec",
+    "stage_input",
+    "run_stage",
+    "attempt",
+    "artifact",
+    "artifact_input",
+    "file",
+    "metric",
+    "episode",
+    "package",
+    "alias",
+    "ablation",
+    "ablation_variant",
+    "ablation_effects",
+    "eval_scores",
+    "compute_spent_saved",
+    "run_summary",
+)
+_PRODUCER = f"https://pypi.org/project/foundry-robotics/{__version__}"
+_SPEC = "https://openlineage.io/spec"
+_ENDINGS = {"committed": "COMPLETE", "failed": "FAIL"}
+
+
+def export_tables(
+    connection: duckdb.DuckDBPyConnection, folder: Path, form: Literal["csv", "parquet"]
+) -> list[Path]:
+    """One file per table and view, rows in a stable order. Overwrites what it wrote before."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for table in TABLES:
+            path = folder / f"{table}.{form}"
+            connection.execute(
+                f"copy (select * from {table} order by all) to {quote(path)} (format {form})"
+            )
+            written.append(path)
+    except (OSError, duckdb.IOException) as error:
+        raise FoundryError(
+            f"lineage export: {folder} cannot be written ({error})", "give another folder"
+        ) from None
+    return written
+
+
+def openlineage(
+    connection: duckdb.DuckDBPyConnection, *, namespace: str = "foundry", run_id: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """OpenLineage 2-0-2 run events of every attempt, START and, once it ended, COMPLETE, FAIL or
+    ABORT. Run UUIDs derive from our ids, so exporting twice sends the same events.
+
+    Each attempt is a run of the job `<pipeline>.<stage>` under its pipeline run; artifacts are
+    datasets `<kind>/<key>` whose version is the content digest.
+    """
+    where = "where a.run_id = $1" if run_id else ""
+    attempts = connection.execute(
+        f"""select a.*, coalesce(r.pipeline, 'unknown') as pipeline from attempt a
+        left join pipeline_run r using (run_id) {where}
+        order by a.started_at, a.key, a.attempt, a.run_id""",
+        [run_id] if run_id else [],
+    )
+    names = [column[0] for column in attempts.description or ()]
+    for values in attempts.fetchall():
+        attempt = {name: plain(value) for name, value in zip(names, values, strict=True)}
+        if attempt["started_at"] is None:
+            continue
+        inputs = _inputs(connection, attempt["key"], namespace)
+        yield _event("START", attempt["started_at"], attempt, namespace, inputs, [])
+        if attempt["state"] != "running":
+            ending = _ENDINGS.get(attempt["state"], "ABORT")
+            outputs = [_output(connection, attempt, namespace)] if ending == "COMPLETE" else []
+            yield _event(ending, attempt["finished_at"], attempt, namespace, inputs, outputs)
+
+
+def write_openlineage(events: Iterator[dict[str, Any]], path: Path) -> int:
+    """One JSON event per line, as OpenLineage's file transport writes; returns how many."""
+    count = 0
+    with path.open("w") as stream:
+        for event in events:
+            stream.write(json.dumps(event, sort_keys=True) + "\n")
+            count += 1
+    return count
+
+
+def _event(
+    kind: str,
+    moment: str,
+    attempt: Mapping[str, Any],
+    namespace: str,
+    inputs: list[dict[str, Any]],
+    outputs: list[dict[str, Any]],
+) -> dict[str, Any]:
+    job = f"{attempt['pipeline']}.{attempt['stage']}"
+    facets = {"parent": _parent(attempt, namespace)}
+    if attempt["error"] and kind == "FAIL":
+        message = {"message": attempt["error"], "programmingLanguage": "python"}
+        facets["errorMessage"] = _facet("1-0-1/ErrorMessageRunFacet", message)
+    return {
+        "eventType": kind,
+        "eventTime": moment,
+        "producer": _PRODUCER,
+        "schemaURL": f"{_SPEC}/2-0-2/OpenLineage.json#/$defs/RunEvent",
+        "run": {"runId": _uuid(attempt, "key", "attempt", "run_id"), "facets": facets},
+        "job": {"namespace": namespace, "name": job, "facets": _job_facets(attempt)},
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+
+
+def _parent(attempt: Mapping[str, Any], namespace: str) -> dict[str, Any]:
+    content = {
+        "run": {"runId": _uuid(attempt, "run_id")},
+        "job": {"namespace": namespace, "name": attempt["pipeline"]},
+    }
+    return _facet("1-1-0/ParentRunFacet", content)
+
+
+def _job_facets(attempt: Mapping[str, Any]) -> dict[str, Any]:
+    if not attempt["git_commit"]:
+        return {}
+    content = {"type": "git", "url": "", "version": attempt["git_commit"]}
+    return {"sourceCodeLocation": _facet("1-0-1/SourceCodeLocationJobFacet", content)}
+
+
+def _inputs(
+    connection: duckdb.DuckDBPyConnection, key: str, namespace: str
+) -> list[dict[str, Any]]:
+    rows = connection.execute(
+        """select distinct coalesce(i.kind, a.kind, 'unknown'), i.upstream_key, i.content
+        from artifact_input i left join artifact a on a.key = i.upstream_key where i.key = $1
+        union
+        select coalesce(a.kind, 'unknown'), s.upstream_key, a.content
+        from stage_input s left join artifact a on a.key = s.upstream_key
+        where s.key = $1 and $1 not in (select key from artifact)
+        order by all""",
+        [key],
+    ).fetchall()
+    return [_dataset(kind, upstream, content, namespace) for kind, upstream, content in rows]
+
+
+def _output(
+    connection: duckdb.DuckDBPyConnection, attempt: Mapping[str, Any], namespace: str
+) -> dict[str, Any]:
+    row = connection.execute(
+        "select content, bytes, files from artifact where key = ?", [attempt["key"]]
+    ).fetchone()
+    content, size, files = row or (None, None, None)
+    dataset = _dataset(attempt["kind"], attempt["key"], content, namespace)
+    if size is not None:
+        statistics = _facet(
+            "1-0-2/OutputStatisticsOutputDatasetFacet", {"size": int(size), "fileCount": files}
+        )
+        dataset["outputFacets"] = {"outputStatistics": statistics}
+    return dataset
+
+
+def _dataset(kind: str, key: str, content: str | None, namespace: str) -> dict[str, Any]:
+    facets = {}
+    if content:
+        facets["version"] = _facet("1-0-1/DatasetVersionDatasetFacet", {"datasetVersion": content})
+    return {"namespace": namespace, "name": f"{kind}/{key}", "facets": facets}
+
+
+def _facet(schema: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    name = schema.rpartition("/")[2]
+    url = f"{_SPEC}/facets/{schema}.json#/$defs/{name}"
+    return {"_producer": _PRODUCER, "_schemaURL": url, **content}
+
+
+def _uuid(attempt: Mapping[str, Any], *names: str) -> str:
+    text = "/".join(str(attempt[name]) for name in names)
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"foundry:{text}"))

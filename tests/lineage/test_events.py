@@ -1,0 +1,143 @@
+import json
+import multiprocessing
+import subprocess
+import sys
+import time
+
+import pytest
+
+from foundry_core.lineage import events
+from foundry_core.lineage.events import EventLog, episode_rows, event_name, metric_rows
+from foundry_core.lineage.files import LocalFiles, RemoteFiles
+
+
+def removed(log: EventLog, key: str = "k", **more) -> str:
+    return log.append("artifact_removed", {"kind": "x", "key": key, "reason": "gc"}, **more)
+
+
+def test_an_event_lies_under_its_day_and_time(log):
+    name = removed(log, event_id="abc", at="2026-01-02T03:04:05.000006Z")
+    assert name == "2026-01-02/1767323045000006000-abc.json"
+    assert log.read(name) == {
+        "schema": 1,
+        "id": "abc",
+        "time": "2026-01-02T03:04:05.000006Z",
+        "type": "artifact_removed",
+        "run_id": None,
+        "data": {"kind": "x", "key": "k", "reason": "gc"},
+    }
+    assert log.loose() == [name]
+
+
+def test_the_same_event_is_written_once_and_never_overwritten(log):
+    name = removed(log, key="first", event_id="abc", at="2026-01-02T03:04:05.000006Z")
+    assert removed(log, key="second", event_id="abc", at="2026-01-02T03:04:05.000006Z") == name
+    assert log.loose() == [name]
+    assert log.read(name)["data"]["key"] == "first"
+
+
+def test_unknown_types_and_missing_fields_are_refused(log):
+    with pytest.raises(ValueError, match="unknown event type 'artifact_lost'"):
+        log.append("artifact_lost", {})
+    with pytest.raises(ValueError, match="run_finished lacks run_id"):
+        log.append("run_finished", {"status": "failed"})
+    assert log.loose() == []
+
+
+def test_numbers_that_json_lacks_are_spelled(log):
+    artifact = {"key": "k", "run_id": "r", "metrics": {"loss": float("nan")}}
+    rows = [{"step": 1, "name": "loss", "value": float("-inf")}]
+    name = log.append("artifact_committed", {"artifact": artifact, "metric_rows": rows})
+    event = json.loads(log.files.read(name), parse_constant=pytest.fail)
+    assert event["data"]["artifact"]["metrics"] == {"loss": "NaN"}
+    assert event["data"]["metric_rows"][0]["value"] == "-Infinity"
+    assert event["run_id"] == "r"
+
+
+def test_bulk_that_repeats_is_stored_once_beside_the_events(log):
+    provenance = {"git": {"commit": "c", "diff": "+ line"}, "packages": {"numpy": "2"}}
+    started = {"key": "k", "kind": "x", "attempt": "a1", "stage": "s", "provenance": provenance}
+    names = [log.append("attempt_started", started, f"run {i}") for i in range(3)]
+    artifact = {"artifact": {"key": "k", "provenance": provenance}}
+    names.append(log.append("artifact_committed", artifact))
+    assert len(log.files.names(events.BLOBS)) == 2
+    for name in names:
+        data = log.read(name)["data"]
+        kept = data.get("provenance") or data["artifact"]["provenance"]
+        assert "packages" not in kept
+        assert log.blob(kept["git"]["diff_digest"]) == b"+ line"
+        assert json.loads(log.blob(kept["packages_digest"])) == {"numpy": "2"}
+    assert provenance["packages"] == {"numpy": "2"}, "the caller's data was changed"
+
+
+def test_a_clock_set_back_does_not_reorder_facts(log, monkeypatch):
+    early = [removed(log), removed(log)]
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() - 3600 * 10**9)
+    late = [removed(log), removed(EventLog(log.files))]
+    assert log.loose() == early + late
+
+
+def test_a_clock_far_ahead_elsewhere_is_not_followed(log):
+    removed(log, at="2199-01-01T00:00:00.000000Z", event_id="abc")
+    first, second = removed(EventLog(log.files)), removed(log)
+    assert "2199" not in first + second
+
+
+def _append_many(root: str, count: int) -> None:
+    log = EventLog(root)
+    for _ in range(count):
+        removed(log)
+
+
+def test_processes_append_without_loss(log):
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_append_many, args=(log.files.root, 25)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len({log.read(name)["id"] for name in log.loose()}) == 100
+
+
+@pytest.mark.parametrize("kind", ["local", "remote"])
+def test_files_are_created_once_and_whole(tmp_path, kind):
+    if kind == "local":
+        files = LocalFiles(tmp_path / "events")
+    else:
+        fsspec = pytest.importorskip("fsspec")
+        files = RemoteFiles(fsspec.filesystem("memory"), f"/{tmp_path.name}")
+    assert files.names("") == []
+    assert files.create("a/b", b"one")
+    assert not files.create("a/b", b"two")
+    assert files.read("a/b") == b"one"
+    assert (files.names(""), files.names("a")) == (["a"], ["b"])
+    files.delete("a/b")
+    files.delete("a/b")
+    assert files.names("a") == []
+    with pytest.raises(FileNotFoundError):
+        files.read("a/b")
+
+
+def test_importing_events_pulls_in_nothing_heavy():
+    heavy = "duckdb, numpy, pydantic, fsspec, torch, yaml, rich"
+    code = f"import sys, foundry_core.lineage.events as _\nfor name in {heavy.split(', ')!r}:\n"
+    code += "    assert name not in sys.modules, name\n"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_records_become_rows(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2, "loss": 0.5, "note": "x"}\n\n')
+    (tmp_path / "episodes.jsonl").write_text('{"task": "push", "success": true, "more": 1}\n')
+    assert list(metric_rows(tmp_path / "metrics.jsonl")) == [
+        {"step": 2, "name": "loss", "value": 0.5}
+    ]
+    (episode,) = episode_rows(tmp_path / "episodes.jsonl")
+    assert episode["task"] == "push" and episode["crash"] is None and "more" not in episode
+    assert list(metric_rows(tmp_path / "absent.jsonl")) == []
+
+
+def test_names_sort_by_time():
+    moments = ["1999-12-31T23:59:59.999999Z", "2026-01-01T00:00:00.000000Z"]
+    names = [event_name(moment, "id") for moment in [*moments, "2026-01-01T00:00:00.000001Z"]]
+    assert names == sorted(names)

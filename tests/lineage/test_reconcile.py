@@ -1,0 +1,71 @@
+import json
+import shutil
+
+import pytest
+from history import manifest, stage
+
+from foundry_core.lineage.index import Index, attach
+from foundry_core.lineage.reconcile import reconcile
+
+
+@pytest.fixture
+def store(log, tmp_path):
+    """A store with one artifact whose event was never told."""
+    built = stage("a", "x", {"v": 1}, {})
+    folder = tmp_path / "store" / "x" / built["key"]
+    (folder / "records").mkdir(parents=True)
+    (folder / "artifact.json").write_text(json.dumps(manifest(built, "r")))
+    (folder / "records" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.25}\n')
+    (folder / "records" / "episodes.jsonl").write_text('{"task": "push", "success": true}\n')
+    return folder
+
+
+def ask(index, query):
+    with attach(index.path) as connection:
+        return connection.execute(query).fetchall()
+
+
+def run(index, store):
+    root = store.parent.parent
+    present = [("x", path.name) for path in store.parent.iterdir()]
+    return reconcile(index, root, present)
+
+
+def test_an_untold_commit_is_told_once_with_its_records(store, log, tmp_path):
+    index = Index(tmp_path / "lineage.duckdb", log)
+    assert run(index, store).committed == (store.name,)
+    assert ask(index, "select key, present from artifact") == [(store.name, True)]
+    assert ask(index, "select value from metric where step = 1") == [(0.25,)]
+    assert ask(index, "select task, success from episode") == [("push", True)]
+    assert run(index, store).committed == ()
+    other = Index(tmp_path / "other.duckdb", log)
+    run(other, store)
+    assert len(log.loose()) == 1
+
+
+def test_two_processes_tell_the_same_event(store, log, tmp_path):
+    indexes = [Index(tmp_path / f"{i}.duckdb", log) for i in range(2)]
+    names = []
+    for index in indexes:
+        run(index, store)
+        names.append(log.loose())
+        log.files.delete(names[-1][0])
+    assert names[0] == names[1]
+
+
+def test_a_vanished_artifact_is_called_missing_and_found_again(store, log, tmp_path):
+    index = Index(tmp_path / "lineage.duckdb", log)
+    run(index, store)
+    shutil.copytree(store, tmp_path / "kept")
+    shutil.rmtree(store)
+    assert run(index, store).removed == (store.name,)
+    assert ask(index, "select present, removed_reason from artifact") == [(False, "missing")]
+    shutil.copytree(tmp_path / "kept", store)
+    assert run(index, store).committed == (store.name,)
+    assert ask(index, "select present, removed_reason from artifact") == [(True, None)]
+
+
+def test_an_unreadable_manifest_is_named(store, log, tmp_path):
+    (store / "artifact.json").write_text("{")
+    found = run(Index(tmp_path / "lineage.duckdb", log), store)
+    assert found.committed == () and store.name in found.unreadable[0]
