@@ -2,9 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain, islice
 from pathlib import Path
 
 from foundry_core.data.shards.index import build_index, index_path
@@ -62,13 +61,39 @@ def write_shards(
     folder: str | os.PathLike, samples: Iterable[Sample], samples_per_shard: int
 ) -> list[ShardInfo]:
     """Cuts a stream into shards of `samples_per_shard` (the last may be shorter), with manifest."""
-    folder = Path(folder)
-    shards = [
-        write_shard(folder / f"{shard_name(number)}.tar", group)
-        for number, group in enumerate(_groups(iter(samples), samples_per_shard))
-    ]
-    write_manifest(folder, shards)
-    return shards
+    writer = ShardFolderWriter(folder, samples_per_shard)
+    for key, members in samples:
+        writer.add(key, members)
+    return writer.close()
+
+
+class ShardFolderWriter:
+    """Takes samples one by one and writes a shard whenever it is full. Holds one shard's samples
+    in memory. The manifest appears at `close`: a folder without it is unfinished."""
+
+    def __init__(self, folder: str | os.PathLike, samples_per_shard: int) -> None:
+        if samples_per_shard < 1:
+            raise FoundryError(f"samples_per_shard is {samples_per_shard}, it must be at least 1")
+        self._folder, self._limit = Path(folder), samples_per_shard
+        self._waiting: list[Sample] = []
+        self._shards: list[ShardInfo] = []
+
+    def add(self, key: str, members: Mapping[str, bytes]) -> None:
+        self._waiting.append((key, members))
+        if len(self._waiting) == self._limit:
+            self._flush()
+
+    def close(self) -> list[ShardInfo]:
+        if self._waiting:
+            self._flush()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_manifest(self._folder, self._shards)
+        return self._shards
+
+    def _flush(self) -> None:
+        path = self._folder / f"{shard_name(len(self._shards))}.tar"
+        self._shards.append(write_shard(path, self._waiting))
+        self._waiting = []
 
 
 def write_manifest(folder: str | os.PathLike, shards: Sequence[ShardInfo]) -> None:
@@ -112,13 +137,3 @@ def _check_key(key: str, sample: Mapping[str, bytes], path: Path) -> None:
         raise FoundryError(
             f"sample {key!r} in {path.name} has no members, or one without an extension"
         )
-
-
-def _groups(samples: Iterator[Sample], size: int) -> Iterator[Iterable[Sample]]:
-    if size < 1:
-        raise FoundryError(f"samples_per_shard is {size}, it must be at least 1")
-    for first in samples:
-        group = chain([first], islice(samples, size - 1))
-        yield group
-        for _ in group:  # whatever the consumer left must not leak into the next shard
-            pass

@@ -1,0 +1,98 @@
+"""Captioned images → caption shards. Workers check and resize; the shards are written in order."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foundry_core.data.config import ImageConfig
+from foundry_core.data.convert.report import Report, Skip, write_json
+from foundry_core.data.images import decode_image, encode_jpeg, image_format, transform
+from foundry_core.data.shards.write import Sample, ShardFolderWriter
+from foundry_core.data.sources.captions import Captioned, CaptionRef, caption_refs, read_captions
+from foundry_core.data.sources.config import CaptionSource
+from foundry_core.data.sources.text import Broken
+from foundry_core.errors import FoundryError
+from foundry_core.parallel import ray_map, ray_session
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionJob:
+    source: CaptionSource
+    ref: CaptionRef
+    image: ImageConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionChunk:
+    samples: list[Sample]
+    names: set[str]
+    skipped: list[Skip]
+
+
+def prepare(job: CaptionJob) -> CaptionChunk:
+    """Runs in a worker: every image is decoded once, so that no broken one reaches a shard."""
+    chunk = CaptionChunk(samples=[], names=set(), skipped=[])
+    for item in read_captions(job.source, job.ref):
+        if isinstance(item, Broken):
+            chunk.skipped.append((item.id, item.reason))
+            continue
+        try:
+            chunk.samples.append((item.id, _members(item, job.image)))
+            chunk.names.update(item.images)
+        except FoundryError as error:
+            chunk.skipped.append((item.id, error.message))
+    return chunk
+
+
+def _members(item: Captioned, config: ImageConfig) -> dict[str, bytes]:
+    if not item.caption:
+        raise FoundryError(f"sample {item.id!r} has an empty caption")
+    members: dict[str, bytes] = {}
+    for name, data in item.images.items():
+        image = decode_image(data, f"{name} of {item.id}")
+        extension = image_format(data)
+        if config.size is not None and image.shape[:2] != tuple(config.size):
+            resized, _ = transform(image, config.size, config.method)
+            data, extension = encode_jpeg(resized, config.jpeg_quality), "jpg"
+        elif not extension:
+            data, extension = encode_jpeg(image, config.jpeg_quality), "jpg"
+        members[extension if name == "image" else f"{name}.{extension}"] = data
+    members["txt"] = item.caption.encode()
+    members["json"] = json.dumps(item.metadata, sort_keys=True, ensure_ascii=False).encode()
+    return members
+
+
+def convert_captions(
+    source: CaptionSource,
+    out: Path,
+    *,
+    image: ImageConfig,
+    samples_per_shard: int,
+    max_skipped: int,
+    workers: int,
+    progress: Callable[..., None],
+) -> dict[str, Any]:
+    """Writes shards, manifest, dataset.json and report.json; returns counts."""
+    jobs = [CaptionJob(source=source, ref=ref, image=image) for ref in caption_refs(source)]
+    report = Report("captioned images", max_skipped)
+    writer = ShardFolderWriter(out, samples_per_shard)
+    names: set[str] = set()
+    with ray_session(workers):
+        for done, chunk in enumerate(ray_map(prepare, jobs, workers=workers), start=1):
+            for key, members in chunk.samples:
+                writer.add(key, members)
+            names |= chunk.names
+            report.add(len(chunk.samples), chunk.skipped)
+            progress(done, len(jobs), f"{report.converted} samples")
+    writer.close()
+    report.write(out)
+    dataset = {
+        "format": "foundry-captions",
+        "version": 1,
+        "images": sorted(names),
+        "sequences": report.converted,
+    }
+    write_json(out / "dataset.json", dataset)
+    return {"samples": report.converted, "skipped": len(report.skipped)}

@@ -1,0 +1,71 @@
+"""What a conversion saw, converted and skipped: nothing is dropped in silence."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from foundry_core.errors import FoundryError
+
+Skip = tuple[str, str]
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Stable bytes: sorted keys, fixed indent, a final newline, no NaN."""
+    text = json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False)
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+class Report:
+    """Counts items (documents, samples, episodes) and records each skipped one with its reason.
+
+    More than `max_skipped` skips are an error that shows the first of them.
+    """
+
+    def __init__(self, items: str, max_skipped: int) -> None:
+        self._items, self._max_skipped = items, max_skipped
+        self.converted = 0
+        self.left_out: dict[str, int] = {}
+        self.skipped: list[Skip] = []
+
+    def add(self, converted: int, skipped: Iterable[Skip] = ()) -> None:
+        self.converted += converted
+        self.skipped += skipped
+        if len(self.skipped) > self._max_skipped:
+            shown = "; ".join(f"{name}: {reason}" for name, reason in self.skipped[:3])
+            more = len(self.skipped) - 3
+            raise FoundryError(
+                f"{len(self.skipped)} {self._items} cannot be converted, the recipe allows "
+                f"max_skipped = {self._max_skipped}: {shown}" + (f"; {more} more" * (more > 0)),
+                "mend the source, or raise max_skipped to leave them out",
+            )
+
+    def leave_out(self, reason: str, count: int) -> None:
+        """Items that the recipe itself excludes (failures, a limit): counted, not an error."""
+        if count:
+            self.left_out[reason] = self.left_out.get(reason, 0) + count
+
+    @property
+    def seen(self) -> int:
+        return self.converted + len(self.skipped) + sum(self.left_out.values())
+
+    def write(self, folder: Path, **details: Any) -> None:
+        """`report.json`. A conversion that yields nothing is an error, not an empty data set."""
+        if not self.converted:
+            raise FoundryError(
+                f"0 of {self.seen} {self._items} were converted"
+                + "".join(f"; {n} left out: {why}" for why, n in sorted(self.left_out.items())),
+                "the data set would be empty: check source and recipe",
+            )
+        write_json(
+            folder / "report.json",
+            {
+                "items": self._items,
+                "seen": self.seen,
+                "converted": self.converted,
+                "left_out": self.left_out,
+                "skipped": [{"id": name, "reason": reason} for name, reason in self.skipped],
+                **details,
+            },
+        )

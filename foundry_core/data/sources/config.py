@@ -1,0 +1,109 @@
+"""Where raw data comes from, as recipes say it. Light: planning imports this.
+
+A new raw format is one config class here, one reader file beside it, and one line in its `open_*`
+function. Paths are locations: their content is what identifies a source, so they stay out of keys.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from foundry_core.pipeline.canonical import Location
+from foundry_core.pipeline.sources import package_identity, path_identity
+from foundry_core.pipeline.stage import Config
+
+
+class PathSource(Config):
+    """Base of the sources that lie in a file or folder."""
+
+    path: Location[str] = Field(description="file or folder; identified by content, not by name")
+
+    def identity(self) -> Mapping[str, str]:
+        return {f"{self.format}": path_identity(self.path)}  # type: ignore[attr-defined]
+
+
+class PackageDocs(Config):
+    """Docstrings and documentation files of installed Python distributions: English that every
+    installation has. Nothing is imported or run."""
+
+    format: Literal["packages"] = "packages"
+    packages: tuple[str, ...] = Field(min_length=1, description="distribution names")
+    min_characters: int = Field(200, ge=1, description="leave out shorter documents")
+
+    def identity(self) -> Mapping[str, str]:
+        return {f"package {name}": package_identity(name) for name in self.packages}
+
+
+class JsonLines(PathSource):
+    """.jsonl or .jsonl.gz files, one document per line under `field`."""
+
+    format: Literal["jsonl"] = "jsonl"
+    field: str = "text"
+
+
+class PlainText(PathSource):
+    """.txt and .md files, one document each."""
+
+    format: Literal["txt"] = "txt"
+
+
+class Parquet(PathSource):
+    """.parquet files, one document per row of the string column `field`."""
+
+    format: Literal["parquet"] = "parquet"
+    field: str = "text"
+
+
+class TextTars(PathSource):
+    """Tars of documents; a member is plain text, or JSON {"text": ...} (whatever its extension
+    says: published .json members hold plain text)."""
+
+    format: Literal["text_tars"] = "text_tars"
+    field: str = "text"
+
+
+class TokenTars(PathSource):
+    """Tars of `<key>.json.gz`, each a list of token ids, tokenised by others. Taken as one stream:
+    no eos is added, so lists of context+1 ids become exactly the rows."""
+
+    format: Literal["token_tars"] = "token_tars"
+    vocab_size: int = Field(ge=2)
+    eos_id: int = Field(ge=0)
+
+
+TextSource = Annotated[
+    PackageDocs | JsonLines | PlainText | Parquet | TextTars | TokenTars,
+    Field(discriminator="format"),
+]
+
+
+class SceneFolder(PathSource):
+    """A folder with `scenes.jsonl` (or another name): {"image": path | [paths], "caption": ...}."""
+
+    format: Literal["scenes"] = "scenes"
+    index: str = "scenes.jsonl"
+
+
+class ImageCaptionTars(PathSource):
+    """img2dataset tars: `<key>.jpg|png|webp` + `<key>.txt` + `<key>.json`."""
+
+    format: Literal["img2dataset"] = "img2dataset"
+
+
+CaptionSource = Annotated[SceneFolder | ImageCaptionTars, Field(discriminator="format")]
+
+
+class Demonstrations(PathSource):
+    """Episodes as the simulator stages record them (demos.json + episodes/<task>/<id>.tar)."""
+
+    format: Literal["demonstrations"] = "demonstrations"
+
+
+class Spartan(PathSource):
+    """LBM "diffusion spartan" episodes below a root, task, or episode folder."""
+
+    format: Literal["spartan"] = "spartan"
+
+
+RobotSource = Annotated[Demonstrations | Spartan, Field(discriminator="format")]

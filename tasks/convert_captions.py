@@ -1,0 +1,59 @@
+"""Captioned images → caption shards."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from foundry_core.data.config import ImageConfig
+from foundry_core.data.sources.config import CaptionSource, SceneFolder
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline import stage
+
+
+class ConvertCaptionsRecipe(stage.Recipe):
+    source: CaptionSource | None = Field(None, description="raw data; null takes input `scenes`")
+    image: ImageConfig = ImageConfig()
+    samples_per_shard: int = Field(1024, ge=1)
+    max_skipped: int = Field(0, ge=0, description="broken images or captions to tolerate")
+
+
+class ConvertCaptions(stage.Stage):
+    kind = "convert_captions"
+    output = stage.ArtifactType.CAPTION_SHARDS
+    inputs: Mapping[str, stage.Slot] = {
+        "scenes": stage.slot(stage.ArtifactType.SCENES, optional=True)
+    }
+    Recipe = ConvertCaptionsRecipe
+
+    @classmethod
+    def sources(cls, recipe: ConvertCaptionsRecipe) -> Mapping[str, str]:
+        return recipe.source.identity() if recipe.source else {}
+
+    @classmethod
+    def check(cls, recipe: ConvertCaptionsRecipe, inputs: Mapping[str, Any]) -> None:
+        if bool(recipe.source) == bool(inputs.get("scenes")):
+            raise FoundryError(
+                "convert_captions takes its images from exactly one of recipe.source and the "
+                "input 'scenes'",
+                "connect 'scenes' to a collect_scenes stage, or give a source",
+            )
+
+    @staticmethod
+    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+        from foundry_core.data.convert.captions import convert_captions
+
+        recipe = ctx.recipe
+        scenes = ctx.optional_input("scenes")
+        return convert_captions(
+            SceneFolder(path=str(scenes.path)) if scenes else recipe.source,
+            ctx.out,
+            image=recipe.image,
+            samples_per_shard=recipe.samples_per_shard,
+            max_skipped=recipe.max_skipped,
+            workers=ctx.resources.cpus,
+            progress=ctx.progress,
+        )
+
+
+STAGE = ConvertCaptions

@@ -1,0 +1,100 @@
+"""Demonstrations → robot shards: whole episodes with images, poses, statistics of their windows."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
+from foundry_core.data.sources.config import Demonstrations, RobotSource
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline import stage
+
+_ARM = "poses__right::panda"
+_HAND = "grippers__right::panda_hand"
+
+
+class ConvertRobotRecipe(stage.Recipe):
+    source: RobotSource | None = Field(None, description="raw data; null takes the input `demos`")
+    cameras: tuple[str, ...] = Field(("scene", "wrist"), min_length=1)
+    fields: tuple[str, ...] = Field(
+        (
+            f"robot__actual__{_ARM}__xyz",
+            f"robot__actual__{_ARM}__rot_6d",
+            f"robot__actual__{_HAND}",
+            f"robot__action__{_ARM}__xyz",
+            f"robot__action__{_ARM}__rot_6d",
+            f"robot__action__{_HAND}",
+        ),
+        min_length=1,
+        description="low-dimensional fields to keep",
+    )
+    relative: tuple[PoseGroup, ...] = Field(
+        (
+            PoseGroup(
+                reference=f"robot__actual__{_ARM}",
+                poses=(f"robot__actual__{_ARM}", f"robot__action__{_ARM}"),
+            ),
+        ),
+        description="poses that are also described relative to the measured pose at the anchor",
+    )
+    window: WindowConfig = WindowConfig()
+    image_steps: tuple[int, ...] = Field((0,), min_length=1, description="around the anchor")
+    image: ImageConfig = ImageConfig()
+    layout: Literal["episode", "sample"] = Field(
+        "episode", description="whole episodes, or the published one-sample-per-window layout"
+    )
+    episodes_per_shard: int = Field(25, ge=1)
+    keep_failures: bool = Field(False, description="keep demonstrations that did not succeed")
+    max_skipped: int = Field(0, ge=0, description="unusable episodes to tolerate")
+
+
+class ConvertRobot(stage.Stage):
+    kind = "convert_robot"
+    output = stage.ArtifactType.ROBOT_SHARDS
+    inputs: Mapping[str, stage.Slot] = {
+        "demos": stage.slot(stage.ArtifactType.DEMONSTRATIONS, optional=True)
+    }
+    Recipe = ConvertRobotRecipe
+
+    @classmethod
+    def sources(cls, recipe: ConvertRobotRecipe) -> Mapping[str, str]:
+        return recipe.source.identity() if recipe.source else {}
+
+    @classmethod
+    def check(cls, recipe: ConvertRobotRecipe, inputs: Mapping[str, Any]) -> None:
+        if bool(recipe.source) == bool(inputs.get("demos")):
+            raise FoundryError(
+                "convert_robot takes its episodes from exactly one of recipe.source and the input "
+                "'demos'",
+                "connect 'demos' to a collect_demos stage, or give a source",
+            )
+
+    @staticmethod
+    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+        from foundry_core.data.convert.robot import RobotSettings, convert_robot
+
+        recipe = ctx.recipe
+        demos = ctx.optional_input("demos")
+        settings = RobotSettings(
+            source=Demonstrations(path=str(demos.path)) if demos else recipe.source,
+            cameras=recipe.cameras,
+            fields=recipe.fields,
+            groups=recipe.relative,
+            window=recipe.window,
+            image_steps=recipe.image_steps,
+            image=recipe.image,
+            layout=recipe.layout,
+            keep_failures=recipe.keep_failures,
+        )
+        return convert_robot(
+            settings,
+            ctx.out,
+            episodes_per_shard=recipe.episodes_per_shard,
+            max_skipped=recipe.max_skipped,
+            workers=ctx.resources.cpus,
+            progress=ctx.progress,
+        )
+
+
+STAGE = ConvertRobot

@@ -1,0 +1,70 @@
+"""Raw text + tokenizer → packed token shards."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+
+from foundry_core.data.sources.config import TextSource
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline import stage
+
+
+class ConvertTextRecipe(stage.Recipe):
+    source: TextSource
+    context: int = Field(256, ge=1, description="rows hold context + 1 tokens")
+    samples_per_shard: int = Field(4096, ge=1)
+    eval_fraction: float = Field(
+        0.0, ge=0, lt=1, description="documents set aside under eval/, chosen by their hash"
+    )
+    tail: Literal["drop", "pad"] = Field("drop", description="the last, unfilled row; counted")
+    max_skipped: int = Field(0, ge=0, description="unreadable documents to tolerate")
+
+
+class ConvertText(stage.Stage):
+    kind = "convert_text"
+    output = stage.ArtifactType.TEXT_SHARDS
+    inputs: Mapping[str, stage.Slot] = {
+        "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER, optional=True)
+    }
+    Recipe = ConvertTextRecipe
+
+    @classmethod
+    def sources(cls, recipe: ConvertTextRecipe) -> Mapping[str, str]:
+        return recipe.source.identity()
+
+    @classmethod
+    def check(cls, recipe: ConvertTextRecipe, inputs: Mapping[str, Any]) -> None:
+        has_tokens = recipe.source.format == "token_tars"
+        if has_tokens and inputs.get("tokenizer"):
+            raise FoundryError(
+                "convert_text from token_tars takes no tokenizer: its ids were made by another",
+                "remove the tokenizer input",
+            )
+        if not has_tokens and not inputs.get("tokenizer"):
+            raise FoundryError(
+                f"convert_text from {recipe.source.format} needs a tokenizer",
+                "connect its input 'tokenizer' to a train_tokenizer stage",
+            )
+
+    @staticmethod
+    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+        from foundry_core.data.convert.text import convert_text
+
+        recipe = ctx.recipe
+        tokenizer = ctx.optional_input("tokenizer")
+        return convert_text(
+            recipe.source,
+            tokenizer.path if tokenizer else None,
+            ctx.out,
+            context=recipe.context,
+            samples_per_shard=recipe.samples_per_shard,
+            eval_fraction=recipe.eval_fraction,
+            tail=recipe.tail,
+            max_skipped=recipe.max_skipped,
+            workers=ctx.resources.cpus,
+            progress=ctx.progress,
+        )
+
+
+STAGE = ConvertText
