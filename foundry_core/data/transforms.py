@@ -233,8 +233,17 @@ def collate_robot(samples: Sequence[Sample], pad_id: int, pad_multiple: int = 1)
     Keys other than `tokens` are stacked as they are, so serving collates observations with it.
     """
     tokens, mask = pad_tokens([s["tokens"] for s in samples], pad_id, pad_multiple)
-    batch = {name: np.stack([s[name] for s in samples]) for name in samples[0] if name != "tokens"}
+    names = [name for name in samples[0] if name not in ("tokens", "images")]
+    batch = {name: np.stack([sample[name] for sample in samples]) for name in names}
+    if "images" in samples[0]:
+        batch["images"] = stack_images([sample["images"] for sample in samples])
     return batch | {"tokens": tokens, "token_mask": mask}
+
+
+def stack_images(images: Sequence[np.ndarray]) -> np.ndarray:
+    """[N, 3, H, W] each → [B, N, 3, H, W], with channels last in memory as decoders write them:
+    moving them would cost as much as decoding. Most models want channels_last anyway."""
+    return np.stack([i.transpose(0, 2, 3, 1) for i in images]).transpose(0, 1, 4, 2, 3)
 
 
 def pad_tokens(

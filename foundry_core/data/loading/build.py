@@ -36,8 +36,7 @@ def build_loader(
     """
     config.check_labels({name: list(parts) for name, parts in sources.items()})
     resources = resources or LoaderResources()
-    share = resources.cache_bytes // max(1, resources.workers)
-    robots = len(sources.get(ROBOT, {})) or 1
+    parts = max(1, resources.workers) * max(1, len(sources.get(ROBOT, {})))
     datasets: dict[str, dict[str, SampleDataset]] = {}
     for name in config.modalities:
         datasets[name] = {}
@@ -59,7 +58,12 @@ def build_loader(
                     config.robot.inputs, normalizer, tokenizer, tokens_per_image
                 )
                 datasets[name][label] = RobotDataset(
-                    shards, config.robot, transform, train=train, cache_bytes=share // robots
+                    shards,
+                    config.robot,
+                    transform,
+                    train=train,
+                    cache_bytes=resources.cache_bytes // parts,
+                    window_bytes=resources.window_bytes // parts,
                 )
     _check_alike(datasets)
     return Loader(

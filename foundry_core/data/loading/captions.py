@@ -8,7 +8,7 @@ from foundry_core.data.images import decode_image
 from foundry_core.data.loading.config import CaptionData
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
 from foundry_core.data.text.prompts import PromptBuilder
-from foundry_core.data.transforms import Sample, pad_tokens, view_images
+from foundry_core.data.transforms import Sample, pad_tokens, stack_images, view_images
 from foundry_core.errors import FoundryError
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -84,7 +84,7 @@ def collate_captions(samples: Sequence[Sample], pad_id: int, pad_multiple: int) 
     targets = np.zeros(tokens.shape, dtype=bool)
     for row, sample in enumerate(samples):
         targets[row, : len(sample["targets"])] = sample["targets"]
-    images = np.stack([sample["images"] for sample in samples])
+    images = stack_images([sample["images"] for sample in samples])
     return {"images": images, "tokens": tokens, "target_mask": targets}
 
 

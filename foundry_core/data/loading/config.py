@@ -132,4 +132,5 @@ class LoaderResources(Config):
     prefetch: int = Field(4, ge=1, description="batches each worker may be ahead")
     pin_memory: bool = False
     cache_bytes: int = Field(1 << 30, ge=0, description="decoded images kept, all workers together")
+    window_bytes: int = Field(256 << 20, ge=0, description="cut windows kept, all workers together")
     verify: bool = Field(True, description="check a shard's digest when it is first opened")

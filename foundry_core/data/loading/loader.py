@@ -207,8 +207,7 @@ class _Steps(torch.utils.data.Dataset):
 
 def _tensors(arrays: Mapping[str, Sample]) -> MixedBatch:
     return {
-        name: {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in part.items()}
-        for name, part in arrays.items()
+        name: {k: torch.from_numpy(v) for k, v in part.items()} for name, part in arrays.items()
     }
 
 

@@ -68,8 +68,8 @@ class ImageCache:
 
 
 class RobotDataset:
-    """Windows of one dataset. cache_bytes bounds what is kept: three quarters for decoded images,
-    one for cut windows."""
+    """Windows of one dataset. cache_bytes bounds the decoded images that are kept, window_bytes the
+    cut windows (least recently used go first)."""
 
     def __init__(
         self,
@@ -79,6 +79,7 @@ class RobotDataset:
         *,
         train: bool,
         cache_bytes: int,
+        window_bytes: int,
     ) -> None:
         self.shards = shards
         self.counters: dict[str, int] = {}
@@ -86,9 +87,9 @@ class RobotDataset:
         self._config, self._inputs = config, config.inputs
         self._augment = config.augment if train else None
         self._train = train
-        self._images = ImageCache(cache_bytes * 3 // 4)
+        self._images = ImageCache(cache_bytes)
         self._windows: OrderedDict[int, Windows] = OrderedDict()
-        self._windows_bytes, self._windows_limit = 0, cache_bytes // 4
+        self._windows_bytes, self._windows_limit = 0, window_bytes
         info = shards.info
         self.layout = info.get("layout", "sample")
         if self.layout == "episode":
