@@ -8,6 +8,8 @@ import hashlib
 import tarfile
 from typing import BinaryIO
 
+from foundry_core.errors import FoundryError
+
 BLOCK = 512
 RECORD = 20 * BLOCK
 _PAD = bytes(RECORD)
@@ -79,3 +81,16 @@ class TarWriter:
         self._stream.write(data)
         self._digest.update(data)
         self.bytes += len(data)
+
+
+def read_span(stream: BinaryIO, offset: int, size: int) -> bytes:
+    """`size` bytes of a shard at `offset`. Fewer than that: the file is truncated, FoundryError."""
+    stream.seek(offset)
+    data = stream.read(size)
+    if len(data) != size:
+        raise FoundryError(
+            f"{getattr(stream, 'name', 'shard')!r} ends {size - len(data)} bytes too early: wanted "
+            f"{size} at {offset}",
+            "the file is truncated: fetch or convert it again",
+        )
+    return data
