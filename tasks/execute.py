@@ -214,9 +214,15 @@ def _close_abandoned(job: StageJob, store: Store, events: EventLog) -> None:
     """Records and removes what a killed worker left. Its scratch stays: training resumes there."""
     for folder in store.abandoned(job.spec.key):
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(_control(folder), ignore_errors=True)
         payload = {"key": job.spec.key, "attempt": folder.name, "kind": job.spec.kind}
         payload |= {"stage": job.spec.name, "state": "lost", "error": "its process died"}
         events.append("attempt_finished", payload | {"seconds": 0.0, "gpu_seconds": 0.0})
+
+
+def _control(out: Path) -> Path:
+    """Where parent and child of an attempt exchange job, progress and result."""
+    return out.parent / f"control-{out.name}"
 
 
 def _run_child(
@@ -227,7 +233,7 @@ def _run_child(
     observe: Observer,
     cancelled: threading.Event,
 ) -> dict[str, Any]:
-    control = out.parent / f"control-{out.name}"
+    control = _control(out)
     control.mkdir()
     description = {
         "stage": job.spec.name,

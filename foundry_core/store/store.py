@@ -98,22 +98,21 @@ class Store:
         return state.artifact if state.status == "ok" else None
 
     def attempt(self, key: str) -> tuple[str, Path, Path]:
-        """(attempt name, its empty folder, the key's scratch folder)."""
+        """(attempt name, its empty folder, the key's scratch folder). Call under the key's lease."""
         work = self.root / "work" / key
         scratch = work / "scratch"
         scratch.mkdir(parents=True, exist_ok=True)
-        number = 1 + max((int(p.name[1:]) for p in work.glob("a[0-9]*")), default=0)
-        while True:
-            folder = work / f"a{number}"
-            try:
-                folder.mkdir()
-                return folder.name, folder, scratch
-            except FileExistsError:
-                number += 1
+        counter = work / "attempts"
+        number = int(counter.read_text()) + 1 if counter.exists() else 1
+        write_durably(counter, str(number).encode())
+        folder = work / f"a{number}"
+        folder.mkdir()
+        return folder.name, folder, scratch
 
     def abandoned(self, key: str) -> list[Path]:
         """Attempt folders left by workers that died. Call only under the key's lease."""
-        return sorted((self.root / "work" / key).glob("a[0-9]*"))
+        folders = (self.root / "work" / key).glob("a[0-9]*")
+        return sorted(path for path in folders if path.is_dir())
 
     def record_failure(self, key: str, error: str) -> None:
         """Remembers why the last attempt failed; forgotten with the work folder at the commit."""
@@ -153,7 +152,8 @@ class Store:
 
     def link(self, artifact: Artifact) -> bool:
         """Commits an artifact that shares another key's files (early cut-off)."""
-        _, folder, _ = self.attempt(artifact.key)
+        folder = self.root / "work" / artifact.key / f"link-{os.urandom(4).hex()}"
+        folder.mkdir(parents=True)
         return self.commit(artifact, folder)
 
     def _index_content(self, artifact: Artifact) -> None:

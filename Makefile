@@ -1,0 +1,42 @@
+# Everything a user or CI needs: `make demo`, `make test`. Each sets up what is missing first.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo demo-fast test test-all lint bench setup graphics clean
+
+setup: $(STAMP) graphics
+
+# torch goes first, pinned: a later resolve would otherwise be free to fetch another build of it.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+graphics: $(STAMP)
+	@sh deploy/ensure-graphics.sh $(BIN)/python
+
+demo: setup
+	$(BIN)/python -m flows.demo demo
+
+demo-fast: setup
+	$(BIN)/python -m flows.demo demo-fast
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: setup
+	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf .foundry

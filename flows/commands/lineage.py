@@ -1,0 +1,159 @@
+"""`foundry lineage ...`: questions to the index, and its upkeep."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from flows.commands.common import print_json
+from foundry_core.errors import FoundryError
+from foundry_core.home import home_dir, store_uri
+
+_QUESTIONS = {
+    "runs": "the latest runs",
+    "show": "one run or artifact",
+    "trace": "from a result to every byte, setting and line of code behind it",
+    "why": "why an artifact was built or reused",
+    "diff": "what differs between two runs or artifacts",
+    "sql": "any query, e.g. \"FROM upstream('<key>')\"",
+    "graph": "the graph of a run or of an artifact's ancestry",
+    "export": "tables as CSV or Parquet, or OpenLineage events",
+    "rebuild": "recreate lineage.duckdb from the store",
+    "verify": "re-read and re-hash every artifact of the store",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, summary in _QUESTIONS.items():
+        sub = actions.add_parser(name, help=summary, description=summary)
+        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+        if name in ("show", "trace", "why", "graph"):
+            sub.add_argument("ref", help="a run id, a key or a prefix of one, or an alias")
+        if name == "diff":
+            sub.add_argument("old")
+            sub.add_argument("new")
+        if name == "sql":
+            sub.add_argument("query")
+        if name == "runs":
+            sub.add_argument("--limit", type=int, default=20)
+        if name == "graph":
+            sub.add_argument("--format", choices=("mermaid", "dot", "svg"), default="mermaid")
+        if name == "export":
+            sub.add_argument("folder", type=Path)
+            forms = ("csv", "parquet", "openlineage")
+            sub.add_argument("--format", choices=forms, default="csv")
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.action == "verify":
+        return _verify(options)
+    from foundry_core.lineage import queries
+    from foundry_core.lineage.events import EventLog
+    from foundry_core.lineage.index import Index
+    from foundry_core.store.store import Store
+
+    store = Store.open(store_uri())
+    index = Index(home_dir() / queries.INDEX_NAME, EventLog(store.root / "events"))
+    advance = index.rebuild() if options.action == "rebuild" else index.advance()
+    if options.action == "rebuild":
+        _show(options, {"events": advance.events, "seconds": round(advance.seconds, 3)})
+        return 0
+    connection = queries.connect()
+    if options.action == "graph":
+        return _graph(options, connection)
+    if options.action == "export":
+        return _export(options, connection)
+    answer = _answer(options, connection, queries)
+    if options.json:
+        print_json(answer)
+    else:
+        _render(options.action, answer)
+    return 0
+
+
+def _answer(options: argparse.Namespace, connection: Any, queries: Any) -> Any:
+    action = options.action
+    if action == "runs":
+        return queries.runs(connection, options.limit)
+    if action == "sql":
+        return queries.sql(connection, options.query)
+    if action == "diff":
+        return queries.diff(connection, options.old, options.new)
+    return getattr(queries, action)(connection, options.ref)
+
+
+def _render(action: str, answer: Any) -> None:
+    from rich.console import Console
+
+    from foundry_core.lineage import render
+
+    console = Console(highlight=False)
+    if action == "trace":
+        console.print(render.trace_tree(answer))
+    elif isinstance(answer, list):
+        console.print(render.table_of(answer) if answer else "nothing")
+    else:
+        _render_record(console, render, answer)
+
+
+def _render_record(console: Any, render: Any, record: dict[str, Any]) -> None:
+    """Scalars first, then each nested list as a table."""
+    for name, value in record.items():
+        if not isinstance(value, (list, dict)):
+            console.print(f"[bold]{name}[/]: {value}")
+    for name, value in record.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            console.print(f"[bold]{name}")
+            console.print(render.table_of(value))
+
+
+def _graph(options: argparse.Namespace, connection: Any) -> int:
+    from foundry_core.lineage import graph, queries
+
+    nodes, edges = queries.graph_of(connection, options.ref)
+    print(getattr(graph, options.format)(nodes, edges))
+    return 0
+
+
+def _export(options: argparse.Namespace, connection: Any) -> int:
+    from foundry_core.lineage import export
+
+    if options.format == "openlineage":
+        options.folder.mkdir(parents=True, exist_ok=True)
+        path = options.folder / "openlineage.jsonl"
+        count = export.write_openlineage(export.openlineage(connection), path)
+        _show(options, {"written": [str(path)], "events": count})
+    else:
+        written = export.export_tables(connection, options.folder, options.format)
+        _show(options, {"written": [str(path) for path in written]})
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from foundry_core.store.store import Store
+
+    store = Store.open(store_uri())
+    found = [
+        {"kind": kind, "key": key, "problem": store.verify(kind, key).problem}
+        for kind, key in store.artifacts()
+    ]
+    bad = [row for row in found if row["problem"]]
+    if options.json:
+        print_json({"artifacts": len(found), "corrupt": bad})
+    else:
+        print(f"{len(found)} artifacts read, {len(bad)} corrupt")
+        for row in bad:
+            print(f"  {row['kind']}/{row['key'][:12]}: {row['problem']}")
+    if bad:
+        raise FoundryError(
+            f"{len(bad)} artifacts are corrupt", "run the pipeline again: it rebuilds what it needs"
+        )
+    return 0
+
+
+def _show(options: argparse.Namespace, record: dict[str, Any]) -> None:
+    if options.json:
+        print_json(record)
+    else:
+        for name, value in record.items():
+            print(f"{name}: {value}")
