@@ -25,8 +25,14 @@ class _StrictLoader(_BaseLoader):
 
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
+    merged: dict = {}
     mapping: dict = {}
     for key_node, value_node in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            below = loader.construct_object(value_node, deep=True)
+            for part in reversed(below if isinstance(below, list) else [below]):
+                merged |= part
+            continue
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
             key = str(key)
@@ -34,7 +40,7 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
             line = key_node.start_mark.line + 1
             raise FoundryError(f"key {key!r} stands twice (line {line})", "keep one of them")
         mapping[key] = loader.construct_object(value_node, deep=True)
-    return mapping
+    return merged | mapping
 
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

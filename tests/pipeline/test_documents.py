@@ -49,3 +49,8 @@ def test_unknown_pipeline_offers_the_nearest():
 
 def test_deep_merge_replaces_lists_and_keeps_siblings():
     assert deep_merge({"a": {"b": [1], "c": 2}}, {"a": {"b": [3]}}) == {"a": {"b": [3], "c": 2}}
+
+
+def test_merge_keys_lie_below_own_keys():
+    text = "base: &b {x: 1, y: 2}\ntop: {<<: *b, y: 3}\n"
+    assert parse_yaml(text, "x.yaml")["top"] == {"x": 1, "y": 3}

@@ -1,0 +1,152 @@
+"""A trained policy as a server or a rollout drives it: measurements in, absolute targets out.
+
+Only what was saved with the checkpoint is used: its normaliser, its tokenizer, its inputs. The
+transforms are the objects training used.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from foundry_core.data.normalize import Normalizer
+from foundry_core.data.text.tokenizer import Tokenizer
+from foundry_core.data.transform_config import RobotInputs
+from foundry_core.data.transforms import RobotTransform, collate_robot
+from foundry_core.errors import FoundryError
+from foundry_core.models.io import load_model
+from foundry_core.models.vla import VLA
+from foundry_core.pipeline.validation import validate
+
+_GREY = 128
+
+
+class Policy:
+    """Batched inference for many clients. A client's noise is a function of its reset seed and of
+    how often it has planned since, so that it acts alike in any company."""
+
+    def __init__(
+        self,
+        model: VLA,
+        transform: RobotTransform,
+        *,
+        hz: float,
+        execute_steps: int,
+        pad_id: int,
+        blank_images: bool = False,
+    ) -> None:
+        self.model = model.eval()
+        self.transform = transform
+        self.hz = hz
+        self.execute_steps = execute_steps
+        self.cameras = transform.inputs.cameras
+        self.history = -min(*transform.inputs.image_steps, *transform.inputs.proprio_steps, 0)
+        self._pad_id = pad_id
+        self._blank = blank_images
+        self._clients: dict[str, list[int]] = {}
+
+    def reset(self, client: str, seed: int) -> None:
+        self._clients[client] = [seed, 0]
+
+    def forget(self, client: str) -> None:
+        self._clients.pop(client, None)
+
+    def infer(
+        self, requests: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> list[dict[str, np.ndarray]]:
+        """(client, observation) → {action field: float64 [K, D]} absolute, one forward pass."""
+        for client, _ in requests:
+            if client not in self._clients:
+                raise FoundryError(f"client {client!r} was never reset", "call reset first")
+        samples = [self._sample(observation) for _, observation in requests]
+        batch = {k: torch.from_numpy(v) for k, v in collate_robot(samples, self._pad_id).items()}
+        device = next(self.model.parameters()).device
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        seeds, plans = zip(*(self._clients[client] for client, _ in requests), strict=True)
+        with torch.inference_mode():
+            actions = self.model.act(
+                batch["images"],
+                batch["tokens"],
+                batch["token_mask"],
+                batch["proprio"],
+                seeds=torch.tensor(seeds, dtype=torch.int64, device=device),
+                steps=torch.tensor(plans, dtype=torch.int64, device=device),
+            )
+        for client, _ in requests:
+            self._clients[client][1] += 1
+        return [
+            self.transform.targets(row, observation["lowdim"])
+            for row, (_, observation) in zip(actions.float().cpu().numpy(), requests, strict=True)
+        ]
+
+    def _sample(self, observation: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        inputs = self.transform.inputs
+        past = [*observation.get("history", ()), observation]
+        images = [
+            self._picture(_at(past, step)["images"], camera)
+            for camera in inputs.cameras
+            for step in inputs.image_steps
+        ]
+        measured = observation["lowdim"]
+        history = {
+            name: np.stack([_at(past, step)["lowdim"][name] for step in inputs.proprio_steps])
+            for name in self.transform.measured_fields
+        }
+        tokens, _ = self.transform.tokens(observation["instruction"])
+        return {
+            "images": np.ascontiguousarray(self.transform.images(images)),
+            "tokens": tokens,
+            "proprio": self.transform.proprio(history, measured),
+        }
+
+    def _picture(self, images: Mapping[str, np.ndarray], camera: str) -> np.ndarray:
+        if camera not in images:
+            raise FoundryError(
+                f"the observation lacks camera {camera!r}", f"it has {', '.join(sorted(images))}"
+            )
+        return np.full_like(images[camera], _GREY) if self._blank else images[camera]
+
+
+def _at(past: Sequence[Mapping[str, Any]], step: int) -> Mapping[str, Any]:
+    """The observation `step` (≤ 0) before the present; the oldest where there is none yet."""
+    return past[max(0, len(past) - 1 + step)]
+
+
+def load_policy(
+    folder: str | Path,
+    *,
+    device: str = "cpu",
+    blank_images: bool = False,
+    threads: int | None = None,
+) -> Policy:
+    """The policy in a train_vla artifact. blank_images: it sees grey pictures (a control)."""
+    folder = Path(folder)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        settings = json.loads((folder / "policy.json").read_text())
+    except FileNotFoundError:
+        raise FoundryError(
+            f"{str(folder)!r} holds no policy.json", "point it at a train_vla artifact"
+        ) from None
+    model, config = load_model(folder, device=device)
+    if not isinstance(model, VLA):
+        raise FoundryError(f"{str(folder)!r} holds a {config.kind}, not a policy", "check the path")
+    tokenizer = Tokenizer.load(folder)
+    transform = RobotTransform(
+        validate(RobotInputs, settings["inputs"], "policy.json inputs"),
+        Normalizer.load(folder / "normalizer.json"),
+        tokenizer,
+        model.backbone.config.tokens_per_image,
+    )
+    return Policy(
+        model,
+        transform,
+        hz=settings["hz"],
+        execute_steps=settings["execute_steps"],
+        pad_id=tokenizer.pad_id,
+        blank_images=blank_images,
+    )

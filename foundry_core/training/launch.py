@@ -1,0 +1,140 @@
+"""Runs a training worker: in this process when there is one, in Ray Train when there are several.
+
+A worker is a module-level function (StageContext, World) → metrics, the same in both cases. Rank 0
+writes the artifact; all ranks read inputs and scratch, which several machines must therefore share.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foundry_core.errors import FoundryError
+from foundry_core.parallel import ray_session
+from foundry_core.pipeline.stage import StageContext
+from foundry_core.training.distributed import World
+
+Worker = Callable[[StageContext, World], Mapping[str, Any]]
+
+_POLL_SECONDS = 0.5
+_MAX_FAILURES = 3
+
+
+def launch(worker: Worker, ctx: StageContext) -> Mapping[str, Any]:
+    """Metrics of rank 0. ctx.resources is a TrainResources."""
+    resources = ctx.resources
+    if resources.gpus and not torch.cuda.is_available() and resources.workers == 1:
+        raise FoundryError(
+            f"resources.gpus={resources.gpus} but torch {torch.__version__} sees no GPU here",
+            "set resources.gpus=0, or dispatch to a pool with GPUs",
+        )
+    if resources.workers == 1:
+        device = torch.device("cuda" if resources.gpus else "cpu")
+        with threads(resources.cpus):
+            return worker(ctx, World(device=device))
+    return _launch_ray(worker, ctx)
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch on `count` threads for the block's duration."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _launch_ray(worker: Worker, ctx: StageContext) -> Mapping[str, Any]:
+    """TorchTrainer named after the stage's key. A lost worker restarts the group, which continues
+    from the loop's own checkpoint in scratch: Ray's checkpoints would be a second truth."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    resources = ctx.resources
+    gpus = resources.gpus / resources.workers
+    per_worker = {"CPU": resources.cpus, **({"GPU": gpus} if gpus else {})}
+    progress_file = ctx.scratch / "progress.json"
+    progress_file.unlink(missing_ok=True)
+    trainer = TorchTrainer(
+        _ray_worker,
+        train_loop_config={"worker": worker, "ctx": dataclasses.replace(ctx, progress=_silent)},
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers, use_gpu=bool(gpus), resources_per_worker=per_worker
+        ),
+        run_config=RunConfig(
+            name=ctx.key,
+            storage_path=str((ctx.scratch / "ray").absolute()),
+            failure_config=FailureConfig(max_failures=_MAX_FAILURES),
+        ),
+    )
+    slots = resources.workers * max(1, resources.cpus) + 1  # one for Ray's controller
+    with ray_session(slots), _relay(progress_file, ctx.progress):
+        trainer.fit()
+    return json.loads((ctx.scratch / "metrics.json").read_text())
+
+
+def _ray_worker(config: Mapping[str, Any]) -> None:
+    import ray.train
+    import ray.train.torch
+
+    ctx: StageContext = config["ctx"]
+    place = ray.train.get_context()
+    world = World(
+        rank=place.get_world_rank(),
+        size=place.get_world_size(),
+        device=ray.train.torch.get_device(),
+    )
+    progress = _FileProgress(ctx.scratch / "progress.json") if world.main else _silent
+    with threads(ctx.resources.cpus):
+        metrics = config["worker"](dataclasses.replace(ctx, progress=progress), world)
+    if world.main:
+        (ctx.scratch / "metrics.json").write_text(json.dumps(dict(metrics), sort_keys=True))
+    world.barrier()
+
+
+def _silent(done: float, total: float, message: str = "", **values: float) -> None:
+    """Progress of ranks other than 0."""
+
+
+class _FileProgress:
+    """Rank 0's progress as a file, which the launching process relays."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, done: float, total: float, message: str = "", **values: float) -> None:
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text(json.dumps([done, total, message, values]))
+        os.replace(temporary, self._path)
+
+
+@contextlib.contextmanager
+def _relay(path: Path, progress: Callable[..., None]) -> Iterator[None]:
+    """Passes what appears in `path` on to `progress`, from a thread, until the block ends."""
+    stop = threading.Event()
+
+    def poll() -> None:
+        seen = ""
+        while not stop.wait(_POLL_SECONDS):
+            text = path.read_text() if path.exists() else ""
+            if text and text != seen:
+                seen = text
+                done, total, message, values = json.loads(text)
+                progress(done, total, message, **values)
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

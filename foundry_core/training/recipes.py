@@ -1,0 +1,33 @@
+"""Cross-checks that the training stages share. No torch: planning imports this."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from foundry_core.data.loading.config import DataConfig
+from foundry_core.errors import FoundryError
+
+MODALITIES = ("text", "captions", "robot")
+
+
+def labels_of(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """modality → labels of the connected datasets."""
+    return {name: list(inputs.get(name, {})) for name in MODALITIES}
+
+
+def check_batches(data: DataConfig, labels: Mapping[str, list[str]]) -> None:
+    data.check_labels(labels)
+
+
+def check_source_of_tokens(slot: str, described: Any, inputs: Mapping[str, Any]) -> None:
+    """A model builds on the upstream one, or is described and given a tokenizer."""
+    if inputs.get(slot):
+        return
+    if described is None:
+        raise FoundryError(
+            f"no {slot} is connected and the recipe does not describe one",
+            f"connect the input {slot!r}, or give the part of `model` it stands for",
+        )
+    if not inputs.get("tokenizer"):
+        raise FoundryError(
+            f"without {slot} the vocabulary is unknown", "connect the input 'tokenizer'"
+        )

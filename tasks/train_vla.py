@@ -1,0 +1,95 @@
+"""Demonstrations on top of a vision-language model → a policy."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from foundry_core.data.loading.config import DataConfig
+from foundry_core.errors import FoundryError
+from foundry_core.models.config import VLAConfig
+from foundry_core.pipeline import stage
+from foundry_core.pipeline.suggest import nearest
+from foundry_core.training.config import TrainingConfig, TrainResources
+from foundry_core.training.recipes import check_batches, check_source_of_tokens, labels_of
+
+
+class TrainVlaRecipe(stage.Recipe):
+    model: VLAConfig
+    data: DataConfig
+    training: TrainingConfig
+    images: bool = Field(True, description="false: the blind control, no image tokens")
+    execute_steps: int = Field(3, ge=1, description="targets carried out before planning again")
+    frozen: tuple[str, ...] = ()
+    lr_scale: dict[str, float] = {}
+
+
+class TrainVla(stage.Stage):
+    kind = "train_vla"
+    output = stage.ArtifactType.POLICY
+    code = "1"
+    trains = True
+    inputs: Mapping[str, stage.Slot] = {
+        "vlm": stage.slot(stage.ArtifactType.VISION_LANGUAGE_MODEL, optional=True),
+        "robot": stage.slot(stage.ArtifactType.ROBOT_SHARDS, many=True),
+        "stats": stage.slot(stage.ArtifactType.STATISTICS),
+        "captions": stage.slot(stage.ArtifactType.CAPTION_SHARDS, many=True, optional=True),
+        "text": stage.slot(stage.ArtifactType.TEXT_SHARDS, many=True, optional=True),
+        "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER, optional=True),
+    }
+    Recipe = TrainVlaRecipe
+    Resources = TrainResources
+
+    @classmethod
+    def check(cls, recipe: TrainVlaRecipe, inputs: Mapping[str, Any]) -> None:
+        check_batches(recipe.data, labels_of(inputs))
+        check_source_of_tokens("vlm", recipe.model.backbone, inputs)
+        if recipe.data.robot is None:
+            raise FoundryError(
+                "data.robot is missing: a policy learns from demonstrations", "set it"
+            )
+        wanted = recipe.data.robot.inputs
+        if recipe.execute_steps > wanted.horizon - wanted.action_past:
+            raise FoundryError(
+                f"execute_steps = {recipe.execute_steps} exceeds the {wanted.horizon} predicted "
+                f"steps from -{wanted.action_past} on",
+                "lower execute_steps or raise data.robot.inputs.horizon",
+            )
+        for label, robot in inputs["robot"].items():
+            _check_shards(label, robot.recipe, wanted)
+
+    @staticmethod
+    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+        from foundry_core.training.jobs import job_of, optional_path
+        from foundry_core.training.stages import train_policy
+
+        recipe = ctx.recipe
+        return train_policy(
+            job_of(ctx),
+            recipe.model.model_copy(update={"use_images": recipe.images}),
+            optional_path(ctx, "vlm"),
+            optional_path(ctx, "tokenizer"),
+            ctx.input("stats").path,
+            recipe.execute_steps,
+        )
+
+
+def _check_shards(label: str, shards: Any, wanted: Any) -> None:
+    """Cameras and horizon of the policy against the conversion that will feed it."""
+    for camera in wanted.cameras:
+        if camera not in getattr(shards, "cameras", (camera,)):
+            raise FoundryError(
+                f"dataset {label!r} is converted without camera {camera!r}",
+                nearest(camera, shards.cameras),
+            )
+    window = getattr(shards, "window", None)
+    future = wanted.horizon - wanted.action_past - 1
+    if window and (future > window.future or wanted.action_past > window.past):
+        raise FoundryError(
+            f"horizon {wanted.horizon} reaches from -{wanted.action_past} to {future} around the "
+            f"anchor, the windows of {label!r} from -{window.past} to {window.future}",
+            "lower data.robot.inputs.horizon, or convert with a wider window",
+        )
+
+
+STAGE = TrainVla

@@ -1,0 +1,53 @@
+"""Captioned images on top of a language model → a vision-language model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from foundry_core.data.loading.config import DataConfig
+from foundry_core.models.config import VLMConfig
+from foundry_core.pipeline import stage
+from foundry_core.training.config import TrainingConfig, TrainResources
+from foundry_core.training.recipes import check_batches, check_source_of_tokens, labels_of
+
+
+class TrainVlmRecipe(stage.Recipe):
+    model: VLMConfig
+    data: DataConfig
+    training: TrainingConfig
+    frozen: tuple[str, ...] = ()
+    lr_scale: dict[str, float] = {}
+
+
+class TrainVlm(stage.Stage):
+    kind = "train_vlm"
+    output = stage.ArtifactType.VISION_LANGUAGE_MODEL
+    code = "1"
+    trains = True
+    inputs: Mapping[str, stage.Slot] = {
+        "llm": stage.slot(stage.ArtifactType.LANGUAGE_MODEL, optional=True),
+        "captions": stage.slot(stage.ArtifactType.CAPTION_SHARDS, many=True),
+        "text": stage.slot(stage.ArtifactType.TEXT_SHARDS, many=True, optional=True),
+        "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER, optional=True),
+    }
+    Recipe = TrainVlmRecipe
+    Resources = TrainResources
+
+    @classmethod
+    def check(cls, recipe: TrainVlmRecipe, inputs: Mapping[str, Any]) -> None:
+        check_batches(recipe.data, labels_of(inputs))
+        check_source_of_tokens("llm", recipe.model.language, inputs)
+
+    @staticmethod
+    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+        from foundry_core.training.jobs import job_of, optional_path
+        from foundry_core.training.stages import train_vision_language_model
+
+        return train_vision_language_model(
+            job_of(ctx),
+            ctx.recipe.model,
+            optional_path(ctx, "llm"),
+            optional_path(ctx, "tokenizer"),
+        )
+
+
+STAGE = TrainVlm
