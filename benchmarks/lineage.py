@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from foundry_core.lineage.events import SCHEMA, EventLog, iso_time
+from foundry_core.lineage.events import SCHEMA, EventLog, encode, iso_time
 from foundry_core.lineage.index import Index, attach
 from foundry_core.lineage.segments import write_segment
 
@@ -32,6 +32,8 @@ KINDS = (
     "train_vla",
     "evaluate",
 )
+_PACKAGES = encode({f"package-{number}": "1.0" for number in range(250)})
+_PACKAGES_DIGEST = hashlib.sha256(_PACKAGES).hexdigest()
 _START = 1_760_000_000_000_000
 
 
@@ -109,7 +111,7 @@ def _stage_events(
     common = {"key": key, "attempt": "a1", "run_id": run}
     provenance = {
         "git": git,
-        "packages_digest": _hex("packages"),
+        "packages_digest": _PACKAGES_DIGEST,
         "hardware": {"cpu": "AMD EPYC", "cores": 2, "memory": 2**34, "gpus": []},
         "host": "vm",
         "python": "3.11.7",
@@ -155,6 +157,7 @@ def _stage_events(
 
 def write_log(root: Path, artifacts: int) -> EventLog:
     log = EventLog(root)
+    log.put_blob(_PACKAGES)
     batch: list[dict[str, Any]] = []
     for event in synthetic_events(artifacts):
         batch.append(event)
@@ -172,14 +175,16 @@ def timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def advances(index: Index, rounds: int) -> list[float]:
-    """Seconds of advances that take in 20 new events each."""
-    seconds = []
+def advances(index: Index, rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds of advances that take in 20 new events each: to the tail, and folding it."""
+    quick, folding = [], []
     for number in range(rounds):
         for _, event in zip(range(20), synthetic_events(24, seed=number + 1), strict=False):
             index.log.append(event["type"], event["data"], event["run_id"])
-        seconds.append(timed(index.advance))
-    return seconds
+        before = index.path.stat().st_ino
+        seconds = timed(index.advance)
+        (quick if index.path.stat().st_ino == before else folding).append(seconds)
+    return quick, folding
 
 
 def closures(path: Path, artifacts: int) -> dict[str, list[float]]:
@@ -200,6 +205,14 @@ def closures(path: Path, artifacts: int) -> dict[str, list[float]]:
     return found
 
 
+def _milliseconds(seconds: list[float]) -> dict[str, float]:
+    return {
+        "count": len(seconds),
+        "median": round(1e3 * statistics.median(seconds), 1),
+        "worst": round(1e3 * max(seconds), 1),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--artifacts", type=int, default=100_000)
@@ -210,7 +223,7 @@ def main() -> None:
         log = EventLog(events) if events.is_dir() else write_log(events, arguments.artifacts)
         index = Index(Path(folder) / "lineage.duckdb", log)
         rebuild = min(timed(index.rebuild) for _ in range(3))
-        steps = advances(index, 7)
+        quick, folding = advances(index, 45)
         queries = closures(index.path, arguments.artifacts)
         with attach(index.path) as connection:
             tables = ("event", "artifact", "artifact_input", "stage_spec", "file", "metric")
@@ -222,16 +235,10 @@ def main() -> None:
             "rows": counts,
             "index_megabytes": round(index.path.stat().st_size / 1e6, 1),
             "rebuild_seconds [< 5]": round(rebuild, 2),
-            "advance_20_events_ms [< 50]": {
-                "median": round(1e3 * statistics.median(steps), 1),
-                "worst": round(1e3 * max(steps), 1),
-            },
+            "advance_20_events_ms [< 50]": _milliseconds(quick),
+            "advance_20_events_that_folds_the_tail_ms": _milliseconds(folding),
             "closure_ms [< 300]": {
-                macro: {
-                    "median": round(1e3 * statistics.median(seconds), 1),
-                    "worst": round(1e3 * max(seconds), 1),
-                }
-                for macro, seconds in queries.items()
+                macro: _milliseconds(seconds) for macro, seconds in queries.items()
             },
         }
     print(json.dumps(result, indent=1))

@@ -1,308 +1,20 @@
-"""Events to rows, in SQL, the same for twenty new events and for a whole log.
+"""Folds events into rows: into tables for good, or in views for the few that came last.
 
-Each event type feeds one fact table. Per entity (its key columns) the event with the greatest
-(time, id) stands, and its child rows with it; a loser leaves nothing. That fold is commutative,
-associative and idempotent, hence a rebuild equals any incremental history.
+`base.*` holds what was folded. `tail.*` are views that fold the events of the tail file on the fly.
+What people query shows both: a tail row hides the base rows of its entity, unless they are later.
+The same SQL does either, for twenty events and for a whole log.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import duckdb
+import duckdb
 
+from foundry_core.lineage.folds import FOLDS, Fold
 
-@dataclass(frozen=True, kw_only=True)
-class Fold:
-    """How one event type becomes rows.
-
-    structure: the JSON read from the event's data, as DuckDB types, available as `d`.
-    columns: column → expression, the entity's key columns first, in the table's order.
-    children: table → query over `winner` (the key columns, event_id and d) for its rows.
-    """
-
-    event: str
-    table: str
-    key: tuple[str, ...]
-    structure: Mapping[str, Any]
-    columns: Mapping[str, str]
-    children: Mapping[str, str] = field(default_factory=dict)
-    where: str = "true"
+EVENT_COLUMNS = "id uuid, time timestamp, type varchar, run_id varchar, data varchar"
 
 
-_TEXT, _JSON, _INT, _REAL = "VARCHAR", "JSON", "BIGINT", "DOUBLE"
-_GIT = {"commit": _TEXT, "dirty": "BOOLEAN", "diff_digest": _TEXT}
-
-
-def _same(names: str, record: str = "d") -> dict[str, str]:
-    return {name: f"{record}.{name}" for name in names.split()}
-
-
-_RUN_STARTED = Fold(
-    event="run_started",
-    table="fact.run_started",
-    key=("run_id",),
-    structure={
-        **dict.fromkeys(("run_id", "pipeline", "parent", "baseline", "host"), _TEXT),
-        "prefect_flow_run_id": _TEXT,
-        "overrides": _JSON,
-        "argv": _JSON,
-        "ablation": {"id": _TEXT, "variant": _TEXT},
-        "git": _GIT,
-        "stages": [
-            {
-                **dict.fromkeys(("name", "kind", "key", "action", "code", "closure"), _TEXT),
-                **dict.fromkeys(("reasons", "recipe", "resources", "sources"), _JSON),
-                "seed": _INT,
-                "inputs": [dict.fromkeys(("slot", "label", "stage", "key"), _TEXT)],
-            }
-        ],
-    },
-    columns={
-        **_same("run_id pipeline overrides argv parent"),
-        "ablation_id": "d.ablation.id",
-        "variant": "d.ablation.variant",
-        **_same("baseline prefect_flow_run_id host"),
-        "git_commit": "d.git.commit",
-        "git_dirty": "d.git.dirty",
-        "diff_digest": "d.git.diff_digest",
-    },
-    children={
-        "stage_spec": """
-            select run_id, s.name, position, s.kind, s.key, s.action, s.reasons, s.recipe,
-                s.resources, s.seed, s.code, s.closure, s.sources
-            from (select run_id, unnest(d.stages) as s,
-                generate_subscripts(d.stages, 1) - 1 as position from winner)""",
-        "stage_input": """
-            select run_id, s.name, s.key, i.slot, i.label, i.stage, i.key
-            from (select run_id, s, unnest(s.inputs) as i
-                from (select run_id, unnest(d.stages) as s from winner))""",
-    },
-)
-
-_RUN_FINISHED = Fold(
-    event="run_finished",
-    table="fact.run_finished",
-    key=("run_id",),
-    structure={
-        "run_id": _TEXT,
-        "status": _TEXT,
-        "seconds": _REAL,
-        "metrics": _JSON,
-        "error": _TEXT,
-    },
-    columns={**_same("run_id status seconds metrics"), "error": "nullif(d.error, '')"},
-)
-
-_STAGE_RESOLVED = Fold(
-    event="stage_resolved",
-    table="fact.stage_resolved",
-    key=("run_id", "stage"),
-    structure={
-        **dict.fromkeys(("run_id", "stage", "key", "artifact_key", "action", "how"), _TEXT),
-        "reasons": _JSON,
-    },
-    columns=_same("run_id stage key artifact_key action how reasons"),
-)
-
-_ATTEMPT_STARTED = Fold(
-    event="attempt_started",
-    table="fact.attempt_started",
-    key=("key", "attempt", "run_id"),
-    structure={
-        **dict.fromkeys(("key", "attempt", "run_id", "kind", "stage", "host"), _TEXT),
-        "pid": _INT,
-        **dict.fromkeys(("prefect_flow_run_id", "prefect_task_run_id", "ray_job_id"), _TEXT),
-        "provenance": {
-            **dict.fromkeys(("host", "python", "packages_digest"), _TEXT),
-            "git": _GIT,
-            **dict.fromkeys(("hardware", "environment", "command"), _JSON),
-        },
-    },
-    columns={
-        **_same("key attempt run_id kind stage"),
-        "host": "coalesce(nullif(d.host, ''), d.provenance.host)",
-        "pid": "d.pid",
-        "python": "d.provenance.python",
-        "git_commit": "d.provenance.git.commit",
-        "git_dirty": "d.provenance.git.dirty",
-        "diff_digest": "d.provenance.git.diff_digest",
-        "packages_digest": "d.provenance.packages_digest",
-        "hardware": "d.provenance.hardware",
-        "environment": "d.provenance.environment",
-        "command": "d.provenance.command",
-        **_same("prefect_flow_run_id prefect_task_run_id ray_job_id"),
-    },
-)
-
-_FINISHED = {
-    **dict.fromkeys(("key", "attempt", "run_id", "state", "error"), _TEXT),
-    **dict.fromkeys(("seconds", "cpu_seconds", "gpu_seconds"), _REAL),
-    **dict.fromkeys(("peak_memory", "resumed_from_step"), _INT),
-}
-
-_ATTEMPT_FINISHED = Fold(
-    event="attempt_finished",
-    table="fact.attempt_finished",
-    key=("key", "attempt", "run_id"),
-    structure=_FINISHED,
-    columns={
-        **_same("key attempt run_id state"),
-        "error": "nullif(d.error, '')",
-        **_same("seconds cpu_seconds gpu_seconds peak_memory resumed_from_step"),
-    },
-    where="d.run_id is not null",
-)
-
-_ATTEMPT_CLOSED = Fold(
-    event="attempt_finished",
-    table="fact.attempt_closed",
-    key=("event_id",),
-    structure=_FINISHED,
-    columns=_same("key attempt state error"),
-    where="d.run_id is null",
-)
-
-_COMMITTED = Fold(
-    event="artifact_committed",
-    table="fact.committed",
-    key=("key",),
-    structure={
-        "artifact": {
-            **dict.fromkeys(("key", "kind", "content", "content_key", "code", "closure"), _TEXT),
-            **dict.fromkeys(("attempt", "run_id", "linked_to"), _TEXT),
-            **dict.fromkeys(("recipe", "sources"), _JSON),
-            "seed": _INT,
-            "seconds": _REAL,
-            "created": "TIMESTAMP",
-            "metrics": f"MAP(VARCHAR, {_JSON})",
-            "inputs": [dict.fromkeys(("slot", "label", "stage", "kind", "key", "content"), _TEXT)],
-            "files": [{"path": _TEXT, "size": _INT, "sha256": _TEXT, "role": _TEXT}],
-            "provenance": {"git": _GIT},
-        },
-        "metric_rows": [{"step": _INT, "name": _TEXT, "value": _REAL}],
-        "episode_rows": [
-            {
-                **dict.fromkeys(("task", "scenario", "crash"), _TEXT),
-                "success": "BOOLEAN",
-                "steps": _INT,
-                "seed": "UBIGINT",
-            }
-        ],
-    },
-    columns={
-        "key": "d.artifact.key",
-        **_same("kind content content_key recipe seed code closure sources", "d.artifact"),
-        "metrics": "to_json(d.artifact.metrics)",
-        **_same("attempt run_id seconds", "d.artifact"),
-        "created_at": "d.artifact.created",
-        "linked_to": "d.artifact.linked_to",
-        "git_commit": "d.artifact.provenance.git.commit",
-        "git_dirty": "d.artifact.provenance.git.dirty",
-        "diff_digest": "d.artifact.provenance.git.diff_digest",
-        "files": "coalesce(len(d.artifact.files), 0)",
-        "bytes": "coalesce(list_sum([f.size for f in d.artifact.files]), 0)",
-    },
-    children={
-        "artifact_input": """
-            select key, i.slot, i.label,
-                case when count(*) over (partition by key, i.slot) > 1
-                    then i.slot || '.' || i.label else i.slot end,
-                i.stage, i.kind, i.key, i.content
-            from (select key, unnest(d.artifact.inputs) as i from winner)""",
-        "file": """
-            select key, f.path, f.size, f.sha256, f.role
-            from (select key, unnest(d.artifact.files) as f from winner)""",
-        "metric": """
-            select key, m.step, m.name, m.value
-            from (select key, unnest(d.metric_rows) as m from winner)
-            union all
-            select key, null, m.key, value
-            from (select key, m, try_cast(m.value ->> '$' as double) as value
-                from (select key, unnest(map_entries(d.artifact.metrics)) as m from winner))
-            where value is not null""",
-        "episode": """
-            select key, e.task, e.scenario, e.success, e.steps, e.crash, e.seed
-            from (select key, unnest(d.episode_rows) as e from winner)""",
-    },
-)
-
-_REMOVED = Fold(
-    event="artifact_removed",
-    table="fact.removed",
-    key=("key",),
-    structure=dict.fromkeys(("key", "kind", "reason"), _TEXT),
-    columns=_same("key kind reason"),
-)
-
-_ALIAS = Fold(
-    event="alias_set",
-    table="fact.alias",
-    key=("alias",),
-    structure=dict.fromkeys(("alias", "key"), _TEXT),
-    columns=_same("alias key"),
-)
-
-_ABLATION_STARTED = Fold(
-    event="ablation_started",
-    table="fact.ablation_started",
-    key=("ablation_id",),
-    structure={
-        **dict.fromkeys(("ablation_id", "base_pipeline"), _TEXT),
-        **dict.fromkeys(("vary", "seeds"), _JSON),
-        "variants": [{"variant": _TEXT, "overrides": _JSON}],
-    },
-    columns=_same("ablation_id base_pipeline vary seeds"),
-    children={
-        "fact.variant": """
-            select ablation_id, v.variant, position, v.overrides
-            from (select ablation_id, unnest(d.variants) as v,
-                generate_subscripts(d.variants, 1) - 1 as position from winner)""",
-    },
-)
-
-_ABLATION_FINISHED = Fold(
-    event="ablation_finished",
-    table="fact.ablation_finished",
-    key=("ablation_id",),
-    structure={
-        **dict.fromkeys(("ablation_id", "status", "comparison_key"), _TEXT),
-        "effects": [
-            {
-                **dict.fromkeys(("variant", "path", "decision", "letters"), _TEXT),
-                **dict.fromkeys(("old", "new"), _JSON),
-                **dict.fromkeys(("success", "low", "high", "p_value"), _REAL),
-                "n": _INT,
-            }
-        ],
-    },
-    columns=_same("ablation_id status comparison_key"),
-    children={
-        "fact.effect": """
-            select ablation_id, e.variant, e.path, e.old, e.new, e.success, e.n, e.low, e.high,
-                e.p_value, e.decision, e.letters
-            from (select ablation_id, unnest(d.effects) as e from winner)""",
-    },
-)
-
-FOLDS = (
-    _RUN_STARTED,
-    _RUN_FINISHED,
-    _STAGE_RESOLVED,
-    _ATTEMPT_STARTED,
-    _ATTEMPT_FINISHED,
-    _ATTEMPT_CLOSED,
-    _COMMITTED,
-    _REMOVED,
-    _ALIAS,
-    _ABLATION_STARTED,
-    _ABLATION_FINISHED,
-)
-
-
-def ingest(connection: "duckdb.DuckDBPyConnection", *, fresh: bool = False) -> None:
+def ingest(connection: duckdb.DuckDBPyConnection, *, fresh: bool = False) -> None:
     """Folds what lies in the temp table `incoming`. `fresh`: the tables are empty (rebuild)."""
     present = {
         row[0] for row in connection.execute("select distinct type from incoming").fetchall()
@@ -310,44 +22,90 @@ def ingest(connection: "duckdb.DuckDBPyConnection", *, fresh: bool = False) -> N
     for fold in FOLDS:
         if fold.event in present:
             _fold(connection, fold, fresh)
-    connection.execute("insert into event select id, time, type, run_id from incoming")
+    connection.execute("insert into base.event select id, time, type, run_id from incoming")
 
 
-def _fold(connection: "duckdb.DuckDBPyConnection", fold: Fold, fresh: bool) -> None:
-    keys = ", ".join(name for name in fold.key if name != "event_id")
-    expressions = {name: sql for name, sql in fold.columns.items() if name in fold.key}
-    chosen = "".join(f", {sql} as {name}" for name, sql in expressions.items())
-    structure = json.dumps(fold.structure).replace("'", "''")
-    latest = f"partition by {keys or 'event_id'} order by event_time desc, event_id desc"
-    connection.execute(
-        f"""create or replace temp table winner as
-        select * from (
-            select event_id, event_time, d{chosen} from (
-                select id as event_id, time as event_time, from_json(data, '{structure}') as d
-                from incoming where type = '{fold.event}')
-            where {fold.where})
-        qualify row_number() over ({latest}) = 1"""
-    )
-    if not fresh and keys:
-        _settle(connection, fold, keys)
-    columns = ", ".join(["event_id", "event_time", *fold.columns])
-    values = ", ".join(["event_id", "event_time", *fold.columns.values()])
-    connection.execute(f"insert into {fold.table} ({columns}) select {values} from winner")
+def _fold(connection: duckdb.DuckDBPyConnection, fold: Fold, fresh: bool) -> None:
+    connection.execute(f"create or replace temp table winner as {_latest(fold, 'incoming')}")
+    if not fresh and fold.rivals:
+        _settle(connection, fold)
+    connection.execute(f"insert into {base(fold.table)} {_values(fold, 'winner')}")
     for table, query in fold.children.items():
-        connection.execute(f"insert into {table} {query}")
+        connection.execute(f"insert into {base(table)} {query.replace('{winner}', 'winner')}")
 
 
-def _settle(connection: "duckdb.DuckDBPyConnection", fold: Fold, keys: str) -> None:
+def _settle(connection: duckdb.DuckDBPyConnection, fold: Fold) -> None:
     """Drops new rows that are older than the known ones, and known ones that are older."""
+    keys = ", ".join(fold.key)
     rivals = connection.execute(
-        f"select count(*) from {fold.table} semi join winner using ({keys})"
+        f"select count(*) from {base(fold.table)} semi join winner using ({keys})"
     ).fetchone()
     if not rivals or not rivals[0]:
         return
-    same = " and ".join(f"winner.{name} = known.{name}" for name in fold.key)
-    connection.execute(
-        f"""delete from winner using {fold.table} known where {same}
-        and (known.event_time, known.event_id) >= (winner.event_time, winner.event_id)"""
-    )
+    connection.execute(f"delete from winner where {_beaten(fold, 'winner')}")
     for table in (*fold.children, fold.table):
-        connection.execute(f"delete from {table} where ({keys}) in (select {keys} from winner)")
+        connection.execute(
+            f"delete from {base(table)} where ({keys}) in (select {keys} from winner)"
+        )
+
+
+def create_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """fact.* and main.*: the tables of `base` as the events of `tail.event` amend them."""
+    connection.execute(
+        """create view event as
+        from base.event union all select id, time, type, run_id from tail.event"""
+    )
+    for fold in FOLDS:
+        winner = f"tail.{_name(fold.table)}"
+        latest = f"select * from ({_latest(fold, 'tail.event')}) winner"
+        if fold.rivals:
+            latest += f" where not {_beaten(fold, 'winner')}"
+        connection.execute(f"create view {winner} as {latest}")
+        _create_view(connection, fold, winner, fold.table, _values(fold, winner))
+        for table, query in fold.children.items():
+            _create_view(connection, fold, winner, table, query.replace("{winner}", winner))
+    connection.execute("create view package as from base.package")
+
+
+def _create_view(
+    connection: duckdb.DuckDBPyConnection, fold: Fold, winner: str, table: str, news: str
+) -> None:
+    same = " and ".join(f"winner.{name} = known.{name}" for name in fold.key)
+    hidden = f"where not exists (select 1 from {winner} winner where {same})" if fold.rivals else ""
+    connection.execute(
+        f"create view {table} as select * from {base(table)} known {hidden} union all {news}"
+    )
+
+
+def base(table: str) -> str:
+    return f"base.{_name(table)}"
+
+
+def _name(table: str) -> str:
+    return table.rpartition(".")[2]
+
+
+def _latest(fold: Fold, events: str) -> str:
+    """The latest event of every entity: event_id, event_time, d and the key columns."""
+    chosen = "".join(f", {fold.columns[name]} as {name}" for name in fold.key if fold.rivals)
+    structure = json.dumps(fold.structure).replace("'", "''")
+    keys = ", ".join(fold.key)
+    return f"""
+        select * from (
+            select event_id, event_time, d{chosen} from (
+                select id as event_id, time as event_time, from_json(data, '{structure}') as d
+                from {events} where type = '{fold.event}')
+            where {fold.where})
+        qualify row_number() over (
+            partition by {keys} order by event_time desc, event_id desc) = 1"""
+
+
+def _values(fold: Fold, winner: str) -> str:
+    values = ", ".join(f"{sql} as {name}" for name, sql in fold.columns.items())
+    return f"select event_id, event_time, {values} from {winner}"
+
+
+def _beaten(fold: Fold, winner: str) -> str:
+    same = " and ".join(f"known.{name} = {winner}.{name}" for name in fold.key)
+    return f"""exists (select 1 from {base(fold.table)} known where {same}
+        and (known.event_time, known.event_id) >= ({winner}.event_time, {winner}.event_id))"""

@@ -36,12 +36,13 @@ select find_key(ref, not exists (select 1 from stages)) where not exists (select
 -- 5,000 artifacts, where finding them would cost more than the ancestry itself.
 create macro upstream(ref) as table
 with recursive root as materialized (select key from roots(ref)),
+link as materialized (select key, upstream_key, role from edge),
 closure(key) as (
     select key from root
     union
-    select e.upstream_key from closure c join edge e on e.key = c.key),
+    select e.upstream_key from closure c join link e on e.key = c.key),
 inner_edge as materialized (
-    select e.key, e.upstream_key, e.role from edge e
+    select e.key, e.upstream_key, e.role from link e
     where (select count(*) from closure) <= 5000 and e.key in (select key from closure)),
 place(key, depth, role) using key (key) as (
     select key, 0, '' from root
@@ -54,14 +55,19 @@ place(key, depth, role) using key (key) as (
 select c.key, a.kind, p.depth, ltrim(p.role, '/') as role, a.content, a.present, a.created_at
 from closure c left join place p using (key) left join artifact a using (key);
 
--- Everything that was made from the artifact, itself included.
-create macro downstream(ref) as table
-with recursive closure(key) as (
-    select key from roots(ref)
+-- Everything that was made from any of a list of artifacts (full keys), themselves included.
+create macro downstream_of(keys) as table
+with recursive link as materialized (select key, upstream_key from edge),
+closure(key) as (
+    select unnest(keys)
     union
-    select e.key from closure c join edge e on e.upstream_key = c.key)
+    select e.key from closure c join link e on e.upstream_key = c.key)
 select c.key, a.kind, a.content, a.present, a.run_id, a.created_at
 from closure c left join artifact a using (key);
+
+-- Everything that was made from the artifact, itself included.
+create macro downstream(ref) as table
+from downstream_of((select list(key) from roots(ref)));
 
 -- Which bytes, configuration and code produced this: one row per artifact behind it.
 create macro trace(ref) as table

@@ -17,7 +17,7 @@ import duckdb
 
 from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
-from foundry_core.lineage.index import attach
+from foundry_core.lineage.index import attach, forbid_files
 
 INDEX_NAME = "lineage.duckdb"
 Row = dict[str, Any]
@@ -47,7 +47,7 @@ def connect(home: str | Path | None = None) -> duckdb.DuckDBPyConnection:
 def sql(connection: duckdb.DuckDBPyConnection, query: str) -> list[Row]:
     """Rows of any read-only query. Writing, files and extensions are refused, for good, on this
     connection."""
-    _run(connection, "set enable_external_access = false")
+    forbid_files(connection)
     return _rows(connection, query, hint="tables and views: `show all tables`; see docs/lineage.md")
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import duckdb
 
 from foundry_core.lineage.events import SEGMENTS, EventLog, compact_json, event_name
+from foundry_core.lineage.ingest import EVENT_COLUMNS
 
-EVENT_COLUMNS = "id uuid, time timestamp, type varchar, run_id varchar, data varchar"
 _SEGMENT_EVENTS = 10_000
 _COLUMNS = ("id", "time", "type", "run_id")
 
@@ -92,7 +92,7 @@ def take_segments(
         source = f"read_parquet([{', '.join(map(quote, paths))}])"
         connection.execute(
             f"""insert into incoming select id, time, type, run_id, data from {source}
-            where id not in (select id from event) and id not in (select id from incoming)"""
+            where id not in (select id from base.event) and id not in (select id from incoming)"""
         )
     # Two compactors may have packed one event each; rare, hence not part of the query above.
     twice = connection.execute("select count(*) - count(distinct id) from incoming").fetchone()

@@ -36,7 +36,7 @@ def ask(lineage, told, part: str):
 
 
 def test_runs_that_used_a_shard(lineage, told):
-    found = {(row["run_id"], row["stage"]) for row in ask(lineage, told, "f.sha256 = ':shard'")}
+    found = {(row["run_id"], row["stage"]) for row in ask(lineage, told, "sha256 = ':shard'")}
     first, second = told.names.first, told.names.second
     both = {(run, name) for run in (first, second) for name in ("robot", "stats", "vla", "eval")}
     assert found == both | {("third", "stats")}

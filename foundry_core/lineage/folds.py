@@ -1,0 +1,303 @@
+"""Which event becomes which rows.
+
+Each event type feeds one fact table. Per entity (its key columns) the event with the greatest
+(time, id) stands, and its child rows with it; a loser leaves nothing. That fold is commutative,
+associative and idempotent, hence a rebuild equals any incremental history.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """How one event type becomes rows.
+
+    structure: the JSON read from the event's data, as DuckDB types, available as `d`.
+    columns: column → expression, the entity's key columns first, in the table's order.
+    children: table → query over {winner} (the key columns, event_id and d) for its rows.
+    """
+
+    event: str
+    table: str
+    key: tuple[str, ...]
+    structure: Mapping[str, Any]
+    columns: Mapping[str, str]
+    children: Mapping[str, str] = field(default_factory=dict)
+    where: str = "true"
+
+    @property
+    def rivals(self) -> bool:
+        """Whether two events can speak of one entity."""
+        return self.key != ("event_id",)
+
+
+_TEXT, _JSON, _INT, _REAL = "VARCHAR", "JSON", "BIGINT", "DOUBLE"
+_GIT = {"commit": _TEXT, "dirty": "BOOLEAN", "diff_digest": _TEXT}
+
+
+def _same(names: str, record: str = "d") -> dict[str, str]:
+    return {name: f"{record}.{name}" for name in names.split()}
+
+
+_RUN_STARTED = Fold(
+    event="run_started",
+    table="fact.run_started",
+    key=("run_id",),
+    structure={
+        **dict.fromkeys(("run_id", "pipeline", "parent", "baseline", "host"), _TEXT),
+        "prefect_flow_run_id": _TEXT,
+        "overrides": _JSON,
+        "argv": _JSON,
+        "ablation": {"id": _TEXT, "variant": _TEXT},
+        "git": _GIT,
+        "stages": [
+            {
+                **dict.fromkeys(("name", "kind", "key", "action", "code", "closure"), _TEXT),
+                **dict.fromkeys(("reasons", "recipe", "resources", "sources"), _JSON),
+                "seed": _INT,
+                "inputs": [dict.fromkeys(("slot", "label", "stage", "key"), _TEXT)],
+            }
+        ],
+    },
+    columns={
+        **_same("run_id pipeline overrides argv parent"),
+        "ablation_id": "d.ablation.id",
+        "variant": "d.ablation.variant",
+        **_same("baseline prefect_flow_run_id host"),
+        "git_commit": "d.git.commit",
+        "git_dirty": "d.git.dirty",
+        "diff_digest": "d.git.diff_digest",
+    },
+    children={
+        "stage_spec": """
+            select run_id, s.name, position, s.kind, s.key, s.action, s.reasons, s.recipe,
+                s.resources, s.seed, s.code, s.closure, s.sources
+            from (select run_id, unnest(d.stages) as s,
+                generate_subscripts(d.stages, 1) - 1 as position from {winner})""",
+        "stage_input": """
+            select run_id, s.name, s.key, i.slot, i.label, i.stage, i.key
+            from (select run_id, s, unnest(s.inputs) as i
+                from (select run_id, unnest(d.stages) as s from {winner}))""",
+    },
+)
+
+_RUN_FINISHED = Fold(
+    event="run_finished",
+    table="fact.run_finished",
+    key=("run_id",),
+    structure={
+        "run_id": _TEXT,
+        "status": _TEXT,
+        "seconds": _REAL,
+        "metrics": _JSON,
+        "error": _TEXT,
+    },
+    columns={**_same("run_id status seconds metrics"), "error": "nullif(d.error, '')"},
+)
+
+_STAGE_RESOLVED = Fold(
+    event="stage_resolved",
+    table="fact.stage_resolved",
+    key=("run_id", "stage"),
+    structure={
+        **dict.fromkeys(("run_id", "stage", "key", "artifact_key", "action", "how"), _TEXT),
+        "reasons": _JSON,
+    },
+    columns=_same("run_id stage key artifact_key action how reasons"),
+)
+
+_ATTEMPT_STARTED = Fold(
+    event="attempt_started",
+    table="fact.attempt_started",
+    key=("key", "attempt", "run_id"),
+    structure={
+        **dict.fromkeys(("key", "attempt", "run_id", "kind", "stage", "host"), _TEXT),
+        "pid": _INT,
+        **dict.fromkeys(("prefect_flow_run_id", "prefect_task_run_id", "ray_job_id"), _TEXT),
+        "provenance": {
+            **dict.fromkeys(("host", "python", "packages_digest"), _TEXT),
+            "git": _GIT,
+            **dict.fromkeys(("hardware", "environment", "command"), _JSON),
+        },
+    },
+    columns={
+        **_same("key attempt run_id kind stage"),
+        "host": "coalesce(nullif(d.host, ''), d.provenance.host)",
+        "pid": "d.pid",
+        "python": "d.provenance.python",
+        "git_commit": "d.provenance.git.commit",
+        "git_dirty": "d.provenance.git.dirty",
+        "diff_digest": "d.provenance.git.diff_digest",
+        "packages_digest": "d.provenance.packages_digest",
+        "hardware": "d.provenance.hardware",
+        "environment": "d.provenance.environment",
+        "command": "d.provenance.command",
+        **_same("prefect_flow_run_id prefect_task_run_id ray_job_id"),
+    },
+)
+
+_FINISHED = {
+    **dict.fromkeys(("key", "attempt", "run_id", "state", "error"), _TEXT),
+    **dict.fromkeys(("seconds", "cpu_seconds", "gpu_seconds"), _REAL),
+    **dict.fromkeys(("peak_memory", "resumed_from_step"), _INT),
+}
+
+_ATTEMPT_FINISHED = Fold(
+    event="attempt_finished",
+    table="fact.attempt_finished",
+    key=("key", "attempt", "run_id"),
+    structure=_FINISHED,
+    columns={
+        **_same("key attempt run_id state"),
+        "error": "nullif(d.error, '')",
+        **_same("seconds cpu_seconds gpu_seconds peak_memory resumed_from_step"),
+    },
+    where="d.run_id is not null",
+)
+
+_ATTEMPT_CLOSED = Fold(
+    event="attempt_finished",
+    table="fact.attempt_closed",
+    key=("event_id",),
+    structure=_FINISHED,
+    columns=_same("key attempt state error"),
+    where="d.run_id is null",
+)
+
+_COMMITTED = Fold(
+    event="artifact_committed",
+    table="fact.committed",
+    key=("key",),
+    structure={
+        "artifact": {
+            **dict.fromkeys(("key", "kind", "content", "content_key", "code", "closure"), _TEXT),
+            **dict.fromkeys(("attempt", "run_id", "linked_to"), _TEXT),
+            **dict.fromkeys(("recipe", "sources"), _JSON),
+            "seed": _INT,
+            "seconds": _REAL,
+            "created": "TIMESTAMP",
+            "metrics": f"MAP(VARCHAR, {_JSON})",
+            "inputs": [dict.fromkeys(("slot", "label", "stage", "kind", "key", "content"), _TEXT)],
+            "files": [{"path": _TEXT, "size": _INT, "sha256": _TEXT, "role": _TEXT}],
+            "provenance": {"git": _GIT},
+        },
+        "metric_rows": [{"step": _INT, "name": _TEXT, "value": _REAL}],
+        "episode_rows": [
+            {
+                **dict.fromkeys(("task", "scenario", "crash"), _TEXT),
+                "success": "BOOLEAN",
+                "steps": _INT,
+                "seed": "UBIGINT",
+            }
+        ],
+    },
+    columns={
+        "key": "d.artifact.key",
+        **_same("kind content content_key recipe seed code closure sources", "d.artifact"),
+        "metrics": "to_json(d.artifact.metrics)",
+        **_same("attempt run_id seconds", "d.artifact"),
+        "created_at": "d.artifact.created",
+        "linked_to": "d.artifact.linked_to",
+        "git_commit": "d.artifact.provenance.git.commit",
+        "git_dirty": "d.artifact.provenance.git.dirty",
+        "diff_digest": "d.artifact.provenance.git.diff_digest",
+        "files": "coalesce(len(d.artifact.files), 0)",
+        "bytes": "coalesce(list_sum([f.size for f in d.artifact.files]), 0)",
+    },
+    children={
+        "artifact_input": """
+            select key, i.slot, i.label,
+                case when count(*) over (partition by key, i.slot) > 1
+                    then i.slot || '.' || i.label else i.slot end,
+                i.stage, i.kind, i.key, i.content
+            from (select key, unnest(d.artifact.inputs) as i from {winner})""",
+        "file": """
+            select key, f.path, f.size, f.sha256, f.role
+            from (select key, unnest(d.artifact.files) as f from {winner})""",
+        "metric": """
+            select key, m.step, m.name, m.value
+            from (select key, unnest(d.metric_rows) as m from {winner})
+            union all
+            select key, null, m.key, value
+            from (select key, m, try_cast(m.value ->> '$' as double) as value
+                from (select key, unnest(map_entries(d.artifact.metrics)) as m from {winner}))
+            where value is not null""",
+        "episode": """
+            select key, e.task, e.scenario, e.success, e.steps, e.crash, e.seed
+            from (select key, unnest(d.episode_rows) as e from {winner})""",
+    },
+)
+
+_REMOVED = Fold(
+    event="artifact_removed",
+    table="fact.removed",
+    key=("key",),
+    structure=dict.fromkeys(("key", "kind", "reason"), _TEXT),
+    columns=_same("key kind reason"),
+)
+
+_ALIAS = Fold(
+    event="alias_set",
+    table="fact.alias",
+    key=("alias",),
+    structure=dict.fromkeys(("alias", "key"), _TEXT),
+    columns=_same("alias key"),
+)
+
+_ABLATION_STARTED = Fold(
+    event="ablation_started",
+    table="fact.ablation_started",
+    key=("ablation_id",),
+    structure={
+        **dict.fromkeys(("ablation_id", "base_pipeline"), _TEXT),
+        **dict.fromkeys(("vary", "seeds"), _JSON),
+        "variants": [{"variant": _TEXT, "overrides": _JSON}],
+    },
+    columns=_same("ablation_id base_pipeline vary seeds"),
+    children={
+        "fact.variant": """
+            select ablation_id, v.variant, position, v.overrides
+            from (select ablation_id, unnest(d.variants) as v,
+                generate_subscripts(d.variants, 1) - 1 as position from {winner})""",
+    },
+)
+
+_ABLATION_FINISHED = Fold(
+    event="ablation_finished",
+    table="fact.ablation_finished",
+    key=("ablation_id",),
+    structure={
+        **dict.fromkeys(("ablation_id", "status", "comparison_key"), _TEXT),
+        "effects": [
+            {
+                **dict.fromkeys(("variant", "path", "decision", "letters"), _TEXT),
+                **dict.fromkeys(("old", "new"), _JSON),
+                **dict.fromkeys(("success", "low", "high", "p_value"), _REAL),
+                "n": _INT,
+            }
+        ],
+    },
+    columns=_same("ablation_id status comparison_key"),
+    children={
+        "fact.effect": """
+            select ablation_id, e.variant, e.path, e.old, e.new, e.success, e.n, e.low, e.high,
+                e.p_value, e.decision, e.letters
+            from (select ablation_id, unnest(d.effects) as e from {winner})""",
+    },
+)
+
+FOLDS = (
+    _RUN_STARTED,
+    _RUN_FINISHED,
+    _STAGE_RESOLVED,
+    _ATTEMPT_STARTED,
+    _ATTEMPT_FINISHED,
+    _ATTEMPT_CLOSED,
+    _COMMITTED,
+    _REMOVED,
+    _ALIAS,
+    _ABLATION_STARTED,
+    _ABLATION_FINISHED,
+)
