@@ -100,7 +100,7 @@ def _samples(job: RobotJob, part: RobotPart, builder: StatisticsBuilder) -> Iter
                 continue
             images, geometry = _images(episode, settings)
         except UnusableEpisode as error:
-            part.skipped.append((str(ref.name), error.message))
+            part.skipped.append((str(ref.relative_to(settings.source.path)), str(error)))
             continue
         lowdim = {name: np.asarray(episode.lowdim[name], np.float64) for name in settings.fields}
         steps = anchors(episode.length, settings.window)

@@ -1,0 +1,73 @@
+"""Conversion of captioned images."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from foundry_core.data.config import ImageConfig
+from foundry_core.data.convert.captions import convert_captions
+from foundry_core.data.images import decode_image, encode_jpeg
+from foundry_core.data.shards.read import ShardSet
+from foundry_core.data.sources.config import ImageCaptionTars, SceneFolder
+from foundry_core.errors import FoundryError
+
+
+def convert(source, out, workers=1, max_skipped=0, size=None):
+    out.mkdir()
+    return convert_captions(
+        source,
+        out,
+        image=ImageConfig(size=size),
+        samples_per_shard=3,
+        max_skipped=max_skipped,
+        workers=workers,
+        progress=lambda *a, **k: None,
+    )
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    root = tmp_path / "scenes"
+    root.mkdir()
+    lines = []
+    for number in range(8):
+        image = np.full((8, 8, 3), 20 * number, np.uint8)
+        for camera in ("scene", "wrist"):
+            (root / f"{number}_{camera}.jpg").write_bytes(encode_jpeg(image, 95))
+        files = [f"{number}_scene.jpg", f"{number}_wrist.jpg"]
+        row = {"image": files, "cameras": ["scene", "wrist"], "caption": f"grey {number}"}
+        lines.append(json.dumps(row))
+    (root / "scenes.jsonl").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_scenes_keep_their_bytes_and_any_worker_count_agrees(scenes, tmp_path):
+    source = SceneFolder(path=str(scenes))
+    assert convert(source, tmp_path / "a") == {"samples": 8, "skipped": 0}
+    convert(source, tmp_path / "b", workers=4)
+    found = [
+        {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in (tmp_path / x).iterdir()}
+        for x in "ab"
+    ]
+    assert found[0] == found[1]
+    members = ShardSet(tmp_path / "a").members(5)
+    assert bytes(members["scene.jpg"]) == (scenes / "5_scene.jpg").read_bytes()
+    assert bytes(members["txt"]) == b"grey 5"
+
+
+def test_a_broken_image_is_named_or_counted(scenes, tmp_path):
+    (scenes / "2_wrist.jpg").write_bytes(b"\xff\xd8 no image")
+    with pytest.raises(FoundryError, match="wrist of 00000002"):
+        convert(SceneFolder(path=str(scenes)), tmp_path / "a")
+    metrics = convert(SceneFolder(path=str(scenes)), tmp_path / "b", max_skipped=1)
+    assert metrics == {"samples": 7, "skipped": 1}
+
+
+def test_published_image_caption_tars(shared_data, tmp_path):
+    source = ImageCaptionTars(path=str(shared_data / "image_caption"))
+    metrics = convert(source, tmp_path / "a", size=(64, 64))
+    assert metrics == {"samples": 48, "skipped": 0}
+    members = ShardSet(tmp_path / "a").members(0)
+    assert decode_image(members["jpg"]).shape == (64, 64, 3)
