@@ -1,0 +1,58 @@
+"""Evaluations → a verdict: the base against every other, with exact tests."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline import stage
+
+
+class CompareRecipe(stage.Recipe):
+    base: str = Field(description="label of the evaluation the others are compared with")
+    alpha: float = Field(0.05, gt=0, lt=1, description="level of each family of comparisons")
+
+
+class Compare(stage.Stage):
+    kind = "compare"
+    output = stage.ArtifactType.COMPARISON
+    inputs: Mapping[str, stage.Slot] = {
+        "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True)
+    }
+    Recipe = CompareRecipe
+
+    @classmethod
+    def check(cls, recipe: CompareRecipe, inputs: Mapping[str, Any]) -> None:
+        labels = sorted(inputs["evaluations"])
+        if recipe.base not in labels:
+            raise FoundryError(
+                f"base {recipe.base!r} is no label of the evaluations {labels}", "name one of them"
+            )
+        if len(labels) < 2:
+            raise FoundryError("one evaluation cannot be compared", "connect at least two")
+
+    @staticmethod
+    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+        from foundry_core.evaluation.compare import compare, markdown
+        from foundry_core.evaluation.plots import success_bars
+        from foundry_core.evaluation.results import replace_json
+
+        evaluations = {
+            label: json.loads((artifact.path / "evaluation.json").read_text())["tasks"]
+            for label, artifact in ctx.inputs["evaluations"].items()
+        }
+        comparison = compare(evaluations, ctx.recipe.base, ctx.recipe.alpha)
+        replace_json(ctx.out / "comparison.json", comparison)
+        (ctx.out / "table.md").write_text(markdown(comparison))
+        (ctx.out / "success.svg").write_text(success_bars(comparison))
+        metrics: dict[str, Any] = {}
+        for label, cell in comparison["pooled"].items():
+            metrics |= {f"success_{label}": cell["rate"], f"n_{label}": cell["n"]}
+        for label, found in comparison["against_base"].items():
+            metrics[f"p_{label}"] = found["p_corrected"]
+        return metrics
+
+
+STAGE = Compare
