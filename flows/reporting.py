@@ -1,0 +1,141 @@
+"""Gathers what a report shows of a run: from the lineage index and the artifacts' files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flows.planning import Prepared
+from foundry_core.errors import FoundryError
+from foundry_core.evaluation.report import ReportData, write_report
+from foundry_core.home import home_dir, store_uri
+from foundry_core.lineage import graph, queries
+from foundry_core.store.artifact import Artifact
+from foundry_core.store.store import Store
+
+_POINTS = 300
+_SHOWN = ("loss", "text_loss", "captions_loss", "robot_loss")
+
+
+def comparison_of(prepared: Prepared, result: dict[str, Any]) -> dict[str, Any] | None:
+    """comparison.json of a finished run's compare stage, if it has one."""
+    for stage in result["stages"]:
+        if stage["kind"] == "compare":
+            artifact = prepared.store.read("compare", stage["key"])
+            return _json(prepared.store, artifact, "comparison.json") if artifact else None
+    return None
+
+
+def write_run_report(run_id: str) -> Path:
+    """report.html in the run's folder. FoundryError for an unknown run."""
+    connection = queries.connect()
+    run = queries.show(connection, run_id)
+    if "stages" not in run:
+        raise FoundryError(f"{run_id!r} is not a run", "`foundry lineage runs` lists them")
+    store = Store.open(store_uri())
+    artifacts = {s["stage"]: _artifact(store, s) for s in run["stages"]}
+    present = {name: artifact for name, artifact in artifacts.items() if artifact}
+    nodes, edges = queries.graph_of(connection, run_id)
+    compared = next((a for a in present.values() if a.kind == "compare"), None)
+    folder = home_dir() / "runs" / run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    data = ReportData(
+        title=f"{run['pipeline']}: what was built, and how well it works",
+        run_id=run_id,
+        comparison=_json(store, compared, "comparison.json") if compared else None,
+        stages=[_stage_row(stage, artifacts[stage["stage"]]) for stage in run["stages"]],
+        losses=_losses(store, present),
+        strips=_strips(store, present, compared),
+        lineage_svg=graph.svg(nodes, edges),
+        provenance=_provenance(present),
+        commands=_commands(run["pipeline"], present),
+    )
+    return write_report(folder / "report.html", data)
+
+
+def _artifact(store: Store, stage: dict[str, Any]) -> Artifact | None:
+    return store.read(stage["kind"], stage["artifact_key"] or stage["key"])
+
+
+def _json(store: Store, artifact: Artifact, name: str) -> Any:
+    return json.loads((store.files_path(artifact) / name).read_text())
+
+
+def _stage_row(stage: dict[str, Any], artifact: Artifact | None) -> dict[str, Any]:
+    reasons = stage["reasons"] if isinstance(stage["reasons"], list) else []
+    why = "; ".join(
+        " ".join(str(r[k]) for k in ("category", "path", "upstream") if r.get(k)) for r in reasons
+    )
+    return {
+        "stage": stage["stage"],
+        "kind": stage["kind"],
+        "key": stage["key"][:12],
+        "action": stage["action"],
+        "why": why,
+        "seconds": f"{artifact.seconds:.1f}" if artifact else "",
+    }
+
+
+def _losses(
+    store: Store, artifacts: dict[str, Artifact]
+) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for name, artifact in artifacts.items():
+        path = store.files_path(artifact) / "records" / "metrics.jsonl"
+        if not artifact.kind.startswith("train_") or not path.is_file():
+            continue
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        lines = lines[:: max(1, len(lines) // _POINTS)]
+        series = {key: [(row["step"], row[key]) for row in lines if key in row] for key in _SHOWN}
+        parts = [key for key in series if series[key]]
+        if len(parts) == 2:
+            parts.remove("loss")
+        found[name] = {key: series[key] for key in parts if key in series}
+    return {name: series for name, series in found.items() if series}
+
+
+def _strips(
+    store: Store, artifacts: dict[str, Artifact], compared: Artifact | None
+) -> list[tuple[str, str, bytes]]:
+    """The first recorded episode of each task, for every evaluation that was compared."""
+    labels = {i.key: i.label for i in compared.inputs} if compared else {}
+    strips = []
+    for artifact in artifacts.values():
+        if artifact.kind != "evaluate":
+            continue
+        folder = store.files_path(artifact) / "frames"
+        seen: set[str] = set()
+        for path in sorted(folder.rglob("*.png")):
+            task = path.stem.rpartition("_")[0] or path.stem
+            if task not in seen:
+                seen.add(task)
+                label = labels.get(artifact.key, artifact.key[:12])
+                strips.append((label, path.stem.replace("_", " "), path.read_bytes()))
+    return sorted(strips, key=lambda strip: (strip[1], strip[0]))
+
+
+def _provenance(artifacts: dict[str, Artifact]) -> dict[str, str]:
+    latest = max(artifacts.values(), key=lambda a: a.created, default=None)
+    if latest is None:
+        return {}
+    facts = latest.provenance
+    git, hardware = facts.get("git") or {}, facts.get("hardware") or {}
+    shown = {
+        "code": f"{git.get('commit') or 'no git'}{' + changes' if git.get('dirty') else ''}",
+        "host": str(facts.get("host", "")),
+        "hardware": ", ".join(f"{k} {v}" for k, v in hardware.items() if v),
+    }
+    packages = facts.get("packages") or {}
+    wanted = ("torch", "ray", "prefect", "mujoco", "metaworld", "transformers", "duckdb")
+    shown["packages"] = ", ".join(f"{n} {packages[n]}" for n in wanted if n in packages)
+    return {name: value for name, value in shown.items() if value}
+
+
+def _commands(pipeline: str, artifacts: dict[str, Artifact]) -> list[str]:
+    commands = [f"foundry plan {pipeline}"]
+    for artifact in artifacts.values():
+        if artifact.kind == "evaluate":
+            key = artifact.key[:12]
+            commands.append(f"foundry lineage trace {key}")
+            commands.append(f"foundry lineage sql \"FROM upstream('{key}')\"")
+            break
+    return commands
