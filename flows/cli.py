@@ -17,8 +17,7 @@ COMMANDS = {
     "run": "run a pipeline: reuse what is valid, build the rest",
     "plan": "show what a run would do, and why",
     "lineage": "query what was built from what",
-    "data": "inspect and convert data",
-    "eval": "evaluate policies and compare results",
+    "data": "statistics of datasets",
     "report": "write report.html of a run",
     "models": "list model presets and their sizes",
 }

@@ -98,7 +98,7 @@ class Store:
         return state.artifact if state.status == "ok" else None
 
     def attempt(self, key: str) -> tuple[str, Path, Path]:
-        """(attempt name, its empty folder, the key's scratch folder). Call under the key's lease."""
+        """(attempt name, its empty folder, the key's scratch folder). Needs the key's lease."""
         work = self.root / "work" / key
         scratch = work / "scratch"
         scratch.mkdir(parents=True, exist_ok=True)
