@@ -1,7 +1,7 @@
 """Packed text → a language model from scratch."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foundry_core.data.loading.config import DataConfig, TextData
 from foundry_core.errors import FoundryError
@@ -9,6 +9,9 @@ from foundry_core.models.config import TransformerConfig
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.recipes import check_batches, labels_of
+
+if TYPE_CHECKING:
+    from foundry_core.training.distributed import World
 
 
 class TrainLlmRecipe(stage.Recipe):
@@ -48,10 +51,16 @@ class TrainLlm(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.training.jobs import job_of
-        from foundry_core.training.stages import train_language_model
+        from foundry_core.training.launch import launch
 
-        return train_language_model(job_of(ctx), ctx.recipe.model, ctx.input("tokenizer").path)
+        return launch(_work, ctx)
+
+
+def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, Any]:
+    from foundry_core.training.jobs import job_of
+    from foundry_core.training.stages import train_language_model
+
+    return train_language_model(job_of(ctx, world), ctx.recipe.model, ctx.input("tokenizer").path)
 
 
 STAGE = TrainLlm

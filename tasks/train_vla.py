@@ -1,7 +1,7 @@
 """Demonstrations on top of a vision-language model → a policy."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -12,6 +12,9 @@ from foundry_core.pipeline import stage
 from foundry_core.pipeline.suggest import nearest
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.recipes import check_batches, check_source_of_tokens, labels_of
+
+if TYPE_CHECKING:
+    from foundry_core.training.distributed import World
 
 
 class TrainVlaRecipe(stage.Recipe):
@@ -60,18 +63,24 @@ class TrainVla(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.training.jobs import job_of, optional_path
-        from foundry_core.training.stages import train_policy
+        from foundry_core.training.launch import launch
 
-        recipe = ctx.recipe
-        return train_policy(
-            job_of(ctx),
-            recipe.model.model_copy(update={"use_images": recipe.images}),
-            optional_path(ctx, "vlm"),
-            optional_path(ctx, "tokenizer"),
-            ctx.input("stats").path,
-            recipe.execute_steps,
-        )
+        return launch(_work, ctx)
+
+
+def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, Any]:
+    from foundry_core.training.jobs import job_of, optional_path
+    from foundry_core.training.stages import train_policy
+
+    recipe = ctx.recipe
+    return train_policy(
+        job_of(ctx, world),
+        recipe.model.model_copy(update={"use_images": recipe.images}),
+        optional_path(ctx, "vlm"),
+        optional_path(ctx, "tokenizer"),
+        ctx.input("stats").path,
+        recipe.execute_steps,
+    )
 
 
 def _check_shards(label: str, shards: Any, wanted: Any) -> None:

@@ -1,13 +1,16 @@
 """Captioned images on top of a language model → a vision-language model."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foundry_core.data.loading.config import DataConfig
 from foundry_core.models.config import VLMConfig
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.recipes import check_batches, check_source_of_tokens, labels_of
+
+if TYPE_CHECKING:
+    from foundry_core.training.distributed import World
 
 
 class TrainVlmRecipe(stage.Recipe):
@@ -39,15 +42,21 @@ class TrainVlm(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.training.jobs import job_of, optional_path
-        from foundry_core.training.stages import train_vision_language_model
+        from foundry_core.training.launch import launch
 
-        return train_vision_language_model(
-            job_of(ctx),
-            ctx.recipe.model,
-            optional_path(ctx, "llm"),
-            optional_path(ctx, "tokenizer"),
-        )
+        return launch(_work, ctx)
+
+
+def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, Any]:
+    from foundry_core.training.jobs import job_of, optional_path
+    from foundry_core.training.stages import train_vision_language_model
+
+    return train_vision_language_model(
+        job_of(ctx, world),
+        ctx.recipe.model,
+        optional_path(ctx, "llm"),
+        optional_path(ctx, "tokenizer"),
+    )
 
 
 STAGE = TrainVlm

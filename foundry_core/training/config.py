@@ -142,7 +142,9 @@ class TrainResources(Resources):
     log_every: int = Field(20, ge=1, description="steps per row of metrics.jsonl")
     checkpoint_every_seconds: float | None = Field(30.0, gt=0)
     checkpoint_every_steps: int | None = Field(None, ge=1)
-    loader_workers: int = Field(1, ge=0, description="threads that prepare batches ahead")
+    loader_workers: int = Field(
+        0, ge=0, description="processes that prepare batches; 0: the training process does"
+    )
 
     @property
     def workers(self) -> int:

@@ -50,12 +50,16 @@ def parallelise(module: nn.Module, world: World, strategy: str) -> nn.Module:
         return module
     if strategy == "ddp":
         ids = [world.device] if world.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(module, device_ids=ids)
+        # A modality that is not in the mix leaves its part of the model without gradients.
+        return nn.parallel.DistributedDataParallel(
+            module, device_ids=ids, find_unused_parameters=True
+        )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(world.device.type, (world.size,))
-    for block in [b for m in module.modules() if isinstance(m, nn.ModuleList) for b in m]:
+    blocks = [b for m in module.modules() if isinstance(m, nn.ModuleList) for b in m]
+    for block in reversed(blocks):  # inner lists first
         if any(True for _ in block.parameters()):
             fully_shard(block, mesh=mesh)
     return fully_shard(module, mesh=mesh)

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from foundry_core.pipeline.stage import StageContext
+from foundry_core.training.distributed import World
 from foundry_core.training.recipes import MODALITIES
 from foundry_core.training.stages import TrainJob
 
 
-def job_of(ctx: StageContext) -> TrainJob:
+def job_of(ctx: StageContext, world: World) -> TrainJob:
     recipe = ctx.recipe
     sources = {
         name: {label: artifact.path for label, artifact in ctx.inputs[name].items()}
@@ -25,6 +26,7 @@ def job_of(ctx: StageContext) -> TrainJob:
         progress=ctx.progress,
         lr_scale=getattr(recipe, "lr_scale", {}),
         frozen=getattr(recipe, "frozen", ()),
+        world=world,
     )
 
 

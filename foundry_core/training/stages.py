@@ -5,8 +5,10 @@ upstream one, run the Trainer, save weights, configs and tokenizer side by side.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from foundry_core.models.vla import VLA
 from foundry_core.models.vlm import VLM, check_vocabulary
 from foundry_core.pipeline.stage import Progress
 from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.distributed import World
+from foundry_core.training.distributed import World, full, local_batch_size
 from foundry_core.training.loop import Objective, Trainer
 from foundry_core.training.objectives import ActionLoss, CaptionLoss, TextLoss
 
@@ -52,13 +54,13 @@ class TrainJob:
     progress: Progress
     lr_scale: Mapping[str, float]
     frozen: tuple[str, ...]
+    world: World
 
 
 def train_language_model(
     job: TrainJob, model: TransformerConfig, tokenizer_path: Path
 ) -> dict[str, Any]:
     """A decoder from scratch. Its vocabulary is the tokenizer's."""
-    _threads(job.resources)
     tokenizer = Tokenizer.load(tokenizer_path)
     for label, folder in job.sources["text"].items():
         _check_text(label, folder, tokenizer)
@@ -81,7 +83,6 @@ def train_vision_language_model(
     job: TrainJob, model: VLMConfig, llm: Path | None, tokenizer_path: Path | None
 ) -> dict[str, Any]:
     """A VLM on an upstream language model, or from scratch with `model.language` given."""
-    _threads(job.resources)
     tokenizer = _upstream_tokenizer(llm, tokenizer_path)
     used = tokenizer.vocab_size
     image = tokenizer.add_special(IMAGE)
@@ -124,7 +125,6 @@ def train_policy(
 ) -> dict[str, Any]:
     """A policy on an upstream VLM, or from scratch with `model.backbone` given. What serving
     needs (normaliser, inputs, rate) is saved beside the weights."""
-    _threads(job.resources)
     tokenizer = _upstream_tokenizer(vlm, tokenizer_path)
     obs = tokenizer.add_special(OBS)
     backbone = load_model(vlm)[0] if vlm is not None else None
@@ -167,6 +167,8 @@ def train_policy(
     steps = job.training.total_steps(samples_per_step=job.data.samples_per_step)
     metrics = _train(job, module, objectives, loader, steps)
     _save(job, module, tokenizer)
+    if not job.world.main:
+        return metrics
     normalizer.save(job.out / NORMALIZER)
     policy = {
         "format": "foundry-policy",
@@ -186,16 +188,12 @@ def _train(
     loader: Loader,
     steps: int,
 ) -> dict[str, Any]:
-    if job.resources.workers > 1:
-        raise FoundryError(
-            f"{job.resources.workers} training workers were asked for; this stage trains in one",
-            "set resources.num_workers=1 and at most one GPU",
-        )
-    device = torch.device("cuda" if job.resources.gpus and torch.cuda.is_available() else "cpu")
+    for name, part in job.data.modalities.items():
+        local_batch_size(part.batch_size, job.world, name)
     trainer = Trainer(
         model=module,
         objectives={name: objectives[name] for name in job.data.modalities},
-        batches=loader.batches,
+        batches=partial(loader.batches, rank=job.world.rank, world=job.world.size),
         config=job.training,
         total_steps=steps,
         seed=job.seed,
@@ -206,18 +204,22 @@ def _train(
         weights=job.data.loss_weights,
         lr_scale=job.lr_scale,
         frozen=job.frozen,
-        world=World(device=device),
+        world=job.world,
     )
     result = trainer.train()
-    report = json.dumps(loader.report(), indent=1) + "\n"
-    (job.out / "records" / "data.json").write_text(report)
+    if job.world.main:
+        report = json.dumps(loader.report(), indent=1) + "\n"
+        (job.out / "records" / "data.json").write_text(report)
     parameters = sum(p.numel() for p in module.parameters())
     return {**result.metrics(), "parameters": parameters}
 
 
 def _save(job: TrainJob, module: nn.Module, tokenizer: Tokenizer) -> None:
-    save_model(job.out, module)
-    tokenizer.save(job.out)
+    """Rank 0 writes; sharded weights are gathered by all ranks together."""
+    state = {name: full(tensor) for name, tensor in module.state_dict().items()}
+    if job.world.main:
+        save_model(job.out, module, state=state)
+        tokenizer.save(job.out)
 
 
 def _text_objectives(job: TrainJob, image: int, per_image: int) -> dict[str, Objective]:
@@ -229,26 +231,15 @@ def _text_objectives(job: TrainJob, image: int, per_image: int) -> dict[str, Obj
 
 
 def _loading(job: TrainJob) -> LoaderResources:
-    return LoaderResources(pin_memory=job.resources.gpus > 0)
+    return LoaderResources(workers=job.resources.loader_workers, pin_memory=job.resources.gpus > 0)
 
 
-def _threads(resources: TrainResources) -> None:
-    torch.set_num_threads(resources.cpus)
-
-
-def _seeded(seed: int) -> Any:
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
     """New weights are a function of the seed; the caller's random state is left alone."""
-    fork = torch.random.fork_rng(devices=[])
-
-    class _Seeded:
-        def __enter__(self) -> None:
-            fork.__enter__()
-            torch.manual_seed(seed)
-
-        def __exit__(self, *error: object) -> None:
-            fork.__exit__(*error)
-
-    return _Seeded()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _upstream_tokenizer(model: Path | None, tokenizer: Path | None) -> Tokenizer:

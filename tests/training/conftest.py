@@ -1,0 +1,19 @@
+"""Makes the models' and the loader's synthetic material importable; one thread."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+_TESTS = Path(__file__).resolve().parents[1]
+for folder in (_TESTS / "models", _TESTS / "data" / "loading"):
+    sys.path.append(str(folder))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,145 @@
+"""Sums, counts and masks of the objectives, against plain formulas."""
+
+import pytest
+import torch
+from model_zoo import IMAGE, OBS, TOKENS_PER_IMAGE, build, language_config, robot_batch, vla_config
+from model_zoo import vlm_config as make_vlm_config
+from torch.nn import functional as F
+
+from foundry_core.errors import FoundryError
+from foundry_core.training.loop import MixedLoss, StepKey, split_batch
+from foundry_core.training.objectives import ActionLoss, CaptionLoss, TextLoss
+
+KEY = StepKey(seed=5, step=7)
+
+
+def text_batch():
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(1, 40, (4, 11), generator=generator)
+    segments = torch.tensor([[0] * 11, [0] * 5 + [1] * 6, [0] * 11, [0, 1] + [2] * 9])
+    return {"tokens": tokens, "segments": segments.int(), "sample_ids": torch.arange(4)}
+
+
+def caption_batch():
+    batch = robot_batch([6, 3, 5, 1])
+    target = batch["tokens"] != IMAGE
+    return {
+        "images": batch["images"],
+        "tokens": batch["tokens"],
+        "target_mask": target & batch["token_mask"],
+        "sample_ids": batch["sample_ids"],
+    }
+
+
+def captions(**changes):
+    return CaptionLoss(image_token_id=IMAGE, tokens_per_image=TOKENS_PER_IMAGE, **changes)
+
+
+def actions():
+    return ActionLoss(image_token_id=IMAGE, obs_token_id=OBS, tokens_per_image=TOKENS_PER_IMAGE)
+
+
+def sums(objective, model, batch, key=KEY):
+    return objective(model, objective.prepare(batch), key)
+
+
+def test_text_loss_ignores_targets_in_another_document():
+    model, batch = build(language_config()), text_batch()
+    logits = model(batch["tokens"][:, :-1], segments=batch["segments"][:, :-1])
+    expected, count = 0.0, 0
+    for row in range(4):
+        for t in range(10):
+            if batch["segments"][row, t] == batch["segments"][row, t + 1]:
+                expected += F.cross_entropy(logits[row, t], batch["tokens"][row, t + 1])
+                count += 1
+    objective = TextLoss()
+    assert objective.count(batch) == count == 40 - 3
+    torch.testing.assert_close(sums(objective, model, batch)["loss"], expected)
+
+
+def test_caption_loss_counts_words_only():
+    model, batch = build(make_vlm_config()), caption_batch()
+    logits = model(
+        batch["images"], batch["tokens"], batch["target_mask"].logical_or(batch["tokens"] == IMAGE)
+    )
+    mask = batch["target_mask"][:, 1:]
+    expected = F.cross_entropy(logits[:, :-1][mask], batch["tokens"][:, 1:][mask], reduction="sum")
+    assert captions().count(batch) == mask.sum() == 6 + 3 + 5 + 1 + 4
+    torch.testing.assert_close(sums(captions(), model, batch)["loss"], expected)
+
+
+def test_z_loss_is_the_mean_square_of_the_log_partition():
+    model, batch = build(make_vlm_config()), caption_batch()
+    plain, both = sums(captions(), model, batch), sums(captions(z_loss=0.1), model, batch)
+    logits = model(batch["images"], batch["tokens"][:, :-1])
+    z = torch.logsumexp(logits[batch["target_mask"][:, 1:]], dim=-1).square().sum()
+    torch.testing.assert_close(both["z_loss"], 0.1 * z)
+    torch.testing.assert_close(both["loss"], plain["loss"] + both["z_loss"])
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+def test_action_loss_is_masked_and_averaged_over_draws(draws):
+    config = vla_config()
+    head = config.head.model_copy(update={"num_noise_samples": draws})
+    model = build(config.model_copy(update={"head": head}))
+    batch = robot_batch([2, 5, 3])
+    changed = dict(batch, actions=torch.where(batch["action_mask"], batch["actions"], 9.0))
+    first, second = (sums(actions(), model, b)["loss"] for b in (batch, changed))
+    torch.testing.assert_close(first, second)
+    assert actions().count(batch) == batch["action_mask"].sum()
+    pairs = model.head.training_pairs(
+        batch["actions"], batch["action_mask"], seed=5, step=7, sample_ids=batch["sample_ids"]
+    )
+    context = model.head.trunk.context(
+        model.condition(batch["images"], batch["tokens"], batch["token_mask"]), batch["proprio"]
+    )
+    error = model.head.velocity(context, pairs.noised, pairs.times) - pairs.target
+    expected = (error.square() * batch["action_mask"][:, None]).sum() / draws
+    torch.testing.assert_close(first, expected)
+
+
+def test_a_wrong_number_of_placeholders_is_named_before_the_forward_pass():
+    batch = robot_batch([2, 3])
+    batch["tokens"][1, 0] = 3
+    with pytest.raises(FoundryError, match="7 image tokens"):
+        actions().prepare(batch)
+    with pytest.raises(FoundryError, match="observation tokens"):
+        actions().prepare(
+            dict(batch, tokens=torch.where(batch["tokens"] == OBS, 1, batch["tokens"]))
+        )
+
+
+def gradients(model, batch, micro_batch=None):
+    objectives = {"robot": actions(), "captions": captions(), "text": TextLoss()}
+    loss = MixedLoss(model, objectives, {"captions": 0.3, "text": 0.2})
+    counts = {name: objectives[name].count(part) for name, part in batch.items()}
+    model.zero_grad()
+    for part in split_batch(batch, micro_batch):
+        prepared = {name: objectives[name].prepare(b) for name, b in part.items()}
+        loss(prepared, counts, KEY)[0].backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def test_a_mixed_step_of_three_modalities_does_not_depend_on_micro_batches():
+    """Valid elements differ between the halves: averaging per micro-batch would show."""
+    model = build(vla_config())
+    batch = {
+        "robot": robot_batch([2, 5, 3, 1]),
+        "captions": caption_batch(),
+        "text": text_batch(),
+    }
+    whole, halves = gradients(model, batch), gradients(model, batch, micro_batch=6)
+    assert set(whole) == {n for n, _ in model.named_parameters()}
+    for name, gradient in whole.items():
+        torch.testing.assert_close(halves[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+def test_noise_belongs_to_the_sample_and_the_step():
+    model, batch = build(vla_config()), robot_batch([2, 5, 3])
+    single = [
+        sums(actions(), model, {n: t[i : i + 1] for n, t in batch.items()})["loss"]
+        for i in range(3)
+    ]
+    torch.testing.assert_close(sum(single), sums(actions(), model, batch)["loss"])
+    other = sums(actions(), model, batch, StepKey(seed=5, step=8))["loss"]
+    assert not torch.isclose(other, sums(actions(), model, batch)["loss"])
