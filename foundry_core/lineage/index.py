@@ -36,7 +36,7 @@ from foundry_core.lineage.tail import (
     signature,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ create macro find_key(ref, wanted) as (
     with known as (
         select key from fact.committed where starts_with(key, ref)
         union select key from stage_spec where starts_with(key, ref)
-        union select key from fact.attempt_started where starts_with(key, ref)
         union select key from fact.alias where alias = ref and key is not null)
     select case
         when not wanted then null
@@ -20,16 +19,21 @@ create macro key_of(ref) as find_key(ref, true);
 -- Where a trace begins: the artifact itself, or the evaluations of a run (its last stages when it
 -- evaluated nothing).
 create macro roots(ref) as table
-with stages as (
-    select stage, kind, coalesce(artifact_key, key) as key from run_stage where run_id = ref),
-last_stages as (
-    select key from stages where stage not in (
-        select upstream_stage from stage_input where run_id = ref))
-select key from stages where kind = 'evaluate'
-union
-select key from last_stages where not exists (select 1 from stages where kind = 'evaluate')
-union
-select find_key(ref, not exists (select 1 from stages)) where not exists (select 1 from stages);
+with planned as materialized (select stage, kind, key from stage_spec where run_id = ref),
+resolved as (
+    select stage, artifact_key from fact.stage_resolved
+    where run_id = ref and artifact_key is not null),
+stages as materialized (
+    select stage, kind, coalesce(artifact_key, key) as key
+    from planned left join resolved using (stage)),
+chosen as materialized (
+    select key from stages where kind = 'evaluate'
+        or ((select count(*) from planned where kind = 'evaluate') = 0
+            and stage not in (select upstream_stage from stage_input where run_id = ref)))
+select distinct key from chosen
+union all
+select key from (
+    select find_key(ref, (select count(*) from planned) = 0) as key) where key is not null;
 
 -- Everything the artifact was made from, itself included. `role` is the shortest path of input
 -- slots to it, `depth` its length; they are null beyond 40 steps and in ancestries of more than

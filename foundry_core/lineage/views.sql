@@ -7,10 +7,16 @@ from fact.run_started s left join fact.run_finished f using (run_id);
 
 -- What was planned, and what became of it. `planned` and `action` differ after a cut-off.
 create view run_stage as
-select run_id, stage, s.position, s.kind, coalesce(r.key, s.key) as key, r.artifact_key,
+select s.run_id, s.stage, s.position, s.kind, coalesce(r.key, s.key) as key, r.artifact_key,
     s.action as planned, coalesce(r.action, s.action) as action, r.how,
     coalesce(r.reasons, s.reasons) as reasons, r.event_time as resolved_at
-from stage_spec s full join fact.stage_resolved r using (run_id, stage);
+from stage_spec s
+    left join fact.stage_resolved r on r.run_id = s.run_id and r.stage = s.stage
+union all
+-- Not a full join: filters on run_id must reach both sides.
+select r.run_id, r.stage, null, null, r.key, r.artifact_key, null, r.action, r.how, r.reasons,
+    r.event_time
+from fact.stage_resolved r anti join stage_spec s on r.run_id = s.run_id and r.stage = s.stage;
 
 create view attempt as
 with closed as (
@@ -20,7 +26,7 @@ with closed as (
     from fact.attempt_closed c asof join fact.attempt_started s
         on c.key = s.key and c.attempt = s.attempt and c.event_time >= s.event_time
     group by s.event_id)
-select key, attempt, run_id, s.kind, s.stage,
+select s.key, s.attempt, s.run_id, s.kind, s.stage,
     coalesce(f.state, c.state, 'running') as state,
     s.event_time as started_at, coalesce(f.event_time, c.event_time) as finished_at,
     f.seconds, f.cpu_seconds, f.gpu_seconds, f.peak_memory, f.resumed_from_step,
@@ -28,7 +34,8 @@ select key, attempt, run_id, s.kind, s.stage,
     s.diff_digest, s.packages_digest, s.hardware, s.environment, s.command,
     s.prefect_flow_run_id, s.prefect_task_run_id, s.ray_job_id
 from fact.attempt_started s
-    full join fact.attempt_finished f using (key, attempt, run_id)
+    left join fact.attempt_finished f
+        on f.key = s.key and f.attempt = s.attempt and f.run_id = s.run_id
     left join closed c on c.event_id = s.event_id;
 
 -- Everything that was ever committed; `present` says whether the store still has it.

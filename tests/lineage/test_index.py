@@ -21,7 +21,6 @@ from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index, attach
 from foundry_core.lineage.segments import compact
 
-
 # Views that are functions of the others, and slow to ask hundreds of times.
 DERIVED = ("run_summary", "compute_spent_saved", "in_flight", "eval_scores", "ablation_effects")
 
