@@ -7,13 +7,14 @@ lies downstream of one that must.
 
 from typing import Any
 
+import flows.settings  # noqa: F401  (Prefect reads its settings once, on import)
+
+# isort: split
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.context import get_run_context
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
-import flows.settings  # noqa: F401  (before prefect)
 from flows.console import Console
 from flows.engine import PipelineRun
 from flows.planning import Prepared
@@ -70,8 +71,3 @@ def run_prepared(prepared: Prepared, console: Console) -> dict[str, Any]:
     except Exception as failure:
         status, error = "failed", str(failure)
     return run.finish(status, error)
-
-
-def flow_run_id() -> str | None:
-    context = get_run_context()
-    return str(context.flow_run.id) if getattr(context, "flow_run", None) else None
