@@ -1,0 +1,102 @@
+"""Several workers in Ray Train: the same curve as one, also when a worker is killed."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from torch.testing import assert_close
+from training_stages import Bench, curve
+
+pytestmark = pytest.mark.slow
+STEPS = {"steps": 30, "schedule": {"warmup": 2}, "ema": {"kind": "fixed", "decay": 0.9}}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("ray"))
+
+
+def llm(bench: Bench, name: str, training: dict = STEPS, **resources):
+    from training_stages import LANGUAGE, TEXT
+
+    recipe = {"model": LANGUAGE, "data": {"text": TEXT}, "training": training}
+    return bench.stage(
+        name,
+        "train_llm",
+        recipe,
+        {"text": "text", "tokenizer": "tokenizer"},
+        resources={"log_every": 1, **resources},
+    )
+
+
+def assert_same_run(one: Path, other: Path, rel: float = 1e-4) -> None:
+    """rel: differences of the last bit grow with the steps."""
+    for a, b in zip(curve(one), curve(other), strict=True):
+        assert b == pytest.approx(a, rel=rel)
+    theirs = load_file(other / "model.safetensors")
+    for name, weight in load_file(one / "model.safetensors").items():
+        assert_close(theirs[name], weight, atol=rel, rtol=10 * rel)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_workers_give_the_curve_of_one(bench, strategy):
+    alone, _ = llm(bench, f"alone_{strategy}")
+    both, metrics = llm(bench, f"both_{strategy}", num_workers=2, strategy=strategy)
+    assert metrics["steps"] == 30
+    assert_same_run(alone, both)
+
+
+def test_a_killed_worker_restarts_the_group_from_the_last_checkpoint(bench):
+    training = {**STEPS, "steps": 200}
+    alone, _ = llm(bench, "alone_killed", training)
+    killed: list[int] = []
+    stop = threading.Event()
+    checkpoints = bench.root / "both_killed.scratch" / "checkpoints"
+    assassin = threading.Thread(target=_kill_one_worker, args=(checkpoints, killed, stop))
+    assassin.start()
+    try:
+        both, metrics = llm(
+            bench, "both_killed", training, num_workers=2, checkpoint_every_steps=10
+        )
+    finally:
+        stop.set()
+        assassin.join()
+    assert killed and metrics["resumed_from_step"] > 0
+    assert_same_run(alone, both, rel=2e-3)
+
+
+def _kill_one_worker(checkpoints: Path, killed: list[int], stop: threading.Event) -> None:
+    while not stop.wait(0.02):
+        workers = [pid for pid in _descendants(os.getpid()) if "TrainWorker" in _name(pid)]
+        if len(workers) == 2 and len(list(checkpoints.glob("step_*"))) == 2:
+            os.kill(workers[0], signal.SIGKILL)
+            killed.append(workers[0])
+            return
+
+
+def _descendants(root: int) -> list[int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            parents[int(entry.name)] = int(
+                (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
+            )
+        except (ValueError, OSError):
+            continue
+    found, pending = [], [root]
+    while pending:
+        parent = pending.pop()
+        children = [pid for pid, up in parents.items() if up == parent]
+        found += children
+        pending += children
+    return found
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
