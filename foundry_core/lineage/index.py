@@ -36,7 +36,7 @@ from foundry_core.lineage.tail import (
     signature,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +109,7 @@ class Index:
     def _rebuild(self) -> tuple[int, tuple[str, ...]]:
         self._clear_draft()
         with contextlib.closing(duckdb.connect(self._draft)) as connection:
+            connection.execute("set preserve_insertion_order = false")  # rows are a set
             connection.execute(_sql("schema"))
             meta = [SCHEMA_VERSION, self.log.files.root]
             connection.execute("insert into meta values (?, ?, null)", meta)

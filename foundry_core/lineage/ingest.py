@@ -27,7 +27,7 @@ def ingest(connection: duckdb.DuckDBPyConnection, *, fresh: bool = False) -> Non
 
 def _fold(connection: duckdb.DuckDBPyConnection, fold: Fold, fresh: bool) -> None:
     connection.execute(f"create or replace temp table winner as {_latest(fold, 'incoming')}")
-    if not fresh and fold.rivals:
+    if fold.rivals and not fresh:
         _settle(connection, fold)
     connection.execute(f"insert into {base(fold.table)} {_values(fold, 'winner')}")
     for table, query in fold.children.items():
@@ -85,8 +85,9 @@ def _name(table: str) -> str:
 
 
 def _latest(fold: Fold, events: str) -> str:
-    """The latest event of every entity: event_id, event_time, d and the key columns."""
+    """Of every entity the latest event: event_id, event_time, d and the key columns."""
     chosen = "".join(f", {fold.columns[name]} as {name}" for name in fold.key if fold.rivals)
+    known = "".join(f" and {fold.columns[name]} is not null" for name in fold.key if fold.rivals)
     structure = json.dumps(fold.structure).replace("'", "''")
     keys = ", ".join(fold.key)
     return f"""
@@ -94,7 +95,7 @@ def _latest(fold: Fold, events: str) -> str:
             select event_id, event_time, d{chosen} from (
                 select id as event_id, time as event_time, from_json(data, '{structure}') as d
                 from {events} where type = '{fold.event}')
-            where {fold.where})
+            where {fold.where}{known})
         qualify row_number() over (
             partition by {keys} order by event_time desc, event_id desc) = 1"""
 

@@ -35,10 +35,10 @@ union all
 select key from (
     select find_key(ref, (select count(*) from planned) = 0) as key) where key is not null;
 
--- Everything the artifact was made from, itself included. `role` is the shortest path of input
--- slots to it, `depth` its length; they are null beyond 40 steps and in ancestries of more than
--- 5,000 artifacts, where finding them would cost more than the ancestry itself.
-create macro upstream(ref) as table
+-- The keys of everything the artifact was made from, itself included. `role` is the shortest path
+-- of input slots to it, `depth` its length; they are null beyond 40 steps and in ancestries of more
+-- than 5,000 artifacts, where finding them would cost more than the ancestry itself.
+create macro ancestry(ref) as table
 with recursive root as materialized (select key from roots(ref)),
 link as materialized (select key, upstream_key, role from edge),
 closure(key) as (
@@ -56,8 +56,13 @@ place(key, depth, role) using key (key) as (
     where p.depth < 40
         and not exists (select 1 from recurring.place r where r.key = e.upstream_key)
     group by e.upstream_key)
-select c.key, a.kind, p.depth, ltrim(p.role, '/') as role, a.content, a.present, a.created_at
-from closure c left join place p using (key) left join artifact a using (key);
+select c.key, p.depth, ltrim(p.role, '/') as role
+from closure c left join place p using (key);
+
+-- Everything the artifact was made from, itself included.
+create macro upstream(ref) as table
+select c.key, a.kind, c.depth, c.role, a.content, a.present, a.created_at
+from ancestry(ref) c left join artifact a using (key);
 
 -- Everything that was made from any of a list of artifacts (full keys), themselves included.
 create macro downstream_of(keys) as table
@@ -75,10 +80,10 @@ from downstream_of((select list(key) from roots(ref)));
 
 -- Which bytes, configuration and code produced this: one row per artifact behind it.
 create macro trace(ref) as table
-select u.depth, u.role, a.kind, u.key, a.content, a.files, a.bytes, a.recipe, a.seed, a.sources,
+select c.depth, c.role, a.kind, c.key, a.content, a.files, a.bytes, a.recipe, a.seed, a.sources,
     a.code, a.closure, a.git_commit, a.git_dirty, a.diff_digest, a.run_id, a.attempt, a.seconds,
     a.created_at, a.linked_to, a.present
-from upstream(ref) u left join artifact a using (key);
+from ancestry(ref) c left join artifact a using (key);
 
 -- Configuration by place: a run's stages by name, an artifact's ancestry by role.
 create macro configuration(ref) as table
@@ -86,8 +91,8 @@ with spec as (
     select stage as place, kind, key, recipe, seed, code, sources from stage_spec
     where run_id = ref
     union all
-    select u.role, a.kind, a.key, a.recipe, a.seed, a.code, a.sources
-    from upstream(ref) u join artifact a using (key)
+    select c.role, a.kind, a.key, a.recipe, a.seed, a.code, a.sources
+    from ancestry(ref) c join fact.committed a using (key)
     where not exists (select 1 from fact.run_started where run_id = ref))
 select place, 'kind' as path, kind as value, key from spec
 union all select place, 'seed', seed::varchar, key from spec
