@@ -103,14 +103,14 @@ def _strips(
         if artifact.kind != "evaluate":
             continue
         folder = store.files_path(artifact) / "frames"
-        seen: set[str] = set()
-        for path in sorted(folder.rglob("*.png")):
-            task = path.stem.rpartition("_")[0] or path.stem
-            if task not in seen:
-                seen.add(task)
-                label = labels.get(artifact.key, artifact.key[:12])
-                strips.append((label, path.stem.replace("_", " "), path.read_bytes()))
-    return sorted(strips, key=lambda strip: (strip[1], strip[0]))
+        label = labels.get(artifact.key, artifact.key[:12])
+        for task in sorted(path for path in folder.glob("*") if path.is_dir()):
+            first = next(iter(sorted(task.glob("*.png"))), None)
+            if first is not None:
+                scenario, _, outcome = first.stem.partition("_")
+                caption = f"{task.name}, scenario {int(scenario)}: {outcome}"
+                strips.append((label, caption, first.read_bytes()))
+    return sorted(strips, key=lambda strip: (strip[1].partition(":")[0], strip[0]))
 
 
 def _provenance(artifacts: dict[str, Artifact]) -> dict[str, str]:

@@ -126,9 +126,11 @@ class ViTConfig(Config):
 
 
 class ConvViTConfig(Config):
-    """Three strided convolutions (5×5, 3×3, 3×3; all stride 2; GroupNorm, SiLU) and ViT blocks.
+    """Strided convolutions (5×5, then 3×3; all stride 2; GroupNorm, SiLU) and ViT blocks.
 
-    Learns from few images: a plain patchify of such small pictures does not.
+    Learns from few images: a plain patchify of such small pictures does not. One convolution more
+    than `stem_dims` has entries, the last one to `dim`: two entries make patches of 8 pixels,
+    three of 16, with a quarter of the tokens in the blocks.
     """
 
     kind: Literal["conv_vit"] = "conv_vit"
@@ -137,22 +139,26 @@ class ConvViTConfig(Config):
     n_layers: int = _positive()
     n_heads: int = _positive()
     mlp_dim: int | None = _positive(None, description="null: 4·dim")
-    stem_dims: tuple[int, int] = (32, 64)
+    stem_dims: tuple[int, ...] = Field((32, 64), min_length=1)
     stem_groups: int = _positive(8, description="groups of GroupNorm in the stem")
     norm_eps: float = Field(1e-6, gt=0)
     normalization: ImageNormalization = ImageNormalization()
 
     @model_validator(mode="after")
     def _divisible(self) -> "ConvViTConfig":
-        _check_multiple("image_size", self.image_size, "the stem's stride", 8)
+        _check_multiple("image_size", self.image_size, "the stem's stride", self.stride)
         _check_multiple("dim", self.dim, "n_heads", self.n_heads)
         for width in (*self.stem_dims, self.dim):
             _check_multiple("stem width", width, "stem_groups", self.stem_groups)
         return self
 
     @property
+    def stride(self) -> int:
+        return 2 ** (len(self.stem_dims) + 1)
+
+    @property
     def grid(self) -> int:
-        return self.image_size // 8
+        return self.image_size // self.stride
 
     @property
     def width(self) -> int:

@@ -81,16 +81,16 @@ class VisionBlock(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """5×5, 3×3, 3×3 convolutions, stride 2 each, GroupNorm and SiLU after the first two."""
+    """One 5×5 and then 3×3 convolutions, stride 2 each; GroupNorm and SiLU after all but the
+    last."""
 
     def __init__(self, config: ConvViTConfig) -> None:
         super().__init__()
-        first, second = config.stem_dims
+        widths = (3, *config.stem_dims, config.dim)
         self.convs = nn.ModuleList(
-            (
-                nn.Conv2d(3, first, 5, stride=2, padding=2),
-                nn.Conv2d(first, second, 3, stride=2, padding=1),
-                nn.Conv2d(second, config.dim, 3, stride=2, padding=1),
+            nn.Conv2d(into, out, size, stride=2, padding=size // 2)
+            for into, out, size in zip(
+                widths[:-1], widths[1:], (5, *[3] * len(config.stem_dims)), strict=True
             )
         )
         self.norms = nn.ModuleList(
@@ -98,9 +98,9 @@ class ConvStem(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        for conv, norm in zip(self.convs[:2], self.norms, strict=True):
+        for conv, norm in zip(self.convs[:-1], self.norms, strict=True):
             x = F.silu(norm(conv(x)))
-        return self.convs[2](x)
+        return self.convs[-1](x)
 
 
 class VisionTransformer(nn.Module):
