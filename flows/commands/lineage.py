@@ -54,10 +54,9 @@ def run(options: argparse.Namespace) -> int:
 
     store = Store.open(store_uri())
     index = Index(home_dir() / queries.INDEX_NAME, EventLog(store.root / "events"))
-    advance = index.rebuild() if options.action == "rebuild" else index.advance()
     if options.action == "rebuild":
-        _show(options, {"events": advance.events, "seconds": round(advance.seconds, 3)})
-        return 0
+        return _rebuild(options, index, store)
+    index.advance()
     connection = queries.connect()
     if options.action == "graph":
         return _graph(options, connection)
@@ -68,6 +67,25 @@ def run(options: argparse.Namespace) -> int:
         print_json(answer)
     else:
         _render(options.action, answer)
+    return 0
+
+
+def _rebuild(options: argparse.Namespace, index: Any, store: Any) -> int:
+    """From the events; then what the store holds without an event, because its writer was killed
+    between the commit and the event."""
+    from foundry_core.lineage.reconcile import reconcile
+
+    advance = index.rebuild()
+    healed = reconcile(index, store.root, store.artifacts())
+    _show(
+        options,
+        {
+            "events": advance.events,
+            "seconds": round(advance.seconds, 3),
+            "artifacts without an event, now told": len(healed.committed),
+            "artifacts that are gone, now told": len(healed.removed),
+        },
+    )
     return 0
 
 
