@@ -10,7 +10,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from foundry_core.pipeline.plan import Plan, StagePlan
+from foundry_core.pipeline.plan import Plan, StagePlan, short_names
 
 if TYPE_CHECKING:
     from tasks.execute import Outcome
@@ -110,9 +110,17 @@ def plan_table(plan: Plan) -> Table:
 
 
 def _why(row: StagePlan) -> str:
-    reasons = "; ".join(reason.sentence() for reason in row.reasons)
+    own = [reason.sentence() for reason in row.reasons if reason.category != "INPUT"]
+    through: dict[str, list[str]] = {}
+    for reason in row.reasons:
+        if reason.category == "INPUT":
+            through.setdefault(reason.upstream or "", []).append(reason.path)
+    for root, inputs in through.items():
+        via = [name for name in inputs if name != root]
+        own.append(" via ".join(part for part in (root, ", ".join(via)) if part) + " changed")
+    reasons = "; ".join(own)
     how = {"content": "same recipe, same input bytes", "unneeded": ""}.get(row.how, "")
-    drift = f"code drifted: {', '.join(row.drift)}" if row.drift else ""
+    drift = f"code drifted: {short_names(row.drift)}" if row.drift else ""
     return "; ".join(part for part in (reasons, how, drift) if part)
 
 

@@ -4,7 +4,7 @@ Pure: nothing is written, no server, no Ray, no torch. The `catalog` is anything
 is committed (the store), the baseline a past run's specs.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -34,7 +34,7 @@ class Reason:
         if self.category == "CONFIG":
             return f"{self.path}: {_short(self.old)} → {_short(self.new)}"
         if self.category == "CODE":
-            return f"code changed: {self.path}"
+            return f"code changed: {short_names(self.path.split(', '))}"
         if self.category == "INPUT":
             return f"{self.path} changes, because of {self.upstream}"
         if self.category == "SOURCE":
@@ -374,6 +374,13 @@ def _past(spec: StageSpec, old: BaselineStage | None, catalog: Catalog) -> float
         if committed is not None:
             return committed.seconds
     return None
+
+
+def short_names(functions: Sequence[str], shown: int = 3) -> str:
+    """'module:name' paths as names, the first few of them."""
+    names = [function.rpartition(":")[2] for function in functions]
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def _short(value: Any) -> str:
