@@ -24,6 +24,7 @@ Worker = Callable[[StageContext, World], Mapping[str, Any]]
 
 _POLL_SECONDS = 0.5
 _MAX_FAILURES = 3
+_MISTAKE = "mistake.json"
 
 
 def launch(worker: Worker, ctx: StageContext) -> Mapping[str, Any]:
@@ -62,7 +63,9 @@ def _launch_ray(worker: Worker, ctx: StageContext) -> Mapping[str, Any]:
     gpus = resources.gpus / resources.workers
     per_worker = {"CPU": resources.cpus, **({"GPU": gpus} if gpus else {})}
     progress_file = ctx.scratch / "progress.json"
-    progress_file.unlink(missing_ok=True)
+    mistake_file = ctx.scratch / _MISTAKE
+    for stale in (progress_file, mistake_file):
+        stale.unlink(missing_ok=True)
     trainer = TorchTrainer(
         _ray_worker,
         train_loop_config={"worker": worker, "ctx": dataclasses.replace(ctx, progress=_silent)},
@@ -79,10 +82,14 @@ def _launch_ray(worker: Worker, ctx: StageContext) -> Mapping[str, Any]:
     slots = resources.workers * max(1, resources.cpus) + 1  # one for Ray's controller
     with ray_session(slots), _relay(progress_file, ctx.progress):
         trainer.fit()
+    if mistake_file.exists():
+        raise FoundryError(*json.loads(mistake_file.read_text()))
     return json.loads((ctx.scratch / "metrics.json").read_text())
 
 
 def _ray_worker(config: Mapping[str, Any]) -> None:
+    """A user's mistake is left as a file: Ray restarts the group after any error, and the group
+    that finds the file ends at once."""
     import ray.train
     import ray.train.torch
 
@@ -93,9 +100,16 @@ def _ray_worker(config: Mapping[str, Any]) -> None:
         size=place.get_world_size(),
         device=ray.train.torch.get_device(),
     )
+    mistake = ctx.scratch / _MISTAKE
+    if mistake.exists():
+        return
     progress = _FileProgress(ctx.scratch / "progress.json") if world.main else _silent
-    with threads(ctx.resources.cpus):
-        metrics = config["worker"](dataclasses.replace(ctx, progress=progress), world)
+    try:
+        with threads(ctx.resources.cpus):
+            metrics = config["worker"](dataclasses.replace(ctx, progress=progress), world)
+    except FoundryError as error:
+        mistake.write_text(json.dumps([error.message, error.hint]))
+        raise
     if world.main:
         (ctx.scratch / "metrics.json").write_text(json.dumps(dict(metrics), sort_keys=True))
     world.barrier()

@@ -1,4 +1,4 @@
-"""Makes the models' and the loader's synthetic material importable; one thread."""
+"""Makes the loader's and the training stages' synthetic material importable; one thread."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 _TESTS = Path(__file__).resolve().parents[1]
-for folder in (_TESTS / "models", _TESTS / "data" / "loading"):
+for folder in (_TESTS / "tasks", _TESTS / "data" / "loading"):
     sys.path.append(str(folder))
 
 

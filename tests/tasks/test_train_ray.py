@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 from training_stages import Bench, curve
 
+from foundry_core.errors import FoundryError
+
 pytestmark = pytest.mark.slow
 STEPS = {"steps": 30, "schedule": {"warmup": 2}, "ema": {"kind": "fixed", "decay": 0.9}}
 
@@ -47,6 +49,11 @@ def test_two_workers_give_the_curve_of_one(bench, strategy):
     both, metrics = llm(bench, f"both_{strategy}", num_workers=2, strategy=strategy)
     assert metrics["steps"] == 30
     assert_same_run(alone, both)
+
+
+def test_a_mistake_in_a_worker_reaches_the_user_as_such(bench):
+    with pytest.raises(FoundryError, match="text batch of 8 does not divide among 3 workers"):
+        llm(bench, "odd", num_workers=3)
 
 
 def test_a_killed_worker_restarts_the_group_from_the_last_checkpoint(bench):
