@@ -34,12 +34,13 @@ KINDS = (
 )
 _PACKAGES = encode({f"package-{number}": "1.0" for number in range(250)})
 _PACKAGES_DIGEST = hashlib.sha256(_PACKAGES).hexdigest()
+_INPUTS = (0, 1, 2, 3, 4, 4, 5, 5)
+_SLOTS = ("model", "data", "extra", "text", "stats")
 _START = 1_760_000_000_000_000
 
 
-def synthetic_events(artifacts: int, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """The events of artifacts/8 runs of eight stages; from the second run on every artifact has
-    three inputs, drawn from its own run and from earlier ones."""
+def synthetic_events(artifacts: int, seed: int = 0, deep: bool = False) -> Iterator[dict[str, Any]]:
+    """The events of artifacts/8 runs of eight stages with three inputs each on average."""
     draw = random.Random(seed)
     clock = _START
     built: list[tuple[str, str, str]] = []
@@ -55,7 +56,7 @@ def synthetic_events(artifacts: int, seed: int = 0) -> Iterator[dict[str, Any]]:
 
     for number in range(artifacts // len(KINDS)):
         run = f"run-{seed}-{number:06d}"
-        stages = [_stage(draw, built, run, position) for position in range(len(KINDS))]
+        stages = [_stage(draw, built, run, position, deep) for position in range(len(KINDS))]
         planned = [{k: v for k, v in stage.items() if k != "contents"} for stage in stages]
         git = {"commit": _hex("commit", number // 50)[:40], "dirty": False, "diff_digest": None}
         start = {"pipeline": "synthetic", "overrides": [["llm.seed", number]], "argv": ["foundry"]}
@@ -72,16 +73,26 @@ def _hex(*parts: Any) -> str:
 
 
 def _stage(
-    draw: random.Random, built: list[tuple[str, str, str]], run: str, position: int
+    draw: random.Random, built: list[tuple[str, str, str]], run: str, position: int, deep: bool
 ) -> dict[str, Any]:
-    """One stage with up to three inputs. Most come from the last 30 runs: histories are deep, and
-    an artifact has thousands of ancestors."""
+    """One stage. Its inputs are artifacts of earlier positions, most of its own run, some reused
+    from the last 30 runs; `deep` lets them be anything recent, so that nearly all of the history
+    becomes one ancestry."""
     key = _hex("key", run, position)
     recent = built[-30 * len(KINDS) :]
-    chosen = draw.sample(recent, min(3, len(recent)))
+    if deep:
+        chosen = draw.sample(recent, min(3, len(recent)))
+    else:
+        own = {kind: entry for entry in built[-position:] for kind in entry[:1]} if position else {}
+        kinds = draw.sample(KINDS[:position], min(_INPUTS[position], position))
+        olds = [[entry for entry in recent if entry[0] == kind] for kind in kinds]
+        chosen = [
+            draw.choice(old) if draw.random() < 0.3 else own[kind]
+            for kind, old in zip(kinds, olds, strict=True)
+        ]
     inputs = [
         {"slot": slot, "label": kind, "stage": kind, "key": upstream}
-        for slot, (kind, upstream, _) in zip(("model", "data", "extra"), chosen, strict=False)
+        for slot, (kind, upstream, _) in zip(_SLOTS, chosen, strict=False)
     ]
     recipe = {
         "model": {"layers": draw.randint(2, 32), "width": 64 * draw.randint(1, 32), "heads": 8},
@@ -155,11 +166,11 @@ def _stage_events(
     yield "stage_resolved", resolved
 
 
-def write_log(root: Path, artifacts: int) -> EventLog:
+def write_log(root: Path, artifacts: int, deep: bool = False) -> EventLog:
     log = EventLog(root)
     log.put_blob(_PACKAGES)
     batch: list[dict[str, Any]] = []
-    for event in synthetic_events(artifacts):
+    for event in synthetic_events(artifacts, deep=deep):
         batch.append(event)
         if len(batch) == 10_000:
             write_segment(log, batch)
@@ -217,10 +228,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--artifacts", type=int, default=100_000)
     parser.add_argument("--events", type=Path, help="reuse or create the synthetic log here")
+    parser.add_argument("--deep", action="store_true", help="one ancestry of nearly everything")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         events = arguments.events or Path(folder) / "events"
-        log = EventLog(events) if events.is_dir() else write_log(events, arguments.artifacts)
+        log = (
+            EventLog(events)
+            if events.is_dir()
+            else write_log(events, arguments.artifacts, arguments.deep)
+        )
         index = Index(Path(folder) / "lineage.duckdb", log)
         rebuild = min(timed(index.rebuild) for _ in range(3))
         quick, folding = advances(index, 45)

@@ -170,6 +170,23 @@ def test_duplicates_in_segments_and_loose_files_count_once(log, tmp_path):
     assert before.advance().events == 0
 
 
+def test_a_long_log_compacts_itself_when_it_is_folded(log, tmp_path, monkeypatch):
+    monkeypatch.setattr(index_module, "COMPACT_ABOVE", 510)
+    monkeypatch.setattr(index_module, "COMPACT_AFTER_SECONDS", 0.0)
+    index = Index(tmp_path / "lineage.duckdb", log)
+    index.advance()
+    fold(index, events=500)
+    assert len(log.loose()) == 500
+    before = rows(index.path)["main.event"]
+    fold(index, events=11)
+    assert (len(log.loose()), len(log.segments())) == (0, 1)
+    assert index.advance().events == 0
+    log.append("alias_set", {"alias": "new@one", "key": "k"})
+    assert index.advance().events == 1
+    after = rows(index.path)["main.event"]
+    assert len(after) == 512 and set(after) > set(before)
+
+
 def test_young_events_and_few_events_stay_loose(log):
     tell(log)
     told = log.loose()
@@ -211,14 +228,13 @@ def test_an_open_reader_keeps_what_it_opened(log, tmp_path):
         assert raw.execute(query).fetchone() == (2,)
 
 
-def fold(index: Index) -> None:
-    """An advance that cannot use the tail."""
-    log = index.log
-    events = 1 + tail.MAX_EVENTS
+def fold(index: Index, events: int = 1) -> None:
+    """An advance that does not use the tail."""
     for number in range(events):
-        log.append("alias_set", {"alias": f"filler@{number}", "key": None})
+        index.log.append("alias_set", {"alias": f"filler@{number}", "key": None})
     before = index.path.stat().st_ino
-    assert index.advance().events == events
+    with mock.patch.object(index_module, "MAX_EVENTS", -1):
+        assert index.advance().events == events
     assert index.path.stat().st_ino != before
 
 
