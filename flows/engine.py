@@ -195,6 +195,7 @@ class PipelineRun:
             "resources": node.resources.model_dump(mode="json"),
             "seed": spec.seed,
             "code": spec.code,
+            "closure": spec.closure,
             "sources": spec.sources,
             "inputs": [
                 {"slot": slot, "label": label, "stage": up, "key": spec.inputs[slot][label]}

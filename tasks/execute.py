@@ -96,7 +96,7 @@ def execute(
     cancelled = cancelled or threading.Event()
 
     def done() -> Outcome | None:
-        return None if job.force else _reuse(job, store, started)
+        return None if job.force else _reuse(job, store, events, started)
 
     settled = done()
     if settled:
@@ -127,7 +127,7 @@ def execute(
         return _attempt(job, store, events, lease.verify, observe, cancelled, started)
 
 
-def _reuse(job: StageJob, store: Store, started: float) -> Outcome | None:
+def _reuse(job: StageJob, store: Store, events: EventLog, started: float) -> Outcome | None:
     """The committed artifact, by recipe key or by the contents of the inputs."""
     spec = job.spec
     found = resolve(spec, _contents(job), StoreCatalog(store))
@@ -138,7 +138,9 @@ def _reuse(job: StageJob, store: Store, started: float) -> Outcome | None:
         if equal is None:
             return None
         store.set_aside(spec.kind, spec.key)
-        store.link(_linked(job, equal))
+        linked = _linked(job, equal)
+        if store.link(linked):
+            events.append("artifact_committed", {"artifact": linked.to_json()}, job.run_id)
     artifact = store.read(spec.kind, spec.key)
     if artifact is None:
         return None
