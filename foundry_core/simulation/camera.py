@@ -31,6 +31,15 @@ class CameraPose:
         return (float(x), float(y)) if inside else None
 
 
+def look_at(position: np.ndarray, aim: np.ndarray) -> np.ndarray:
+    """Rotation [3, 3] of an upright camera at `position` that looks at `aim`: its columns are the
+    camera's right, up and backward in the world, whose third axis points up."""
+    backward = (position - aim) / np.linalg.norm(position - aim)
+    right = np.cross([0.0, 0.0, 1.0], backward)
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(backward, right), backward], axis=1)
+
+
 def area_average(frame: np.ndarray, factor: int) -> np.ndarray:
     """uint8 [H·f, W·f, 3] → uint8 [H, W, 3], each pixel the rounded mean of its f x f block."""
     total = np.zeros((frame.shape[0] // factor, frame.shape[1] // factor, 3), dtype=np.uint16)

@@ -18,11 +18,23 @@ ACTION_FIELDS: Mapping[str, int] = {ACTION_XYZ: 3, ACTION_ROT6D: 6, ACTION_GRIPP
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mount:
+    """Where a camera of ours stands instead of Meta-World's: position and aim [3] m in the world,
+    upright, fovy in degrees."""
+
+    position: tuple[float, float, float]
+    aim: tuple[float, float, float]
+    fovy: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Camera:
-    """view: MuJoCo's camera name. upside_down: Meta-World mounts it rotated by 180 degrees."""
+    """view: MuJoCo's camera name. upside_down: Meta-World mounts it rotated by 180 degrees.
+    mount: the view is moved there; such a view serves no other camera."""
 
     view: str
     upside_down: bool
+    mount: Mount | None = None
 
 
 CAMERAS: Mapping[str, Camera] = {
@@ -31,6 +43,13 @@ CAMERAS: Mapping[str, Camera] = {
     "scene_far": Camera(view="corner2", upside_down=True),
     "scene_high": Camera(view="corner3", upside_down=True),
     "wrist": Camera(view="gripperPOV", upside_down=False),
+    # Stands where `scene` does, but everything a hand or an object can reach fills the picture:
+    # at 64 pixels a lever is 7 wide here and 4 there.
+    "workspace": Camera(
+        view="topview",
+        upside_down=False,
+        mount=Mount(position=(0.75, 0.075, 0.7), aim=(0.02, 0.66, 0.15), fovy=36.0),
+    ),
 }
 
 

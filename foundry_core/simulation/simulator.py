@@ -17,7 +17,7 @@ import numpy as np
 
 from foundry_core.simulation import catalog
 from foundry_core.simulation.backend import load_mujoco
-from foundry_core.simulation.camera import CameraPose, area_average
+from foundry_core.simulation.camera import CameraPose, area_average, look_at
 from foundry_core.simulation.config import RenderConfig, task_spec
 
 OPEN_M = 0.1
@@ -38,6 +38,8 @@ class Simulator:
         self._mujoco = load_mujoco()
         self._env, self._expert = _make_environment(task)
         self._model = self._env.model
+        for camera in render.cameras:
+            self._mount(catalog.CAMERAS[camera])
         self._renderer: Any = None
         self.scenario: int | None = None
         self.success = False
@@ -156,6 +158,15 @@ class Simulator:
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+    def _mount(self, camera: catalog.Camera) -> None:
+        """Moves a view of the model to where the catalogue wants it; it takes effect at `reset`."""
+        if camera.mount is None:
+            return
+        view, mount = self._model.camera(camera.view), camera.mount
+        rotation = look_at(np.array(mount.position), np.array(mount.aim))
+        view.pos[:], view.fovy[:] = mount.position, mount.fovy
+        self._mujoco.mju_mat2Quat(view.quat, rotation.ravel())
 
     def _target(self) -> np.ndarray:
         return self._env.data.mocap_pos[0].copy()
