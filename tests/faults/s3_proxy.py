@@ -23,7 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 FAULTS = ("error", "error_after", "reset", "reset_after", "stall", "stall_after", "truncate")
@@ -68,8 +68,7 @@ class FaultyProxy:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         handler = type("Handler", (_Handler,), {"proxy": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def __enter__(self) -> "FaultyProxy":
@@ -113,9 +112,29 @@ class FaultyProxy:
         self._stopped.wait(self.stall_seconds)
 
 
+class _Cut(Exception):
+    """Ends a connection's thread; the server closes the socket, which sends the reset."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def shutdown_request(self, request: Any) -> None:
+        """Closes without the usual shutdown, whose FIN would come before the reset."""
+        self.close_request(request)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     proxy: FaultyProxy
+
+    def handle(self) -> None:
+        with contextlib.suppress(_Cut, OSError):
+            super().handle()
+
+    def finish(self) -> None:
+        with contextlib.suppress(OSError):
+            super().finish()
 
     def _handle(self) -> None:
         body = self._body()
@@ -190,17 +209,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.proxy.wait()
         self._reset()
 
-    def _reset(self) -> None:
+    def _reset(self) -> NoReturn:
         """RST instead of FIN: lingering for zero seconds discards what is unsent."""
         linger = struct.pack("ii", 1, 0)
         with contextlib.suppress(OSError):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            self.connection.shutdown(socket.SHUT_RD)
-        self.close_connection = True
-        with contextlib.suppress(OSError):
-            self.rfile.close()
-            self.wfile.close()
-            self.connection.close()
+        raise _Cut
 
     def log_message(self, *_: Any) -> None:
         pass
