@@ -23,6 +23,7 @@ from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.artifact import Artifact
 from foundry_core.store.catalog import record_run
+from foundry_core.store.intents import tell_untold
 from tasks.execute import Interrupted, Outcome, StageJob, execute
 
 
@@ -68,6 +69,7 @@ class PipelineRun:
             "git": provenance.get("git"),
             "stages": [self._stage_payload(row) for row in prepared.plan.stages.values()],
         }
+        tell_untold(self._events, prepared.store.read)
         self._events.append("run_started", payload | self._origin, run_id=self.run_id)
         record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
         for row in prepared.plan.stages.values():

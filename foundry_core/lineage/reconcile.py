@@ -5,14 +5,12 @@ derived here takes id and time from artifact.json, so any number of processes ma
 """
 
 import json
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from foundry_core.lineage.events import EventLog, episode_rows, iso_time, metric_rows
+from foundry_core.lineage.events import EventLog, committed_identity, episode_rows, metric_rows
 from foundry_core.lineage.index import Index, attach
 
 _MANIFEST = "artifact.json"
@@ -75,11 +73,5 @@ def _tell(log: EventLog, manifest: dict[str, Any], folder: Path, *, again: bool)
     if again:
         log.append("artifact_committed", data)
         return
-    identity = "/".join(str(manifest.get(name)) for name in ("key", "content", "created"))
-    created = datetime.fromisoformat(manifest["created"]).timestamp()
-    log.append(
-        "artifact_committed",
-        data,
-        event_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"foundry:committed:{identity}")),
-        at=iso_time(round(created * 1e6)),
-    )
+    event_id, at = committed_identity(manifest)
+    log.append("artifact_committed", data, event_id=event_id, at=at)

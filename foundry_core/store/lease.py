@@ -4,17 +4,20 @@ A lease is a create-exclusive file with an owner token and a heartbeat count. A 
 only when the holder is known dead (same host and boot, its process gone or replaced) or when the
 heartbeat has not moved for `ttl` seconds of the WAITER's monotonic clock: wall clocks of two hosts,
 or one set back an hour, never decide. A slow holder keeps its lease as long as its heartbeat
-thread lives; one that lost it all the same finds out in `verify` before it commits.
+thread lives, and on the waiter's own machine as long as its process lives, stopped or not. From
+another host a stopped process cannot be told from a dead one: after the TTL it loses the lease,
+finds out in `verify` when it goes on, and discards its work.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,26 @@ def _boot_id() -> str:
         return ""
 
 
+def _pid_namespace() -> str:
+    """Two containers may share host name and boot while their pids mean different processes."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def this_process() -> dict[str, Any]:
+    """What tells this process from every other one, of any host, for `is_dead` and `is_alive`."""
+    pid = os.getpid()
+    return {
+        "host": socket.gethostname(),
+        "boot": _boot_id(),
+        "namespace": _pid_namespace(),
+        "pid": pid,
+        "start": _process_start(pid),
+    }
+
+
 @dataclass
 class _Observed:
     beat: Any
@@ -60,6 +83,7 @@ class Lease:
         self._path = path
         self._owner = owner
         self._stop = threading.Event()
+        self._lost = False
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease-heartbeat")
 
     def __enter__(self) -> "Lease":
@@ -69,8 +93,14 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        if self._holds():
-            self._path.unlink(missing_ok=True)
+        with _lock(self._path):
+            if self._holds():
+                self._path.unlink(missing_ok=True)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the heartbeat found the lease in other hands. Costs nothing; may lag a beat."""
+        return self._lost
 
     def verify(self) -> None:
         """Raises LeaseLost unless this process still holds the lease."""
@@ -85,9 +115,12 @@ class Lease:
         count = 0
         while not self._stop.wait(_HEARTBEAT_SECONDS):
             count += 1
-            if not self._holds():
-                return
-            write_durably(self._path, json.dumps(self._owner | {"beat": count}).encode())
+            # A full disk ends no heartbeat: it may have room again before the TTL is over.
+            with contextlib.suppress(OSError), _lock(self._path):
+                if not self._holds():
+                    self._lost = True
+                    return
+                write_durably(self._path, json.dumps(self._owner | {"beat": count}).encode())
 
 
 def read_lease(path: Path) -> dict[str, Any] | None:
@@ -100,11 +133,23 @@ def read_lease(path: Path) -> dict[str, Any] | None:
         return {"token": "torn", "beat": 0, "host": "", "pid": 0, "boot": "", "start": ""}
 
 
-def holder_is_dead(lease: dict[str, Any]) -> bool:
+def is_dead(process: dict[str, Any]) -> bool:
     """True only when it can be known: same host, and rebooted since or the process is gone."""
-    if lease["host"] != socket.gethostname():
+    if process["host"] != socket.gethostname():
         return False
-    return lease["boot"] != _boot_id() or _process_start(lease["pid"]) != lease["start"]
+    if process["boot"] != _boot_id():
+        return True
+    return _visible(process) and _process_start(process["pid"]) != process["start"]
+
+
+def is_alive(process: dict[str, Any]) -> bool:
+    """True only when it can be known: the process is one of this machine's."""
+    here = process["host"] == socket.gethostname() and process["boot"] == _boot_id()
+    return here and _visible(process) and _process_start(process["pid"]) == process["start"]
+
+
+def _visible(process: dict[str, Any]) -> bool:
+    return process.get("namespace", "") == _pid_namespace()
 
 
 def acquire(
@@ -134,11 +179,12 @@ def acquire(
         if holder["token"] != told:
             told = holder["token"]
             waiting(holder)
-        beat = (holder["token"], holder.get("beat"))
+        beat = _beat_of(holder)
         now = time.monotonic()
         if observed is None or observed.beat != beat:
             observed = _Observed(beat, now)
-        if holder_is_dead(holder) or now - observed.since > ttl:
+        silent = now - observed.since > ttl and not is_alive(holder)
+        if silent or is_dead(holder):
             _break(path, holder)
             observed = None
             continue
@@ -146,15 +192,7 @@ def acquire(
 
 
 def _create(path: Path) -> Lease | None:
-    pid = os.getpid()
-    owner = {
-        "token": uuid.uuid4().hex,
-        "host": socket.gethostname(),
-        "boot": _boot_id(),
-        "pid": pid,
-        "start": _process_start(pid),
-        "beat": 0,
-    }
+    owner = {"token": uuid.uuid4().hex, "beat": 0} | this_process()
     temporary = path.with_name(f".{path.name}.{owner['token']}")
     temporary.write_text(json.dumps(owner))
     try:
@@ -168,15 +206,21 @@ def _create(path: Path) -> Lease | None:
 
 
 def _break(path: Path, holder: dict[str, Any]) -> None:
-    """Removes a stale lease; of several waiters only the one that renames it away removes it."""
-    grave = path.with_name(f".{path.name}.stale.{uuid.uuid4().hex}")
-    try:
-        os.rename(path, grave)
-    except FileNotFoundError:
-        return
-    taken = read_lease(grave)
-    if taken is not None and taken["token"] != holder["token"]:
-        # A new holder slipped in between: give it back its name unless it is taken again.
-        with contextlib.suppress(FileExistsError):
-            os.link(grave, path)
-    grave.unlink(missing_ok=True)
+    """Removes a stale lease, unless it moved since it was judged or another waiter was first."""
+    with _lock(path):
+        held = read_lease(path)
+        if held is not None and _beat_of(held) == _beat_of(holder):
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Whoever changes a lease that exists holds this: a look and the change that follows it are
+    one. The kernel frees it with its process."""
+    with path.with_name(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _beat_of(lease: dict[str, Any]) -> tuple[Any, Any]:
+    return lease["token"], lease.get("beat")

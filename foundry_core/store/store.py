@@ -66,20 +66,31 @@ class Store:
     def read(self, kind: str, key: str) -> Artifact | None:
         """The committed artifact, without checking its files."""
         try:
-            data = json.loads((self.path(kind, key) / MANIFEST).read_text())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            return self._manifest(kind, key)
         except (ValueError, OSError) as error:
             raise FoundryError(
                 f"store: {kind}/{key[:12]}/{MANIFEST} cannot be read ({error})",
                 "restore the file, or delete the folder to have it rebuilt",
             ) from None
-        return Artifact.from_json(data)
+
+    def _manifest(self, kind: str, key: str) -> Artifact | None:
+        """ValueError when the bytes are not a manifest."""
+        try:
+            return Artifact.from_json(json.loads((self.path(kind, key) / MANIFEST).read_bytes()))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no manifest: {error}") from None
 
     def state(self, kind: str, key: str) -> State:
         """Present, absent, or corrupt by size or by digest of any file changed since it was last
         verified. Costs one stat per file when nothing changed."""
-        artifact = self.read(kind, key)
+        try:
+            artifact = self._manifest(kind, key)
+        except ValueError:
+            return State(status="corrupt", problem=f"{MANIFEST} is damaged")
+        except OSError:
+            artifact = self.read(kind, key)
         if artifact is None:
             return State(status="missing")
         if artifact.linked_to and self.read(kind, artifact.linked_to) is None:
@@ -95,6 +106,8 @@ class Store:
         except FileNotFoundError:
             return None
         state = self.state(kind, key)
+        if state.artifact is None or state.artifact.content_key != content_key:
+            return None  # the key was built again since, from other bytes
         return state.artifact if state.status == "ok" else None
 
     def attempt(self, key: str) -> tuple[str, Path, Path]:
@@ -128,14 +141,15 @@ class Store:
 
     def commit(self, artifact: Artifact, folder: Path) -> bool:
         """Publishes an attempt. False when another attempt was committed first: its files stand
-        and this attempt is discarded. The content index is written after the commit; a crash in
-        between costs a cut-off, never a wrong reuse."""
+        and this attempt is discarded. The content index is written before: what it points to
+        counts only once it is committed, so a crash in between costs nothing."""
         final = self.path(artifact.kind, artifact.key)
         final.parent.mkdir(parents=True, exist_ok=True)
         if not artifact.linked_to:
             for file in artifact.files:
                 _fsync_file(folder / file.path)
         write_durably(folder / MANIFEST, encode(artifact.to_json()))
+        self._index_content(artifact)
         try:
             os.rename(folder, final)
         except OSError as error:
@@ -144,7 +158,6 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
             return False
         fsync_folder(final.parent)
-        self._index_content(artifact)
         if not artifact.linked_to:
             self._seals.seal(final, artifact.files)
         shutil.rmtree(self.root / "work" / artifact.key, ignore_errors=True)
@@ -164,15 +177,23 @@ class Store:
 
     def set_aside(self, kind: str, key: str) -> None:
         """Takes an artifact out of service (forced, corrupt): the folder is renamed away at once
-        and then deleted, so no reader finds half of it."""
-        trash = self.root / "work" / key / f"trash-{os.urandom(4).hex()}"
-        trash.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.rename(self.path(kind, key), trash)
-        except FileNotFoundError:
+        and then deleted, so no reader finds half of it. Scratch that a crash left beside a
+        committed artifact goes too: its successor starts from nothing."""
+        work = self.root / "work" / key
+        work.mkdir(parents=True, exist_ok=True)
+        if not self._trash(self.path(kind, key), work):
             return
         self._seals.forget(self.path(kind, key))
+        self._trash(work / "scratch", work)
+
+    def _trash(self, folder: Path, work: Path) -> bool:
+        trash = work / f"trash-{os.urandom(4).hex()}"
+        try:
+            os.rename(folder, trash)
+        except FileNotFoundError:
+            return False
         shutil.rmtree(trash, ignore_errors=True)
+        return True
 
     def verify(self, kind: str, key: str) -> State:
         """Re-reads every byte, whatever the stat signatures say."""
