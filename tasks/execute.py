@@ -161,6 +161,7 @@ def _reuse(
         equal = store.read(spec.kind, found.committed.key)
         if equal is None:
             return None
+        _close_abandoned(job, store, events)
         store.set_aside(spec.kind, spec.key)
         linked = _linked(job, equal, events.now())
         intent = announce(events, linked, {})
@@ -247,11 +248,11 @@ def _attempt(
 def _close_abandoned(job: StageJob, store: Store, events: EventLog) -> None:
     """Records and removes what a killed worker left. Its scratch stays: training resumes there."""
     for folder in store.abandoned(job.spec.key):
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(_control(folder), ignore_errors=True)
         payload = {"key": job.spec.key, "attempt": folder.name, "kind": job.spec.kind}
         payload |= {"stage": job.spec.name, "state": "lost", "error": "its process died"}
         events.append("attempt_finished", payload | {"seconds": 0.0, "gpu_seconds": 0.0})
+        shutil.rmtree(_control(folder), ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _keep_scratch_of(scratch: Path, content_key: str) -> None:

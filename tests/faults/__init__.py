@@ -1,1 +1,1 @@
-"""Faults on purpose: a proxy that misbehaves, for tests of what must hold all the same."""
+"""Fault rounds: runs that are killed at random instants, and an independent checker."""
