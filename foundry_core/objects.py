@@ -9,7 +9,6 @@ unique into what must have one winner.
 Credentials, region and endpoint come from the usual AWS_* environment; none is ever written down.
 """
 
-import asyncio
 import contextlib
 import errno
 import hashlib
@@ -18,6 +17,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -49,14 +49,19 @@ class Listed:
     name: str
     size: int
     modified: datetime
+    tag: str
 
 
-def connect(uri: str) -> "Objects":
-    """Objects below s3://bucket/prefix. No request is made yet."""
+def connect(uri: str, *, patience: float = 30.0) -> "Objects":
+    """Objects below s3://bucket/prefix. No request is made yet. patience: seconds that one call
+    may take, at most FOUNDRY_S3_TIMEOUT."""
+    scheme, _, root = uri.partition("://")
+    if scheme != "s3" or not root.strip("/"):
+        raise FoundryError(f"{uri!r} is no address of an object store", "s3://bucket/prefix")
     # 0.3 s, and only where the store is remote
     import s3fs
 
-    timeout = float(os.environ.get("FOUNDRY_S3_TIMEOUT") or 30)
+    timeout = min(patience, _seconds("FOUNDRY_S3_TIMEOUT", 30.0))
     config = {
         "connect_timeout": min(timeout, 10.0),
         "read_timeout": timeout,
@@ -64,7 +69,18 @@ def connect(uri: str) -> "Objects":
         "max_pool_connections": 32,
     }
     fs = s3fs.S3FileSystem(config_kwargs=config, use_listings_cache=False)
-    return Objects(fs, uri.removeprefix("s3://"))
+    return Objects(fs, root)
+
+
+def _seconds(name: str, default: float) -> float:
+    text = os.environ.get(name) or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise FoundryError(f"{name} = {text!r}: expected seconds > 0", f"e.g. {default:g}")
+    return value
 
 
 class Objects:
@@ -131,11 +147,17 @@ class Objects:
 
     def delete(self, names: Iterable[str]) -> None:
         """Deleting what is gone is no error."""
-        for name in names:
+
+        def remove(name: str) -> None:
             with contextlib.suppress(FileNotFoundError):
-                self._retry(
-                    f"delete {name}", lambda name=name: self._call("delete_object", name=name)
-                )
+                self._retry(f"delete {name}", lambda: self._call("delete_object", name=name))
+
+        names = list(names)
+        if len(names) > 1:
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(remove, names))
+        elif names:
+            remove(names[0])
 
     def exists(self, name: str) -> bool:
         try:
@@ -236,6 +258,7 @@ class Objects:
                     name=entry["Key"][len(self._prefix) + 1 if self._prefix else 0 :],
                     size=entry["Size"],
                     modified=entry["LastModified"],
+                    tag=entry["ETag"],
                 )
                 for entry in page.get("Contents", ())
             ]
@@ -344,7 +367,6 @@ def _passing(error: BaseException) -> bool:
         error,
         ConnectionError
         | TimeoutError
-        | asyncio.TimeoutError
         | aiohttp.ClientError
         | exceptions.HTTPClientError
         | exceptions.ConnectionError
