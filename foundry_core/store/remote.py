@@ -91,7 +91,7 @@ class RemoteStore(Store):
         artifact = self.read(kind, key)
         if artifact is None:
             return State(status="missing")
-        problem = self._problem(artifact)
+        problem = self._problem(artifact, noted=False)
         if not problem and artifact.adopted:
             problem = adopted.check(artifact, Seals(), read_all=True)
         elif not problem:
@@ -297,14 +297,15 @@ class RemoteStore(Store):
     def _place(self, owner: Artifact) -> Objects:
         return self._objects.below(f"{owner.kind}/{owner.key}/{owner.files_at}")
 
-    def _problem(self, artifact: Artifact) -> str:
+    def _problem(self, artifact: Artifact, *, noted: bool = True) -> str:
         if artifact.adopted:
             return adopted.check(artifact, Seals())
         try:
             owner = self._owner(artifact)
         except FoundryError as error:
             return error.message
-        return remote_files.check(self._place(owner), owner.files) or self._noted(owner)
+        problem = remote_files.check(self._place(owner), owner.files)
+        return problem or (self._noted(owner) if noted else "")
 
     def _known(self, kind: str, key: str, tag: str) -> Artifact | None:
         """The manifest with this entity tag, from this host's cache if it is there."""
