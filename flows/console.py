@@ -84,6 +84,10 @@ class Console:
             else:
                 self._out.print(f"{name}: failed: {error}")
 
+    def note(self, text: str) -> None:
+        """Something a person should know that fails nothing."""
+        print(f"foundry: {text}", file=sys.stderr)
+
 
 def _note(state: Mapping[str, Any]) -> str:
     values = " ".join(f"{key} {_number(value)}" for key, value in state.get("values", {}).items())

@@ -32,6 +32,7 @@ from foundry_core.store.artifact import (
 )
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog
+from foundry_core.store.disk import naming_disk
 from foundry_core.store.intents import announce, tell, withdraw
 from foundry_core.store.lease import TTL_SECONDS, Lease, LeaseLost
 
@@ -92,14 +93,15 @@ def execute(
     cancelled: threading.Event | None = None,
     lease_ttl: float = TTL_SECONDS,
 ) -> Outcome:
-    """Reuses or builds the job's artifact. Raises StageFailed or Interrupted.
+    """Reuses or builds the job's artifact. Raises StageFailed or Interrupted; FoundryError when
+    a disk is full or read-only.
 
     A worker that loses its lease (it stood still for the TTL, seen from another host) drops its
     attempt and waits for the one that took over.
     """
     cancelled = cancelled or threading.Event()
     while True:
-        with contextlib.suppress(LeaseLost):
+        with contextlib.suppress(LeaseLost), naming_disk(store.root):
             return _settle(job, store, events, observe, cancelled, lease_ttl)
 
 
@@ -239,6 +241,10 @@ def _attempt(
         raise
     except LeaseLost as error:
         finish("discarded", str(error))
+        raise
+    except OSError as error:
+        shutil.rmtree(out, ignore_errors=True)  # a full disk may then have room for the event
+        finish("failed", str(error))
         raise
     finally:
         store.discard(spec.key, attempt)

@@ -5,11 +5,10 @@ instead of a digest check until the next `verify`.
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from foundry_core.home import cache_dir
+from foundry_core.home import cache_dir, write_cache
 from foundry_core.store.artifact import MANIFEST, File
 
 Signature = list[int]
@@ -62,11 +61,7 @@ class Seals:
             return {}
 
     def _write(self, folder: Path, signatures: dict[str, Signature]) -> None:
-        path = self._seal_file(folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(3).hex()}")
-        temporary.write_text(json.dumps(signatures))
-        os.replace(temporary, path)
+        write_cache(self._seal_file(folder), json.dumps(signatures))
 
 
 def _signature(path: Path) -> Signature:

@@ -30,7 +30,7 @@ def run_rounds(
     only: int | None = None,
     keep: bool = False,
 ) -> Tally:
-    """All rounds (a round is one kill that found its run alive); the tally says what was violated."""
+    """All rounds; a round is one kill that found its run alive."""
     tally = Tally()
     campaigns = range((rounds + campaign_rounds - 1) // campaign_rounds)
     for number in campaigns if only is None else [only]:
