@@ -174,7 +174,7 @@ def test_wandering_does_not_use_up_the_steps_of_an_episode():
         simulator.command(hand, 0.1)
 
 
-@pytest.mark.parametrize("camera", ["scene", "wrist"])
+@pytest.mark.parametrize("camera", ["scene", "workspace", "wrist"])
 def test_projection_finds_the_green_goal_in_the_picture(camera):
     simulator = Simulator("drawer-open-v3", RenderConfig(size=64))
     for scenario in range(50):  # one that shows the whole goal
@@ -185,7 +185,8 @@ def test_projection_finds_the_green_goal_in_the_picture(camera):
     picture = simulator.picture(camera).astype(int)
     green = picture[..., 1] - picture[..., [0, 2]].max(-1)
     rows, columns = np.nonzero(green > 0.8 * green.max())
-    assert seen == pytest.approx((columns.mean() / 192, rows.mean() / 192), abs=0.03)
+    side = len(picture)
+    assert seen == pytest.approx((columns.mean() / side, rows.mean() / side), abs=0.03)
 
 
 @pytest.mark.parametrize("camera", [name for name in catalog.CAMERAS if name != "wrist"])
