@@ -101,7 +101,7 @@ def execute(
     """
     cancelled = cancelled or threading.Event()
     while True:
-        with contextlib.suppress(LeaseLost), naming_disk(store.root):
+        with contextlib.suppress(LeaseLost), naming_disk(store.disk):
             return _settle(job, store, events, observe, cancelled, lease_ttl)
 
 

@@ -27,10 +27,13 @@ class State:
 
 
 class Store(ABC):
-    """uri: what FOUNDRY_STORE says. documents: the small files beside the artifacts."""
+    """uri: what FOUNDRY_STORE says. documents: the small files beside the artifacts.
+
+    disk: a local folder on the disk that work goes to."""
 
     uri: str
     documents: Documents
+    disk: Path
 
     def __init__(self) -> None:
         self._held = contextlib.ExitStack()

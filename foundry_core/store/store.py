@@ -45,6 +45,7 @@ class LocalStore(Store):
         super().__init__()
         self.uri = str(root)
         self.root = Path(root)
+        self.disk = self.root
         self.documents = LocalDocuments(self.root)
         self._seals = Seals()
 
