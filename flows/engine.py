@@ -54,7 +54,7 @@ class PipelineRun:
         self._origin = dict(origin or {})
         self._slots = slots or Slots()
         self._started = time.monotonic()
-        self._events = EventLog(prepared.store.root / "events")
+        self._events = EventLog(prepared.store.events_uri)
 
     def start(self) -> None:
         """Records what is about to happen, before anything happens. FoundryError when the store or

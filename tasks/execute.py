@@ -30,11 +30,11 @@ from foundry_core.store.artifact import (
     scan,
     write_durably,
 )
+from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog
 from foundry_core.store.disk import naming_disk
 from foundry_core.store.intents import announce, tell, withdraw
-from foundry_core.store.lease import TTL_SECONDS, Lease, LeaseLost, acquire
-from foundry_core.store.store import Store
+from foundry_core.store.lease import TTL_SECONDS, Lease, LeaseLost
 
 _POLL_SECONDS = 0.1
 _TERMINATE_SECONDS = 10.0
@@ -131,8 +131,8 @@ def _settle(
             outcomes.append(found)
         return found is not None
 
-    lease = acquire(
-        store.lease_path(job.spec.key),
+    lease = store.acquire(
+        job.spec.key,
         ttl=lease_ttl,
         settled=settled_elsewhere,
         waiting=lambda holder: observe({"message": f"waits for {holder['host']}:{holder['pid']}"}),
@@ -143,7 +143,7 @@ def _settle(
         settled = done(leased=True)
         if settled:
             return settled
-        store.set_aside(job.spec.kind, job.spec.key)
+        _set_aside(job, store, events, "forced" if job.force else "not valid any more")
         return _attempt(job, store, events, lease, observe, cancelled, started)
 
 
@@ -164,7 +164,7 @@ def _reuse(
         if equal is None:
             return None
         _close_abandoned(job, store, events)
-        store.set_aside(spec.kind, spec.key)
+        _set_aside(job, store, events, "linked to an equal one")
         linked = _linked(job, equal, events.now())
         intent = announce(events, linked, {})
         if store.link(linked):
@@ -176,6 +176,13 @@ def _reuse(
         return None
     seconds = time.monotonic() - started
     return Outcome(artifact=artifact, action="reuse", how=found.how, seconds=seconds)
+
+
+def _set_aside(job: StageJob, store: Store, events: EventLog, reason: str) -> None:
+    kind, key = job.spec.kind, job.spec.key
+    if store.set_aside(kind, key):
+        removed = {"kind": kind, "key": key, "reason": reason}
+        events.append("artifact_removed", removed, job.run_id)
 
 
 def _contents(job: StageJob) -> dict[str, dict[str, str]]:
@@ -228,7 +235,7 @@ def _attempt(
         )
         lease.verify()
         intent = announce(events, artifact, _rows(out), finished("committed"))
-        committed = store.commit(artifact, out)
+        committed = store.commit(artifact, out, lease.verify)
     except (Interrupted, KeyboardInterrupt):
         finish("interrupted")
         raise
@@ -240,7 +247,7 @@ def _attempt(
         finish("failed", str(error))
         raise
     finally:
-        shutil.rmtree(out, ignore_errors=True)
+        store.discard(spec.key, attempt)
     if committed:
         tell(events, intent)
     else:
@@ -253,12 +260,11 @@ def _attempt(
 
 def _close_abandoned(job: StageJob, store: Store, events: EventLog) -> None:
     """Records and removes what a killed worker left. Its scratch stays: training resumes there."""
-    for folder in store.abandoned(job.spec.key):
-        payload = {"key": job.spec.key, "attempt": folder.name, "kind": job.spec.kind}
+    for attempt in store.abandoned(job.spec.key):
+        payload = {"key": job.spec.key, "attempt": attempt, "kind": job.spec.kind}
         payload |= {"stage": job.spec.name, "state": "lost", "error": "its process died"}
         events.append("attempt_finished", payload | {"seconds": 0.0, "gpu_seconds": 0.0})
-        shutil.rmtree(_control(folder), ignore_errors=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        store.discard(job.spec.key, attempt)
 
 
 def _keep_scratch_of(scratch: Path, content_key: str) -> None:
@@ -288,25 +294,11 @@ def _run_child(
     control = _control(out)
     shutil.rmtree(control, ignore_errors=True)
     control.mkdir()
-    description = {
-        "stage": job.spec.name,
-        "kind": job.spec.kind,
-        "key": job.spec.key,
-        "seed": job.spec.seed,
-        "recipe": job.recipe,
-        "resources": job.resources,
-        "inputs": {
-            slot: {label: _input(job, store, slot, label, a) for label, a in named.items()}
-            for slot, named in job.inputs.items()
-        },
-        "out": str(out),
-        "scratch": str(scratch),
-        "parent": os.getpid(),
-    }
-    (control / "job.json").write_text(json.dumps(description))
     job.log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with job.log.open("ab") as log:
+        with contextlib.ExitStack() as reading, job.log.open("ab") as log:
+            description = _description(job, store, out, scratch, reading)
+            (control / "job.json").write_text(json.dumps(description))
             child = subprocess.Popen(
                 [sys.executable, "-m", "tasks.child", str(control)],
                 stdout=log,
@@ -321,15 +313,34 @@ def _run_child(
         shutil.rmtree(control, ignore_errors=True)
 
 
-def _input(
-    job: StageJob, store: Store, slot: str, label: str, artifact: Artifact
-) -> dict[str, str]:
+def _description(
+    job: StageJob, store: Store, out: Path, scratch: Path, reading: contextlib.ExitStack
+) -> dict[str, Any]:
+    """job.json. The inputs' folders stay until `reading` is closed."""
+    inputs = {
+        slot: {
+            label: {
+                "path": str(reading.enter_context(store.reading(artifact))),
+                "stage": job.spec.upstream[slot][label],
+                "kind": artifact.kind,
+                "key": artifact.key,
+                "content": artifact.content,
+            }
+            for label, artifact in named.items()
+        }
+        for slot, named in job.inputs.items()
+    }
     return {
-        "path": str(store.files_path(artifact)),
-        "stage": job.spec.upstream[slot][label],
-        "kind": artifact.kind,
-        "key": artifact.key,
-        "content": artifact.content,
+        "stage": job.spec.name,
+        "kind": job.spec.kind,
+        "key": job.spec.key,
+        "seed": job.spec.seed,
+        "recipe": job.recipe,
+        "resources": job.resources,
+        "inputs": inputs,
+        "out": str(out),
+        "scratch": str(scratch),
+        "parent": os.getpid(),
     }
 
 

@@ -17,10 +17,11 @@ import socket
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from foundry_core.store.artifact import write_durably
 
@@ -76,12 +77,12 @@ class _Observed:
     since: float
 
 
-class Lease:
+class Lease(ABC):
     """A held lease; a context manager that beats until it is left."""
 
-    def __init__(self, path: Path, owner: dict[str, Any]) -> None:
-        self._path = path
+    def __init__(self, owner: dict[str, Any], key: str) -> None:
         self._owner = owner
+        self._key = key
         self._stop = threading.Event()
         self._lost = False
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease-heartbeat")
@@ -93,9 +94,7 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        with _lock(self._path):
-            if self._holds():
-                self._path.unlink(missing_ok=True)
+        self._release()
 
     @property
     def lost(self) -> bool:
@@ -105,22 +104,62 @@ class Lease:
     def verify(self) -> None:
         """Raises LeaseLost unless this process still holds the lease."""
         if not self._holds():
-            raise LeaseLost(f"lease {self._path.name[:12]} was taken over by another worker")
-
-    def _holds(self) -> bool:
-        held = read_lease(self._path)
-        return held is not None and held["token"] == self._owner["token"]
+            raise LeaseLost(f"lease {self._key[:12]} was taken over by another worker")
 
     def _beat(self) -> None:
         count = 0
         while not self._stop.wait(_HEARTBEAT_SECONDS):
             count += 1
-            # A full disk ends no heartbeat: it may have room again before the TTL is over.
-            with contextlib.suppress(OSError), _lock(self._path):
-                if not self._holds():
-                    self._lost = True
-                    return
-                write_durably(self._path, json.dumps(self._owner | {"beat": count}).encode())
+            if not self._renew(count):
+                self._lost = True
+                return
+
+    @abstractmethod
+    def _holds(self) -> bool: ...
+
+    @abstractmethod
+    def _renew(self, beat: int) -> bool:
+        """Writes a heartbeat; False when the lease is in other hands."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Gives the lease back if it is still ours."""
+
+
+class Board(Protocol):
+    """Where one key's lease hangs, as one waiter sees it."""
+
+    def claim(self) -> Lease | None:
+        """The lease if it is free, exclusively."""
+
+    def holder(self) -> dict[str, Any] | None:
+        """Who has it, with a token and a beat; None when it is free."""
+
+    def break_stale(self, holder: dict[str, Any]) -> None:
+        """Frees it for the next `claim`, unless it has moved since this holder was read."""
+
+
+class _FileLease(Lease):
+    def __init__(self, path: Path, owner: dict[str, Any]) -> None:
+        super().__init__(owner, path.name)
+        self._path = path
+
+    def _holds(self) -> bool:
+        held = read_lease(self._path)
+        return held is not None and held["token"] == self._owner["token"]
+
+    def _renew(self, beat: int) -> bool:
+        # A full disk ends no heartbeat: it may have room again before the TTL is over.
+        with contextlib.suppress(OSError), _lock(self._path):
+            if not self._holds():
+                return False
+            write_durably(self._path, json.dumps(self._owner | {"beat": beat}).encode())
+        return True
+
+    def _release(self) -> None:
+        with _lock(self._path):
+            if self._holds():
+                self._path.unlink(missing_ok=True)
 
 
 def read_lease(path: Path) -> dict[str, Any] | None:
@@ -153,7 +192,7 @@ def _visible(process: dict[str, Any]) -> bool:
 
 
 def acquire(
-    path: Path,
+    place: Path | Board,
     *,
     ttl: float = TTL_SECONDS,
     settled: Callable[[], bool] = lambda: False,
@@ -162,55 +201,63 @@ def acquire(
 ) -> Lease | None:
     """The lease, or None as soon as `settled()` says the work was done by another.
 
-    Blocks while a living worker holds it; `waiting(holder)` is called once per new holder.
+    Blocks while a living worker holds it; `waiting(holder)` is called once per new holder. `place`:
+    the path of a lease file, or what else leases hang on.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    board = _FileBoard(place) if isinstance(place, Path) else place
     observed: _Observed | None = None
     told = None
     while True:
         if settled():
             return None
-        lease = _create(path)
+        lease = board.claim()
         if lease is not None:
             return lease
-        holder = read_lease(path)
+        holder = board.holder()
         if holder is None:
             continue
         if holder["token"] != told:
             told = holder["token"]
             waiting(holder)
-        beat = _beat_of(holder)
+        beat = beat_of(holder)
         now = time.monotonic()
         if observed is None or observed.beat != beat:
             observed = _Observed(beat, now)
         silent = now - observed.since > ttl and not is_alive(holder)
         if silent or is_dead(holder):
-            _break(path, holder)
+            board.break_stale(holder)
             observed = None
             continue
         time.sleep(poll)
 
 
-def _create(path: Path) -> Lease | None:
-    owner = {"token": uuid.uuid4().hex, "beat": 0} | this_process()
-    temporary = path.with_name(f".{path.name}.{owner['token']}")
-    temporary.write_text(json.dumps(owner))
-    try:
-        # link() fails when the name exists: whole content and exclusivity in one step.
-        os.link(temporary, path)
-    except FileExistsError:
-        return None
-    finally:
-        temporary.unlink()
-    return Lease(path, owner)
+class _FileBoard:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
 
+    def claim(self) -> Lease | None:
+        path = self._path
+        owner = {"token": uuid.uuid4().hex, "beat": 0} | this_process()
+        temporary = path.with_name(f".{path.name}.{owner['token']}")
+        temporary.write_text(json.dumps(owner))
+        try:
+            # link() fails when the name exists: whole content and exclusivity in one step.
+            os.link(temporary, path)
+        except FileExistsError:
+            return None
+        finally:
+            temporary.unlink()
+        return _FileLease(path, owner)
 
-def _break(path: Path, holder: dict[str, Any]) -> None:
-    """Removes a stale lease, unless it moved since it was judged or another waiter was first."""
-    with _lock(path):
-        held = read_lease(path)
-        if held is not None and _beat_of(held) == _beat_of(holder):
-            path.unlink(missing_ok=True)
+    def holder(self) -> dict[str, Any] | None:
+        return read_lease(self._path)
+
+    def break_stale(self, holder: dict[str, Any]) -> None:
+        with _lock(self._path):
+            held = read_lease(self._path)
+            if held is not None and beat_of(held) == beat_of(holder):
+                self._path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -222,5 +269,5 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _beat_of(lease: dict[str, Any]) -> tuple[Any, Any]:
+def beat_of(lease: dict[str, Any]) -> tuple[Any, Any]:
     return lease["token"], lease.get("beat")
