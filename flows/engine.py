@@ -59,7 +59,7 @@ class PipelineRun:
     def start(self) -> None:
         """Records what is about to happen, before anything happens. FoundryError when the store or
         the home cannot be written."""
-        with naming_disk(self.prepared.store.disk):
+        with naming_disk(self.prepared.store.uri):
             self._record_start()
 
     def _record_start(self) -> None:
@@ -145,7 +145,7 @@ class PipelineRun:
         """Records the end, brings the lineage index up to date, returns the run as JSON."""
         result = self.to_json(status)
         payload = {key: result[key] for key in ("status", "seconds", "metrics")}
-        with naming_disk(self.prepared.store.disk):
+        with naming_disk(self.prepared.store.uri):
             self._events.append("run_finished", payload | {"error": error}, run_id=self.run_id)
         self._advance_index()
         return result

@@ -27,13 +27,10 @@ class State:
 
 
 class Store(ABC):
-    """uri: what FOUNDRY_STORE says. documents: the small files beside the artifacts.
-
-    disk: a local folder on the disk that work goes to."""
+    """uri: what FOUNDRY_STORE says. documents: the small files beside the artifacts."""
 
     uri: str
     documents: Documents
-    disk: Path
 
     def __init__(self) -> None:
         self._held = contextlib.ExitStack()

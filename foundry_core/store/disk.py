@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from foundry_core.errors import FoundryError
+from foundry_core.home import home_dir
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EROFS: "read-only", errno.EACCES: "not writable", errno.EPERM: "not writable"}
@@ -37,17 +38,21 @@ def full_disk(path: str | Path) -> FoundryError:
 
 
 @contextlib.contextmanager
-def naming_disk(path: str | Path) -> Iterator[None]:
-    """Turns the operating system's refusals to write at or below `path` into FoundryErrors."""
+def naming_disk(uri: str) -> Iterator[None]:
+    """Turns the operating system's refusals to write into the store at `uri` or into the home into
+    FoundryErrors."""
     try:
         yield
     except OSError as error:
-        where = error.filename if isinstance(error.filename, str) else path
+        places = [home_dir()] if "://" in uri else [Path(uri), home_dir()]
+        where = error.filename if isinstance(error.filename, str) else None
         if error.errno in _FULL:
+            # write() does not say where: the fuller disk it is
+            where = where or min(places, key=lambda place: shutil.disk_usage(_existing(place)).free)
             raise full_disk(where) from error
         if error.errno in _REFUSED:
             raise FoundryError(
-                f"{where} cannot be written: the place is {_REFUSED[error.errno]}",
+                f"{where or places[0]} cannot be written: the place is {_REFUSED[error.errno]}",
                 "planning needs no writing, a run does: check the mount and its permissions, or "
                 "set FOUNDRY_STORE or FOUNDRY_HOME to another place",
             ) from error

@@ -46,7 +46,6 @@ class RemoteStore(Store):
         self._leases = connect(f"{objects.uri}/leases", patience=_LEASE_PATIENCE_SECONDS)
         name = hashlib.sha256(self.uri.encode()).hexdigest()[:12]
         self._work = home_dir() / "work" / name
-        self.disk = self._work
         self._manifests = cache_dir() / "manifests" / name
         self._cache = FileCache()
         self._uploads: dict[tuple[str, str], str] = {}
