@@ -7,6 +7,8 @@ it fast. There is no state to save but the step.
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,10 +27,10 @@ from foundry_core.data.loading.config import (
 from foundry_core.data.loading.order import Order, rank_slice
 from foundry_core.data.loading.shards import UnreadableSample
 from foundry_core.data.loading.text import collate_text
+from foundry_core.data.loading.workers import MixedBatch, made_by_workers, pinned, pinning
 from foundry_core.data.transforms import Sample, collate_robot
 from foundry_core.errors import FoundryError
 
-MixedBatch = dict[str, dict[str, torch.Tensor]]
 _ATTEMPTS = 1000
 
 
@@ -90,34 +92,31 @@ class Loader:
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> MixedBatch:
         """This rank's part of the batch of `step`."""
-        arrays, counters = self._arrays(step, rank, world)
+        batch, counters = self._made(step, rank, world)
         self._count(counters)
-        return _tensors(arrays)
+        return batch
 
     def batches(self, first_step: int = 0, rank: int = 0, world: int = 1) -> Iterator[MixedBatch]:
         """The batches of first_step, first_step + 1, ... without end. Closing the iterator ends
         its workers."""
         if self.resources.workers == 0:
+            pin = pinning(self.resources)
             for step in itertools.count(first_step):
-                yield self.batch(step, rank, world)
-        loader = torch.utils.data.DataLoader(
-            _Steps(self, rank, world),
-            sampler=itertools.count(first_step),  # type: ignore[arg-type]
-            batch_size=None,
-            num_workers=self.resources.workers,
-            prefetch_factor=self.resources.prefetch,
-            pin_memory=self.resources.pin_memory,
-        )
-        for outcome in loader:
-            if isinstance(outcome, FoundryError):
-                raise outcome
-            tensors, counters = outcome
-            self._count(counters)
-            yield tensors
+                batch = self.batch(step, rank, world)
+                yield pinned(batch) if pin else batch
+        make = partial(self._made, rank=rank, world=world)
+        with closing(made_by_workers(make, first_step, self.resources)) as made:
+            for batch, counters in made:
+                self._count(counters)
+                yield batch
 
     def report(self) -> dict[str, int]:
         """What was drawn, replaced, cut and fetched again so far, by name; sorted."""
         return dict(sorted(self.counters.items()))
+
+    def _made(self, step: int, rank: int, world: int) -> tuple[MixedBatch, dict[str, int]]:
+        arrays, counters = self._arrays(step, rank, world)
+        return _tensors(arrays), counters
 
     def _count(self, counters: Mapping[str, int]) -> None:
         self.counters.update(counters)
@@ -188,21 +187,6 @@ class Loader:
                 if shards is not None:
                     found[f"{name}.{label}.shards_fetched"] = shards.fetched
         return found
-
-
-class _Steps(torch.utils.data.Dataset):
-    """Step → batch, for torch's worker processes. A user's mistake travels as a value: torch would
-    raise it again with a traceback for its message."""
-
-    def __init__(self, loader: Loader, rank: int, world: int) -> None:
-        self._loader, self._rank, self._world = loader, rank, world
-
-    def __getitem__(self, step: int) -> tuple[MixedBatch, dict[str, int]] | FoundryError:
-        try:
-            arrays, counters = self._loader._arrays(step, self._rank, self._world)
-        except FoundryError as error:
-            return error
-        return _tensors(arrays), counters
 
 
 def _tensors(arrays: Mapping[str, Sample]) -> MixedBatch:
