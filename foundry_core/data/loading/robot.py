@@ -23,6 +23,7 @@ from foundry_core.data.images import decode_image
 from foundry_core.data.keyed import key
 from foundry_core.data.loading.config import RobotData
 from foundry_core.data.loading.npy import read_npz
+from foundry_core.data.loading.remote import RemoteUnreachable
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
 from foundry_core.data.transforms import RobotTransform, Sample
 from foundry_core.data.windows import anchors, cut_windows, episode_length, image_steps
@@ -173,7 +174,7 @@ class RobotDataset:
         try:
             arrays = read_npz(self.shards.member(episode, "lowdim.npz"), wanted | masks)
             table = json.loads(bytes(self.shards.member(episode, "language_instructions.json")))
-        except UnreadableSample:
+        except (UnreadableSample, RemoteUnreachable):
             raise
         except (FoundryError, ValueError) as error:
             raise UnreadableSample(f"{self.shards.where(episode)}: {error}") from error

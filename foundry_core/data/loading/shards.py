@@ -13,13 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from foundry_core.data.loading.remote import CACHE_BYTES, RemoteFolder
 from foundry_core.data.shards.index import index_path
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.shards.write import MANIFEST
 from foundry_core.errors import FoundryError
-from foundry_core.home import cache_dir
 
-REMOTE_CACHE_BYTES = 20 << 30
 _Signature = tuple[int, int, int]
 
 
@@ -37,25 +36,20 @@ class CheckedShards:
         *,
         verify: bool = True,
         cache: Path | None = None,
-        cache_bytes: int = REMOTE_CACHE_BYTES,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.source = os.fspath(source)
         self.fetched = 0
-        self._remote = None
-        self._cache_bytes = cache_bytes
         self._verify = verify
         self._seen: dict[int, _Signature] = {}
         self._failed: dict[int, tuple[_Signature | None, UnreadableSample]] = {}
+        self._remote: RemoteFolder | None = None
         folder = Path(self.source)
         if "://" in self.source:
-            from fsspec.core import url_to_fs
-
-            self._remote, self._root = url_to_fs(self.source)
-            name = hashlib.sha256(self.source.encode()).hexdigest()[:24]
-            folder = (cache or cache_dir() / "shards") / name
-            folder.mkdir(parents=True, exist_ok=True)
-            self._fetch(MANIFEST, folder)
-            self._fetch("dataset.json", folder, optional=True)
+            self._remote = RemoteFolder(self.source, cache=cache, cache_bytes=cache_bytes)
+            self._remote.require(MANIFEST)
+            self._remote.fetch("dataset.json")
+            folder = self._remote.folder
         self.folder = folder
         self.shards = ShardSet(folder)
         if self._remote and any(shard.sha256 is None for shard in self.shards.shards):
@@ -114,12 +108,14 @@ class CheckedShards:
         if failed is not None and failed[0] == now:
             raise failed[1]
         self.shards.forget(number)
-        if self._remote and now is None:
-            self._fetch_shard(number)
-        problem = self._problem(number)
-        if problem and self._remote:
-            self._fetch_shard(number)
+        if self._remote is None:
             problem = self._problem(number)
+        else:
+            with self._remote.locked(path.name):
+                problem = self._obtain(number, self._remote)
+                if not problem:
+                    self._open(number)
+            self._forget_evicted()
         after = _signature(path)
         if problem:
             error = UnreadableSample(
@@ -132,6 +128,32 @@ class CheckedShards:
             raise error
         self._seen[number] = after  # type: ignore[assignment]
         self._failed.pop(number, None)
+
+    def _obtain(self, number: int, remote: RemoteFolder) -> str:
+        """Fetches a shard that is not here, and once more one that is not what it should be."""
+        tar = self.shards.path(number).name
+        if _signature(self.shards.path(number)) is None:
+            self.fetched += remote.fetch_shard(tar)
+        problem = self._problem(number)
+        if problem:
+            self.fetched += remote.fetch_shard(tar)
+            problem = self._problem(number)
+        return problem
+
+    def _open(self, number: int) -> None:
+        """Maps a fetched shard at once. Its index has no digest, but carries checksums and the
+        tar's size: one that is damaged is dropped, and made anew from the tar."""
+        try:
+            self.shards.index(number)
+        except FoundryError:
+            index_path(self.shards.path(number)).unlink(missing_ok=True)
+            self.shards.index(number)
+
+    def _forget_evicted(self) -> None:
+        """A deleted file keeps its disk space as long as it is mapped."""
+        for number in [n for n in self._seen if _signature(self.shards.path(n)) is None]:
+            self.shards.forget(number)
+            del self._seen[number]
 
     def _problem(self, number: int) -> str:
         """What is wrong with the shard's file; "" if nothing is."""
@@ -148,26 +170,6 @@ class CheckedShards:
                 return f"sha256 {actual[:12]}... where the manifest says {shard.sha256[:12]}..."
         return ""
 
-    def _fetch_shard(self, number: int) -> None:
-        self.shards.forget(number)
-        path = self.shards.path(number)
-        self._fetch(path.name, self.folder)
-        self._fetch(index_path(path).name, self.folder, optional=True)
-        self.fetched += 1
-        _shrink(self.folder, self._cache_bytes, keep=path)
-
-    def _fetch(self, name: str, folder: Path, *, optional: bool = False) -> None:
-        temporary = folder / f".{name}.{os.getpid()}"
-        try:
-            self._remote.get_file(f"{self._root}/{name}", os.fspath(temporary))
-        except FileNotFoundError:
-            if optional:
-                return
-            raise FoundryError(
-                f"{self.source!r} holds no {name}", "check the address of the dataset"
-            ) from None
-        os.replace(temporary, folder / name)
-
 
 def _signature(path: Path) -> _Signature | None:
     try:
@@ -175,16 +177,3 @@ def _signature(path: Path) -> _Signature | None:
     except FileNotFoundError:
         return None
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
-
-
-def _shrink(folder: Path, limit: int, keep: Path) -> None:
-    """Deletes the longest-fetched shards until the folder fits. Open maps of them stay valid."""
-    tars = sorted(folder.glob("*.tar"), key=lambda path: path.stat().st_mtime_ns)
-    total = sum(path.stat().st_size for path in tars)
-    for path in tars:
-        if total <= limit:
-            return
-        if path != keep:
-            total -= path.stat().st_size
-            index_path(path).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
