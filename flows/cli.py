@@ -17,7 +17,7 @@ COMMANDS = {
     "run": "run a pipeline: reuse what is valid, build the rest",
     "plan": "show what a run would do, and why",
     "lineage": "query what was built from what",
-    "data": "statistics of datasets",
+    "data": "preview, inspect, validate and convert datasets; their statistics",
     "report": "write report.html of a run",
     "models": "list model presets and their sizes",
 }

@@ -93,6 +93,12 @@ class CheckedShards:
             return self.member(sample, extension)
         return self.shards.member(sample, extension)
 
+    def verify(self, number: int) -> None:
+        """One shard, without decoding it. FoundryError says what is amiss."""
+        if self._remote:
+            self._ensure(number)
+        self.shards.verify_shard(number)
+
     def where(self, sample: int) -> str:
         """For messages: dataset, shard and key of a sample."""
         number, position = self.shards.locate(sample)
