@@ -80,12 +80,12 @@ def collate_captions(samples: Sequence[Sample], pad_id: int, pad_multiple: int) 
             f"images of one batch have different shapes {sorted(sizes)}",
             "set data.captions.image.size to the (height, width) that the model takes",
         )
-    tokens, _ = pad_tokens([s["tokens"] for s in samples], pad_id, pad_multiple)
+    tokens, mask = pad_tokens([s["tokens"] for s in samples], pad_id, pad_multiple)
     targets = np.zeros(tokens.shape, dtype=bool)
     for row, sample in enumerate(samples):
         targets[row, : len(sample["targets"])] = sample["targets"]
     images = stack_images([sample["images"] for sample in samples])
-    return {"images": images, "tokens": tokens, "target_mask": targets}
+    return {"images": images, "tokens": tokens, "token_mask": mask, "target_mask": targets}
 
 
 def _is_image(extension: str) -> bool:
