@@ -24,7 +24,8 @@ from foundry_core.data.loading.config import (
     LoaderResources,
     ModalityData,
 )
-from foundry_core.data.loading.order import Order, rank_slice
+from foundry_core.data.loading.order import Draws, Order, rank_slice
+from foundry_core.data.loading.pixels import ImageRoom, Place
 from foundry_core.data.loading.shards import UnreadableSample
 from foundry_core.data.loading.text import collate_text
 from foundry_core.data.loading.workers import MixedBatch, made_by_workers, pinned, pinning
@@ -36,13 +37,14 @@ _ATTEMPTS = 1000
 
 class SampleDataset(Protocol):
     """One dataset of one modality. `read` may raise UnreadableSample; `counters` counts what it
-    had to change in samples (cut captions)."""
+    had to change in samples (cut captions). Where samples have images, `read` is also told their
+    place in the batch; `ahead(indices)`, where a dataset has it, is told what it will be asked."""
 
     counters: dict[str, int]
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int, sample_key: int) -> Sample: ...
+    def read(self, index: int, sample_key: int, *place: Place) -> Sample: ...
 
 
 class Modality:
@@ -58,6 +60,12 @@ class Modality:
         self.order = Order(sizes, config.weights, key(seed, name))
         self.first_ids = np.concatenate([[0], np.cumsum(self.order.sizes)])
         self._keys = [key(seed, name, label) for label in self.labels]
+
+    def ahead(self, draws: Draws) -> None:
+        for number, dataset in enumerate(self.datasets):
+            tell = getattr(dataset, "ahead", None)
+            if tell is not None:
+                tell(draws.sample[draws.dataset == number].tolist())
 
     def sample_key(self, dataset: int, sample: int, epoch: int) -> int:
         """Of everything random about one sighting of a sample."""
@@ -137,29 +145,40 @@ class Loader:
             part = rank_slice(size, rank, world)
             draws = modality.order.draws(step * size + part.start, part.stop - part.start)
             samples, ids = [], np.empty(len(draws), dtype=np.int64)
+            room = None if name == TEXT else ImageRoom(len(draws))
+            modality.ahead(draws)
             rows = zip(
                 draws.dataset.tolist(), draws.sample.tolist(), draws.epoch.tolist(), strict=True
             )
             for row, (dataset, sample, epoch) in enumerate(rows):
-                content, used = self._read(modality, dataset, sample, epoch, counters)
+                place = () if room is None else (room.place(row),)
+                content, used = self._read(modality, dataset, sample, epoch, counters, *place)
                 samples.append(content)
                 ids[row] = modality.first_ids[dataset] + used
                 counters[f"{name}.{modality.labels[dataset]}.samples"] += 1
-            arrays[name] = self._collate(name, samples) | {"sample_ids": ids}
+            images = {} if room is None else {"images": room.images}
+            arrays[name] = images | self._collate(name, samples) | {"sample_ids": ids}
         for name, value in self._dataset_counters().items():
             if value != before.get(name, 0):
                 counters[name] = value - before.get(name, 0)
         return arrays, dict(counters)
 
     def _read(
-        self, modality: Modality, dataset: int, sample: int, epoch: int, counters: Counter[str]
+        self,
+        modality: Modality,
+        dataset: int,
+        sample: int,
+        epoch: int,
+        counters: Counter[str],
+        *place: Place,
     ) -> tuple[Sample, int]:
         """(sample, its index): the one drawn, or under policy "skip" what stands in for it."""
         source = modality.datasets[dataset]
         index = sample
         for attempt in range(_ATTEMPTS):
             try:
-                return source.read(index, modality.sample_key(dataset, index, epoch)), index
+                made = source.read(index, modality.sample_key(dataset, index, epoch), *place)
+                return made, index
             except UnreadableSample:
                 if self.config.unreadable.policy == "stop":
                     raise
@@ -175,7 +194,8 @@ class Loader:
             return collate_text(samples, self._eos_id)
         if name == CAPTIONS:
             return collate_captions(samples, self._pad_id, self.config.pad_multiple)
-        return collate_robot(samples, self._pad_id, self.config.pad_multiple)
+        rows = [{k: v for k, v in sample.items() if k != "images"} for sample in samples]
+        return collate_robot(rows, self._pad_id, self.config.pad_multiple)
 
     def _dataset_counters(self) -> dict[str, int]:
         found = {}

@@ -9,6 +9,7 @@ match is fetched again once where it came from a remote source; then the sample 
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class CheckedShards:
             folder = self._remote.folder
         self.folder = folder
         self.shards = ShardSet(folder)
+        self._paths = [os.fspath(self.shards.path(n)) for n in range(len(self.shards.shards))]
         if self._remote and any(shard.sha256 is None for shard in self.shards.shards):
             raise FoundryError(
                 f"the manifest of {self.source!r} states no digests",
@@ -87,6 +89,12 @@ class CheckedShards:
         self._ensure(self.shards.locate(sample)[0])
         return self.shards.members(sample)
 
+    def several(self, sample: int, extensions: Sequence[str]) -> list[memoryview]:
+        """Some members of one sample, whose shard is looked after once."""
+        if extensions:
+            self._ensure(self.shards.locate(sample)[0])
+        return [self.shards.member(sample, extension) for extension in extensions]
+
     def peek(self, sample: int, extension: str) -> memoryview:
         """As `member`, without hashing a local shard first: for indices built over all samples."""
         if self._remote:
@@ -106,10 +114,10 @@ class CheckedShards:
 
     def _ensure(self, number: int) -> None:
         """The shard is there and is what its manifest says. One stat per call once it was seen."""
-        path = self.shards.path(number)
-        now = _signature(path)
+        now = _signature(self._paths[number])
         if now is not None and self._seen.get(number) == now:
             return
+        path = self.shards.path(number)
         failed = self._failed.get(number)
         if failed is not None and failed[0] == now:
             raise failed[1]
@@ -177,7 +185,7 @@ class CheckedShards:
         return ""
 
 
-def _signature(path: Path) -> _Signature | None:
+def _signature(path: str | Path) -> _Signature | None:
     try:
         stat = os.stat(path)
     except FileNotFoundError:
