@@ -23,6 +23,8 @@ from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.artifact import Artifact
 from foundry_core.store.catalog import record_run
+from foundry_core.store.disk import naming_disk
+from foundry_core.store.intents import tell_untold
 from tasks.execute import Interrupted, Outcome, StageJob, execute
 
 
@@ -52,10 +54,15 @@ class PipelineRun:
         self._origin = dict(origin or {})
         self._slots = slots or Slots()
         self._started = time.monotonic()
-        self._events = EventLog(prepared.store.root / "events")
+        self._events = EventLog(prepared.store.events_uri)
 
     def start(self) -> None:
-        """Records what is about to happen, before anything happens."""
+        """Records what is about to happen, before anything happens. FoundryError when the store or
+        the home cannot be written."""
+        with naming_disk(self.prepared.store.root):
+            self._record_start()
+
+    def _record_start(self) -> None:
         prepared = self.prepared
         self.folder.mkdir(parents=True, exist_ok=True)
         provenance = collect_provenance(sys.argv)
@@ -68,6 +75,7 @@ class PipelineRun:
             "git": provenance.get("git"),
             "stages": [self._stage_payload(row) for row in prepared.plan.stages.values()],
         }
+        tell_untold(self._events, prepared.store.read)
         self._events.append("run_started", payload | self._origin, run_id=self.run_id)
         record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
         for row in prepared.plan.stages.values():
@@ -137,11 +145,24 @@ class PipelineRun:
         """Records the end, brings the lineage index up to date, returns the run as JSON."""
         result = self.to_json(status)
         payload = {key: result[key] for key in ("status", "seconds", "metrics")}
-        self._events.append("run_finished", payload | {"error": error}, run_id=self.run_id)
+        with naming_disk(self.prepared.store.root):
+            self._events.append("run_finished", payload | {"error": error}, run_id=self.run_id)
+        self._advance_index()
+        return result
+
+    def _advance_index(self) -> None:
+        """The index is derived: a disk without room for it is said, and fails no run."""
+        import duckdb
+
         from foundry_core.lineage.index import Index
 
-        Index(home_dir() / "lineage.duckdb", self._events).advance()
-        return result
+        try:
+            Index(home_dir() / "lineage.duckdb", self._events).advance()
+        except (OSError, duckdb.IOException) as error:
+            self._console.note(
+                f"the lineage index in {home_dir()} is behind: {error}"
+                " (make room; the next run or `foundry lineage rebuild` brings it up to date)"
+            )
 
     def to_json(self, status: str) -> dict[str, Any]:
         stages = []
