@@ -3,6 +3,7 @@
 The Prefect flow, the command line and tests drive the same object.
 """
 
+import contextlib
 import os
 import secrets
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.console import Console
+from flows.dispatch import Dispatcher, Inline
 from flows.planning import Prepared
 from flows.slots import Slots
 from foundry_core.home import home_dir
@@ -23,7 +25,7 @@ from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.artifact import Artifact
 from foundry_core.store.catalog import record_run
-from tasks.execute import Interrupted, Outcome, StageJob, execute
+from tasks.execute import Interrupted, Outcome, StageJob
 
 
 def new_run_id(pipeline: str) -> str:
@@ -41,6 +43,7 @@ class PipelineRun:
         console: Console | None = None,
         origin: Mapping[str, str] | None = None,
         slots: Slots | None = None,
+        dispatcher: Dispatcher | None = None,
     ) -> None:
         self.prepared = prepared
         self.run_id = new_run_id(prepared.pipeline.name)
@@ -51,6 +54,7 @@ class PipelineRun:
         self._console = console or Console(quiet=True)
         self._origin = dict(origin or {})
         self._slots = slots or Slots()
+        self._dispatcher = dispatcher or Inline()
         self._started = time.monotonic()
         self._events = EventLog(prepared.store.root / "events")
 
@@ -86,8 +90,8 @@ class PipelineRun:
                 found.add(name)
         return [name for name in rows if name in found]
 
-    def stage(self, name: str) -> Outcome:
-        """Executes or reuses one stage whose upstream is settled."""
+    def stage(self, name: str, origin: Mapping[str, str] | None = None) -> Outcome:
+        """Executes or reuses one stage whose upstream is settled. `origin`: ids of what called."""
         node = self.prepared.pipeline.stages[name]
         row = self.prepared.plan.stages[name]
         job = StageJob(
@@ -101,13 +105,16 @@ class PipelineRun:
             run_id=self.run_id,
             log=self.folder / "logs" / f"{name}.log",
             force=any(reason.category == "FORCED" for reason in row.reasons),
-            origin=self._origin,
+            origin=self._origin | dict(origin or {}),
         )
-        with self._slots.hold(node.resources.cpus, self.cancelled.is_set) as held:
+        # What runs elsewhere needs no CPU of this machine while it is waited for.
+        elsewhere = self._dispatcher.remote(node.stage)
+        hold = self._slots.hold(node.resources.cpus, self.cancelled.is_set)
+        with contextlib.nullcontext(True) if elsewhere else hold as held:
             if not held or self.cancelled.is_set():
                 raise Interrupted(f"stage {name!r} did not start: the run was cancelled")
             self._console.started(name, row)
-            outcome = execute(
+            outcome = self._dispatcher.run(
                 job,
                 self.prepared.store,
                 self._events,

@@ -13,9 +13,11 @@ import flows.settings  # noqa: F401  (Prefect reads its settings once, on import
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run, task_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.console import Console
+from flows.dispatch import Dispatcher
 from flows.engine import PipelineRun
 from flows.planning import Prepared
 
@@ -23,11 +25,17 @@ from flows.planning import Prepared
 _MAX_THREADS = 32
 
 
+def prefect_ids() -> dict[str, str]:
+    """The ids of the flow and task run this is called in, for the lineage."""
+    ids = {"prefect_flow_run_id": flow_run.id, "prefect_task_run_id": task_run.id}
+    return {name: str(value) for name, value in ids.items() if value}
+
+
 @task(name="stage", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
 def run_stage(run: PipelineRun, name: str) -> str:
     """Executes one stage; the result is its artifact's key."""
     try:
-        return run.stage(name).artifact.key
+        return run.stage(name, prefect_ids()).artifact.key
     except Exception as error:
         run.fail(name, str(error))
         raise
@@ -55,10 +63,12 @@ def walk(run: PipelineRun, name: str) -> dict[str, str]:
     return {name: future.result() for name, future in futures.items()}
 
 
-def run_prepared(prepared: Prepared, console: Console) -> dict[str, Any]:
+def run_prepared(
+    prepared: Prepared, console: Console, dispatcher: Dispatcher | None = None
+) -> dict[str, Any]:
     """Runs a prepared request inside Prefect; the run as JSON. Never raises for a failed stage:
     the status says so."""
-    run = PipelineRun(prepared, console=console)
+    run = PipelineRun(prepared, console=console, dispatcher=dispatcher)
     run.start()
     status, error = "succeeded", ""
     try:
