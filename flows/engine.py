@@ -44,15 +44,20 @@ class PipelineRun:
         origin: Mapping[str, str] | None = None,
         slots: Slots | None = None,
         dispatcher: Dispatcher | None = None,
+        run_id: str | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
+        """origin: ids of what started this, told with the run and every attempt. facts: more that
+        the run's own record says (`parent`, `ablation`)."""
         self.prepared = prepared
-        self.run_id = new_run_id(prepared.pipeline.name)
+        self.run_id = run_id or new_run_id(prepared.pipeline.name)
         self.folder = home_dir() / "runs" / self.run_id
         self.cancelled = threading.Event()
         self.outcomes: dict[str, Outcome] = {}
         self.failures: dict[str, str] = {}
         self._console = console or Console(quiet=True)
         self._origin = dict(origin or {})
+        self._facts = dict(facts or {})
         self._slots = slots or Slots()
         self._dispatcher = dispatcher or Inline()
         self._started = time.monotonic()
@@ -62,6 +67,15 @@ class PipelineRun:
         """Records what is about to happen, before anything happens."""
         prepared = self.prepared
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.announce()
+        record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
+        for row in prepared.plan.stages.values():
+            if row.action == "reuse" and row.artifact and row.how == "recipe":
+                self.resolved(row, row.artifact, "reuse", row.how)
+
+    def announce(self) -> None:
+        """The event that a run begins, with its plan."""
+        prepared = self.prepared
         provenance = collect_provenance(sys.argv)
         payload = {
             "pipeline": prepared.pipeline.name,
@@ -72,11 +86,8 @@ class PipelineRun:
             "git": provenance.get("git"),
             "stages": [self._stage_payload(row) for row in prepared.plan.stages.values()],
         }
-        self._events.append("run_started", payload | self._origin, run_id=self.run_id)
-        record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
-        for row in prepared.plan.stages.values():
-            if row.action == "reuse" and row.artifact and row.how == "recipe":
-                self._resolved(row, row.artifact, "reuse", row.how)
+        payload |= self._origin | self._facts
+        self._events.append("run_started", payload, run_id=self.run_id)
 
     def affected(self) -> list[str]:
         """Stages that run, and those downstream of one, whose reuse must be asked again once the
@@ -122,7 +133,7 @@ class PipelineRun:
                 cancelled=self.cancelled,
             )
         self.outcomes[name] = outcome
-        self._resolved(row, outcome.artifact.key, outcome.action, outcome.how)
+        self.resolved(row, outcome.artifact.key, outcome.action, outcome.how)
         self._console.finished(name, outcome)
         return outcome
 
@@ -142,12 +153,17 @@ class PipelineRun:
 
     def finish(self, status: str, error: str = "") -> dict[str, Any]:
         """Records the end, brings the lineage index up to date, returns the run as JSON."""
-        result = self.to_json(status)
-        payload = {key: result[key] for key in ("status", "seconds", "metrics")}
-        self._events.append("run_finished", payload | {"error": error}, run_id=self.run_id)
+        result = self.conclude(status, error)
         from foundry_core.lineage.index import Index
 
         Index(home_dir() / "lineage.duckdb", self._events).advance()
+        return result
+
+    def conclude(self, status: str, error: str = "") -> dict[str, Any]:
+        """The event that the run ended, so; the run as JSON."""
+        result = self.to_json(status)
+        payload = {key: result[key] for key in ("status", "seconds", "metrics")}
+        self._events.append("run_finished", payload | {"error": error}, run_id=self.run_id)
         return result
 
     def to_json(self, status: str) -> dict[str, Any]:
@@ -178,7 +194,8 @@ class PipelineRun:
             "metrics": metrics,
         }
 
-    def _resolved(self, row: StagePlan, artifact: str, action: str, how: str) -> None:
+    def resolved(self, row: StagePlan, artifact: str, action: str, how: str) -> None:
+        """The event that a stage is settled: which artifact stands for it in this run."""
         payload = {
             "stage": row.name,
             "key": row.key,

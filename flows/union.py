@@ -11,6 +11,7 @@ from foundry_core.pipeline.graph import Pipeline, StageNode
 from foundry_core.pipeline.identity import StageSpec, identify_stage
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Plan, StagePlan, plan
 from foundry_core.pipeline.stage import Upstream
+from foundry_core.pipeline.validation import validate
 from foundry_core.store.catalog import StoreCatalog, load_baseline
 from foundry_core.store.store import Store
 from tasks.registry import stage_kind
@@ -121,7 +122,7 @@ def _verdict(replicates: Sequence[Replicate], evaluation: str, alpha: float) -> 
     for replicate in replicates:
         variants.setdefault(replicate.variant, []).append(replicate.label)
     base = replicates[0].variant
-    recipe = stage.Recipe(base=base, variants=variants, alpha=alpha)
+    recipe = validate(stage.Recipe, {"base": base, "variants": variants, "alpha": alpha}, VERDICT)
     upstream = {
         r.label: Upstream(
             name=r.names[evaluation],

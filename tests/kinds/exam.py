@@ -10,7 +10,9 @@ class ExamRecipe(Recipe):
     tasks: tuple[str, ...] = ("add", "sort")
     episodes_per_task: int = 40
     first_scenario: int = 0
+    pass_mark: int = 0
     fail: bool = False
+    fail_at_seed: int | None = None
 
 
 class Exam(Stage):
@@ -21,9 +23,10 @@ class Exam(Stage):
 
     @staticmethod
     def run(ctx):
-        if ctx.recipe.fail:
+        if ctx.recipe.fail or ctx.recipe.fail_at_seed == ctx.seed:
             raise ValueError("told to fail")
         skill = min(1.0, float((ctx.input("model").path / "weight.txt").read_text()) / 10)
+        skill -= ctx.recipe.pass_mark / 10
         cells, episodes = {}, []
         for task in ctx.recipe.tasks:
             successes = 0
