@@ -17,16 +17,18 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run, task_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import artifacts
 from flows.ablating import AblationRun
 from flows.ablation import Ablation
-from flows.console import Console
+from flows.ablation_table import plan_markdown
+from flows.console import Console, plan_markdown_of
 from flows.dispatch import Dispatcher
 from flows.engine import PipelineRun
 from flows.planning import Prepared
 from flows.union import VERDICT
 
 # Waiting costs nothing: the machine's CPU slots bound what works at the same time.
-_MAX_THREADS = 32
+MAX_THREADS = 32
 
 
 def prefect_ids() -> dict[str, str]:
@@ -39,21 +41,24 @@ def prefect_ids() -> dict[str, str]:
 def run_stage(run: PipelineRun, name: str) -> str:
     """Executes one stage; the result is its artifact's key."""
     try:
-        return run.stage(name, prefect_ids()).artifact.key
+        key = run.stage(name, prefect_ids()).artifact.key
     except Exception as error:
         run.fail(name, str(error))
         raise
+    artifacts.show_stage(run, name)
+    return key
 
 
 @flow(
     name="foundry",
     flow_run_name="{name}",
-    task_runner=ThreadPoolTaskRunner(max_workers=_MAX_THREADS),
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_THREADS),
     validate_parameters=False,
     persist_result=False,
 )
 def walk(run: PipelineRun, name: str) -> dict[str, str]:
     """The flow of one run; see `walk_stages`."""
+    artifacts.show_plan(plan_markdown_of(run.prepared.plan))
     return walk_stages(run)
 
 
@@ -86,12 +91,13 @@ def run_prepared(
 @flow(
     name="foundry",
     flow_run_name="{name}",
-    task_runner=ThreadPoolTaskRunner(max_workers=_MAX_THREADS),
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_THREADS),
     validate_parameters=False,
     persist_result=False,
 )
 def walk_united(ablation: AblationRun, name: str) -> None:
     """The flow of one ablation; see `walk_ablation`."""
+    artifacts.show_plan(plan_markdown(ablation.ablation))
     walk_ablation(ablation)
 
 

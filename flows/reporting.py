@@ -81,19 +81,26 @@ def _stage_row(stage: dict[str, Any], artifact: Artifact | None) -> dict[str, An
 def _losses(
     store: Store, artifacts: dict[str, Artifact]
 ) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for name, artifact in artifacts.items():
-        path = store.files_path(artifact) / "records" / "metrics.jsonl"
-        if not artifact.kind.startswith("train_") or not path.is_file():
-            continue
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        lines = lines[:: max(1, len(lines) // _POINTS)]
-        series = {key: [(row["step"], row[key]) for row in lines if key in row] for key in _SHOWN}
-        parts = [key for key in series if series[key]]
-        if len(parts) == 2:
-            parts.remove("loss")
-        found[name] = {key: series[key] for key in parts if key in series}
+    found = {
+        name: loss_series(store.files_path(artifact))
+        for name, artifact in artifacts.items()
+        if artifact.kind.startswith("train_")
+    }
     return {name: series for name, series in found.items() if series}
+
+
+def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """Series → (step, value) of a training artifact's records, thinned for a picture."""
+    path = folder / "records" / "metrics.jsonl"
+    if not path.is_file():
+        return {}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = lines[:: max(1, len(lines) // _POINTS)]
+    series = {key: [(row["step"], row[key]) for row in lines if key in row] for key in _SHOWN}
+    parts = [key for key in series if series[key]]
+    if len(parts) == 2:
+        parts.remove("loss")
+    return {key: series[key] for key in parts}
 
 
 def _strips(
