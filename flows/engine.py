@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flows import processes
 from flows.console import Console
 from flows.dispatch import Dispatcher, Inline
 from flows.planning import Prepared
@@ -62,6 +63,10 @@ class PipelineRun:
         """Records what is about to happen, before anything happens."""
         prepared = self.prepared
         self.folder.mkdir(parents=True, exist_ok=True)
+        facts = {"pipeline": prepared.pipeline.name, "store": str(prepared.store.root.absolute())}
+        # Under a worker, the flow run is what can be cancelled.
+        hosted = {"flow_run": os.environ.get("PREFECT__FLOW_RUN_ID")}
+        self._entry = processes.record("run", self.run_id, **facts, **hosted)
         provenance = collect_provenance(sys.argv)
         payload = {
             "pipeline": prepared.pipeline.name,
@@ -145,6 +150,7 @@ class PipelineRun:
         result = self.to_json(status)
         payload = {key: result[key] for key in ("status", "seconds", "metrics")}
         self._events.append("run_finished", payload | {"error": error}, run_id=self.run_id)
+        self._entry.forget()
         from foundry_core.lineage.index import Index
 
         Index(home_dir() / "lineage.duckdb", self._events).advance()
