@@ -27,7 +27,8 @@ def cancel(name: str) -> dict[str, str]:
     flow_run = _find(name)
     if flow_run is None:
         known = [row["run"] for row in runs()]
-        raise FoundryError(f"no run {name!r} is in flight", nearest(name, known))
+        hint = nearest(name, known) if known else "nothing runs here; see `foundry status`"
+        raise FoundryError(f"no run {name!r} is in flight", hint)
     return {"run": name, "state": _through_prefect(flow_run)}
 
 

@@ -5,7 +5,10 @@ trainings run at once. One key is one run at a time, whoever asks: the idempoten
 makes two coordinators share it.
 """
 
+import contextlib
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -34,7 +37,8 @@ from tasks.transport import job_to_json, outcome_of
 
 _POLL_SECONDS = 1.5
 _LOST_WORKERS = 2
-_CANCEL_SECONDS = 60.0
+# A worker gives a cancelled coordinator 30 s before it kills it.
+_CANCEL_SECONDS = 20.0
 
 
 class GpuPool:
@@ -73,10 +77,22 @@ class GpuPool:
         done = settled(job, store, events)
         if done:
             return done
+
+        def told(note: str) -> None:
+            observe({"message": note})
+
         lost = 0
         while True:
-            run, ours = self._submit(job, store)
-            end = self._wait(run.id, job, observe, cancelled)
+            run, ours = prefect_api.patiently(
+                lambda: self._submit(job, store), told, prefect_api.OUTAGE_SECONDS
+            )
+            try:
+                end = self._wait(run.id, job, observe, told, cancelled)
+            except Interrupted:
+                # What another run has submitted is that run's: it may still be waited for.
+                if ours:
+                    self._cancel(run.id, job)
+                raise
             if end.state.is_completed():
                 return outcome_of(job, store)
             if end.state.is_failed():
@@ -87,11 +103,11 @@ class GpuPool:
                 lost += 1
                 if lost > _LOST_WORKERS:
                     raise self._failure(job, store, end)
-                note = f"its worker was lost; again from the last checkpoint ({lost})"
-                observe({"message": note})
+                told(f"its worker was lost; again from the last checkpoint ({lost})")
 
     def _submit(self, job: StageJob, store: Store) -> tuple[FlowRun, bool]:
-        """The open run of this key, or a new one; and whether this call created it."""
+        """The open run of this key, or a new one; and whether this call created it. Two callers at
+        the same moment get the same run: they choose the same idempotency key."""
         tag = f"key:{job.spec.key}"
         key_filter = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]))
         with prefect_api.api() as client:
@@ -99,28 +115,29 @@ class GpuPool:
         for run in known:
             if run.state and not run.state.is_final():
                 return run, False
+        number = max((attempt_number(run.idempotency_key) for run in known), default=0) + 1
         submitted = run_deployment(
             prefect_api.TRAIN_DEPLOYMENT,
             parameters={"job": job_to_json(job), "store": str(store.root.absolute())},
             flow_run_name=f"{job.spec.name} {job.spec.key[:12]}",
             tags=["train", f"stage:{job.spec.name}", tag],
-            idempotency_key=f"{job.spec.key}-a{len(known) + 1}",
+            idempotency_key=f"{job.spec.key}-a{number}",
             timeout=0,
         )
         return submitted, (submitted.parameters or {}).get("job", {}).get("run_id") == job.run_id
 
     def _wait(
-        self, run_id: UUID, job: StageJob, observe: Observer, cancelled: threading.Event
+        self,
+        run_id: UUID,
+        job: StageJob,
+        observe: Observer,
+        told: Callable[[str], None],
+        cancelled: threading.Event,
     ) -> FlowRun:
         """Polls until the run has ended. A server that is away for minutes is waited for."""
-
-        def told(note: str) -> None:
-            observe({"message": note})
-
         shown = ""
         while True:
             if cancelled.is_set():
-                self._cancel(run_id, job)
                 raise Interrupted(f"stage {job.spec.name!r} was cancelled")
             run, progress = prefect_api.patiently(
                 lambda: _look(run_id), told, prefect_api.OUTAGE_SECONDS
@@ -137,20 +154,28 @@ class GpuPool:
             cancelled.wait(self._poll)
 
     def _cancel(self, run_id: UUID, job: StageJob) -> None:
-        """Waits for the end, so that the lease is free when this returns."""
-        prefect_api.cancel_run(run_id, f"run {job.run_id} was cancelled")
-        pause = threading.Event()
-        for _ in range(int(_CANCEL_SECONDS / self._poll)):
-            run = prefect_api.read_run(run_id)
-            if run is None or run.state is None or run.state.is_final():
-                return
-            pause.wait(self._poll)
+        """Waits for the end, so that the lease is free when this returns. A server that is away
+        cannot be told: then the reaper finds a training without a coordinator."""
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        with contextlib.suppress(FoundryError):
+            prefect_api.cancel_run(run_id, f"run {job.run_id} was cancelled")
+            while time.monotonic() < deadline:
+                run = prefect_api.read_run(run_id)
+                if run is None or run.state is None or run.state.is_final():
+                    return
+                time.sleep(self._poll)
 
     def _failure(self, job: StageJob, store: Store, run: FlowRun) -> StageFailed:
         message = (run.state.message if run.state else "") or "no reason given"
         error = store.last_failure(job.spec.key) if run.state and run.state.is_failed() else None
         where = f"flow run {run.name!r} in {prefect_api.GPU_POOL}"
         return StageFailed(job.spec.name, error or message, f"see {where}", job.log)
+
+
+def attempt_number(idempotency_key: str | None) -> int:
+    """<key>-a3 → 3; 0 for a key that is not ours."""
+    number = (idempotency_key or "").rpartition("-a")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def _look(run_id: UUID) -> tuple[FlowRun | None, dict[str, Any] | None]:

@@ -37,8 +37,11 @@ _CHILD_SETTINGS = {
     "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "10",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PREFECT_RUNNER_AUTO_INSTALL_DEPENDENCIES": "false",
-    # A server that restarts takes some 10 s; calls are repeated for a minute.
+    # A server that restarts takes some 10 s; calls are repeated for minutes.
     "PREFECT_CLIENT_MAX_RETRIES": "8",
+    # SQLite has one writer at a time: on a busy disk waiting is better than an error.
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
 }
 
 
