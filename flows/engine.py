@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flows import processes
 from flows.console import Console
 from flows.dispatch import Dispatcher, Inline
 from flows.planning import Prepared
@@ -67,6 +68,10 @@ class PipelineRun:
         """Records what is about to happen, before anything happens."""
         prepared = self.prepared
         self.folder.mkdir(parents=True, exist_ok=True)
+        facts = {"pipeline": prepared.pipeline.name, "store": str(prepared.store.root.absolute())}
+        # Under a worker, the flow run is what can be cancelled.
+        hosted = {"flow_run": os.environ.get("PREFECT__FLOW_RUN_ID")}
+        self._entry = processes.record("run", self.run_id, **facts, **hosted)
         self.announce()
         record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
         for row in prepared.plan.stages.values():
@@ -154,6 +159,7 @@ class PipelineRun:
     def finish(self, status: str, error: str = "") -> dict[str, Any]:
         """Records the end, brings the lineage index up to date, returns the run as JSON."""
         result = self.conclude(status, error)
+        self._entry.forget()
         from foundry_core.lineage.index import Index
 
         Index(home_dir() / "lineage.duckdb", self._events).advance()

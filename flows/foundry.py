@@ -13,6 +13,7 @@ import flows.settings  # noqa: F401  (Prefect reads its settings once, on import
 # isort: split
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run, task_run
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -70,7 +71,13 @@ def walk_stages(run: PipelineRun) -> dict[str, str]:
         node = run.prepared.pipeline.stages[stage]
         upstream = [futures[up] for _, _, up in node.upstream() if up in futures]
         futures[stage] = run_stage.submit(run, stage, wait_for=upstream)
-    states = {name: future.wait() or future.state for name, future in futures.items()}
+    try:
+        states = {name: future.wait() or future.state for name, future in futures.items()}
+    except BaseException:
+        # Ctrl-C, or Prefect's cancellation: the task runner waits for its threads, which wait for
+        # stages. They are told before it does.
+        run.cancelled.set()
+        raise
     failed = [name for name, state in states.items() if not state.is_completed()]
     if failed:
         raise RuntimeError(f"stages not completed: {', '.join(failed)}")
@@ -130,8 +137,7 @@ def attempt(run: PipelineRun, console: Console, walk_it: Callable[[], Any]) -> t
     try:
         with console:
             walk_it()
-    except KeyboardInterrupt:
-        run.cancelled.set()
+    except (KeyboardInterrupt, TerminationSignal):
         return "interrupted", "interrupted"
     # Whatever a stage or Prefect raised: recorded with the run, never swallowed.
     except Exception as failure:

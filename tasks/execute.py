@@ -98,9 +98,9 @@ def execute(
     def done() -> Outcome | None:
         return None if job.force else _reuse(job, store, events, started)
 
-    settled = done()
-    if settled:
-        return settled
+    found = done()
+    if found:
+        return found
     outcomes: list[Outcome] = []
 
     def settled_elsewhere() -> bool:
@@ -120,11 +120,16 @@ def execute(
     if lease is None:
         return outcomes[-1]
     with lease:
-        settled = done()
-        if settled:
-            return settled
+        found = done()
+        if found:
+            return found
         store.set_aside(job.spec.kind, job.spec.key)
         return _attempt(job, store, events, lease.verify, observe, cancelled, started)
+
+
+def settled(job: StageJob, store: Store, events: EventLog) -> Outcome | None:
+    """The outcome when nothing needs to run; None when something does. Asks no lease."""
+    return None if job.force else _reuse(job, store, events, time.monotonic())
 
 
 def _reuse(job: StageJob, store: Store, events: EventLog, started: float) -> Outcome | None:

@@ -12,7 +12,7 @@ from typing import Any
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.identity import StageSpec
 from foundry_core.store.store import Store
-from tasks.execute import StageJob
+from tasks.execute import Outcome, StageFailed, StageJob
 
 _FIELDS = {"spec", "recipe", "resources", "inputs", "run_id", "log", "force", "origin"}
 
@@ -65,3 +65,28 @@ def _artifact(store: Store, stage: str, kind: str, key: str) -> Any:
             "coordinator and workers must share one store: set FOUNDRY_STORE alike for both",
         )
     return artifact
+
+
+def with_origin(job: StageJob, **ids: str) -> StageJob:
+    """The job, executed in the name of these ids (they enter the lineage's attempt)."""
+    return dataclasses.replace(job, origin={**job.origin, **ids})
+
+
+def outcome_of(job: StageJob, store: Store) -> Outcome:
+    """What a job that ended well elsewhere came to, read from the store both sides share."""
+    artifact = store.read(job.spec.kind, job.spec.key)
+    if artifact is None:
+        raise StageFailed(
+            job.spec.name,
+            f"its worker reports success, but {store.root} has no {job.spec.key[:12]}",
+            "coordinator and workers must share one store: set FOUNDRY_STORE alike for both",
+            job.log,
+        )
+    ours = artifact.run_id == job.run_id and not artifact.linked_to
+    return Outcome(
+        artifact=artifact,
+        action="run" if ours else "reuse",
+        how="" if ours else ("content" if artifact.linked_to else "recipe"),
+        seconds=artifact.seconds,
+        attempt=artifact.attempt if ours else None,
+    )

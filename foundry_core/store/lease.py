@@ -180,3 +180,27 @@ def _break(path: Path, holder: dict[str, Any]) -> None:
         with contextlib.suppress(FileExistsError):
             os.link(grave, path)
     grave.unlink(missing_ok=True)
+
+
+def break_dead(folder: Path) -> list[str]:
+    """Removes leases whose holder is known to be dead; their keys. Waiters would do it themselves,
+    one by one; this is for keys that nobody waits for."""
+    broken = []
+    for path in sorted(folder.glob("[!.]*")):
+        holder = read_lease(path)
+        if holder is not None and holder_is_dead(holder):
+            _break(path, holder)
+            broken.append(path.name)
+    return broken
+
+
+def process_identity(pid: int | None = None) -> dict[str, Any]:
+    """What identifies a process beyond doubt: host, boot, pid and its start. The same fields as a
+    lease's owner, so that `holder_is_dead` answers for it."""
+    number = os.getpid() if pid is None else pid
+    return {
+        "host": socket.gethostname(),
+        "boot": _boot_id(),
+        "pid": number,
+        "start": _process_start(number),
+    }
