@@ -15,7 +15,7 @@ from typing import Any
 
 from foundry_core.lineage.events import EventLog, committed_identity, encode
 from foundry_core.store.artifact import Artifact
-from foundry_core.store.lease import is_dead, this_process
+from foundry_core.store.lease import is_dead, process_identity
 
 INTENTS = "intents"
 
@@ -52,7 +52,7 @@ def announce(
         kind=artifact.kind,
         key=artifact.key,
         created=artifact.created,
-        owner=this_process(),
+        owner=process_identity(),
         events=events,
     )
     log.files.create(intent.name, encode(vars(intent)))
