@@ -102,7 +102,7 @@ def execute(
     """
     cancelled = cancelled or threading.Event()
     while True:
-        with contextlib.suppress(LeaseLost), naming_disk(store.uri):
+        with contextlib.suppress(LeaseLost), naming_disk(store.workplace):
             return _settle(job, store, events, observe, cancelled, lease_ttl)
 
 
@@ -119,9 +119,9 @@ def _settle(
     def done(*, leased: bool = False) -> Outcome | None:
         return None if job.force else _reuse(job, store, events, started, leased)
 
-    settled = done()
-    if settled:
-        return settled
+    found = done()
+    if found:
+        return found
     outcomes: list[Outcome] = []
 
     def settled_elsewhere() -> bool:
@@ -141,11 +141,16 @@ def _settle(
     if lease is None:
         return outcomes[-1]
     with lease:
-        settled = done(leased=True)
-        if settled:
-            return settled
+        found = done(leased=True)
+        if found:
+            return found
         _set_aside(job, store, events, "forced" if job.force else "not valid any more")
         return _attempt(job, store, events, lease, observe, cancelled, started)
+
+
+def settled(job: StageJob, store: Store, events: EventLog) -> Outcome | None:
+    """The outcome when nothing needs to run; None when something does. Asks no lease."""
+    return None if job.force else _reuse(job, store, events, time.monotonic(), leased=False)
 
 
 def _reuse(

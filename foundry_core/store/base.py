@@ -6,7 +6,7 @@ attempts at a key one is published, whole, and the others learn that they lost.
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from foundry_core.errors import FoundryError
 from foundry_core.store.artifact import MANIFEST, Artifact
 from foundry_core.store.documents import Documents
-from foundry_core.store.lease import TTL_SECONDS, Lease
+from foundry_core.store.lease import TTL_SECONDS, Board, Lease, free_if_dead, is_dead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,11 @@ class State:
 
 
 class Store(ABC):
-    """uri: what FOUNDRY_STORE says. documents: the small files beside the artifacts."""
+    """uri: where it lies, absolute. workplace: the local folder where attempts work. documents: the
+    small files beside the artifacts."""
 
     uri: str
+    workplace: Path
     documents: Documents
 
     def __init__(self) -> None:
@@ -160,8 +162,21 @@ class Store(ABC):
         """The key's lease; see `foundry_core.store.lease.acquire`."""
 
     @abstractmethod
+    def boards(self) -> Iterator[tuple[str, Board]]:
+        """(key, where its lease hangs) of every key that has ever been leased and not tidied up."""
+
+    def holders(self) -> list[tuple[str, dict[str, Any]]]:
+        """(key, who holds its lease), dead or alive."""
+        held = ((key, board.holder()) for key, board in self.boards())
+        return [(key, holder) for key, holder in held if holder is not None]
+
     def leased(self) -> set[str]:
         """Keys whose lease is held by a process that is not known to be dead."""
+        return {key for key, holder in self.holders() if not is_dead(holder)}
+
+    def free_dead_leases(self) -> list[str]:
+        """Frees what processes known to be dead still hold; the keys."""
+        return [key for key, board in self.boards() if free_if_dead(board)]
 
     @abstractmethod
     def artifacts(self) -> list[tuple[str, str]]:

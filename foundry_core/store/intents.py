@@ -16,7 +16,7 @@ from typing import Any
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog, committed_identity, encode
 from foundry_core.store.artifact import Artifact
-from foundry_core.store.lease import is_dead, this_process
+from foundry_core.store.lease import is_dead, process_identity
 
 INTENTS = "intents"
 
@@ -71,7 +71,7 @@ def _written(
         kind=kind,
         key=key,
         created=created,
-        owner=this_process(),
+        owner=process_identity(),
         events=events,
         removal=removal,
     )

@@ -59,9 +59,10 @@ def _pid_namespace() -> str:
         return ""
 
 
-def this_process() -> dict[str, Any]:
-    """What tells this process from every other one, of any host, for `is_dead` and `is_alive`."""
-    pid = os.getpid()
+def process_identity(pid: int | None = None) -> dict[str, Any]:
+    """What tells a process of this machine (default: this one) from every other one, of any host,
+    for `is_dead` and `is_alive`."""
+    pid = os.getpid() if pid is None else pid
     return {
         "host": socket.gethostname(),
         "boot": _boot_id(),
@@ -94,7 +95,7 @@ class Lease(ABC):
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self._release()
+        self.release()
 
     @property
     def lost(self) -> bool:
@@ -122,7 +123,7 @@ class Lease(ABC):
         """Writes a heartbeat; False when the lease is in other hands."""
 
     @abstractmethod
-    def _release(self) -> None:
+    def release(self) -> None:
         """Gives the lease back if it is still ours."""
 
 
@@ -156,7 +157,7 @@ class _FileLease(Lease):
             write_durably(self._path, json.dumps(self._owner | {"beat": beat}).encode())
         return True
 
-    def _release(self) -> None:
+    def release(self) -> None:
         with _lock(self._path):
             if self._holds():
                 self._path.unlink(missing_ok=True)
@@ -204,7 +205,7 @@ def acquire(
     Blocks while a living worker holds it; `waiting(holder)` is called once per new holder. `place`:
     the path of a lease file, or what else leases hang on.
     """
-    board = _FileBoard(place) if isinstance(place, Path) else place
+    board = FileBoard(place) if isinstance(place, Path) else place
     observed: _Observed | None = None
     told = None
     while True:
@@ -231,14 +232,27 @@ def acquire(
         time.sleep(poll)
 
 
-class _FileBoard:
+def free_if_dead(board: Board) -> bool:
+    """Frees a lease whose holder is known to be dead. Waiters do it themselves; this is for keys
+    that nobody waits for."""
+    holder = board.holder()
+    if holder is None or not is_dead(holder):
+        return False
+    board.break_stale(holder)
+    lease = board.claim()
+    if lease is not None:
+        lease.release()
+    return True
+
+
+class FileBoard:
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def claim(self) -> Lease | None:
         path = self._path
-        owner = {"token": uuid.uuid4().hex, "beat": 0} | this_process()
+        owner = {"token": uuid.uuid4().hex, "beat": 0} | process_identity()
         temporary = path.with_name(f".{path.name}.{owner['token']}")
         temporary.write_text(json.dumps(owner))
         try:

@@ -27,7 +27,7 @@ from foundry_core.store import adopted, remote_files
 from foundry_core.store.artifact import MANIFEST, Artifact, encode, write_durably
 from foundry_core.store.base import State, Store, parse_manifest
 from foundry_core.store.cache import CorruptFile, FileCache
-from foundry_core.store.lease import TTL_SECONDS, Lease, acquire, is_dead, this_process
+from foundry_core.store.lease import TTL_SECONDS, Board, Lease, acquire, process_identity
 from foundry_core.store.remote_lease import RemoteBoard
 from foundry_core.store.seal import Seals
 from foundry_core.store.store import sweep_work
@@ -45,7 +45,7 @@ class RemoteStore(Store):
         self._objects = objects
         self._leases = connect(f"{objects.uri}/leases", patience=_LEASE_PATIENCE_SECONDS)
         name = hashlib.sha256(self.uri.encode()).hexdigest()[:12]
-        self._work = home_dir() / "work" / name
+        self._work = self.workplace = home_dir() / "work" / name
         self._manifests = cache_dir() / "manifests" / name
         self._cache = FileCache()
         self._uploads: dict[tuple[str, str], str] = {}
@@ -212,9 +212,9 @@ class RemoteStore(Store):
         board = RemoteBoard(self._leases, key)
         return acquire(board, ttl=ttl, settled=settled, waiting=waiting, poll=1.0)
 
-    def leased(self) -> set[str]:
-        held = ((key, RemoteBoard(self._leases, key).holder()) for key in self._leases.folders())
-        return {key for key, holder in held if holder is not None and not is_dead(holder)}
+    def boards(self) -> Iterator[tuple[str, Board]]:
+        for key in self._leases.folders():
+            yield key, RemoteBoard(self._leases, key)
 
     def artifacts(self) -> list[tuple[str, str]]:
         found = []
@@ -351,4 +351,4 @@ class RemoteStore(Store):
 
 def _marker() -> bytes:
     """Unique, so that of two processes at one number one is told that the name is taken."""
-    return encode({"owner": this_process(), "token": os.urandom(8).hex()})
+    return encode({"owner": process_identity(), "token": os.urandom(8).hex()})

@@ -14,7 +14,7 @@ import uuid
 from typing import Any
 
 from foundry_core.objects import Objects, StoreUnavailable
-from foundry_core.store.lease import Lease, beat_of, this_process
+from foundry_core.store.lease import Lease, beat_of, process_identity
 
 
 class RemoteLease(Lease):
@@ -38,7 +38,7 @@ class RemoteLease(Lease):
             return self._overwrite({"beat": beat})
         return True
 
-    def _release(self) -> None:
+    def release(self) -> None:
         with contextlib.suppress(StoreUnavailable):
             self._overwrite({"released": True})
 
@@ -62,7 +62,7 @@ class RemoteBoard:
         held = self.read(top) if top else None
         if held and not held[0].get("released") and beat_of(held[0]) != self._broken:
             return None
-        owner = {"token": uuid.uuid4().hex, "beat": 0} | this_process()
+        owner = {"token": uuid.uuid4().hex, "beat": 0} | process_identity()
         number = top + 1
         if not self._objects.create(self._name(number), _encode(owner)):
             return None

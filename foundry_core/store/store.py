@@ -16,7 +16,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,7 +31,7 @@ from foundry_core.store.artifact import (
 )
 from foundry_core.store.base import State, Store
 from foundry_core.store.documents import LocalDocuments
-from foundry_core.store.lease import TTL_SECONDS, Lease, acquire, is_dead, read_lease
+from foundry_core.store.lease import TTL_SECONDS, Board, FileBoard, Lease, acquire
 from foundry_core.store.seal import Seals
 
 __all__ = ["LocalStore", "State", "Store"]
@@ -43,8 +43,8 @@ SCRATCH_SECONDS = 30 * 86_400.0
 class LocalStore(Store):
     def __init__(self, root: str | Path) -> None:
         super().__init__()
-        self.uri = str(root)
-        self.root = Path(root)
+        self.root = self.workplace = Path(root).absolute()
+        self.uri = str(self.root)
         self.documents = LocalDocuments(self.root)
         self._seals = Seals()
 
@@ -205,12 +205,9 @@ class LocalStore(Store):
     ) -> Lease | None:
         return acquire(self.root / "leases" / key, ttl=ttl, settled=settled, waiting=waiting)
 
-    def leased(self) -> set[str]:
-        found = (
-            (name, read_lease(self.root / "leases" / name))
-            for name in self.documents.names("leases")
-        )
-        return {key for key, holder in found if holder is not None and not is_dead(holder)}
+    def boards(self) -> Iterator[tuple[str, Board]]:
+        for key in self.documents.names("leases"):
+            yield key, FileBoard(self.root / "leases" / key)
 
     def artifacts(self) -> list[tuple[str, str]]:
         """(kind, key) of everything committed."""

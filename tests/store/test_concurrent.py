@@ -138,7 +138,9 @@ def test_ten_waiters_take_over_a_dead_holder_one_after_the_other(tmp_path):
     path = tmp_path / "k"
     dead = Forked(os.getpid)
     pid = dead.result()
-    path.write_text(json.dumps(lease_module.this_process() | {"token": "t", "beat": 0, "pid": pid}))
+    path.write_text(
+        json.dumps(lease_module.process_identity() | {"token": "t", "beat": 0, "pid": pid})
+    )
     count = tmp_path / "count"
     count.write_text("0")
     racers = [Forked(_increment, path, count) for _ in range(10)]
