@@ -15,6 +15,7 @@ from foundry_core.errors import FoundryError
 # command → module under flows.commands that adds its arguments and runs it
 COMMANDS = {
     "run": "run a pipeline: reuse what is valid, build the rest",
+    "ablate": "vary settings and seeds, share what is equal, end in a verdict",
     "serve": "run Prefect's server, workers and UI for this home",
     "status": "what runs, what waits, who works",
     "cancel": "stop a run within seconds",
@@ -22,7 +23,7 @@ COMMANDS = {
     "plan": "show what a run would do, and why",
     "lineage": "query what was built from what",
     "data": "statistics of datasets",
-    "report": "write report.html of a run",
+    "report": "write report.html of a run or an ablation",
     "models": "list model presets and their sizes",
 }
 

@@ -109,6 +109,17 @@ def plan_table(plan: Plan) -> Table:
     return table
 
 
+def plan_markdown_of(plan: Plan) -> str:
+    """The same table for a page that renders Markdown."""
+    lines = [["stage", "kind", "key", "action", "why", "≈ s"], ["---"] * 6]
+    for row in plan.stages.values():
+        seconds = f"{row.estimated_seconds:.0f}" if row.estimated_seconds else ""
+        lines.append([row.name, row.kind, row.key[:12], row.action, _why(row), seconds])
+    table = "".join(f"| {' | '.join(c.replace('|', '¦') for c in line)} |\n" for line in lines)
+    against = f"\nReasons are told against {plan.baseline}.\n" if plan.baseline else ""
+    return table + against
+
+
 def _why(row: StagePlan) -> str:
     own = [reason.sentence() for reason in row.reasons if reason.category != "INPUT"]
     through: dict[str, list[str]] = {}

@@ -45,15 +45,20 @@ class PipelineRun:
         origin: Mapping[str, str] | None = None,
         slots: Slots | None = None,
         dispatcher: Dispatcher | None = None,
+        run_id: str | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
+        """origin: ids of what started this, told with the run and every attempt. facts: more that
+        the run's own record says (`parent`, `ablation`)."""
         self.prepared = prepared
-        self.run_id = new_run_id(prepared.pipeline.name)
+        self.run_id = run_id or new_run_id(prepared.pipeline.name)
         self.folder = home_dir() / "runs" / self.run_id
         self.cancelled = threading.Event()
         self.outcomes: dict[str, Outcome] = {}
         self.failures: dict[str, str] = {}
         self._console = console or Console(quiet=True)
         self._origin = dict(origin or {})
+        self._facts = dict(facts or {})
         self._slots = slots or Slots()
         self._dispatcher = dispatcher or Inline()
         self._started = time.monotonic()
@@ -67,6 +72,15 @@ class PipelineRun:
         # Under a worker, the flow run is what can be cancelled.
         hosted = {"flow_run": os.environ.get("PREFECT__FLOW_RUN_ID")}
         self._entry = processes.record("run", self.run_id, **facts, **hosted)
+        self.announce()
+        record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
+        for row in prepared.plan.stages.values():
+            if row.action == "reuse" and row.artifact and row.how == "recipe":
+                self.resolved(row, row.artifact, "reuse", row.how)
+
+    def announce(self) -> None:
+        """The event that a run begins, with its plan."""
+        prepared = self.prepared
         provenance = collect_provenance(sys.argv)
         payload = {
             "pipeline": prepared.pipeline.name,
@@ -77,11 +91,8 @@ class PipelineRun:
             "git": provenance.get("git"),
             "stages": [self._stage_payload(row) for row in prepared.plan.stages.values()],
         }
-        self._events.append("run_started", payload | self._origin, run_id=self.run_id)
-        record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
-        for row in prepared.plan.stages.values():
-            if row.action == "reuse" and row.artifact and row.how == "recipe":
-                self._resolved(row, row.artifact, "reuse", row.how)
+        payload |= self._origin | self._facts
+        self._events.append("run_started", payload, run_id=self.run_id)
 
     def affected(self) -> list[str]:
         """Stages that run, and those downstream of one, whose reuse must be asked again once the
@@ -127,7 +138,7 @@ class PipelineRun:
                 cancelled=self.cancelled,
             )
         self.outcomes[name] = outcome
-        self._resolved(row, outcome.artifact.key, outcome.action, outcome.how)
+        self.resolved(row, outcome.artifact.key, outcome.action, outcome.how)
         self._console.finished(name, outcome)
         return outcome
 
@@ -147,13 +158,18 @@ class PipelineRun:
 
     def finish(self, status: str, error: str = "") -> dict[str, Any]:
         """Records the end, brings the lineage index up to date, returns the run as JSON."""
-        result = self.to_json(status)
-        payload = {key: result[key] for key in ("status", "seconds", "metrics")}
-        self._events.append("run_finished", payload | {"error": error}, run_id=self.run_id)
+        result = self.conclude(status, error)
         self._entry.forget()
         from foundry_core.lineage.index import Index
 
         Index(home_dir() / "lineage.duckdb", self._events).advance()
+        return result
+
+    def conclude(self, status: str, error: str = "") -> dict[str, Any]:
+        """The event that the run ended, so; the run as JSON."""
+        result = self.to_json(status)
+        payload = {key: result[key] for key in ("status", "seconds", "metrics")}
+        self._events.append("run_finished", payload | {"error": error}, run_id=self.run_id)
         return result
 
     def to_json(self, status: str) -> dict[str, Any]:
@@ -184,7 +200,8 @@ class PipelineRun:
             "metrics": metrics,
         }
 
-    def _resolved(self, row: StagePlan, artifact: str, action: str, how: str) -> None:
+    def resolved(self, row: StagePlan, artifact: str, action: str, how: str) -> None:
+        """The event that a stage is settled: which artifact stands for it in this run."""
         payload = {
             "stage": row.name,
             "key": row.key,

@@ -5,6 +5,7 @@ off: a stage's identity decides what is reused, and a stage reaches Prefect only
 lies downstream of one that must.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flows.settings  # noqa: F401  (Prefect reads its settings once, on import)
@@ -17,13 +18,18 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run, task_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.console import Console
+from flows import artifacts, processes
+from flows.ablating import AblationRun
+from flows.ablation import Ablation
+from flows.ablation_table import plan_markdown
+from flows.console import Console, plan_markdown_of
 from flows.dispatch import Dispatcher
 from flows.engine import PipelineRun
 from flows.planning import Prepared
+from flows.union import VERDICT
 
 # Waiting costs nothing: the machine's CPU slots bound what works at the same time.
-_MAX_THREADS = 32
+MAX_THREADS = 32
 
 
 def prefect_ids() -> dict[str, str]:
@@ -36,22 +42,31 @@ def prefect_ids() -> dict[str, str]:
 def run_stage(run: PipelineRun, name: str) -> str:
     """Executes one stage; the result is its artifact's key."""
     try:
-        return run.stage(name, prefect_ids()).artifact.key
+        key = run.stage(name, prefect_ids()).artifact.key
     except Exception as error:
         run.fail(name, str(error))
         raise
+    artifacts.show_stage(run, name)
+    return key
 
 
 @flow(
     name="foundry",
     flow_run_name="{name}",
-    task_runner=ThreadPoolTaskRunner(max_workers=_MAX_THREADS),
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_THREADS),
     validate_parameters=False,
     persist_result=False,
 )
 def walk(run: PipelineRun, name: str) -> dict[str, str]:
-    """Stage name → artifact key for everything that was not settled by the plan. A failed stage
-    stops what needs it and nothing else; the flow then fails."""
+    """The flow of one run; see `walk_stages`."""
+    artifacts.show_plan(plan_markdown_of(run.prepared.plan))
+    with processes.recorded("flow-run", str(flow_run.id)):
+        return walk_stages(run)
+
+
+def walk_stages(run: PipelineRun) -> dict[str, str]:
+    """Inside a flow: stage name → artifact key for everything that was not settled by the plan. A
+    failed stage stops what needs it and nothing else; then RuntimeError."""
     futures: dict[str, PrefectFuture] = {}
     for stage in run.affected():
         node = run.prepared.pipeline.stages[stage]
@@ -77,13 +92,56 @@ def run_prepared(
     the status says so."""
     run = PipelineRun(prepared, console=console, dispatcher=dispatcher)
     run.start()
-    status, error = "succeeded", ""
+    name = f"{prepared.pipeline.name} {run.run_id}"
+    return run.finish(*attempt(run, console, lambda: walk(run, name=name)))
+
+
+@flow(
+    name="foundry",
+    flow_run_name="{name}",
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_THREADS),
+    validate_parameters=False,
+    persist_result=False,
+)
+def walk_united(ablation: AblationRun, name: str) -> None:
+    """The flow of one ablation; see `walk_ablation`."""
+    artifacts.show_plan(plan_markdown(ablation.ablation))
+    with processes.recorded("flow-run", str(flow_run.id)):
+        walk_ablation(ablation)
+
+
+def walk_ablation(ablation: AblationRun) -> None:
+    """Inside a flow: the union, then a verdict over the variants that came through. Raises
+    RuntimeError when one did not."""
+    try:
+        walk_stages(ablation.run)
+    except RuntimeError:
+        rest = ablation.survivors()
+        if rest is not None:
+            run_stage.submit(rest, VERDICT).wait()
+        raise
+
+
+def run_ablation(
+    ablation: Ablation, console: Console, dispatcher: Dispatcher | None = None
+) -> dict[str, Any]:
+    """Runs a planned ablation inside Prefect; the ablation as JSON. Never raises for a failed
+    variant: the status says so."""
+    running = AblationRun(ablation, console=console, dispatcher=dispatcher)
+    running.start()
+    name = f"{ablation.request.title} {running.ablation_id}"
+    ended = attempt(running.run, console, lambda: walk_united(running, name=name))
+    return running.finish(*ended)
+
+
+def attempt(run: PipelineRun, console: Console, walk_it: Callable[[], Any]) -> tuple[str, str]:
+    """(status, error) of a walk, whatever a stage or Prefect raised."""
     try:
         with console:
-            walk(run, name=f"{prepared.pipeline.name} {run.run_id}")
+            walk_it()
     except (KeyboardInterrupt, TerminationSignal):
-        status, error = "interrupted", "interrupted"
-    # Whatever a stage or Prefect raised: the run is recorded as failed, with the error.
+        return "interrupted", "interrupted"
+    # Whatever a stage or Prefect raised: recorded with the run, never swallowed.
     except Exception as failure:
-        status, error = "failed", str(failure)
-    return run.finish(status, error)
+        return "failed", str(failure)
+    return "succeeded", ""
