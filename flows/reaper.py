@@ -177,22 +177,28 @@ class Reaper:
     def __init__(self, say: Callable[[str], None], every: float = EVERY_SECONDS) -> None:
         self._say = say
         self._every = every
-        self._pause = threading.Event()
+        self._wake = threading.Event()
+        self._stopped = False
         self._thread = threading.Thread(target=self._loop, daemon=True, name="reaper")
 
     def start(self) -> None:
         self._thread.start()
 
+    def soon(self) -> None:
+        """Something has died: not only at the next full minute."""
+        self._wake.set()
+
     def stop(self) -> None:
-        self._pause.set()
+        self._stopped = True
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
 
     def _loop(self) -> None:
-        while True:
+        while not self._stopped:
+            self._wake.clear()
             self._tell(self._once())
-            if self._pause.wait(self._every):
-                return
+            self._wake.wait(self._every)
 
     def _once(self) -> Iterable[str]:
         try:

@@ -134,12 +134,16 @@ class Services:
         for worker in self.workers:
             worker.start(self._environment)
 
-    def watch(self, stop: threading.Event, say: Callable[[str], None]) -> None:
-        """Starts again what ends, until `stop`. Raises FoundryError when that does not help."""
+    def watch(
+        self, stop: threading.Event, say: Callable[[str], None], died: Callable[[], None]
+    ) -> None:
+        """Starts again what ends, until `stop`; `died` is told. Raises FoundryError when starting
+        again does not help."""
         while not stop.wait(0.5):
             for service in (self.server, *self.workers):
                 if service.ended and not stop.is_set():
                     self._restart(service, say)
+                    died()
 
     def _restart(self, service: Service, say: Callable[[str], None]) -> None:
         now = time.monotonic()
