@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from flows import processes
@@ -34,6 +35,8 @@ _STOP_SECONDS = 20.0
 _LOST_JOBS = 2
 # What the job needs to find the same things as this process.
 _PASSED_ON = ("FOUNDRY_STORE", "FOUNDRY_KINDS", "PYTHONPATH", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+# A closed port, an answer that is no success, a token that is not the cluster's.
+_REFUSED = (ConnectionError, OSError, RuntimeError, AuthenticationError)
 T = TypeVar("T")
 
 
@@ -165,10 +168,12 @@ def reservation(resources: Any) -> dict[str, float]:
 
 
 def connect(address: str) -> JobSubmissionClient:
+    # Said explicitly: Ray itself looks at RAY_AUTH_MODE once, when it is first imported.
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else None
     try:
-        return JobSubmissionClient(address)
-    # Ray reports a refused token as RuntimeError, a closed port as ConnectionError.
-    except (ConnectionError, OSError, RuntimeError) as error:
+        return JobSubmissionClient(address, headers=headers)
+    except _REFUSED as error:
         raise _unreachable(address, error) from error
 
 
@@ -191,7 +196,7 @@ def stop_job(address: str, name: str) -> bool:
         deadline = time.monotonic() + _STOP_SECONDS
         while client.get_job_status(name) in _OPEN and time.monotonic() < deadline:
             time.sleep(0.5)
-    except (FoundryError, ConnectionError, OSError, RuntimeError):
+    except (FoundryError, *_REFUSED):
         return False
     return True
 

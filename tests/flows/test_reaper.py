@@ -20,7 +20,8 @@ from tests.support import WORDS
 RUN = f"""
 from flows.engine import PipelineRun
 from flows.planning import Request, prepare
-request = Request(pipeline={str(WORDS)!r}, overrides=(("model.seconds", 600.0),))
+changes = (("model.seconds", 600.0), ("model.steps", 6000))
+request = Request(pipeline={str(WORDS)!r}, overrides=changes)
 run = PipelineRun(prepare(request))
 run.start()
 for name in run.affected():
@@ -39,10 +40,12 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def running(home):
     process = subprocess.Popen([sys.executable, "-c", RUN])
-    until(lambda: list(home.glob("store/work/*/scratch/state.json")), 60, "it trains")
-    yield process
-    process.kill()
-    process.wait()
+    try:
+        until(lambda: list(home.glob("store/work/*/scratch/state.json")), 60, "it trains")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def status():
