@@ -39,9 +39,6 @@ _CHILD_SETTINGS = {
     "PREFECT_RUNNER_AUTO_INSTALL_DEPENDENCIES": "false",
     # A server that restarts takes some 10 s; calls are repeated for minutes.
     "PREFECT_CLIENT_MAX_RETRIES": "8",
-    # SQLite has one writer at a time: on a busy disk waiting is better than an error.
-    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
-    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
 }
 
 

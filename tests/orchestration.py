@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -107,7 +108,18 @@ class Serving:
         )
 
     def api(self, path: str, body: Any = None) -> Any:
-        """GET without a body, POST with one."""
+        """GET without a body, POST with one. Repeated, as Prefect's client does, when the server is
+        too busy."""
+        for _ in range(20):
+            try:
+                return self._once(path, body)
+            except urllib.error.HTTPError as error:
+                if error.code < 500:
+                    raise
+                time.sleep(1.0)
+        return self._once(path, body)
+
+    def _once(self, path: str, body: Any) -> Any:
         request = urllib.request.Request(
             self.url + path,
             data=None if body is None else json.dumps(body).encode(),

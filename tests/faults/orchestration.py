@@ -8,6 +8,7 @@ and resume the training from its checkpoint? Prints a table and exits with 1 on 
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -59,8 +60,6 @@ class Run:
         steps = [0]
         for path in found:
             with contextlib.suppress(OSError, ValueError):
-                import json
-
                 steps.append(int(json.loads(path.read_text())["step"]))
         return max(steps)
 
@@ -179,6 +178,13 @@ def clean(serving: Serving) -> str:
     return ", ".join(left)
 
 
+def _open(serving: Serving) -> str:
+    try:
+        return clean(serving)
+    except OSError as error:
+        return f"the server does not say ({error})"
+
+
 def tried(serving: Serving, case: Case, number: int) -> dict[str, str]:
     """One case as a row of the table. Raises AssertionError on a violation."""
     run = Run(serving, rate=round(0.011 + number / 1000, 4))
@@ -187,7 +193,7 @@ def tried(serving: Serving, case: Case, number: int) -> dict[str, str]:
     end = case(run)
     if end not in CASES[case]:
         raise AssertionError(f"the run ended {end}, expected {' or '.join(CASES[case])}")
-    until(lambda: not clean(serving), _SETTLE_SECONDS, f"all is closed (open: {clean(serving)})")
+    until(lambda: not clean(serving), _SETTLE_SECONDS, "all is closed")
     seconds = time.monotonic() - began
     again = run.start()
     second = serving.ended(again, 2 * _SETTLE_SECONDS)
@@ -231,9 +237,9 @@ def main() -> int:
             try:
                 rows.append(tried(serving, names[name], number))
                 print(f"ok    {name}: {rows[-1]}", flush=True)
-            except AssertionError as error:
+            except (AssertionError, OSError) as error:
                 failed += 1
-                print(f"FAILED {name}: {error}; open: {clean(serving)}", flush=True)
+                print(f"FAILED {name}: {error}; open: {_open(serving)}", flush=True)
     left = serving.processes()
     if left:
         failed += 1
