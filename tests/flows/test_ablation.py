@@ -174,6 +174,18 @@ def test_lineage_has_a_run_per_replicate_and_rebuilds_to_the_same_rows(home):
     assert {name: queries.sql(connection, query) for name, query in ask.items()} == before
 
 
+def test_a_killed_ablation_ends_in_the_lineage_with_its_run(home):
+    ablation = AblationRun(planned("model.steps=10"))
+    ablation.start()
+    # What the reaper tells of a run whose process died: it knows nothing of ablations.
+    events = EventLog(home / "store" / "events")
+    events.append("run_finished", {"status": "lost"}, run_id=ablation.ablation_id)
+    Index(home / "lineage.duckdb", events).advance()
+    connection = queries.connect()
+    assert {row["status"] for row in queries.runs(connection)} == {"lost"}
+    assert [row["status"] for row in queries.sql(connection, "from ablation")] == ["lost"]
+
+
 def test_variants_do_not_become_the_baseline_of_the_pipeline():
     execute("model.steps=10")
     why = plan_rows(planned("model.steps=20"))
