@@ -6,6 +6,7 @@ and in any number: what lives is never touched. A process of another host cannot
 its runs fall to the zombie automation, its leases to their heartbeat.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ _CANCELLING_SECONDS = 60.0
 _PENDING_SECONDS = 180.0
 _RAY_SECONDS = 600.0
 _STOP_SECONDS = 10.0
+_OPEN_RUNS = """select run_id from pipeline_run
+    where coalesce(status, 'running') = 'running' and (run_id = ? or parent = ?)"""
 
 
 @dataclass
@@ -65,19 +68,25 @@ def close_all(message: str) -> None:
 
 
 def _runs(reaped: Reaped) -> None:
-    """Pipeline runs of dead processes: the lineage learns that they ended."""
+    """Pipeline runs of dead processes: the lineage learns that they, and the runs they had begun
+    for the variants of an ablation, ended."""
+    from foundry_core.lineage import queries
+    from foundry_core.lineage.index import Index
+
     for entry in processes.entries("run"):
         if not entry.dead:
             continue
         log = EventLog(Store.open(entry.facts["store"]).events_uri)
-        lost = {"status": "lost", "seconds": 0.0, "metrics": {}, "error": "its process died"}
-        log.append("run_finished", lost, run_id=entry.id)
+        index = Index(home_dir() / "lineage.duckdb", log)
+        index.advance()
+        with contextlib.closing(queries.connect()) as connection:
+            rows = connection.execute(_OPEN_RUNS, [entry.id, entry.id]).fetchall()
+        for (run_id,) in rows:
+            lost = {"status": "lost", "seconds": 0.0, "metrics": {}, "error": "its process died"}
+            log.append("run_finished", lost, run_id=run_id)
+            reaped.add("runs closed", run_id)
+        index.advance()
         entry.forget()
-        reaped.add("runs closed", entry.id)
-    if "runs closed" in reaped.done:
-        from foundry_core.lineage.index import Index
-
-        Index(home_dir() / "lineage.duckdb", log).advance()
 
 
 def _leases(reaped: Reaped) -> None:
@@ -167,22 +176,28 @@ class Reaper:
     def __init__(self, say: Callable[[str], None], every: float = EVERY_SECONDS) -> None:
         self._say = say
         self._every = every
-        self._pause = threading.Event()
+        self._wake = threading.Event()
+        self._stopped = False
         self._thread = threading.Thread(target=self._loop, daemon=True, name="reaper")
 
     def start(self) -> None:
         self._thread.start()
 
+    def soon(self) -> None:
+        """Something has died: not only at the next full minute."""
+        self._wake.set()
+
     def stop(self) -> None:
-        self._pause.set()
+        self._stopped = True
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
 
     def _loop(self) -> None:
-        while True:
+        while not self._stopped:
+            self._wake.clear()
             self._tell(self._once())
-            if self._pause.wait(self._every):
-                return
+            self._wake.wait(self._every)
 
     def _once(self) -> Iterable[str]:
         try:

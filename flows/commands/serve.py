@@ -69,7 +69,7 @@ def _serve(options: argparse.Namespace) -> int:
             keeper.start()
             services.start_workers()
             _announce(services.url, names, limit, time.monotonic() - began)
-            services.watch(stop, _say)
+            services.watch(stop, _say, keeper.soon)
         finally:
             _say("stops …")
             keeper.stop()
