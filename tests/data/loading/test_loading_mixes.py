@@ -118,12 +118,7 @@ def differing(tmp_path: Path) -> dict[str, Path]:
     bare = tmp_path / "bare"
     write_shards(bare, samples, 2)
     info = json.loads((source / "dataset.json").read_text())
-    window = info["window"] | {
-        "future": 9,
-        "max_padding_right": 9,
-        "past": 2,
-        "max_padding_left": 2,
-    }
+    wider = {"past": 2, "max_padding_left": 2, "future": 9, "max_padding_right": 9}
     del info["windows"]
     (bare / "dataset.json").write_text(json.dumps(info | {"window": info["window"] | wider}))
     dataset_statistics(bare).save(bare / "stats.json")
