@@ -15,10 +15,15 @@ from foundry_core.errors import FoundryError
 # command → module under flows.commands that adds its arguments and runs it
 COMMANDS = {
     "run": "run a pipeline: reuse what is valid, build the rest",
+    "ablate": "vary settings and seeds, share what is equal, end in a verdict",
+    "serve": "run Prefect's server, workers and UI for this home",
+    "status": "what runs, what waits, who works",
+    "cancel": "stop a run within seconds",
+    "reap": "close what killed processes left open",
     "plan": "show what a run would do, and why",
     "lineage": "query what was built from what",
     "data": "preview, inspect, validate and convert datasets; their statistics",
-    "report": "write report.html of a run",
+    "report": "write report.html of a run or an ablation",
     "models": "list model presets and their sizes",
 }
 

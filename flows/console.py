@@ -84,6 +84,10 @@ class Console:
             else:
                 self._out.print(f"{name}: failed: {error}")
 
+    def note(self, text: str) -> None:
+        """Something a person should know that fails nothing."""
+        print(f"foundry: {text}", file=sys.stderr)
+
 
 def _note(state: Mapping[str, Any]) -> str:
     values = " ".join(f"{key} {_number(value)}" for key, value in state.get("values", {}).items())
@@ -109,15 +113,29 @@ def plan_table(plan: Plan) -> Table:
     return table
 
 
+def plan_markdown_of(plan: Plan) -> str:
+    """The same table for a page that renders Markdown."""
+    lines = [["stage", "kind", "key", "action", "why", "≈ s"], ["---"] * 6]
+    for row in plan.stages.values():
+        seconds = f"{row.estimated_seconds:.0f}" if row.estimated_seconds else ""
+        lines.append([row.name, row.kind, row.key[:12], row.action, _why(row), seconds])
+    table = "".join(f"| {' | '.join(c.replace('|', '¦') for c in line)} |\n" for line in lines)
+    against = f"\nReasons are told against {plan.baseline}.\n" if plan.baseline else ""
+    return table + against
+
+
 def _why(row: StagePlan) -> str:
     own = [reason.sentence() for reason in row.reasons if reason.category != "INPUT"]
     through: dict[str, list[str]] = {}
     for reason in row.reasons:
         if reason.category == "INPUT":
             through.setdefault(reason.upstream or "", []).append(reason.path)
+    changed = []
     for root, inputs in through.items():
         via = [name for name in inputs if name != root]
-        own.append(" via ".join(part for part in (root, ", ".join(via)) if part) + " changed")
+        changed.append(" via ".join(part for part in (root, ", ".join(via)) if part))
+    if changed:
+        own.append(f"{', '.join(changed)} changed")
     reasons = "; ".join(own)
     how = {"content": "same recipe, same input bytes", "unneeded": ""}.get(row.how, "")
     drift = f"code drifted: {short_names(row.drift)}" if row.drift else ""

@@ -3,6 +3,7 @@
 The Prefect flow, the command line and tests drive the same object.
 """
 
+import contextlib
 import os
 import secrets
 import socket
@@ -14,7 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flows import processes
 from flows.console import Console
+from flows.dispatch import Dispatcher, Inline
 from flows.planning import Prepared
 from flows.slots import Slots
 from foundry_core.home import home_dir
@@ -23,7 +26,9 @@ from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.artifact import Artifact
 from foundry_core.store.catalog import record_run
-from tasks.execute import Interrupted, Outcome, StageJob, execute
+from foundry_core.store.disk import naming_disk
+from foundry_core.store.intents import tell_untold
+from tasks.execute import Interrupted, Outcome, StageJob
 
 
 def new_run_id(pipeline: str) -> str:
@@ -41,23 +46,49 @@ class PipelineRun:
         console: Console | None = None,
         origin: Mapping[str, str] | None = None,
         slots: Slots | None = None,
+        dispatcher: Dispatcher | None = None,
+        run_id: str | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
+        """origin: ids of what started this, told with the run and every attempt. facts: more that
+        the run's own record says (`parent`, `ablation`)."""
         self.prepared = prepared
-        self.run_id = new_run_id(prepared.pipeline.name)
+        self.run_id = run_id or new_run_id(prepared.pipeline.name)
         self.folder = home_dir() / "runs" / self.run_id
         self.cancelled = threading.Event()
         self.outcomes: dict[str, Outcome] = {}
         self.failures: dict[str, str] = {}
         self._console = console or Console(quiet=True)
         self._origin = dict(origin or {})
+        self._facts = dict(facts or {})
         self._slots = slots or Slots()
+        self._dispatcher = dispatcher or Inline()
         self._started = time.monotonic()
-        self._events = EventLog(prepared.store.root / "events")
+        self._events = EventLog(prepared.store.events_uri)
 
     def start(self) -> None:
-        """Records what is about to happen, before anything happens."""
+        """Records what is about to happen, before anything happens. FoundryError when the store or
+        the home cannot be written."""
+        with naming_disk(self.prepared.store.workplace):
+            self._record_start()
+
+    def _record_start(self) -> None:
         prepared = self.prepared
         self.folder.mkdir(parents=True, exist_ok=True)
+        facts = {"pipeline": prepared.pipeline.name, "store": prepared.store.uri}
+        # Under a worker, the flow run is what can be cancelled.
+        hosted = {"flow_run": os.environ.get("PREFECT__FLOW_RUN_ID")}
+        self._entry = processes.record("run", self.run_id, **facts, **hosted)
+        tell_untold(self._events, prepared.store.read)
+        self.announce()
+        record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
+        for row in prepared.plan.stages.values():
+            if row.action == "reuse" and row.artifact and row.how == "recipe":
+                self.resolved(row, row.artifact, "reuse", row.how)
+
+    def announce(self) -> None:
+        """The event that a run begins, with its plan."""
+        prepared = self.prepared
         provenance = collect_provenance(sys.argv)
         payload = {
             "pipeline": prepared.pipeline.name,
@@ -68,11 +99,8 @@ class PipelineRun:
             "git": provenance.get("git"),
             "stages": [self._stage_payload(row) for row in prepared.plan.stages.values()],
         }
-        self._events.append("run_started", payload | self._origin, run_id=self.run_id)
-        record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
-        for row in prepared.plan.stages.values():
-            if row.action == "reuse" and row.artifact and row.how == "recipe":
-                self._resolved(row, row.artifact, "reuse", row.how)
+        payload |= self._origin | self._facts
+        self._events.append("run_started", payload, run_id=self.run_id)
 
     def affected(self) -> list[str]:
         """Stages that run, and those downstream of one, whose reuse must be asked again once the
@@ -86,8 +114,8 @@ class PipelineRun:
                 found.add(name)
         return [name for name in rows if name in found]
 
-    def stage(self, name: str) -> Outcome:
-        """Executes or reuses one stage whose upstream is settled."""
+    def stage(self, name: str, origin: Mapping[str, str] | None = None) -> Outcome:
+        """Executes or reuses one stage whose upstream is settled. `origin`: ids of what called."""
         node = self.prepared.pipeline.stages[name]
         row = self.prepared.plan.stages[name]
         job = StageJob(
@@ -101,13 +129,16 @@ class PipelineRun:
             run_id=self.run_id,
             log=self.folder / "logs" / f"{name}.log",
             force=any(reason.category == "FORCED" for reason in row.reasons),
-            origin=self._origin,
+            origin=self._origin | dict(origin or {}),
         )
-        with self._slots.hold(node.resources.cpus, self.cancelled.is_set) as held:
+        # What runs elsewhere needs no CPU of this machine while it is waited for.
+        elsewhere = self._dispatcher.remote(node.stage)
+        hold = self._slots.hold(node.resources.cpus, self.cancelled.is_set)
+        with contextlib.nullcontext(True) if elsewhere else hold as held:
             if not held or self.cancelled.is_set():
                 raise Interrupted(f"stage {name!r} did not start: the run was cancelled")
             self._console.started(name, row)
-            outcome = execute(
+            outcome = self._dispatcher.run(
                 job,
                 self.prepared.store,
                 self._events,
@@ -115,7 +146,7 @@ class PipelineRun:
                 cancelled=self.cancelled,
             )
         self.outcomes[name] = outcome
-        self._resolved(row, outcome.artifact.key, outcome.action, outcome.how)
+        self.resolved(row, outcome.artifact.key, outcome.action, outcome.how)
         self._console.finished(name, outcome)
         return outcome
 
@@ -135,12 +166,31 @@ class PipelineRun:
 
     def finish(self, status: str, error: str = "") -> dict[str, Any]:
         """Records the end, brings the lineage index up to date, returns the run as JSON."""
+        with naming_disk(self.prepared.store.workplace):
+            result = self.conclude(status, error)
+        self._entry.forget()
+        self._advance_index()
+        return result
+
+    def _advance_index(self) -> None:
+        """The index is derived: a disk without room for it is said, and fails no run."""
+        import duckdb
+
+        from foundry_core.lineage.index import Index
+
+        try:
+            Index(home_dir() / "lineage.duckdb", self._events).advance()
+        except (OSError, duckdb.IOException) as error:
+            self._console.note(
+                f"the lineage index in {home_dir()} is behind: {error}"
+                " (make room; the next run or `foundry lineage rebuild` brings it up to date)"
+            )
+
+    def conclude(self, status: str, error: str = "") -> dict[str, Any]:
+        """The event that the run ended, so; the run as JSON."""
         result = self.to_json(status)
         payload = {key: result[key] for key in ("status", "seconds", "metrics")}
         self._events.append("run_finished", payload | {"error": error}, run_id=self.run_id)
-        from foundry_core.lineage.index import Index
-
-        Index(home_dir() / "lineage.duckdb", self._events).advance()
         return result
 
     def to_json(self, status: str) -> dict[str, Any]:
@@ -171,7 +221,8 @@ class PipelineRun:
             "metrics": metrics,
         }
 
-    def _resolved(self, row: StagePlan, artifact: str, action: str, how: str) -> None:
+    def resolved(self, row: StagePlan, artifact: str, action: str, how: str) -> None:
+        """The event that a stage is settled: which artifact stands for it in this run."""
         payload = {
             "stage": row.name,
             "key": row.key,

@@ -10,9 +10,10 @@ from foundry_core.evaluation.report import ReportData, write_report
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import graph, queries
 from foundry_core.store.artifact import Artifact
-from foundry_core.store.store import Store
+from foundry_core.store.base import Store
 
 _POINTS = 300
+_VERDICTS = ("compare", "verdict")
 _SHOWN = ("loss", "text_loss", "captions_loss", "robot_loss")
 
 
@@ -27,6 +28,11 @@ def comparison_of(prepared: Prepared, result: dict[str, Any]) -> dict[str, Any] 
 
 def write_run_report(run_id: str) -> Path:
     """report.html in the run's folder. FoundryError for an unknown run."""
+    return write_report(home_dir() / "runs" / run_id / "report.html", gather(run_id))
+
+
+def gather(run_id: str) -> ReportData:
+    """What the lineage and the store know of a run. FoundryError for an unknown one."""
     connection = queries.connect()
     run = queries.show(connection, run_id)
     if "stages" not in run:
@@ -35,10 +41,8 @@ def write_run_report(run_id: str) -> Path:
     artifacts = {s["stage"]: _artifact(store, s) for s in run["stages"]}
     present = {name: artifact for name, artifact in artifacts.items() if artifact}
     nodes, edges = queries.graph_of(connection, run_id)
-    compared = next((a for a in present.values() if a.kind == "compare"), None)
-    folder = home_dir() / "runs" / run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    data = ReportData(
+    compared = next((a for a in present.values() if a.kind in _VERDICTS), None)
+    return ReportData(
         title=f"{run['pipeline']}: what was built, and how well it works",
         run_id=run_id,
         comparison=_json(store, compared, "comparison.json") if compared else None,
@@ -49,7 +53,6 @@ def write_run_report(run_id: str) -> Path:
         provenance=_provenance(present),
         commands=_commands(run["pipeline"], present),
     )
-    return write_report(folder / "report.html", data)
 
 
 def _artifact(store: Store, stage: dict[str, Any]) -> Artifact | None:
@@ -78,19 +81,26 @@ def _stage_row(stage: dict[str, Any], artifact: Artifact | None) -> dict[str, An
 def _losses(
     store: Store, artifacts: dict[str, Artifact]
 ) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for name, artifact in artifacts.items():
-        path = store.files_path(artifact) / "records" / "metrics.jsonl"
-        if not artifact.kind.startswith("train_") or not path.is_file():
-            continue
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        lines = lines[:: max(1, len(lines) // _POINTS)]
-        series = {key: [(row["step"], row[key]) for row in lines if key in row] for key in _SHOWN}
-        parts = [key for key in series if series[key]]
-        if len(parts) == 2:
-            parts.remove("loss")
-        found[name] = {key: series[key] for key in parts if key in series}
+    found = {
+        name: loss_series(store.files_path(artifact))
+        for name, artifact in artifacts.items()
+        if artifact.kind.startswith("train_")
+    }
     return {name: series for name, series in found.items() if series}
+
+
+def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """Series → (step, value) of a training artifact's records, thinned for a picture."""
+    path = folder / "records" / "metrics.jsonl"
+    if not path.is_file():
+        return {}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = lines[:: max(1, len(lines) // _POINTS)]
+    series = {key: [(row["step"], row[key]) for row in lines if key in row] for key in _SHOWN}
+    parts = [key for key in series if series[key]]
+    if len(parts) == 2:
+        parts.remove("loss")
+    return {key: series[key] for key in parts}
 
 
 def _strips(

@@ -2,8 +2,10 @@
 
 import os
 
+from flows.processes import entries
 from foundry_core.home import home_dir
 
+HOST, PORT = "127.0.0.1", 4200
 # The ephemeral server's own 20 s are too short on a busy two-core machine.
 _DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -15,11 +17,20 @@ _DEFAULTS = {
 }
 
 
+def api_url(host: str, port: int) -> str:
+    return f"http://{host}:{port}/api"
+
+
 def apply() -> None:
-    """Sets what the user has not set; Prefect's database lies in the home folder."""
+    """Sets what the user has not set; Prefect's database lies in the home folder. A `foundry serve`
+    that runs for this home is the server of everything else that does."""
     os.environ.setdefault("PREFECT_HOME", str(home_dir() / "prefect"))
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if "PREFECT_API_URL" not in os.environ:
+        for entry in entries("serve"):
+            if entry.local and not entry.dead:
+                os.environ["PREFECT_API_URL"] = entry.facts["url"]
 
 
 apply()

@@ -1,4 +1,4 @@
-"""`foundry report RUN`."""
+"""`foundry report RUN|ABLATION`."""
 
 import argparse
 
@@ -6,13 +6,15 @@ from flows.commands.common import print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", help="a run id; `foundry lineage runs` lists them")
+    parser.add_argument("run", help="id of a run or an ablation; `foundry lineage runs` lists them")
 
 
 def run(options: argparse.Namespace) -> int:
+    from flows.ablation_report import ablation_ids, write_ablation_report
     from flows.reporting import write_run_report
 
-    path = write_run_report(options.run)
+    write = write_ablation_report if options.run in ablation_ids() else write_run_report
+    path = write(options.run)
     if options.json:
         print_json({"report": str(path)})
     else:

@@ -5,11 +5,15 @@ from typing import Any
 
 from flows.commands.common import add_request_arguments, print_json, request
 from flows.console import Console, plan_table, print_table
+from flows.dispatch import DISPATCHERS, make_dispatcher
 from flows.planning import Prepared, prepare
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_request_arguments(parser)
+    parser.add_argument(
+        "--dispatch", default="inline", choices=DISPATCHERS, help="where training runs"
+    )
     parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
 
 
@@ -22,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
             print_json(prepared.plan.to_json())
         return 0
     console = Console(quiet=quiet)
-    result = run_all(prepared, console)
+    result = run_all(prepared, console, options.dispatch)
     if options.json:
         print_json(result)
     else:
@@ -30,12 +34,12 @@ def run(options: argparse.Namespace) -> int:
     return {"succeeded": 0, "interrupted": 130}.get(result["status"], 1)
 
 
-def run_all(prepared: Prepared, console: Console) -> dict[str, Any]:
+def run_all(prepared: Prepared, console: Console, dispatch: str = "inline") -> dict[str, Any]:
     """A fully cached request never starts Prefect."""
     if needs_work(prepared):
         from flows.foundry import run_prepared
 
-        return run_prepared(prepared, console)
+        return run_prepared(prepared, console, make_dispatcher(dispatch))
     from flows.engine import PipelineRun
 
     cached = PipelineRun(prepared, console=console)

@@ -89,6 +89,39 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> s
     return "\n".join([*out, "</svg>"]) + "\n"
 
 
+def response(name: str, points: Sequence[tuple[float, float, float, float]]) -> str:
+    """Success over a setting's value, with intervals; points are (value, rate, low, high). Equal
+    steps between values: settings are varied by factors as often as by sums."""
+    left, top, height, step = 58, 24, 180, 110
+    width = step * len(points)
+    out = [_open(left + width + 16, top + height + 52, f"Success over {name}")]
+    for percent in range(0, 101, 25):
+        y = top + height * (1 - percent / 100)
+        out.append(f'<line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" {_LINE}/>')
+        out.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end" {_TEXT}>{percent} %</text>')
+    places = [left + step * (number + 0.5) for number in range(len(points))]
+    line = " ".join(
+        f"{x:g},{top + height * (1 - point[1]):.1f}"
+        for x, point in zip(places, points, strict=True)
+    )
+    out.append(f'<polyline points="{line}" fill="none" stroke="{_colour(0)}" stroke-width="1.6"/>')
+    for x, (value, rate, low, high) in zip(places, points, strict=True):
+        y0, y1, y2 = (top + height * (1 - share) for share in (rate, low, high))
+        whisker = f'stroke="{_colour(0)}" stroke-width="1.5"'
+        out.append(f'<line x1="{x:g}" x2="{x:g}" y1="{y1:.1f}" y2="{y2:.1f}" {whisker}/>')
+        title = f"{value:g}: {100 * rate:.1f} %"
+        out.append(
+            f'<circle cx="{x:g}" cy="{y0:.1f}" r="4" fill="{_colour(0)}"><title>{title}</title>'
+            f'</circle><text x="{x:g}" y="{top + height + 18}" text-anchor="middle" {_TEXT}>'
+            f"{value:g}</text>"
+        )
+    out.append(
+        f'<text x="{left + width / 2:g}" y="{top + height + 40}" text-anchor="middle" {_TEXT}>'
+        f"{escape(name)}</text>"
+    )
+    return "\n".join([*out, "</svg>"]) + "\n"
+
+
 def _open(width: float, height: float, title: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width:g} {height:g}" '

@@ -19,7 +19,8 @@ Strip = tuple[str, str, bytes]
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
     """stages: {name, kind, key, action, why, seconds} each. losses: stage → series → (step, value).
-    strips: (label, caption, PNG) of recorded episodes. lineage_svg: an inline <svg>."""
+    strips: (label, caption, PNG) of recorded episodes. lineage_svg: an inline <svg>. sections:
+    (title, HTML) of more that is shown before the successes."""
 
     title: str
     run_id: str
@@ -30,11 +31,13 @@ class ReportData:
     lineage_svg: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
+    sections: Sequence[tuple[str, str]] = ()
 
 
 def write_report(path: Path, data: ReportData) -> Path:
     parts = [
         _verdict(data.comparison),
+        *(_section(title, body) for title, body in data.sections),
         _section("Success", _results(data.comparison)),
         _section("What the policies do", _strips(data.strips)),
         _section("Training", _losses(data.losses)),
@@ -44,6 +47,7 @@ def write_report(path: Path, data: ReportData) -> Path:
         _section("Ask further", _commands(data.commands)),
     ]
     body = "\n".join(part for part in parts if part)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -85,7 +89,7 @@ def _verdict(comparison: Mapping[str, Any] | None) -> str:
 
 
 def _section(title: str, body: str) -> str:
-    return f"<section><h2>{title}</h2>{body}</section>" if body else ""
+    return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
 
 
 def _results(comparison: Mapping[str, Any] | None) -> str:
@@ -94,7 +98,7 @@ def _results(comparison: Mapping[str, Any] | None) -> str:
     header, *body = rows(comparison)
     note = "Scenarios were not seen in training; every policy met the same ones. "
     note += "p-values: Barnard's exact test, corrected by Holm."
-    table = _table(header, body)
+    table = table_html(header, body)
     return f'{table}<p class=note>{note}</p><div class="wide">{success_bars(comparison)}</div>'
 
 
@@ -117,7 +121,7 @@ def _losses(losses: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -
 
 def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
     header = ["stage", "kind", "key", "action", "why", "seconds"]
-    return _table(header, [[str(stage[name]) for name in header] for stage in stages])
+    return table_html(header, [[str(stage[name]) for name in header] for stage in stages])
 
 
 def _provenance(facts: Mapping[str, str]) -> str:
@@ -129,7 +133,8 @@ def _commands(commands: Sequence[str]) -> str:
     return f"<pre>{escape(chr(10).join(commands))}</pre>" if commands else ""
 
 
-def _table(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def table_html(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table of plain text; the first cell of a row names it."""
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
     lines = "".join(
         f'<tr><th scope="row">{escape(row[0])}</th>'

@@ -36,7 +36,7 @@ from foundry_core.lineage.tail import (
     signature,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 # Listing loose events costs every advance 0.1 ms per hundred.
 COMPACT_ABOVE = 5000
 COMPACT_AFTER_SECONDS = 3600.0

@@ -1,9 +1,11 @@
+-- A run that is part of another one ends with it, though it was killed before it could say so.
 create view pipeline_run as
-select s.run_id, s.pipeline, coalesce(f.status, 'running') as status,
+select s.run_id, s.pipeline, coalesce(f.status, p.status, 'running') as status,
     s.event_time as started_at, f.event_time as finished_at, f.seconds, s.overrides, s.argv,
     s.parent, s.ablation_id, s.variant, s.baseline, s.prefect_flow_run_id, s.host, s.git_commit,
     s.git_dirty, s.diff_digest, f.metrics, f.error
-from fact.run_started s left join fact.run_finished f using (run_id);
+from fact.run_started s left join fact.run_finished f using (run_id)
+    left join fact.run_finished p on p.run_id = s.parent;
 
 -- What was planned, and what became of it. `planned` and `action` differ after a cut-off.
 create view run_stage as
@@ -56,9 +58,11 @@ union all
 select key, linked_to, 'same bytes' from fact.committed where linked_to is not null;
 
 create view ablation as
-select s.ablation_id, s.base_pipeline, s.vary, s.seeds, coalesce(f.status, 'running') as status,
+select s.ablation_id, s.base_pipeline, s.vary, s.seeds,
+    coalesce(f.status, r.status, 'running') as status,
     s.event_time as started_at, f.event_time as finished_at, f.comparison_key
-from fact.ablation_started s left join fact.ablation_finished f using (ablation_id);
+from fact.ablation_started s left join fact.ablation_finished f using (ablation_id)
+    left join fact.run_finished r on r.run_id = s.ablation_id;
 
 create view ablation_variant as
 with runs as (

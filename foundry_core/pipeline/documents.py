@@ -6,6 +6,7 @@ packaged `stage_configs/`. A value of null removes nothing: it sets null; a stag
 dropped when the graph is built.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -119,15 +120,21 @@ def _find(include: str, includer: Path) -> Path:
 
 
 def find_pipeline(name: str) -> Path:
-    """A pipeline by path, or by name among stage_configs/pipelines."""
+    """A pipeline by path, or by name among those `pipeline_names` lists."""
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         return path
-    folder = CONFIG_ROOT / "pipelines"
-    if (folder / f"{name}.yaml").is_file():
-        return folder / f"{name}.yaml"
+    for folder in _pipeline_folders():
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
     raise FoundryError(f"unknown pipeline {name!r}", nearest(name, pipeline_names()))
 
 
 def pipeline_names() -> list[str]:
-    return sorted(p.stem for p in (CONFIG_ROOT / "pipelines").glob("*.yaml"))
+    """Ours, and those of the folders in FOUNDRY_PIPELINES: a lab's own beside the installation."""
+    return sorted({p.stem for folder in _pipeline_folders() for p in folder.glob("*.yaml")})
+
+
+def _pipeline_folders() -> list[Path]:
+    own = filter(None, os.environ.get("FOUNDRY_PIPELINES", "").split(os.pathsep))
+    return [CONFIG_ROOT / "pipelines", *map(Path, own)]

@@ -51,13 +51,14 @@ def identify(
     index = code or CodeIndex()
     specs: dict[str, StageSpec] = {}
     for name, node in pipeline.stages.items():
-        specs[name] = _identify(node, specs, index, strict_code)
+        specs[name] = identify_stage(node, specs, index, strict_code)
     return specs
 
 
-def _identify(
+def identify_stage(
     node: StageNode, known: Mapping[str, StageSpec], index: CodeIndex, strict_code: bool
 ) -> StageSpec:
+    """One stage's spec; `known` holds the specs of the stages it reads."""
     closure = code_closure(node, index)
     by_closure = strict_code or node.stage.code == "closure"
     code = f"closure:{closure.digest}" if by_closure else f"version:{node.stage.code}"

@@ -1,0 +1,101 @@
+"""Which process works on what: one small file per run, job and service under <home>/processes.
+
+A run whose process was killed says nothing any more; this file lets `status`, `cancel` and the
+reaper tell a dead one from a slow one. It is removed at a normal end, so a file whose process is
+gone means a death that nobody has tidied up after.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from foundry_core.home import home_dir
+from foundry_core.store.artifact import encode, write_durably
+from foundry_core.store.lease import is_dead, process_identity
+
+# run: a pipeline run (id: run id). flow-run: a process of Prefect's (id: flow run id).
+# ray-job: a submitted job's coordinator (id: submission id). serve: `foundry serve` (id: port);
+# service: its children.
+Kind = Literal["run", "flow-run", "ray-job", "serve", "service"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A recorded process. facts: what the writer added, e.g. flow run ids, the store, a key."""
+
+    path: Path
+    kind: Kind
+    id: str
+    process: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def dead(self) -> bool:
+        """Known to be dead; a process of another host never is."""
+        return is_dead(self.process)
+
+    @property
+    def local(self) -> bool:
+        return self.process["host"] == process_identity()["host"]
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+def folder() -> Path:
+    return home_dir() / "processes"
+
+
+def record(kind: Kind, name: str, pid: int | None = None, **facts: Any) -> Entry:
+    """Writes the file of this process, or of the child `pid`."""
+    folder().mkdir(parents=True, exist_ok=True)
+    path = folder() / f"{kind}-{name}.json"
+    entry = Entry(path=path, kind=kind, id=name, process=process_identity(pid), facts=facts)
+    content = {"kind": kind, "id": name, "process": entry.process, "facts": facts}
+    write_durably(path, encode(content))
+    return entry
+
+
+@contextlib.contextmanager
+def recorded(kind: Kind, name: str, **facts: Any) -> Iterator[Entry]:
+    """The file exists while the block runs, and stays when the process dies in it."""
+    entry = record(kind, name, **facts)
+    try:
+        yield entry
+    finally:
+        entry.forget()
+
+
+def entries(kind: Kind | None = None) -> list[Entry]:
+    found = []
+    for path in sorted(folder().glob(f"{kind}-*.json" if kind else "*.json")):
+        # Removed meanwhile by its process, or half readable on a network drive: not there.
+        with contextlib.suppress(OSError, ValueError):
+            entry = Entry(path=path, **json.loads(path.read_text()))
+            if kind in (None, entry.kind):
+                found.append(entry)
+    return found
+
+
+def stop(entry: Entry, number: int = signal.SIGTERM, patience: float = 20.0) -> bool:
+    """Asks a local process to end, and kills it after `patience` seconds; False when it was dead or
+    is out of reach on another host."""
+    if not entry.local or entry.dead:
+        return False
+    pid = entry.process["pid"]
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if entry.dead:
+            return True
+        time.sleep(0.1)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return True

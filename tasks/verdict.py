@@ -1,0 +1,94 @@
+"""Evaluations of an ablation's variants → a verdict: which change helped, and how sure it is.
+
+Kept apart from `compare`, whose labels are policies of one pipeline: here several evaluations, one
+per seed, stand behind one label.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline import stage
+
+# What decides which scenarios an evaluation meets, and how many were planned before the first one.
+_SCENARIOS = ("benchmark", "tasks", "episodes_per_task", "budget", "first_scenario")
+
+
+class VerdictRecipe(stage.Recipe):
+    base: str = Field(description="the variant that the others are held against")
+    variants: dict[str, tuple[str, ...]] = Field(
+        description="variant → labels of its evaluations, one per seed"
+    )
+    alpha: float = Field(0.05, gt=0, lt=1, description="level of each family of comparisons")
+
+    @model_validator(mode="after")
+    def _names_its_base(self) -> Self:
+        if self.base not in self.variants:
+            raise ValueError(f"base {self.base!r} is none of the variants {list(self.variants)}")
+        return self
+
+
+class Verdict(stage.Stage):
+    kind = "verdict"
+    output = stage.ArtifactType.COMPARISON
+    inputs: Mapping[str, stage.Slot] = {
+        "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True)
+    }
+    Recipe = VerdictRecipe
+
+    @classmethod
+    def check(cls, recipe: VerdictRecipe, inputs: Mapping[str, Any]) -> None:
+        connected = inputs["evaluations"]
+        named = [label for labels in recipe.variants.values() for label in labels]
+        if sorted(named) != sorted(connected):
+            raise FoundryError(
+                f"the variants name the evaluations {sorted(named)}, connected are "
+                f"{sorted(connected)}",
+                "every evaluation belongs to exactly one variant",
+            )
+        first = recipe.variants[recipe.base][0]
+        wanted = _scenarios(connected[first].recipe)
+        for label in named:
+            for name, value in _scenarios(connected[label].recipe).items():
+                if value != wanted.get(name):
+                    raise FoundryError(
+                        f"{label} is evaluated with {name} = {value}, {first} with "
+                        f"{wanted.get(name)}: variants must meet the same scenarios",
+                        "vary what trains or how the policy runs, not what it is asked",
+                    )
+
+    @staticmethod
+    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+        from foundry_core.evaluation.compare import markdown
+        from foundry_core.evaluation.plots import success_bars
+        from foundry_core.evaluation.results import replace_json
+        from foundry_core.evaluation.verdict import judge
+
+        evaluations = {
+            label: json.loads((artifact.path / "evaluation.json").read_text())["tasks"]
+            for label, artifact in ctx.inputs["evaluations"].items()
+        }
+        recipe = ctx.recipe
+        found = judge(evaluations, recipe.variants, recipe.base, recipe.alpha)
+        replace_json(ctx.out / "comparison.json", found)
+        (ctx.out / "table.md").write_text(markdown(found))
+        (ctx.out / "success.svg").write_text(success_bars(found))
+        metrics: dict[str, Any] = {"design_effect": found["seeds"]["design_effect"]}
+        if found["seeds"]["deviation"] is not None:
+            metrics["seed_deviation"] = found["seeds"]["deviation"]
+        for label, cell in found["pooled"].items():
+            metrics |= {f"success_{label}": cell["rate"], f"n_{label}": cell["n"]}
+        for label, against in found["against_base"].items():
+            metrics[f"p_{label}"] = against["p_corrected"]
+        return metrics
+
+
+def _scenarios(recipe: Any) -> dict[str, Any]:
+    values = recipe.model_dump(mode="json")
+    return {name: values[name] for name in _SCENARIOS if name in values}
+
+
+STAGE = Verdict

@@ -1,0 +1,52 @@
+"""Plays scenarios with a model of `train`: the better its weight, the more succeed."""
+
+import json
+import random
+
+from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage, slot
+
+
+class ExamRecipe(Recipe):
+    tasks: tuple[str, ...] = ("add", "sort")
+    episodes_per_task: int = 40
+    first_scenario: int = 0
+    pass_mark: int = 0
+    fail: bool = False
+    fail_at_seed: int | None = None
+
+
+class Exam(Stage):
+    kind = "exam"
+    output = ArtifactType.EVALUATION
+    inputs = {"model": slot(ArtifactType.LANGUAGE_MODEL)}
+    Recipe = ExamRecipe
+
+    @staticmethod
+    def run(ctx):
+        if ctx.recipe.fail or ctx.recipe.fail_at_seed == ctx.seed:
+            raise ValueError("told to fail")
+        skill = min(1.0, float((ctx.input("model").path / "weight.txt").read_text()) / 10)
+        skill -= ctx.recipe.pass_mark / 10
+        cells, episodes = {}, []
+        for task in ctx.recipe.tasks:
+            successes = 0
+            for index in range(ctx.recipe.episodes_per_task):
+                scenario = ctx.recipe.first_scenario + index
+                luck = random.Random(f"{task}/{scenario}/{ctx.seed}").random()
+                success = luck < skill
+                successes += success
+                row = {"task": task, "scenario": scenario, "success": success, "steps": 1}
+                episodes.append(row | {"crash": False, "seed": ctx.seed})
+            cells[task] = {
+                "n": ctx.recipe.episodes_per_task,
+                "successes": successes,
+                "crashed": 0,
+            }
+        (ctx.out / "evaluation.json").write_text(json.dumps({"tasks": cells}, sort_keys=True))
+        lines = "".join(json.dumps(row) + "\n" for row in episodes)
+        (ctx.records / "episodes.jsonl").write_text(lines)
+        total = sum(cell["successes"] for cell in cells.values())
+        return {"success_rate": total / len(episodes)}
+
+
+STAGE = Exam

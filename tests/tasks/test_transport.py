@@ -1,0 +1,65 @@
+"""A job survives the trip to another process as JSON."""
+
+import json
+
+import pytest
+
+from flows.engine import PipelineRun
+from flows.planning import Request, prepare
+from foundry_core.errors import FoundryError
+from foundry_core.store.store import Store
+from tasks.execute import execute
+from tasks.transport import job_from_json, job_to_json
+from tests.support import WORDS
+
+
+class Capture:
+    """Executes here what arrived as JSON, and keeps it."""
+
+    name = "capture"
+
+    def __init__(self):
+        self.jobs = {}
+
+    def remote(self, stage):
+        return stage.trains
+
+    def run(self, job, store, events, *, observe, cancelled):
+        text = json.dumps(job_to_json(job))
+        self.jobs[job.spec.name] = text
+        return execute(job_from_json(json.loads(text), store), store, events)
+
+
+@pytest.fixture
+def sent(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
+    capture = Capture()
+    run = PipelineRun(prepare(Request(pipeline=str(WORDS))), dispatcher=capture)
+    run.start()
+    for name in run.affected():
+        run.stage(name, {"prefect_flow_run_id": "f"})
+    return run, capture.jobs
+
+
+def test_a_job_that_travelled_builds_the_same_artifact(sent):
+    run, jobs = sent
+    assert run.artifact("model").key == run.prepared.specs["model"].key
+    assert max(map(len, jobs.values())) < 4000
+    job = job_from_json(json.loads(jobs["model"]), run.prepared.store)
+    assert job.inputs["text"].popitem()[1] == run.artifact("first")
+    assert job.origin == {"prefect_flow_run_id": "f"}
+
+
+def test_a_worker_with_another_store_is_told(sent, tmp_path):
+    _, jobs = sent
+    with pytest.raises(FoundryError, match=r"input emit/\w+ is not in the store .*elsewhere"):
+        job_from_json(json.loads(jobs["model"]), Store.open(str(tmp_path / "elsewhere")))
+
+
+def test_a_job_of_another_version_is_refused(sent):
+    run, jobs = sent
+    job = json.loads(jobs["first"])
+    del job["force"]
+    with pytest.raises(FoundryError, match=r"wrong here: force, haste"):
+        job_from_json(job | {"haste": 1}, run.prepared.store)
