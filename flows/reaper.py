@@ -25,6 +25,7 @@ EVERY_SECONDS = 60.0
 # After these many seconds nobody is going to do it any more.
 _CANCELLING_SECONDS = 60.0
 _PENDING_SECONDS = 180.0
+_ENDED_SECONDS = 45.0
 _RAY_SECONDS = 600.0
 _STOP_SECONDS = 10.0
 _OPEN_RUNS = """select run_id from pipeline_run
@@ -135,12 +136,18 @@ def _flow_runs(reaped: Reaped, message: str = "its process died") -> None:
 
 
 def _stuck(reaped: Reaped) -> None:
-    """CANCELLING that no process carries out, PENDING that no worker goes on with."""
+    """CANCELLING that no process carries out, PENDING that no worker goes on with, and processes
+    that work on although their run was ended from outside."""
     from prefect.client.schemas.objects import StateType
 
-    from flows.prefect_api import open_runs, reschedule, set_state
+    from flows.prefect_api import open_runs, read_run, reschedule, set_state
 
     alive = {entry.id: entry for entry in processes.entries("flow-run") if not entry.dead}
+    for entry in alive.values():
+        run = read_run(UUID(entry.id))
+        if run is not None and run.state and run.state.is_final() and _since(run) > _ENDED_SECONDS:
+            processes.stop(entry)
+            reaped.add("processes of ended runs stopped", run.name)
     for run in open_runs(states=[StateType.CANCELLING]):
         if _since(run) < _CANCELLING_SECONDS:
             continue

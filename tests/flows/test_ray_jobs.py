@@ -174,6 +174,33 @@ def test_cancelling_stops_the_job_and_frees_the_lease(address):
     assert not stop_job(address, f"{key}-a1")
 
 
+def test_a_job_whose_process_is_killed_is_submitted_again_and_resumes(address):
+    run = started(0.25, seconds=20.0)
+    key = run.prepared.specs["model"].key
+    state = run.prepared.store.root / "work" / key / "scratch" / "state.json"
+
+    def kill():
+        until(state.exists, 120, "it trains")
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            if b"tasks.remote" in path.read_bytes() and key.encode() in environ(path.parent):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    outcome = run.stage("model")
+    thread.join()
+    assert sorted(job.submission_id for job in jobs(key)) == [f"{key}-a1", f"{key}-a2"]
+    folder = run.prepared.store.files_path(outcome.artifact)
+    assert int((folder / "records" / "resumed.txt").read_text()) >= 1
+
+
+def environ(process):
+    try:
+        return (process / "environ").read_bytes()
+    except OSError:
+        return b""
+
+
 def test_the_reaper_stops_a_job_that_nobody_waits_for(address):
     left = coordinator(0.24)
     until(lambda: processes.entries("ray-job"), 120, "the job is submitted")
