@@ -91,7 +91,7 @@ class RayJobs:
                 return one.submission_id
         number = max((_number(one.submission_id) for one in known), default=0) + 1
         name = f"{job.spec.key}-a{number}"
-        sent = {"job": job_to_json(job), "store": str(store.root.absolute())}
+        sent = {"job": job_to_json(job), "store": store.uri}
         variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         variables |= {"FOUNDRY_JOB": json.dumps(sent), "FOUNDRY_RAY_JOB": name}
         self._ask(

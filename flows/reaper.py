@@ -18,7 +18,6 @@ from flows import processes
 from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage.events import EventLog
-from foundry_core.store.lease import break_dead
 from foundry_core.store.store import Store
 
 EVERY_SECONDS = 60.0
@@ -78,7 +77,7 @@ def _runs(reaped: Reaped) -> None:
     for entry in processes.entries("run"):
         if not entry.dead:
             continue
-        log = EventLog(Store.open(entry.facts["store"]).root / "events")
+        log = EventLog(Store.open(entry.facts["store"]).events_uri)
         index = Index(home_dir() / "lineage.duckdb", log)
         index.advance()
         with contextlib.closing(queries.connect()) as connection:
@@ -92,7 +91,7 @@ def _runs(reaped: Reaped) -> None:
 
 
 def _leases(reaped: Reaped) -> None:
-    for key in break_dead(Store.open(store_uri()).root / "leases"):
+    for key in Store.open(store_uri()).free_dead_leases():
         reaped.add("leases released", key[:12])
 
 
