@@ -130,6 +130,8 @@ class RayJobs:
                         stop_job(self._address, name)
                     raise Interrupted(f"stage {job.spec.name!r} was cancelled")
                 self._show(name, details, observe)
+                if entry:
+                    entry.touch()
                 cancelled.wait(self._poll)
         finally:
             if entry:
