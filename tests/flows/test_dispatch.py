@@ -16,6 +16,7 @@ from flows.engine import PipelineRun
 from flows.planning import Request, prepare
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.overrides import parse_override
+from foundry_core.training.config import TrainResources
 from tasks.execute import execute
 from tasks.remote import FAILED, MARK, STOPPED, last_progress
 from tasks.transport import job_to_json, outcome_of
@@ -118,11 +119,12 @@ def test_attempts_are_numbered_by_idempotency_key(key, number):
     [
         ({"cpus": 4, "gpus": 0.25}, {"entrypoint_num_cpus": 4, "entrypoint_num_gpus": 0.25}),
         ({"cpus": 2, "gpus": 0}, {"entrypoint_num_cpus": 2}),
-        ({"cpus": 8, "gpus": 8, "workers": 8}, {"entrypoint_num_cpus": 0}),
+        ({"cpus": 8, "gpus": 8}, {"entrypoint_num_cpus": 0}),
+        ({"num_workers": 2}, {"entrypoint_num_cpus": 0}),
     ],
 )
 def test_what_a_ray_job_reserves(resources, reserved):
-    assert reservation(resources) == reserved
+    assert reservation(TrainResources(**resources)) == reserved
 
 
 def test_what_cannot_be_reached_is_named(monkeypatch):
