@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from ray.exceptions import AuthenticationError
@@ -21,9 +21,10 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from flows import processes
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
-from foundry_core.pipeline.stage import Stage
+from foundry_core.pipeline.stage import Resources, Stage
 from foundry_core.store.store import Store
 from tasks.execute import Interrupted, Observer, Outcome, StageFailed, StageJob, execute, settled
+from tasks.registry import stage_kind
 from tasks.remote import FAILED, STOPPED, last_progress
 from tasks.transport import job_to_json, outcome_of
 
@@ -62,8 +63,6 @@ class RayJobs:
         observe: Observer,
         cancelled: threading.Event,
     ) -> Outcome:
-        from tasks.registry import stage_kind
-
         if not self.remote(stage_kind(job.spec.kind)):
             return execute(job, store, events, observe=observe, cancelled=cancelled)
         done = settled(job, store, events)
@@ -90,6 +89,7 @@ class RayJobs:
             if one.status in _OPEN:
                 return one.submission_id
         number = max((_number(one.submission_id) for one in known), default=0) + 1
+        resources = stage_kind(job.spec.kind).Resources.model_validate(job.resources)
         name = f"{job.spec.key}-a{number}"
         sent = {"job": job_to_json(job), "store": store.uri}
         variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
@@ -100,7 +100,7 @@ class RayJobs:
                 submission_id=name,
                 runtime_env={"env_vars": variables},
                 metadata={"stage": job.spec.name, "run": job.run_id},
-                **reservation(job.resources),
+                **reservation(resources),
             )
         )
         return name
@@ -130,6 +130,8 @@ class RayJobs:
                         stop_job(self._address, name)
                     raise Interrupted(f"stage {job.spec.name!r} was cancelled")
                 self._show(name, details, observe)
+                if entry:
+                    entry.touch()
                 cancelled.wait(self._poll)
         finally:
             if entry:
@@ -155,16 +157,13 @@ class RayJobs:
                 time.sleep(self._poll)
 
 
-def reservation(resources: Any) -> dict[str, float]:
+def reservation(resources: Resources) -> dict[str, float]:
     """What the job's own process reserves. With several workers Ray Train reserves for each of
     them, and the process that starts them does nothing."""
-    if resources.get("workers", 1) > 1:
+    if getattr(resources, "workers", 1) > 1:
         return {"entrypoint_num_cpus": 0}
-    gpus = resources.get("gpus", 0)
-    return {
-        "entrypoint_num_cpus": resources.get("cpus", 1),
-        **({"entrypoint_num_gpus": gpus} if gpus else {}),
-    }
+    gpus = {"entrypoint_num_gpus": resources.gpus} if resources.gpus else {}
+    return {"entrypoint_num_cpus": resources.cpus, **gpus}
 
 
 def connect(address: str) -> JobSubmissionClient:

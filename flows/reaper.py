@@ -15,7 +15,6 @@ from typing import Any
 from uuid import UUID
 
 from flows import processes
-from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage.events import EventLog
 from foundry_core.store.store import Store
@@ -24,6 +23,7 @@ EVERY_SECONDS = 60.0
 # After these many seconds nobody is going to do it any more.
 _CANCELLING_SECONDS = 60.0
 _PENDING_SECONDS = 180.0
+_ENDED_SECONDS = 45.0
 _RAY_SECONDS = 600.0
 _STOP_SECONDS = 10.0
 _OPEN_RUNS = """select run_id from pipeline_run
@@ -107,7 +107,7 @@ def _ray_jobs(reaped: Reaped, seconds: float) -> None:
 
 
 def _age(entry: processes.Entry) -> float:
-    """Seconds since the process was last known to live, as its file's time tells."""
+    """Seconds since the process was last known to live: it touches its file while it waits."""
     try:
         return datetime.now(UTC).timestamp() - entry.path.stat().st_mtime
     except FileNotFoundError:
@@ -124,7 +124,8 @@ def _flow_runs(reaped: Reaped, message: str = "its process died") -> None:
         if not entry.dead:
             continue
         run = read_run(UUID(entry.id))
-        if run is not None and run.state is not None and not run.state.is_final():
+        # Scheduled or pending: it is about to be run again, by another process.
+        if run and run.state and (run.state.is_running() or run.state.is_cancelling()):
             wanted = run.state.is_cancelling()
             end = StateType.CANCELLED if wanted else StateType.CRASHED
             set_state(run.id, end, f"{message} (pid {entry.process['pid']})", force=True)
@@ -134,12 +135,18 @@ def _flow_runs(reaped: Reaped, message: str = "its process died") -> None:
 
 
 def _stuck(reaped: Reaped) -> None:
-    """CANCELLING that no process carries out, PENDING that no worker goes on with."""
+    """CANCELLING that no process carries out, PENDING that no worker goes on with, and processes
+    that work on although their run was ended from outside."""
     from prefect.client.schemas.objects import StateType
 
-    from flows.prefect_api import open_runs, reschedule, set_state
+    from flows.prefect_api import open_runs, process_pools, read_run, reschedule, set_state
 
     alive = {entry.id: entry for entry in processes.entries("flow-run") if not entry.dead}
+    for entry in alive.values():
+        run = read_run(UUID(entry.id))
+        if run is not None and run.state and run.state.is_final() and _since(run) > _ENDED_SECONDS:
+            processes.stop(entry)
+            reaped.add("processes of ended runs stopped", run.name)
     for run in open_runs(states=[StateType.CANCELLING]):
         if _since(run) < _CANCELLING_SECONDS:
             continue
@@ -148,8 +155,11 @@ def _stuck(reaped: Reaped) -> None:
         message = f"forced: cancelling took more than {_CANCELLING_SECONDS:.0f} s"
         set_state(run.id, StateType.CANCELLED, message, force=True)
         reaped.add("cancellations forced", run.name)
+    # Containers may be pulled for minutes: only a process is known to begin at once.
+    local = process_pools()
     for run in open_runs(states=[StateType.PENDING]):
-        if str(run.id) not in alive and _since(run) > _PENDING_SECONDS:
+        late = str(run.id) not in alive and _since(run) > _PENDING_SECONDS
+        if late and run.work_pool_name in local:
             reschedule(run.id, "its worker died before it began")
             reaped.add("runs queued again", run.name)
 
@@ -195,16 +205,17 @@ class Reaper:
 
     def _loop(self) -> None:
         while not self._stopped:
-            self._wake.clear()
             self._tell(self._once())
             self._wake.wait(self._every)
+            self._wake.clear()
 
     def _once(self) -> Iterable[str]:
         try:
             return reap(ray_seconds=_RAY_SECONDS).lines()
-        except FoundryError as error:
-            # The server restarts or is overloaded: the next pass will see to it.
-            return [f"not now: {error.message}"]
+        # The server restarts or is overloaded, a disk is full: told, and tried again next time. An
+        # error must not end what tidies up after errors.
+        except Exception as error:
+            return [f"not now: {error}"]
 
     def _tell(self, lines: Iterable[str]) -> None:
         for line in lines:

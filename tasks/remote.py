@@ -53,7 +53,7 @@ def main() -> int:
     try:
         job = job_from_json(sent["job"], store)
         named = with_origin(job, ray_job_id=os.environ["FOUNDRY_RAY_JOB"])
-        events = EventLog(store.root / "events")
+        events = EventLog(store.events_uri)
         execute(named, store, events, observe=Printed(), cancelled=cancelled)
     except Interrupted as error:
         print(error, file=sys.stderr)

@@ -55,7 +55,11 @@ class Serving:
         }
 
     def __enter__(self) -> "Serving":
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

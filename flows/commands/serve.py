@@ -74,9 +74,11 @@ def _serve(options: argparse.Namespace) -> int:
             _say("stops …")
             keeper.stop()
             services.stop()
-            if not services.server.ended:
-                reaper.close_all("foundry serve was stopped")
-            services.stop_server()
+            try:
+                if not services.server.ended:
+                    reaper.close_all("foundry serve was stopped")
+            finally:
+                services.stop_server()
     return 0
 
 

@@ -16,6 +16,7 @@ from flows.engine import PipelineRun
 from flows.planning import Request, prepare
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.overrides import parse_override
+from foundry_core.training.config import TrainResources
 from tasks.execute import execute
 from tasks.remote import FAILED, MARK, STOPPED, last_progress
 from tasks.transport import job_to_json, outcome_of
@@ -42,7 +43,7 @@ class Elsewhere:
         return stage.trains
 
     def start(self, job, store):
-        sent = json.dumps({"job": job_to_json(job), "store": str(store.root)})
+        sent = json.dumps({"job": job_to_json(job), "store": store.uri})
         return subprocess.Popen(
             [sys.executable, "-m", "tasks.remote"],
             env={**os.environ, "FOUNDRY_JOB": sent, "FOUNDRY_RAY_JOB": "job-1"},
@@ -56,7 +57,7 @@ class Elsewhere:
             return execute(job, store, events)
         self.process = self.start(job, store)
         if job.recipe["seconds"] > 10:
-            until(lambda: store.lease_path(job.spec.key).exists(), 60, "it works")
+            until(lambda: list(store.holders()), 60, "it works")
             time.sleep(1.0)
             self.process.send_signal(signal.SIGTERM)
         self.out, self.err = self.process.communicate(timeout=120)
@@ -89,7 +90,7 @@ def test_a_stopped_remote_job_ends_at_once_and_frees_its_lease():
         run.stage("model")
     assert time.monotonic() - began < 60
     key = run.prepared.specs["model"].key
-    assert not run.prepared.store.lease_path(key).exists()
+    assert key not in dict(run.prepared.store.holders())
     assert "cancelled" in place.err
 
 
@@ -118,11 +119,12 @@ def test_attempts_are_numbered_by_idempotency_key(key, number):
     [
         ({"cpus": 4, "gpus": 0.25}, {"entrypoint_num_cpus": 4, "entrypoint_num_gpus": 0.25}),
         ({"cpus": 2, "gpus": 0}, {"entrypoint_num_cpus": 2}),
-        ({"cpus": 8, "gpus": 8, "workers": 8}, {"entrypoint_num_cpus": 0}),
+        ({"cpus": 8, "gpus": 8}, {"entrypoint_num_cpus": 0}),
+        ({"num_workers": 2}, {"entrypoint_num_cpus": 0}),
     ],
 )
 def test_what_a_ray_job_reserves(resources, reserved):
-    assert reservation(resources) == reserved
+    assert reservation(TrainResources(**resources)) == reserved
 
 
 def test_what_cannot_be_reached_is_named(monkeypatch):

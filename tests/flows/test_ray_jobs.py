@@ -157,10 +157,10 @@ def test_a_coordinator_that_is_started_again_finds_its_job(address):
 def test_cancelling_stops_the_job_and_frees_the_lease(address):
     run = started(0.23, seconds=600.0)
     key = run.prepared.specs["model"].key
-    lease = run.prepared.store.lease_path(key)
+    held = lambda: dict(run.prepared.store.holders())  # noqa: E731
 
     def cancel():
-        until(lease.exists, 120, "it trains")
+        until(held, 120, "it trains")
         run.cancelled.set()
 
     thread = threading.Thread(target=cancel)
@@ -169,9 +169,36 @@ def test_cancelling_stops_the_job_and_frees_the_lease(address):
         run.stage("model")
     thread.join()
     assert [job.status for job in jobs(key)] == ["STOPPED"]
-    until(lambda: not lease.exists() or reap(server=False), 20, "the lease is free")
-    assert not lease.exists()
+    until(lambda: not held() or reap(server=False), 20, "the lease is free")
+    assert not held()
     assert not stop_job(address, f"{key}-a1")
+
+
+def test_a_job_whose_process_is_killed_is_submitted_again_and_resumes(address):
+    run = started(0.25, seconds=20.0)
+    key = run.prepared.specs["model"].key
+    state = run.prepared.store.root / "work" / key / "scratch" / "state.json"
+
+    def kill():
+        until(state.exists, 120, "it trains")
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            if b"tasks.remote" in path.read_bytes() and key.encode() in environ(path.parent):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    outcome = run.stage("model")
+    thread.join()
+    assert sorted(job.submission_id for job in jobs(key)) == [f"{key}-a1", f"{key}-a2"]
+    folder = run.prepared.store.files_path(outcome.artifact)
+    assert int((folder / "records" / "resumed.txt").read_text()) >= 1
+
+
+def environ(process):
+    try:
+        return (process / "environ").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_the_reaper_stops_a_job_that_nobody_waits_for(address):

@@ -83,7 +83,7 @@ def test_a_broken_pass_does_not_end_the_reaper(home, monkeypatch):
     count = len(said)
     time.sleep(0.2)
     assert len(said) == count
-    assert said[0] == "reaper: not now: the server is away"
+    assert said[0] == "reaper: not now: the server is away (wait)"
 
 
 def test_cancelling_what_does_not_run(home, capsys):

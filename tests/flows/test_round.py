@@ -3,10 +3,11 @@ ablation whose training is executed by the worker of the GPU pool."""
 
 import json
 import signal
+import subprocess
 
 import pytest
 
-from tests.orchestration import Serving, until
+from tests.orchestration import CLI, Serving, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -49,6 +50,43 @@ def test_an_ablation_reuses_the_base_and_gives_a_verdict(serving):
     rows = serving.lineage("select variant, decision from ablation_effects")
     decisions = {row["variant"]: row["decision"] for row in rows}
     assert decisions == {"base": "the base", "rate=0.9": "worse than the base"}
+
+
+def test_two_ablations_at_once_on_a_pool_of_one_share_what_is_equal(serving):
+    """The base is new to both, and each waits for the pool's only slot."""
+    both = [
+        serving.submit(
+            "foundry/ablation",
+            pipeline="exams",
+            overrides=[{"path": "model.rate", "value": "0.05"}],
+            vary=[{"path": "model.steps", "values": steps}],
+        )
+        for steps in ("7", "9")
+    ]
+    assert [serving.ended(one, 400) for one in both] == ["COMPLETED", "COMPLETED"]
+    rows = serving.lineage(
+        "select key, count(*) as n from attempt join artifact using (key) "
+        "where attempt.kind = 'train' and recipe::varchar like '%0.05%' group by key"
+    )
+    assert [row["n"] for row in rows] == [1, 1, 1], rows
+
+
+def test_cancelling_a_local_run_cancels_its_training(serving):
+    run = subprocess.Popen(
+        [*CLI, "run", "exams", "--dispatch", "gpu-pool", "-o", "model.seconds=600"],
+        env=serving.environment,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    until(lambda: serving.children() and serving.trainings("RUNNING"), 120, "it trains")
+    ((name, _),) = serving.pids("run").items()
+    cancelled = serving.foundry("cancel", name)
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert run.wait(30) == 130
+    until(lambda: not serving.flow_runs() and not serving.leases(), 30, "all is closed")
+    assert serving.children() == []
+    rows = serving.lineage(f"select status from pipeline_run where run_id = '{name}'")
+    assert rows == [{"status": "interrupted"}]
 
 
 def test_unknown_parameters_are_refused(serving):
