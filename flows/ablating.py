@@ -44,7 +44,7 @@ class AblationRun:
             for r in ablation.replicates
         }  # fmt: skip
         self._verdict_run = self.run
-        self._events = EventLog(ablation.united.store.root / "events")
+        self._events = EventLog(ablation.united.store.events_uri)
 
     def start(self) -> None:
         """Records the ablation, its run and its replicates before anything happens."""

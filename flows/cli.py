@@ -22,7 +22,7 @@ COMMANDS = {
     "reap": "close what killed processes left open",
     "plan": "show what a run would do, and why",
     "lineage": "query what was built from what",
-    "data": "statistics of datasets",
+    "data": "preview, inspect, validate and convert datasets; their statistics",
     "report": "write report.html of a run or an ablation",
     "models": "list model presets and their sizes",
 }

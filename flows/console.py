@@ -84,6 +84,10 @@ class Console:
             else:
                 self._out.print(f"{name}: failed: {error}")
 
+    def note(self, text: str) -> None:
+        """Something a person should know that fails nothing."""
+        print(f"foundry: {text}", file=sys.stderr)
+
 
 def _note(state: Mapping[str, Any]) -> str:
     values = " ".join(f"{key} {_number(value)}" for key, value in state.get("values", {}).items())
@@ -126,9 +130,12 @@ def _why(row: StagePlan) -> str:
     for reason in row.reasons:
         if reason.category == "INPUT":
             through.setdefault(reason.upstream or "", []).append(reason.path)
+    changed = []
     for root, inputs in through.items():
         via = [name for name in inputs if name != root]
-        own.append(" via ".join(part for part in (root, ", ".join(via)) if part) + " changed")
+        changed.append(" via ".join(part for part in (root, ", ".join(via)) if part))
+    if changed:
+        own.append(f"{', '.join(changed)} changed")
     reasons = "; ".join(own)
     how = {"content": "same recipe, same input bytes", "unneeded": ""}.get(row.how, "")
     drift = f"code drifted: {short_names(row.drift)}" if row.drift else ""

@@ -118,7 +118,7 @@ class GpuPool:
         number = max((attempt_number(run.idempotency_key) for run in known), default=0) + 1
         submitted = run_deployment(
             prefect_api.TRAIN_DEPLOYMENT,
-            parameters={"job": job_to_json(job), "store": str(store.root.absolute())},
+            parameters={"job": job_to_json(job), "store": store.uri},
             flow_run_name=f"{job.spec.name} {job.spec.key[:12]}",
             tags=["train", f"stage:{job.spec.name}", tag],
             idempotency_key=f"{job.spec.key}-a{number}",

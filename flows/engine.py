@@ -26,6 +26,8 @@ from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.artifact import Artifact
 from foundry_core.store.catalog import record_run
+from foundry_core.store.disk import naming_disk
+from foundry_core.store.intents import tell_untold
 from tasks.execute import Interrupted, Outcome, StageJob
 
 
@@ -62,16 +64,22 @@ class PipelineRun:
         self._slots = slots or Slots()
         self._dispatcher = dispatcher or Inline()
         self._started = time.monotonic()
-        self._events = EventLog(prepared.store.root / "events")
+        self._events = EventLog(prepared.store.events_uri)
 
     def start(self) -> None:
-        """Records what is about to happen, before anything happens."""
+        """Records what is about to happen, before anything happens. FoundryError when the store or
+        the home cannot be written."""
+        with naming_disk(self.prepared.store.workplace):
+            self._record_start()
+
+    def _record_start(self) -> None:
         prepared = self.prepared
         self.folder.mkdir(parents=True, exist_ok=True)
-        facts = {"pipeline": prepared.pipeline.name, "store": str(prepared.store.root.absolute())}
+        facts = {"pipeline": prepared.pipeline.name, "store": prepared.store.uri}
         # Under a worker, the flow run is what can be cancelled.
         hosted = {"flow_run": os.environ.get("PREFECT__FLOW_RUN_ID")}
         self._entry = processes.record("run", self.run_id, **facts, **hosted)
+        tell_untold(self._events, prepared.store.read)
         self.announce()
         record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
         for row in prepared.plan.stages.values():
@@ -158,12 +166,25 @@ class PipelineRun:
 
     def finish(self, status: str, error: str = "") -> dict[str, Any]:
         """Records the end, brings the lineage index up to date, returns the run as JSON."""
-        result = self.conclude(status, error)
+        with naming_disk(self.prepared.store.workplace):
+            result = self.conclude(status, error)
         self._entry.forget()
+        self._advance_index()
+        return result
+
+    def _advance_index(self) -> None:
+        """The index is derived: a disk without room for it is said, and fails no run."""
+        import duckdb
+
         from foundry_core.lineage.index import Index
 
-        Index(home_dir() / "lineage.duckdb", self._events).advance()
-        return result
+        try:
+            Index(home_dir() / "lineage.duckdb", self._events).advance()
+        except (OSError, duckdb.IOException) as error:
+            self._console.note(
+                f"the lineage index in {home_dir()} is behind: {error}"
+                " (make room; the next run or `foundry lineage rebuild` brings it up to date)"
+            )
 
     def conclude(self, status: str, error: str = "") -> dict[str, Any]:
         """The event that the run ended, so; the run as JSON."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from flows import processes
 from foundry_core.home import store_uri
-from foundry_core.store.lease import holder_is_dead, read_lease
+from foundry_core.store.lease import is_dead
 from foundry_core.store.store import Store
 
 Row = dict[str, Any]
@@ -31,19 +31,15 @@ def runs() -> list[Row]:
 
 def leases() -> list[Row]:
     """Who works on which key."""
-    rows = []
-    for path in sorted((Store.open(store_uri()).root / "leases").glob("[!.]*")):
-        holder = read_lease(path)
-        if holder is not None:
-            rows.append(
-                {
-                    "key": path.name,
-                    "host": holder["host"],
-                    "pid": holder["pid"],
-                    "state": "dead: foundry reap" if holder_is_dead(holder) else "held",
-                }
-            )
-    return rows
+    return [
+        {
+            "key": key,
+            "host": holder["host"],
+            "pid": holder["pid"],
+            "state": "dead: foundry reap" if is_dead(holder) else "held",
+        }
+        for key, holder in Store.open(store_uri()).holders()
+    ]
 
 
 def queue() -> list[Row]:

@@ -11,8 +11,8 @@ from foundry_core.home import store_uri
 from foundry_core.pipeline.graph import Pipeline, load_pipeline
 from foundry_core.pipeline.identity import StageSpec, identify
 from foundry_core.pipeline.plan import Plan, plan
+from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog, load_baseline
-from foundry_core.store.store import Store
 from tasks.registry import stage_kind
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from foundry_core.home import home_dir
 from foundry_core.store.artifact import encode, write_durably
-from foundry_core.store.lease import holder_is_dead, process_identity
+from foundry_core.store.lease import is_dead, process_identity
 
 # run: a pipeline run (id: run id). flow-run: a process of Prefect's (id: flow run id).
 # ray-job: a submitted job's coordinator (id: submission id). serve: `foundry serve` (id: port);
@@ -38,7 +38,7 @@ class Entry:
     @property
     def dead(self) -> bool:
         """Known to be dead; a process of another host never is."""
-        return holder_is_dead(self.process)
+        return is_dead(self.process)
 
     @property
     def local(self) -> bool:

@@ -17,7 +17,6 @@ from flows import processes
 from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage.events import EventLog
-from foundry_core.store.lease import break_dead
 from foundry_core.store.store import Store
 
 EVERY_SECONDS = 60.0
@@ -70,7 +69,7 @@ def _runs(reaped: Reaped) -> None:
     for entry in processes.entries("run"):
         if not entry.dead:
             continue
-        log = EventLog(Store.open(entry.facts["store"]).root / "events")
+        log = EventLog(Store.open(entry.facts["store"]).events_uri)
         lost = {"status": "lost", "seconds": 0.0, "metrics": {}, "error": "its process died"}
         log.append("run_finished", lost, run_id=entry.id)
         entry.forget()
@@ -82,7 +81,7 @@ def _runs(reaped: Reaped) -> None:
 
 
 def _leases(reaped: Reaped) -> None:
-    for key in break_dead(Store.open(store_uri()).root / "leases"):
+    for key in Store.open(store_uri()).free_dead_leases():
         reaped.add("leases released", key[:12])
 
 

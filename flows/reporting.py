@@ -10,7 +10,7 @@ from foundry_core.evaluation.report import ReportData, write_report
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import graph, queries
 from foundry_core.store.artifact import Artifact
-from foundry_core.store.store import Store
+from foundry_core.store.base import Store
 
 _POINTS = 300
 _VERDICTS = ("compare", "verdict")

@@ -33,7 +33,7 @@ def train(job: dict[str, Any], store: str) -> str:
     opened = Store.open(store)
     ready = with_origin(job_from_json(job, opened), prefect_flow_run_id=str(flow_run.id))
     report = ProgressReport(ready.spec.key)
-    outcome = supervised(ready, opened, EventLog(opened.root / "events"), report.publish)
+    outcome = supervised(ready, opened, EventLog(opened.events_uri), report.publish)
     report.publish({"done": 1, "total": 1, "message": outcome.how or "trained"}, last=True)
     return outcome.artifact.key
 

@@ -1,5 +1,6 @@
 """Where a Foundry user's state lies: $FOUNDRY_HOME, by default ./.foundry."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -16,3 +17,16 @@ def cache_dir() -> Path:
 def store_uri() -> str:
     """$FOUNDRY_STORE (a path or s3://bucket/prefix), by default <home>/store."""
     return os.environ.get("FOUNDRY_STORE") or str(home_dir() / "store")
+
+
+def write_cache(path: Path, text: str) -> None:
+    """Writes a file below cache_dir(), whole or not at all. A full or read-only home does without:
+    what is cached can be computed again."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}")
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import InputArtifact, StageContext
+from foundry_core.store.disk import full_disk, is_full
 from tasks.registry import stage_kind
 
 _PR_SET_PDEATHSIG = 1
@@ -96,12 +98,27 @@ def main(control: Path) -> int:
     # The boundary of the process: whatever went wrong is reported to the parent.
     except BaseException as error:
         result = {"error": f"{type(error).__name__}: {error}", "hint": "see the stage's log"}
+        if is_full(error):
+            full = full_disk(job["out"])
+            result = {"error": full.message, "hint": full.hint}
         traceback.print_exc()
     result["usage"] = usage()
-    temporary = control / "result.tmp"
-    temporary.write_text(json.dumps(result))
-    os.replace(temporary, control / "result.json")
+    _leave(result, control, Path(job["out"]))
     return 1 if "error" in result else 0
+
+
+def _leave(result: dict[str, Any], control: Path, out: Path) -> None:
+    """Writes result.json; on a full disk in the place of what the stage wrote."""
+    temporary = control / "result.tmp"
+    try:
+        temporary.write_text(json.dumps(result))
+    except OSError as error:
+        if not is_full(error):
+            raise
+        full = full_disk(out)
+        shutil.rmtree(out, ignore_errors=True)
+        temporary.write_text(json.dumps({"error": full.message, "hint": full.hint}))
+    os.replace(temporary, control / "result.json")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ _HAND = "grippers__right::panda_hand"
 
 class ConvertRobotRecipe(stage.Recipe):
     source: RobotSource | None = Field(None, description="raw data; null takes the input `demos`")
-    cameras: tuple[str, ...] = Field(("scene", "wrist"), min_length=1)
+    cameras: tuple[str, ...] = Field(("workspace", "wrist"), min_length=1)
     fields: tuple[str, ...] = Field(
         (
             f"robot__actual__{_ARM}__xyz",

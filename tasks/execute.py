@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,10 +28,13 @@ from foundry_core.store.artifact import (
     ArtifactInput,
     content_digest,
     scan,
+    write_durably,
 )
+from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog
-from foundry_core.store.lease import TTL_SECONDS, LeaseLost, acquire
-from foundry_core.store.store import Store
+from foundry_core.store.disk import naming_disk
+from foundry_core.store.intents import announce, tell, withdraw
+from foundry_core.store.lease import TTL_SECONDS, Lease, LeaseLost
 
 _POLL_SECONDS = 0.1
 _TERMINATE_SECONDS = 10.0
@@ -91,12 +93,30 @@ def execute(
     cancelled: threading.Event | None = None,
     lease_ttl: float = TTL_SECONDS,
 ) -> Outcome:
-    """Reuses or builds the job's artifact. Raises StageFailed, Interrupted or LeaseLost."""
-    started = time.monotonic()
-    cancelled = cancelled or threading.Event()
+    """Reuses or builds the job's artifact. Raises StageFailed or Interrupted; FoundryError when
+    a disk is full or read-only.
 
-    def done() -> Outcome | None:
-        return None if job.force else _reuse(job, store, events, started)
+    A worker that loses its lease (it stood still for the TTL, seen from another host) drops its
+    attempt and waits for the one that took over.
+    """
+    cancelled = cancelled or threading.Event()
+    while True:
+        with contextlib.suppress(LeaseLost), naming_disk(store.workplace):
+            return _settle(job, store, events, observe, cancelled, lease_ttl)
+
+
+def _settle(
+    job: StageJob,
+    store: Store,
+    events: EventLog,
+    observe: Observer,
+    cancelled: threading.Event,
+    lease_ttl: float,
+) -> Outcome:
+    started = time.monotonic()
+
+    def done(*, leased: bool = False) -> Outcome | None:
+        return None if job.force else _reuse(job, store, events, started, leased)
 
     found = done()
     if found:
@@ -111,8 +131,8 @@ def execute(
             outcomes.append(found)
         return found is not None
 
-    lease = acquire(
-        store.lease_path(job.spec.key),
+    lease = store.acquire(
+        job.spec.key,
         ttl=lease_ttl,
         settled=settled_elsewhere,
         waiting=lambda holder: observe({"message": f"waits for {holder['host']}:{holder['pid']}"}),
@@ -120,37 +140,54 @@ def execute(
     if lease is None:
         return outcomes[-1]
     with lease:
-        found = done()
+        found = done(leased=True)
         if found:
             return found
-        store.set_aside(job.spec.kind, job.spec.key)
-        return _attempt(job, store, events, lease.verify, observe, cancelled, started)
+        _set_aside(job, store, events, "forced" if job.force else "not valid any more")
+        return _attempt(job, store, events, lease, observe, cancelled, started)
 
 
 def settled(job: StageJob, store: Store, events: EventLog) -> Outcome | None:
     """The outcome when nothing needs to run; None when something does. Asks no lease."""
-    return None if job.force else _reuse(job, store, events, time.monotonic())
+    return None if job.force else _reuse(job, store, events, time.monotonic(), leased=False)
 
 
-def _reuse(job: StageJob, store: Store, events: EventLog, started: float) -> Outcome | None:
-    """The committed artifact, by recipe key or by the contents of the inputs."""
+def _reuse(
+    job: StageJob, store: Store, events: EventLog, started: float, leased: bool
+) -> Outcome | None:
+    """The committed artifact, by recipe key or, under the lease, by the contents of the inputs:
+    linking replaces what stands under the key, which another process may be linking or building.
+    """
     spec = job.spec
     found = resolve(spec, _contents(job), StoreCatalog(store))
     if found.committed is None:
         return None
     if found.how == "content":
+        if not leased:
+            return None
         equal = store.read(spec.kind, found.committed.key)
         if equal is None:
             return None
-        store.set_aside(spec.kind, spec.key)
-        linked = _linked(job, equal)
+        _close_abandoned(job, store, events)
+        _set_aside(job, store, events, "linked to an equal one")
+        linked = _linked(job, equal, events.now())
+        intent = announce(events, linked, {})
         if store.link(linked):
-            events.append("artifact_committed", {"artifact": linked.to_json()}, job.run_id)
+            tell(events, intent)
+        else:
+            withdraw(events, intent)
     artifact = store.read(spec.kind, spec.key)
     if artifact is None:
         return None
     seconds = time.monotonic() - started
     return Outcome(artifact=artifact, action="reuse", how=found.how, seconds=seconds)
+
+
+def _set_aside(job: StageJob, store: Store, events: EventLog, reason: str) -> None:
+    kind, key = job.spec.kind, job.spec.key
+    if store.set_aside(kind, key):
+        removed = {"kind": kind, "key": key, "reason": reason}
+        events.append("artifact_removed", removed, job.run_id)
 
 
 def _contents(job: StageJob) -> dict[str, dict[str, str]]:
@@ -164,7 +201,7 @@ def _attempt(
     job: StageJob,
     store: Store,
     events: EventLog,
-    verify_lease: Callable[[], None],
+    lease: Lease,
     observe: Observer,
     cancelled: threading.Event,
     started: float,
@@ -172,6 +209,7 @@ def _attempt(
     spec = job.spec
     _close_abandoned(job, store, events)
     attempt, out, scratch = store.attempt(spec.key)
+    _keep_scratch_of(scratch, spec.content_key(_contents(job)))
     provenance = collect_provenance(sys.argv)
     common = {"key": spec.key, "attempt": attempt, "kind": spec.kind, "stage": spec.name}
     events.append(
@@ -180,51 +218,68 @@ def _attempt(
         run_id=job.run_id,
     )
 
-    def finish(state: str, error: str = "", usage: Mapping[str, float] | None = None) -> None:
+    def finished(state: str, error: str = "") -> dict[str, Any]:
         seconds = time.monotonic() - started
         gpus = float(job.resources.get("gpus", 0))
-        payload = {"state": state, "error": error, "seconds": seconds} | dict(usage or {})
-        events.append(
-            "attempt_finished",
-            common | payload | {"gpu_seconds": gpus * seconds},
-            run_id=job.run_id,
-        )
+        payload = {"state": state, "error": error, "seconds": seconds, "run_id": job.run_id}
+        return common | payload | result.get("usage", {}) | {"gpu_seconds": gpus * seconds}
 
+    def finish(state: str, error: str = "") -> None:
+        events.append("attempt_finished", finished(state, error))
+
+    result: dict[str, Any] = {}
     try:
-        result = _run_child(job, store, out, scratch, observe, cancelled)
+        result = _run_child(job, store, out, scratch, observe, lease, cancelled)
+        lease.verify()
         if "error" in result:
             store.record_failure(spec.key, result["error"])
-            finish("failed", result["error"], result.get("usage"))
+            finish("failed", result["error"])
             raise StageFailed(spec.name, result["error"], result["hint"], job.log)
-        artifact = _describe(job, attempt, out, result["metrics"], provenance, started)
-        verify_lease()
-        rows = _rows(out)
-        committed = store.commit(artifact, out)
+        artifact = _describe(
+            job, attempt, out, result["metrics"], provenance, started, events.now()
+        )
+        lease.verify()
+        intent = announce(events, artifact, _rows(out), finished("committed"))
+        committed = store.commit(artifact, out, lease.verify)
     except (Interrupted, KeyboardInterrupt):
         finish("interrupted")
         raise
     except LeaseLost as error:
         finish("discarded", str(error))
         raise
+    except OSError as error:
+        shutil.rmtree(out, ignore_errors=True)  # a full disk may then have room for the event
+        finish("failed", str(error))
+        raise
     finally:
-        shutil.rmtree(out, ignore_errors=True)
+        store.discard(spec.key, attempt)
     if committed:
-        events.append("artifact_committed", {"artifact": artifact.to_json()} | rows, job.run_id)
+        tell(events, intent)
     else:
+        withdraw(events, intent)
         artifact = store.read(spec.kind, spec.key) or artifact
-    finish("committed" if committed else "discarded", usage=result.get("usage"))
+        finish("discarded", "another attempt was committed first")
     seconds = time.monotonic() - started
     return Outcome(artifact=artifact, action="run", how="", seconds=seconds, attempt=attempt)
 
 
 def _close_abandoned(job: StageJob, store: Store, events: EventLog) -> None:
     """Records and removes what a killed worker left. Its scratch stays: training resumes there."""
-    for folder in store.abandoned(job.spec.key):
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(_control(folder), ignore_errors=True)
-        payload = {"key": job.spec.key, "attempt": folder.name, "kind": job.spec.kind}
+    for attempt in store.abandoned(job.spec.key):
+        payload = {"key": job.spec.key, "attempt": attempt, "kind": job.spec.kind}
         payload |= {"stage": job.spec.name, "state": "lost", "error": "its process died"}
         events.append("attempt_finished", payload | {"seconds": 0.0, "gpu_seconds": 0.0})
+        store.discard(job.spec.key, attempt)
+
+
+def _keep_scratch_of(scratch: Path, content_key: str) -> None:
+    """Empties the scratch unless it was begun from these very input bytes: a recipe key may name
+    inputs that were built again since and came out otherwise."""
+    mark = scratch.with_name("scratch-of")
+    if not (mark.exists() and mark.read_text() == content_key):
+        shutil.rmtree(scratch)
+        scratch.mkdir()
+        write_durably(mark, content_key.encode())
 
 
 def _control(out: Path) -> Path:
@@ -238,29 +293,17 @@ def _run_child(
     out: Path,
     scratch: Path,
     observe: Observer,
+    lease: Lease,
     cancelled: threading.Event,
 ) -> dict[str, Any]:
     control = _control(out)
+    shutil.rmtree(control, ignore_errors=True)
     control.mkdir()
-    description = {
-        "stage": job.spec.name,
-        "kind": job.spec.kind,
-        "key": job.spec.key,
-        "seed": job.spec.seed,
-        "recipe": job.recipe,
-        "resources": job.resources,
-        "inputs": {
-            slot: {label: _input(job, store, slot, label, a) for label, a in named.items()}
-            for slot, named in job.inputs.items()
-        },
-        "out": str(out),
-        "scratch": str(scratch),
-        "parent": os.getpid(),
-    }
-    (control / "job.json").write_text(json.dumps(description))
     job.log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with job.log.open("ab") as log:
+        with contextlib.ExitStack() as reading, job.log.open("ab") as log:
+            description = _description(job, store, out, scratch, reading)
+            (control / "job.json").write_text(json.dumps(description))
             child = subprocess.Popen(
                 [sys.executable, "-m", "tasks.child", str(control)],
                 stdout=log,
@@ -269,21 +312,40 @@ def _run_child(
                 env=_environment(job.resources),
                 start_new_session=True,
             )
-            _wait(child, control, observe, cancelled, job.spec.name)
+            _wait(child, control, observe, lease, cancelled, job.spec.name)
         return _result(control, child.returncode)
     finally:
         shutil.rmtree(control, ignore_errors=True)
 
 
-def _input(
-    job: StageJob, store: Store, slot: str, label: str, artifact: Artifact
-) -> dict[str, str]:
+def _description(
+    job: StageJob, store: Store, out: Path, scratch: Path, reading: contextlib.ExitStack
+) -> dict[str, Any]:
+    """job.json. The inputs' folders stay until `reading` is closed."""
+    inputs = {
+        slot: {
+            label: {
+                "path": str(reading.enter_context(store.reading(artifact))),
+                "stage": job.spec.upstream[slot][label],
+                "kind": artifact.kind,
+                "key": artifact.key,
+                "content": artifact.content,
+            }
+            for label, artifact in named.items()
+        }
+        for slot, named in job.inputs.items()
+    }
     return {
-        "path": str(store.files_path(artifact)),
-        "stage": job.spec.upstream[slot][label],
-        "kind": artifact.kind,
-        "key": artifact.key,
-        "content": artifact.content,
+        "stage": job.spec.name,
+        "kind": job.spec.kind,
+        "key": job.spec.key,
+        "seed": job.spec.seed,
+        "recipe": job.recipe,
+        "resources": job.resources,
+        "inputs": inputs,
+        "out": str(out),
+        "scratch": str(scratch),
+        "parent": os.getpid(),
     }
 
 
@@ -297,12 +359,15 @@ def _wait(
     child: subprocess.Popen,
     control: Path,
     observe: Observer,
+    lease: Lease,
     cancelled: threading.Event,
     name: str,
 ) -> None:
     seen = ""
     try:
         while child.poll() is None:
+            if lease.lost:
+                raise LeaseLost(f"stage {name!r} lost its lease while it worked")
             if cancelled.is_set():
                 raise Interrupted(f"stage {name!r} was cancelled")
             seen = _observe(control / "progress.json", seen, observe)
@@ -356,6 +421,7 @@ def _describe(
     metrics: Mapping[str, Any],
     provenance: Mapping[str, Any],
     started: float,
+    created: str,
 ) -> Artifact:
     files = scan(out)
     if not files:
@@ -367,7 +433,7 @@ def _describe(
         metrics=metrics,
         attempt=attempt,
         run_id=job.run_id,
-        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        created=created,
         seconds=time.monotonic() - started,
         provenance=provenance,
     )
@@ -400,7 +466,7 @@ def _identity(job: StageJob) -> dict[str, Any]:
     }
 
 
-def _linked(job: StageJob, equal: Artifact) -> Artifact:
+def _linked(job: StageJob, equal: Artifact, created: str) -> Artifact:
     """This job's artifact, sharing the files of one computed from the same bytes."""
     values = {name: getattr(equal, name) for name in equal.__dataclass_fields__}
     return Artifact(
@@ -409,7 +475,7 @@ def _linked(job: StageJob, equal: Artifact) -> Artifact:
         | {
             "linked_to": equal.linked_to or equal.key,
             "run_id": job.run_id,
-            "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "created": created,
             "attempt": "",
         }
     )

@@ -61,7 +61,7 @@ def _artifact(store: Store, stage: str, kind: str, key: str) -> Any:
     artifact = store.read(kind, key)
     if artifact is None:
         raise FoundryError(
-            f"stage {stage!r}: its input {kind}/{key[:12]} is not in the store {store.root}",
+            f"stage {stage!r}: its input {kind}/{key[:12]} is not in the store {store.uri}",
             "coordinator and workers must share one store: set FOUNDRY_STORE alike for both",
         )
     return artifact
@@ -78,7 +78,7 @@ def outcome_of(job: StageJob, store: Store) -> Outcome:
     if artifact is None:
         raise StageFailed(
             job.spec.name,
-            f"its worker reports success, but {store.root} has no {job.spec.key[:12]}",
+            f"its worker reports success, but {store.uri} has no {job.spec.key[:12]}",
             "coordinator and workers must share one store: set FOUNDRY_STORE alike for both",
             job.log,
         )

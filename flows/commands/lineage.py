@@ -50,10 +50,10 @@ def run(options: argparse.Namespace) -> int:
     from foundry_core.lineage import queries
     from foundry_core.lineage.events import EventLog
     from foundry_core.lineage.index import Index
-    from foundry_core.store.store import Store
+    from foundry_core.store.base import Store
 
     store = Store.open(store_uri())
-    index = Index(home_dir() / queries.INDEX_NAME, EventLog(store.root / "events"))
+    index = Index(home_dir() / queries.INDEX_NAME, EventLog(store.events_uri))
     if options.action == "rebuild":
         return _rebuild(options, index, store)
     index.advance()
@@ -76,7 +76,7 @@ def _rebuild(options: argparse.Namespace, index: Any, store: Any) -> int:
     from foundry_core.lineage.reconcile import reconcile
 
     advance = index.rebuild()
-    healed = reconcile(index, store.root, store.artifacts())
+    healed = reconcile(index, store)
     _show(
         options,
         {
@@ -148,7 +148,7 @@ def _export(options: argparse.Namespace, connection: Any) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from foundry_core.store.store import Store
+    from foundry_core.store.base import Store
 
     store = Store.open(store_uri())
     found = [

@@ -1,12 +1,15 @@
-"""What `foundry data stats | merge-stats | show | preview` compute and draw.
+"""What `foundry data stats | merge-stats | show` compute and draw.
 
 Every command is a function that returns plain data (for --json) and one that renders it with rich;
 plots need matplotlib, which is imported only to draw.
 """
 
+import io
 import json
 import os
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,16 @@ from foundry_core.data.windows import anchors, cut_windows
 from foundry_core.errors import FoundryError
 
 _BARS = " ▁▂▃▄▅▆▇█"
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>body{{font:14px system-ui;margin:2em}} td,th{{padding:.15em .6em;text-align:right}}
+td:first-child,th:first-child{{text-align:left}} tr:nth-child(odd){{background:#f3f3f3}}
+img{{display:block;max-width:100%;margin:2em 0}}</style>
+<h1>{title}</h1><p>{about}</p>
+{table}
+{plots}
+</html>
+"""
 
 
 def dataset_statistics(source: str | os.PathLike) -> DatasetStatistics:
@@ -92,43 +105,73 @@ def plot_statistics(
     statistics: DatasetStatistics, folder: str | os.PathLike, fields: Sequence[str] = ()
 ) -> list[Path]:
     """One PNG per field: histogram of each dimension, and quantiles over the window's steps."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     written = []
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     for name in fields or sorted(statistics.fields):
-        field = statistics[name]
-        figure, axes = pyplot.subplots(
-            2, field.dims, figsize=(3.2 * field.dims, 5), squeeze=False, layout="constrained"
-        )
-        steps = np.arange(field.steps) - field.past
-        for dim in range(field.dims):
-            shares, edges = _histogram(field, dim, bins=60)
-            axes[0, dim].stairs(shares, edges, fill=True)
-            axes[0, dim].set_title(f"dim {dim}")
-            for low, high, alpha in ((0.01, 0.99, 0.2), (0.05, 0.95, 0.4)):
-                axes[1, dim].fill_between(
-                    steps,
-                    field.quantiles_per_timestep[low][:, dim],
-                    field.quantiles_per_timestep[high][:, dim],
-                    alpha=alpha,
-                    color="tab:blue",
-                    label=f"{round(low * 100)}-{round(high * 100)} %",
-                )
-            axes[1, dim].plot(steps, field.quantiles_per_timestep[0.5][:, dim], color="black")
-            axes[1, dim].set_xlabel("steps from the anchor")
-        axes[0, 0].set_ylabel("share")
-        axes[1, 0].legend(loc="best", fontsize="small")
-        figure.suptitle(name)
         path = target / f"{name.replace('::', '-').replace('/', '-')}.png"
-        figure.savefig(path, dpi=90, metadata={"Software": None})
-        pyplot.close(figure)
+        path.write_bytes(_plot(name, statistics[name]))
         written.append(path)
     return written
+
+
+def statistics_page(statistics: DatasetStatistics, title: str, fields: Sequence[str] = ()) -> str:
+    """One HTML page without links to anything: the table, then each field's plot."""
+    names = list(fields) or sorted(statistics.fields)
+    description = describe(statistics, names)
+    columns = ("mean", "std", "min", *(percentile_key(q) for q in QUANTILES), "max")
+    rows = [
+        f"<tr><td>{escape(name)}</td><td>{number}</td>"
+        + "".join(f"<td>{dim[column]:.4g}</td>" for column in columns)
+        + "</tr>"
+        for name, field in description["fields"].items()
+        for number, dim in enumerate(field["dims"])
+    ]
+    heads = "".join(f"<th>{c.replace('percentile_', '')}</th>" for c in ("field", "dim", *columns))
+    plots = [
+        f'<img alt="{escape(name)}" src="data:image/png;base64,{b64encode(image).decode()}">'
+        for name in names
+        for image in [_plot(name, statistics[name])]
+    ]
+    weighting = description["weighting"] or "as published"
+    return _PAGE.format(
+        title=escape(f"Statistics of {title}"),
+        about=f"{description['windows'] or 'unknown'} windows, weighting: {weighting}",
+        table=f"<table><tr>{heads}</tr>{''.join(rows)}</table>",
+        plots="\n".join(plots),
+    )
+
+
+def _plot(name: str, field: FieldStatistics) -> bytes:
+    """PNG: a histogram per dimension above its quantiles per step; the same bytes every time."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * field.dims, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, field.dims, squeeze=False)
+    steps = np.arange(field.steps) - field.past
+    for dim in range(field.dims):
+        shares, edges = _histogram(field, dim, bins=60)
+        axes[0, dim].stairs(shares, edges, fill=True)
+        axes[0, dim].set_title(f"dim {dim}")
+        for low, high, alpha in ((0.01, 0.99, 0.2), (0.05, 0.95, 0.4)):
+            axes[1, dim].fill_between(
+                steps,
+                field.quantiles_per_timestep[low][:, dim],
+                field.quantiles_per_timestep[high][:, dim],
+                alpha=alpha,
+                color="tab:blue",
+                label=f"{round(low * 100)}-{round(high * 100)} %",
+            )
+        axes[1, dim].plot(steps, field.quantiles_per_timestep[0.5][:, dim], color="black")
+        axes[1, dim].set_xlabel("steps from the anchor")
+    axes[0, 0].set_ylabel("share")
+    axes[1, 0].legend(loc="best", fontsize="small")
+    figure.suptitle(name)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _describe_field(field: FieldStatistics) -> dict[str, Any]:

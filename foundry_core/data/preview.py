@@ -86,7 +86,11 @@ def _contents(name: str, part: Mapping[str, Any], tokenizer: Tokenizer) -> dict[
     if name == CAPTIONS:
         targets = part["target_mask"]
         said = tokenizer.decode(part["tokens"][0][targets[0]].tolist())
-        return {"targets": float(targets.float().mean()), "first_sample": said}
+        return {
+            "padding": 1 - float(part["token_mask"].float().mean()),
+            "targets": float(targets.float().mean()),
+            "first_sample": said,
+        }
     real = part["token_mask"]
     return {
         "padding": 1 - float(real.float().mean()),

@@ -7,6 +7,7 @@ this module costs milliseconds: no duckdb, no pydantic.
     <events>/<yyyy-mm-dd>/<time ns>-<uuid>.json      one event
     <events>/segments/<first ns>-<last ns>-<digest>.parquet   many old ones, compacted
     <events>/blobs/<sha256>                          bulk that repeats: package lists, git diffs
+    <events>/intents/<id>.json                       what a commit under way is going to tell
 """
 
 import hashlib
@@ -94,7 +95,7 @@ class EventLog:
         event = {
             "schema": SCHEMA,
             "id": event_id or str(uuid.uuid4()),
-            "time": at or iso_time(self._now()),
+            "time": at or self.now(),
             "type": event_type,
             "run_id": data.get("run_id") or (data.get("artifact") or {}).get("run_id"),
             "data": self._detach(data),
@@ -102,6 +103,10 @@ class EventLog:
         name = event_name(event["time"], event["id"])
         self.files.create(name, encode(event))
         return name
+
+    def now(self) -> str:
+        """The time (UTC ISO) of an event that happens now: after all that this log has seen."""
+        return iso_time(self._now())
 
     def loose(self) -> list[str]:
         """Names of the events that are not compacted, oldest first."""
@@ -183,6 +188,15 @@ def event_name(iso: str, event_id: str) -> str:
     """<yyyy-mm-dd>/<time ns>-<id>.json, so that names sort by time (until the year 2286)."""
     nanoseconds = (datetime.fromisoformat(iso) - _EPOCH) // timedelta(microseconds=1) * 1000
     return f"{iso[:10]}/{nanoseconds:019d}-{event_id}.json"
+
+
+def committed_identity(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    """(id, time) of the event that tells of an artifact: functions of its artifact.json, so that
+    whoever tells it, and however often, writes one event."""
+    identity = "/".join(str(manifest.get(name)) for name in ("key", "content", "created"))
+    created = datetime.fromisoformat(manifest["created"]).timestamp()
+    told = uuid.uuid5(uuid.NAMESPACE_URL, f"foundry:committed:{identity}")
+    return str(told), iso_time(round(created * 1e6))
 
 
 def event_id(name: str) -> str:

@@ -1,10 +1,9 @@
-"""Where event files lie: a folder, or a prefix of an object store through fsspec.
+"""Where event files lie: a folder, or a prefix of an object store.
 
 Both create a name once and whole or not at all; neither ever overwrites. That is all the event log
 needs to be safe with any number of writers and no lock.
 """
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,13 +31,12 @@ class Files(Protocol):
 
 
 def open_files(uri: str) -> Files:
-    """Files below a path or an fsspec URL such as s3://bucket/prefix."""
+    """Files below a path or s3://bucket/prefix."""
     if "://" not in uri:
         return LocalFiles(uri)
-    import fsspec
+    from foundry_core.objects import connect
 
-    fs, root = fsspec.core.url_to_fs(uri)
-    return RemoteFiles(fs, root)
+    return RemoteFiles(connect(uri))
 
 
 class LocalFiles:
@@ -83,33 +81,23 @@ class LocalFiles:
 
 
 class RemoteFiles:
-    """Create-only puts: `mode="create"` becomes If-None-Match on S3."""
+    """Create-only puts, with the retries of `foundry_core.objects`."""
 
-    def __init__(self, fs: Any, root: str) -> None:
-        self.root = root.rstrip("/")
-        self._fs = fs
+    def __init__(self, objects: Any) -> None:
+        self.root = objects.uri
+        self._objects = objects
 
     def create(self, name: str, data: bytes) -> bool:
-        try:
-            self._fs.pipe_file(f"{self.root}/{name}", data, mode="create")
-        except FileExistsError:
-            return False
-        return True
+        return self._objects.create(name, data)
 
     def read(self, name: str) -> bytes:
-        return self._fs.cat_file(f"{self.root}/{name}")
+        return self._objects.read(name)
 
     def names(self, folder: str) -> list[str]:
-        path = f"{self.root}/{folder}".rstrip("/")
-        try:
-            found = self._fs.ls(path, detail=False, refresh=True)
-        except FileNotFoundError:
-            return []
-        return sorted(base for p in found if (base := p.rstrip("/").rpartition("/")[2]))
+        return self._objects.names(folder)
 
     def delete(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._fs.rm_file(f"{self.root}/{name}")
+        self._objects.delete([name])
 
     def local(self, name: str) -> str | None:
         return None

@@ -4,18 +4,13 @@ A process killed between the commit of an artifact and its event leaves a fact u
 derived here takes id and time from artifact.json, so any number of processes may tell it.
 """
 
-import json
-import uuid
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from foundry_core.lineage.events import EventLog, episode_rows, iso_time, metric_rows
+from foundry_core.lineage.events import EventLog, committed_identity, episode_rows, metric_rows
 from foundry_core.lineage.index import Index, attach
-
-_MANIFEST = "artifact.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +22,24 @@ class Reconciled:
     unreadable: tuple[str, ...]
 
 
-def reconcile(index: Index, store_root: Path, present: Iterable[tuple[str, str]]) -> Reconciled:
+class Shelf(Protocol):
+    """What a store must answer here."""
+
+    def artifacts(self) -> list[tuple[str, str]]:
+        """(kind, key) of everything committed."""
+
+    def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
+        """artifact.json, or None. ValueError or OSError when it cannot be read."""
+
+    def record(self, manifest: Mapping[str, Any], name: str) -> Path | None:
+        """A local copy of a file of that artifact's own, if it has it."""
+
+
+def reconcile(index: Index, store: Shelf) -> Reconciled:
     """Makes the log say what the store holds, then advances the index.
 
-    present: (kind, key) of every committed artifact. One that was committed or removed since it
-    was listed is looked at again, so running beside other processes is safe.
+    What was committed or removed since it was listed is looked at again, so running beside other
+    processes is safe.
     """
     index.advance()
     with attach(index.path) as connection:
@@ -39,22 +47,21 @@ def reconcile(index: Index, store_root: Path, present: Iterable[tuple[str, str]]
     known = {key: kind for key, kind, is_present in rows if is_present}
     called_gone = {key for key, _, is_present in rows if not is_present}
     committed, removed, unreadable = [], [], []
-    stored = {key: kind for kind, key in present}
+    stored = {key: kind for kind, key in store.artifacts()}
     for key, kind in sorted(stored.items()):
         if key in known:
             continue
-        folder = store_root / kind / key
         try:
-            manifest = json.loads((folder / _MANIFEST).read_text())
-        except FileNotFoundError:
-            continue
+            manifest = store.manifest(kind, key)
+            if manifest is None:
+                continue
+            _tell(index.log, manifest, store, again=key in called_gone)
         except (OSError, ValueError) as error:
             unreadable.append(f"{kind}/{key}: {error}")
             continue
-        _tell(index.log, manifest, folder, again=key in called_gone)
         committed.append(key)
     for key, kind in sorted(known.items()):
-        if key not in stored and not (store_root / kind / key / _MANIFEST).exists():
+        if key not in stored and not _there(store, kind, key):
             index.log.append("artifact_removed", {"kind": kind, "key": key, "reason": "missing"})
             removed.append(key)
     if committed or removed:
@@ -64,22 +71,25 @@ def reconcile(index: Index, store_root: Path, present: Iterable[tuple[str, str]]
     )
 
 
-def _tell(log: EventLog, manifest: dict[str, Any], folder: Path, *, again: bool) -> None:
+def _there(store: Shelf, kind: str, key: str) -> bool:
+    try:
+        return store.manifest(kind, key) is not None
+    except (OSError, ValueError):
+        return True
+
+
+def _tell(log: EventLog, manifest: dict[str, Any], store: Shelf, *, again: bool) -> None:
     """Appends the artifact_committed event of a manifest, with its records. `again`: it must
     outlast an event that says it is gone, so it happens now rather than when it was created."""
+    metrics = store.record(manifest, "records/metrics.jsonl")
+    episodes = store.record(manifest, "records/episodes.jsonl")
     data = {
         "artifact": manifest,
-        "metric_rows": list(metric_rows(folder / "records" / "metrics.jsonl")),
-        "episode_rows": list(episode_rows(folder / "records" / "episodes.jsonl")),
+        "metric_rows": list(metric_rows(metrics)) if metrics else [],
+        "episode_rows": list(episode_rows(episodes)) if episodes else [],
     }
     if again:
         log.append("artifact_committed", data)
         return
-    identity = "/".join(str(manifest.get(name)) for name in ("key", "content", "created"))
-    created = datetime.fromisoformat(manifest["created"]).timestamp()
-    log.append(
-        "artifact_committed",
-        data,
-        event_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"foundry:committed:{identity}")),
-        at=iso_time(round(created * 1e6)),
-    )
+    event_id, at = committed_identity(manifest)
+    log.append("artifact_committed", data, event_id=event_id, at=at)

@@ -12,7 +12,6 @@ way that cannot be resolved (`getattr(module, x)`) counts whole too. Both err to
 import ast
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from foundry_core.home import cache_dir
+from foundry_core.home import cache_dir, write_cache
 
 PACKAGES = ("foundry_core", "tasks", "flows")
 _WHOLE = "*"
@@ -123,10 +122,8 @@ class CodeIndex:
         if not self._dirty:
             return
         self._dirty = False
-        self._cache_file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._cache_file.with_name(f"code.json.{os.getpid()}")
-        temporary.write_text(json.dumps({"version": _CACHE_VERSION, "modules": self._cache}))
-        os.replace(temporary, self._cache_file)
+        cache = {"version": _CACHE_VERSION, "modules": self._cache}
+        write_cache(self._cache_file, json.dumps(cache))
 
 
 def _folder_of(package: str) -> Path:

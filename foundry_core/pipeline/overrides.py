@@ -45,6 +45,11 @@ def apply_overrides(
     return changed
 
 
+def set_path(document: dict[str, Any], path: str, value: Any) -> None:
+    """Sets one leaf of a document outside a pipeline; mappings on the way are made."""
+    _set(document, path.split("."), value, path)
+
+
 def _set(target: Any, path: list[str], value: Any, shown: str) -> None:
     for word in path[:-1]:
         if isinstance(target, list):

@@ -6,6 +6,7 @@ is committed (the store), the baseline a past run's specs.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, Literal, Protocol
 
 from foundry_core.errors import FoundryError
@@ -44,6 +45,9 @@ class Reason:
         if self.category == "FORCED":
             return "forced"
         return self.path or self.category.lower()
+
+
+Explained = Callable[[str], tuple[Reason, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,12 +153,17 @@ def plan(
     scope = pipeline.with_ancestors([*targets, *(forced if not only else ())])
     available = _resolve_all(specs, catalog, scope, forced)
     running = _running(pipeline, available, targets, forced, scope)
-    rows: dict[str, StagePlan] = {}
-    for name in specs:
-        if name in scope:
-            rows[name] = _row(
-                name, specs, available[name], name in running, rows, baseline, catalog
-            )
+    past = baseline.stages if baseline else {}
+
+    @cache
+    def explained(name: str) -> tuple[Reason, ...]:
+        return explain(specs[name], past.get(name), explained)
+
+    rows = {
+        name: _row(spec, available[name], name in running, explained, past.get(name), catalog)
+        for name, spec in specs.items()
+        if name in scope
+    }
     return Plan(
         pipeline=pipeline.name,
         baseline=baseline.run_id if baseline else None,
@@ -251,23 +260,20 @@ def _running(
 
 
 def _row(
-    name: str,
-    specs: Mapping[str, StageSpec],
+    spec: StageSpec,
     found: Resolution,
     runs: bool,
-    rows: Mapping[str, StagePlan],
-    baseline: Baseline | None,
+    explained: Explained,
+    old: BaselineStage | None,
     catalog: Catalog,
 ) -> StagePlan:
-    spec = specs[name]
-    old = baseline.stages.get(name) if baseline else None
     inputs = {
         slot: next(iter(named))
         if list(named.values()) == list(named) and len(named) == 1
         else named
         for slot, named in ((s, dict(n)) for s, n in spec.upstream.items())
     }
-    common = {"name": name, "kind": spec.kind, "key": spec.key, "inputs": inputs}
+    common = {"name": spec.name, "kind": spec.kind, "key": spec.key, "inputs": inputs}
     if not runs:
         committed = found.committed
         return StagePlan(
@@ -279,7 +285,7 @@ def _row(
             drift=_drift(spec, old),
         )
     if found.category == "MISSING":
-        reasons = explain(spec, old, rows) or (Reason(category="MISSING", path="never built"),)
+        reasons = explained(spec.name) or (Reason(category="MISSING", path="never built"),)
     else:
         reasons = (Reason(category=found.category, path=found.problem),)
     return StagePlan(
@@ -287,11 +293,10 @@ def _row(
     )
 
 
-def explain(
-    spec: StageSpec, old: BaselineStage | None, rows: Mapping[str, StagePlan]
-) -> tuple[Reason, ...]:
-    """Why a stage's key differs from the baseline's, as data; () when it does not differ."""
-    if old is None:
+def explain(spec: StageSpec, old: BaselineStage | None, explained: Explained) -> tuple[Reason, ...]:
+    """Why a stage's key differs from the baseline's, as data; () when it does not differ.
+    `explained` says the same of the stages upstream, which may be reused themselves."""
+    if old is None or old.key == spec.key:
         return ()
     reasons: list[Reason] = []
     if old.kind != spec.kind:
@@ -307,13 +312,12 @@ def explain(
         before, after = old.sources.get(source), spec.sources.get(source)
         if before != after:
             reasons.append(Reason(category="SOURCE", path=source, old=before, new=after))
-    reasons += _input_changes(spec, old, rows)
+    reasons += _input_changes(spec, old, explained)
     return tuple(reasons)
 
 
-def _input_changes(
-    spec: StageSpec, old: BaselineStage, rows: Mapping[str, StagePlan]
-) -> list[Reason]:
+def _input_changes(spec: StageSpec, old: BaselineStage, explained: Explained) -> list[Reason]:
+    """One INPUT reason per input and root cause."""
     reasons = []
     for slot in sorted({*old.upstream, *spec.upstream}):
         before, after = old.upstream.get(slot, {}), spec.upstream.get(slot, {})
@@ -330,19 +334,19 @@ def _input_changes(
         for label, up in after.items():
             was, now = old.inputs[slot][label], spec.inputs[slot][label]
             if was != now:
-                reasons.append(
-                    Reason(category="INPUT", path=up, old=was, new=now, upstream=_root(up, rows))
-                )
+                reasons += [
+                    Reason(category="INPUT", path=up, old=was, new=now, upstream=root)
+                    for root in _roots(up, explained)
+                ]
     return reasons
 
 
-def _root(name: str, rows: Mapping[str, StagePlan]) -> str:
-    """The stage where a chain of INPUT changes begins."""
-    row = rows.get(name)
-    for reason in row.reasons if row else ():
-        if reason.category == "INPUT" and reason.upstream:
-            return reason.upstream
-    return name
+def _roots(name: str, explained: Explained) -> list[str]:
+    """The stages where the changes that reach `name` begin: itself, if it changed by itself."""
+    reasons = explained(name)
+    own = any(reason.category != "INPUT" for reason in reasons)
+    upstream = [r.upstream for r in reasons if r.category == "INPUT" and r.upstream]
+    return list(dict.fromkeys([*([name] if own or not upstream else []), *upstream]))
 
 
 def config_changes(path: str, old: Any, new: Any) -> list[Reason]:

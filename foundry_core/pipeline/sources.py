@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from foundry_core.errors import FoundryError
-from foundry_core.home import cache_dir
+from foundry_core.home import cache_dir, write_cache
 
 _FRESH_SECONDS = 2.0
 
@@ -72,7 +72,9 @@ def _file_digests(files: list[Path]) -> list[str]:
     learnt: dict[str, str] = {}
     for file in files:
         stat = file.stat()
-        signature = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
+        signature = (
+            f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
+        )
         sha = known.get(signature)
         if sha is None:
             with file.open("rb") as stream:
@@ -81,8 +83,5 @@ def _file_digests(files: list[Path]) -> list[str]:
                 learnt[signature] = sha
         digests.append(sha)
     if learnt:
-        cache_file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = cache_file.with_name(f"{cache_file.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(known | learnt))
-        os.replace(temporary, cache_file)
+        write_cache(cache_file, json.dumps(known | learnt))
     return digests

@@ -53,12 +53,12 @@ def _model_at(model: type[BaseModel], location: tuple) -> type[BaseModel] | None
 
 
 def _tag(model: type[BaseModel]) -> str | None:
-    field = model.model_fields.get("kind")
-    return (
-        typing.get_args(field.annotation)[0]
-        if field and typing.get_args(field.annotation)
-        else None
-    )
+    """What a discriminated union calls this member."""
+    for name in ("kind", "format"):
+        field = model.model_fields.get(name)
+        if field and typing.get_args(field.annotation):
+            return typing.get_args(field.annotation)[0]
+    return None
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

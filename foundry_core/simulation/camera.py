@@ -30,6 +30,14 @@ class CameraPose:
         inside = 0 <= x < 1 and 0 <= y < 1
         return (float(x), float(y)) if inside else None
 
+    def sees(self, centres: np.ndarray, radii: np.ndarray) -> np.ndarray:
+        """Spheres [N, 3] m, [N] m → bool [N]: False only for what cannot touch the picture."""
+        right, up, backward = ((centres - self.position) @ self.axes).T
+        half = np.tan(np.deg2rad(self.fovy) / 2)
+        slant = np.sqrt(1 + half * half)
+        aside = np.maximum(np.abs(right), np.abs(up)) + backward * half
+        return (backward <= radii) & (aside <= radii * slant)
+
 
 def look_at(position: np.ndarray, aim: np.ndarray) -> np.ndarray:
     """Rotation [3, 3] of an upright camera at `position` that looks at `aim`: its columns are the

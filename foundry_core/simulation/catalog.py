@@ -30,11 +30,13 @@ class Mount:
 @dataclass(frozen=True, kw_only=True)
 class Camera:
     """view: MuJoCo's camera name. upside_down: Meta-World mounts it rotated by 180 degrees.
-    mount: the view is moved there; such a view serves no other camera."""
+    mount: the view is moved there; such a view serves no other camera. on_hand: it travels with
+    the hand."""
 
     view: str
     upside_down: bool
     mount: Mount | None = None
+    on_hand: bool = False
 
 
 CAMERAS: Mapping[str, Camera] = {
@@ -42,7 +44,7 @@ CAMERAS: Mapping[str, Camera] = {
     "scene_left": Camera(view="corner", upside_down=True),
     "scene_far": Camera(view="corner2", upside_down=True),
     "scene_high": Camera(view="corner3", upside_down=True),
-    "wrist": Camera(view="gripperPOV", upside_down=False),
+    "wrist": Camera(view="gripperPOV", upside_down=False, on_hand=True),
     # Stands where `scene` does, but everything a hand or an object can reach fills the picture:
     # at 64 pixels a lever is 7 wide here and 4 there.
     "workspace": Camera(

@@ -20,9 +20,9 @@ class RenderConfig(Config):
     rasteriser's own antialiasing costs more and is worse.
     """
 
-    cameras: tuple[str, ...] = Field(("scene", "wrist"), min_length=1)
+    cameras: tuple[str, ...] = Field(("workspace", "wrist"), min_length=1)
     size: int = Field(64, ge=8, description="pixels, square")
-    supersample: int = Field(3, ge=1, le=8)
+    supersample: int = Field(2, ge=1, le=8)
 
     @field_validator("cameras")
     @classmethod

@@ -2,7 +2,8 @@
 
 A caption ties the instruction to places in each view and to metres, which is what a policy has to
 read from its pictures. Places are cells of a 48 x 48 grid over the picture (column, row; from the
-left, from the top), written with two digits.
+left, from the top), written with two digits each. Every character counts: a digit is a token, and
+what a caption costs in training is its length.
 """
 
 from dataclasses import dataclass
@@ -82,34 +83,35 @@ def record_scenes(job: SceneJob) -> list[Scene]:
 
 
 def describe(simulator: Simulator, instruction: str) -> str:
-    """The caption of the simulator's present state."""
+    """The caption of the simulator's present state. A camera on the hand sees that hand always
+    at the same place, so of its view only the thing is told."""
     points = simulator.points()
-    thing = simulator.spec.thing
-    named = {"hand": points["hand"], thing: points["object"], "goal": points["goal"]}
-    views = [
-        f"{camera}: " + ", ".join(f"{n} {place(pose, p)}" for n, p in named.items())
-        for camera in simulator.render.cameras
-        for pose in [simulator.camera_pose(camera)]
-    ]
+    thing = {simulator.spec.thing: points["object"]}
+    everything = {"hand": points["hand"], **thing, "goal": points["goal"]}
+    views = []
+    for camera in simulator.render.cameras:
+        pose = simulator.camera_pose(camera)
+        told = thing if catalog.CAMERAS[camera].on_hand else everything
+        views.append(f"{camera}: " + ", ".join(f"{n} {place(pose, p)}" for n, p in told.items()))
     offset = direction(points["object"] - points["hand"])
-    return f"{instruction}. {'. '.join(views)}. hand to {thing}: {offset}."
+    return f"{instruction}. {'. '.join(views)}. {offset}."
 
 
 def place(pose: CameraPose, point: np.ndarray) -> str:
-    """ "07 31" (column, row of the grid), or "outside"."""
+    """ "0731" (column, row of the grid), or "outside"."""
     seen = pose.project(point)
     if seen is None:
         return "outside"
-    return " ".join(f"{int(part * BINS):02d}" for part in seen)
+    return "".join(f"{int(part * BINS):02d}" for part in seen)
 
 
 def direction(offset: np.ndarray) -> str:
-    """[3] m → "left 03, forward 12, down 04 cm" as the robot sees it, rounded to centimetres."""
+    """[3] m → "left 03, forward 12, down 04" as the robot sees it, rounded to centimetres."""
     parts = []
     for value, (positive, negative) in zip(offset, _AXES, strict=True):
         centimetres = round(float(value) * 100)
         parts.append(f"{positive if centimetres >= 0 else negative} {abs(centimetres):02d}")
-    return ", ".join(parts) + " cm"
+    return ", ".join(parts)
 
 
 def _roam(simulator: Simulator, steps: int, rng: np.random.Generator) -> None:

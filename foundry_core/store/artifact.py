@@ -15,11 +15,13 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """A file of an artifact. Records (logs, metrics) are digested but are not its content."""
+    """A file of an artifact. Records (logs, metrics) are digested but are not its content.
+    tag: the entity tag it got in an object store, which moves when it is overwritten."""
 
     path: str
     size: int
     sha256: str
+    tag: str = ""
 
     @property
     def role(self) -> Literal["output", "record"]:
@@ -41,7 +43,9 @@ class ArtifactInput:
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
     """A committed artifact. `linked_to` is the key whose files it shares, after a cut-off: its
-    recipe differs upstream, its bytes do not."""
+    recipe differs upstream, its bytes do not. `files_at` is where its files lie if not beside
+    artifact.json: a folder below (one per attempt, in an object store), or an absolute path or
+    s3:// address (adopted by reference)."""
 
     kind: str
     key: str
@@ -61,20 +65,32 @@ class Artifact:
     seconds: float
     provenance: Mapping[str, Any] = field(default_factory=dict)
     linked_to: str | None = None
+    files_at: str = ""
     schema: int = SCHEMA
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the files belong to somebody else: they are read and checked, never deleted."""
+        return self.files_at.startswith("/") or "://" in self.files_at
 
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)
-        data["files"] = [asdict(f) | {"role": f.role} for f in self.files]
+        data["files"] = [_file_json(file) for file in self.files]
         return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Artifact":
         files = tuple(
-            File(path=f["path"], size=f["size"], sha256=f["sha256"]) for f in data["files"]
+            File(path=f["path"], size=f["size"], sha256=f["sha256"], tag=f.get("tag", ""))
+            for f in data["files"]
         )
         inputs = tuple(ArtifactInput(**i) for i in data["inputs"])
         return cls(**{**data, "files": files, "inputs": inputs})
+
+
+def _file_json(file: File) -> dict[str, Any]:
+    data = {"path": file.path, "size": file.size, "sha256": file.sha256, "role": file.role}
+    return data | {"tag": file.tag} if file.tag else data
 
 
 def content_digest(files: tuple[File, ...]) -> str:
@@ -93,10 +109,13 @@ def scan(folder: Path) -> tuple[File, ...]:
         relative = path.relative_to(folder).as_posix()
         if path.is_dir() or relative == MANIFEST:
             continue
-        with path.open("rb") as stream:
-            sha = hashlib.file_digest(stream, "sha256").hexdigest()
-        found.append(File(path=relative, size=path.stat().st_size, sha256=sha))
+        found.append(File(path=relative, size=path.stat().st_size, sha256=sha256_of(path)))
     return tuple(found)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_durably(path: Path, data: bytes) -> None:

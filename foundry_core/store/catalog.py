@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.identity import StageSpec
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed
 from foundry_core.pipeline.suggest import nearest
-from foundry_core.store.artifact import Artifact, encode, write_durably
-from foundry_core.store.store import Store
+from foundry_core.store.artifact import Artifact, encode
+from foundry_core.store.base import Store
 
 
 class StoreCatalog:
@@ -45,17 +46,19 @@ def _committed(artifact: Artifact) -> Committed:
 
 def record_run(store: Store, run_id: str, pipeline: str, specs: Mapping[str, StageSpec]) -> None:
     """Writes the specs of a run, so that later plans can be explained against it."""
+    documents = store.documents
+    known = set(documents.names("code"))
     for spec in specs.values():
-        path = store.root / "code" / f"{spec.closure}.json"
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            write_durably(path, encode(spec.functions))
-    folder = store.root / "runs"
-    folder.mkdir(exist_ok=True)
-    stages = {name: _recorded(spec) for name, spec in specs.items()}
-    record = {"run_id": run_id, "pipeline": pipeline, "stages": stages}
-    write_durably(folder / f"{run_id}.json", encode(record))
-    write_durably(folder / f"latest-{pipeline}", f"{run_id}\n".encode())
+        if f"{spec.closure}.json" not in known:
+            documents.write(f"code/{spec.closure}.json", encode(spec.functions))
+    record = {
+        "run_id": run_id,
+        "pipeline": pipeline,
+        "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "stages": {name: _recorded(spec) for name, spec in specs.items()},
+    }
+    documents.write(f"runs/{run_id}.json", encode(record))
+    documents.write(f"runs/latest-{pipeline}", f"{run_id}\n".encode())
 
 
 def _recorded(spec: StageSpec) -> dict[str, Any]:
@@ -74,17 +77,12 @@ def _recorded(spec: StageSpec) -> dict[str, Any]:
 
 def load_baseline(store: Store, pipeline: str, run_id: str | None = None) -> Baseline | None:
     """A named run's specs, or those of the pipeline's latest run; None when there is none yet."""
-    folder = store.root / "runs"
     if run_id is None:
         try:
-            run_id = (folder / f"latest-{pipeline}").read_text().strip()
+            run_id = store.documents.read(f"runs/latest-{pipeline}").decode().strip()
         except FileNotFoundError:
             return None
-    try:
-        record = json.loads((folder / f"{run_id}.json").read_text())
-    except FileNotFoundError:
-        known = [p.stem for p in folder.glob("*.json")]
-        raise FoundryError(f"unknown run {run_id!r}", nearest(run_id, known)) from None
+    record = load_run(store, run_id)
     stages = {
         name: BaselineStage(**stage, functions=lambda c=stage["closure"]: _functions(store, c))
         for name, stage in record["stages"].items()
@@ -92,8 +90,23 @@ def load_baseline(store: Store, pipeline: str, run_id: str | None = None) -> Bas
     return Baseline(run_id=run_id, stages=stages)
 
 
+def load_run(store: Store, run_id: str) -> dict[str, Any]:
+    """What `record_run` wrote. FoundryError for an unknown run."""
+    try:
+        return json.loads(store.documents.read(f"runs/{run_id}.json"))
+    except FileNotFoundError:
+        known = run_ids(store)
+        raise FoundryError(f"unknown run {run_id!r}", nearest(run_id, known)) from None
+
+
+def run_ids(store: Store) -> list[str]:
+    """Every recorded run, oldest first (a run's id begins with its time)."""
+    names = store.documents.names("runs")
+    return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
+
 def _functions(store: Store, closure: str) -> Mapping[str, str]:
     try:
-        return json.loads((store.root / "code" / f"{closure}.json").read_text())
+        return json.loads(store.documents.read(f"code/{closure}.json"))
     except FileNotFoundError:
         return {}

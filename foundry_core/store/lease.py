@@ -4,20 +4,24 @@ A lease is a create-exclusive file with an owner token and a heartbeat count. A 
 only when the holder is known dead (same host and boot, its process gone or replaced) or when the
 heartbeat has not moved for `ttl` seconds of the WAITER's monotonic clock: wall clocks of two hosts,
 or one set back an hour, never decide. A slow holder keeps its lease as long as its heartbeat
-thread lives; one that lost it all the same finds out in `verify` before it commits.
+thread lives, and on the waiter's own machine as long as its process lives, stopped or not. From
+another host a stopped process cannot be told from a dead one: after the TTL it loses the lease,
+finds out in `verify` when it goes on, and discards its work.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from foundry_core.store.artifact import write_durably
 
@@ -47,19 +51,41 @@ def _boot_id() -> str:
         return ""
 
 
+def _pid_namespace() -> str:
+    """Two containers may share host name and boot while their pids mean different processes."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def process_identity(pid: int | None = None) -> dict[str, Any]:
+    """What tells a process of this machine (default: this one) from every other one, of any host,
+    for `is_dead` and `is_alive`."""
+    pid = os.getpid() if pid is None else pid
+    return {
+        "host": socket.gethostname(),
+        "boot": _boot_id(),
+        "namespace": _pid_namespace(),
+        "pid": pid,
+        "start": _process_start(pid),
+    }
+
+
 @dataclass
 class _Observed:
     beat: Any
     since: float
 
 
-class Lease:
+class Lease(ABC):
     """A held lease; a context manager that beats until it is left."""
 
-    def __init__(self, path: Path, owner: dict[str, Any]) -> None:
-        self._path = path
+    def __init__(self, owner: dict[str, Any], key: str) -> None:
         self._owner = owner
+        self._key = key
         self._stop = threading.Event()
+        self._lost = False
         self._thread = threading.Thread(target=self._beat, daemon=True, name="lease-heartbeat")
 
     def __enter__(self) -> "Lease":
@@ -69,25 +95,72 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        if self._holds():
-            self._path.unlink(missing_ok=True)
+        self.release()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the heartbeat found the lease in other hands. Costs nothing; may lag a beat."""
+        return self._lost
 
     def verify(self) -> None:
         """Raises LeaseLost unless this process still holds the lease."""
         if not self._holds():
-            raise LeaseLost(f"lease {self._path.name[:12]} was taken over by another worker")
-
-    def _holds(self) -> bool:
-        held = read_lease(self._path)
-        return held is not None and held["token"] == self._owner["token"]
+            raise LeaseLost(f"lease {self._key[:12]} was taken over by another worker")
 
     def _beat(self) -> None:
         count = 0
         while not self._stop.wait(_HEARTBEAT_SECONDS):
             count += 1
-            if not self._holds():
+            if not self._renew(count):
+                self._lost = True
                 return
-            write_durably(self._path, json.dumps(self._owner | {"beat": count}).encode())
+
+    @abstractmethod
+    def _holds(self) -> bool: ...
+
+    @abstractmethod
+    def _renew(self, beat: int) -> bool:
+        """Writes a heartbeat; False when the lease is in other hands."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Gives the lease back if it is still ours."""
+
+
+class Board(Protocol):
+    """Where one key's lease hangs, as one waiter sees it."""
+
+    def claim(self) -> Lease | None:
+        """The lease if it is free, exclusively."""
+
+    def holder(self) -> dict[str, Any] | None:
+        """Who has it, with a token and a beat; None when it is free."""
+
+    def break_stale(self, holder: dict[str, Any]) -> None:
+        """Frees it for the next `claim`, unless it has moved since this holder was read."""
+
+
+class _FileLease(Lease):
+    def __init__(self, path: Path, owner: dict[str, Any]) -> None:
+        super().__init__(owner, path.name)
+        self._path = path
+
+    def _holds(self) -> bool:
+        held = read_lease(self._path)
+        return held is not None and held["token"] == self._owner["token"]
+
+    def _renew(self, beat: int) -> bool:
+        # A full disk ends no heartbeat: it may have room again before the TTL is over.
+        with contextlib.suppress(OSError), _lock(self._path):
+            if not self._holds():
+                return False
+            write_durably(self._path, json.dumps(self._owner | {"beat": beat}).encode())
+        return True
+
+    def release(self) -> None:
+        with _lock(self._path):
+            if self._holds():
+                self._path.unlink(missing_ok=True)
 
 
 def read_lease(path: Path) -> dict[str, Any] | None:
@@ -100,15 +173,27 @@ def read_lease(path: Path) -> dict[str, Any] | None:
         return {"token": "torn", "beat": 0, "host": "", "pid": 0, "boot": "", "start": ""}
 
 
-def holder_is_dead(lease: dict[str, Any]) -> bool:
+def is_dead(process: dict[str, Any]) -> bool:
     """True only when it can be known: same host, and rebooted since or the process is gone."""
-    if lease["host"] != socket.gethostname():
+    if process["host"] != socket.gethostname():
         return False
-    return lease["boot"] != _boot_id() or _process_start(lease["pid"]) != lease["start"]
+    if process["boot"] != _boot_id():
+        return True
+    return _visible(process) and _process_start(process["pid"]) != process["start"]
+
+
+def is_alive(process: dict[str, Any]) -> bool:
+    """True only when it can be known: the process is one of this machine's."""
+    here = process["host"] == socket.gethostname() and process["boot"] == _boot_id()
+    return here and _visible(process) and _process_start(process["pid"]) == process["start"]
+
+
+def _visible(process: dict[str, Any]) -> bool:
+    return process.get("namespace", "") == _pid_namespace()
 
 
 def acquire(
-    path: Path,
+    place: Path | Board,
     *,
     ttl: float = TTL_SECONDS,
     settled: Callable[[], bool] = lambda: False,
@@ -117,90 +202,86 @@ def acquire(
 ) -> Lease | None:
     """The lease, or None as soon as `settled()` says the work was done by another.
 
-    Blocks while a living worker holds it; `waiting(holder)` is called once per new holder.
+    Blocks while a living worker holds it; `waiting(holder)` is called once per new holder. `place`:
+    the path of a lease file, or what else leases hang on.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    board = FileBoard(place) if isinstance(place, Path) else place
     observed: _Observed | None = None
     told = None
     while True:
         if settled():
             return None
-        lease = _create(path)
+        lease = board.claim()
         if lease is not None:
             return lease
-        holder = read_lease(path)
+        holder = board.holder()
         if holder is None:
             continue
         if holder["token"] != told:
             told = holder["token"]
             waiting(holder)
-        beat = (holder["token"], holder.get("beat"))
+        beat = beat_of(holder)
         now = time.monotonic()
         if observed is None or observed.beat != beat:
             observed = _Observed(beat, now)
-        if holder_is_dead(holder) or now - observed.since > ttl:
-            _break(path, holder)
+        silent = now - observed.since > ttl and not is_alive(holder)
+        if silent or is_dead(holder):
+            board.break_stale(holder)
             observed = None
             continue
         time.sleep(poll)
 
 
-def _create(path: Path) -> Lease | None:
-    pid = os.getpid()
-    owner = {
-        "token": uuid.uuid4().hex,
-        "host": socket.gethostname(),
-        "boot": _boot_id(),
-        "pid": pid,
-        "start": _process_start(pid),
-        "beat": 0,
-    }
-    temporary = path.with_name(f".{path.name}.{owner['token']}")
-    temporary.write_text(json.dumps(owner))
-    try:
-        # link() fails when the name exists: whole content and exclusivity in one step.
-        os.link(temporary, path)
-    except FileExistsError:
-        return None
-    finally:
-        temporary.unlink()
-    return Lease(path, owner)
+def free_if_dead(board: Board) -> bool:
+    """Frees a lease whose holder is known to be dead. Waiters do it themselves; this is for keys
+    that nobody waits for."""
+    holder = board.holder()
+    if holder is None or not is_dead(holder):
+        return False
+    board.break_stale(holder)
+    lease = board.claim()
+    if lease is not None:
+        lease.release()
+    return True
 
 
-def _break(path: Path, holder: dict[str, Any]) -> None:
-    """Removes a stale lease; of several waiters only the one that renames it away removes it."""
-    grave = path.with_name(f".{path.name}.stale.{uuid.uuid4().hex}")
-    try:
-        os.rename(path, grave)
-    except FileNotFoundError:
-        return
-    taken = read_lease(grave)
-    if taken is not None and taken["token"] != holder["token"]:
-        # A new holder slipped in between: give it back its name unless it is taken again.
-        with contextlib.suppress(FileExistsError):
-            os.link(grave, path)
-    grave.unlink(missing_ok=True)
+class FileBoard:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def claim(self) -> Lease | None:
+        path = self._path
+        owner = {"token": uuid.uuid4().hex, "beat": 0} | process_identity()
+        temporary = path.with_name(f".{path.name}.{owner['token']}")
+        temporary.write_text(json.dumps(owner))
+        try:
+            # link() fails when the name exists: whole content and exclusivity in one step.
+            os.link(temporary, path)
+        except FileExistsError:
+            return None
+        finally:
+            temporary.unlink()
+        return _FileLease(path, owner)
+
+    def holder(self) -> dict[str, Any] | None:
+        return read_lease(self._path)
+
+    def break_stale(self, holder: dict[str, Any]) -> None:
+        with _lock(self._path):
+            held = read_lease(self._path)
+            if held is not None and beat_of(held) == beat_of(holder):
+                self._path.unlink(missing_ok=True)
 
 
-def break_dead(folder: Path) -> list[str]:
-    """Removes leases whose holder is known to be dead; their keys. Waiters would do it themselves,
-    one by one; this is for keys that nobody waits for."""
-    broken = []
-    for path in sorted(folder.glob("[!.]*")):
-        holder = read_lease(path)
-        if holder is not None and holder_is_dead(holder):
-            _break(path, holder)
-            broken.append(path.name)
-    return broken
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Whoever changes a lease that exists holds this: a look and the change that follows it are
+    one. The kernel frees it with its process."""
+    with path.with_name(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
-def process_identity(pid: int | None = None) -> dict[str, Any]:
-    """What identifies a process beyond doubt: host, boot, pid and its start. The same fields as a
-    lease's owner, so that `holder_is_dead` answers for it."""
-    number = os.getpid() if pid is None else pid
-    return {
-        "host": socket.gethostname(),
-        "boot": _boot_id(),
-        "pid": number,
-        "start": _process_start(number),
-    }
+def beat_of(lease: dict[str, Any]) -> tuple[Any, Any]:
+    return lease["token"], lease.get("beat")

@@ -5,12 +5,11 @@ instead of a digest check until the next `verify`.
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from foundry_core.home import cache_dir
-from foundry_core.store.artifact import File
+from foundry_core.home import cache_dir, write_cache
+from foundry_core.store.artifact import MANIFEST, File
 
 Signature = list[int]
 
@@ -26,9 +25,11 @@ class Seals:
     def check(self, folder: Path, files: Sequence[File], *, read_all: bool = False) -> str:
         """'' when the files are whole, else what is wrong with the first bad one.
 
-        Sizes always count; a file whose signature moved since it was sealed is re-read.
+        Sizes always count; a file whose signature moved since it was sealed is re-read, as is one
+        without a seal that was written after artifact.json, which a commit writes last.
         """
         sealed = self._read(folder)
+        committed_ns = _modified(folder / MANIFEST)
         moved: dict[str, Signature] = {}
         for file in files:
             try:
@@ -40,10 +41,11 @@ class Seals:
             known = sealed.get(file.path)
             if known == signature and not read_all:
                 continue
-            if (known is not None or read_all) and _sha256(folder / file.path) != file.sha256:
+            if known is None and signature[1] <= committed_ns and not read_all:
+                continue
+            if _sha256(folder / file.path) != file.sha256:
                 return f"{file.path} has another digest than was committed"
-            if known is not None or read_all:
-                moved[file.path] = signature
+            moved[file.path] = signature
         if moved:
             self._write(folder, sealed | moved)
         return ""
@@ -59,16 +61,20 @@ class Seals:
             return {}
 
     def _write(self, folder: Path, signatures: dict[str, Signature]) -> None:
-        path = self._seal_file(folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(3).hex()}")
-        temporary.write_text(json.dumps(signatures))
-        os.replace(temporary, path)
+        write_cache(self._seal_file(folder), json.dumps(signatures))
 
 
 def _signature(path: Path) -> Signature:
+    """ctime is in it because a tool that restores mtime cannot set it back."""
     stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns]
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _sha256(path: Path) -> str:

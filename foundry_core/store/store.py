@@ -9,13 +9,17 @@ Execution is at least once, commit exactly once: a finished attempt is renamed o
 which fails if another attempt got there first. Nothing under <kind>/ is ever half written.
 """
 
+import contextlib
 import errno
 import json
 import os
 import shutil
-from dataclasses import dataclass
+import stat
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from types import ModuleType
+from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.store.artifact import (
@@ -25,25 +29,27 @@ from foundry_core.store.artifact import (
     fsync_folder,
     write_durably,
 )
+from foundry_core.store.base import State, Store
+from foundry_core.store.documents import LocalDocuments
+from foundry_core.store.lease import TTL_SECONDS, Board, FileBoard, Lease, acquire
 from foundry_core.store.seal import Seals
 
+__all__ = ["LocalStore", "State", "Store"]
 
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """What the store knows of a key. `problem` says what is wrong with a corrupt artifact."""
-
-    status: Literal["ok", "missing", "corrupt"]
-    artifact: Artifact | None = None
-    problem: str = ""
+# A training that nobody resumes for so long is given up.
+SCRATCH_SECONDS = 30 * 86_400.0
 
 
-class Store:
+class LocalStore(Store):
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        super().__init__()
+        self.root = self.workplace = Path(root).absolute()
+        self.uri = str(self.root)
+        self.documents = LocalDocuments(self.root)
         self._seals = Seals()
 
     @classmethod
-    def open(cls, uri: str) -> "Store":
+    def open(cls, uri: str) -> "LocalStore":
         """The store at a path; created when absent. Unreadable or unwritable: FoundryError."""
         store = cls(uri)
         try:
@@ -59,43 +65,44 @@ class Store:
     def path(self, kind: str, key: str) -> Path:
         return self.root / kind / key
 
-    def files_path(self, artifact: Artifact) -> Path:
-        """The folder that holds an artifact's files; links are followed."""
+    def reading(self, artifact: Artifact) -> contextlib.AbstractContextManager[Path]:
+        if artifact.adopted:
+            return _adopted().reading(artifact)
+        return contextlib.nullcontext(self._own_files(artifact))
+
+    def _own_files(self, artifact: Artifact) -> Path:
         return self.path(artifact.kind, artifact.linked_to or artifact.key)
 
-    def read(self, kind: str, key: str) -> Artifact | None:
-        """The committed artifact, without checking its files."""
+    def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
         try:
-            data = json.loads((self.path(kind, key) / MANIFEST).read_text())
+            return json.loads((self.path(kind, key) / MANIFEST).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, OSError) as error:
-            raise FoundryError(
-                f"store: {kind}/{key[:12]}/{MANIFEST} cannot be read ({error})",
-                "restore the file, or delete the folder to have it rebuilt",
-            ) from None
-        return Artifact.from_json(data)
 
     def state(self, kind: str, key: str) -> State:
         """Present, absent, or corrupt by size or by digest of any file changed since it was last
         verified. Costs one stat per file when nothing changed."""
-        artifact = self.read(kind, key)
+        try:
+            artifact = self._parsed(kind, key)
+        except ValueError:
+            return State(status="corrupt", problem=f"{MANIFEST} is damaged")
+        except OSError:
+            artifact = self.read(kind, key)
         if artifact is None:
             return State(status="missing")
         if artifact.linked_to and self.read(kind, artifact.linked_to) is None:
             problem = f"its files were those of {artifact.linked_to[:12]}, which is gone"
             return State(status="corrupt", artifact=artifact, problem=problem)
-        problem = self._seals.check(self.files_path(artifact), artifact.files)
+        problem = self._problem(artifact)
         return State(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
 
-    def by_content(self, kind: str, content_key: str) -> Artifact | None:
-        """An intact artifact computed from the same recipe and the same input bytes."""
-        try:
-            key = (self.root / "content" / content_key).read_text().strip()
-        except FileNotFoundError:
-            return None
-        state = self.state(kind, key)
-        return state.artifact if state.status == "ok" else None
+    def _problem(self, artifact: Artifact, *, read_all: bool = False) -> str:
+        if artifact.adopted:
+            return _adopted().check(artifact, self._seals, read_all=read_all)
+        folder = self._own_files(artifact)
+        if read_all:
+            self._seals.forget(folder)
+        return self._seals.check(folder, artifact.files, read_all=read_all)
 
     def attempt(self, key: str) -> tuple[str, Path, Path]:
         """(attempt name, its empty folder, the key's scratch folder). Needs the key's lease."""
@@ -109,10 +116,13 @@ class Store:
         folder.mkdir()
         return folder.name, folder, scratch
 
-    def abandoned(self, key: str) -> list[Path]:
-        """Attempt folders left by workers that died. Call only under the key's lease."""
+    def abandoned(self, key: str) -> list[str]:
         folders = (self.root / "work" / key).glob("a[0-9]*")
-        return sorted(path for path in folders if path.is_dir())
+        return sorted(path.name for path in folders if path.is_dir())
+
+    def discard(self, key: str, attempt: str) -> None:
+        for name in (attempt, f"control-{attempt}"):
+            shutil.rmtree(self.root / "work" / key / name, ignore_errors=True)
 
     def record_failure(self, key: str, error: str) -> None:
         """Remembers why the last attempt failed; forgotten with the work folder at the commit."""
@@ -126,16 +136,23 @@ class Store:
         except (FileNotFoundError, ValueError):
             return None
 
-    def commit(self, artifact: Artifact, folder: Path) -> bool:
-        """Publishes an attempt. False when another attempt was committed first: its files stand
-        and this attempt is discarded. The content index is written after the commit; a crash in
-        between costs a cut-off, never a wrong reuse."""
+    def commit(
+        self, artifact: Artifact, folder: Path, verify: Callable[[], None] = lambda: None
+    ) -> bool:
+        """The content index is written before: what it points to counts only once it is committed,
+        so a crash in between costs nothing."""
         final = self.path(artifact.kind, artifact.key)
         final.parent.mkdir(parents=True, exist_ok=True)
-        if not artifact.linked_to:
+        owner = not (artifact.linked_to or artifact.adopted)
+        if owner:
             for file in artifact.files:
                 _fsync_file(folder / file.path)
         write_durably(folder / MANIFEST, encode(artifact.to_json()))
+        self.documents.write(
+            f"content/{artifact.content_key}",
+            f"{artifact.linked_to or artifact.key}\n".encode(),
+        )
+        verify()
         try:
             os.rename(folder, final)
         except OSError as error:
@@ -144,53 +161,101 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
             return False
         fsync_folder(final.parent)
-        self._index_content(artifact)
-        if not artifact.linked_to:
+        if owner:
             self._seals.seal(final, artifact.files)
         shutil.rmtree(self.root / "work" / artifact.key, ignore_errors=True)
         return True
 
     def link(self, artifact: Artifact) -> bool:
-        """Commits an artifact that shares another key's files (early cut-off)."""
         folder = self.root / "work" / artifact.key / f"link-{os.urandom(4).hex()}"
         folder.mkdir(parents=True)
         return self.commit(artifact, folder)
 
-    def _index_content(self, artifact: Artifact) -> None:
-        folder = self.root / "content"
-        folder.mkdir(exist_ok=True)
-        key = artifact.linked_to or artifact.key
-        write_durably(folder / artifact.content_key, f"{key}\n".encode())
-
-    def set_aside(self, kind: str, key: str) -> None:
-        """Takes an artifact out of service (forced, corrupt): the folder is renamed away at once
-        and then deleted, so no reader finds half of it."""
-        trash = self.root / "work" / key / f"trash-{os.urandom(4).hex()}"
-        trash.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.rename(self.path(kind, key), trash)
-        except FileNotFoundError:
-            return
+    def set_aside(self, kind: str, key: str) -> bool:
+        """The folder is renamed away at once and then deleted. Scratch that a crash left beside a
+        committed artifact goes too: its successor starts from nothing."""
+        work = self.root / "work" / key
+        work.mkdir(parents=True, exist_ok=True)
+        if not self._trash(self.path(kind, key), work):
+            return False
         self._seals.forget(self.path(kind, key))
+        self._trash(work / "scratch", work)
+        return True
+
+    def _trash(self, folder: Path, work: Path) -> bool:
+        trash = work / f"trash-{os.urandom(4).hex()}"
+        try:
+            os.rename(folder, trash)
+        except FileNotFoundError:
+            return False
         shutil.rmtree(trash, ignore_errors=True)
+        return True
 
     def verify(self, kind: str, key: str) -> State:
-        """Re-reads every byte, whatever the stat signatures say."""
         artifact = self.read(kind, key)
         if artifact is None:
             return State(status="missing")
-        folder = self.files_path(artifact)
-        self._seals.forget(folder)
-        problem = self._seals.check(folder, artifact.files, read_all=True)
+        problem = self._problem(artifact, read_all=True)
         return State(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
 
-    def lease_path(self, key: str) -> Path:
-        return self.root / "leases" / key
+    def acquire(
+        self,
+        key: str,
+        *,
+        ttl: float = TTL_SECONDS,
+        settled: Callable[[], bool] = lambda: False,
+        waiting: Callable[[dict[str, Any]], None] = lambda holder: None,
+    ) -> Lease | None:
+        return acquire(self.root / "leases" / key, ttl=ttl, settled=settled, waiting=waiting)
+
+    def boards(self) -> Iterator[tuple[str, Board]]:
+        for key in self.documents.names("leases"):
+            yield key, FileBoard(self.root / "leases" / key)
 
     def artifacts(self) -> list[tuple[str, str]]:
         """(kind, key) of everything committed."""
         found = self.root.glob(f"*/*/{MANIFEST}")
         return sorted((p.parent.parent.name, p.parent.name) for p in found)
+
+    def sweep(self, protected: Callable[[str], bool], *, older_than: float, apply: bool) -> int:
+        """Attempts, links and trash of dead processes go by age; scratch, from which training
+        resumes, only when its key is committed or nothing was written for `SCRATCH_SECONDS`."""
+        committed = {key for _, key in self.artifacts()}
+        freed = 0
+        for work in (self.root / "work").glob("*"):
+            if not protected(work.name):
+                freed += sweep_work(work, work.name in committed, older_than, apply)
+        return freed
+
+
+def _adopted() -> ModuleType:
+    # It brings thread pools and S3 along: 20 ms that a plan without adopted artifacts saves.
+    from foundry_core.store import adopted
+
+    return adopted
+
+
+def sweep_work(work: Path, committed: bool, older_than: float, apply: bool) -> int:
+    """Bytes of a key's work folder that nobody will ask for; removed if `apply`."""
+    freed = 0
+    for path in [*work.iterdir()] if work.is_dir() else []:
+        leftover = path.name.startswith(("a", "control-", "link-", "trash-")) and path.is_dir()
+        limit = older_than if committed or leftover else max(older_than, SCRATCH_SECONDS)
+        size, newest = _extent(path)
+        if time.time() - newest > limit:
+            freed += size
+            if apply:
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if apply and work.is_dir() and not any(work.iterdir()):
+        work.rmdir()
+    return freed
+
+
+def _extent(path: Path) -> tuple[int, float]:
+    """(bytes, time of the newest write) of a file or folder."""
+    stats = [p.stat() for p in (path, *path.rglob("*")) if p.exists()]
+    size = sum(s.st_size for s in stats if stat.S_ISREG(s.st_mode))
+    return size, max((s.st_mtime for s in stats), default=0.0)
 
 
 def _fsync_file(path: Path) -> None:

@@ -24,6 +24,7 @@ from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, gradient_sync, parallelise
 from foundry_core.training.ema import Ema
 from foundry_core.training.metrics import MetricsLog
+from foundry_core.training.microbatch import split_batch
 from foundry_core.training.optim import build_optimizer, clip_gradients, freeze, set_lr
 from foundry_core.training.schedule import lr_multiplier
 from foundry_core.training.state import RunState
@@ -280,33 +281,3 @@ class Trainer:
             text = json.dumps(timings, sort_keys=True, indent=1) + "\n"
             (self.records / "timings.json").write_text(text)
         return result
-
-
-def split_batch(batch: MixedBatch, micro_batch: int | None) -> list[MixedBatch]:
-    """Equal parts of at most `micro_batch` samples, each with its share of every modality."""
-    sizes = {m: len(next(iter(part.values()))) for m, part in batch.items()}
-    if micro_batch is None or sum(sizes.values()) <= micro_batch:
-        return [batch]
-    parts = -(-sum(sizes.values()) // micro_batch)
-    check_micro_batch(sizes, micro_batch)
-    return [
-        {
-            m: {n: t[i * (sizes[m] // parts) : (i + 1) * (sizes[m] // parts)] for n, t in b.items()}
-            for m, b in batch.items()
-        }
-        for i in range(parts)
-    ]
-
-
-def check_micro_batch(sizes: Mapping[str, int], micro_batch: int | None) -> None:
-    """Raises unless every modality's batch divides into the same number of parts."""
-    if micro_batch is None:
-        return
-    parts = -(-sum(sizes.values()) // micro_batch)
-    for modality, size in sizes.items():
-        if size % parts:
-            raise FoundryError(
-                f"{modality} batch of {size} does not divide into {parts} micro-batches "
-                f"(micro_batch={micro_batch}, {sum(sizes.values())} samples per worker in all)",
-                "choose resources.micro_batch so that every modality's batch divides",
-            )

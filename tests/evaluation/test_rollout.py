@@ -164,7 +164,7 @@ class Replay:
     """Commands recorded targets, whatever it sees."""
 
     execute_steps = 3
-    cameras = ("scene", "wrist")
+    cameras = ("workspace", "wrist")
     hz = catalog.CONTROL_HZ
 
     def __init__(self, recorded):

@@ -107,7 +107,7 @@ def test_lineage_traces_and_rebuilds_to_the_same_rows(home):
     assert all(before.values())
     connection.close()
     (home / "lineage.duckdb").unlink()
-    Index(home / "lineage.duckdb", EventLog(run.prepared.store.root / "events")).rebuild()
+    Index(home / "lineage.duckdb", EventLog(run.prepared.store.events_uri)).rebuild()
     connection = queries.connect()
     assert {name: queries.sql(connection, query) for name, query in ask.items()} == before
 

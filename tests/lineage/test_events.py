@@ -8,7 +8,7 @@ import pytest
 
 from foundry_core.lineage import events
 from foundry_core.lineage.events import EventLog, episode_rows, event_name, metric_rows
-from foundry_core.lineage.files import LocalFiles, RemoteFiles
+from foundry_core.lineage.files import LocalFiles
 
 
 def removed(log: EventLog, key: str = "k", **more) -> str:
@@ -100,13 +100,8 @@ def test_processes_append_without_loss(log):
     assert len({log.read(name)["id"] for name in log.loose()}) == 100
 
 
-@pytest.mark.parametrize("kind", ["local", "remote"])
-def test_files_are_created_once_and_whole(tmp_path, kind):
-    if kind == "local":
-        files = LocalFiles(tmp_path / "events")
-    else:
-        fsspec = pytest.importorskip("fsspec")
-        files = RemoteFiles(fsspec.filesystem("memory"), f"/{tmp_path.name}")
+def test_files_are_created_once_and_whole(tmp_path):
+    files = LocalFiles(tmp_path / "events")
     assert files.names("") == []
     assert files.create("a/b", b"one")
     assert not files.create("a/b", b"two")

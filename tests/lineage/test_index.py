@@ -389,11 +389,35 @@ def test_an_index_that_cannot_be_used_is_rebuilt(log, tmp_path, damage):
     assert rows(index.path) == before
 
 
-def test_a_remote_log_is_indexed_and_compacted_like_a_local_one(log, tmp_path):
-    fsspec = pytest.importorskip("fsspec")
-    from foundry_core.lineage.files import RemoteFiles
+class MemoryFiles:
+    """Files without local paths, as in an object store."""
 
-    remote = EventLog(RemoteFiles(fsspec.filesystem("memory"), f"/{random.random()}"))
+    def __init__(self):
+        self.root = f"memory://{random.random()}"
+        self._data = {}
+
+    def create(self, name, data):
+        return self._data.setdefault(name, data) is data
+
+    def read(self, name):
+        if name not in self._data:
+            raise FileNotFoundError(name)
+        return self._data[name]
+
+    def names(self, folder):
+        below = f"{folder}/" if folder else ""
+        found = (name.removeprefix(below) for name in self._data if name.startswith(below))
+        return sorted({name.partition("/")[0] for name in found})
+
+    def delete(self, name):
+        self._data.pop(name, None)
+
+    def local(self, name):
+        return None
+
+
+def test_a_remote_log_is_indexed_and_compacted_like_a_local_one(log, tmp_path):
+    remote = EventLog(MemoryFiles())
     tell(remote)
     tell(log)
     near, far = Index(tmp_path / "near.duckdb", log), Index(tmp_path / "far.duckdb", remote)

@@ -6,6 +6,7 @@ from history import manifest, stage
 
 from foundry_core.lineage.index import Index, attach
 from foundry_core.lineage.reconcile import reconcile
+from foundry_core.store.store import LocalStore
 
 
 @pytest.fixture
@@ -26,9 +27,7 @@ def ask(index, query):
 
 
 def run(index, store):
-    root = store.parent.parent
-    present = [("x", path.name) for path in store.parent.iterdir()]
-    return reconcile(index, root, present)
+    return reconcile(index, LocalStore(store.parent.parent))
 
 
 def test_an_untold_commit_is_told_once_with_its_records(store, log, tmp_path):

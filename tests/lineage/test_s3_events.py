@@ -4,42 +4,39 @@ import pytest
 from history import tell
 
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.files import RemoteFiles
+from foundry_core.lineage.files import open_files
 from foundry_core.lineage.index import Index
 from foundry_core.lineage.segments import compact
+from tests.s3 import s3_server, use_s3
 
 
 @pytest.fixture(scope="module")
-def bucket():
-    s3fs = pytest.importorskip("s3fs")
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    fs = s3fs.S3FileSystem(
-        key="test",
-        secret="test",
-        endpoint_url=f"http://{host}:{port}",
-        skip_instance_cache=True,
-    )
-    fs.mkdir("lineage")
-    yield fs
-    server.stop()
+def endpoint():
+    with s3_server() as url:
+        yield url
 
 
-def test_names_are_taken_once(bucket):
-    files = RemoteFiles(bucket, "lineage/once")
+@pytest.fixture
+def address(endpoint, monkeypatch):
+    return use_s3(monkeypatch, endpoint)
+
+
+def test_names_are_taken_once(address):
+    files = open_files(address)
     assert files.create("a/b", b"one")
     assert not files.create("a/b", b"two")
     assert files.read("a/b") == b"one"
     assert (files.names(""), files.names("a"), files.names("x")) == (["a"], ["b"], [])
+    files.delete("a/b")
+    files.delete("a/b")
+    assert files.names("a") == []
     with pytest.raises(FileNotFoundError):
-        files.read("a/c")
+        files.read("a/b")
 
 
 @pytest.mark.slow
-def test_a_log_on_s3_is_indexed_before_and_after_compaction(bucket, tmp_path):
-    log = EventLog(RemoteFiles(bucket, "lineage/events"))
+def test_a_log_on_s3_is_indexed_before_and_after_compaction(address, tmp_path):
+    log = EventLog(f"{address}/events")
     tell(log)
     count = len(log.loose())
     assert Index(tmp_path / "before.duckdb", log).advance().events == count

@@ -3,13 +3,18 @@
 from dataclasses import dataclass, field
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.console import plan_table
 from foundry_core.errors import FoundryError
+from foundry_core.pipeline.graph import build_pipeline
 from foundry_core.pipeline.identity import identify
+from foundry_core.pipeline.overrides import apply_overrides, parse_override
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed, plan
-from tests.support import words
+from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage, slot
+from tests.support import KINDS, words
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +111,65 @@ def test_a_changed_leaf_cascades_with_its_root_cause():
     assert first_reason(result, "model").category == "INPUT"
     assert first_reason(result, "model").upstream == "first"
     assert result.stages["model"].estimated_seconds == 2.0
+
+
+def input_reasons(result, stage):
+    return [(r.path, r.upstream) for r in result.stages[stage].reasons if r.category == "INPUT"]
+
+
+class JoinRecipe(Recipe):
+    end: str = ""
+
+
+class Join(Stage):
+    kind = "join"
+    output = ArtifactType.TEXT_SHARDS
+    inputs = {"texts": slot(ArtifactType.TEXT_SHARDS, many=True)}
+    Recipe = JoinRecipe
+
+    @staticmethod
+    def run(ctx):
+        return {}
+
+
+CHAIN = """
+name: chain
+stages:
+  first: {kind: emit}
+  second: {kind: emit, recipe: {word: b}}
+  both: {kind: join, inputs: {texts: [first, second]}}
+  last: {kind: join, inputs: {texts: [both, first]}}
+"""
+
+
+def chain(*overrides):
+    changed = apply_overrides(yaml.safe_load(CHAIN), [parse_override(text) for text in overrides])
+    return build_pipeline(changed, kinds={**KINDS, "join": Join}.__getitem__)
+
+
+def test_an_input_that_changed_for_several_reasons_names_them_all():
+    base = identify(chain())
+    catalog = Memory()
+    catalog.build(base)
+    changed = chain("first.word=x", "second.seed=5", "both.end=.")
+    result = plan(changed, identify(changed), catalog, baseline=baseline_of(base))
+    assert input_reasons(result, "both") == [("first", "first"), ("second", "second")]
+    assert input_reasons(result, "last") == [
+        ("both", "both"), ("both", "first"), ("both", "second"), ("first", "first"),
+    ]  # fmt: skip
+    why = list(plan_table(result).columns[4].cells)
+    assert why[3] == "both, first via both, second via both changed"
+
+
+def test_the_root_cause_is_named_through_a_stage_that_is_reused():
+    base = identify(chain())
+    catalog = Memory()
+    changed = chain("first.word=x")
+    specs = identify(changed)
+    catalog.build({name: specs[name] for name in ("first", "second", "both")})
+    result = plan(changed, specs, catalog, baseline=baseline_of(base))
+    assert actions(result)["both"] == "reuse"
+    assert input_reasons(result, "last") == [("both", "first"), ("first", "first")]
 
 
 def test_resources_never_re_run():

@@ -23,14 +23,14 @@ JOB = SceneJob(
 
 
 def test_direction_names_the_side_and_rounds_to_centimetres():
-    assert direction(np.array([-0.031, 0.124, -0.04])) == "left 03, forward 12, down 04 cm"
-    assert direction(np.array([0.001, -0.2, 0.0])) == "right 00, back 20, up 00 cm"
+    assert direction(np.array([-0.031, 0.124, -0.04])) == "left 03, forward 12, down 04"
+    assert direction(np.array([0.001, -0.2, 0.0])) == "right 00, back 20, up 00"
 
 
 def test_place_is_a_cell_of_the_grid():
     pose = CameraPose(position=np.zeros(3), axes=np.eye(3), fovy=90.0, upside_down=False)
-    assert place(pose, np.array([-0.99, 0.99, -1.0])) == "00 00"
-    assert place(pose, np.array([0.99, 0.0, -1.0])) == "47 24"
+    assert place(pose, np.array([-0.99, 0.99, -1.0])) == "0000"
+    assert place(pose, np.array([0.99, 0.0, -1.0])) == "4724"
     assert place(pose, np.array([0.0, 2.0, -1.0])) == "outside"
 
 
@@ -40,12 +40,12 @@ def test_caption_holds_instruction_places_and_offset():
     caption = describe(simulator, "pull the lever up")
     points = simulator.points()
     assert re.fullmatch(
-        r"pull the lever up\. scene: hand \d\d \d\d, lever (\d\d \d\d|outside), "
-        r"goal (\d\d \d\d|outside)\. wrist: hand .*, lever .*, goal .*\. "
-        r"hand to lever: (right|left) \d\d, (forward|back) \d\d, (up|down) \d\d cm\.",
+        r"pull the lever up\. workspace: hand \d{4}, lever (\d{4}|outside), "
+        r"goal (\d{4}|outside)\. wrist: lever (\d{4}|outside)\. "
+        r"(right|left) \d\d, (forward|back) \d\d, (up|down) \d\d\.",
         caption,
     )
-    assert f"hand {place(simulator.camera_pose('scene'), points['hand'])}, lever" in caption
+    assert f"hand {place(simulator.camera_pose('workspace'), points['hand'])}, lever" in caption
     assert caption.endswith(direction(points["object"] - points["hand"]) + ".")
 
 
@@ -53,4 +53,4 @@ def test_scenes_repeat_and_move():
     first, again = record_scenes(JOB), record_scenes(JOB)
     assert first == again
     assert len({scene.caption.split(". ", 1)[1] for scene in first}) == 3
-    assert len({scene.images["scene"] for scene in first}) == 3
+    assert len({scene.images["workspace"] for scene in first}) == 3

@@ -174,7 +174,7 @@ def test_wandering_does_not_use_up_the_steps_of_an_episode():
         simulator.command(hand, 0.1)
 
 
-@pytest.mark.parametrize("camera", ["scene", "wrist"])
+@pytest.mark.parametrize("camera", ["scene", "workspace", "wrist"])
 def test_projection_finds_the_green_goal_in_the_picture(camera):
     simulator = Simulator("drawer-open-v3", RenderConfig(size=64))
     for scenario in range(50):  # one that shows the whole goal
@@ -185,7 +185,8 @@ def test_projection_finds_the_green_goal_in_the_picture(camera):
     picture = simulator.picture(camera).astype(int)
     green = picture[..., 1] - picture[..., [0, 2]].max(-1)
     rows, columns = np.nonzero(green > 0.8 * green.max())
-    assert seen == pytest.approx((columns.mean() / 192, rows.mean() / 192), abs=0.03)
+    side = len(picture)
+    assert seen == pytest.approx((columns.mean() / side, rows.mean() / side), abs=0.03)
 
 
 @pytest.mark.parametrize("camera", [name for name in catalog.CAMERAS if name != "wrist"])
@@ -206,6 +207,33 @@ def test_projection_known_values():
     assert plain.project(np.array([3.0, 0.0, -2.0])) is None
     turned = CameraPose(position=np.zeros(3), axes=np.eye(3), fovy=90.0, upside_down=True)
     assert turned.project(np.array([1.0, 0.5, -2.0])) == pytest.approx((0.25, 0.625))
+
+
+@pytest.mark.parametrize("task", DEFAULT_TASKS)
+def test_hiding_what_no_camera_sees_changes_no_pixel(task, monkeypatch):
+    simulator = Simulator(task, RenderConfig())
+    simulator.reset(3)
+    hidden = 0
+    for _ in range(12):
+        simulator.command(*simulator.expert_target())
+        fast = simulator.images()
+        for camera in fast:
+            pose, data = simulator.camera_pose(camera), simulator._env.data
+            hidden += (~pose.sees(data.geom_xpos, simulator._model.geom_rbound)).sum()
+        with monkeypatch.context() as m:
+            m.setattr(CameraPose, "sees", lambda self, centres, radii: np.full(len(radii), True))
+            slow = simulator.images()
+        for camera in fast:
+            np.testing.assert_array_equal(fast[camera], slow[camera])
+    assert hidden > 100
+    simulator.close()
+
+
+def test_a_sphere_is_seen_until_it_leaves_the_pyramid_of_view():
+    pose = CameraPose(position=np.zeros(3), axes=np.eye(3), fovy=90.0, upside_down=False)
+    centres = np.array([[0, 0, -5], [0, 0, 5], [6, 0, -5], [0, -6, -5], [0, 0, 0.5]], float)
+    assert pose.sees(centres, np.full(5, 0.5)).tolist() == [True, False, False, False, True]
+    assert pose.sees(centres, np.full(5, 0.8)).tolist() == [True, False, True, True, True]
 
 
 def test_area_average_rounds_the_mean_of_each_block():

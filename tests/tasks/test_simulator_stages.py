@@ -88,7 +88,7 @@ def test_bytes_do_not_depend_on_the_number_of_workers(kind, recipe, tmp_path):
 class Opener:
     """A scripted stand-in for a trained policy: pulls whatever the hand is over towards -y."""
 
-    execute_steps, cameras, hz = 3, ("scene",), catalog.CONTROL_HZ
+    execute_steps, cameras, hz = 3, ("workspace",), catalog.CONTROL_HZ
 
     def __init__(self, path, device, blank_images):
         self.loaded = (path, device, blank_images)
@@ -165,7 +165,7 @@ def test_evaluate_must_draw_what_the_demonstrations_drew():
         Evaluate.check(EvaluateRecipe(), inputs)
     Evaluate.check(EvaluateRecipe(options={"render": {"size": 96}}), inputs)
     with pytest.raises(FoundryError, match="wrist"):
-        narrow = {"render": {"size": 96, "cameras": ["scene"]}}
+        narrow = {"render": {"size": 96, "cameras": ["workspace"]}}
         Evaluate.check(EvaluateRecipe(options=narrow), inputs)
 
 

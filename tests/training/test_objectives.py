@@ -7,7 +7,8 @@ from model_zoo import vlm_config as make_vlm_config
 from torch.nn import functional as F
 
 from foundry_core.errors import FoundryError
-from foundry_core.training.loop import MixedLoss, StepKey, split_batch
+from foundry_core.training.loop import MixedLoss, StepKey
+from foundry_core.training.microbatch import split_batch
 from foundry_core.training.objectives import ActionLoss, CaptionLoss, TextLoss
 
 KEY = StepKey(seed=5, step=7)

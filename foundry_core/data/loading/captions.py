@@ -6,9 +6,10 @@ import numpy as np
 
 from foundry_core.data.images import decode_image
 from foundry_core.data.loading.config import CaptionData
+from foundry_core.data.loading.pixels import Place, own_place
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
 from foundry_core.data.text.prompts import PromptBuilder
-from foundry_core.data.transforms import Sample, pad_tokens, stack_images, view_images
+from foundry_core.data.transforms import Sample, pad_tokens, view_images
 from foundry_core.errors import FoundryError
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -35,7 +36,7 @@ class CaptionDataset:
     def images(self) -> int:
         return len(self._names)
 
-    def read(self, index: int, sample_key: int) -> Sample:
+    def read(self, index: int, sample_key: int, place: Place = own_place) -> Sample:
         members = self.shards.members(index)
         where = self.shards.where(index)
         files = {_image_name(ext): data for ext, data in members.items() if _is_image(ext)}
@@ -54,8 +55,11 @@ class CaptionDataset:
         )
         if cut:
             self.counters["captions_cut"] = self.counters.get("captions_cut", 0) + 1
+        made = view_images(pictures, self._config.image, self._augment, sample_key)
+        out = place((len(made), *made.shape[2:], 3))
+        out[...] = made.transpose(0, 2, 3, 1)
         return {
-            "images": view_images(pictures, self._config.image, self._augment, sample_key),
+            "images": out.transpose(0, 3, 1, 2),
             "tokens": np.array(tokens, dtype=np.int64),
             "targets": np.array(targets, dtype=bool),
         }
@@ -74,18 +78,12 @@ class CaptionDataset:
 
 
 def collate_captions(samples: Sequence[Sample], pad_id: int, pad_multiple: int) -> Sample:
-    sizes = {sample["images"].shape for sample in samples}
-    if len(sizes) > 1:
-        raise FoundryError(
-            f"images of one batch have different shapes {sorted(sizes)}",
-            "set data.captions.image.size to the (height, width) that the model takes",
-        )
-    tokens, _ = pad_tokens([s["tokens"] for s in samples], pad_id, pad_multiple)
+    """All but the images, which lie where they were placed."""
+    tokens, mask = pad_tokens([s["tokens"] for s in samples], pad_id, pad_multiple)
     targets = np.zeros(tokens.shape, dtype=bool)
     for row, sample in enumerate(samples):
         targets[row, : len(sample["targets"])] = sample["targets"]
-    images = stack_images([sample["images"] for sample in samples])
-    return {"images": images, "tokens": tokens, "target_mask": targets}
+    return {"tokens": tokens, "token_mask": mask, "target_mask": targets}
 
 
 def _is_image(extension: str) -> bool:

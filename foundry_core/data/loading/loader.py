@@ -7,6 +7,8 @@ it fast. There is no state to save but the step.
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,25 +24,27 @@ from foundry_core.data.loading.config import (
     LoaderResources,
     ModalityData,
 )
-from foundry_core.data.loading.order import Order, rank_slice
+from foundry_core.data.loading.order import Draws, Order, rank_slice
+from foundry_core.data.loading.pixels import ImageRoom, Place
 from foundry_core.data.loading.shards import UnreadableSample
 from foundry_core.data.loading.text import collate_text
+from foundry_core.data.loading.workers import MixedBatch, made_by_workers, pinned, pinning
 from foundry_core.data.transforms import Sample, collate_robot
 from foundry_core.errors import FoundryError
 
-MixedBatch = dict[str, dict[str, torch.Tensor]]
 _ATTEMPTS = 1000
 
 
 class SampleDataset(Protocol):
     """One dataset of one modality. `read` may raise UnreadableSample; `counters` counts what it
-    had to change in samples (cut captions)."""
+    had to change in samples (cut captions). Where samples have images, `read` is also told their
+    place in the batch; `ahead(indices)`, where a dataset has it, is told what it will be asked."""
 
     counters: dict[str, int]
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int, sample_key: int) -> Sample: ...
+    def read(self, index: int, sample_key: int, *place: Place) -> Sample: ...
 
 
 class Modality:
@@ -56,6 +60,12 @@ class Modality:
         self.order = Order(sizes, config.weights, key(seed, name))
         self.first_ids = np.concatenate([[0], np.cumsum(self.order.sizes)])
         self._keys = [key(seed, name, label) for label in self.labels]
+
+    def ahead(self, draws: Draws) -> None:
+        for number, dataset in enumerate(self.datasets):
+            tell = getattr(dataset, "ahead", None)
+            if tell is not None:
+                tell(draws.sample[draws.dataset == number].tolist())
 
     def sample_key(self, dataset: int, sample: int, epoch: int) -> int:
         """Of everything random about one sighting of a sample."""
@@ -90,34 +100,31 @@ class Loader:
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> MixedBatch:
         """This rank's part of the batch of `step`."""
-        arrays, counters = self._arrays(step, rank, world)
+        batch, counters = self._made(step, rank, world)
         self._count(counters)
-        return _tensors(arrays)
+        return batch
 
     def batches(self, first_step: int = 0, rank: int = 0, world: int = 1) -> Iterator[MixedBatch]:
         """The batches of first_step, first_step + 1, ... without end. Closing the iterator ends
         its workers."""
         if self.resources.workers == 0:
+            pin = pinning(self.resources)
             for step in itertools.count(first_step):
-                yield self.batch(step, rank, world)
-        loader = torch.utils.data.DataLoader(
-            _Steps(self, rank, world),
-            sampler=itertools.count(first_step),  # type: ignore[arg-type]
-            batch_size=None,
-            num_workers=self.resources.workers,
-            prefetch_factor=self.resources.prefetch,
-            pin_memory=self.resources.pin_memory,
-        )
-        for outcome in loader:
-            if isinstance(outcome, FoundryError):
-                raise outcome
-            tensors, counters = outcome
-            self._count(counters)
-            yield tensors
+                batch = self.batch(step, rank, world)
+                yield pinned(batch) if pin else batch
+        make = partial(self._made, rank=rank, world=world)
+        with closing(made_by_workers(make, first_step, self.resources)) as made:
+            for batch, counters in made:
+                self._count(counters)
+                yield batch
 
     def report(self) -> dict[str, int]:
         """What was drawn, replaced, cut and fetched again so far, by name; sorted."""
         return dict(sorted(self.counters.items()))
+
+    def _made(self, step: int, rank: int, world: int) -> tuple[MixedBatch, dict[str, int]]:
+        arrays, counters = self._arrays(step, rank, world)
+        return _tensors(arrays), counters
 
     def _count(self, counters: Mapping[str, int]) -> None:
         self.counters.update(counters)
@@ -138,29 +145,40 @@ class Loader:
             part = rank_slice(size, rank, world)
             draws = modality.order.draws(step * size + part.start, part.stop - part.start)
             samples, ids = [], np.empty(len(draws), dtype=np.int64)
+            room = None if name == TEXT else ImageRoom(len(draws))
+            modality.ahead(draws)
             rows = zip(
                 draws.dataset.tolist(), draws.sample.tolist(), draws.epoch.tolist(), strict=True
             )
             for row, (dataset, sample, epoch) in enumerate(rows):
-                content, used = self._read(modality, dataset, sample, epoch, counters)
+                place = () if room is None else (room.place(row),)
+                content, used = self._read(modality, dataset, sample, epoch, counters, *place)
                 samples.append(content)
                 ids[row] = modality.first_ids[dataset] + used
                 counters[f"{name}.{modality.labels[dataset]}.samples"] += 1
-            arrays[name] = self._collate(name, samples) | {"sample_ids": ids}
+            images = {} if room is None else {"images": room.images}
+            arrays[name] = images | self._collate(name, samples) | {"sample_ids": ids}
         for name, value in self._dataset_counters().items():
             if value != before.get(name, 0):
                 counters[name] = value - before.get(name, 0)
         return arrays, dict(counters)
 
     def _read(
-        self, modality: Modality, dataset: int, sample: int, epoch: int, counters: Counter[str]
+        self,
+        modality: Modality,
+        dataset: int,
+        sample: int,
+        epoch: int,
+        counters: Counter[str],
+        *place: Place,
     ) -> tuple[Sample, int]:
         """(sample, its index): the one drawn, or under policy "skip" what stands in for it."""
         source = modality.datasets[dataset]
         index = sample
         for attempt in range(_ATTEMPTS):
             try:
-                return source.read(index, modality.sample_key(dataset, index, epoch)), index
+                made = source.read(index, modality.sample_key(dataset, index, epoch), *place)
+                return made, index
             except UnreadableSample:
                 if self.config.unreadable.policy == "stop":
                     raise
@@ -176,7 +194,8 @@ class Loader:
             return collate_text(samples, self._eos_id)
         if name == CAPTIONS:
             return collate_captions(samples, self._pad_id, self.config.pad_multiple)
-        return collate_robot(samples, self._pad_id, self.config.pad_multiple)
+        rows = [{k: v for k, v in sample.items() if k != "images"} for sample in samples]
+        return collate_robot(rows, self._pad_id, self.config.pad_multiple)
 
     def _dataset_counters(self) -> dict[str, int]:
         found = {}
@@ -188,21 +207,6 @@ class Loader:
                 if shards is not None:
                     found[f"{name}.{label}.shards_fetched"] = shards.fetched
         return found
-
-
-class _Steps(torch.utils.data.Dataset):
-    """Step → batch, for torch's worker processes. A user's mistake travels as a value: torch would
-    raise it again with a traceback for its message."""
-
-    def __init__(self, loader: Loader, rank: int, world: int) -> None:
-        self._loader, self._rank, self._world = loader, rank, world
-
-    def __getitem__(self, step: int) -> tuple[MixedBatch, dict[str, int]] | FoundryError:
-        try:
-            arrays, counters = self._loader._arrays(step, self._rank, self._world)
-        except FoundryError as error:
-            return error
-        return _tensors(arrays), counters
 
 
 def _tensors(arrays: Mapping[str, Sample]) -> MixedBatch:

@@ -1,18 +1,16 @@
 """Windows of demonstrations, from shards of whole episodes or of ready-cut samples.
 
-Legend: N windows of an episode, K action steps, A action dims, S proprio steps, P proprio dims.
+Legend: K action steps, A action dims, S proprio steps, P proprio dims.
 
 Episodes are the cheaper layout: their low-dimensional arrays are stored once, read once, and all
-windows of an episode are cut, made relative and normalised in one vectorised pass that is kept
-(an .npz of a dozen arrays costs more than two JPEG decodes). Images are decoded one by one, only
-the cameras and steps the model takes.
+windows of an episode are prepared in one pass that is kept (an .npz of a dozen arrays costs more
+than two JPEG decodes). Images are decoded one by one, only the cameras and steps the model takes.
 """
 
 import json
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -22,31 +20,14 @@ from foundry_core.data.config import WindowConfig
 from foundry_core.data.images import decode_image
 from foundry_core.data.keyed import key
 from foundry_core.data.loading.config import RobotData
-from foundry_core.data.loading.npy import read_npz
+from foundry_core.data.loading.lowdim import WindowReader, Windows
+from foundry_core.data.loading.pixels import Place, decode_into, image_size, own_place
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
+from foundry_core.data.transform_config import Augment
 from foundry_core.data.transforms import RobotTransform, Sample
-from foundry_core.data.windows import anchors, cut_windows, episode_length, image_steps
+from foundry_core.data.windows import anchors
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.suggest import nearest
-
-
-@dataclass(frozen=True, kw_only=True)
-class Windows:
-    """Model-ready low-dimensional part of some windows.
-
-    actions float32 [N, K, A], action_mask bool [N, K, A], proprio float32 [N, S, P];
-    image_steps: for each window the episode's steps whose images it takes; instructions by type.
-    """
-
-    actions: np.ndarray
-    action_mask: np.ndarray
-    proprio: np.ndarray
-    image_steps: list[list[int]]
-    instructions: Mapping[str, list[str]]
-
-    @property
-    def nbytes(self) -> int:
-        return self.actions.nbytes + self.action_mask.nbytes + self.proprio.nbytes + 2000
 
 
 class ImageCache:
@@ -62,8 +43,9 @@ class ImageCache:
         return self._images.get(at)
 
     def put(self, at: tuple[int, str], image: np.ndarray) -> None:
+        """Keeps a copy: `image` may be a piece of a batch."""
         if self.bytes + image.nbytes <= self._limit:
-            self._images[at] = image
+            self._images[at] = image.copy()
             self.bytes += image.nbytes
 
 
@@ -92,18 +74,37 @@ class RobotDataset:
         self._windows_bytes, self._windows_limit = 0, window_bytes
         info = shards.info
         self.layout = info.get("layout", "sample")
+        window = None
         if self.layout == "episode":
             self._check(info)
-            self._window = WindowConfig(**info["window"])
-            self._ends = list(accumulate(self._count(info)))
+            window = WindowConfig(**info["window"])
+            self._ends = list(accumulate(self._count(info, window)))
         else:
             self._ends = list(range(1, len(shards) + 1))
+        self._reader = WindowReader(shards, config, transform, window)
+        # Pixels go from the decoder into the batch where nothing is done to them.
+        self._size: tuple[int, int] | None = None  # of the images, as most datasets have one
+        self._plain = self._inputs.image.crop == 1.0 and _changes_nothing(self._augment)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def read(self, index: int, sample_key: int) -> Sample:
-        """images, tokens, proprio [S, P], actions [K, A], action_mask [K, A] of window `index`."""
+    def ahead(self, indices: Iterable[int]) -> None:
+        """Prepares the windows that a batch is about to read where doing it together is cheaper.
+        What goes wrong is left for `read` to say, of the sample it concerns."""
+        if self.layout == "episode":
+            return
+        absent = sorted(set(indices) - self._windows.keys())
+        try:
+            made = self._reader.samples(absent)
+        except FoundryError:
+            return
+        for sample, windows in made.items():
+            self._keep(sample, windows)
+
+    def read(self, index: int, sample_key: int, place: Place = own_place) -> Sample:
+        """images, tokens, proprio [S, P], actions [K, A], action_mask [K, A] of window `index`.
+        place: where the images are wanted."""
         episode = bisect_right(self._ends, index)
         number = index - (self._ends[episode - 1] if episode else 0)
         windows = self._lowdim(episode)
@@ -111,9 +112,8 @@ class RobotDataset:
         if cut:
             self.counters["instructions_cut"] = self.counters.get("instructions_cut", 0) + 1
         names = self._image_names(windows, number)
-        pictures = [self._image(episode, name) for name in names]
         return {
-            "images": self.transform.images(pictures, self._augment, sample_key),
+            "images": self._pictures(episode, names, sample_key, place),
             "tokens": tokens,
             "proprio": windows.proprio[number],
             "actions": windows.actions[number],
@@ -127,13 +127,58 @@ class RobotDataset:
         steps = windows.image_steps[number]
         return [f"{camera}_{step:06d}.jpg" for camera in cameras for step in steps]
 
-    def _image(self, episode: int, name: str) -> np.ndarray:
-        cached = self._images.get((episode, name))
-        if cached is not None:
-            return cached
-        data = self.shards.member(episode, name)
+    def _pictures(
+        self, episode: int, names: Sequence[str], sample_key: int, place: Place
+    ) -> np.ndarray:
+        """uint8 [N, 3, h, w]."""
+        files = self._files(episode, names)
+        out = self._in_place(episode, files, place) if self._plain else None
+        if out is None:
+            images = [self._image(episode, name, file) for name, file in files.items()]
+            made = self.transform.images(images, self._augment, sample_key).transpose(0, 2, 3, 1)
+            out = place(made.shape)
+            out[...] = made
+        return out.transpose(0, 3, 1, 2)
+
+    def _files(self, episode: int, names: Sequence[str]) -> dict[str, np.ndarray | memoryview]:
+        """Decoded where they are cached, else as stored."""
+        files: dict[str, Any] = {name: self._images.get((episode, name)) for name in names}
+        absent = [name for name, image in files.items() if image is None]
+        files.update(zip(absent, self.shards.several(episode, absent), strict=True))
+        return files
+
+    def _in_place(
+        self, episode: int, files: Mapping[str, np.ndarray | memoryview], place: Place
+    ) -> np.ndarray | None:
+        """uint8 [N, H, W, 3] at its place; None where an image needs more than decoding."""
+        where = self.shards.where(episode)
+        name, first = next(iter(files.items()))
+        if isinstance(first, np.ndarray):
+            size = first.shape[:2]
+        else:
+            size = self._size = self._size or _size(first, f"{name} of {where}")
+        if self._inputs.image.size not in (None, size):
+            return None
+        out = place((len(files), *size, 3))
+        for pixels, (name, file) in zip(out, files.items(), strict=True):
+            if isinstance(file, np.ndarray):
+                if file.shape != pixels.shape:
+                    return None
+                pixels[...] = file
+                continue
+            try:
+                if not decode_into(file, pixels, where=f"{name} of {where}"):
+                    return None
+            except FoundryError as error:
+                raise UnreadableSample(error.message, error.hint) from error
+            self._images.put((episode, name), pixels)
+        return out
+
+    def _image(self, episode: int, name: str, file: np.ndarray | memoryview) -> np.ndarray:
+        if isinstance(file, np.ndarray):
+            return file
         try:
-            image = decode_image(data, where=f"{name} of {self.shards.where(episode)}")
+            image = decode_image(file, where=f"{name} of {self.shards.where(episode)}")
         except FoundryError as error:
             raise UnreadableSample(error.message, error.hint) from error
         self._images.put((episode, name), image)
@@ -160,95 +205,17 @@ class RobotDataset:
         if episode in self._windows:
             self._windows.move_to_end(episode)
             return self._windows[episode]
-        windows = self._read_windows(episode)
+        windows = self._reader.episode(episode)
+        self._keep(episode, windows)
+        return windows
+
+    def _keep(self, episode: int, windows: Windows) -> None:
         self._windows[episode] = windows
         self._windows_bytes += windows.nbytes
         while self._windows_bytes > self._windows_limit and len(self._windows) > 1:
             self._windows_bytes -= self._windows.popitem(last=False)[1].nbytes
-        return windows
 
-    def _read_windows(self, episode: int) -> Windows:
-        wanted = {*self.transform.measured_fields, *self.transform.target_fields}
-        masks = {"past_mask", "future_mask"} if self.layout == "sample" else set()
-        try:
-            arrays = read_npz(self.shards.member(episode, "lowdim.npz"), wanted | masks)
-            table = json.loads(bytes(self.shards.member(episode, "language_instructions.json")))
-        except UnreadableSample:
-            raise
-        except (FoundryError, ValueError) as error:
-            raise UnreadableSample(f"{self.shards.where(episode)}: {error}") from error
-        absent = wanted - set(arrays)
-        if absent and self._config.missing_fields == "error":
-            name = min(absent)
-            raise FoundryError(
-                f"{self.shards.source!r} lacks the field {name!r}",
-                nearest(name, arrays) + ' or set data.robot.missing_fields to "mask"',
-            )
-        fields = {name: arrays[name] for name in arrays if name in wanted}
-        if self.layout == "sample":
-            return self._one_window(episode, fields, arrays, table)
-        length = episode_length(fields)
-        at = anchors(length, self._window)
-        reach = self._reach()
-        cut, past, future = cut_windows(fields, at, reach)
-        steps = image_steps(length, at, self._inputs.image_steps).tolist()
-        return self._prepare(cut, past | future, reach.past, steps, table)
-
-    def _one_window(
-        self, episode: int, fields: Mapping, arrays: Mapping, table: Mapping
-    ) -> Windows:
-        """Published layout: the window is the sample; the anchor's place is in its metadata."""
-        try:
-            metadata = json.loads(bytes(self.shards.member(episode, "metadata.json")))
-            anchor = int(metadata["anchor_relative_idx"])
-            real = arrays["past_mask"] | arrays["future_mask"]
-        except (ValueError, KeyError) as error:
-            raise UnreadableSample(f"{self.shards.where(episode)}: {error!r}") from error
-        reach = self._reach()
-        first, last = anchor - reach.past, anchor + reach.future
-        if first < 0 or last >= len(real):
-            raise FoundryError(
-                f"{self.shards.where(episode)} holds the steps {-anchor}..{len(real) - 1 - anchor} "
-                f"around its anchor, the model needs {-reach.past}..{reach.future}",
-                "shorten data.robot.inputs.horizon, or convert with a wider window",
-            )
-        cut = {name: values[None, first : last + 1] for name, values in fields.items()}
-        return self._prepare(cut, real[None, first : last + 1], reach.past, [[]], table)
-
-    def _prepare(
-        self,
-        cut: Mapping[str, np.ndarray],
-        real: np.ndarray,
-        past: int,
-        steps_of_images: list[list[int]],
-        table: Mapping[str, list[str]],
-    ) -> Windows:
-        inputs, transform = self._inputs, self.transform
-        measured = {n: cut[n][:, past] for n in transform.measured_fields if n in cut}
-        action_steps = slice(past - inputs.action_past, past - inputs.action_past + inputs.horizon)
-        targets = {n: cut[n][:, action_steps] for n in transform.target_fields if n in cut}
-        actions, known = transform.actions(targets, measured)
-        steps = [past + step for step in inputs.proprio_steps]
-        history = {n: cut[n][:, steps] for n in measured}
-        proprio = transform.proprio(history, measured, lead=(len(real),))
-        mask = real[:, action_steps, None] & known
-        return Windows(
-            actions=np.where(mask, actions, np.float32(0)),
-            action_mask=mask,
-            proprio=proprio,
-            image_steps=steps_of_images,
-            instructions=table,
-        )
-
-    def _reach(self) -> WindowConfig:
-        """The steps this model needs around an anchor."""
-        inputs = self._inputs
-        past = max(inputs.action_past, -min(inputs.proprio_steps))
-        future = inputs.horizon - inputs.action_past - 1
-        padding = self._window.padding if self.layout == "episode" else "copy"
-        return WindowConfig(past=past, future=future, padding=padding)
-
-    def _count(self, info: Mapping[str, Any]) -> list[int]:
+    def _count(self, info: Mapping[str, Any], window: WindowConfig) -> list[int]:
         """Windows per episode, from the lengths in dataset.json or the episodes' metadata; checked
         against the stated total."""
         lengths = info.get("lengths")
@@ -263,7 +230,7 @@ class RobotDataset:
                     f"an episode of {self.shards.source!r} has no readable length: {error!r}",
                     "convert the dataset again",
                 ) from error
-        counts = [len(anchors(length, self._window)) for length in lengths]
+        counts = [len(anchors(length, window)) for length in lengths]
         if sum(counts) != info.get("windows", sum(counts)):
             raise FoundryError(
                 f"{self.shards.source!r} states {info['windows']} windows, its episodes make "
@@ -288,3 +255,14 @@ class RobotDataset:
                 f"windows of {self.shards.source!r} (-{window['past']}..{window['future']})",
                 "shorten data.robot.inputs.horizon, or convert with a wider window",
             )
+
+
+def _changes_nothing(augment: Augment | None) -> bool:
+    return augment is None or augment == Augment(scope=augment.scope)
+
+
+def _size(data: memoryview, where: str) -> tuple[int, int]:
+    try:
+        return image_size(data, where)
+    except FoundryError as error:
+        raise UnreadableSample(error.message, error.hint) from error

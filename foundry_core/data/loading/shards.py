@@ -9,17 +9,17 @@ match is fetched again once where it came from a remote source; then the sample 
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from foundry_core.data.loading.remote import CACHE_BYTES, RemoteFolder
 from foundry_core.data.shards.index import index_path
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.shards.write import MANIFEST
 from foundry_core.errors import FoundryError
-from foundry_core.home import cache_dir
 
-REMOTE_CACHE_BYTES = 20 << 30
 _Signature = tuple[int, int, int]
 
 
@@ -37,27 +37,23 @@ class CheckedShards:
         *,
         verify: bool = True,
         cache: Path | None = None,
-        cache_bytes: int = REMOTE_CACHE_BYTES,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.source = os.fspath(source)
         self.fetched = 0
-        self._remote = None
-        self._cache_bytes = cache_bytes
         self._verify = verify
         self._seen: dict[int, _Signature] = {}
         self._failed: dict[int, tuple[_Signature | None, UnreadableSample]] = {}
+        self._remote: RemoteFolder | None = None
         folder = Path(self.source)
         if "://" in self.source:
-            from fsspec.core import url_to_fs
-
-            self._remote, self._root = url_to_fs(self.source)
-            name = hashlib.sha256(self.source.encode()).hexdigest()[:24]
-            folder = (cache or cache_dir() / "shards") / name
-            folder.mkdir(parents=True, exist_ok=True)
-            self._fetch(MANIFEST, folder)
-            self._fetch("dataset.json", folder, optional=True)
+            self._remote = RemoteFolder(self.source, cache=cache, cache_bytes=cache_bytes)
+            self._remote.require(MANIFEST)
+            self._remote.fetch("dataset.json")
+            folder = self._remote.folder
         self.folder = folder
         self.shards = ShardSet(folder)
+        self._paths = [os.fspath(self.shards.path(n)) for n in range(len(self.shards.shards))]
         if self._remote and any(shard.sha256 is None for shard in self.shards.shards):
             raise FoundryError(
                 f"the manifest of {self.source!r} states no digests",
@@ -93,11 +89,23 @@ class CheckedShards:
         self._ensure(self.shards.locate(sample)[0])
         return self.shards.members(sample)
 
+    def several(self, sample: int, extensions: Sequence[str]) -> list[memoryview]:
+        """Some members of one sample, whose shard is looked after once."""
+        if extensions:
+            self._ensure(self.shards.locate(sample)[0])
+        return [self.shards.member(sample, extension) for extension in extensions]
+
     def peek(self, sample: int, extension: str) -> memoryview:
         """As `member`, without hashing a local shard first: for indices built over all samples."""
         if self._remote:
             return self.member(sample, extension)
         return self.shards.member(sample, extension)
+
+    def verify(self, number: int) -> None:
+        """One shard, without decoding it. FoundryError says what is amiss."""
+        if self._remote:
+            self._ensure(number)
+        self.shards.verify_shard(number)
 
     def where(self, sample: int) -> str:
         """For messages: dataset, shard and key of a sample."""
@@ -106,20 +114,22 @@ class CheckedShards:
 
     def _ensure(self, number: int) -> None:
         """The shard is there and is what its manifest says. One stat per call once it was seen."""
-        path = self.shards.path(number)
-        now = _signature(path)
+        now = _signature(self._paths[number])
         if now is not None and self._seen.get(number) == now:
             return
+        path = self.shards.path(number)
         failed = self._failed.get(number)
         if failed is not None and failed[0] == now:
             raise failed[1]
         self.shards.forget(number)
-        if self._remote and now is None:
-            self._fetch_shard(number)
-        problem = self._problem(number)
-        if problem and self._remote:
-            self._fetch_shard(number)
+        if self._remote is None:
             problem = self._problem(number)
+        else:
+            with self._remote.locked(path.name):
+                problem = self._obtain(number, self._remote)
+                if not problem:
+                    self._open(number)
+            self._forget_evicted()
         after = _signature(path)
         if problem:
             error = UnreadableSample(
@@ -132,6 +142,32 @@ class CheckedShards:
             raise error
         self._seen[number] = after  # type: ignore[assignment]
         self._failed.pop(number, None)
+
+    def _obtain(self, number: int, remote: RemoteFolder) -> str:
+        """Fetches a shard that is not here, and once more one that is not what it should be."""
+        tar = self.shards.path(number).name
+        if _signature(self.shards.path(number)) is None:
+            self.fetched += remote.fetch_shard(tar)
+        problem = self._problem(number)
+        if problem:
+            self.fetched += remote.fetch_shard(tar)
+            problem = self._problem(number)
+        return problem
+
+    def _open(self, number: int) -> None:
+        """Maps a fetched shard at once. Its index has no digest, but carries checksums and the
+        tar's size: one that is damaged is dropped, and made anew from the tar."""
+        try:
+            self.shards.index(number)
+        except FoundryError:
+            index_path(self.shards.path(number)).unlink(missing_ok=True)
+            self.shards.index(number)
+
+    def _forget_evicted(self) -> None:
+        """A deleted file keeps its disk space as long as it is mapped."""
+        for number in [n for n in self._seen if _signature(self.shards.path(n)) is None]:
+            self.shards.forget(number)
+            del self._seen[number]
 
     def _problem(self, number: int) -> str:
         """What is wrong with the shard's file; "" if nothing is."""
@@ -148,43 +184,10 @@ class CheckedShards:
                 return f"sha256 {actual[:12]}... where the manifest says {shard.sha256[:12]}..."
         return ""
 
-    def _fetch_shard(self, number: int) -> None:
-        self.shards.forget(number)
-        path = self.shards.path(number)
-        self._fetch(path.name, self.folder)
-        self._fetch(index_path(path).name, self.folder, optional=True)
-        self.fetched += 1
-        _shrink(self.folder, self._cache_bytes, keep=path)
 
-    def _fetch(self, name: str, folder: Path, *, optional: bool = False) -> None:
-        temporary = folder / f".{name}.{os.getpid()}"
-        try:
-            self._remote.get_file(f"{self._root}/{name}", os.fspath(temporary))
-        except FileNotFoundError:
-            if optional:
-                return
-            raise FoundryError(
-                f"{self.source!r} holds no {name}", "check the address of the dataset"
-            ) from None
-        os.replace(temporary, folder / name)
-
-
-def _signature(path: Path) -> _Signature | None:
+def _signature(path: str | Path) -> _Signature | None:
     try:
         stat = os.stat(path)
     except FileNotFoundError:
         return None
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
-
-
-def _shrink(folder: Path, limit: int, keep: Path) -> None:
-    """Deletes the longest-fetched shards until the folder fits. Open maps of them stay valid."""
-    tars = sorted(folder.glob("*.tar"), key=lambda path: path.stat().st_mtime_ns)
-    total = sum(path.stat().st_size for path in tars)
-    for path in tars:
-        if total <= limit:
-            return
-        if path != keep:
-            total -= path.stat().st_size
-            index_path(path).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -68,6 +68,15 @@ def collate_text(samples: Sequence[Sample], eos_id: int) -> Sample:
     ends = tokens == eos_id
     segments = np.cumsum(ends, axis=1, dtype=np.int32) - ends
     return {"tokens": tokens, "segments": segments}
+
+
+def read_row(members: Mapping[str, memoryview]) -> np.ndarray:
+    """Tokens of one sample, in either layout."""
+    if _OURS in members:
+        return read_npy(members[_OURS])
+    if _PUBLISHED not in members:
+        raise FoundryError(f"neither {_OURS} nor {_PUBLISHED} among {sorted(members)}")
+    return _unpack(members[_PUBLISHED])
 
 
 def _unpack(data: memoryview) -> np.ndarray:

@@ -97,32 +97,35 @@ class ShardSet:
         self._open.pop(number, None)
 
     def verify(self) -> None:
-        """Re-reads every shard: size, sha256 and count against the manifest, headers against the
-        index. Raises FoundryError naming the first shard that is not what was written."""
-        for number, shard in enumerate(self.shards):
-            path = self.path(number)
-            self._check_size(path, shard)
-            if shard.sha256 is not None:
-                with path.open("rb") as stream:
-                    actual = hashlib.file_digest(stream, "sha256").hexdigest()
-                if actual != shard.sha256:
-                    raise FoundryError(
-                        f"shard {str(path)!r} has sha256 {actual[:12]}..., the manifest says "
-                        f"{shard.sha256[:12]}...",
-                        "its bytes were changed: convert or fetch it again",
-                    )
-            scanned, stored = scan_tar(path), load_index(path)
-            if len(scanned) != shard.num_sequences:
+        """Re-reads every shard. FoundryError names the first that is not what was written."""
+        for number in range(len(self.shards)):
+            self.verify_shard(number)
+
+    def verify_shard(self, number: int) -> None:
+        """Size, sha256 and count against the manifest, headers against the index."""
+        shard, path = self.shards[number], self.path(number)
+        self._check_size(path, shard)
+        if shard.sha256 is not None:
+            with path.open("rb") as stream:
+                actual = hashlib.file_digest(stream, "sha256").hexdigest()
+            if actual != shard.sha256:
                 raise FoundryError(
-                    f"shard {str(path)!r} holds {len(scanned)} samples, the manifest claims "
-                    f"{shard.num_sequences}",
-                    "write the true counts into manifest.jsonl",
+                    f"shard {str(path)!r} has sha256 {actual[:12]}..., the manifest says "
+                    f"{shard.sha256[:12]}...",
+                    "its bytes were changed: convert or fetch it again",
                 )
-            if stored.names != scanned.names or (stored.offsets != scanned.offsets).any():
-                raise FoundryError(
-                    f"the index of shard {str(path)!r} does not describe it",
-                    "delete the index: it is rebuilt in memory from the tar",
-                )
+        scanned, stored = scan_tar(path), load_index(path)
+        if len(scanned) != shard.num_sequences:
+            raise FoundryError(
+                f"shard {str(path)!r} holds {len(scanned)} samples, the manifest claims "
+                f"{shard.num_sequences}",
+                "write the true counts into manifest.jsonl",
+            )
+        if stored.names != scanned.names or (stored.offsets != scanned.offsets).any():
+            raise FoundryError(
+                f"the index of shard {str(path)!r} does not describe it",
+                "delete the index: it is rebuilt in memory from the tar",
+            )
 
     def _shard(self, number: int) -> tuple[ShardIndex, memoryview]:
         if number in self._open:

@@ -1,0 +1,148 @@
+"""`foundry data inspect`: what a folder of shards holds, ours or anybody's."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from foundry_core.data.images import decode_image, image_format
+from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
+from foundry_core.data.loading.npy import read_npy, read_npz
+from foundry_core.data.loading.shards import CheckedShards
+from foundry_core.errors import FoundryError
+
+_FORMATS = {"foundry-text": TEXT, "foundry-captions": CAPTIONS, "foundry-robot": ROBOT}
+_SHOWN_MEMBERS = 40
+
+
+def modality_of(shards: CheckedShards) -> str:
+    """By dataset.json, or by the first sample's members where there is none (published shards)."""
+    stated = shards.info.get("format")
+    if stated is not None:
+        if stated not in _FORMATS:
+            raise FoundryError(
+                f"{shards.source!r} states the format {stated!r}",
+                f"formats that can be read: {', '.join(_FORMATS)}",
+            )
+        return _FORMATS[stated]
+    if not len(shards):
+        raise FoundryError(f"{shards.source!r} holds no samples", "convert it again")
+    extensions = set(shards.members(0))
+    for mark, modality in (
+        ("lowdim.npz", ROBOT),
+        ("tokens.npy", TEXT),
+        ("json.gz", TEXT),
+        ("txt", CAPTIONS),
+    ):
+        if mark in extensions:
+            return modality
+    raise FoundryError(
+        f"samples of {shards.source!r} hold {sorted(extensions)[:8]}: neither text, captions nor "
+        "robot data",
+        "convert the folder first (foundry data convert)",
+    )
+
+
+def contents(source: str | os.PathLike, sample: int = 0) -> dict[str, Any]:
+    """{"source", "modality", "dataset", "shards", "samples", "bytes", "report", "sample"}.
+
+    dataset: dataset.json without per-episode lists; report: what the conversion skipped, counted;
+    sample: key and members of one sample, with sizes and what they decode to.
+    """
+    shards = CheckedShards(source)
+    count = len(shards)
+    if not 0 <= sample < count:
+        raise FoundryError(f"{shards.source!r} has no sample {sample}", f"it has {count}")
+    rows = shards.shards.shards
+    return {
+        "source": shards.source,
+        "modality": modality_of(shards),
+        "dataset": {k: v for k, v in shards.info.items() if not _per_episode(v)},
+        "shards": len(rows),
+        "samples": count,
+        "bytes": sum(row.bytes or shards.shards.path(n).stat().st_size for n, row in _held(shards)),
+        "digests": all(row.sha256 for row in rows),
+        "report": _report(shards),
+        "sample": {
+            "number": sample,
+            "key": shards.key(sample),
+            "members": {
+                name: _member(name, data) for name, data in sorted(shards.members(sample).items())
+            },
+        },
+    }
+
+
+def render_contents(found: Mapping[str, Any]) -> RenderableType:
+    head = Table(title=found["source"], title_justify="left", show_header=False)
+    head.add_row("modality", found["modality"])
+    size = f"{found['bytes'] / 1e6:.1f} MB"
+    head.add_row("samples", f"{found['samples']} in {found['shards']} shards, {size}")
+    head.add_row("digests", "in the manifest" if found["digests"] else "none: foreign shards")
+    for name, value in found["dataset"].items():
+        head.add_row(name, json.dumps(value) if isinstance(value, (dict, list)) else str(value))
+    for name, value in (found["report"] or {}).items():
+        head.add_row(f"conversion: {name}", str(value))
+    sample = found["sample"]
+    table = Table(title=f"sample {sample['number']}: {sample['key']}", title_justify="left")
+    for heading in ("member", "bytes", "holds"):
+        table.add_column(heading, justify="right" if heading == "bytes" else "left")
+    for name, member in list(sample["members"].items())[:_SHOWN_MEMBERS]:
+        table.add_row(name, str(member["bytes"]), member["holds"])
+    more = len(sample["members"]) - _SHOWN_MEMBERS
+    return Group(head, table, Text(f"and {more} more members" if more > 0 else ""))
+
+
+def _held(shards: CheckedShards) -> Iterable[tuple[int, Any]]:
+    """Shards whose size can be known: stated, or lying here."""
+    for number, row in enumerate(shards.shards.shards):
+        if row.bytes is not None or shards.shards.path(number).exists():
+            yield number, row
+
+
+def _per_episode(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 20
+
+
+def _report(shards: CheckedShards) -> dict[str, Any] | None:
+    path = shards.folder / "report.json"
+    if not path.exists():
+        return None
+    report = json.loads(path.read_text())
+    skipped = report.get("skipped", [])
+    return {k: v for k, v in report.items() if isinstance(v, (int, str)) or k == "left_out"} | {
+        "skipped": len(skipped) if isinstance(skipped, list) else skipped
+    }
+
+
+def _member(name: str, data: memoryview) -> dict[str, Any]:
+    """Size, and one line on what it decodes to; what does not decode says so."""
+    try:
+        holds = _holds(name.rpartition(".")[2], data)
+    except (FoundryError, ValueError) as error:
+        holds = f"unreadable: {error}"
+    return {"bytes": len(data), "holds": holds}
+
+
+def _holds(extension: str, data: memoryview) -> str:
+    if image_format(data):
+        height, width = decode_image(data).shape[:2]
+        return f"image {height} x {width}"
+    if extension == "npz":
+        arrays = read_npz(data)
+        return "; ".join(f"{k} {_array(v)}" for k, v in sorted(arrays.items()))
+    if extension == "npy":
+        return _array(read_npy(data))
+    if extension in ("json", "txt"):
+        text = bytes(data).decode()
+        return text if len(text) <= 200 else text[:200] + "..."
+    return ""
+
+
+def _array(values: np.ndarray) -> str:
+    return f"{values.dtype}{list(values.shape)}"

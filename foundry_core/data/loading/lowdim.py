@@ -1,0 +1,178 @@
+"""The low-dimensional part of windows: out of the shards, cut, made relative, normalised.
+
+Legend: N windows, K action steps, A action dims, S proprio steps, P proprio dims.
+
+Everything here costs per call, not per window: poses of 16 windows take as long as those of one.
+So whole episodes are prepared in one pass, and ready-cut samples in groups of a batch.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from foundry_core.data.config import WindowConfig
+from foundry_core.data.loading.config import RobotData
+from foundry_core.data.loading.npy import read_npz
+from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
+from foundry_core.data.transforms import RobotTransform
+from foundry_core.data.windows import anchors, cut_windows, episode_length, image_steps
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.suggest import nearest
+
+Table = Mapping[str, list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """Model-ready low-dimensional part of some windows.
+
+    actions float32 [N, K, A], action_mask bool [N, K, A], proprio float32 [N, S, P];
+    image_steps: for each window the episode's steps whose images it takes; instructions by type.
+    """
+
+    actions: np.ndarray
+    action_mask: np.ndarray
+    proprio: np.ndarray
+    image_steps: list[list[int]]
+    instructions: Table
+
+    @property
+    def nbytes(self) -> int:
+        return self.actions.nbytes + self.action_mask.nbytes + self.proprio.nbytes + 2000
+
+    def one(self, number: int, instructions: Table) -> "Windows":
+        """Window `number` of a group, with memory of its own: a view would keep the group alive."""
+        here = slice(number, number + 1)
+        return Windows(
+            actions=self.actions[here].copy(),
+            action_mask=self.action_mask[here].copy(),
+            proprio=self.proprio[here].copy(),
+            image_steps=[[]],
+            instructions=instructions,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Cut:
+    """A ready-cut window as stored, reduced to the steps the model needs: [T, D] each."""
+
+    fields: Mapping[str, np.ndarray]
+    real: np.ndarray
+    instructions: Table
+
+
+class WindowReader:
+    """Reads windows of one dataset. window: as dataset.json has it; None reads ready-cut samples
+    (the published layout), each of which is its own episode."""
+
+    def __init__(
+        self,
+        shards: CheckedShards,
+        config: RobotData,
+        transform: RobotTransform,
+        window: WindowConfig | None,
+    ) -> None:
+        self._shards, self._config, self._inputs = shards, config, config.inputs
+        self._transform, self._window = transform, window
+        self._wanted = {*transform.measured_fields, *transform.target_fields}
+
+    def episode(self, episode: int) -> Windows:
+        """All windows of an episode, or the one of a ready-cut sample."""
+        if self._window is None:
+            return self.samples([episode])[episode]
+        fields, table = self._stored(episode, ())
+        length = episode_length(fields)
+        at = anchors(length, self._window)
+        reach = self._reach(self._window.padding)
+        cut, past, future = cut_windows(fields, at, reach)
+        steps = image_steps(length, at, self._inputs.image_steps).tolist()
+        return self._prepare(cut, past | future, reach.past, steps, table)
+
+    def samples(self, samples: Collection[int]) -> dict[int, Windows]:
+        """Ready-cut samples, prepared together."""
+        cuts = {sample: self._cut(sample) for sample in samples}
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for sample, cut in cuts.items():
+            groups.setdefault(tuple(sorted(cut.fields)), []).append(sample)
+        made: dict[int, Windows] = {}
+        for names, members in groups.items():
+            fields = {name: np.stack([cuts[m].fields[name] for m in members]) for name in names}
+            real = np.stack([cuts[m].real for m in members])
+            windows = self._prepare(fields, real, self._reach("copy").past, [], {})
+            for number, member in enumerate(members):
+                made[member] = windows.one(number, cuts[member].instructions)
+        return made
+
+    def _stored(self, episode: int, masks: Collection[str]) -> tuple[dict[str, np.ndarray], Table]:
+        lowdim, words = self._shards.several(episode, ("lowdim.npz", "language_instructions.json"))
+        try:
+            arrays = read_npz(lowdim, {*self._wanted, *masks})
+            table = json.loads(bytes(words))
+        except (FoundryError, ValueError) as error:
+            raise UnreadableSample(f"{self._shards.where(episode)}: {error}") from error
+        absent = self._wanted - set(arrays)
+        if absent and self._config.missing_fields == "error":
+            name = min(absent)
+            raise FoundryError(
+                f"{self._shards.source!r} lacks the field {name!r}",
+                nearest(name, arrays) + ' or set data.robot.missing_fields to "mask"',
+            )
+        return arrays, table
+
+    def _cut(self, sample: int) -> _Cut:
+        """The anchor's place is in the metadata."""
+        arrays, table = self._stored(sample, ("past_mask", "future_mask"))
+        (stored,) = self._shards.several(sample, ("metadata.json",))
+        try:
+            anchor = int(json.loads(bytes(stored))["anchor_relative_idx"])
+            real = arrays.pop("past_mask") | arrays.pop("future_mask")
+        except (ValueError, KeyError) as error:
+            raise UnreadableSample(f"{self._shards.where(sample)}: {error!r}") from error
+        reach = self._reach("copy")
+        first, last = anchor - reach.past, anchor + reach.future
+        if first < 0 or last >= len(real):
+            raise FoundryError(
+                f"{self._shards.where(sample)} holds the steps {-anchor}.."
+                f"{len(real) - 1 - anchor} around its anchor, the model needs "
+                f"{-reach.past}..{reach.future}",
+                "shorten data.robot.inputs.horizon, or convert with a wider window",
+            )
+        return _Cut(
+            fields={name: values[first : last + 1] for name, values in arrays.items()},
+            real=real[first : last + 1],
+            instructions=table,
+        )
+
+    def _prepare(
+        self,
+        cut: Mapping[str, np.ndarray],
+        real: np.ndarray,
+        past: int,
+        steps_of_images: list[list[int]],
+        table: Table,
+    ) -> Windows:
+        inputs, transform = self._inputs, self._transform
+        measured = {n: cut[n][:, past] for n in transform.measured_fields if n in cut}
+        action_steps = slice(past - inputs.action_past, past - inputs.action_past + inputs.horizon)
+        targets = {n: cut[n][:, action_steps] for n in transform.target_fields if n in cut}
+        actions, known = transform.actions(targets, measured)
+        steps = [past + step for step in inputs.proprio_steps]
+        history = {n: cut[n][:, steps] for n in measured}
+        proprio = transform.proprio(history, measured, lead=(len(real),))
+        mask = real[:, action_steps, None] & known
+        return Windows(
+            actions=np.where(mask, actions, np.float32(0)),
+            action_mask=mask,
+            proprio=proprio,
+            image_steps=steps_of_images,
+            instructions=table,
+        )
+
+    def _reach(self, padding: str) -> WindowConfig:
+        """The steps this model needs around an anchor."""
+        inputs = self._inputs
+        past = max(inputs.action_past, -min(inputs.proprio_steps))
+        future = inputs.horizon - inputs.action_past - 1
+        return WindowConfig(past=past, future=future, padding=padding)

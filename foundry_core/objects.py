@@ -1,0 +1,377 @@
+"""Objects below s3://bucket/prefix, with every call retried.
+
+A call that failed for a passing reason (5xx, throttling, timeout, reset) is made again after an
+exponential, jittered pause, a bounded number of times. A create-only put whose answer was lost may
+have succeeded; the repetition then finds the name taken, so the bytes that lie there decide whether
+it was ours. Writers whose bytes are equal by chance would both be told "created": put something
+unique into what must have one winner.
+
+Credentials, region and endpoint come from the usual AWS_* environment; none is ever written down.
+"""
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from foundry_core.errors import FoundryError
+
+T = TypeVar("T")
+ATTEMPTS = 10
+_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+_PART_BYTES = 32 * 2**20
+_MOST_PARTS = 10_000
+_PASSING_CODES = {
+    *("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"),
+    *("InternalError", "ServiceUnavailable", "OperationAborted", "ConditionalRequestConflict"),
+}
+_log = logging.getLogger(__name__)
+
+
+class StoreUnavailable(FoundryError):
+    """The object store did not answer within the retries. What was under way may have happened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """An object as a listing shows it; `name` is relative to the listed Objects' root."""
+
+    name: str
+    size: int
+    modified: datetime
+    tag: str
+
+
+def connect(uri: str, *, patience: float = 30.0) -> "Objects":
+    """Objects below s3://bucket/prefix. No request is made yet. patience: seconds that one call
+    may take, at most FOUNDRY_S3_TIMEOUT."""
+    scheme, _, root = uri.partition("://")
+    if scheme != "s3" or not root.strip("/"):
+        raise FoundryError(f"{uri!r} is no address of an object store", "s3://bucket/prefix")
+    # 0.3 s, and only where the store is remote
+    import s3fs
+
+    timeout = min(patience, _seconds("FOUNDRY_S3_TIMEOUT", 30.0))
+    config = {
+        "connect_timeout": min(timeout, 10.0),
+        "read_timeout": timeout,
+        "retries": {"max_attempts": 0},
+        "max_pool_connections": 32,
+    }
+    fs = s3fs.S3FileSystem(config_kwargs=config, use_listings_cache=False)
+    return Objects(fs, root)
+
+
+def _seconds(name: str, default: float) -> float:
+    text = os.environ.get(name) or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise FoundryError(f"{name} = {text!r}: expected seconds > 0", f"e.g. {default:g}")
+    return value
+
+
+class Objects:
+    """The calls of S3's API that a store needs. Names are posix paths below the root.
+
+    Thread-safe: each call runs on the file system's event loop.
+    """
+
+    def __init__(self, fs: Any, root: str) -> None:
+        self.root = root.strip("/")
+        self.bucket, _, self._prefix = self.root.partition("/")
+        self._fs = fs
+        # Retrying happens here, where it is known which call may be repeated and how to tell.
+        fs.retries = 1
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.root}"
+
+    def below(self, name: str) -> "Objects":
+        return Objects(self._fs, f"{self.root}/{name}")
+
+    def check(self) -> None:
+        """FoundryError when the bucket is absent, or not readable with these credentials."""
+        self._page("", delimiter="/", most=1)
+
+    def read(self, name: str) -> bytes:
+        """Raises FileNotFoundError."""
+        return self.read_tagged(name)[0]
+
+    def read_tagged(self, name: str) -> tuple[bytes, str]:
+        """(bytes, entity tag). Raises FileNotFoundError."""
+        return self._retry(f"read {name}", lambda: self._get(name))
+
+    def read_range(self, name: str, start: int, end: int) -> bytes:
+        """Bytes start..end-1."""
+        span = f"bytes={start}-{end - 1}"
+        return self._retry(f"read {name}", lambda: self._get(name, Range=span)[0])
+
+    def create(self, name: str, data: bytes) -> bool:
+        """A create-only put. False when the name holds other bytes already."""
+        try:
+            self._retry(f"create {name}", lambda: self._put(name, data, IfNoneMatch="*"))
+        except FileExistsError:
+            return self._holds(name, data)
+        return True
+
+    def write(self, name: str, data: bytes) -> None:
+        """Puts, whatever was there."""
+        self._retry(f"write {name}", lambda: self._put(name, data))
+
+    def replace(self, name: str, data: bytes, tag: str) -> str | None:
+        """Overwrites the object that has this entity tag; its new tag, or None when the object is
+        gone or another."""
+        try:
+            return self._retry(f"replace {name}", lambda: self._put(name, data, IfMatch=tag))
+        except (FileExistsError, FileNotFoundError):
+            pass
+        try:
+            found, now = self.read_tagged(name)
+        except FileNotFoundError:
+            return None
+        return now if found == data else None
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Deleting what is gone is no error."""
+
+        def remove(name: str) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._retry(f"delete {name}", lambda: self._call("delete_object", name=name))
+
+        names = list(names)
+        if len(names) > 1:
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(remove, names))
+        elif names:
+            remove(names[0])
+
+    def exists(self, name: str) -> bool:
+        try:
+            self._retry(f"look at {name}", lambda: self._call("head_object", name=name))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def find(self, folder: str = "") -> list[Listed]:
+        """Every object below a folder, at any depth, sorted by name."""
+        return self._listing(folder, "")[1]
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Names directly below a folder that hold objects, sorted."""
+        return self._listing(folder, "/")[0]
+
+    def names(self, folder: str = "") -> list[str]:
+        """Sorted names of the objects and folders directly below."""
+        folders, objects = self._listing(folder, "/")
+        return sorted({*folders, *(o.name.rpartition("/")[2] for o in objects)} - {""})
+
+    def upload(self, path: Path, name: str) -> None:
+        """Puts a file; a large one in parts, each with its own retries."""
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            if size <= _PART_BYTES:
+                self.write(name, stream.read())
+                return
+            part = max(_PART_BYTES, -(-size // _MOST_PARTS))
+            self._upload_parts(name, iter(lambda: stream.read(part), b""), size)
+
+    def download(self, name: str, path: Path, size: int) -> str:
+        """Writes an object to a new file; the sha256 of what was received."""
+        digest = hashlib.sha256()
+        with path.open("xb") as stream:
+            for start in range(0, size, _PART_BYTES):
+                data = self.read_range(name, start, min(size, start + _PART_BYTES))
+                digest.update(data)
+                stream.write(data)
+        return digest.hexdigest()
+
+    def digest(self, name: str, size: int) -> str:
+        """sha256 of an object, read part by part."""
+        digest = hashlib.sha256()
+        for start in range(0, size, _PART_BYTES):
+            digest.update(self.read_range(name, start, min(size, start + _PART_BYTES)))
+        return digest.hexdigest()
+
+    def _upload_parts(self, name: str, parts: Iterable[bytes], size: int) -> None:
+        what = f"upload {name}"
+        upload = self._retry(what, lambda: self._call("create_multipart_upload", name=name))
+        common = {"name": name, "UploadId": upload["UploadId"]}
+        try:
+            done = []
+            for number, data in enumerate(parts, 1):
+                put = self._retry(
+                    what,
+                    lambda number=number, data=data: self._call(
+                        "upload_part", **common, PartNumber=number, Body=data
+                    ),
+                )
+                done.append({"PartNumber": number, "ETag": put["ETag"]})
+            self._complete(what, common, done, size)
+        except BaseException:
+            with contextlib.suppress(OSError, FoundryError):
+                self._retry(what, lambda: self._call("abort_multipart_upload", **common))
+            raise
+
+    def _complete(
+        self, what: str, common: dict[str, Any], parts: list[dict[str, Any]], size: int
+    ) -> None:
+        whole = {"MultipartUpload": {"Parts": parts}}
+        try:
+            self._retry(what, lambda: self._call("complete_multipart_upload", **common, **whole))
+        except FileNotFoundError:
+            # The upload id is gone: a completion whose answer was lost, or an expired upload.
+            head = self._retry(what, lambda: self._call("head_object", name=common["name"]))
+            if head["ContentLength"] != size:
+                raise
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        try:
+            return self.read(name) == data
+        except FileNotFoundError:
+            return False
+
+    def _listing(self, folder: str, delimiter: str) -> tuple[list[str], list[Listed]]:
+        folders: list[str] = []
+        objects: list[Listed] = []
+        token = None
+        while True:
+            page = self._page(folder, delimiter=delimiter, token=token)
+            folders += [
+                p["Prefix"].rstrip("/").rpartition("/")[2] for p in page.get("CommonPrefixes", ())
+            ]
+            objects += [
+                Listed(
+                    name=entry["Key"][len(self._prefix) + 1 if self._prefix else 0 :],
+                    size=entry["Size"],
+                    modified=entry["LastModified"],
+                    tag=entry["ETag"],
+                )
+                for entry in page.get("Contents", ())
+            ]
+            token = page.get("NextContinuationToken")
+            if not token:
+                return sorted(folders), objects
+
+    def _page(
+        self, folder: str, *, delimiter: str = "", token: str | None = None, most: int = 1000
+    ) -> dict[str, Any]:
+        prefix = self._key(folder)
+        options: dict[str, Any] = {"Prefix": f"{prefix}/" if prefix else "", "MaxKeys": most}
+        if delimiter:
+            options["Delimiter"] = delimiter
+        if token:
+            options["ContinuationToken"] = token
+        return self._retry(
+            f"list {folder or 'the store'}", lambda: self._call("list_objects_v2", **options)
+        )
+
+    def _key(self, name: str) -> str:
+        return "/".join(part for part in (self._prefix, name.strip("/")) if part)
+
+    def _put(self, name: str, data: bytes, **conditions: str) -> str:
+        return self._call("put_object", name=name, Body=data, **conditions)["ETag"]
+
+    def _get(self, name: str, **options: str) -> tuple[bytes, str]:
+        import fsspec
+
+        async def fetch() -> tuple[bytes, str]:
+            answer = await self._fs._call_s3(
+                "get_object", Bucket=self.bucket, Key=self._key(name), **options
+            )
+            async with answer["Body"] as body:
+                return await body.read(), answer["ETag"]
+
+        return fsspec.asyn.sync(self._fs.loop, fetch)
+
+    def _call(self, method: str, *, name: str | None = None, **options: Any) -> dict[str, Any]:
+        if name is not None:
+            options["Key"] = self._key(name)
+        return self._fs.call_s3(method, Bucket=self.bucket, **options)
+
+    def _retry(self, what: str, call: Callable[[], T]) -> T:
+        """The call's result. FileNotFoundError and FileExistsError (a failed condition) pass; what
+        a person must mend becomes a FoundryError that names the store."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return call()
+            except Exception as error:
+                code = _code(error)
+                if code in ("PreconditionFailed", "412"):
+                    raise FileExistsError(errno.EEXIST, f"{self.uri}: {what}") from error
+                if not _passing(error):
+                    raise self._explained(what, error, code) from error
+                if attempt == ATTEMPTS:
+                    raise StoreUnavailable(
+                        f"{self.uri}: could not {what} in {ATTEMPTS} attempts ({error})",
+                        "check the network and AWS_ENDPOINT_URL; run again to continue",
+                    ) from error
+                _log.info("%s: %s failed (%s), attempt %d", self.uri, what, error, attempt)
+            time.sleep(random.uniform(0, min(_LONGEST_PAUSE_SECONDS, _PAUSE_SECONDS * 2**attempt)))
+        raise AssertionError("unreachable")
+
+    def _explained(self, what: str, error: Exception, code: str) -> Exception:
+        # botocore is imported by s3fs already
+        from botocore.exceptions import NoCredentialsError, PartialCredentialsError
+
+        if code == "NoSuchBucket":
+            return FoundryError(
+                f"{self.uri}: bucket {self.bucket!r} does not exist",
+                "create it, or mend FOUNDRY_STORE or AWS_ENDPOINT_URL",
+            )
+        if isinstance(error, NoCredentialsError | PartialCredentialsError):
+            return FoundryError(
+                f"{self.uri}: no complete credentials",
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+            )
+        if isinstance(error, PermissionError):
+            return FoundryError(
+                f"{self.uri}: may not {what} ({error})",
+                "the credentials need s3:ListBucket, GetObject, PutObject, DeleteObject here",
+            )
+        return error
+
+
+def _code(error: BaseException) -> str:
+    """S3's error code behind an exception, or ''."""
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    return str(response["Error"].get("Code", "")) if response else ""
+
+
+def _passing(error: BaseException) -> bool:
+    """Whether the same call may succeed in a moment."""
+    if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
+        return False
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
+    if response:
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status >= 500 or status == 429 or _code(error) in _PASSING_CODES
+    import aiohttp
+    from botocore import exceptions, parsers
+
+    # ConnectionError of botocore is not the built-in one.
+    return isinstance(
+        error,
+        ConnectionError
+        | TimeoutError
+        | aiohttp.ClientError
+        | exceptions.HTTPClientError
+        | exceptions.ConnectionError
+        | exceptions.IncompleteReadError
+        | parsers.ResponseParserError
+        | exceptions.ChecksumError
+        | exceptions.FlexibleChecksumError,
+    )

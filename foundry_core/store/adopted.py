@@ -1,0 +1,114 @@
+"""Artifacts adopted by reference: files stay where somebody put them, the store has digests.
+
+Identity is the content: the same bytes anywhere are the same artifact, whoever adopts them.
+"""
+
+import contextlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from foundry_core.errors import FoundryError
+from foundry_core.objects import connect
+from foundry_core.pipeline.canonical import digest
+from foundry_core.store import remote_files
+from foundry_core.store.artifact import Artifact, File, content_digest, scan
+from foundry_core.store.cache import FileCache
+from foundry_core.store.seal import Seals
+
+CODE = "adopted"
+
+
+def adopted_key(kind: str, content: str) -> str:
+    """The key of adopted bytes: a function of what they are, not of where they lie."""
+    return digest({"schema": 1, "kind": kind, "adopted": content})
+
+
+def describe(kind: str, place: str, run_id: str = "") -> Artifact:
+    """The artifact of a folder or s3:// prefix, every byte read. FoundryError when there is none.
+
+    Its key is its only identity: no recipe, no code, no inputs are known of it.
+    """
+    location, files = _scan(place)
+    content = content_digest(files)
+    return Artifact(
+        kind=kind,
+        key=adopted_key(kind, content),
+        content=content,
+        content_key=adopted_key(kind, content),
+        code=CODE,
+        closure="",
+        recipe={"digest": content},
+        seed=0,
+        sources={},
+        inputs=(),
+        files=files,
+        metrics={},
+        attempt="",
+        run_id=run_id,
+        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        seconds=0.0,
+        files_at=location,
+    )
+
+
+def reading(artifact: Artifact) -> contextlib.AbstractContextManager[Path]:
+    """A local folder with the files: the very folder, or verified copies of objects."""
+    if "://" not in artifact.files_at:
+        return contextlib.nullcontext(Path(artifact.files_at))
+    source = remote_files.download(connect(artifact.files_at))
+    return FileCache().reading(artifact.files, source)
+
+
+def check(artifact: Artifact, seals: Seals, *, read_all: bool = False) -> str:
+    """'' when the files are as they were adopted, else what is wrong. Files that were added count:
+    a stage may read all that lies in a folder."""
+    if "://" in artifact.files_at:
+        place = connect(artifact.files_at)
+        problem = remote_files.check(place, artifact.files, complete=True)
+        if not problem and read_all:
+            problem = remote_files.rehash(place, artifact.files)
+        return problem
+    folder = Path(artifact.files_at)
+    if read_all:
+        seals.forget(folder)
+    problem = seals.check(folder, artifact.files, read_all=read_all)
+    if problem:
+        return f"{artifact.files_at}: {problem}"
+    known = {file.path for file in artifact.files}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in known:
+            return f"{artifact.files_at}: {path.relative_to(folder)} was added"
+    return ""
+
+
+def changed(kind: str, place: str, pinned: str, found: str) -> FoundryError:
+    return FoundryError(
+        f"{kind} at {place} has content sha256:{found}, pinned is sha256:{pinned}",
+        "restore the files, or pin the new digest if the change is meant",
+    )
+
+
+def _scan(place: str) -> tuple[str, tuple[File, ...]]:
+    if "://" in place:
+        objects = connect(place)
+        location, files = objects.uri, remote_files.scan(objects)
+    else:
+        folder = Path(place).expanduser()
+        if not folder.is_dir():
+            raise FoundryError(f"{place!r} is not a folder", "name the folder that holds the files")
+        location, files = str(folder.resolve()), scan(folder)
+    if not files:
+        raise FoundryError(f"{place!r} holds no files", "name the folder that holds the files")
+    return location, files
+
+
+def summary(artifact: Artifact) -> dict[str, Any]:
+    return {
+        "kind": artifact.kind,
+        "key": artifact.key,
+        "digest": f"sha256:{artifact.content}",
+        "files": len(artifact.files),
+        "bytes": sum(file.size for file in artifact.files),
+        "at": artifact.files_at,
+    }

@@ -1,0 +1,196 @@
+"""What every store offers, wherever it lies; `Store.open` chooses.
+
+Execution is at least once, commit exactly once, whatever the kind of store: of any number of
+attempts at a key one is published, whole, and the others learn that they lost.
+"""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from foundry_core.errors import FoundryError
+from foundry_core.store.artifact import MANIFEST, Artifact
+from foundry_core.store.documents import Documents
+from foundry_core.store.lease import TTL_SECONDS, Board, Lease, free_if_dead, is_dead
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What the store knows of a key. `problem` says what is wrong with a corrupt artifact."""
+
+    status: Literal["ok", "missing", "corrupt"]
+    artifact: Artifact | None = None
+    problem: str = ""
+
+
+class Store(ABC):
+    """uri: where it lies, absolute. workplace: the local folder where attempts work. documents: the
+    small files beside the artifacts."""
+
+    uri: str
+    workplace: Path
+    documents: Documents
+
+    def __init__(self) -> None:
+        self._held = contextlib.ExitStack()
+        self._paths: dict[tuple[str, str, str], Path] = {}
+
+    @staticmethod
+    def open(uri: str) -> "Store":
+        """The store at a path (created when absent) or at s3://bucket/prefix. FoundryError when it
+        cannot be used."""
+        if "://" in uri:
+            from foundry_core.store.remote import RemoteStore
+
+            return RemoteStore.open(uri)
+        from foundry_core.store.store import LocalStore
+
+        return LocalStore.open(uri)
+
+    @property
+    def events_uri(self) -> str:
+        """Where the lineage's event log lies."""
+        return f"{self.uri}/events"
+
+    def read(self, kind: str, key: str) -> Artifact | None:
+        """The committed artifact, its files unchecked. FoundryError when it is unreadable."""
+        try:
+            return self._parsed(kind, key)
+        except (ValueError, OSError) as error:
+            raise FoundryError(
+                f"store: {kind}/{key[:12]}/{MANIFEST} cannot be read ({error})",
+                "restore the file, or delete the folder to have it rebuilt",
+            ) from None
+
+    def _parsed(self, kind: str, key: str) -> Artifact | None:
+        data = self.manifest(kind, key)
+        return None if data is None else parse_manifest(data)
+
+    @abstractmethod
+    def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
+        """artifact.json as it is, or None. ValueError or OSError when it cannot be read."""
+
+    @abstractmethod
+    def state(self, kind: str, key: str) -> State:
+        """Present, absent, or corrupt as far as that can be told without reading everything."""
+
+    @abstractmethod
+    def verify(self, kind: str, key: str) -> State:
+        """Like `state`, after re-reading every byte."""
+
+    def by_content(self, kind: str, content_key: str) -> Artifact | None:
+        """An intact artifact computed from the same recipe and the same input bytes."""
+        try:
+            key = self.documents.read(f"content/{content_key}").decode().strip()
+        except FileNotFoundError:
+            return None
+        state = self.state(kind, key)
+        if state.artifact is None or state.artifact.content_key != content_key:
+            return None  # the key was built again since, from other bytes
+        return state.artifact if state.status == "ok" else None
+
+    @abstractmethod
+    def reading(self, artifact: Artifact) -> contextlib.AbstractContextManager[Path]:
+        """A local folder with the artifact's files, links followed, that stays while the block
+        runs. Downloads them if need be."""
+
+    def files_path(self, artifact: Artifact) -> Path:
+        """The same folder, for as long as this store object lives."""
+        name = (artifact.kind, artifact.key, artifact.content)
+        if name not in self._paths:
+            self._paths[name] = self._held.enter_context(self.reading(artifact))
+        return self._paths[name]
+
+    def file_path(self, artifact: Artifact, name: str) -> Path | None:
+        """A local copy of one file, or None when the artifact has no such file."""
+        path = self.files_path(artifact) / name
+        return path if path.is_file() else None
+
+    def record(self, manifest: Mapping[str, Any], name: str) -> Path | None:
+        """A local copy of a file of this artifact's own (a link has none). ValueError when it is
+        no manifest."""
+        artifact = parse_manifest(manifest)
+        return None if artifact.linked_to else self.file_path(artifact, name)
+
+    @abstractmethod
+    def attempt(self, key: str) -> tuple[str, Path, Path]:
+        """(attempt name, its empty local folder, the key's scratch folder). Under the lease."""
+
+    @abstractmethod
+    def abandoned(self, key: str) -> list[str]:
+        """Attempts left by workers that died. Call only under the key's lease."""
+
+    @abstractmethod
+    def discard(self, key: str, attempt: str) -> None:
+        """Removes what an attempt left, but for the scratch. No error when there is nothing."""
+
+    @abstractmethod
+    def record_failure(self, key: str, error: str) -> None:
+        """Remembers why the last attempt failed; forgotten at the commit."""
+
+    @abstractmethod
+    def last_failure(self, key: str) -> str | None: ...
+
+    @abstractmethod
+    def commit(
+        self, artifact: Artifact, folder: Path, verify: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Publishes an attempt. False when another was committed first: its files stand and this
+        attempt is discarded. `verify` is called right before the publication and may refuse it."""
+
+    @abstractmethod
+    def link(self, artifact: Artifact) -> bool:
+        """Commits an artifact without files of its own: a link, or adopted by reference."""
+
+    @abstractmethod
+    def set_aside(self, kind: str, key: str) -> bool:
+        """Takes an artifact out of service at once, so that no reader finds half of it. Adopted
+        files stay. False when there was none. Needs the key's lease."""
+
+    @abstractmethod
+    def acquire(
+        self,
+        key: str,
+        *,
+        ttl: float = TTL_SECONDS,
+        settled: Callable[[], bool] = lambda: False,
+        waiting: Callable[[dict[str, Any]], None] = lambda holder: None,
+    ) -> Lease | None:
+        """The key's lease; see `foundry_core.store.lease.acquire`."""
+
+    @abstractmethod
+    def boards(self) -> Iterator[tuple[str, Board]]:
+        """(key, where its lease hangs) of every key that has ever been leased and not tidied up."""
+
+    def holders(self) -> list[tuple[str, dict[str, Any]]]:
+        """(key, who holds its lease), dead or alive."""
+        held = ((key, board.holder()) for key, board in self.boards())
+        return [(key, holder) for key, holder in held if holder is not None]
+
+    def leased(self) -> set[str]:
+        """Keys whose lease is held by a process that is not known to be dead."""
+        return {key for key, holder in self.holders() if not is_dead(holder)}
+
+    def free_dead_leases(self) -> list[str]:
+        """Frees what processes known to be dead still hold; the keys."""
+        return [key for key, board in self.boards() if free_if_dead(board)]
+
+    @abstractmethod
+    def artifacts(self) -> list[tuple[str, str]]:
+        """(kind, key) of everything committed."""
+
+    @abstractmethod
+    def sweep(self, protected: Callable[[str], bool], *, older_than: float, apply: bool) -> int:
+        """Bytes of what dead attempts left and is older than so many seconds; removed if `apply`.
+        `protected` keys are passed over."""
+
+
+def parse_manifest(data: Any) -> Artifact:
+    """The artifact that artifact.json describes; ValueError when it describes none."""
+    try:
+        return Artifact.from_json(data)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no manifest: {error}") from None

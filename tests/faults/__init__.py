@@ -1,0 +1,1 @@
+"""Fault rounds: runs that are killed at random instants, and an independent checker."""

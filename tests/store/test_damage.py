@@ -1,0 +1,277 @@
+"""Disks that are full or read-only, files that were harmed, clocks that go back: named, and mended
+or refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from foundry_core.errors import FoundryError
+from foundry_core.home import home_dir
+from foundry_core.lineage import events as events_module
+from foundry_core.lineage import queries
+from foundry_core.lineage.events import EventLog
+from foundry_core.lineage.index import attach
+from foundry_core.store.disk import is_full
+from foundry_core.store.store import Store
+from tests.faults import checks
+from tests.runs import prepared, run
+from tests.support import WORDS
+
+STAGES = ("first", "second", "model", "total")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
+    return tmp_path / "home"
+
+
+class Disk:
+    """A small tmpfs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mount("size=4m")
+
+    def mount(self, options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.folder)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def remount(self, options: str) -> None:
+        self.mount(f"remount,{options}")
+
+    def fill(self) -> Path:
+        """A file that takes all the room there is."""
+        path = self.folder / "filler"
+        with pytest.raises(OSError, match="No space left"), path.open("wb", buffering=0) as stream:
+            while True:
+                stream.write(b"x" * 4096)
+        return path
+
+
+@pytest.fixture
+def disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    try:
+        small = Disk(folder)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a tmpfs cannot be mounted here: {error}")
+    yield small
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def store_on_disk(disk, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_STORE", str(disk.folder / "store"))
+    return disk.folder / "store"
+
+
+def whole(store, home, tmp_path):
+    """Nothing half visible, and lineage knows what is there."""
+    assert checks.LocalView(store).damage() == {}
+    assert checks.lineage_differences(home, str(store / "events"), tmp_path) == []
+    keys = {key for _, key in checks.LocalView(store).committed()}
+    assert checks.untold(home / "lineage.duckdb", keys) == []
+
+
+BIG = "first.lines=2000000"
+
+
+def test_a_stage_that_fills_the_disk_names_it_and_runs_once_there_is_room(
+    disk, store_on_disk, home, tmp_path
+):
+    with pytest.raises(Exception, match=rf"{disk.folder}.* is full: \d\.\d of 4\.2 MB free"):
+        run(BIG)
+    assert checks.LocalView(store_on_disk).committed() == {}
+    (reason,) = prepared(BIG).plan.stages["first"].reasons
+    assert reason.category == "FAILED"
+    assert "is full" in reason.path
+    disk.remount("size=64m")
+    assert set(run(BIG)[0].values()) == {"run"}
+    whole(store_on_disk, home, tmp_path)
+    with attach(home / "lineage.duckdb") as connection:
+        rows = connection.execute("select stage, state from attempt order by all").fetchall()
+    assert ("first", "failed") in rows
+    assert [state for stage, state in rows if stage != "first"] == ["committed"] * 3
+
+
+def test_a_disk_that_fills_up_between_two_stages(disk, store_on_disk, home, tmp_path):
+    from flows.console import Console
+    from flows.engine import PipelineRun
+
+    under_way = PipelineRun(prepared(), console=Console(quiet=True))
+    under_way.start()
+    under_way.stage("first")
+    filler = disk.fill()
+    with pytest.raises(FoundryError, match="is full"):
+        under_way.stage("model")
+    with pytest.raises(FoundryError, match="is full"):
+        under_way.finish("failed")
+    with pytest.raises(FoundryError, match="is full"):
+        run()
+    assert checks.LocalView(store_on_disk).damage() == {}
+    filler.unlink()
+    actions, _ = run()
+    assert actions == {"first": "reuse", "second": "run", "model": "run", "total": "run"}
+    whole(store_on_disk, home, tmp_path)
+    assert checks.unfinished_attempts(home / "lineage.duckdb", {s.key for s in _specs()}) == []
+
+
+def _specs():
+    return prepared().specs.values()
+
+
+def test_no_room_for_the_index_fails_no_run_and_heals(disk, home, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("FOUNDRY_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("FOUNDRY_HOME", str(disk.folder / "home"))
+    from flows.console import Console
+    from flows.engine import PipelineRun
+
+    under_way = PipelineRun(prepared(), console=Console(quiet=True))
+    under_way.start()
+    for name in under_way.affected():
+        under_way.stage(name)
+    filler = disk.fill()
+    assert under_way.finish("succeeded")["status"] == "succeeded"
+    assert "the lineage index" in capsys.readouterr().err
+    filler.unlink()
+    disk.remount("size=64m")
+    assert set(run()[0].values()) == {"reuse"}
+    whole(tmp_path / "store", home_dir(), tmp_path)
+
+
+def cli(*arguments):
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_read_only_store_can_be_planned_and_a_run_says_what_is_wrong(disk, store_on_disk):
+    disk.remount("size=64m")
+    run()
+    disk.remount("ro")
+    planned = cli("plan", str(WORDS), "--json")
+    assert planned.returncode == 0, planned.stderr
+    assert {row["action"] for row in json.loads(planned.stdout)["stages"]} == {"reuse"}
+    refused = cli("run", str(WORDS), "-o", "first.word=uno")
+    assert refused.returncode == 2
+    assert str(store_on_disk) in refused.stderr
+    assert "read-only" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    disk.remount("rw")
+    assert run("first.word=uno")[0]["first"] == "run"
+
+
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _flip_in_secret(path):
+    """As a failing disk or a careful tool: size and modification time as before."""
+    before = path.stat()
+    _flip(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+HARMS = {
+    "flipped": (_flip, "text.txt has another digest"),
+    "flipped in secret": (_flip_in_secret, "text.txt has another digest"),
+    "cut": (_cut, "text.txt has 11 bytes, 12 were committed"),
+    "deleted": (Path.unlink, "text.txt is missing"),
+}
+
+
+@pytest.mark.parametrize("how", HARMS)
+def test_a_harmed_file_is_named_by_plan_and_verify_and_mended_by_the_run(how, home):
+    _, before = run()
+    store, artifact = before.prepared.store, before.artifact("first")
+    path = store.files_path(artifact) / "text.txt"
+    original = path.read_bytes()
+    harm, problem = HARMS[how]
+    harm(path)
+    change = "model.rate=0.5"
+    (reason,) = prepared(change).plan.stages["first"].reasons
+    assert reason.category == "CORRUPT"
+    assert problem in reason.path
+    checked = cli("lineage", "verify", "--json")
+    assert checked.returncode == 2
+    assert problem in checked.stdout
+    actions, _ = run(change)
+    assert actions == {"first": "run", "second": "reuse", "model": "run", "total": "reuse"}
+    assert path.read_bytes() == original
+    assert store.verify("emit", artifact.key).status == "ok"
+
+
+def test_bytes_that_rot_without_a_trace_are_found_by_verify(home):
+    """A bad disk changes no inode: the seal is made to look current, as if nothing had happened."""
+    _, before = run()
+    store, artifact = before.prepared.store, before.artifact("first")
+    path = store.files_path(artifact) / "text.txt"
+    _flip_in_secret(path)
+    store._seals.seal(path.parent, artifact.files)
+    assert store.state("emit", artifact.key).status == "ok"
+    assert "text.txt has another digest" in store.verify("emit", artifact.key).problem
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "emit"}'])
+def test_a_torn_manifest_is_corrupt_and_mended(text, home):
+    _, before = run()
+    path = before.prepared.store.path("emit", before.artifact("first").key) / "artifact.json"
+    path.write_text(text)
+    (reason,) = prepared("model.rate=0.5").plan.stages["first"].reasons
+    assert (reason.category, reason.path) == ("CORRUPT", "artifact.json is damaged")
+    assert run("model.rate=0.5")[0]["first"] == "run"
+    assert Store(home / "store").state("emit", before.artifact("first").key).status == "ok"
+
+
+def test_a_content_index_that_points_to_other_bytes_is_not_believed(home):
+    """The entry of one content key is made to name a key that was built from other input bytes."""
+    _, before = run()
+    run("first.word=uno")
+    other = prepared("first.word=uno").specs["model"].key
+    entry = home / "store" / "content" / before.artifact("model").content_key
+    entry.write_text(f"{other}\n")
+    catalogued = before.prepared.store.by_content("train", before.artifact("model").content_key)
+    assert catalogued is None
+
+
+def test_a_clock_set_back_an_hour_changes_no_order(home, monkeypatch):
+    _, before = run()
+    real = events_module.time.time_ns
+    monkeypatch.setattr(events_module.time, "time_ns", lambda: real() - 3600 * 10**9)
+    _, after = run(force=("first",))
+    log = EventLog(home / "store" / "events")
+    first = {before.run_id: [], after.run_id: []}
+    for name in log.loose():
+        event = log.read(name)
+        first.get(event["run_id"], []).append(event["time"])
+    assert max(first[before.run_id]) < min(first[after.run_id])
+    connection = queries.connect()
+    (shown,) = queries.sql(
+        connection, f"select run_id from artifact where key = '{after.artifact('first').key}'"
+    )
+    assert shown["run_id"] == after.run_id
+    connection.close()
+
+
+def test_wrapped_errors_of_a_full_disk_are_recognised():
+    try:
+        try:
+            raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("writer failed") from error
+    except RuntimeError as wrapped:
+        assert is_full(wrapped)
+    assert is_full(RuntimeError("I/O error: No space left on device (os error 28)"))
+    assert not is_full(RuntimeError("out of memory"))

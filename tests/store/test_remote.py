@@ -1,0 +1,305 @@
+"""The store on S3's API (moto over HTTP): commits, leases, checks, and runs from end to end."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from foundry_core.errors import FoundryError
+from foundry_core.objects import StoreUnavailable
+from foundry_core.store import lease as lease_module
+from foundry_core.store.artifact import Artifact, content_digest, scan
+from foundry_core.store.base import Store
+from foundry_core.store.lease import LeaseLost
+from tests.faults.s3_proxy import FaultyProxy
+from tests.s3 import s3_server, use_s3
+from tests.support import WORDS
+
+KEY = "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def uri(endpoint, monkeypatch, tmp_path):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
+    return use_s3(monkeypatch, endpoint)
+
+
+def attempt(store, text, key=KEY):
+    """(artifact, folder) of an attempt that wrote this text, ready to commit."""
+    name, folder, _ = store.attempt(key)
+    (folder / "deep").mkdir()
+    (folder / "deep" / "text.txt").write_text(text)
+    files = scan(folder)
+    artifact = Artifact(
+        kind="emit",
+        key=key,
+        content=content_digest(files),
+        content_key=f"c{key[1:]}",
+        code="",
+        closure="",
+        recipe={},
+        seed=0,
+        sources={},
+        inputs=(),
+        files=files,
+        metrics={},
+        attempt=name,
+        run_id="r",
+        created=f"2026-01-01T00:00:00.{name[1:]:>06}+00:00",
+        seconds=1.0,
+    )
+    return artifact, folder
+
+
+def build(store, text, key=KEY):
+    artifact, folder = attempt(store, text, key)
+    assert store.commit(artifact, folder)
+    return artifact
+
+
+def elsewhere(monkeypatch, tmp_path, uri, name="elsewhere"):
+    """The store as another host sees it, whose home is empty."""
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / name))
+    return Store.open(uri)
+
+
+def test_a_commit_is_read_on_another_host(uri, monkeypatch, tmp_path):
+    artifact = build(Store.open(uri), "hello")
+    other = elsewhere(monkeypatch, tmp_path, uri)
+    state = other.state("emit", KEY)
+    assert (state.status, state.artifact.content) == ("ok", artifact.content)
+    assert (other.files_path(state.artifact) / "deep/text.txt").read_text() == "hello"
+    assert other.by_content("emit", artifact.content_key).key == KEY
+    assert other.verify("emit", KEY).status == "ok"
+    assert other.artifacts() == [("emit", KEY)]
+    assert other.documents.names("work") == []
+
+
+def test_of_concurrent_committers_one_wins_and_the_losers_leave_nothing(uri):
+    stores = [Store.open(uri) for _ in range(4)]
+    ready = [attempt(store, f"text {i}") for i, store in enumerate(stores)]
+    assert len({folder.name for _, folder in ready}) == 4
+    won = []
+
+    def commit(store, artifact, folder):
+        if store.commit(artifact, folder):
+            won.append(artifact)
+
+    threads = [
+        threading.Thread(target=commit, args=(store, *work))
+        for store, work in zip(stores, ready, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert Store.open(uri).verify("emit", KEY).artifact.content == won[0].content
+    uploads = [name for name in stores[0].documents.names(f"emit/{KEY}") if "files" in name]
+    assert len(uploads) == 1
+
+
+def test_who_lost_the_lease_does_not_commit(uri):
+    store = Store.open(uri)
+    artifact, folder = attempt(store, "late")
+
+    def verify():
+        raise LeaseLost("gone")
+
+    with pytest.raises(LeaseLost):
+        store.commit(artifact, folder, verify)
+    store.discard(KEY, artifact.attempt)
+    assert store.state("emit", KEY).status == "missing"
+    assert [o.name for o in store.documents.find(f"emit/{KEY}")] == []
+
+
+@pytest.mark.parametrize("way", ["deleted", "cut", "flipped"])
+def test_damage_is_found_in_the_listing_and_named(uri, way):
+    store = Store.open(uri)
+    build(store, "hello")
+    (name,) = [o.name for o in store.documents.find(f"emit/{KEY}") if "text" in o.name]
+    if way == "deleted":
+        store.documents.delete([name])
+    else:
+        store.documents.write(name, b"hell" if way == "cut" else b"hallo")
+    state = store.state("emit", KEY)
+    assert state.status == "corrupt"
+    assert "deep/text.txt" in state.problem
+    assert store.set_aside("emit", KEY)
+    assert not store.set_aside("emit", KEY)
+    build(store, "hello")
+    assert store.state("emit", KEY).status == "ok"
+
+
+def test_bytes_that_only_the_digest_shows_are_found_by_reading(uri, monkeypatch, tmp_path):
+    store = Store.open(uri)
+    artifact = build(store, "hello")
+    other = elsewhere(monkeypatch, tmp_path, uri)
+    monkeypatch.setattr(other._objects.__class__, "read_range", lambda *a: b"hallo")
+    assert other.state("emit", KEY).status == "ok"
+    with pytest.raises(FoundryError, match=r"deep/text.txt: the store has a file with sha256"):
+        other.files_path(artifact)
+    assert other.state("emit", KEY).status == "corrupt"
+    assert "another digest" in other.verify("emit", KEY).problem
+    monkeypatch.undo()
+    assert other.verify("emit", KEY).status == "ok"
+    assert other.state("emit", KEY).status == "ok"
+
+
+def test_a_lease_is_held_by_one_and_released(uri):
+    store = Store.open(uri)
+    with store.acquire(KEY) as held:
+        held.verify()
+        assert store.leased() == {KEY}
+        assert store.acquire(KEY, settled=iter([False, True]).__next__) is None
+    assert store.leased() == set()
+    with store.acquire(KEY) as again:
+        again.verify()
+
+
+def test_of_many_takers_of_a_dead_lease_one_holds_it(uri, monkeypatch):
+    store = Store.open(uri)
+    dead = {"token": "t", "host": "elsewhere", "boot": "", "pid": 1, "start": "", "beat": 0}
+    store.documents.create(f"leases/{KEY}/{7:012d}", json.dumps(dead).encode())
+    held, gave_up = [], threading.Event()
+
+    def take():
+        lease = Store.open(uri).acquire(KEY, ttl=0.3, settled=gave_up.is_set)
+        if lease:
+            with lease:
+                held.append(lease)
+                gave_up.wait(20)
+                lease.verify()
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    started = time.monotonic()
+    for thread in threads:
+        thread.start()
+    while not held and time.monotonic() - started < 20:
+        time.sleep(0.05)
+    time.sleep(1.5)
+    gave_up.set()
+    for thread in threads:
+        thread.join()
+    assert len(held) == 1
+
+
+def test_a_beating_lease_is_kept_and_a_stopped_one_taken(uri, monkeypatch):
+    monkeypatch.setattr(lease_module, "_HEARTBEAT_SECONDS", 0.1)
+    store = Store.open(uri)
+    with store.acquire(KEY) as held:
+        # Another host cannot look at our process: only the heartbeat tells it that we live.
+        monkeypatch.setattr(lease_module, "is_alive", lambda holder: False)
+        deadline = time.monotonic() + 3
+        late = lambda: time.monotonic() > deadline  # noqa: E731
+        assert store.acquire(KEY, ttl=1.5, settled=late) is None
+        held.verify()
+        held._stop.set()
+        with store.acquire(KEY, ttl=0.5) as taken:
+            taken.verify()
+            with pytest.raises(LeaseLost):
+                held.verify()
+            assert not held._renew(1)
+        with pytest.raises(LeaseLost):
+            held.verify()
+
+
+def test_an_uncertain_commit_keeps_its_uploads(endpoint, uri, monkeypatch):
+    """The answer of the deciding put is lost ten times: it happened, and must be whole."""
+    with FaultyProxy(endpoint, decide=lambda *_: None) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        monkeypatch.setattr("foundry_core.objects._PAUSE_SECONDS", 0.001)
+        import s3fs
+
+        s3fs.S3FileSystem.clear_instance_cache()
+        store = Store.open(uri)
+        artifact, folder = attempt(store, "hello")
+        lost = lambda method, path: (  # noqa: E731
+            "reset_after" if method in ("PUT", "GET") and "artifact.json" in path else None
+        )
+        proxy._decide = lost
+        with pytest.raises(StoreUnavailable):
+            store.commit(artifact, folder)
+        proxy.calm = True
+        store.discard(KEY, artifact.attempt)
+        assert store.verify("emit", KEY).status == "ok"
+
+
+def test_mistakes_are_explained(uri, monkeypatch):
+    with pytest.raises(FoundryError, match="'no-such-bucket' does not exist"):
+        Store.open("s3://no-such-bucket/x")
+    with pytest.raises(FoundryError, match="no address of an object store"):
+        Store.open("gs://bucket/x")
+    monkeypatch.setenv("FOUNDRY_CACHE_GB", "much")
+    with pytest.raises(FoundryError, match="FOUNDRY_CACHE_GB = 'much'"):
+        Store.open(uri)
+
+
+def cli(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
+
+
+def run_words(uri, *overrides):
+    """One run, stage after stage, without Prefect; ({stage: action}, the run)."""
+    from flows.engine import PipelineRun
+    from flows.planning import Request, prepare
+    from foundry_core.pipeline.overrides import parse_override
+
+    pairs = tuple(parse_override(text) for text in overrides)
+    run = PipelineRun(prepare(Request(pipeline=str(WORDS), overrides=pairs), Store.open(uri)))
+    run.start()
+    for name in run.affected():
+        run.stage(name)
+    result = run.finish("succeeded")
+    return {stage["name"]: stage["action"] for stage in result["stages"]}, run
+
+
+def test_runs_reuse_what_another_host_built_and_plan_without_downloads(
+    endpoint, uri, monkeypatch, tmp_path
+):
+    assert set(run_words(uri)[0].values()) == {"run"}
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "second"))
+    asked = []
+    with FaultyProxy(endpoint, decide=lambda method, path: asked.append((method, path))) as proxy:
+        monkeypatch.setenv("FOUNDRY_STORE", uri)
+        done = cli("plan", str(WORDS), "--json", AWS_ENDPOINT_URL=proxy.url)
+    assert done.returncode == 0, done.stderr
+    assert {stage["action"] for stage in json.loads(done.stdout)["stages"]} == {"reuse"}
+    assert asked
+    assert not [ask for ask in asked if ask[0] == "GET" and "/files-" in ask[1].partition("?")[0]]
+    actions, run = run_words(uri, "first.comment=changed")
+    assert actions == {"first": "run", "second": "reuse", "model": "reuse", "total": "reuse"}
+    model = run.artifact("model")
+    assert model.linked_to
+    assert run.prepared.store.state("train", model.key).status == "ok"
+    assert (run.prepared.store.files_path(model) / "weight.txt").is_file()
+    assert run_words(uri, "model.steps=6")[0]["model"] == "run"
+    told = "".join(o.read_text() for o in (tmp_path / "second").rglob("*.json*"))
+    assert "test-secret" not in told
+
+
+@pytest.mark.slow
+def test_a_run_from_the_command_line(uri):
+    first = cli("run", str(WORDS), "--json", FOUNDRY_STORE=uri)
+    assert first.returncode == 0, first.stderr
+    assert {stage["action"] for stage in json.loads(first.stdout)["stages"]} == {"run"}
+    assert cli("lineage", "verify", FOUNDRY_STORE=uri).returncode == 0
+    rebuilt = json.loads(cli("lineage", "rebuild", "--json", FOUNDRY_STORE=uri).stdout)
+    assert rebuilt["artifacts without an event, now told"] == 0
