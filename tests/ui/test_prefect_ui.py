@@ -157,9 +157,10 @@ def _look_at_the_run(page, served, run_id, pictures):
     page.wait("document.body.innerText.includes('Task Runs')")
     time.sleep(4)
     page.picture(pictures / "ablation-run.png")
-    page.open(f"{served.url}/runs/flow-run/{run_id}?tab=Artifacts")
-    page.wait("/plan/i.test(document.body.innerText)")
-    time.sleep(3)
+    tabs = "Array.from(document.querySelectorAll('button, a, li, span'))"
+    page.click(f"{tabs}.filter(e => e.innerText.trim() == 'Artifacts').pop()")
+    page.wait("/verdict/i.test(document.body.innerText)")
+    time.sleep(2)
     page.picture(pictures / "ablation-artifacts.png")
     kept = {a["key"]: a for a in served.ask("artifacts") if a["flow_run_id"] == run_id}
     assert {"plan", "verdict", "report", "results-verdict", "success-verdict"} <= kept.keys()
