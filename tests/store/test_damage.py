@@ -232,7 +232,9 @@ def test_a_torn_manifest_is_corrupt_and_mended(text, home):
     (reason,) = prepared("model.rate=0.5").plan.stages["first"].reasons
     assert (reason.category, reason.path) == ("CORRUPT", "artifact.json is damaged")
     assert run("model.rate=0.5")[0]["first"] == "run"
-    assert Store.open(str(home / "store")).state("emit", before.artifact("first").key).status == "ok"
+    assert (
+        Store.open(str(home / "store")).state("emit", before.artifact("first").key).status == "ok"
+    )
 
 
 def test_a_content_index_that_points_to_other_bytes_is_not_believed(home):
