@@ -25,6 +25,7 @@ from flows.console import Console, plan_markdown_of
 from flows.dispatch import DispatchName, make_dispatcher
 from flows.engine import PipelineRun
 from flows.foundry import MAX_THREADS, walk_ablation, walk_stages
+from flows.hooks import cancel_trainings
 from flows.parameters import (
     Axis,
     NamedVariant,
@@ -44,6 +45,8 @@ _DEFAULT = PipelineName("demo")
     name="foundry",
     task_runner=ThreadPoolTaskRunner(max_workers=MAX_THREADS),
     persist_result=False,
+    on_cancellation=[cancel_trainings],
+    on_crashed=[cancel_trainings],
 )
 def full(
     pipeline: PipelineName = _DEFAULT,
@@ -83,6 +86,8 @@ def full(
     name="foundry",
     task_runner=ThreadPoolTaskRunner(max_workers=MAX_THREADS),
     persist_result=False,
+    on_cancellation=[cancel_trainings],
+    on_crashed=[cancel_trainings],
 )
 def ablation(
     pipeline: PipelineName = _DEFAULT,

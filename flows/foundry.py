@@ -18,7 +18,7 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run, task_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts
+from flows import artifacts, processes
 from flows.ablating import AblationRun
 from flows.ablation import Ablation
 from flows.ablation_table import plan_markdown
@@ -61,7 +61,8 @@ def run_stage(run: PipelineRun, name: str) -> str:
 def walk(run: PipelineRun, name: str) -> dict[str, str]:
     """The flow of one run; see `walk_stages`."""
     artifacts.show_plan(plan_markdown_of(run.prepared.plan))
-    return walk_stages(run)
+    with processes.recorded("flow-run", str(flow_run.id)):
+        return walk_stages(run)
 
 
 def walk_stages(run: PipelineRun) -> dict[str, str]:
@@ -106,7 +107,8 @@ def run_prepared(
 def walk_united(ablation: AblationRun, name: str) -> None:
     """The flow of one ablation; see `walk_ablation`."""
     artifacts.show_plan(plan_markdown(ablation.ablation))
-    walk_ablation(ablation)
+    with processes.recorded("flow-run", str(flow_run.id)):
+        walk_ablation(ablation)
 
 
 def walk_ablation(ablation: AblationRun) -> None:

@@ -44,6 +44,11 @@ class Entry:
     def local(self) -> bool:
         return self.process["host"] == process_identity()["host"]
 
+    def touch(self) -> None:
+        """Its time says when the process was last known to live."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.path)
+
     def forget(self) -> None:
         self.path.unlink(missing_ok=True)
 

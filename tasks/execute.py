@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.identity import StageSpec
@@ -33,7 +34,7 @@ from foundry_core.store.artifact import (
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog
 from foundry_core.store.disk import naming_disk
-from foundry_core.store.intents import announce, tell, withdraw
+from foundry_core.store.intents import announce, announce_removal, tell, withdraw
 from foundry_core.store.lease import TTL_SECONDS, Lease, LeaseLost
 
 _POLL_SECONDS = 0.1
@@ -184,10 +185,19 @@ def _reuse(
 
 
 def _set_aside(job: StageJob, store: Store, events: EventLog, reason: str) -> None:
+    """Takes what stands under the key out of service, and tells the lineage."""
     kind, key = job.spec.kind, job.spec.key
-    if store.set_aside(kind, key):
-        removed = {"kind": kind, "key": key, "reason": reason}
-        events.append("artifact_removed", removed, job.run_id)
+    try:
+        standing = store.read(kind, key)
+        created = standing.created if standing else None
+    except FoundryError:
+        created = ""
+    if created is None:
+        store.set_aside(kind, key)  # at most files without a manifest
+        return
+    intent = announce_removal(events, kind, key, created, reason, job.run_id)
+    store.set_aside(kind, key)
+    tell(events, intent)
 
 
 def _contents(job: StageJob) -> dict[str, dict[str, str]]:
