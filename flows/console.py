@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -22,8 +22,8 @@ class Console:
     """Progress of a run. `quiet` prints nothing; without a terminal it prints a line per event
     and one every 20 s for a long stage."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._out = RichConsole(file=sys.stderr, quiet=quiet, highlight=False)
+    def __init__(self, *, quiet: bool = False, file: TextIO | None = None) -> None:
+        self._out = RichConsole(file=file or sys.stderr, quiet=quiet, highlight=False)
         self._live = self._out.is_terminal and not quiet
         self._lock = threading.Lock()
         self._bars: dict[str, TaskID] = {}

@@ -43,7 +43,8 @@ def prefect_ids() -> dict[str, str]:
 def run_stage(run: PipelineRun, name: str) -> str:
     """Executes one stage; the result is its artifact's key."""
     try:
-        key = run.stage(name, prefect_ids()).artifact.key
+        watch = artifacts.progress_of(run.prepared.specs[name].key)
+        key = run.stage(name, prefect_ids(), watch).artifact.key
     except Exception as error:
         run.fail(name, str(error))
         raise
