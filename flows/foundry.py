@@ -26,6 +26,7 @@ from flows.console import Console, plan_markdown_of
 from flows.dispatch import Dispatcher
 from flows.engine import PipelineRun
 from flows.planning import Prepared
+from flows.temporary_server import tie
 from flows.union import VERDICT
 
 # Waiting costs nothing: the machine's CPU slots bound what works at the same time.
@@ -42,7 +43,8 @@ def prefect_ids() -> dict[str, str]:
 def run_stage(run: PipelineRun, name: str) -> str:
     """Executes one stage; the result is its artifact's key."""
     try:
-        key = run.stage(name, prefect_ids()).artifact.key
+        watch = artifacts.progress_of(run.prepared.specs[name].key)
+        key = run.stage(name, prefect_ids(), watch).artifact.key
     except Exception as error:
         run.fail(name, str(error))
         raise
@@ -136,6 +138,7 @@ def run_ablation(
 
 def attempt(run: PipelineRun, console: Console, walk_it: Callable[[], Any]) -> tuple[str, str]:
     """(status, error) of a walk, whatever a stage or Prefect raised."""
+    tie()
     try:
         with console:
             walk_it()

@@ -154,7 +154,7 @@ def test_a_form_filled_in_a_browser_starts_what_was_typed(served, pictures):
 def _look_at_the_run(page, served, run_id, pictures):
     """The page of the run and of its artifacts, as the server keeps and the browser shows them."""
     page.open(f"{served.url}/runs/flow-run/{run_id}")
-    page.wait("document.body.innerText.includes('Task Runs')")
+    page.wait("document.body.innerText.includes('verdict: done in')")
     time.sleep(4)
     page.picture(pictures / "ablation-run.png")
     tabs = "Array.from(document.querySelectorAll('button, a, li, span'))"
@@ -163,15 +163,15 @@ def _look_at_the_run(page, served, run_id, pictures):
     time.sleep(2)
     page.picture(pictures / "ablation-artifacts.png")
     kept = {a["key"]: a for a in served.ask("artifacts") if a["flow_run_id"] == run_id}
-    assert {"plan", "verdict", "report", "results-verdict", "success-verdict"} <= kept.keys()
+    assert {"plan", "verdict", "report", "results-verdict"} <= kept.keys()
     for key, words in (("plan", "steps=20/1"), ("verdict", "worse than the base")):
         page.open(f"{served.url}/artifacts/artifact/{kept[key]['id']}")
         page.wait(f"document.body.innerText.includes({words!r})")
         page.picture(pictures / f"ablation-{key}.png")
-    page.open(f"{served.url}/artifacts/artifact/{kept['success-verdict']['id']}")
+    page.open(f"{served.url}/artifacts/artifact/{kept['results-verdict']['id']}")
     drawn = "Array.from(document.images).some(i => i.src.startsWith('data:') && i.naturalWidth > 0)"
     page.wait(drawn)
-    page.picture(pictures / "ablation-success.png")
+    page.picture(pictures / "ablation-results.png")
 
 
 @pytest.mark.parametrize(
