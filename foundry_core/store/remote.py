@@ -98,9 +98,10 @@ class RemoteStore(Store):
             return dict(zip(places, found, strict=True))
 
     def verify(self, kind: str, key: str) -> State:
-        artifact = self.read(kind, key)
+        known = self.state(kind, key)
+        artifact = known.artifact
         if artifact is None:
-            return State(status="missing")
+            return known
         problem = self._problem(artifact, noted=False)
         if not problem and artifact.adopted:
             problem = adopted.check(artifact, Seals(), read_all=True)
@@ -262,7 +263,10 @@ class RemoteStore(Store):
         return freed
 
     def _sweep_uploads(self, kind: str, key: str, before: float, apply: bool) -> int:
-        artifact = self.read(kind, key)
+        try:
+            artifact = self.read(kind, key)
+        except FoundryError:
+            return 0  # damaged: a run that needs it replaces it
         freed = 0
         for uploads in self._objects.folders(f"{kind}/{key}"):
             if artifact is not None and uploads == artifact.files_at:

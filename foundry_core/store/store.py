@@ -192,9 +192,10 @@ class LocalStore(Store):
         return True
 
     def verify(self, kind: str, key: str) -> State:
-        artifact = self.read(kind, key)
-        if artifact is None:
-            return State(status="missing")
+        known = self.state(kind, key)
+        artifact = known.artifact
+        if artifact is None or (artifact.linked_to and known.status != "ok"):
+            return known
         problem = self._problem(artifact, read_all=True)
         return State(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
 
