@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+import s3fs
 
 from foundry_core.errors import FoundryError
 from foundry_core.objects import StoreUnavailable, connect
@@ -220,8 +221,6 @@ def test_an_uncertain_commit_keeps_its_uploads(endpoint, uri, monkeypatch):
     with FaultyProxy(endpoint, decide=lambda *_: None) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         monkeypatch.setattr("foundry_core.objects._PAUSE_SECONDS", 0.001)
-        import s3fs
-
         s3fs.S3FileSystem.clear_instance_cache()
         store = Store.open(uri)
         artifact, folder = attempt(store, "hello")
@@ -350,3 +349,25 @@ def test_a_swept_store_keeps_what_is_committed(uri):
     assert store.sweep(lambda key: False, older_than=-60, apply=True) == 5 + 4
     assert not folder.exists()
     assert store.verify("emit", KEY).status == "ok"
+
+
+@pytest.mark.slow
+def test_runs_come_out_right_through_a_faulty_network(endpoint, uri, monkeypatch, tmp_path):
+    calm = run_words(uri)[1]
+    other = use_s3(monkeypatch, endpoint)
+    rates = {"error": 0.04, "error_after": 0.03, "reset": 0.03, "reset_after": 0.03}
+    rates |= {"truncate": 0.03, "stall_after": 0.005}
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "stormy"))
+    with FaultyProxy(endpoint, rates=rates, stall_seconds=3, seed=7) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        s3fs.S3FileSystem.clear_instance_cache()
+        actions, stormy = run_words(other)
+        assert set(actions.values()) == {"run"}
+        for name in actions:
+            left, right = calm.artifact(name), stormy.artifact(name)
+            assert (left.key, left.content) == (right.key, right.content)
+        assert set(run_words(other)[0].values()) == {"reuse"}
+        assert sum(count for fault, count in proxy.counts.items() if fault != "ok") > 20
+        proxy.calm = True
+        for kind, key in stormy.prepared.store.artifacts():
+            assert stormy.prepared.store.verify(kind, key).status == "ok"
