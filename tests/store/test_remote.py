@@ -10,6 +10,7 @@ import time
 import pytest
 import s3fs
 
+from flows.cli import main
 from foundry_core.errors import FoundryError
 from foundry_core.objects import StoreUnavailable, connect
 from foundry_core.store import lease as lease_module
@@ -235,11 +236,25 @@ def test_an_uncertain_commit_keeps_its_uploads(endpoint, uri, monkeypatch):
         assert store.verify("emit", KEY).status == "ok"
 
 
-def test_mistakes_are_explained(uri, monkeypatch):
+def test_mistakes_are_explained(uri, monkeypatch, capsys):
     with pytest.raises(FoundryError, match="'no-such-bucket' does not exist"):
         Store.open("s3://no-such-bucket/x")
     with pytest.raises(FoundryError, match="no address of an object store"):
         Store.open("gs://bucket/x")
+    monkeypatch.setenv("FOUNDRY_STORE", "s3://no-such-bucket/x")
+    assert main(["plan", str(WORDS)]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "'no-such-bucket' does not exist" in error
+    store = Store.open(uri)
+
+    def denied(*arguments, **options):
+        raise PermissionError("Access Denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.documents.__class__, "_put", denied)
+        with pytest.raises(FoundryError, match="may not write runs/r"):
+            store.documents.write("runs/r", b"")
     monkeypatch.setenv("FOUNDRY_CACHE_GB", "much")
     with pytest.raises(FoundryError, match="FOUNDRY_CACHE_GB = 'much'"):
         Store.open(uri)
@@ -309,8 +324,6 @@ def test_a_run_from_the_command_line(uri):
 
 
 def test_objects_are_adopted_and_imported_and_garbage_goes(uri, monkeypatch, tmp_path, capsys):
-    from flows.cli import main
-
     monkeypatch.setenv("FOUNDRY_STORE", uri)
     store = Store.open(uri)
     place = f"{uri.removesuffix('/store')}/outside"
