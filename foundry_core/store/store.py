@@ -99,10 +99,7 @@ class LocalStore(Store):
     def _problem(self, artifact: Artifact, *, read_all: bool = False) -> str:
         if artifact.adopted:
             return _adopted().check(artifact, self._seals, read_all=read_all)
-        folder = self._own_files(artifact)
-        if read_all:
-            self._seals.forget(folder)
-        return self._seals.check(folder, artifact.files, read_all=read_all)
+        return self._seals.check(self._own_files(artifact), artifact.files, read_all=read_all)
 
     def attempt(self, key: str) -> tuple[str, Path, Path]:
         """(attempt name, its empty folder, the key's scratch folder). Needs the key's lease."""
@@ -170,6 +167,9 @@ class LocalStore(Store):
         folder = self.root / "work" / artifact.key / f"link-{os.urandom(4).hex()}"
         folder.mkdir(parents=True)
         return self.commit(artifact, folder)
+
+    def check_place(self, place: str) -> None:
+        """A store on disk refers to any place; whoever cannot see it finds the artifact corrupt."""
 
     def set_aside(self, kind: str, key: str) -> bool:
         """The folder is renamed away at once and then deleted. Scratch that a crash left beside a

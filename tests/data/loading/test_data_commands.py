@@ -1,6 +1,8 @@
 """`foundry data ...` as it is typed."""
 
+import argparse
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import yaml
 from loading_synthetic import make_captions, make_robot, make_text, npz
 
 from flows.cli import main
+from flows.commands import data
 from flows.datasets import formats
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.shards.write import write_shards
@@ -354,3 +357,15 @@ def test_unknown_formats_and_options_get_the_nearest(run: Run, home: Path) -> No
     assert "camera" in answer["error"] and "cameras" in answer["hint"]
     missing = run("convert", "--from", "spartan", home / "none", home / "out", code=2)
     assert str(home / "none") in missing["error"]
+
+
+def test_the_documented_commands_can_be_typed() -> None:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    data.add_arguments(parser)
+    text = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
+    block = text.split("```console\n")[1].split("```")[0]
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert len(lines) > 7
+    for words in lines:
+        assert words[:2] == ["foundry", "data"]
+        assert parser.parse_args(words[2:]).action == words[2]
