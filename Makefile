@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-fast test test-all lint bench setup graphics clean
+.PHONY: demo demo-fast serve test test-all lint bench setup graphics clean
 
 setup: $(STAMP) graphics
 
@@ -25,6 +25,9 @@ demo: setup
 
 demo-fast: setup
 	$(BIN)/python -m flows.demo demo-fast
+
+serve: setup
+	$(BIN)/foundry serve
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow"

@@ -5,9 +5,11 @@ does not answer costs the display, never the run.
 """
 
 import base64
+import io
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,6 @@ import flows.settings  # noqa: F401  (Prefect reads its settings once, on import
 # isort: split
 import httpx
 from prefect.artifacts import (
-    create_image_artifact,
     create_link_artifact,
     create_markdown_artifact,
 )
@@ -25,9 +26,11 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL
 
 from flows.engine import PipelineRun
+from flows.progress import ProgressReport
 from foundry_core.store.artifact import Artifact
 
 _LOG = logging.getLogger(__name__)
+_MOMENT_SECONDS = 5.0
 _LARGEST_IMAGE = 512 * 1024
 
 
@@ -38,7 +41,33 @@ def configured() -> bool:
 
 def show_plan(markdown: str) -> None:
     """What will run and why, before anything does."""
-    _publish(create_markdown_artifact, markdown=markdown, key="plan", description="Plan")
+    _show("plan", "Plan", markdown)
+
+
+def progress_of(key: str) -> Callable[[Mapping[str, Any]], None] | None:
+    """Shows a bar for a stage that takes longer than a moment. None where nobody would see it."""
+    if not configured():
+        return None
+    report, begins = ProgressReport(key), time.monotonic() + _MOMENT_SECONDS
+
+    def publish(state: Mapping[str, Any]) -> None:
+        if time.monotonic() > begins:
+            report.publish(state)
+
+    return publish
+
+
+class LogLines(io.TextIOBase):
+    """A text file whose lines become log messages: what a terminal would show, on a run's page."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def write(self, text: str) -> int:
+        for line in text.splitlines():
+            if line.strip():
+                self._say(line)
+        return len(text)
 
 
 def show_stage(run: PipelineRun, name: str) -> None:
@@ -61,7 +90,7 @@ def show_effects(effects: Sequence[Mapping[str, Any]], seeds: Mapping[str, Any] 
 
     text = markdown_table(effects_rows(effects))
     text += f"\n{seeds_text(seeds)}\n" if seeds else "\nNo verdict: see the runs that failed.\n"
-    _publish(create_markdown_artifact, markdown=text, key="verdict", description="Verdict")
+    _show("verdict", "Verdict", text)
 
 
 def show_report(path: Path) -> None:
@@ -96,17 +125,19 @@ def _show_losses(name: str, folder: Path) -> None:
     series = loss_series(folder)
     if series:
         picture = on_white(curves(name, series))
-        _show_image(f"loss-{name}", "svg+xml", picture, f"Losses of {name}")
+        _show(f"loss-{name}", f"Losses of {name}", _image("svg+xml", picture, name))
 
 
 def _show_rollouts(name: str, artifact: Artifact, folder: Path) -> None:
     """The first recorded episode of every task, as in the report."""
+    text = f"success over all tasks: {_rate(artifact)}\n"
     for task in sorted(path for path in (folder / "frames").glob("*") if path.is_dir()):
         first = next(iter(sorted(task.glob("*.png"))), None)
         if first is not None:
             outcome = first.stem.partition("_")[2]
-            text = f"{name}, {task.name}: {outcome}; success over all tasks " + _rate(artifact)
-            _show_image(f"rollout-{name}-{task.name}", "png", first.read_bytes(), text)
+            picture = _image("png", first.read_bytes(), task.name)
+            text += f"\n{task.name}: {outcome}\n\n{picture}\n"
+    _show(f"rollouts-{name}", f"Rollouts of {name}", text)
 
 
 def _rate(artifact: Artifact) -> str:
@@ -119,21 +150,21 @@ def _show_comparison(name: str, folder: Path) -> None:
     from foundry_core.evaluation.report import verdict
 
     found = json.loads((folder / "comparison.json").read_text())
-    text = f"{markdown(found)}\n{verdict(found)}\n"
-    _publish(
-        create_markdown_artifact, markdown=text, key=f"results-{_slug(name)}", description=name
-    )
-    picture = on_white((folder / "success.svg").read_text())
-    _show_image(f"success-{name}", "svg+xml", picture, f"Success: {name}")
+    picture = _image("svg+xml", on_white((folder / "success.svg").read_text()), "success")
+    text = f"{markdown(found)}\n{verdict(found)}\n\n{picture}\n"
+    _show(f"results-{name}", f"Results: {name}", text)
 
 
-def _show_image(key: str, kind: str, data: bytes, description: str) -> None:
-    """As a data URI: the server keeps it, and a browser elsewhere needs no path to this disk."""
+def _image(kind: str, data: bytes, alt: str) -> str:
+    """Markdown with the picture as data: the server keeps it, and a browser elsewhere needs no path
+    to this disk. (Prefect's own image artifacts print the address below the picture.)"""
     if len(data) > _LARGEST_IMAGE:
-        _LOG.warning("%s: a picture of %d bytes is not sent to the server", key, len(data))
-        return
-    uri = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    _publish(create_image_artifact, image_url=uri, key=_slug(key), description=description)
+        return f"(a picture of {len(data):,} bytes: see the report)"
+    return f"![{alt}](data:image/{kind};base64,{base64.b64encode(data).decode()})"
+
+
+def _show(key: str, title: str, text: str) -> None:
+    _publish(create_markdown_artifact, markdown=text, key=_slug(key), description=title)
 
 
 def _slug(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import flows.settings  # noqa: F401  (Prefect reads its settings once, on import)
 
 # isort: split
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
@@ -25,6 +25,7 @@ from flows.console import Console, plan_markdown_of
 from flows.dispatch import DispatchName, make_dispatcher
 from flows.engine import PipelineRun
 from flows.foundry import MAX_THREADS, walk_ablation, walk_stages
+from flows.hooks import cancel_trainings
 from flows.parameters import (
     Axis,
     NamedVariant,
@@ -44,6 +45,8 @@ _DEFAULT = PipelineName("demo")
     name="foundry",
     task_runner=ThreadPoolTaskRunner(max_workers=MAX_THREADS),
     persist_result=False,
+    on_cancellation=[cancel_trainings],
+    on_crashed=[cancel_trainings],
 )
 def full(
     pipeline: PipelineName = _DEFAULT,
@@ -71,7 +74,7 @@ def full(
     if dry_run:
         return prepared.plan.to_json()
     run = PipelineRun(
-        prepared, console=Console(), origin=_origin(), dispatcher=make_dispatcher(dispatch)
+        prepared, console=_console(), origin=_origin(), dispatcher=make_dispatcher(dispatch)
     )
     run.start()
     result = _conducted(lambda: walk_stages(run), run.finish)
@@ -83,6 +86,8 @@ def full(
     name="foundry",
     task_runner=ThreadPoolTaskRunner(max_workers=MAX_THREADS),
     persist_result=False,
+    on_cancellation=[cancel_trainings],
+    on_crashed=[cancel_trainings],
 )
 def ablation(
     pipeline: PipelineName = _DEFAULT,
@@ -117,7 +122,7 @@ def ablation(
     if dry_run:
         return {"title": planned.request.title, "to_run": len(planned.united.plan.to_run())}
     running = AblationRun(
-        planned, console=Console(), origin=_origin(), dispatcher=make_dispatcher(dispatch)
+        planned, console=_console(), origin=_origin(), dispatcher=make_dispatcher(dispatch)
     )
     running.start()
     _introduce(planned.request.title, [f"pipeline:{name}", f"ablation:{running.ablation_id}"])
@@ -143,6 +148,10 @@ def _conducted(walk: Callable[[], Any], finish: Callable[..., dict[str, Any]]) -
         finish("failed", str(error))
         raise
     return finish("succeeded")
+
+
+def _console() -> Console:
+    return Console(file=artifacts.LogLines(get_run_logger().info))
 
 
 def _origin() -> dict[str, str]:

@@ -167,7 +167,8 @@ class GpuPool:
 
     def _failure(self, job: StageJob, store: Store, run: FlowRun) -> StageFailed:
         message = (run.state.message if run.state else "") or "no reason given"
-        error = store.last_failure(job.spec.key) if run.state and run.state.is_failed() else None
+        # The stage's own words where it failed; else what became of the flow run.
+        error = store.last_failure(job.spec.key) if StageFailed.__name__ in message else None
         where = f"flow run {run.name!r} in {prefect_api.GPU_POOL}"
         return StageFailed(job.spec.name, error or message, f"see {where}", job.log)
 

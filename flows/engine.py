@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -114,8 +114,14 @@ class PipelineRun:
                 found.add(name)
         return [name for name in rows if name in found]
 
-    def stage(self, name: str, origin: Mapping[str, str] | None = None) -> Outcome:
-        """Executes or reuses one stage whose upstream is settled. `origin`: ids of what called."""
+    def stage(
+        self,
+        name: str,
+        origin: Mapping[str, str] | None = None,
+        watch: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> Outcome:
+        """Executes or reuses one stage whose upstream is settled. `origin`: ids of what called.
+        `watch` sees the progress, as the console does."""
         node = self.prepared.pipeline.stages[name]
         row = self.prepared.plan.stages[name]
         job = StageJob(
@@ -131,6 +137,12 @@ class PipelineRun:
             force=any(reason.category == "FORCED" for reason in row.reasons),
             origin=self._origin | dict(origin or {}),
         )
+
+        def observe(state: Mapping[str, Any]) -> None:
+            self._console.progress(name, state)
+            if watch is not None:
+                watch(state)
+
         # What runs elsewhere needs no CPU of this machine while it is waited for.
         elsewhere = self._dispatcher.remote(node.stage)
         hold = self._slots.hold(node.resources.cpus, self.cancelled.is_set)
@@ -142,7 +154,7 @@ class PipelineRun:
                 job,
                 self.prepared.store,
                 self._events,
-                observe=lambda state: self._console.progress(name, state),
+                observe=observe,
                 cancelled=self.cancelled,
             )
         self.outcomes[name] = outcome

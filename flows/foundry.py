@@ -18,7 +18,7 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run, task_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts
+from flows import artifacts, processes
 from flows.ablating import AblationRun
 from flows.ablation import Ablation
 from flows.ablation_table import plan_markdown
@@ -26,6 +26,7 @@ from flows.console import Console, plan_markdown_of
 from flows.dispatch import Dispatcher
 from flows.engine import PipelineRun
 from flows.planning import Prepared
+from flows.temporary_server import tie
 from flows.union import VERDICT
 
 # Waiting costs nothing: the machine's CPU slots bound what works at the same time.
@@ -42,7 +43,8 @@ def prefect_ids() -> dict[str, str]:
 def run_stage(run: PipelineRun, name: str) -> str:
     """Executes one stage; the result is its artifact's key."""
     try:
-        key = run.stage(name, prefect_ids()).artifact.key
+        watch = artifacts.progress_of(run.prepared.specs[name].key)
+        key = run.stage(name, prefect_ids(), watch).artifact.key
     except Exception as error:
         run.fail(name, str(error))
         raise
@@ -60,7 +62,8 @@ def run_stage(run: PipelineRun, name: str) -> str:
 def walk(run: PipelineRun, name: str) -> dict[str, str]:
     """The flow of one run; see `walk_stages`."""
     artifacts.show_plan(plan_markdown_of(run.prepared.plan))
-    return walk_stages(run)
+    with processes.recorded("flow-run", str(flow_run.id)):
+        return walk_stages(run)
 
 
 def walk_stages(run: PipelineRun) -> dict[str, str]:
@@ -105,7 +108,8 @@ def run_prepared(
 def walk_united(ablation: AblationRun, name: str) -> None:
     """The flow of one ablation; see `walk_ablation`."""
     artifacts.show_plan(plan_markdown(ablation.ablation))
-    walk_ablation(ablation)
+    with processes.recorded("flow-run", str(flow_run.id)):
+        walk_ablation(ablation)
 
 
 def walk_ablation(ablation: AblationRun) -> None:
@@ -134,6 +138,7 @@ def run_ablation(
 
 def attempt(run: PipelineRun, console: Console, walk_it: Callable[[], Any]) -> tuple[str, str]:
     """(status, error) of a walk, whatever a stage or Prefect raised."""
+    tie()
     try:
         with console:
             walk_it()

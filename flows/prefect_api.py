@@ -136,6 +136,12 @@ def reschedule(run_id: UUID, message: str) -> None:
         client.set_flow_run_state(run_id, state, force=True)
 
 
+def process_pools() -> set[str]:
+    """Names of the pools whose workers start plain processes."""
+    with api() as client:
+        return {pool.name for pool in client.read_work_pools() if pool.type == "process"}
+
+
 def parent_of(run: FlowRun) -> FlowRun | None:
     """The flow run that started this one and waits for it; None when a person started it."""
     if run.parent_task_run_id is None:

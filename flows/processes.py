@@ -19,6 +19,9 @@ from foundry_core.home import home_dir
 from foundry_core.store.artifact import encode, write_durably
 from foundry_core.store.lease import is_dead, process_identity
 
+# Tells a child which process it must not outlive.
+PARENT = "FOUNDRY_PARENT_PID"
+
 # run: a pipeline run (id: run id). flow-run: a process of Prefect's (id: flow run id).
 # ray-job: a submitted job's coordinator (id: submission id). serve: `foundry serve` (id: port);
 # service: its children.
@@ -43,6 +46,11 @@ class Entry:
     @property
     def local(self) -> bool:
         return self.process["host"] == process_identity()["host"]
+
+    def touch(self) -> None:
+        """Its time says when the process was last known to live."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.path)
 
     def forget(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ and in any number: what lives is never touched. A process of another host cannot
 its runs fall to the zombie automation, its leases to their heartbeat.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,7 +15,6 @@ from typing import Any
 from uuid import UUID
 
 from flows import processes
-from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage.events import EventLog
 from foundry_core.store.store import Store
@@ -23,8 +23,11 @@ EVERY_SECONDS = 60.0
 # After these many seconds nobody is going to do it any more.
 _CANCELLING_SECONDS = 60.0
 _PENDING_SECONDS = 180.0
+_ENDED_SECONDS = 45.0
 _RAY_SECONDS = 600.0
 _STOP_SECONDS = 10.0
+_OPEN_RUNS = """select run_id from pipeline_run
+    where coalesce(status, 'running') = 'running' and (run_id = ? or parent = ?)"""
 
 
 @dataclass
@@ -65,19 +68,25 @@ def close_all(message: str) -> None:
 
 
 def _runs(reaped: Reaped) -> None:
-    """Pipeline runs of dead processes: the lineage learns that they ended."""
+    """Pipeline runs of dead processes: the lineage learns that they, and the runs they had begun
+    for the variants of an ablation, ended."""
+    from foundry_core.lineage import queries
+    from foundry_core.lineage.index import Index
+
     for entry in processes.entries("run"):
         if not entry.dead:
             continue
         log = EventLog(Store.open(entry.facts["store"]).events_uri)
-        lost = {"status": "lost", "seconds": 0.0, "metrics": {}, "error": "its process died"}
-        log.append("run_finished", lost, run_id=entry.id)
+        index = Index(home_dir() / "lineage.duckdb", log)
+        index.advance()
+        with contextlib.closing(queries.connect()) as connection:
+            rows = connection.execute(_OPEN_RUNS, [entry.id, entry.id]).fetchall()
+        for (run_id,) in rows:
+            lost = {"status": "lost", "seconds": 0.0, "metrics": {}, "error": "its process died"}
+            log.append("run_finished", lost, run_id=run_id)
+            reaped.add("runs closed", run_id)
+        index.advance()
         entry.forget()
-        reaped.add("runs closed", entry.id)
-    if "runs closed" in reaped.done:
-        from foundry_core.lineage.index import Index
-
-        Index(home_dir() / "lineage.duckdb", log).advance()
 
 
 def _leases(reaped: Reaped) -> None:
@@ -98,7 +107,7 @@ def _ray_jobs(reaped: Reaped, seconds: float) -> None:
 
 
 def _age(entry: processes.Entry) -> float:
-    """Seconds since the process was last known to live, as its file's time tells."""
+    """Seconds since the process was last known to live: it touches its file while it waits."""
     try:
         return datetime.now(UTC).timestamp() - entry.path.stat().st_mtime
     except FileNotFoundError:
@@ -115,7 +124,8 @@ def _flow_runs(reaped: Reaped, message: str = "its process died") -> None:
         if not entry.dead:
             continue
         run = read_run(UUID(entry.id))
-        if run is not None and run.state is not None and not run.state.is_final():
+        # Scheduled or pending: it is about to be run again, by another process.
+        if run and run.state and (run.state.is_running() or run.state.is_cancelling()):
             wanted = run.state.is_cancelling()
             end = StateType.CANCELLED if wanted else StateType.CRASHED
             set_state(run.id, end, f"{message} (pid {entry.process['pid']})", force=True)
@@ -125,12 +135,18 @@ def _flow_runs(reaped: Reaped, message: str = "its process died") -> None:
 
 
 def _stuck(reaped: Reaped) -> None:
-    """CANCELLING that no process carries out, PENDING that no worker goes on with."""
+    """CANCELLING that no process carries out, PENDING that no worker goes on with, and processes
+    that work on although their run was ended from outside."""
     from prefect.client.schemas.objects import StateType
 
-    from flows.prefect_api import open_runs, reschedule, set_state
+    from flows.prefect_api import open_runs, process_pools, read_run, reschedule, set_state
 
     alive = {entry.id: entry for entry in processes.entries("flow-run") if not entry.dead}
+    for entry in alive.values():
+        run = read_run(UUID(entry.id))
+        if run is not None and run.state and run.state.is_final() and _since(run) > _ENDED_SECONDS:
+            processes.stop(entry)
+            reaped.add("processes of ended runs stopped", run.name)
     for run in open_runs(states=[StateType.CANCELLING]):
         if _since(run) < _CANCELLING_SECONDS:
             continue
@@ -139,8 +155,11 @@ def _stuck(reaped: Reaped) -> None:
         message = f"forced: cancelling took more than {_CANCELLING_SECONDS:.0f} s"
         set_state(run.id, StateType.CANCELLED, message, force=True)
         reaped.add("cancellations forced", run.name)
+    # Containers may be pulled for minutes: only a process is known to begin at once.
+    local = process_pools()
     for run in open_runs(states=[StateType.PENDING]):
-        if str(run.id) not in alive and _since(run) > _PENDING_SECONDS:
+        late = str(run.id) not in alive and _since(run) > _PENDING_SECONDS
+        if late and run.work_pool_name in local:
             reschedule(run.id, "its worker died before it began")
             reaped.add("runs queued again", run.name)
 
@@ -167,29 +186,36 @@ class Reaper:
     def __init__(self, say: Callable[[str], None], every: float = EVERY_SECONDS) -> None:
         self._say = say
         self._every = every
-        self._pause = threading.Event()
+        self._wake = threading.Event()
+        self._stopped = False
         self._thread = threading.Thread(target=self._loop, daemon=True, name="reaper")
 
     def start(self) -> None:
         self._thread.start()
 
+    def soon(self) -> None:
+        """Something has died: not only at the next full minute."""
+        self._wake.set()
+
     def stop(self) -> None:
-        self._pause.set()
+        self._stopped = True
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(_STOP_SECONDS)
 
     def _loop(self) -> None:
-        while True:
+        while not self._stopped:
             self._tell(self._once())
-            if self._pause.wait(self._every):
-                return
+            self._wake.wait(self._every)
+            self._wake.clear()
 
     def _once(self) -> Iterable[str]:
         try:
             return reap(ray_seconds=_RAY_SECONDS).lines()
-        except FoundryError as error:
-            # The server restarts or is overloaded: the next pass will see to it.
-            return [f"not now: {error.message}"]
+        # The server restarts or is overloaded, a disk is full: told, and tried again next time. An
+        # error must not end what tidies up after errors.
+        except Exception as error:
+            return [f"not now: {error}"]
 
     def _tell(self, lines: Iterable[str]) -> None:
         for line in lines:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from flows import processes
-from flows.hosted import PARENT
+from flows.processes import PARENT
 from flows.settings import api_url
 from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
@@ -39,9 +39,6 @@ _CHILD_SETTINGS = {
     "PREFECT_RUNNER_AUTO_INSTALL_DEPENDENCIES": "false",
     # A server that restarts takes some 10 s; calls are repeated for minutes.
     "PREFECT_CLIENT_MAX_RETRIES": "8",
-    # SQLite has one writer at a time: on a busy disk waiting is better than an error.
-    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
-    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
 }
 
 
@@ -134,12 +131,16 @@ class Services:
         for worker in self.workers:
             worker.start(self._environment)
 
-    def watch(self, stop: threading.Event, say: Callable[[str], None]) -> None:
-        """Starts again what ends, until `stop`. Raises FoundryError when that does not help."""
+    def watch(
+        self, stop: threading.Event, say: Callable[[str], None], died: Callable[[], None]
+    ) -> None:
+        """Starts again what ends, until `stop`; `died` is told. Raises FoundryError when starting
+        again does not help."""
         while not stop.wait(0.5):
             for service in (self.server, *self.workers):
                 if service.ended and not stop.is_set():
                     self._restart(service, say)
+                    died()
 
     def _restart(self, service: Service, say: Callable[[str], None]) -> None:
         now = time.monotonic()

@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.provenance import collect_provenance
+from foundry_core.pipeline import imports
 from foundry_core.pipeline.identity import StageSpec
 from foundry_core.pipeline.plan import resolve
 from foundry_core.store.artifact import (
@@ -33,7 +35,7 @@ from foundry_core.store.artifact import (
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog
 from foundry_core.store.disk import naming_disk
-from foundry_core.store.intents import announce, tell, withdraw
+from foundry_core.store.intents import announce, announce_removal, tell, withdraw
 from foundry_core.store.lease import TTL_SECONDS, Lease, LeaseLost
 
 _POLL_SECONDS = 0.1
@@ -100,9 +102,24 @@ def execute(
     attempt and waits for the one that took over.
     """
     cancelled = cancelled or threading.Event()
+    if job.spec.code == imports.CODE:
+        return _import(job, store, events)
     while True:
         with contextlib.suppress(LeaseLost), naming_disk(store.workplace):
             return _settle(job, store, events, observe, cancelled, lease_ttl)
+
+
+def _import(job: StageJob, store: Store, events: EventLog) -> Outcome:
+    """An external artifact is adopted, not computed: no child process, no attempt."""
+    from foundry_core.store.adopt import bring_in
+
+    started = time.monotonic()
+    state = store.state(job.spec.kind, job.spec.key)
+    if state.artifact is not None and state.status == "ok":
+        return Outcome(artifact=state.artifact, action="reuse", how="recipe", seconds=0.0)
+    recipe = imports.Import.model_validate(job.recipe)
+    artifact = bring_in(store, events, job.spec.name, recipe, job.run_id)
+    return Outcome(artifact=artifact, action="run", how="", seconds=time.monotonic() - started)
 
 
 def _settle(
@@ -184,10 +201,19 @@ def _reuse(
 
 
 def _set_aside(job: StageJob, store: Store, events: EventLog, reason: str) -> None:
+    """Takes what stands under the key out of service, and tells the lineage."""
     kind, key = job.spec.kind, job.spec.key
-    if store.set_aside(kind, key):
-        removed = {"kind": kind, "key": key, "reason": reason}
-        events.append("artifact_removed", removed, job.run_id)
+    try:
+        standing = store.read(kind, key)
+        created = standing.created if standing else None
+    except FoundryError:
+        created = ""
+    if created is None:
+        store.set_aside(kind, key)  # at most files without a manifest
+        return
+    intent = announce_removal(events, kind, key, created, reason, job.run_id)
+    store.set_aside(kind, key)
+    tell(events, intent)
 
 
 def _contents(job: StageJob) -> dict[str, dict[str, str]]:

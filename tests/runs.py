@@ -36,6 +36,7 @@ class Forked:
         self._receive, send = _FORK.Pipe(duplex=False)
         self.process = _FORK.Process(target=_work, args=(send, work, arguments))
         self.process.start()
+        _forked.append(self)
         send.close()
 
     @property
@@ -51,6 +52,17 @@ class Forked:
         if isinstance(value, BaseException):
             raise value
         return value
+
+
+_forked: list[Forked] = []
+
+
+def end_forked() -> None:
+    """Kills what is left of them, stopped ones too."""
+    while _forked:
+        forked = _forked.pop()
+        forked.process.kill()
+        forked.process.join()
 
 
 def _work(send: Any, work: Callable[..., Any], arguments: tuple) -> None:

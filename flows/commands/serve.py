@@ -69,14 +69,16 @@ def _serve(options: argparse.Namespace) -> int:
             keeper.start()
             services.start_workers()
             _announce(services.url, names, limit, time.monotonic() - began)
-            services.watch(stop, _say)
+            services.watch(stop, _say, keeper.soon)
         finally:
             _say("stops …")
             keeper.stop()
             services.stop()
-            if not services.server.ended:
-                reaper.close_all("foundry serve was stopped")
-            services.stop_server()
+            try:
+                if not services.server.ended:
+                    reaper.close_all("foundry serve was stopped")
+            finally:
+                services.stop_server()
     return 0
 
 

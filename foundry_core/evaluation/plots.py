@@ -18,14 +18,15 @@ def success_bars(comparison: Mapping[str, Any]) -> str:
     cells = {**comparison["cells"], "all tasks": comparison["pooled"]}
     bar, gap, left, top, height = 26, 30, 46, 34, 200
     group = bar * len(labels) + gap
-    width = left + group * len(tasks) + 10
+    entry = 40 + 8 * max(len(label) for label in labels)
+    width = left + max(group * len(tasks), entry * len(labels)) + 10
     out = [_open(width, top + height + 44, "Success per task with 95 % intervals")]
     for percent in range(0, 101, 25):
         y = top + height * (1 - percent / 100)
         out.append(f'<line x1="{left}" x2="{width - 10}" y1="{y}" y2="{y}" {_LINE}/>')
         out.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end" {_TEXT}>{percent} %</text>')
     for number, label in enumerate(labels):
-        x = left + 130 * number
+        x = left + entry * number
         out.append(f'<rect x="{x}" y="8" width="12" height="12" fill="{_colour(number)}"/>')
         out.append(f'<text x="{x + 18}" y="18" {_TEXT}>{escape(label)}</text>')
     for at, task in enumerate(tasks):

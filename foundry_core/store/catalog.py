@@ -49,7 +49,7 @@ def record_run(store: Store, run_id: str, pipeline: str, specs: Mapping[str, Sta
     documents = store.documents
     known = set(documents.names("code"))
     for spec in specs.values():
-        if f"{spec.closure}.json" not in known:
+        if spec.closure and f"{spec.closure}.json" not in known:
             documents.write(f"code/{spec.closure}.json", encode(spec.functions))
     record = {
         "run_id": run_id,

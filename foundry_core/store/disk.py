@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from foundry_core.errors import FoundryError
+from foundry_core.home import home_dir
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EROFS: "read-only", errno.EACCES: "not writable", errno.EPERM: "not writable"}
@@ -37,21 +38,29 @@ def full_disk(path: str | Path) -> FoundryError:
 
 
 @contextlib.contextmanager
-def naming_disk(path: str | Path) -> Iterator[None]:
-    """Turns the operating system's refusals to write at or below `path` into FoundryErrors."""
+def naming_disk(place: Path) -> Iterator[None]:
+    """Turns the operating system's refusals to write below `place` or into the home into
+    FoundryErrors."""
     try:
         yield
     except OSError as error:
-        where = error.filename if isinstance(error.filename, str) else path
+        places = [place, home_dir()]
+        where = error.filename if isinstance(error.filename, str) else None
         if error.errno in _FULL:
+            # write() does not say where: the fuller disk it is
+            where = where or min(places, key=_free)
             raise full_disk(where) from error
         if error.errno in _REFUSED:
             raise FoundryError(
-                f"{where} cannot be written: the place is {_REFUSED[error.errno]}",
+                f"{where or place} cannot be written: the place is {_REFUSED[error.errno]}",
                 "planning needs no writing, a run does: check the mount and its permissions, or "
                 "set FOUNDRY_STORE or FOUNDRY_HOME to another place",
             ) from error
         raise
+
+
+def _free(path: Path) -> int:
+    return shutil.disk_usage(_existing(path)).free
 
 
 def _existing(path: Path) -> Path:

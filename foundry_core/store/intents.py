@@ -1,10 +1,10 @@
-"""Intents: what a commit is going to tell the lineage, written down before it happens.
+"""Intents: what a commit or a removal is going to tell the lineage, written before it happens.
 
 The commit of an artifact is one rename, its events come after. A process killed in between would
 leave an artifact that no table knows, and an attempt that runs forever. So the events are stored
 first, with their ids and times, under the log's `intents/`; whoever comes next tells those whose
-artifact stands. Telling twice writes one event. Normally there is nothing to list: one look per
-run.
+artifact stands (or, of a removal, no longer stands). Telling twice writes one event. Normally there
+is nothing to list: one look per run.
 """
 
 import json
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog, committed_identity, encode
 from foundry_core.store.artifact import Artifact
 from foundry_core.store.lease import is_dead, process_identity
@@ -22,7 +23,7 @@ INTENTS = "intents"
 
 @dataclass(frozen=True, kw_only=True)
 class Intent:
-    """events: (type, data, id, time). The artifact is recognised by its attempt and creation."""
+    """events: (type, data, id, time). `created` tells the artifact from others of its key."""
 
     name: str
     kind: str
@@ -30,9 +31,12 @@ class Intent:
     created: str
     owner: Mapping[str, Any]
     events: Sequence[tuple[str, Mapping[str, Any], str, str]]
+    removal: bool = False
 
-    def is_of(self, artifact: Artifact) -> bool:
-        return artifact.created == self.created
+    def happened(self, standing: Artifact | None) -> bool:
+        """Whether what was intended was done, by what stands under the key now."""
+        stands = standing is not None and standing.created == self.created
+        return stands != self.removal
 
 
 def announce(
@@ -47,41 +51,57 @@ def announce(
     events = [committed]
     if finished is not None:
         events.append(("attempt_finished", finished, str(uuid.uuid4()), log.now()))
+    return _written(log, artifact.kind, artifact.key, artifact.created, events, removal=False)
+
+
+def announce_removal(
+    log: EventLog, kind: str, key: str, created: str, reason: str, run_id: str
+) -> Intent:
+    """Writes the intent of taking an artifact away. created: '' when its manifest is damaged."""
+    data = {"kind": kind, "key": key, "reason": reason, "run_id": run_id}
+    removed = ("artifact_removed", data, str(uuid.uuid4()), log.now())
+    return _written(log, kind, key, created, [removed], removal=True)
+
+
+def _written(
+    log: EventLog, kind: str, key: str, created: str, events: Sequence[Any], *, removal: bool
+) -> Intent:
     intent = Intent(
-        name=f"{INTENTS}/{artifact.key[:16]}-{uuid.uuid4().hex}.json",
-        kind=artifact.kind,
-        key=artifact.key,
-        created=artifact.created,
+        name=f"{INTENTS}/{key[:16]}-{uuid.uuid4().hex}.json",
+        kind=kind,
+        key=key,
+        created=created,
         owner=process_identity(),
         events=events,
+        removal=removal,
     )
     log.files.create(intent.name, encode(vars(intent)))
     return intent
 
 
 def tell(log: EventLog, intent: Intent) -> None:
-    """The commit happened."""
+    """What was intended happened."""
     for event_type, data, event_id, at in intent.events:
         log.append(event_type, data, event_id=event_id, at=at)
     log.files.delete(intent.name)
 
 
 def withdraw(log: EventLog, intent: Intent) -> None:
-    """The commit will not happen."""
+    """It will not happen."""
     log.files.delete(intent.name)
 
 
 def tell_untold(log: EventLog, read: Callable[[str, str], Artifact | None]) -> list[str]:
-    """Tells what killed committers left untold; returns the keys. `read`: (kind, key) → what is
-    committed. An intent whose commit never happened goes once its process is known to be dead."""
+    """Tells what killed processes left untold; returns the keys. `read`: (kind, key) → what is
+    committed. An intent that came to nothing goes once its process is known to be dead."""
     told = []
     for base in log.files.names(INTENTS):
         try:
             intent = Intent(**json.loads(log.files.read(f"{INTENTS}/{base}")))
-        except FileNotFoundError:
-            continue
-        artifact = read(intent.kind, intent.key)
-        if artifact is not None and intent.is_of(artifact):
+            standing = read(intent.kind, intent.key)
+        except (FileNotFoundError, FoundryError):
+            continue  # told by another, or a damaged manifest that a run is going to replace
+        if intent.happened(standing):
             tell(log, intent)
             told.append(intent.key)
         elif is_dead(dict(intent.owner)):

@@ -35,6 +35,8 @@ from foundry_core.store.store import sweep_work
 _OURS = {"work", "leases", "events", "content", "runs", "code", "aliases", "pins"}
 # A heartbeat must fail, or succeed, well within the TTL.
 _LEASE_PATIENCE_SECONDS = 5.0
+# No taker sleeps between its look at the numbers and its put for so long.
+_TOMBSTONE_SECONDS = 86_400.0
 
 
 class RemoteStore(Store):
@@ -240,6 +242,10 @@ class RemoteStore(Store):
             ]
             if not protected(key) and apply and key in committed:
                 self._objects.delete(o.name for o in old)
+        before = now - max(older_than, _TOMBSTONE_SECONDS)
+        for entry in self._leases.find() if apply else ():
+            if entry.modified.timestamp() < before and not protected(entry.name.partition("/")[0]):
+                self._leases.delete([entry.name])
         for work in self._work.glob("*"):
             if not protected(work.name):
                 freed += sweep_work(work, work.name in committed, older_than, apply)

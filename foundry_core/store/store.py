@@ -99,10 +99,7 @@ class LocalStore(Store):
     def _problem(self, artifact: Artifact, *, read_all: bool = False) -> str:
         if artifact.adopted:
             return _adopted().check(artifact, self._seals, read_all=read_all)
-        folder = self._own_files(artifact)
-        if read_all:
-            self._seals.forget(folder)
-        return self._seals.check(folder, artifact.files, read_all=read_all)
+        return self._seals.check(self._own_files(artifact), artifact.files, read_all=read_all)
 
     def attempt(self, key: str) -> tuple[str, Path, Path]:
         """(attempt name, its empty folder, the key's scratch folder). Needs the key's lease."""

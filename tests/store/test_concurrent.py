@@ -12,8 +12,9 @@ import pytest
 from foundry_core.lineage.events import EventLog
 from foundry_core.store import lease as lease_module
 from foundry_core.store.lease import LeaseLost, acquire, read_lease
+from foundry_core.store.store import LocalStore
 from tasks import execute as execute_module
-from tests.runs import Forked, run
+from tests.runs import Forked, end_forked, run
 
 STAGES = ("first", "second", "model", "total")
 
@@ -22,7 +23,8 @@ STAGES = ("first", "second", "model", "total")
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
-    return tmp_path / "home"
+    yield tmp_path / "home"
+    end_forked()
 
 
 def events(home, kind):
@@ -118,10 +120,10 @@ def test_an_attempt_that_lost_its_lease_is_discarded_and_the_other_one_used(
     stopped = tmp_path / "stopped"
     slow = Forked(_elsewhere, stopped)
     until(stopped.exists)
-    # The TTL of a minute is the default; here the other machine gives up sooner.
-    acquire_soon = execute_module.acquire
+    # The TTL is a minute; here the other machine gives up sooner.
+    wait_a_minute = LocalStore.acquire
     monkeypatch.setattr(
-        execute_module, "acquire", lambda path, **named: acquire_soon(path, **named | {"ttl": 0.5})
+        LocalStore, "acquire", lambda *key, **named: wait_a_minute(*key, **named | {"ttl": 0.5})
     )
     actions, done = run()
     assert actions["model"] == "run"

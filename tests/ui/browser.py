@@ -68,6 +68,7 @@ class Browser:
 
     def open(self, url: str) -> None:
         self._call("Page.navigate", url=url)
+        self.wait("document.readyState == 'complete' && !!document.body")
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression on the page; promises are awaited."""
@@ -103,6 +104,21 @@ class Browser:
     def type(self, text: str) -> None:
         """Into what has the focus."""
         self._call("Input.insertText", text=text)
+
+    def press(self, key: str, *commands: str) -> None:
+        """One key on what has the focus; `commands` are editing commands such as selectAll."""
+        common = {"key": key, "windowsVirtualKeyCode": ord(key.upper()) if len(key) == 1 else 0}
+        text = {} if commands else {"text": key}
+        self._call(
+            "Input.dispatchKeyEvent", type="keyDown", **common, **text, commands=list(commands)
+        )
+        self._call("Input.dispatchKeyEvent", type="keyUp", **common)
+
+    def replace(self, element: str, text: str) -> None:
+        """Types over what a field holds."""
+        self.click(element)
+        self.press("a", "selectAll")
+        self.type(text)
 
     def picture(self, path: Path) -> Path:
         data = self._call("Page.captureScreenshot", format="png")["data"]

@@ -8,11 +8,11 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from foundry_core.models import noise
 from foundry_core.models.config import DiffusionHeadConfig
-from foundry_core.models.heads.trunk import HeadTrunk
+from foundry_core.models.heads.trunk import ActionHead
 
 _STREAM_TRAIN, _STREAM_LEVEL, _STREAM_SAMPLE = 4, 5, 6
 
@@ -27,34 +27,11 @@ def signal_levels(count: int) -> Tensor:
     return torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0)
 
 
-class DiffusionHead(nn.Module):
+class DiffusionHead(ActionHead):
     """Predicts the noise in a noised chunk; removes it step by step to act."""
 
-    def __init__(
-        self,
-        config: DiffusionHeadConfig,
-        *,
-        condition_dim: int,
-        proprio_dim: int,
-        proprio_steps: int,
-        horizon: int,
-        action_dim: int,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.horizon, self.action_dim = horizon, action_dim
-        self.trunk = HeadTrunk(
-            config,
-            condition_dim=condition_dim,
-            proprio_dim=proprio_dim,
-            proprio_steps=proprio_steps,
-            horizon=horizon,
-            action_dim=action_dim,
-            time=config.time,
-        )
-        self.action_in = nn.Linear(action_dim, config.dim)
-        nn.init.trunc_normal_(self.action_in.weight, std=action_dim**-0.5)
-        nn.init.zeros_(self.action_in.bias)
+    def __init__(self, config: DiffusionHeadConfig, **sizes: int) -> None:
+        super().__init__(config, time=config.time, noised=True, **sizes)
         self.levels = signal_levels(config.train_steps).tolist()
 
     def predict_noise(self, context: Tensor, noised: Tensor, level: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ Legend: B batch, r noise draws per observation, K horizon, A action dim, C condi
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from foundry_core.errors import FoundryError
 from foundry_core.models import noise
 from foundry_core.models.config import FlowHeadConfig
 from foundry_core.models.heads.times import sample_times
-from foundry_core.models.heads.trunk import HeadTrunk
+from foundry_core.models.heads.trunk import ActionHead
 
 _STREAM_TRAIN, _STREAM_SAMPLE = 1, 2
 
@@ -26,34 +26,11 @@ class FlowPairs:
     target: Tensor
 
 
-class FlowHead(nn.Module):
+class FlowHead(ActionHead):
     """Predicts the velocity that carries noise to actions; integrates it to act."""
 
-    def __init__(
-        self,
-        config: FlowHeadConfig,
-        *,
-        condition_dim: int,
-        proprio_dim: int,
-        proprio_steps: int,
-        horizon: int,
-        action_dim: int,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.horizon, self.action_dim = horizon, action_dim
-        self.trunk = HeadTrunk(
-            config,
-            condition_dim=condition_dim,
-            proprio_dim=proprio_dim,
-            proprio_steps=proprio_steps,
-            horizon=horizon,
-            action_dim=action_dim,
-            time=config.time,
-        )
-        self.action_in = nn.Linear(action_dim, config.dim)
-        nn.init.trunc_normal_(self.action_in.weight, std=action_dim**-0.5)
-        nn.init.zeros_(self.action_in.bias)
+    def __init__(self, config: FlowHeadConfig, **sizes: int) -> None:
+        super().__init__(config, time=config.time, noised=True, **sizes)
 
     def training_pairs(
         self,

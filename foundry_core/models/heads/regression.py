@@ -1,38 +1,18 @@
 """Direct regression of the action chunk: the baseline a generative head has to beat."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from foundry_core.models.config import RegressionHeadConfig
-from foundry_core.models.heads.trunk import HeadTrunk
+from foundry_core.models.heads.trunk import ActionHead
 from foundry_core.models.noise import Coordinate
 
 
-class RegressionHead(nn.Module):
+class RegressionHead(ActionHead):
     """K learned queries read condition and proprio; no noise, no time."""
 
-    def __init__(
-        self,
-        config: RegressionHeadConfig,
-        *,
-        condition_dim: int,
-        proprio_dim: int,
-        proprio_steps: int,
-        horizon: int,
-        action_dim: int,
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.horizon, self.action_dim = horizon, action_dim
-        self.trunk = HeadTrunk(
-            config,
-            condition_dim=condition_dim,
-            proprio_dim=proprio_dim,
-            proprio_steps=proprio_steps,
-            horizon=horizon,
-            action_dim=action_dim,
-            time=None,
-        )
+    def __init__(self, config: RegressionHeadConfig, **sizes: int) -> None:
+        super().__init__(config, time=None, noised=False, **sizes)
 
     def predict(self, condition: Tensor, proprio: Tensor | None) -> Tensor:
         """[B,C,Dc], [B,S,P] → float32 [B,K,A]."""

@@ -133,3 +133,39 @@ class HeadTrunk(nn.Module):
         for block in self.blocks:
             x = block(x, time_bd)
         return self.out(self.norm(x[:, -self.horizon :])).float()
+
+
+class ActionHead(nn.Module):
+    """Sizes and trunk of a head; with `noised`, also the projection of the noised chunk.
+
+    condition_dim, proprio_dim, action_dim: features per token; proprio_steps S, horizon K: tokens.
+    """
+
+    def __init__(
+        self,
+        config: HeadConfig,
+        *,
+        condition_dim: int,
+        proprio_dim: int,
+        proprio_steps: int,
+        horizon: int,
+        action_dim: int,
+        time: str | None,
+        noised: bool,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.horizon, self.action_dim = horizon, action_dim
+        self.trunk = HeadTrunk(
+            config,
+            condition_dim=condition_dim,
+            proprio_dim=proprio_dim,
+            proprio_steps=proprio_steps,
+            horizon=horizon,
+            action_dim=action_dim,
+            time=time,
+        )
+        if noised:
+            self.action_in = nn.Linear(action_dim, config.dim)
+            nn.init.trunc_normal_(self.action_in.weight, std=action_dim**-0.5)
+            nn.init.zeros_(self.action_in.bias)

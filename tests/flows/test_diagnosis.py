@@ -1,0 +1,65 @@
+"""`foundry serve --check` in plain words, without a server."""
+
+import http.server
+import importlib.metadata
+import threading
+
+import pytest
+
+from flows import diagnosis
+from flows.cli import main
+from tests.orchestration import free_port
+
+HOST = "127.0.0.1"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def another_program():
+    """A port on which something else answers."""
+    server = http.server.HTTPServer((HOST, 0), http.server.SimpleHTTPRequestHandler)
+    server.RequestHandlerClass.log_message = lambda *_: None
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+def test_no_server(capsys):
+    port = free_port()
+    assert main(["serve", "--check", "--port", str(port)]) == 2
+    assert f"nothing listens on {HOST}:{port}" in capsys.readouterr().err
+    assert diagnosis.unusable(HOST, port) == []
+
+
+def test_a_port_taken_by_another_program(another_program, capsys):
+    assert main(["serve", "--check", "--port", str(another_program)]) == 2
+    assert main(["serve", "--port", str(another_program)]) == 2
+    said = capsys.readouterr().err
+    assert said.count(f"port {another_program} on {HOST} is taken by another program") == 2
+    assert f"--port {another_program + 1}" in said
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "words"),
+    [
+        ("fastapi", "0.151.2", "fastapi 0.151.2 is installed: the server needs >=0.139,<0.151"),
+        ("fastapi", "0.99", "fastapi 0.99 is installed"),
+        ("prefect", "3.9.0", "prefect 3.9.0 is installed, 3.8.x is needed"),
+    ],
+)
+def test_versions_with_which_a_server_cannot_start(monkeypatch, package, version, words):
+    true = importlib.metadata.version
+    wrong = lambda name: version if name == package else true(name)  # noqa: E731
+    monkeypatch.setattr(importlib.metadata, "version", wrong)
+    (finding,) = diagnosis.versions()
+    assert words in finding.problem
+    assert package in finding.remedy
+
+
+def test_what_is_installed_is_in_order():
+    assert diagnosis.versions() == []

@@ -1,0 +1,135 @@
+"""Where training runs, as far as it can be tried without a server or a cluster."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from flows.dispatch import make_dispatcher
+from flows.dispatch_prefect import attempt_number
+from flows.dispatch_ray import RayJobs, reservation
+from flows.engine import PipelineRun
+from flows.planning import Request, prepare
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.overrides import parse_override
+from foundry_core.training.config import TrainResources
+from tasks.execute import execute
+from tasks.remote import FAILED, MARK, STOPPED, last_progress
+from tasks.transport import job_to_json, outcome_of
+from tests.orchestration import free_port, until
+from tests.support import WORDS
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
+    return tmp_path / "home"
+
+
+class Elsewhere:
+    """Trains in `python -m tasks.remote`, as a job system would."""
+
+    name = "elsewhere"
+
+    def __init__(self):
+        self.process = None
+
+    def remote(self, stage):
+        return stage.trains
+
+    def start(self, job, store):
+        sent = json.dumps({"job": job_to_json(job), "store": store.uri})
+        return subprocess.Popen(
+            [sys.executable, "-m", "tasks.remote"],
+            env={**os.environ, "FOUNDRY_JOB": sent, "FOUNDRY_RAY_JOB": "job-1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, job, store, events, *, observe, cancelled):
+        if job.spec.kind != "train":
+            return execute(job, store, events)
+        self.process = self.start(job, store)
+        if job.recipe["seconds"] > 10:
+            until(lambda: list(store.holders()), 60, "it works")
+            time.sleep(1.0)
+            self.process.send_signal(signal.SIGTERM)
+        self.out, self.err = self.process.communicate(timeout=120)
+        if self.process.returncode:
+            raise RuntimeError(f"exit code {self.process.returncode}")
+        return outcome_of(job, store)
+
+
+def run_elsewhere(*overrides):
+    pairs = tuple(parse_override(text) for text in overrides)
+    place = Elsewhere()
+    run = PipelineRun(prepare(Request(pipeline=str(WORDS), overrides=pairs)), dispatcher=place)
+    run.start()
+    run.stage("first")
+    return run, place
+
+
+def test_a_remote_job_commits_to_the_shared_store():
+    run, place = run_elsewhere()
+    outcome = run.stage("model")
+    assert outcome.action == "run"
+    assert outcome.attempt == "a1"
+    assert last_progress(place.out) is not None
+
+
+def test_a_stopped_remote_job_ends_at_once_and_frees_its_lease():
+    run, place = run_elsewhere("model.seconds=600")
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match=f"exit code {STOPPED}"):
+        run.stage("model")
+    assert time.monotonic() - began < 60
+    key = run.prepared.specs["model"].key
+    assert key not in dict(run.prepared.store.holders())
+    assert "cancelled" in place.err
+
+
+def test_a_remote_job_without_its_input_says_so(home):
+    run, place = run_elsewhere()
+    built = run.prepared.store.root / "emit" / run.artifact("first").key
+    built.rename(built.with_name("away"))
+    with pytest.raises(RuntimeError, match=f"exit code {FAILED}"):
+        run.stage("model")
+    assert "is not in the store" in place.err
+
+
+def test_progress_is_the_last_line_of_its_kind():
+    log = f'{MARK}{{"done": 1}}\nnoise\n{MARK}{{"done": 2}}\nmore noise'
+    assert last_progress(log) == {"done": 2}
+    assert last_progress("nothing") is None
+
+
+@pytest.mark.parametrize(("key", "number"), [("ab-a3", 3), ("ab-a12", 12), (None, 0), ("x-abc", 0)])
+def test_attempts_are_numbered_by_idempotency_key(key, number):
+    assert attempt_number(key) == number
+
+
+@pytest.mark.parametrize(
+    ("resources", "reserved"),
+    [
+        ({"cpus": 4, "gpus": 0.25}, {"entrypoint_num_cpus": 4, "entrypoint_num_gpus": 0.25}),
+        ({"cpus": 2, "gpus": 0}, {"entrypoint_num_cpus": 2}),
+        ({"cpus": 8, "gpus": 8}, {"entrypoint_num_cpus": 0}),
+        ({"num_workers": 2}, {"entrypoint_num_cpus": 0}),
+    ],
+)
+def test_what_a_ray_job_reserves(resources, reserved):
+    assert reservation(TrainResources(**resources)) == reserved
+
+
+def test_what_cannot_be_reached_is_named(monkeypatch):
+    with pytest.raises(FoundryError, match="unknown dispatch 'gpu-pol'"):
+        make_dispatcher("gpu-pol")
+    address = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(FoundryError, match=f"no Ray cluster takes jobs at {address}"):
+        RayJobs(address=address)

@@ -1,0 +1,200 @@
+"""A person starts an ablation in the browser: form, run page, artifacts, lineage.
+
+FOUNDRY_PICTURES=docs/images keeps the pictures that the documentation shows.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from foundry_core.lineage import queries
+from tests.ui.browser import Browser, chromium
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine"),
+]
+KINDS = Path(__file__).parents[1] / "kinds"
+FIELD = """Array.from(document.querySelectorAll('textarea, input, select')).filter(e =>
+    e.closest('.p-label') && e.closest('.p-label').innerText.startsWith({name!r}))[0]"""
+BUTTON = """Array.from(document.querySelectorAll('button')).filter(b =>
+    b.innerText.trim() == {name!r})[{number}]"""
+
+
+def field(name):
+    return FIELD.format(name=name)
+
+
+def button(name, number=0):
+    return BUTTON.format(name=name, number=number)
+
+
+def choose(page, name, option):
+    """In one of Prefect's drop-downs: the keys open a search, the mouse takes what it found."""
+    page.run(f"({field(name)}).focus()")
+    for key in option:
+        page.press(key)
+    found = "Array.from(document.querySelectorAll('.p-select-option'))"
+    page.click(f"{found}.filter(e => e.innerText.trim() == {option!r})[0]")
+
+
+class Served:
+    """A `foundry serve` of its own, with a home of its own."""
+
+    def __init__(self, home):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.home = home
+        self.url = f"http://127.0.0.1:{port}"
+        drop = ("PREFECT_API_URL", "PREFECT_HOME")
+        kept = {name: value for name, value in os.environ.items() if name not in drop}
+        self.log = (home.parent / "serve.log").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "serve", "--port", str(port)],
+            env=kept
+            | {
+                "FOUNDRY_HOME": str(home),
+                "FOUNDRY_KINDS": "tests.kinds",
+                "FOUNDRY_PIPELINES": str(KINDS),
+            },
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
+        self._until(lambda: "ready in" in Path(self.log.name).read_text(), 180, "serve")
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
+        self.log.close()
+
+    def ask(self, path, **filters):
+        return httpx.post(f"{self.url}/api/{path}/filter", json=filters, timeout=60).json()
+
+    def deployment(self, name):
+        return next(d["id"] for d in self.ask("deployments") if d["name"] == name)
+
+    def flow_run(self, run_id):
+        return httpx.get(f"{self.url}/api/flow_runs/{run_id}", timeout=60).json()
+
+    def finished(self, run_id, seconds=300):
+        def ended():
+            return self.flow_run(run_id)["state_type"] in ("COMPLETED", "FAILED", "CRASHED")
+
+        self._until(ended, seconds, f"flow run {run_id}")
+        return self.flow_run(run_id)
+
+    def _until(self, true, seconds, what):
+        deadline = time.monotonic() + seconds
+        while not true():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                self.process.kill()
+                pytest.fail(f"{what} was not there:\n{Path(self.log.name).read_text()}")
+            time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    service = Served(tmp_path_factory.mktemp("ui") / "home")
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return Path(os.environ.get("FOUNDRY_PICTURES", tmp_path))
+
+
+def test_a_form_filled_in_a_browser_starts_what_was_typed(served, pictures):
+    with Browser(1400, 1250) as page:
+        page.open(f"{served.url}/deployments/deployment/{served.deployment('ablation')}/run")
+        page.click(button("Add item"))
+        choose(page, "pipeline", "exams")
+        page.replace(field("Path"), "model.steps")
+        page.replace(field("Values"), "10, 20")
+        page.replace(field("seeds"), "2")
+        page.picture(pictures / "ablation-form.png")
+        page.click(button("Submit"))
+        link = "document.querySelector('a[href*=\"flow-run/\"]')"
+        run_id = page.wait(f"({link} || {{}}).href || ''").rpartition("/")[2].partition("?")[0]
+
+        run = served.flow_run(run_id)
+        typed = {name: run["parameters"][name] for name in ("pipeline", "vary", "seeds")}
+        assert typed == {
+            "pipeline": "exams",
+            "vary": [{"path": "model.steps", "values": "10, 20"}],
+            "seeds": 2,
+        }
+        run = served.finished(run_id)
+        assert run["state_type"] == "COMPLETED", run["state"]["message"]
+        assert run["name"] == "ablation model.steps ×2; seeds ×2"
+        assert {"pipeline:exams", "ablation"} <= set(run["tags"])
+        _look_at_the_run(page, served, run_id, pictures)
+
+    trainings = [r for r in served.ask("flow_runs") if "train" in r["tags"]]
+    assert len(trainings) == 6
+    assert {r["work_pool_name"] for r in trainings} == {"gpu-pool"}
+    connection = queries.connect(served.home)
+    (whole,) = [r for r in queries.sql(connection, "from pipeline_run") if r["parent"] is None]
+    assert whole["prefect_flow_run_id"] == run_id
+    (ablation,) = queries.sql(connection, "from ablation")
+    assert ablation["status"] == "succeeded"
+    assert f"ablation:{ablation['ablation_id']}" in run["tags"]
+
+
+def _look_at_the_run(page, served, run_id, pictures):
+    """The page of the run and of its artifacts, as the server keeps and the browser shows them."""
+    page.open(f"{served.url}/runs/flow-run/{run_id}")
+    page.wait("document.body.innerText.includes('verdict: done in')")
+    time.sleep(4)
+    page.picture(pictures / "ablation-run.png")
+    tabs = "Array.from(document.querySelectorAll('button, a, li, span'))"
+    page.click(f"{tabs}.filter(e => e.innerText.trim() == 'Artifacts').pop()")
+    page.wait("/verdict/i.test(document.body.innerText)")
+    time.sleep(2)
+    page.picture(pictures / "ablation-artifacts.png")
+    kept = {a["key"]: a for a in served.ask("artifacts") if a["flow_run_id"] == run_id}
+    assert {"plan", "verdict", "report", "results-verdict"} <= kept.keys()
+    for key, words in (("plan", "steps=20/1"), ("verdict", "worse than the base")):
+        page.open(f"{served.url}/artifacts/artifact/{kept[key]['id']}")
+        page.wait(f"document.body.innerText.includes({words!r})")
+        page.picture(pictures / f"ablation-{key}.png")
+    page.open(f"{served.url}/artifacts/artifact/{kept['results-verdict']['id']}")
+    drawn = "Array.from(document.images).some(i => i.src.startsWith('data:') && i.naturalWidth > 0)"
+    page.wait(drawn)
+    page.picture(pictures / "ablation-results.png")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pipeline": "exmas"},
+        {"vary": [{"path": "model.steps", "value": "1"}]},
+        {"seeds": 0},
+        {"overrides": [{"path": "model.steps", "value": "1", "more": 1}]},
+    ],
+)
+def test_parameters_that_cannot_be_are_refused_by_the_server(served, wrong):
+    url = f"{served.url}/api/deployments/{served.deployment('ablation')}/create_flow_run"
+    answer = httpx.post(url, json={"parameters": wrong}, timeout=60)
+    assert answer.status_code in (409, 422), answer.text
+    assert "alidation" in json.dumps(answer.json())
+
+
+def test_a_path_that_does_not_exist_fails_before_anything_runs(served):
+    url = f"{served.url}/api/deployments/{served.deployment('full')}/create_flow_run"
+    wrong = {"pipeline": "exams", "overrides": [{"path": "model.stepz", "value": "3"}]}
+    run_id = httpx.post(url, json={"parameters": wrong}, timeout=60).json()["id"]
+    run = served.finished(run_id)
+    assert run["state_type"] == "FAILED"
+    assert "model.stepz" in run["state"]["message"]
+    assert "did you mean 'steps'?" in run["state"]["message"]
