@@ -135,6 +135,7 @@ def _adopt(options: argparse.Namespace, store: Store) -> int:
     from foundry_core.store.adopted import describe, summary
 
     kind = stage_kind(options.kind).kind
+    store.check_place(options.place)
     log = EventLog(store.events_uri)
     artifact = adopt(store, log, describe(kind, options.place))
     if options.name:

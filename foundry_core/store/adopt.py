@@ -17,6 +17,8 @@ from foundry_core.store.seal import Seals
 def adopt(store: Store, log: EventLog, artifact: Artifact) -> Artifact:
     """Commits a described artifact and tells the lineage. The same bytes adopted from another place
     are found there from now on."""
+    if artifact.adopted:
+        store.check_place(artifact.files_at)
     lease = store.acquire(artifact.key)
     if lease is None:
         raise RuntimeError("a lease without a condition is always got")
@@ -47,6 +49,7 @@ def bring_in(store: Store, log: EventLog, stage: str, recipe: Import, run_id: st
     """The artifact that a stage imports. FoundryError when its bytes are not the pinned ones."""
     way, place = recipe.place
     if way in ("path", "uri"):
+        store.check_place(place)
         artifact = describe(recipe.kind, place, run_id)
     else:
         artifact = _from_store(find(store, place), recipe, run_id)
