@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-fast serve test test-all lint bench setup graphics clean
+.PHONY: demo demo-fast serve test test-all lint bench faults setup graphics clean
 
 setup: $(STAMP) graphics
 
@@ -38,6 +38,12 @@ test-all: setup
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Runs that are killed at random, hundreds of them: a quarter of an hour on a quiet machine.
+faults: setup
+	$(BIN)/python -m tests.faults.rounds --rounds 200
+	$(BIN)/python -m tests.faults.rounds --rounds 40 --store s3
+	$(BIN)/python -m tests.faults.rounds --rounds 20 --pipeline real
 
 bench: setup
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -102,14 +102,12 @@ def plan_table(plan: Plan) -> Table:
     """The plan as people read it: stage, action, why."""
     against = f" against {plan.baseline}" if plan.baseline else ""
     table = Table(title=f"plan of {plan.pipeline}{against}", title_justify="left")
-    for column in ("stage", "kind", "key", "action", "why", "≈ s"):
+    for column in ("stage", "key", "action", "why", "≈ s"):
         table.add_column(column, overflow="fold")
     for row in plan.stages.values():
         style = {"run": "bold yellow", "blocked": "red"}.get(row.action, "green")
         seconds = f"{row.estimated_seconds:.0f}" if row.estimated_seconds else ""
-        table.add_row(
-            row.name, row.kind, row.key[:12], f"[{style}]{row.action}", _why(row), seconds
-        )
+        table.add_row(row.name, row.key[:12], f"[{style}]{row.action}", _why(row), seconds)
     return table
 
 
@@ -130,12 +128,12 @@ def _why(row: StagePlan) -> str:
     for reason in row.reasons:
         if reason.category == "INPUT":
             through.setdefault(reason.upstream or "", []).append(reason.path)
-    changed = []
-    for root, inputs in through.items():
-        via = [name for name in inputs if name != root]
-        changed.append(" via ".join(part for part in (root, ", ".join(via)) if part))
+    changed = ", ".join(through)
+    if len(through) == 1:  # ways to several roots would drown them: they are in the JSON
+        via = ", ".join(name for name in through[changed] if name != changed)
+        changed += f" via {via}" if via else ""
     if changed:
-        own.append(f"{', '.join(changed)} changed")
+        own.append(f"{changed} changed")
     reasons = "; ".join(own)
     how = {"content": "same recipe, same input bytes", "unneeded": ""}.get(row.how, "")
     drift = f"code drifted: {short_names(row.drift)}" if row.drift else ""

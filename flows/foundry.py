@@ -26,6 +26,7 @@ from flows.console import Console, plan_markdown_of
 from flows.dispatch import Dispatcher
 from flows.engine import PipelineRun
 from flows.planning import Prepared
+from flows.temporary_server import tie
 from flows.union import VERDICT
 
 # Waiting costs nothing: the machine's CPU slots bound what works at the same time.
@@ -137,6 +138,7 @@ def run_ablation(
 
 def attempt(run: PipelineRun, console: Console, walk_it: Callable[[], Any]) -> tuple[str, str]:
     """(status, error) of a walk, whatever a stage or Prefect raised."""
+    tie()
     try:
         with console:
             walk_it()

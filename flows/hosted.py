@@ -3,6 +3,7 @@
     server HOST PORT      the Prefect server
     worker POOL NAME      a process worker of a pool
     engine                one flow run, started by a worker (id in PREFECT__FLOW_RUN_ID)
+    temporary PORT        the server of a run that has none
 
 A worker that is killed by force cannot stop its flow runs; the kernel does it (PR_SET_PDEATHSIG),
 and what a flow run has started goes the same way. A flow run also leaves a file that says which
@@ -15,10 +16,9 @@ import sys
 from collections.abc import Sequence
 
 import flows.settings  # noqa: F401  (Prefect reads its settings once, on import)
-from flows.processes import recorded
+from flows import temporary_server
+from flows.processes import PARENT, recorded
 from tasks.child import die_with_parent
-
-PARENT = "FOUNDRY_PARENT_PID"
 
 
 def prefect(*arguments: str) -> None:
@@ -36,9 +36,13 @@ def engine() -> None:
 
 def main(arguments: Sequence[str]) -> None:
     # Without the variable a person started this: then its parent is whatever it is now.
-    die_with_parent(int(os.environ.get(PARENT) or os.getppid()))
+    parent = int(os.environ.get(PARENT) or os.getppid())
     os.environ[PARENT] = str(os.getpid())
     role, *rest = arguments
+    if role == "temporary":
+        temporary_server.serve(int(rest[0]), parent)
+        return
+    die_with_parent(parent)
     if role == "server":
         host, port = rest
         prefect("server", "start", "--host", host, "--port", port)
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     elif role == "engine":
         engine()
     else:
-        sys.exit(f"unknown role {role!r}: server, worker or engine")
+        sys.exit(f"unknown role {role!r}: server, worker, engine or temporary")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def prepare(request: Request, store: Store | None = None) -> Prepared:
     worked_out = plan(
         pipeline,
         specs,
-        StoreCatalog(store),
+        StoreCatalog(store, specs.values()),
         baseline=load_baseline(store, pipeline.name, request.baseline),
         only=request.only,
         force=request.force,

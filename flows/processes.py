@@ -19,6 +19,9 @@ from foundry_core.home import home_dir
 from foundry_core.store.artifact import encode, write_durably
 from foundry_core.store.lease import is_dead, process_identity
 
+# Tells a child which process it must not outlive.
+PARENT = "FOUNDRY_PARENT_PID"
+
 # run: a pipeline run (id: run id). flow-run: a process of Prefect's (id: flow run id).
 # ray-job: a submitted job's coordinator (id: submission id). serve: `foundry serve` (id: port);
 # service: its children.

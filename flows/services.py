@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from flows import processes
-from flows.hosted import PARENT
+from flows.processes import PARENT
 from flows.settings import api_url
 from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir

@@ -76,7 +76,7 @@ def unite(
     worked_out = plan(
         pipeline,
         specs,
-        StoreCatalog(store),
+        StoreCatalog(store, specs.values()),
         baseline=Baseline(
             run_id=previous.run_id if previous else BASE,
             stages=_baseline(replicates, previous),

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.provenance import collect_provenance
+from foundry_core.pipeline import imports
 from foundry_core.pipeline.identity import StageSpec
 from foundry_core.pipeline.plan import resolve
 from foundry_core.store.artifact import (
@@ -101,9 +102,24 @@ def execute(
     attempt and waits for the one that took over.
     """
     cancelled = cancelled or threading.Event()
+    if job.spec.code == imports.CODE:
+        return _import(job, store, events)
     while True:
         with contextlib.suppress(LeaseLost), naming_disk(store.workplace):
             return _settle(job, store, events, observe, cancelled, lease_ttl)
+
+
+def _import(job: StageJob, store: Store, events: EventLog) -> Outcome:
+    """An external artifact is adopted, not computed: no child process, no attempt."""
+    from foundry_core.store.adopt import bring_in
+
+    started = time.monotonic()
+    state = store.state(job.spec.kind, job.spec.key)
+    if state.artifact is not None and state.status == "ok":
+        return Outcome(artifact=state.artifact, action="reuse", how="recipe", seconds=0.0)
+    recipe = imports.Import.model_validate(job.recipe)
+    artifact = bring_in(store, events, job.spec.name, recipe, job.run_id)
+    return Outcome(artifact=artifact, action="run", how="", seconds=time.monotonic() - started)
 
 
 def _settle(

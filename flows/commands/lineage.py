@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from flows.commands import upkeep
 from flows.commands.common import print_json
-from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir, store_uri
 
 _QUESTIONS = {
@@ -18,13 +18,12 @@ _QUESTIONS = {
     "graph": "the graph of a run or of an artifact's ancestry",
     "export": "tables as CSV or Parquet, or OpenLineage events",
     "rebuild": "recreate lineage.duckdb from the store",
-    "verify": "re-read and re-hash every artifact of the store",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, summary in _QUESTIONS.items():
+    for name, summary in (_QUESTIONS | upkeep.ACTIONS).items():
         sub = actions.add_parser(name, help=summary, description=summary)
         sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
         if name in ("show", "trace", "why", "graph"):
@@ -42,11 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             sub.add_argument("folder", type=Path)
             forms = ("csv", "parquet", "openlineage")
             sub.add_argument("--format", choices=forms, default="csv")
+        upkeep.add_arguments(name, sub)
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.action == "verify":
-        return _verify(options)
+    if options.action in upkeep.ACTIONS:
+        return upkeep.run(options)
     from foundry_core.lineage import queries
     from foundry_core.lineage.events import EventLog
     from foundry_core.lineage.index import Index
@@ -144,28 +144,6 @@ def _export(options: argparse.Namespace, connection: Any) -> int:
     else:
         written = export.export_tables(connection, options.folder, options.format)
         _show(options, {"written": [str(path) for path in written]})
-    return 0
-
-
-def _verify(options: argparse.Namespace) -> int:
-    from foundry_core.store.base import Store
-
-    store = Store.open(store_uri())
-    found = [
-        {"kind": kind, "key": key, "problem": store.verify(kind, key).problem}
-        for kind, key in store.artifacts()
-    ]
-    bad = [row for row in found if row["problem"]]
-    if options.json:
-        print_json({"artifacts": len(found), "corrupt": bad})
-    else:
-        print(f"{len(found)} artifacts read, {len(bad)} corrupt")
-        for row in bad:
-            print(f"  {row['kind']}/{row['key'][:12]}: {row['problem']}")
-    if bad:
-        raise FoundryError(
-            f"{len(bad)} artifacts are corrupt", "run the pipeline again: it rebuilds what it needs"
-        )
     return 0
 
 

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 import time
 import uuid
 import weakref
@@ -292,7 +293,7 @@ def attach(path: str | Path) -> duckdb.DuckDBPyConnection:
     path = Path(path).absolute()
     connection = duckdb.connect()
     try:
-        connection.execute(f"attach {quote(path)} as lineage (read_only)")
+        _attach_file(connection, path)
         connection.execute("use lineage")
         (token,) = connection.execute("select tail from meta").fetchone() or ("",)
         tail = Tails(path).path(token)
@@ -313,6 +314,19 @@ def attach(path: str | Path) -> duckdb.DuckDBPyConnection:
         connection.close()
         raise
     return connection
+
+
+def _attach_file(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """As `lineage`. Someone may have opened the file for writing, which locks it: then a copy."""
+    try:
+        connection.execute(f"attach {quote(path)} as lineage (read_only)")
+    except duckdb.IOException as error:
+        if "lock" not in str(error):
+            raise
+        folder = Path(tempfile.mkdtemp(prefix="lineage-"))
+        weakref.finalize(connection, shutil.rmtree, folder, ignore_errors=True)
+        copy = shutil.copyfile(path, folder / path.name)
+        connection.execute(f"attach {quote(copy)} as lineage (read_only)")
 
 
 def forbid_files(connection: duckdb.DuckDBPyConnection) -> None:

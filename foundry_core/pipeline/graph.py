@@ -9,6 +9,7 @@ from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.documents import find_pipeline, load_document
+from foundry_core.pipeline.imports import Imported, import_recipe, import_stage
 from foundry_core.pipeline.overrides import STAGE_KEYS, apply_overrides
 from foundry_core.pipeline.stage import Recipe, Resources, Slot, Stage, Upstream
 from foundry_core.pipeline.suggest import nearest
@@ -126,6 +127,8 @@ def _node(
     for key in spec:
         if key not in STAGE_KEYS:
             raise FoundryError(f"unknown key {name}.{key!r}", nearest(key, STAGE_KEYS))
+    if "import" in spec:
+        return _import_node(name, spec, kinds)
     if "kind" not in spec:
         raise FoundryError(f"stage {name!r} has no kind", "add `kind: <stage kind>`")
     stage = kinds(spec["kind"])
@@ -137,6 +140,13 @@ def _node(
         seed=_seed(spec.get("seed", seed), f"{name}.seed"),
         inputs=_wiring(name, stage, spec.get("inputs") or {}, specs, kinds),
     )
+
+
+def _import_node(name: str, spec: Mapping[str, Any], kinds: StageKinds) -> StageNode:
+    recipe = import_recipe(name, spec)
+    stage = import_stage(kinds(recipe.kind))
+    resources = validate(stage.Resources, spec.get("resources"), f"{name}.resources")
+    return StageNode(name=name, stage=stage, recipe=recipe, resources=resources, seed=0, inputs={})
 
 
 def _wiring(
@@ -190,7 +200,8 @@ def _check_slot(
 ) -> None:
     if up not in specs:
         raise FoundryError(f"{where}: unknown stage {up!r}", nearest(up, specs))
-    produced = kinds(specs[up].get("kind", "")).output
+    declared = specs[up].get("import") or specs[up]
+    produced = kinds(declared.get("kind", "")).output
     if produced not in slot.types:
         wanted = " or ".join(slot.types)
         raise FoundryError(
@@ -221,4 +232,5 @@ def _check(stages: Mapping[str, StageNode]) -> None:
             node.stage.check(node.recipe, inputs)
         except FoundryError as error:
             raise FoundryError(f"stage {name!r}: {error.message}", error.hint) from None
-        views[name] = Upstream(name=name, kind=node.kind, recipe=node.recipe, inputs=inputs)
+        kind = "import" if issubclass(node.stage, Imported) else node.kind
+        views[name] = Upstream(name=name, kind=kind, recipe=node.recipe, inputs=inputs)

@@ -13,6 +13,7 @@ from typing import Any
 from foundry_core.pipeline.canonical import canonical, digest
 from foundry_core.pipeline.code import Closure, CodeIndex
 from foundry_core.pipeline.graph import Pipeline, StageNode
+from foundry_core.pipeline.imports import CODE, Import, adopted_key
 
 SCHEMA = 1
 InputKeys = Mapping[str, Mapping[str, str]]
@@ -59,6 +60,8 @@ def identify_stage(
     node: StageNode, known: Mapping[str, StageSpec], index: CodeIndex, strict_code: bool
 ) -> StageSpec:
     """One stage's spec; `known` holds the specs of the stages it reads."""
+    if isinstance(node.recipe, Import):
+        return _imported(node, node.recipe)
     closure = code_closure(node, index)
     by_closure = strict_code or node.stage.code == "closure"
     code = f"closure:{closure.digest}" if by_closure else f"version:{node.stage.code}"
@@ -80,6 +83,23 @@ def identify_stage(
         sources=sources,
         inputs=inputs,
         upstream=node.inputs,
+    )
+
+
+def _imported(node: StageNode, recipe: Import) -> StageSpec:
+    """External bytes: the pinned digest is all of their identity."""
+    return StageSpec(
+        name=node.name,
+        kind=node.kind,
+        key=adopted_key(node.kind, recipe.content),
+        code=CODE,
+        closure="",
+        functions={},
+        recipe={"digest": recipe.content},
+        seed=0,
+        sources={},
+        inputs={},
+        upstream={},
     )
 
 

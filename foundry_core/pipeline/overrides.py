@@ -8,7 +8,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.pipeline.documents import parse_yaml
 from foundry_core.pipeline.suggest import nearest
 
-STAGE_KEYS = ("kind", "inputs", "recipe", "resources", "seed")
+STAGE_KEYS = ("kind", "inputs", "recipe", "resources", "seed", "import")
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -10,18 +10,11 @@ from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.objects import connect
-from foundry_core.pipeline.canonical import digest
+from foundry_core.pipeline.imports import CODE, adopted_key
 from foundry_core.store import remote_files
 from foundry_core.store.artifact import Artifact, File, content_digest, scan
 from foundry_core.store.cache import FileCache
 from foundry_core.store.seal import Seals
-
-CODE = "adopted"
-
-
-def adopted_key(kind: str, content: str) -> str:
-    """The key of adopted bytes: a function of what they are, not of where they lie."""
-    return digest({"schema": 1, "kind": kind, "adopted": content})
 
 
 def describe(kind: str, place: str, run_id: str = "") -> Artifact:
@@ -78,13 +71,6 @@ def check(artifact: Artifact, seals: Seals, *, read_all: bool = False) -> str:
         if path.is_file() and path.relative_to(folder).as_posix() not in known:
             return f"{artifact.files_at}: {path.relative_to(folder)} was added"
     return ""
-
-
-def changed(kind: str, place: str, pinned: str, found: str) -> FoundryError:
-    return FoundryError(
-        f"{kind} at {place} has content sha256:{found}, pinned is sha256:{pinned}",
-        "restore the files, or pin the new digest if the change is meant",
-    )
 
 
 def _scan(place: str) -> tuple[str, tuple[File, ...]]:

@@ -6,7 +6,7 @@ attempts at a key one is published, whole, and the others learn that they lost.
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -77,6 +77,10 @@ class Store(ABC):
     def state(self, kind: str, key: str) -> State:
         """Present, absent, or corrupt as far as that can be told without reading everything."""
 
+    def states(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], State]:
+        """`state` of several (kind, key)."""
+        return {place: self.state(*place) for place in places}
+
     @abstractmethod
     def verify(self, kind: str, key: str) -> State:
         """Like `state`, after re-reading every byte."""
@@ -144,6 +148,10 @@ class Store(ABC):
     @abstractmethod
     def link(self, artifact: Artifact) -> bool:
         """Commits an artifact without files of its own: a link, or adopted by reference."""
+
+    @abstractmethod
+    def check_place(self, place: str) -> None:
+        """FoundryError when this store cannot refer to files there."""
 
     @abstractmethod
     def set_aside(self, kind: str, key: str) -> bool:

@@ -1,7 +1,7 @@
 """The store as the planner sees it, and the baselines it explains against."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,22 +10,28 @@ from foundry_core.pipeline.identity import StageSpec
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed
 from foundry_core.pipeline.suggest import nearest
 from foundry_core.store.artifact import Artifact, encode
-from foundry_core.store.base import Store
+from foundry_core.store.base import State, Store
 
 
 class StoreCatalog:
-    """Remembers what it looked up: a plan asks for the same key several times."""
+    """Remembers what it looked up: a plan asks for the same key several times. `expected`: specs
+    whose keys are looked up at once, which spares a remote store's planner their round trips."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, expected: Iterable[StageSpec] = ()) -> None:
         self._store = store
         self._seen: dict[tuple[str, str], tuple[str, str, Committed | None]] = {}
+        places = list(dict.fromkeys((spec.kind, spec.key) for spec in expected))
+        for place, state in store.states(places).items():
+            self._note(place, state)
 
     def status(self, kind: str, key: str) -> tuple[str, str, Committed | None]:
         if (kind, key) not in self._seen:
-            state = self._store.state(kind, key)
-            found = _committed(state.artifact) if state.artifact else None
-            self._seen[kind, key] = (state.status, state.problem, found)
+            self._note((kind, key), self._store.state(kind, key))
         return self._seen[kind, key]
+
+    def _note(self, place: tuple[str, str], state: State) -> None:
+        found = _committed(state.artifact) if state.artifact else None
+        self._seen[place] = (state.status, state.problem, found)
 
     def by_content(self, kind: str, content_key: str) -> Committed | None:
         artifact = self._store.by_content(kind, content_key)
@@ -49,7 +55,7 @@ def record_run(store: Store, run_id: str, pipeline: str, specs: Mapping[str, Sta
     documents = store.documents
     known = set(documents.names("code"))
     for spec in specs.values():
-        if f"{spec.closure}.json" not in known:
+        if spec.closure and f"{spec.closure}.json" not in known:
             documents.write(f"code/{spec.closure}.json", encode(spec.functions))
     record = {
         "run_id": run_id,

@@ -15,7 +15,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ from foundry_core.store.store import sweep_work
 
 _OURS = {"work", "leases", "events", "content", "runs", "code", "aliases", "pins"}
 # A heartbeat must fail, or succeed, well within the TTL.
+_PLANNING_THREADS = 16
 _LEASE_PATIENCE_SECONDS = 5.0
+# No taker sleeps between its look at the numbers and its put for so long.
+_TOMBSTONE_SECONDS = 86_400.0
 
 
 class RemoteStore(Store):
@@ -87,10 +91,17 @@ class RemoteStore(Store):
             problem = remote_files.compare(found, artifact.files) or self._noted(artifact)
         return State(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
 
+    def states(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], State]:
+        """Listings take a round trip each: many at a time."""
+        with ThreadPoolExecutor(_PLANNING_THREADS) as pool:
+            found = pool.map(lambda place: self.state(*place), places)
+            return dict(zip(places, found, strict=True))
+
     def verify(self, kind: str, key: str) -> State:
-        artifact = self.read(kind, key)
+        known = self.state(kind, key)
+        artifact = known.artifact
         if artifact is None:
-            return State(status="missing")
+            return known
         problem = self._problem(artifact, noted=False)
         if not problem and artifact.adopted:
             problem = adopted.check(artifact, Seals(), read_all=True)
@@ -177,12 +188,14 @@ class RemoteStore(Store):
         self._cache.put(files, folder)
         return True
 
-    def link(self, artifact: Artifact) -> bool:
-        if artifact.files_at.startswith("/"):
+    def check_place(self, place: str) -> None:
+        if "://" not in place:
             raise FoundryError(
-                f"{self.uri} cannot refer to {artifact.files_at}: other hosts do not see it",
+                f"{self.uri} cannot refer to {place}: other hosts do not see it",
                 "copy the files to s3:// and adopt them there, or use a store on a shared disk",
             )
+
+    def link(self, artifact: Artifact) -> bool:
         return self._publish(artifact)
 
     def set_aside(self, kind: str, key: str) -> bool:
@@ -240,13 +253,20 @@ class RemoteStore(Store):
             ]
             if not protected(key) and apply and key in committed:
                 self._objects.delete(o.name for o in old)
+        before = now - max(older_than, _TOMBSTONE_SECONDS)
+        for entry in self._leases.find() if apply else ():
+            if entry.modified.timestamp() < before and not protected(entry.name.partition("/")[0]):
+                self._leases.delete([entry.name])
         for work in self._work.glob("*"):
             if not protected(work.name):
                 freed += sweep_work(work, work.name in committed, older_than, apply)
         return freed
 
     def _sweep_uploads(self, kind: str, key: str, before: float, apply: bool) -> int:
-        artifact = self.read(kind, key)
+        try:
+            artifact = self.read(kind, key)
+        except FoundryError:
+            return 0  # damaged: a run that needs it replaces it
         freed = 0
         for uploads in self._objects.folders(f"{kind}/{key}"):
             if artifact is not None and uploads == artifact.files_at:

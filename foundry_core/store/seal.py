@@ -44,7 +44,7 @@ class Seals:
             if known is None and signature[1] <= committed_ns and not read_all:
                 continue
             if _sha256(folder / file.path) != file.sha256:
-                # No signature is like this one: the file is read again until it is right.
+                # No signature equals this one: from now on the file is read at every check.
                 self._write(folder, sealed | moved | {file.path: []})
                 return f"{file.path} has another digest than was committed"
             moved[file.path] = signature

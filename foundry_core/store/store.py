@@ -168,6 +168,9 @@ class LocalStore(Store):
         folder.mkdir(parents=True)
         return self.commit(artifact, folder)
 
+    def check_place(self, place: str) -> None:
+        """A store on disk refers to any place; whoever cannot see it finds the artifact corrupt."""
+
     def set_aside(self, kind: str, key: str) -> bool:
         """The folder is renamed away at once and then deleted. Scratch that a crash left beside a
         committed artifact goes too: its successor starts from nothing."""
@@ -189,9 +192,10 @@ class LocalStore(Store):
         return True
 
     def verify(self, kind: str, key: str) -> State:
-        artifact = self.read(kind, key)
-        if artifact is None:
-            return State(status="missing")
+        known = self.state(kind, key)
+        artifact = known.artifact
+        if artifact is None or (artifact.linked_to and known.status != "ok"):
+            return known
         problem = self._problem(artifact, read_all=True)
         return State(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
 

@@ -4,19 +4,18 @@ Independent of foundry_core.store: it reads artifact.json and hashes files by it
 asked through the library, since the question is whether its two ways to the tables agree.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index, attach
 
-_NOT_KINDS = {"work", "leases", "events", "content", "runs", "code"}
+NOT_KINDS = {"work", "leases", "events", "content", "runs", "code", "aliases", "pins"}
 TABLES = (
     *("pipeline_run", "stage_spec", "stage_input", "run_stage", "attempt", "artifact"),
     *("artifact_input", "file", "metric", "episode", "event"),
@@ -40,7 +39,7 @@ class LocalView:
 
     def _folders(self) -> Iterator[tuple[str, str, Path]]:
         for kind in sorted(self._root.iterdir()) if self._root.is_dir() else ():
-            if kind.is_dir() and kind.name not in _NOT_KINDS:
+            if kind.is_dir() and kind.name not in NOT_KINDS:
                 for folder in sorted(kind.iterdir()):
                     yield kind.name, folder.name, folder
 
@@ -170,15 +169,3 @@ def stage_of(command: str) -> str:
         return json.loads((Path(command.split()[-1]) / "job.json").read_text())["stage"]
     except (OSError, ValueError):
         return ""
-
-
-@contextlib.contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """os.environ with these, for a library call in this process."""
-    saved = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(saved)

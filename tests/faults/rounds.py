@@ -17,7 +17,10 @@ from pathlib import Path
 
 from tests.faults.campaign import Campaign, Tally
 from tests.faults.pipelines import PIPELINES
-from tests.faults.stores import STORES
+from tests.faults.s3 import S3Store
+from tests.faults.stores import LocalStore
+
+STORES = {"local": LocalStore, "s3": S3Store}
 
 
 def run_rounds(

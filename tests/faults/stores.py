@@ -1,4 +1,4 @@
-"""Where the artifacts under fault lie: a folder, or an S3 server behind a faulty network."""
+"""Where the artifacts under fault lie; see `s3` for the other one."""
 
 import random
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ class StoreUnderTest(Protocol):
 
     def __exit__(self, *error: object) -> None: ...
 
-    def environment(self, home: Path, *, calm: bool) -> Mapping[str, str]:
-        """What a run needs in its environment. `calm`: the undisturbed store beside it."""
+    def environment(self, home: Path) -> Mapping[str, str]:
+        """What a run needs in its environment."""
 
     def view(self, home: Path) -> View: ...
 
@@ -51,7 +51,7 @@ class LocalStore:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def environment(self, home: Path, *, calm: bool) -> Mapping[str, str]:
+    def environment(self, home: Path) -> Mapping[str, str]:
         return {"FOUNDRY_STORE": str(home / "store")}
 
     def view(self, home: Path) -> LocalView:
@@ -89,6 +89,3 @@ class LocalStore:
 
     def summary(self) -> Mapping[str, int]:
         return {}
-
-
-STORES = {"local": LocalStore}

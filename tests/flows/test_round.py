@@ -9,7 +9,7 @@ import pytest
 
 from tests.orchestration import CLI, Serving, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

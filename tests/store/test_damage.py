@@ -15,8 +15,8 @@ from foundry_core.lineage import events as events_module
 from foundry_core.lineage import queries
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import attach
+from foundry_core.store.base import Store
 from foundry_core.store.disk import is_full
-from foundry_core.store.store import Store
 from tests.faults import checks
 from tests.runs import prepared, run
 from tests.support import WORDS
@@ -231,8 +231,9 @@ def test_a_torn_manifest_is_corrupt_and_mended(text, home):
     path.write_text(text)
     (reason,) = prepared("model.rate=0.5").plan.stages["first"].reasons
     assert (reason.category, reason.path) == ("CORRUPT", "artifact.json is damaged")
+    assert before.prepared.store.verify("emit", path.parent.name).problem == reason.path
     assert run("model.rate=0.5")[0]["first"] == "run"
-    assert Store(home / "store").state("emit", before.artifact("first").key).status == "ok"
+    assert Store.open(str(home / "store")).state("emit", path.parent.name).status == "ok"
 
 
 def test_a_content_index_that_points_to_other_bytes_is_not_believed(home):

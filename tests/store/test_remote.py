@@ -8,9 +8,11 @@ import threading
 import time
 
 import pytest
+import s3fs
 
+from flows.cli import main
 from foundry_core.errors import FoundryError
-from foundry_core.objects import StoreUnavailable
+from foundry_core.objects import StoreUnavailable, connect
 from foundry_core.store import lease as lease_module
 from foundry_core.store.artifact import Artifact, content_digest, scan
 from foundry_core.store.base import Store
@@ -220,8 +222,6 @@ def test_an_uncertain_commit_keeps_its_uploads(endpoint, uri, monkeypatch):
     with FaultyProxy(endpoint, decide=lambda *_: None) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         monkeypatch.setattr("foundry_core.objects._PAUSE_SECONDS", 0.001)
-        import s3fs
-
         s3fs.S3FileSystem.clear_instance_cache()
         store = Store.open(uri)
         artifact, folder = attempt(store, "hello")
@@ -236,11 +236,25 @@ def test_an_uncertain_commit_keeps_its_uploads(endpoint, uri, monkeypatch):
         assert store.verify("emit", KEY).status == "ok"
 
 
-def test_mistakes_are_explained(uri, monkeypatch):
+def test_mistakes_are_explained(uri, monkeypatch, capsys):
     with pytest.raises(FoundryError, match="'no-such-bucket' does not exist"):
         Store.open("s3://no-such-bucket/x")
     with pytest.raises(FoundryError, match="no address of an object store"):
         Store.open("gs://bucket/x")
+    monkeypatch.setenv("FOUNDRY_STORE", "s3://no-such-bucket/x")
+    assert main(["plan", str(WORDS)]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "'no-such-bucket' does not exist" in error
+    store = Store.open(uri)
+
+    def denied(*arguments, **options):
+        raise PermissionError("Access Denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.documents.__class__, "_put", denied)
+        with pytest.raises(FoundryError, match="may not write runs/r"):
+            store.documents.write("runs/r", b"")
     monkeypatch.setenv("FOUNDRY_CACHE_GB", "much")
     with pytest.raises(FoundryError, match="FOUNDRY_CACHE_GB = 'much'"):
         Store.open(uri)
@@ -257,13 +271,17 @@ def cli(*arguments, **environment):
 
 
 def run_words(uri, *overrides):
+    return run_pipeline(WORDS, uri, *overrides)
+
+
+def run_pipeline(pipeline, uri, *overrides):
     """One run, stage after stage, without Prefect; ({stage: action}, the run)."""
     from flows.engine import PipelineRun
     from flows.planning import Request, prepare
     from foundry_core.pipeline.overrides import parse_override
 
     pairs = tuple(parse_override(text) for text in overrides)
-    run = PipelineRun(prepare(Request(pipeline=str(WORDS), overrides=pairs), Store.open(uri)))
+    run = PipelineRun(prepare(Request(pipeline=str(pipeline), overrides=pairs), Store.open(uri)))
     run.start()
     for name in run.affected():
         run.stage(name)
@@ -303,3 +321,66 @@ def test_a_run_from_the_command_line(uri):
     assert cli("lineage", "verify", FOUNDRY_STORE=uri).returncode == 0
     rebuilt = json.loads(cli("lineage", "rebuild", "--json", FOUNDRY_STORE=uri).stdout)
     assert rebuilt["artifacts without an event, now told"] == 0
+
+
+def test_objects_are_adopted_and_imported_and_garbage_goes(uri, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("FOUNDRY_STORE", uri)
+    store = Store.open(uri)
+    place = f"{uri.removesuffix('/store')}/outside"
+    connect(place).write("text.txt", b"one\ntwo\n")
+    assert main(["lineage", "adopt", "emit", place, "--name", "text@1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert store.state("emit", found["key"]).status == "ok"
+    build(store, "never reached by anything")
+    assert main(["lineage", "gc", "--grace-hours", "0", "--apply", "--json"]) == 0
+    assert [row["key"] for row in json.loads(capsys.readouterr().out)["artifacts"]] == [KEY]
+    assert store.artifacts() == [("emit", found["key"])]
+    assert [o.name for o in store.documents.find(f"emit/{KEY}")] == []
+    document = {"stages": {"text": {"import": {"uri": place, "kind": "emit"}}}}
+    document["stages"]["text"]["import"]["digest"] = found["digest"]
+    document["stages"]["total"] = {"kind": "measure", "inputs": {"texts": ["text"]}}
+    (tmp_path / "p.yaml").write_text(json.dumps(document))
+    run = run_pipeline(tmp_path / "p.yaml", uri)[1]
+    assert run.artifact("total").metrics == {"total": 2}
+    connect(place).write("text.txt", b"one\nsix\n")
+    state = store.state("emit", found["key"])
+    assert (state.status, state.problem) == (
+        "corrupt",
+        "text.txt was overwritten after it was committed",
+    )
+    assert main(["lineage", "adopt", "emit", str(tmp_path)]) == 2
+    assert "other hosts do not see it" in capsys.readouterr().err
+
+
+def test_a_swept_store_keeps_what_is_committed(uri):
+    store = Store.open(uri)
+    build(store, "kept")
+    _, folder = attempt(store, "lost", "cd" * 32)
+    store.documents.write(f"emit/{KEY}/files-a9-0/orphan", b"12345")
+    assert store.sweep({KEY}.__contains__, older_than=-60, apply=False) == 4
+    assert store.sweep(lambda key: False, older_than=3600, apply=True) == 0
+    assert store.sweep(lambda key: False, older_than=-60, apply=True) == 5 + 4
+    assert not folder.exists()
+    assert store.verify("emit", KEY).status == "ok"
+
+
+@pytest.mark.slow
+def test_runs_come_out_right_through_a_faulty_network(endpoint, uri, monkeypatch, tmp_path):
+    calm = run_words(uri)[1]
+    other = use_s3(monkeypatch, endpoint)
+    rates = {"error": 0.04, "error_after": 0.03, "reset": 0.03, "reset_after": 0.03}
+    rates |= {"truncate": 0.03, "stall_after": 0.005}
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "stormy"))
+    with FaultyProxy(endpoint, rates=rates, stall_seconds=3, seed=7) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        s3fs.S3FileSystem.clear_instance_cache()
+        actions, stormy = run_words(other)
+        assert set(actions.values()) == {"run"}
+        for name in actions:
+            left, right = calm.artifact(name), stormy.artifact(name)
+            assert (left.key, left.content) == (right.key, right.content)
+        assert set(run_words(other)[0].values()) == {"reuse"}
+        assert sum(count for fault, count in proxy.counts.items() if fault != "ok") > 20
+        proxy.calm = True
+        for kind, key in stormy.prepared.store.artifacts():
+            assert stormy.prepared.store.verify(kind, key).status == "ok"

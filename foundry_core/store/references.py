@@ -1,0 +1,87 @@
+"""Names for artifacts (`name@tag`), pins for runs, and finding an artifact by what people type."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.suggest import nearest
+from foundry_core.store.artifact import Artifact, encode
+from foundry_core.store.base import Store
+from foundry_core.store.catalog import load_run
+
+_ALIAS = re.compile(r"[A-Za-z0-9][\w.-]*@[A-Za-z0-9][\w.-]*")
+_PREFIX_DIGITS = 8
+
+
+def set_alias(store: Store, alias: str, artifact: Artifact) -> None:
+    """`name@tag` means this artifact from now on."""
+    if not _ALIAS.fullmatch(alias):
+        raise FoundryError(
+            f"alias {alias!r}: expected name@tag of letters, digits, '_', '.' and '-'",
+            "e.g. base-llm@v3",
+        )
+    record = {"kind": artifact.kind, "key": artifact.key}
+    store.documents.write(f"aliases/{alias}", encode(record))
+
+
+def remove_alias(store: Store, alias: str) -> None:
+    _alias(store, alias)
+    store.documents.delete([f"aliases/{alias}"])
+
+
+def aliases(store: Store) -> dict[str, Mapping[str, str]]:
+    """alias → {kind, key}."""
+    return {name: _alias(store, name) for name in store.documents.names("aliases")}
+
+
+def find(store: Store, ref: str) -> Artifact:
+    """The committed artifact of an alias, a key, or a unique prefix of one (8 digits or more)."""
+    if "@" in ref:
+        place = _alias(store, ref)
+        artifact = store.read(place["kind"], place["key"])
+        if artifact is None:
+            raise FoundryError(
+                f"alias {ref!r} means {place['kind']}/{place['key'][:12]}, which the store lacks",
+                "build it again, or `foundry lineage tag` another",
+            )
+        return artifact
+    found = [(kind, key) for kind, key in store.artifacts() if key.startswith(ref)]
+    if len(ref) < _PREFIX_DIGITS or not found:
+        raise FoundryError(
+            f"the store has no artifact {ref!r}",
+            f"give an alias name@tag, or {_PREFIX_DIGITS} digits or more of a key",
+        )
+    if len(found) > 1:
+        listed = ", ".join(f"{kind}/{key[:16]}" for kind, key in found[:4])
+        raise FoundryError(f"{ref!r} begins {len(found)} keys: {listed}", "give more digits")
+    artifact = store.read(*found[0])
+    if artifact is None:
+        raise FoundryError(f"artifact {ref!r} was removed meanwhile", "run again")
+    return artifact
+
+
+def pin(store: Store, run_id: str) -> None:
+    """Everything this run used stays, whatever `gc` is asked."""
+    load_run(store, run_id)
+    store.documents.write(f"pins/{run_id}", encode({"run_id": run_id}))
+
+
+def unpin(store: Store, run_id: str) -> None:
+    known = pins(store)
+    if run_id not in known:
+        raise FoundryError(f"run {run_id!r} is not pinned", nearest(run_id, known))
+    store.documents.delete([f"pins/{run_id}"])
+
+
+def pins(store: Store) -> list[str]:
+    return store.documents.names("pins")
+
+
+def _alias(store: Store, alias: str) -> dict[str, Any]:
+    try:
+        return json.loads(store.documents.read(f"aliases/{alias}"))
+    except FileNotFoundError:
+        known = store.documents.names("aliases")
+        raise FoundryError(f"unknown alias {alias!r}", nearest(alias, known)) from None
