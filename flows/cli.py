@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": "show what a run would do, and why",
     "lineage": "query what was built from what",
     "data": "preview, inspect, validate and convert datasets; their statistics",
+    "eval": "compare evaluations; plan how many episodes are needed",
     "report": "write report.html of a run or an ablation",
     "models": "list model presets and their sizes",
 }

@@ -20,6 +20,7 @@ from tasks.registry import stage_kind
 
 if TYPE_CHECKING:
     from foundry_core.data.loading.loader import Loader
+    from foundry_core.data.loading.shards import CheckedShards
     from foundry_core.data.statistics.dataset import DatasetStatistics
     from foundry_core.data.text.tokenizer import Tokenizer
 
@@ -88,7 +89,7 @@ def mix_loader(
     sources: dict[str, dict[str, str]] = {}
     weights: dict[str, dict[str, float]] = {}
     document: dict[str, Any] = {}
-    folders: dict[str, Path] = {}
+    robots: dict[str, CheckedShards] = {}
     for part in parts:
         label, place, weight = _parsed(part)
         shards = CheckedShards(place)
@@ -100,7 +101,7 @@ def mix_loader(
         if weight is not None:
             weights.setdefault(modality, {})[label] = weight
         if modality == "robot":
-            folders[label] = shards.folder
+            robots[label] = shards
             config.setdefault("inputs", {"cameras": sorted(_cameras(shards))})
     for modality, given in weights.items():
         document[modality]["weights"] = given
@@ -115,7 +116,7 @@ def mix_loader(
     marked = _with_marks(base, data)
     normalizer = None
     if data.robot:
-        merged = merge_statistics({k: _statistics(f) for k, f in folders.items()})
+        merged = merge_statistics({k: _statistics(s) for k, s in robots.items()})
         normalizer = Normalizer.from_statistics(
             merged, data.robot.inputs.fields, data.robot.normalization
         )
@@ -208,16 +209,17 @@ def _kind_of(format_: str) -> str:
     return known[format_]
 
 
-def _statistics(folder: Path) -> "DatasetStatistics":
+def _statistics(shards: "CheckedShards") -> "DatasetStatistics":
     """Stored beside the shards; recomputed where only others' numbers are, or none."""
     from foundry_core.data.inspect import dataset_statistics
-    from foundry_core.data.statistics.dataset import DatasetStatistics
+    from foundry_core.data.statistics.dataset import LEAVES_SUFFIX, DatasetStatistics
 
-    if (folder / "stats.json").exists():
-        stored = DatasetStatistics.load(folder)
+    path = shards.beside("stats.json", f"stats{LEAVES_SUFFIX}")
+    if path is not None:
+        stored = DatasetStatistics.load(path)
         if stored.leaves:
             return stored
-    return dataset_statistics(folder)
+    return dataset_statistics(shards.source)
 
 
 def _built(prepared: Prepared, name: str) -> Path:

@@ -29,6 +29,10 @@ def prefect(*arguments: str) -> None:
 
 def engine() -> None:
     """Prefect's engine: loads and runs the flow whose id the worker put into the environment."""
+    # What a terminal would show is the log on the run's page. (A job's own environment is no place
+    # for this: the worker's settings win over it.)
+    if os.environ.get("PREFECT_LOGGING_LEVEL") == "WARNING":
+        os.environ["PREFECT_LOGGING_LEVEL"] = "INFO"
     with recorded("flow-run", os.environ["PREFECT__FLOW_RUN_ID"]):
         sys.argv = ["prefect.engine"]
         runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)

@@ -72,14 +72,18 @@ def patiently(call: Callable[[], T], told: Callable[[str], None], seconds: float
     while True:
         try:
             return call()
-        except (FoundryError, PrefectHTTPStatusError) as error:
-            away = isinstance(error.__cause__, _UNREACHABLE)
-            if isinstance(error, PrefectHTTPStatusError):
-                away = error.response.status_code >= 500
-            if not away or time.monotonic() > deadline:
+        except (FoundryError, PrefectHTTPStatusError, *_UNREACHABLE) as error:
+            if not _away(error) or time.monotonic() > deadline:
                 raise
             told("waits for the Prefect server")
             time.sleep(min(5.0, seconds / 10))
+
+
+def _away(error: Exception) -> bool:
+    """Whether the same call may succeed later."""
+    if isinstance(error, PrefectHTTPStatusError):
+        return error.response.status_code >= 500
+    return isinstance(error, _UNREACHABLE) or isinstance(error.__cause__, _UNREACHABLE)
 
 
 def open_runs(

@@ -60,7 +60,12 @@ def _artifact(store: Store, stage: dict[str, Any]) -> Artifact | None:
 
 
 def _json(store: Store, artifact: Artifact, name: str) -> Any:
-    return json.loads((store.files_path(artifact) / name).read_text())
+    path = store.file_path(artifact, name)
+    if path is None:
+        raise FoundryError(
+            f"{artifact.kind}/{artifact.key[:12]} has no {name}", "run its stage with --force"
+        )
+    return json.loads(path.read_text())
 
 
 def _stage_row(stage: dict[str, Any], artifact: Artifact | None) -> dict[str, Any]:
@@ -81,11 +86,12 @@ def _stage_row(stage: dict[str, Any], artifact: Artifact | None) -> dict[str, An
 def _losses(
     store: Store, artifacts: dict[str, Artifact]
 ) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    found = {
-        name: loss_series(store.files_path(artifact))
-        for name, artifact in artifacts.items()
-        if artifact.kind.startswith("train_")
-    }
+    found = {}
+    for name, artifact in artifacts.items():
+        if artifact.kind.startswith("train_"):
+            # One small file: a remote store would fetch gigabytes of weights with the folder.
+            path = store.file_path(artifact, "records/metrics.jsonl")
+            found[name] = loss_series(path.parents[1]) if path else {}
     return {name: series for name, series in found.items() if series}
 
 

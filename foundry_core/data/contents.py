@@ -110,8 +110,8 @@ def _per_episode(value: Any) -> bool:
 
 
 def _report(shards: CheckedShards) -> dict[str, Any] | None:
-    path = shards.folder / "report.json"
-    if not path.exists():
+    path = shards.beside("report.json")
+    if path is None:
         return None
     report = json.loads(path.read_text())
     skipped = report.get("skipped", [])

@@ -161,7 +161,8 @@ def _check_robot(
         if made != info["windows"]:
             found("dataset.json", f"{info['windows']} windows; its episodes make {made}")
     try:
-        statistics = DatasetStatistics.load(shards.folder / "stats.json")
+        shards.beside("stats.json")
+        statistics = DatasetStatistics.load(shards.folder)
     except FoundryError as error:
         found("stats.json", error.message)
         return

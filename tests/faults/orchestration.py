@@ -139,6 +139,15 @@ def kill_everything(run: Run) -> str:
     return run.serving.ended(run.flow_run, _SETTLE_SECONDS)
 
 
+def kill_serve(run: Run) -> str:
+    """kill -9 of `foundry serve` alone, then `foundry serve` again"""
+    run.serving.process.kill()
+    run.serving.process.wait()
+    until(lambda: not run.serving.processes(), 20, "its children went with it")
+    run.serving.start()
+    return run.serving.ended(run.flow_run, _SETTLE_SECONDS)
+
+
 def two_at_once(run: Run) -> str:
     """the same run a second time beside it"""
     second = run.start()
@@ -164,6 +173,7 @@ CASES: dict[Case, tuple[str, ...]] = {
     kill_pipeline_worker: ("CRASHED",),
     restart_server: ("COMPLETED",),
     kill_everything: ("CRASHED",),
+    kill_serve: ("CRASHED",),
     two_at_once: ("COMPLETED",),
 }
 

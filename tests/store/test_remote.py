@@ -8,13 +8,17 @@ import threading
 import time
 
 import pytest
+import s3fs
 
+from flows.cli import main
 from foundry_core.errors import FoundryError
+from foundry_core.lineage import queries
 from foundry_core.objects import StoreUnavailable, connect
 from foundry_core.store import lease as lease_module
 from foundry_core.store.artifact import Artifact, content_digest, scan
 from foundry_core.store.base import Store
 from foundry_core.store.lease import LeaseLost
+from foundry_core.store.remote import RemoteStore
 from tests.faults.s3_proxy import FaultyProxy
 from tests.s3 import s3_server, use_s3
 from tests.support import WORDS
@@ -220,8 +224,6 @@ def test_an_uncertain_commit_keeps_its_uploads(endpoint, uri, monkeypatch):
     with FaultyProxy(endpoint, decide=lambda *_: None) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         monkeypatch.setattr("foundry_core.objects._PAUSE_SECONDS", 0.001)
-        import s3fs
-
         s3fs.S3FileSystem.clear_instance_cache()
         store = Store.open(uri)
         artifact, folder = attempt(store, "hello")
@@ -236,11 +238,25 @@ def test_an_uncertain_commit_keeps_its_uploads(endpoint, uri, monkeypatch):
         assert store.verify("emit", KEY).status == "ok"
 
 
-def test_mistakes_are_explained(uri, monkeypatch):
+def test_mistakes_are_explained(uri, monkeypatch, capsys):
     with pytest.raises(FoundryError, match="'no-such-bucket' does not exist"):
         Store.open("s3://no-such-bucket/x")
     with pytest.raises(FoundryError, match="no address of an object store"):
         Store.open("gs://bucket/x")
+    monkeypatch.setenv("FOUNDRY_STORE", "s3://no-such-bucket/x")
+    assert main(["plan", str(WORDS)]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "'no-such-bucket' does not exist" in error
+    store = Store.open(uri)
+
+    def denied(*arguments, **options):
+        raise PermissionError("Access Denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.documents.__class__, "_put", denied)
+        with pytest.raises(FoundryError, match="may not write runs/r"):
+            store.documents.write("runs/r", b"")
     monkeypatch.setenv("FOUNDRY_CACHE_GB", "much")
     with pytest.raises(FoundryError, match="FOUNDRY_CACHE_GB = 'much'"):
         Store.open(uri)
@@ -310,8 +326,6 @@ def test_a_run_from_the_command_line(uri):
 
 
 def test_objects_are_adopted_and_imported_and_garbage_goes(uri, monkeypatch, tmp_path, capsys):
-    from flows.cli import main
-
     monkeypatch.setenv("FOUNDRY_STORE", uri)
     store = Store.open(uri)
     place = f"{uri.removesuffix('/store')}/outside"
@@ -350,3 +364,49 @@ def test_a_swept_store_keeps_what_is_committed(uri):
     assert store.sweep(lambda key: False, older_than=-60, apply=True) == 5 + 4
     assert not folder.exists()
     assert store.verify("emit", KEY).status == "ok"
+
+
+@pytest.mark.slow
+def test_runs_come_out_right_through_a_faulty_network(endpoint, uri, monkeypatch, tmp_path):
+    calm = run_words(uri)[1]
+    other = use_s3(monkeypatch, endpoint)
+    rates = {"error": 0.04, "error_after": 0.03, "reset": 0.03, "reset_after": 0.03}
+    rates |= {"truncate": 0.03, "stall_after": 0.005}
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "stormy"))
+    with FaultyProxy(endpoint, rates=rates, stall_seconds=3, seed=7) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        s3fs.S3FileSystem.clear_instance_cache()
+        actions, stormy = run_words(other)
+        assert set(actions.values()) == {"run"}
+        for name in actions:
+            left, right = calm.artifact(name), stormy.artifact(name)
+            assert (left.key, left.content) == (right.key, right.content)
+        assert set(run_words(other)[0].values()) == {"reuse"}
+        assert sum(count for fault, count in proxy.counts.items() if fault != "ok") > 20
+        proxy.calm = True
+        for kind, key in stormy.prepared.store.artifacts():
+            assert stormy.prepared.store.verify(kind, key).status == "ok"
+
+
+@pytest.mark.parametrize("happened", [True, False])
+def test_an_attempt_whose_commit_is_uncertain_is_closed_by_the_next_run(
+    uri, monkeypatch, tmp_path, happened
+):
+    (tmp_path / "p.yaml").write_text(json.dumps({"stages": {"first": {"kind": "emit"}}}))
+    publish = RemoteStore._publish
+
+    def lose(store, artifact):
+        if happened:
+            publish(store, artifact)
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteStore, "_publish", lose)
+        with pytest.raises(StoreUnavailable):
+            run_pipeline(tmp_path / "p.yaml", uri)
+    actions, run = run_pipeline(tmp_path / "p.yaml", uri)
+    assert actions == {"first": "reuse" if happened else "run"}
+    assert run.prepared.store.verify("emit", run.artifact("first").key).status == "ok"
+    states = queries.sql(queries.connect(), "select state from attempt order by attempt")
+    wanted = ["committed"] if happened else ["lost", "committed"]
+    assert [row["state"] for row in states] == wanted

@@ -1,12 +1,13 @@
 """Images with captions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from foundry_core.data.images import decode_image
 from foundry_core.data.loading.config import CaptionData
-from foundry_core.data.loading.pixels import Place, own_place
+from foundry_core.data.loading.pixels import Place, changes_nothing, fill, image_size, own_place
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
 from foundry_core.data.text.prompts import PromptBuilder
 from foundry_core.data.transforms import Sample, pad_tokens, view_images
@@ -28,6 +29,7 @@ class CaptionDataset:
         self._prompts = prompts
         self._augment = config.augment if train else None
         self._names = config.images or self._probe()
+        self._plain = changes_nothing(config.image, self._augment)
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -46,23 +48,38 @@ class CaptionDataset:
                 f"{where} lacks {missing or 'its caption'}; it has {sorted(members)}"
             )
         try:
-            pictures = [decode_image(files[n], where=f"{n} of {where}") for n in self._names]
             caption = bytes(members["txt"]).decode()
-        except (FoundryError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
             raise UnreadableSample(f"{where}: {error}") from error
+        images = self._pictures({n: files[n] for n in self._names}, where, sample_key, place)
         tokens, targets, cut = self._prompts.caption(
             caption, len(self._names), self._config.max_tokens
         )
         if cut:
             self.counters["captions_cut"] = self.counters.get("captions_cut", 0) + 1
-        made = view_images(pictures, self._config.image, self._augment, sample_key)
-        out = place((len(made), *made.shape[2:], 3))
-        out[...] = made.transpose(0, 2, 3, 1)
         return {
-            "images": out.transpose(0, 3, 1, 2),
+            "images": images.transpose(0, 3, 1, 2),
             "tokens": np.array(tokens, dtype=np.int64),
             "targets": np.array(targets, dtype=bool),
         }
+
+    def _pictures(
+        self, files: Mapping[str, memoryview], where: str, sample_key: int, place: Place
+    ) -> np.ndarray:
+        """uint8 [N, h, w, 3] at its place."""
+        config = self._config.image
+        with _unreadable(where):
+            size = image_size(next(iter(files.values())), where)
+        plain = self._plain and config.size in (None, size)
+        out = place((len(files), *size, 3)) if plain else None
+        with _unreadable(where):
+            if plain and fill(files, out, where):
+                return out
+            pictures = [decode_image(data, f"{n} of {where}") for n, data in files.items()]
+        made = view_images(pictures, config, self._augment, sample_key).transpose(0, 2, 3, 1)
+        out = place(made.shape)
+        out[...] = made
+        return out
 
     def _probe(self) -> tuple[str, ...]:
         if not len(self.shards):
@@ -84,6 +101,14 @@ def collate_captions(samples: Sequence[Sample], pad_id: int, pad_multiple: int) 
     for row, sample in enumerate(samples):
         targets[row, : len(sample["targets"])] = sample["targets"]
     return {"tokens": tokens, "token_mask": mask, "target_mask": targets}
+
+
+@contextmanager
+def _unreadable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except FoundryError as error:
+        raise UnreadableSample(f"{where}: {error}") from error
 
 
 def _is_image(extension: str) -> bool:

@@ -62,6 +62,7 @@ class Modality:
         self._keys = [key(seed, name, label) for label in self.labels]
 
     def ahead(self, draws: Draws) -> None:
+        """Tells datasets that prepare samples together which ones a batch is about to read."""
         for number, dataset in enumerate(self.datasets):
             tell = getattr(dataset, "ahead", None)
             if tell is not None:

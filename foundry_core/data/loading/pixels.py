@@ -4,13 +4,16 @@ Stacking images into samples and samples into batches moves every pixel twice, i
 kernel has to zero first: that costs a third of what decoding them costs.
 """
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
 import simplejpeg
+from PIL import Image
 
 from foundry_core.data.images import decode_image
+from foundry_core.data.transform_config import Augment, ImageInput
 from foundry_core.errors import FoundryError
 
 _JPEG = b"\xff\xd8"
@@ -50,12 +53,13 @@ class ImageRoom:
 
 
 def image_size(data: bytes | memoryview, where: str) -> tuple[int, int]:
-    """(height, width) of an image file; of a JPEG without decoding it."""
-    if data[:2] != _JPEG:
-        return decode_image(data, where).shape[:2]
+    """(height, width) of an image file, from its header."""
     try:
-        return simplejpeg.decode_jpeg_header(data)[:2]
-    except ValueError as error:
+        if data[:2] == _JPEG:
+            return simplejpeg.decode_jpeg_header(data)[:2]
+        with Image.open(io.BytesIO(data)) as picture:
+            return picture.size[::-1]
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise FoundryError(f"{where} is not a readable image: {error}") from error
 
 
@@ -74,3 +78,21 @@ def decode_into(data: bytes | memoryview, out: np.ndarray, where: str) -> bool:
         return False
     out[...] = image
     return True
+
+
+def fill(files: Mapping[str, np.ndarray | memoryview], out: np.ndarray, where: str) -> bool:
+    """Images by name, decoded before or not, into uint8 [N, H, W, 3]; False, with `out` undefined,
+    where one of them has another size."""
+    for pixels, (name, file) in zip(out, files.items(), strict=True):
+        if isinstance(file, np.ndarray):
+            if file.shape != pixels.shape:
+                return False
+            pixels[...] = file
+        elif not decode_into(file, pixels, f"{name} of {where}"):
+            return False
+    return True
+
+
+def changes_nothing(image: ImageInput, augment: Augment | None) -> bool:
+    """Whether images of the right size go to the model as they were stored."""
+    return image.crop == 1.0 and (augment is None or augment == Augment(scope=augment.scope))

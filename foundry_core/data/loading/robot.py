@@ -21,9 +21,8 @@ from foundry_core.data.images import decode_image
 from foundry_core.data.keyed import key
 from foundry_core.data.loading.config import RobotData
 from foundry_core.data.loading.lowdim import WindowReader, Windows
-from foundry_core.data.loading.pixels import Place, decode_into, image_size, own_place
+from foundry_core.data.loading.pixels import Place, changes_nothing, fill, image_size, own_place
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
-from foundry_core.data.transform_config import Augment
 from foundry_core.data.transforms import RobotTransform, Sample
 from foundry_core.data.windows import anchors
 from foundry_core.errors import FoundryError
@@ -84,7 +83,7 @@ class RobotDataset:
         self._reader = WindowReader(shards, config, transform, window)
         # Pixels go from the decoder into the batch where nothing is done to them.
         self._size: tuple[int, int] | None = None  # of the images, as most datasets have one
-        self._plain = self._inputs.image.crop == 1.0 and _changes_nothing(self._augment)
+        self._plain = changes_nothing(self._inputs.image, self._augment)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -160,18 +159,14 @@ class RobotDataset:
         if self._inputs.image.size not in (None, size):
             return None
         out = place((len(files), *size, 3))
+        try:
+            if not fill(files, out, where):
+                return None
+        except FoundryError as error:
+            raise UnreadableSample(error.message, error.hint) from error
         for pixels, (name, file) in zip(out, files.items(), strict=True):
-            if isinstance(file, np.ndarray):
-                if file.shape != pixels.shape:
-                    return None
-                pixels[...] = file
-                continue
-            try:
-                if not decode_into(file, pixels, where=f"{name} of {where}"):
-                    return None
-            except FoundryError as error:
-                raise UnreadableSample(error.message, error.hint) from error
-            self._images.put((episode, name), pixels)
+            if not isinstance(file, np.ndarray):
+                self._images.put((episode, name), pixels)
         return out
 
     def _image(self, episode: int, name: str, file: np.ndarray | memoryview) -> np.ndarray:
@@ -255,10 +250,6 @@ class RobotDataset:
                 f"windows of {self.shards.source!r} (-{window['past']}..{window['future']})",
                 "shorten data.robot.inputs.horizon, or convert with a wider window",
             )
-
-
-def _changes_nothing(augment: Augment | None) -> bool:
-    return augment is None or augment == Augment(scope=augment.scope)
 
 
 def _size(data: memoryview, where: str) -> tuple[int, int]:

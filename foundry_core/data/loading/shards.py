@@ -77,6 +77,15 @@ class CheckedShards:
                 f"{path} is not JSON: {error}", "convert the dataset again"
             ) from error
 
+    def beside(self, *names: str) -> Path | None:
+        """Where a file beside the shards lies (stats.json, say), fetched if it is remote; None
+        where there is none. Further names are files that it goes with."""
+        for name in names:
+            if self._remote and not (self.folder / name).exists():
+                self._remote.fetch(name)
+        path = self.folder / names[0]
+        return path if path.exists() else None
+
     def key(self, sample: int) -> str:
         self._ensure(self.shards.locate(sample)[0])
         return self.shards.key(sample)

@@ -4,15 +4,17 @@ Looking at the p-value after every episode and stopping when it is small voids e
 `sequential` and `evalues` are for that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy import stats
+import numpy as np
+from scipy import special, stats
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.statistics.intervals import check_counts
 
+_LARGEST_TABLE = 200 * 200
 Alternative = Literal["two-sided", "greater", "less"]
 
 
@@ -33,14 +35,92 @@ class Arms:
 def barnard(arms: Arms, alternative: Alternative = "two-sided") -> float:
     """Exact unconditional p-value for two independent arms (Barnard 1945).
 
-    "greater": arm 1 succeeds more often. Takes about 0.1 s at 200 episodes per arm.
+    "greater": arm 1 succeeds more often. Takes about 0.1 s at 200 episodes per arm; beyond, the
+    same p-value is computed by rows (scipy's whole tables would take minutes at 2,000).
     """
     if not arms.n1 or not arms.n0:
         return 1.0
     if arms.s1 + arms.s0 in (0, arms.n1 + arms.n0):
         return 1.0
+    if arms.n1 * arms.n0 > _LARGEST_TABLE:
+        return barnard_by_rows(arms, alternative)
     table = [[arms.s1, arms.s0], [arms.n1 - arms.s1, arms.n0 - arms.s0]]
     return float(min(1.0, stats.barnard_exact(table, alternative=alternative).pvalue))
+
+
+def barnard_by_rows(arms: Arms, alternative: Alternative = "two-sided") -> float:
+    """Barnard's p-value in time proportional to the episodes, not to their square.
+
+    For every count of arm 1 the counts of arm 0 that are as extreme (by the pooled Wald statistic)
+    are those up to one bound and from another, so their chance is two binomial tails. The largest
+    sum over the common rate is searched on a grid that is refined twice around its best points.
+    """
+    up, down = _extreme_counts(arms, alternative)
+
+    def risk(rates: np.ndarray) -> np.ndarray:
+        return np.array([_tail(arms, rate, up, down) for rate in rates])
+
+    rates = special.expit(np.linspace(-14.0, 14.0, 225))
+    values = risk(rates)
+    for _ in range(2):
+        best = np.argsort(values)[-3:]
+        wide = np.diff(rates, prepend=rates[0], append=rates[-1])
+        near = [np.linspace(rates[i] - wide[i], rates[i] + wide[i + 1], 17) for i in best]
+        rates = np.sort(np.concatenate([*near, rates[best]]))
+        values = risk(rates)
+    return float(min(1.0, values.max()))
+
+
+def _wald(arms: Arms, s1: np.ndarray, s0: np.ndarray) -> np.ndarray:
+    """Pooled Wald statistic; 0 where all or none succeed."""
+    pooled = (s1 + s0) / (arms.n1 + arms.n0)
+    variance = pooled * (1 - pooled) * (1 / arms.n1 + 1 / arms.n0)
+    difference = s1 / arms.n1 - s0 / arms.n0
+    return difference / np.sqrt(np.where(variance > 0, variance, np.inf))
+
+
+def _extreme_counts(arms: Arms, alternative: Alternative) -> tuple[np.ndarray, np.ndarray]:
+    """For each count of arm 1: how many smallest counts of arm 0 are as extreme upward, and from
+    which count on they are as extreme downward (n0 + 1: none)."""
+    seen = float(_wald(arms, np.array(arms.s1), np.array(arms.s0)))
+    s1 = np.arange(arms.n1 + 1)
+    bound = abs(seen) if alternative == "two-sided" else seen
+    edge = bound - 1e-9 * max(1.0, abs(bound))
+    none = np.zeros(arms.n1 + 1, dtype=int)
+    up = down = none
+    if alternative != "less":
+        up = _first(arms, lambda s0: _wald(arms, s1, s0) < edge)
+    if alternative != "greater":
+        limit = -edge if alternative == "two-sided" else seen + 1e-9 * max(1.0, abs(seen))
+        down = _first(arms, lambda s0: _wald(arms, s1, s0) <= limit)
+    else:
+        down = none + arms.n0 + 1
+    return up, down
+
+
+def _first(arms: Arms, true: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Per count of arm 1 the first count of arm 0 for which `true` holds, n0 + 1 if none: the
+    statistic falls as arm 0 succeeds more often."""
+    low = np.zeros(arms.n1 + 1, dtype=int)
+    high = np.full(arms.n1 + 1, arms.n0 + 1)
+    while (low < high).any():
+        middle = (low + high) // 2
+        holds = true(np.minimum(middle, arms.n0)) & (middle <= arms.n0)
+        open_ = low < high
+        high = np.where(open_ & holds, middle, high)
+        low = np.where(open_ & ~holds, middle + 1, low)
+    return low
+
+
+def _tail(arms: Arms, rate: float, up: np.ndarray, down: np.ndarray) -> float:
+    """Chance of a table as extreme, if both arms succeed at `rate`."""
+    s1 = np.arange(arms.n1 + 1)
+    share = stats.binom.pmf(s1, arms.n1, rate)
+    kept = share > 1e-18
+    share, up, down = share[kept], up[kept], down[kept]
+    chance = np.where(up > 0, special.bdtr(up - 1.0, arms.n0, rate), 0.0)
+    chance += np.where(down <= arms.n0, special.bdtrc(down - 1.0, arms.n0, rate), 0.0)
+    return float(share @ chance)
 
 
 def discordant(tested: Mapping[int, bool], base: Mapping[int, bool]) -> tuple[int, int]:

@@ -139,3 +139,20 @@ def test_caption_images_of_several_sizes_are_refused_by_name(tmp_path: Path, tok
     )
     with pytest.raises(FoundryError, match=r"different shapes.*image.size"):
         loader.batch(0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
+def test_memory_is_flat_once_an_epoch_was_seen(make) -> None:
+    loader = make(RobotData(batch_size=8, inputs=INPUTS, augment=Augment(shift=1)))
+    steps = loader.modalities["robot"].order.epoch_length // 8 + 1
+    after = []
+    for step in range(12 * steps):
+        loader.batch(step)
+        if (step + 1) % (4 * steps) == 0:
+            after.append(_anonymous_kib())
+    assert after[-1] - after[0] < 1024, after  # over a hundred batches
+
+
+def _anonymous_kib() -> int:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))

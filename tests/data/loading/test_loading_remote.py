@@ -15,6 +15,7 @@ import pytest
 import torch
 from loading_synthetic import INPUTS
 
+from flows.cli import main
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import (
     DataConfig,
@@ -26,6 +27,7 @@ from foundry_core.data.loading.config import (
 from foundry_core.data.loading.loader import Loader
 from foundry_core.data.loading.remote import RemoteUnreachable
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
+from foundry_core.data.validate import validate
 from foundry_core.errors import FoundryError
 
 ROBOT = DataConfig(robot=RobotData(batch_size=8, inputs=INPUTS))
@@ -227,6 +229,32 @@ def test_a_damaged_index_is_made_anew_from_the_shard(faults: Faults, datasets: d
     assert bytes(shards.member(3, "tokens.npy")) == bytes(
         CheckedShards(datasets["text"]["web"]).member(3, "tokens.npy")
     )
+
+
+def test_the_data_commands_take_addresses(
+    faults: Faults, capsys: pytest.CaptureFixture[str], datasets: dict
+) -> None:
+    def run(*words: str, code: int = 0) -> dict:
+        assert main(["data", *words, "--json"]) == code
+        return json.loads(capsys.readouterr().out)
+
+    found = run("preview", "--mix", "s3://data/lever@1", "s3://data/door@1")
+    counts = {k: v["samples"] for k, v in found["modalities"]["robot"]["datasets"].items()}
+    assert counts == {"lever": 8, "door": 8}
+    local = run("preview", "--mix", *(f"{datasets['robot'][k]}@1" for k in ("lever", "door")))
+    assert found["modalities"] == local["modalities"]
+    assert run("inspect", "s3://data/web")["samples"] == 50
+    assert run("validate", "s3://data/web")["findings"] == []
+    assert run("stats", "s3://data/door") == run("stats", str(datasets["robot"]["door"]))
+
+
+def test_validation_of_an_address_says_which_shard_is_broken(faults: Faults) -> None:
+    faults.how, faults.failures["shard_000002.tar"] = "truncate", 10**6
+    report = validate("s3://data/web")
+    (finding,) = report["findings"]
+    assert finding["where"] == "shard shard_000002" and "truncated?" in finding["problem"]
+    assert faults.asked["shard_000002.tar"] == 2
+    assert 0 < report["decoded"] < report["samples"]
 
 
 def test_what_is_not_there_is_named(
