@@ -106,7 +106,7 @@ class Campaign:
         landed, detail = self._step(force) if way == "step" else self._instant(way, force)
         self._tally.counts[f"killed: {way}" if landed else "ended before its kill"] += 1
         print(f"  {self._round} {way} {detail}{'' if landed else ' (too late)'}", flush=True)
-        self._expect(_lines(checks.leftover(self._home)), "process left")
+        self._expect(_lines(checks.leftover(self._home, self._pipeline.patience)), "process left")
         self._expect(_lines(self._view.damage()), "half artifact")
         after = self._view.committed()
         if not force:  # forcing takes the forced artifact out of service before its successor
@@ -184,7 +184,7 @@ class Campaign:
             damage = self._view.damage()
         self._tally.counts["damaged artifacts mended or refused"] += bool(harm)
         self._expect(_lines(damage), "half artifact")
-        self._expect(_lines(checks.leftover(self._home)), "process left")
+        self._expect(_lines(checks.leftover(self._home, self._pipeline.patience)), "process left")
         self._lineage(result, {key for _, key in found})
 
     def _compare(
