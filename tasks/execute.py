@@ -22,6 +22,7 @@ from typing import Any, Literal
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.provenance import collect_provenance
+from foundry_core.objects import StoreUnavailable
 from foundry_core.pipeline import imports
 from foundry_core.pipeline.identity import StageSpec
 from foundry_core.pipeline.plan import resolve
@@ -254,6 +255,7 @@ def _attempt(
         events.append("attempt_finished", finished(state, error))
 
     result: dict[str, Any] = {}
+    closed = True
     try:
         result = _run_child(job, store, out, scratch, observe, lease, cancelled)
         lease.verify()
@@ -273,12 +275,19 @@ def _attempt(
     except LeaseLost as error:
         finish("discarded", str(error))
         raise
-    except OSError as error:
+    except StoreUnavailable:
+        # Nobody can be told, and a commit may have happened: its marker stays, and whoever comes
+        # next tells what became of this attempt.
+        shutil.rmtree(out, ignore_errors=True)
+        closed = False
+        raise
+    except (OSError, FoundryError) as error:
         shutil.rmtree(out, ignore_errors=True)  # a full disk may then have room for the event
         finish("failed", str(error))
         raise
     finally:
-        store.discard(spec.key, attempt)
+        if closed:
+            store.discard(spec.key, attempt)
     if committed:
         tell(events, intent)
     else:

@@ -29,7 +29,6 @@ class Garbage:
 
     doomed: tuple[Artifact, ...]
     kept: int
-    protected: frozenset[str]
     unreadable: tuple[str, ...]
     seen: tuple[Any, ...]
 
@@ -66,7 +65,6 @@ def find_garbage(
     return Garbage(
         doomed=tuple(sorted(doomed, key=lambda a: (a.linked_to is None, a.kind, a.key))),
         kept=len(present) - len(doomed),
-        protected=frozenset(kept | leased),
         unreadable=unreadable,
         seen=seen,
     )

@@ -158,9 +158,10 @@ class RemoteStore(Store):
         for name in (attempt, f"control-{attempt}"):
             shutil.rmtree(self._work / key / name, ignore_errors=True)
         uploads = self._uploads.pop((key, attempt), None)
-        if uploads:
-            self._delete_below(uploads)
-        self._objects.delete([f"work/{key}/{attempt}"])
+        with contextlib.suppress(StoreUnavailable):
+            if uploads:
+                self._delete_below(uploads)
+            self._objects.delete([f"work/{key}/{attempt}"])
 
     def record_failure(self, key: str, error: str) -> None:
         self._objects.write(f"work/{key}/failure.json", encode({"error": error}))

@@ -13,7 +13,7 @@ THREADS = 8
 
 
 def upload(place: Objects, folder: Path, files: Sequence[File]) -> tuple[File, ...]:
-    """Puts the files; returns them with the entity tags they got. RuntimeError when the store then
+    """Puts the files; returns them with the entity tags they got. OSError when the store then
     lists other sizes than were sent."""
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda file: place.upload(folder / file.path, file.path), files))
@@ -22,7 +22,7 @@ def upload(place: Objects, folder: Path, files: Sequence[File]) -> tuple[File, .
     for file in files:
         found = listed.get(file.path)
         if found is None or found.size != file.size:
-            raise RuntimeError(f"{place.uri}/{file.path} is not there as it was uploaded")
+            raise OSError(f"{place.uri}/{file.path} is not there as it was uploaded")
         tagged.append(replace(file, tag=found.tag))
     return tuple(tagged)
 

@@ -33,7 +33,8 @@ class Tally:
 
 
 class Campaign:
-    """Every crash meets the leftovers of the ones before. `seed` fixes all that is random."""
+    """Every crash meets the leftovers of the ones before. `seed` fixes all that is random; `calm`
+    is the undisturbed home, a new one by default."""
 
     def __init__(
         self,
@@ -42,9 +43,10 @@ class Campaign:
         folder: Path,
         tally: Tally,
         seed: str,
+        calm: Path | None = None,
     ) -> None:
         self._pipeline, self._store, self._tally, self._seed = pipeline, store, tally, seed
-        self._home, self._calm, self._scratch = folder / "home", folder / "calm", folder
+        self._home, self._calm, self._scratch = folder / "home", calm or folder / "calm", folder
         self._view = store.view(self._home)
         self._values = dict(pipeline.start)
         self._past: list[dict[str, Any]] = []
@@ -53,6 +55,9 @@ class Campaign:
 
     def calibrate(self) -> None:
         """Steps and seconds of a run that nobody kills: the range that instants are drawn from."""
+        if self._pipeline.span:
+            self._seconds = self._pipeline.span
+            return
         started = time.monotonic()
         result = self._run(self._home, self._values)
         self._seconds, self._steps = time.monotonic() - started, result.get("steps", 0)
@@ -80,7 +85,7 @@ class Campaign:
         kinds = ("all", "leaf", "nothing new in bytes", "back", "force")
         kind = self._draw.choices(kinds, (50, 20, 10, 10, 10))[0]
         if self._pipeline.chain:
-            kind = "all"
+            kind = "all" if self._past else "nothing yet"
         if kind == "back" and self._past:
             self._values = dict(self._draw.choice(self._past))
         elif kind == "nothing new in bytes" and self._pipeline.silent:
@@ -88,7 +93,7 @@ class Campaign:
         elif kind == "leaf":
             leaf = self._draw.choice(sorted(self._pipeline.leaves))
             self._values[leaf] = self._pipeline.leaves[leaf](self._draw)
-        elif kind != "force":
+        elif kind not in ("force", "nothing yet"):
             kind = "all"
             for leaf, value in self._pipeline.leaves.items():
                 self._values[leaf] = value(self._draw)
@@ -109,10 +114,10 @@ class Campaign:
         return landed
 
     def _step(self, force: list[str]) -> tuple[bool, str]:
-        step = self._draw.randint(1, max(self._steps, 1))
+        step = self._draw.randint(1, self._steps or self._pipeline.steps)
         process = self._start(self._home, self._values, force, ["--kill-before", str(step)])
         process.communicate()
-        return process.returncode == -signal.SIGKILL, f"{step} of {self._steps}"
+        return process.returncode == -signal.SIGKILL, f"{step}"
 
     def _instant(self, way: str, force: list[str]) -> tuple[bool, str]:
         cli = self._draw.random() < self._pipeline.cli_share

@@ -14,7 +14,8 @@ class FaultPipeline:
     """path: a pipeline document. start: overrides of the first run. leaves: what may change.
     silent: a leaf that changes a recipe but no byte (early cut-off). weights: of campaign.WAYS.
     cli_share: how many of the timed kills go through `foundry run`, Prefect included.
-    span: seconds from which the instant of a kill is drawn; 0: how long a whole run took.
+    span, steps: seconds and file operations from which the instant of a kill is drawn; 0: measured
+    on a whole run.
     chain: kill run after run until one gets through, rather than one or a few times.
     """
 
@@ -26,6 +27,7 @@ class FaultPipeline:
     weights: tuple[int, ...]
     cli_share: float = 0.0
     span: float = 0.0
+    steps: int = 0
     chain: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -60,7 +62,8 @@ REAL = FaultPipeline(
     start={},
     leaves={"demos.seed": _seed, "scenes.seed": _seed, "llm.seed": _seed, "vla.seed": _seed},
     weights=(20, 25, 25, 20, 10),
-    span=20.0,
+    span=50.0,
+    steps=1000,
     chain=True,
 )
 

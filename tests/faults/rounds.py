@@ -32,6 +32,7 @@ def run_rounds(
     campaign_rounds: int = 20,
     only: int | None = None,
     keep: bool = False,
+    calm: Path | None = None,
 ) -> Tally:
     """All rounds; a round is one kill that found its run alive."""
     tally = Tally()
@@ -40,7 +41,9 @@ def run_rounds(
         folder = Path(tempfile.mkdtemp(prefix=f"faults-{number}-"))
         left = min(campaign_rounds, rounds - number * campaign_rounds)
         with STORES[store](folder, f"{seed}/{number}") as under_test:
-            campaign = Campaign(PIPELINES[pipeline], under_test, folder, tally, f"{seed}/{number}")
+            campaign = Campaign(
+                PIPELINES[pipeline], under_test, folder, tally, f"{seed}/{number}", calm
+            )
             campaign.calibrate()
             turn = 0
             while left > 0:
@@ -75,6 +78,7 @@ def main() -> int:
     parser.add_argument("--store", choices=sorted(STORES), default="local")
     parser.add_argument("--campaign-rounds", type=int, default=20)
     parser.add_argument("--campaign", type=int, help="play this one only")
+    parser.add_argument("--calm", type=Path, help="the undisturbed home, to be used again")
     parser.add_argument("--keep", action="store_true", help="keep the folders")
     options = parser.parse_args()
     started = time.monotonic()
@@ -86,6 +90,7 @@ def main() -> int:
         campaign_rounds=options.campaign_rounds,
         only=options.campaign,
         keep=options.keep,
+        calm=options.calm,
     )
     print(
         f"\n{options.pipeline} on {options.store}, seed {options.seed},"

@@ -289,7 +289,7 @@ def test_mistakes_are_named_before_anything_runs(home, request_, words):
 
 def cli(*arguments, **options):
     return subprocess.run(
-        [*CLI, *arguments], capture_output=True, text=True, timeout=120, **options
+        [*CLI, *arguments], capture_output=True, text=True, timeout=240, **options
     )
 
 
@@ -301,7 +301,7 @@ def test_planning_imports_nothing_heavy():
     )
     arguments = ["ablate", str(EXAMS), "--vary", "model.steps=1,2", "--dry-run", "--json"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=180
     )
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["replicates"]) == 3

@@ -132,7 +132,7 @@ CLI = [sys.executable, "-m", "flows.cli"]
 
 def cli(*arguments, **options):
     return subprocess.run(
-        [*CLI, *arguments], capture_output=True, text=True, timeout=120, **options
+        [*CLI, *arguments], capture_output=True, text=True, timeout=240, **options
     )
 
 
@@ -189,7 +189,7 @@ def test_planning_imports_nothing_heavy():
     )
     for arguments in (["plan", str(WORDS), "--json"], ["plan", "demo", "--json"]):
         done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=180
         )
         assert done.returncode == 0, done.stderr
 

@@ -20,7 +20,7 @@ def serving(tmp_path_factory):
 
 def test_a_full_run_trains_in_the_gpu_pool(serving):
     done = serving.prefect(
-        *("deployment", "run", "foundry/full", "-p", "pipeline=exams", "--watch"), timeout=300
+        *("deployment", "run", "foundry/full", "-p", "pipeline=exams", "--watch"), timeout=500
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (training,) = serving.trainings("COMPLETED")
@@ -82,8 +82,8 @@ def test_cancelling_a_local_run_cancels_its_training(serving):
     ((name, _),) = serving.pids("run").items()
     cancelled = serving.foundry("cancel", name)
     assert cancelled.returncode == 0, cancelled.stderr
-    assert run.wait(30) == 130
-    until(lambda: not serving.flow_runs() and not serving.leases(), 30, "all is closed")
+    assert run.wait(120) == 130
+    until(lambda: not serving.flow_runs() and not serving.leases(), 120, "all is closed")
     assert serving.children() == []
     rows = serving.lineage(f"select status from pipeline_run where run_id = '{name}'")
     assert rows == [{"status": "interrupted"}]

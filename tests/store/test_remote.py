@@ -12,11 +12,13 @@ import s3fs
 
 from flows.cli import main
 from foundry_core.errors import FoundryError
+from foundry_core.lineage import queries
 from foundry_core.objects import StoreUnavailable, connect
 from foundry_core.store import lease as lease_module
 from foundry_core.store.artifact import Artifact, content_digest, scan
 from foundry_core.store.base import Store
 from foundry_core.store.lease import LeaseLost
+from foundry_core.store.remote import RemoteStore
 from tests.faults.s3_proxy import FaultyProxy
 from tests.s3 import s3_server, use_s3
 from tests.support import WORDS
@@ -384,3 +386,27 @@ def test_runs_come_out_right_through_a_faulty_network(endpoint, uri, monkeypatch
         proxy.calm = True
         for kind, key in stormy.prepared.store.artifacts():
             assert stormy.prepared.store.verify(kind, key).status == "ok"
+
+
+@pytest.mark.parametrize("happened", [True, False])
+def test_an_attempt_whose_commit_is_uncertain_is_closed_by_the_next_run(
+    uri, monkeypatch, tmp_path, happened
+):
+    (tmp_path / "p.yaml").write_text(json.dumps({"stages": {"first": {"kind": "emit"}}}))
+    publish = RemoteStore._publish
+
+    def lose(store, artifact):
+        if happened:
+            publish(store, artifact)
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteStore, "_publish", lose)
+        with pytest.raises(StoreUnavailable):
+            run_pipeline(tmp_path / "p.yaml", uri)
+    actions, run = run_pipeline(tmp_path / "p.yaml", uri)
+    assert actions == {"first": "reuse" if happened else "run"}
+    assert run.prepared.store.verify("emit", run.artifact("first").key).status == "ok"
+    states = queries.sql(queries.connect(), "select state from attempt order by attempt")
+    wanted = ["committed"] if happened else ["lost", "committed"]
+    assert [row["state"] for row in states] == wanted
