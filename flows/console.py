@@ -13,7 +13,7 @@ from rich.table import Table
 from foundry_core.pipeline.plan import Plan, StagePlan, short_names
 
 if TYPE_CHECKING:
-    from tasks.execute import Outcome
+    from tasks.job import Outcome
 
 _LOG_EVERY_SECONDS = 20.0
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from foundry_core.lineage.events import EventLog
     from foundry_core.pipeline.stage import Stage
     from foundry_core.store.store import Store
-    from tasks.execute import Observer, Outcome, StageJob
+    from tasks.job import Observer, Outcome, StageJob
 
 DispatchName = Literal["inline", "gpu-pool", "ray-job"]
 DISPATCHERS: tuple[str, ...] = get_args(DispatchName)

@@ -32,7 +32,8 @@ from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
 from foundry_core.pipeline.stage import Stage
 from foundry_core.store.store import Store
-from tasks.execute import Interrupted, Observer, Outcome, StageFailed, StageJob, execute, settled
+from tasks.execute import execute, settled
+from tasks.job import Interrupted, Observer, Outcome, StageFailed, StageJob
 from tasks.transport import job_to_json, outcome_of
 
 _POLL_SECONDS = 1.5

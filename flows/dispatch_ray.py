@@ -23,7 +23,8 @@ from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
 from foundry_core.pipeline.stage import Resources, Stage
 from foundry_core.store.store import Store
-from tasks.execute import Interrupted, Observer, Outcome, StageFailed, StageJob, execute, settled
+from tasks.execute import execute, settled
+from tasks.job import Interrupted, Observer, Outcome, StageFailed, StageJob
 from tasks.registry import stage_kind
 from tasks.remote import FAILED, STOPPED, last_progress
 from tasks.transport import job_to_json, outcome_of

@@ -28,7 +28,7 @@ from foundry_core.store.artifact import Artifact
 from foundry_core.store.catalog import record_run
 from foundry_core.store.disk import naming_disk
 from foundry_core.store.intents import tell_untold
-from tasks.execute import Interrupted, Outcome, StageJob
+from tasks.job import Interrupted, Outcome, StageJob
 
 
 def new_run_id(pipeline: str) -> str:

@@ -17,7 +17,8 @@ from prefect.runtime import flow_run
 from flows.progress import ProgressReport
 from foundry_core.lineage.events import EventLog
 from foundry_core.store.store import Store
-from tasks.execute import Observer, Outcome, StageJob, execute
+from tasks.execute import execute
+from tasks.job import Observer, Outcome, StageJob
 from tasks.transport import job_from_json, with_origin
 
 _POLL_SECONDS = 0.5

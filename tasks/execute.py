@@ -9,22 +9,18 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.objects import StoreUnavailable
 from foundry_core.pipeline import imports
-from foundry_core.pipeline.identity import StageSpec
 from foundry_core.pipeline.plan import resolve
 from foundry_core.store.artifact import (
     Artifact,
@@ -38,53 +34,8 @@ from foundry_core.store.catalog import StoreCatalog
 from foundry_core.store.disk import naming_disk
 from foundry_core.store.intents import announce, announce_removal, tell, withdraw
 from foundry_core.store.lease import TTL_SECONDS, Lease, LeaseLost
-
-_POLL_SECONDS = 0.1
-_TERMINATE_SECONDS = 10.0
-
-
-class StageFailed(RuntimeError):
-    """A stage's own failure. `log` is where its output lies."""
-
-    def __init__(self, stage: str, error: str, hint: str, log: Path) -> None:
-        super().__init__(f"stage {stage!r} failed: {error}")
-        self.stage, self.error, self.hint, self.log = stage, error, hint, log
-
-
-class Interrupted(RuntimeError):
-    """The stage was stopped from outside; its scratch is kept for the next attempt."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageJob:
-    """A stage ready to run: its identity, its settings, its committed inputs.
-
-    recipe: the full recipe (defaults and locations included), as JSON.
-    inputs: slot → label → committed artifact.
-    """
-
-    spec: StageSpec
-    recipe: Mapping[str, Any]
-    resources: Mapping[str, Any]
-    inputs: Mapping[str, Mapping[str, Artifact]]
-    run_id: str
-    log: Path
-    force: bool = False
-    origin: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a stage came to. action: 'run' when this call did the work."""
-
-    artifact: Artifact
-    action: Literal["run", "reuse"]
-    how: str
-    seconds: float
-    attempt: str | None = None
-
-
-Observer = Callable[[Mapping[str, Any]], None]
+from tasks.job import Interrupted, Observer, Outcome, StageFailed, StageJob
+from tasks.supervise import run_child
 
 
 def execute(
@@ -257,7 +208,7 @@ def _attempt(
     result: dict[str, Any] = {}
     closed = True
     try:
-        result = _run_child(job, store, out, scratch, observe, lease, cancelled)
+        result = run_child(job, store, out, scratch, observe, lease, cancelled)
         lease.verify()
         if "error" in result:
             store.record_failure(spec.key, result["error"])
@@ -315,138 +266,6 @@ def _keep_scratch_of(scratch: Path, content_key: str) -> None:
         shutil.rmtree(scratch)
         scratch.mkdir()
         write_durably(mark, content_key.encode())
-
-
-def _control(out: Path) -> Path:
-    """Where parent and child of an attempt exchange job, progress and result."""
-    return out.parent / f"control-{out.name}"
-
-
-def _run_child(
-    job: StageJob,
-    store: Store,
-    out: Path,
-    scratch: Path,
-    observe: Observer,
-    lease: Lease,
-    cancelled: threading.Event,
-) -> dict[str, Any]:
-    control = _control(out)
-    shutil.rmtree(control, ignore_errors=True)
-    control.mkdir()
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with contextlib.ExitStack() as reading, job.log.open("ab") as log:
-            description = _description(job, store, out, scratch, reading)
-            (control / "job.json").write_text(json.dumps(description))
-            child = subprocess.Popen(
-                [sys.executable, "-m", "tasks.child", str(control)],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env=_environment(job.resources),
-                start_new_session=True,
-            )
-            _wait(child, control, observe, lease, cancelled, job.spec.name)
-        return _result(control, child.returncode)
-    finally:
-        shutil.rmtree(control, ignore_errors=True)
-
-
-def _description(
-    job: StageJob, store: Store, out: Path, scratch: Path, reading: contextlib.ExitStack
-) -> dict[str, Any]:
-    """job.json. The inputs' folders stay until `reading` is closed."""
-    inputs = {
-        slot: {
-            label: {
-                "path": str(reading.enter_context(store.reading(artifact))),
-                "stage": job.spec.upstream[slot][label],
-                "kind": artifact.kind,
-                "key": artifact.key,
-                "content": artifact.content,
-            }
-            for label, artifact in named.items()
-        }
-        for slot, named in job.inputs.items()
-    }
-    return {
-        "stage": job.spec.name,
-        "kind": job.spec.kind,
-        "key": job.spec.key,
-        "seed": job.spec.seed,
-        "recipe": job.recipe,
-        "resources": job.resources,
-        "inputs": inputs,
-        "out": str(out),
-        "scratch": str(scratch),
-        "parent": os.getpid(),
-    }
-
-
-def _environment(resources: Mapping[str, Any]) -> dict[str, str]:
-    threads = str(resources.get("cpus", 1))
-    limits = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **limits}
-
-
-def _wait(
-    child: subprocess.Popen,
-    control: Path,
-    observe: Observer,
-    lease: Lease,
-    cancelled: threading.Event,
-    name: str,
-) -> None:
-    seen = ""
-    try:
-        while child.poll() is None:
-            if lease.lost:
-                raise LeaseLost(f"stage {name!r} lost its lease while it worked")
-            if cancelled.is_set():
-                raise Interrupted(f"stage {name!r} was cancelled")
-            seen = _observe(control / "progress.json", seen, observe)
-            time.sleep(_POLL_SECONDS)
-    finally:
-        _stop(child)
-    _observe(control / "progress.json", seen, observe)
-
-
-def _observe(path: Path, seen: str, observe: Observer) -> str:
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        return seen
-    if text != seen:
-        observe(json.loads(text))
-    return text
-
-
-def _stop(child: subprocess.Popen) -> None:
-    """Ends the child's whole session: first asked, then killed. Grandchildren that left a finished
-    child behind are killed too."""
-    if child.poll() is None:
-        _signal_group(child.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_TERMINATE_SECONDS)
-    _signal_group(child.pid, signal.SIGKILL)
-    child.wait()
-
-
-def _signal_group(group: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, number)
-
-
-def _result(control: Path, returncode: int) -> dict[str, Any]:
-    try:
-        return json.loads((control / "result.json").read_text())
-    except FileNotFoundError:
-        why = f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
-        return {
-            "error": f"its process ended with {why} and no result",
-            "hint": "out of memory? see the stage's log; run again to continue",
-        }
 
 
 def _describe(

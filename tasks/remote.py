@@ -17,7 +17,8 @@ from typing import Any
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
 from foundry_core.store.store import Store
-from tasks.execute import Interrupted, StageFailed, execute
+from tasks.execute import execute
+from tasks.job import Interrupted, StageFailed
 from tasks.transport import job_from_json, with_origin
 
 MARK = "foundry-progress "

@@ -12,7 +12,7 @@ from typing import Any
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.identity import StageSpec
 from foundry_core.store.store import Store
-from tasks.execute import Outcome, StageFailed, StageJob
+from tasks.job import Outcome, StageFailed, StageJob
 
 _FIELDS = {"spec", "recipe", "resources", "inputs", "run_id", "log", "force", "origin"}
 

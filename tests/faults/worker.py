@@ -18,7 +18,7 @@ from flows.engine import PipelineRun
 from flows.planning import Request, prepare
 from foundry_core.home import home_dir, store_uri
 from foundry_core.pipeline.overrides import parse_override
-from tasks.execute import Interrupted, StageFailed
+from tasks.job import Interrupted, StageFailed
 
 _OPERATIONS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.listdir"}
 

@@ -20,7 +20,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index
-from tasks.execute import StageFailed
+from tasks.job import StageFailed
 
 EXAMS = Path(__file__).parents[1] / "kinds" / "exams.yaml"
 CLI = [sys.executable, "-m", "flows.cli"]

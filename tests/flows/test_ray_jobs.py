@@ -20,7 +20,7 @@ from flows.reaper import reap
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
 from foundry_core.pipeline.overrides import parse_override
-from tasks.execute import Interrupted
+from tasks.job import Interrupted
 from tests.orchestration import free_port, until
 from tests.support import WORDS
 

@@ -100,7 +100,7 @@ def test_a_stopped_holder_elsewhere_loses_it_and_notices(tmp_path, monkeypatch):
 def _elsewhere(ready_to_stop):
     """A run on a machine of another name that stops after its model's child has ended."""
     socket.gethostname = lambda: "elsewhere"
-    run_child = execute_module._run_child
+    run_child = execute_module.run_child
 
     def stops(job, *arguments):
         result = run_child(job, *arguments)
@@ -109,7 +109,7 @@ def _elsewhere(ready_to_stop):
             os.kill(os.getpid(), signal.SIGSTOP)
         return result
 
-    execute_module._run_child = stops
+    execute_module.run_child = stops
     actions, done = run()
     return actions["model"], done.artifact("model").attempt
 
