@@ -91,7 +91,7 @@ def entries(kind: Kind | None = None) -> list[Entry]:
     return found
 
 
-def stop(entry: Entry, number: int = signal.SIGTERM, patience: float = 60.0) -> bool:
+def stop(entry: Entry, number: int = signal.SIGTERM, patience: float = 20.0) -> bool:
     """Asks a local process to end, and kills it after `patience` seconds; False when it was dead or
     is out of reach on another host."""
     if not entry.local or entry.dead:

@@ -107,7 +107,7 @@ def processes(home: Path) -> dict[int, str]:
     return found
 
 
-def leftover(home: Path, patience: float = 10.0) -> dict[int, str]:
+def leftover(home: Path, patience: float) -> dict[int, str]:
     """Processes that outlive a killed run by more than `patience` seconds."""
     deadline = time.monotonic() + patience
     while (found := processes(home)) and time.monotonic() < deadline:

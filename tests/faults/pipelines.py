@@ -16,6 +16,7 @@ class FaultPipeline:
     cli_share: how many of the timed kills go through `foundry run`, Prefect included.
     span, steps: seconds and file operations from which the instant of a kill is drawn; 0: measured
     on a whole run.
+    patience: seconds that processes of a killed run may need to notice.
     chain: kill run after run until one gets through, rather than one or a few times.
     """
 
@@ -28,6 +29,7 @@ class FaultPipeline:
     cli_share: float = 0.0
     span: float = 0.0
     steps: int = 0
+    patience: float = 10.0
     chain: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -64,6 +66,7 @@ REAL = FaultPipeline(
     weights=(20, 25, 25, 20, 10),
     span=50.0,
     steps=1000,
+    patience=60.0,  # Ray's agents look for their raylet now and then
     chain=True,
 )
 
