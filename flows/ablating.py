@@ -115,7 +115,11 @@ class AblationRun:
             self.run.failures.pop(VERDICT, None)
         if status == "failed" and verdict is not None:
             status = "partial"
-        replicates = [self._conclude(r, failed.get(r.label, "")) for r in self.ablation.replicates]
+        unfinished = "interrupted" if status == "interrupted" else "failed"
+        replicates = [
+            self._conclude(r, unfinished, failed.get(r.label, ""))
+            for r in self.ablation.replicates
+        ]  # fmt: skip
         effects = self._effects(failed, verdict[1] if verdict else None)
         payload = {"ablation_id": self.ablation_id, "status": status, "effects": effects}
         if verdict:
@@ -150,8 +154,9 @@ class AblationRun:
                 rows.append(_EMPTY | own | {"decision": decision})
         return rows
 
-    def _conclude(self, replicate: Replicate, error: str) -> dict[str, Any]:
-        """Tells what became of a replicate's stages, in the pipeline's own names."""
+    def _conclude(self, replicate: Replicate, unfinished: str, error: str) -> dict[str, Any]:
+        """Tells what became of a replicate's stages, in the pipeline's own names. `unfinished` is
+        its status where it has an error."""
         record = self._records[replicate.label]
         for stage, row in record.prepared.plan.stages.items():
             outcome = self.run.outcomes.get(replicate.names[stage])
@@ -164,7 +169,7 @@ class AblationRun:
                 record.resolved(row, row.artifact, "reuse", row.how)
             elif replicate.names[stage] in self.run.failures:
                 record.failures[stage] = self.run.failures[replicate.names[stage]]
-        result = record.conclude("failed" if error else "succeeded", error)
+        result = record.conclude(unfinished if error else "succeeded", error)
         evaluation = self.ablation.evaluation
         return {
             "label": replicate.label,

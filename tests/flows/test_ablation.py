@@ -186,6 +186,19 @@ def test_a_killed_ablation_ends_in_the_lineage_with_its_run(home):
     assert [row["status"] for row in queries.sql(connection, "from ablation")] == ["lost"]
 
 
+def test_an_interruption_is_no_failure_of_a_variant():
+    ablation = AblationRun(planned("model.steps=10"))
+    ablation.start()
+    for name in ("base:text", "base:model", "base:exam"):
+        ablation.run.stage(name)
+    result = ablation.finish("interrupted", "interrupted")
+    assert [r["status"] for r in result["replicates"]] == ["succeeded", "interrupted"]
+    assert {row["decision"] for row in result["effects"]} == {
+        "no verdict",
+        "no verdict: was not reached",
+    }
+
+
 def test_variants_do_not_become_the_baseline_of_the_pipeline():
     execute("model.steps=10")
     why = plan_rows(planned("model.steps=20"))
