@@ -70,11 +70,11 @@ def walk_stages(run: PipelineRun) -> dict[str, str]:
     """Inside a flow: stage name → artifact key for everything that was not settled by the plan. A
     failed stage stops what needs it and nothing else; then RuntimeError."""
     futures: dict[str, PrefectFuture] = {}
-    for stage in run.affected():
-        node = run.prepared.pipeline.stages[stage]
-        upstream = [futures[up] for _, _, up in node.upstream() if up in futures]
-        futures[stage] = run_stage.submit(run, stage, wait_for=upstream)
     try:
+        for stage in run.affected():
+            node = run.prepared.pipeline.stages[stage]
+            upstream = [futures[up] for _, _, up in node.upstream() if up in futures]
+            futures[stage] = run_stage.submit(run, stage, wait_for=upstream)
         states = {name: future.wait() or future.state for name, future in futures.items()}
     except BaseException:
         # Ctrl-C, or Prefect's cancellation: the task runner waits for its threads, which wait for
