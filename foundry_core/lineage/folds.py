@@ -209,10 +209,11 @@ _COMMITTED = Fold(
     children={
         "artifact_input": """
             select key, i.slot, i.label,
-                case when count(*) over (partition by key, i.slot) > 1
+                case when len(list_filter(slots, lambda slot: slot = i.slot)) > 1
                     then i.slot || '.' || i.label else i.slot end,
                 i.stage, i.kind, i.key, i.content
-            from (select key, unnest(d.artifact.inputs) as i from {winner})""",
+            from (select key, unnest(d.artifact.inputs) as i,
+                list_transform(d.artifact.inputs, lambda one: one.slot) as slots from {winner})""",
         "file": """
             select key, f.path, f.size, f.sha256, f.role
             from (select key, unnest(d.artifact.files) as f from {winner})""",

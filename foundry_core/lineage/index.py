@@ -167,7 +167,9 @@ class Index:
     ) -> tuple[int, tuple[str, ...], tuple[str, Header]]:
         """Folds what is not in the tables yet; returns also the empty tail that comes with it."""
         token = uuid.uuid4().hex[:16]
-        connection.execute("begin")
+        # A rebuild fills a draft that nobody sees: one big transaction would write everything twice.
+        if not fresh:
+            connection.execute("begin")
         self._point_views(connection, token, fresh)
         connection.execute(f"create temp table incoming ({EVENT_COLUMNS})")
         unreadable, loose = self._collect(connection)
@@ -175,7 +177,8 @@ class Index:
         if count:
             ingest(connection, fresh=fresh)
             self._packages(connection)
-        connection.execute("commit")
+        if not fresh:
+            connection.execute("commit")
         header = Header(
             index=(0, 0),
             log=self.log.files.root,

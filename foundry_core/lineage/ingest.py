@@ -26,12 +26,29 @@ def ingest(connection: duckdb.DuckDBPyConnection, *, fresh: bool = False) -> Non
 
 
 def _fold(connection: duckdb.DuckDBPyConnection, fold: Fold, fresh: bool) -> None:
-    connection.execute(f"create or replace temp table winner as {_latest(fold, 'incoming')}")
+    connection.execute(f"create or replace temp table winner as {_parsed(fold, 'incoming')}")
+    _drop_losers(connection, fold)
     if fold.rivals and not fresh:
         _settle(connection, fold)
     connection.execute(f"insert into {base(fold.table)} {_values(fold, 'winner')}")
     for table, query in fold.children.items():
         connection.execute(f"insert into {base(table)} {query.replace('{winner}', 'winner')}")
+
+
+def _drop_losers(connection: duckdb.DuckDBPyConnection, fold: Fold) -> None:
+    """Leaves the latest event of every entity, as `_latest` does. That one would sort the parsed
+    events, wide and nested; losers are rare, and this looks at keys and times only."""
+    keys = ", ".join(fold.key)
+    several = f"select 1 from winner group by {keys} having count(*) > 1 limit 1"
+    if connection.execute(several).fetchone():
+        connection.execute(
+            f"""delete from winner where rowid in (
+                select place from (
+                    select rowid as place, row_number() over (
+                        partition by {keys} order by event_time desc, event_id desc) as rank
+                    from winner)
+                where rank > 1)"""
+        )
 
 
 def _settle(connection: duckdb.DuckDBPyConnection, fold: Fold) -> None:
@@ -85,19 +102,23 @@ def _name(table: str) -> str:
 
 
 def _latest(fold: Fold, events: str) -> str:
-    """Of every entity the latest event: event_id, event_time, d and the key columns."""
+    """Of every entity the latest event; columns as `_parsed`."""
+    return f"""
+        select * from ({_parsed(fold, events)})
+        qualify row_number() over (
+            partition by {", ".join(fold.key)} order by event_time desc, event_id desc) = 1"""
+
+
+def _parsed(fold: Fold, events: str) -> str:
+    """The fold's events: event_id, event_time, d and the key columns."""
     chosen = "".join(f", {fold.columns[name]} as {name}" for name in fold.key if fold.rivals)
     known = "".join(f" and {fold.columns[name]} is not null" for name in fold.key if fold.rivals)
     structure = json.dumps(fold.structure).replace("'", "''")
-    keys = ", ".join(fold.key)
     return f"""
-        select * from (
-            select event_id, event_time, d{chosen} from (
-                select id as event_id, time as event_time, from_json(data, '{structure}') as d
-                from {events} where type = '{fold.event}')
-            where {fold.where}{known})
-        qualify row_number() over (
-            partition by {keys} order by event_time desc, event_id desc) = 1"""
+        select event_id, event_time, d{chosen} from (
+            select id as event_id, time as event_time, from_json(data, '{structure}') as d
+            from {events} where type = '{fold.event}')
+        where {fold.where}{known}"""
 
 
 def _values(fold: Fold, winner: str) -> str:

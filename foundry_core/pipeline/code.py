@@ -12,6 +12,7 @@ way that cannot be resolved (`getattr(module, x)`) counts whole too. Both err to
 import ast
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -89,19 +90,21 @@ class CodeIndex:
         root = self._roots.get(module.split(".")[0])
         if root is None:
             return None
-        base = root.joinpath(*module.split("."))
-        for path in (base.with_suffix(".py"), base / "__init__.py"):
+        base = f"{root}/{module.replace('.', '/')}"
+        for path, package in (
+            (f"{base}.py", module.rpartition(".")[0]),
+            (f"{base}/__init__.py", module),
+        ):
             try:
-                stat = path.stat()
+                stat = os.stat(path)
             except OSError:
                 continue
             signature = f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
-            cached = self._cache.get(str(path))
+            cached = self._cache.get(path)
             if cached and cached["signature"] == signature:
                 return cached
-            package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-            info = _summarise(path.read_text(), module, package, self._roots)
-            self._cache[str(path)] = info | {"signature": signature}
+            info = _summarise(Path(path).read_text(), module, package, self._roots)
+            self._cache[path] = info | {"signature": signature}
             self._dirty = True
             return info
         return None

@@ -5,6 +5,7 @@ instead of a digest check until the next `verify`.
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,11 +30,12 @@ class Seals:
         without a seal that was written after artifact.json, which a commit writes last.
         """
         sealed = self._read(folder)
+        place = str(folder)  # of thousands of files: joining Paths would cost more than their stats
         committed_ns = _modified(folder / MANIFEST)
         moved: dict[str, Signature] = {}
         for file in files:
             try:
-                signature = _signature(folder / file.path)
+                signature = _signature(f"{place}/{file.path}")
             except FileNotFoundError:
                 return f"{file.path} is missing"
             if signature[0] != file.size:
@@ -66,9 +68,9 @@ class Seals:
         write_cache(self._seal_file(folder), json.dumps(signatures))
 
 
-def _signature(path: Path) -> Signature:
+def _signature(path: str | Path) -> Signature:
     """ctime is in it because a tool that restores mtime cannot set it back."""
-    stat = path.stat()
+    stat = os.stat(path)
     return [stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns]
 
 
