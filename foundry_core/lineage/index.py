@@ -167,7 +167,7 @@ class Index:
     ) -> tuple[int, tuple[str, ...], tuple[str, Header]]:
         """Folds what is not in the tables yet; returns also the empty tail that comes with it."""
         token = uuid.uuid4().hex[:16]
-        # A rebuild fills a draft that nobody sees: one big transaction would write everything twice.
+        # A rebuild fills a draft that nobody sees: one transaction would write everything twice.
         if not fresh:
             connection.execute("begin")
         self._point_views(connection, token, fresh)
