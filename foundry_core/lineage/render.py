@@ -66,12 +66,12 @@ def _add_files(branch: Tree, files: Sequence[Row], limit: int) -> None:
 
 
 def score_text(score: Row) -> str:
-    """0.833 (25/30, 0.66-0.93): a rate never without its count and interval."""
+    """0.833 (25/30, Wilson 0.66-0.93): a rate never without its count and interval."""
     if score["success_rate"] is None:
         return f"unknown ({score['crashed']} crashed)"
     crashed = f", {score['crashed']} crashed" if score["crashed"] else ""
     counted = f"{score['successes']}/{score['n']}"
-    interval = f"{score['low']:.2f}-{score['high']:.2f}"
+    interval = f"Wilson {score['low']:.2f}-{score['high']:.2f}"
     return f"{score['success_rate']:.3f} ({counted}, {interval}{crashed})"
 
 

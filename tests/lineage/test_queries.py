@@ -129,7 +129,7 @@ def test_the_tree_shows_rate_with_interval_recipe_digests_and_commit(lineage, to
     Console(file=stream, width=200).print(tree)
     text = stream.getvalue()
     for part in (
-        "success 0.900 (9/10, 0.60-0.98, 2 crashed)",
+        "success 0.900 (9/10, Wilson 0.60-0.98, 2 crashed)",
         f"training.lr={LR_2}",
         digest(told.names.robot["key"], 1),
         "commit c0ffee",
