@@ -1,5 +1,6 @@
 """Prefect's settings for Foundry. Import this before prefect: it reads them once."""
 
+import contextlib
 import os
 
 from flows.processes import entries
@@ -24,7 +25,12 @@ def api_url(host: str, port: int) -> str:
 def apply() -> None:
     """Sets what the user has not set; Prefect's database lies in the home folder. A `foundry serve`
     that runs for this home is the server of everything else that does."""
-    os.environ.setdefault("PREFECT_HOME", str(home_dir() / "prefect"))
+    if "PREFECT_HOME" not in os.environ:
+        prefect_home = home_dir() / "prefect"
+        os.environ["PREFECT_HOME"] = str(prefect_home)
+        # Prefect makes the folder but not its parents. Who cannot write hears it from what must.
+        with contextlib.suppress(OSError):
+            prefect_home.mkdir(parents=True, exist_ok=True)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     if "PREFECT_API_URL" not in os.environ:
