@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console as RichConsole
@@ -143,8 +143,3 @@ def _why(row: StagePlan) -> str:
 def print_table(table: Table, quiet: bool = False) -> None:
     if not quiet:
         RichConsole(highlight=False).print(table)
-
-
-def print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line)

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from flows import processes
@@ -265,7 +264,3 @@ class PipelineRun:
                 for slot, label, up in node.upstream()
             ],
         }
-
-    @property
-    def report_path(self) -> Path:
-        return self.folder / "report.html"

@@ -31,10 +31,6 @@ def _modules(extra: str) -> dict[str, str]:
     return found
 
 
-def kind_names() -> list[str]:
-    return sorted(_modules(os.environ.get("FOUNDRY_KINDS", "")))
-
-
 def stage_kind(kind: str) -> type[Stage]:
     """The Stage class of a kind; imports its module only. Raises FoundryError for unknown kinds."""
     modules = _modules(os.environ.get("FOUNDRY_KINDS", ""))

@@ -131,14 +131,6 @@ class Results:
     def tasks(self) -> tuple[str, ...]:
         return tuple(sorted({task for _, task in self.cells}))
 
-    def common_tasks(self) -> tuple[str, ...]:
-        """Tasks on which every model has a completed episode: what aggregates range over."""
-        return tuple(
-            task
-            for task in self.tasks
-            if all((m, task) in self.cells and self.cells[m, task].n for m in self.models)
-        )
-
     def crashes(self) -> list[tuple[str, EpisodeResult]]:
         """(model, episode) of every crash, in the order of models, tasks and scenarios."""
         ordered = (self.cells[key] for key in sorted(self.cells))

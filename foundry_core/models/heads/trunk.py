@@ -136,36 +136,14 @@ class HeadTrunk(nn.Module):
 
 
 class ActionHead(nn.Module):
-    """Sizes and trunk of a head; with `noised`, also the projection of the noised chunk.
+    """Trunk of a head; if `noised`, also the projection of the noised chunk. sizes: HeadTrunk's."""
 
-    condition_dim, proprio_dim, action_dim: features per token; proprio_steps S, horizon K: tokens.
-    """
-
-    def __init__(
-        self,
-        config: HeadConfig,
-        *,
-        condition_dim: int,
-        proprio_dim: int,
-        proprio_steps: int,
-        horizon: int,
-        action_dim: int,
-        time: str | None,
-        noised: bool,
-    ) -> None:
+    def __init__(self, config: HeadConfig, *, time: str | None, noised: bool, **sizes: int) -> None:
         super().__init__()
         self.config = config
-        self.horizon, self.action_dim = horizon, action_dim
-        self.trunk = HeadTrunk(
-            config,
-            condition_dim=condition_dim,
-            proprio_dim=proprio_dim,
-            proprio_steps=proprio_steps,
-            horizon=horizon,
-            action_dim=action_dim,
-            time=time,
-        )
+        self.trunk = HeadTrunk(config, time=time, **sizes)
+        self.horizon, self.action_dim = self.trunk.horizon, self.trunk.action_dim
         if noised:
-            self.action_in = nn.Linear(action_dim, config.dim)
-            nn.init.trunc_normal_(self.action_in.weight, std=action_dim**-0.5)
+            self.action_in = nn.Linear(self.action_dim, config.dim)
+            nn.init.trunc_normal_(self.action_in.weight, std=self.action_dim**-0.5)
             nn.init.zeros_(self.action_in.bias)
