@@ -5,6 +5,7 @@ this process: what converts and measures is cheap, and a second pool would only 
 """
 
 import threading
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from foundry_core.errors import FoundryError
@@ -62,6 +63,35 @@ class Inline:
         from tasks.execute import execute
 
         return execute(job, store, events, observe=observe, cancelled=cancelled)
+
+
+class Elsewhere(Inline, ABC):
+    """Trains where `train` says; everything else runs inline."""
+
+    def remote(self, stage: "type[Stage]") -> bool:
+        return stage.trains
+
+    def run(
+        self,
+        job: "StageJob",
+        store: "Store",
+        events: "EventLog",
+        *,
+        observe: "Observer",
+        cancelled: threading.Event,
+    ) -> "Outcome":
+        from tasks.execute import settled
+        from tasks.registry import stage_kind
+
+        if not self.remote(stage_kind(job.spec.kind)):
+            return super().run(job, store, events, observe=observe, cancelled=cancelled)
+        return settled(job, store, events) or self.train(job, store, observe, cancelled)
+
+    @abstractmethod
+    def train(
+        self, job: "StageJob", store: "Store", observe: "Observer", cancelled: threading.Event
+    ) -> "Outcome":
+        """A training that must run; returns when it has ended, raises as `run`."""
 
 
 def make_dispatcher(name: DispatchName | str, **options: Any) -> Dispatcher:

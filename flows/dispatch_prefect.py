@@ -27,12 +27,10 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 
 from flows import prefect_api
+from flows.dispatch import Elsewhere
 from flows.progress import read_progress
 from foundry_core.errors import FoundryError
-from foundry_core.lineage.events import EventLog
-from foundry_core.pipeline.stage import Stage
 from foundry_core.store.store import Store
-from tasks.execute import execute, settled
 from tasks.job import Interrupted, Observer, Outcome, StageFailed, StageJob
 from tasks.transport import job_to_json, outcome_of
 
@@ -42,7 +40,7 @@ _LOST_WORKERS = 2
 _CANCEL_SECONDS = 20.0
 
 
-class GpuPool:
+class GpuPool(Elsewhere):
     """Trains in deployment train/gpu; everything else runs inline."""
 
     name = "gpu-pool"
@@ -59,26 +57,9 @@ class GpuPool:
                     "start `foundry serve`, or apply deploy/prefect.yaml to that server",
                 ) from None
 
-    def remote(self, stage: type[Stage]) -> bool:
-        return stage.trains
-
-    def run(
-        self,
-        job: StageJob,
-        store: Store,
-        events: EventLog,
-        *,
-        observe: Observer,
-        cancelled: threading.Event,
+    def train(
+        self, job: StageJob, store: Store, observe: Observer, cancelled: threading.Event
     ) -> Outcome:
-        from tasks.registry import stage_kind
-
-        if not self.remote(stage_kind(job.spec.kind)):
-            return execute(job, store, events, observe=observe, cancelled=cancelled)
-        done = settled(job, store, events)
-        if done:
-            return done
-
         def told(note: str) -> None:
             observe({"message": note})
 

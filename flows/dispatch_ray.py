@@ -19,11 +19,10 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from flows import processes
+from flows.dispatch import Elsewhere
 from foundry_core.errors import FoundryError
-from foundry_core.lineage.events import EventLog
-from foundry_core.pipeline.stage import Resources, Stage
+from foundry_core.pipeline.stage import Resources
 from foundry_core.store.store import Store
-from tasks.execute import execute, settled
 from tasks.job import Interrupted, Observer, Outcome, StageFailed, StageJob
 from tasks.registry import stage_kind
 from tasks.remote import FAILED, STOPPED, last_progress
@@ -42,7 +41,7 @@ _REFUSED = (ConnectionError, OSError, RuntimeError, AuthenticationError)
 T = TypeVar("T")
 
 
-class RayJobs:
+class RayJobs(Elsewhere):
     """Trains in Ray jobs; everything else runs inline."""
 
     name = "ray-job"
@@ -52,23 +51,9 @@ class RayJobs:
         self._poll = poll
         self._client = connect(self._address)
 
-    def remote(self, stage: type[Stage]) -> bool:
-        return stage.trains
-
-    def run(
-        self,
-        job: StageJob,
-        store: Store,
-        events: EventLog,
-        *,
-        observe: Observer,
-        cancelled: threading.Event,
+    def train(
+        self, job: StageJob, store: Store, observe: Observer, cancelled: threading.Event
     ) -> Outcome:
-        if not self.remote(stage_kind(job.spec.kind)):
-            return execute(job, store, events, observe=observe, cancelled=cancelled)
-        done = settled(job, store, events)
-        if done:
-            return done
         for lost in range(_LOST_JOBS + 1):
             if lost:
                 observe({"message": f"its job died; again from the last checkpoint ({lost})"})

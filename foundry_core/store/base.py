@@ -6,7 +6,7 @@ attempts at a key one is published, whole, and the others learn that they lost.
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from foundry_core.errors import FoundryError
 from foundry_core.store.artifact import MANIFEST, Artifact
 from foundry_core.store.documents import Documents
-from foundry_core.store.lease import TTL_SECONDS, Board, Lease, free_if_dead, is_dead
+from foundry_core.store.lease import TTL_SECONDS, Board, Lease, acquire, free_if_dead, is_dead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class Store(ABC):
 
     uri: str
     workplace: Path
+    # Seconds between two looks at a lease that another one holds.
+    lease_poll = 0.2
     documents: Documents
 
     def __init__(self) -> None:
@@ -159,6 +161,9 @@ class Store(ABC):
         files stay. False when there was none. Needs the key's lease."""
 
     @abstractmethod
+    def board(self, key: str) -> Board:
+        """Where a key's lease hangs, for one waiter."""
+
     def acquire(
         self,
         key: str,
@@ -168,14 +173,17 @@ class Store(ABC):
         waiting: Callable[[dict[str, Any]], None] = lambda holder: None,
     ) -> Lease | None:
         """The key's lease; see `foundry_core.store.lease.acquire`."""
+        return acquire(
+            self.board(key), ttl=ttl, settled=settled, waiting=waiting, poll=self.lease_poll
+        )
 
     @abstractmethod
-    def boards(self) -> Iterator[tuple[str, Board]]:
-        """(key, where its lease hangs) of every key that has ever been leased and not tidied up."""
+    def lease_keys(self) -> list[str]:
+        """Every key that has ever been leased and not tidied up."""
 
     def holders(self) -> list[tuple[str, dict[str, Any]]]:
         """(key, who holds its lease), dead or alive."""
-        held = ((key, board.holder()) for key, board in self.boards())
+        held = ((key, self.board(key).holder()) for key in self.lease_keys())
         return [(key, holder) for key, holder in held if holder is not None]
 
     def leased(self) -> set[str]:
@@ -184,7 +192,7 @@ class Store(ABC):
 
     def free_dead_leases(self) -> list[str]:
         """Frees what processes known to be dead still hold; the keys."""
-        return [key for key, board in self.boards() if free_if_dead(board)]
+        return [key for key in self.lease_keys() if free_if_dead(self.board(key))]
 
     @abstractmethod
     def artifacts(self) -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ from foundry_core.store import adopted, remote_files
 from foundry_core.store.artifact import MANIFEST, Artifact, encode, write_durably
 from foundry_core.store.base import State, Store, parse_manifest
 from foundry_core.store.cache import CorruptFile, FileCache
-from foundry_core.store.lease import TTL_SECONDS, Board, Lease, acquire, process_identity
+from foundry_core.store.lease import Board, process_identity
 from foundry_core.store.remote_lease import RemoteBoard
 from foundry_core.store.seal import Seals
 from foundry_core.store.store import sweep_work
@@ -42,6 +42,8 @@ _TOMBSTONE_SECONDS = 86_400.0
 
 
 class RemoteStore(Store):
+    lease_poll = 1.0
+
     def __init__(self, objects: Objects) -> None:
         super().__init__()
         self.uri = objects.uri
@@ -215,20 +217,11 @@ class RemoteStore(Store):
             shutil.rmtree(self._work / key / "scratch", ignore_errors=True)
         return there
 
-    def acquire(
-        self,
-        key: str,
-        *,
-        ttl: float = TTL_SECONDS,
-        settled: Callable[[], bool] = lambda: False,
-        waiting: Callable[[dict[str, Any]], None] = lambda holder: None,
-    ) -> Lease | None:
-        board = RemoteBoard(self._leases, key)
-        return acquire(board, ttl=ttl, settled=settled, waiting=waiting, poll=1.0)
+    def board(self, key: str) -> Board:
+        return RemoteBoard(self._leases, key)
 
-    def boards(self) -> Iterator[tuple[str, Board]]:
-        for key in self._leases.folders():
-            yield key, RemoteBoard(self._leases, key)
+    def lease_keys(self) -> list[str]:
+        return self._leases.folders()
 
     def artifacts(self) -> list[tuple[str, str]]:
         found = []

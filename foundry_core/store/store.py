@@ -16,7 +16,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,7 +31,7 @@ from foundry_core.store.artifact import (
 )
 from foundry_core.store.base import State, Store
 from foundry_core.store.documents import LocalDocuments
-from foundry_core.store.lease import TTL_SECONDS, Board, FileBoard, Lease, acquire
+from foundry_core.store.lease import Board, FileBoard
 from foundry_core.store.seal import Seals
 
 __all__ = ["LocalStore", "State", "Store"]
@@ -199,19 +199,11 @@ class LocalStore(Store):
         problem = self._problem(artifact, read_all=True)
         return State(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
 
-    def acquire(
-        self,
-        key: str,
-        *,
-        ttl: float = TTL_SECONDS,
-        settled: Callable[[], bool] = lambda: False,
-        waiting: Callable[[dict[str, Any]], None] = lambda holder: None,
-    ) -> Lease | None:
-        return acquire(self.root / "leases" / key, ttl=ttl, settled=settled, waiting=waiting)
+    def board(self, key: str) -> Board:
+        return FileBoard(self.root / "leases" / key)
 
-    def boards(self) -> Iterator[tuple[str, Board]]:
-        for key in self.documents.names("leases"):
-            yield key, FileBoard(self.root / "leases" / key)
+    def lease_keys(self) -> list[str]:
+        return self.documents.names("leases")
 
     def artifacts(self) -> list[tuple[str, str]]:
         """(kind, key) of everything committed."""
