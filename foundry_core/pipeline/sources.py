@@ -32,15 +32,28 @@ def package_identity(name: str) -> str:
         raise FoundryError(
             f"source package {name!r} is not installed", f"pip install {name}, or name another"
         ) from None
+    version = _version(distribution)
     record = distribution.read_text("RECORD")
     if record is None:
-        return hashlib.sha256(f"{name}=={distribution.version}".encode()).hexdigest()
+        return hashlib.sha256(f"{name}=={version}".encode()).hexdigest()
     lines = sorted(
         line
         for line in record.splitlines()
         if ".pyc," not in line and ".dist-info/" not in line and not line.startswith("../")
     )
-    return hashlib.sha256("\n".join([distribution.version, *lines]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([version, *lines]).encode()).hexdigest()
+
+
+def _version(distribution: importlib.metadata.Distribution) -> str:
+    """`distribution.version` without parsing the whole of METADATA, README included, as an email:
+    ten times as fast, for each package at each plan."""
+    for line in (distribution.read_text("METADATA") or "").splitlines():
+        field, _, value = line.partition(":")
+        if field == "Version":
+            return value.strip()
+        if not line:
+            break
+    return distribution.version
 
 
 def path_identity(path: str | os.PathLike) -> str:
