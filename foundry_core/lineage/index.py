@@ -25,7 +25,7 @@ import duckdb
 
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog, event_id
-from foundry_core.lineage.ingest import EVENT_COLUMNS, create_views, ingest
+from foundry_core.lineage.ingest import INCOMING, create_incoming, create_views, ingest
 from foundry_core.lineage.segments import compact, put_events, quote, take_segments
 from foundry_core.lineage.tail import (
     MAX_BYTES,
@@ -167,13 +167,13 @@ class Index:
     ) -> tuple[int, tuple[str, ...], tuple[str, Header]]:
         """Folds what is not in the tables yet; returns also the empty tail that comes with it."""
         token = uuid.uuid4().hex[:16]
+        create_incoming(connection)
+        unreadable, loose = self._collect(connection)
+        (count,) = connection.execute(f"select count(*) from {INCOMING}").fetchone() or (0,)
         # A rebuild fills a draft that nobody sees: one transaction would write everything twice.
         if not fresh:
             connection.execute("begin")
         self._point_views(connection, token, fresh)
-        connection.execute(f"create temp table incoming ({EVENT_COLUMNS})")
-        unreadable, loose = self._collect(connection)
-        (count,) = connection.execute("select count(*) from incoming").fetchone() or (0,)
         if count:
             ingest(connection, fresh=fresh)
             self._packages(connection)
@@ -213,7 +213,7 @@ class Index:
     def _collect(
         self, connection: duckdb.DuckDBPyConnection
     ) -> tuple[tuple[str, ...], frozenset[str]]:
-        """Fills `incoming` with the events not yet known; returns the unreadable, and all loose
+        """Fills INCOMING with the events not yet known; returns the unreadable, and all loose
         names that are in now.
 
         Loose names are listed before segments: an event is loose until its segment is durable, so
@@ -231,10 +231,10 @@ class Index:
     def _unknown(self, connection: duckdb.DuckDBPyConnection, loose: list[str]) -> list[str]:
         names = {event_id(name): name for name in loose}
         found = connection.execute(
-            """select id from (select unnest($1::varchar[]) as id)
+            f"""select id from (select unnest($1::varchar[]) as id)
             where id not in (select id::varchar from base.event semi join
                 (select unnest($1::varchar[])::uuid as id) using (id))
-            and id not in (select id::varchar from incoming)""",
+            and id not in (select id::varchar from {INCOMING})""",
             [list(names)],
         ).fetchall()
         return sorted(names[row[0]] for row in found)

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from foundry_core.lineage.events import SEGMENTS, EventLog, compact_json, event_name
-from foundry_core.lineage.ingest import EVENT_COLUMNS
+from foundry_core.lineage.ingest import INCOMING, create_incoming
 
 _SEGMENT_EVENTS = 10_000
 _COLUMNS = ("id", "time", "type", "run_id")
@@ -61,23 +61,23 @@ def write_segment(log: EventLog, events: Sequence[dict[str, Any]]) -> str:
 
 def _parquet(events: Sequence[dict[str, Any]]) -> bytes:
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as connection:
-        connection.execute(f"create temp table incoming ({EVENT_COLUMNS})")
+        create_incoming(connection)
         put_events(connection, events)
         path = Path(folder) / "segment.parquet"
         connection.execute(
-            f"""copy (select * from incoming order by time, id)
+            f"""copy (select * from {INCOMING} order by time, id)
             to {quote(path)} (format parquet, compression zstd)"""
         )
         return path.read_bytes()
 
 
 def put_events(connection: duckdb.DuckDBPyConnection, events: Sequence[dict[str, Any]]) -> None:
-    """Appends events to the temp table `incoming`; one list per column is 1000× executemany."""
+    """Appends events to the table INCOMING; one list per column is 1000× executemany."""
     if events:
         columns = [[event.get(name) for event in events] for name in _COLUMNS]
         data = [compact_json(event["data"]) for event in events]
         connection.execute(
-            """insert into incoming select unnest($1::varchar[])::uuid,
+            f"""insert into {INCOMING} select unnest($1::varchar[])::uuid,
             unnest($2::varchar[])::timestamp, unnest($3::varchar[]), unnest($4::varchar[]),
             unnest($5::varchar[])""",
             [*columns, data],
@@ -87,19 +87,19 @@ def put_events(connection: duckdb.DuckDBPyConnection, events: Sequence[dict[str,
 def take_segments(
     connection: duckdb.DuckDBPyConnection, log: EventLog, names: Sequence[str]
 ) -> None:
-    """Appends the segments' unknown events to `incoming` and the names to `segment`."""
+    """Appends the segments' unknown events to INCOMING and the names to `segment`."""
     with _local_copies(log, names) as paths:
         source = f"read_parquet([{', '.join(map(quote, paths))}])"
         connection.execute(
-            f"""insert into incoming select id, time, type, run_id, data from {source}
-            where id not in (select id from base.event) and id not in (select id from incoming)"""
+            f"""insert into {INCOMING} select id, time, type, run_id, data from {source}
+            where id not in (select id from base.event) and id not in (select id from {INCOMING})"""
         )
     # Two compactors may have packed one event each; rare, hence not part of the query above.
-    twice = connection.execute("select count(*) - count(distinct id) from incoming").fetchone()
+    twice = connection.execute(f"select count(*) - count(distinct id) from {INCOMING}").fetchone()
     if twice and twice[0]:
         connection.execute(
-            """delete from incoming where rowid not in (select min(rowid) from incoming group by id)
-            """
+            f"""delete from {INCOMING} where rowid not in (
+                select min(rowid) from {INCOMING} group by id)"""
         )
     connection.execute("insert into segment select unnest($1::varchar[])", [list(names)])
 
