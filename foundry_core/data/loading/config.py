@@ -116,14 +116,6 @@ class DataConfig(Config):
                 f"set data.{unused[0]} or disconnect them",
             )
 
-    def check_ranks(self, world: int) -> None:
-        for name, part in self.modalities.items():
-            if part.batch_size % world:
-                raise FoundryError(
-                    f"data.{name}.batch_size {part.batch_size} does not divide among {world} ranks",
-                    "choose a multiple of the number of workers",
-                )
-
 
 class LoaderResources(Config):
     """How batches are made; changes none of them."""

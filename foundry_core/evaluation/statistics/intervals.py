@@ -51,8 +51,5 @@ class Posterior:
         low, high = self._beta.interval(confidence)
         return float(low), float(high)
 
-    def density(self, rate: np.ndarray) -> np.ndarray:
-        return self._beta.pdf(rate)
-
     def quantile(self, q: np.ndarray) -> np.ndarray:
         return self._beta.ppf(q)
