@@ -43,7 +43,7 @@ lint: $(STAMP)
 faults: setup
 	$(BIN)/python -m tests.faults.rounds --rounds 200
 	$(BIN)/python -m tests.faults.rounds --rounds 40 --store s3
-	$(BIN)/python -m tests.faults.rounds --rounds 20 --pipeline real
+	$(BIN)/python -m tests.faults.rounds --rounds 36 --campaign-rounds 36 --pipeline real
 
 bench: setup
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

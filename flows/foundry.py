@@ -24,6 +24,7 @@ from flows.ablation import Ablation
 from flows.ablation_table import plan_markdown
 from flows.console import Console, plan_markdown_of
 from flows.dispatch import Dispatcher
+from flows.ending import in_time
 from flows.engine import PipelineRun
 from flows.planning import Prepared
 from flows.temporary_server import tie
@@ -140,7 +141,7 @@ def attempt(run: PipelineRun, console: Console, walk_it: Callable[[], Any]) -> t
     """(status, error) of a walk, whatever a stage or Prefect raised."""
     tie()
     try:
-        with console:
+        with in_time(), console:
             walk_it()
     except (KeyboardInterrupt, TerminationSignal):
         return "interrupted", "interrupted"

@@ -50,16 +50,15 @@ class Campaign:
         self._view = store.view(self._home)
         self._values = dict(pipeline.start)
         self._past: list[dict[str, Any]] = []
+        self._force: list[str] = []
+        self._target = ""  # the stage that is aimed at; '' for anything that runs
         self._steps, self._seconds = 0, 0.0
         self._round, self._draw = seed, random.Random(seed)
 
     def calibrate(self) -> None:
         """Steps and seconds of a run that nobody kills: the range that instants are drawn from."""
-        if self._pipeline.span:
-            self._seconds = self._pipeline.span
-            return
         started = time.monotonic()
-        result = self._run(self._home, self._values)
+        result = self._run(self._home)
         self._seconds, self._steps = time.monotonic() - started, result.get("steps", 0)
 
     def round(self, number: int, most: int) -> int:
@@ -67,25 +66,31 @@ class Campaign:
         kills found their run alive."""
         self._round = f"{self._seed}/{number}"
         self._draw = random.Random(self._round)
-        change = self._change()
-        force = [self._draw.choice(self._pipeline.stages)] if change == "force" else []
+        change = self._aim() if self._pipeline.aimed else self._change()
+        self._force = [self._draw.choice(self._pipeline.stages)] if change == "force" else []
         self._tally.counts[f"change: {change}"] += 1
-        calm = self._run(self._calm, self._values)
-        kills = 1000 if self._pipeline.chain else self._draw.choice((1, 1, 1, 2, 3))
+        calm = self._run(self._calm)
+        if self._target:
+            self._seconds = self._calm_seconds(calm)
+        kills = self._draw.choice((1, 1, 1, 2, 3))
         done = 0
-        while done < min(kills, most) and self._disturbed(force):
+        while done < min(kills, most) and self._disturbed():
             done += 1
         harm = self._harm() if self._draw.random() < 0.15 else None
         self._resume(calm, harm)
         self._past.append(dict(self._values))
         return done
 
+    def _aim(self) -> str:
+        """Makes the stage that was met least run again, alone."""
+        self._target = min(self._pipeline.stages, key=lambda name: self._tally.stages[name])
+        self._values[f"{self._target}.seed"] = self._draw.randrange(10**6)
+        return "seed of the stage aimed at"
+
     def _change(self) -> str:
         """What differs from the round before; mostly everything, so that all stages run."""
         kinds = ("all", "leaf", "nothing new in bytes", "back", "force")
         kind = self._draw.choices(kinds, (50, 20, 10, 10, 10))[0]
-        if self._pipeline.chain:
-            kind = "all" if self._past else "nothing yet"
         if kind == "back" and self._past:
             self._values = dict(self._draw.choice(self._past))
         elif kind == "nothing new in bytes" and self._pipeline.silent:
@@ -93,37 +98,41 @@ class Campaign:
         elif kind == "leaf":
             leaf = self._draw.choice(sorted(self._pipeline.leaves))
             self._values[leaf] = self._pipeline.leaves[leaf](self._draw)
-        elif kind not in ("force", "nothing yet"):
+        elif kind != "force":
             kind = "all"
             for leaf, value in self._pipeline.leaves.items():
                 self._values[leaf] = value(self._draw)
         return kind
 
-    def _disturbed(self, force: list[str]) -> bool:
+    def _disturbed(self) -> bool:
         """One disturbed run and a look at what it left. False when it had ended before."""
         before = self._view.committed()
         way = self._draw.choices(WAYS, self._pipeline.weights)[0]
-        landed, detail = self._step(force) if way == "step" else self._instant(way, force)
+        landed, detail = self._step() if way == "step" else self._instant(way)
         self._tally.counts[f"killed: {way}" if landed else "ended before its kill"] += 1
         print(f"  {self._round} {way} {detail}{'' if landed else ' (too late)'}", flush=True)
         self._expect(_lines(checks.leftover(self._home, self._pipeline.patience)), "process left")
         self._expect(_lines(self._view.damage()), "half artifact")
         after = self._view.committed()
-        if not force:  # forcing takes the forced artifact out of service before its successor
+        if not self._force:  # forcing takes the forced artifact out of service before its successor
             self._expect(_names(set(before) - set(after)), "lost commit")
         return landed
 
-    def _step(self, force: list[str]) -> tuple[bool, str]:
-        step = self._draw.randint(1, self._steps or self._pipeline.steps)
-        process = self._start(self._home, self._values, force, ["--kill-before", str(step)])
+    def _step(self) -> tuple[bool, str]:
+        step = self._draw.randint(1, self._steps)
+        process = self._start(self._home, ["--kill-before", str(step)], force=self._force)
         process.communicate()
         return process.returncode == -signal.SIGKILL, f"{step}"
 
-    def _instant(self, way: str, force: list[str]) -> tuple[bool, str]:
+    def _instant(self, way: str) -> tuple[bool, str]:
         cli = self._draw.random() < self._pipeline.cli_share
-        delay = self._draw.uniform(0.0, self._pipeline.span or self._seconds + 4 * cli)
+        delay = self._draw.uniform(0.0, self._seconds + 4 * (cli and not self._target))
         detail = f"after {delay:.2f} s{' of foundry run' if cli else ''}"
-        process = self._start(self._home, self._values, force, cli=cli)
+        process = self._start(self._home, force=self._force, cli=cli)
+        while self._target and self._target not in self._children().values():
+            if process.poll() is not None:
+                return False, f"{detail}: {self._target} never ran"
+            time.sleep(0.02)
         try:
             process.communicate(timeout=delay)
             return False, detail
@@ -140,13 +149,12 @@ class Campaign:
 
     def _kill(self, process: subprocess.Popen, way: str) -> str:
         """Kills; returns in which stages."""
-        found = checks.processes(self._home)
-        children = [pid for pid, line in found.items() if "tasks.child" in line]
-        stages = [checks.stage_of(found[pid]) for pid in children]
+        children = self._children()
+        stages = list(children.values())
         self._tally.stages.update(name for name in stages if name)
         targets = {
             "parent": [process.pid],
-            "child": children or [process.pid],
+            "child": [*children] or [process.pid],
             "both": [*children, process.pid],
             "term": [process.pid],
         }[way]
@@ -157,6 +165,11 @@ class Campaign:
                 continue
         return f" in {', '.join(filter(None, stages))}" if any(stages) else ""
 
+    def _children(self) -> dict[int, str]:
+        """pid → stage ('' when it is just ending) of the stage processes of this home."""
+        found = checks.processes(self._home)
+        return {p: checks.stage_of(line) for p, line in found.items() if "tasks.child" in line}
+
     def _harm(self) -> Harm | None:
         harm = self._store.harm(self._home, self._draw)
         if harm:
@@ -166,12 +179,11 @@ class Campaign:
     def _resume(self, calm: Mapping[str, Any], harm: Harm | None) -> None:
         before = self._view.committed()
         started = time.monotonic()
-        result = self._run(self._home, self._values)
+        result = self._run(self._home)
         if not result or not calm:
             return
         seconds = time.monotonic() - started
-        # How long a chain's last run takes depends on what is left to do.
-        if not self._pipeline.chain and seconds > 2 * self._seconds + _PATIENCE_SECONDS:
+        if seconds > 2 * self._seconds + _PATIENCE_SECONDS:
             self._expect(["the next run waited for a dead one"], "lease")
         found = self._view.committed()
         damage = self._view.damage()
@@ -225,12 +237,19 @@ class Campaign:
         self._expect(checks.unfinished_attempts(index, settled), "attempt in flight")
 
     def _calm_outputs(self, row: list) -> list[tuple[str, str]]:
-        manifests = checks.LocalView(self._calm / "store").committed()
-        return checks.outputs(manifests[row[1], row[2]])
+        return checks.outputs(self._calm_manifest(row))
 
-    def _run(self, home: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _calm_seconds(self, calm: Mapping[str, Any]) -> float:
+        """How long the process of the stage aimed at lives."""
+        row = calm.get("stages", {}).get(self._target)
+        return self._calm_manifest(row)["seconds"] if row else self._seconds
+
+    def _calm_manifest(self, row: list) -> dict[str, Any]:
+        return checks.LocalView(self._calm / "store").committed()[row[1], row[2]]
+
+    def _run(self, home: Path) -> dict[str, Any]:
         """An undisturbed run to its end."""
-        process = self._start(home, values, [])
+        process = self._start(home)
         try:
             out, err = process.communicate(timeout=4 * self._seconds + 10 * _PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -246,21 +265,33 @@ class Campaign:
     def _start(
         self,
         home: Path,
-        values: Mapping[str, Any],
-        force: list[str],
         extra: Iterable[str] = (),
+        *,
+        force: Iterable[str] = (),
         cli: bool = False,
     ) -> subprocess.Popen:
         module = ["flows.cli", "run", "--json"] if cli else ["tests.faults.worker"]
-        overrides = [part for k, v in values.items() for part in ("-o", f"{k}={json.dumps(v)}")]
+        overrides = [
+            part for k, v in self._values.items() for part in ("-o", f"{k}={json.dumps(v)}")
+        ]
         forced = [part for name in force for part in ("--force", name)]
+        only = ["--only", self._target] if self._target else []
         home.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "FOUNDRY_HOME": str(home), "OMP_NUM_THREADS": "1"}
         environment |= self._pipeline.environment
         calm = {"FOUNDRY_STORE": str(home / "store")}
         environment |= calm if home == self._calm else self._store.environment(home)
         return subprocess.Popen(
-            [sys.executable, "-m", *module, self._pipeline.path, *overrides, *forced, *extra],
+            [
+                sys.executable,
+                "-m",
+                *module,
+                self._pipeline.path,
+                *overrides,
+                *forced,
+                *only,
+                *extra,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -46,10 +46,12 @@ def run_rounds(
             )
             campaign.calibrate()
             turn = 0
-            while left > 0:
+            while left > 0 and turn < 10 * campaign_rounds:
                 done = campaign.round(turn, left)
                 tally.counts["rounds"] += done
                 left, turn = left - done, turn + 1
+            if left:
+                tally.violations.append((f"{seed}/{number}", f"{left} kills met no living run"))
             tally.counts.update(under_test.summary())
         print(
             f"campaign {seed}/{number}: {tally.counts['rounds']} rounds so far,"

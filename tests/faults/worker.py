@@ -1,6 +1,7 @@
 """One run of a pipeline without Prefect, which may kill itself before its n-th file operation.
 
-    python -m tests.faults.worker PIPELINE [-o PATH=VALUE]... [--force STAGE] [--kill-before N]
+    python -m tests.faults.worker PIPELINE [-o PATH=VALUE]... [--force STAGE] [--only STAGE]
+        [--kill-before N]
 
 An audit hook counts the file operations below $FOUNDRY_HOME and $FOUNDRY_STORE: a kill between any
 two of them is a crash at an instant that random timing would hit once in thousands of runs.
@@ -51,13 +52,19 @@ def main() -> int:
     parser.add_argument("pipeline")
     parser.add_argument("-o", dest="overrides", action="append", default=[])
     parser.add_argument("--force", action="append", default=[])
+    parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--kill-before", type=int, default=0)
     options = parser.parse_args()
     steps = Steps(options.kill_before)
     steps.start()
     pairs = tuple(parse_override(text) for text in options.overrides)
     prepared = prepare(
-        Request(pipeline=options.pipeline, overrides=pairs, force=tuple(options.force))
+        Request(
+            pipeline=options.pipeline,
+            overrides=pairs,
+            force=tuple(options.force),
+            only=tuple(options.only),
+        )
     )
     run = PipelineRun(prepared)
     run.start()
