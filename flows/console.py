@@ -10,6 +10,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from flows.terminal import stdout
 from foundry_core.pipeline.plan import Plan, StagePlan, short_names
 
 if TYPE_CHECKING:
@@ -142,4 +143,4 @@ def _why(row: StagePlan) -> str:
 
 def print_table(table: Table, quiet: bool = False) -> None:
     if not quiet:
-        RichConsole(highlight=False).print(table)
+        stdout().print(table)

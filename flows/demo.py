@@ -12,6 +12,7 @@ from rich.console import Console as RichConsole
 from flows.commands.run import run_all, summarise
 from flows.console import Console, plan_table
 from flows.planning import Prepared, Request, prepare
+from flows.terminal import stdout
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.overrides import parse_override
 
@@ -20,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="foundry-demo", description=__doc__)
     parser.add_argument("pipeline", nargs="?", default="demo", choices=("demo", "demo-fast"))
     name = parser.parse_args().pipeline
-    out = RichConsole(highlight=False)
+    out = stdout()
     try:
         status = _run(out, name)
         return status or _cascade(out, name)

@@ -187,9 +187,9 @@ def _show(options: argparse.Namespace, found: Any, render: Any) -> int:
     if options.json:
         print_json(found)
     else:
-        from rich.console import Console
+        from flows.terminal import stdout
 
-        Console(highlight=False).print(render(found))
+        stdout().print(render(found))
     return 0
 
 

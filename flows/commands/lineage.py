@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(answer)
     else:
-        _render(options.action, answer)
+        _render(options, answer)
     return 0
 
 
@@ -100,29 +100,18 @@ def _answer(options: argparse.Namespace, connection: Any, queries: Any) -> Any:
     return getattr(queries, action)(connection, options.ref)
 
 
-def _render(action: str, answer: Any) -> None:
-    from rich.console import Console
-
+def _render(options: argparse.Namespace, answer: Any) -> None:
+    from flows.terminal import stdout
     from foundry_core.lineage import render
 
-    console = Console(highlight=False)
-    if action == "trace":
-        console.print(render.trace_tree(answer))
-    elif isinstance(answer, list):
-        console.print(render.table_of(answer) if answer else "nothing")
-    else:
-        _render_record(console, render, answer)
-
-
-def _render_record(console: Any, render: Any, record: dict[str, Any]) -> None:
-    """Scalars first, then each nested list as a table."""
-    for name, value in record.items():
-        if not isinstance(value, (list, dict)):
-            console.print(f"[bold]{name}[/]: {value}")
-    for name, value in record.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            console.print(f"[bold]{name}")
-            console.print(render.table_of(value))
+    shown = {
+        "runs": render.runs_table,
+        "trace": render.trace_tree,
+        "why": render.why_tree,
+        "show": render.record,
+        "diff": lambda changes: render.diff_tree(changes, options.old, options.new),
+    }.get(options.action, render.table_of)
+    stdout().print(shown(answer) if answer or options.action == "diff" else "nothing")
 
 
 def _graph(options: argparse.Namespace, connection: Any) -> int:

@@ -17,8 +17,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json or options.name:
         print_json(configs)
         return 0
-    from rich.console import Console
     from rich.table import Table
+
+    from flows.terminal import stdout
 
     table = Table("preset", "kind", "width", "layers")
     for name, config in configs.items():
@@ -26,5 +27,5 @@ def run(options: argparse.Namespace) -> int:
         table.add_row(
             name, config["kind"], str(shown.get("dim", "")), str(shown.get("n_layers", ""))
         )
-    Console().print(table)
+    stdout().print(table)
     return 0

@@ -1,13 +1,27 @@
 """Lineage for the terminal: trees and tables of rich."""
 
+import json
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from foundry_core.pipeline.plan import Reason
+
 Row = Mapping[str, Any]
+# Of the tables in a record: what a person looks for first. The rest is in the JSON.
+_CHOSEN = {
+    "attempts": (
+        *("run_id", "stage", "attempt", "state", "seconds", "gpu_seconds", "peak_memory"),
+        *("resumed_from_step", "host", "git_commit", "packages_digest", "error"),
+    ),
+    "stages": ("stage", "kind", "key", "action", "how", "reasons"),
+}
+_RUN_COLUMNS = ("run_id", "started_at", "status", "seconds", "scores", "overrides", "error")
 
 
 def trace_tree(roots: Sequence[Row], *, recipes: bool = True, files: int = 8) -> Tree:
@@ -65,6 +79,100 @@ def _add_files(branch: Tree, files: Sequence[Row], limit: int) -> None:
         branch.add(f"[dim]and {len(outputs) - limit} more files (all of them with --json)[/]")
 
 
+def record(row: Row) -> RenderableType:
+    """What `queries.show` found: scalars first, then nested values leaf by leaf, then tables."""
+    scalars, nested, tables = [], [], []
+    for name, value in row.items():
+        if value in (None, [], {}):
+            continue
+        if isinstance(value, dict):
+            nested.append(f"[bold]{name}")
+            lines = (f"  {path}: {_cell(path, leaf)}" for path, leaf in leaves(value))
+            nested += map(escape, lines)
+        elif isinstance(value, list) and isinstance(value[0], dict):
+            tables += [f"[bold]{name}", table_of(value, _telling(value, _CHOSEN.get(name)))]
+        else:
+            scalars.append(f"[bold]{name}[/]: {escape(_cell(name, value))}")
+    return Group(*scalars, *nested, *tables)
+
+
+def _telling(rows: Sequence[Row], columns: Sequence[str] | None = None) -> list[str]:
+    """The columns in which any row says something."""
+    names = [name for name in columns or rows[0] if name in rows[0]]
+    return [name for name in names if any(row[name] not in (None, "", []) for row in rows)]
+
+
+def runs_table(rows: Sequence[Row]) -> Table:
+    """What `queries.runs` found."""
+    shown = [
+        {
+            **row,
+            "started_at": _minute(row["started_at"]),
+            "scores": "\n".join(
+                f"{name} {score['success_rate']:.3f} (n={score['n']})"
+                for name, score in (row["scores"] or {}).items()
+                if score["success_rate"] is not None
+            ),
+            "overrides": "\n".join(f"{p}={v}" for p, v in row["overrides"] or ()),
+        }
+        for row in rows
+    ]
+    return table_of(shown, _telling(shown, _RUN_COLUMNS))
+
+
+def _minute(time: str | None) -> str:
+    return (time or "")[:16].replace("T", " ")
+
+
+def why_tree(answer: Row) -> Tree:
+    """What `queries.why` found: a branch for every run, with its reasons, and one for what differs
+    from the artifact before."""
+    runs = answer["runs"]
+    top = Tree(f"[bold]{escape(runs[-1]['kind'] if runs else 'artifact')}[/] {answer['key'][:12]}")
+    if not runs:
+        top.add("[dim]no run tells of it[/]")
+    for run in runs:
+        how = f" ({run['how']})" if run["how"] else ""
+        start = f"{_minute(run['started_at'])} {run['run_id']}"
+        branch = top.add(escape(f"{start}, stage {run['stage']}: {run['action']}{how}"))
+        for sentence in _sentences(run["reasons"]):
+            branch.add(escape(sentence))
+    if answer["previous"]:
+        branch = top.add(f"against the one before it, {answer['previous'][:12]}")
+        _add_changes(branch, answer["changes"])
+    return top
+
+
+def diff_tree(changes: Sequence[Row], old: str, new: str) -> Tree:
+    """What `queries.diff` found, by stage or role."""
+    top = Tree(f"{escape(old)} → {escape(new)}")
+    _add_changes(top, changes)
+    return top
+
+
+def _add_changes(tree: Tree, changes: Sequence[Row]) -> None:
+    if not changes:
+        tree.add("[dim]nothing differs[/]")
+    for place, found in groupby(changes, key=lambda change: change["place"]):
+        leaves = list(found)
+        branch = tree.add(f"[cyan]{escape(place)}[/]") if place else tree
+        sides = {name: [leaf[name] for leaf in leaves if leaf["path"] == "kind"] for name in _SIDES}
+        only = [side for side, other in _SIDES.items() if sides[other] == [None]]
+        if only:
+            branch.add(f"[dim]only in the {only[0]} one[/]")
+            continue
+        for leaf in leaves:
+            old, new = (_cell(leaf["path"], leaf[name]) or "-" for name in _SIDES)
+            branch.add(f"{escape(leaf['path'])}: {escape(old)} → {escape(new)}")
+
+
+_SIDES = {"old": "new", "new": "old"}
+
+
+def _sentences(reasons: Sequence[Row] | None) -> list[str]:
+    return [Reason(**reason).sentence() for reason in reasons or ()]
+
+
 def score_text(score: Row) -> str:
     """0.833 (25/30, Wilson 0.66-0.93): a rate never without its count and interval."""
     if score["success_rate"] is None:
@@ -92,9 +200,12 @@ def leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:
 
 
 def table_of(rows: Sequence[Row], columns: Sequence[str] | None = None) -> Table:
-    """Any rows as a table; keys shortened as everywhere, nulls blank."""
+    """Any rows as a table; keys shortened as everywhere, nulls blank. Where it gets too wide, texts
+    are folded, the widest first, and nothing is cut."""
     names = list(columns or (rows[0] if rows else ()))
-    table = Table(*names, box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for name in names:
+        table.add_column(name, overflow="fold", no_wrap=name == "run_id")
     for row in rows:
         table.add_row(*(escape(_cell(name, row[name])) for name in names))
     return table
@@ -105,6 +216,12 @@ def _cell(name: str, value: Any) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"
+    if name == "reasons" and isinstance(value, list):
+        return "; ".join(_sentences(value))
+    if isinstance(value, (list, dict)):
+        return json.dumps(value)
     text = str(value)
-    is_digest = name == "key" or name.endswith(("_key", "content", "digest"))
-    return text[:12] if is_digest and len(text) == 64 else text
+    if name == "code" or name.endswith(".code"):
+        return short_code(text)
+    is_digest = name in ("key", "closure") or name.endswith(("_key", "content", "digest"))
+    return text[:12] if (is_digest and len(text) == 64) or name == "git_commit" else text

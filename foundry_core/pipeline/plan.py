@@ -37,7 +37,8 @@ class Reason:
         if self.category == "CODE":
             return f"code changed: {short_names(self.path.split(', '))}"
         if self.category == "INPUT":
-            return f"{self.path} changes, because of {self.upstream}"
+            cause = f", because of {self.upstream}" if self.upstream != self.path else ""
+            return f"{self.path} changes{cause}"
         if self.category == "SOURCE":
             return f"source {self.path} changed"
         if self.category == "SEED":

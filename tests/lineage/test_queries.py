@@ -1,13 +1,11 @@
-import io
 import json
 
 import duckdb
 import pytest
 from history import LR_1, LR_2, digest
-from rich.console import Console
 
 from foundry_core.errors import FoundryError
-from foundry_core.lineage import queries, render
+from foundry_core.lineage import queries
 
 
 def test_runs_tell_what_was_reused_and_what_came_out(lineage, told):
@@ -121,38 +119,6 @@ def test_trace_of_a_cut_off_names_the_artifact_whose_bytes_it_shares(lineage, to
     (root,) = queries.trace(lineage, told.names.twin["key"])
     roles = {child["role"]: child["key"] for child in root["inputs"]}
     assert roles == {"datasets": told.names.robot["key"], "same bytes": told.names.stats["key"]}
-
-
-def test_the_tree_shows_rate_with_interval_recipe_digests_and_commit(lineage, told):
-    stream = io.StringIO()
-    tree = render.trace_tree(queries.trace(lineage, told.names.second))
-    Console(file=stream, width=200).print(tree)
-    text = stream.getvalue()
-    for part in (
-        "success 0.900 (9/10, Wilson 0.60-0.98, 2 crashed)",
-        f"training.lr={LR_2}",
-        digest(told.names.robot["key"], 1),
-        "commit c0ffee",
-        "uncommitted changes",
-        "(shown above)",
-        "no longer in the store",
-    ):
-        assert part in text
-
-
-def test_tables_shorten_keys_and_escape_markup():
-    stream = io.StringIO()
-    rows = [{"key": "a" * 64, "rate": 0.123456, "note": "[bold]x", "none": None}]
-    Console(file=stream, width=100).print(render.table_of(rows))
-    assert stream.getvalue().split() == [
-        "key",
-        "rate",
-        "note",
-        "none",
-        "a" * 12,
-        "0.1235",
-        "[bold]x",
-    ]
 
 
 def test_diff_of_runs_and_of_results_finds_the_one_change(lineage, told):
