@@ -35,7 +35,7 @@ _OUTAGE_SECONDS = 600.0
 _STOP_SECONDS = 20.0
 _LOST_JOBS = 2
 # What the job needs to find the same things as this process.
-_PASSED_ON = ("FOUNDRY_STORE", "FOUNDRY_KINDS", "PYTHONPATH", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+_PASSED_ON = ("FOUNDRY_STORE", "FOUNDRY_KINDS", "PYTHONPATH")
 # A closed port, an answer that is no success, a token that is not the cluster's.
 _REFUSED = (ConnectionError, OSError, RuntimeError, AuthenticationError)
 T = TypeVar("T")
