@@ -7,6 +7,7 @@ importable packages, separated by commas, whose modules are kinds too.
 import importlib
 import importlib.util
 import os
+import re
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Stage
 from foundry_core.pipeline.suggest import nearest
 
-_NOT_KINDS = {"__init__", "registry", "execute", "child"}
+_DEFINES = re.compile(r"^STAGE\b", re.MULTILINE)
 
 
 @cache
@@ -26,7 +27,7 @@ def _modules(extra: str) -> dict[str, str]:
         if spec is None or not spec.submodule_search_locations:
             raise FoundryError(f"FOUNDRY_KINDS: {package!r} is no importable package", "mend it")
         for file in Path(spec.submodule_search_locations[0]).glob("*.py"):
-            if file.stem not in _NOT_KINDS:
+            if _DEFINES.search(file.read_text()):
                 found[file.stem] = f"{package}.{file.stem}"
     return found
 

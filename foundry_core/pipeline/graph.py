@@ -100,14 +100,19 @@ def build_pipeline(
     for key in document:
         if key not in _TOP_KEYS:
             raise FoundryError(f"unknown key {where}.{key!r}", nearest(key, _TOP_KEYS))
-    specs = {n: s for n, s in (document.get("stages") or {}).items() if s is not None}
+    name = document.get("name", where)
+    if not isinstance(name, str) or not name:
+        raise FoundryError(f"{where}.name = {name!r}: a name is a text", "e.g. name: demo")
+    stages = document.get("stages") or {}
+    if not isinstance(stages, Mapping):
+        raise FoundryError(f"{where}.stages is not a mapping", "e.g. stages: {llm: {kind: …}}")
+    specs = {n: s for n, s in stages.items() if s is not None}
     if not specs:
         raise FoundryError(f"{where}: no stages", "declare at least one under `stages:`")
     seed = _seed(document.get("seed", 0), f"{where}.seed")
     nodes = {name: _node(name, spec, specs, seed, kinds) for name, spec in specs.items()}
     ordered = _ordered(nodes)
     _check(ordered)
-    name = document.get("name", where)
     return Pipeline(name=name, seed=seed, stages=ordered, overrides=overrides)
 
 
@@ -120,18 +125,14 @@ def _seed(value: Any, where: str) -> int:
 def _node(
     name: str, spec: Any, specs: Mapping[str, Any], seed: int, kinds: StageKinds
 ) -> StageNode:
-    if not isinstance(spec, Mapping):
-        raise FoundryError(f"stage {name!r} is not a mapping", "give it kind, inputs and recipe")
+    stage = _stage(name, spec, kinds)
     if not name.isidentifier() or name in STAGE_KEYS:
         raise FoundryError(f"stage name {name!r} is not usable", "use letters, digits and _")
     for key in spec:
         if key not in STAGE_KEYS:
             raise FoundryError(f"unknown key {name}.{key!r}", nearest(key, STAGE_KEYS))
     if "import" in spec:
-        return _import_node(name, spec, kinds)
-    if "kind" not in spec:
-        raise FoundryError(f"stage {name!r} has no kind", "add `kind: <stage kind>`")
-    stage = kinds(spec["kind"])
+        return _import_node(name, spec, stage)
     return StageNode(
         name=name,
         stage=stage,
@@ -142,9 +143,22 @@ def _node(
     )
 
 
-def _import_node(name: str, spec: Mapping[str, Any], kinds: StageKinds) -> StageNode:
+def _stage(name: str, spec: Any, kinds: StageKinds) -> type[Stage]:
+    """The class of a stage, or the one that an import stands for."""
+    if not isinstance(spec, Mapping):
+        raise FoundryError(f"stage {name!r} is not a mapping", "give it kind, inputs and recipe")
+    kind = import_recipe(name, spec).kind if "import" in spec else spec.get("kind")
+    if not isinstance(kind, str):
+        raise FoundryError(f"stage {name!r} has no kind", "add `kind: <stage kind>`")
+    try:
+        return kinds(kind)
+    except FoundryError as error:
+        raise FoundryError(f"stage {name!r}: {error.message}", error.hint) from None
+
+
+def _import_node(name: str, spec: Mapping[str, Any], kind: type[Stage]) -> StageNode:
     recipe = import_recipe(name, spec)
-    stage = import_stage(kinds(recipe.kind))
+    stage = import_stage(kind)
     resources = validate(stage.Resources, spec.get("resources"), f"{name}.resources")
     return StageNode(name=name, stage=stage, recipe=recipe, resources=resources, seed=0, inputs={})
 
@@ -152,10 +166,12 @@ def _import_node(name: str, spec: Mapping[str, Any], kinds: StageKinds) -> Stage
 def _wiring(
     name: str,
     stage: type[Stage],
-    declared: Mapping[str, Any],
+    declared: Any,
     specs: Mapping[str, Any],
     kinds: StageKinds,
 ) -> Wiring:
+    if not isinstance(declared, Mapping):
+        raise FoundryError(f"{name}.inputs is not a mapping", "e.g. inputs: {text: text}")
     for slot_name in declared:
         if slot_name not in stage.inputs:
             raise FoundryError(
@@ -200,8 +216,7 @@ def _check_slot(
 ) -> None:
     if up not in specs:
         raise FoundryError(f"{where}: unknown stage {up!r}", nearest(up, specs))
-    declared = specs[up].get("import") or specs[up]
-    produced = kinds(declared.get("kind", "")).output
+    produced = _stage(up, specs[up], kinds).output
     if produced not in slot.types:
         wanted = " or ".join(slot.types)
         raise FoundryError(

@@ -1,5 +1,6 @@
 """pydantic's findings as one readable line each: where, what, which rule, how to mend."""
 
+import reprlib
 import typing
 from typing import Any, TypeVar
 
@@ -31,9 +32,10 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> tupl
         return f"unknown key {path!r}{more}", nearest(str(finding["loc"][-1]), valid)
     if finding["type"] == "missing":
         return f"{path!r} is required{more}", "add it to the pipeline, or override it with -o"
-    value = finding.get("input")
-    shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else "the value"
+    shown = reprlib.repr(finding.get("input"))
     message = finding["msg"].removeprefix("Value error, ")
+    if finding["type"] in ("model_type", "model_attributes_type"):
+        message = "a mapping is expected"
     return f"{path} = {shown}: {message}{more}", "see the field's description in the stage's recipe"
 
 
