@@ -11,6 +11,7 @@ import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from foundry_core.errors import FoundryError
@@ -19,6 +20,7 @@ from foundry_core.store.artifact import Artifact
 from foundry_core.store.lease import is_dead, process_identity
 
 INTENTS = "intents"
+_FORGOTTEN = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,9 @@ class Intent:
         """Whether what was intended was done, by what stands under the key now."""
         stands = standing is not None and standing.created == self.created
         return stands != self.removal
+
+    def age(self) -> timedelta:
+        return datetime.now(UTC) - datetime.fromisoformat(self.events[-1][3])
 
 
 def announce(
@@ -93,7 +98,9 @@ def withdraw(log: EventLog, intent: Intent) -> None:
 
 def tell_untold(log: EventLog, read: Callable[[str, str], Artifact | None]) -> list[str]:
     """Tells what killed processes left untold; returns the keys. `read`: (kind, key) → what is
-    committed. An intent that came to nothing goes once its process is known to be dead."""
+    committed. An intent that came to nothing goes once its process is known to be dead, or, of
+    another host, after a day: nobody can tell whether that one lives, and if it does after all, it
+    still tells by itself."""
     told = []
     for base in log.files.names(INTENTS):
         try:
@@ -104,6 +111,6 @@ def tell_untold(log: EventLog, read: Callable[[str, str], Artifact | None]) -> l
         if intent.happened(standing):
             tell(log, intent)
             told.append(intent.key)
-        elif is_dead(dict(intent.owner)):
+        elif is_dead(dict(intent.owner)) or intent.age() > _FORGOTTEN:
             withdraw(log, intent)
     return told
