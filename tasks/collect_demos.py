@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from foundry_core.pipeline import stage
 from foundry_core.pipeline.sources import package_identity
-from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames, known_tasks
+from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames
 from foundry_core.simulation.scenarios import MAX_SLOTS
 
 
@@ -21,11 +21,6 @@ class CollectDemosRecipe(stage.Recipe):
     )
     tail_steps: int = Field(3, ge=1, description="steps recorded from success on")
     max_steps: int = Field(100, ge=1, le=100, description="control steps an expert may take")
-
-    @field_validator("tasks")
-    @classmethod
-    def _tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
-        return known_tasks(tasks)
 
 
 class CollectDemos(stage.Stage):

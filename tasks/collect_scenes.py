@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from foundry_core.pipeline import stage
 from foundry_core.pipeline.sources import package_identity
-from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames, known_tasks
+from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames
 
 
 class CollectScenesRecipe(stage.Recipe):
@@ -23,11 +23,6 @@ class CollectScenesRecipe(stage.Recipe):
         0.5, ge=0, le=1, description="captions that put the instruction in other words"
     )
     render: RenderConfig = RenderConfig()
-
-    @field_validator("tasks")
-    @classmethod
-    def _tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
-        return known_tasks(tasks)
 
 
 class CollectScenes(stage.Stage):

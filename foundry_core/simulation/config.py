@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
@@ -53,7 +53,7 @@ def known_tasks(tasks: tuple[str, ...]) -> tuple[str, ...]:
     return tasks
 
 
-TaskNames = Annotated[tuple[str, ...], Field(min_length=1)]
+TaskNames = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(known_tasks)]
 DEFAULT_TASKS = ("window-open-v3", "door-unlock-v3", "lever-pull-v3", "drawer-open-v3")
 """Screened to need eyes: a blind policy fails most of them (an object-aware one solves all)."""
 
