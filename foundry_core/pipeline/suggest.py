@@ -3,11 +3,15 @@
 import difflib
 from collections.abc import Iterable
 
+_NEAR = 0.5
+
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """The hint for an unknown name: the nearest valid one, or all when none is near."""
+    """The hint for an unknown name: the nearest valid ones (several are equally near at times), or
+    all when none is near."""
     choices = sorted(valid)
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]!r}?"
+    score = {c: difflib.SequenceMatcher(None, c, name).ratio() for c in choices}
+    best = max(score.values(), default=0.0)
+    if best >= _NEAR:
+        return f"did you mean {' or '.join(repr(c) for c in choices if score[c] == best)}?"
     return f"valid: {', '.join(choices)}" if choices else "nothing is allowed here"
