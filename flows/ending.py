@@ -25,9 +25,10 @@ GRACE_SECONDS = 45.0
 
 @contextlib.contextmanager
 def in_time(grace: float = GRACE_SECONDS) -> Iterator[None]:
-    """SIGTERM raises TerminationSignal in the block. From the first SIGTERM or SIGINT on, the
-    block has `grace` seconds to be left; then the process ends with 128 + the signal's number. In
-    other threads than the main one, which signals do not reach, nothing changes."""
+    """SIGTERM raises TerminationSignal in the block, and from then on the block has `grace` seconds
+    to be left; then the process ends with 143, as killed by that signal. Ctrl-C is left alone: who
+    typed it is there to type more, and the process may be a notebook's. In other threads than the
+    main one, which signals do not reach, nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -54,19 +55,19 @@ def _terminate(number: int, frame: Any) -> NoReturn:
 def _watch(reader: int, left: threading.Event, grace: float) -> None:
     try:
         while told := os.read(reader, 1):
-            if told[0] in (signal.SIGTERM, signal.SIGINT):
+            if told[0] == signal.SIGTERM:
                 if not left.wait(grace):
-                    _kill(told[0], grace)
+                    _kill(grace)
                 return
     finally:
         os.close(reader)
 
 
-def _kill(number: int, grace: float) -> NoReturn:
+def _kill(grace: float) -> NoReturn:
     print(
-        f"foundry: told to end ({signal.Signals(number).name}), still busy after {grace:g} s:"
-        " killed. The next run takes up what this one left",
+        f"foundry: told to end (SIGTERM), still busy after {grace:g} s: killed. The next run takes"
+        " up what this one left",
         file=sys.stderr,
         flush=True,
     )
-    os._exit(128 + number)
+    os._exit(128 + signal.SIGTERM)
