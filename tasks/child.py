@@ -21,6 +21,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import InputArtifact, StageContext
 from foundry_core.store.disk import full_disk, is_full
 from tasks.registry import stage_kind
+from tasks.unchanged import check_unchanged
 
 _PR_SET_PDEATHSIG = 1
 _PROGRESS_SECONDS = 0.5
@@ -90,7 +91,10 @@ def main(control: Path) -> int:
     result: dict[str, Any]
     try:
         stage = stage_kind(job["kind"])
-        metrics = stage.run(context(job, FileProgress(control / "progress.json")))
+        ctx = context(job, FileProgress(control / "progress.json"))
+        check_unchanged(stage, ctx.recipe, job["identity"], "since the run was planned")
+        metrics = stage.run(ctx)
+        check_unchanged(stage, ctx.recipe, job["identity"], "while it ran")
         result = {"metrics": dict(metrics)}
     except FoundryError as error:
         result = {"error": error.message, "hint": error.hint}

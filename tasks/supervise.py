@@ -16,6 +16,7 @@ from typing import Any
 from foundry_core.store.base import Store
 from foundry_core.store.lease import Lease, LeaseLost
 from tasks.job import Interrupted, Observer, StageJob
+from tasks.unchanged import identity_of
 
 _POLL_SECONDS = 0.1
 _TERMINATE_SECONDS = 10.0
@@ -81,6 +82,7 @@ def _description(
         "kind": job.spec.kind,
         "key": job.spec.key,
         "seed": job.spec.seed,
+        "identity": identity_of(job.spec),
         "recipe": job.recipe,
         "resources": job.resources,
         "inputs": inputs,

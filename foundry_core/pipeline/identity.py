@@ -14,6 +14,7 @@ from foundry_core.pipeline.canonical import canonical, digest
 from foundry_core.pipeline.code import Closure, CodeIndex
 from foundry_core.pipeline.graph import Pipeline, StageNode
 from foundry_core.pipeline.imports import CODE, Import, adopted_key
+from foundry_core.pipeline.stage import Stage
 
 SCHEMA = 1
 InputKeys = Mapping[str, Mapping[str, str]]
@@ -62,7 +63,7 @@ def identify_stage(
     """One stage's spec; `known` holds the specs of the stages it reads."""
     if isinstance(node.recipe, Import):
         return _imported(node, node.recipe)
-    closure = code_closure(node, index)
+    closure = closure_of(node.stage, index)
     by_closure = strict_code or node.stage.code == "closure"
     code = f"closure:{closure.digest}" if by_closure else f"version:{node.stage.code}"
     recipe = canonical(node.recipe, node.name)
@@ -103,8 +104,9 @@ def _imported(node: StageNode, recipe: Import) -> StageSpec:
     )
 
 
-def code_closure(node: StageNode, index: CodeIndex) -> Closure:
-    return index.closure(node.stage.__module__, f"{node.stage.__name__}.run")
+def closure_of(stage: type[Stage], index: CodeIndex) -> Closure:
+    """The code of a stage's `run` and all that it calls in our packages."""
+    return index.closure(stage.__module__, f"{stage.__name__}.run")
 
 
 def _digest(

@@ -152,7 +152,7 @@ PINNED = "953d4459bd7674a31a8d759b0cb8530f269ca8a84fd2056c2007ec7b83aaaa2e"
 
 def test_keys_of_one_recipe_are_what_they_were(monkeypatch):
     """A pinned value: whoever changes the canonical form re-keys every store there is."""
-    monkeypatch.setattr(identity, "code_closure", lambda node, index: _Fixed())
+    monkeypatch.setattr(identity, "closure_of", lambda stage, index: _Fixed())
     assert keys(document({}))["total"] == PINNED
 
 

@@ -1,0 +1,116 @@
+"""What was planned is what runs: code and sources that change meanwhile commit nothing."""
+
+import pytest
+import yaml
+
+from flows.engine import PipelineRun
+from flows.planning import Request, prepare
+from foundry_core.pipeline.overrides import parse_override
+from tasks.job import StageFailed
+
+KIND = """
+from collections.abc import Mapping
+from pathlib import Path
+
+from foundry_core.pipeline.canonical import Location
+from foundry_core.pipeline.sources import path_identity
+from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage
+
+
+class ReadRecipe(Recipe):
+    path: Location[str]
+    edit: Location[str] = ""
+
+
+def shout(text):
+    return text.upper()
+
+
+class Read(Stage):
+    kind = "read"
+    output = ArtifactType.TEXT
+    Recipe = ReadRecipe
+
+    @classmethod
+    def sources(cls, recipe) -> Mapping[str, str]:
+        return {"text": path_identity(recipe.path)}
+
+    @staticmethod
+    def run(ctx):
+        (ctx.out / "text").write_text(shout(Path(ctx.recipe.path).read_text()))
+        if ctx.recipe.edit:
+            file = Path(ctx.recipe.edit)
+            file.write_text(file.read_text().replace("upper", "title").replace("one", "two"))
+        return {}
+
+
+STAGE = Read
+"""
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """A lab's own stage kind and its raw data, in a package that only its children import."""
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("FOUNDRY_STORE", raising=False)
+    package = f"lab_{tmp_path.name.replace('-', '_')}"
+    monkeypatch.setenv("FOUNDRY_KINDS", package)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text("")
+    (tmp_path / package / "read.py").write_text(KIND)
+    (tmp_path / "data").write_text("one")
+    stages = {"read": {"kind": "read", "recipe": {"path": str(tmp_path / "data")}}}
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump({"name": "p", "stages": stages}))
+    return tmp_path, tmp_path / package / "read.py", tmp_path / "data"
+
+
+def planned(folder, *overrides):
+    pairs = tuple(parse_override(text) for text in overrides)
+    run = PipelineRun(prepare(Request(pipeline=str(folder / "p.yaml"), overrides=pairs)))
+    run.start()
+    return run
+
+
+def finished(run):
+    try:
+        run.stage("read")
+    finally:
+        run.finish("succeeded")
+    return run.artifact("read")
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [("code", "its code changed since the run was planned: .*shout"), ("data", "sources changed")],
+)
+def test_what_changed_before_it_started_is_refused(lab, what, message):
+    folder, code, data = lab
+    run = planned(folder)
+    file = code if what == "code" else data
+    before = file.read_text()
+    file.write_text(before.replace("upper", "title").replace("one", "two"))
+    with pytest.raises(StageFailed, match=message):
+        finished(run)
+    assert run.prepared.store.artifacts() == []
+    file.write_text(before)
+    artifact = finished(planned(folder))
+    assert (run.prepared.store.root / "read" / artifact.key / "text").read_text() == "ONE"
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [("code", "its code changed while it ran: .*shout"), ("data", "sources changed while it ran")],
+)
+def test_what_changed_while_it_ran_commits_nothing(lab, what, message):
+    folder, code, data = lab
+    run = planned(folder, f"read.edit={code if what == 'code' else data}")
+    with pytest.raises(StageFailed, match=message):
+        finished(run)
+    assert run.prepared.store.artifacts() == []
+    again = planned(folder)
+    assert again.prepared.plan.stages["read"].action == "run"
+    artifact = finished(again)
+    expected = "One" if what == "code" else "TWO"
+    assert (again.prepared.store.root / "read" / artifact.key / "text").read_text() == expected
