@@ -13,6 +13,7 @@ from foundry_core.data.sources.config import CaptionSource, RobotSource, TextSou
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.graph import StageNode
 from foundry_core.pipeline.overrides import set_path
+from foundry_core.pipeline.sources import is_remote
 from foundry_core.pipeline.stage import ArtifactType, InputArtifact, StageContext
 from foundry_core.pipeline.suggest import nearest
 from foundry_core.pipeline.validation import validate
@@ -148,9 +149,10 @@ def convert(
     """
     stage = stage_kind(_kind_of(format_))
     document: dict[str, Any] = {"source": {"format": format_}}
-    document["source"]["packages" if format_ == "packages" else "path"] = (
-        source.split(",") if format_ == "packages" else str(Path(source).absolute())
-    )
+    if format_ == "packages":
+        document["source"]["packages"] = source.split(",")
+    else:
+        document["source"]["path"] = source if is_remote(source) else str(Path(source).absolute())
     for path, value in overrides:
         set_path(document, path, value)
     recipe = validate(stage.Recipe, document, "recipe")

@@ -160,11 +160,17 @@ class Objects:
             remove(names[0])
 
     def exists(self, name: str) -> bool:
+        return self.look(name) is not None
+
+    def look(self, name: str) -> Listed | None:
+        """One object as a listing would show it."""
         try:
-            self._retry(f"look at {name}", lambda: self._call("head_object", name=name))
+            head = self._retry(f"look at {name}", lambda: self._call("head_object", name=name))
         except FileNotFoundError:
-            return False
-        return True
+            return None
+        return Listed(
+            name=name, size=head["ContentLength"], modified=head["LastModified"], tag=head["ETag"]
+        )
 
     def find(self, folder: str = "") -> list[Listed]:
         """Every object below a folder, at any depth, sorted by name."""

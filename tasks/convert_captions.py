@@ -42,11 +42,13 @@ class ConvertCaptions(stage.Stage):
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.data.convert.captions import convert_captions
+        from foundry_core.data.sources.remote import local_source
 
         recipe = ctx.recipe
         scenes = ctx.optional_input("scenes")
+        source = SceneFolder(path=str(scenes.path)) if scenes else recipe.source
         return convert_captions(
-            SceneFolder(path=str(scenes.path)) if scenes else recipe.source,
+            local_source(source, ctx.scratch, ctx.progress),
             ctx.out,
             image=recipe.image,
             samples_per_shard=recipe.samples_per_shard,

@@ -73,11 +73,13 @@ class ConvertRobot(stage.Stage):
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.data.convert.robot import RobotSettings, convert_robot
+        from foundry_core.data.sources.remote import local_source
 
         recipe = ctx.recipe
         demos = ctx.optional_input("demos")
+        source = Demonstrations(path=str(demos.path)) if demos else recipe.source
         settings = RobotSettings(
-            source=Demonstrations(path=str(demos.path)) if demos else recipe.source,
+            source=local_source(source, ctx.scratch, ctx.progress),
             cameras=recipe.cameras,
             fields=recipe.fields,
             groups=recipe.relative,

@@ -50,11 +50,12 @@ class ConvertText(stage.Stage):
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.data.convert.text import convert_text
+        from foundry_core.data.sources.remote import local_source
 
         recipe = ctx.recipe
         tokenizer = ctx.optional_input("tokenizer")
         return convert_text(
-            recipe.source,
+            local_source(recipe.source, ctx.scratch, ctx.progress),
             tokenizer.path if tokenizer else None,
             ctx.out,
             context=recipe.context,

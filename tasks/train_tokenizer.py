@@ -41,9 +41,10 @@ class TrainTokenizer(stage.Stage):
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.data.convert.tokenizer import train_tokenizer
+        from foundry_core.data.sources.remote import local_source
 
         return train_tokenizer(
-            ctx.recipe.sources,
+            [local_source(source, ctx.scratch, ctx.progress) for source in ctx.recipe.sources],
             ctx.out,
             vocab_size=ctx.recipe.vocab_size,
             sample=ctx.recipe.sample,

@@ -60,7 +60,8 @@ REAL = FaultPipeline(
     weights=(0, 30, 25, 30, 15),
     cli_share=0.15,
     aimed=True,
-    patience=60.0,  # Ray's agents look for their raylet now and then
+    # Ray's agents that were just starting when their raylet died wait for it for a minute.
+    patience=90.0,
 )
 
 PIPELINES = {"words": WORDS, "real": REAL}
