@@ -39,7 +39,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Runs that are killed at random, hundreds of them: a quarter of an hour on a quiet machine.
+# Runs that are killed at random, hundreds of them: most of an hour.
 faults: setup
 	$(BIN)/python -m tests.faults.rounds --rounds 200
 	$(BIN)/python -m tests.faults.rounds --rounds 40 --store s3
