@@ -61,16 +61,16 @@ def _cascade(out: RichConsole, name: str) -> int:
     """One upstream value, one that is no part of the recipe, one cheap re-run, and back again."""
     steps = prepare(Request(pipeline=name)).pipeline.stages["llm"].recipe.training.steps
     change = f"llm.training.steps={2 * steps}"
-    out.rule("what would one changed value of the language model re-run?")
+    out.print("\n[bold]what would one changed value of the language model re-run?")
     out.print(f"foundry plan {name} -o {change}")
     out.print(plan_table(_request(name, change).plan))
 
-    out.rule("and a changed cadence of logs?")
+    out.print("\n[bold]and a changed cadence of logs?")
     cadence = "llm.resources.log_every=7"
     idle = _request(name, cadence).plan
     out.print(f"foundry plan {name} -o {cadence}: {len(idle.to_run())} stages to run")
 
-    out.rule("a cheap change, really run: other scenarios for the policy's evaluation")
+    out.print("\n[bold]a cheap change, really run: other scenarios for the policy's evaluation")
     cheap = "evaluate.first_scenario=1000"
     few = "evaluate.episodes_per_task=5"
     result = run_all(_request(name, cheap, few), Console())
@@ -78,7 +78,7 @@ def _cascade(out: RichConsole, name: str) -> int:
     if result["status"] != "succeeded":
         return 1
 
-    out.rule("the original configuration again")
+    out.print("\n[bold]the original configuration again")
     back = run_all(_request(name), Console())
     summarise(back)
     built = [stage["name"] for stage in back["stages"] if stage["attempt"]]
