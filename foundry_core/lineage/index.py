@@ -16,6 +16,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -168,12 +169,18 @@ class Index:
         """Folds what is not in the tables yet; returns also the empty tail that comes with it."""
         token = uuid.uuid4().hex[:16]
         create_incoming(connection)
-        unreadable, loose = self._collect(connection)
-        (count,) = connection.execute(f"select count(*) from {INCOMING}").fetchone() or (0,)
-        # A rebuild fills a draft that nobody sees: one transaction would write everything twice.
-        if not fresh:
+        if fresh:
+            # Views take as long to define as events to read.
+            with ThreadPoolExecutor(1) as beside:
+                views = beside.submit(self._point_views, connection.cursor(), token, fresh)
+                unreadable, loose = self._collect(connection)
+            views.result()
+        else:
+            unreadable, loose = self._collect(connection)
+            # One write. A rebuild fills a draft that nobody sees: this would write it all twice.
             connection.execute("begin")
-        self._point_views(connection, token, fresh)
+            self._point_views(connection, token, fresh)
+        (count,) = connection.execute(f"select count(*) from {INCOMING}").fetchone() or (0,)
         if count:
             ingest(connection, fresh=fresh)
             self._packages(connection)
