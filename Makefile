@@ -33,7 +33,7 @@ test: setup
 	$(BIN)/python -m pytest -m "not slow"
 
 test-all: setup
-	$(BIN)/python -m pytest
+	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -5,17 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.build import build_model, is_native
 from foundry_core.models.config import Config, ModelConfig
+from foundry_core.pipeline.validation import validate
 
 FORMAT = "foundry-model"
 VERSION = 1
-_ADAPTER = TypeAdapter(ModelConfig)
 
 
 def save_model(
@@ -50,16 +49,18 @@ def load_config(directory: Path) -> Config:
     path = Path(directory) / "config.json"
     if not path.is_file():
         raise FoundryError(f"{path} is missing: {directory} is not a saved model")
-    record = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FoundryError(f"{path} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise FoundryError(f"{path} is not a mapping: {directory} is not a saved model")
     if record.get("format") != FORMAT or record.get("version") != VERSION:
         raise FoundryError(
             f"{path}: format {record.get('format')!r} version {record.get('version')!r}, "
             f"expected {FORMAT!r} version {VERSION}"
         )
-    try:
-        return _ADAPTER.validate_python(record["model"])
-    except ValidationError as error:
-        raise FoundryError(f"{path}: {error.error_count()} invalid fields: {error}") from error
+    return validate(ModelConfig, record.get("model"), f"{path}: model")
 
 
 def load_model(directory: Path, *, device: str = "cpu") -> tuple[nn.Module, Config]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import (
@@ -20,23 +20,22 @@ from foundry_core.models.config import (
     VLMConfig,
 )
 from foundry_core.pipeline.documents import CONFIG_ROOT, load_document
+from foundry_core.pipeline.validation import validate
 
-_ADAPTER = TypeAdapter(
-    Annotated[
-        TransformerConfig
-        | HFLanguageConfig
-        | ViTConfig
-        | ConvViTConfig
-        | HFVisionConfig
-        | VLMConfig
-        | HFVLMConfig
-        | FlowHeadConfig
-        | DiffusionHeadConfig
-        | RegressionHeadConfig
-        | VLAConfig,
-        Field(discriminator="kind"),
-    ]
-)
+Preset = Annotated[
+    TransformerConfig
+    | HFLanguageConfig
+    | ViTConfig
+    | ConvViTConfig
+    | HFVisionConfig
+    | VLMConfig
+    | HFVLMConfig
+    | FlowHeadConfig
+    | DiffusionHeadConfig
+    | RegressionHeadConfig
+    | VLAConfig,
+    Field(discriminator="kind"),
+]
 
 
 def preset_names() -> list[str]:
@@ -50,7 +49,4 @@ def load_preset(name: str) -> Config:
         raise FoundryError(
             f"there is no model preset {name!r}", f"presets: {', '.join(preset_names())}"
         )
-    try:
-        return _ADAPTER.validate_python(load_document(path))
-    except ValidationError as error:
-        raise FoundryError(f"{path}: {error}") from error
+    return validate(Preset, load_document(path), str(path))

@@ -2,32 +2,33 @@
 
 import reprlib
 import typing
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.suggest import nearest
 
-M = TypeVar("M", bound=BaseModel)
 
-
-def validate(model: type[M], data: Any, where: str) -> M:
-    """data as `model`, or a FoundryError that names the first offending path."""
+def validate(kind: Any, data: Any, where: str) -> Any:
+    """data as `kind` (a model or a union of models), or a FoundryError that names the first
+    offending path. null stands for a model's defaults."""
     try:
-        return model.model_validate(data if data is not None else {})
+        if isinstance(kind, type):
+            return kind.model_validate(data if data is not None else {})
+        return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
-        raise FoundryError(*_explain(model, error, where)) from None
+        raise FoundryError(*_explain(kind, error, where)) from None
 
 
-def _explain(model: type[BaseModel], error: ValidationError, where: str) -> tuple[str, str]:
+def _explain(kind: Any, error: ValidationError, where: str) -> tuple[str, str]:
     findings = error.errors(include_url=False)
     unknown = [f for f in findings if f["type"] == "extra_forbidden"]
     finding = (unknown or findings)[0]
     path = ".".join([where, *(str(part) for part in finding["loc"])])
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     if finding["type"] == "extra_forbidden":
-        owner = _model_at(model, finding["loc"][:-1])
+        owner = _model_at(kind, finding["loc"][:-1])
         valid = owner.model_fields if owner else ()
         return f"unknown key {path!r}{more}", nearest(str(finding["loc"][-1]), valid)
     if finding["type"] == "missing":
@@ -39,9 +40,9 @@ def _explain(model: type[BaseModel], error: ValidationError, where: str) -> tupl
     return f"{path} = {shown}: {message}{more}", "see the field's description in the stage's recipe"
 
 
-def _model_at(model: type[BaseModel], location: tuple) -> type[BaseModel] | None:
+def _model_at(kind: Any, location: tuple) -> type[BaseModel] | None:
     """The nested model class at a validation location; union tags in the path are stepped over."""
-    candidates: list[type[BaseModel]] = [model]
+    candidates = _models_in(kind)
     for part in location:
         following = [
             nested

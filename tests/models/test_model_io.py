@@ -93,6 +93,10 @@ def test_broken_directories(tmp_path):
     (tmp_path / "config.json").write_text('{"format": "foundry-model", "version": 9}')
     with pytest.raises(FoundryError, match="version 9"):
         load_model(tmp_path)
+    for damaged, message in (('{"format": "fou', "is not JSON"), ("[]", "is not a mapping")):
+        (tmp_path / "config.json").write_text(damaged)
+        with pytest.raises(FoundryError, match=message):
+            load_config(tmp_path)
 
 
 def test_counting_allocates_nothing():

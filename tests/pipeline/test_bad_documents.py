@@ -43,7 +43,7 @@ def check(document):
     try:
         identify(build_pipeline(document, kinds=stage_kind))
     except FoundryError as error:
-        assert "\n" not in str(error) and error.hint
+        assert str(error).isprintable() and error.hint
 
 
 PLACES = [path for path in places(DEMO) if path]
@@ -81,6 +81,10 @@ def test_any_key_anywhere_is_taken_or_refused_in_one_line(path, key):
             "stage 'b' has no kind",
         ),
         ({"stages": {"a": {"kind": "evaluate", "recipe": 3}}}, "a = 3: a mapping is expected"),
+        (
+            {"stages": {"a": {"kind": "evaluate", "recipe": {"\x1b[2J\n": 1}}}},
+            r"unknown key 'a.\x1b[2J\n'",
+        ),
     ],
 )
 def test_mistakes_are_named_where_they_are(change, message):

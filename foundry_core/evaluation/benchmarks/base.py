@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NotRequired, Protocol, TypedDict
 
-from pydantic import ValidationError
-
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
 from foundry_core.pipeline.suggest import nearest
+from foundry_core.pipeline.validation import validate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +123,4 @@ def benchmark_module(name: str) -> str:
 def load_benchmark(name: str, options: Mapping[str, Any] | None = None) -> Benchmark:
     """The benchmark with these settings; FoundryError names the setting that is wrong."""
     kind: type[Benchmark] = importlib.import_module(benchmark_module(name)).BENCHMARK
-    try:
-        return kind.model_validate(dict(options or {}))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise FoundryError(
-            f"benchmark {name!r}, option {where!r}: {first['msg']} (got {first['input']!r})",
-            f"options: {', '.join(kind.model_fields)}",
-        ) from error
+    return validate(kind, options, f"benchmark {name!r}")
