@@ -2,7 +2,11 @@
 
 import contextlib
 import os
+import time
 from pathlib import Path
+
+# The coarsest clock of a file system in use (FAT).
+_FRESH_SECONDS = 2.0
 
 
 def home_dir() -> Path:
@@ -30,3 +34,9 @@ def write_cache(path: Path, text: str) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def settled(stat: os.stat_result) -> bool:
+    """Whether a cache may know a file's content by this stat: one edited a moment ago could be
+    edited again without it moving."""
+    return time.time() - stat.st_ctime > _FRESH_SECONDS

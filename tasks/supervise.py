@@ -16,7 +16,7 @@ from typing import Any
 from foundry_core.store.base import Store
 from foundry_core.store.lease import Lease, LeaseLost
 from tasks.job import Interrupted, Observer, StageJob
-from tasks.unchanged import identity_of
+from tasks.unchanged import drop_stale_bytecode, identity_of
 
 _POLL_SECONDS = 0.1
 _TERMINATE_SECONDS = 10.0
@@ -46,6 +46,7 @@ def run_child(
         with contextlib.ExitStack() as reading, job.log.open("ab") as log:
             description = _description(job, store, out, scratch, reading)
             (control / "job.json").write_text(json.dumps(description))
+            drop_stale_bytecode(job.spec.functions)
             child = subprocess.Popen(
                 [sys.executable, "-m", "tasks.child", str(control)],
                 stdout=log,

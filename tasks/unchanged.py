@@ -5,7 +5,11 @@ what the files hold by then. Someone who edits code or raw data meanwhile would 
 under the old key, for good. So the process looks before it begins and after it is done.
 """
 
+import contextlib
+import importlib.util
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
@@ -13,6 +17,9 @@ from foundry_core.pipeline.code import CodeIndex
 from foundry_core.pipeline.identity import StageSpec, closure_of
 from foundry_core.pipeline.plan import short_names
 from foundry_core.pipeline.stage import Stage
+
+# Longer than compiling a module takes.
+_COMPILED_WITHIN_SECONDS = 10
 
 
 def identity_of(spec: StageSpec) -> dict[str, Any]:
@@ -38,6 +45,28 @@ def check_unchanged(
     changed = _differing(stage.sources(recipe), identity["sources"])
     if changed:
         raise FoundryError(f"its sources changed {when}: {', '.join(changed)}", hint)
+
+
+def drop_stale_bytecode(functions: Mapping[str, str]) -> None:
+    """Makes the next process compile the modules of these functions ('module:name') that were
+    edited last when their bytecode was not yet written.
+
+    Python takes bytecode for a source's when the size and the second of its mtime agree; an edit of
+    equal length within a second, or one that keeps the mtime (`cp -p`, `rsync -t`), would run the
+    old code under the new code's key. ctime tells: nothing sets it back.
+    """
+    for module in {name.partition(":")[0] for name in functions}:
+        spec = importlib.util.find_spec(module)
+        if spec is None or not spec.origin or not spec.cached:
+            continue
+        try:
+            compiled = os.stat(spec.cached).st_mtime
+        except OSError:
+            continue
+        if compiled < os.stat(spec.origin).st_ctime + _COMPILED_WITHIN_SECONDS:
+            # Who may not remove it has no edited source beside it either.
+            with contextlib.suppress(OSError):
+                Path(spec.cached).unlink()
 
 
 def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:

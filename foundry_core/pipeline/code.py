@@ -20,7 +20,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from foundry_core.home import cache_dir, write_cache
+from foundry_core.home import cache_dir, settled, write_cache
 
 PACKAGES = ("foundry_core", "tasks", "flows")
 _WHOLE = "*"
@@ -106,13 +106,14 @@ class CodeIndex:
                 stat = os.stat(path)
             except OSError:
                 continue
-            signature = f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
+            signature = f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
             cached = self._cache.get(path)
             if cached and cached["signature"] == signature:
                 return cached
             info = _summarise(Path(path).read_text(), module, package, self._roots)
-            self._cache[path] = info | {"signature": signature}
-            self._dirty = True
+            if settled(stat):
+                self._cache[path] = info | {"signature": signature}
+                self._dirty = True
             return info
         return None
 

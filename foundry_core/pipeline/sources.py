@@ -11,14 +11,11 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import time
 from functools import cache
 from pathlib import Path
 
 from foundry_core.errors import FoundryError
-from foundry_core.home import cache_dir, write_cache
-
-_FRESH_SECONDS = 2.0
+from foundry_core.home import cache_dir, settled, write_cache
 
 
 @cache
@@ -103,7 +100,7 @@ def _file_digests(files: list[Path]) -> list[str]:
         if sha is None:
             with file.open("rb") as stream:
                 sha = hashlib.file_digest(stream, "sha256").hexdigest()
-            if time.time() - stat.st_mtime > _FRESH_SECONDS:
+            if settled(stat):
                 learnt[signature] = sha
         digests.append(sha)
     if learnt:

@@ -1,5 +1,7 @@
 """What was planned is what runs: code and sources that change meanwhile commit nothing."""
 
+import os
+
 import pytest
 import yaml
 
@@ -53,6 +55,7 @@ def lab(tmp_path, monkeypatch):
     """A lab's own stage kind and its raw data, in a package that only its children import."""
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("FOUNDRY_STORE", raising=False)
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     package = f"lab_{tmp_path.name.replace('-', '_')}"
     monkeypatch.setenv("FOUNDRY_KINDS", package)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -114,3 +117,17 @@ def test_what_changed_while_it_ran_commits_nothing(lab, what, message):
     artifact = finished(again)
     expected = "One" if what == "code" else "TWO"
     assert (again.prepared.store.root / "read" / artifact.key / "text").read_text() == expected
+
+
+def test_an_edit_that_keeps_size_and_mtime_runs_as_edited(lab):
+    """Python would take the bytecode that the first run left for the edited file's."""
+    folder, code, _ = lab
+    stat = code.stat()
+    first = finished(planned(folder))
+    assert list((code.parent / "__pycache__").glob("read.*.pyc"))
+    code.write_text(code.read_text().replace("upper", "title"))
+    os.utime(code, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    run = planned(folder)
+    artifact = finished(run)
+    assert artifact.key != first.key
+    assert (run.prepared.store.root / "read" / artifact.key / "text").read_text() == "One"
