@@ -19,9 +19,11 @@ from flows.console import Console
 from flows.dispatch import Dispatcher, Inline
 from flows.planning import Prepared
 from flows.slots import Slots
+from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.provenance import collect_provenance
+from foundry_core.pipeline.canonical import canonical
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.artifact import Artifact
 from foundry_core.store.catalog import record_run
@@ -125,7 +127,8 @@ class PipelineRun:
         row = self.prepared.plan.stages[name]
         job = StageJob(
             spec=self.prepared.specs[name],
-            recipe=node.recipe.model_dump(mode="json"),
+            # In the one spelling of the key: what it does not tell apart, the stage does not see.
+            recipe=canonical(node.recipe.model_dump(mode="json"), name),
             resources=node.resources.model_dump(mode="json"),
             inputs={
                 slot: {label: self.artifact(up) for label, up in named.items()}
@@ -172,7 +175,12 @@ class PipelineRun:
         row, store = self.prepared.plan.stages[name], self.prepared.store
         artifact = store.read(row.kind, row.artifact or row.key)
         if artifact is None:
-            raise RuntimeError(f"stage {name!r} has no committed artifact")
+            raise FoundryError(
+                f"stage {name!r}: {row.kind}/{(row.artifact or row.key)[:12]}, which this run "
+                "reuses, was removed from the store since it was planned",
+                "run again: it is rebuilt; `gc` keeps what runs at work use, `gc --grace-hours` "
+                "what is young",
+            )
         return artifact
 
     def finish(self, status: str, error: str = "") -> dict[str, Any]:

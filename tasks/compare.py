@@ -18,6 +18,7 @@ class CompareRecipe(stage.Recipe):
 class Compare(stage.Stage):
     kind = "compare"
     output = stage.ArtifactType.COMPARISON
+    seeded = False
     inputs: Mapping[str, stage.Slot] = {
         "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True)
     }

@@ -21,6 +21,7 @@ class ConvertCaptionsRecipe(stage.Recipe):
 class ConvertCaptions(stage.Stage):
     kind = "convert_captions"
     output = stage.ArtifactType.CAPTION_SHARDS
+    seeded = False
     inputs: Mapping[str, stage.Slot] = {
         "scenes": stage.slot(stage.ArtifactType.SCENES, optional=True)
     }

@@ -52,6 +52,7 @@ class ConvertRobotRecipe(stage.Recipe):
 class ConvertRobot(stage.Stage):
     kind = "convert_robot"
     output = stage.ArtifactType.ROBOT_SHARDS
+    seeded = False
     inputs: Mapping[str, stage.Slot] = {
         "demos": stage.slot(stage.ArtifactType.DEMONSTRATIONS, optional=True)
     }

@@ -24,6 +24,7 @@ class ConvertTextRecipe(stage.Recipe):
 class ConvertText(stage.Stage):
     kind = "convert_text"
     output = stage.ArtifactType.TEXT_SHARDS
+    seeded = False
     inputs: Mapping[str, stage.Slot] = {
         "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER, optional=True)
     }

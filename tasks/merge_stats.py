@@ -27,6 +27,7 @@ class MergeStatsRecipe(stage.Recipe):
 class MergeStats(stage.Stage):
     kind = "merge_stats"
     output = stage.ArtifactType.STATISTICS
+    seeded = False
     inputs: Mapping[str, stage.Slot] = {
         "datasets": stage.slot(stage.ArtifactType.ROBOT_SHARDS, many=True)
     }

@@ -1,7 +1,8 @@
 """Stage kinds by name: a kind is a module that defines STAGE, a Stage subclass.
 
 Ours are the files of this folder. A lab adds its own without touching them: FOUNDRY_KINDS names
-importable packages, separated by commas, whose modules are kinds too.
+importable packages, separated by commas, whose modules are kinds too. Packages that those call
+belong there as well, kinds or not: the code of all that are named is part of a stage's identity.
 """
 
 import importlib
@@ -27,8 +28,15 @@ def _modules(extra: str) -> dict[str, str]:
         if spec is None or not spec.submodule_search_locations:
             raise FoundryError(f"FOUNDRY_KINDS: {package!r} is no importable package", "mend it")
         for file in Path(spec.submodule_search_locations[0]).glob("*.py"):
-            if _DEFINES.search(file.read_text()):
-                found[file.stem] = f"{package}.{file.stem}"
+            if not _DEFINES.search(file.read_text()):
+                continue
+            module = f"{package}.{file.stem}"
+            if file.stem in found:
+                raise FoundryError(
+                    f"FOUNDRY_KINDS: {module} and {found[file.stem]} are both kind {file.stem!r}",
+                    "rename one of the files",
+                )
+            found[file.stem] = module
     return found
 
 
@@ -37,4 +45,9 @@ def stage_kind(kind: str) -> type[Stage]:
     modules = _modules(os.environ.get("FOUNDRY_KINDS", ""))
     if kind not in modules:
         raise FoundryError(f"unknown stage kind {kind!r}", nearest(kind, modules))
-    return importlib.import_module(modules[kind]).STAGE
+    stage = importlib.import_module(modules[kind]).STAGE
+    if stage.kind != kind:
+        raise FoundryError(
+            f"{modules[kind]} defines kind {stage.kind!r}", "a kind is called as its file is"
+        )
+    return stage

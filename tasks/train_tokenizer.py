@@ -19,6 +19,7 @@ class TrainTokenizerRecipe(stage.Recipe):
 class TrainTokenizer(stage.Stage):
     kind = "train_tokenizer"
     output = stage.ArtifactType.TOKENIZER
+    seeded = False
     Recipe = TrainTokenizerRecipe
 
     @classmethod

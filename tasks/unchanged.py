@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
+from foundry_core.pipeline.canonical import canonical
 from foundry_core.pipeline.code import CodeIndex
 from foundry_core.pipeline.identity import StageSpec, closure_of
 from foundry_core.pipeline.plan import short_names
@@ -27,6 +28,7 @@ def identity_of(spec: StageSpec) -> dict[str, Any]:
     return {
         "code": spec.code,
         "functions": dict(spec.functions),
+        "recipe": dict(spec.recipe),
         "sources": dict(spec.sources),
     }
 
@@ -34,14 +36,17 @@ def identity_of(spec: StageSpec) -> dict[str, Any]:
 def check_unchanged(
     stage: type[Stage], recipe: Any, identity: Mapping[str, Any], when: str
 ) -> None:
-    """Raises FoundryError when code (where it is identified by its closure) or sources differ from
-    `identity`. when: since when, for the message."""
+    """Raises FoundryError when code (where it is identified by its closure), what the recipe is
+    read as, or sources differ from `identity`. when: since when, for the message."""
     hint = "run again: the next plan knows the change"
     if identity["code"].startswith("closure:"):
         found = closure_of(stage, CodeIndex())
         if identity["code"] != f"closure:{found.digest}":
             names = _differing(found.functions, identity["functions"])
             raise FoundryError(f"its code changed {when}: {short_names(names)}", hint)
+    changed = _differing(canonical(recipe), identity["recipe"])
+    if changed:
+        raise FoundryError(f"its recipe means another thing {when}: {', '.join(changed)}", hint)
     changed = _differing(stage.sources(recipe), identity["sources"])
     if changed:
         raise FoundryError(f"its sources changed {when}: {', '.join(changed)}", hint)
@@ -69,5 +74,5 @@ def drop_stale_bytecode(functions: Mapping[str, str]) -> None:
                 Path(spec.cached).unlink()
 
 
-def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))

@@ -5,6 +5,7 @@ per seed, stand behind one label.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -34,6 +35,7 @@ class VerdictRecipe(stage.Recipe):
 class Verdict(stage.Stage):
     kind = "verdict"
     output = stage.ArtifactType.COMPARISON
+    seeded = False
     inputs: Mapping[str, stage.Slot] = {
         "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True)
     }
@@ -72,7 +74,9 @@ class Verdict(stage.Stage):
             for label, artifact in ctx.inputs["evaluations"].items()
         }
         recipe = ctx.recipe
-        found = judge(evaluations, recipe.variants, recipe.base, recipe.alpha)
+        names = sorted(recipe.variants, key=lambda name: (name != recipe.base, _natural(name)))
+        variants = {name: recipe.variants[name] for name in names}
+        found = judge(evaluations, variants, recipe.base, recipe.alpha)
         replace_json(ctx.out / "comparison.json", found)
         (ctx.out / "table.md").write_text(markdown(found))
         (ctx.out / "success.svg").write_text(success_bars(found))
@@ -84,6 +88,12 @@ class Verdict(stage.Stage):
         for label, against in found["against_base"].items():
             metrics[f"p_{label}"] = against["p_corrected"]
         return metrics
+
+
+def _natural(name: str) -> list[tuple[float, str]]:
+    """steps=400 before steps=1000."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)
+    return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)]
 
 
 def _scenarios(recipe: Any) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import json
 import math
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, TypeAlias, TypeVar
+from functools import cache
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 
 from pydantic import BaseModel
 
@@ -73,16 +74,46 @@ def _canonical_number(value: int | float, where: str) -> int | float:
 
 
 def _canonical_model(model: BaseModel, where: str) -> dict[str, Json]:
+    if model.model_extra:
+        raise FoundryError(
+            f"{where}.{next(iter(model.model_extra))} is no declared field",
+            "a recipe takes no extra fields: declare it",
+        )
     fields: dict[str, Json] = {}
-    for name, info in type(model).model_fields.items():
-        if any(isinstance(mark, NotIdentity) for mark in info.metadata):
-            continue
+    for name, mark in _identified(type(model)):
         value = canonical(getattr(model, name), f"{where}.{name}")
-        omit = [mark for mark in info.metadata if isinstance(mark, OmitWhen)]
-        if omit and canonical(omit[0].value) == value:
+        if mark is not None and canonical_bytes(mark.value) == canonical_bytes(value):
             continue
         fields[name] = value
     return dict(sorted(fields.items()))
+
+
+@cache
+def _identified(model: type[BaseModel]) -> tuple[tuple[str, OmitWhen | None], ...]:
+    """The fields that enter the identity, and what each is left out for."""
+    found: list[tuple[str, OmitWhen | None]] = []
+    for name, info in model.model_fields.items():
+        where = f"{model.__name__}.{name}"
+        if info.exclude:
+            raise FoundryError(
+                f"{where} is excluded from what a stage is given", "drop exclude=True"
+            )
+        if _marked_within(info.annotation):
+            raise FoundryError(
+                f"{where}: Location and OmitWhen mark whole fields", "e.g. Location[str | None]"
+            )
+        if any(isinstance(mark, NotIdentity) for mark in info.metadata):
+            continue
+        omit = [mark for mark in info.metadata if isinstance(mark, OmitWhen)]
+        found.append((name, omit[0] if omit else None))
+    return tuple(found)
+
+
+def _marked_within(annotation: Any) -> bool:
+    marks = getattr(annotation, "__metadata__", ())
+    return any(isinstance(mark, (NotIdentity, OmitWhen)) for mark in marks) or any(
+        _marked_within(part) for part in get_args(annotation)
+    )
 
 
 def canonical_bytes(value: Any) -> bytes:

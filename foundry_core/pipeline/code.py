@@ -2,29 +2,36 @@
 
 Read from the source files, never by importing them: planning must not load torch. What counts:
 bodies, constants, default arguments, decorators, base classes, module-level values that are
-referenced. What does not: docstrings, comments, formatting, annotations of parameters and
-results, other packages (their versions are recorded with each attempt).
+referenced, what a module does when it is imported (registrations, patches), the methods of the
+recipe, data files beside a module that asks for its `__file__`. What does not: docstrings,
+comments, formatting, annotations of parameters and results (unless the module inspects them),
+other packages (their versions are recorded with each attempt).
 
-Names are resolved statically. A class counts whole once it is named; a module that is used in a
-way that cannot be resolved (`getattr(module, x)`) counts whole too. Both err towards a re-run.
+Names are resolved statically. A class counts whole once it is named; a module counts whole when a
+name in it cannot be resolved (`getattr(module, x)`, a module's `__getattr__`). Both err towards a
+re-run. Not seen: modules whose names are put together at run time, and `__subclasses__()`; a kind
+that imports so says what it loads in its `sources`.
 """
 
-import ast
 import hashlib
+import importlib.util
 import json
 import os
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from foundry_core.errors import FoundryError
 from foundry_core.home import cache_dir, settled, write_cache
 
 PACKAGES = ("foundry_core", "tasks", "flows")
-_WHOLE = "*"
+WHOLE = "*"
+EFFECTS = "<import>"
+DATA = "<data>"
 Reference = tuple[str, str]
+Summary = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,68 +46,80 @@ class CodeIndex:
     """Definitions and references of our packages' modules, cached by file signature."""
 
     def __init__(self, roots: Mapping[str, Path] | None = None) -> None:
-        """roots: package → the folder it lies in; by default ours. The package of an entry that is
-        asked for (a lab's own stage kinds) joins them."""
-        here = Path(__file__).resolve().parents[2]
-        self._roots = dict(roots) if roots else dict.fromkeys(PACKAGES, here)
-        self._modules: dict[str, dict[str, Any] | None] = {}
-        self._closures: dict[Reference, Closure] = {}
+        """roots: package → the folder it lies in; by default ours and those of FOUNDRY_KINDS. The
+        package of an entry that is asked for belongs to its closure too."""
+        self._roots = dict(roots) if roots else _default_roots(os.environ.get("FOUNDRY_KINDS", ""))
+        self._own = frozenset(self._roots)
+        self._modules: dict[str, Summary | None] = {}
+        self._closures: dict[tuple[Reference, ...], Closure] = {}
+        self._graphs: dict[frozenset[str], _Graph] = {}
         self._dirty = False
 
-    def closure(self, module: str, entry: str) -> Closure:
-        """The closure of `entry`, a top-level name or 'Class.method', of `module`."""
-        known = self._closures.get((module, entry))
+    def closure(self, module: str, entry: str, *behaviour: Reference) -> Closure:
+        """The closure of `entry`, a top-level name or 'Class.method', of `module`.
+
+        behaviour: (module, class) of recipes: their methods count, their fields do not, since the
+        values of those are in the key. Raises FoundryError when there is no such entry.
+        """
+        wanted = ((module, entry), *behaviour)
+        known = self._closures.get(wanted)
         if known is None:
-            known = self._closures[module, entry] = self._walk(module, entry)
+            known = self._closures[wanted] = self._closure(wanted)
         return known
 
-    def _walk(self, module: str, entry: str) -> Closure:
-        package = module.split(".")[0]
+    def _closure(self, wanted: tuple[Reference, ...]) -> Closure:
+        entry, *behaviour = wanted
+        package = entry[0].partition(".")[0]
         if package not in self._roots:
             self._roots[package] = _folder_of(package)
-        functions: dict[str, str] = {}
-        pending: list[Reference] = [(module, entry)]
-        seen: set[Reference] = set()
-        while pending:
-            reference = pending.pop()
-            if reference in seen:
-                continue
-            seen.add(reference)
-            for owner, name, definition in self._definitions(*reference):
-                functions[f"{owner}:{name}"] = definition["hash"]
-                pending += [tuple(r) for r in definition["refs"]]
+        packages = self._own | {package}
+        graph = self._graphs.setdefault(packages, _Graph(self, packages))
+        start = graph.entry(*entry)
+        for recipe in behaviour:
+            start += graph.methods(*recipe)
+        functions = graph.reached(start)
         self._save()
-        lines = "".join(f"{name} {sha}\n" for name, sha in sorted(functions.items()))
-        digest = hashlib.sha256(lines.encode()).hexdigest()
-        return Closure(digest=digest, functions=dict(sorted(functions.items())))
+        lines = "".join(f"{name} {sha}\n" for name, sha in functions.items())
+        return Closure(digest=hashlib.sha256(lines.encode()).hexdigest(), functions=functions)
 
-    def _definitions(self, module: str, name: str) -> list[tuple[str, str, dict[str, Any]]]:
-        """What (module, name) stands for, following re-exports. Unknown names: a module's path."""
-        info = self._module(module)
-        if info is None:
-            return []
-        if name == _WHOLE:
-            return [(module, n, d) for n, d in info["definitions"].items() if "." not in n]
-        if name in info["definitions"]:
-            return [(module, name, info["definitions"][name])]
-        if name in info["imports"]:
-            target_module, target = info["imports"][name]
-            return self._definitions(target_module, target) if target else []
-        return self._definitions(f"{module}.{name}", _WHOLE)
-
-    def _module(self, module: str) -> dict[str, Any] | None:
+    def module(self, module: str) -> Summary | None:
+        """What a module holds; None when it has no source in the packages known here."""
         if module not in self._modules:
             self._modules[module] = self._load(module)
         return self._modules[module]
 
-    def _load(self, module: str) -> dict[str, Any] | None:
-        root = self._roots.get(module.split(".")[0])
+    def is_folder(self, module: str) -> bool:
+        """Whether it is a package without an `__init__`."""
+        root = self._roots.get(module.partition(".")[0])
+        return root is not None and root.joinpath(*module.split(".")).is_dir()
+
+    def data(self, module: str) -> str:
+        """Digest over the files beside a module that are no code."""
+        from foundry_core.pipeline.sources import _file_digests as file_digests
+
+        folder = Path(self.module(module)["path"]).parent  # type: ignore[index]
+        files = sorted(
+            path
+            for path in folder.rglob("*")
+            if path.is_file()
+            and path.suffix not in (".py", ".pyc", ".so")
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        )
+        lines = (
+            f"{path.relative_to(folder).as_posix()} {sha}\n"
+            for path, sha in zip(files, file_digests(files), strict=True)
+        )
+        return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+    def _load(self, module: str) -> Summary | None:
+        root = self._roots.get(module.partition(".")[0])
         if root is None:
             return None
         base = f"{root}/{module.replace('.', '/')}"
+        # In the order in which Python looks.
         for path, package in (
-            (f"{base}.py", module.rpartition(".")[0]),
             (f"{base}/__init__.py", module),
+            (f"{base}.py", module.rpartition(".")[0]),
         ):
             try:
                 stat = os.stat(path)
@@ -110,7 +129,10 @@ class CodeIndex:
             cached = self._cache.get(path)
             if cached and cached["signature"] == signature:
                 return cached
-            info = _summarise(Path(path).read_text(), module, package, self._roots)
+            # 20 ms of every plan, for those whose code was edited
+            from foundry_core.pipeline.code_summary import summarise
+
+            info = summarise(Path(path).read_bytes(), package) | {"path": path}
             if settled(stat):
                 self._cache[path] = info | {"signature": signature}
                 self._dirty = True
@@ -137,13 +159,206 @@ class CodeIndex:
         write_cache(self._cache_file, json.dumps(cache))
 
 
+class _Graph:
+    """What leads to what in the packages that are followed. Equal entries have equal closures,
+    whatever else was asked of the index."""
+
+    def __init__(self, index: CodeIndex, packages: frozenset[str]) -> None:
+        self._index = index
+        self._packages = packages
+        self._links: dict[Reference, tuple[Reference, ...]] = {}
+        self._modules: dict[str, Summary | None] = {}
+
+    def reached(self, pending: list[Reference]) -> dict[str, str]:
+        """The hash of everything in code that `pending` leads to."""
+        seen: set[Reference] = set()
+        while pending:
+            reference = pending.pop()
+            if reference not in seen:
+                seen.add(reference)
+                pending += self._links_of(reference)
+        return dict(sorted(found for r in seen for found in self._hashes(*r)))
+
+    def entry(self, module: str, name: str) -> list[Reference]:
+        """Where a walk starts. A method that is no plain static one may use all of its class."""
+        info = self._module(module)
+        top = name.partition(".")[0]
+        if info is None or top not in (*info["definitions"], *info["imports"]):
+            raise FoundryError(
+                f"the code of {module}:{name} cannot be read",
+                f"define {top} at the top level of a module {module} that has a source file",
+            )
+        static = info["definitions"].get(name, {}).get("static", False)
+        return [(module, EFFECTS), *([(module, name)] if static else self._resolve(module, [top]))]
+
+    def methods(self, module: str, name: str) -> list[Reference]:
+        """The methods of a class, of its bases and of the classes of its fields."""
+        found: list[Reference] = []
+        pending = self._resolve(module, [name])
+        seen: set[Reference] = set()
+        while pending:
+            owner, at = reference = pending.pop()
+            info = self._module(owner)
+            definition = info and info["definitions"].get(at)
+            if reference in seen or not definition or definition["kind"] == "function":
+                continue
+            seen.add(reference)
+            if definition["methods"]:
+                found.append((owner, f"{at}()"))
+            pending += self._links_of(reference)
+        return found
+
+    def _links_of(self, reference: Reference) -> tuple[Reference, ...]:
+        links = self._links.get(reference)
+        if links is None:
+            links = self._links[reference] = tuple(self._find_links(*reference))
+        return links
+
+    def _find_links(self, module: str, name: str) -> set[Reference]:
+        info = self._module(module)
+        if name == EFFECTS:
+            return self._imports(module, info)
+        if info is None:
+            return set()
+        found = {(module, EFFECTS)}
+        if name == WHOLE:
+            found.update((module, n) for n in info["definitions"] if n.isidentifier())
+            for bound in info["imports"]:
+                found.update(self._imported(info, bound, []))
+            return found
+        return found | self._followed(module, info["definitions"][name])
+
+    def _imports(self, module: str, info: Summary | None) -> set[Reference]:
+        """What importing a module does, to it and through what it imports in turn."""
+        parent = module.rpartition(".")[0]
+        found = {(parent, EFFECTS)} if parent else set()
+        if info is None:
+            return found
+        found |= self._followed(module, info["effects"])
+        for name, chains in info["decorated"].items():
+            if any(self._resolve_chain(module, chain) for chain in chains):
+                found.add((module, name))
+        for name, chains in info["subclasses"].items():
+            bases = [base for chain in chains for base in self._resolve_chain(module, chain)]
+            if any(self._registers(base) for base in bases):
+                found.add((module, name))
+        return found
+
+    def _hashes(self, module: str, name: str) -> Iterator[tuple[str, str]]:
+        info = self._module(module)
+        if info is None or name == WHOLE:
+            return
+        item = info["effects"] if name == EFFECTS else info["definitions"][name]
+        if item["hash"]:
+            yield f"{module}:{name}", item["hash"]
+        if item["data"]:
+            yield f"{module}:{DATA}", self._index.data(module)
+
+    def _registers(self, base: Reference, depth: int = 8) -> bool:
+        """Whether a class learns of its subclasses."""
+        info = self._module(base[0])
+        definition = info and info["definitions"].get(base[1])
+        if not definition or not depth:
+            return False
+        if definition.get("registers"):
+            return True
+        bases = info["subclasses"].get(base[1], []) if info else []
+        return any(
+            self._registers(b, depth - 1) for c in bases for b in self._resolve_chain(base[0], c)
+        )
+
+    def _followed(self, module: str, item: Summary) -> set[Reference]:
+        found = {r for chain in item["refs"] for r in self._resolve_chain(module, chain)}
+        for imported, name in item["modules"]:
+            if self._known(imported):
+                found.add((imported, EFFECTS))
+                if name and not self._defines(imported, name):
+                    found.add((f"{imported}.{name}", EFFECTS))
+        return found
+
+    def _defines(self, module: str, name: str) -> bool:
+        info = self._module(module)
+        return info is not None and (name in info["definitions"] or name in info["imports"])
+
+    def _resolve_chain(self, module: str, chain: list[str]) -> list[Reference]:
+        """chain: ['', 'f', …] is local, ['m', 'f', …] starts at an imported module."""
+        head, *names = chain
+        if not head:
+            return self._resolve(module, names)
+        return self._resolve(head, names) if self._known(head) else []
+
+    def _resolve(
+        self, module: str, names: list[str], trail: frozenset[Reference] = frozenset()
+    ) -> list[Reference]:
+        """What `module.a.b.c` reaches: definitions, through re-exports and submodules. `trail`:
+        names on the way here, for a package may import from itself."""
+        info = self._module(module)
+        if info is None and not self._known(module):
+            return []
+        if not names:
+            return [(module, WHOLE)] if info else []
+        head, rest = names[0], names[1:]
+        new = (module, head) not in trail
+        trail |= {(module, head)}
+        found: list[Reference] = []
+        if info is not None:
+            if head in info["definitions"]:
+                found.append((module, head))
+            if head in info["imports"] and new:
+                found += [(module, EFFECTS), *self._imported(info, head, rest, trail)]
+            if found:
+                return found
+        submodule = f"{module}.{head}"
+        if self._module(submodule) is not None or self._index.is_folder(submodule):
+            return self._resolve(submodule, rest, trail)
+        if info is None or head in _OF_EVERY_MODULE:
+            return []
+        for star in info["stars"]:
+            if new and self._known(star):
+                found += [(module, EFFECTS), *self._resolve(star, names, trail)]
+        return found or [(module, WHOLE)]
+
+    def _imported(
+        self, info: Summary, bound: str, rest: list[str], trail: frozenset[Reference] = frozenset()
+    ) -> list[Reference]:
+        found: list[Reference] = []
+        for target, name in info["imports"][bound]:
+            found += self._resolve(target, [name, *rest] if name else rest, trail)
+        return found
+
+    def _known(self, module: str) -> bool:
+        return module.partition(".")[0] in self._packages
+
+    def _module(self, module: str) -> Summary | None:
+        try:
+            return self._modules[module]
+        except KeyError:
+            known = self._known(module)
+            info = self._modules[module] = self._index.module(module) if known else None
+            return info
+
+
+_OF_EVERY_MODULE = ("__name__", "__file__", "__doc__", "__package__", "__path__", "__spec__")
+
+
+@lru_cache(maxsize=4)
+def _default_roots(kinds: str) -> dict[str, Path]:
+    here = Path(__file__).resolve().parents[2]
+    labs = {package.partition(".")[0] for package in kinds.split(",") if package}
+    return {**{package: _folder_of(package) for package in labs}, **dict.fromkeys(PACKAGES, here)}
+
+
 def _folder_of(package: str) -> Path:
-    """The folder on sys.path that holds an imported package or module."""
-    file = Path(str(sys.modules[package].__file__)).resolve()
-    return file.parents[1] if file.name == "__init__.py" else file.parent
+    """The folder that holds a top-level package or module."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise FoundryError(f"package {package!r} cannot be found", "check PYTHONPATH")
+    if spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations))).resolve().parent
+    return Path(str(spec.origin)).resolve().parent
 
 
-_CACHE_VERSION = 2
+_CACHE_VERSION = 4
 
 
 @lru_cache(maxsize=1)
@@ -155,163 +370,3 @@ def _read_cache(path: str, mtime: int, inode: int) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return cache["modules"] if cache.get("version") == _CACHE_VERSION else {}
-
-
-def _summarise(source: str, module: str, package: str, roots: Mapping[str, Path]) -> dict[str, Any]:
-    """{'definitions': name → {hash, refs}, 'imports': name → [module, name or '']}."""
-    tree = ast.parse(source)
-    imports: dict[str, list[str]] = {}
-    nodes: dict[str, list[ast.stmt]] = {}
-    for statement in _flat(tree.body):
-        if isinstance(statement, (ast.Import, ast.ImportFrom)):
-            imports |= _imported(statement, package)
-        elif isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            nodes.setdefault(statement.name, []).append(statement)
-            if isinstance(statement, ast.ClassDef):
-                for item in statement.body:
-                    if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                        nodes[f"{statement.name}.{item.name}"] = [item]
-        else:
-            for name in _bound_names(statement):
-                nodes.setdefault(name, []).append(statement)
-    resolver = _Resolver(module, package, imports, set(nodes), roots)
-    definitions = {
-        name: {
-            "hash": hashlib.sha256("\n".join(map(_dump, found)).encode()).hexdigest()[:16],
-            "refs": sorted(resolver.references(found)),
-        }
-        for name, found in nodes.items()
-    }
-    return {"definitions": definitions, "imports": imports}
-
-
-def _flat(body: list[ast.stmt]) -> Iterable[ast.stmt]:
-    """Top-level statements, looking into if/try blocks."""
-    for statement in body:
-        if isinstance(statement, (ast.If, ast.Try)):
-            for field in ("body", "orelse", "finalbody"):
-                yield from _flat(getattr(statement, field, []))
-            for handler in getattr(statement, "handlers", []):
-                yield from _flat(handler.body)
-        else:
-            yield statement
-
-
-def _imported(statement: ast.Import | ast.ImportFrom, package: str) -> dict[str, list[str]]:
-    if isinstance(statement, ast.Import):
-        return {
-            (a.asname or a.name.split(".")[0]): [a.name if a.asname else a.name.split(".")[0], ""]
-            for a in statement.names
-        }
-    base = statement.module or ""
-    if statement.level:
-        parents = package.split(".")[: len(package.split(".")) - statement.level + 1]
-        base = ".".join([*parents, base] if base else parents)
-    return {a.asname or a.name: [base, a.name] for a in statement.names}
-
-
-def _bound_names(statement: ast.stmt) -> set[str]:
-    return {
-        node.id
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-
-
-@dataclass
-class _Resolver:
-    module: str
-    package: str
-    imports: dict[str, list[str]]
-    names: set[str]
-    roots: Mapping[str, Path]
-
-    def references(self, nodes: list[ast.stmt]) -> set[Reference]:
-        """(module, name) of everything inside our packages that the nodes may reach."""
-        found: set[Reference] = set()
-        for node in nodes:
-            local = dict(self.imports)
-            for inner in ast.walk(node):
-                if isinstance(inner, (ast.Import, ast.ImportFrom)):
-                    local |= _imported(inner, self.package)
-            self._visit(node, local, found)
-        return found
-
-    def _visit(self, node: ast.AST, imports: dict[str, list[str]], found: set[Reference]) -> None:
-        chain = _attribute_chain(node)
-        if chain:
-            reference = self._resolve(chain, imports)
-            if reference:
-                found.add(reference)
-            return
-        for _, value in _fields(node):
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST):
-                    self._visit(child, imports, found)
-
-    def _resolve(self, chain: list[str], imports: dict[str, list[str]]) -> Reference | None:
-        head = chain[0]
-        if head in imports:
-            module, name = imports[head]
-            if module.split(".")[0] not in self.roots:
-                return None
-            if name and not self._is_module(f"{module}.{name}"):
-                return module, name
-            path = [*module.split("."), *([name] if name else []), *chain[1:]]
-            return self._split_module(path)
-        if head in self.names:
-            return self.module, head
-        return None
-
-    def _split_module(self, path: list[str]) -> Reference:
-        """['foundry_core', 'data', 'poses', 'f', …] → ('foundry_core.data.poses', 'f')."""
-        end = 1
-        while end < len(path) and self._is_module(".".join(path[: end + 1])):
-            end += 1
-        return ".".join(path[:end]), path[end] if end < len(path) else _WHOLE
-
-    def _is_module(self, dotted: str) -> bool:
-        base = self.roots[dotted.split(".")[0]].joinpath(*dotted.split("."))
-        return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()
-
-
-def _attribute_chain(node: ast.AST) -> list[str]:
-    """['a', 'b', 'c'] for a.b.c, [] for anything else."""
-    names: list[str] = []
-    while isinstance(node, ast.Attribute):
-        names.append(node.attr)
-        node = node.value
-    return [node.id, *reversed(names)] if isinstance(node, ast.Name) else []
-
-
-def _dump(node: Any) -> str:
-    """A stable text of an AST: no positions, docstrings or annotations, empty fields left out (so
-    that Python versions that add optional fields agree)."""
-    if isinstance(node, ast.AST):
-        inner = ",".join(f"{name}={_dump(value)}" for name, value in _fields(node))
-        return f"{type(node).__name__}({inner})"
-    if isinstance(node, list):
-        return "[" + ",".join(map(_dump, node)) + "]"
-    return repr(node)
-
-
-def _fields(node: ast.AST) -> Iterable[tuple[str, Any]]:
-    for name, value in ast.iter_fields(node):
-        if (
-            value is None
-            or value == []
-            or name in ("ctx", "returns", "type_comment", "type_params")
-        ):
-            continue
-        if name == "annotation" and not isinstance(node, ast.AnnAssign):
-            continue
-        if name == "body" and isinstance(value, list):
-            value = _without_docstring(value)
-        yield name, value
-
-
-def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    first = body[0] if body else None
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-        return body[1:] if isinstance(first.value.value, str) else body
-    return body

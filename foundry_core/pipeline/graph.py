@@ -122,6 +122,14 @@ def _seed(value: Any, where: str) -> int:
     return value
 
 
+def _stage_seed(name: str, stage: type[Stage], spec: Mapping[str, Any], seed: int) -> int:
+    if stage.seeded:
+        return _seed(spec.get("seed", seed), f"{name}.seed")
+    if "seed" in spec:
+        raise FoundryError(f"{name}.seed: kind {stage.kind!r} draws no random numbers", "remove it")
+    return 0
+
+
 def _node(
     name: str, spec: Any, specs: Mapping[str, Any], seed: int, kinds: StageKinds
 ) -> StageNode:
@@ -138,7 +146,7 @@ def _node(
         stage=stage,
         recipe=validate(stage.Recipe, spec.get("recipe"), name),
         resources=validate(stage.Resources, spec.get("resources"), f"{name}.resources"),
-        seed=_seed(spec.get("seed", seed), f"{name}.seed"),
+        seed=_stage_seed(name, stage, spec, seed),
         inputs=_wiring(name, stage, spec.get("inputs") or {}, specs, kinds),
     )
 
@@ -195,7 +203,8 @@ def _wiring(
 
 
 def _labelled(value: Any, slot: Slot, where: str) -> dict[str, str]:
-    """A slot's sources by label; a bare name is its own label."""
+    """A slot's sources by label; a bare name is its own label. Where only one can stand, what it is
+    called tells nothing: the label is then empty."""
     if value is None:
         return {}
     if isinstance(value, str):
@@ -206,9 +215,11 @@ def _labelled(value: Any, slot: Slot, where: str) -> dict[str, str]:
         sources = dict(sorted(value.items()))
     else:
         raise FoundryError(f"{where}: expected a stage name, a list or label: stage", "e.g. llm")
-    if len(sources) > 1 and not slot.many:
+    if slot.many:
+        return sources
+    if len(sources) > 1:
         raise FoundryError(f"{where} takes one stage, not {len(sources)}", "name one")
-    return sources
+    return dict(zip([""], sources.values(), strict=False))
 
 
 def _check_slot(

@@ -65,7 +65,7 @@ def identify_stage(
         return _imported(node, node.recipe)
     closure = closure_of(node.stage, index)
     by_closure = strict_code or node.stage.code == "closure"
-    code = f"closure:{closure.digest}" if by_closure else f"version:{node.stage.code}"
+    code = f"closure:{closure.digest}" if by_closure else _version(node.stage)
     recipe = canonical(node.recipe, node.name)
     sources = dict(sorted(node.stage.sources(node.recipe).items()))
     inputs = {
@@ -104,9 +104,18 @@ def _imported(node: StageNode, recipe: Import) -> StageSpec:
     )
 
 
+def _version(stage: type[Stage]) -> str:
+    """Labs may call a kind alike, and count from 1."""
+    lab = "" if stage.__module__.startswith("tasks.") else f"{stage.__module__}:"
+    return f"version:{lab}{stage.code}"
+
+
 def closure_of(stage: type[Stage], index: CodeIndex) -> Closure:
-    """The code of a stage's `run` and all that it calls in our packages."""
-    return index.closure(stage.__module__, f"{stage.__name__}.run")
+    """The code of a stage's `run`, all that it calls in our packages, and its recipe's methods."""
+    recipe = stage.Recipe
+    return index.closure(
+        stage.__module__, f"{stage.__name__}.run", (recipe.__module__, recipe.__qualname__)
+    )
 
 
 def _digest(

@@ -132,6 +132,8 @@ class Stage:
     code: "closure" puts the AST hash of `run` and of everything it calls inside our packages into
         the identity; any other string is a declared version (training stages), bumped by hand when
         a change of code changes results.
+    seeded: whether `run` reads ctx.seed. Where it does not, no seed enters the identity: another
+        seed of the pipeline converts nothing again.
     """
 
     kind: ClassVar[str]
@@ -139,6 +141,7 @@ class Stage:
     inputs: ClassVar[Mapping[str, Slot]] = {}
     code: ClassVar[str] = "closure"
     trains: ClassVar[bool] = False
+    seeded: ClassVar[bool] = True
     Recipe: ClassVar[type[Recipe]]
     Resources: ClassVar[type[Resources]] = Resources
 

@@ -36,7 +36,7 @@ def build_optimizer(
 ) -> torch.optim.AdamW:
     """Groups of (decay, rate scale) over the trainable parameters, in the module's order.
 
-    lr_scale: name pattern → factor on the rate; the first matching pattern counts.
+    lr_scale: name pattern → factor on the rate; the longest matching pattern counts.
     Every group carries `peak_lr`, which `set_lr` multiplies.
     """
     lr_scale = dict(lr_scale or {})
@@ -45,8 +45,9 @@ def build_optimizer(
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        pattern = next((p for p in lr_scale if _matches(name, p)), None)
-        used.add(pattern or "")
+        matching = [p for p in lr_scale if _matches(name, p)]
+        pattern = max(matching, key=lambda p: (len(p), p), default=None)
+        used.update(matching)
         scale = lr_scale[pattern] if pattern else 1.0
         groups.setdefault((decays(name, parameter), scale), []).append(parameter)
     for pattern in lr_scale:

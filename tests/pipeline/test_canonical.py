@@ -4,6 +4,7 @@ from typing import Annotated
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, Field
 
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.canonical import Location, OmitWhen, canonical, digest
@@ -62,6 +63,33 @@ def test_an_added_field_keeps_old_keys_until_it_is_used():
     assert digest(Old()) == digest(New())
     assert digest(New(bias=True)) != digest(Old())
     assert digest(NewDefault()) != digest(Old())
+
+
+def test_false_is_not_zero_to_an_added_field():
+    class Added(Config):
+        rate: Annotated[bool | int, OmitWhen(0)] = 0
+
+    assert canonical(Added()) == {}
+    assert canonical(Added(rate=False)) == {"rate": False}
+
+
+def test_fields_that_identity_and_stage_would_see_differently_are_refused():
+    class Open(BaseModel):
+        model_config = ConfigDict(extra="allow")
+
+    class Hidden(Config):
+        n: int = Field(1, exclude=True)
+
+    class Marked(Config):
+        place: Location[str] | None = None
+
+    for model, message in (
+        (Open(more=1), "Open.more is no declared field"),
+        (Hidden(n=7), "Hidden.n is excluded"),
+        (Marked(), "Marked.place: Location"),
+    ):
+        with pytest.raises(FoundryError, match=message):
+            canonical(model, type(model).__name__)
 
 
 def test_locations_do_not_count():

@@ -24,6 +24,17 @@ def test_decay_on_matrices_only():
     assert decayed == {"embedding.weight", "conv.weight"}
 
 
+def test_the_longest_pattern_counts_in_any_order():
+    """A recipe's mappings have no order: two orders have one key."""
+    scales = {"norm*": 0.5, "norm.bias": 0.1}
+    for given in (scales, dict(reversed(scales.items()))):
+        net = Net()
+        optimizer = build_optimizer(net, OptimizerConfig(lr=1.0), given)
+        names = {id(p): n for n, p in net.named_parameters()}
+        rates = {names[id(p)]: g["peak_lr"] for g in optimizer.param_groups for p in g["params"]}
+        assert (rates["norm.weight"], rates["norm.bias"]) == (0.5, 0.1)
+
+
 def test_groups_cover_every_trainable_parameter_once_with_its_rate():
     net = Net()
     freeze(net, ("conv",))
