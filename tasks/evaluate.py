@@ -132,7 +132,7 @@ def _conclude(ctx: stage.StageContext, results: list[Any]) -> dict[str, Any]:
     document = {
         "benchmark": ctx.recipe.benchmark,
         "blank_images": ctx.recipe.blank_images,
-        "policy": ctx.input("policy").key,
+        "policy": ctx.input("policy").content,
         "tasks": cells,
     }
     replace_json(ctx.out / "evaluation.json", document)

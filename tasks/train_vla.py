@@ -8,6 +8,7 @@ from pydantic import Field
 from foundry_core.data.loading.config import DataConfig
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import VLAConfig
+from foundry_core.models.weights import weight_sources
 from foundry_core.pipeline import stage
 from foundry_core.pipeline.suggest import nearest
 from foundry_core.training.config import TrainingConfig, TrainResources
@@ -42,6 +43,10 @@ class TrainVla(stage.Stage):
     }
     Recipe = TrainVlaRecipe
     Resources = TrainResources
+
+    @classmethod
+    def sources(cls, recipe: TrainVlaRecipe) -> Mapping[str, str]:
+        return weight_sources(recipe.model)
 
     @classmethod
     def check(cls, recipe: TrainVlaRecipe, inputs: Mapping[str, Any]) -> None:

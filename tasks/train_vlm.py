@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from foundry_core.data.loading.config import DataConfig
 from foundry_core.models.config import VLMConfig
+from foundry_core.models.weights import weight_sources
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.recipes import check_batches, check_source_of_tokens, labels_of
@@ -34,6 +35,10 @@ class TrainVlm(stage.Stage):
     }
     Recipe = TrainVlmRecipe
     Resources = TrainResources
+
+    @classmethod
+    def sources(cls, recipe: TrainVlmRecipe) -> Mapping[str, str]:
+        return weight_sources(recipe.model)
 
     @classmethod
     def check(cls, recipe: TrainVlmRecipe, inputs: Mapping[str, Any]) -> None:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from foundry_core.errors import FoundryError
+from foundry_core.pipeline.canonical import Location
+from foundry_core.pipeline.sources import is_remote
 from foundry_core.pipeline.stage import Config
 
 
@@ -68,23 +70,54 @@ class TransformerConfig(Config):
         return self.ffn_dim or swiglu_dim(self.dim)
 
 
-class HFLanguageConfig(Config):
-    """A transformers causal LM as backbone: by hub name or directory, or by config (random init).
+class HFConfig(Config):
+    """Base of what transformers builds: pretrained, from the hub or a folder, or random.
 
-    After loading, `config` holds the resolved transformers config and `origin` says where the
-    weights came from, so that a saved model never needs the hub again.
+    After loading, `config` holds the resolved transformers config and `origin` the hub name, so
+    that a saved model needs neither hub nor folder again. A folder leaves no trace there: where
+    it lay must not change the bytes of what was trained on it.
     """
 
-    kind: Literal["hf_causal_lm"] = "hf_causal_lm"
-    source: str | None = None
-    revision: str | None = None
-    config: dict[str, Any] | None = None
+    kind: str
+    source: str | None = Field(
+        None, description="hub name; what begins with '/', '.' or '~' is taken as `path`"
+    )
+    revision: str | None = Field(None, description="commit of the hub; training asks for one")
+    path: Location[str | None] = Field(
+        None, description="folder of config.json and safetensors; identified by content"
+    )
+    config: dict[str, Any] | None = Field(None, description="architecture, for random weights")
     origin: str | None = None
-    vocab_size: int | None = _positive(None, description="null: as the checkpoint's")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_as_path(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("path") is not None:
+            return values
+        source = values.get("source")
+        if isinstance(source, str) and source.startswith(("/", ".", "~")):
+            return {**values, "source": None, "path": source}
+        return values
 
     @model_validator(mode="after")
-    def _one_source(self) -> "HFLanguageConfig":
-        return _require_one_source(self)
+    def _one_source(self) -> "HFConfig":
+        given = [x for x in (self.source, self.path, self.config) if x is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "give either source (hub name), path (folder) or config (random weights)"
+            )
+        if self.path is not None and self.revision is not None:
+            raise ValueError("revision belongs to a hub name: a folder is what it contains")
+        if is_remote(self.source or self.path or ""):
+            raise ValueError("weights load from the hub or a local folder: download these first")
+        return self
+
+
+class HFLanguageConfig(HFConfig):
+    """A transformers causal LM as backbone."""
+
+    kind: Literal["hf_causal_lm"] = "hf_causal_lm"
+    vocab_size: int | None = _positive(None, description="null: as the checkpoint's")
 
 
 LanguageConfig = Annotated[TransformerConfig | HFLanguageConfig, Field(discriminator="kind")]
@@ -165,23 +198,19 @@ class ConvViTConfig(Config):
         return self.dim
 
 
-class HFVisionConfig(Config):
+class HFVisionConfig(HFConfig):
     """A transformers vision tower (SigLIP, DINOv2/v3, CLIP): last hidden states, CLS dropped."""
 
     kind: Literal["hf"] = "hf"
     image_size: int = _positive()
     patch_size: int = _positive()
     width: int = _positive(description="the tower's hidden size")
-    source: str | None = None
-    revision: str | None = None
-    config: dict[str, Any] | None = None
-    origin: str | None = None
     normalization: ImageNormalization = ImageNormalization()
 
     @model_validator(mode="after")
-    def _check(self) -> "HFVisionConfig":
+    def _divisible(self) -> "HFVisionConfig":
         _check_multiple("image_size", self.image_size, "patch_size", self.patch_size)
-        return _require_one_source(self)
+        return self
 
     @property
     def grid(self) -> int:
@@ -229,21 +258,13 @@ class VLMConfig(Config):
         return self.vision.image_size
 
 
-class HFVLMConfig(Config):
+class HFVLMConfig(HFConfig):
     """A whole transformers VLM (AutoModelForImageTextToText) as backbone."""
 
     kind: Literal["hf_vlm"] = "hf_vlm"
     image_size: int = _positive(description="side of the square images it is fed")
-    source: str | None = None
-    revision: str | None = None
-    config: dict[str, Any] | None = None
-    origin: str | None = None
     vocab_size: int | None = _positive(None, description="null: as the checkpoint's")
     normalization: ImageNormalization = ImageNormalization()
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "HFVLMConfig":
-        return _require_one_source(self)
 
 
 BackboneConfig = Annotated[VLMConfig | HFVLMConfig, Field(discriminator="kind")]
@@ -395,20 +416,13 @@ def resolved(config: Config, *fields: str) -> None:
 
 
 def differences(left: Config, right: Config, ignore: tuple[str, ...] = ()) -> list[str]:
-    """Human-readable `field: left ≠ right` lines of two configs of models."""
+    """Human-readable `field: left ≠ right` lines of two configs of models; where their weights
+    lay is no difference."""
     a, b = left.model_dump(mode="json"), right.model_dump(mode="json")
-    names = [name for name in {**a, **b} if name not in ignore]
+    names = [name for name in {**a, **b} if name not in (*ignore, "path")]
     return [f"{n}: {a.get(n)!r} ≠ {b.get(n)!r}" for n in names if a.get(n) != b.get(n)]
 
 
 def _check_multiple(name: str, value: int, of_name: str, of: int) -> None:
     if value % of:
         raise ValueError(f"{name} {value} is not a multiple of {of_name} {of}")
-
-
-def _require_one_source(config: Any) -> Any:
-    if (config.source is None) == (config.config is None):
-        raise ValueError(
-            f"{config.kind}: give either source (hub name or directory) or config (random init)"
-        )
-    return config

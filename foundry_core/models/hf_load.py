@@ -1,5 +1,6 @@
 """Transformers modules by name, directory or config; without remote code, from safetensors."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,44 +9,59 @@ from transformers import AutoConfig
 from transformers.utils import logging
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import HFLanguageConfig, HFVisionConfig, HFVLMConfig
+from foundry_core.models.config import HFConfig
 
-HFConfig = HFLanguageConfig | HFVisionConfig | HFVLMConfig
 _VOLATILE = ("transformers_version", "_name_or_path", "architectures", "dtype")
 
 
 def load_or_build(auto_class: Any, config: HFConfig) -> nn.Module:
-    """float32 module of auto_class: pretrained weights with `source`, random ones with `config`."""
-    if config.source is None:
-        settings = dict(config.config)
-        model_type = settings.pop("model_type", None)
-        if model_type is None:
-            raise FoundryError(
-                f"{config.kind}.config has no model_type", "e.g. {model_type: llama, ...}"
-            )
-        try:
-            settings = AutoConfig.for_model(model_type, **settings)
-        except (ValueError, TypeError) as error:
-            raise FoundryError(f"{config.kind}.config: {error}") from error
-        if hasattr(settings, "vision_use_head"):
-            settings.vision_use_head = False
-        with _quiet():
-            return auto_class.from_config(settings, dtype=torch.float32)
+    """float32 module of auto_class: pretrained weights with `source` or `path`, random ones with
+    `config`."""
+    return _build(auto_class, config) if config.config is not None else _load(auto_class, config)
+
+
+def _build(auto_class: Any, config: HFConfig) -> nn.Module:
+    settings = dict(config.config)
+    model_type = settings.pop("model_type", None)
+    if model_type is None:
+        raise FoundryError(
+            f"{config.kind}.config has no model_type", "e.g. {model_type: llama, ...}"
+        )
+    try:
+        settings = AutoConfig.for_model(model_type, **settings)
+    except (ValueError, TypeError) as error:
+        raise FoundryError(f"{config.kind}.config: {error}") from error
+    with _quiet():
+        return auto_class.from_config(_without_pooling(settings), dtype=torch.float32)
+
+
+def _load(auto_class: Any, config: HFConfig) -> nn.Module:
+    weights = config.source or _absolute(config.path)
+    options = {"revision": config.revision, "trust_remote_code": False}
     try:
         with _quiet():
+            settings = AutoConfig.from_pretrained(weights, **options)
             return auto_class.from_pretrained(
-                config.source,
-                revision=config.revision,
+                weights,
+                config=_without_pooling(settings),
                 dtype=torch.float32,
                 use_safetensors=True,
-                trust_remote_code=False,
+                **options,
             )
     except (OSError, ValueError) as error:
         raise FoundryError(
-            f"{config.kind}.source {config.source!r} cannot be loaded: "
-            f"{str(error).splitlines()[0]}",
+            f"{config.kind}: weights {weights!r} cannot be loaded: {str(error).splitlines()[0]}",
             "a directory needs config.json and safetensors weights; a hub name needs the network",
         ) from error
+
+
+def _without_pooling(settings: Any) -> Any:
+    """SigLIP's pooling head feeds nothing here. Left out of random and pretrained towers alike: a
+    saved model is built before its weights are read, and must have the same parts."""
+    for part in (settings, getattr(settings, "vision_config", None)):
+        if hasattr(part, "vision_use_head"):
+            part.vision_use_head = False
+    return settings
 
 
 def resolve(config: HFConfig, module: nn.Module, **update: Any) -> HFConfig:
@@ -57,11 +73,17 @@ def resolve(config: HFConfig, module: nn.Module, **update: Any) -> HFConfig:
         update={
             "config": _plain(architecture),
             "source": None,
+            "path": None,
             "origin": config.origin or config.source,
             "revision": config.revision,
             **update,
         }
     )
+
+
+def _absolute(folder: str) -> str:
+    """Transformers looks a relative name that is no folder up on the hub, never an absolute one."""
+    return str(Path(folder).expanduser().absolute())
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFLanguageConfig, HFVisionConfig, ProjectorConfig
 from foundry_core.models.hf_backbones import HFLanguage
 from foundry_core.models.io import load_model, save_model
+from foundry_core.models.vlm import check_same_architecture
 
 SMALL = {
     "vocab_size": VOCABULARY,
@@ -124,13 +125,24 @@ def test_pretrained_directories(tmp_path):
     model = HFLanguage(HFLanguageConfig(source=str(tmp_path / "llama")))
     tokens = plain_tokens(1, 5)
     torch.testing.assert_close(model(tokens), theirs.eval()(tokens).logits)
-    assert model.config.origin == str(tmp_path / "llama")
+    assert str(tmp_path) not in model.config.model_dump_json()
     save_model(tmp_path / "saved", model)
     (tmp_path / "llama" / "model.safetensors").unlink()
     loaded, _ = load_model(tmp_path / "saved")
     torch.testing.assert_close(loaded(tokens), model(tokens))
     with pytest.raises(FoundryError, match="cannot be loaded"):
         HFLanguage(HFLanguageConfig(source=str(tmp_path / "llama")))
+
+
+def test_a_folder_is_never_looked_up_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FoundryError, match=f"weights '{tmp_path}/some/model' cannot be loaded"):
+        HFLanguage(HFLanguageConfig(path="some/model"))
+
+
+def test_where_an_upstream_models_weights_lay_is_no_difference(tmp_path):
+    wanted = HFLanguageConfig(path=str(tmp_path))
+    check_same_architecture("language", wanted, language("llama"))
 
 
 def test_a_whole_clip_gives_its_vision_part(tmp_path):
@@ -149,6 +161,9 @@ def test_a_whole_clip_gives_its_vision_part(tmp_path):
         build(vlm_config(vision=wrong))
     model = build(vlm_config(vision=wrong.model_copy(update={"width": 16})))
     assert model.vision(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 16, 16)
+    save_model(tmp_path / "saved", model)
+    loaded, _ = load_model(tmp_path / "saved")
+    assert loaded.state_dict().keys() == model.state_dict().keys()
 
 
 def test_unknown_architecture():

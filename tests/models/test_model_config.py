@@ -3,7 +3,6 @@ from model_zoo import language_config, vlm_config
 from pydantic import TypeAdapter, ValidationError
 
 from foundry_core.models.config import (
-    HFLanguageConfig,
     ModelConfig,
     VLAConfig,
     swiglu_dim,
@@ -45,10 +44,3 @@ def test_kinds_are_told_apart_and_survive_json():
     assert adapter.validate_python(config.model_dump(mode="json")) == config
     with pytest.raises(ValidationError, match="kind"):
         adapter.validate_python({"kind": "mamba"})
-
-
-def test_one_source_for_transformers_models():
-    with pytest.raises(ValidationError, match="either source"):
-        HFLanguageConfig()
-    with pytest.raises(ValidationError, match="either source"):
-        HFLanguageConfig(source="a", config={"model_type": "llama"})

@@ -115,7 +115,7 @@ def test_evaluate_writes_results_pictures_and_metrics(tmp_path, monkeypatch):
     stand_in = types.SimpleNamespace(load_policy=load_policy)
     monkeypatch.setitem(sys.modules, "foundry_core.serving.policy", stand_in)
     artifact = InputArtifact(
-        path=tmp_path / "policy", stage="p", kind="train_vla", key="k" * 64, content="c"
+        path=tmp_path / "policy", stage="p", kind="train_vla", key="k" * 64, content="c" * 64
     )
     recipe = {
         "tasks": TASKS,
@@ -132,7 +132,8 @@ def test_evaluate_writes_results_pictures_and_metrics(tmp_path, monkeypatch):
     assert metrics["crashed"] == 0
     assert metrics["success_rate"] == metrics["successes"] / 4
     document = json.loads((out / "evaluation.json").read_text())
-    assert document["policy"] == "k" * 64
+    # By content: an equal policy under another key makes an equal evaluation.
+    assert document["policy"] == "c" * 64
     assert set(document["tasks"]) == set(TASKS)
     assert len(list(out.glob("results/DrawerOpenV3/rollouts/*/results.json"))) == 1
     assert len(list(out.glob("frames/*/000000_*.png"))) == 2

@@ -1,0 +1,132 @@
+"""Keys of the training stages: pretrained weights count by what they are, not by where they lie."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from training_stages import CAPTIONS, HEAD, LANGUAGE, ROBOT, Bench
+from transformers import SiglipVisionConfig, SiglipVisionModel
+
+from foundry_core.errors import FoundryError
+from foundry_core.models.config import HFConfig
+from foundry_core.models.io import load_model
+from foundry_core.pipeline.graph import build_pipeline
+from foundry_core.pipeline.identity import identify
+from tasks import registry
+from tasks.registry import stage_kind
+
+TOWER = {"kind": "hf", "image_size": 16, "patch_size": 4, "width": 8}
+UNTRAINED = {"steps": 0}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
+
+
+def save_tower(folder, seed=0):
+    torch.manual_seed(seed)
+    settings = SiglipVisionConfig(
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=4,
+    )
+    SiglipVisionModel(settings).save_pretrained(folder)
+
+
+def vlm_model(**weights):
+    language = {"kind": "transformer", **LANGUAGE}
+    return {
+        "language": language,
+        "vision": {**TOWER, **weights},
+        "projector": {"pixel_shuffle": 2},
+    }
+
+
+def specs(**weights):
+    """Of a train_vlm stage on such a tower, and of a train_vla stage with it in its backbone."""
+    sources = [{"format": "packages", "packages": ["packaging"]}]
+    trained = {"data": {"captions": CAPTIONS}, "training": UNTRAINED}
+    robot = {"robot": "robot", "stats": "stats", "tokenizer": "tok"}
+    backbone = {"backbone": {"kind": "vlm", **vlm_model(**weights)}, "head": HEAD}
+    policy = {"data": {"robot": ROBOT}, "training": UNTRAINED, "model": backbone}
+    cameras = {"cameras": ["front", "wrist"]}
+    stages = {
+        "tok": {"kind": "train_tokenizer", "recipe": {"sources": sources}},
+        "scenes": {"kind": "collect_scenes"},
+        "captions": {"kind": "convert_captions", "inputs": {"scenes": "scenes"}},
+        "demos": {"kind": "collect_demos"},
+        "robot": {"kind": "convert_robot", "inputs": {"demos": "demos"}, "recipe": cameras},
+        "stats": {"kind": "merge_stats", "inputs": {"datasets": "robot"}},
+        "vlm": {
+            "kind": "train_vlm",
+            "inputs": {"captions": "captions", "tokenizer": "tok"},
+            "recipe": {**trained, "model": vlm_model(**weights)},
+        },
+        "vla": {"kind": "train_vla", "inputs": robot, "recipe": policy},
+    }
+    pipeline = build_pipeline({"name": "p", "stages": stages}, kinds=stage_kind)
+    found = identify(pipeline)
+    return {name: found[name] for name in ("vlm", "vla")}
+
+
+def keys(found):
+    return {name: spec.key for name, spec in found.items()}
+
+
+def test_other_weights_in_the_same_folder_make_other_keys(tmp_path):
+    before, after = [], []
+    for seed, found in ((0, before), (1, after)):
+        save_tower(tmp_path / "tower", seed)
+        found += keys(specs(path=str(tmp_path / "tower"))).values()
+    assert not set(before) & set(after)
+
+
+def test_the_same_weights_elsewhere_keep_the_keys(tmp_path):
+    save_tower(tmp_path / "tower")
+    before = specs(source=str(tmp_path / "tower"))
+    (tmp_path / "tower").rename(tmp_path / "moved")
+    after = specs(path=str(tmp_path / "moved"))
+    assert keys(before) == keys(after)
+    assert set(before["vlm"].sources) == {"model.vision"}
+    assert set(before["vla"].sources) == {"model.backbone.vision"}
+    assert str(tmp_path) not in json.dumps([spec.recipe for spec in before.values()])
+
+
+def test_hub_weights_need_a_commit_and_count_by_it():
+    with pytest.raises(FoundryError, match=r"model\.vision\.source = 'some/tower'"):
+        specs(source="some/tower")
+    one, other = (keys(specs(source="some/tower", revision=digit * 40)) for digit in "ab")
+    assert one["vlm"] != other["vlm"]
+    assert one["vla"] != other["vla"]
+
+
+def test_every_kind_whose_recipe_can_name_weights_declares_them():
+    configs = {c.__name__ for c in HFConfig.__subclasses__()}
+    files = Path(registry.__file__).parent.glob("*.py")
+    kinds = [stage_kind(f.stem) for f in files if "\nSTAGE = " in f.read_text()]
+    can = [k for k in kinds if configs & k.Recipe.model_json_schema().get("$defs", {}).keys()]
+    assert {k.kind for k in can} == {"train_vlm", "train_vla"}
+    assert all("sources" in vars(k) for k in can)
+
+
+def test_a_trained_model_needs_its_weights_folder_no_more_and_does_not_name_it(tmp_path):
+    """What is trained on equal weights in two folders is equal to the byte."""
+    bench, trained = Bench(tmp_path / "bench"), []
+    for place in ("here", "there"):
+        save_tower(tmp_path / place)
+        recipe = {
+            "data": {"captions": CAPTIONS},
+            "training": UNTRAINED,
+            "model": vlm_model(path=str(tmp_path / place)),
+        }
+        inputs = {"captions": "captions", "tokenizer": "tokenizer"}
+        folder, _ = bench.stage(f"vlm_{place}", "train_vlm", recipe, inputs)
+        (tmp_path / place).rename(tmp_path / f"{place}_gone")
+        trained.append([(folder / n).read_bytes() for n in ("config.json", "model.safetensors")])
+        load_model(folder)
+    assert trained[0] == trained[1]
