@@ -5,16 +5,20 @@ off: a stage's identity decides what is reused, and a stage reaches Prefect only
 lies downstream of one that must.
 """
 
-from collections.abc import Callable
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import flows.settings  # noqa: F401  (Prefect reads its settings once, on import)
+import flows.settings  # (Prefect reads its settings once, on import)
 
 # isort: split
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
+from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.runtime import flow_run, task_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -99,6 +103,22 @@ def run_prepared(
     return run.finish(*attempt(run, console, lambda: walk(run, name=name)))
 
 
+@contextlib.contextmanager
+def _no_tracebacks() -> Iterator[None]:
+    """A stage that failed is told in one line, and recorded; on this console, Prefect would add
+    its own traceback of it, twice. Whoever sets PREFECT_LOGGING_LEVEL gets everything."""
+    handlers = [h for h in logging.getLogger().handlers if isinstance(h, PrefectConsoleHandler)]
+    levels = [handler.level for handler in handlers]
+    if os.environ["PREFECT_LOGGING_LEVEL"] == flows.settings.QUIET:
+        for handler in handlers:
+            handler.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
+
+
 @flow(
     name="foundry",
     flow_run_name="{name}",
@@ -141,7 +161,7 @@ def attempt(run: PipelineRun, console: Console, walk_it: Callable[[], Any]) -> t
     """(status, error) of a walk, whatever a stage or Prefect raised."""
     tie()
     try:
-        with in_time(), console:
+        with in_time(), console, _no_tracebacks():
             walk_it()
     except (KeyboardInterrupt, TerminationSignal):
         return "interrupted", "interrupted"

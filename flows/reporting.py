@@ -52,6 +52,7 @@ def gather(run_id: str) -> ReportData:
         lineage_svg=graph.svg(nodes, edges),
         provenance=_provenance(present),
         commands=_commands(run["pipeline"], present),
+        unequal=_unequal(present, compared),
     )
 
 
@@ -127,6 +128,17 @@ def _strips(
                 caption = f"{task.name}, scenario {int(scenario)}: {outcome}"
                 strips.append((label, caption, first.read_bytes()))
     return sorted(strips, key=lambda strip: (strip[1].partition(":")[0], strip[0]))
+
+
+def _unequal(artifacts: dict[str, Artifact], compared: Artifact | None) -> list[str]:
+    """Settings that decide which scenarios are met, where compared evaluations differ in them."""
+    keys = {i.key for i in compared.inputs} if compared else set()
+    recipes = [a.recipe for a in artifacts.values() if a.key in keys]
+    return [
+        name
+        for name in ("benchmark", "tasks", "episodes_per_task", "budget", "first_scenario")
+        if len({json.dumps(recipe.get(name)) for recipe in recipes}) > 1
+    ]
 
 
 def _provenance(artifacts: dict[str, Artifact]) -> dict[str, str]:

@@ -8,10 +8,11 @@ from foundry_core.home import home_dir
 
 HOST, PORT = "127.0.0.1", 4200
 # The ephemeral server's own 20 s are too short on a busy two-core machine.
+QUIET = "WARNING"
 _DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_LEVEL": QUIET,
     "PREFECT_CLI_PROMPT": "false",
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -13,7 +13,9 @@ class StageFailed(RuntimeError):
     """A stage's own failure. `log` is where its output lies."""
 
     def __init__(self, stage: str, error: str, hint: str, log: Path) -> None:
-        super().__init__(f"stage {stage!r} failed: {error}")
+        told = [hint, f"its log: {log}" if log.is_file() else ""]
+        more = "; ".join(filter(None, told))
+        super().__init__(f"stage {stage!r} failed: {error}" + (f" ({more})" if more else ""))
         self.stage, self.error, self.hint, self.log = stage, error, hint, log
 
 

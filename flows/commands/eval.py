@@ -20,8 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     power.add_argument("--power", type=float, default=0.8)
     power.add_argument("--comparisons", type=int, default=1, help="variants that share alpha")
     power.add_argument("--design-effect", type=float, default=1.0, help="of several seeds")
-    power.add_argument("--episodes", type=int, help="instead: the power of so many per arm")
-    power.add_argument("--sequential", action="store_true", help="stop as soon as it is clear")
+    how = power.add_mutually_exclusive_group()
+    how.add_argument("--episodes", type=int, help="instead: the power of so many per arm")
+    how.add_argument("--sequential", action="store_true", help="stop as soon as it is clear")
     for sub in (compare, power):
         sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
 
@@ -53,6 +54,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _power(options: argparse.Namespace) -> int:
+    from foundry_core.errors import FoundryError
     from foundry_core.evaluation.statistics import power
 
     question = power.Question(
@@ -64,7 +66,9 @@ def _power(options: argparse.Namespace) -> int:
         design_effect=options.design_effect,
     )
     found: dict = {"question": asdict(question)}
-    if options.episodes:
+    if options.episodes is not None:
+        if options.episodes < 1:
+            raise FoundryError(f"--episodes {options.episodes}: at least 1", "e.g. --episodes 50")
         found["episodes"] = options.episodes
         found["power"] = power.fixed_power(question, options.episodes)
         text = f"{options.episodes} episodes per arm: power {found['power']:.2f}"

@@ -20,7 +20,8 @@ Strip = tuple[str, str, bytes]
 class ReportData:
     """stages: {name, kind, key, action, why, seconds} each. losses: stage → series → (step, value).
     strips: (label, caption, PNG) of recorded episodes. lineage_svg: an inline <svg>. sections:
-    (title, HTML) of more that is shown before the successes."""
+    (title, HTML) of more that is shown before the successes. unequal: the settings in which the
+    compared evaluations asked for different scenarios."""
 
     title: str
     run_id: str
@@ -32,13 +33,14 @@ class ReportData:
     provenance: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
     sections: Sequence[tuple[str, str]] = ()
+    unequal: Sequence[str] = ()
 
 
 def write_report(path: Path, data: ReportData) -> Path:
     parts = [
         _verdict(data.comparison),
         *(_section(title, body) for title, body in data.sections),
-        _section("Success", _results(data.comparison)),
+        _section("Success", _results(data.comparison, data.unequal)),
         _section("What the policies do", _strips(data.strips)),
         _section("Training", _losses(data.losses)),
         _section("Lineage", f'<div class="wide">{data.lineage_svg}</div>'),
@@ -92,11 +94,16 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
 
 
-def _results(comparison: Mapping[str, Any] | None) -> str:
+def _results(comparison: Mapping[str, Any] | None, unequal: Sequence[str]) -> str:
     if comparison is None:
         return ""
     header, *body = rows(comparison)
-    note = "Scenarios were not seen in training; every policy met the same ones. "
+    note = "Scenarios were not seen in training; "
+    if unequal:
+        note += f"the policies met different ones ({', '.join(unequal)}), and what separates them "
+        note += "may be the scenarios. "
+    else:
+        note += "every policy met the same ones. "
     note += "p-values: Barnard's exact test, corrected by Holm."
     table = table_html(header, body)
     return f'{table}<p class=note>{note}</p><div class="wide">{success_bars(comparison)}</div>'

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from foundry_core.errors import FoundryError
@@ -89,7 +91,10 @@ def test_report_is_one_readable_page(tmp_path):
         provenance={"code": "abc"},
         commands=["foundry plan demo"],
     )
+    other = write_report(tmp_path / "other.html", replace(data, unequal=["tasks"])).read_text()
+    assert "the policies met different ones (tasks)" in other
     page = write_report(tmp_path / "report.html", data).read_text()
+    assert "every policy met the same ones" in page
     assert "demo &lt;1&gt;" in page
     assert "<script" not in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")

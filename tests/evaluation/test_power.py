@@ -72,3 +72,9 @@ def test_sequential_design_reaches_the_power_and_saves_episodes():
 def test_questions_without_an_answer_are_refused(wrong, words):
     with pytest.raises(FoundryError, match=words):
         Question(base=0.5, **wrong)
+
+
+def test_what_would_take_hours_to_compute_is_refused_at_once():
+    with pytest.raises(FoundryError, match="800 pairs") as refused:
+        sequential_design(Question(base=0.6, variant=0.65))
+    assert "1471 episodes per arm" in refused.value.hint

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,6 +93,15 @@ def test_a_failing_stage_is_recorded_and_explained():
     reason = prepared("first.fail=true").plan.stages["first"].reasons[0]
     assert reason.category == "FAILED"
     assert "told to fail" in reason.path
+
+
+def test_a_failure_is_told_in_lines_for_people_with_the_log_to_read():
+    done = cli("run", WORDS, "-o", "first.fail=true")
+    assert done.returncode == 1
+    told = done.stdout + done.stderr
+    assert "Traceback" not in told
+    (log,) = set(re.findall(r"its log: (\S+first\.log)", done.stdout.replace("\n", "")))
+    assert "told to fail" in Path(log).read_text()
 
 
 def test_lineage_traces_and_rebuilds_to_the_same_rows(home):

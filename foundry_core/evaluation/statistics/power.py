@@ -12,7 +12,10 @@ import numpy as np
 from scipy import stats
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.statistics.sequential import MAX_PAIRS, Plan, design, stopping
+from foundry_core.evaluation.statistics.sequential import Plan, design, stopping
+
+# A minute or two, and a gigabyte or two.
+_DESIGN_PAIRS = 800
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,18 +89,19 @@ class Sequential:
 
 def sequential_design(question: Question) -> Sequential:
     """The smallest budget, to within a tenth, whose test has the wanted power, exactly computed.
-    Seconds up to 200 pairs, a minute at 500. FoundryError beyond 4,000 pairs."""
-    n_max = max(8, fixed_episodes(question))
-    while True:
+    Seconds up to 200 pairs, a minute at 500; time and memory grow with the square, so FoundryError
+    beyond 800."""
+    fixed = fixed_episodes(question)
+    n_max = max(8, fixed)
+    while n_max <= _DESIGN_PAIRS:
         found = sequential_power(question, n_max)
         if found.power >= question.power:
             return found
         n_max = ceil(1.1 * n_max)
-        if n_max > MAX_PAIRS:
-            raise FoundryError(
-                f"more than {MAX_PAIRS} pairs are needed",
-                "a larger difference, less power, or fewer comparisons",
-            )
+    raise FoundryError(
+        f"more than {_DESIGN_PAIRS} pairs are needed, too many to compute a sequential test for",
+        f"{fixed} episodes per arm do for one test at the end; or ask for a larger difference",
+    )
 
 
 def sequential_power(question: Question, n_max: int) -> Sequential:
