@@ -84,8 +84,10 @@ class Campaign:
     def _aim(self) -> str:
         """Makes the stage that was met least run again, alone."""
         self._target = min(self._pipeline.stages, key=lambda name: self._tally.stages[name])
-        self._values[f"{self._target}.seed"] = self._draw.randrange(10**6)
-        return "seed of the stage aimed at"
+        leaves = self._pipeline.leaves
+        leaf = next((n for n in leaves if n.startswith(f"{self._target}.")), f"{self._target}.seed")
+        self._values[leaf] = leaves.get(leaf, _seed)(self._draw)
+        return "a value of the stage aimed at"
 
     def _change(self) -> str:
         """What differs from the round before; mostly everything, so that all stages run."""
@@ -303,6 +305,10 @@ class Campaign:
         for problem in problems:
             self._tally.violations.append((self._round, f"{what}: {problem}"))
             print(f"  VIOLATION {self._round} {what}: {problem}", flush=True)
+
+
+def _seed(draw: random.Random) -> int:
+    return draw.randrange(10**6)
 
 
 def _names(keys: Iterable[Key]) -> list[str]:

@@ -14,8 +14,9 @@ class FaultPipeline:
     """path: a pipeline document. start: overrides of the first run. leaves: what may change.
     silent: a leaf that changes a recipe but no byte (early cut-off). weights: of campaign.WAYS.
     cli_share: how many of the timed kills go through `foundry run`, Prefect included.
-    aimed: take the stages in turn. Each is made to run by a new seed, alone, and is killed while
-    its own process lives. Random instants of a whole run would leave out the stages that are quick.
+    aimed: take the stages in turn. Each is made to run by a new leaf of its own, else by a new
+    seed, alone, and is killed while its own process lives. Random instants of a whole run would
+    leave out the stages that are quick.
     patience: seconds that processes of a killed run may need to notice.
     """
 
@@ -39,6 +40,14 @@ def _rate(draw: random.Random) -> float:
     return round(draw.uniform(0.01, 0.9), 6)
 
 
+def _size(draw: random.Random) -> int:
+    return draw.randrange(1000, 10**6)
+
+
+def _vocabulary(draw: random.Random) -> int:
+    return draw.randrange(262, 301)
+
+
 WORDS = FaultPipeline(
     path=str(Path(__file__).parents[1] / "kinds" / "pipeline.yaml"),
     stages=("first", "second", "model", "total"),
@@ -57,6 +66,14 @@ REAL = FaultPipeline(
         *("demos", "scenes", "tokenizer", "text", "captions", "robot", "stats"),
         *("llm", "vlm", "vla", "evaluate", "verdict"),
     ),
+    leaves={  # of those that take no seed
+        "tokenizer.vocab_size": _vocabulary,
+        "text.samples_per_shard": _size,
+        "captions.samples_per_shard": _size,
+        "robot.episodes_per_shard": lambda draw: draw.randrange(3, 10**6),
+        "stats.weights": lambda draw: {"robot": _rate(draw)},
+        "verdict.alpha": _rate,
+    },
     weights=(0, 30, 25, 30, 15),
     cli_share=0.15,
     aimed=True,
