@@ -9,9 +9,10 @@ from foundry_core.objects import Listed, Objects, connect
 
 def remote_objects(uri: str) -> tuple[Objects, list[Listed]]:
     """What lies at s3://bucket/prefix, or the one object of that name: the place the names are
-    relative to, and the objects sorted by name. Markers of folders are left out."""
+    relative to, and the objects sorted by name. Markers of folders and what is hidden (a leading
+    dot anywhere) are left out, as on disk."""
     place = connect(uri.rstrip("/"))
-    found = [listed for listed in place.find() if not listed.name.endswith("/")]
+    found = [listed for listed in place.find() if _is_visible(listed.name)]
     if not found:
         folder, _, name = uri.rstrip("/").rpartition("/")
         place = connect(folder)
@@ -19,6 +20,12 @@ def remote_objects(uri: str) -> tuple[Objects, list[Listed]]:
     if not found:
         raise FoundryError(f"source {uri!r} holds no objects", "check the path and the credentials")
     return place, found
+
+
+def _is_visible(name: str) -> bool:
+    return not name.endswith("/") and not any(
+        part.startswith(".") and part != ".." for part in name.split("/")
+    )
 
 
 def listing_identity(found: Iterable[Listed]) -> str:

@@ -10,6 +10,7 @@ from foundry_core.data.sources.config import CaptionSource, SceneFolder
 from foundry_core.data.sources.files import find_files
 from foundry_core.data.sources.text import Broken
 from foundry_core.errors import FoundryError
+from foundry_core.pipeline.sources import source_file
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 
@@ -36,7 +37,7 @@ class CaptionRef:
 def caption_refs(source: CaptionSource, lines: int = 200) -> list[CaptionRef]:
     if not isinstance(source, SceneFolder):
         return [CaptionRef(path=str(p)) for p in find_files(source.path, (".tar",))]
-    index = Path(source.path) / source.index
+    index = source_file(Path(source.path), source.index)
     if not index.is_file():
         raise FoundryError(f"{source.path!r} holds no {source.index}", "check path and index")
     total = len(index.read_bytes().splitlines())
@@ -65,9 +66,11 @@ def _read_scenes(source: SceneFolder, ref: CaptionRef) -> Iterator[Captioned | B
                 ["image"] if len(files) == 1 else [f"image{i}" for i in range(len(files))]
             )
             pairs = zip(cameras, files, strict=True)
-            images = {camera: (root / file).read_bytes() for camera, file in pairs}
+            images = {camera: source_file(root, file).read_bytes() for camera, file in pairs}
             rest = {k: v for k, v in row.items() if k not in ("image", "caption", "cameras")}
             yield Captioned(id=name, images=images, caption=row["caption"], metadata=rest)
+        except FoundryError as error:
+            yield Broken(id=f"{source.index}:{number + 1}", reason=str(error))
         except (ValueError, KeyError, TypeError, OSError) as error:
             yield Broken(id=f"{source.index}:{number + 1}", reason=repr(error))
 

@@ -4,23 +4,36 @@ A new raw format is one config class here, one reader file beside it, and one li
 function. Paths are locations: their content is what identifies a source, so they stay out of keys.
 """
 
+import os
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, PrivateAttr
 
+from foundry_core.data.sources.packages import documents_identity
 from foundry_core.pipeline.canonical import Location
-from foundry_core.pipeline.sources import package_identity, path_identity
+from foundry_core.pipeline.sources import is_remote, normalized, path_identity
 from foundry_core.pipeline.stage import Config
 
 
 class PathSource(Config):
     """Base of the sources that lie in a file or folder."""
 
-    path: Location[str] = Field(description="file or folder; identified by content, not by name")
+    path: Location[str] = Field(
+        description="file or folder; identified by content, a single file by its name too"
+    )
 
     def identity(self) -> Mapping[str, str]:
-        return {f"{self.format}": path_identity(self.path)}  # type: ignore[attr-defined]
+        found = {f"{self.format}": path_identity(self.path)}  # type: ignore[attr-defined]
+        path = Path(self.path).expanduser()
+        if not is_remote(self.path) and path.is_file():
+            found["file name"] = path.name  # in sample keys and reports, as those of a folder's
+        return found
+
+    def fetched(self, path: str) -> Self:
+        """This source with its files copied to `path`."""
+        return self.model_copy(update={"path": path})
 
 
 class PackageDocs(Config):
@@ -28,11 +41,13 @@ class PackageDocs(Config):
     installation has. Nothing is imported or run."""
 
     format: Literal["packages"] = "packages"
-    packages: tuple[str, ...] = Field(min_length=1, description="distribution names")
+    packages: tuple[Annotated[str, AfterValidator(normalized)], ...] = Field(
+        min_length=1, description="distribution names"
+    )
     min_characters: int = Field(200, ge=1, description="leave out shorter documents")
 
     def identity(self) -> Mapping[str, str]:
-        return {f"package {name}": package_identity(name) for name in self.packages}
+        return {f"package {name}": documents_identity(name) for name in self.packages}
 
 
 class JsonLines(PathSource):
@@ -104,6 +119,30 @@ class Spartan(PathSource):
     """LBM "diffusion spartan" episodes below a root, task, or episode folder."""
 
     format: Literal["spartan"] = "spartan"
+    _above: tuple[str, ...] | None = PrivateAttr(None)
+
+    def identity(self) -> Mapping[str, str]:
+        above = self.folders_above()
+        return {**super().identity(), **({"folders above": "/".join(above)} if above else {})}
+
+    def fetched(self, path: str) -> Self:
+        copy = super().fetched(path)
+        copy._above = self.folders_above()
+        return copy
+
+    def folders_above(self) -> tuple[str, ...]:
+        """From the last `tasks` in the root's own path to the skill that follows it, as far as the
+        path goes; nothing where `tasks` lies in the root."""
+        if self._above is not None:
+            return self._above
+        path = self.path
+        if not is_remote(path):
+            path = os.path.abspath(os.path.expanduser(path))
+            if os.path.isdir(os.path.join(path, "tasks")):
+                return ()
+        parts = path.rstrip("/").split("/")
+        marks = [number for number, part in enumerate(parts) if part == "tasks"]
+        return tuple(parts[marks[-1] : marks[-1] + 2]) if marks else ()
 
 
 RobotSource = Annotated[Demonstrations | Spartan, Field(discriminator="format")]

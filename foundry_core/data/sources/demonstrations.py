@@ -4,12 +4,13 @@ import io
 import json
 import tarfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from foundry_core.data.episodes import Episode, UnusableEpisode
 from foundry_core.errors import FoundryError
+from foundry_core.pipeline.sources import source_files
 
 
 def demonstration_refs(root: Path) -> list[Path]:
@@ -18,7 +19,8 @@ def demonstration_refs(root: Path) -> list[Path]:
         raise FoundryError(
             f"{str(root)!r} holds no demos.json", "point it at a collect_demos artifact"
         )
-    return sorted((root / "episodes").glob("*/*.tar"))
+    tars = [PurePosixPath(name) for name in source_files(root) if name.endswith(".tar")]
+    return [root / tar for tar in tars if tar.parts[0] == "episodes" and len(tar.parts) == 3]
 
 
 def read_demonstration(path: Path) -> Episode:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from foundry_core.errors import FoundryError
+from foundry_core.pipeline.sources import source_files
 
 T = TypeVar("T")
 
@@ -16,12 +17,10 @@ def find_files(path: str, endings: tuple[str, ...]) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise FoundryError(f"source {str(root)!r} does not exist", "check the path in the recipe")
-    found = sorted(
-        (file for file in root.rglob("*") if file.is_file() and file.name.endswith(endings)),
-        key=lambda file: file.relative_to(root).as_posix(),
-    )
+    names = source_files(root)
+    found = [root / name for name in sorted(names) if name.endswith(endings)]
     if not found:
-        others = sorted({file.suffix for file in root.rglob("*") if file.is_file()})
+        others = sorted({Path(name).suffix for name in names})
         raise FoundryError(
             f"source {str(root)!r} holds no file that ends in {' or '.join(endings)}",
             f"it holds files ending in: {', '.join(others) or 'nothing'}",

@@ -33,7 +33,7 @@ def local_source(source: S, scratch: Path, progress: Callable[..., None]) -> S:
         raise FoundryError(f"source {source.path!r} changed while it was fetched", "run again")
     single = len(found) == 1 and place.uri != source.path.rstrip("/")
     path = folder / found[0].name if single else folder
-    return source.model_copy(update={"path": str(path)})
+    return source.fetched(str(path))
 
 
 def _fetch(

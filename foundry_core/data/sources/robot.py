@@ -15,5 +15,5 @@ def episode_refs(source: RobotSource) -> list[Path]:
 
 def read_episode(source: RobotSource, ref: Path) -> Episode:
     if isinstance(source, Spartan):
-        return read_spartan(ref, Path(source.path))
+        return read_spartan(ref, Path(source.path), source.folders_above())
     return read_demonstration(ref)

@@ -7,13 +7,14 @@ tasks/<Skill>/.../diffusion_spartan/episode_<n>/processed/{observations,actions,
 import re
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import yaml
 
 from foundry_core.data.episodes import Episode, UnusableEpisode
 from foundry_core.errors import FoundryError
+from foundry_core.pipeline.sources import source_files
 
 HZ = 10.0
 _SIDES = ("right", "left")
@@ -21,7 +22,10 @@ _SIDES = ("right", "left")
 
 def spartan_refs(root: Path) -> list[Path]:
     """The `processed` folders below a root, a task folder or an episode folder, sorted."""
-    found = sorted(p.parent for p in root.rglob("processed/observations.npz"))
+    names = [PurePosixPath(name) for name in source_files(root)] if root.is_dir() else []
+    found = [
+        root / name.parent for name in names if name.parts[-2:] == ("processed", "observations.npz")
+    ]
     if not found:
         raise FoundryError(
             f"no episode_*/processed/observations.npz below {str(root)!r}",
@@ -30,8 +34,9 @@ def spartan_refs(root: Path) -> list[Path]:
     return found
 
 
-def read_spartan(folder: Path, root: Path) -> Episode:
-    """One episode; its id is its path below the root."""
+def read_spartan(folder: Path, root: Path, above: tuple[str, ...]) -> Episode:
+    """One episode; its id is its path below the root. `above` names the folders above the root
+    that say its skill where none below it does."""
     try:
         observations = _arrays(folder / "observations.npz", skip=())
         actions = _arrays(folder / "actions.npz", skip=("skill_type",))["actions"]
@@ -45,12 +50,12 @@ def read_spartan(folder: Path, root: Path) -> Episode:
         for name, array in observations.items()
         if name.startswith("robot__") and array.dtype.kind == "f"
     } | split_actions(actions)
-    skill = _skill(folder)
+    below = folder.parent.relative_to(root)
+    skill = _skill((*above, *below.parts))
     instruction = observations.get("language_instruction")
     spoken = str(instruction[0]) if instruction is not None and len(instruction) else _words(skill)
     return Episode(
-        id=re.sub(r"[^A-Za-z0-9_-]+", "_", str(folder.parent.relative_to(root))).strip("_")
-        or skill,
+        id=re.sub(r"[^A-Za-z0-9_-]+", "_", str(below)).strip("_") or skill,
         task=skill,
         hz=HZ,
         success=_success(folder / "summary.npz"),
@@ -96,9 +101,13 @@ def _success(path: Path) -> bool | None:
         return bool(archive["episode_success"]) if "episode_success" in archive.files else None
 
 
-def _skill(folder: Path) -> str:
-    parts = folder.parts
-    return parts[parts.index("tasks") + 1] if "tasks" in parts else folder.parent.name
+def _skill(folders: tuple[str, ...]) -> str:
+    """The folder after the last `tasks`, or the episode's own. A root that is an episode does not
+    lend its name: it is not part of what identifies it."""
+    marks = [number for number, name in enumerate(folders[:-1]) if name == "tasks"]
+    if marks:
+        return folders[marks[-1] + 1]
+    return folders[-1] if folders else "episode"
 
 
 def _words(skill: str) -> str:

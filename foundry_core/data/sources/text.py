@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foundry_core.data.shards.index import load_index
+from foundry_core.data.shards.index import scan_tar
 from foundry_core.data.shards.tar import read_span
 from foundry_core.data.sources.config import (
     JsonLines,
@@ -189,7 +189,7 @@ def _read_parquet(source: Parquet, ref: TextRef) -> Iterator[Document | Broken]:
 def _tar_refs(source: TextTars | TokenTars) -> list[TextRef]:
     refs: list[TextRef] = []
     for file in find_files(source.path, (".tar",)):
-        index = load_index(file)
+        index = scan_tar(file)
         sized = [(number, int(size)) for number, size in enumerate(index.sizes)]
         refs += [
             TextRef(
@@ -205,7 +205,7 @@ def _tar_refs(source: TextTars | TokenTars) -> list[TextRef]:
 
 def _tar_members(ref: TextRef) -> Iterator[tuple[str, bytes]]:
     path = Path(ref.files[0])
-    index = load_index(path)
+    index = scan_tar(path)
     with path.open("rb") as stream:
         for member in range(ref.start, ref.stop):
             data = read_span(stream, int(index.offsets[member]), int(index.sizes[member]))
