@@ -51,3 +51,7 @@ def stage_kind(kind: str) -> type[Stage]:
             f"{modules[kind]} defines kind {stage.kind!r}", "a kind is called as its file is"
         )
     return stage
+
+
+def stage_kinds() -> list[str]:
+    return sorted(_modules(os.environ.get("FOUNDRY_KINDS", "")))

@@ -18,6 +18,8 @@ from foundry_core.errors import FoundryError
 from foundry_core.pipeline.suggest import nearest
 
 CONFIG_ROOT = Path(stage_configs.__file__).parent
+# What says which of several things a mapping is.
+TAGS = ("kind", "format")
 _BaseLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -69,13 +71,20 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def deep_merge(base: Any, top: Any) -> Any:
-    """Mappings merge key by key; anything else on top replaces what is below."""
-    if isinstance(base, dict) and isinstance(top, dict):
+    """Mappings merge key by key; anything else on top replaces what is below, and so does a mapping
+    that is another thing: of another kind or format, an import in the place of a stage."""
+    if isinstance(base, dict) and isinstance(top, dict) and not _replaces(top, base):
         merged = dict(base)
         for key, value in top.items():
             merged[key] = deep_merge(base[key], value) if key in base else value
         return merged
     return top
+
+
+def _replaces(top: dict, base: dict) -> bool:
+    if any(tag in base and base[tag] != top.get(tag, base[tag]) for tag in TAGS):
+        return True
+    return ("import" in top) != ("import" in base) and ("kind" in top or "kind" in base)
 
 
 def load_document(path: Path) -> dict[str, Any]:
@@ -88,9 +97,12 @@ def _load(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
         circle = " → ".join(p.name for p in (*chain, path))
         raise FoundryError(f"includes form a circle: {circle}", "remove one include")
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise FoundryError(f"cannot read {path}: {error.strerror}", "check the path") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise FoundryError(f"{path}, line {line}: not UTF-8", "save it as UTF-8") from None
     document = parse_yaml(text, str(path))
     if not isinstance(document, dict):
         raise FoundryError(f"{path}: a mapping is expected at the top", "start with `key: value`")

@@ -5,7 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.documents import parse_yaml
+from foundry_core.pipeline.documents import TAGS, parse_yaml
 from foundry_core.pipeline.suggest import nearest
 
 STAGE_KEYS = ("kind", "inputs", "recipe", "resources", "seed", "import")
@@ -23,7 +23,8 @@ def apply_overrides(
     document: dict[str, Any], overrides: Iterable[tuple[str, Any]]
 ) -> dict[str, Any]:
     """The document with each override set. The first word is a stage (or `seed`, the pipeline's);
-    what follows is a path in the stage's recipe, or `resources.…`, `inputs.…`, `seed`."""
+    what follows is a path in the stage's recipe, or `resources.…`, `inputs.…`, `seed`. A mapping
+    that gets another kind or format, and a stage that gets an import, start anew."""
     changed = deepcopy(document)
     for path, value in overrides:
         stage, *rest = path.split(".")
@@ -64,8 +65,10 @@ def _set(target: Any, path: list[str], value: Any, shown: str) -> None:
             )
     if isinstance(target, list):
         target[_index(target, path[-1], shown)] = value
-    else:
-        target[path[-1]] = value
+        return
+    if path[1:] == ["import"] or (path[-1] in TAGS and target.get(path[-1], value) != value):
+        target.clear()  # it is another thing now
+    target[path[-1]] = value
 
 
 def _index(items: list, word: str, shown: str) -> int:

@@ -8,10 +8,12 @@ the rest.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Protocol, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class ArtifactType(StrEnum):
@@ -36,6 +38,30 @@ class Config(BaseModel):
     """Base of every config object: frozen, keyword-only, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, data: Any) -> Any:
+        """`steps: yes` would be one step."""
+        for name, value in data.items() if isinstance(data, dict) else ():
+            if isinstance(value, bool) and name in _numbers(cls):
+                raise ValueError(f"{name} = {value} is not a number")
+        return data
+
+
+@cache
+def _numbers(config: type[Config]) -> frozenset[str]:
+    """The fields that hold one number, or none."""
+    fields = config.model_fields.items()
+    return frozenset(n for n, info in fields if _types(info.annotation) <= {int, float, NoneType})
+
+
+def _types(annotation: Any) -> set[Any]:
+    if hasattr(annotation, "__metadata__"):
+        return _types(annotation.__origin__)
+    if get_origin(annotation) in (Union, UnionType):
+        return {kind for part in get_args(annotation) for kind in _types(part)}
+    return {annotation}
 
 
 class Recipe(Config):

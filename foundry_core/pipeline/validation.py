@@ -37,25 +37,25 @@ def _explain(kind: Any, error: ValidationError, where: str) -> tuple[str, str]:
     message = finding["msg"].removeprefix("Value error, ")
     if finding["type"] in ("model_type", "model_attributes_type"):
         message = "a mapping is expected"
-    return f"{path} = {shown}: {message}{more}", "see the field's description in the stage's recipe"
+    return f"{path} = {shown}: {message}{more}", "`foundry stages KIND` lists what can be set"
 
 
 def _model_at(kind: Any, location: tuple) -> type[BaseModel] | None:
     """The nested model class at a validation location; union tags in the path are stepped over."""
-    candidates = _models_in(kind)
+    candidates = models_in(kind)
     for part in location:
         following = [
             nested
             for candidate in candidates
             if isinstance(part, str) and part in candidate.model_fields
-            for nested in _models_in(candidate.model_fields[part].annotation)
+            for nested in models_in(candidate.model_fields[part].annotation)
         ]
-        tagged = [c for c in candidates if _tag(c) == part or c.__name__ == part]
+        tagged = [c for c in candidates if tag_of(c) == part or c.__name__ == part]
         candidates = following or tagged or candidates
     return candidates[0] if candidates else None
 
 
-def _tag(model: type[BaseModel]) -> str | None:
+def tag_of(model: type[BaseModel]) -> str | None:
     """What a discriminated union calls this member."""
     for name in ("kind", "format"):
         field = model.model_fields.get(name)
@@ -64,7 +64,7 @@ def _tag(model: type[BaseModel]) -> str | None:
     return None
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [m for argument in typing.get_args(annotation) for m in _models_in(argument)]
+    return [m for argument in typing.get_args(annotation) for m in models_in(argument)]
