@@ -32,12 +32,23 @@ COMMANDS = {
     "data": "preview, inspect, validate and convert datasets; their statistics",
     "eval": "compare evaluations; plan how many episodes are needed",
     "report": "write report.html of a run or an ablation",
+    "stages": "list stage kinds and what can be set in each",
     "models": "list model presets and their sizes",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _execute(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except SystemExit as end:
+        return _ended(end)
+    except OSError as error:
+        return _unwritten(error)
+
+
+def _execute(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="foundry", description="Train robot foundation models as one pipeline."
     )
@@ -60,8 +71,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+
+
+def _ended(end: SystemExit) -> int:
+    """argparse ends so when it has printed the help or an error, rich when nobody reads on."""
+    if isinstance(end.__context__, BrokenPipeError):
         return 0
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return _unwritten(error)
+    raise end
+
+
+def _unwritten(error: OSError) -> int:
+    """The exit code for output that nobody reads on (`| head`) or that has no room."""
+    if not isinstance(error, BrokenPipeError):
+        if _stdout_works():
+            raise error
+        print(f"foundry: the output cannot be written ({error.strerror})", file=sys.stderr)
+    # Python writes what is left when it exits, and would complain once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0 if isinstance(error, BrokenPipeError) else 1
+
+
+def _stdout_works() -> bool:
+    try:
+        print(flush=True)
+    except OSError:
+        return False
+    return True
 
 
 def _report(error: FoundryError, as_json: bool) -> int:

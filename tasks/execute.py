@@ -32,7 +32,7 @@ from foundry_core.store.artifact import (
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog
 from foundry_core.store.disk import naming_disk
-from foundry_core.store.intents import announce, announce_removal, tell, withdraw
+from foundry_core.store.intents import announce, announce_loss, announce_removal, tell, withdraw
 from foundry_core.store.lease import TTL_SECONDS, Lease, LeaseLost
 from tasks.job import Interrupted, Observer, Outcome, StageFailed, StageJob
 from tasks.supervise import run_child
@@ -109,11 +109,16 @@ def _settle(
     if lease is None:
         return outcomes[-1]
     with lease:
+        store.restore(job.spec.kind, job.spec.key)
         found = done(leased=True)
         if found:
             return found
-        _set_aside(job, store, events, "forced" if job.force else "not valid any more")
-        return _attempt(job, store, events, lease, observe, cancelled, started)
+        # An intact one serves whoever names, pins or reads it until its successor is there.
+        standing = store.state(job.spec.kind, job.spec.key) if job.force else None
+        replaced = standing.artifact if standing and standing.status == "ok" else None
+        if replaced is None:
+            _set_aside(job, store, events, "not valid any more")
+        return _attempt(job, store, events, lease, observe, cancelled, started, replaced)
 
 
 def settled(job: StageJob, store: Store, events: EventLog) -> Outcome | None:
@@ -145,6 +150,8 @@ def _reuse(
             tell(events, intent)
         else:
             withdraw(events, intent)
+        if store.state(spec.kind, spec.key).status != "ok":
+            return None  # `gc` removed the files meanwhile, or another's artifact came, damaged
     artifact = store.read(spec.kind, spec.key)
     if artifact is None:
         return None
@@ -183,11 +190,12 @@ def _attempt(
     observe: Observer,
     cancelled: threading.Event,
     started: float,
+    replaced: Artifact | None,
 ) -> Outcome:
     spec = job.spec
     _close_abandoned(job, store, events)
     attempt, out, scratch = store.attempt(spec.key)
-    _keep_scratch_of(scratch, spec.content_key(_contents(job)))
+    _keep_scratch_of(scratch, spec.content_key(_contents(job)), replaced)
     provenance = collect_provenance(sys.argv)
     common = {"key": spec.key, "attempt": attempt, "kind": spec.kind, "stage": spec.name}
     events.append(
@@ -195,6 +203,11 @@ def _attempt(
         common | {"pid": os.getpid(), "provenance": provenance} | dict(job.origin),
         run_id=job.run_id,
     )
+    # Where an artifact stands, perhaps nobody takes this key's lease again and tells of this one.
+    loss = None
+    if replaced:
+        lost = _lost(job, attempt) | {"run_id": job.run_id}
+        loss = announce_loss(events, spec.kind, spec.key, lost)
 
     def finished(state: str, error: str = "") -> dict[str, Any]:
         seconds = time.monotonic() - started
@@ -204,6 +217,8 @@ def _attempt(
 
     def finish(state: str, error: str = "") -> None:
         events.append("attempt_finished", finished(state, error))
+        if loss:
+            withdraw(events, loss)
 
     result: dict[str, Any] = {}
     closed = True
@@ -219,7 +234,7 @@ def _attempt(
         )
         lease.verify()
         intent = announce(events, artifact, _rows(out), finished("committed"))
-        committed = store.commit(artifact, out, lease.verify)
+        committed = store.commit(artifact, out, lease.verify, replaces=replaced is not None)
     except (Interrupted, KeyboardInterrupt):
         finish("interrupted")
         raise
@@ -241,6 +256,8 @@ def _attempt(
             store.discard(spec.key, attempt)
     if committed:
         tell(events, intent)
+        if loss:
+            withdraw(events, loss)
     else:
         withdraw(events, intent)
         artifact = store.read(spec.kind, spec.key) or artifact
@@ -252,20 +269,27 @@ def _attempt(
 def _close_abandoned(job: StageJob, store: Store, events: EventLog) -> None:
     """Records and removes what a killed worker left. Its scratch stays: training resumes there."""
     for attempt in store.abandoned(job.spec.key):
-        payload = {"key": job.spec.key, "attempt": attempt, "kind": job.spec.kind}
-        payload |= {"stage": job.spec.name, "state": "lost", "error": "its process died"}
-        events.append("attempt_finished", payload | {"seconds": 0.0, "gpu_seconds": 0.0})
+        events.append("attempt_finished", _lost(job, attempt))
         store.discard(job.spec.key, attempt)
 
 
-def _keep_scratch_of(scratch: Path, content_key: str) -> None:
+def _lost(job: StageJob, attempt: str) -> dict[str, Any]:
+    """What is told of an attempt whose process died."""
+    payload = {"key": job.spec.key, "attempt": attempt, "kind": job.spec.kind}
+    payload |= {"stage": job.spec.name, "state": "lost", "error": "its process died"}
+    return payload | {"seconds": 0.0, "gpu_seconds": 0.0}
+
+
+def _keep_scratch_of(scratch: Path, content_key: str, replaced: Artifact | None) -> None:
     """Empties the scratch unless it was begun from these very input bytes: a recipe key may name
-    inputs that were built again since and came out otherwise."""
+    inputs that were built again since and came out otherwise. What was begun to replace an artifact
+    is not what that artifact came from."""
+    begun = f"{content_key} for {replaced.created}" if replaced else content_key
     mark = scratch.with_name("scratch-of")
-    if not (mark.exists() and mark.read_text() == content_key):
+    if not (mark.exists() and mark.read_text() == begun):
         shutil.rmtree(scratch)
         scratch.mkdir()
-        write_durably(mark, content_key.encode())
+        write_durably(mark, begun.encode())
 
 
 def _describe(

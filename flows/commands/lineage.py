@@ -1,11 +1,13 @@
 """`foundry lineage ...`: questions to the index, and its upkeep."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from flows.commands import upkeep
 from flows.commands.common import print_json
+from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir, store_uri
 
 _QUESTIONS = {
@@ -56,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     index = Index(home_dir() / queries.INDEX_NAME, EventLog(store.events_uri))
     if options.action == "rebuild":
         return _rebuild(options, index, store)
-    index.advance()
+    _advance(index)
     connection = queries.connect()
     if options.action == "graph":
         return _graph(options, connection)
@@ -70,23 +72,40 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _advance(index: Any) -> None:
+    """Brings the index up to date; where nothing can be written, it is read as it is."""
+    import duckdb
+
+    try:
+        index.advance()
+    except (OSError, duckdb.IOException) as error:
+        print(f"foundry: the lineage index is shown as it was last: {error}", file=sys.stderr)
+
+
 def _rebuild(options: argparse.Namespace, index: Any, store: Any) -> int:
     """From the events; then what the store holds without an event, because its writer was killed
-    between the commit and the event."""
+    between the commit and the event. 1 when something could not be read."""
     from foundry_core.lineage.reconcile import reconcile
+    from foundry_core.store.references import aliases
 
-    advance = index.rebuild()
-    healed = reconcile(index, store)
-    _show(
-        options,
-        {
-            "events": advance.events,
-            "seconds": round(advance.seconds, 3),
-            "artifacts without an event, now told": len(healed.committed),
-            "artifacts that are gone, now told": len(healed.removed),
-        },
-    )
-    return 0
+    try:
+        advance = index.rebuild()
+        healed = reconcile(index, store, lambda: aliases(store))
+    except OSError as error:
+        raise FoundryError(
+            f"the lineage index {index.path} cannot be rebuilt ({error})",
+            "FOUNDRY_HOME must be a folder that can be written, with room for it",
+        ) from None
+    unreadable = [*advance.unreadable, *healed.unreadable]
+    record = {
+        "events": advance.events,
+        "seconds": round(advance.seconds, 3),
+        "artifacts without an event, now told": len(healed.committed),
+        "artifacts that are gone, now told": len(healed.removed),
+        "names that had moved, now told": len(healed.aliases),
+    }
+    _show(options, record | ({"unreadable": unreadable} if unreadable else {}))
+    return 1 if unreadable else 0
 
 
 def _answer(options: argparse.Namespace, connection: Any, queries: Any) -> Any:
@@ -126,7 +145,6 @@ def _export(options: argparse.Namespace, connection: Any) -> int:
     from foundry_core.lineage import export
 
     if options.format == "openlineage":
-        options.folder.mkdir(parents=True, exist_ok=True)
         path = options.folder / "openlineage.jsonl"
         count = export.write_openlineage(export.openlineage(connection), path)
         _show(options, {"written": [str(path)], "events": count})
@@ -141,4 +159,7 @@ def _show(options: argparse.Namespace, record: dict[str, Any]) -> None:
         print_json(record)
     else:
         for name, value in record.items():
-            print(f"{name}: {value}")
+            if isinstance(value, list):
+                print(f"{name}:", *value, sep="\n  ")
+            else:
+                print(f"{name}: {value}")

@@ -2,14 +2,19 @@
 names."""
 
 import argparse
+import functools
 from typing import Any
 
+import yaml
+
+from flows import processes
 from flows.commands.common import print_json
 from foundry_core.errors import FoundryError
 from foundry_core.home import store_uri
 from foundry_core.lineage.events import EventLog
 from foundry_core.store import gc, references
 from foundry_core.store.base import Store
+from foundry_core.store.disk import naming_disk
 from tasks.registry import stage_kind
 
 ACTIONS = {
@@ -46,7 +51,7 @@ def add_arguments(action: str, parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     store = Store.open(store_uri())
-    return {
+    action = {
         "tag": _tag,
         "untag": _untag,
         "pin": _pin,
@@ -54,7 +59,9 @@ def run(options: argparse.Namespace) -> int:
         "gc": _gc,
         "adopt": _adopt,
         "verify": _verify,
-    }[options.action](options, store)
+    }[options.action]
+    with naming_disk(store.workplace):
+        return action(options, store)
 
 
 def _tag(options: argparse.Namespace, store: Store) -> int:
@@ -93,10 +100,14 @@ def _unpin(options: argparse.Namespace, store: Store) -> int:
 
 def _gc(options: argparse.Namespace, store: Store) -> int:
     bounds = {"keep_runs": options.keep_runs, "grace_hours": options.grace_hours}
+    bounds["living"] = functools.partial(_at_work, store)
+    log = EventLog(store.events_uri)
+    if options.apply:
+        gc.tidy(store, log)
     garbage = gc.find_garbage(store, **bounds)
     doomed = list(garbage.doomed)
     if options.apply:
-        doomed = gc.remove(store, EventLog(store.events_uri), garbage, **bounds)
+        doomed = gc.remove(store, log, garbage, **bounds)
     leased = store.leased()
     leftovers = store.sweep(
         leased.__contains__, older_than=options.grace_hours * 3600, apply=options.apply
@@ -124,10 +135,16 @@ def _gc(options: argparse.Namespace, store: Store) -> int:
         f"{leftovers / 1e6:.1f} MB that dead attempts left; {garbage.kept} artifacts stay"
     )
     for problem in garbage.unreadable:
-        print(f"  not touched: {problem}")
+        print(f"  not touched, and `--apply` refuses until it is mended: {problem}")
     if not options.apply and (rows or leftovers):
         print("`--apply` removes them")
     return 0
+
+
+def _at_work(store: Store) -> list[str]:
+    """Ids of this home's runs that did not end and are not known to be dead."""
+    found = processes.entries("run")
+    return [run.id for run in found if run.facts.get("store") == store.uri and not run.dead]
 
 
 def _adopt(options: argparse.Namespace, store: Store) -> int:
@@ -135,10 +152,13 @@ def _adopt(options: argparse.Namespace, store: Store) -> int:
     from foundry_core.store.adopted import describe, summary
 
     kind = stage_kind(options.kind).kind
-    store.check_place(options.place)
+    if options.name is not None:
+        references.alias_document(options.name)
+    if options.place:
+        store.check_place(options.place)
     log = EventLog(store.events_uri)
     artifact = adopt(store, log, describe(kind, options.place))
-    if options.name:
+    if options.name is not None:
         references.set_alias(store, options.name, artifact)
         _tell_alias(store, options.name, artifact.key)
     found = summary(artifact)
@@ -148,10 +168,19 @@ def _adopt(options: argparse.Namespace, store: Store) -> int:
     for name, value in found.items():
         print(f"{name}: {value}")
     way = "uri" if "://" in artifact.files_at else "path"
+    declared = {way: artifact.files_at, "kind": kind, "digest": found["digest"]}
     print("in a pipeline:")
-    place = f"{way}: {artifact.files_at}"
-    print(f"  stage: {{import: {{{place}, kind: {kind}, digest: {found['digest']}}}}}")
+    print(f"  {_yaml_line({'stage': {'import': declared}})}")
     return 0
+
+
+def _yaml_line(document: dict[str, Any]) -> str:
+    """A mapping as one line of YAML that reads back as it is."""
+    form = {"default_flow_style": True, "sort_keys": False, "width": float("inf")}
+    line = yaml.safe_dump(document, allow_unicode=True, **form).strip()
+    if "\n" in line:
+        line = yaml.safe_dump(document, default_style='"', **form).strip()
+    return line[1:-1]
 
 
 def _verify(options: argparse.Namespace, store: Store) -> int:
@@ -166,10 +195,10 @@ def _verify(options: argparse.Namespace, store: Store) -> int:
     bad = [row for row in found if row["problem"]]
     if options.json:
         print_json({"artifacts": len(found), "corrupt": bad})
-    else:
-        print(f"{len(found)} artifacts read, {len(bad)} corrupt")
-        for row in bad:
-            print(f"  {row['kind']}/{row['key'][:12]}: {row['problem']}")
+        return 1 if bad else 0
+    print(f"{len(found)} artifacts read, {len(bad)} corrupt")
+    for row in bad:
+        print(f"  {row['kind']}/{row['key'][:12]}: {row['problem']}")
     if bad:
         raise FoundryError(
             f"{len(bad)} artifacts are corrupt", "run the pipeline again: it rebuilds what it needs"

@@ -13,6 +13,7 @@ this module costs milliseconds: no duckdb, no pydantic.
 import hashlib
 import json
 import math
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,10 @@ from foundry_core.lineage.files import Files, open_files
 SCHEMA = 1
 SEGMENTS = "segments"
 BLOBS = "blobs"
+# Whatever else lies there (a file manager's, a half copied one) is none of ours.
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_EVENT = re.compile(r"\d{19}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
+_SEGMENT = re.compile(r"\d{19}-\d{19}-[0-9a-f]{16}\.parquet")
 _CLOCK_TRUST_SECONDS = 86_400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -95,7 +100,7 @@ class EventLog:
         event = {
             "schema": SCHEMA,
             "id": event_id or str(uuid.uuid4()),
-            "time": at or self.now(),
+            "time": at or iso_time(self._now()),
             "type": event_type,
             "run_id": data.get("run_id") or (data.get("artifact") or {}).get("run_id"),
             "data": self._detach(data),
@@ -105,25 +110,30 @@ class EventLog:
         return name
 
     def now(self) -> str:
-        """The time (UTC ISO) of an event that happens now: after all that this log has seen."""
+        """The time (UTC ISO) of what happens now: after all that the log holds, so that what a host
+        does under the lease of a key outlasts what one with a faster clock did under it before."""
+        if self._last is not None:
+            self._last = max(self._last, self._newest())
         return iso_time(self._now())
 
     def loose(self) -> list[str]:
         """Names of the events that are not compacted, oldest first."""
-        found = []
-        for day in self.files.names(""):
-            if day[:1].isdigit():
-                found += [f"{day}/{n}" for n in self.files.names(day) if n.endswith(".json")]
-        return found
+        return [name for day in self._days() for name in self._of_day(day)]
+
+    def _days(self) -> list[str]:
+        return [name for name in self.files.names("") if _DAY.fullmatch(name)]
+
+    def _of_day(self, day: str) -> list[str]:
+        return [f"{day}/{name}" for name in self.files.names(day) if _EVENT.fullmatch(name)]
 
     def segments(self) -> list[str]:
         names = self.files.names(SEGMENTS)
-        return [f"{SEGMENTS}/{name}" for name in names if name.endswith(".parquet")]
+        return [f"{SEGMENTS}/{name}" for name in names if _SEGMENT.fullmatch(name)]
 
     def read(self, name: str) -> dict[str, Any]:
         """Raises FileNotFoundError (compacted meanwhile) or ValueError (damaged)."""
         event = json.loads(self.files.read(name))
-        if not isinstance(event, dict) or not event.keys() >= {"id", "time", "type", "data"}:
+        if not _is_event(event, name):
             raise ValueError(f"{name} is not an event")
         return event
 
@@ -147,12 +157,11 @@ class EventLog:
         return self._last
 
     def _newest(self) -> int:
-        ends = [int(name.split("-")[1]) for name in self.files.names(SEGMENTS)]
-        days = [day for day in self.files.names("") if day[:1].isdigit()]
-        for day in reversed(days):
-            names = self.files.names(day)
+        ends = [int(name.split("-")[1]) for name in self.segments()]
+        for day in reversed(self._days()):
+            names = self._of_day(day)
             if names:
-                ends.append(int(names[-1].split("-")[0]))
+                ends.append(nanoseconds(names[-1]))
                 break
         return max(ends, default=0) // 1000
 
@@ -188,6 +197,24 @@ def event_name(iso: str, event_id: str) -> str:
     """<yyyy-mm-dd>/<time ns>-<id>.json, so that names sort by time (until the year 2286)."""
     nanoseconds = (datetime.fromisoformat(iso) - _EPOCH) // timedelta(microseconds=1) * 1000
     return f"{iso[:10]}/{nanoseconds:019d}-{event_id}.json"
+
+
+def nanoseconds(name: str) -> int:
+    """The time in an event's name."""
+    return int(name.rpartition("/")[2].partition("-")[0])
+
+
+def _is_event(event: Any, name: str) -> bool:
+    """Whether it says what every event says, and is the one that this name stands for."""
+    if not isinstance(event, dict) or not isinstance(event.get("data"), dict):
+        return False
+    texts = [event.get(field) for field in ("id", "time", "type")]
+    if not all(isinstance(text, str) for text in texts):
+        return False
+    try:
+        return event_name(event["time"], event["id"]) == name
+    except (TypeError, ValueError):
+        return False
 
 
 def committed_identity(manifest: Mapping[str, Any]) -> tuple[str, str]:

@@ -18,8 +18,10 @@ TABLES = (
     "stage_spec",
     "stage_input",
     "run_stage",
+    "run_artifact",
     "attempt",
     "artifact",
+    "artifact_version",
     "artifact_input",
     "file",
     "metric",
@@ -30,6 +32,8 @@ TABLES = (
     "ablation_variant",
     "ablation_effects",
     "eval_scores",
+    "run_scores",
+    "version_scores",
     "compute_spent_saved",
     "run_summary",
 )
@@ -52,10 +56,14 @@ def export_tables(
             )
             written.append(path)
     except (OSError, duckdb.IOException) as error:
-        raise FoundryError(
-            f"lineage export: {folder} cannot be written ({error})", "give another folder"
-        ) from None
+        raise _unwritable(folder, error) from None
     return written
+
+
+def _unwritable(folder: Path, error: Exception) -> FoundryError:
+    return FoundryError(
+        f"lineage export: {folder} cannot be written ({error})", "give another folder"
+    )
 
 
 def openlineage(
@@ -90,10 +98,14 @@ def openlineage(
 def write_openlineage(events: Iterator[dict[str, Any]], path: Path) -> int:
     """One JSON event per line, as OpenLineage's file transport writes; returns how many."""
     count = 0
-    with path.open("w") as stream:
-        for event in events:
-            stream.write(json.dumps(event, sort_keys=True) + "\n")
-            count += 1
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as stream:
+            for event in events:
+                stream.write(json.dumps(event, sort_keys=True) + "\n")
+                count += 1
+    except OSError as error:
+        raise _unwritable(path.parent, error) from None
     return count
 
 
@@ -157,7 +169,9 @@ def _output(
     connection: duckdb.DuckDBPyConnection, attempt: Mapping[str, Any], namespace: str
 ) -> dict[str, Any]:
     row = connection.execute(
-        "select content, bytes, files from artifact where key = ?", [attempt["key"]]
+        """select content, bytes, files from artifact_version
+        where key = ? and attempt = ? and run_id = ?""",
+        [attempt[name] for name in ("key", "attempt", "run_id")],
     ).fetchone()
     content, size, files = row or (None, None, None)
     dataset = _dataset(attempt["kind"], attempt["key"], content, namespace)

@@ -69,7 +69,7 @@ class LocalFiles:
     def names(self, folder: str) -> list[str]:
         try:
             found = os.listdir(self._path / folder)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name for name in found if not name.startswith("."))
 

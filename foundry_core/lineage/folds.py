@@ -17,6 +17,8 @@ class Fold:
     structure: the JSON read from the event's data, as DuckDB types, available as `d`.
     columns: column → expression, the entity's key columns first, in the table's order.
     children: table → query over {winner} (the key columns, event_id and d) for its rows.
+    shares: the fold of the same events whose d has all of this structure: reading JSON is most of
+        a rebuild, and needs to be done once.
     """
 
     event: str
@@ -26,6 +28,7 @@ class Fold:
     columns: Mapping[str, str]
     children: Mapping[str, str] = field(default_factory=dict)
     where: str = "true"
+    shares: "Fold | None" = None
 
     @property
     def rivals(self) -> bool:
@@ -72,9 +75,9 @@ _RUN_STARTED = Fold(
     },
     children={
         "stage_spec": """
-            select run_id, s.name, position, s.kind, s.key, s.action, s.reasons, s.recipe,
+            select run_id, parent, s.name, position, s.kind, s.key, s.action, s.reasons, s.recipe,
                 s.resources, s.seed, s.code, s.closure, s.sources
-            from (select run_id, unnest(d.stages) as s,
+            from (select run_id, d.parent as parent, unnest(d.stages) as s,
                 generate_subscripts(d.stages, 1) - 1 as position from {winner})""",
         "stage_input": """
             select run_id, s.name, s.key, i.slot, i.label, i.stage, i.key
@@ -166,6 +169,11 @@ _ATTEMPT_CLOSED = Fold(
     where="d.run_id is null",
 )
 
+_SIZE = {
+    "files": "coalesce(len(d.artifact.files), 0)",
+    "bytes": "coalesce(list_sum([f.size for f in d.artifact.files]), 0)",
+}
+
 _COMMITTED = Fold(
     event="artifact_committed",
     table="fact.committed",
@@ -203,8 +211,7 @@ _COMMITTED = Fold(
         "git_commit": "d.artifact.provenance.git.commit",
         "git_dirty": "d.artifact.provenance.git.dirty",
         "diff_digest": "d.artifact.provenance.git.diff_digest",
-        "files": "coalesce(len(d.artifact.files), 0)",
-        "bytes": "coalesce(list_sum([f.size for f in d.artifact.files]), 0)",
+        **_SIZE,
     },
     children={
         "artifact_input": """
@@ -228,6 +235,39 @@ _COMMITTED = Fold(
         "episode": """
             select key, e.task, e.scenario, e.success, e.steps, e.crash, e.seed
             from (select key, unnest(d.episode_rows) as e from {winner})""",
+    },
+)
+
+# A key can be built again, by force or after damage. What runs did with the one before stays true.
+_VERSION = Fold(
+    event="artifact_committed",
+    table="fact.version",
+    key=("key", "attempt", "run_id"),
+    shares=_COMMITTED,
+    structure={
+        "artifact": {
+            **dict.fromkeys(("key", "attempt", "run_id", "content"), _TEXT),
+            "metrics": f"MAP(VARCHAR, {_JSON})",
+            "created": "TIMESTAMP",
+            "files": [{"size": _INT}],
+        },
+        "episode_rows": [{"task": _TEXT, "success": "BOOLEAN"}],
+    },
+    columns={
+        "key": "d.artifact.key",
+        "attempt": "coalesce(d.artifact.attempt, '')",
+        "run_id": "coalesce(d.artifact.run_id, '')",
+        "content": "d.artifact.content",
+        "metrics": "to_json(d.artifact.metrics)",
+        "created_at": "coalesce(d.artifact.created, event_time)",
+        **_SIZE,
+    },
+    children={
+        "fact.version_score": """
+            select key, attempt, run_id, e.task, count(e.success),
+                count(*) filter (e.success), count(*) - count(e.success)
+            from (select key, attempt, run_id, unnest(d.episode_rows) as e from {winner})
+            group by all""",
     },
 )
 
@@ -297,6 +337,7 @@ FOLDS = (
     _ATTEMPT_FINISHED,
     _ATTEMPT_CLOSED,
     _COMMITTED,
+    _VERSION,
     _REMOVED,
     _ALIAS,
     _ABLATION_STARTED,

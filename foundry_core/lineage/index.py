@@ -38,7 +38,7 @@ from foundry_core.lineage.tail import (
     signature,
 )
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 # Listing loose events costs every advance 0.1 ms per hundred.
 COMPACT_ABOVE = 5000
 COMPACT_AFTER_SECONDS = 3600.0

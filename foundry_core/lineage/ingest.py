@@ -8,8 +8,9 @@ The same SQL does either, for twenty events and for a whole log.
 import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import duckdb
 
@@ -34,7 +35,7 @@ def ingest(connection: duckdb.DuckDBPyConnection, *, fresh: bool = False) -> Non
     present = {
         row[0] for row in connection.execute(f"select distinct type from {INCOMING}").fetchall()
     }
-    folds = [fold for fold in FOLDS if fold.event in present]
+    folds = [fold for fold in FOLDS if fold.event in present and fold.shares is None]
     if fresh:
         _fold_side_by_side(connection, folds)
     else:
@@ -58,7 +59,18 @@ def _fold_side_by_side(connection: duckdb.DuckDBPyConnection, folds: Sequence[Fo
 
 
 def _fold(connection: duckdb.DuckDBPyConnection, fold: Fold, fresh: bool) -> None:
-    connection.execute(f"create or replace temp table winner as {_parsed(fold, INCOMING)}")
+    connection.execute(f"create or replace temp table parsed as {_parsed(fold, INCOMING)}")
+    for other in FOLDS:
+        if other.shares is fold:
+            part = f"select event_id, event_time, {_narrowed(other.structure)} as d from parsed"
+            connection.execute(f"create or replace temp table winner as {_keyed(other, part)}")
+            _take_winners(connection, other, fresh)
+    connection.execute("drop table if exists winner")
+    connection.execute("alter table parsed rename to winner")
+    _take_winners(connection, fold, fresh)
+
+
+def _take_winners(connection: duckdb.DuckDBPyConnection, fold: Fold, fresh: bool) -> None:
     _drop_losers(connection, fold)
     if fold.rivals and not fresh:
         _settle(connection, fold)
@@ -143,14 +155,30 @@ def _latest(fold: Fold, events: str) -> str:
 
 def _parsed(fold: Fold, events: str) -> str:
     """The fold's events: event_id, event_time, d and the key columns."""
+    structure = json.dumps(fold.structure).replace("'", "''")
+    return _keyed(
+        fold,
+        f"""select id as event_id, time as event_time, from_json(data, '{structure}') as d
+            from {events} where type = '{fold.event}'""",
+    )
+
+
+def _keyed(fold: Fold, parsed: str) -> str:
     chosen = "".join(f", {fold.columns[name]} as {name}" for name in fold.key if fold.rivals)
     known = "".join(f" and {fold.columns[name]} is not null" for name in fold.key if fold.rivals)
-    structure = json.dumps(fold.structure).replace("'", "''")
     return f"""
-        select event_id, event_time, d{chosen} from (
-            select id as event_id, time as event_time, from_json(data, '{structure}') as d
-            from {events} where type = '{fold.event}')
+        select event_id, event_time, d{chosen} from ({parsed})
         where {fold.where}{known}"""
+
+
+def _narrowed(structure: Mapping[str, Any], record: str = "d") -> str:
+    """The fields of a structure, out of a record that has more."""
+    fields = (
+        f"'{name}': " + (_narrowed(part, field) if isinstance(part, Mapping) else field)
+        for name, part in structure.items()
+        for field in (f"{record}.{name}",)
+    )
+    return f"{{{', '.join(fields)}}}"
 
 
 def _values(fold: Fold, winner: str) -> str:

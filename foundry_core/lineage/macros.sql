@@ -37,10 +37,12 @@ select key from (
 
 -- The keys of everything the artifact was made from, itself included. `role` is the shortest path
 -- of input slots to it, `depth` its length; they are null beyond 40 steps and in ancestries of more
--- than 5,000 artifacts, where finding them would cost more than the ancestry itself.
-create macro ancestry(ref) as table
+-- than 5,000 artifacts, where finding them would cost more than the ancestry itself. `shared`: also
+-- by way of the artifacts whose files a cut-off shares.
+create macro ancestry(ref, shared := true) as table
 with recursive root as materialized (select key from roots(ref)),
-link as materialized (select key, upstream_key, role from edge),
+link as materialized (
+    select key, upstream_key, role from edge where shared or role <> 'same bytes'),
 closure(key) as (
     select key from root
     union
@@ -92,7 +94,7 @@ with spec as (
     where run_id = ref
     union all
     select c.role, a.kind, a.key, a.recipe, a.seed, a.code, a.sources
-    from ancestry(ref) c join fact.committed a using (key)
+    from ancestry(ref, shared := false) c join fact.committed a using (key)
     where not exists (select 1 from fact.run_started where run_id = ref))
 select place, 'kind' as path, kind as value, key from spec
 union all select place, 'seed', seed::varchar, key from spec
@@ -106,8 +108,26 @@ select place, 'sources' || substr(leaf.fullkey, 2), leaf.value::varchar, spec.ke
 from spec, json_tree(spec.sources) leaf
 where leaf.type not in ('OBJECT', 'ARRAY');
 
--- Leaf by leaf: what differs between two runs, or between all that two artifacts were made from.
+-- What the stages of a run came out as.
+create macro outcome(ref) as table
+select stage as place, key, 'content' as path, content as value from run_artifact
+where run_id = ref
+union all
+select stage, run_artifact.key, 'metrics' || substr(leaf.fullkey, 2), leaf.value::varchar
+from run_artifact, json_tree(metrics) leaf
+where run_id = ref and leaf.type not in ('OBJECT', 'ARRAY');
+
+-- Leaf by leaf: what differs between two runs, or between all that two artifacts were made from;
+-- and where runs made the same twice, what came out otherwise.
 create macro config_diff(a, b) as table
+with old_outcome as materialized (from outcome(a)),
+new_outcome as materialized (from outcome(b))
 select place, path, x.value as old, y.value as new
 from configuration(a) x full join configuration(b) y using (place, path)
+where x.value is distinct from y.value
+union all
+select place, path, x.value, y.value
+from (from old_outcome semi join new_outcome using (place, key)) x
+    full join (from new_outcome semi join old_outcome using (place, key)) y
+    using (place, key, path)
 where x.value is distinct from y.value;

@@ -6,9 +6,11 @@ is a run id, an artifact key, a unique prefix of one (8 digits or more), or an a
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,6 +23,8 @@ from foundry_core.lineage.index import attach, forbid_files
 
 INDEX_NAME = "lineage.duckdb"
 Row = dict[str, Any]
+_SQL_HINT = "tables and views: `show all tables`; see docs/lineage.md"
+_EXPLAIN = re.compile(r"\s*explain\b(\s+analyze\b)?(\s*\([^()]*\))?", re.IGNORECASE)
 _KEY_HINT = "`foundry lineage runs` lists runs; keys need at least 8 digits"
 
 
@@ -45,10 +49,30 @@ def connect(home: str | Path | None = None) -> duckdb.DuckDBPyConnection:
 
 
 def sql(connection: duckdb.DuckDBPyConnection, query: str) -> list[Row]:
-    """Rows of any read-only query. Writing, files and extensions are refused, for good, on this
-    connection."""
+    """Rows of any read-only query; columns of equal name become a, a_1. Writing, files and
+    extensions are refused, for good, on this connection."""
     forbid_files(connection)
-    return _rows(connection, query, hint="tables and views: `show all tables`; see docs/lineage.md")
+    _only_queries(connection, query)
+    return _rows(connection, query, hint=_SQL_HINT)
+
+
+def _only_queries(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+    """Taking files away is not enough: the tail must stay readable, hence could be written to."""
+    try:
+        statements = connection.extract_statements(query)
+    except duckdb.Error as error:
+        raise FoundryError(f"lineage: {_first_line(error)}", _SQL_HINT) from None
+    if not statements:
+        raise FoundryError("lineage: the query is empty", _SQL_HINT)
+    for statement in statements:
+        if statement.type == duckdb.StatementType.EXPLAIN:
+            _only_queries(connection, _EXPLAIN.sub("", statement.query) or statement.query)
+        elif statement.type == duckdb.StatementType.MULTI:
+            raise FoundryError("lineage: PIVOT needs its values", "pivot ... on column in (...)")
+        elif statement.type != duckdb.StatementType.SELECT:
+            raise FoundryError(
+                f"lineage: only queries are answered, not {statement.type.name}", _SQL_HINT
+            )
 
 
 def runs(connection: duckdb.DuckDBPyConnection, limit: int | None = 20) -> list[Row]:
@@ -69,6 +93,8 @@ def show(connection: duckdb.DuckDBPyConnection, ref: str) -> Row:
         "file_list": "select * exclude (key) from file where key = ? order by path",
         "scores": "select * exclude (key) from eval_scores where key = ? order by task",
         "attempts": "select * exclude (key) from attempt where key = ? order by started_at",
+        "versions": """select * exclude (key) from artifact_version where key = ?
+            qualify count(*) over () > 1 order by created_at""",
         "aliases": "select alias, set_at from alias where key = ? order by alias",
         "used_by": """select a.key, a.kind, a.present from artifact_input i
             join artifact a using (key) where i.upstream_key = ? order by a.kind, a.key""",
@@ -104,9 +130,14 @@ def trace(connection: duckdb.DuckDBPyConnection, ref: str) -> list[Row]:
     digests, scores, attempt and cost, and its inputs as nodes. An artifact that was shown before
     stands as {"key", "kind", "role", "repeated": True}.
     """
+    if not _is_run(connection, ref):
+        _built(connection, ref)
     rows = _rows(connection, "select * from trace(?)", [ref], hint=_KEY_HINT)
     nodes = {row["key"]: row for row in rows}
     keys = sorted(nodes)
+    kinds = "select distinct key, kind from stage_spec where key in (select unnest($1::varchar[]))"
+    for planned in _rows(connection, kinds, [[k for k in keys if nodes[k]["kind"] is None]]):
+        nodes[planned["key"]]["kind"] = planned["kind"]
     edges = _by_key(
         connection,
         """select key, role, upstream_key from edge where key in (select unnest($1::varchar[]))
@@ -190,10 +221,32 @@ def why(connection: duckdb.DuckDBPyConnection, ref: str) -> Row:
 def diff(connection: duckdb.DuckDBPyConnection, a: str, b: str) -> list[Row]:
     """Leaf by leaf: what differs between two runs' stages, or between everything two artifacts were
     made from. Rows {"place", "path", "old", "new"}; a place is a stage, or a role such as
-    `policy/vlm`, empty for the artifact itself."""
+    `policy/vlm`, empty for the artifact itself. Where both runs have the same stage under the same
+    key, also what came out otherwise: `content`, `metrics.*`."""
+    runs = [ref for ref in (a, b) if _is_run(connection, ref)]
+    if len(runs) == 1:
+        other = b if runs == [a] else a
+        raise FoundryError(
+            f"{runs[0]} is a run and {other} is none", "give two runs, or two artifacts"
+        )
+    if not runs:
+        for ref in (a, b):
+            _built(connection, ref)
     query = "select * from config_diff(?, ?) order by place, path"
     rows = _rows(connection, query, [a, b], hint=_KEY_HINT)
     return [row | {name: _leaf(row[name]) for name in ("old", "new")} for row in rows]
+
+
+def _built(connection: duckdb.DuckDBPyConnection, ref: str) -> None:
+    """FoundryError for an artifact that was only ever planned."""
+    key = resolve(connection, ref)
+    planned = """select kind, run_id from stage_spec where key = $1
+        and $1 not in (select key from fact.committed) order by run_id limit 1"""
+    for row in _rows(connection, planned, [key]):
+        raise FoundryError(
+            f"{row['kind']}/{key[:12]} was planned by {row['run_id']}, but never built",
+            f"`foundry lineage why {key[:12]}` tells what was planned",
+        )
 
 
 def graph_of(connection: duckdb.DuckDBPyConnection, ref: str) -> tuple[list[Row], list[Row]]:
@@ -208,6 +261,7 @@ def graph_of(connection: duckdb.DuckDBPyConnection, ref: str) -> tuple[list[Row]
         inputs = """select upstream_stage as source, stage as target, slot as label
             from stage_input where run_id = ? order by all"""
         return stages, _rows(connection, inputs, [ref])
+    _built(connection, ref)
     nodes = _rows(
         connection,
         """select key as name, kind, key, if(present, 'reuse', 'gone') as action
@@ -259,7 +313,7 @@ def _rows(
     cursor = _run(connection, query, parameters, hint)
     if cursor.description is None:
         return []
-    names = [column[0] for column in cursor.description]
+    names = _distinct(column[0] for column in cursor.description)
     decode = [json_value if str(column[1]) == "JSON" else plain for column in cursor.description]
     try:
         fetched = cursor.fetchall()
@@ -269,6 +323,14 @@ def _rows(
         {name: take(value) for name, take, value in zip(names, decode, row, strict=True)}
         for row in fetched
     ]
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        spellings = chain([name], (f"{name}_{number}" for number in count(1)))
+        found.append(next(spelling for spelling in spellings if spelling not in found))
+    return found
 
 
 def json_value(text: str | None) -> Any:

@@ -4,21 +4,26 @@ A process killed between the commit of an artifact and its event leaves a fact u
 derived here takes id and time from artifact.json, so any number of processes may tell it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog, committed_identity, episode_rows, metric_rows
 from foundry_core.lineage.index import Index, attach
+
+# Gives alias → {kind, key}.
+Aliases = Callable[[], Mapping[str, Mapping[str, str]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconciled:
-    """Keys that got an event. unreadable: manifests that could not be read."""
+    """Keys and names that got an event. unreadable: manifests and names that could not be read."""
 
     committed: tuple[str, ...]
     removed: tuple[str, ...]
+    aliases: tuple[str, ...]
     unreadable: tuple[str, ...]
 
 
@@ -34,16 +39,21 @@ class Shelf(Protocol):
     def record(self, manifest: Mapping[str, Any], name: str) -> Path | None:
         """A local copy of a file of that artifact's own, if it has it."""
 
+    def tell_untold(self, log: EventLog) -> list[str]:
+        """Appends the events that killed processes had announced."""
 
-def reconcile(index: Index, store: Shelf) -> Reconciled:
-    """Makes the log say what the store holds, then advances the index.
+
+def reconcile(index: Index, store: Shelf, aliases: Aliases) -> Reconciled:
+    """Makes the log say what the store holds and which `aliases` it has, then advances the index.
 
     What was committed or removed since it was listed is looked at again, so running beside other
     processes is safe.
     """
+    store.tell_untold(index.log)
     index.advance()
     with attach(index.path) as connection:
         rows = connection.execute("select key, kind, present from artifact").fetchall()
+        named = dict(connection.execute("select alias, key from alias").fetchall())
     known = {key: kind for key, kind, is_present in rows if is_present}
     called_gone = {key for key, _, is_present in rows if not is_present}
     committed, removed, unreadable = [], [], []
@@ -64,11 +74,30 @@ def reconcile(index: Index, store: Shelf) -> Reconciled:
         if key not in stored and not _there(store, kind, key):
             index.log.append("artifact_removed", {"kind": kind, "key": key, "reason": "missing"})
             removed.append(key)
-    if committed or removed:
+    moved = []
+    try:
+        moved = _tell_aliases(index.log, named, aliases)
+    except (FoundryError, OSError, ValueError) as error:
+        unreadable.append(f"aliases: {error}")
+    if committed or removed or moved:
         index.advance()
     return Reconciled(
-        committed=tuple(committed), removed=tuple(removed), unreadable=tuple(unreadable)
+        committed=tuple(committed),
+        removed=tuple(removed),
+        aliases=tuple(moved),
+        unreadable=tuple(unreadable),
     )
+
+
+def _tell_aliases(log: EventLog, named: Mapping[str, str], aliases: Aliases) -> list[str]:
+    """A process killed between a name and its event leaves `named`, what the log says, behind."""
+    stand = {name: place["key"] for name, place in aliases().items()}
+    moved = sorted(
+        name for name in stand.keys() | named.keys() if stand.get(name) != named.get(name)
+    )
+    for name in moved:
+        log.append("alias_set", {"alias": name, "key": stand.get(name)})
+    return moved
 
 
 def _there(store: Shelf, kind: str, key: str) -> bool:

@@ -19,6 +19,7 @@ _CHOSEN = {
         *("run_id", "stage", "attempt", "state", "seconds", "gpu_seconds", "peak_memory"),
         *("resumed_from_step", "host", "git_commit", "packages_digest", "error"),
     ),
+    "versions": ("run_id", "attempt", "content", "created_at", "latest", "metrics"),
     "stages": ("stage", "kind", "key", "action", "how", "reasons"),
 }
 _RUN_COLUMNS = ("run_id", "started_at", "status", "seconds", "scores", "overrides", "error")
@@ -45,6 +46,8 @@ def _title(node: Row) -> str:
     title = f"{role}[bold]{escape(node['kind'] or 'unknown')}[/] {node['key'][:12]}"
     if node.get("repeated"):
         return f"{title} [dim](shown above)[/]"
+    if node["kind"] and node.get("present") is None:
+        return f"{title} [yellow](never built)[/]"
     return title if node.get("present") else f"{title} [yellow](no longer in the store)[/]"
 
 
@@ -54,6 +57,8 @@ def _facts(node: Row, recipes: bool) -> list[str]:
     ]
     if node.get("kind") is None:
         return [*lines, "[dim]nothing is known of it[/]"]
+    if node.get("present") is None:
+        return lines
     commit = (node.get("git_commit") or "no git")[:12]
     dirty = " [yellow]with uncommitted changes[/]" if node.get("git_dirty") else ""
     if node.get("git_dirty") and node.get("diff_digest"):

@@ -39,6 +39,10 @@ create table base.committed (
     metrics json, attempt varchar, run_id varchar, seconds double, created_at timestamp,
     linked_to varchar, git_commit varchar, git_dirty boolean, diff_digest varchar,
     files integer, bytes bigint);
+-- Every commit of an artifact; `committed` and what hangs on it are of the latest.
+create table base.version (
+    event_id uuid, event_time timestamp, key varchar, attempt varchar, run_id varchar,
+    content varchar, metrics json, created_at timestamp, files integer, bytes bigint);
 create table base.removed (
     event_id uuid, event_time timestamp, key varchar, kind varchar, reason varchar);
 create table base.alias (event_id uuid, event_time timestamp, alias varchar, key varchar);
@@ -50,9 +54,9 @@ create table base.ablation_finished (
     comparison_key varchar);
 
 create table base.stage_spec (
-    run_id varchar, stage varchar, position integer, kind varchar, key varchar, action varchar,
-    reasons json, recipe json, resources json, seed bigint, code varchar, closure varchar,
-    sources json);
+    run_id varchar, parent varchar, stage varchar, position integer, kind varchar, key varchar,
+    action varchar, reasons json, recipe json, resources json, seed bigint, code varchar,
+    closure varchar, sources json);
 create table base.stage_input (
     run_id varchar, stage varchar, key varchar, slot varchar, label varchar,
     upstream_stage varchar, upstream_key varchar);
@@ -66,6 +70,9 @@ create table base.metric (key varchar, step bigint, name varchar, value double);
 create table base.episode (
     key varchar, task varchar, scenario varchar, success boolean, steps bigint, crash varchar,
     seed ubigint);
+create table base.version_score (
+    key varchar, attempt varchar, run_id varchar, task varchar, n bigint, successes bigint,
+    crashed bigint);
 create table base.package (digest varchar, name varchar, version varchar);
 create table base.variant (ablation_id varchar, variant varchar, position integer, overrides json);
 create table base.effect (

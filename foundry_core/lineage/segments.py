@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 
-from foundry_core.lineage.events import SEGMENTS, EventLog, compact_json, event_name
+from foundry_core.lineage.events import SEGMENTS, EventLog, compact_json, event_name, nanoseconds
 from foundry_core.lineage.ingest import INCOMING, create_incoming
 
 _SEGMENT_EVENTS = 10_000
@@ -27,7 +27,7 @@ def compact(log: EventLog, *, older_than_seconds: float = 600, least: int = 500)
     The youngest stay loose because advancing reads single files fastest.
     """
     limit = time.time_ns() - int(older_than_seconds * 1e9)
-    old = [name for name in log.loose() if _nanoseconds(name) < limit]
+    old = [name for name in log.loose() if nanoseconds(name) < limit]
     packed = 0
     for first in range(0, len(old), _SEGMENT_EVENTS):
         names = old[first : first + _SEGMENT_EVENTS]
@@ -53,7 +53,7 @@ def _pack(log: EventLog, names: Sequence[str]) -> int:
 def write_segment(log: EventLog, events: Sequence[dict[str, Any]]) -> str:
     """Stores events as one durable segment; returns its name, which tells its span of time."""
     digest = hashlib.sha256("".join(e["id"] for e in events).encode()).hexdigest()[:16]
-    times = [_nanoseconds(event_name(e["time"], e["id"])) for e in events]
+    times = [nanoseconds(event_name(e["time"], e["id"])) for e in events]
     name = f"{SEGMENTS}/{min(times):019d}-{max(times):019d}-{digest}.parquet"
     log.files.create(name, _parquet(events))
     return name
@@ -122,7 +122,3 @@ def quote(value: str | Path) -> str:
     """A SQL string literal."""
     text = str(value).replace("'", "''")
     return f"'{text}'"
-
-
-def _nanoseconds(name: str) -> int:
-    return int(name.rpartition("/")[2].partition("-")[0])

@@ -7,13 +7,25 @@ select s.run_id, s.pipeline, coalesce(f.status, p.status, 'running') as status,
 from fact.run_started s left join fact.run_finished f using (run_id)
     left join fact.run_finished p on p.run_id = s.parent;
 
--- What was planned, and what became of it. `planned` and `action` differ after a cut-off.
+-- What was planned, and what became of it. `planned` and `action` differ after a cut-off, and in a
+-- run that ended before all of it was done: what it had begun failed, the rest was blocked.
 create view run_stage as
+with tried as (
+    select s.run_id, s.key, bool_or(f.state = 'committed') as built
+    from fact.attempt_started s left join fact.attempt_finished f using (key, attempt, run_id)
+    group by s.run_id, s.key)
 select s.run_id, s.stage, s.position, s.kind, coalesce(r.key, s.key) as key, r.artifact_key,
-    s.action as planned, coalesce(r.action, s.action) as action, r.how,
-    coalesce(r.reasons, s.reasons) as reasons, r.event_time as resolved_at
+    s.action as planned,
+    case when r.action is not null then r.action
+        when f.run_id is null or t.built then s.action
+        when t.key is not null then 'failed'
+        else 'blocked' end as action,
+    r.how, coalesce(r.reasons, s.reasons) as reasons, r.event_time as resolved_at
 from stage_spec s
     left join fact.stage_resolved r on r.run_id = s.run_id and r.stage = s.stage
+    -- What a variant of an ablation needs, the ablation's own run builds, and ends with it.
+    left join fact.run_finished f on f.run_id = coalesce(s.parent, s.run_id)
+    left join tried t on t.run_id = coalesce(s.parent, s.run_id) and t.key = s.key
 union all
 -- Not a full join: filters on run_id must reach both sides.
 select r.run_id, r.stage, null, null, r.key, r.artifact_key, null, r.action, r.how, r.reasons,
@@ -77,26 +89,58 @@ select ablation_id, a.base_pipeline, e.variant, e.path, e.old, e.new, e.success,
     e.p_value, e.decision, e.letters, a.comparison_key
 from fact.effect e join ablation a using (ablation_id);
 
+-- Every commit of an artifact; one that was built again under its key has several.
+create view artifact_version as
+select key, attempt, run_id, content, metrics, created_at, files, bytes,
+    row_number() over (partition by key order by event_time desc, event_id desc) = 1 as latest
+from fact.version;
+
+-- What stood for a stage when its run settled it: what the run built itself, else what stood then.
+-- (Clocks of hosts differ: rather one that was built a little later than none.)
+create view run_artifact as
+select s.run_id, s.stage, v.key, v.attempt, v.run_id as built_by, v.content, v.metrics, v.created_at
+from run_stage s join fact.version v on v.key = coalesce(s.artifact_key, s.key)
+where s.resolved_at is not null or v.run_id = s.run_id
+qualify row_number() over (
+    partition by s.run_id, s.stage
+    order by v.run_id = s.run_id desc, v.created_at <= s.resolved_at desc,
+        abs(epoch_us(v.created_at) - epoch_us(s.resolved_at)), v.attempt, v.run_id) = 1;
+
 -- Success per evaluation and task, and over all tasks (task 'all'). Crashed episodes have no
 -- success and are left out of n. [low, high] is Wilson's 95 % interval (z = 1.959964).
-create view eval_scores as
+create view version_scores as
 with counts as (
-    select key, if(grouping(task) = 1, 'all', task) as task, count(success) as n,
-        count(*) filter (success) as successes, count(*) - count(success) as crashed
-    from episode group by grouping sets ((key, task), (key))),
+    select key, attempt, run_id, if(grouping(task) = 1, 'all', task) as task,
+        sum(n)::bigint as n, sum(successes)::bigint as successes, sum(crashed)::bigint as crashed
+    from fact.version_score
+    group by grouping sets ((key, attempt, run_id, task), (key, attempt, run_id))),
 rates as (
     select *, successes / nullif(n, 0) as success_rate, 3.841458821 as zz from counts)
-select key, task, n, successes, crashed, success_rate,
+select key, attempt, run_id, task, n, successes, crashed, success_rate,
     (success_rate + zz / (2 * n)
         - sqrt(zz * (success_rate * (1 - success_rate) + zz / (4 * n)) / n)) / (1 + zz / n) as low,
     (success_rate + zz / (2 * n)
-        + sqrt(zz * (success_rate * (1 - success_rate) + zz / (4 * n)) / n)) / (1 + zz / n) as high,
-    p.upstream_key as policy_key
-from rates left join (
-    select key, min(upstream_key) as upstream_key from artifact_input
-    where slot = 'policy' group by key) p using (key);
+        + sqrt(zz * (success_rate * (1 - success_rate) + zz / (4 * n)) / n)) / (1 + zz / n) as high
+from rates;
+
+-- Of what stands under the key now.
+create view eval_scores as
+select v.key, task, n, successes, crashed, success_rate, low, high, p.upstream_key as policy_key
+from version_scores v
+    join artifact_version a on a.latest
+        and a.key = v.key and a.attempt = v.attempt and a.run_id = v.run_id
+    left join (
+        select key, min(upstream_key) as upstream_key from artifact_input
+        where slot = 'policy' group by key) p on p.key = v.key;
+
+-- Of what stood when the run ended, whatever was built under the key since.
+create view run_scores as
+select a.run_id, a.stage, a.key, s.task, s.n, s.successes, s.crashed, s.success_rate, s.low, s.high
+from run_artifact a join version_scores s
+    on s.key = a.key and s.attempt = a.attempt and s.run_id = a.built_by;
 
 -- Per run: what its attempts cost, and what the artifacts it reused had cost when they were built.
+-- Rounded: sums of floats depend on the order of their terms, which rows do not have.
 create view compute_spent_saved as
 with cost as (
     select c.key, o.seconds, f.cpu_seconds, f.gpu_seconds
@@ -105,13 +149,13 @@ with cost as (
         left join fact.attempt_finished f
             on f.key = o.key and f.attempt = o.attempt and f.run_id = o.run_id),
 saved as (
-    select s.run_id, count(*) as reused, sum(c.seconds) as seconds,
-        sum(c.cpu_seconds) as cpu_seconds, sum(c.gpu_seconds) as gpu_seconds
+    select s.run_id, count(*) as reused, round(fsum(c.seconds), 6) as seconds,
+        round(fsum(c.cpu_seconds), 6) as cpu_seconds, round(fsum(c.gpu_seconds), 6) as gpu_seconds
     from run_stage s join cost c on c.key = coalesce(s.artifact_key, s.key)
     where s.action = 'reuse' group by s.run_id),
 spent as (
-    select run_id, count(*) as attempts, sum(seconds) as seconds,
-        sum(cpu_seconds) as cpu_seconds, sum(gpu_seconds) as gpu_seconds
+    select run_id, count(*) as attempts, round(fsum(seconds), 6) as seconds,
+        round(fsum(cpu_seconds), 6) as cpu_seconds, round(fsum(gpu_seconds), 6) as gpu_seconds
     from attempt group by run_id)
 select r.run_id, r.pipeline,
     coalesce(p.attempts, 0) as attempts, coalesce(s.reused, 0) as reused,
@@ -127,23 +171,19 @@ create view run_summary as
 with stages as (
     select run_id, count(*) as stages, count(*) filter (action = 'run') as ran,
         count(*) filter (action = 'reuse') as reused,
-        count(*) filter (action = 'blocked') as blocked
+        count(*) filter (action = 'blocked') as blocked,
+        count(*) filter (action = 'failed') as failed
     from run_stage group by run_id),
-failed as (
-    select run_id, count(distinct stage) as failed from attempt where state = 'failed'
-    group by run_id),
 scores as (
-    select s.run_id, map_from_entries(list(
-        {'stage': s.stage, 'score': {'success_rate': e.success_rate, 'n': e.n}}
-        order by s.stage)) as scores
-    from run_stage s join eval_scores e on e.key = coalesce(s.artifact_key, s.key)
-    where e.task = 'all' group by s.run_id)
+    select run_id, map_from_entries(list(
+        {'stage': stage, 'score': {'success_rate': success_rate, 'n': n}}
+        order by stage)) as scores
+    from run_scores where task = 'all' group by run_id)
 select r.run_id, r.pipeline, r.status, r.started_at, r.seconds, r.overrides,
     coalesce(s.stages, 0) as stages, coalesce(s.ran, 0) as ran, coalesce(s.reused, 0) as reused,
-    coalesce(s.blocked, 0) as blocked, coalesce(f.failed, 0) as failed, c.scores, r.ablation_id,
+    coalesce(s.blocked, 0) as blocked, coalesce(s.failed, 0) as failed, c.scores, r.ablation_id,
     r.variant, r.git_commit, r.git_dirty, r.error
-from pipeline_run r left join stages s using (run_id) left join failed f using (run_id)
-    left join scores c using (run_id);
+from pipeline_run r left join stages s using (run_id) left join scores c using (run_id);
 
 create view in_flight as
 select a.run_id, r.pipeline, a.stage, a.kind, a.key, a.attempt, a.host, a.pid, a.started_at,

@@ -1,5 +1,6 @@
 """Takes artifacts in whose bytes the store did not build: by reference, or from another key."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from foundry_core.pipeline.imports import CODE, Import, adopted_key
 from foundry_core.store.adopted import describe
 from foundry_core.store.artifact import Artifact, ArtifactInput
 from foundry_core.store.base import Store
-from foundry_core.store.intents import announce, announce_removal, tell, withdraw
+from foundry_core.store.intents import announce, tell, withdraw
 from foundry_core.store.references import find
 from foundry_core.store.seal import Seals
 
@@ -27,18 +28,14 @@ def adopt(store: Store, log: EventLog, artifact: Artifact) -> Artifact:
         known = standing.artifact
         if known and standing.status == "ok" and known.files_at == artifact.files_at:
             return known
-        if known:
-            why = "adopted from another place"
-            removal = announce_removal(
-                log, known.kind, known.key, known.created, why, artifact.run_id
-            )
-            store.set_aside(known.kind, known.key)
-            tell(log, removal)
         if artifact.files_at.startswith("/") and not artifact.linked_to:
             Seals().seal(Path(artifact.files_at), artifact.files)
+        # Of two events about one key the later one stands: this is the latest.
+        artifact = replace(artifact, created=log.now())
         intent = announce(log, artifact, {})
         lease.verify()
-        if store.link(artifact):
+        publish = store.link if standing.status == "missing" else store.relink
+        if publish(artifact):
             tell(log, intent)
         else:
             withdraw(log, intent)

@@ -4,6 +4,7 @@ Identity is the content: the same bytes anywhere are the same artifact, whoever 
 """
 
 import contextlib
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.objects import connect
 from foundry_core.pipeline.imports import CODE, adopted_key
 from foundry_core.store import remote_files
-from foundry_core.store.artifact import Artifact, File, content_digest, scan
+from foundry_core.store.artifact import Artifact, File, content_digest, encodable, files_below, scan
 from foundry_core.store.cache import FileCache
 from foundry_core.store.seal import Seals
 
@@ -63,25 +64,35 @@ def check(artifact: Artifact, seals: Seals, *, read_all: bool = False) -> str:
             problem = remote_files.rehash(place, artifact.files)
         return problem
     folder = Path(artifact.files_at)
-    problem = seals.check(folder, artifact.files, read_all=read_all)
-    if problem:
-        return f"{artifact.files_at}: {problem}"
-    known = {file.path for file in artifact.files}
-    for path in folder.rglob("*"):
-        if path.is_file() and path.relative_to(folder).as_posix() not in known:
-            return f"{artifact.files_at}: {path.relative_to(folder)} was added"
-    return ""
+    try:
+        problem = seals.check(folder, artifact.files, read_all=read_all)
+        if problem:
+            return f"{artifact.files_at}: {problem}"
+        added = set(files_below(folder)) - {file.path for file in artifact.files}
+    except PermissionError as error:
+        return f"{error.filename} may not be read"
+    except FoundryError as error:
+        return error.message
+    return f"{artifact.files_at}: {min(added)} was added" if added else ""
 
 
 def _scan(place: str) -> tuple[str, tuple[File, ...]]:
+    if not place:
+        raise FoundryError("no folder is named", "name the folder that holds the files")
     if "://" in place:
         objects = connect(place)
         location, files = objects.uri, remote_files.scan(objects)
     else:
-        folder = Path(place).expanduser()
+        folder = Path(os.path.expanduser(place))
         if not folder.is_dir():
             raise FoundryError(f"{place!r} is not a folder", "name the folder that holds the files")
-        location, files = str(folder.resolve()), scan(folder)
+        location = str(folder.resolve())
+        if not encodable(location):
+            raise FoundryError(f"{location!a}: the name is not UTF-8", "rename the folder")
+        try:
+            files = scan(folder)
+        except PermissionError as error:
+            raise FoundryError(f"{error.filename} may not be read", "check who may") from None
     if not files:
         raise FoundryError(f"{place!r} holds no files", "name the folder that holds the files")
     return location, files

@@ -3,10 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from foundry_core.errors import FoundryError
 
 MANIFEST = "artifact.json"
 RECORDS = "records/"
@@ -104,13 +107,45 @@ def content_digest(files: tuple[File, ...]) -> str:
 
 def scan(folder: Path) -> tuple[File, ...]:
     """Every file below a folder with its digest, sorted by path; artifact.json is not one."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder).as_posix()
-        if path.is_dir() or relative == MANIFEST:
-            continue
-        found.append(File(path=relative, size=path.stat().st_size, sha256=sha256_of(path)))
-    return tuple(found)
+    return tuple(
+        File(path=name, size=(folder / name).stat().st_size, sha256=sha256_of(folder / name))
+        for name in files_below(folder)
+    )
+
+
+def files_below(folder: Path) -> list[str]:
+    """The files that whoever reads the folder finds, links followed; artifact.json is not one.
+    FoundryError for what has no bytes to digest: pipes, sockets, links to nothing."""
+    return sorted(set(_walk(str(folder), "", ())) - {MANIFEST})
+
+
+def _walk(top: str, below: str, around: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """around: the folders that this one lies in. A link back to one of them shows nothing new."""
+    here = os.stat(os.path.join(top, below))
+    if (here.st_dev, here.st_ino) in around:
+        return
+    for name in os.listdir(os.path.join(top, below)):
+        path = f"{below}{name}"
+        if not encodable(name):
+            raise FoundryError(f"{top}/{path!a}: the name is not UTF-8", "rename it")
+        try:
+            mode = os.stat(os.path.join(top, path)).st_mode
+        except FileNotFoundError:
+            raise FoundryError(f"{top}/{path} links to nothing", "remove or mend it") from None
+        if stat.S_ISDIR(mode):
+            yield from _walk(top, f"{path}/", (*around, (here.st_dev, here.st_ino)))
+        elif stat.S_ISREG(mode):
+            yield path
+        else:
+            raise FoundryError(f"{top}/{path} is neither file nor folder", "remove it")
+
+
+def encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def sha256_of(path: Path) -> str:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foundry_core.errors import FoundryError
+from foundry_core.lineage.events import EventLog
 from foundry_core.store.artifact import MANIFEST, Artifact
 from foundry_core.store.documents import Documents
+from foundry_core.store.intents import tell_untold
 from foundry_core.store.lease import TTL_SECONDS, Board, Lease, acquire, free_if_dead, is_dead
 
 
@@ -142,23 +144,43 @@ class Store(ABC):
 
     @abstractmethod
     def commit(
-        self, artifact: Artifact, folder: Path, verify: Callable[[], None] = lambda: None
+        self,
+        artifact: Artifact,
+        folder: Path,
+        verify: Callable[[], None] = lambda: None,
+        *,
+        replaces: bool = False,
     ) -> bool:
         """Publishes an attempt. False when another was committed first: its files stand and this
-        attempt is discarded. `verify` is called right before the publication and may refuse it."""
+        attempt is discarded. `verify` is called right before the publication and may refuse it.
+        replaces: what stands under the key goes as this one comes; needs the key's lease."""
+
+    @abstractmethod
+    def replacing(self) -> list[tuple[str, str]]:
+        """(kind, key) of artifacts that a killed `commit` took away before their successor came."""
+
+    @abstractmethod
+    def restore(self, kind: str, key: str) -> None:
+        """Puts such an artifact back; no error when there is none. Needs the key's lease."""
 
     @abstractmethod
     def link(self, artifact: Artifact) -> bool:
         """Commits an artifact without files of its own: a link, or adopted by reference."""
 
     @abstractmethod
+    def relink(self, artifact: Artifact) -> bool:
+        """`link` in place of one that stands and has no files of its own either, so that the key
+        is never without an artifact. Needs the key's lease."""
+
+    @abstractmethod
     def check_place(self, place: str) -> None:
         """FoundryError when this store cannot refer to files there."""
 
     @abstractmethod
-    def set_aside(self, kind: str, key: str) -> bool:
+    def set_aside(self, kind: str, key: str, wanted: Callable[[], bool] = lambda: False) -> bool:
         """Takes an artifact out of service at once, so that no reader finds half of it. Adopted
-        files stay. False when there was none. Needs the key's lease."""
+        files stay. wanted: asked once nobody finds it any more; when it is, it is put back. False
+        when there was none, or it was put back. Needs the key's lease."""
 
     @abstractmethod
     def board(self, key: str) -> Board:
@@ -193,6 +215,11 @@ class Store(ABC):
     def free_dead_leases(self) -> list[str]:
         """Frees what processes known to be dead still hold; the keys."""
         return [key for key in self.lease_keys() if free_if_dead(self.board(key))]
+
+    def tell_untold(self, log: EventLog) -> list[str]:
+        """Tells the lineage what killed processes committed or removed; see
+        `foundry_core.store.intents`."""
+        return tell_untold(log, self.read)
 
     @abstractmethod
     def artifacts(self) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The store as the planner sees it, and the baselines it explains against."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed
 from foundry_core.pipeline.suggest import nearest
 from foundry_core.store.artifact import Artifact, encode
 from foundry_core.store.base import State, Store
+from foundry_core.store.documents import is_name
 
 
 class StoreCatalog:
@@ -98,11 +100,10 @@ def load_baseline(store: Store, pipeline: str, run_id: str | None = None) -> Bas
 
 def load_run(store: Store, run_id: str) -> dict[str, Any]:
     """What `record_run` wrote. FoundryError for an unknown run."""
-    try:
-        return json.loads(store.documents.read(f"runs/{run_id}.json"))
-    except FileNotFoundError:
-        known = run_ids(store)
-        raise FoundryError(f"unknown run {run_id!r}", nearest(run_id, known)) from None
+    with contextlib.suppress(FileNotFoundError):
+        if is_name(run_id):
+            return json.loads(store.documents.read(f"runs/{run_id}.json"))
+    raise FoundryError(f"unknown run {run_id!r}", nearest(run_id, run_ids(store)))
 
 
 def run_ids(store: Store) -> list[str]:

@@ -1,11 +1,13 @@
 """Garbage: artifacts that no alias, pinned run or recent run reaches, and what dead attempts left.
 
 Reaching goes through inputs and links. Nothing young, and nothing whose lease is held, is touched,
-nor what those reach. Removal takes the key's lease, looks again whether a run, alias or pin came
-meanwhile, and tells the lineage.
+nor what those reach, nor what a run at work plans. Removal takes the key's lease, looks again
+whether a run, alias, pin, lease or link came meanwhile, and tells the lineage. What an unreadable
+manifest reaches cannot be told: as long as there is one, nothing is removed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,24 +15,33 @@ from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
+from foundry_core.objects import StoreUnavailable
 from foundry_core.store.artifact import Artifact
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import load_run, run_ids
-from foundry_core.store.intents import announce_removal, tell
+from foundry_core.store.intents import announce_removal, tell, withdraw
+from foundry_core.store.lease import Lease
 from foundry_core.store.references import aliases, pins
 
 GRACE_HOURS = 24.0
 KEEP_RUNS = 3
+_LONGEST_GRACE_HOURS = 876_000.0
+
+# Ids of the runs that are at work, asked whenever it matters.
+Living = Callable[[], Iterable[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Garbage:
-    """doomed: links first, so that none is left without its files. unreadable: kept, and named."""
+    """doomed: links first, so that none is left without its files. unreadable: kept, and named.
+    leases: keys that had one. settled: keys that no run that is kept may turn into a link."""
 
     doomed: tuple[Artifact, ...]
     kept: int
     unreadable: tuple[str, ...]
     seen: tuple[Any, ...]
+    leases: frozenset[str]
+    settled: frozenset[str]
 
 
 def owned_bytes(artifact: Artifact) -> int:
@@ -44,22 +55,25 @@ def find_garbage(
     *,
     keep_runs: int = KEEP_RUNS,
     grace_hours: float = GRACE_HOURS,
+    living: Living = tuple,
     ours: frozenset[str] = frozenset(),
 ) -> Garbage:
     """What `remove` would take away. `ours`: keys whose lease the caller holds. FoundryError for a
-    negative bound."""
-    if keep_runs < 0 or grace_hours < 0:
+    bound that is none."""
+    if keep_runs < 0 or not 0 <= grace_hours <= _LONGEST_GRACE_HOURS:
         raise FoundryError(
-            f"gc: keep-runs = {keep_runs} and grace-hours = {grace_hours} must be ≥ 0",
-            "0 keeps only what aliases, pins and leases reach",
+            f"gc: keep-runs = {keep_runs} and grace-hours = {grace_hours:g} must be ≥ 0, "
+            f"and the hours ≤ {_LONGEST_GRACE_HOURS:g}",
+            "0 keeps only what aliases, pins, leases and runs at work reach",
         )
     seen = _seen(store)
     limit = datetime.now(UTC) - timedelta(hours=grace_hours)
-    present, unreadable = _read_all(store)
+    leases = frozenset(store.lease_keys())
     leased = store.leased() - ours
+    present, unreadable = _read_all(store)
     young = {key for key, artifact in present.items() if _time(artifact.created) > limit}
-    roots = leased | young | {place["key"] for place in aliases(store).values()}
-    roots |= _keys_of_runs(store, keep_runs, limit, leased)
+    of_runs = _keys_of_runs(store, keep_runs, limit, leased, {*pins(store), *living()})
+    roots = leased | young | of_runs | {place["key"] for place in aliases(store).values()}
     kept = reach(roots, {key: _needs(artifact) for key, artifact in present.items()})
     doomed = [artifact for key, artifact in present.items() if key not in kept]
     return Garbage(
@@ -67,6 +81,8 @@ def find_garbage(
         kept=len(present) - len(doomed),
         unreadable=unreadable,
         seen=seen,
+        leases=leases,
+        settled=frozenset(present.keys() - of_runs - leased),
     )
 
 
@@ -82,6 +98,18 @@ def reach(roots: Iterable[str], needs: Mapping[str, Iterable[str]]) -> set[str]:
     return found
 
 
+def tidy(store: Store, log: EventLog) -> None:
+    """Does what killed processes left undone, before what they left is judged: frees their leases,
+    puts back what they were replacing, tells what they did."""
+    store.free_dead_leases()
+    for kind, key in store.replacing():
+        lease = _if_free(store, key)
+        if lease is not None:
+            with lease:
+                store.restore(kind, key)
+    store.tell_untold(log)
+
+
 def remove(
     store: Store,
     log: EventLog,
@@ -89,31 +117,58 @@ def remove(
     *,
     keep_runs: int = KEEP_RUNS,
     grace_hours: float = GRACE_HOURS,
+    living: Living = tuple,
 ) -> list[Artifact]:
-    """Removes what is garbage still; returns it."""
+    """Removes what is garbage still; returns it. FoundryError while a manifest is unreadable."""
+    look = functools.partial(
+        find_garbage, store, keep_runs=keep_runs, grace_hours=grace_hours, living=living
+    )
+    garbage = _all_read(garbage)
+    doomed = {artifact.key for artifact in garbage.doomed}
     removed = []
     for artifact in tuple(garbage.doomed):
-        lease = store.acquire(artifact.key, settled=iter((False, True, True)).__next__)
+        lease = _if_free(store, artifact.key)
         if lease is None:
             continue
         with lease:
-            if _seen(store) != garbage.seen:
-                garbage = find_garbage(
-                    store,
-                    keep_runs=keep_runs,
-                    grace_hours=grace_hours,
-                    ours=frozenset({artifact.key}),
-                )
-            if any(doomed.key == artifact.key for doomed in garbage.doomed):
-                _remove(store, log, artifact)
+            ours = frozenset({artifact.key})
+            # A lease of our own may still show: in an object store it leaves a tombstone.
+            new_leases = set(store.lease_keys()) - garbage.leases - doomed
+            if new_leases or _seen(store) != garbage.seen:
+                garbage = _all_read(look(ours=ours))
+            if artifact.key not in {found.key for found in garbage.doomed}:
+                continue
+            if _remove(store, log, artifact, garbage.settled):
                 removed.append(artifact)
+            else:
+                garbage = _all_read(look(ours=ours))
     return removed
 
 
-def _remove(store: Store, log: EventLog, artifact: Artifact) -> None:
+def _if_free(store: Store, key: str) -> Lease | None:
+    """The key's lease, unless another holds it."""
+    return store.acquire(key, settled=iter((False, True, True)).__next__)
+
+
+def _all_read(garbage: Garbage) -> Garbage:
+    if garbage.unreadable:
+        raise FoundryError(
+            f"gc removes nothing while {garbage.unreadable[0]}: what it needs cannot be told",
+            "`foundry lineage verify` lists what is corrupt; restore the file or delete its "
+            "folder, then run gc again",
+        )
+    return garbage
+
+
+def _remove(store: Store, log: EventLog, artifact: Artifact, settled: frozenset[str]) -> bool:
+    """False when a link came that needs the files. It is looked for once nobody can link to them
+    any more; who links looks afterwards whether they still are there."""
     kind, key = artifact.kind, artifact.key
     intent = announce_removal(log, kind, key, artifact.created, "gc", "")
-    store.set_aside(kind, key)
+    wanted = functools.partial(_linked, store, artifact, settled)
+    if not store.set_aside(kind, key, wanted):
+        withdraw(log, intent)
+        return False
     name = f"content/{artifact.content_key}"
     try:
         if store.documents.read(name).decode().strip() == key:
@@ -121,6 +176,18 @@ def _remove(store: Store, log: EventLog, artifact: Artifact) -> None:
     except FileNotFoundError:
         pass
     tell(log, intent)
+    return True
+
+
+def _linked(store: Store, artifact: Artifact, settled: frozenset[str]) -> bool:
+    """Whether a link to an artifact came since its store was looked through. What cannot be read
+    may be one."""
+    names = set(store.documents.names(artifact.kind)) - settled - {artifact.key}
+    found = (store.read(artifact.kind, name) for name in names)
+    try:
+        return any(other and other.linked_to == artifact.key for other in found)
+    except FoundryError:
+        return True
 
 
 def _needs(artifact: Artifact) -> list[str]:
@@ -128,19 +195,20 @@ def _needs(artifact: Artifact) -> list[str]:
     return [*(used.key for used in artifact.inputs), *links]
 
 
-def _keys_of_runs(store: Store, keep: int, limit: datetime, leased: set[str]) -> set[str]:
-    """Keys of the stages of runs that are pinned, young, at work or among the last."""
+def _keys_of_runs(
+    store: Store, keep: int, limit: datetime, leased: set[str], named: set[str]
+) -> set[str]:
+    """Keys of the stages of runs that are named, young, at work or among the last."""
     names = run_ids(store)
     with ThreadPoolExecutor(8) as pool:
         runs: Sequence[Mapping[str, Any]] = list(pool.map(lambda n: load_run(store, n), names))
-    pinned = set(pins(store))
     newest: dict[str, int] = {}
     keys: set[str] = set()
     for run in sorted(runs, key=lambda run: run.get("created", run["run_id"]), reverse=True):
         rank = newest[run["pipeline"]] = newest.get(run["pipeline"], 0) + 1
         own = {stage["key"] for stage in run["stages"].values()}
         young = "created" in run and _time(run["created"]) > limit
-        if rank <= keep or young or run["run_id"] in pinned or own & leased:
+        if rank <= keep or young or run["run_id"] in named or own & leased:
             keys |= own
     return keys
 
@@ -151,6 +219,8 @@ def _read_all(store: Store) -> tuple[dict[str, Artifact], tuple[str, ...]]:
     def read(place: tuple[str, str]) -> Artifact | None:
         try:
             return store.read(*place)
+        except StoreUnavailable:
+            raise
         except FoundryError as error:
             unreadable.append(error.message)
             return None

@@ -25,7 +25,8 @@ _FORGOTTEN = timedelta(days=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Intent:
-    """events: (type, data, id, time). `created` tells the artifact from others of its key."""
+    """events: (type, data, id, time). `created` tells the artifact from others of its key.
+    if_dead: told once the owner is known to be dead, whatever stands."""
 
     name: str
     kind: str
@@ -34,9 +35,12 @@ class Intent:
     owner: Mapping[str, Any]
     events: Sequence[tuple[str, Mapping[str, Any], str, str]]
     removal: bool = False
+    if_dead: bool = False
 
     def happened(self, standing: Artifact | None) -> bool:
         """Whether what was intended was done, by what stands under the key now."""
+        if self.if_dead:
+            return is_dead(dict(self.owner))
         stands = standing is not None and standing.created == self.created
         return stands != self.removal
 
@@ -56,7 +60,7 @@ def announce(
     events = [committed]
     if finished is not None:
         events.append(("attempt_finished", finished, str(uuid.uuid4()), log.now()))
-    return _written(log, artifact.kind, artifact.key, artifact.created, events, removal=False)
+    return _written(log, artifact.kind, artifact.key, artifact.created, events)
 
 
 def announce_removal(
@@ -68,8 +72,15 @@ def announce_removal(
     return _written(log, kind, key, created, [removed], removal=True)
 
 
+def announce_loss(log: EventLog, kind: str, key: str, finished: Mapping[str, Any]) -> Intent:
+    """Writes what is told of an attempt whose process dies before it withdraws this. Its time is
+    now: whatever the attempt itself tells later stands."""
+    lost = ("attempt_finished", finished, str(uuid.uuid4()), log.now())
+    return _written(log, kind, key, "", [lost], if_dead=True)
+
+
 def _written(
-    log: EventLog, kind: str, key: str, created: str, events: Sequence[Any], *, removal: bool
+    log: EventLog, kind: str, key: str, created: str, events: Sequence[Any], **when: bool
 ) -> Intent:
     intent = Intent(
         name=f"{INTENTS}/{key[:16]}-{uuid.uuid4().hex}.json",
@@ -78,7 +89,7 @@ def _written(
         created=created,
         owner=process_identity(),
         events=events,
-        removal=removal,
+        **when,
     )
     log.files.create(intent.name, encode(vars(intent)))
     return intent
@@ -111,6 +122,6 @@ def tell_untold(log: EventLog, read: Callable[[str, str], Artifact | None]) -> l
         if intent.happened(standing):
             tell(log, intent)
             told.append(intent.key)
-        elif is_dead(dict(intent.owner)) or intent.age() > _FORGOTTEN:
+        elif not intent.if_dead and (is_dead(dict(intent.owner)) or intent.age() > _FORGOTTEN):
             withdraw(log, intent)
     return told

@@ -10,30 +10,38 @@ from foundry_core.pipeline.suggest import nearest
 from foundry_core.store.artifact import Artifact, encode
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import load_run
+from foundry_core.store.documents import LONGEST_NAME, is_name
 
 _ALIAS = re.compile(r"[A-Za-z0-9][\w.-]*@[A-Za-z0-9][\w.-]*")
 _PREFIX_DIGITS = 8
 
 
-def set_alias(store: Store, alias: str, artifact: Artifact) -> None:
-    """`name@tag` means this artifact from now on."""
-    if not _ALIAS.fullmatch(alias):
+def alias_document(alias: str) -> str:
+    """The document of a name. FoundryError for what is no name."""
+    if not (_ALIAS.fullmatch(alias) and is_name(alias)):
         raise FoundryError(
-            f"alias {alias!r}: expected name@tag of letters, digits, '_', '.' and '-'",
+            f"alias {alias!r}: expected name@tag of letters, digits, '_', '.' and '-', "
+            f"{LONGEST_NAME} bytes at most",
             "e.g. base-llm@v3",
         )
+    return f"aliases/{alias}"
+
+
+def set_alias(store: Store, alias: str, artifact: Artifact) -> None:
+    """`name@tag` means this artifact from now on."""
     record = {"kind": artifact.kind, "key": artifact.key}
-    store.documents.write(f"aliases/{alias}", encode(record))
+    store.documents.write(alias_document(alias), encode(record))
 
 
 def remove_alias(store: Store, alias: str) -> None:
     _alias(store, alias)
-    store.documents.delete([f"aliases/{alias}"])
+    store.documents.delete([alias_document(alias)])
 
 
 def aliases(store: Store) -> dict[str, Mapping[str, str]]:
     """alias → {kind, key}."""
-    return {name: _alias(store, name) for name in store.documents.names("aliases")}
+    names = filter(_ALIAS.fullmatch, store.documents.names("aliases"))
+    return {name: _alias(store, name) for name in names}
 
 
 def find(store: Store, ref: str) -> Artifact:
@@ -81,7 +89,7 @@ def pins(store: Store) -> list[str]:
 
 def _alias(store: Store, alias: str) -> dict[str, Any]:
     try:
-        return json.loads(store.documents.read(f"aliases/{alias}"))
+        return json.loads(store.documents.read(alias_document(alias)))
     except FileNotFoundError:
         known = store.documents.names("aliases")
         raise FoundryError(f"unknown alias {alias!r}", nearest(alias, known)) from None

@@ -31,7 +31,7 @@ from foundry_core.store.cache import CorruptFile, FileCache
 from foundry_core.store.lease import Board, process_identity
 from foundry_core.store.remote_lease import RemoteBoard
 from foundry_core.store.seal import Seals
-from foundry_core.store.store import sweep_work
+from foundry_core.store.store import own_place, sweep_work
 
 _OURS = {"work", "leases", "events", "content", "runs", "code", "aliases", "pins"}
 # A heartbeat must fail, or succeed, well within the TTL.
@@ -175,21 +175,39 @@ class RemoteStore(Store):
             return None
 
     def commit(
-        self, artifact: Artifact, folder: Path, verify: Callable[[], None] = lambda: None
+        self,
+        artifact: Artifact,
+        folder: Path,
+        verify: Callable[[], None] = lambda: None,
+        *,
+        replaces: bool = False,
     ) -> bool:
         """Uploads, then publishes by one create-only put. When that put's outcome cannot be known
-        (StoreUnavailable), the uploads stay: it may have happened."""
+        (StoreUnavailable), the uploads stay: it may have happened. What is replaced goes by one
+        conditional put; who reads its files may finish, `sweep` removes them by age."""
+        tag = self._manifest_tag(artifact) if replaces else ""
         name = f"files-{folder.name}-{os.urandom(8).hex()}"
         uploads = f"{artifact.kind}/{artifact.key}/{name}"
         self._uploads[artifact.key, folder.name] = uploads
         files = remote_files.upload(self._objects.below(uploads), folder, artifact.files)
         verify()
         self._uploads.pop((artifact.key, folder.name))
-        if not self._publish(replace(artifact, files=files, files_at=name)):
+        if not self._publish(replace(artifact, files=files, files_at=name), tag):
             self._delete_below(uploads)
             return False
         self._cache.put(files, folder)
         return True
+
+    def _manifest_tag(self, artifact: Artifact) -> str:
+        found = self._objects.look(f"{artifact.kind}/{artifact.key}/{MANIFEST}")
+        return found.tag if found else ""
+
+    def replacing(self) -> list[tuple[str, str]]:
+        """A replacement is one put."""
+        return []
+
+    def restore(self, kind: str, key: str) -> None:
+        pass
 
     def check_place(self, place: str) -> None:
         if "://" not in place:
@@ -197,11 +215,17 @@ class RemoteStore(Store):
                 f"{self.uri} cannot refer to {place}: other hosts do not see it",
                 "copy the files to s3:// and adopt them there, or use a store on a shared disk",
             )
+        folder, root = f"{place.rstrip('/')}/", f"{self.uri}/"
+        if folder.startswith(root) or root.startswith(folder):
+            raise own_place(place)
 
     def link(self, artifact: Artifact) -> bool:
         return self._publish(artifact)
 
-    def set_aside(self, kind: str, key: str) -> bool:
+    def relink(self, artifact: Artifact) -> bool:
+        return self._publish(artifact, self._manifest_tag(artifact))
+
+    def set_aside(self, kind: str, key: str, wanted: Callable[[], bool] = lambda: False) -> bool:
         """Deleting artifact.json is the one step that counts; files go after it. Of uploads only
         those that artifact.json named: another's may belong to a commit that is late."""
         try:
@@ -209,8 +233,12 @@ class RemoteStore(Store):
             uploads = artifact.files_at if artifact and not artifact.linked_to else ""
         except ValueError:
             artifact, uploads = None, ""
-        there = self._objects.exists(f"{kind}/{key}/{MANIFEST}")
-        self._objects.delete([f"{kind}/{key}/{MANIFEST}"])
+        name = f"{kind}/{key}/{MANIFEST}"
+        there = self._objects.exists(name)
+        self._objects.delete([name])
+        if artifact and wanted():
+            self._objects.create(name, encode(artifact.to_json()))
+            return False
         if artifact and uploads and not artifact.adopted:
             self._delete_below(f"{kind}/{key}/{uploads}")
         if there:
@@ -272,12 +300,18 @@ class RemoteStore(Store):
                     self._objects.delete(o.name for o in found)
         return freed
 
-    def _publish(self, artifact: Artifact) -> bool:
-        """The commit point. What comes after it may fail without harm: it is housekeeping."""
+    def _publish(self, artifact: Artifact, replaced: str = "") -> bool:
+        """The commit point. What comes after it may fail without harm: it is housekeeping.
+        replaced: the entity tag of the manifest that is to go."""
         content = f"{artifact.linked_to or artifact.key}\n".encode()
         self._objects.write(f"content/{artifact.content_key}", content)
         name = f"{artifact.kind}/{artifact.key}/{MANIFEST}"
-        if not self._objects.create(name, encode(artifact.to_json())):
+        data = encode(artifact.to_json())
+        if replaced:
+            done = self._objects.replace(name, data, replaced) is not None
+        else:
+            done = self._objects.create(name, data)
+        if not done:
             return False
         with contextlib.suppress(StoreUnavailable):
             self._delete_below(f"work/{artifact.key}")

@@ -36,7 +36,7 @@ class Seals:
         for file in files:
             try:
                 signature = _signature(f"{place}/{file.path}")
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return f"{file.path} is missing"
             if signature[0] != file.size:
                 return f"{file.path} has {signature[0]} bytes, {file.size} were committed"
@@ -45,6 +45,8 @@ class Seals:
                 continue
             if known is None and signature[1] <= committed_ns and not read_all:
                 continue
+            if not (folder / file.path).is_file():
+                return f"{file.path} is no file any more"
             if _sha256(folder / file.path) != file.sha256:
                 # No signature equals this one: from now on the file is read at every check.
                 self._write(folder, sealed | moved | {file.path: []})

@@ -38,6 +38,8 @@ __all__ = ["LocalStore", "State", "Store"]
 
 # A training that nobody resumes for so long is given up.
 SCRATCH_SECONDS = 30 * 86_400.0
+# Below work/<key>, followed by the kind: an artifact whose successor is about to be published.
+REPLACED = "replaced-"
 
 
 class LocalStore(Store):
@@ -134,10 +136,16 @@ class LocalStore(Store):
             return None
 
     def commit(
-        self, artifact: Artifact, folder: Path, verify: Callable[[], None] = lambda: None
+        self,
+        artifact: Artifact,
+        folder: Path,
+        verify: Callable[[], None] = lambda: None,
+        *,
+        replaces: bool = False,
     ) -> bool:
         """The content index is written before: what it points to counts only once it is committed,
-        so a crash in between costs nothing."""
+        so a crash in between costs nothing. What is replaced moves aside for the instant between
+        two renames; `restore` brings it back after a crash there."""
         final = self.path(artifact.kind, artifact.key)
         final.parent.mkdir(parents=True, exist_ok=True)
         owner = not (artifact.linked_to or artifact.adopted)
@@ -145,48 +153,85 @@ class LocalStore(Store):
             for file in artifact.files:
                 _fsync_file(folder / file.path)
         write_durably(folder / MANIFEST, encode(artifact.to_json()))
-        self.documents.write(
-            f"content/{artifact.content_key}",
-            f"{artifact.linked_to or artifact.key}\n".encode(),
-        )
+        self._index(artifact)
         verify()
         try:
+            if replaces:
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(final, self._replaced(artifact.kind, artifact.key))
             os.rename(folder, final)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             shutil.rmtree(folder, ignore_errors=True)
             return False
+        finally:
+            if replaces:
+                self.restore(artifact.kind, artifact.key)
         fsync_folder(final.parent)
         if owner:
             self._seals.seal(final, artifact.files)
         shutil.rmtree(self.root / "work" / artifact.key, ignore_errors=True)
         return True
 
+    def _index(self, artifact: Artifact) -> None:
+        content = f"{artifact.linked_to or artifact.key}\n".encode()
+        self.documents.write(f"content/{artifact.content_key}", content)
+
+    def _replaced(self, kind: str, key: str) -> Path:
+        return self.root / "work" / key / f"{REPLACED}{kind}"
+
+    def replacing(self) -> list[tuple[str, str]]:
+        found = (self.root / "work").glob(f"*/{REPLACED}*")
+        return sorted((path.name.removeprefix(REPLACED), path.parent.name) for path in found)
+
+    def restore(self, kind: str, key: str) -> None:
+        """Of one whose successor did come, only the removal is finished."""
+        kept = self._replaced(kind, key)
+        if kept.is_dir() and not self.path(kind, key).exists():
+            os.rename(kept, self.path(kind, key))
+        shutil.rmtree(kept, ignore_errors=True)
+
     def link(self, artifact: Artifact) -> bool:
         folder = self.root / "work" / artifact.key / f"link-{os.urandom(4).hex()}"
         folder.mkdir(parents=True)
         return self.commit(artifact, folder)
 
-    def check_place(self, place: str) -> None:
-        """A store on disk refers to any place; whoever cannot see it finds the artifact corrupt."""
+    def relink(self, artifact: Artifact) -> bool:
+        self._index(artifact)
+        path = self.path(artifact.kind, artifact.key) / MANIFEST
+        write_durably(path, encode(artifact.to_json()))
+        return True
 
-    def set_aside(self, kind: str, key: str) -> bool:
+    def check_place(self, place: str) -> None:
+        """A store on disk refers to any place but itself; whoever cannot see it finds the artifact
+        corrupt."""
+        folder, root = Path(os.path.expanduser(place)), self.root.resolve()
+        if "://" in place or not folder.is_dir():
+            return
+        folder = folder.resolve()
+        if folder.is_relative_to(root) or root.is_relative_to(folder):
+            raise own_place(place)
+
+    def set_aside(self, kind: str, key: str, wanted: Callable[[], bool] = lambda: False) -> bool:
         """The folder is renamed away at once and then deleted. Scratch that a crash left beside a
         committed artifact goes too: its successor starts from nothing."""
         work = self.root / "work" / key
         work.mkdir(parents=True, exist_ok=True)
-        if not self._trash(self.path(kind, key), work):
+        if not self._trash(self.path(kind, key), work, wanted):
             return False
         self._seals.forget(self.path(kind, key))
         self._trash(work / "scratch", work)
         return True
 
-    def _trash(self, folder: Path, work: Path) -> bool:
+    def _trash(self, folder: Path, work: Path, wanted: Callable[[], bool] = lambda: False) -> bool:
         trash = work / f"trash-{os.urandom(4).hex()}"
         try:
             os.rename(folder, trash)
         except FileNotFoundError:
+            return False
+        if wanted():
+            os.rename(trash, folder)
             return False
         shutil.rmtree(trash, ignore_errors=True)
         return True
@@ -221,6 +266,13 @@ class LocalStore(Store):
         return freed
 
 
+def own_place(place: str) -> FoundryError:
+    return FoundryError(
+        f"{place} is the store's own, or holds it",
+        "`foundry lineage tag KEY name@tag` names what is in the store; adopt other folders",
+    )
+
+
 def _adopted() -> ModuleType:
     # It brings thread pools and S3 along: 20 ms that a plan without adopted artifacts saves.
     from foundry_core.store import adopted
@@ -232,6 +284,8 @@ def sweep_work(work: Path, committed: bool, older_than: float, apply: bool) -> i
     """Bytes of a key's work folder that nobody will ask for; removed if `apply`."""
     freed = 0
     for path in [*work.iterdir()] if work.is_dir() else []:
+        if path.name.startswith(REPLACED) and not committed:
+            continue
         leftover = path.name.startswith(("a", "control-", "link-", "trash-")) and path.is_dir()
         limit = older_than if committed or leftover else max(older_than, SCRATCH_SECONDS)
         size, newest = _extent(path)

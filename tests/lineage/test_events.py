@@ -10,17 +10,19 @@ from foundry_core.lineage import events
 from foundry_core.lineage.events import EventLog, episode_rows, event_name, metric_rows
 from foundry_core.lineage.files import LocalFiles
 
+ID = "0c1e8f0a-6f3b-4a52-9d67-2b1f0e8c9a44"
+
 
 def removed(log: EventLog, key: str = "k", **more) -> str:
     return log.append("artifact_removed", {"kind": "x", "key": key, "reason": "gc"}, **more)
 
 
 def test_an_event_lies_under_its_day_and_time(log):
-    name = removed(log, event_id="abc", at="2026-01-02T03:04:05.000006Z")
-    assert name == "2026-01-02/1767323045000006000-abc.json"
+    name = removed(log, event_id=ID, at="2026-01-02T03:04:05.000006Z")
+    assert name == f"2026-01-02/1767323045000006000-{ID}.json"
     assert log.read(name) == {
         "schema": 1,
-        "id": "abc",
+        "id": ID,
         "time": "2026-01-02T03:04:05.000006Z",
         "type": "artifact_removed",
         "run_id": None,
@@ -30,8 +32,8 @@ def test_an_event_lies_under_its_day_and_time(log):
 
 
 def test_the_same_event_is_written_once_and_never_overwritten(log):
-    name = removed(log, key="first", event_id="abc", at="2026-01-02T03:04:05.000006Z")
-    assert removed(log, key="second", event_id="abc", at="2026-01-02T03:04:05.000006Z") == name
+    name = removed(log, key="first", event_id=ID, at="2026-01-02T03:04:05.000006Z")
+    assert removed(log, key="second", event_id=ID, at="2026-01-02T03:04:05.000006Z") == name
     assert log.loose() == [name]
     assert log.read(name)["data"]["key"] == "first"
 
@@ -79,9 +81,50 @@ def test_a_clock_set_back_does_not_reorder_facts(log, monkeypatch):
 
 
 def test_a_clock_far_ahead_elsewhere_is_not_followed(log):
-    removed(log, at="2199-01-01T00:00:00.000000Z", event_id="abc")
+    removed(log, at="2199-01-01T00:00:00.000000Z", event_id=ID)
     first, second = removed(EventLog(log.files)), removed(log)
     assert "2199" not in first + second
+
+
+def test_what_happens_now_comes_after_what_a_faster_clock_told(log, monkeypatch):
+    removed(log)
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() + 180 * 10**9)
+    fast = removed(EventLog(log.files))
+    monkeypatch.setattr(time, "time_ns", real)
+    assert event_name(log.now(), ID) > fast, "log had looked before that was told"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt",
+        "2026-notes.json",
+        f"1767323045000006000-{ID}.json",
+        f"2026-01-02/1767323045000006000-{ID}.json.part",
+        "2026-01-02/notes.json",
+        "2026-01-02/1767323045000006000-x.json",
+        "9999-01-02",
+        "segments/notes.parquet",
+    ],
+)
+def test_files_that_others_left_among_the_events_are_not_listed(log, name):
+    log.files.create(name, b"{}")
+    told = removed(log)
+    assert (log.loose(), log.segments()) == ([told], [])
+    assert event_name(EventLog(log.files).now(), ID) > told
+
+
+@pytest.mark.parametrize(
+    "change", [{"id": "x"}, {"time": "2026-01-02"}, {"time": 7}, {"data": []}, {"type": None}]
+)
+def test_what_is_not_the_event_of_its_name_is_unreadable(log, change):
+    name = removed(log)
+    event = log.read(name)
+    log.files.delete(name)
+    log.files.create(name, json.dumps(event | change).encode())
+    with pytest.raises(ValueError, match="is not an event"):
+        log.read(name)
 
 
 def _append_many(root: str, count: int) -> None:

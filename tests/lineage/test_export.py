@@ -32,6 +32,8 @@ def test_a_folder_that_cannot_be_written(lineage, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FoundryError, match="cannot be written"):
         export_tables(lineage, tmp_path / "file", "csv")
+    with pytest.raises(FoundryError, match="cannot be written"):
+        write_openlineage(iter(()), tmp_path / "file" / "openlineage.jsonl")
 
 
 def test_openlineage_events_follow_the_specification(lineage, told):

@@ -1,11 +1,13 @@
 import json
+from pathlib import Path
 
 import duckdb
 import pytest
-from history import LR_1, LR_2, digest
+from history import LR_1, LR_2, History, digest, stage
 
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
+from foundry_core.lineage.index import Index
 
 
 def test_runs_tell_what_was_reused_and_what_came_out(lineage, told):
@@ -76,8 +78,6 @@ def test_references_that_do_not_resolve(lineage, ref, message):
 
 
 def test_an_ambiguous_prefix_is_refused(log, tmp_path):
-    from foundry_core.lineage.index import Index
-
     for end in ("1", "2"):
         artifact = {"key": "abcdef12" + end * 56, "kind": "x"}
         log.append("artifact_committed", {"artifact": artifact})
@@ -128,6 +128,76 @@ def test_diff_of_runs_and_of_results_finds_the_one_change(lineage, told):
     evals = [key["key"][:10] for key in names.evals]
     assert queries.diff(lineage, *evals) == [{"place": "policy"} | change]
     assert queries.diff(lineage, names.first, names.first) == []
+
+
+def test_diff_of_a_run_and_an_artifact_is_refused(lineage, told):
+    key = told.names.evals[0]["key"]
+    for pair in ((told.names.first, key), (key, told.names.first)):
+        with pytest.raises(FoundryError, match=r"is a run and .* is none"):
+            queries.diff(lineage, *pair)
+
+
+def test_diff_across_a_cut_off_tells_only_what_the_result_was_made_from(lineage, told):
+    changes = queries.diff(lineage, told.names.stats["key"], told.names.twin["key"])
+    assert [(row["place"], row["path"]) for row in changes] == [("", "recipe"), ("", "recipe.bins")]
+
+
+@pytest.fixture
+def stopped(log, tmp_path):
+    """A run whose first stage failed; the others, a variant's too, were never begun."""
+    history = History(log)
+    first = stage("first", "emit", {"v": 1}, {})
+    stages = [first, stage("last", "measure", {"v": 2}, {"text": first})]
+    history.start("r", stages)
+    history.start("r.variant", stages, parent="r")
+    begun = {"key": first["key"], "attempt": "a1", "kind": "emit", "stage": "first"}
+    history.add("attempt_started", begun, "r")
+    history.add("attempt_finished", begun | {"state": "failed", "error": "no"}, "r")
+    Index(tmp_path / queries.INDEX_NAME, log).advance()
+    with queries.connect(tmp_path) as connection:
+        assert [row["action"] for row in queries.show(connection, "r")["stages"]] == ["run"] * 2
+    history.add("run_finished", {"status": "failed"}, "r")
+    Index(tmp_path / queries.INDEX_NAME, log).advance()
+    with queries.connect(tmp_path) as connection:
+        yield connection, stages
+
+
+@pytest.mark.parametrize("run", ["r", "r.variant"])
+def test_a_failed_run_ran_only_what_it_began(stopped, run):
+    connection, stages = stopped
+    found = ["failed", "blocked"]
+    assert [row["action"] for row in queries.show(connection, run)["stages"]] == found
+    assert [node["action"] for node in queries.graph_of(connection, run)[0]] == found
+    for built, action in zip(stages, found, strict=True):
+        answers = queries.why(connection, built["key"])["runs"]
+        assert {answer["action"] for answer in answers} == {action}
+    query = f"select ran, reused, failed, blocked from run_summary where run_id = '{run}'"
+    assert queries.sql(connection, query) == [{"ran": 0, "reused": 0, "failed": 1, "blocked": 1}]
+
+
+def test_what_was_planned_but_never_built_is_called_so(stopped):
+    connection, stages = stopped
+    first, last = (built["key"] for built in stages)
+    for ask in (queries.trace, queries.graph_of):
+        with pytest.raises(FoundryError, match="planned by r, but never built"):
+            ask(connection, last)
+    with pytest.raises(FoundryError, match="planned by r, but never built"):
+        queries.diff(connection, first, last)
+    (root,) = queries.trace(connection, "r")
+    assert (root["kind"], root["present"]) == ("measure", None)
+
+
+def test_sums_do_not_depend_on_the_order_of_their_terms(log, tmp_path):
+    history = History(log)
+    stages = [stage(f"s{i}", "x", {"v": i}, {}) for i in range(3)]
+    history.start("r", stages)
+    for built, seconds in zip(stages, (0.1, 0.2, 0.3), strict=True):
+        done = {"key": built["key"], "attempt": "a1"}
+        history.add("attempt_started", done | {"kind": "x", "stage": built["name"]}, "r")
+        history.add("attempt_finished", done | {"state": "failed", "seconds": seconds}, "r")
+    Index(tmp_path / queries.INDEX_NAME, log).advance()
+    with queries.connect(tmp_path) as connection:
+        assert queries.show(connection, "r")["compute"]["spent_seconds"] == 0.6
 
 
 def test_why_gives_reasons_and_the_difference_to_what_came_before(lineage, told):
@@ -181,6 +251,52 @@ def test_sql_errors_are_for_the_user_and_nothing_can_be_written(lineage, query):
     assert raised.value.hint and "\n" not in raised.value.message
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "copy (select 1) to 'TAIL' (use_tmp_file false)",
+        "explain analyze copy (select 1) to 'TAIL' (use_tmp_file false)",
+        "explain (format json) copy (select 1) to 'TAIL' (use_tmp_file false)",
+        "select 1; copy (select 1) to 'TAIL' (use_tmp_file false)",
+        "/* explain */ explain analyze /* */ copy (select 1) to 'TAIL' (use_tmp_file false)",
+        "set variable lineage_tail = '/dev/null'",
+        "",
+        "-- nothing",
+    ],
+)
+def test_sql_answers_queries_only_so_that_the_tail_stays(lineage, query):
+    (tail,) = lineage.execute("select getvariable('lineage_tail')").fetchone()
+    before = Path(tail).read_bytes()
+    with pytest.raises(FoundryError) as raised:
+        queries.sql(lineage, query.replace("TAIL", tail))
+    assert "\n" not in raised.value.message
+    assert Path(tail).read_bytes() == before
+    assert lineage.execute("select getvariable('lineage_tail')").fetchone() == (tail,)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "from metric",
+        "with few as (from metric limit 1) select count(*) from few",
+        "explain select 1",
+        "EXPLAIN (format json) select 1",
+        "describe metric",
+        "show all tables",
+        "summarize metric",
+        "pivot metric on name in ('loss') using avg(value)",
+    ],
+)
+def test_sql_answers_every_kind_of_query(lineage, query):
+    assert queries.sql(lineage, query)
+
+
+def test_sql_keeps_columns_of_equal_name(lineage):
+    assert queries.sql(lineage, "select 1 as a, 2 as a, 3 as b, 4 as a") == [
+        {"a": 1, "a_1": 2, "b": 3, "a_2": 4}
+    ]
+
+
 def test_a_plain_duckdb_connection_has_views_and_macros_too(told):
     with duckdb.connect(told.home / queries.INDEX_NAME, read_only=True) as connection:
         query = f"select count(*) from upstream('{told.names.evals[0]['key']}')"
@@ -196,8 +312,6 @@ def test_no_index_yet(tmp_path):
 
 
 def test_long_chains_and_wide_histories_end(log, tmp_path):
-    from foundry_core.lineage.index import Index
-
     def key(number):
         return digest("chain", number)
 

@@ -6,6 +6,7 @@ from history import manifest, stage
 
 from foundry_core.lineage.index import Index, attach
 from foundry_core.lineage.reconcile import reconcile
+from foundry_core.store import references
 from foundry_core.store.store import LocalStore
 
 
@@ -27,7 +28,8 @@ def ask(index, query):
 
 
 def run(index, store):
-    return reconcile(index, LocalStore(store.parent.parent))
+    shelf = LocalStore(store.parent.parent)
+    return reconcile(index, shelf, lambda: references.aliases(shelf))
 
 
 def test_an_untold_commit_is_told_once_with_its_records(store, log, tmp_path):
@@ -68,3 +70,21 @@ def test_an_unreadable_manifest_is_named(store, log, tmp_path):
     (store / "artifact.json").write_text("{")
     found = run(Index(tmp_path / "lineage.duckdb", log), store)
     assert found.committed == () and store.name in found.unreadable[0]
+
+
+def test_names_that_were_set_or_removed_untold_are_told(store, log, tmp_path):
+    index, shelf = Index(tmp_path / "lineage.duckdb", log), LocalStore(store.parent.parent)
+    artifact = shelf.read("x", store.name)
+    references.set_alias(shelf, "policy@best", artifact)
+    assert run(index, store).aliases == ("policy@best",)
+    assert ask(index, "select alias, key from alias") == [("policy@best", store.name)]
+    assert run(index, store).aliases == ()
+    references.remove_alias(shelf, "policy@best")
+    assert run(index, store).aliases == ("policy@best",)
+    assert ask(index, "from alias") == []
+
+
+def test_a_name_that_cannot_be_read_is_said(store, log, tmp_path):
+    index, shelf = Index(tmp_path / "lineage.duckdb", log), LocalStore(store.parent.parent)
+    shelf.documents.write("aliases/policy@best", b"{")
+    assert run(index, store).unreadable[0].startswith("aliases: ")

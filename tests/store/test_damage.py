@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli import main
 from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
 from foundry_core.lineage import events as events_module
@@ -167,6 +168,31 @@ def test_a_read_only_store_can_be_planned_and_a_run_says_what_is_wrong(disk, sto
     assert run("first.word=uno")[0]["first"] == "run"
 
 
+def test_a_read_only_store_is_named_by_its_upkeep(disk, store_on_disk, tmp_path, capsys):
+    _, done = run()
+    (tmp_path / "bytes").mkdir()
+    (tmp_path / "bytes" / "text.txt").write_text("one")
+    key = done.artifact("total").key
+    assert main(["lineage", "tag", key, "a@1"]) == 0
+    disk.remount("ro")
+    capsys.readouterr()
+    for arguments in (
+        ["tag", key, "b@1"],
+        ["untag", "a@1"],
+        ["pin", done.run_id],
+        ["adopt", "emit", str(tmp_path / "bytes")],
+        ["gc", "--apply", "--keep-runs", "0", "--grace-hours", "0"],
+    ):
+        assert main(["lineage", *arguments]) == 2, arguments
+        said = capsys.readouterr().err
+        assert "cannot be written: the place is read-only" in said
+        assert said.count("\n") == 1
+    assert main(["lineage", "tag"]) == 0
+    assert main(["lineage", "gc"]) == 0
+    disk.remount("rw")
+    assert len(done.prepared.store.artifacts()) == 4
+
+
 def _flip(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -205,7 +231,7 @@ def test_a_harmed_file_is_named_by_plan_and_verify_and_mended_by_the_run(how, ho
     assert reason.category == "CORRUPT"
     assert problem in reason.path
     checked = cli("lineage", "verify", "--json")
-    assert checked.returncode == 2
+    assert checked.returncode == 1
     assert problem in checked.stdout
     actions, _ = run(change)
     assert actions == {"first": "run", "second": "reuse", "model": "run", "total": "reuse"}

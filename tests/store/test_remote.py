@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import s3fs
@@ -366,6 +367,48 @@ def test_a_swept_store_keeps_what_is_committed(uri):
     assert store.verify("emit", KEY).status == "ok"
 
 
+def test_a_replacement_is_one_put_and_readers_of_the_old_files_may_finish(uri):
+    store = Store.open(uri)
+    build(store, "old")
+    old = store.read("emit", KEY)
+    artifact, folder = attempt(store, "new")
+    artifact = replace(artifact, created="2026-01-02T00:00:00+00:00")
+    assert store.commit(artifact, folder, replaces=True)
+    new = store.read("emit", KEY)
+    assert (new.content, new.created) == (artifact.content, artifact.created)
+    assert store.verify("emit", KEY).status == "ok"
+    assert store.documents.exists(f"emit/{KEY}/{old.files_at}/deep/text.txt")
+    assert store.sweep(lambda key: False, older_than=-60, apply=True) >= 3
+    assert not store.documents.exists(f"emit/{KEY}/{old.files_at}/deep/text.txt")
+    assert store.verify("emit", KEY).status == "ok"
+
+
+def test_what_is_wanted_after_all_is_put_back(uri):
+    store = Store.open(uri)
+    build(store, "kept")
+    before = store.read("emit", KEY)
+    assert not store.set_aside("emit", KEY, lambda: store.read("emit", KEY) is None)
+    assert store.read("emit", KEY) == before
+    assert store.verify("emit", KEY).status == "ok"
+    assert store.set_aside("emit", KEY, lambda: False)
+
+
+def test_objects_adopted_from_another_place_stay_present(uri, monkeypatch, capsys):
+    monkeypatch.setenv("FOUNDRY_STORE", uri)
+    store = Store.open(uri)
+    for name in ("one", "two"):
+        place = f"{uri.removesuffix('/store')}/moving/{name}"
+        connect(place).write("text.txt", b"bytes")
+        assert main(["lineage", "adopt", "emit", place]) == 0
+        ((kind, key),) = store.artifacts()
+        assert store.read(kind, key).files_at == place
+        assert main(["lineage", "runs"]) == 0
+        rows = queries.sql(queries.connect(), "select present, removed_reason from artifact")
+        assert rows == [{"present": True, "removed_reason": None}]
+    assert main(["lineage", "adopt", "emit", f"{uri}/emit"]) == 2
+    assert "foundry lineage tag" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_runs_come_out_right_through_a_faulty_network(endpoint, uri, monkeypatch, tmp_path):
     calm = run_words(uri)[1]
@@ -395,9 +438,9 @@ def test_an_attempt_whose_commit_is_uncertain_is_closed_by_the_next_run(
     (tmp_path / "p.yaml").write_text(json.dumps({"stages": {"first": {"kind": "emit"}}}))
     publish = RemoteStore._publish
 
-    def lose(store, artifact):
+    def lose(store, artifact, replaced):
         if happened:
-            publish(store, artifact)
+            publish(store, artifact, replaced)
         raise StoreUnavailable("away")
 
     with monkeypatch.context() as patch:

@@ -8,9 +8,12 @@ import pytest
 import tasks.execute
 from flows.console import Console
 from flows.engine import PipelineRun
+from foundry_core.lineage.index import attach
 from foundry_core.store import gc
 from tests.faults import checks
 from tests.runs import Forked, end_forked, prepared, run
+
+ALL_REUSED = dict.fromkeys(("first", "second", "model", "total"), "reuse")
 
 
 @pytest.fixture(autouse=True)
@@ -88,9 +91,32 @@ def test_killed_at_the_swap_the_old_one_is_put_back(home, by):
     if by == "gc":
         gc.tidy(store, done._events)
     else:
-        assert set(run()[0].values()) == {"reuse"}
+        assert run("total.unit=k")[0] == ALL_REUSED | {"total": "run"}
     assert store.read(first.kind, first.key) == first
     assert store.verify(first.kind, first.key).status == "ok"
+
+
+def _die_in_the_stage():
+    tasks.execute.run_child = lambda *arguments: os._exit(9)
+    forced("model").stage("model")
+
+
+def test_a_forced_attempt_that_was_killed_is_closed_by_the_next_run(home, tmp_path):
+    run()
+    forked = Forked(_die_in_the_stage)
+    forked.process.join()
+    _, after = run()
+    with attach(home / "lineage.duckdb") as connection:
+        rows = connection.execute("select stage, state from attempt order by all").fetchall()
+    assert [row for row in rows if row[0] == "model"] == [("model", "committed"), ("model", "lost")]
+    assert after._events.files.names("intents") == []
+    again = forced("model")
+    again.stage("model")
+    again.finish("succeeded")
+    assert after._events.files.names("intents") == []
+    with attach(home / "lineage.duckdb") as connection:
+        rows = connection.execute("select state from attempt where stage = 'model'").fetchall()
+    assert sorted(state for (state,) in rows) == ["committed", "committed", "lost"]
 
 
 def test_the_scratch_of_an_interrupted_forced_training_is_resumed_and_no_other(monkeypatch):
