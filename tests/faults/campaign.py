@@ -116,7 +116,7 @@ class Campaign:
         self._expect(_lines(checks.leftover(self._home, self._pipeline.patience)), "process left")
         self._expect(_lines(self._view.damage()), "half artifact")
         after = self._view.committed()
-        if not self._force:  # forcing takes the forced artifact out of service before its successor
+        if not self._force:  # killed between two renames, a forced one stands aside until its lease
             self._expect(_names(set(before) - set(after)), "lost commit")
         return landed
 
