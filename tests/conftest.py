@@ -23,3 +23,15 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real fixtures: {path} is absent (set FOUNDRY_TEST_DATA to their folder)")
     return path
+
+
+@pytest.fixture
+def small_home(tmp_path, monkeypatch):
+    """A home and a store of its own for the small kinds; runs that were forked there are ended."""
+    from tests.runs import end_forked
+
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
+    monkeypatch.delenv("FOUNDRY_STORE", raising=False)
+    yield tmp_path / "home"
+    end_forked()

@@ -14,16 +14,12 @@ from flows.cli import main
 from foundry_core.lineage import queries
 from foundry_core.store.base import Store
 from foundry_core.store.store import LocalStore
-from tests.runs import Forked, end_forked
+from tests.runs import Forked
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
-    monkeypatch.delenv("FOUNDRY_STORE", raising=False)
-    yield tmp_path / "home"
-    end_forked()
+def home(small_home):
+    return small_home
 
 
 @pytest.fixture

@@ -16,19 +16,15 @@ from foundry_core.objects import StoreUnavailable
 from foundry_core.store import gc, references
 from foundry_core.store.base import Store
 from foundry_core.store.store import LocalStore
-from tests.runs import Forked, end_forked, prepared, run
+from tests.runs import Forked, prepared, run
 
 EVERYTHING = {"keep_runs": 0, "grace_hours": 0}
 GC = ("lineage", "gc", "--keep-runs", "0", "--grace-hours", "0")
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
-    monkeypatch.delenv("FOUNDRY_STORE", raising=False)
-    yield tmp_path / "home"
-    end_forked()
+def home(small_home):
+    return small_home
 
 
 def begin(*overrides, **options):

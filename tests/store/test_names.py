@@ -12,11 +12,8 @@ LONG = "n" * 300
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
-    monkeypatch.delenv("FOUNDRY_STORE", raising=False)
-    return tmp_path / "home"
+def home(small_home):
+    return small_home
 
 
 def test_untag_touches_names_only(capsys):

@@ -20,11 +20,8 @@ from tests.support import WORDS
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
-    monkeypatch.delenv("FOUNDRY_STORE", raising=False)
-    return tmp_path / "home"
+def home(small_home):
+    return small_home
 
 
 def execute(*overrides, pipeline=WORDS):

@@ -11,18 +11,14 @@ from flows.engine import PipelineRun
 from foundry_core.lineage.index import attach
 from foundry_core.store import gc
 from tests.faults import checks
-from tests.runs import Forked, end_forked, prepared, run
+from tests.runs import Forked, prepared, run
 
 ALL_REUSED = dict.fromkeys(("first", "second", "model", "total"), "reuse")
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
-    monkeypatch.delenv("FOUNDRY_STORE", raising=False)
-    yield tmp_path / "home"
-    end_forked()
+def home(small_home):
+    return small_home
 
 
 def forced(name):

@@ -20,12 +20,13 @@ from foundry_core.pipeline.stage import Config
 class PathSource(Config):
     """Base of the sources that lie in a file or folder."""
 
+    format: str
     path: Location[str] = Field(
         description="file or folder; identified by content, a single file by its name too"
     )
 
     def identity(self) -> Mapping[str, str]:
-        found = {f"{self.format}": path_identity(self.path)}  # type: ignore[attr-defined]
+        found = {self.format: path_identity(self.path)}
         path = Path(self.path).expanduser()
         if not is_remote(self.path) and path.is_file():
             found["file name"] = path.name  # in sample keys and reports, as those of a folder's
