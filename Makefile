@@ -21,10 +21,10 @@ graphics: $(STAMP)
 	@sh deploy/ensure-graphics.sh $(BIN)/python
 
 demo: setup
-	$(BIN)/python -m flows.demo demo
+	$(BIN)/python -m flows.cli.demo demo
 
 demo-fast: setup
-	$(BIN)/python -m flows.demo demo-fast
+	$(BIN)/python -m flows.cli.demo demo-fast
 
 serve: setup
 	$(BIN)/foundry serve

@@ -44,7 +44,7 @@ from rich.table import Table
 
 from foundry_core.data.config import WindowConfig
 from foundry_core.data.images import encode_jpeg
-from foundry_core.data.inspect import dataset_statistics
+from foundry_core.data.inspection.figures import dataset_statistics
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import (
     CaptionData,
@@ -54,12 +54,12 @@ from foundry_core.data.loading.config import (
     TextData,
 )
 from foundry_core.data.loading.text import collate_text
-from foundry_core.data.normalize import Normalizer
+from foundry_core.data.robot.normalize import Normalizer
+from foundry_core.data.robot.prompts import IMAGE, OBS
+from foundry_core.data.robot.transform_config import RobotInputs
+from foundry_core.data.robot.transforms import collate_robot
 from foundry_core.data.shards.write import write_shards
-from foundry_core.data.text.prompts import IMAGE, OBS
 from foundry_core.data.text.tokenizer import Tokenizer
-from foundry_core.data.transform_config import RobotInputs
-from foundry_core.data.transforms import collate_robot
 
 STORED = ("scene_right", "scene_left", *(f"wrist_{a}_{b}" for a in ("left", "right") for b in "ab"))
 CAMERAS = STORED[:4]
@@ -151,7 +151,7 @@ class Bench:
         return (batch[name] for batch in loader.batches())
 
     def transform(self):
-        from foundry_core.data.transforms import RobotTransform
+        from foundry_core.data.robot.transforms import RobotTransform
 
         return RobotTransform(INPUTS, self.normalizer, self.tokenizer, TOKENS_PER_IMAGE)
 

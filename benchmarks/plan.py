@@ -23,12 +23,12 @@ from pathlib import Path
 
 import yaml
 
-from flows.planning import Request, prepare
-from foundry_core.pipeline.documents import CONFIG_ROOT
-from foundry_core.pipeline.identity import StageSpec
-from foundry_core.store.artifact import Artifact, ArtifactInput, content_digest, scan
+from flows.run.planning import Request, prepare
+from foundry_core.config.documents import CONFIG_ROOT
+from foundry_core.pipeline.spec import StageSpec
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import record_run
+from foundry_core.store.manifest import Artifact, ArtifactInput, content_digest, scan
 
 _TARGET_SECONDS = 0.3
 _FILES = 4

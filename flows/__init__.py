@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from flows.planning import Prepared
+    from flows.run.planning import Prepared
     from foundry_core.pipeline.plan import Plan
 
 
@@ -45,7 +45,7 @@ def run(
 ) -> dict[str, Any]:
     """Does it, as `foundry run --json`: {"run_id", "status", "stages", "metrics", ...}. A failed
     stage raises nothing: "status" says so."""
-    from flows.commands.run import run_all
+    from flows.cli.commands.run import run_all
     from flows.console import Console
 
     prepared = _prepared(pipeline, overrides, only, force, baseline, strict_code)
@@ -72,7 +72,7 @@ def _prepared(
     baseline: str | None,
     strict_code: bool,
 ) -> "Prepared":
-    from flows.planning import Request, prepare
+    from flows.run.planning import Request, prepare
 
     return prepare(
         Request(

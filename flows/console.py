@@ -14,7 +14,7 @@ from flows.terminal import stdout
 from foundry_core.pipeline.plan import Plan, StagePlan, short_names
 
 if TYPE_CHECKING:
-    from tasks.job import Outcome
+    from foundry_core.execution.job import Outcome
 
 _LOG_EVERY_SECONDS = 20.0
 

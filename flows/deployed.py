@@ -7,7 +7,7 @@ are its tasks and cancelling it stops them.
 from collections.abc import Callable
 from typing import Any
 
-import flows.settings  # noqa: F401  (Prefect reads its settings once, on import)
+import flows.prefect.settings  # noqa: F401  (Prefect reads its settings once, on import)
 
 # isort: split
 from prefect import flow, get_run_logger
@@ -16,17 +16,14 @@ from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts
-from flows.ablating import AblationRun
-from flows.ablation import plan_ablation
-from flows.ablation_report import write_ablation_report
-from flows.ablation_table import plan_markdown
+from flows.ablation.plan import plan_ablation
+from flows.ablation.report import write_ablation_report
+from flows.ablation.run import AblationRun
+from flows.ablation.table import plan_markdown
 from flows.console import Console, plan_markdown_of
-from flows.dispatch import DispatchName, make_dispatcher
-from flows.engine import PipelineRun
-from flows.foundry import MAX_THREADS, walk_ablation, walk_stages
-from flows.hooks import cancel_trainings
-from flows.parameters import (
+from flows.deployment import artifacts
+from flows.deployment.crash_hook import cancel_trainings
+from flows.deployment.forms import (
     Axis,
     NamedVariant,
     Override,
@@ -35,8 +32,11 @@ from flows.parameters import (
     ablation_request,
     request,
 )
-from flows.planning import prepare
-from flows.reporting import write_run_report
+from flows.dispatch.base import DispatchName, make_dispatcher
+from flows.foundry import MAX_THREADS, walk_ablation, walk_stages
+from flows.reports.run_report import write_run_report
+from flows.run.engine import PipelineRun
+from flows.run.planning import prepare
 
 _DEFAULT = PipelineName("demo")
 

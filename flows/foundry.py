@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import flows.settings  # (Prefect reads its settings once, on import)
+import flows.prefect.settings  # (Prefect reads its settings once, on import)
 
 # isort: split
 from prefect import flow, task
@@ -22,17 +22,18 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.runtime import flow_run, task_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import artifacts, processes
-from flows.ablating import AblationRun
-from flows.ablation import Ablation
-from flows.ablation_table import plan_markdown
+from flows import processes
+from flows.ablation.merge import VERDICT
+from flows.ablation.plan import Ablation
+from flows.ablation.run import AblationRun
+from flows.ablation.table import plan_markdown
 from flows.console import Console, plan_markdown_of
-from flows.dispatch import Dispatcher
-from flows.ending import in_time
-from flows.engine import PipelineRun
-from flows.planning import Prepared
-from flows.temporary_server import tie
-from flows.union import VERDICT
+from flows.deployment import artifacts
+from flows.deployment.shutdown import in_time
+from flows.deployment.temporary_server import tie
+from flows.dispatch.base import Dispatcher
+from flows.run.engine import PipelineRun
+from flows.run.planning import Prepared
 
 # Waiting costs nothing: the machine's CPU slots bound what works at the same time.
 MAX_THREADS = 32
@@ -109,7 +110,7 @@ def _no_tracebacks() -> Iterator[None]:
     its own traceback of it, twice. Whoever sets PREFECT_LOGGING_LEVEL gets everything."""
     handlers = [h for h in logging.getLogger().handlers if isinstance(h, PrefectConsoleHandler)]
     levels = [handler.level for handler in handlers]
-    if os.environ["PREFECT_LOGGING_LEVEL"] == flows.settings.QUIET:
+    if os.environ["PREFECT_LOGGING_LEVEL"] == flows.prefect.settings.QUIET:
         for handler in handlers:
             handler.setLevel(logging.CRITICAL)
     try:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foundry_core.home import home_dir
-from foundry_core.store.artifact import encode, write_durably
 from foundry_core.store.lease import is_dead, process_identity
+from foundry_core.store.manifest import encode, write_durably
 
 # Tells a child which process it must not outlive.
 PARENT = "FOUNDRY_PARENT_PID"

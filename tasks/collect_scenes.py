@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
+from foundry_core.identity.sources import package_identity
 from foundry_core.pipeline import stage
-from foundry_core.pipeline.sources import package_identity
 from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames
 
 

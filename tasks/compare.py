@@ -36,9 +36,9 @@ class Compare(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.evaluation.compare import compare, markdown
-        from foundry_core.evaluation.plots import success_bars
-        from foundry_core.evaluation.results import replace_json
+        from foundry_core.evaluation.comparison.compare import compare, markdown
+        from foundry_core.evaluation.comparison.plots import success_bars
+        from foundry_core.evaluation.rollout.results import replace_json
 
         evaluations = {
             label: json.loads((artifact.path / "evaluation.json").read_text())["tasks"]

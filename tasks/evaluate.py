@@ -6,9 +6,9 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from foundry_core.evaluation.benchmarks.base import benchmark_module, load_benchmark
+from foundry_core.identity.code import CodeIndex
+from foundry_core.identity.sources import package_identity
 from foundry_core.pipeline import stage
-from foundry_core.pipeline.code import CodeIndex
-from foundry_core.pipeline.sources import package_identity
 
 
 class EvaluateRecipe(stage.Recipe):
@@ -76,8 +76,8 @@ class Evaluate(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.evaluation.rollout import Episode, plan_episodes, run_episodes
-        from foundry_core.evaluation.tally import Tally
+        from foundry_core.evaluation.rollout.episodes import Episode, plan_episodes, run_episodes
+        from foundry_core.evaluation.rollout.tally import Tally
         from foundry_core.serving.policy import load_policy
 
         recipe = ctx.recipe
@@ -123,8 +123,8 @@ class Evaluate(stage.Stage):
 def _conclude(ctx: stage.StageContext, results: list[Any]) -> dict[str, Any]:
     """Writes evaluation.json and the records; returns the metrics. An evaluation of crashes only
     says nothing about the policy and is a failure of the stage."""
-    from foundry_core.evaluation.results import replace_json
-    from foundry_core.evaluation.tally import count_cells, episode_line
+    from foundry_core.evaluation.rollout.results import replace_json
+    from foundry_core.evaluation.rollout.tally import count_cells, episode_line
 
     cells = count_cells(results)
     with (ctx.records / "episodes.jsonl").open("w", encoding="utf-8") as log:

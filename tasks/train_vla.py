@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from foundry_core.config.suggest import nearest
 from foundry_core.data.loading.config import DataConfig
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import VLAConfig
 from foundry_core.models.weights import weight_sources
 from foundry_core.pipeline import stage
-from foundry_core.pipeline.suggest import nearest
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.recipes import check_batches, check_source_of_tokens, labels_of
 

@@ -184,7 +184,7 @@ class Serving:
 
     def children(self) -> list[int]:
         """Processes in which stages run."""
-        return [pid for pid in self.processes() if b"tasks.child" in _command(pid)]
+        return [pid for pid in self.processes() if b"foundry_core.execution.child" in _command(pid)]
 
     def leases(self) -> list[str]:
         return [path.name for path in (self.home / "store" / "leases").glob("[!.]*")]

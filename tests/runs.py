@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from flows.console import Console
-from flows.engine import PipelineRun
-from flows.planning import Prepared, Request, prepare
-from foundry_core.pipeline.overrides import parse_override
+from flows.run.engine import PipelineRun
+from flows.run.planning import Prepared, Request, prepare
+from foundry_core.config.overrides import parse_override
 from tests.support import WORDS
 
 _FORK = multiprocessing.get_context("fork")

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from foundry_core.config.overrides import apply_overrides, parse_override
 from foundry_core.pipeline.graph import Pipeline, build_pipeline
-from foundry_core.pipeline.overrides import apply_overrides, parse_override
 from foundry_core.pipeline.stage import Stage
 from tests.kinds import emit, measure, train
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 
-from foundry_core.lineage.folds import FOLDS, Fold
+from foundry_core.lineage.projection import FOLDS, Fold
 
 # Events on their way into tables. Not a temp table: those are hidden from the other cursors.
 INCOMING = "scratch.incoming"

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from foundry_core.config.canonical import Location
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.canonical import Location
-from foundry_core.pipeline.sources import is_remote
+from foundry_core.identity.sources import is_remote
 from foundry_core.pipeline.stage import Config
 
 

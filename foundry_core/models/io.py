@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
 from foundry_core.models.build import build_model, is_native
 from foundry_core.models.config import Config, ModelConfig
-from foundry_core.pipeline.validation import validate
 
 FORMAT = "foundry-model"
 VERSION = 1

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from foundry_core.config.documents import CONFIG_ROOT, load_document
+from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import (
     Config,
@@ -19,8 +21,6 @@ from foundry_core.models.config import (
     VLAConfig,
     VLMConfig,
 )
-from foundry_core.pipeline.documents import CONFIG_ROOT, load_document
-from foundry_core.pipeline.validation import validate
 
 Preset = Annotated[
     TransformerConfig

@@ -183,7 +183,7 @@ class Projector(nn.Module):
 
 def build_vision(config: ViTConfig | ConvViTConfig | HFVisionConfig) -> nn.Module:
     if isinstance(config, HFVisionConfig):
-        from foundry_core.models.hf_backbones import HFVision
+        from foundry_core.models.huggingface.backbones import HFVision
 
         return HFVision(config)
     return VisionTransformer(config)

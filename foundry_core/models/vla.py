@@ -26,7 +26,7 @@ from foundry_core.models.vlm import VLM, check_same_architecture
 
 def build_backbone(config: VLMConfig | HFVLMConfig) -> nn.Module:
     if isinstance(config, HFVLMConfig):
-        from foundry_core.models.hf_vlm import HFVLM
+        from foundry_core.models.huggingface.vlm import HFVLM
 
         return HFVLM(config)
     return VLM(config)

@@ -23,7 +23,7 @@ from foundry_core.models.vision import Projector, build_vision
 
 def build_language(config: TransformerConfig | HFLanguageConfig) -> nn.Module:
     if isinstance(config, HFLanguageConfig):
-        from foundry_core.models.hf_backbones import HFLanguage
+        from foundry_core.models.huggingface.backbones import HFLanguage
 
         return HFLanguage(config)
     return Transformer(config)

@@ -7,13 +7,13 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from foundry_core.config.documents import find_pipeline, load_document
+from foundry_core.config.overrides import STAGE_KEYS, apply_overrides
+from foundry_core.config.suggest import nearest
+from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.documents import find_pipeline, load_document
 from foundry_core.pipeline.imports import Imported, import_recipe, import_stage
-from foundry_core.pipeline.overrides import STAGE_KEYS, apply_overrides
 from foundry_core.pipeline.stage import Recipe, Resources, Slot, Stage, Upstream
-from foundry_core.pipeline.suggest import nearest
-from foundry_core.pipeline.validation import validate
 
 StageKinds = Callable[[str], type[Stage]]
 Wiring = Mapping[str, Mapping[str, str]]

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from foundry_core.config.canonical import digest
+from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.canonical import digest
 from foundry_core.pipeline.stage import Recipe, Stage
-from foundry_core.pipeline.validation import validate
 
 CODE = "adopted"
 PLACES = ("path", "uri", "alias", "key")

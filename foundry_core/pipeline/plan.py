@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Literal, Protocol
 
+from foundry_core.config.canonical import canonical
+from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.canonical import canonical
 from foundry_core.pipeline.graph import Pipeline
-from foundry_core.pipeline.identity import StageSpec
-from foundry_core.pipeline.suggest import nearest
+from foundry_core.pipeline.spec import StageSpec
 
 Action = Literal["reuse", "run", "blocked"]
 Category = Literal[

@@ -174,7 +174,7 @@ class Stage:
     @classmethod
     def sources(cls, recipe: Any) -> Mapping[str, str]:
         """Name → content identity of each raw source outside the store. Must be cheap: no reading
-        of gigabytes at plan time (use `foundry_core.pipeline.sources`). A missing source raises
+        of gigabytes at plan time (use `foundry_core.identity.sources`). A missing source raises
         FoundryError."""
         return {}
 

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from foundry_core.data.normalize import Normalizer
+from foundry_core.config.validation import validate
+from foundry_core.data.robot.normalize import Normalizer
+from foundry_core.data.robot.transform_config import RobotInputs
+from foundry_core.data.robot.transforms import RobotTransform, collate_robot
 from foundry_core.data.text.tokenizer import Tokenizer
-from foundry_core.data.transform_config import RobotInputs
-from foundry_core.data.transforms import RobotTransform, collate_robot
 from foundry_core.errors import FoundryError
 from foundry_core.models.io import load_model
 from foundry_core.models.vla import VLA
-from foundry_core.pipeline.validation import validate
 
 _GREY = 128
 

@@ -4,9 +4,9 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
-from foundry_core.pipeline.suggest import nearest
 from foundry_core.simulation.catalog import CAMERAS, TASKS
 
 MAX_BUFFER = 1024

@@ -8,11 +8,11 @@ from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
 from foundry_core.pipeline.imports import CODE, Import, adopted_key
 from foundry_core.store.adopted import describe
-from foundry_core.store.artifact import Artifact, ArtifactInput
 from foundry_core.store.base import Store
-from foundry_core.store.intents import announce, tell, withdraw
+from foundry_core.store.manifest import Artifact, ArtifactInput
+from foundry_core.store.outbox import announce, tell, withdraw
 from foundry_core.store.references import find
-from foundry_core.store.seal import Seals
+from foundry_core.store.verified import Seals
 
 
 def adopt(store: Store, log: EventLog, artifact: Artifact) -> Artifact:

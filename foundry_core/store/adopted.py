@@ -12,10 +12,10 @@ from typing import Any
 from foundry_core.errors import FoundryError
 from foundry_core.objects import connect
 from foundry_core.pipeline.imports import CODE, adopted_key
-from foundry_core.store import remote_files
-from foundry_core.store.artifact import Artifact, File, content_digest, encodable, files_below, scan
+from foundry_core.store import s3_files as remote_files
 from foundry_core.store.cache import FileCache
-from foundry_core.store.seal import Seals
+from foundry_core.store.manifest import Artifact, File, content_digest, encodable, files_below, scan
+from foundry_core.store.verified import Seals
 
 
 def describe(kind: str, place: str, run_id: str = "") -> Artifact:

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
-from foundry_core.store.artifact import MANIFEST, Artifact
 from foundry_core.store.documents import Documents
-from foundry_core.store.intents import tell_untold
 from foundry_core.store.lease import TTL_SECONDS, Board, Lease, acquire, free_if_dead, is_dead
+from foundry_core.store.manifest import MANIFEST, Artifact
+from foundry_core.store.outbox import tell_untold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,10 @@ class Store(ABC):
         """The store at a path (created when absent) or at s3://bucket/prefix. FoundryError when it
         cannot be used."""
         if "://" in uri:
-            from foundry_core.store.remote import RemoteStore
+            from foundry_core.store.s3 import RemoteStore
 
             return RemoteStore.open(uri)
-        from foundry_core.store.store import LocalStore
+        from foundry_core.store.local import LocalStore
 
         return LocalStore.open(uri)
 
@@ -218,7 +218,7 @@ class Store(ABC):
 
     def tell_untold(self, log: EventLog) -> list[str]:
         """Tells the lineage what killed processes committed or removed; see
-        `foundry_core.store.intents`."""
+        `foundry_core.store.outbox`."""
         return tell_untold(log, self.read)
 
     @abstractmethod

@@ -22,8 +22,8 @@ from typing import IO
 
 from foundry_core.errors import FoundryError
 from foundry_core.home import cache_dir
-from foundry_core.store.artifact import File, sha256_of
-from foundry_core.store.seal import Seals
+from foundry_core.store.manifest import File, sha256_of
+from foundry_core.store.verified import Seals
 
 # Writes a file's bytes to a new path; returns the sha256 of what it wrote.
 Download = Callable[[File, Path], str]

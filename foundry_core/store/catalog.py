@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.identity import StageSpec
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed
-from foundry_core.pipeline.suggest import nearest
-from foundry_core.store.artifact import Artifact, encode
+from foundry_core.pipeline.spec import StageSpec
 from foundry_core.store.base import State, Store
 from foundry_core.store.documents import is_name
+from foundry_core.store.manifest import Artifact, encode
 
 
 class StoreCatalog:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from foundry_core.errors import FoundryError
-from foundry_core.store.artifact import fsync_folder, write_durably
+from foundry_core.store.manifest import fsync_folder, write_durably
 
 # File systems end at 255 bytes; a file being written has some 30 more in its name.
 LONGEST_NAME = 220

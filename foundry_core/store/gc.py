@@ -16,11 +16,11 @@ from typing import Any
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
 from foundry_core.objects import StoreUnavailable
-from foundry_core.store.artifact import Artifact
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import load_run, run_ids
-from foundry_core.store.intents import announce_removal, tell, withdraw
 from foundry_core.store.lease import Lease
+from foundry_core.store.manifest import Artifact
+from foundry_core.store.outbox import announce_removal, tell, withdraw
 from foundry_core.store.references import aliases, pins
 
 GRACE_HOURS = 24.0

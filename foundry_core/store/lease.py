@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from foundry_core.store.artifact import write_durably
+from foundry_core.store.manifest import write_durably
 
 TTL_SECONDS = 60.0
 _HEARTBEAT_SECONDS = 5.0

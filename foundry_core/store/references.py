@@ -5,12 +5,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.suggest import nearest
-from foundry_core.store.artifact import Artifact, encode
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import load_run
 from foundry_core.store.documents import LONGEST_NAME, is_name
+from foundry_core.store.manifest import Artifact, encode
 
 _ALIAS = re.compile(r"[A-Za-z0-9][\w.-]*@[A-Za-z0-9][\w.-]*")
 _PREFIX_DIGITS = 8

@@ -18,11 +18,11 @@ from torch import nn
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import DataConfig, LoaderResources
 from foundry_core.data.loading.loader import Loader
-from foundry_core.data.normalize import Normalizer
+from foundry_core.data.robot.normalize import Normalizer
+from foundry_core.data.robot.prompts import IMAGE, OBS
+from foundry_core.data.robot.transforms import RobotTransform
 from foundry_core.data.statistics.dataset import DatasetStatistics
-from foundry_core.data.text.prompts import IMAGE, OBS
 from foundry_core.data.text.tokenizer import Tokenizer
-from foundry_core.data.transforms import RobotTransform
 from foundry_core.errors import FoundryError
 from foundry_core.models.build import build_model
 from foundry_core.models.config import TransformerConfig, VLAConfig, VLMConfig

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundry_core.data.augment import (
+from foundry_core.data.robot.augment import (
     apply_view,
     centre_view,
     jitter,
     random_view,
     shift_image,
 )
-from foundry_core.data.transform_config import Augment, ImageInput
-from foundry_core.data.transforms import view_images
+from foundry_core.data.robot.transform_config import Augment, ImageInput
+from foundry_core.data.robot.transforms import view_images
 
 
 def noise(size: int = 16, seed: int = 0) -> np.ndarray:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundry_core.data.normalize import Normalizer
-from foundry_core.data.normalize_config import FieldOverride, NormalizationConfig
+from foundry_core.data.robot.normalize import Normalizer
+from foundry_core.data.robot.normalize_config import FieldOverride, NormalizationConfig
 from foundry_core.data.statistics.builder import compute_statistics
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.errors import FoundryError

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundry_core.data.config import PoseGroup
-from foundry_core.data.poses import (
+from foundry_core.data.robot.poses import (
     absolute_pose,
     add_relative_fields,
     decode_rot6d,

@@ -6,13 +6,13 @@ import sys
 import pytest
 import yaml
 
-from flows.engine import PipelineRun
-from flows.planning import Request, prepare
+from flows.run.engine import PipelineRun
+from flows.run.planning import Request, prepare
 from foundry_core.data.sources.config import JsonLines, PackageDocs, PlainText
 from foundry_core.data.sources.remote import local_source
 from foundry_core.errors import FoundryError
+from foundry_core.identity.sources import path_identity
 from foundry_core.objects import Objects, connect
-from foundry_core.pipeline.sources import path_identity
 from tests.s3 import s3_server, use_s3
 
 TEXTS = {

@@ -28,8 +28,8 @@ from foundry_core.data.sources.config import (
 from foundry_core.data.sources.robot import episode_refs, read_episode
 from foundry_core.data.sources.text import read_text, text_refs
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline import sources
-from foundry_core.pipeline.sources import package_identity, path_identity
+from foundry_core.identity import sources
+from foundry_core.identity.sources import package_identity, path_identity
 
 OLD = 10**18
 

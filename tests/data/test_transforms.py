@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from foundry_core.data.normalize import FieldNormalizer, Normalizer
-from foundry_core.data.poses import decode_rot6d, encode_rot6d
-from foundry_core.data.text.prompts import IMAGE, OBS
+from foundry_core.data.robot.normalize import FieldNormalizer, Normalizer
+from foundry_core.data.robot.poses import decode_rot6d, encode_rot6d
+from foundry_core.data.robot.prompts import IMAGE, OBS
+from foundry_core.data.robot.transform_config import Prompt, RobotInputs
+from foundry_core.data.robot.transforms import RobotTransform, collate_robot
 from foundry_core.data.text.tokenizer import Tokenizer
-from foundry_core.data.transform_config import Prompt, RobotInputs
-from foundry_core.data.transforms import RobotTransform, collate_robot
 from foundry_core.errors import FoundryError
 
 ARMS = ("right", "left")

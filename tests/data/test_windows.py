@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundry_core.data.config import WindowConfig
-from foundry_core.data.windows import anchors, cut_windows, image_steps, source_steps, window_masks
+from foundry_core.data.robot.windows import (
+    anchors,
+    cut_windows,
+    image_steps,
+    source_steps,
+    window_masks,
+)
 from foundry_core.errors import FoundryError
 
 LBM = WindowConfig(past=1, future=14, max_padding_left=3, max_padding_right=12)

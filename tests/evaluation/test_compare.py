@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.compare import cell_text, compare, markdown, p_text
-from foundry_core.evaluation.plots import curves, success_bars
-from foundry_core.evaluation.report import ReportData, verdict, write_report
+from foundry_core.evaluation.comparison.compare import cell_text, compare, markdown, p_text
+from foundry_core.evaluation.comparison.plots import curves, success_bars
+from foundry_core.evaluation.comparison.report import ReportData, verdict, write_report
 from foundry_core.evaluation.statistics.fixed import Arms, barnard, mcnemar
 from foundry_core.evaluation.statistics.intervals import clopper_pearson
 from foundry_core.evaluation.statistics.letters import compact_letters

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.results import (
+from foundry_core.evaluation.rollout.results import (
     LBM_UNSEEN_TASKS,
     EpisodeResult,
     merge,

@@ -7,7 +7,7 @@ import pytest
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.benchmarks.base import benchmark_names, load_benchmark
-from foundry_core.evaluation.rollout import EpisodePlan, plan_episodes, run_episodes
+from foundry_core.evaluation.rollout.episodes import EpisodePlan, plan_episodes, run_episodes
 from foundry_core.parallel import ray_session
 from foundry_core.simulation import catalog
 from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from foundry_core.evaluation.results import read_tree
-from foundry_core.evaluation.rollout import plan_episodes, run_episodes
-from foundry_core.evaluation.tally import Tally, count_cells, episode_line
+from foundry_core.evaluation.rollout.episodes import plan_episodes, run_episodes
+from foundry_core.evaluation.rollout.results import read_tree
+from foundry_core.evaluation.rollout.tally import Tally, count_cells, episode_line
 from tests.evaluation.toy_benchmark import Line, LineEnvironment, Walker
 
 

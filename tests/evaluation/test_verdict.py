@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.compare import compare
-from foundry_core.evaluation.verdict import effects, judge, seed_spread
+from foundry_core.evaluation.comparison.compare import compare
+from foundry_core.evaluation.comparison.verdict import effects, judge, seed_spread
 
 
 def cells(*successes: int, n: int = 50) -> dict[str, dict[str, int]]:

@@ -170,7 +170,11 @@ class Campaign:
     def _children(self) -> dict[int, str]:
         """pid → stage ('' when it is just ending) of the stage processes of this home."""
         found = checks.processes(self._home)
-        return {p: checks.stage_of(line) for p, line in found.items() if "tasks.child" in line}
+        return {
+            p: checks.stage_of(line)
+            for p, line in found.items()
+            if "foundry_core.execution.child" in line
+        }
 
     def _harm(self) -> Harm | None:
         harm = self._store.harm(self._home, self._draw)

@@ -15,11 +15,11 @@ import signal
 import sys
 import threading
 
-from flows.engine import PipelineRun
-from flows.planning import Request, prepare
+from flows.run.engine import PipelineRun
+from flows.run.planning import Request, prepare
+from foundry_core.config.overrides import parse_override
+from foundry_core.execution.job import Interrupted, StageFailed
 from foundry_core.home import home_dir, store_uri
-from foundry_core.pipeline.overrides import parse_override
-from tasks.job import Interrupted, StageFailed
 
 _OPERATIONS = {"open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.listdir"}
 

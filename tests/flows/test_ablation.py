@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from flows.ablating import AblationRun
-from flows.ablation import AblationRequest, plan_ablation
-from flows.ablation_report import effects_rows, responses, write_ablation_report
-from flows.ablation_table import plan_json, plan_markdown, plan_rows
-from flows.union import VERDICT
-from flows.variants import Vary, parse_variant, parse_vary
+from flows.ablation.merge import VERDICT
+from flows.ablation.plan import AblationRequest, plan_ablation
+from flows.ablation.report import effects_rows, responses, write_ablation_report
+from flows.ablation.run import AblationRun
+from flows.ablation.table import plan_json, plan_markdown, plan_rows
+from flows.ablation.variants import Vary, parse_variant, parse_vary
 from foundry_core.errors import FoundryError
+from foundry_core.execution.job import StageFailed
 from foundry_core.lineage import queries
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index
-from tasks.job import StageFailed
 
 EXAMS = Path(__file__).parents[1] / "kinds" / "exams.yaml"
 CLI = [sys.executable, "-m", "flows.cli"]

@@ -61,7 +61,7 @@ def test_other_failures_of_the_system_are_not_called_output(monkeypatch, capsys)
     def fail(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("flows.commands.models.run", fail)
+    monkeypatch.setattr("flows.cli.commands.models.run", fail)
     with pytest.raises(OSError, match="Input/output error"):
         main(["models"])
 

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from flows import diagnosis
 from flows.cli import main
+from flows.service import diagnosis
 from tests.orchestration import free_port
 
 HOST = "127.0.0.1"

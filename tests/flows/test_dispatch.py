@@ -9,17 +9,17 @@ import time
 
 import pytest
 
-from flows.dispatch import make_dispatcher
-from flows.dispatch_prefect import attempt_number
-from flows.dispatch_ray import RayJobs, reservation
-from flows.engine import PipelineRun
-from flows.planning import Request, prepare
+from flows.dispatch.base import make_dispatcher
+from flows.dispatch.gpu_pool import attempt_number
+from flows.dispatch.ray_jobs import RayJobs, reservation
+from flows.run.engine import PipelineRun
+from flows.run.planning import Request, prepare
+from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.overrides import parse_override
+from foundry_core.execution.ray_entry import FAILED, MARK, STOPPED, last_progress
+from foundry_core.execution.runner import execute
+from foundry_core.execution.transport import job_to_json, outcome_of
 from foundry_core.training.config import TrainResources
-from tasks.execute import execute
-from tasks.remote import FAILED, MARK, STOPPED, last_progress
-from tasks.transport import job_to_json, outcome_of
 from tests.orchestration import free_port, until
 from tests.support import WORDS
 
@@ -32,7 +32,7 @@ def home(tmp_path, monkeypatch):
 
 
 class Elsewhere:
-    """Trains in `python -m tasks.remote`, as a job system would."""
+    """Trains in `python -m foundry_core.execution.ray_entry`, as a job system would."""
 
     name = "elsewhere"
 
@@ -45,7 +45,7 @@ class Elsewhere:
     def start(self, job, store):
         sent = json.dumps({"job": job_to_json(job), "store": store.uri})
         return subprocess.Popen(
-            [sys.executable, "-m", "tasks.remote"],
+            [sys.executable, "-m", "foundry_core.execution.ray_entry"],
             env={**os.environ, "FOUNDRY_JOB": sent, "FOUNDRY_RAY_JOB": "job-1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from prefect.exceptions import TerminationSignal
 
-from flows.ending import in_time
+from flows.deployment.shutdown import in_time
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index, attach
 
 PIPELINE = Path(__file__).parents[1] / "kinds" / "pipeline.yaml"
 STUCK = """
 import time
-from flows.ending import in_time
+from flows.deployment.shutdown import in_time
 with in_time(0.5):
     while True:
         try:

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from flows.console import Console
-from flows.engine import PipelineRun
-from flows.planning import Request, prepare
+from flows.run.engine import PipelineRun
+from flows.run.planning import Request, prepare
+from foundry_core.config.overrides import parse_override
 from foundry_core.lineage import queries
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index
-from foundry_core.pipeline.overrides import parse_override
 from tests.support import WORDS
 
 

@@ -4,8 +4,9 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import ValidationError
 
-from flows import artifacts, deployed
-from flows.parameters import (
+from flows import deployed
+from flows.deployment import artifacts
+from flows.deployment.forms import (
     Axis,
     NamedVariant,
     Override,
@@ -13,8 +14,8 @@ from flows.parameters import (
     ablation_request,
     request,
 )
+from foundry_core.config.documents import find_pipeline, pipeline_names
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.documents import find_pipeline, pipeline_names
 
 
 def test_values_are_yaml_and_numbers_are_taken_as_typed():

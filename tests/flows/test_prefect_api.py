@@ -5,7 +5,7 @@ import pytest
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import prefect_api
+from flows.prefect import api as prefect_api
 from foundry_core.errors import FoundryError
 from tests.orchestration import free_port
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from flows import processes
-from flows.dispatch_ray import RayJobs, stop_job
-from flows.engine import PipelineRun
-from flows.planning import Request, prepare
-from flows.reaper import reap
+from flows.dispatch.ray_jobs import RayJobs, stop_job
+from flows.run.engine import PipelineRun
+from flows.run.planning import Request, prepare
+from flows.service.reaper import reap
+from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
+from foundry_core.execution.job import Interrupted
 from foundry_core.lineage import queries
-from foundry_core.pipeline.overrides import parse_override
-from tasks.job import Interrupted
 from tests.orchestration import free_port, until
 from tests.support import WORDS
 
@@ -28,9 +28,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 TOKEN = "0123456789abcdef0123456789abcdef0123456789ab"
 REQUEST = "('model.rate', {rate}), ('model.seconds', 20.0), ('model.steps', 100)"
 COORDINATOR = """
-from flows.dispatch_ray import RayJobs
-from flows.engine import PipelineRun
-from flows.planning import Request, prepare
+from flows.dispatch.ray_jobs import RayJobs
+from flows.run.engine import PipelineRun
+from flows.run.planning import Request, prepare
 run = PipelineRun(
     prepare(Request(pipeline={words!r}, overrides=({changes}))), dispatcher=RayJobs(poll=0.5)
 )
@@ -182,7 +182,9 @@ def test_a_job_whose_process_is_killed_is_submitted_again_and_resumes(address):
     def kill():
         until(state.exists, 120, "it trains")
         for path in Path("/proc").glob("[0-9]*/cmdline"):
-            if b"tasks.remote" in path.read_bytes() and key.encode() in environ(path.parent):
+            if b"foundry_core.execution.ray_entry" in path.read_bytes() and key.encode() in environ(
+                path.parent
+            ):
                 os.kill(int(path.parent.name), signal.SIGKILL)
 
     thread = threading.Thread(target=kill)

@@ -9,7 +9,7 @@ import pytest
 
 from flows import processes
 from flows.cli import main
-from flows.reaper import Reaper, reap
+from flows.service.reaper import Reaper, reap
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
 from foundry_core.store.lease import read_lease
@@ -18,8 +18,8 @@ from tests.support import WORDS
 
 # A run without Prefect, stage after stage, which is killed in its training.
 RUN = f"""
-from flows.engine import PipelineRun
-from flows.planning import Request, prepare
+from flows.run.engine import PipelineRun
+from flows.run.planning import Request, prepare
 changes = (("model.seconds", 600.0), ("model.steps", 6000))
 request = Request(pipeline={str(WORDS)!r}, overrides=changes)
 run = PipelineRun(prepare(request))
@@ -75,7 +75,7 @@ def test_a_broken_pass_does_not_end_the_reaper(home, monkeypatch):
         raise FoundryError("the server is away", "wait")
 
     said = []
-    monkeypatch.setattr("flows.reaper.reap", fail)
+    monkeypatch.setattr("flows.service.reaper.reap", fail)
     reaper = Reaper(said.append, every=0.05)
     reaper.start()
     until(lambda: len(said) > 2, 10, "it goes on")

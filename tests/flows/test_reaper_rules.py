@@ -9,8 +9,9 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.schemas.objects import State, StateType
 
-from flows import prefect_api, processes
-from flows.reaper import reap
+from flows import processes
+from flows.prefect import api as prefect_api
+from flows.service.reaper import reap
 
 
 class Server:

@@ -5,9 +5,9 @@ import pytest
 from history import manifest, stage
 
 from foundry_core.lineage.index import Index, attach
-from foundry_core.lineage.reconcile import reconcile
+from foundry_core.lineage.rebuild import reconcile
 from foundry_core.store import references
-from foundry_core.store.store import LocalStore
+from foundry_core.store.local import LocalStore
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFLanguageConfig, HFVisionConfig, ProjectorConfig
-from foundry_core.models.hf_backbones import HFLanguage
+from foundry_core.models.huggingface.backbones import HFLanguage
 from foundry_core.models.io import load_model, save_model
 from foundry_core.models.vlm import check_same_architecture
 

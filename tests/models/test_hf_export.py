@@ -19,7 +19,7 @@ from transformers import (
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import ProjectorConfig, ViTConfig
-from foundry_core.models.hf_export import (
+from foundry_core.models.huggingface.export import (
     export_hf,
     from_causal_lm,
     import_causal_lm,

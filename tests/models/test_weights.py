@@ -2,12 +2,12 @@ import pytest
 from model_zoo import vlm_config
 from pydantic import ValidationError
 
+from foundry_core.config.canonical import canonical
 from foundry_core.errors import FoundryError
+from foundry_core.identity.sources import path_identity
 from foundry_core.models.config import HFLanguageConfig, HFVisionConfig, HFVLMConfig, VLAConfig
 from foundry_core.models.presets import load_preset
 from foundry_core.models.weights import weight_sources
-from foundry_core.pipeline.canonical import canonical
-from foundry_core.pipeline.sources import path_identity
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 TOWER = {"kind": "hf", "image_size": 32, "patch_size": 8, "width": 16}

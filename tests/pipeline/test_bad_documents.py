@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foundry_core.config.documents import find_pipeline, load_document
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.documents import find_pipeline, load_document
 from foundry_core.pipeline.graph import build_pipeline
-from foundry_core.pipeline.identity import identify
-from tasks.registry import stage_kind
+from foundry_core.pipeline.registry import stage_kind
+from foundry_core.pipeline.spec import identify
 
 DEMO = load_document(find_pipeline("demo"))
 # Every setting of every stage, not only those that the demo sets.

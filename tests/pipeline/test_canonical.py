@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
+from foundry_core.config.canonical import Location, OmitWhen, canonical, digest
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.canonical import Location, OmitWhen, canonical, digest
 from foundry_core.pipeline.stage import Config
 
 leaves = st.none() | st.booleans() | st.integers() | st.text(max_size=5)

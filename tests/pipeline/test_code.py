@@ -1,6 +1,6 @@
 import pytest
 
-from foundry_core.pipeline.code import CodeIndex
+from foundry_core.identity.code import CodeIndex
 
 STAGE = '''
 """Doc."""

@@ -3,7 +3,7 @@
 import pytest
 
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.code import CodeIndex
+from foundry_core.identity.code import CodeIndex
 
 STAGE = """
 class K:

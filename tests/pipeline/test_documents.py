@@ -1,7 +1,7 @@
 import pytest
 
+from foundry_core.config.documents import deep_merge, find_pipeline, load_document, parse_yaml
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.documents import deep_merge, find_pipeline, load_document, parse_yaml
 
 
 def test_includes_merge_below_own_keys(tmp_path):

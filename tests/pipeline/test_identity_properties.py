@@ -9,11 +9,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foundry_core.pipeline import identity
-from foundry_core.pipeline.code import CodeIndex
+from foundry_core.identity.code import CodeIndex
+from foundry_core.identity.sources import path_identity
+from foundry_core.pipeline import spec as identity
 from foundry_core.pipeline.graph import build_pipeline
-from foundry_core.pipeline.identity import identify
-from foundry_core.pipeline.sources import path_identity
+from foundry_core.pipeline.spec import identify
 from tests.support import KINDS, WORDS
 
 SETTINGS = settings(

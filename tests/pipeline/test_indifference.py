@@ -4,11 +4,11 @@ import copy
 
 import pytest
 
+from foundry_core.config.documents import find_pipeline, load_document
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.documents import find_pipeline, load_document
+from foundry_core.pipeline import registry
 from foundry_core.pipeline.graph import build_pipeline
-from foundry_core.pipeline.identity import identify
-from tasks import registry
+from foundry_core.pipeline.spec import identify
 
 DEMO = load_document(find_pipeline("demo"))
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.console import plan_table
+from foundry_core.config.overrides import apply_overrides, parse_override
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.graph import build_pipeline
-from foundry_core.pipeline.identity import identify
-from foundry_core.pipeline.overrides import apply_overrides, parse_override
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed, plan
+from foundry_core.pipeline.spec import identify
 from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage, slot
 from tests.support import KINDS, words
 

@@ -2,13 +2,13 @@
 
 import pytest
 
+from foundry_core.config.documents import find_pipeline, load_document, parse_yaml
+from foundry_core.config.overrides import apply_overrides, parse_override
+from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.documents import find_pipeline, load_document, parse_yaml
 from foundry_core.pipeline.graph import load_pipeline
-from foundry_core.pipeline.overrides import apply_overrides, parse_override
-from foundry_core.pipeline.settings import settings_of
-from foundry_core.pipeline.validation import validate
-from tasks.registry import stage_kind, stage_kinds
+from foundry_core.pipeline.recipe_help import settings_of
+from foundry_core.pipeline.registry import stage_kind, stage_kinds
 
 
 def listed(kind):

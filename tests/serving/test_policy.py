@@ -8,8 +8,8 @@ import pytest
 import torch
 from training_stages import Bench
 
-from foundry_core.data.normalize import Normalizer
-from foundry_core.data.poses import absolute_pose, encode_rot6d
+from foundry_core.data.robot.normalize import Normalizer
+from foundry_core.data.robot.poses import absolute_pose, encode_rot6d
 from foundry_core.errors import FoundryError
 from foundry_core.models import noise
 from foundry_core.serving.policy import load_policy

@@ -13,7 +13,7 @@ import yaml
 from flows.cli import main
 from foundry_core.lineage import queries
 from foundry_core.store.base import Store
-from foundry_core.store.store import LocalStore
+from foundry_core.store.local import LocalStore
 from tests.runs import Forked
 
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from foundry_core.store.artifact import File, scan
 from foundry_core.store.cache import CorruptFile, FileCache, entry_name
+from foundry_core.store.manifest import File, scan
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
+from foundry_core.execution import runner as execute_module
 from foundry_core.lineage.events import EventLog
 from foundry_core.store import lease as lease_module
 from foundry_core.store.lease import LeaseLost, acquire, read_lease
-from foundry_core.store.store import LocalStore
-from tasks import execute as execute_module
+from foundry_core.store.local import LocalStore
 from tests.runs import Forked, end_forked, run
 
 STAGES = ("first", "second", "model", "total")

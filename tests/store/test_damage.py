@@ -104,7 +104,7 @@ def test_a_stage_that_fills_the_disk_names_it_and_runs_once_there_is_room(
 
 def test_a_disk_that_fills_up_between_two_stages(disk, store_on_disk, home, tmp_path):
     from flows.console import Console
-    from flows.engine import PipelineRun
+    from flows.run.engine import PipelineRun
 
     under_way = PipelineRun(prepared(), console=Console(quiet=True))
     under_way.start()
@@ -132,7 +132,7 @@ def test_no_room_for_the_index_fails_no_run_and_heals(disk, home, monkeypatch, c
     monkeypatch.setenv("FOUNDRY_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("FOUNDRY_HOME", str(disk.folder / "home"))
     from flows.console import Console
-    from flows.engine import PipelineRun
+    from flows.run.engine import PipelineRun
 
     under_way = PipelineRun(prepared(), console=Console(quiet=True))
     under_way.start()

@@ -8,14 +8,14 @@ import pytest
 from flows import processes
 from flows.cli import main
 from flows.console import Console
-from flows.engine import PipelineRun
+from flows.run.engine import PipelineRun
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
 from foundry_core.lineage.events import EventLog
 from foundry_core.objects import StoreUnavailable
 from foundry_core.store import gc, references
 from foundry_core.store.base import Store
-from foundry_core.store.store import LocalStore
+from foundry_core.store.local import LocalStore
 from tests.runs import Forked, prepared, run
 
 EVERYTHING = {"keep_runs": 0, "grace_hours": 0}
@@ -132,9 +132,9 @@ def test_what_vanished_between_plan_and_run_is_said():
 
 
 def _die_before_telling():
-    import tasks.execute
+    import foundry_core.execution.runner
 
-    tasks.execute.tell = lambda *arguments: os._exit(9)
+    foundry_core.execution.runner.tell = lambda *arguments: os._exit(9)
     run()
 
 

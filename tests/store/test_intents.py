@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from foundry_core.lineage.events import EventLog
-from foundry_core.store.intents import announce, tell_untold
+from foundry_core.store.outbox import announce, tell_untold
 from tests.runs import run
 
 

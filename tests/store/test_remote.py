@@ -16,10 +16,10 @@ from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
 from foundry_core.objects import StoreUnavailable, connect
 from foundry_core.store import lease as lease_module
-from foundry_core.store.artifact import Artifact, content_digest, scan
 from foundry_core.store.base import Store
 from foundry_core.store.lease import LeaseLost
-from foundry_core.store.remote import RemoteStore
+from foundry_core.store.manifest import Artifact, content_digest, scan
+from foundry_core.store.s3 import RemoteStore
 from tests.faults.s3_proxy import FaultyProxy
 from tests.s3 import s3_server, use_s3
 from tests.support import WORDS
@@ -279,9 +279,9 @@ def run_words(uri, *overrides):
 
 def run_pipeline(pipeline, uri, *overrides):
     """One run, stage after stage, without Prefect; ({stage: action}, the run)."""
-    from flows.engine import PipelineRun
-    from flows.planning import Request, prepare
-    from foundry_core.pipeline.overrides import parse_override
+    from flows.run.engine import PipelineRun
+    from flows.run.planning import Request, prepare
+    from foundry_core.config.overrides import parse_override
 
     pairs = tuple(parse_override(text) for text in overrides)
     run = PipelineRun(prepare(Request(pipeline=str(pipeline), overrides=pairs), Store.open(uri)))

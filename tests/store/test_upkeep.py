@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.cli import main
-from flows.engine import PipelineRun
-from flows.planning import Request, prepare
+from flows.run.engine import PipelineRun
+from flows.run.planning import Request, prepare
+from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
-from foundry_core.pipeline.overrides import parse_override
 from foundry_core.store import gc, references
 from foundry_core.store.base import Store
 from tests.support import WORDS

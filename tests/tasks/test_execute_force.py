@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-import tasks.execute
+import foundry_core.execution.runner
 from flows.console import Console
-from flows.engine import PipelineRun
+from flows.run.engine import PipelineRun
 from foundry_core.lineage.index import attach
 from foundry_core.store import gc
 from tests.faults import checks
@@ -32,7 +32,11 @@ def test_a_forced_stage_that_fails_costs_nothing(monkeypatch):
     store, model = done.prepared.store, done.artifact("model")
     again = forced("model")
     with monkeypatch.context() as patch:
-        patch.setattr(tasks.execute, "run_child", lambda *a: {"error": "no memory", "hint": ""})
+        patch.setattr(
+            foundry_core.execution.runner,
+            "run_child",
+            lambda *a: {"error": "no memory", "hint": ""},
+        )
         with pytest.raises(Exception, match="no memory"):
             again.stage("model")
     again.finish("failed")
@@ -44,13 +48,13 @@ def test_readers_find_the_old_one_until_the_new_one_is_there(monkeypatch, home, 
     _, done = run()
     store, first = done.prepared.store, done.artifact("first")
     seen = []
-    child = tasks.execute.run_child
+    child = foundry_core.execution.runner.run_child
 
     def looks(*arguments):
         seen.append((store.files_path(first) / "text.txt").exists())
         return child(*arguments)
 
-    monkeypatch.setattr(tasks.execute, "run_child", looks)
+    monkeypatch.setattr(foundry_core.execution.runner, "run_child", looks)
     again = forced("first")
     outcome = again.stage("first")
     again.finish("succeeded")
@@ -93,7 +97,7 @@ def test_killed_at_the_swap_the_old_one_is_put_back(home, by):
 
 
 def _die_in_the_stage():
-    tasks.execute.run_child = lambda *arguments: os._exit(9)
+    foundry_core.execution.runner.run_child = lambda *arguments: os._exit(9)
     forced("model").stage("model")
 
 
@@ -128,7 +132,7 @@ def test_the_scratch_of_an_interrupted_forced_training_is_resumed_and_no_other(m
         (scratch / "mine").write_text("")
         return {"error": "stopped", "hint": ""}
 
-    monkeypatch.setattr(tasks.execute, "run_child", interrupted)
+    monkeypatch.setattr(foundry_core.execution.runner, "run_child", interrupted)
     for _ in range(2):
         again = forced("model")
         with pytest.raises(Exception, match="stopped"):
@@ -142,7 +146,9 @@ def test_what_is_forced_and_corrupt_is_out_of_service_at_once(monkeypatch):
     store, first = done.prepared.store, done.artifact("first")
     (store.files_path(first) / "text.txt").write_text("harmed")
     again = forced("first")
-    monkeypatch.setattr(tasks.execute, "run_child", lambda *a: {"error": "no", "hint": ""})
+    monkeypatch.setattr(
+        foundry_core.execution.runner, "run_child", lambda *a: {"error": "no", "hint": ""}
+    )
     with pytest.raises(Exception, match="no"):
         again.stage("first")
     assert store.read(first.kind, first.key) is None

@@ -8,13 +8,13 @@ import torch
 from training_stages import CAPTIONS, HEAD, LANGUAGE, ROBOT, Bench
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+import tasks
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFConfig
 from foundry_core.models.io import load_model
 from foundry_core.pipeline.graph import build_pipeline
-from foundry_core.pipeline.identity import identify
-from tasks import registry
-from tasks.registry import stage_kind
+from foundry_core.pipeline.registry import stage_kind
+from foundry_core.pipeline.spec import identify
 
 TOWER = {"kind": "hf", "image_size": 16, "patch_size": 4, "width": 8}
 UNTRAINED = {"steps": 0}
@@ -107,7 +107,7 @@ def test_hub_weights_need_a_commit_and_count_by_it():
 
 def test_every_kind_whose_recipe_can_name_weights_declares_them():
     configs = {c.__name__ for c in HFConfig.__subclasses__()}
-    files = Path(registry.__file__).parent.glob("*.py")
+    files = Path(tasks.__file__).parent.glob("*.py")
     kinds = [stage_kind(f.stem) for f in files if "\nSTAGE = " in f.read_text()]
     can = [k for k in kinds if configs & k.Recipe.model_json_schema().get("$defs", {}).keys()]
     assert {k.kind for k in can} == {"train_vlm", "train_vla"}

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from training_stages import TRAINING, Bench, curve
 
-from foundry_core.data.normalize import Normalizer
+from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.models.io import load_model
 

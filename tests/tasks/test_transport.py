@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from flows.engine import PipelineRun
-from flows.planning import Request, prepare
+from flows.run.engine import PipelineRun
+from flows.run.planning import Request, prepare
 from foundry_core.errors import FoundryError
-from foundry_core.store.store import Store
-from tasks.execute import execute
-from tasks.transport import job_from_json, job_to_json
+from foundry_core.execution.runner import execute
+from foundry_core.execution.transport import job_from_json, job_to_json
+from foundry_core.store.local import Store
 from tests.support import WORDS
 
 

@@ -5,17 +5,17 @@ import os
 import pytest
 import yaml
 
-from flows.engine import PipelineRun
-from flows.planning import Request, prepare
-from foundry_core.pipeline.overrides import parse_override
-from tasks.job import StageFailed
+from flows.run.engine import PipelineRun
+from flows.run.planning import Request, prepare
+from foundry_core.config.overrides import parse_override
+from foundry_core.execution.job import StageFailed
 
 KIND = """
 from collections.abc import Mapping
 from pathlib import Path
 
-from foundry_core.pipeline.canonical import Location
-from foundry_core.pipeline.sources import path_identity
+from foundry_core.config.canonical import Location
+from foundry_core.identity.sources import path_identity
 from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage
 
 

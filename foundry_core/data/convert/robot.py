@@ -17,9 +17,10 @@ import numpy as np
 
 from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
 from foundry_core.data.convert.report import Report, Skip, write_json
-from foundry_core.data.episodes import Episode, UnusableEpisode, check_episode, write_npz
 from foundry_core.data.images import decode_image, encode_jpeg, image_format, transform
-from foundry_core.data.poses import add_relative_fields
+from foundry_core.data.robot.episodes import Episode, UnusableEpisode, check_episode, write_npz
+from foundry_core.data.robot.poses import add_relative_fields
+from foundry_core.data.robot.windows import anchors, cut_windows, image_steps
 from foundry_core.data.shards.write import (
     Sample,
     ShardInfo,
@@ -33,7 +34,6 @@ from foundry_core.data.sources.robot import episode_refs, read_episode
 from foundry_core.data.statistics.builder import StatisticsBuilder
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.statistics.merge import merge_statistics
-from foundry_core.data.windows import anchors, cut_windows, image_steps
 from foundry_core.errors import FoundryError
 from foundry_core.parallel import ray_map, ray_session
 

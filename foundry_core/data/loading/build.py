@@ -9,10 +9,10 @@ from foundry_core.data.loading.loader import Loader, SampleDataset
 from foundry_core.data.loading.robot import RobotDataset
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.loading.text import TextDataset
-from foundry_core.data.normalize import Normalizer
-from foundry_core.data.text.prompts import PromptBuilder
+from foundry_core.data.robot.normalize import Normalizer
+from foundry_core.data.robot.prompts import PromptBuilder
+from foundry_core.data.robot.transforms import RobotTransform
 from foundry_core.data.text.tokenizer import Tokenizer
-from foundry_core.data.transforms import RobotTransform
 from foundry_core.errors import FoundryError
 
 Sources = Mapping[str, Mapping[str, str | os.PathLike]]

@@ -9,8 +9,8 @@ from foundry_core.data.images import decode_image
 from foundry_core.data.loading.config import CaptionData
 from foundry_core.data.loading.pixels import Place, changes_nothing, fill, image_size, own_place
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
-from foundry_core.data.text.prompts import PromptBuilder
-from foundry_core.data.transforms import Sample, pad_tokens, view_images
+from foundry_core.data.robot.prompts import PromptBuilder
+from foundry_core.data.robot.transforms import Sample, pad_tokens, view_images
 from foundry_core.errors import FoundryError
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")

@@ -29,7 +29,7 @@ from foundry_core.data.loading.pixels import ImageRoom, Place
 from foundry_core.data.loading.shards import UnreadableSample
 from foundry_core.data.loading.text import collate_text
 from foundry_core.data.loading.workers import MixedBatch, made_by_workers, pinned, pinning
-from foundry_core.data.transforms import Sample, collate_robot
+from foundry_core.data.robot.transforms import Sample, collate_robot
 from foundry_core.errors import FoundryError
 
 _ATTEMPTS = 1000

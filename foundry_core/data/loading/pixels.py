@@ -13,7 +13,7 @@ import simplejpeg
 from PIL import Image
 
 from foundry_core.data.images import decode_image
-from foundry_core.data.transform_config import Augment, ImageInput
+from foundry_core.data.robot.transform_config import Augment, ImageInput
 from foundry_core.errors import FoundryError
 
 _JPEG = b"\xff\xd8"

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from foundry_core.config.suggest import nearest
 from foundry_core.data.config import WindowConfig
 from foundry_core.data.images import decode_image
 from foundry_core.data.keyed import key
@@ -23,10 +24,9 @@ from foundry_core.data.loading.config import RobotData
 from foundry_core.data.loading.lowdim import WindowReader, Windows
 from foundry_core.data.loading.pixels import Place, changes_nothing, fill, image_size, own_place
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
-from foundry_core.data.transforms import RobotTransform, Sample
-from foundry_core.data.windows import anchors
+from foundry_core.data.robot.transforms import RobotTransform, Sample
+from foundry_core.data.robot.windows import anchors
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.suggest import nearest
 
 
 class ImageCache:

@@ -8,7 +8,7 @@ import numpy as np
 
 from foundry_core.data.loading.npy import read_npy
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
-from foundry_core.data.transforms import Sample
+from foundry_core.data.robot.transforms import Sample
 from foundry_core.errors import FoundryError
 
 _OURS, _PUBLISHED = "tokens.npy", "json.gz"

@@ -10,10 +10,10 @@ from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
+from foundry_core.config.suggest import nearest
 from foundry_core.data.shards.index import ShardIndex, load_index, scan_tar, split_name
 from foundry_core.data.shards.write import MANIFEST, ShardInfo
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.suggest import nearest
 
 _OPEN_SHARDS = 128
 

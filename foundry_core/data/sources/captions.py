@@ -10,7 +10,7 @@ from foundry_core.data.sources.config import CaptionSource, SceneFolder
 from foundry_core.data.sources.files import find_files
 from foundry_core.data.sources.text import Broken
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.sources import source_file
+from foundry_core.identity.sources import source_file
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 

@@ -11,9 +11,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PrivateAttr
 
+from foundry_core.config.canonical import Location
 from foundry_core.data.sources.packages import documents_identity
-from foundry_core.pipeline.canonical import Location
-from foundry_core.pipeline.sources import is_remote, normalized, path_identity
+from foundry_core.identity.sources import is_remote, normalized, path_identity
 from foundry_core.pipeline.stage import Config
 
 

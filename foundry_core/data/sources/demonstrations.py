@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from foundry_core.data.episodes import Episode, UnusableEpisode
+from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.sources import source_files
+from foundry_core.identity.sources import source_files
 
 
 def demonstration_refs(root: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.sources import source_files
+from foundry_core.identity.sources import source_files
 
 T = TypeVar("T")
 

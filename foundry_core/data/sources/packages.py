@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.sources import files_identity
+from foundry_core.identity.sources import files_identity
 
 _ENDINGS = (".py", ".md", ".rst", ".txt")
 _NOT_PROSE = ("test_", "license", "licence", "copying", "notice", "authors", "entry_points",

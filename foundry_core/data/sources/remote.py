@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from foundry_core.data.sources.config import PackageDocs, PathSource
 from foundry_core.errors import FoundryError
+from foundry_core.identity.remote_sources import listing_identity, remote_objects
+from foundry_core.identity.sources import is_remote
 from foundry_core.objects import Listed, Objects
-from foundry_core.pipeline.remote_sources import listing_identity, remote_objects
-from foundry_core.pipeline.sources import is_remote
 
 _THREADS = 16
 S = TypeVar("S", bound=PathSource | PackageDocs)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from foundry_core.data.episodes import Episode
+from foundry_core.data.robot.episodes import Episode
 from foundry_core.data.sources.config import RobotSource, Spartan
 from foundry_core.data.sources.demonstrations import demonstration_refs, read_demonstration
 from foundry_core.data.sources.spartan import read_spartan, spartan_refs

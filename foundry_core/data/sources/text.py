@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from foundry_core.config.suggest import nearest
 from foundry_core.data.shards.index import scan_tar
 from foundry_core.data.shards.tar import read_span
 from foundry_core.data.sources.config import (
@@ -27,7 +28,6 @@ from foundry_core.data.sources.config import (
 from foundry_core.data.sources.files import find_files, groups_by_size, line_ranges
 from foundry_core.data.sources.packages import package_documents, package_modules
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.suggest import nearest
 
 CHUNK = 1 << 20
 

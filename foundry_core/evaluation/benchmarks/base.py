@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NotRequired, Protocol, TypedDict
 
+from foundry_core.config.suggest import nearest
+from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
-from foundry_core.pipeline.suggest import nearest
-from foundry_core.pipeline.validation import validate
 
 
 @dataclass(frozen=True, kw_only=True)

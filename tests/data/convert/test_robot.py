@@ -10,8 +10,8 @@ import pytest
 
 from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
 from foundry_core.data.convert.robot import RobotSettings, convert_robot
-from foundry_core.data.episodes import write_npz
 from foundry_core.data.images import encode_jpeg
+from foundry_core.data.robot.episodes import write_npz
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.sources.config import Demonstrations, Spartan
 from foundry_core.errors import FoundryError

@@ -8,11 +8,11 @@ import numpy as np
 
 from foundry_core.data.config import PoseGroup, WindowConfig
 from foundry_core.data.images import encode_jpeg
-from foundry_core.data.poses import add_relative_fields, encode_rot6d
+from foundry_core.data.robot.poses import add_relative_fields, encode_rot6d
+from foundry_core.data.robot.transform_config import RobotInputs
+from foundry_core.data.robot.windows import anchors, cut_windows
 from foundry_core.data.shards.write import write_shards
 from foundry_core.data.statistics.builder import compute_statistics
-from foundry_core.data.transform_config import RobotInputs
-from foundry_core.data.windows import anchors, cut_windows
 
 ARM = "robot__{}__poses__right::panda"
 GRIPPER = "robot__{}__grippers__right::panda_hand"

@@ -14,8 +14,8 @@ import yaml
 from loading_synthetic import make_captions, make_robot, make_text, npz
 
 from flows.cli import main
-from flows.commands import data
-from flows.datasets import formats
+from flows.cli.commands import data
+from flows.reports.datasets import formats
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.shards.write import write_shards
 from foundry_core.data.statistics.dataset import DatasetStatistics
@@ -138,8 +138,8 @@ def test_preview_of_a_pipelines_stage_before_anything_trained(run: Run, pipeline
 
 def _build(pipeline: Path, stage: str) -> None:
     """As `foundry run --only`, without Prefect's server."""
-    from flows.engine import PipelineRun
-    from flows.planning import Request, prepare
+    from flows.run.engine import PipelineRun
+    from flows.run.planning import Request, prepare
 
     made = PipelineRun(prepare(Request(pipeline=str(pipeline), only=(stage,))))
     made.start()

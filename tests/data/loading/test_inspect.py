@@ -8,17 +8,17 @@ import pytest
 from loading_synthetic import INPUTS
 from rich.console import Console
 
-from foundry_core.data.inspect import (
+from foundry_core.data.inspection.figures import (
     dataset_statistics,
     describe,
     merge_folders,
     plot_statistics,
     render_statistics,
 )
+from foundry_core.data.inspection.preview import preview, render_preview, save_images
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import CaptionData, DataConfig, RobotData, TextData
-from foundry_core.data.normalize import Normalizer
-from foundry_core.data.preview import preview, render_preview, save_images
+from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from loading_synthetic import GRIPPER, INPUTS, make_robot, npz
 
-from foundry_core.data.inspect import dataset_statistics
+from foundry_core.data.inspection.figures import dataset_statistics
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import (
     CaptionData,
@@ -19,7 +19,7 @@ from foundry_core.data.loading.config import (
     RobotData,
     TextData,
 )
-from foundry_core.data.normalize import Normalizer
+from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.shards.write import write_shards
 from foundry_core.data.statistics.merge import merge_report, merge_statistics

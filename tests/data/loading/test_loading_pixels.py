@@ -12,10 +12,10 @@ from foundry_core.data.images import decode_image, encode_jpeg
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import CaptionData, DataConfig, LoaderResources, RobotData
 from foundry_core.data.loading.pixels import ImageRoom, decode_into, image_size
-from foundry_core.data.normalize import Normalizer
-from foundry_core.data.normalize_config import NormalizationConfig
+from foundry_core.data.robot.normalize import Normalizer
+from foundry_core.data.robot.normalize_config import NormalizationConfig
+from foundry_core.data.robot.transform_config import Augment, ImageInput, RobotInputs
 from foundry_core.data.shards.write import write_shards
-from foundry_core.data.transform_config import Augment, ImageInput, RobotInputs
 from foundry_core.errors import FoundryError
 
 
@@ -98,7 +98,7 @@ def test_images_of_several_sizes_are_resized_or_refused(make, tmp_path: Path) ->
 
 def test_ready_cut_samples_prepared_together_equal_one_by_one(shared_data, tokenizer) -> None:
     inputs = RobotInputs(cameras=("scene_right_0",), horizon=16, action_past=1)
-    from foundry_core.data.inspect import dataset_statistics
+    from foundry_core.data.inspection.figures import dataset_statistics
 
     folder = shared_data / "lbm_robotics_shard"
     normalizer = Normalizer.from_statistics(

@@ -16,6 +16,7 @@ import torch
 from loading_synthetic import INPUTS
 
 from flows.cli import main
+from foundry_core.data.inspection.validate import validate
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import (
     DataConfig,
@@ -27,7 +28,6 @@ from foundry_core.data.loading.config import (
 from foundry_core.data.loading.loader import Loader
 from foundry_core.data.loading.remote import RemoteUnreachable
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
-from foundry_core.data.validate import validate
 from foundry_core.errors import FoundryError
 
 ROBOT = DataConfig(robot=RobotData(batch_size=8, inputs=INPUTS))

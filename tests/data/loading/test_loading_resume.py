@@ -19,7 +19,7 @@ from foundry_core.data.loading.config import (
 )
 from foundry_core.data.loading.loader import Loader, MixedBatch
 from foundry_core.data.loading.order import Draws
-from foundry_core.data.transform_config import Augment
+from foundry_core.data.robot.transform_config import Augment
 
 AUGMENT = Augment(shift=2, brightness=0.2, crop="random")
 CONFIGS = {

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from foundry_core.data.config import PoseGroup, WindowConfig
-from foundry_core.data.poses import add_relative_fields
+from foundry_core.data.robot.poses import add_relative_fields
+from foundry_core.data.robot.windows import anchors, cut_windows
 from foundry_core.data.statistics.builder import compute_statistics
 from foundry_core.data.statistics.dataset import DatasetStatistics
-from foundry_core.data.windows import anchors, cut_windows
 
 PARTS = (("xyz", 3), ("rot_6d", 6))
 

@@ -1,0 +1,277 @@
+"""An ablation worked out before anything runs: variants × seeds united into one graph.
+
+Every replicate (a variant with one seed) is a pipeline of its own; stages with equal keys are one
+stage of the union, so what variants share runs once. The union ends in one `verdict` stage over
+the replicates' evaluations. Imports neither prefect, ray nor torch.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from flows.ablation.merge import Replicate, unite
+from flows.ablation.variants import BASE, Override, Variant, Vary, expand
+from flows.run.planning import Prepared, Request
+from foundry_core.config.overrides import STAGE_KEYS
+from foundry_core.config.suggest import nearest
+from foundry_core.errors import FoundryError
+from foundry_core.home import store_uri
+from foundry_core.identity.code import CodeIndex
+from foundry_core.pipeline.graph import Pipeline, load_pipeline
+from foundry_core.pipeline.plan import StagePlan
+from foundry_core.pipeline.registry import stage_kind
+from foundry_core.pipeline.spec import identify
+from foundry_core.pipeline.stage import ArtifactType
+from foundry_core.store.local import Store
+
+MOST_SEEDS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationRequest:
+    """What a person asks for; the same for CLI, UI and notebook.
+
+    overrides: of the base, and so of every variant. seeds: how many per variant; the i-th adds i
+    to the seeds of all stages that train or evaluate, so that data stay the same and are shared.
+    evaluation: the stage that is compared; default: the base of the pipeline's compare stage,
+    else its only evaluation.
+    """
+
+    pipeline: str
+    overrides: tuple[Override, ...] = ()
+    vary: tuple[Vary, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    seeds: int = 1
+    evaluation: str | None = None
+    alpha: float = 0.05
+    strict_code: bool = False
+
+    @property
+    def title(self) -> str:
+        """'ablation llm.training.tokens ×3': what run lists show."""
+        parts = [one.text for one in self.vary]
+        parts += [", ".join(variant.name for variant in self.variants)] if self.variants else []
+        parts += [f"seeds ×{self.seeds}"] if self.seeds > 1 else []
+        return f"ablation {'; '.join(parts)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """A request worked out against the store as it is now.
+
+    united: the union as a request that any run can execute; its stages are called
+        `variant/seed:stage` after the first replicate that needs them.
+    changes: variant → (path, value in the base, value here). notes: what was left out, and why.
+    """
+
+    request: AblationRequest
+    pipeline: Pipeline
+    evaluation: str
+    replicates: tuple[Replicate, ...]
+    united: Prepared
+    changes: Mapping[str, tuple[tuple[str, Any, Any], ...]]
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def by_variant(self) -> Mapping[str, tuple[Replicate, ...]]:
+        names = dict.fromkeys(replicate.variant for replicate in self.replicates)
+        return {
+            name: tuple(r for r in self.replicates if r.variant == name) for name in names
+        }  # fmt: skip
+
+    def rows(self, replicate: Replicate) -> dict[str, StagePlan]:
+        """A replicate's part of the plan, under the pipeline's own stage names."""
+        rows = self.united.plan.stages
+        return {
+            stage: replace(rows[united], name=stage)
+            for stage, united in replicate.names.items()
+            if united in rows
+        }
+
+    def owns(self, replicate: Replicate, stage: str) -> bool:
+        """Whether the stage of the union is called after this replicate: it is the first of those
+        that share it."""
+        return replicate.names[stage] == replicate.stage_name(stage)
+
+    def estimated_seconds(self) -> float | None:
+        """Work still to do, each shared stage once; None where nothing like it ever ran."""
+        known = [row.estimated_seconds for row in self.united.plan.to_run()]
+        return None if None in known else sum(known)
+
+
+def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablation:
+    """Raises FoundryError for every mistake that can be known before a device is touched."""
+    if not 1 <= request.seeds <= MOST_SEEDS:
+        raise FoundryError(
+            f"seeds = {request.seeds}: must be between 1 and {MOST_SEEDS}", "e.g. --seeds 3"
+        )
+    variants = expand(request.vary, request.variants)
+    base = load_pipeline(request.pipeline, request.overrides, kinds=stage_kind)
+    evaluation = compared_stage(base, request.evaluation)
+    code = CodeIndex()
+    replicates: list[Replicate] = []
+    changes: dict[str, tuple[tuple[str, Any, Any], ...]] = {}
+    notes: list[str] = []
+    seen: dict[str, str] = {}
+    for variant in variants:
+        first = _replicate(request, variant, evaluation, 0, code)
+        key = first.specs[evaluation].key
+        changed = _changes(base, first.pipeline, variant)
+        if key in seen:
+            notes.append(_same(variant, changed, seen[key], evaluation))
+            continue
+        seen[key] = variant.name
+        changes[variant.name] = changed
+        replicates.append(first)
+        replicates += [
+            _replicate(request, variant, evaluation, seed, code)
+            for seed in range(1, request.seeds)
+        ]  # fmt: skip
+    if len(replicates) < 2:
+        raise FoundryError(
+            "nothing is varied: " + ("; ".join(notes) or "only the base is left"),
+            "give --vary PATH=VALUE,VALUE, --variant NAME:PATH=VALUE, or --seeds N",
+        )
+    united = unite(
+        Request(
+            pipeline=request.pipeline,
+            overrides=request.overrides,
+            strict_code=request.strict_code,
+        ),
+        replicates,
+        evaluation,
+        alpha=request.alpha,
+        code=code,
+        store=store or Store.open(store_uri()),
+    )
+    return Ablation(
+        request=request,
+        pipeline=base,
+        evaluation=evaluation,
+        replicates=tuple(replicates),
+        united=united,
+        changes=changes,
+        notes=tuple(notes),
+    )
+
+
+def reduced(ablation: Ablation, variants: Iterable[str]) -> Ablation:
+    """The same ablation with fewer variants, planned anew: for a verdict without those that
+    failed."""
+    kept = set(variants)
+    replicates = tuple(r for r in ablation.replicates if r.variant in kept)
+    united = unite(
+        ablation.united.request,
+        replicates,
+        ablation.evaluation,
+        alpha=ablation.request.alpha,
+        code=CodeIndex(),
+        store=ablation.united.store,
+    )
+    changes = {name: found for name, found in ablation.changes.items() if name in kept}
+    return replace(ablation, replicates=replicates, united=united, changes=changes)
+
+
+def compared_stage(pipeline: Pipeline, named: str | None) -> str:
+    """Which evaluation of the pipeline an ablation compares."""
+    evaluations = [
+        name
+        for name, node in pipeline.stages.items()
+        if node.stage.output == ArtifactType.EVALUATION
+    ]
+    if named is not None:
+        if named not in evaluations:
+            raise FoundryError(f"{named!r} is no evaluation stage", nearest(named, evaluations))
+        return named
+    for node in pipeline.stages.values():
+        if node.kind == "compare":
+            return node.inputs["evaluations"][node.recipe.base]
+    if len(evaluations) == 1:
+        return evaluations[0]
+    raise FoundryError(
+        f"{pipeline.name} has {len(evaluations)} evaluation stages and none that compares them: "
+        f"{', '.join(evaluations) or 'nothing can be compared'}",
+        "name one with --only-evaluations STAGE" if evaluations else "add an evaluate stage",
+    )
+
+
+def _replicate(
+    request: AblationRequest, variant: Variant, evaluation: str, seed: int, code: CodeIndex
+) -> Replicate:
+    overrides = (*request.overrides, *variant.overrides)
+    try:
+        pipeline = load_pipeline(request.pipeline, overrides, kinds=stage_kind)
+        if seed:
+            overrides += _seed_overrides(pipeline, evaluation, seed)
+            pipeline = load_pipeline(request.pipeline, overrides, kinds=stage_kind)
+        specs = identify(pipeline, code=code, strict_code=request.strict_code)
+    except FoundryError as error:
+        raise FoundryError(f"variant {variant.name!r}: {error.message}", error.hint) from None
+    return Replicate(
+        variant=variant.name,
+        seed=seed,
+        several=request.seeds > 1,
+        overrides=overrides,
+        pipeline=pipeline,
+        specs=specs,
+        scope=frozenset(pipeline.with_ancestors([evaluation])),
+    )
+
+
+def _seed_overrides(pipeline: Pipeline, evaluation: str, add: int) -> tuple[Override, ...]:
+    scope = pipeline.with_ancestors([evaluation])
+    return tuple(
+        (f"{name}.seed", node.seed + add)
+        for name, node in pipeline.stages.items()
+        if name in scope and (node.stage.trains or node.stage.output == ArtifactType.EVALUATION)
+    )
+
+
+def _same(
+    variant: Variant, changed: Sequence[tuple[str, Any, Any]], known: str, evaluation: str
+) -> str:
+    """Why a variant is left out: it equals another one. A change that the evaluation cannot feel
+    is a mistake and not a variant."""
+    if known == BASE and any(old != new for _, old, new in changed):
+        paths = ", ".join(path for path, old, new in changed if old != new)
+        raise FoundryError(
+            f"variant {variant.name!r} changes {paths}, which {evaluation!r} does not depend on",
+            f"vary the recipe or the inputs of a stage upstream of {evaluation!r}",
+        )
+    return f"{variant.name} is the same as {known}"
+
+
+def _changes(
+    base: Pipeline, pipeline: Pipeline, variant: Variant
+) -> tuple[tuple[str, Any, Any], ...]:
+    return tuple(
+        (path, value_at(base, path), value_at(pipeline, path)) for path, _ in variant.overrides
+    )
+
+
+def value_at(pipeline: Pipeline, path: str) -> Any:
+    """What stands at an override's path after validation, defaults included, as JSON."""
+    stage, *rest = path.split(".")
+    if stage == "seed" and not rest:
+        return pipeline.seed
+    if stage not in pipeline.stages:
+        return None
+    node = pipeline.stages[stage]
+    if rest[0] not in STAGE_KEYS:
+        rest = ["recipe", *rest]
+    value: Any = {
+        "recipe": node.recipe.model_dump(mode="json"),
+        "resources": node.resources.model_dump(mode="json"),
+        "inputs": {slot: dict(named) for slot, named in node.inputs.items()},
+        "seed": node.seed,
+        "kind": node.kind,
+    }
+    for word in rest:
+        if isinstance(value, list) and word.isdigit() and int(word) < len(value):
+            value = value[int(word)]
+        elif isinstance(value, Mapping):
+            value = value.get(word)
+        else:
+            return None
+    return value

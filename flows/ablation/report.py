@@ -1,0 +1,149 @@
+"""report.html of an ablation: gathered from the lineage index and the artifacts' files alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flows.reports.run_report import gather
+from foundry_core.errors import FoundryError
+from foundry_core.evaluation.comparison.compare import p_text
+from foundry_core.evaluation.comparison.plots import response
+from foundry_core.evaluation.comparison.report import table_html, write_report
+from foundry_core.home import home_dir
+from foundry_core.lineage import queries
+
+Row = Mapping[str, Any]
+
+
+def ablation_ids() -> list[str]:
+    """Newest first."""
+    query = "select ablation_id from ablation order by started_at desc"
+    return [row["ablation_id"] for row in queries.sql(queries.connect(), query)]
+
+
+def write_ablation_report(ablation_id: str) -> Path:
+    """report.html in the folder of the ablation's run. FoundryError for an unknown ablation."""
+    if ablation_id not in ablation_ids():
+        raise FoundryError(
+            f"{ablation_id!r} is not an ablation",
+            '`foundry lineage sql "from ablation"` lists them',
+        )
+    connection = queries.connect()
+    quoted = ablation_id.replace("'", "''")
+    (ablation,) = queries.sql(connection, f"from ablation where ablation_id = '{quoted}'")
+    effects = queries.sql(
+        connection,
+        f"""select e.* from ablation_effects e
+        left join ablation_variant v using (ablation_id, variant)
+        where ablation_id = '{quoted}' order by v.position, e.path""",
+    )
+    data = gather(ablation_id)
+    header, *body = effects_rows(effects)
+    sections = [("Variants", table_html(header, body))]
+    sections += [
+        (f"Success over {path}", f'<div class="wide">{response(path, points)}</div>')
+        for path, points in responses(effects).items()
+    ]
+    if data.comparison is not None:
+        seeds = data.comparison["seeds"]
+        sections.append(("Seeds", f"<p>{seeds_text(seeds)}</p>{_replicates(seeds)}"))
+    data = replace(
+        data,
+        title=f"{ablation['base_pipeline']}: what each change does",
+        run_id=ablation_id,
+        sections=sections,
+        commands=_commands(ablation, effects),
+    )
+    return write_report(home_dir() / "runs" / ablation_id / "report.html", data)
+
+
+def effects_rows(effects: Sequence[Row]) -> list[list[str]]:
+    """Header and one row per variant: what it changes, how often it succeeds, the decision."""
+    rows = [["variant", "change", "success", "95 % interval", "p (Holm)", "decision", "letters"]]
+    variants: dict[str, list[Row]] = {}
+    for effect in effects:
+        variants.setdefault(effect["variant"], []).append(effect)
+    for name, changes in variants.items():
+        first = changes[0]
+        change = "; ".join(
+            f"{one['path']}: {one['old']} → {one['new']}" for one in changes if one["path"]
+        )
+        known = first["success"] is not None
+        rate = f"{100 * first['success']:.1f} % of {first['n']}" if known else "-"
+        interval = f"{100 * first['low']:.1f} to {100 * first['high']:.1f} %" if known else "-"
+        p = p_text(first["p_value"]) if first["p_value"] is not None else ""
+        rows.append([name, change, rate, interval, p, first["decision"], first["letters"] or ""])
+    return rows
+
+
+def responses(effects: Sequence[Row]) -> dict[str, list[tuple[float, float, float, float]]]:
+    """Numeric path → (value, success, low, high) of the base and of every variant that changes
+    nothing else; paths with three values or more."""
+    by_variant: dict[str, list[Row]] = {}
+    for effect in effects:
+        by_variant.setdefault(effect["variant"], []).append(effect)
+    found: dict[str, dict[float, tuple[float, float, float, float]]] = {}
+    bases = [e for e in effects if e["path"] is None and e["success"] is not None]
+    for changes in by_variant.values():
+        moved = [one for one in changes if one["path"] and one["old"] != one["new"]]
+        if len(moved) != 1 or moved[0]["success"] is None:
+            continue
+        change = moved[0]
+        if not (_number(change["old"]) and _number(change["new"])):
+            continue
+        points = found.setdefault(change["path"], {})
+        points[change["new"]] = _point(change["new"], change)
+        for base in bases:
+            points[change["old"]] = _point(change["old"], base)
+    return {path: sorted(points.values()) for path, points in found.items() if len(points) > 2}
+
+
+def _point(value: float, effect: Row) -> tuple[float, float, float, float]:
+    return float(value), effect["success"], effect["low"], effect["high"]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def seeds_text(seeds: Row) -> str:
+    """What the seeds say about noise, and what the verdict therefore speaks of."""
+    if seeds["unit"] == "episodes":
+        return (
+            "One seed per variant: the verdict is about the policies that were trained. Whether "
+            "the recipes differ is told by several seeds."
+        )
+    return (
+        f"Equal recipes with other seeds scatter by {_points(seeds['deviation'])} points "
+        f"(standard deviation; 95 % interval {_points(seeds['low'])} to {_points(seeds['high'])}); "
+        f"chance of episodes alone would give {_points(seeds['binomial'])}. Two single seeds of "
+        f"one recipe differ by less than {_points(seeds['repeatable'])} points in 95 % of cases. "
+        f"The verdict is about recipes: all counts were divided by the design effect "
+        f"{seeds['design_effect']:.2f} before testing."
+    )
+
+
+def _points(rate: float) -> str:
+    return f"{100 * rate:.1f}"
+
+
+def _replicates(seeds: Row) -> str:
+    rows = [
+        [name, one["evaluation"], f"{one['successes']} of {one['n']}"]
+        for name, replicates in seeds["replicates"].items()
+        for one in replicates
+    ]
+    return table_html(["variant", "replicate", "successes"], rows) if rows else ""
+
+
+def _commands(ablation: Row, effects: Sequence[Row]) -> list[str]:
+    name = ablation["ablation_id"]
+    commands = [f"foundry lineage sql \"from ablation_effects where ablation_id = '{name}'\""]
+    if ablation["comparison_key"]:
+        commands.append(f"foundry lineage trace {ablation['comparison_key'][:12]}")
+    variant = next((e["variant"] for e in effects if e["path"]), None)
+    if variant is not None:
+        query = f"select runs from ablation_variant where ablation_id = '{name}'"
+        commands.append(f'foundry lineage sql "{query}"')
+    return commands

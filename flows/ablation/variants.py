@@ -1,0 +1,131 @@
+"""What an ablation varies: from `--vary` and `--variant` to named sets of overrides.
+
+A variant is the base pipeline with some values changed. `base` is always there, first, unchanged.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from foundry_core.config.documents import parse_yaml
+from foundry_core.config.overrides import parse_override
+from foundry_core.errors import FoundryError
+
+BASE = "base"
+Override = tuple[str, Any]
+_LONGEST_NAME = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vary:
+    """One axis of a grid: a path and the values it takes."""
+
+    path: str
+    values: tuple[Any, ...]
+
+    @property
+    def text(self) -> str:
+        return f"{self.path} ×{len(self.values)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    name: str
+    overrides: tuple[Override, ...] = ()
+
+
+def parse_vary(text: str) -> Vary:
+    """'llm.training.steps=100,200' → the path and its values; each value is YAML."""
+    path, equals, values = text.partition("=")
+    path = path.strip()
+    if not equals or not path or not values.strip():
+        raise FoundryError(
+            f"--vary {text!r} is not PATH=VALUE,VALUE", "e.g. --vary llm.training.steps=100,200"
+        )
+    return axis(path, parse_yaml(f"[{values}]", f"--vary {path!r}"))
+
+
+def axis(path: str, values: Iterable[Any]) -> Vary:
+    """FoundryError for a value that is there twice: it would be one variant under two names."""
+    values = tuple(values)
+    spelled = [json.dumps(value, sort_keys=True, default=str) for value in values]
+    twice = next((text for text in spelled if spelled.count(text) > 1), None)
+    if twice is not None:
+        raise FoundryError(f"--vary {path!r} names the value {twice} twice", "name it once")
+    return Vary(path=path, values=values)
+
+
+def parse_variant(text: str) -> Variant:
+    """'small:llm.model.dim=64,llm.model.n_layers=2' → a named set of overrides."""
+    name, colon, changes = text.partition(":")
+    if not colon or not name.strip() or not changes.strip():
+        raise FoundryError(
+            f"--variant {text!r} is not NAME:PATH=VALUE,PATH=VALUE",
+            "e.g. --variant small:llm.model.dim=64,llm.model.n_layers=2",
+        )
+    # A comma ends a change only where another PATH= follows: values may be lists and mappings.
+    parts = re.split(r",(?=\s*[A-Za-z_][\w.]*=)", changes)
+    overrides = tuple(parse_override(part) for part in parts)
+    return Variant(name=name.strip(), overrides=overrides)
+
+
+def expand(vary: Sequence[Vary], named: Sequence[Variant]) -> list[Variant]:
+    """base, the product of all axes, then the named variants. FoundryError for a name or a path
+    that is there twice, and for names that cannot be file names."""
+    paths = [one.path for one in vary]
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise FoundryError(f"--vary {twice!r} is given twice", "give all its values in one --vary")
+    shown = _short_paths(paths)
+    variants = [Variant(name=BASE)]
+    for values in product(*(one.values for one in vary)) if vary else ():
+        pairs = tuple(zip(paths, values, strict=True))
+        name = ",".join(f"{shown[path]}={_spell(value)}" for path, value in pairs)
+        variants.append(Variant(name=_unique(_safe(name), variants), overrides=pairs))
+    for variant in named:
+        if variant.name != _safe(variant.name):
+            raise FoundryError(
+                f"variant name {variant.name!r} is not usable",
+                f"at most {_LONGEST_NAME} letters, digits and any of . _ - = , +",
+            )
+        if variant.name in {known.name for known in variants}:
+            raise FoundryError(
+                f"two variants are called {variant.name!r}", "every variant needs its own name"
+            )
+        variants.append(variant)
+    return variants
+
+
+def _short_paths(paths: Sequence[str]) -> dict[str, str]:
+    """Every path by its last word, or by as many as tell it from the others."""
+    shown = {}
+    for path in paths:
+        words = path.split(".")
+        for count in range(1, len(words) + 1):
+            suffix = ".".join(words[-count:])
+            rivals = [other for other in paths if f".{other}".endswith(f".{suffix}")]
+            if len(rivals) == 1:
+                break
+        shown[path] = suffix
+    return shown
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":"), sort_keys=True, default=str)
+
+
+def _safe(name: str) -> str:
+    """Usable as a label, in a file name and in a stage's name alike."""
+    return re.sub(r"[^\w.=,+-]+", "_", name).strip("_")[:_LONGEST_NAME] or "variant"
+
+
+def _unique(name: str, known: Sequence[Variant]) -> str:
+    taken, count, candidate = {variant.name for variant in known}, 2, name
+    while candidate in taken:
+        candidate, count = f"{name}-{count}", count + 1
+    return candidate

@@ -1,0 +1,111 @@
+"""`foundry`: the command line. Parses, calls one function, prints; errors are one line, exit 2.
+
+Each command lives in flows/cli/commands/ and is imported only when it is typed, so that `plan` and
+`--help` never pay for torch, Ray or Prefect.
+"""
+
+import argparse
+import gc
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from foundry_core.errors import FoundryError
+
+# What is imported lives as long as the process: looking for garbage in it takes 15 ms of a plan.
+gc.set_threshold(100_000)
+# Looking for pydantic plugins reads the entry points of all that is installed, 10 ms of each start.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+# command → module under flows.cli.commands that adds its arguments and runs it
+COMMANDS = {
+    "run": "run a pipeline: reuse what is valid, build the rest",
+    "ablate": "vary settings and seeds, share what is equal, end in a verdict",
+    "serve": "run Prefect's server, workers and UI for this home",
+    "status": "what runs, what waits, who works",
+    "cancel": "stop a run within seconds",
+    "reap": "close what killed processes left open",
+    "plan": "show what a run would do, and why",
+    "lineage": "query what was built from what",
+    "data": "preview, inspect, validate and convert datasets; their statistics",
+    "eval": "compare evaluations; plan how many episodes are needed",
+    "report": "write report.html of a run or an ablation",
+    "stages": "list stage kinds and what can be set in each",
+    "models": "list model presets and their sizes",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        code = _execute(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except SystemExit as end:
+        return _ended(end)
+    except OSError as error:
+        return _unwritten(error)
+
+
+def _execute(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="foundry", description="Train robot foundation models as one pipeline."
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    named = next((word for word in arguments if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        sub = commands.add_parser(name, help=summary, description=summary)
+        if name == named:
+            importlib.import_module(f"flows.cli.commands.{name}").add_arguments(sub)
+            sub.add_argument("--json", action="store_true", help="print JSON")
+            sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    try:
+        return importlib.import_module(f"flows.cli.commands.{options.command}").run(options)
+    except FoundryError as error:
+        if options.debug:
+            raise
+        return _report(error, getattr(options, "json", False))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _ended(end: SystemExit) -> int:
+    """argparse ends so when it has printed the help or an error, rich when nobody reads on."""
+    if isinstance(end.__context__, BrokenPipeError):
+        return 0
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return _unwritten(error)
+    raise end
+
+
+def _unwritten(error: OSError) -> int:
+    """The exit code for output that nobody reads on (`| head`) or that has no room."""
+    if not isinstance(error, BrokenPipeError):
+        if _stdout_works():
+            raise error
+        print(f"foundry: the output cannot be written ({error.strerror})", file=sys.stderr)
+    # Python writes what is left when it exits, and would complain once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0 if isinstance(error, BrokenPipeError) else 1
+
+
+def _stdout_works() -> bool:
+    try:
+        print(flush=True)
+    except OSError:
+        return False
+    return True
+
+
+def _report(error: FoundryError, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": error.message, "hint": error.hint}))
+    else:
+        print(f"foundry: {error}", file=sys.stderr)
+    return 2

@@ -1,0 +1,204 @@
+"""`foundry data ...`: look into datasets, check them, convert them, and their statistics."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from flows.cli.commands.common import print_json
+from foundry_core.config.overrides import parse_override
+from foundry_core.errors import FoundryError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    _add_preview(actions.add_parser("preview", help="what a batch really contains"))
+    _add_looks(actions)
+    convert = actions.add_parser("convert", help="raw data into a folder of shards")
+    convert.add_argument("--from", dest="format", required=True, metavar="FORMAT")
+    convert.add_argument("source", help="file or folder (for packages: names, by commas)")
+    convert.add_argument("out", type=Path, help="new folder for the shards")
+    convert.add_argument("--tokenizer", type=Path, help="folder of the tokenizer, for text")
+    convert.add_argument("--cpus", type=int, default=1)
+    _add_overrides(convert, "one value of the recipe, e.g. image.size=[96,96]")
+    for sub in actions.choices.values():
+        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+
+
+def _add_preview(preview: argparse.ArgumentParser) -> None:
+    preview.add_argument("pipeline", nargs="?", help="with STAGE: what this training stage reads")
+    preview.add_argument("stage", nargs="?")
+    preview.add_argument(
+        "--mix",
+        nargs="+",
+        metavar="[LABEL=]PLACE[@WEIGHT]",
+        help="folders or addresses of shards, instead of a pipeline's stage",
+    )
+    preview.add_argument("--tokenizer", type=Path, help="folder; without it, --mix counts bytes")
+    preview.add_argument("--tokens-per-image", type=int, default=1, help="for --mix")
+    preview.add_argument("--seed", type=int, default=0, help="for --mix")
+    preview.add_argument("--step", type=int, default=0, help="which batch")
+    preview.add_argument("--images", type=Path, help="write a contact sheet per modality here")
+    _add_overrides(preview, "vla.data.robot.batch_size=8; with --mix robot.batch_size=8")
+
+
+def _add_looks(actions: Any) -> None:
+    stats = actions.add_parser("stats", help="statistics of a robot dataset, recomputed")
+    stats.add_argument("folder")
+    stats.add_argument("--out", type=Path, help="write stats.json (and what merging needs) here")
+    show = actions.add_parser("show", help="show stored statistics, draw them")
+    show.add_argument("folder", help="a stats.json, or a folder that holds one")
+    show.add_argument("--html", type=Path, help="write one page with table and plots")
+    for sub in (stats, show):
+        sub.add_argument("--field", action="append", default=[])
+        sub.add_argument("--plot", type=Path, help="write one PNG per field to this folder")
+    merge = actions.add_parser("merge-stats", help="merge the statistics of several datasets")
+    merge.add_argument("folders", nargs="+", help="[LABEL=]FOLDER")
+    merge.add_argument("--weights", nargs="+", type=float, help="share of each; else by count")
+    merge.add_argument("--out", type=Path, required=True, help="stats.json to write")
+    inspect = actions.add_parser("inspect", help="what a folder of shards holds")
+    inspect.add_argument("folder")
+    inspect.add_argument("--sample", type=int, default=0, help="whose members are listed")
+    validate = actions.add_parser("validate", help="digests, schema, and samples decoded")
+    validate.add_argument("folder")
+    validate.add_argument("--samples", type=int, default=50, help="how many to decode; 0: all")
+
+
+def _add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
+    parser.add_argument(
+        "-o", "--override", action="append", default=[], metavar="PATH=VALUE", help=example
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    return _ACTIONS[options.action](options)
+
+
+def _preview(options: argparse.Namespace) -> int:
+    from flows.reports.datasets import mix_loader, stage_loader
+    from flows.run.planning import Request
+    from foundry_core.data.inspection.preview import preview, render_preview, save_images
+
+    overrides = tuple(parse_override(text) for text in options.override)
+    if bool(options.mix) == bool(options.stage) or (options.mix and options.pipeline):
+        raise FoundryError(
+            "preview looks at a pipeline's training stage, or at a --mix of shard folders",
+            "foundry data preview demo vla, or foundry data preview --mix FOLDER FOLDER",
+        )
+    if options.step < 0:
+        raise FoundryError(f"--step {options.step}: steps count from 0")
+    if options.mix:
+        loader, tokenizer = mix_loader(
+            options.mix,
+            overrides,
+            tokenizer=options.tokenizer,
+            tokens_per_image=options.tokens_per_image,
+            seed=options.seed,
+        )
+    else:
+        request = Request(pipeline=options.pipeline, overrides=overrides)
+        loader, tokenizer = stage_loader(request, options.stage)
+    found = preview(loader, tokenizer, options.step)
+    if options.images:
+        found["sheets"] = [str(p) for p in save_images(loader.batch(options.step), options.images)]
+    return _show(options, found, render_preview)
+
+
+def _stats(options: argparse.Namespace) -> int:
+    from foundry_core.data.inspection.figures import dataset_statistics
+
+    statistics = dataset_statistics(options.folder)
+    if options.out:
+        statistics.save(options.out)
+    return _shown_statistics(options, statistics)
+
+
+def _stored(options: argparse.Namespace) -> int:
+    from foundry_core.data.inspection.figures import statistics_page
+    from foundry_core.data.statistics.dataset import DatasetStatistics
+
+    statistics = DatasetStatistics.load(options.folder)
+    if options.html:
+        options.html.write_text(statistics_page(statistics, options.folder, options.field))
+    return _shown_statistics(options, statistics)
+
+
+def _shown_statistics(options: argparse.Namespace, statistics: Any) -> int:
+    from foundry_core.data.inspection import figures as inspect
+
+    description = inspect.describe(statistics, options.field)
+    if options.plot:
+        inspect.plot_statistics(statistics, options.plot, options.field)
+    return _show(options, description, inspect.render_statistics)
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from foundry_core.data.inspection.figures import merge_folders
+
+    folders: dict[str, str] = {}
+    for text in options.folders:
+        label, equals, folder = text.partition("=")
+        if label in folders:
+            raise FoundryError(f"merge-stats names {label!r} twice", "use LABEL=FOLDER")
+        folders[label] = folder if equals else text
+    weights = None
+    if options.weights:
+        if len(options.weights) != len(folders):
+            raise FoundryError(
+                f"{len(options.weights)} weights for {len(folders)} datasets",
+                "give one weight per dataset, in their order",
+            )
+        weights = dict(zip(folders, options.weights, strict=True))
+    merged, report = merge_folders(folders, weights)
+    merged.save(options.out)
+    print_json({"written": str(options.out), **report})
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from foundry_core.data.inspection.contents import contents, render_contents
+
+    return _show(options, contents(options.folder, options.sample), render_contents)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from foundry_core.data.inspection.validate import render_validation, validate
+
+    report = validate(options.folder, samples=options.samples)
+    _show(options, report, render_validation)
+    return 1 if report["findings"] else 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from flows.reports.datasets import convert
+
+    metrics = convert(
+        options.format,
+        options.source,
+        options.out,
+        [parse_override(text) for text in options.override],
+        tokenizer=options.tokenizer,
+        cpus=options.cpus,
+    )
+    print_json({"written": str(options.out), **metrics})
+    return 0
+
+
+def _show(options: argparse.Namespace, found: Any, render: Any) -> int:
+    if options.json:
+        print_json(found)
+    else:
+        from flows.terminal import stdout
+
+        stdout().print(render(found))
+    return 0
+
+
+_ACTIONS = {
+    "preview": _preview,
+    "stats": _stats,
+    "show": _stored,
+    "merge-stats": _merge,
+    "inspect": _inspect,
+    "validate": _validate,
+    "convert": _convert,
+}

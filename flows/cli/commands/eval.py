@@ -1,0 +1,89 @@
+"""`foundry eval compare TREE` and `foundry eval power`: statistics of evaluations made anywhere."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from flows.cli.commands.common import print_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="eval_command", metavar="WHAT", required=True)
+    compare = commands.add_parser("compare", help="models of a results tree, with exact tests")
+    compare.add_argument("tree", type=Path, help="[<set>/]<model>/<Task>/rollouts/…/results.json")
+    compare.add_argument("--base", help="the model the others are held against (default: first)")
+    compare.add_argument("--alpha", type=float, default=0.05)
+    power = commands.add_parser("power", help="how many episodes a comparison needs")
+    power.add_argument("--base", type=float, required=True, help="success rate of the base")
+    power.add_argument("--variant", type=float, required=True, help="rate worth finding")
+    power.add_argument("--alpha", type=float, default=0.05)
+    power.add_argument("--power", type=float, default=0.8)
+    power.add_argument("--comparisons", type=int, default=1, help="variants that share alpha")
+    power.add_argument("--design-effect", type=float, default=1.0, help="of several seeds")
+    how = power.add_mutually_exclusive_group()
+    how.add_argument("--episodes", type=int, help="instead: the power of so many per arm")
+    how.add_argument("--sequential", action="store_true", help="stop as soon as it is clear")
+    for sub in (compare, power):
+        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+
+
+def run(options: argparse.Namespace) -> int:
+    return _compare(options) if options.eval_command == "compare" else _power(options)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from foundry_core.errors import FoundryError
+    from foundry_core.evaluation.comparison.compare import compare, comparison_table
+    from foundry_core.evaluation.rollout.results import read_tree
+
+    if not 0 < options.alpha < 1:
+        raise FoundryError(f"--alpha {options.alpha} must lie strictly between 0 and 1", "e.g. .05")
+    results = read_tree(options.tree)
+    cells: dict[str, dict[str, dict[str, int]]] = {}
+    for (model, task), cell in results.cells.items():
+        counts = {"n": cell.n, "successes": cell.successes, "crashed": cell.crashed}
+        cells.setdefault(model, {})[task] = counts
+    found = compare(cells, options.base or results.models[0], options.alpha)
+    if options.json:
+        print_json(found | {"budget": results.budget})
+        return 0
+    from flows.console import print_table
+
+    print_table(comparison_table(found))
+    return 0
+
+
+def _power(options: argparse.Namespace) -> int:
+    from foundry_core.errors import FoundryError
+    from foundry_core.evaluation.statistics import power
+
+    question = power.Question(
+        base=options.base,
+        variant=options.variant,
+        alpha=options.alpha,
+        power=options.power,
+        comparisons=options.comparisons,
+        design_effect=options.design_effect,
+    )
+    found: dict = {"question": asdict(question)}
+    if options.episodes is not None:
+        if options.episodes < 1:
+            raise FoundryError(f"--episodes {options.episodes}: at least 1", "e.g. --episodes 50")
+        found["episodes"] = options.episodes
+        found["power"] = power.fixed_power(question, options.episodes)
+        text = f"{options.episodes} episodes per arm: power {found['power']:.2f}"
+    elif options.sequential:
+        found |= asdict(power.sequential_design(question))
+        text = (
+            f"a budget of {found['n_max']} pairs, looked at after each: power "
+            f"{found['power']:.2f}; {found['expected']:.0f} pairs on average if the rates are so, "
+            f"{found['expected_if_equal']:.0f} if they are equal"
+        )
+    else:
+        found["episodes"] = power.fixed_episodes(question)
+        text = f"{found['episodes']} episodes per arm, tested once at the end"
+    if options.json:
+        print_json(found)
+    else:
+        print(text)
+    return 0

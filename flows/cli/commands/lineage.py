@@ -1,0 +1,165 @@
+"""`foundry lineage ...`: questions to the index, and its upkeep."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from flows.cli.commands import upkeep
+from flows.cli.commands.common import print_json
+from foundry_core.errors import FoundryError
+from foundry_core.home import home_dir, store_uri
+
+_QUESTIONS = {
+    "runs": "the latest runs",
+    "show": "one run or artifact",
+    "trace": "from a result to every byte, setting and line of code behind it",
+    "why": "why an artifact was built or reused",
+    "diff": "what differs between two runs or artifacts",
+    "sql": "any query, e.g. \"FROM upstream('<key>')\"",
+    "graph": "the graph of a run or of an artifact's ancestry",
+    "export": "tables as CSV or Parquet, or OpenLineage events",
+    "rebuild": "recreate lineage.duckdb from the store",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name, summary in (_QUESTIONS | upkeep.ACTIONS).items():
+        sub = actions.add_parser(name, help=summary, description=summary)
+        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+        if name in ("show", "trace", "why", "graph"):
+            sub.add_argument("ref", help="a run id, a key or a prefix of one, or an alias")
+        if name == "diff":
+            sub.add_argument("old")
+            sub.add_argument("new")
+        if name == "sql":
+            sub.add_argument("query")
+        if name == "runs":
+            sub.add_argument("--limit", type=int, default=20)
+        if name == "graph":
+            sub.add_argument("--format", choices=("mermaid", "dot", "svg"), default="mermaid")
+        if name == "export":
+            sub.add_argument("folder", type=Path)
+            forms = ("csv", "parquet", "openlineage")
+            sub.add_argument("--format", choices=forms, default="csv")
+        upkeep.add_arguments(name, sub)
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.action in upkeep.ACTIONS:
+        return upkeep.run(options)
+    from foundry_core.lineage import queries
+    from foundry_core.lineage.events import EventLog
+    from foundry_core.lineage.index import Index
+    from foundry_core.store.base import Store
+
+    store = Store.open(store_uri())
+    index = Index(home_dir() / queries.INDEX_NAME, EventLog(store.events_uri))
+    if options.action == "rebuild":
+        return _rebuild(options, index, store)
+    _advance(index)
+    connection = queries.connect()
+    if options.action == "graph":
+        return _graph(options, connection)
+    if options.action == "export":
+        return _export(options, connection)
+    answer = _answer(options, connection, queries)
+    if options.json:
+        print_json(answer)
+    else:
+        _render(options, answer)
+    return 0
+
+
+def _advance(index: Any) -> None:
+    """Brings the index up to date; where nothing can be written, it is read as it is."""
+    import duckdb
+
+    try:
+        index.advance()
+    except (OSError, duckdb.IOException) as error:
+        print(f"foundry: the lineage index is shown as it was last: {error}", file=sys.stderr)
+
+
+def _rebuild(options: argparse.Namespace, index: Any, store: Any) -> int:
+    """From the events; then what the store holds without an event, because its writer was killed
+    between the commit and the event. 1 when something could not be read."""
+    from foundry_core.lineage.rebuild import reconcile
+    from foundry_core.store.references import aliases
+
+    try:
+        advance = index.rebuild()
+        healed = reconcile(index, store, lambda: aliases(store))
+    except OSError as error:
+        raise FoundryError(
+            f"the lineage index {index.path} cannot be rebuilt ({error})",
+            "FOUNDRY_HOME must be a folder that can be written, with room for it",
+        ) from None
+    unreadable = [*advance.unreadable, *healed.unreadable]
+    record = {
+        "events": advance.events,
+        "seconds": round(advance.seconds, 3),
+        "artifacts without an event, now told": len(healed.committed),
+        "artifacts that are gone, now told": len(healed.removed),
+        "names that had moved, now told": len(healed.aliases),
+    }
+    _show(options, record | ({"unreadable": unreadable} if unreadable else {}))
+    return 1 if unreadable else 0
+
+
+def _answer(options: argparse.Namespace, connection: Any, queries: Any) -> Any:
+    action = options.action
+    if action == "runs":
+        return queries.runs(connection, options.limit)
+    if action == "sql":
+        return queries.sql(connection, options.query)
+    if action == "diff":
+        return queries.diff(connection, options.old, options.new)
+    return getattr(queries, action)(connection, options.ref)
+
+
+def _render(options: argparse.Namespace, answer: Any) -> None:
+    from flows.terminal import stdout
+    from foundry_core.lineage import render
+
+    shown = {
+        "runs": render.runs_table,
+        "trace": render.trace_tree,
+        "why": render.why_tree,
+        "show": render.record,
+        "diff": lambda changes: render.diff_tree(changes, options.old, options.new),
+    }.get(options.action, render.table_of)
+    stdout().print(shown(answer) if answer or options.action == "diff" else "nothing")
+
+
+def _graph(options: argparse.Namespace, connection: Any) -> int:
+    from foundry_core.lineage import graph, queries
+
+    nodes, edges = queries.graph_of(connection, options.ref)
+    print(getattr(graph, options.format)(nodes, edges))
+    return 0
+
+
+def _export(options: argparse.Namespace, connection: Any) -> int:
+    from foundry_core.lineage import export
+
+    if options.format == "openlineage":
+        path = options.folder / "openlineage.jsonl"
+        count = export.write_openlineage(export.openlineage(connection), path)
+        _show(options, {"written": [str(path)], "events": count})
+    else:
+        written = export.export_tables(connection, options.folder, options.format)
+        _show(options, {"written": [str(path) for path in written]})
+    return 0
+
+
+def _show(options: argparse.Namespace, record: dict[str, Any]) -> None:
+    if options.json:
+        print_json(record)
+    else:
+        for name, value in record.items():
+            if isinstance(value, list):
+                print(f"{name}:", *value, sep="\n  ")
+            else:
+                print(f"{name}: {value}")

@@ -1,0 +1,21 @@
+"""`foundry reap`: close what killed processes left open."""
+
+import argparse
+
+from flows.cli.commands.common import print_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Nothing beyond --json."""
+
+
+def run(options: argparse.Namespace) -> int:
+    from flows.prefect.api import configured
+    from flows.service.reaper import reap
+
+    reaped = reap(server=configured())
+    if options.json:
+        print_json(reaped.done)
+    else:
+        print("\n".join(reaped.lines()) or "nothing to close")
+    return 0

@@ -1,0 +1,22 @@
+"""`foundry report RUN|ABLATION`."""
+
+import argparse
+
+from flows.cli.commands.common import print_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", help="id of a run or an ablation; `foundry lineage runs` lists them")
+
+
+def run(options: argparse.Namespace) -> int:
+    from flows.ablation.report import ablation_ids, write_ablation_report
+    from flows.reports.run_report import write_run_report
+
+    write = write_ablation_report if options.run in ablation_ids() else write_run_report
+    path = write(options.run)
+    if options.json:
+        print_json({"report": str(path)})
+    else:
+        print(path)
+    return 0

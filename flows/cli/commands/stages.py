@@ -1,0 +1,79 @@
+"""`foundry stages`: the stage kinds, what they take, and every field of their recipes."""
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from flows.cli.commands.common import print_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", nargs="?", help="one kind: its inputs and all that can be set")
+
+
+def run(options: argparse.Namespace) -> int:
+    from foundry_core.pipeline.registry import stage_kind, stage_kinds
+
+    names = [options.kind] if options.kind else stage_kinds()
+    found = {name: _described(stage_kind(name)) for name in names}
+    if options.json:
+        print_json(found)
+    elif options.kind:
+        _show_kind(found[options.kind])
+    else:
+        _show_kinds(found)
+    return 0
+
+
+def _described(stage: Any) -> dict[str, Any]:
+    import sys
+
+    from foundry_core.pipeline.recipe_help import settings_of
+
+    doc = sys.modules[stage.__module__].__doc__ or ""
+    return {
+        "kind": stage.kind,
+        "summary": " ".join(doc.partition("\n\n")[0].split()),
+        "output": str(stage.output),
+        "inputs": {
+            name: {
+                "types": [str(kind) for kind in slot.types],
+                "many": slot.many,
+                "optional": slot.optional,
+            }
+            for name, slot in stage.inputs.items()
+        },
+        "seeded": stage.seeded,
+        "recipe": [asdict(setting) for setting in settings_of(stage.Recipe)],
+        "resources": [asdict(setting) for setting in settings_of(stage.Resources, "resources.")],
+    }
+
+
+def _show_kinds(found: dict[str, dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    from flows.console import print_table
+
+    table = Table("kind", "takes", "gives", "what it does")
+    for name, kind in found.items():
+        table.add_row(name, ", ".join(kind["inputs"]), kind["output"], kind["summary"])
+    print_table(table)
+
+
+def _show_kind(kind: dict[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from flows.console import print_table
+
+    print(f"{kind['kind']}: {kind['summary']}\ngives {kind['output']}")
+    for name, slot in kind["inputs"].items():
+        notes = ", ".join(word for word in ("many", "optional") if slot[word])
+        print(f"takes {name}: {' or '.join(slot['types'])}{f' ({notes})' if notes else ''}")
+    print("draws random numbers: `seed` counts" if kind["seeded"] else "takes no seed")
+    print("set with -o STAGE.setting=value; a[b].c is a.c where a is a b:")
+    table = Table("setting", "type", "default", "")
+    for row in [*kind["recipe"], *kind["resources"]]:
+        cells = (row["path"], row["type"], row["default"], row["description"])
+        table.add_row(*map(escape, cells))
+    print_table(table)

@@ -1,0 +1,214 @@
+"""`foundry lineage tag|untag|pin|unpin|gc|adopt|verify`: what is kept in the store, and under which
+names."""
+
+import argparse
+import functools
+from typing import Any
+
+import yaml
+
+from flows import processes
+from flows.cli.commands.common import print_json
+from foundry_core.errors import FoundryError
+from foundry_core.home import store_uri
+from foundry_core.lineage.events import EventLog
+from foundry_core.pipeline.registry import stage_kind
+from foundry_core.store import gc, references
+from foundry_core.store.base import Store
+from foundry_core.store.disk import naming_disk
+
+ACTIONS = {
+    "tag": "name an artifact (name@tag), or list the names",
+    "untag": "remove a name",
+    "pin": "keep everything a run used, or list the pinned runs",
+    "unpin": "let a run's artifacts go to `gc` again",
+    "gc": "remove what no name, pinned or recent run reaches (shows only, without --apply)",
+    "adopt": "take a folder or s3:// prefix in by reference, as made by a kind of stage",
+    "verify": "re-read and re-hash artifacts",
+}
+
+
+def add_arguments(action: str, parser: argparse.ArgumentParser) -> None:
+    if action == "tag":
+        parser.add_argument("ref", nargs="?", help="a key, a prefix of one, or a name")
+        parser.add_argument("name", nargs="?", help="name@tag")
+    if action == "untag":
+        parser.add_argument("name", help="name@tag")
+    if action in ("pin", "unpin"):
+        parser.add_argument("run", nargs="?" if action == "pin" else None, help="a run's id")
+    if action == "gc":
+        parser.add_argument("--apply", action="store_true", help="remove; without it nothing is")
+        parser.add_argument("--keep-runs", type=int, default=gc.KEEP_RUNS, metavar="N")
+        parser.add_argument("--grace-hours", type=float, default=gc.GRACE_HOURS, metavar="H")
+    if action == "adopt":
+        parser.add_argument("kind", help="the kind of stage it stands for, e.g. train_llm")
+        parser.add_argument("place", help="a folder, or s3://bucket/prefix")
+        parser.add_argument("--name", metavar="NAME@TAG")
+    if action == "verify":
+        parser.add_argument("refs", nargs="*", metavar="KEY", help="default: everything")
+        parser.add_argument("--all", action="store_true", help="everything, said aloud")
+
+
+def run(options: argparse.Namespace) -> int:
+    store = Store.open(store_uri())
+    action = {
+        "tag": _tag,
+        "untag": _untag,
+        "pin": _pin,
+        "unpin": _unpin,
+        "gc": _gc,
+        "adopt": _adopt,
+        "verify": _verify,
+    }[options.action]
+    with naming_disk(store.workplace):
+        return action(options, store)
+
+
+def _tag(options: argparse.Namespace, store: Store) -> int:
+    if options.ref is None:
+        rows = [{"name": name} | dict(place) for name, place in references.aliases(store).items()]
+        return _rows(options, rows, "{name}  {kind}/{key:.12}")
+    if options.name is None:
+        raise FoundryError("a name is missing", "foundry lineage tag KEY name@tag")
+    artifact = references.find(store, options.ref)
+    references.set_alias(store, options.name, artifact)
+    _tell_alias(store, options.name, artifact.key)
+    row = {"name": options.name, "kind": artifact.kind, "key": artifact.key}
+    return _rows(options, [row], "{name} is {kind}/{key:.12}")
+
+
+def _untag(options: argparse.Namespace, store: Store) -> int:
+    references.remove_alias(store, options.name)
+    _tell_alias(store, options.name, None)
+    return _rows(options, [{"name": options.name}], "{name} means nothing any more")
+
+
+def _tell_alias(store: Store, name: str, key: str | None) -> None:
+    EventLog(store.events_uri).append("alias_set", {"alias": name, "key": key})
+
+
+def _pin(options: argparse.Namespace, store: Store) -> int:
+    if options.run is not None:
+        references.pin(store, options.run)
+    return _rows(options, [{"run": name} for name in references.pins(store)], "{run} is pinned")
+
+
+def _unpin(options: argparse.Namespace, store: Store) -> int:
+    references.unpin(store, options.run)
+    return _rows(options, [{"run": options.run}], "{run} is not pinned any more")
+
+
+def _gc(options: argparse.Namespace, store: Store) -> int:
+    bounds = {"keep_runs": options.keep_runs, "grace_hours": options.grace_hours}
+    bounds["living"] = functools.partial(_at_work, store)
+    log = EventLog(store.events_uri)
+    if options.apply:
+        gc.tidy(store, log)
+    garbage = gc.find_garbage(store, **bounds)
+    doomed = list(garbage.doomed)
+    if options.apply:
+        doomed = gc.remove(store, log, garbage, **bounds)
+    leased = store.leased()
+    leftovers = store.sweep(
+        leased.__contains__, older_than=options.grace_hours * 3600, apply=options.apply
+    )
+    rows = [
+        {"kind": a.kind, "key": a.key, "bytes": gc.owned_bytes(a), "created": a.created}
+        for a in doomed
+    ]
+    result = {
+        "applied": options.apply,
+        "artifacts": rows,
+        "bytes": sum(row["bytes"] for row in rows),
+        "leftover_bytes": leftovers,
+        "kept": garbage.kept,
+        "unreadable": list(garbage.unreadable),
+    }
+    if options.json:
+        print_json(result)
+        return 0
+    for row in rows:
+        print(f"  {row['kind']}/{row['key'][:12]}  {row['bytes'] / 1e6:.1f} MB")
+    verb = "removed" if options.apply else "would remove"
+    print(
+        f"{verb} {len(rows)} artifacts ({result['bytes'] / 1e6:.1f} MB) and "
+        f"{leftovers / 1e6:.1f} MB that dead attempts left; {garbage.kept} artifacts stay"
+    )
+    for problem in garbage.unreadable:
+        print(f"  not touched, and `--apply` refuses until it is mended: {problem}")
+    if not options.apply and (rows or leftovers):
+        print("`--apply` removes them")
+    return 0
+
+
+def _at_work(store: Store) -> list[str]:
+    """Ids of this home's runs that did not end and are not known to be dead."""
+    found = processes.entries("run")
+    return [run.id for run in found if run.facts.get("store") == store.uri and not run.dead]
+
+
+def _adopt(options: argparse.Namespace, store: Store) -> int:
+    from foundry_core.store.adopt import adopt
+    from foundry_core.store.adopted import describe, summary
+
+    kind = stage_kind(options.kind).kind
+    if options.name is not None:
+        references.alias_document(options.name)
+    if options.place:
+        store.check_place(options.place)
+    log = EventLog(store.events_uri)
+    artifact = adopt(store, log, describe(kind, options.place))
+    if options.name is not None:
+        references.set_alias(store, options.name, artifact)
+        _tell_alias(store, options.name, artifact.key)
+    found = summary(artifact)
+    if options.json:
+        print_json(found | {"name": options.name})
+        return 0
+    for name, value in found.items():
+        print(f"{name}: {value}")
+    way = "uri" if "://" in artifact.files_at else "path"
+    declared = {way: artifact.files_at, "kind": kind, "digest": found["digest"]}
+    print("in a pipeline:")
+    print(f"  {_yaml_line({'stage': {'import': declared}})}")
+    return 0
+
+
+def _yaml_line(document: dict[str, Any]) -> str:
+    """A mapping as one line of YAML that reads back as it is."""
+    form = {"default_flow_style": True, "sort_keys": False, "width": float("inf")}
+    line = yaml.safe_dump(document, allow_unicode=True, **form).strip()
+    if "\n" in line:
+        line = yaml.safe_dump(document, default_style='"', **form).strip()
+    return line[1:-1]
+
+
+def _verify(options: argparse.Namespace, store: Store) -> int:
+    if options.refs and options.all:
+        raise FoundryError("both KEY and --all", "give one of them")
+    named = [references.find(store, ref) for ref in options.refs]
+    places = [(a.kind, a.key) for a in named] if named else store.artifacts()
+    found = [
+        {"kind": kind, "key": key, "problem": store.verify(kind, key).problem}
+        for kind, key in places
+    ]
+    bad = [row for row in found if row["problem"]]
+    if options.json:
+        print_json({"artifacts": len(found), "corrupt": bad})
+        return 1 if bad else 0
+    print(f"{len(found)} artifacts read, {len(bad)} corrupt")
+    for row in bad:
+        print(f"  {row['kind']}/{row['key'][:12]}: {row['problem']}")
+    if bad:
+        raise FoundryError(
+            f"{len(bad)} artifacts are corrupt", "run the pipeline again: it rebuilds what it needs"
+        )
+    return 0
+
+
+def _rows(options: argparse.Namespace, rows: list[dict[str, Any]], form: str) -> int:
+    if options.json:
+        print_json(rows)
+    else:
+        print("\n".join(form.format(**row) for row in rows) or "none")
+    return 0

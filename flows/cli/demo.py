@@ -1,0 +1,96 @@
+"""`make demo`: one run from text to a verdict, then a tour of what changing one value costs.
+
+Everything shown is measured here and now: the run, the plans, and the cheap re-run.
+"""
+
+import argparse
+import json
+import sys
+
+from rich.console import Console as RichConsole
+
+from flows.cli.commands.run import run_all, summarise
+from flows.console import Console, plan_table
+from flows.run.planning import Prepared, Request, prepare
+from flows.terminal import stdout
+from foundry_core.config.overrides import parse_override
+from foundry_core.errors import FoundryError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="foundry-demo", description=__doc__)
+    parser.add_argument("pipeline", nargs="?", default="demo", choices=("demo", "demo-fast"))
+    name = parser.parse_args().pipeline
+    out = stdout()
+    try:
+        status = _run(out, name)
+        return status or _cascade(out, name)
+    except FoundryError as error:
+        print(f"foundry: {error}", file=sys.stderr)
+        return 2
+
+
+def _request(name: str, *overrides: str) -> Prepared:
+    pairs = tuple(parse_override(text) for text in overrides)
+    return prepare(Request(pipeline=name, overrides=pairs))
+
+
+def _run(out: RichConsole, name: str) -> int:
+    """The whole pipeline; prints the verdict."""
+    prepared = _request(name)
+    out.print(plan_table(prepared.plan))
+    result = run_all(prepared, Console())
+    summarise(result)
+    if result["status"] != "succeeded":
+        return 130 if result["status"] == "interrupted" else 1
+    show_verdict(out, prepared, result)
+    return 0
+
+
+def show_verdict(out: RichConsole, prepared: Prepared, result: dict) -> None:
+    from flows.reports.run_report import comparison_of, write_run_report
+    from foundry_core.evaluation.comparison.compare import comparison_table
+
+    comparison = comparison_of(prepared, result)
+    if comparison is not None:
+        out.print(comparison_table(comparison))
+    out.print(f"report: {write_run_report(result['run_id'])}")
+
+
+def _cascade(out: RichConsole, name: str) -> int:
+    """One upstream value, one that is no part of the recipe, one cheap re-run, and back again."""
+    steps = prepare(Request(pipeline=name)).pipeline.stages["llm"].recipe.training.steps
+    change = f"llm.training.steps={2 * steps}"
+    out.print("\n[bold]what would one changed value of the language model re-run?")
+    out.print(f"foundry plan {name} -o {change}")
+    out.print(plan_table(_request(name, change).plan))
+
+    out.print("\n[bold]and a changed cadence of logs?")
+    cadence = "llm.resources.log_every=7"
+    idle = _request(name, cadence).plan
+    out.print(f"foundry plan {name} -o {cadence}: {len(idle.to_run())} stages to run")
+
+    out.print("\n[bold]a cheap change, really run: other scenarios for the policy's evaluation")
+    cheap = "evaluate.first_scenario=1000"
+    few = "evaluate.episodes_per_task=5"
+    result = run_all(_request(name, cheap, few), Console())
+    summarise(result)
+    if result["status"] != "succeeded":
+        return 1
+
+    out.print("\n[bold]the original configuration again")
+    back = run_all(_request(name), Console())
+    summarise(back)
+    built = [stage["name"] for stage in back["stages"] if stage["attempt"]]
+    if built:
+        out.print(f"unexpected: {json.dumps(built)} ran again")
+        return 1
+    evaluation = next(s["key"] for s in back["stages"] if s["name"] == "evaluate")
+    out.print("next:")
+    out.print(f"  foundry lineage trace {evaluation[:12]}")
+    out.print(f"  foundry lineage sql \"FROM upstream('{evaluation[:12]}')\"")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

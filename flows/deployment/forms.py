@@ -1,0 +1,89 @@
+"""What a person fills in to start a run: small models that Prefect's UI renders as forms.
+
+The same models take `prefect deployment run -p ...` and the API. Unknown fields are refused at
+every level: Prefect itself would drop a typing error inside a nested model without a word.
+"""
+
+from enum import Enum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from flows.ablation.plan import MOST_SEEDS, AblationRequest
+from flows.ablation.variants import Variant, Vary, axis
+from flows.run.planning import Request
+from foundry_core.config.documents import parse_yaml, pipeline_names
+
+# A choice: the UI offers what this installation has when the deployment is applied.
+PipelineName = Enum("PipelineName", {name: name for name in pipeline_names()})
+
+
+class Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _spelled(value: Any) -> Any:
+    """Numbers and flags as the text a person would type; scripts send them as they are."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
+Text = Annotated[str, BeforeValidator(_spelled)]
+
+
+class Override(Form):
+    path: str = Field(title="Path", description="e.g. llm.training.steps")
+    value: Text = Field(title="Value", description="in YAML: 400, 1e-3, true, [a, b]")
+
+    def pair(self) -> tuple[str, Any]:
+        return self.path.strip(), parse_yaml(self.value, f"override {self.path!r}")
+
+
+class Axis(Form):
+    path: str = Field(title="Path", description="e.g. llm.training.steps")
+    values: Text = Field(title="Values", description="separated by commas, e.g. 100, 200, 400")
+
+    def vary(self) -> Vary:
+        path = self.path.strip()
+        return axis(path, parse_yaml(f"[{self.values}]", f"values of {path!r}"))
+
+
+class NamedVariant(Form):
+    name: str = Field(title="Name", description="what tables and curves call it")
+    overrides: list[Override] = Field(title="Overrides", min_length=1)
+
+    def variant(self) -> Variant:
+        return Variant(name=self.name, overrides=tuple(one.pair() for one in self.overrides))
+
+
+def request(
+    pipeline: Enum, overrides: list[Override], stages: list[str], force: list[str]
+) -> Request:
+    return Request(
+        pipeline=pipeline.value,
+        overrides=tuple(one.pair() for one in overrides),
+        only=tuple(stages),
+        force=tuple(force),
+    )
+
+
+def ablation_request(
+    pipeline: Enum,
+    vary: list[Axis],
+    variants: list[NamedVariant],
+    seeds: int,
+    overrides: list[Override],
+    evaluation: str | None,
+) -> AblationRequest:
+    return AblationRequest(
+        pipeline=pipeline.value,
+        vary=tuple(one.vary() for one in vary),
+        variants=tuple(one.variant() for one in variants),
+        seeds=seeds,
+        overrides=tuple(one.pair() for one in overrides),
+        evaluation=evaluation or None,
+    )
+
+
+Seeds = Annotated[int, Field(ge=1, le=MOST_SEEDS)]

@@ -1,0 +1,298 @@
+"""Datasets outside a run: loaders to look into, and conversions into a folder of one's own."""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.run.planning import Prepared, Request, prepare
+from foundry_core.config.overrides import set_path
+from foundry_core.config.suggest import nearest
+from foundry_core.config.validation import validate
+from foundry_core.data.loading.config import DataConfig
+from foundry_core.data.sources.config import CaptionSource, RobotSource, TextSource
+from foundry_core.errors import FoundryError
+from foundry_core.identity.sources import is_remote
+from foundry_core.pipeline.graph import StageNode
+from foundry_core.pipeline.registry import stage_kind
+from foundry_core.pipeline.stage import ArtifactType, InputArtifact, StageContext
+
+if TYPE_CHECKING:
+    from foundry_core.data.loading.loader import Loader
+    from foundry_core.data.loading.shards import CheckedShards
+    from foundry_core.data.statistics.dataset import DatasetStatistics
+    from foundry_core.data.text.tokenizer import Tokenizer
+
+_PREVIEW_BATCH = 16
+_VOCABULARY_OF = ("tokenizer", "llm", "vlm")  # slots through which a vocabulary is inherited
+
+
+def stage_loader(request: Request, stage: str) -> "tuple[Loader, Tokenizer]":
+    """What a training stage of a pipeline will read, or has read. Its datasets and tokenizer must
+    be built; the models upstream need not be, so that a batch is seen before anything trains."""
+    from foundry_core.data.loading.build import build_loader
+    from foundry_core.data.robot.normalize import Normalizer
+    from foundry_core.data.statistics.dataset import DatasetStatistics
+    from foundry_core.data.text.tokenizer import Tokenizer
+
+    prepared = prepare(replace(request, only=(stage,)))
+    node = prepared.pipeline.stages[stage]
+    data: DataConfig | None = getattr(node.recipe, "data", None)
+    if data is None:
+        reading = [n.name for n in prepared.pipeline.stages.values() if hasattr(n.recipe, "data")]
+        raise FoundryError(
+            f"stage {stage!r} ({node.kind}) makes no batches",
+            f"stages that do: {', '.join(reading)}" if reading else "this pipeline trains nothing",
+        )
+    sources = {
+        modality: {label: _built(prepared, up) for label, up in node.inputs[modality].items()}
+        for modality in data.modalities
+    }
+    tokenizer = _with_marks(Tokenizer.load(_built(prepared, _vocabulary(prepared, node))), data)
+    normalizer = None
+    if data.robot:
+        (statistics,) = node.inputs["stats"].values()
+        normalizer = Normalizer.from_statistics(
+            DatasetStatistics.load(_built(prepared, statistics)),
+            data.robot.inputs.fields,
+            data.robot.normalization,
+        )
+    loader = build_loader(
+        data,
+        sources,
+        seed=prepared.specs[stage].seed,
+        tokenizer=tokenizer,
+        tokens_per_image=_tokens_per_image(prepared, node),
+        normalizer=normalizer,
+    )
+    return loader, tokenizer
+
+
+def mix_loader(
+    parts: Sequence[str],
+    overrides: Sequence[tuple[str, Any]] = (),
+    *,
+    tokenizer: Path | None = None,
+    tokens_per_image: int = 1,
+    seed: int = 0,
+) -> "tuple[Loader, Tokenizer]":
+    """A mix of shard folders or addresses, "[LABEL=]PLACE[@WEIGHT]" each. Modalities are what the
+    folders hold; overrides are paths in the data config. Without a tokenizer, bytes are tokens."""
+    from foundry_core.data.inspection.contents import modality_of
+    from foundry_core.data.loading.build import build_loader
+    from foundry_core.data.loading.shards import CheckedShards
+    from foundry_core.data.robot.normalize import Normalizer
+    from foundry_core.data.statistics.merge import merge_statistics
+    from foundry_core.data.text.tokenizer import Tokenizer
+
+    sources: dict[str, dict[str, str]] = {}
+    weights: dict[str, dict[str, float]] = {}
+    document: dict[str, Any] = {}
+    robots: dict[str, CheckedShards] = {}
+    for part in parts:
+        label, place, weight = _parsed(part)
+        shards = CheckedShards(place)
+        modality = modality_of(shards)
+        if label in sources.setdefault(modality, {}):
+            raise FoundryError(f"two {modality} datasets are called {label!r}", "use LABEL=PLACE")
+        sources[modality][label] = place
+        config = document.setdefault(modality, {"batch_size": _PREVIEW_BATCH})
+        if weight is not None:
+            weights.setdefault(modality, {})[label] = weight
+        if modality == "robot":
+            robots[label] = shards
+            config.setdefault("inputs", {"cameras": sorted(_cameras(shards))})
+    for modality, given in weights.items():
+        document[modality]["weights"] = given
+    for path, value in overrides:
+        set_path(document, path, value)
+    data = validate(DataConfig, document, "data")
+    if "text" in sources and tokenizer is None:
+        raise FoundryError(
+            "packed text was encoded by a tokenizer", "name its folder with --tokenizer"
+        )
+    base = Tokenizer.load(tokenizer) if tokenizer else Tokenizer.train(["bytes"], 258)
+    marked = _with_marks(base, data)
+    normalizer = None
+    if data.robot:
+        merged = merge_statistics({k: _statistics(s) for k, s in robots.items()})
+        normalizer = Normalizer.from_statistics(
+            merged, data.robot.inputs.fields, data.robot.normalization
+        )
+    loader = build_loader(
+        data,
+        sources,
+        seed=seed,
+        tokenizer=marked,
+        tokens_per_image=tokens_per_image,
+        normalizer=normalizer,
+    )
+    return loader, marked
+
+
+def convert(
+    format_: str,
+    source: str,
+    out: Path,
+    overrides: Sequence[tuple[str, Any]] = (),
+    *,
+    tokenizer: Path | None = None,
+    cpus: int = 1,
+    progress: Any = lambda *args, **values: None,
+) -> dict[str, Any]:
+    """Raw data → shards in `out`, by the stage kind that reads the format, with its defaults.
+
+    overrides are paths in that stage's recipe; `source.*` are options of the format. Returns the
+    stage's metrics. The result is what a pipeline's stage would have committed.
+    """
+    stage = stage_kind(_kind_of(format_))
+    document: dict[str, Any] = {"source": {"format": format_}}
+    if format_ == "packages":
+        document["source"]["packages"] = source.split(",")
+    else:
+        document["source"]["path"] = source if is_remote(source) else str(Path(source).absolute())
+    for path, value in overrides:
+        set_path(document, path, value)
+    recipe = validate(stage.Recipe, document, "recipe")
+    inputs: dict[str, dict[str, InputArtifact]] = {}
+    if tokenizer is not None:
+        artifact = InputArtifact(
+            path=tokenizer, stage="tokenizer", kind="train_tokenizer", key="", content=""
+        )
+        inputs["tokenizer"] = {"tokenizer": artifact}
+    stage.check(recipe, inputs)
+    stage.sources(recipe)  # a source that is not there is named before anything is made
+    if out.exists() and any(out.iterdir()):
+        raise FoundryError(f"{str(out)!r} is not empty", "name a new folder for the shards")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="foundry-convert-") as scratch:
+        return dict(
+            stage.run(
+                StageContext(
+                    name="convert",
+                    key="",
+                    seed=0,
+                    recipe=recipe,
+                    resources=stage.Resources(cpus=cpus),
+                    inputs=inputs,
+                    out=out,
+                    scratch=Path(scratch),
+                    progress=progress,
+                )
+            )
+        )
+
+
+def formats() -> dict[str, str]:
+    """Raw formats that can be read → the stage kind that converts them."""
+    found = {}
+    for kind, union in (
+        ("convert_text", TextSource),
+        ("convert_captions", CaptionSource),
+        ("convert_robot", RobotSource),
+    ):
+        for config in _members(union):
+            found[config.model_fields["format"].default] = kind
+    return found
+
+
+def _members(union: Any) -> list[Any]:
+    """Config classes of an annotated union."""
+    inner = union.__origin__
+    return list(getattr(inner, "__args__", (inner,)))
+
+
+def _kind_of(format_: str) -> str:
+    known = formats()
+    if format_ not in known:
+        raise FoundryError(f"unknown format {format_!r}", nearest(format_, known))
+    return known[format_]
+
+
+def _statistics(shards: "CheckedShards") -> "DatasetStatistics":
+    """Stored beside the shards; recomputed where only others' numbers are, or none."""
+    from foundry_core.data.inspection.figures import dataset_statistics
+    from foundry_core.data.statistics.dataset import LEAVES_SUFFIX, DatasetStatistics
+
+    path = shards.beside("stats.json", f"stats{LEAVES_SUFFIX}")
+    if path is not None:
+        stored = DatasetStatistics.load(path)
+        if stored.leaves:
+            return stored
+    return dataset_statistics(shards.source)
+
+
+def _built(prepared: Prepared, name: str) -> Path:
+    row, store = prepared.plan.stages[name], prepared.store
+    artifact = store.read(row.kind, row.artifact) if row.artifact else None
+    if artifact is None or row.action != "reuse":
+        raise FoundryError(
+            f"stage {name!r} is not built yet",
+            f"foundry run {prepared.request.pipeline} --only {name}",
+        )
+    return store.files_path(artifact)
+
+
+def _vocabulary(prepared: Prepared, node: StageNode) -> str:
+    """The stage whose tokenizer a training stage's text is encoded with."""
+    for slot in _VOCABULARY_OF:
+        for up in node.inputs.get(slot, {}).values():
+            found = prepared.pipeline.stages[up]
+            if found.stage.output == ArtifactType.TOKENIZER:
+                return up
+            return _vocabulary(prepared, found)
+    raise FoundryError(
+        f"stage {node.name!r} inherits no tokenizer", "connect one to its input 'tokenizer'"
+    )
+
+
+def _tokens_per_image(prepared: Prepared, node: StageNode) -> int:
+    """As the stage's model, or the VLM it builds on, says; 1 for text."""
+    model = getattr(node.recipe, "model", None)
+    for config in (model, getattr(model, "backbone", None)):
+        if hasattr(config, "tokens_per_image"):
+            return config.tokens_per_image
+    for up in node.inputs.get("vlm", {}).values():
+        return _tokens_per_image(prepared, prepared.pipeline.stages[up])
+    return 1
+
+
+def _with_marks(tokenizer: "Tokenizer", data: DataConfig) -> "Tokenizer":
+    """The special tokens that training adds, in its order."""
+    from foundry_core.data.robot.prompts import IMAGE, OBS
+
+    if data.captions or data.robot:
+        tokenizer.add_special(IMAGE)
+    if data.robot:
+        tokenizer.add_special(OBS)
+    return tokenizer
+
+
+def _parsed(part: str) -> tuple[str, str, float | None]:
+    """(label, place, weight) of "[LABEL=]PLACE[@WEIGHT]"."""
+    place, at, weight = part.rpartition("@")
+    if not at:
+        place, weight = part, ""
+    label, equals, rest = place.partition("=")
+    if not equals:
+        label, rest = place.rstrip("/").rpartition("/")[2], place
+    try:
+        return label, rest, float(weight) if at else None
+    except ValueError:
+        raise FoundryError(
+            f"--mix {part!r}: {weight!r} is not a weight", "e.g. --mix lever=shards/lever@0.7"
+        ) from None
+
+
+def _cameras(shards: Any) -> Mapping[str, Any] | set[str]:
+    """Stated, or by the names of the first sample's images in the published layout."""
+    if "cameras" in shards.info:
+        return shards.info["cameras"]
+    members = shards.members(0)
+    if "metadata.json" in members:
+        named = json.loads(bytes(members["metadata.json"])).get("camera_names")
+        if named:
+            return set(named)
+    return {name.rpartition("_t")[0] for name in members if name.endswith(".jpg")}

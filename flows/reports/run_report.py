@@ -1,0 +1,169 @@
+"""Gathers what a report shows of a run: from the lineage index and the artifacts' files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flows.run.planning import Prepared
+from foundry_core.errors import FoundryError
+from foundry_core.evaluation.comparison.report import ReportData, write_report
+from foundry_core.home import home_dir, store_uri
+from foundry_core.lineage import graph, queries
+from foundry_core.store.base import Store
+from foundry_core.store.manifest import Artifact
+
+_POINTS = 300
+_VERDICTS = ("compare", "verdict")
+_SHOWN = ("loss", "text_loss", "captions_loss", "robot_loss")
+
+
+def comparison_of(prepared: Prepared, result: dict[str, Any]) -> dict[str, Any] | None:
+    """comparison.json of a finished run's compare stage, if it has one."""
+    for stage in result["stages"]:
+        if stage["kind"] == "compare":
+            artifact = prepared.store.read("compare", stage["key"])
+            return _json(prepared.store, artifact, "comparison.json") if artifact else None
+    return None
+
+
+def write_run_report(run_id: str) -> Path:
+    """report.html in the run's folder. FoundryError for an unknown run."""
+    return write_report(home_dir() / "runs" / run_id / "report.html", gather(run_id))
+
+
+def gather(run_id: str) -> ReportData:
+    """What the lineage and the store know of a run. FoundryError for an unknown one."""
+    connection = queries.connect()
+    run = queries.show(connection, run_id)
+    if "stages" not in run:
+        raise FoundryError(f"{run_id!r} is not a run", "`foundry lineage runs` lists them")
+    store = Store.open(store_uri())
+    artifacts = {s["stage"]: _artifact(store, s) for s in run["stages"]}
+    present = {name: artifact for name, artifact in artifacts.items() if artifact}
+    nodes, edges = queries.graph_of(connection, run_id)
+    compared = next((a for a in present.values() if a.kind in _VERDICTS), None)
+    return ReportData(
+        title=f"{run['pipeline']}: what was built, and how well it works",
+        run_id=run_id,
+        comparison=_json(store, compared, "comparison.json") if compared else None,
+        stages=[_stage_row(stage, artifacts[stage["stage"]]) for stage in run["stages"]],
+        losses=_losses(store, present),
+        strips=_strips(store, present, compared),
+        lineage_svg=graph.svg(nodes, edges),
+        provenance=_provenance(present),
+        commands=_commands(run["pipeline"], present),
+        unequal=_unequal(present, compared),
+    )
+
+
+def _artifact(store: Store, stage: dict[str, Any]) -> Artifact | None:
+    return store.read(stage["kind"], stage["artifact_key"] or stage["key"])
+
+
+def _json(store: Store, artifact: Artifact, name: str) -> Any:
+    path = store.file_path(artifact, name)
+    if path is None:
+        raise FoundryError(
+            f"{artifact.kind}/{artifact.key[:12]} has no {name}", "run its stage with --force"
+        )
+    return json.loads(path.read_text())
+
+
+def _stage_row(stage: dict[str, Any], artifact: Artifact | None) -> dict[str, Any]:
+    reasons = stage["reasons"] if isinstance(stage["reasons"], list) else []
+    why = "; ".join(
+        " ".join(str(r[k]) for k in ("category", "path", "upstream") if r.get(k)) for r in reasons
+    )
+    return {
+        "stage": stage["stage"],
+        "kind": stage["kind"],
+        "key": stage["key"][:12],
+        "action": stage["action"],
+        "why": why,
+        "seconds": f"{artifact.seconds:.1f}" if artifact else "",
+    }
+
+
+def _losses(
+    store: Store, artifacts: dict[str, Artifact]
+) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    found = {}
+    for name, artifact in artifacts.items():
+        if artifact.kind.startswith("train_"):
+            # One small file: a remote store would fetch gigabytes of weights with the folder.
+            path = store.file_path(artifact, "records/metrics.jsonl")
+            found[name] = loss_series(path.parents[1]) if path else {}
+    return {name: series for name, series in found.items() if series}
+
+
+def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """Series → (step, value) of a training artifact's records, thinned for a picture."""
+    path = folder / "records" / "metrics.jsonl"
+    if not path.is_file():
+        return {}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = lines[:: max(1, len(lines) // _POINTS)]
+    series = {key: [(row["step"], row[key]) for row in lines if key in row] for key in _SHOWN}
+    parts = [key for key in series if series[key]]
+    if len(parts) == 2:
+        parts.remove("loss")
+    return {key: series[key] for key in parts}
+
+
+def _strips(
+    store: Store, artifacts: dict[str, Artifact], compared: Artifact | None
+) -> list[tuple[str, str, bytes]]:
+    """The first recorded episode of each task, for every evaluation that was compared."""
+    labels = {i.key: i.label for i in compared.inputs} if compared else {}
+    strips = []
+    for artifact in artifacts.values():
+        if artifact.kind != "evaluate":
+            continue
+        folder = store.files_path(artifact) / "frames"
+        label = labels.get(artifact.key, artifact.key[:12])
+        for task in sorted(path for path in folder.glob("*") if path.is_dir()):
+            first = next(iter(sorted(task.glob("*.png"))), None)
+            if first is not None:
+                scenario, _, outcome = first.stem.partition("_")
+                caption = f"{task.name}, scenario {int(scenario)}: {outcome}"
+                strips.append((label, caption, first.read_bytes()))
+    return sorted(strips, key=lambda strip: (strip[1].partition(":")[0], strip[0]))
+
+
+def _unequal(artifacts: dict[str, Artifact], compared: Artifact | None) -> list[str]:
+    """Settings that decide which scenarios are met, where compared evaluations differ in them."""
+    keys = {i.key for i in compared.inputs} if compared else set()
+    recipes = [a.recipe for a in artifacts.values() if a.key in keys]
+    return [
+        name
+        for name in ("benchmark", "tasks", "episodes_per_task", "budget", "first_scenario")
+        if len({json.dumps(recipe.get(name)) for recipe in recipes}) > 1
+    ]
+
+
+def _provenance(artifacts: dict[str, Artifact]) -> dict[str, str]:
+    latest = max(artifacts.values(), key=lambda a: a.created, default=None)
+    if latest is None:
+        return {}
+    facts = latest.provenance
+    git, hardware = facts.get("git") or {}, facts.get("hardware") or {}
+    shown = {
+        "code": f"{git.get('commit') or 'no git'}{' + changes' if git.get('dirty') else ''}",
+        "host": str(facts.get("host", "")),
+        "hardware": ", ".join(f"{k} {v}" for k, v in hardware.items() if v),
+    }
+    packages = facts.get("packages") or {}
+    wanted = ("torch", "ray", "prefect", "mujoco", "metaworld", "transformers", "duckdb")
+    shown["packages"] = ", ".join(f"{n} {packages[n]}" for n in wanted if n in packages)
+    return {name: value for name, value in shown.items() if value}
+
+
+def _commands(pipeline: str, artifacts: dict[str, Artifact]) -> list[str]:
+    commands = [f"foundry plan {pipeline}"]
+    for artifact in artifacts.values():
+        if artifact.kind == "evaluate":
+            key = artifact.key[:12]
+            commands.append(f"foundry lineage trace {key}")
+            commands.append(f"foundry lineage sql \"FROM upstream('{key}')\"")
+            break
+    return commands

@@ -1,0 +1,252 @@
+"""What `foundry data stats | merge-stats | show` compute and draw.
+
+Every command is a function that returns plain data (for --json) and one that renders it with rich;
+plots need matplotlib, which is imported only to draw.
+"""
+
+import io
+import json
+import os
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from foundry_core.data.config import PoseGroup, WindowConfig
+from foundry_core.data.loading.npy import read_npz
+from foundry_core.data.loading.shards import CheckedShards
+from foundry_core.data.robot.poses import RELATIVE, add_relative_fields
+from foundry_core.data.robot.windows import anchors, cut_windows
+from foundry_core.data.statistics.builder import compute_statistics
+from foundry_core.data.statistics.dataset import DatasetStatistics
+from foundry_core.data.statistics.merge import merge_report, merge_statistics
+from foundry_core.data.statistics.summary import QUANTILES, FieldStatistics, percentile_key
+from foundry_core.errors import FoundryError
+
+_BARS = " ▁▂▃▄▅▆▇█"
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>body{{font:14px system-ui;margin:2em}} td,th{{padding:.15em .6em;text-align:right}}
+td:first-child,th:first-child{{text-align:left}} tr:nth-child(odd){{background:#f3f3f3}}
+img{{display:block;max-width:100%;margin:2em 0}}</style>
+<h1>{title}</h1><p>{about}</p>
+{table}
+{plots}
+</html>
+"""
+
+
+def dataset_statistics(source: str | os.PathLike) -> DatasetStatistics:
+    """Recomputed from the shards of a robot dataset, whatever its layout and stats.json say.
+
+    Episodes are windowed as dataset.json says, and every `*__poses__*` pose is also taken relative
+    to the measured pose of its arm at the anchor.
+    """
+    shards = CheckedShards(source)
+    if shards.info.get("layout", "sample") == "episode":
+        window = WindowConfig(**shards.info["window"])
+        items = (_episode(shards, i, window) for i in range(len(shards)))
+        return compute_statistics(items, past=window.past)
+    first = json.loads(bytes(shards.member(0, "metadata.json")))
+    items = (_sample(shards, i) for i in range(len(shards)))
+    return compute_statistics(items, past=int(first["anchor_relative_idx"]))
+
+
+def merge_folders(
+    folders: Mapping[str, str | os.PathLike], weights: Mapping[str, float] | None = None
+) -> tuple[DatasetStatistics, dict[str, Any]]:
+    """(merged statistics, report) of folders or stats.json files by label."""
+    parts = {label: DatasetStatistics.load(folder) for label, folder in folders.items()}
+    merged = merge_statistics(parts, weights)
+    return merged, merge_report(parts) | {"weighting": merged.weighting}
+
+
+def describe(statistics: DatasetStatistics, fields: Sequence[str] = ()) -> dict[str, Any]:
+    """{"fields": {field: {"count", "steps", "past", "dims": [{mean, std, min, max, percentiles,
+    discrete, histogram}]}}}. histogram: shares in 24 equal bins between 1st and 99th percentile,
+    as the stored digest has them."""
+    names = [name for name in statistics.fields if not fields or name in fields]
+    for field in fields:
+        statistics[field]  # names the nearest on a miss
+    return {
+        "weighting": statistics.weighting if statistics.leaves else None,
+        "windows": statistics.windows if statistics.leaves else None,
+        "fields": {name: _describe_field(statistics[name]) for name in names},
+    }
+
+
+def render_statistics(description: Mapping[str, Any]) -> RenderableType:
+    table = Table(title="Statistics over valid steps", title_justify="left")
+    for heading in ("field", "dim", "count", "mean", "std", "min", "1 %", "50 %", "99 %", "max"):
+        table.add_column(heading, justify="left" if heading == "field" else "right")
+    table.add_column("1 % .. 99 %")
+    for name, field in description["fields"].items():
+        for number, dim in enumerate(field["dims"]):
+            numbers = [dim[k] for k in ("mean", "std", "min")]
+            numbers += [dim[percentile_key(q)] for q in (0.01, 0.5, 0.99)] + [dim["max"]]
+            table.add_row(
+                name if number == 0 else "",
+                f"{number}{' d' if dim['discrete'] else ''}",
+                str(field["count"]) if number == 0 else "",
+                *(f"{value:.4g}" for value in numbers),
+                _spark(dim["histogram"]),
+            )
+    weighting = description["weighting"] or "as published"
+    return Group(table, Text(f"weighting: {weighting}; d = few-valued, quantiles are observed"))
+
+
+def plot_statistics(
+    statistics: DatasetStatistics, folder: str | os.PathLike, fields: Sequence[str] = ()
+) -> list[Path]:
+    """One PNG per field: histogram of each dimension, and quantiles over the window's steps."""
+    written = []
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in fields or sorted(statistics.fields):
+        path = target / f"{name.replace('::', '-').replace('/', '-')}.png"
+        path.write_bytes(_plot(name, statistics[name]))
+        written.append(path)
+    return written
+
+
+def statistics_page(statistics: DatasetStatistics, title: str, fields: Sequence[str] = ()) -> str:
+    """One HTML page without links to anything: the table, then each field's plot."""
+    names = list(fields) or sorted(statistics.fields)
+    description = describe(statistics, names)
+    columns = ("mean", "std", "min", *(percentile_key(q) for q in QUANTILES), "max")
+    rows = [
+        f"<tr><td>{escape(name)}</td><td>{number}</td>"
+        + "".join(f"<td>{dim[column]:.4g}</td>" for column in columns)
+        + "</tr>"
+        for name, field in description["fields"].items()
+        for number, dim in enumerate(field["dims"])
+    ]
+    heads = "".join(f"<th>{c.replace('percentile_', '')}</th>" for c in ("field", "dim", *columns))
+    plots = [
+        f'<img alt="{escape(name)}" src="data:image/png;base64,{b64encode(image).decode()}">'
+        for name in names
+        for image in [_plot(name, statistics[name])]
+    ]
+    weighting = description["weighting"] or "as published"
+    return _PAGE.format(
+        title=escape(f"Statistics of {title}"),
+        about=f"{description['windows'] or 'unknown'} windows, weighting: {weighting}",
+        table=f"<table><tr>{heads}</tr>{''.join(rows)}</table>",
+        plots="\n".join(plots),
+    )
+
+
+def _plot(name: str, field: FieldStatistics) -> bytes:
+    """PNG: a histogram per dimension above its quantiles per step; the same bytes every time."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * field.dims, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, field.dims, squeeze=False)
+    steps = np.arange(field.steps) - field.past
+    for dim in range(field.dims):
+        shares, edges = _histogram(field, dim, bins=60)
+        axes[0, dim].stairs(shares, edges, fill=True)
+        axes[0, dim].set_title(f"dim {dim}")
+        for low, high, alpha in ((0.01, 0.99, 0.2), (0.05, 0.95, 0.4)):
+            axes[1, dim].fill_between(
+                steps,
+                field.quantiles_per_timestep[low][:, dim],
+                field.quantiles_per_timestep[high][:, dim],
+                alpha=alpha,
+                color="tab:blue",
+                label=f"{round(low * 100)}-{round(high * 100)} %",
+            )
+        axes[1, dim].plot(steps, field.quantiles_per_timestep[0.5][:, dim], color="black")
+        axes[1, dim].set_xlabel("steps from the anchor")
+    axes[0, 0].set_ylabel("share")
+    axes[1, 0].legend(loc="best", fontsize="small")
+    figure.suptitle(name)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _describe_field(field: FieldStatistics) -> dict[str, Any]:
+    dims = []
+    for dim in range(field.dims):
+        entry = {name: float(getattr(field, name)[dim]) for name in ("mean", "std", "min", "max")}
+        entry |= {percentile_key(q): float(field.quantiles[q][dim]) for q in QUANTILES}
+        shares = _histogram(field, dim, bins=24)[0].tolist() if field.tdigest else []
+        dims.append(entry | {"discrete": bool(field.discrete[dim]), "histogram": shares})
+    return {
+        "count": int(field.count.sum()),
+        "steps": field.steps,
+        "past": field.past,
+        "dims": dims,
+    }
+
+
+def _histogram(field: FieldStatistics, dim: int, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shares per bin and edges, from the digest: the cumulated mass of its centroids, interpolated
+    for continuous signals and in steps for few-valued ones."""
+    if not field.tdigest:
+        raise FoundryError("these statistics hold no digest to draw", "recompute them")
+    centroids = field.tdigest[dim]["centroids"]
+    means = np.array([c["m"] for c in centroids])
+    counts = np.array([c["c"] for c in centroids])
+    low, high = (float(field.quantiles[q][dim]) for q in (0.01, 0.99))
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, bins + 1)
+    if field.discrete[dim] or len(means) == 1:
+        shares = np.histogram(means, edges, weights=counts)[0] / counts.sum()
+    else:
+        middle = (np.cumsum(counts) - counts / 2) / counts.sum()
+        where = np.concatenate([[field.min[dim]], means, [field.max[dim]]])
+        shares = np.diff(np.interp(edges, where, np.concatenate([[0.0], middle, [1.0]])))
+    return shares, edges
+
+
+def _spark(shares: Sequence[float]) -> str:
+    top = max(shares, default=0) or 1
+    return "".join(_BARS[round(share / top * (len(_BARS) - 1))] for share in shares)
+
+
+def _episode(
+    shards: CheckedShards, index: int, window: WindowConfig
+) -> tuple[str, dict[str, np.ndarray], np.ndarray]:
+    fields = _numeric(read_npz(shards.member(index, "lowdim.npz")))
+    length = len(next(iter(fields.values())))
+    cut, past, future = cut_windows(fields, anchors(length, window), window)
+    return shards.key(index), add_relative_fields(cut, window.past, _groups(cut)), past | future
+
+
+def _sample(shards: CheckedShards, index: int) -> tuple[str, dict[str, np.ndarray], np.ndarray]:
+    arrays = read_npz(shards.member(index, "lowdim.npz"))
+    real = arrays.pop("past_mask") | arrays.pop("future_mask")
+    fields = {name: values[None] for name, values in _numeric(arrays).items()}
+    return shards.key(index), fields, real[None]
+
+
+def _numeric(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Signals [L, D]: no camera matrices, texts or masks."""
+    return {
+        name: values.astype(np.float64)
+        for name, values in arrays.items()
+        if values.ndim == 2 and values.dtype.kind in "fiu"
+    }
+
+
+def _groups(fields: Mapping[str, np.ndarray]) -> list[PoseGroup]:
+    """Arms by LBM's naming, for which relative poses are not stored."""
+    poses: dict[str, list[str]] = {}
+    for name in sorted(fields):
+        parts = name.split("__")
+        if len(parts) == 5 and parts[2] == "poses" and parts[4] == "xyz":
+            reference = "__".join([parts[0], "actual", *parts[2:4]])
+            if f"{reference}__xyz" in fields and name + RELATIVE not in fields:
+                poses.setdefault(reference, []).append(name.removesuffix("__xyz"))
+    return [PoseGroup(reference=r, poses=tuple(names)) for r, names in poses.items()]

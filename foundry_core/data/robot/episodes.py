@@ -1,0 +1,82 @@
+"""One demonstration, whatever raw format it came from, and the checks every format shares."""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from foundry_core.config.suggest import nearest
+from foundry_core.data.robot.windows import episode_length
+from foundry_core.errors import FoundryError
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """L steps at `hz`.
+
+    lowdim: {field: float [L, ...]}, metres and rot6d. images: {camera: L encoded files or a uint8
+    array [L, H, W, 3]}. intrinsics: {camera: K [3, 3]}. extrinsics: {camera: [L, 4, 4]}.
+    """
+
+    id: str
+    task: str
+    hz: float
+    success: bool | None
+    instructions: Mapping[str, list[str]]
+    lowdim: Mapping[str, np.ndarray]
+    images: Mapping[str, list[bytes] | np.ndarray]
+    intrinsics: Mapping[str, np.ndarray] = field(default_factory=dict)
+    extrinsics: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        return episode_length(self.lowdim)
+
+
+class UnusableEpisode(FoundryError):
+    """This episode's data break a rule; a conversion may be told to tolerate some of them."""
+
+
+def check_episode(episode: Episode, cameras: tuple[str, ...], fields: tuple[str, ...]) -> None:
+    """Raises UnusableEpisode for absent cameras or fields, unequal lengths, NaN or infinity."""
+    where = f"episode {episode.id!r}"
+    for camera in cameras:
+        if camera not in episode.images:
+            raise UnusableEpisode(
+                f"{where} has no camera {camera!r}", nearest(camera, episode.images)
+            )
+        if len(episode.images[camera]) != episode.length:
+            raise UnusableEpisode(
+                f"{where}: camera {camera!r} has {len(episode.images[camera])} images for "
+                f"{episode.length} steps",
+                "every step needs one image of every camera",
+            )
+    for name in fields:
+        if name not in episode.lowdim:
+            raise UnusableEpisode(
+                f"{where} lacks the field {name!r}", nearest(name, episode.lowdim)
+            )
+        values = episode.lowdim[name]
+        bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+        if bad.any():
+            raise UnusableEpisode(
+                f"{where}: field {name!r} is not finite at step {int(np.argmax(bad))}",
+                "mend or remove the episode, or raise max_skipped",
+            )
+
+
+def write_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """An uncompressed .npz whose bytes depend on the arrays alone (np.savez stamps the time)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(arrays):
+            member = io.BytesIO()
+            np.lib.format.write_array(
+                member, np.ascontiguousarray(arrays[name]), allow_pickle=False
+            )
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), member.getvalue())
+    return buffer.getvalue()

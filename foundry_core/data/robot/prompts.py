@@ -1,0 +1,52 @@
+"""Token layouts: the one place that says what a model reads, for training and serving alike.
+
+robot:    [image block] * images, instruction, <|obs|>
+captions: [image block] * images, prefix, caption, end of text
+An image block is tokens_per_image copies of the <|image|> token.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from foundry_core.data.robot.transform_config import Prompt
+from foundry_core.data.text.tokenizer import Tokenizer
+
+IMAGE, OBS = "<|image|>", "<|obs|>"
+
+
+class PromptBuilder:
+    """`tokenizer` must know <|image|> (and <|obs|> for robot prompts) already."""
+
+    def __init__(self, tokenizer: Tokenizer, tokens_per_image: int, prompt: Prompt) -> None:
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+        self._block = [tokenizer.token_id(IMAGE)] * tokens_per_image
+        self._instruction = lru_cache(maxsize=65536)(self._encode_instruction)
+        self.pad_id = tokenizer.pad_id
+
+    def __getstate__(self) -> Mapping[str, object]:
+        return {k: v for k, v in self.__dict__.items() if k != "_instruction"}
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        self.__dict__.update(state)
+        self._instruction = lru_cache(maxsize=65536)(self._encode_instruction)
+
+    def robot(self, instruction: str, images: int, limit: int) -> tuple[list[int], bool]:
+        """(tokens, whether the instruction was cut to `limit` tokens)."""
+        text = self._instruction(instruction)
+        obs = self._tokenizer.token_id(OBS)
+        return [*self._block * images, *text[:limit], obs], len(text) > limit
+
+    def caption(self, caption: str, images: int, limit: int) -> tuple[list[int], list[bool], bool]:
+        """(tokens, target mask, whether it was cut). Targets are the caption and the end of text;
+        a cut caption has no end to predict. `limit` counts the tokens after the images."""
+        prefix = self._tokenizer.encode(self._prompt.caption_prefix)
+        body = [*self._tokenizer.encode(caption.strip()), self._tokenizer.eos_id]
+        kept = body[: max(limit - len(prefix), 0)]
+        head = [*self._block * images, *prefix]
+        mask = [False] * len(head) + [True] * len(kept)
+        return head + kept, mask, len(kept) < len(body)
+
+    def _encode_instruction(self, instruction: str) -> list[int]:
+        text = self._prompt.instruction.replace("{instruction}", instruction.strip())
+        return self._tokenizer.encode(text)

@@ -1,0 +1,178 @@
+"""report.html: one self-contained page about a run, readable without scripts or a network.
+
+The page knows nothing of stores or databases: a caller gathers ReportData.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from foundry_core.evaluation.comparison.compare import p_text, rows
+from foundry_core.evaluation.comparison.plots import curves, success_bars
+
+Strip = tuple[str, str, bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """stages: {name, kind, key, action, why, seconds} each. losses: stage → series → (step, value).
+    strips: (label, caption, PNG) of recorded episodes. lineage_svg: an inline <svg>. sections:
+    (title, HTML) of more that is shown before the successes. unequal: the settings in which the
+    compared evaluations asked for different scenarios."""
+
+    title: str
+    run_id: str
+    comparison: Mapping[str, Any] | None
+    stages: Sequence[Mapping[str, Any]]
+    losses: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
+    strips: Sequence[Strip] = ()
+    lineage_svg: str = ""
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    commands: Sequence[str] = ()
+    sections: Sequence[tuple[str, str]] = ()
+    unequal: Sequence[str] = ()
+
+
+def write_report(path: Path, data: ReportData) -> Path:
+    parts = [
+        _verdict(data.comparison),
+        *(_section(title, body) for title, body in data.sections),
+        _section("Success", _results(data.comparison, data.unequal)),
+        _section("What the policies do", _strips(data.strips)),
+        _section("Training", _losses(data.losses)),
+        _section("Lineage", f'<div class="wide">{data.lineage_svg}</div>'),
+        _section("Stages", _stages(data.stages)),
+        _section("Provenance", _provenance(data.provenance)),
+        _section("Ask further", _commands(data.commands)),
+    ]
+    body = "\n".join(part for part in parts if part)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(data.title)}</title><style>{_STYLE}</style></head><body><main>"
+        f"<h1>{escape(data.title)}</h1><p class=run>run {escape(data.run_id)}</p>"
+        f"{body}</main></body></html>\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def verdict(comparison: Mapping[str, Any]) -> str:
+    """The comparison in words: rates with counts and intervals, differences with p-values."""
+    base = comparison["base"]
+    sentences = [f"{_spoken(base, comparison)}."]
+    for label, found in comparison["against_base"].items():
+        points = abs(100 * found["difference"])
+        way = "below" if found["difference"] >= 0 else "above"
+        sure = (
+            f"an exact test separates them (p = {p_text(found['p_corrected'])})"
+            if found["p_corrected"] <= comparison["alpha"]
+            else f"not separated by an exact test (p = {p_text(found['p_corrected'])})"
+        )
+        sentences.append(f"{_spoken(label, comparison)}, {points:.0f} points {way} {base}: {sure}.")
+    return " ".join(sentences)
+
+
+def _spoken(label: str, comparison: Mapping[str, Any]) -> str:
+    cell = comparison["pooled"][label]
+    return (
+        f"“{label}” succeeds in {cell['successes']} of {cell['n']} episodes "
+        f"({100 * cell['rate']:.0f} %, 95 % interval {100 * cell['low']:.0f}"
+        f"–{100 * cell['high']:.0f} %)"
+    )
+
+
+def _verdict(comparison: Mapping[str, Any] | None) -> str:
+    return f'<p class="verdict">{escape(verdict(comparison))}</p>' if comparison else ""
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
+
+
+def _results(comparison: Mapping[str, Any] | None, unequal: Sequence[str]) -> str:
+    if comparison is None:
+        return ""
+    header, *body = rows(comparison)
+    note = "Scenarios were not seen in training; "
+    if unequal:
+        note += f"the policies met different ones ({', '.join(unequal)}), and what separates them "
+        note += "may be the scenarios. "
+    else:
+        note += "every policy met the same ones. "
+    note += "p-values: Barnard's exact test, corrected by Holm."
+    table = table_html(header, body)
+    return f'{table}<p class=note>{note}</p><div class="wide">{success_bars(comparison)}</div>'
+
+
+def _strips(strips: Sequence[Strip]) -> str:
+    figures = []
+    for label, caption, image in strips:
+        source = f"data:image/png;base64,{base64.b64encode(image).decode()}"
+        alt = escape(f"{label}: {caption}", quote=True)
+        figures.append(
+            f'<figure><img src="{source}" alt="{alt}"><figcaption><b>{escape(label)}</b> '
+            f"{escape(caption)}</figcaption></figure>"
+        )
+    return "".join(figures)
+
+
+def _losses(losses: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> str:
+    plots = [curves(stage, series) for stage, series in losses.items() if series]
+    return f'<div class="grid">{"".join(plots)}</div>' if plots else ""
+
+
+def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
+    header = ["stage", "kind", "key", "action", "why", "seconds"]
+    return table_html(header, [[str(stage[name]) for name in header] for stage in stages])
+
+
+def _provenance(facts: Mapping[str, str]) -> str:
+    pairs = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
+    return f"<dl>{pairs}</dl>" if pairs else ""
+
+
+def _commands(commands: Sequence[str]) -> str:
+    return f"<pre>{escape(chr(10).join(commands))}</pre>" if commands else ""
+
+
+def table_html(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table of plain text; the first cell of a row names it."""
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in header)
+    lines = "".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in body
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+    return f'<div class="wide">{table}</div>'
+
+
+_STYLE = """
+:root{--ink:#1a202c;--soft:#4a5568;--line:#cbd5e0;--paper:#fff;--tint:#f3f6fa;
+color-scheme:light dark}
+@media(prefers-color-scheme:dark){:root{--ink:#e8edf4;--soft:#a3b1c2;--line:#3b4757;--paper:#12171e;
+--tint:#1b232d}}
+body{margin:0;background:var(--paper);color:var(--ink);
+font:16px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif}
+main{max-width:64rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
+h1{font-size:1.9rem;line-height:1.2;margin:0}h2{font-size:1.2rem;margin:2.6rem 0 .8rem}
+.run,.note,figcaption{color:var(--soft);font-size:.875rem}
+.verdict{font-size:1.12rem;background:var(--tint);border-left:4px solid #2b6cb0;
+padding:1rem 1.2rem;margin:1.4rem 0}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;width:100%}
+th,td{text-align:left;vertical-align:top;padding:.4rem .8rem .4rem 0;
+border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
+thead th{color:var(--soft);font-weight:600}tbody th{font-weight:500}
+.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:1rem}
+svg{max-width:100%;height:auto}.wide svg{max-width:none}
+figure{margin:0 0 1.1rem}img{max-width:100%;border-radius:4px;display:block}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1.2rem;font-size:.875rem}
+dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
+pre{background:var(--tint);padding:1rem;overflow-x:auto;font-size:.875rem}
+""".strip()

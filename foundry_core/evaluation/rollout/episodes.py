@@ -1,0 +1,217 @@
+"""Closed-loop episodes of many scenarios against one batched policy.
+
+The policy lives here; simulators live in lanes. Whatever observations are waiting are answered in
+one forward pass. An episode is a pure function of (scenario, its seed, policy), so results do not
+depend on how many lanes there are, up to what batch composition does to floating point.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from foundry_core.errors import FoundryError
+from foundry_core.evaluation.benchmarks.base import Benchmark, Observation, Scenario
+from foundry_core.evaluation.rollout.env_workers import Lanes, LocalLanes, RayLanes, Turn
+from foundry_core.evaluation.rollout.results import EpisodeResult
+from foundry_core.parallel import ray_session
+
+ATTEMPTS = 2
+"""A simulator's fault is tried once more on the same scenario, then recorded as crashed."""
+
+
+class Policy(Protocol):
+    """What a rollout asks of a policy. `history` (default 0) past observations may be wanted.
+
+    reset: forgets the client; its noise is a function of (seed, replan index) from here on.
+    infer: absolute targets, action field → float64 [K, D], one entry per request, one forward
+        pass for all of them.
+    """
+
+    execute_steps: int
+    cameras: Sequence[str]
+    hz: float
+
+    def reset(self, client: str, seed: int) -> None: ...
+
+    def infer(
+        self, requests: Sequence[tuple[str, Observation]]
+    ) -> Sequence[Mapping[str, np.ndarray]]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodePlan:
+    """seed: the policy's, uint32. record: keep pictures of the episode."""
+
+    scenario: Scenario
+    seed: int
+    record: bool = False
+    attempt: int = 0
+
+    @property
+    def client(self) -> str:
+        return f"{self.scenario.task.name}/{self.scenario.index}/{self.attempt}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """A finished episode with its pictures (encoded), if it was recorded."""
+
+    result: EpisodeResult
+    strip: bytes | None = None
+    animation: bytes | None = None
+
+
+def plan_episodes(
+    benchmark: Benchmark,
+    tasks: Iterable[str],
+    *,
+    first: int,
+    count: int,
+    seed: int,
+    record: int = 0,
+) -> list[EpisodePlan]:
+    """`count` scenarios from `first` on for each task, in that order; the first `record` of each
+    task keep pictures."""
+    benchmark.check_scenarios(first, count)
+    plans = []
+    for task in tasks:
+        for index in range(first, first + count):
+            words = np.random.SeedSequence([seed, *task.encode(), index])
+            plans.append(
+                EpisodePlan(
+                    scenario=benchmark.scenario(task, index),
+                    seed=int(words.generate_state(1)[0]),
+                    record=index < first + record,
+                )
+            )
+    return plans
+
+
+def run_episodes(
+    benchmark: Benchmark,
+    policy: Policy,
+    plans: Sequence[EpisodePlan],
+    *,
+    workers: int = 1,
+    lanes: int | None = None,
+    execute_steps: int | None = None,
+    on_episode: Callable[[Episode], None] = lambda episode: None,
+) -> list[EpisodeResult]:
+    """Plays all plans; results in the order of the plans, `on_episode` in the order of finishing.
+
+    workers: processes to simulate in (1: this one). lanes: episodes at a time, default one per
+    worker; more make larger batches. execute_steps: targets carried out before asking again,
+    default the policy's own. Errors of the policy are raised: they are no simulator's fault.
+    """
+    execute = _check_policy(benchmark, policy, execute_steps)
+    if not plans:
+        return []
+    count = max(1, min(lanes or workers, len(plans)))
+    history = int(getattr(policy, "history", 0))
+    with _open_lanes(benchmark, history, count, workers) as opened:
+        finished = {}
+        for plan, episode in _play(opened, policy, plans, execute, benchmark.hz):
+            finished[plan.scenario.task.name, plan.scenario.index] = episode.result
+            on_episode(episode)
+    return [finished[plan.scenario.task.name, plan.scenario.index] for plan in plans]
+
+
+@contextmanager
+def _open_lanes(benchmark: Benchmark, history: int, count: int, workers: int) -> Iterator[Lanes]:
+    if workers <= 1:
+        local = LocalLanes(benchmark, history, count)
+        try:
+            yield local
+        finally:
+            local.close()
+        return
+    with ray_session(workers):
+        remote = RayLanes(benchmark, history, count, min(workers, count))
+        try:
+            yield remote
+        finally:
+            remote.close()
+
+
+def _play(
+    lanes: Lanes, policy: Policy, plans: Sequence[EpisodePlan], execute: int, hz: float
+) -> Iterator[tuple[EpisodePlan, Episode]]:
+    waiting = deque(plans)
+    playing: dict[int, EpisodePlan] = {}
+
+    def start(lane: int, plan: EpisodePlan) -> None:
+        playing[lane] = plan
+        policy.reset(plan.client, plan.seed)
+        lanes.submit(lane, "start", plan.scenario, plan.record)
+
+    for lane in range(lanes.count):
+        if waiting:
+            start(lane, waiting.popleft())
+    while playing:
+        wanting: list[tuple[int, Observation]] = []
+        for lane, turn in lanes.ready():
+            plan = playing[lane]
+            if turn.fault is None and turn.observation is not None:
+                wanting.append((lane, turn.observation))
+                continue
+            if turn.fault is not None and plan.attempt + 1 < ATTEMPTS:
+                start(lane, replace(plan, attempt=plan.attempt + 1))
+                continue
+            yield plan, _episode(plan, turn, hz)
+            del playing[lane]
+            if waiting:
+                start(lane, waiting.popleft())
+        if wanting:
+            requests = [(playing[lane].client, observation) for lane, observation in wanting]
+            answers = policy.infer(requests)
+            for (lane, _), answer in zip(wanting, answers, strict=True):
+                lanes.submit(lane, "advance", _first_targets(answer, execute))
+
+
+def _episode(plan: EpisodePlan, turn: Turn, hz: float) -> Episode:
+    result = EpisodeResult(
+        task=plan.scenario.task.name,
+        scenario=plan.scenario.index,
+        success=None if turn.fault is not None else turn.success,
+        pending=False,
+        seconds=turn.steps / hz,
+        steps=turn.steps,
+        failure_message=turn.fault,
+        seed=plan.seed,
+    )
+    return Episode(result=result, strip=turn.strip, animation=turn.animation)
+
+
+def _first_targets(answer: Mapping[str, np.ndarray], execute: int) -> list[dict[str, np.ndarray]]:
+    """[{field: [D]}] of the first `execute` predicted steps."""
+    horizon = {name: len(values) for name, values in answer.items()}
+    if not horizon or min(horizon.values()) < execute:
+        raise FoundryError(
+            f"the policy predicts {horizon} steps, {execute} are to be executed",
+            "lower execute_steps to the policy's horizon",
+        )
+    return [{name: values[step] for name, values in answer.items()} for step in range(execute)]
+
+
+def _check_policy(benchmark: Benchmark, policy: Policy, execute_steps: int | None) -> int:
+    """The number of steps to execute; FoundryError where policy and benchmark do not fit."""
+    missing = sorted(set(policy.cameras) - set(benchmark.cameras()))
+    if missing:
+        raise FoundryError(
+            f"the policy looks through {missing}; {benchmark.name} shows {benchmark.cameras()}",
+            "add the cameras to the evaluation's options, or evaluate another policy",
+        )
+    if abs(policy.hz - benchmark.hz) > 1e-9:
+        raise FoundryError(
+            f"the policy acts at {policy.hz:g} Hz, {benchmark.name} is controlled at "
+            f"{benchmark.hz:g} Hz",
+            "train on data of the benchmark's rate",
+        )
+    execute = policy.execute_steps if execute_steps is None else execute_steps
+    if execute < 1:
+        raise FoundryError(f"execute_steps is {execute}, must be at least 1")
+    return execute

@@ -1,0 +1,146 @@
+"""Summaries of the modules of some packages, read once and kept by file signature."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from foundry_core.home import cache_dir, settled, write_cache
+
+Summary = dict[str, Any]
+_CACHE_VERSION = 5
+
+
+class Modules:
+    """roots: package → the folder it lies in; more may be added.
+
+    Everything that was looked at is noted, so that what was concluded can be kept for as long as
+    all of it stands. `settled`: whether none of it was edited a moment ago.
+    """
+
+    def __init__(self, roots: Mapping[str, Path]) -> None:
+        self.roots = dict(roots)
+        self.settled = True
+        self.looked_at: dict[str, str] = {}
+        self.data_digests: dict[str, str] = {}
+        self._modules: dict[str, Summary | None] = {}
+        self._dirty = False
+
+    def module(self, module: str) -> Summary | None:
+        """What a module holds; None when it has no source in these packages."""
+        if module not in self._modules:
+            self._modules[module] = self._load(module)
+        return self._modules[module]
+
+    def is_folder(self, module: str) -> bool:
+        """Whether it is a package without an `__init__`."""
+        self.looked_at[module] = state = self.state(module)
+        return state == _FOLDER
+
+    def state(self, module: str) -> str:
+        """Tells any two states of a module's file apart."""
+        found = self._find(module)
+        if found:
+            return f"{found[0]}|{_signature(found[1])}"
+        root = self.roots.get(module.partition(".")[0])
+        folder = root is not None and root.joinpath(*module.split(".")).is_dir()
+        return _FOLDER if folder else ""
+
+    def data(self, module: str) -> str:
+        """Digest over the files beside a module that are no code."""
+        found = self._find(module)
+        if found is None:
+            return ""
+        folder = Path(found[0]).parent
+        digest = hashlib.sha256()
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder)
+            hidden = any(part.startswith((".", "__pycache__")) for part in name.parts)
+            if path.suffix != ".py" and not hidden and path.is_file():
+                with path.open("rb") as stream:
+                    sha = hashlib.file_digest(stream, "sha256").hexdigest()
+                digest.update(f"{name.as_posix()} {sha}\n".encode())
+        self.data_digests[module] = digest.hexdigest()[:16]
+        return self.data_digests[module]
+
+    def save(self) -> None:
+        """Keeps the summaries for the next process."""
+        if self._dirty:
+            self._dirty = False
+            cache = {"version": _CACHE_VERSION, "modules": self._cache}
+            write_cache(_cache_file(), json.dumps(cache))
+
+    def _find(self, module: str) -> tuple[str, os.stat_result, str] | None:
+        """(file, its stat, what relative imports in it start from), as Python would find it."""
+        root = self.roots.get(module.partition(".")[0])
+        if root is None:
+            return None
+        base = f"{root}/{module.replace('.', '/')}"
+        for path, package in (
+            (f"{base}/__init__.py", module),
+            (f"{base}.py", module.rpartition(".")[0]),
+        ):
+            try:
+                return path, os.stat(path), package
+            except OSError:
+                continue
+        return None
+
+    def _load(self, module: str) -> Summary | None:
+        self.looked_at[module] = ""
+        found = self._find(module)
+        if found is None:
+            return None
+        path, stat, package = found
+        signature = _signature(stat)
+        self.looked_at[module] = f"{path}|{signature}"
+        cached = self._cache.get(path)
+        if cached and cached["signature"] == signature:
+            return cached
+        # 20 ms of a plan, for those whose code was edited
+        from foundry_core.identity.code_summary import summarise
+
+        info = summarise(Path(path).read_bytes(), package)
+        if settled(stat):
+            self._cache[path] = info | {"signature": signature}
+            self._dirty = True
+        else:
+            self.settled = False
+        return info
+
+    @cached_property
+    def _cache(self) -> dict[str, Any]:
+        cache = read_cache(_cache_file())
+        return cache["modules"] if cache.get("version") == _CACHE_VERSION else {}
+
+
+_FOLDER = "folder"
+
+
+def _signature(stat: os.stat_result) -> str:
+    return f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
+
+
+def _cache_file() -> Path:
+    return cache_dir() / "code.json"
+
+
+def read_cache(path: Path) -> dict[str, Any]:
+    """A JSON file of the cache, {} when there is none. Not to be changed: it is shared."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return {}
+    return _parsed(str(path), stat.st_mtime_ns, stat.st_ino)
+
+
+@lru_cache(maxsize=2)
+def _parsed(path: str, mtime: int, inode: int) -> dict[str, Any]:
+    """Parsing takes 5 ms, and some kinds hash code of their own while planning."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError):
+        return {}
