@@ -208,8 +208,15 @@ class PipelineRun:
     def conclude(self, status: str, error: str = "") -> dict[str, Any]:
         """The event that the run ended, so; the run as JSON."""
         result = self.to_json(status)
-        payload = {key: result[key] for key in ("status", "seconds", "metrics")}
-        self._events.append("run_finished", payload | {"error": error}, run_id=self.run_id)
+        self._events.append(
+            RunFinished(
+                run_id=self.run_id,
+                status=status,
+                seconds=result["seconds"],
+                metrics=result["metrics"],
+                error=error,
+            )
+        )
         return result
 
     def to_json(self, status: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from flows import processes
 from foundry_core.home import home_dir, store_uri
+from foundry_core.lineage.event_types import RunFinished
 from foundry_core.lineage.events import EventLog
 from foundry_core.store.local import Store
 
@@ -82,8 +83,11 @@ def _runs(reaped: Reaped) -> None:
         with contextlib.closing(queries.connect()) as connection:
             rows = connection.execute(_OPEN_RUNS, [entry.id, entry.id]).fetchall()
         for (run_id,) in rows:
-            lost = {"status": "lost", "seconds": 0.0, "metrics": {}, "error": "its process died"}
-            log.append("run_finished", lost, run_id=run_id)
+            log.append(
+                RunFinished(
+                    run_id=run_id, status="lost", seconds=0.0, metrics={}, error="its process died"
+                )
+            )
             reaped.add("runs closed", run_id)
         index.advance()
         entry.forget()

@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from foundry_core.lineage.event_types import Event
 from foundry_core.lineage.files import Files, open_files
 
 SCHEMA = 1
@@ -34,42 +35,6 @@ _CLOCK_TRUST_SECONDS = 86_400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-# What each type must and may say beside `run_id`. More is kept, and ignored by the index.
-#   stages      [{name, kind, key, action, reasons, recipe, resources, seed, code, closure, sources,
-#               inputs: [{slot, label, stage, key}]}]
-#   ablation    {id, variant}            overrides [[path, value], ...]
-#   git         {commit, dirty, diff_digest} and `diff`, the text, which the log moves into a blob
-#   provenance  see `foundry_core.lineage.provenance.collect_provenance`
-#   artifact    the content of artifact.json
-#   metric_rows [{step, name, value}]
-#   episode_rows [{task, scenario, success, steps, crash, seed}]
-#   variants    [{variant, overrides}]
-#   effects     [{variant, path, old, new, success, n, low, high, p_value, decision, letters}]
-# artifact_key is what stands for a stage in a run (another key than its own after a cut-off);
-# an attempt_finished without a run_id closes the latest attempt of that key and name.
-TYPES: dict[str, tuple[str, str]] = {
-    "run_started": (
-        "run_id pipeline stages",
-        "overrides argv parent ablation baseline prefect_flow_run_id host git",
-    ),
-    "stage_resolved": ("run_id stage key action", "artifact_key reasons how"),
-    "attempt_started": (
-        "run_id key kind attempt stage",
-        "host pid provenance prefect_flow_run_id prefect_task_run_id ray_job_id",
-    ),
-    "attempt_finished": (
-        "key attempt state",
-        "error seconds cpu_seconds gpu_seconds peak_memory resumed_from_step",
-    ),
-    "artifact_committed": ("artifact", "metric_rows episode_rows"),
-    "artifact_removed": ("kind key reason", ""),
-    "alias_set": ("alias key", ""),
-    "run_finished": ("run_id status", "seconds metrics error"),
-    "ablation_started": ("ablation_id base_pipeline variants", "vary seeds"),
-    "ablation_finished": ("ablation_id status", "comparison_key effects"),
-}
-
-
 class EventLog:
     """Append-only. Any number of processes may append to and read one log."""
 
@@ -77,33 +42,30 @@ class EventLog:
         self.files: Files = open_files(str(root)) if isinstance(root, str | Path) else root
         self._last: int | None = None
 
-    def append(
+    def append(self, event: Event, *, event_id: str | None = None, at: str | None = None) -> str:
+        """Writes one event durably; returns its name below the log's root.
+
+        `event_id` and `at` (UTC ISO) are for facts that are told twice: the same id at the same
+        time is written once.
+        """
+        return self.append_data(event.type, event.data(), event_id=event_id, at=at)
+
+    def append_data(
         self,
         event_type: str,
         data: Mapping[str, Any],
-        run_id: str | None = None,
         *,
         event_id: str | None = None,
         at: str | None = None,
     ) -> str:
-        """Writes one event durably; returns its name below the log's root.
-
-        `event_id` and `at` (UTC ISO) are for facts that are told twice: the same id at the same
-        time is written once. ValueError when the type is unknown or a required field is missing.
-        """
-        data = dict(data) if run_id is None else {**data, "run_id": run_id}
-        if event_type not in TYPES:
-            raise ValueError(f"unknown event type {event_type!r}; known: {', '.join(TYPES)}")
-        missing = [name for name in TYPES[event_type][0].split() if name not in data]
-        if missing:
-            raise ValueError(f"event {event_type} lacks {', '.join(missing)}")
+        """An event that was kept as type and data: what an outbox publishes."""
         event = {
             "schema": SCHEMA,
             "id": event_id or str(uuid.uuid4()),
             "time": at or iso_time(self._now()),
             "type": event_type,
             "run_id": data.get("run_id") or (data.get("artifact") or {}).get("run_id"),
-            "data": self._detach(data),
+            "data": self._detach(dict(data)),
         }
         name = event_name(event["time"], event["id"])
         self.files.create(name, encode(event))

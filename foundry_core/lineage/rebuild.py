@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from foundry_core.errors import FoundryError
+from foundry_core.lineage.event_types import AliasSet, ArtifactCommitted, ArtifactRemoved
 from foundry_core.lineage.events import EventLog, committed_identity, episode_rows, metric_rows
 from foundry_core.lineage.index import Index, attach
 
@@ -72,7 +73,7 @@ def reconcile(index: Index, store: Shelf, aliases: Aliases) -> Reconciled:
         committed.append(key)
     for key, kind in sorted(known.items()):
         if key not in stored and not _there(store, kind, key):
-            index.log.append("artifact_removed", {"kind": kind, "key": key, "reason": "missing"})
+            index.log.append(ArtifactRemoved(kind=kind, key=key, reason="missing"))
             removed.append(key)
     moved = []
     try:
@@ -96,7 +97,7 @@ def _tell_aliases(log: EventLog, named: Mapping[str, str], aliases: Aliases) -> 
         name for name in stand.keys() | named.keys() if stand.get(name) != named.get(name)
     )
     for name in moved:
-        log.append("alias_set", {"alias": name, "key": stand.get(name)})
+        log.append(AliasSet(alias=name, key=stand.get(name)))
     return moved
 
 
@@ -112,13 +113,13 @@ def _tell(log: EventLog, manifest: dict[str, Any], store: Shelf, *, again: bool)
     outlast an event that says it is gone, so it happens now rather than when it was created."""
     metrics = store.record(manifest, "records/metrics.jsonl")
     episodes = store.record(manifest, "records/episodes.jsonl")
-    data = {
-        "artifact": manifest,
-        "metric_rows": list(metric_rows(metrics)) if metrics else [],
-        "episode_rows": list(episode_rows(episodes)) if episodes else [],
-    }
+    event = ArtifactCommitted(
+        artifact=manifest,
+        metric_rows=list(metric_rows(metrics)) if metrics else [],
+        episode_rows=list(episode_rows(episodes)) if episodes else [],
+    )
     if again:
-        log.append("artifact_committed", data)
+        log.append(event)
         return
     event_id, at = committed_identity(manifest)
-    log.append("artifact_committed", data, event_id=event_id, at=at)
+    log.append(event, event_id=event_id, at=at)

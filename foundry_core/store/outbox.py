@@ -98,7 +98,7 @@ def _written(
 def tell(log: EventLog, intent: Intent) -> None:
     """What was intended happened."""
     for event_type, data, event_id, at in intent.events:
-        log.append(event_type, data, event_id=event_id, at=at)
+        log.append_data(event_type, data, event_id=event_id, at=at)
     log.files.delete(intent.name)
 
 

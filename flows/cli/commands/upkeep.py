@@ -11,6 +11,7 @@ from flows import processes
 from flows.cli.commands.common import print_json
 from foundry_core.errors import FoundryError
 from foundry_core.home import store_uri
+from foundry_core.lineage.event_types import AliasSet
 from foundry_core.lineage.events import EventLog
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.store import gc, references
@@ -84,7 +85,7 @@ def _untag(options: argparse.Namespace, store: Store) -> int:
 
 
 def _tell_alias(store: Store, name: str, key: str | None) -> None:
-    EventLog(store.events_uri).append("alias_set", {"alias": name, "key": key})
+    EventLog(store.events_uri).append(AliasSet(alias=name, key=key))
 
 
 def _pin(options: argparse.Namespace, store: Store) -> int:

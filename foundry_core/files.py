@@ -1,0 +1,237 @@
+"""Files as this project reads and writes them, one rule each: digests, signatures, whole writes,
+walks, JSON. Everything else goes through these, so that a rule is changed in one place.
+
+JSON documents have one spelling (sorted keys, an indent of one, UTF-8, no NaN): equal values are
+equal bytes, and a person can read what lies on the disk.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import stat as modes
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from foundry_core.errors import FoundryError
+
+# size, mtime, ctime, inode. ctime is in it because a tool that restores mtime cannot set it back.
+Signature = tuple[int, int, int, int]
+# The coarsest clock of a file system in use (FAT).
+_FRESH_SECONDS = 2.0
+
+
+def sha256_hex(data: bytes | str) -> str:
+    """64 hex digits; text counts as UTF-8."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """The digest of a file's bytes, 64 hex digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash64(data: bytes | str) -> int:
+    """The first eight bytes of the digest as a number below 2**64: draws that depend on a name or
+    a content alone, whoever asks."""
+    encoded = data.encode() if isinstance(data, str) else data
+    return int.from_bytes(hashlib.sha256(encoded).digest()[:8], "little")
+
+
+def signature(stat: os.stat_result) -> Signature:
+    """Tells two states of a file apart without reading it, as long as it is `settled`."""
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+def settled(stat: os.stat_result) -> bool:
+    """Whether a cache may know a file's content by its signature: one that was edited a moment ago
+    could be edited again without the signature moving."""
+    return time.time() - stat.st_ctime > _FRESH_SECONDS
+
+
+def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None:
+    """Replaces a file: whoever reads sees the old bytes or the new ones, whole.
+
+    durable: after a crash of the machine too, for the price of two fsyncs. Makes missing folders.
+    """
+    temporary = _temporary(path)
+    try:
+        _write_new(temporary, data, durable)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if durable:
+        sync(path.parent)
+
+
+def create(path: Path, data: bytes | str) -> bool:
+    """Writes a file durably unless its name is taken, then False and nothing is changed. Of any
+    number of callers at once, one gets True."""
+    temporary = _temporary(path)
+    try:
+        _write_new(temporary, data, True)
+        # link() refuses a taken name, which rename() would silently replace.
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+    return True
+
+
+def write_cache(path: Path, data: bytes | str) -> None:
+    """As `write_atomic`, for what can be computed again: a full or read-only disk does without."""
+    with contextlib.suppress(OSError):
+        write_atomic(path, data, durable=False)
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Brings a file's bytes, or a folder's names, onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _temporary(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+
+
+def _write_new(path: Path, data: bytes | str, durable: bool) -> None:
+    with path.open("xb") as stream:
+        stream.write(data.encode() if isinstance(data, str) else data)
+        if durable:
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def names_in(folder: str | os.PathLike[str]) -> list[str]:
+    """Sorted names directly below, hidden ones left out; [] when there is no such folder."""
+    try:
+        found = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(name for name in found if not name.startswith("."))
+
+
+def walk(folder: str | os.PathLike[str], *, hidden: bool = True) -> Iterator[tuple[str, str]]:
+    """(relative posix name, real path) of every file that a reader of the folder finds, links
+    followed, in no order.
+
+    hidden: names that begin with a dot, too. Raises FoundryError for what has no bytes to read
+    (pipes, sockets, links to nothing), for folders that may not be read, for names that are not
+    UTF-8, and for a link that leads back to a folder around it.
+    """
+    real = os.path.realpath(folder)
+    yield from _walk(os.fspath(folder), "", real, (real,), hidden)
+
+
+def _walk(
+    folder: str, prefix: str, real: str, around: tuple[str, ...], hidden: bool
+) -> Iterator[tuple[str, str]]:
+    """around: the real paths of the folders on the way here, this one included."""
+    for entry in _entries(folder):
+        if entry.name.startswith(".") and not hidden:
+            continue
+        if not encodable(entry.name):
+            raise FoundryError(f"{entry.path!a}: the name is not UTF-8", "rename it")
+        link = entry.is_symlink()
+        target = os.path.realpath(entry.path) if link else f"{real}/{entry.name}"
+        mode = _mode(entry, target)
+        if modes.S_ISREG(mode):
+            yield prefix + entry.name, target
+        elif modes.S_ISDIR(mode):
+            if link and any(f"{one}/".startswith(f"{target.rstrip('/')}/") for one in around):
+                raise _loop(entry.path, target)
+            inside = f"{prefix}{entry.name}/"
+            yield from _walk(entry.path, inside, target, (*around, target), hidden)
+        else:
+            raise FoundryError(f"{entry.path} is neither file nor folder", "remove it")
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except PermissionError:
+        raise FoundryError(
+            f"folder {folder!r} may not be read", "grant access, or take it out"
+        ) from None
+
+
+def _mode(entry: os.DirEntry[str], target: str) -> int:
+    try:
+        return entry.stat().st_mode
+    except FileNotFoundError:
+        raise FoundryError(f"{entry.path} links to nothing", "remove or mend it") from None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise _loop(entry.path, target) from None
+
+
+def _loop(link: str, target: str) -> FoundryError:
+    return FoundryError(
+        f"link {link!r} leads back to {target!r}: the folder has no end", "remove the link"
+    )
+
+
+def encodable(text: str) -> bool:
+    """Whether a name or a text is UTF-8: file systems and JSON may hold lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def json_text(value: Any) -> str:
+    """A document: ValueError for NaN and infinity, TypeError for what is no JSON."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def json_line(value: Any) -> str:
+    """The same value as one line, for files that grow by lines."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+    write_atomic(path, json_text(value), durable=durable)
+
+
+def write_json_lines(path: Path, values: Iterable[Any]) -> None:
+    write_atomic(path, "".join(map(json_line, values)))
+
+
+def read_json(path: Path) -> Any:
+    """Raises FileNotFoundError, and ValueError for what is no JSON in UTF-8."""
+    return json.loads(path.read_bytes())
+
+
+def read_json_lines(path: Path) -> Iterator[Any]:
+    """The values of a file of lines; nothing where there is no file. Raises ValueError with the
+    line's number for one that is no JSON."""
+    if not path.is_file():
+        return
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise ValueError(f"{path}, line {number}: {error}") from None
+
+
+def read_cache(path: Path) -> Any:
+    """The JSON of a cache file; None when there is none, or none that can be read."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,198 @@
+"""What can happen, as types: one frozen class per event, whose fields are what the event says.
+
+A field that is None is left out of the file. Fields may be added (older events then lack them);
+none is renamed or given another meaning. Importing this costs milliseconds: no duckdb, no pydantic.
+
+`job_ref` says where something ran that this process only waits for: `prefect:flow-run/<id>`,
+`prefect:task-run/<id>`, `ray:<submission id>`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Base of all events. run_id: the run that it belongs to, if any."""
+
+    type: ClassVar[str]
+    run_id: str | None = None
+
+    def data(self) -> dict[str, Any]:
+        """The fields that are set, as JSON."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: _plain(value) for name, value in values if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedInput:
+    """stage and key: of the upstream."""
+
+    slot: str
+    label: str
+    stage: str
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStage:
+    """A stage as a run found it; action and reasons as in its plan."""
+
+    name: str
+    kind: str
+    key: str
+    action: str
+    reasons: Sequence[Json]
+    recipe: Json
+    resources: Json
+    seed: int
+    code: str
+    closure: str
+    sources: Mapping[str, str]
+    inputs: Sequence[PlannedInput]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted(Event):
+    """overrides: (path, value) pairs. git: {commit, dirty, diff_digest} and `diff`, the text, which
+    the log moves into a blob. parent: the run that this one is part of. ablation: {id, variant}."""
+
+    type = "run_started"
+    run_id: str
+    pipeline: str
+    stages: Sequence[PlannedStage]
+    overrides: Sequence[Sequence[Any]] = ()
+    argv: Sequence[str] = ()
+    host: str | None = None
+    pid: int | None = None
+    git: Json | None = None
+    parent: str | None = None
+    ablation: Mapping[str, str] | None = None
+    baseline: str | None = None
+    job_ref: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResolved(Event):
+    """artifact_key: what stands for the stage in this run; another key than its own where equal
+    bytes were found under one."""
+
+    type = "stage_resolved"
+    run_id: str
+    stage: str
+    key: str
+    action: str
+    artifact_key: str | None = None
+    how: str | None = None
+    reasons: Sequence[Json] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished(Event):
+    type = "run_finished"
+    run_id: str
+    status: str
+    seconds: float | None = None
+    metrics: Json | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptStarted(Event):
+    """provenance: see `foundry_core.lineage.provenance.collect_provenance`."""
+
+    type = "attempt_started"
+    run_id: str
+    key: str
+    kind: str
+    stage: str
+    attempt: str
+    host: str | None = None
+    pid: int | None = None
+    provenance: Json | None = None
+    job_ref: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptFinished(Event):
+    """state: committed, failed, interrupted, discarded or lost. Without a run_id it closes the
+    latest attempt of that key and name."""
+
+    type = "attempt_finished"
+    key: str
+    attempt: str
+    state: str
+    kind: str | None = None
+    stage: str | None = None
+    error: str | None = None
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    gpu_seconds: float | None = None
+    peak_memory: int | None = None
+    resumed_from_step: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactCommitted(Event):
+    """artifact: the content of artifact.json. The rows are those of its records
+    (`foundry_core.lineage.records`): metrics {step, name, value}, episodes {task, scenario,
+    success, steps, crash, seed}, scores {task, n, successes, crashed, pending, rate, low, high}."""
+
+    type = "artifact_committed"
+    artifact: Json
+    metric_rows: Sequence[Json] = ()
+    episode_rows: Sequence[Json] = ()
+    score_rows: Sequence[Json] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactRemoved(Event):
+    type = "artifact_removed"
+    kind: str
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class AliasSet(Event):
+    """key: None takes the alias away."""
+
+    type = "alias_set"
+    alias: str
+    key: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationStarted(Event):
+    """variants: {variant, overrides} each, the base first."""
+
+    type = "ablation_started"
+    ablation_id: str
+    base_pipeline: str
+    variants: Sequence[Json]
+    vary: Any = None
+    seeds: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationFinished(Event):
+    """effects: {variant, path, old, new, success, n, low, high, p_value, decision, letters} each."""
+
+    type = "ablation_finished"
+    ablation_id: str
+    status: str
+    comparison_key: str | None = None
+    effects: Sequence[Json] = ()
