@@ -106,4 +106,3 @@ def _discordant(a: Outcomes, b: Outcomes) -> tuple[int, int]:
     """Scenarios both played in which only A, only B succeeded."""
     common = a.keys() & b.keys()
     return sum(a[at] and not b[at] for at in common), sum(b[at] and not a[at] for at in common)
-
