@@ -4,7 +4,7 @@ Scenarios are as alike for both arms as `correlation` says (Gaussian copula); ta
 logits around the rate; seeds scatter by `spread` on the logit scale.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from foundry_core.evaluation.statistics.block_test import Block, TaskBlocks, exa
 from foundry_core.evaluation.statistics.families import holm
 from foundry_core.evaluation.statistics.fixed import Arms, barnard
 from foundry_core.evaluation.statistics.recipes import seed_test
+from foundry_core.evaluation.statistics.spending import Spending
 from foundry_core.evaluation.statistics.walk import Look, WalkDesign, walk
 
 ALPHA = 0.05
@@ -65,69 +66,67 @@ def paired(a: np.ndarray, b: np.ndarray) -> dict[str, TaskBlocks]:
     }
 
 
-def by_pairs(setting: Setting, rng: Rng) -> float:
-    a, b = setting.outcomes(rng)
-    return exact_test(paired(a, b)).p
-
-
-def by_partly_shared(setting: Setting, rng: Rng) -> float:
+def partly_shared(a: np.ndarray, b: np.ndarray) -> dict[str, TaskBlocks]:
     """Each arm played three quarters of the scenarios, half of them both."""
-    a, b = setting.outcomes(rng)
-    quarter = setting.scenarios // 4
-    tasks = {}
-    for name, task in paired(a, b).items():
-        only_a = [block for block in task.shared[:quarter]]
-        only_b = [block for block in task.shared[-quarter:]]
-        rest = Block(
-            n_a=sum(block.n_a for block in only_a),
-            a=sum(block.a for block in only_a),
-            n_b=sum(block.n_b for block in only_b),
-            b=sum(block.b for block in only_b),
+    quarter = a.shape[2] // 4
+    return {
+        name: TaskBlocks(
+            shared=task.shared[quarter:-quarter],
+            rest=_rest(task.shared[:quarter], task.shared[-quarter:]),
         )
-        tasks[name] = TaskBlocks(shared=task.shared[quarter:-quarter], rest=rest)
-    return exact_test(tasks).p
+        for name, task in paired(a, b).items()
+    }
 
 
-def by_tasks_alone(setting: Setting, rng: Rng) -> float:
-    """Nothing shared: stratified by task."""
-    a, b = setting.outcomes(rng)
-    tasks = {}
-    for name, task in paired(a, b).items():
-        total = Block(
-            n_a=sum(block.n_a for block in task.shared),
-            a=sum(block.a for block in task.shared),
-            n_b=sum(block.n_b for block in task.shared),
-            b=sum(block.b for block in task.shared),
-        )
-        tasks[name] = TaskBlocks(shared=(), rest=total)
-    return exact_test(tasks).p
+def unshared(a: np.ndarray, b: np.ndarray) -> dict[str, TaskBlocks]:
+    """Nothing is known to be shared: stratified by task alone."""
+    return {
+        name: TaskBlocks(shared=(), rest=_rest(task.shared, task.shared))
+        for name, task in paired(a, b).items()
+    }
 
 
-def by_unbalanced(setting: Setting, rng: Rng) -> float:
-    """Tasks of all, a half, a fifth and a tenth of the scenarios in turn; A finished other ones
-    than B did."""
-    a, b = setting.outcomes(rng)
+def unbalanced(a: np.ndarray, b: np.ndarray) -> dict[str, TaskBlocks]:
+    """Tasks of all, a half, a fifth and a tenth of the scenarios in turn."""
     shares = (1.0, 0.5, 0.2, 0.1)
-    tasks = {}
-    for number, (name, task) in enumerate(paired(a, b).items()):
-        count = max(2, round(setting.scenarios * shares[number % 4]))
-        rest = task.shared[count : count + 2]
-        tasks[name] = TaskBlocks(
-            shared=task.shared[:count],
-            rest=Block(n_a=rest[0].n_a, a=rest[0].a, n_b=rest[1].n_b, b=rest[1].b)
-            if len(rest) == 2
-            else None,
-        )
-    return exact_test(tasks).p
+    return {
+        name: TaskBlocks(shared=task.shared[: max(2, round(len(task.shared) * shares[i % 4]))])
+        for i, (name, task) in enumerate(paired(a, b).items())
+    }
 
 
-def by_pooled_barnard(setting: Setting, rng: Rng) -> float:
-    """The plain way: counts of all tasks together, pairing ignored."""
+def _rest(only_a: Sequence[Block], only_b: Sequence[Block]) -> Block:
+    return Block(
+        n_a=sum(block.n_a for block in only_a),
+        a=sum(block.a for block in only_a),
+        n_b=sum(block.n_b for block in only_b),
+        b=sum(block.b for block in only_b),
+    )
+
+
+Layout = Callable[[np.ndarray, np.ndarray], dict[str, TaskBlocks]]
+LAYOUTS: dict[str, Layout] = {
+    "pairs": paired,
+    "partly shared": partly_shared,
+    "unshared": unshared,
+    "unbalanced": unbalanced,
+}
+
+
+def by_blocks(setting: Setting, rng: Rng, layout: Layout) -> tuple[float, float]:
     a, b = setting.outcomes(rng)
-    return barnard(Arms(s1=int(a.sum()), n1=a.size, s0=int(b.sum()), n0=b.size))
+    tasks = layout(a, b)
+    return exact_test(tasks).p, plain(tasks)
 
 
-def by_walk(setting: Setting, rng: Rng, spending: str = "obrien-fleming") -> float:
+def plain(tasks: Mapping[str, TaskBlocks]) -> float:
+    """The plain way: counts of all tasks together, pairing ignored."""
+    blocks = [block for task in tasks.values() for block in task.blocks]
+    total = _rest(blocks, blocks)
+    return barnard(Arms(s1=total.a, n1=total.n_a, s0=total.b, n0=total.n_b))
+
+
+def by_walk(setting: Setting, rng: Rng, spending: Spending) -> tuple[float, float]:
     """A look after every round; 0 where it separates, 1 where not."""
     a, b = setting.outcomes(rng)
     wins = np.cumsum((a[0] & ~b[0]).sum(axis=0))
@@ -137,29 +136,28 @@ def by_walk(setting: Setting, rng: Rng, spending: str = "obrien-fleming") -> flo
         for i, (w, x) in enumerate(zip(wins, losses, strict=True))
     ]
     result = walk(WalkDesign(rounds=setting.scenarios, alpha=ALPHA, spending=spending), looks)
-    return 0.0 if result.direction else 1.0
+    return 0.0 if result.direction else 1.0, plain(paired(a, b))
 
 
-def by_recipe(setting: Setting, rng: Rng) -> float:
-    """The verdict over seeds: runs and episodes."""
-    return min(recipe_family(setting, rng, arms=2))
-
-
-def recipe_family(setting: Setting, rng: Rng, arms: int) -> list[float]:
-    """Holm-corrected p of every arm against the first."""
+def by_recipes(setting: Setting, rng: Rng, arms: int = 2) -> tuple[float, float]:
+    """The verdict over seeds, runs and episodes: the smallest Holm-corrected p of every arm against
+    the first."""
     found = setting.outcomes(rng, arms)
     runs = {str(i): tuple(arm.mean(axis=(1, 2))) for i, arm in enumerate(found)}
-    raw = []
+    raw, pooled = [], []
     for arm in range(1, arms):
         seeds = seed_test(runs["0"], runs[str(arm)], runs).p
-        episodes = exact_test(paired(found[0], found[arm])).p
-        raw.append(max(seeds or 0.0, episodes))
-    return holm(raw)
+        tasks = paired(found[0], found[arm])
+        raw.append(max(seeds or 0.0, exact_test(tasks).p))
+        pooled.append(plain(tasks))
+    return min(holm(raw)), min(holm(pooled))
 
 
-def rejections(
-    path: Callable[[Setting, Rng], float], setting: Setting, tables: int, seed: int
-) -> int:
-    """Of so many simulated tables, those in which the path rejects at 5 %."""
+Path = Callable[[Setting, Rng], tuple[float, float]]
+
+
+def rejections(path: Path, setting: Setting, tables: int, seed: int) -> tuple[int, int]:
+    """Of so many simulated tables, those in which the path rejects at 5 %, and the plain way."""
     rng = np.random.default_rng(seed)
-    return sum(path(setting, rng) <= ALPHA for _ in range(tables))
+    found = np.array([path(setting, rng) for _ in range(tables)]) <= ALPHA
+    return int(found[:, 0].sum()), int(found[:, 1].sum())

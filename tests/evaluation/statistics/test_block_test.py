@@ -13,8 +13,8 @@ from foundry_core.evaluation.statistics.block_test import (
     Block,
     TaskBlocks,
     block_test,
-    task_blocks,
     exact_test,
+    task_blocks,
 )
 
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from foundry_core.evaluation.statistics.block_test import Block, TaskBlocks
-from foundry_core.evaluation.statistics.block_test import exact_test
+from foundry_core.evaluation.statistics.block_test import Block, TaskBlocks, exact_test
 from foundry_core.evaluation.statistics.recipes import seed_test
 
 POOLED = [
