@@ -1,22 +1,22 @@
 """Modules from configs."""
 
 import torch
-from torch import nn
 
-from foundry_core.models.config import (
-    Config,
-    HFLanguageConfig,
-    HFVisionConfig,
-    HFVLMConfig,
-    TransformerConfig,
-    VLAConfig,
-    VLMConfig,
-)
+from foundry_core.errors import FoundryError
+from foundry_core.models.config.language import HFLanguageConfig, TransformerConfig
+from foundry_core.models.config.sizes import kind_of
+from foundry_core.models.config.vision import HFVisionConfig
+from foundry_core.models.config.vla import VLAConfig
+from foundry_core.models.config.vlm import HFVLMConfig, VLMConfig
+from foundry_core.models.interfaces import Backbone, LanguageModel
 from foundry_core.models.vla import VLA, build_backbone
 from foundry_core.models.vlm import build_language
+from foundry_core.pipeline.stage import Config
+
+Model = LanguageModel | Backbone | VLA
 
 
-def build_model(config: Config, seed: int | None = None) -> nn.Module:
+def build_model(config: Config, seed: int | None = None) -> Model:
     """The module a config describes. With `seed`, initial weights are a function of it alone and
     the caller's random state is left as it was."""
     if seed is not None:
@@ -29,10 +29,12 @@ def build_model(config: Config, seed: int | None = None) -> nn.Module:
         return build_backbone(config)
     if isinstance(config, VLAConfig):
         return VLA(config)
-    raise TypeError(f"not a model config: {type(config).__name__}")
+    raise FoundryError(
+        f"{kind_of(config)!r} is no model of its own", "give a language model, vlm or vla"
+    )
 
 
-def is_native(config: Config) -> bool:
+def is_native(config: Config | None) -> bool:
     """True when no part of the model is a transformers module."""
     if isinstance(config, VLAConfig):
         return is_native(config.backbone)

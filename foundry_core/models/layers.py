@@ -5,7 +5,8 @@ Legend: b batch, t/s query/key position, h heads, d head dim.
 
 import functools
 import math
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,19 @@ PLAIN_ATTENTION_LIMIT = 256
 5-7 times slower at 40-64 positions and breaks even at 256."""
 
 _QUERY_BLOCK = 128
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Layers(nn.ModuleList, Generic[M]):
+    """torch's list of modules, which knows their type."""
+
+    def __init__(self, modules: Iterable[M]) -> None:
+        super().__init__(modules)
+
+    def __iter__(self) -> Iterator[M]:
+        return cast(Iterator[M], super().__iter__())
 
 
 class RMSNorm(nn.Module):
@@ -40,7 +54,7 @@ class LayerNorm(nn.LayerNorm):
         return y.to(x.dtype)
 
 
-def make_norm(kind: str, dim: int, eps: float) -> nn.Module:
+def make_norm(kind: str, dim: int, eps: float) -> RMSNorm | LayerNorm:
     return RMSNorm(dim, eps) if kind == "rms" else LayerNorm(dim, eps)
 
 
@@ -205,7 +219,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x_btd).view(batch, length, -1, self.head_dim)
         n_qk = self.n_heads + self.n_kv_heads
         qk, v = qkv.split((n_qk, self.n_kv_heads), dim=2)
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q, k = qk.split((self.n_heads, self.n_kv_heads), dim=2)
             qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=2)
         if rope is not None:
@@ -251,7 +265,7 @@ def truncated_normal_(parameter: Tensor, std: float) -> None:
     nn.init.trunc_normal_(parameter, 0.0, std, -3 * std, 3 * std)
 
 
-def init_block(attention: Attention, ffn: nn.Module, dim: int, layer: int) -> None:
+def init_block(attention: Attention, ffn: SwiGLU | GeluMLP, dim: int, layer: int) -> None:
     """σ = D^-1/2 into the block; residual outputs divided by sqrt(2(l+1)), l from 0."""
     residual_std = dim**-0.5 / math.sqrt(2 * (layer + 1))
     into = ffn.gate_up if isinstance(ffn, SwiGLU) else ffn.up

@@ -1,13 +1,17 @@
 """Low-rank adapters: W·x + (alpha/rank)·up·(down·x), with W frozen (Hu et al. 2021)."""
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import LoRAConfig
+from foundry_core.models.config.vla import LoRAConfig
+from foundry_core.models.interfaces import Backbone
+
+L = TypeVar("L", bound=nn.Linear)
 
 
 class LoRALinear(nn.Linear):
@@ -21,11 +25,10 @@ class LoRALinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
-        options = {"device": linear.weight.device, "dtype": linear.weight.dtype}
-        down = torch.empty(config.rank, self.in_features, **options)
+        down = linear.weight.new_empty(config.rank, self.in_features)
         nn.init.kaiming_uniform_(down, a=math.sqrt(5))
         self.lora_down = nn.Parameter(down)
-        self.lora_up = nn.Parameter(torch.zeros(self.out_features, config.rank, **options))
+        self.lora_up = nn.Parameter(linear.weight.new_zeros(self.out_features, config.rank))
         self.scale = config.alpha / config.rank
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,7 +45,7 @@ class LoRALinear(nn.Linear):
         return linear
 
 
-def apply_lora(backbone: nn.Module, config: LoRAConfig) -> None:
+def apply_lora(backbone: Backbone, config: LoRAConfig) -> None:
     """Freezes the backbone and puts adapters on the linears of its text layers, in place."""
     backbone.requires_grad_(False)
     found: set[str] = set()
@@ -58,17 +61,17 @@ def apply_lora(backbone: nn.Module, config: LoRAConfig) -> None:
         )
 
 
-def merge_lora(backbone: nn.Module) -> None:
+def merge_lora(backbone: Backbone) -> None:
     """Folds the adapters into the weights; the backbone becomes what it was built as."""
     for parent, name, linear in _linears(backbone.text_layers, LoRALinear):
         setattr(parent, name, linear.merged())
     backbone.requires_grad_(True)
 
 
-def _linears(layers: nn.ModuleList, kind: type) -> list[tuple[nn.Module, str, nn.Module]]:
+def _linears(layers: nn.ModuleList, kind: type[L]) -> list[tuple[nn.Module, str, L]]:
     return [
         (parent, name, child)
         for parent in layers.modules()
         for name, child in parent.named_children()
-        if type(child) is kind
+        if isinstance(child, kind) and type(child) is kind
     ]

@@ -1,17 +1,20 @@
 """The language model: h = x + Wo·Attn(N1 x), y = h + FFN(N2 h), no biases, RoPE, SwiGLU."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import TransformerConfig, resolved
+from foundry_core.models.config.language import TransformerConfig
+from foundry_core.models.config.sizes import required
 from foundry_core.models.cross_entropy import linear_cross_entropy
+from foundry_core.models.interfaces import LanguageModel
 from foundry_core.models.layers import (
     Attention,
     AttentionMask,
+    Layers,
     SwiGLU,
     attention_mask,
     init_block,
@@ -50,7 +53,7 @@ class Block(nn.Module):
         return x_btd + self.ffn(self.ffn_norm(x_btd))
 
 
-class Transformer(nn.Module):
+class Transformer(LanguageModel):
     """Decoder language model.
 
     `activation_checkpointing` (a resource, not part of the config) recomputes each block in the
@@ -59,49 +62,46 @@ class Transformer(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        resolved(config, "vocab_size")
-        self.config = config
+        vocab_size = required(config, "vocab_size", config.vocab_size)
+        self._config = config
         self.activation_checkpointing = False
-        self.embedding = nn.Embedding(config.vocab_size, config.dim)
+        self.embedding = nn.Embedding(vocab_size, config.dim)
         self.embedding_norm = (
             make_norm(config.norm, config.dim, config.norm_eps)
             if config.norm_after_embedding
             else None
         )
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = Layers(Block(config) for _ in range(config.n_layers))
         self.norm = make_norm(config.norm, config.dim, config.norm_eps)
         # A tied head owns no parameter: nothing can untie it, nothing is saved twice.
-        self.head = (
-            None if config.tie_embeddings else nn.Linear(config.dim, config.vocab_size, bias=False)
-        )
+        self.head = None if config.tie_embeddings else nn.Linear(config.dim, vocab_size, bias=False)
         self.init_weights()
 
     def init_weights(self) -> None:
-        std = self.config.dim**-0.5
+        std = self._config.dim**-0.5
         truncated_normal_(self.embedding.weight, std)
         if self.head is not None:
             truncated_normal_(self.head.weight, std)
         for layer, block in enumerate(self.blocks):
-            init_block(block.attention, block.ffn, self.config.dim, layer)
+            init_block(block.attention, block.ffn, self._config.dim, layer)
+
+    @property
+    def config(self) -> TransformerConfig:
+        return self._config.model_copy(update={"vocab_size": self.vocab_size})
 
     @property
     def dim(self) -> int:
-        return self.config.dim
+        return self._config.dim
 
     @property
     def vocab_size(self) -> int:
-        return self.config.vocab_size
+        return self.embedding.weight.shape[0]
 
     @property
     def text_layers(self) -> nn.ModuleList:
         return self.blocks
 
-    @property
-    def n_layers(self) -> int:
-        return self.config.n_layers
-
     def embed(self, tokens: Tensor) -> Tensor:
-        """int64 [B,T] → [B,T,D]."""
         return self.embedding(tokens)
 
     def forward(
@@ -126,20 +126,17 @@ class Transformer(nn.Module):
         return hidden if return_hidden else self.logits(hidden)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Final-normed hidden states [..., D] → logits [..., V], in the compute type."""
         weight = self.embedding.weight if self.head is None else self.head.weight
         logits = nn.functional.linear(hidden, weight)
-        cap = self.config.logit_soft_cap
+        cap = self._config.logit_soft_cap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def next_token_sums(
         self, hidden: Tensor, targets: Tensor, z_loss: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """(loss, its z-loss part) summed over rows: final-normed hidden [n,D], targets int64 [n].
-        Equal to cross-entropy over `logits`, without ever holding all of them."""
         weight = self.embedding.weight if self.head is None else self.head.weight
         return linear_cross_entropy(
-            hidden, weight, targets, z_loss=z_loss, soft_cap=self.config.logit_soft_cap
+            hidden, weight, targets, z_loss=z_loss, soft_cap=self._config.logit_soft_cap
         )
 
     def tap(
@@ -152,8 +149,6 @@ class Transformer(nn.Module):
         attention_mask: Tensor | None = None,
         bidirectional_spans: Tensor | None = None,
     ) -> Tensor:
-        """The last `layers` layers' hidden states at positions int64 [B], concatenated from the
-        lowest layer to the highest: [B, 1, layers·D]. norm: see VLAConfig.tap_norm."""
         check_tap(layers, self.n_layers)
         # Nobody reads the last layer anywhere else: its feed-forward runs at one position.
         outputs = self._layers(
@@ -179,16 +174,14 @@ class Transformer(nn.Module):
         last_rows: Tensor | None = None,
     ) -> Iterator[Tensor]:
         """Yields each block's output [B,T,D] in order; the last one's at `last_rows` alone."""
-        if (tokens is None) == (embeddings is None):
-            raise FoundryError("give exactly one of tokens and embeddings to the transformer")
-        x = self.embed(tokens) if embeddings is None else embeddings
+        x = one_input(self.embed, tokens, embeddings)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         length = x.shape[1]
         mask = attention_mask(
             length, x.device, segments=segments, keys=keys, bidirectional_spans=spans
         )
-        rope = rope_table(length, self.config.key_dim, self.config.rope_theta, x.device)
+        rope = rope_table(length, self._config.key_dim, self._config.rope_theta, x.device)
         for block in self.blocks:
             rows = last_rows if block is self.blocks[-1] else None
             if self.activation_checkpointing and torch.is_grad_enabled():
@@ -204,7 +197,17 @@ class Transformer(nn.Module):
         if self.head is not None:
             resize_rows(self.head, vocab_size, used)
             self.head.out_features = self.head.weight.shape[0]
-        self.config = self.config.model_copy(update={"vocab_size": self.embedding.weight.shape[0]})
+
+
+def one_input(
+    embed: Callable[[Tensor], Tensor], tokens: Tensor | None, embeddings: Tensor | None
+) -> Tensor:
+    """[B,T,D] of whichever is given. FoundryError unless exactly one is."""
+    if tokens is not None and embeddings is None:
+        return embed(tokens)
+    if embeddings is not None and tokens is None:
+        return embeddings
+    raise FoundryError("give exactly one of tokens and embeddings to the transformer")
 
 
 def check_tap(layers: int, available: int) -> None:
@@ -216,7 +219,7 @@ def check_tap(layers: int, available: int) -> None:
 
 
 @torch.no_grad()
-def resize_rows(module: nn.Module, rows: int, used: int | None = None) -> None:
+def resize_rows(module: nn.Embedding | nn.Linear, rows: int, used: int | None = None) -> None:
     """Rows `used` (default: all that exist) to `rows` of module.weight become the mean of the rows
     before them. Never shrinks: rows beyond the tokenizer's size are padding of the table."""
     old = module.weight

@@ -5,13 +5,10 @@ from typing import Self
 from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import (
-    HFLanguageConfig,
-    TransformerConfig,
-    VLMConfig,
-    differences,
-    resolved,
-)
+from foundry_core.models.config.language import HFLanguageConfig, LanguageConfig
+from foundry_core.models.config.sizes import differences, kind_of, required, unresolved
+from foundry_core.models.config.vlm import VLMConfig
+from foundry_core.models.interfaces import Backbone, LanguageModel
 from foundry_core.models.placeholders import (
     check_image_tokens,
     fill_placeholders,
@@ -19,33 +16,40 @@ from foundry_core.models.placeholders import (
 )
 from foundry_core.models.transformer import Transformer
 from foundry_core.models.vision import Projector, build_vision
+from foundry_core.pipeline.stage import Config
 
 
-def build_language(config: TransformerConfig | HFLanguageConfig) -> nn.Module:
+def build_language(config: LanguageConfig) -> LanguageModel:
     if isinstance(config, HFLanguageConfig):
-        from foundry_core.models.huggingface.backbones import HFLanguage
+        from foundry_core.models.huggingface.language import HFLanguage
 
         return HFLanguage(config)
     return Transformer(config)
 
 
-class VLM(nn.Module):
+class VLM(Backbone):
     """Images are spliced into the token sequence where `image_token_id` stands.
 
     Every placeholder has been expanded beforehand to `config.tokens_per_image` copies.
     """
 
-    def __init__(self, config: VLMConfig, language: nn.Module | None = None) -> None:
+    language: LanguageModel
+
+    def __init__(self, config: VLMConfig, language: LanguageModel | None = None) -> None:
         super().__init__()
-        resolved(config, "language", "image_token_id")
-        self.language = build_language(config.language) if language is None else language
+        self._image_token_id = required(config, "image_token_id", config.image_token_id)
+        if language is None:
+            if config.language is None:
+                raise unresolved(config, "language")
+            language = build_language(config.language)
+        self.language = language
         self.vision = build_vision(config.vision)
         self.projector = Projector(config.projector, self.vision.width, self.language.dim)
         self._config = config
 
     @classmethod
     def from_language_model(
-        cls, config: VLMConfig, language: nn.Module, *, vocab_size: int | None = None
+        cls, config: VLMConfig, language: LanguageModel, *, vocab_size: int | None = None
     ) -> Self:
         """A VLM on top of a trained language model, whose vocabulary grows to `vocab_size`.
 
@@ -68,10 +72,6 @@ class VLM(nn.Module):
         return self.language.dim
 
     @property
-    def n_layers(self) -> int:
-        return self.language.n_layers
-
-    @property
     def text_layers(self) -> nn.ModuleList:
         return self.language.text_layers
 
@@ -85,7 +85,7 @@ class VLM(nn.Module):
 
     @property
     def image_token_id(self) -> int:
-        return self._config.image_token_id
+        return self._image_token_id
 
     def encode_images(self, images: Tensor) -> Tensor:
         """uint8 [B,N,3,H,W] → [B, N·tokens_per_image, D]."""
@@ -148,7 +148,6 @@ class VLM(nn.Module):
         layers: int,
         norm: str,
     ) -> Tensor:
-        """[B, 1, layers·D]: the last layers' hidden states at positions int64 [B]."""
         embeddings, is_image = self.embed(images, tokens)
         return self.language.tap(
             embeddings,
@@ -168,11 +167,12 @@ class VLM(nn.Module):
         self.language.resize_vocabulary(vocab_size, used)
 
 
-def check_same_architecture(name: str, wanted: object, found: object) -> None:
+def check_same_architecture(name: str, wanted: Config, found: Config) -> None:
     """The recipe's config of an upstream model must be the upstream's, but for the vocabulary."""
     if type(wanted) is not type(found):
         raise FoundryError(
-            f"{name}.kind: the recipe says {wanted.kind!r}, the upstream model is {found.kind!r}"
+            f"{name}.kind: the recipe says {kind_of(wanted)!r}, the upstream model is "
+            f"{kind_of(found)!r}"
         )
     ignore = ("vocab_size", "source", "revision", "config", "origin", "image_token_id")
     lines = differences(wanted, found, ignore)

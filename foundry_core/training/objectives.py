@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from foundry_core.models.config import VLMConfig
+from foundry_core.models.config.vlm import VLMConfig
 from foundry_core.models.placeholders import check_image_tokens
 from foundry_core.models.vla import VLA, check_obs_tokens
 from foundry_core.training.loop import Batch, StepKey

@@ -25,7 +25,9 @@ from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
 from foundry_core.models.build import build_model
-from foundry_core.models.config import TransformerConfig, VLAConfig, VLMConfig
+from foundry_core.models.config.language import TransformerConfig
+from foundry_core.models.config.vla import VLAConfig
+from foundry_core.models.config.vlm import VLMConfig
 from foundry_core.models.io import load_model, save_model
 from foundry_core.models.vla import VLA
 from foundry_core.models.vlm import VLM, check_vocabulary

@@ -4,14 +4,11 @@ import torch
 from torch import Tensor
 
 from foundry_core.models.build import build_model
-from foundry_core.models.config import (
-    ConvViTConfig,
-    FlowHeadConfig,
-    ProjectorConfig,
-    TransformerConfig,
-    VLAConfig,
-    VLMConfig,
-)
+from foundry_core.models.config.language import TransformerConfig
+from foundry_core.models.config.vision import ConvViTConfig, ProjectorConfig
+from foundry_core.models.config.vla import VLAConfig
+from foundry_core.models.config.vlm import VLMConfig
+from foundry_core.models.heads.flow import FlowHeadConfig
 
 VOCABULARY, IMAGE, OBS = 50, 48, 49
 TOKENS_PER_IMAGE = 4

@@ -4,8 +4,9 @@ from model_zoo import VOCABULARY, awake, build, plain_tokens, robot_batch, vla_c
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import HFLanguageConfig, HFVisionConfig, ProjectorConfig
-from foundry_core.models.huggingface.backbones import HFLanguage
+from foundry_core.models.config.language import HFLanguageConfig
+from foundry_core.models.config.vision import HFVisionConfig, ProjectorConfig
+from foundry_core.models.huggingface.language import HFLanguage
 from foundry_core.models.io import load_model, save_model
 from foundry_core.models.vlm import check_same_architecture
 

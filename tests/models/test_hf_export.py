@@ -18,13 +18,13 @@ from transformers import (
 )
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import ProjectorConfig, ViTConfig
-from foundry_core.models.huggingface.export import (
-    export_hf,
+from foundry_core.models.config.vision import ProjectorConfig, ViTConfig
+from foundry_core.models.huggingface.causal_lm import (
     from_causal_lm,
     import_causal_lm,
     to_causal_lm,
 )
+from foundry_core.models.huggingface.export import export_hf
 from foundry_core.models.io import save_model
 
 SHAPES = {

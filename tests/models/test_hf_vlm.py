@@ -3,8 +3,9 @@ import torch
 from model_zoo import IMAGE, OBS, VOCABULARY, build, robot_batch, vla_config
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import HFVLMConfig
-from foundry_core.models.huggingface.vlm import HFVLM, mrope_positions
+from foundry_core.models.config.vlm import HFVLMConfig
+from foundry_core.models.huggingface.families import mrope_positions
+from foundry_core.models.huggingface.vlm import HFVLM
 from foundry_core.models.io import load_model, save_model
 
 TEXT = {

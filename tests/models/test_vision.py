@@ -3,7 +3,12 @@ import torch
 from model_zoo import awake
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import ConvViTConfig, ImageNormalization, ProjectorConfig, ViTConfig
+from foundry_core.models.config.vision import (
+    ConvViTConfig,
+    ImageNormalization,
+    ProjectorConfig,
+    ViTConfig,
+)
 from foundry_core.models.vision import (
     Projector,
     VisionTransformer,

@@ -1,11 +1,8 @@
 """Whole transformers VLMs (AutoModelForImageTextToText) as backbones.
 
-Families differ in how pixels enter and how many tokens an image becomes; everything else is the
-text stack's business. A family is two small functions in the table at the end.
+What differs between families is in families.py; everything else is the text stack's business.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,40 +10,34 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import HFVLMConfig
-from foundry_core.models.huggingface.backbones import HFDecoder
+from foundry_core.models.config.vlm import HFVLMConfig
+from foundry_core.models.huggingface.decoder import HFDecoder
+from foundry_core.models.huggingface.families import FAMILIES
 from foundry_core.models.huggingface.load import load_or_build, resolve
+from foundry_core.models.images import normalize_images
+from foundry_core.models.interfaces import Backbone
 from foundry_core.models.placeholders import check_image_tokens
-from foundry_core.models.vision import normalize_images
-
-Inputs = dict[str, Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """inputs(settings, pixels [B,N,3,H,W] normalised, tokens [B,T], token_mask [B,T]) → the
-    model's keywords."""
+class HFVLM(Backbone):
+    """A backbone over a transformers model."""
 
-    tokens_per_image: Callable[[Any, int], int]
-    inputs: Callable[[Any, Tensor, Tensor, Tensor], Inputs]
-
-
-class HFVLM(nn.Module):
-    """The interface of VLM over a transformers model."""
+    language: HFDecoder
 
     def __init__(self, config: HFVLMConfig) -> None:
         super().__init__()
         self.model = load_or_build(AutoModelForImageTextToText, config)
-        kind = self.model.config.model_type
+        self._settings: Any = self.model.config
+        kind = self._settings.model_type
         if kind not in FAMILIES:
             raise FoundryError(
                 f"hf_vlm: no adapter for model_type {kind!r}",
                 f"supported: {', '.join(sorted(FAMILIES))}",
             )
         self._family = FAMILIES[kind]
-        inner = self.model.model
+        inner: Any = self.model.model
         text = inner.text_model if hasattr(inner, "text_model") else inner.language_model
-        self._decoder = HFDecoder(self.model, text)
+        self.language = HFDecoder(self.model, text)
         self._config = config
         if config.vocab_size is not None:
             self.resize_vocabulary(config.vocab_size)
@@ -56,33 +47,24 @@ class HFVLM(nn.Module):
         return resolve(self._config, self.model, vocab_size=self.vocab_size)
 
     @property
-    def language(self) -> HFDecoder:
-        """The text stack alone, for text batches."""
-        return self._decoder
-
-    @property
     def dim(self) -> int:
-        return self._decoder.dim
+        return self.language.dim
 
     @property
     def text_layers(self) -> nn.ModuleList:
-        return self._decoder.text.layers
-
-    @property
-    def n_layers(self) -> int:
-        return self._decoder.n_layers
+        return self.language.text.layers
 
     @property
     def vocab_size(self) -> int:
-        return self._decoder.vocab_size
+        return self.language.vocab_size
 
     @property
     def tokens_per_image(self) -> int:
-        return self._family.tokens_per_image(self.model.config, self._config.image_size)
+        return self._family.tokens_per_image(self._settings, self._config.image_size)
 
     @property
     def image_token_id(self) -> int:
-        return self.model.config.image_token_id
+        return self._settings.image_token_id
 
     def forward(
         self,
@@ -95,7 +77,7 @@ class HFVLM(nn.Module):
     ) -> Tensor:
         """As VLM.forward."""
         if images is None or images.shape[1] == 0:
-            hidden = self._decoder(
+            hidden = self.language(
                 tokens, segments=segments, attention_mask=token_mask, return_hidden=True
             )
         elif segments is not None:
@@ -111,21 +93,22 @@ class HFVLM(nn.Module):
         pixels = pixels.unflatten(0, images.shape[:2])
         if token_mask is None:
             token_mask = torch.ones_like(tokens, dtype=torch.bool)
-        output = self.model.model(
+        inner: Any = self.model.model
+        output = inner(
             input_ids=tokens,
             attention_mask=token_mask.long(),
             use_cache=False,
-            **self._family.inputs(self.model.config, pixels, tokens, token_mask),
+            **self._family.inputs(self._settings, pixels, tokens, token_mask),
         )
         return output.last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return self._decoder.logits(hidden)
+        return self.language.logits(hidden)
 
     def next_token_sums(
         self, hidden: Tensor, targets: Tensor, z_loss: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        return self._decoder.next_token_sums(hidden, targets, z_loss)
+        return self.language.next_token_sums(hidden, targets, z_loss)
 
     def features(
         self,
@@ -137,96 +120,10 @@ class HFVLM(nn.Module):
         layers: int,
         norm: str,
     ) -> Tensor:
-        """As VLM.features."""
-
         def run() -> None:
             self.forward(images, tokens, token_mask, return_hidden=True)
 
-        return self._decoder.tap(run, positions, layers=layers, norm=norm)
+        return self.language.tap(run, positions, layers=layers, norm=norm)
 
     def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
-        self._decoder.resize_vocabulary(vocab_size, used)
-
-
-def _patch_grid(settings: Any, image_size: int) -> int:
-    return image_size // settings.vision_config.patch_size
-
-
-def _idefics_tokens(settings: Any, image_size: int) -> int:
-    return (_patch_grid(settings, image_size) // settings.scale_factor) ** 2
-
-
-def _idefics_inputs(settings: Any, pixels: Tensor, tokens: Tensor, token_mask: Tensor) -> Inputs:
-    return {"pixel_values": pixels}
-
-
-def _qwen_tokens(settings: Any, image_size: int) -> int:
-    return (_patch_grid(settings, image_size) // settings.vision_config.spatial_merge_size) ** 2
-
-
-def _qwen_inputs(settings: Any, pixels: Tensor, tokens: Tensor, token_mask: Tensor) -> Inputs:
-    """Patches in merge-block order, each repeated over the temporal patch; and their grid."""
-    vision = settings.vision_config
-    patch, merge, frames = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
-    images = pixels.flatten(0, 1)
-    n, channels, height, _ = images.shape
-    blocks = height // patch // merge
-    x = images.view(n, channels, blocks, merge, patch, blocks, merge, patch)
-    # → [n, block row, block column, row in block, column in block, channel, patch y, patch x]
-    x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)
-    x = x[:, :, :, :, :, :, None].expand(*x.shape[:6], frames, patch, patch)
-    grid = torch.tensor([[1, height // patch, height // patch]], device=pixels.device)
-    return {
-        "pixel_values": x.reshape(-1, channels * frames * patch * patch),
-        "image_grid_thw": grid.expand(n, -1),
-        "position_ids": mrope_positions(
-            tokens == settings.image_token_id, token_mask, height // patch // merge
-        ),
-    }
-
-
-def mrope_positions(is_image: Tensor, token_mask: Tensor, side: int) -> Tensor:
-    """Qwen-VL's positions int64 [3,B,T] (time, row, column) for square images of side² tokens.
-
-    Text counts on by one in all three; an image's tokens take its first position plus their row
-    and column, and the text after it goes on `side` later. Transformers' own version copies the
-    token types to the host at every step and takes adjacent images for one.
-    """
-    index = token_mask.long().cumsum(dim=1) - 1
-    seen = is_image.long().cumsum(dim=1)
-    within = torch.where(is_image, (seen - 1) % side**2, 0)
-    images_before = torch.where(is_image, (seen - 1) // side**2, seen // side**2)
-    start = index - within - images_before * (side**2 - side)
-    positions = torch.stack((start, start + within // side, start + within % side))
-    return positions.clamp_(min=0)
-
-
-def _paligemma_tokens(settings: Any, image_size: int) -> int:
-    return _patch_grid(settings, image_size) ** 2
-
-
-def _gemma_inputs(settings: Any, pixels: Tensor, tokens: Tensor, token_mask: Tensor) -> Inputs:
-    """token_type_ids mark image tokens, which see each other both ways in Gemma 3. PaliGemma reads
-    0 as "prefix, attended both ways"; 1 everywhere keeps text causal, as in training."""
-    images = {"pixel_values": pixels.flatten(0, 1)}
-    is_image = (tokens == settings.image_token_id).long()
-    if settings.model_type == "paligemma":
-        return {**images, "token_type_ids": 1 - is_image}
-    return {**images, "token_type_ids": is_image}
-
-
-def _gemma3_tokens(settings: Any, image_size: int) -> int:
-    return settings.mm_tokens_per_image
-
-
-_IDEFICS = Family(tokens_per_image=_idefics_tokens, inputs=_idefics_inputs)
-_QWEN = Family(tokens_per_image=_qwen_tokens, inputs=_qwen_inputs)
-FAMILIES = {
-    "idefics3": _IDEFICS,
-    "smolvlm": _IDEFICS,
-    "qwen2_vl": _QWEN,
-    "qwen2_5_vl": _QWEN,
-    "qwen3_vl": _QWEN,
-    "paligemma": Family(tokens_per_image=_paligemma_tokens, inputs=_gemma_inputs),
-    "gemma3": Family(tokens_per_image=_gemma3_tokens, inputs=_gemma_inputs),
-}
+        self.language.resize_vocabulary(vocab_size, used)

@@ -5,8 +5,12 @@ import torch
 from model_zoo import awake
 from pydantic import ValidationError
 
-from foundry_core.models.config import DiffusionHeadConfig
-from foundry_core.models.heads.diffusion import DiffusionHead, denoise, signal_levels
+from foundry_core.models.heads.networks.diffusion import (
+    DiffusionHead,
+    DiffusionHeadConfig,
+    denoise,
+    signal_levels,
+)
 
 SIZES = {"condition_dim": 8, "proprio_dim": 6, "proprio_steps": 2, "horizon": 3, "action_dim": 5}
 

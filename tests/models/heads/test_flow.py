@@ -7,9 +7,9 @@ from model_zoo import awake, flow_config
 from scipy import stats
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import BetaTimes, LogitNormalTimes, UniformTimes
-from foundry_core.models.heads.flow import FlowHead, integrate
-from foundry_core.models.heads.times import sample_times
+from foundry_core.models.heads.flow import BetaTimes, LogitNormalTimes, UniformTimes
+from foundry_core.models.heads.networks.flow import FlowHead, integrate
+from foundry_core.models.heads.networks.times import sample_times
 
 SIZES = {
     "condition_dim": 8,
@@ -99,7 +99,7 @@ def test_time_and_condition_matter(time):
     condition, proprio, actions, _ = batch()
     x = actions[:, None]
     v = [
-        h.velocity(h.trunk.context(c, p), x, torch.full((4, 1), t))
+        h.predict(h.trunk.context(c, p), x, torch.full((4, 1), t))
         for c, p, t in (
             (condition, proprio, 0.1),
             (condition, proprio, 0.9),
@@ -116,9 +116,9 @@ def test_draws_share_the_condition_and_stay_apart():
     condition, proprio, _, _ = batch()
     context = h.trunk.context(condition, proprio)
     x, t = torch.randn(4, 3, 3, 5), torch.rand(4, 3)
-    together = h.velocity(context, x, t)
+    together = h.predict(context, x, t)
     for r in range(3):
-        alone = h.velocity(context, x[:, r : r + 1], t[:, r : r + 1])
+        alone = h.predict(context, x[:, r : r + 1], t[:, r : r + 1])
         torch.testing.assert_close(together[:, r : r + 1], alone, atol=1e-5, rtol=0)
 
 

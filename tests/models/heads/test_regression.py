@@ -2,8 +2,7 @@ import pytest
 import torch
 from model_zoo import awake
 
-from foundry_core.models.config import RegressionHeadConfig
-from foundry_core.models.heads.regression import RegressionHead
+from foundry_core.models.heads.networks.regression import RegressionHead, RegressionHeadConfig
 
 
 @pytest.mark.parametrize("loss", ["squared", "absolute"])

@@ -5,13 +5,16 @@ Legend: b batch, c condition tokens, s proprio steps, k horizon, d head width.
 """
 
 import math
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from foundry_core.models.config import HeadConfig
+from foundry_core.models.heads.base import HeadSizes, TransformerHeadConfig
+from foundry_core.models.heads.networks.base import ActionHead
 from foundry_core.models.layers import (
     Attention,
+    Layers,
     SwiGLU,
     init_block,
     make_norm,
@@ -39,7 +42,7 @@ class HeadBlock(nn.Module):
     """Pre-norm block; with `modulated`, time shifts and scales both norms and gates both residuals
     (AdaLN, starting as the identity modulation)."""
 
-    def __init__(self, config: HeadConfig, modulated: bool) -> None:
+    def __init__(self, config: TransformerHeadConfig, modulated: bool) -> None:
         super().__init__()
         dim = config.dim
         self.attention_norm = make_norm(config.norm, dim, config.norm_eps)
@@ -49,7 +52,7 @@ class HeadBlock(nn.Module):
         self.modulation = nn.Linear(dim, 6 * dim) if modulated else None
 
     def forward(self, x: Tensor, time_bd: Tensor | None) -> Tensor:
-        if self.modulation is None:
+        if self.modulation is None or time_bd is None:
             x = x + self.attention(self.attention_norm(x))
             return x + self.ffn(self.ffn_norm(x))
         parts = self.modulation(nn.functional.silu(time_bd))[:, None].chunk(6, dim=-1)
@@ -66,31 +69,26 @@ class HeadTrunk(nn.Module):
 
     def __init__(
         self,
-        config: HeadConfig,
+        config: TransformerHeadConfig,
         *,
-        condition_dim: int,
-        proprio_dim: int,
-        proprio_steps: int,
-        horizon: int,
-        action_dim: int,
         time: str | None,
+        **sizes: Unpack[HeadSizes],
     ) -> None:
         super().__init__()
         dim = config.dim
         self.config, self.time = config, time
-        self.horizon, self.action_dim = horizon, action_dim
-        self.condition_in = nn.Linear(condition_dim, dim)
+        self.horizon = sizes["horizon"]
+        self.condition_in = nn.Linear(sizes["condition_dim"], dim)
+        proprio_dim = sizes["proprio_dim"]
         self.proprio_in = nn.Linear(proprio_dim, dim) if proprio_dim else None
         self.proprio_positions = (
-            nn.Parameter(torch.empty(proprio_steps, dim)) if proprio_dim else None
+            nn.Parameter(torch.empty(sizes["proprio_steps"], dim)) if proprio_dim else None
         )
-        self.action_positions = nn.Parameter(torch.empty(horizon, dim))
+        self.action_positions = nn.Parameter(torch.empty(self.horizon, dim))
         self.time_embedding = TimeEmbedding(dim) if time else None
-        self.blocks = nn.ModuleList(
-            HeadBlock(config, time == "adaln") for _ in range(config.n_layers)
-        )
+        self.blocks = Layers(HeadBlock(config, time == "adaln") for _ in range(config.n_layers))
         self.norm = make_norm(config.norm, dim, config.norm_eps)
-        self.out = nn.Linear(dim, action_dim)
+        self.out = nn.Linear(dim, sizes["action_dim"])
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -124,26 +122,37 @@ class HeadTrunk(nn.Module):
         → float32 [b,K,A]."""
         action_tokens = action_tokens + self.action_positions
         parts = [context.to(action_tokens.dtype), action_tokens]
-        time_bd = self.time_embedding(times) if self.time_embedding is not None else None
-        if self.time == "token":
-            parts.insert(0, time_bd[:, None].to(action_tokens.dtype))
-        elif self.time == "sum":
-            parts[1] = action_tokens + time_bd[:, None]
+        time_bd: Tensor | None = None
+        if self.time_embedding is not None:
+            time_bd = self.time_embedding(times)
+            time_b1d = time_bd[:, None]
+            if self.time == "token":
+                parts.insert(0, time_b1d.to(action_tokens.dtype))
+            elif self.time == "sum":
+                parts[1] = action_tokens + time_b1d
         x = torch.cat(parts, dim=1)
         for block in self.blocks:
             x = block(x, time_bd)
         return self.out(self.norm(x[:, -self.horizon :])).float()
 
 
-class ActionHead(nn.Module):
-    """Trunk of a head; if `noised`, also the projection of the noised chunk. sizes: HeadTrunk's."""
+class NoisedHead(ActionHead):
+    """A trunk that reads a noised chunk at some time, and the projection of that chunk."""
 
-    def __init__(self, config: HeadConfig, *, time: str | None, noised: bool, **sizes: int) -> None:
+    def __init__(
+        self, config: TransformerHeadConfig, *, time: str, **sizes: Unpack[HeadSizes]
+    ) -> None:
         super().__init__()
-        self.config = config
         self.trunk = HeadTrunk(config, time=time, **sizes)
-        self.horizon, self.action_dim = self.trunk.horizon, self.trunk.action_dim
-        if noised:
-            self.action_in = nn.Linear(self.action_dim, config.dim)
-            nn.init.trunc_normal_(self.action_in.weight, std=self.action_dim**-0.5)
-            nn.init.zeros_(self.action_in.bias)
+        self.horizon, self.action_dim = sizes["horizon"], sizes["action_dim"]
+        self.action_in = nn.Linear(self.action_dim, config.dim)
+        nn.init.trunc_normal_(self.action_in.weight, std=self.action_dim**-0.5)
+        nn.init.zeros_(self.action_in.bias)
+
+    def predict(self, context: Tensor, noised: Tensor, times: Tensor) -> Tensor:
+        """context [B,C+S,D] (see HeadTrunk.context), noised [B,r,K,A], times [B,r] in [0, 1]
+        → float32 [B,r,K,A]."""
+        batch, draws = times.shape
+        context = context[:, None].expand(-1, draws, -1, -1).flatten(0, 1)
+        tokens = self.action_in(noised.flatten(0, 1))
+        return self.trunk(context, tokens, times.flatten()).unflatten(0, (batch, draws))

@@ -8,7 +8,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from foundry_core.models import noise
-from foundry_core.models.config import BetaTimes, LogitNormalTimes, TimesConfig
+from foundry_core.models.heads.flow import BetaTimes, LogitNormalTimes, TimesConfig
 
 _STREAM_TIME = 3
 _BELOW_ONE = 1.0 - 2.0**-24

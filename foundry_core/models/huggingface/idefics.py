@@ -1,0 +1,95 @@
+"""Native VLMs of vit, linear projector and language model as transformers' Idefics3, with equal
+logits."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from transformers import Idefics3Config, Idefics3ForConditionalGeneration, PreTrainedModel
+
+from foundry_core.errors import FoundryError
+from foundry_core.models.config.vision import ConvViTConfig, ViTConfig
+from foundry_core.models.huggingface.causal_lm import (
+    causal_lm_config,
+    filled,
+    language_weights,
+    norm_weights,
+)
+from foundry_core.models.transformer import Transformer
+from foundry_core.models.vision import VisionTransformer
+from foundry_core.models.vlm import VLM
+
+
+def to_idefics3(model: VLM) -> PreTrainedModel:
+    """The same function as a transformers model; FoundryError for what has no counterpart."""
+    vision, language = _parts(model)
+    settings = Idefics3Config(
+        image_token_id=model.image_token_id,
+        scale_factor=model.projector.factor,
+        tie_word_embeddings=language.config.tie_embeddings,
+        text_config=causal_lm_config(language.config).to_dict(),
+        vision_config=_vision_config(vision.config),
+    )
+    with torch.device("meta"):
+        exported = Idefics3ForConditionalGeneration(settings)
+    (projection,) = model.projector.layers
+    weights = {
+        **dict(language_weights(language, "model.text_model.")),
+        **dict(_vision_weights(vision, "model.vision_model.")),
+        "model.connector.modality_projection.proj.weight": projection.weight,
+    }
+    return filled(exported, settings, weights)
+
+
+def _parts(model: VLM) -> tuple[VisionTransformer, Transformer]:
+    """What is converted: a vit and a native decoder."""
+    vision, language, projector = model.vision, model.language, model.config.projector
+    refused = [
+        reason
+        for reason, wrong in (
+            (f"vision {vision.config.kind}", not isinstance(vision.config, ViTConfig)),
+            (f"projector {projector.kind}", projector.kind != "linear"),
+            ("projector.bias", projector.bias),
+            ("image_attention bidirectional", model.config.image_attention != "causal"),
+            ("a transformers language model", not isinstance(language, Transformer)),
+        )
+        if wrong
+    ]
+    if isinstance(vision, VisionTransformer) and isinstance(language, Transformer) and not refused:
+        return vision, language
+    raise FoundryError(
+        f"this VLM has no transformers counterpart: {', '.join(refused)}",
+        "Idefics3 is vit + linear projector without bias + causal native language model",
+    )
+
+
+def _vision_config(config: ViTConfig | ConvViTConfig) -> dict[str, int | float | str]:
+    assert isinstance(config, ViTConfig)
+    return {
+        "hidden_size": config.dim,
+        "intermediate_size": config.mlp_dim or 4 * config.dim,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "layer_norm_eps": config.norm_eps,
+        "hidden_act": "gelu_pytorch_tanh",
+    }
+
+
+def _vision_weights(model: VisionTransformer, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for kind, parameter in model.patchify.named_parameters():
+        yield f"{prefix}embeddings.patch_embedding.{kind}", parameter
+    yield f"{prefix}embeddings.position_embedding.weight", model.positions
+    yield from norm_weights(f"{prefix}post_layernorm", model.norm)
+    for i, block in enumerate(model.blocks):
+        layer = f"{prefix}encoder.layers.{i}."
+        yield from norm_weights(f"{layer}layer_norm1", block.attention_norm)
+        yield from norm_weights(f"{layer}layer_norm2", block.ffn_norm)
+        for kind in ("weight", "bias"):
+            parts = getattr(block.attention.qkv, kind).chunk(3)
+            for name, part in zip("qkv", parts, strict=True):
+                yield f"{layer}self_attn.{name}_proj.{kind}", part
+            yield f"{layer}self_attn.out_proj.{kind}", getattr(block.attention.out, kind)
+            yield f"{layer}mlp.fc1.{kind}", getattr(block.ffn.up, kind)
+            yield f"{layer}mlp.fc2.{kind}", getattr(block.ffn.down, kind)
