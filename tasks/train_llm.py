@@ -1,14 +1,14 @@
 """Packed text → a language model from scratch."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from foundry_core.data.loading.config import DataConfig, TextData
 from foundry_core.errors import FoundryError
 from foundry_core.models.config.language import TransformerConfig
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.recipes import check_batches, labels_of
+from foundry_core.training.recipes import labels_of
 
 if TYPE_CHECKING:
     from foundry_core.training.distributed import World
@@ -25,7 +25,7 @@ class TrainLlm(stage.Stage):
     output = stage.ArtifactType.LANGUAGE_MODEL
     code = "1"
     trains = True
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "text": stage.slot(stage.ArtifactType.TEXT_SHARDS, many=True),
         "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER),
     }
@@ -34,7 +34,7 @@ class TrainLlm(stage.Stage):
 
     @classmethod
     def check(cls, recipe: TrainLlmRecipe, inputs: Mapping[str, Any]) -> None:
-        check_batches(recipe.data, labels_of(inputs))
+        recipe.data.check_labels(labels_of(inputs))
         if recipe.model.vocab_size is not None:
             raise FoundryError(
                 f"model.vocab_size = {recipe.model.vocab_size}: it follows from the tokenizer",
@@ -57,8 +57,8 @@ class TrainLlm(stage.Stage):
 
 
 def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, Any]:
-    from foundry_core.training.jobs import job_of
-    from foundry_core.training.stages import train_language_model
+    from foundry_core.training.stages.job import job_of
+    from foundry_core.training.stages.llm import train_language_model
 
     return train_language_model(job_of(ctx, world), ctx.recipe.model, ctx.input("tokenizer").path)
 

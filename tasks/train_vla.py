@@ -1,7 +1,7 @@
 """Demonstrations on top of a vision-language model → a policy."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from foundry_core.models.config.vla import VLAConfig
 from foundry_core.models.weights import weight_sources
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.recipes import check_batches, check_source_of_tokens, labels_of
+from foundry_core.training.recipes import check_source_of_tokens, labels_of
 
 if TYPE_CHECKING:
     from foundry_core.training.distributed import World
@@ -33,7 +33,7 @@ class TrainVla(stage.Stage):
     output = stage.ArtifactType.POLICY
     code = "1"
     trains = True
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "vlm": stage.slot(stage.ArtifactType.VISION_LANGUAGE_MODEL, optional=True),
         "robot": stage.slot(stage.ArtifactType.ROBOT_SHARDS, many=True),
         "stats": stage.slot(stage.ArtifactType.STATISTICS),
@@ -50,7 +50,7 @@ class TrainVla(stage.Stage):
 
     @classmethod
     def check(cls, recipe: TrainVlaRecipe, inputs: Mapping[str, Any]) -> None:
-        check_batches(recipe.data, labels_of(inputs))
+        recipe.data.check_labels(labels_of(inputs))
         check_source_of_tokens("vlm", recipe.model.backbone, inputs)
         if recipe.data.robot is None:
             raise FoundryError(
@@ -74,8 +74,8 @@ class TrainVla(stage.Stage):
 
 
 def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, Any]:
-    from foundry_core.training.jobs import job_of, optional_path
-    from foundry_core.training.stages import train_policy
+    from foundry_core.training.stages.job import job_of, optional_path
+    from foundry_core.training.stages.vla import train_policy
 
     recipe = ctx.recipe
     return train_policy(

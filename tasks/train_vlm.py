@@ -1,14 +1,14 @@
 """Captioned images on top of a language model → a vision-language model."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from foundry_core.data.loading.config import DataConfig
 from foundry_core.models.config.vlm import VLMConfig
 from foundry_core.models.weights import weight_sources
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.recipes import check_batches, check_source_of_tokens, labels_of
+from foundry_core.training.recipes import check_source_of_tokens, labels_of
 
 if TYPE_CHECKING:
     from foundry_core.training.distributed import World
@@ -27,7 +27,7 @@ class TrainVlm(stage.Stage):
     output = stage.ArtifactType.VISION_LANGUAGE_MODEL
     code = "1"
     trains = True
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "llm": stage.slot(stage.ArtifactType.LANGUAGE_MODEL, optional=True),
         "captions": stage.slot(stage.ArtifactType.CAPTION_SHARDS, many=True),
         "text": stage.slot(stage.ArtifactType.TEXT_SHARDS, many=True, optional=True),
@@ -42,7 +42,7 @@ class TrainVlm(stage.Stage):
 
     @classmethod
     def check(cls, recipe: TrainVlmRecipe, inputs: Mapping[str, Any]) -> None:
-        check_batches(recipe.data, labels_of(inputs))
+        recipe.data.check_labels(labels_of(inputs))
         check_source_of_tokens("llm", recipe.model.language, inputs)
 
     @staticmethod
@@ -53,8 +53,8 @@ class TrainVlm(stage.Stage):
 
 
 def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, Any]:
-    from foundry_core.training.jobs import job_of, optional_path
-    from foundry_core.training.stages import train_vision_language_model
+    from foundry_core.training.stages.job import job_of, optional_path
+    from foundry_core.training.stages.vlm import train_vision_language_model
 
     return train_vision_language_model(
         job_of(ctx, world),

@@ -7,8 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from foundry_core.config.registry import OneOf
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config, Resources
+from foundry_core.training.sinks import SINKS
+from foundry_core.training.sinks.base import MetricSink
 
 
 def _count(value: Any) -> Any:
@@ -110,14 +113,14 @@ class TrainingConfig(Config):
         """
         if self.steps is not None:
             return self.steps
-        name, budget, unit = (
-            ("samples", self.samples, samples_per_step)
-            if self.samples is not None
-            else ("tokens", self.tokens, tokens_per_step)
-        )
-        if unit is None:
+        if self.samples is not None:
+            name, budget, unit = "samples", self.samples, samples_per_step
+        elif tokens_per_step is not None:
+            name, budget, unit = "tokens", self.tokens or 0, tokens_per_step
+        else:
             raise FoundryError(
-                f"training.{name}={budget} has no meaning in this stage: its batches hold no text",
+                f"training.tokens={self.tokens} has no meaning in this stage: its batches hold no "
+                "text",
                 "set training.steps or training.samples",
             )
         if 0 < budget < unit:
@@ -144,6 +147,10 @@ class TrainResources(Resources):
     checkpoint_every_steps: int | None = Field(None, ge=1)
     loader_workers: int = Field(
         0, ge=0, description="processes that prepare batches; 0: the training process does"
+    )
+
+    sinks: tuple[Annotated[MetricSink, OneOf(SINKS, "kind")], ...] = Field(
+        (), description="who else sees the rows of metrics.jsonl while they grow"
     )
 
     @property

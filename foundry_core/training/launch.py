@@ -6,8 +6,6 @@ writes the artifact; all ranks read inputs and scratch, which several machines m
 
 import contextlib
 import dataclasses
-import json
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import torch
 
 from foundry_core.errors import FoundryError
+from foundry_core.files import read_cache, read_json, write_json
 from foundry_core.parallel import ray_session
 from foundry_core.pipeline.stage import StageContext
 from foundry_core.training.distributed import World
@@ -83,8 +82,9 @@ def _launch_ray(worker: Worker, ctx: StageContext) -> Mapping[str, Any]:
     with ray_session(slots), _relay(progress_file, ctx.progress):
         trainer.fit()
     if mistake_file.exists():
-        raise FoundryError(*json.loads(mistake_file.read_text()))
-    return json.loads((ctx.scratch / "metrics.json").read_text())
+        raise FoundryError(*read_json(mistake_file))
+    metrics: Mapping[str, Any] = read_json(ctx.scratch / "metrics.json")
+    return metrics
 
 
 def _ray_worker(config: Mapping[str, Any]) -> None:
@@ -94,10 +94,10 @@ def _ray_worker(config: Mapping[str, Any]) -> None:
     import ray.train.torch
 
     ctx: StageContext = config["ctx"]
-    place = ray.train.get_context()
+    context = ray.train.get_context()
     world = World(
-        rank=place.get_world_rank(),
-        size=place.get_world_size(),
+        rank=context.get_world_rank(),
+        size=context.get_world_size(),
         device=ray.train.torch.get_device(),
     )
     mistake = ctx.scratch / _MISTAKE
@@ -108,10 +108,10 @@ def _ray_worker(config: Mapping[str, Any]) -> None:
         with threads(ctx.resources.cpus):
             metrics = config["worker"](dataclasses.replace(ctx, progress=progress), world)
     except FoundryError as error:
-        mistake.write_text(json.dumps([error.message, error.hint]))
+        write_json(mistake, [error.message, error.hint])
         raise
     if world.main:
-        (ctx.scratch / "metrics.json").write_text(json.dumps(dict(metrics), sort_keys=True))
+        write_json(ctx.scratch / "metrics.json", dict(metrics))
     world.barrier()
 
 
@@ -126,9 +126,7 @@ class _FileProgress:
         self._path = path
 
     def __call__(self, done: float, total: float, message: str = "", **values: float) -> None:
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps([done, total, message, values]))
-        os.replace(temporary, self._path)
+        write_json(self._path, [done, total, message, values], durable=False)
 
 
 @contextlib.contextmanager
@@ -137,12 +135,12 @@ def _relay(path: Path, progress: Callable[..., None]) -> Iterator[None]:
     stop = threading.Event()
 
     def poll() -> None:
-        seen = ""
+        seen = None
         while not stop.wait(_POLL_SECONDS):
-            text = path.read_text() if path.exists() else ""
-            if text and text != seen:
-                seen = text
-                done, total, message, values = json.loads(text)
+            latest = read_cache(path)
+            if latest and latest != seen:
+                seen = latest
+                done, total, message, values = latest
                 progress(done, total, message, **values)
 
     thread = threading.Thread(target=poll, daemon=True)

@@ -1,6 +1,6 @@
 """A step's batch in parts that fit into memory, rows of like length together.
 
-Which samples a step has is settled before this, and sums over a batch do not ask for the order of
+Which samples a step has is decided before this, and sums over a batch do not ask for the order of
 its rows: so here, and only here, samples may be sorted by length. Each part is then cut to its own
 longest row instead of the batch's.
 """
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from foundry_core.errors import FoundryError
+from foundry_core.training.mixed_loss import Batch, MixedBatch
 
-MixedBatch = Mapping[str, Mapping[str, Tensor]]
 _PADDED = ("tokens", "token_mask", "target_mask")
 _MULTIPLE = 8  # what tensor cores like rows to be
 
@@ -43,7 +43,7 @@ def check_micro_batch(sizes: Mapping[str, int], micro_batch: int | None) -> None
             )
 
 
-def _by_length(batch: Mapping[str, Tensor], parts: int) -> list[Mapping[str, Tensor]]:
+def _by_length(batch: Batch, parts: int) -> list[Batch]:
     """Packed rows (no token_mask) are all of one length and stay in their order."""
     mask = batch.get("token_mask")
     if mask is None:
@@ -51,7 +51,7 @@ def _by_length(batch: Mapping[str, Tensor], parts: int) -> list[Mapping[str, Ten
     lengths, order = torch.sort(mask.sum(dim=1), stable=True)
     ordered = {name: tensor[order] for name, tensor in batch.items()}
     longest = lengths.view(parts, -1).amax(dim=1).tolist()
-    cut = []
+    cut: list[Batch] = []
     for rows, real in zip(_chunks(ordered, parts), longest, strict=True):
         length = min(mask.shape[1], -(-real // _MULTIPLE) * _MULTIPLE)
         named = dict(zip(batch, rows, strict=True))
@@ -59,5 +59,5 @@ def _by_length(batch: Mapping[str, Tensor], parts: int) -> list[Mapping[str, Ten
     return cut
 
 
-def _chunks(batch: Mapping[str, Tensor], parts: int) -> list[tuple[Tensor, ...]]:
+def _chunks(batch: Batch, parts: int) -> list[tuple[Tensor, ...]]:
     return list(zip(*(tensor.chunk(parts) for tensor in batch.values()), strict=True))

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from foundry_core.models.config.vlm import VLMConfig
+from foundry_core.models.interfaces import Backbone, LanguageModel, TextModel
 from foundry_core.models.placeholders import check_image_tokens
 from foundry_core.models.vla import VLA, check_obs_tokens
-from foundry_core.training.loop import Batch, StepKey
-
-TEXT, CAPTIONS, ROBOT = "text", "captions", "robot"
+from foundry_core.training.mixed_loss import Batch, StepKey
 
 
 def text_targets(segments: Tensor) -> Tensor:
@@ -74,6 +73,7 @@ class CaptionLoss:
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
         # Padding is on the right, where causality hides it: no mask to build.
         backbone = model.backbone if isinstance(model, VLA) else model
+        assert isinstance(backbone, Backbone)
         hidden = backbone(batch["images"], batch["tokens"], return_hidden=True)
         return next_token_sums(backbone, hidden, batch["index"], batch["targets"], self.z_loss)
 
@@ -95,7 +95,8 @@ class ActionLoss:
         check_image_tokens(tokens, self.image_token_id, images, self.tokens_per_image)
         return batch
 
-    def __call__(self, model: VLA, batch: Batch, key: StepKey) -> dict[str, Tensor]:
+    def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
+        assert isinstance(model, VLA)
         # `<obs>` is the last real token: under plain causality it sees no padding. Some
         # transformers backbones attend both ways over a prompt and need the mask.
         native = isinstance(model.backbone.config, VLMConfig)
@@ -114,14 +115,17 @@ class ActionLoss:
         return {"loss": total / draws.clamp(min=1)}
 
 
-def language_part(model: nn.Module) -> nn.Module:
+def language_part(model: nn.Module) -> TextModel:
     """The decoder inside a VLA or VLM; a language model is its own."""
-    backbone = model.backbone if isinstance(model, VLA) else model
-    return getattr(backbone, "language", backbone)
+    part = model.backbone if isinstance(model, VLA) else model
+    if isinstance(part, Backbone):
+        return part.language
+    assert isinstance(part, LanguageModel)
+    return part
 
 
 def next_token_sums(
-    head: nn.Module, hidden: Tensor, index: Tensor, targets: Tensor, z_loss: float
+    head: TextModel | Backbone, hidden: Tensor, index: Tensor, targets: Tensor, z_loss: float
 ) -> dict[str, Tensor]:
     """Cross-entropy (and z-loss, coef · logsumexp²) summed over the target positions.
 

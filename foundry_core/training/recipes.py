@@ -3,19 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from foundry_core.data.loading.config import DataConfig
+from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.errors import FoundryError
 
-MODALITIES = ("text", "captions", "robot")
+MODALITIES = (TEXT, CAPTIONS, ROBOT)
 
 
 def labels_of(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """modality → labels of the connected datasets."""
     return {name: list(inputs.get(name, {})) for name in MODALITIES}
-
-
-def check_batches(data: DataConfig, labels: Mapping[str, list[str]]) -> None:
-    data.check_labels(labels)
 
 
 def check_source_of_tokens(slot: str, described: Any, inputs: Mapping[str, Any]) -> None:

@@ -54,7 +54,7 @@ def test_a_demo_stage_takes_them_by_these_paths(name):
     [
         ("llm.training.steps=true", "steps = True is not a number"),
         ("llm.training.optimizer.lr=yes", "lr = True is not a number"),
-        ("vla.model.head.kind=regression", r"head\.regression\.dim' is required"),
+        ("vla.model.head.kind=regression", r"head\.dim' is required"),
     ],
 )
 def test_what_is_no_number_or_another_thing_is_told(override, message):

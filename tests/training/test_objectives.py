@@ -7,8 +7,8 @@ from model_zoo import vlm_config as make_vlm_config
 from torch.nn import functional as F
 
 from foundry_core.errors import FoundryError
-from foundry_core.training.loop import MixedLoss, StepKey
 from foundry_core.training.microbatch import split_batch
+from foundry_core.training.mixed_loss import MixedLoss, StepKey
 from foundry_core.training.objectives import ActionLoss, CaptionLoss, TextLoss
 
 KEY = StepKey(seed=5, step=7)
@@ -94,7 +94,7 @@ def test_action_loss_is_masked_and_averaged_over_draws(draws):
     context = model.head.trunk.context(
         model.condition(batch["images"], batch["tokens"], batch["token_mask"]), batch["proprio"]
     )
-    error = model.head.velocity(context, pairs.noised, pairs.times) - pairs.target
+    error = model.head.predict(context, pairs.noised, pairs.times) - pairs.target
     expected = (error.square() * batch["action_mask"][:, None]).sum() / draws
     torch.testing.assert_close(first, expected)
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from foundry_core.models.noise import normal
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World
-from foundry_core.training.loop import Batch, MixedBatch, StepKey, Trainer
+from foundry_core.training.loop import Trainer
+from foundry_core.training.mixed_loss import Batch, MixedBatch, StepKey
 
 
 class ToyObjective:

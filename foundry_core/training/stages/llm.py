@@ -1,0 +1,47 @@
+"""Packed text → a language model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from foundry_core.data.loading.build import build_loader
+from foundry_core.data.text.tokenizer import Tokenizer
+from foundry_core.errors import FoundryError
+from foundry_core.files import read_json
+from foundry_core.models.build import build_model
+from foundry_core.models.config.language import TransformerConfig
+from foundry_core.training.objectives import TextLoss
+from foundry_core.training.stages.job import Metrics, TrainJob, train_and_save
+
+
+def train_language_model(job: TrainJob, model: TransformerConfig, tokenizer_path: Path) -> Metrics:
+    """A decoder from scratch. Its vocabulary is the tokenizer's."""
+    tokenizer = Tokenizer.load(tokenizer_path)
+    for label, folder in job.sources["text"].items():
+        _check_text(label, folder, tokenizer)
+    config = model.model_copy(update={"vocab_size": tokenizer.vocab_size})
+    module = build_model(config, seed=job.seed)
+    loader = build_loader(
+        job.data, job.sources, seed=job.seed, tokenizer=tokenizer, resources=job.loading
+    )
+    objectives = {"text": TextLoss(z_loss=job.training.z_loss)}
+    tokens = job.data.modalities["text"].batch_size * _context(job.sources["text"])
+    steps = job.training.total_steps(
+        samples_per_step=job.data.samples_per_step, tokens_per_step=tokens
+    )
+    metrics = train_and_save(job, module, tokenizer, objectives, loader, steps)
+    return metrics | {"tokens": steps * tokens}
+
+
+def _check_text(label: str, folder: Path, tokenizer: Tokenizer) -> None:
+    digest = read_json(folder / "dataset.json").get("tokenizer")
+    if digest and digest != tokenizer.digest:
+        raise FoundryError(
+            f"text dataset {label!r} was made with tokenizer {digest[:12]}, the model uses "
+            f"{tokenizer.digest[:12]}",
+            "convert the text with the connected tokenizer",
+        )
+
+
+def _context(text: Mapping[str, Path]) -> int:
+    folder = next(iter(text.values()))
+    return int(read_json(folder / "dataset.json")["context"])

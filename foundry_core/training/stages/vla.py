@@ -1,0 +1,108 @@
+"""Demonstrations → a policy."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from foundry_core.data.loading.build import build_loader
+from foundry_core.data.robot.normalize import Normalizer
+from foundry_core.data.robot.prompts import OBS
+from foundry_core.data.robot.transforms import RobotTransform
+from foundry_core.data.statistics.dataset import DatasetStatistics
+from foundry_core.errors import FoundryError
+from foundry_core.files import read_json
+from foundry_core.models.config.sizes import required
+from foundry_core.models.config.vla import VLAConfig
+from foundry_core.models.config.vlm import VLMConfig
+from foundry_core.models.interfaces import Backbone
+from foundry_core.models.io import load_as
+from foundry_core.models.policy_settings import PolicySettings
+from foundry_core.models.vla import VLA
+from foundry_core.training.objectives import ActionLoss
+from foundry_core.training.stages.job import (
+    Metrics,
+    TrainJob,
+    seeded,
+    text_objectives,
+    train_and_save,
+)
+from foundry_core.training.stages.upstream import scratch_vlm, upstream_tokenizer
+
+
+def train_policy(
+    job: TrainJob,
+    model: VLAConfig,
+    vlm: Path | None,
+    tokenizer_path: Path | None,
+    statistics: Path,
+    execute_steps: int,
+) -> Metrics:
+    """A policy on an upstream VLM, or from scratch with `model.backbone` given. What serving
+    needs (normaliser, inputs, rate) is saved beside the weights."""
+    robot = job.data.robot
+    assert robot is not None  # TrainVla.check refuses a recipe without it
+    tokenizer = upstream_tokenizer(vlm, tokenizer_path)
+    obs = tokenizer.add_special(OBS)
+    backbone: Backbone | VLMConfig
+    if vlm is not None:
+        backbone = load_as(Backbone, vlm)  # type: ignore[type-abstract]  # found, never made
+    else:
+        backbone = scratch_vlm(model, tokenizer)
+    image = required(model, "backbone.image_token_id", backbone.image_token_id)
+    normalizer = Normalizer.from_statistics(
+        DatasetStatistics.load(statistics / "stats.json"), robot.inputs.fields, robot.normalization
+    )
+    transform = RobotTransform(robot.inputs, normalizer, tokenizer, backbone.tokens_per_image)
+    config = _resolved(model, transform, obs)
+    with seeded(job.seed):
+        module = _policy(config, backbone, tokenizer.vocab_size)
+    loader = build_loader(
+        job.data,
+        job.sources,
+        seed=job.seed,
+        tokenizer=tokenizer,
+        tokens_per_image=backbone.tokens_per_image,
+        normalizer=normalizer,
+        resources=job.loading,
+    )
+    objectives = text_objectives(job, image, backbone.tokens_per_image)
+    objectives["robot"] = ActionLoss(
+        image_token_id=image, obs_token_id=obs, tokens_per_image=backbone.tokens_per_image
+    )
+    metrics = train_and_save(job, module, tokenizer, objectives, loader, job.steps)
+    if job.world.main:
+        normalizer.save(job.out / "normalizer.json")
+        rate = _rate(job.sources["robot"])
+        settings = PolicySettings(hz=rate, execute_steps=execute_steps, inputs=robot.inputs)
+        settings.save(job.out)
+    return metrics
+
+
+def _resolved(model: VLAConfig, transform: RobotTransform, obs: int) -> VLAConfig:
+    """With the sizes that follow from the data."""
+    return model.model_copy(
+        update={
+            "horizon": transform.inputs.horizon,
+            "action_dim": transform.action_dim,
+            "proprio_dim": transform.proprio_dim,
+            "proprio_steps": len(transform.inputs.proprio_steps),
+            "obs_token_id": obs,
+        }
+    )
+
+
+def _policy(config: VLAConfig, backbone: Backbone | VLMConfig, vocab_size: int) -> VLA:
+    if isinstance(backbone, Backbone):
+        return VLA.from_vlm(config, backbone, vocab_size=vocab_size)
+    module = VLA(config.model_copy(update={"backbone": backbone}))
+    module.resize_vocabulary(vocab_size)
+    return module
+
+
+def _rate(robot: Mapping[str, Path]) -> float:
+    rates = {float(read_json(folder / "dataset.json")["hz"]) for folder in robot.values()}
+    if len(rates) > 1:
+        raise FoundryError(
+            f"robot datasets have different rates {sorted(rates)} Hz",
+            "a policy acts at one rate: train on datasets of one",
+        )
+    return rates.pop()

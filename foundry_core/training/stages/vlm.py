@@ -1,0 +1,51 @@
+"""Captioned images → a vision-language model."""
+
+from pathlib import Path
+
+from foundry_core.data.loading.build import build_loader
+from foundry_core.data.robot.prompts import IMAGE
+from foundry_core.data.text.tokenizer import Tokenizer
+from foundry_core.models.build import Model, build_model
+from foundry_core.models.config.vlm import VLMConfig
+from foundry_core.models.interfaces import LanguageModel
+from foundry_core.models.io import load_as
+from foundry_core.models.vlm import VLM, check_vocabulary
+from foundry_core.training.stages.job import (
+    Metrics,
+    TrainJob,
+    seeded,
+    text_objectives,
+    train_and_save,
+)
+from foundry_core.training.stages.upstream import scratch_language, upstream_tokenizer
+
+
+def train_vision_language_model(
+    job: TrainJob, model: VLMConfig, llm: Path | None, tokenizer_path: Path | None
+) -> Metrics:
+    """A VLM on an upstream language model, or from scratch with `model.language` given."""
+    tokenizer = upstream_tokenizer(llm, tokenizer_path)
+    used = tokenizer.vocab_size
+    image = tokenizer.add_special(IMAGE)
+    config = model.model_copy(update={"image_token_id": image})
+    module: Model
+    if llm is not None:
+        language = load_as(LanguageModel, llm)  # type: ignore[type-abstract]  # found, never made
+        check_vocabulary(
+            tokenizer=(Tokenizer.load(llm).digest, used), model=(None, language.vocab_size)
+        )
+        with seeded(job.seed):
+            module = VLM.from_language_model(config, language, vocab_size=tokenizer.vocab_size)
+    else:
+        described = scratch_language(model, tokenizer.vocab_size)
+        module = build_model(config.model_copy(update={"language": described}), job.seed)
+    loader = build_loader(
+        job.data,
+        job.sources,
+        seed=job.seed,
+        tokenizer=tokenizer,
+        tokens_per_image=config.tokens_per_image,
+        resources=job.loading,
+    )
+    objectives = text_objectives(job, image, config.tokens_per_image)
+    return train_and_save(job, module, tokenizer, objectives, loader, job.steps)
