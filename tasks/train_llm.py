@@ -1,14 +1,14 @@
 """Packed text → a language model from scratch."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from foundry_core.data.loading.config import DataConfig, TextData
 from foundry_core.errors import FoundryError
 from foundry_core.models.config.language import TransformerConfig
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.recipes import labels_of
+from foundry_core.training.recipes import Inputs, labels_of
 
 if TYPE_CHECKING:
     from foundry_core.training.distributed import World
@@ -33,7 +33,7 @@ class TrainLlm(stage.Stage):
     Resources = TrainResources
 
     @classmethod
-    def check(cls, recipe: TrainLlmRecipe, inputs: Mapping[str, Any]) -> None:
+    def check(cls, recipe: TrainLlmRecipe, inputs: Inputs) -> None:
         recipe.data.check_labels(labels_of(inputs))
         if recipe.model.vocab_size is not None:
             raise FoundryError(
@@ -50,13 +50,13 @@ class TrainLlm(stage.Stage):
                 )
 
     @staticmethod
-    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+    def run(ctx: stage.StageContext) -> Mapping[str, float]:
         from foundry_core.training.launch import launch
 
         return launch(_work, ctx)
 
 
-def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, Any]:
+def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, float]:
     from foundry_core.training.stages.job import job_of
     from foundry_core.training.stages.llm import train_language_model
 

@@ -1,18 +1,19 @@
 """Demonstrations on top of a vision-language model → a policy."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.loading.config import DataConfig
+from foundry_core.data.robot.transform_config import RobotInputs
 from foundry_core.errors import FoundryError
 from foundry_core.models.config.vla import VLAConfig
 from foundry_core.models.weights import weight_sources
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.recipes import check_source_of_tokens, labels_of
+from foundry_core.training.recipes import Inputs, check_source_of_tokens, labels_of
 
 if TYPE_CHECKING:
     from foundry_core.training.distributed import World
@@ -49,7 +50,7 @@ class TrainVla(stage.Stage):
         return weight_sources(recipe.model)
 
     @classmethod
-    def check(cls, recipe: TrainVlaRecipe, inputs: Mapping[str, Any]) -> None:
+    def check(cls, recipe: TrainVlaRecipe, inputs: Inputs) -> None:
         recipe.data.check_labels(labels_of(inputs))
         check_source_of_tokens("vlm", recipe.model.backbone, inputs)
         if recipe.data.robot is None:
@@ -67,13 +68,13 @@ class TrainVla(stage.Stage):
             _check_shards(label, robot.recipe, wanted)
 
     @staticmethod
-    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+    def run(ctx: stage.StageContext) -> Mapping[str, float]:
         from foundry_core.training.launch import launch
 
         return launch(_work, ctx)
 
 
-def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, Any]:
+def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, float]:
     from foundry_core.training.stages.job import job_of, optional_path
     from foundry_core.training.stages.vla import train_policy
 
@@ -88,13 +89,15 @@ def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, Any]:
     )
 
 
-def _check_shards(label: str, shards: Any, wanted: Any) -> None:
-    """Cameras and horizon of the policy against the conversion that will feed it."""
+def _check_shards(label: str, shards: stage.Recipe, wanted: RobotInputs) -> None:
+    """Cameras and horizon of the policy against the conversion that will feed it; an imported
+    artifact states neither."""
+    cameras = getattr(shards, "cameras", wanted.cameras)
     for camera in wanted.cameras:
-        if camera not in getattr(shards, "cameras", (camera,)):
+        if camera not in cameras:
             raise FoundryError(
                 f"dataset {label!r} is converted without camera {camera!r}",
-                nearest(camera, shards.cameras),
+                nearest(camera, cameras),
             )
     window = getattr(shards, "window", None)
     future = wanted.horizon - wanted.action_past - 1

@@ -1,14 +1,14 @@
 """Captioned images on top of a language model → a vision-language model."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from foundry_core.data.loading.config import DataConfig
 from foundry_core.models.config.vlm import VLMConfig
 from foundry_core.models.weights import weight_sources
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.recipes import check_source_of_tokens, labels_of
+from foundry_core.training.recipes import Inputs, check_source_of_tokens, labels_of
 
 if TYPE_CHECKING:
     from foundry_core.training.distributed import World
@@ -41,18 +41,18 @@ class TrainVlm(stage.Stage):
         return weight_sources(recipe.model)
 
     @classmethod
-    def check(cls, recipe: TrainVlmRecipe, inputs: Mapping[str, Any]) -> None:
+    def check(cls, recipe: TrainVlmRecipe, inputs: Inputs) -> None:
         recipe.data.check_labels(labels_of(inputs))
         check_source_of_tokens("llm", recipe.model.language, inputs)
 
     @staticmethod
-    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+    def run(ctx: stage.StageContext) -> Mapping[str, float]:
         from foundry_core.training.launch import launch
 
         return launch(_work, ctx)
 
 
-def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, Any]:
+def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, float]:
     from foundry_core.training.stages.job import job_of, optional_path
     from foundry_core.training.stages.vlm import train_vision_language_model
 

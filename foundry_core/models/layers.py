@@ -55,6 +55,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 def make_norm(kind: str, dim: int, eps: float) -> RMSNorm | LayerNorm:
+    """kind: rms or layer."""
     return RMSNorm(dim, eps) if kind == "rms" else LayerNorm(dim, eps)
 
 
@@ -151,6 +152,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask | None, causal: 
 
 
 def causal_mask(length: int, device: torch.device) -> Tensor:
+    """bool [T,T], True where the key is not after the query."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 

@@ -22,10 +22,12 @@ class PolicySettings(Config):
     inputs: RobotInputs
 
     def save(self, folder: Path) -> None:
+        """Writes policy.json."""
         write_json(folder / _FILE, self.model_dump(mode="json"))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
+        """Of a train_vla artifact; FoundryError where there is none."""
         try:
             document = read_json(folder / _FILE)
         except FileNotFoundError:

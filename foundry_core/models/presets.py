@@ -30,6 +30,7 @@ _Part = Annotated[
 
 
 def preset_names() -> list[str]:
+    """Sorted."""
     return sorted(path.stem for path in (CONFIG_ROOT / "models").glob("*.yaml"))
 
 

@@ -26,6 +26,8 @@ from foundry_core.models.layers import (
 
 
 class Block(nn.Module):
+    """Pre-norm attention and gated feed-forward."""
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.attention_norm = make_norm(config.norm, config.dim, config.norm_eps)
@@ -211,6 +213,7 @@ def one_input(
 
 
 def check_tap(layers: int, available: int) -> None:
+    """FoundryError when a tap wants more layers than there are."""
     if layers > available:
         raise FoundryError(
             f"tap_layers is {layers}, but the backbone has {available} layers",

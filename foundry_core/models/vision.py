@@ -167,6 +167,7 @@ class Projector(nn.Module):
 
 
 def build_vision(config: ViTConfig | ConvViTConfig | HFVisionConfig) -> VisionTower:
+    """With fresh weights, or those that a transformers config names."""
     if isinstance(config, HFVisionConfig):
         from foundry_core.models.huggingface.vision import HFVision
 

@@ -19,6 +19,7 @@ from foundry_core.models.vlm import VLM, check_same_architecture
 
 
 def build_backbone(config: BackboneConfig) -> Backbone:
+    """With fresh weights, or those that a transformers config names."""
     if isinstance(config, HFVLMConfig):
         from foundry_core.models.huggingface.vlm import HFVLM
 
@@ -153,6 +154,7 @@ class VLA(nn.Module):
         )
 
     def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
+        """As Backbone.resize_vocabulary."""
         self.backbone.resize_vocabulary(vocab_size, used)
 
 

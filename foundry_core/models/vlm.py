@@ -20,6 +20,7 @@ from foundry_core.pipeline.stage import Config
 
 
 def build_language(config: LanguageConfig) -> LanguageModel:
+    """With fresh weights, or those that a transformers config names."""
     if isinstance(config, HFLanguageConfig):
         from foundry_core.models.huggingface.language import HFLanguage
 
@@ -28,7 +29,7 @@ def build_language(config: LanguageConfig) -> LanguageModel:
 
 
 class VLM(Backbone):
-    """Images are spliced into the token sequence where `image_token_id` stands.
+    """Images are spliced into the token sequence at every `image_token_id`.
 
     Every placeholder has been expanded beforehand to `config.tokens_per_image` copies.
     """

@@ -58,6 +58,8 @@ class ScheduleConfig(Config):
 
 
 class FixedEma(Config):
+    """The same decay at every update."""
+
     kind: Literal["fixed"] = "fixed"
     decay: float = Field(0.99, ge=0, lt=1)
 

@@ -36,6 +36,7 @@ class World:
         return tensor.tolist()
 
     def barrier(self) -> None:
+        """Waits for every rank."""
         if self.size > 1:
             dist.barrier()
 

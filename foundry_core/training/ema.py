@@ -3,10 +3,8 @@
 Works on DTensors too: the average is sharded like the weights it follows.
 """
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from foundry_core.training.config import FixedEma, PowerEma
 
@@ -43,8 +41,3 @@ class Ema:
         """Replaces the live weights by their average: the end of a run."""
         for name, parameter in self._live.items():
             parameter.copy_(self.shadow[name])
-
-    @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, shadow in self.shadow.items():
-            shadow.copy_(tensors[name])

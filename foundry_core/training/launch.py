@@ -19,14 +19,14 @@ from foundry_core.parallel import ray_session
 from foundry_core.pipeline.stage import StageContext
 from foundry_core.training.distributed import World
 
-Worker = Callable[[StageContext, World], Mapping[str, Any]]
+Worker = Callable[[StageContext, World], Mapping[str, float]]
 
 _POLL_SECONDS = 0.5
 _MAX_FAILURES = 3
 _MISTAKE = "mistake.json"
 
 
-def launch(worker: Worker, ctx: StageContext) -> Mapping[str, Any]:
+def launch(worker: Worker, ctx: StageContext) -> Mapping[str, float]:
     """Metrics of rank 0. ctx.resources is a TrainResources."""
     resources = ctx.resources
     if resources.gpus and not torch.cuda.is_available() and resources.workers == 1:
@@ -52,9 +52,10 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _launch_ray(worker: Worker, ctx: StageContext) -> Mapping[str, Any]:
+def _launch_ray(worker: Worker, ctx: StageContext) -> Mapping[str, float]:
     """TorchTrainer named after the stage's key. A lost worker restarts the group, which continues
-    from the loop's own checkpoint in scratch: Ray's checkpoints would be a second truth."""
+    from the loop's own checkpoint in scratch: Ray's checkpoints would be a second
+    account of the same state."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -83,7 +84,7 @@ def _launch_ray(worker: Worker, ctx: StageContext) -> Mapping[str, Any]:
         trainer.fit()
     if mistake_file.exists():
         raise FoundryError(*read_json(mistake_file))
-    metrics: Mapping[str, Any] = read_json(ctx.scratch / "metrics.json")
+    metrics: Mapping[str, float] = read_json(ctx.scratch / "metrics.json")
     return metrics
 
 

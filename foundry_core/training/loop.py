@@ -80,6 +80,10 @@ class Trainer:
     world: World = field(default_factory=World)
 
     def train(self) -> TrainResult:
+        """Runs to total_steps, from the newest checkpoint in `scratch` if there is one.
+
+        FoundryError for a loss that is not finite, or data that end early.
+        """
         started = time.monotonic(), time.process_time()
         self._prepare()
         first = self._resume()

@@ -72,6 +72,7 @@ def build_optimizer(
 
 
 def set_lr(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
+    """Every group's rate becomes its peak rate times the multiplier."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * multiplier
 

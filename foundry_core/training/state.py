@@ -38,6 +38,7 @@ class RunState:
         return whole
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """The inverse of collect; FoundryError when names or shapes differ."""
         targets = dict(self._tensors())
         shapes = {name: tuple(t.shape) for name, t in targets.items()}
         found = {name: tuple(t.shape) for name, t in saved.items()}

@@ -9,12 +9,8 @@ from foundry_core.models.config.vision import (
     ProjectorConfig,
     ViTConfig,
 )
-from foundry_core.models.vision import (
-    Projector,
-    VisionTransformer,
-    normalize_images,
-    pixel_shuffle,
-)
+from foundry_core.models.images import normalize_images
+from foundry_core.models.vision import Projector, VisionTransformer, pixel_shuffle
 
 
 def test_pixel_shuffle_known_values():

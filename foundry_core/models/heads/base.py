@@ -22,7 +22,7 @@ class HeadSizes(TypedDict):
 
 
 class HeadConfig(Config):
-    """Base of every head's config, told apart by `kind`."""
+    """Base of every head's config, chosen by `kind`."""
 
     kind: str
 

@@ -161,6 +161,7 @@ def language_weights(model: Transformer, prefix: str) -> Iterator[tuple[str, Ten
 
 
 def norm_weights(name: str, norm: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """(transformers name, weight) of a norm: weight, and bias where it has one."""
     for kind, parameter in norm.named_parameters():
         yield f"{name}.{kind}", parameter
 

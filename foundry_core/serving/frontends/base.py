@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class FrontEnd(Config):
-    """Base of every front-end's config, told apart by `kind`."""
+    """Base of every front-end's config, chosen by `kind`."""
 
     kind: str
     host: str = Field("127.0.0.1", description="address to listen on; by default this machine's")

@@ -33,7 +33,7 @@ class MetricWriter(Protocol):
 
 
 class MetricSink(Config):
-    """Base of every sink's config, told apart by `kind`.
+    """Base of every sink's config, chosen by `kind`.
 
     A training that was killed resumes at its last checkpoint and gives the rows after it again:
     `open` is then called with that checkpoint as first_step, and steps beyond it may be there
