@@ -260,10 +260,11 @@ def _make_environment(task: str) -> tuple[Any, Any]:
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
     from metaworld.policies import ENV_POLICY_MAP
 
+    experts: Mapping[str, Any] = ENV_POLICY_MAP
     env = ALL_V3_ENVIRONMENTS[task]()
     env._set_task_called = True
     env._freeze_rand_vec = False
     env.seeded_rand_vec = True
     env._partially_observable = False
     env.__dict__.pop("sawyer_observation_space", None)  # cached for the hidden goal
-    return env, ENV_POLICY_MAP[task]()
+    return env, experts[task]()

@@ -15,7 +15,7 @@ from foundry_core.evaluation.comparison.result import ComparedScore, Comparison
 _COLOURS = ("#2b6cb0", "#c05621", "#718096", "#2f855a", "#6b46c1", "#b83280")
 _INK, _LINE = "#1a202c", "#cbd5e0"
 _SIZE = 12  # of letters
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.edgecolor": _LINE,
     "axes.labelcolor": _INK,
     "axes.spines.left": False,

@@ -50,7 +50,7 @@ class PValue:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference(PValue):
-    """A label against the base over all tasks, and by task. difference: base's rate less its own."""
+    """A label against the base, in all tasks and in each. difference: base's rate less its own."""
 
     difference: float
     decision: str
@@ -120,9 +120,9 @@ class Seeds:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """labels: the base first. tasks: those that all labels ran; left_out: the others. scores: task →
-    label → score; pooled: over all tasks. Labels share a letter unless an exact test separates
-    them. seeds: of an ablation's verdict."""
+    """labels: the base first. tasks: those that all labels ran; left_out: the others. scores:
+    task → label → score; pooled: over all tasks. letters: two labels share one unless an exact test
+    separates them. seeds: of an ablation's verdict."""
 
     base: str
     alpha: float

@@ -151,8 +151,8 @@ def read_tree(root: Path) -> Results:
         key: tuple(of_task[scenario][0] for scenario in sorted(of_task))
         for key, of_task in found.items()
     }
-    for (model, task), of_task in episodes.items():
-        _check_budget(model, task, score_of(of_task), budget)
+    for (model, task), several in episodes.items():
+        _check_budget(model, task, score_of(several), budget)
     return Results(budget=budget, episodes=episodes)
 
 
