@@ -130,9 +130,9 @@ def _points(rate: float) -> str:
 
 def _replicates(seeds: Row) -> str:
     rows = [
-        [name, one["evaluation"], f"{one['successes']} of {one['n']}"]
+        [name, evaluation, f"{score['successes']} of {score['n']}"]
         for name, replicates in seeds["replicates"].items()
-        for one in replicates
+        for evaluation, score in replicates.items()
     ]
     return table_html(["variant", "replicate", "successes"], rows) if rows else ""
 

@@ -21,8 +21,7 @@ def write_comparison(out: Path, comparison: Comparison) -> dict[str, Any]:
     for label, difference in comparison.against_base.items():
         metrics[f"p_{label}"] = difference.p_corrected
     if comparison.seeds is not None:
-        spread = comparison.seeds.spread
-        metrics["design_effect"] = spread.design_effect
-        if spread.deviation is not None:
-            metrics["seed_deviation"] = spread.deviation
+        metrics["design_effect"] = comparison.seeds.design_effect
+        if comparison.seeds.deviation is not None:
+            metrics["seed_deviation"] = comparison.seeds.deviation
     return metrics

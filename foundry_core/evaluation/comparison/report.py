@@ -86,7 +86,8 @@ def verdict(comparison: Comparison) -> str:
     """The comparison in words: rates with counts and intervals, differences with p-values."""
     base = comparison.base
     sentences = [f"{_success(base, comparison)}."]
-    for label, found in comparison.against_base.items():
+    for label in comparison.labels[1:]:
+        found = comparison.against_base[label]
         points = abs(100 * found.difference)
         way = "below" if found.difference >= 0 else "above"
         p = f"(p = {p_text(found.p_corrected)})"

@@ -1,9 +1,11 @@
 """What a comparison found, as objects and as comparison.json."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.score import Score
@@ -29,20 +31,10 @@ class ComparedScore:
             counted=self.counted + other.counted, tested=self.tested + other.tested
         )
 
-    def to_json(self) -> dict[str, Any]:
-        low, high = self.interval
-        tested = {"n": self.tested.n, "successes": self.tested.successes}
-        return self.counted.to_json() | {"low": low, "high": high, "tested": tested}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "ComparedScore":
-        counted = Score.from_json(data)
-        return cls(counted=counted, tested=Score.from_json({**data, **data["tested"]}))
-
 
 @dataclass(frozen=True, kw_only=True)
 class PValue:
-    """corrected: by Holm, within its family of tests."""
+    """p_corrected: by Holm, within its family of tests."""
 
     p_value: float
     p_corrected: float
@@ -58,7 +50,7 @@ class Difference(PValue):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeedSpread:
+class Seeds:
     """How far equal recipes with different seeds lie apart; None with one seed per variant.
 
     degrees: of freedom. deviation: standard deviation of a seed's success rate over all tasks,
@@ -66,6 +58,7 @@ class SeedSpread:
     binomial: what it would be if seeds did not matter and only episodes were random.
     repeatable: two single seeds of ONE recipe differ by less than this in 95 % of cases.
     dispersion, design_effect: variance between seeds by the binomial one, as found and at least 1.
+    replicates: variant → evaluation → score over all tasks.
     """
 
     degrees: int = 0
@@ -76,46 +69,16 @@ class SeedSpread:
     repeatable: float | None = None
     dispersion: float | None = None
     design_effect: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedScore:
-    """One evaluation of a variant, over all tasks."""
-
-    evaluation: str
-    score: Score
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seeds:
-    """replicates: variant → its evaluations."""
-
-    spread: SeedSpread
-    replicates: Mapping[str, Sequence[SeedScore]]
+    replicates: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
 
     @property
     def unit(self) -> str:
         """What is drawn at random, and so what the verdict speaks of: 'seeds' or 'episodes'."""
-        return "seeds" if self.spread.degrees else "episodes"
+        return "seeds" if self.degrees else "episodes"
 
     def to_json(self) -> dict[str, Any]:
-        replicates = {
-            name: [{"evaluation": one.evaluation, **one.score.to_json()} for one in several]
-            for name, several in self.replicates.items()
-        }
-        return _values(self.spread) | {"unit": self.unit, "replicates": replicates}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Seeds":
-        replicates = {
-            name: [
-                SeedScore(evaluation=one["evaluation"], score=Score.from_json(one))
-                for one in several
-            ]
-            for name, several in data["replicates"].items()
-        }
-        spread = SeedSpread(**{field.name: data[field.name] for field in fields(SeedSpread)})
-        return cls(spread=spread, replicates=replicates)
+        """The fields, and `unit`."""
+        return {**as_json(self), "unit": self.unit}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,51 +99,14 @@ class Comparison:
     seeds: Seeds | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The content of comparison.json: the fields by name. A score is {n, successes, crashed,
-        pending, rate, low, high, tested: {n, successes}}; a difference {difference, p_value,
-        p_corrected, decision, tasks: {task: {p_value, p_corrected}}}; seeds, where there are any,
-        the spread's fields, `unit` and `replicates`: {variant: [{evaluation, <score>}]}."""
-        document: dict[str, Any] = {
-            "base": self.base,
-            "alpha": self.alpha,
-            "labels": list(self.labels),
-            "tasks": list(self.tasks),
-            "left_out": list(self.left_out),
-            "scores": {
-                task: {label: score.to_json() for label, score in by_label.items()}
-                for task, by_label in self.scores.items()
-            },
-            "pooled": {label: score.to_json() for label, score in self.pooled.items()},
-            "against_base": {
-                label: _values(found)
-                | {"tasks": {task: _values(p) for task, p in found.tasks.items()}}
-                for label, found in self.against_base.items()
-            },
-            "letters": dict(self.letters),
-        }
-        return document | ({"seeds": self.seeds.to_json()} if self.seeds else {})
+        """The content of comparison.json: all fields by name, a score as {n, successes, crashed,
+        pending, rate, low, high}."""
+        return dict(as_json(self))
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Comparison":
-        """Raises KeyError or TypeError for another form. Orders are those of labels and tasks:
-        a file's keys are sorted."""
-        labels, tasks = data["labels"], data["tasks"]
-        differences = data["against_base"]
-        return cls(
-            base=data["base"],
-            alpha=data["alpha"],
-            labels=labels,
-            tasks=tasks,
-            left_out=data["left_out"],
-            scores={
-                task: {one: ComparedScore.from_json(data["scores"][task][one]) for one in labels}
-                for task in tasks
-            },
-            pooled={one: ComparedScore.from_json(data["pooled"][one]) for one in labels},
-            against_base={one: _difference(differences[one], tasks) for one in labels[1:]},
-            letters={one: data["letters"][one] for one in labels},
-            seeds=Seeds.from_json(data["seeds"]) if "seeds" in data else None,
-        )
+    def from_json(cls, data: Any) -> "Comparison":
+        """Raises pydantic's ValidationError for another form."""
+        return TypeAdapter(cls).validate_python(data)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,27 +127,27 @@ class Effect:
     letters: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return _values(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Effect":
-        """From a row that may have more fields."""
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
+        return dict(as_json(self))
 
 
 def read_comparison(path: Path) -> Comparison:
     """From comparison.json. FoundryError for a file of another form."""
     try:
         return Comparison.from_json(read_json(path))
-    except (KeyError, TypeError, FoundryError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
         raise FoundryError(
-            f"{path} is of another form: {error}", "run its stage with --force"
+            f"{path} is of another form: {where}: {first['msg']}", "run its stage with --force"
         ) from None
 
 
-def _difference(data: Mapping[str, Any], tasks: Sequence[str]) -> Difference:
-    return Difference(**{**data, "tasks": {task: PValue(**data["tasks"][task]) for task in tasks}})
-
-
-def _values(row: Any) -> dict[str, Any]:
-    return {field.name: getattr(row, field.name) for field in fields(row)}
+def as_json(value: Any) -> Any:
+    """Dataclasses and mappings as dicts, throughout; a score with what follows from it."""
+    if isinstance(value, Score):
+        return value.to_json()
+    if is_dataclass(value):
+        return {one.name: as_json(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: as_json(one) for key, one in value.items()}
+    return value

@@ -16,14 +16,7 @@ from scipy import stats
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.compare import TaskScores, common_tasks, compare_tested
-from foundry_core.evaluation.comparison.result import (
-    ComparedScore,
-    Comparison,
-    Effect,
-    Seeds,
-    SeedScore,
-    SeedSpread,
-)
+from foundry_core.evaluation.comparison.result import ComparedScore, Comparison, Effect, Seeds
 from foundry_core.evaluation.score import Score, total
 
 # Two values of one normal population differ by less than this many standard deviations in 95 %.
@@ -61,18 +54,15 @@ def judge(
         for name, of_variant in groups.items()
     }
     replicates = {
-        name: [
-            SeedScore(evaluation=label, score=_overall(evaluations[label], tasks))
-            for label in labels
-        ]
+        name: {label: _overall(evaluations[label], tasks) for label in labels}
         for name, labels in variants.items()
     }
-    seeds = Seeds(spread=spread, replicates=replicates)
+    seeds = replace(spread, replicates=replicates)
     return replace(compare_tested(scores, base, alpha), seeds=seeds)
 
 
-def seed_spread(groups: Mapping[str, Sequence[TaskScores]], tasks: Sequence[str]) -> SeedSpread:
-    """groups: variant → the scores of each of its seeds."""
+def seed_spread(groups: Mapping[str, Sequence[TaskScores]], tasks: Sequence[str]) -> Seeds:
+    """groups: variant → the scores of each of its seeds. Returned without `replicates`."""
     squares = pearson = expected = 0.0
     degrees = 0
     for scores in groups.values():
@@ -88,10 +78,10 @@ def seed_spread(groups: Mapping[str, Sequence[TaskScores]], tasks: Sequence[str]
         # Nothing varies where every episode of every seed agrees: no evidence of either kind.
         pearson += own / chance if chance else 0.0
     if not degrees:
-        return SeedSpread()
+        return Seeds()
     deviation = sqrt(squares / degrees)
     dispersion = pearson / degrees
-    return SeedSpread(
+    return Seeds(
         degrees=degrees,
         deviation=deviation,
         low=sqrt(squares / stats.chi2.ppf(0.975, degrees)),
