@@ -68,6 +68,7 @@ class Score:
 
 
 def total(scores: Iterable[Score]) -> Score:
+    """Their sum; nothing at all of none."""
     return sum(scores, Score())
 
 

@@ -149,6 +149,7 @@ class Simulator:
         return np.concatenate([state, self._model.body_pos.ravel(), self._env.data.xpos.ravel()])
 
     def camera_pose(self, camera: str) -> CameraPose:
+        """Where the camera is now; the wrist's moves with the hand."""
         mounted = catalog.CAMERAS[camera]
         view = self._env.data.camera(mounted.view)
         return CameraPose(
@@ -252,6 +253,7 @@ def scenario_entropy(task: str, scenario: int, *purpose: int) -> np.random.SeedS
 
 
 def hand_rot6d() -> np.ndarray:
+    """[6], the orientation that is written into every recorded action."""
     return _HAND_ROT6D.copy()
 
 

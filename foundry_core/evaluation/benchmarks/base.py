@@ -49,9 +49,11 @@ class Observation(TypedDict):
 class Environment(Protocol):
     """One simulator playing one episode at a time. Faults are raised, whatever their type."""
 
-    def reset(self, scenario: Scenario) -> None: ...
+    def reset(self, scenario: Scenario) -> None:
+        """Begins an episode: the same whatever was played before."""
 
-    def observe(self) -> Observation: ...
+    def observe(self) -> Observation:
+        """What the policy is shown now; asking twice changes nothing."""
 
     def act(self, targets: Mapping[str, Any]) -> None:
         """One control step towards absolute targets: action field → float64 [D]."""

@@ -16,6 +16,7 @@ def score_text(score: ComparedScore) -> str:
 
 
 def p_text(p: float) -> str:
+    """Three decimals, or the power of ten below a thousandth."""
     return f"{p:.1e}" if p < 1e-3 else f"{p:.3f}"
 
 
@@ -39,6 +40,7 @@ def rows(comparison: Comparison) -> list[list[str]]:
 
 
 def comparison_table(comparison: Comparison) -> Table:
+    """`rows` for a terminal."""
     header, *body = rows(comparison)
     table = Table(title="success, 95 % Clopper-Pearson intervals", title_justify="left")
     for column in header:
@@ -49,6 +51,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def markdown(comparison: Comparison) -> str:
+    """`rows` as a Markdown table."""
     header, *body = rows(comparison)
     lines = [header, ["---"] * len(header), *body]
     return "".join(f"| {' | '.join(row)} |\n" for row in lines)

@@ -44,6 +44,8 @@ def test_an_interrupted_evaluation_goes_on_and_ends_as_if_it_had_not_been(places
     assert len(second.missing()) == 5
     run_episodes(Line(), Walker(), second.missing(), on_rollout=second.add)
     results = second.finish()
+    third = tally_of((tmp_path / "third", places[1]))
+    assert third.missing() == [], "the torn line takes none of the next attempt's with it"
 
     (tmp_path / "other").mkdir()
     whole = tally_of((tmp_path / "whole", tmp_path / "other"))
