@@ -1,15 +1,18 @@
 """Meta-World's scripted experts → Demonstrations."""
 
-import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from foundry_core.files import json_line, write_json
 from foundry_core.identity.sources import package_identity
 from foundry_core.pipeline import stage
 from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames
 from foundry_core.simulation.scenarios import MAX_SLOTS
+
+if TYPE_CHECKING:
+    from foundry_core.simulation.demonstrations import Demonstration
 
 
 class CollectDemosRecipe(stage.Recipe):
@@ -36,12 +39,7 @@ class CollectDemos(stage.Stage):
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.parallel import ordered_map
         from foundry_core.simulation.catalog import CONTROL_HZ
-        from foundry_core.simulation.demonstrations import (
-            DemonstrationJob,
-            dump_json,
-            pack,
-            record,
-        )
+        from foundry_core.simulation.demonstrations import DemonstrationJob, pack, record
 
         recipe = ctx.recipe
         jobs = [
@@ -69,7 +67,7 @@ class CollectDemos(stage.Stage):
                 count["episodes"] += 1
                 count["attempts"] += demonstration.attempts
                 count["steps"] += demonstration.length
-                log.write(_log_line(demonstration))
+                log.write(json_line(_log_row(demonstration)))
                 ctx.progress(done, len(jobs), demonstration.task, steps=demonstration.length)
         side = {"height": recipe.render.size, "width": recipe.render.size}
         document = {
@@ -79,7 +77,7 @@ class CollectDemos(stage.Stage):
             "cameras": dict.fromkeys(recipe.render.cameras, side),
             "tasks": tasks,
         }
-        (ctx.out / "demos.json").write_bytes(dump_json(document))
+        write_json(ctx.out / "demos.json", document)
         totals = {key: sum(count[key] for count in tasks.values()) for key in zero}
         return {
             "demonstrations": totals["episodes"],
@@ -88,8 +86,8 @@ class CollectDemos(stage.Stage):
         }
 
 
-def _log_line(demonstration: Any) -> str:
-    entry = {
+def _log_row(demonstration: "Demonstration") -> dict[str, Any]:
+    return {
         "task": demonstration.task,
         "scenario": demonstration.scenario,
         "success": True,
@@ -98,7 +96,6 @@ def _log_line(demonstration: Any) -> str:
         "seed": demonstration.scenario,
         "attempts": demonstration.attempts,
     }
-    return json.dumps(entry, sort_keys=True) + "\n"
 
 
 STAGE = CollectDemos

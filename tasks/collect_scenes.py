@@ -1,11 +1,11 @@
 """Random walks in the simulator → Scenes: pictures with captions from ground truth."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 
+from foundry_core.files import json_line
 from foundry_core.identity.sources import package_identity
 from foundry_core.pipeline import stage
 from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames
@@ -60,7 +60,7 @@ class CollectScenes(stage.Stage):
                         "instruction": scene.instruction,
                         "task": scene.task,
                     }
-                    index.write(json.dumps(entry, sort_keys=True, ensure_ascii=False) + "\n")
+                    index.write(json_line(entry))
                     frames += 1
                 ctx.progress(done, len(jobs), scenes[0].task, frames=frames)
         return {"scenes": frames, "images": frames * len(ctx.recipe.render.cameras)}

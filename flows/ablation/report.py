@@ -7,9 +7,9 @@ from typing import Any
 
 from flows.reports.run_report import gather
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.comparison.compare import p_text
 from foundry_core.evaluation.comparison.plots import response
 from foundry_core.evaluation.comparison.report import table_html, write_report
+from foundry_core.evaluation.comparison.tables import p_text
 from foundry_core.home import home_dir
 from foundry_core.lineage import queries
 
@@ -45,8 +45,8 @@ def write_ablation_report(ablation_id: str) -> Path:
         (f"Success over {path}", f'<div class="wide">{response(path, points)}</div>')
         for path, points in responses(effects).items()
     ]
-    if data.comparison is not None:
-        seeds = data.comparison["seeds"]
+    if data.comparison is not None and data.comparison.seeds is not None:
+        seeds = data.comparison.seeds.to_json()
         sections.append(("Seeds", f"<p>{seeds_text(seeds)}</p>{_replicates(seeds)}"))
     data = replace(
         data,
@@ -130,9 +130,9 @@ def _points(rate: float) -> str:
 
 def _replicates(seeds: Row) -> str:
     rows = [
-        [name, one["evaluation"], f"{one['successes']} of {one['n']}"]
+        [name, evaluation, f"{score['successes']} of {score['n']}"]
         for name, replicates in seeds["replicates"].items()
-        for one in replicates
+        for evaluation, score in replicates.items()
     ]
     return table_html(["variant", "replicate", "successes"], rows) if rows else ""
 

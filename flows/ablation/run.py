@@ -6,7 +6,6 @@ union's run; every replicate has a run of its own in the lineage, so that it can
 and reported like any other.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,11 +16,10 @@ from flows.console import Console
 from flows.dispatch.base import Dispatcher
 from flows.run.engine import PipelineRun, new_run_id
 from flows.run.planning import Prepared, Request
+from foundry_core.evaluation.comparison.result import Comparison, Effect, read_comparison
 from foundry_core.lineage.events import EventLog
 from foundry_core.pipeline.plan import Plan
 from foundry_core.store.manifest import Artifact
-
-_EMPTY = dict.fromkeys(("success", "low", "high", "p_value")) | {"n": 0, "letters": ""}
 
 
 class AblationRun:
@@ -97,14 +95,14 @@ class AblationRun:
         self._verdict_run = self._pipeline_run(united, self.ablation_id, None)
         return self._verdict_run
 
-    def verdict(self) -> tuple[Artifact, dict[str, Any]] | None:
-        """The verdict's artifact and its comparison.json; None when there is none."""
+    def verdict(self) -> tuple[Artifact, Comparison] | None:
+        """The verdict's artifact and what it found; None when there is none."""
         run = self._verdict_run
         if VERDICT in run.affected() and VERDICT not in run.outcomes:
             return None
         artifact = run.artifact(VERDICT)
         folder = run.prepared.store.files_path(artifact)
-        return artifact, json.loads((folder / "comparison.json").read_text())
+        return artifact, read_comparison(folder / "comparison.json")
 
     def finish(self, status: str, error: str = "") -> dict[str, Any]:
         """Records replicates, effects and the end; returns the ablation as JSON. A status
@@ -132,27 +130,26 @@ class AblationRun:
             "evaluation": self.ablation.evaluation,
             "replicates": replicates,
             "effects": effects,
-            "seeds": verdict[1]["seeds"] if verdict else None,
+            "seeds": verdict[1].seeds.to_json() if verdict and verdict[1].seeds else None,
             "comparison_key": verdict[0].key if verdict else None,
             "error": error,
         }
 
     def _effects(
-        self, failed: Mapping[str, str], judged: Mapping[str, Any] | None
+        self, failed: Mapping[str, str], judged: Comparison | None
     ) -> list[dict[str, Any]]:
         from foundry_core.evaluation.comparison.verdict import effects
 
         rows = effects(judged, self.ablation.changes) if judged else []
-        known = {row["variant"] for row in rows}
+        known = {row.variant for row in rows}
         for name, replicates in self.ablation.by_variant.items():
             if name in known:
                 continue
             why = next((failed[r.label] for r in replicates if r.label in failed), "")
             decision = f"no verdict: {why.splitlines()[0]}" if why else "no verdict"
             for path, old, new in self.ablation.changes[name] or [(None, None, None)]:
-                own = {"variant": name, "path": path, "old": old, "new": new}
-                rows.append(_EMPTY | own | {"decision": decision})
-        return rows
+                rows.append(Effect(variant=name, path=path, old=old, new=new, decision=decision))
+        return [row.to_json() for row in rows]
 
     def _conclude(self, replicate: Replicate, unfinished: str, error: str) -> dict[str, Any]:
         """Tells what became of a replicate's stages, in the pipeline's own names. `unfinished` is

@@ -49,7 +49,7 @@ def _run(out: RichConsole, name: str) -> int:
 
 def show_verdict(out: RichConsole, prepared: Prepared, result: dict) -> None:
     from flows.reports.run_report import comparison_of, write_run_report
-    from foundry_core.evaluation.comparison.compare import comparison_table
+    from foundry_core.evaluation.comparison.tables import comparison_table
 
     comparison = comparison_of(prepared, result)
     if comparison is not None:

@@ -6,7 +6,6 @@ does not answer costs the display, never the run.
 
 import base64
 import io
-import json
 import logging
 import re
 import time
@@ -146,10 +145,11 @@ def _rate(artifact: Artifact) -> str:
 
 
 def _show_comparison(name: str, folder: Path) -> None:
-    from foundry_core.evaluation.comparison.compare import markdown
     from foundry_core.evaluation.comparison.report import verdict
+    from foundry_core.evaluation.comparison.result import read_comparison
+    from foundry_core.evaluation.comparison.tables import markdown
 
-    found = json.loads((folder / "comparison.json").read_text())
+    found = read_comparison(folder / "comparison.json")
     picture = _image("svg+xml", on_white((folder / "success.svg").read_text()), "success")
     text = f"{markdown(found)}\n{verdict(found)}\n\n{picture}\n"
     _show(f"results-{name}", f"Results: {name}", text)

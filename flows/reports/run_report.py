@@ -6,7 +6,13 @@ from typing import Any
 
 from flows.run.planning import Prepared
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.comparison.report import ReportData, write_report
+from foundry_core.evaluation.comparison.report import (
+    Filmstrip,
+    ReportData,
+    StageRow,
+    write_report,
+)
+from foundry_core.evaluation.comparison.result import Comparison, read_comparison
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import graph, queries
 from foundry_core.store.base import Store
@@ -17,12 +23,12 @@ _VERDICTS = ("compare", "verdict")
 _SHOWN = ("loss", "text_loss", "captions_loss", "robot_loss")
 
 
-def comparison_of(prepared: Prepared, result: dict[str, Any]) -> dict[str, Any] | None:
-    """comparison.json of a finished run's compare stage, if it has one."""
+def comparison_of(prepared: Prepared, result: dict[str, Any]) -> Comparison | None:
+    """What a finished run's compare stage found, if it has one."""
     for stage in result["stages"]:
         if stage["kind"] == "compare":
             artifact = prepared.store.read("compare", stage["key"])
-            return _json(prepared.store, artifact, "comparison.json") if artifact else None
+            return _comparison(prepared.store, artifact) if artifact else None
     return None
 
 
@@ -45,10 +51,10 @@ def gather(run_id: str) -> ReportData:
     return ReportData(
         title=f"{run['pipeline']}: what was built, and how well it works",
         run_id=run_id,
-        comparison=_json(store, compared, "comparison.json") if compared else None,
+        comparison=_comparison(store, compared) if compared else None,
         stages=[_stage_row(stage, artifacts[stage["stage"]]) for stage in run["stages"]],
         losses=_losses(store, present),
-        strips=_strips(store, present, compared),
+        filmstrips=_filmstrips(store, present, compared),
         lineage_svg=graph.svg(nodes, edges),
         provenance=_provenance(present),
         commands=_commands(run["pipeline"], present),
@@ -60,28 +66,29 @@ def _artifact(store: Store, stage: dict[str, Any]) -> Artifact | None:
     return store.read(stage["kind"], stage["artifact_key"] or stage["key"])
 
 
-def _json(store: Store, artifact: Artifact, name: str) -> Any:
-    path = store.file_path(artifact, name)
+def _comparison(store: Store, artifact: Artifact) -> Comparison:
+    path = store.file_path(artifact, "comparison.json")
     if path is None:
         raise FoundryError(
-            f"{artifact.kind}/{artifact.key[:12]} has no {name}", "run its stage with --force"
+            f"{artifact.kind}/{artifact.key[:12]} has no comparison.json",
+            "run its stage with --force",
         )
-    return json.loads(path.read_text())
+    return read_comparison(path)
 
 
-def _stage_row(stage: dict[str, Any], artifact: Artifact | None) -> dict[str, Any]:
+def _stage_row(stage: dict[str, Any], artifact: Artifact | None) -> StageRow:
     reasons = stage["reasons"] if isinstance(stage["reasons"], list) else []
     why = "; ".join(
         " ".join(str(r[k]) for k in ("category", "path", "upstream") if r.get(k)) for r in reasons
     )
-    return {
-        "stage": stage["stage"],
-        "kind": stage["kind"],
-        "key": stage["key"][:12],
-        "action": stage["action"],
-        "why": why,
-        "seconds": f"{artifact.seconds:.1f}" if artifact else "",
-    }
+    return StageRow(
+        stage=stage["stage"],
+        kind=stage["kind"],
+        key=stage["key"][:12],
+        action=stage["action"],
+        why=why,
+        seconds=f"{artifact.seconds:.1f}" if artifact else "",
+    )
 
 
 def _losses(
@@ -110,12 +117,12 @@ def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
     return {key: series[key] for key in parts}
 
 
-def _strips(
+def _filmstrips(
     store: Store, artifacts: dict[str, Artifact], compared: Artifact | None
-) -> list[tuple[str, str, bytes]]:
+) -> list[Filmstrip]:
     """The first recorded episode of each task, for every evaluation that was compared."""
     labels = {i.key: i.label for i in compared.inputs} if compared else {}
-    strips = []
+    found = []
     for artifact in artifacts.values():
         if artifact.kind != "evaluate":
             continue
@@ -126,8 +133,8 @@ def _strips(
             if first is not None:
                 scenario, _, outcome = first.stem.partition("_")
                 caption = f"{task.name}, scenario {int(scenario)}: {outcome}"
-                strips.append((label, caption, first.read_bytes()))
-    return sorted(strips, key=lambda strip: (strip[1].partition(":")[0], strip[0]))
+                found.append(Filmstrip(label=label, caption=caption, png=first.read_bytes()))
+    return sorted(found, key=lambda one: (one.caption.partition(":")[0], one.label))
 
 
 def _unequal(artifacts: dict[str, Artifact], compared: Artifact | None) -> list[str]:

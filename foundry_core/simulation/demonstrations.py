@@ -5,8 +5,7 @@ next one; commanding the targets again from the same start repeats the demonstra
 """
 
 import io
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from foundry_core.data.images import encode_jpeg
 from foundry_core.data.shards.tar import TarWriter
 from foundry_core.errors import FoundryError
+from foundry_core.files import json_text
 from foundry_core.simulation import catalog
 from foundry_core.simulation.config import RenderConfig
 from foundry_core.simulation.scenarios import MAX_RETRIES, demonstration_scenario
@@ -107,7 +107,7 @@ def pack(demonstration: Demonstration, hz: float = catalog.CONTROL_HZ) -> bytes:
         "length": demonstration.length,
         "wandered": demonstration.wandered,
     }
-    members = {"meta.json": dump_json(meta), "lowdim.npz": _npz(demonstration.fields)}
+    members = {"meta.json": json_text(meta).encode(), "lowdim.npz": _npz(demonstration.fields)}
     for camera, frames in demonstration.images.items():
         members |= {f"{camera}/{i:06d}.jpg": frame for i, frame in enumerate(frames)}
     buffer = io.BytesIO()
@@ -116,11 +116,6 @@ def pack(demonstration: Demonstration, hz: float = catalog.CONTROL_HZ) -> bytes:
         writer.add(name, members[name])
     writer.finish()
     return buffer.getvalue()
-
-
-def dump_json(document: Any) -> bytes:
-    text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode()
 
 
 def _start(simulator: Simulator, scenario: int, job: DemonstrationJob) -> int:
@@ -167,7 +162,7 @@ def _replay(
     return {name: np.stack(values) for name, values in sorted(rows.items())}, images
 
 
-def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+def _npz(arrays: Mapping[str, Any]) -> bytes:
     """NumPy stamps 1980 into an uncompressed npz, so equal arrays give equal bytes."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)

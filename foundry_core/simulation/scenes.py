@@ -57,6 +57,7 @@ class Scene:
 
 
 def record_scenes(job: SceneJob) -> list[Scene]:
+    """The job's pictures, in order, each after `steps_between` more steps of a random walk."""
     simulator = shared_simulator(job.task, job.render)
     scenario = scene_scenario(job.seed, job.slot)
     rng = np.random.default_rng(scenario_entropy(job.task, scenario, 2))
@@ -84,15 +85,15 @@ def record_scenes(job: SceneJob) -> list[Scene]:
 
 def describe(simulator: Simulator, instruction: str) -> str:
     """The caption of the simulator's present state. A camera on the hand sees that hand always
-    at the same place, so of its view only the thing is told."""
+    at the same place, so of its view only the thing is named."""
     points = simulator.points()
     thing = {simulator.spec.thing: points["object"]}
     everything = {"hand": points["hand"], **thing, "goal": points["goal"]}
     views = []
     for camera in simulator.render.cameras:
         pose = simulator.camera_pose(camera)
-        told = thing if catalog.CAMERAS[camera].on_hand else everything
-        views.append(f"{camera}: " + ", ".join(f"{n} {place(pose, p)}" for n, p in told.items()))
+        named = thing if catalog.CAMERAS[camera].on_hand else everything
+        views.append(f"{camera}: " + ", ".join(f"{n} {place(pose, p)}" for n, p in named.items()))
     offset = direction(points["object"] - points["hand"])
     return f"{instruction}. {'. '.join(views)}. {offset}."
 
@@ -117,11 +118,11 @@ def direction(offset: np.ndarray) -> str:
 def _roam(simulator: Simulator, steps: int, rng: np.random.Generator) -> None:
     """A random walk with a pull towards places around the object: an even walk from the start
     would rarely show the hand where the task happens."""
-    place_ = simulator.points()["object"] + rng.uniform(_ROOM_LOW, _ROOM_HIGH)
+    aim = simulator.points()["object"] + rng.uniform(_ROOM_LOW, _ROOM_HIGH)
     opening = float(rng.uniform(0, OPEN_M))
     for _ in range(steps):
         here = simulator.lowdim()[catalog.XYZ]
-        step = np.clip(place_ - here, -simulator.reach, simulator.reach)
+        step = np.clip(aim - here, -simulator.reach, simulator.reach)
         jitter = rng.uniform(-0.5, 0.5, 3) * simulator.reach
         simulator.command(here + step + jitter, opening)
 

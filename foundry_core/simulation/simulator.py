@@ -149,6 +149,7 @@ class Simulator:
         return np.concatenate([state, self._model.body_pos.ravel(), self._env.data.xpos.ravel()])
 
     def camera_pose(self, camera: str) -> CameraPose:
+        """Where the camera is now; the wrist's moves with the hand."""
         mounted = catalog.CAMERAS[camera]
         view = self._env.data.camera(mounted.view)
         return CameraPose(
@@ -252,6 +253,7 @@ def scenario_entropy(task: str, scenario: int, *purpose: int) -> np.random.SeedS
 
 
 def hand_rot6d() -> np.ndarray:
+    """[6], the orientation that is written into every recorded action."""
     return _HAND_ROT6D.copy()
 
 
@@ -260,10 +262,11 @@ def _make_environment(task: str) -> tuple[Any, Any]:
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
     from metaworld.policies import ENV_POLICY_MAP
 
+    experts: Mapping[str, Any] = ENV_POLICY_MAP
     env = ALL_V3_ENVIRONMENTS[task]()
     env._set_task_called = True
     env._freeze_rand_vec = False
     env.seeded_rand_vec = True
     env._partially_observable = False
     env.__dict__.pop("sawyer_observation_space", None)  # cached for the hidden goal
-    return env, ENV_POLICY_MAP[task]()
+    return env, experts[task]()

@@ -250,9 +250,9 @@ def test_seeds_alone_measure_the_noise_floor():
 def test_report_shows_table_curve_seeds_and_lineage():
     result = execute("model.steps=10,20", seeds=2)
     text = write_ablation_report(result["ablation_id"]).read_text()
-    for part in ("Success over model.steps", "Seeds", "Lineage", "steps=20/1", "design effect"):
+    picture = "<title>Success over model.steps</title>"
+    for part in (picture, "Seeds", "Lineage", "steps=20/1", "design effect"):
         assert part in text
-    assert text.count("<circle") == 3
     with pytest.raises(FoundryError, match="'nothing' is not an ablation"):
         write_ablation_report("nothing")
 

@@ -125,7 +125,7 @@ def test_evaluate_writes_results_pictures_and_metrics(tmp_path, monkeypatch):
         "options": {"render": RENDER},
     }
     out, metrics = run_stage(
-        Evaluate, tmp_path / "run", recipe, inputs={"policy": {"policy": artifact}}, lanes=2
+        Evaluate, tmp_path / "run", recipe, inputs={"policy": {"policy": artifact}}, env_workers=2
     )
     assert loaded == [(tmp_path / "policy", "cpu", True)]
     assert metrics["n"] == 4

@@ -48,11 +48,11 @@ class MetaWorld(Benchmark):
         if kind != "collect_demos":
             return
         trained: RenderConfig = recipe.render
-        ours = (self.render.size, self.render.supersample)
-        if (trained.size, trained.supersample) != ours:
+        drawn = (self.render.size, self.render.supersample)
+        if (trained.size, trained.supersample) != drawn:
             raise FoundryError(
                 f"the policy's demonstrations are drawn at size {trained.size} x supersample "
-                f"{trained.supersample}, the evaluation at {ours[0]} x {ours[1]}",
+                f"{trained.supersample}, the evaluation at {drawn[0]} x {drawn[1]}",
                 "set the evaluation's options.render to the demonstrations' render",
             )
         missing = sorted(set(trained.cameras) - set(self.render.cameras))

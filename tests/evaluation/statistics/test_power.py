@@ -12,7 +12,7 @@ from foundry_core.evaluation.statistics.power import (
     sequential_design,
     sequential_power,
 )
-from foundry_core.evaluation.statistics.sequential import Plan, decide, design
+from foundry_core.evaluation.statistics.sequential import SequentialDesign, build_table, decide
 
 
 def test_known_values_of_the_two_proportion_formula():
@@ -40,7 +40,7 @@ def test_more_comparisons_and_shaky_seeds_cost_episodes():
 def test_sequential_power_is_what_simulation_finds():
     question = Question(base=0.4, variant=0.8)
     found = sequential_power(question, 30)
-    table = design(Plan(n_max=30, alpha=0.05))
+    table = build_table(SequentialDesign(n_max=30, alpha=0.05))
     source = random.Random(1)
     decisions = []
     for _ in range(2000):
