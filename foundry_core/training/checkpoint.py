@@ -17,7 +17,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from foundry_core.files import json_text, read_json, sha256_of, sync
+from foundry_core.files import read_json, sha256_of, sync, write_json
 
 _log = logging.getLogger(__name__)
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
@@ -48,9 +48,9 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Pat
         "tensors_sha256": sha256_of(building / _TENSORS),
         "scalars": dict(checkpoint.scalars),
     }
-    (building / _STATE).write_text(json_text(state), encoding="utf-8")
-    for path in (building / _TENSORS, building / _STATE, building):
-        sync(path)
+    write_json(building / _STATE, state)
+    sync(building / _TENSORS)
+    sync(building)
     shutil.rmtree(final, ignore_errors=True)
     os.rename(building, final)
     sync(root)

@@ -64,7 +64,7 @@ def _parts(model: VLM) -> tuple[VisionTransformer, Transformer]:
 
 
 def _vision_config(config: ViTConfig | ConvViTConfig) -> dict[str, int | float | str]:
-    assert isinstance(config, ViTConfig)
+    assert isinstance(config, ViTConfig)  # _parts refuses others
     return {
         "hidden_size": config.dim,
         "intermediate_size": config.mlp_dim or 4 * config.dim,
