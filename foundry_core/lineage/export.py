@@ -10,8 +10,7 @@ import duckdb
 
 from foundry_core import __version__
 from foundry_core.errors import FoundryError
-from foundry_core.lineage.queries import plain
-from foundry_core.lineage.segments import quote
+from foundry_core.lineage.connection import plain, quote
 
 TABLES = (
     "pipeline_run",
