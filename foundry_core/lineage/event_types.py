@@ -162,7 +162,7 @@ class ArtifactCommitted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactRemoved(Event):
-    """reason: gc, force, damaged, or missing where it was found gone."""
+    """reason: gc, missing (found gone), or words for a person."""
 
     type = "artifact_removed"
     kind: str

@@ -19,7 +19,7 @@ def git(folder, *arguments):
     )
 
 
-def test_git_state_tells_clean_changed_and_untracked(tmp_path):
+def test_git_state_knows_clean_changed_and_untracked(tmp_path):
     git(tmp_path, "init", "-q")
     (tmp_path / "code.py").write_text("x = 1\n")
     git(tmp_path, "add", "code.py")
