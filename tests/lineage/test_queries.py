@@ -259,9 +259,9 @@ def test_sums_do_not_depend_on_the_order_of_their_terms(log, tmp_path):
     stages = [stage(f"s{i}", "x", {"v": i}, {}) for i in range(3)]
     history.start("r", stages)
     for built, seconds in zip(stages, (0.1, 0.2, 0.3), strict=True):
-        done = {"key": built["key"], "attempt": "a1"}
-        history.add("attempt_started", done | {"kind": "x", "stage": built["name"]}, "r")
-        history.add("attempt_finished", done | {"state": "failed", "seconds": seconds}, "r")
+        history.attempt("r", built)
+        done = {"run_id": "r", "key": built["key"], "attempt": "a1"}
+        history.add(AttemptFinished(**done, state="failed", seconds=seconds))
     Index(tmp_path / queries.INDEX_NAME, log).advance()
     with queries.connect(tmp_path) as connection:
         assert queries.show(connection, "r")["compute"]["spent_seconds"] == 0.6

@@ -14,8 +14,8 @@ from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
 from foundry_core.lineage import events as events_module
 from foundry_core.lineage import queries
+from foundry_core.lineage.connection import attach
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.index import attach
 from foundry_core.store.base import Store
 from foundry_core.store.disk import is_full
 from tests.faults import checks
