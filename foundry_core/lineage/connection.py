@@ -39,11 +39,12 @@ def attach(path: str | Path) -> duckdb.DuckDBPyConnection:
 
 
 def _attach_file(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """As `lineage`. Someone may have opened the file for writing, which locks it: then a copy."""
+    """As `lineage`. Someone, here or in another process, may have opened the file for writing, which
+    locks it: then a copy."""
     try:
         connection.execute(f"attach {quote(path)} as lineage (read_only)")
-    except duckdb.IOException as error:
-        if "lock" not in str(error):
+    except duckdb.Error as error:
+        if "lock" not in str(error) and "already attached" not in str(error):
             raise
         folder = Path(tempfile.mkdtemp(prefix="lineage-"))
         weakref.finalize(connection, shutil.rmtree, folder, ignore_errors=True)

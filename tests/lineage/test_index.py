@@ -246,6 +246,22 @@ def test_an_open_reader_keeps_what_it_opened(log, tmp_path):
             assert reader.execute(query).fetchone() == (1,)
 
 
+def test_a_notebook_that_opened_the_file_for_writing_disturbs_nobody(log, tmp_path):
+    index = Index(tmp_path / "lineage.duckdb", log)
+    write_history(log)
+    index.advance()
+    with duckdb.connect(index.path) as notebook:
+        set_alias(log)
+        assert index.advance().events == 1
+        with attach(index.path) as reader:
+            assert reader.execute("select count(*) from alias").fetchone() == (2,)
+        assert notebook.execute("select count(*) from alias").fetchone() == (1,)
+        notebook.execute("create table mine (a int)")
+    assert "mine" not in "".join(rows(index.path))
+    set_alias(log, "new@two")
+    assert index.advance().events == 1
+
+
 def test_nothing_new_writes_nothing(log, tmp_path):
     index = Index(tmp_path / "lineage.duckdb", log)
     write_history(log)
