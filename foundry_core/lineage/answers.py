@@ -65,6 +65,92 @@ class StageRow(TypedDict):
     resolved_at: str | None
 
 
+class AttemptRow(TypedDict):
+    """View attempt, less the key and the run."""
+
+    attempt: str
+    kind: str
+    stage: str
+    state: str
+    started_at: str
+    finished_at: str | None
+    seconds: float | None
+    cpu_seconds: float | None
+    gpu_seconds: float | None
+    peak_memory: int | None
+    resumed_from_step: int | None
+    error: str | None
+    host: str | None
+    pid: int | None
+    python: str | None
+    git_commit: str | None
+    git_dirty: bool | None
+    diff_digest: str | None
+    packages_digest: str | None
+    hardware: Any
+    environment: Any
+    command: list[str] | None
+    job_ref: str | None
+
+
+class ArtifactAttempt(AttemptRow):
+    """An attempt at one artifact."""
+
+    run_id: str
+
+
+class RunAttempt(AttemptRow):
+    """An attempt of one run."""
+
+    key: str
+
+
+class InputRow(TypedDict):
+    """Table artifact_input, of one artifact."""
+
+    slot: str
+    label: str
+    role: str
+    stage: str | None
+    kind: str | None
+    upstream_key: str
+    content: str | None
+
+
+class VersionRow(TypedDict):
+    """View artifact_version, of one artifact."""
+
+    attempt: str
+    run_id: str
+    content: str
+    metrics: dict[str, Any] | None
+    created_at: str
+    files: int
+    bytes: int
+    latest: bool
+
+
+class AliasRow(TypedDict):
+    alias: str
+    set_at: str
+
+
+class UserRow(TypedDict):
+    """An artifact that has this one as an input."""
+
+    key: str
+    kind: str
+    present: bool
+
+
+class RunUse(TypedDict):
+    """A stage of a run that came out as this artifact."""
+
+    run_id: str
+    stage: str
+    action: str
+
+
 class ComputeRow(TypedDict):
     """View compute_spent_saved, of one run."""
 
@@ -102,14 +188,14 @@ class RunAnswer(TypedDict):
     metrics: dict[str, Any] | None
     error: str | None
     stages: list[StageRow]
-    attempts: list[dict[str, Any]]
+    attempts: list[RunAttempt]
     compute: ComputeRow
 
 
 @final
 class ArtifactAnswer(TypedDict):
-    """View artifact (only key and present where it was never committed), with what hangs on it:
-    rows of artifact_input, file, eval_scores, attempt, artifact_version, alias, its users, runs."""
+    """View artifact (only key and present where it was never committed), with the rows of its
+    inputs, files, scores, attempts, versions (where there are several), names, users and runs."""
 
     key: str
     present: bool
@@ -119,14 +205,14 @@ class ArtifactAnswer(TypedDict):
     seed: NotRequired[int]
     metrics: NotRequired[dict[str, Any]]
     bytes: NotRequired[int]
-    inputs: list[dict[str, Any]]
+    inputs: list[InputRow]
     file_list: list[FileRow]
     scores: list[ScoreRow]
-    attempts: list[dict[str, Any]]
-    versions: list[dict[str, Any]]
-    aliases: list[dict[str, Any]]
-    used_by: list[dict[str, Any]]
-    runs: list[dict[str, Any]]
+    attempts: list[ArtifactAttempt]
+    versions: list[VersionRow]
+    aliases: list[AliasRow]
+    used_by: list[UserRow]
+    runs: list[RunUse]
 
 
 class TraceNode(TypedDict):

@@ -39,8 +39,8 @@ def attach(path: str | Path) -> duckdb.DuckDBPyConnection:
 
 
 def _attach_file(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """As `lineage`. Someone, here or in another process, may have opened the file for writing, which
-    locks it: then a copy."""
+    """As `lineage`. Someone, in this process or another, may have opened the file for writing,
+    which locks it: then a copy."""
     try:
         connection.execute(f"attach {quote(path)} as lineage (read_only)")
     except duckdb.Error as error:

@@ -20,6 +20,7 @@ from foundry_core.lineage.answers import (
     GraphEdge,
     GraphNode,
     RunAnswer,
+    RunAttempt,
     RunRow,
     ScoreRow,
     StageRow,
@@ -102,7 +103,7 @@ def _show_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> RunAnswer:
     cost = "select * exclude (run_id, pipeline) from compute_spent_saved where run_id = ?"
     below = {
         "stages": rows(connection, stages, [run_id], of=StageRow),
-        "attempts": rows(connection, attempts, [run_id], of=Json),
+        "attempts": rows(connection, attempts, [run_id], of=RunAttempt),
         "compute": rows(connection, cost, [run_id], of=ComputeRow)[0],
     }
     return cast(RunAnswer, run | below)

@@ -24,7 +24,7 @@ from foundry_core.pipeline.plan import Reason
 _CHOSEN = {
     "attempts": (
         *("run_id", "stage", "attempt", "state", "seconds", "gpu_seconds", "peak_memory"),
-        *("resumed_from_step", "host", "git_commit", "packages_digest", "error"),
+        *("resumed_from_step", "host", "job_ref", "git_commit", "packages_digest", "error"),
     ),
     "versions": ("run_id", "attempt", "content", "created_at", "latest", "metrics"),
     "stages": ("stage", "kind", "key", "action", "how", "reasons"),
