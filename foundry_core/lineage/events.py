@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from foundry_core.files import sha256_hex
+from foundry_core.files import json_line, sha256_hex
 from foundry_core.lineage.event_types import Event
 from foundry_core.lineage.files import Files, open_files
 
@@ -200,19 +200,11 @@ def event_id(name: str) -> str:
 
 
 def encode(value: Any) -> bytes:
-    """Compact JSON. Numbers that JSON lacks (a loss that diverged) become "NaN", "Infinity"."""
+    """A line of JSON. Numbers that JSON lacks (a loss that diverged) become "NaN", "Infinity"."""
     try:
-        text = compact_json(value)
+        return json_line(value).encode()
     except ValueError:
-        text = compact_json(_spell_numbers(value))
-    return f"{text}\n".encode()
-
-
-def compact_json(value: Any) -> str:
-    """One spelling per value; ValueError for numbers that JSON lacks."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+        return json_line(_spell_numbers(value)).encode()
 
 
 def _spell_numbers(value: Any) -> Any:

@@ -31,6 +31,7 @@ TABLES = (
     "ablation",
     "ablation_variant",
     "ablation_effects",
+    "score",
     "eval_scores",
     "run_scores",
     "version_scores",

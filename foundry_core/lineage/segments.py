@@ -13,9 +13,9 @@ from typing import Any
 
 import duckdb
 
-from foundry_core.files import sha256_hex
+from foundry_core.files import json_line, sha256_hex
 from foundry_core.lineage.connection import quote
-from foundry_core.lineage.events import SEGMENTS, EventLog, compact_json, event_name, nanoseconds
+from foundry_core.lineage.events import SEGMENTS, EventLog, event_name, nanoseconds
 from foundry_core.lineage.ingest import INCOMING, create_incoming
 
 _SEGMENT_EVENTS = 10_000
@@ -76,7 +76,7 @@ def put_events(connection: duckdb.DuckDBPyConnection, events: Sequence[dict[str,
     """Appends events to the table INCOMING; one list per column is 1000× executemany."""
     if events:
         columns = [[event.get(name) for event in events] for name in _COLUMNS]
-        data = [compact_json(event["data"]) for event in events]
+        data = [json_line(event["data"]) for event in events]
         connection.execute(
             f"""insert into {INCOMING} select unnest($1::varchar[])::uuid,
             unnest($2::varchar[])::timestamp, unnest($3::varchar[]), unnest($4::varchar[]),

@@ -145,7 +145,7 @@ def _first_difference(left: list[tuple], right: list[tuple]) -> str:
     return str(only[0])[:300] if only else "multiplicity"
 
 
-def untold(index: Path, committed: set[str]) -> list[str]:
+def unlisted(index: Path, committed: set[str]) -> list[str]:
     """Committed keys that lineage does not list, and the reverse."""
     with attach(index) as connection:
         rows = connection.execute("select key from artifact where present").fetchall()

@@ -78,7 +78,7 @@ def whole(store, home, tmp_path):
     assert checks.LocalView(store).damage() == {}
     assert checks.lineage_differences(home, str(store / "events"), tmp_path) == []
     keys = {key for _, key in checks.LocalView(store).committed()}
-    assert checks.untold(home / "lineage.duckdb", keys) == []
+    assert checks.unlisted(home / "lineage.duckdb", keys) == []
 
 
 BIG = "first.lines=2000000"
