@@ -1,6 +1,5 @@
 """Lineage for other tools: tables as CSV or Parquet, runs as OpenLineage events."""
 
-import json
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,8 +9,9 @@ import duckdb
 
 from foundry_core import __version__
 from foundry_core.errors import FoundryError
-from foundry_core.lineage.queries import plain
-from foundry_core.lineage.segments import quote
+from foundry_core.files import json_line
+from foundry_core.lineage.answers import AttemptRow
+from foundry_core.lineage.connection import quote, rows
 
 TABLES = (
     "pipeline_run",
@@ -31,6 +31,7 @@ TABLES = (
     "ablation",
     "ablation_variant",
     "ablation_effects",
+    "score",
     "eval_scores",
     "run_scores",
     "version_scores",
@@ -40,6 +41,14 @@ TABLES = (
 _PRODUCER = f"https://pypi.org/project/foundry-robotics/{__version__}"
 _SPEC = "https://openlineage.io/spec"
 _ENDINGS = {"committed": "COMPLETE", "failed": "FAIL"}
+
+
+class _Attempt(AttemptRow):
+    """A row of the view attempt with its pipeline."""
+
+    key: str
+    run_id: str
+    pipeline: str
 
 
 def export_tables(
@@ -76,23 +85,22 @@ def openlineage(
     datasets `<kind>/<key>` whose version is the content digest.
     """
     where = "where a.run_id = $1" if run_id else ""
-    attempts = connection.execute(
+    attempts = rows(
+        connection,
         f"""select a.*, coalesce(r.pipeline, 'unknown') as pipeline from attempt a
         left join pipeline_run r using (run_id) {where}
         order by a.started_at, a.key, a.attempt, a.run_id""",
         [run_id] if run_id else [],
+        of=_Attempt,
     )
-    names = [column[0] for column in attempts.description or ()]
-    for values in attempts.fetchall():
-        attempt = {name: plain(value) for name, value in zip(names, values, strict=True)}
-        if attempt["started_at"] is None:
-            continue
+    for attempt in attempts:
         inputs = _inputs(connection, attempt["key"], namespace)
         yield _event("START", attempt["started_at"], attempt, namespace, inputs, [])
         if attempt["state"] != "running":
             ending = _ENDINGS.get(attempt["state"], "ABORT")
             outputs = [_output(connection, attempt, namespace)] if ending == "COMPLETE" else []
-            yield _event(ending, attempt["finished_at"], attempt, namespace, inputs, outputs)
+            moment = attempt["finished_at"] or attempt["started_at"]
+            yield _event(ending, moment, attempt, namespace, inputs, outputs)
 
 
 def write_openlineage(events: Iterator[dict[str, Any]], path: Path) -> int:
@@ -102,7 +110,7 @@ def write_openlineage(events: Iterator[dict[str, Any]], path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as stream:
             for event in events:
-                stream.write(json.dumps(event, sort_keys=True) + "\n")
+                stream.write(json_line(event))
                 count += 1
     except OSError as error:
         raise _unwritable(path.parent, error) from None
@@ -112,7 +120,7 @@ def write_openlineage(events: Iterator[dict[str, Any]], path: Path) -> int:
 def _event(
     kind: str,
     moment: str,
-    attempt: Mapping[str, Any],
+    attempt: _Attempt,
     namespace: str,
     inputs: list[dict[str, Any]],
     outputs: list[dict[str, Any]],
@@ -127,22 +135,25 @@ def _event(
         "eventTime": moment,
         "producer": _PRODUCER,
         "schemaURL": f"{_SPEC}/2-0-2/OpenLineage.json#/$defs/RunEvent",
-        "run": {"runId": _uuid(attempt, "key", "attempt", "run_id"), "facets": facets},
+        "run": {
+            "runId": _uuid(attempt["key"], attempt["attempt"], attempt["run_id"]),
+            "facets": facets,
+        },
         "job": {"namespace": namespace, "name": job, "facets": _job_facets(attempt)},
         "inputs": inputs,
         "outputs": outputs,
     }
 
 
-def _parent(attempt: Mapping[str, Any], namespace: str) -> dict[str, Any]:
+def _parent(attempt: _Attempt, namespace: str) -> dict[str, Any]:
     content = {
-        "run": {"runId": _uuid(attempt, "run_id")},
+        "run": {"runId": _uuid(attempt["run_id"])},
         "job": {"namespace": namespace, "name": attempt["pipeline"]},
     }
     return _facet("1-1-0/ParentRunFacet", content)
 
 
-def _job_facets(attempt: Mapping[str, Any]) -> dict[str, Any]:
+def _job_facets(attempt: _Attempt) -> dict[str, Any]:
     if not attempt["git_commit"]:
         return {}
     content = {"type": "git", "url": "", "version": attempt["git_commit"]}
@@ -166,12 +177,12 @@ def _inputs(
 
 
 def _output(
-    connection: duckdb.DuckDBPyConnection, attempt: Mapping[str, Any], namespace: str
+    connection: duckdb.DuckDBPyConnection, attempt: _Attempt, namespace: str
 ) -> dict[str, Any]:
     row = connection.execute(
         """select content, bytes, files from artifact_version
         where key = ? and attempt = ? and run_id = ?""",
-        [attempt[name] for name in ("key", "attempt", "run_id")],
+        [attempt["key"], attempt["attempt"], attempt["run_id"]],
     ).fetchone()
     content, size, files = row or (None, None, None)
     dataset = _dataset(attempt["kind"], attempt["key"], content, namespace)
@@ -196,6 +207,5 @@ def _facet(schema: str, content: Mapping[str, Any]) -> dict[str, Any]:
     return {"_producer": _PRODUCER, "_schemaURL": url, **content}
 
 
-def _uuid(attempt: Mapping[str, Any], *names: str) -> str:
-    text = "/".join(str(attempt[name]) for name in names)
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"foundry:{text}"))
+def _uuid(*names: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"foundry:{'/'.join(names)}"))

@@ -38,7 +38,7 @@ select key from (
 -- The keys of everything the artifact was made from, itself included. `role` is the shortest path
 -- of input slots to it, `depth` its length; they are null beyond 40 steps and in ancestries of more
 -- than 5,000 artifacts, where finding them would cost more than the ancestry itself. `shared`: also
--- by way of the artifacts whose files a cut-off shares.
+-- by way of the artifacts whose files an early cutoff shares.
 create macro ancestry(ref, shared := true) as table
 with recursive root as materialized (select key from roots(ref)),
 link as materialized (

@@ -1,8 +1,8 @@
 """Which event becomes which rows.
 
 Each event type feeds one fact table. Per entity (its key columns) the event with the greatest
-(time, id) stands, and its child rows with it; a loser leaves nothing. That fold is commutative,
-associative and idempotent, hence a rebuild equals any incremental history.
+(time, id) decides, and its child rows come with it; an earlier one leaves nothing. That is
+commutative, associative and idempotent, hence a rebuild equals any incremental history.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fold:
+class Projection:
     """How one event type becomes rows.
 
     structure: the JSON read from the event's data, as DuckDB types, available as `d`.
     columns: column → expression, the entity's key columns first, in the table's order.
-    children: table → query over {winner} (the key columns, event_id and d) for its rows.
-    shares: the fold of the same events whose d has all of this structure: reading JSON is most of
-        a rebuild, and needs to be done once.
+    children: table → query over `latest` (the key columns, event_id and d) for its rows.
+    shares: the projection of the same events whose d has all of this structure: reading JSON is
+        most of a rebuild, and needs to be done once.
     """
 
     event: str
@@ -28,11 +28,11 @@ class Fold:
     columns: Mapping[str, str]
     children: Mapping[str, str] = field(default_factory=dict)
     where: str = "true"
-    shares: "Fold | None" = None
+    shares: "Projection | None" = None
 
     @property
-    def rivals(self) -> bool:
-        """Whether two events can speak of one entity."""
+    def has_key(self) -> bool:
+        """Whether two events can be about one entity."""
         return self.key != ("event_id",)
 
 
@@ -44,13 +44,13 @@ def _same(names: str, record: str = "d") -> dict[str, str]:
     return {name: f"{record}.{name}" for name in names.split()}
 
 
-_RUN_STARTED = Fold(
+_RUN_STARTED = Projection(
     event="run_started",
     table="fact.run_started",
     key=("run_id",),
     structure={
         **dict.fromkeys(("run_id", "pipeline", "parent", "baseline", "host"), _TEXT),
-        "prefect_flow_run_id": _TEXT,
+        "job_ref": _TEXT,
         "overrides": _JSON,
         "argv": _JSON,
         "ablation": {"id": _TEXT, "variant": _TEXT},
@@ -68,7 +68,7 @@ _RUN_STARTED = Fold(
         **_same("run_id pipeline overrides argv parent"),
         "ablation_id": "d.ablation.id",
         "variant": "d.ablation.variant",
-        **_same("baseline prefect_flow_run_id host"),
+        **_same("baseline job_ref host"),
         "git_commit": "d.git.commit",
         "git_dirty": "d.git.dirty",
         "diff_digest": "d.git.diff_digest",
@@ -78,15 +78,15 @@ _RUN_STARTED = Fold(
             select run_id, parent, s.name, position, s.kind, s.key, s.action, s.reasons, s.recipe,
                 s.resources, s.seed, s.code, s.closure, s.sources
             from (select run_id, d.parent as parent, unnest(d.stages) as s,
-                generate_subscripts(d.stages, 1) - 1 as position from {winner})""",
+                generate_subscripts(d.stages, 1) - 1 as position from latest)""",
         "stage_input": """
             select run_id, s.name, s.key, i.slot, i.label, i.stage, i.key
             from (select run_id, s, unnest(s.inputs) as i
-                from (select run_id, unnest(d.stages) as s from {winner}))""",
+                from (select run_id, unnest(d.stages) as s from latest))""",
     },
 )
 
-_RUN_FINISHED = Fold(
+_RUN_FINISHED = Projection(
     event="run_finished",
     table="fact.run_finished",
     key=("run_id",),
@@ -100,7 +100,7 @@ _RUN_FINISHED = Fold(
     columns={**_same("run_id status seconds metrics"), "error": "nullif(d.error, '')"},
 )
 
-_STAGE_RESOLVED = Fold(
+_STAGE_RESOLVED = Projection(
     event="stage_resolved",
     table="fact.stage_resolved",
     key=("run_id", "stage"),
@@ -111,14 +111,14 @@ _STAGE_RESOLVED = Fold(
     columns=_same("run_id stage key artifact_key action how reasons"),
 )
 
-_ATTEMPT_STARTED = Fold(
+_ATTEMPT_STARTED = Projection(
     event="attempt_started",
     table="fact.attempt_started",
     key=("key", "attempt", "run_id"),
     structure={
         **dict.fromkeys(("key", "attempt", "run_id", "kind", "stage", "host"), _TEXT),
         "pid": _INT,
-        **dict.fromkeys(("prefect_flow_run_id", "prefect_task_run_id", "ray_job_id"), _TEXT),
+        "job_ref": _TEXT,
         "provenance": {
             **dict.fromkeys(("host", "python", "packages_digest"), _TEXT),
             "git": _GIT,
@@ -137,7 +137,7 @@ _ATTEMPT_STARTED = Fold(
         "hardware": "d.provenance.hardware",
         "environment": "d.provenance.environment",
         "command": "d.provenance.command",
-        **_same("prefect_flow_run_id prefect_task_run_id ray_job_id"),
+        "job_ref": "d.job_ref",
     },
 )
 
@@ -147,7 +147,7 @@ _FINISHED = {
     **dict.fromkeys(("peak_memory", "resumed_from_step"), _INT),
 }
 
-_ATTEMPT_FINISHED = Fold(
+_ATTEMPT_FINISHED = Projection(
     event="attempt_finished",
     table="fact.attempt_finished",
     key=("key", "attempt", "run_id"),
@@ -160,7 +160,7 @@ _ATTEMPT_FINISHED = Fold(
     where="d.run_id is not null",
 )
 
-_ATTEMPT_CLOSED = Fold(
+_ATTEMPT_CLOSED = Projection(
     event="attempt_finished",
     table="fact.attempt_closed",
     key=("event_id",),
@@ -174,7 +174,13 @@ _SIZE = {
     "bytes": "coalesce(list_sum([f.size for f in d.artifact.files]), 0)",
 }
 
-_COMMITTED = Fold(
+_SCORE = {
+    "task": _TEXT,
+    **dict.fromkeys(("n", "successes", "crashed", "pending"), _INT),
+    **dict.fromkeys(("rate", "low", "high"), _REAL),
+}
+
+_COMMITTED = Projection(
     event="artifact_committed",
     table="fact.committed",
     key=("key",),
@@ -200,6 +206,7 @@ _COMMITTED = Fold(
                 "seed": "UBIGINT",
             }
         ],
+        "score_rows": [_SCORE],
     },
     columns={
         "key": "d.artifact.key",
@@ -220,26 +227,27 @@ _COMMITTED = Fold(
                     then i.slot || '.' || i.label else i.slot end,
                 i.stage, i.kind, i.key, i.content
             from (select key, unnest(d.artifact.inputs) as i,
-                list_transform(d.artifact.inputs, lambda one: one.slot) as slots from {winner})""",
+                list_transform(d.artifact.inputs, lambda one: one.slot) as slots from latest)""",
         "file": """
             select key, f.path, f.size, f.sha256, f.role
-            from (select key, unnest(d.artifact.files) as f from {winner})""",
+            from (select key, unnest(d.artifact.files) as f from latest)""",
         "metric": """
             select key, m.step, m.name, m.value
-            from (select key, unnest(d.metric_rows) as m from {winner})
+            from (select key, unnest(d.metric_rows) as m from latest)
             union all
             select key, null, m.key, value
             from (select key, m, try_cast(m.value ->> '$' as double) as value
-                from (select key, unnest(map_entries(d.artifact.metrics)) as m from {winner}))
+                from (select key, unnest(map_entries(d.artifact.metrics)) as m from latest))
             where value is not null""",
         "episode": """
             select key, e.task, e.scenario, e.success, e.steps, e.crash, e.seed
-            from (select key, unnest(d.episode_rows) as e from {winner})""",
+            from (select key, unnest(d.episode_rows) as e from latest)""",
     },
 )
 
 # A key can be built again, by force or after damage. What runs did with the one before stays true.
-_VERSION = Fold(
+# Scores are those that the evaluation wrote; for a kind that only records episodes, counts of them.
+_VERSION = Projection(
     event="artifact_committed",
     table="fact.version",
     key=("key", "attempt", "run_id"),
@@ -252,6 +260,7 @@ _VERSION = Fold(
             "files": [{"size": _INT}],
         },
         "episode_rows": [{"task": _TEXT, "success": "BOOLEAN"}],
+        "score_rows": [_SCORE],
     },
     columns={
         "key": "d.artifact.key",
@@ -263,15 +272,22 @@ _VERSION = Fold(
         **_SIZE,
     },
     children={
-        "fact.version_score": """
-            select key, attempt, run_id, e.task, count(e.success),
-                count(*) filter (e.success), count(*) - count(e.success)
-            from (select key, attempt, run_id, unnest(d.episode_rows) as e from {winner})
-            group by all""",
+        "score": """
+            select key, attempt, run_id, s.task, s.n, s.successes, s.crashed, s.pending, s.rate,
+                s.low, s.high
+            from (select key, attempt, run_id, unnest(d.score_rows) as s from latest)
+            union all
+            select key, attempt, run_id, if(grouping(e.task) = 1, '', e.task), count(e.success),
+                count(*) filter (e.success), count(*) - count(e.success), 0,
+                count(*) filter (e.success) / nullif(count(e.success), 0), null, null
+            from (select key, attempt, run_id, unnest(d.episode_rows) as e from latest
+                where len(coalesce(d.score_rows, [])) = 0)
+            group by grouping sets ((key, attempt, run_id, e.task), (key, attempt, run_id))
+            having grouping(e.task) = 1 or e.task is not null""",
     },
 )
 
-_REMOVED = Fold(
+_REMOVED = Projection(
     event="artifact_removed",
     table="fact.removed",
     key=("key",),
@@ -279,7 +295,7 @@ _REMOVED = Fold(
     columns=_same("key kind reason"),
 )
 
-_ALIAS = Fold(
+_ALIAS = Projection(
     event="alias_set",
     table="fact.alias",
     key=("alias",),
@@ -287,7 +303,7 @@ _ALIAS = Fold(
     columns=_same("alias key"),
 )
 
-_ABLATION_STARTED = Fold(
+_ABLATION_STARTED = Projection(
     event="ablation_started",
     table="fact.ablation_started",
     key=("ablation_id",),
@@ -301,11 +317,11 @@ _ABLATION_STARTED = Fold(
         "fact.variant": """
             select ablation_id, v.variant, position, v.overrides
             from (select ablation_id, unnest(d.variants) as v,
-                generate_subscripts(d.variants, 1) - 1 as position from {winner})""",
+                generate_subscripts(d.variants, 1) - 1 as position from latest)""",
     },
 )
 
-_ABLATION_FINISHED = Fold(
+_ABLATION_FINISHED = Projection(
     event="ablation_finished",
     table="fact.ablation_finished",
     key=("ablation_id",),
@@ -325,11 +341,11 @@ _ABLATION_FINISHED = Fold(
         "fact.effect": """
             select ablation_id, e.variant, e.path, e.old, e.new, e.success, e.n, e.low, e.high,
                 e.p_value, e.decision, e.letters
-            from (select ablation_id, unnest(d.effects) as e from {winner})""",
+            from (select ablation_id, unnest(d.effects) as e from latest)""",
     },
 )
 
-FOLDS = (
+PROJECTIONS = (
     _RUN_STARTED,
     _RUN_FINISHED,
     _STAGE_RESOLVED,

@@ -216,7 +216,7 @@ class Store(ABC):
         """Frees what processes known to be dead still hold; the keys."""
         return [key for key in self.lease_keys() if free_if_dead(self.board(key))]
 
-    def tell_untold(self, log: EventLog) -> list[str]:
+    def publish_pending(self, log: EventLog) -> list[str]:
         """Tells the lineage what killed processes committed or removed; see
         `foundry_core.store.outbox`."""
         return tell_untold(log, self.read)

@@ -107,7 +107,7 @@ def tidy(store: Store, log: EventLog) -> None:
         if lease is not None:
             with lease:
                 store.restore(kind, key)
-    store.tell_untold(log)
+    store.publish_pending(log)
 
 
 def remove(

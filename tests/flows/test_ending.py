@@ -12,8 +12,9 @@ import pytest
 from prefect.exceptions import TerminationSignal
 
 from flows.deployment.shutdown import in_time
+from foundry_core.lineage.connection import attach
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.index import Index, attach
+from foundry_core.lineage.index import Index
 
 PIPELINE = Path(__file__).parents[1] / "kinds" / "pipeline.yaml"
 STUCK = """

@@ -1,7 +1,7 @@
 """The event log on S3's API (moto over HTTP): create-only puts, listing, compaction."""
 
 import pytest
-from history import tell
+from history import write_history
 
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.files import open_files
@@ -37,7 +37,7 @@ def test_names_are_taken_once(address):
 @pytest.mark.slow
 def test_a_log_on_s3_is_indexed_before_and_after_compaction(address, tmp_path):
     log = EventLog(f"{address}/events")
-    tell(log)
+    write_history(log)
     count = len(log.loose())
     assert Index(tmp_path / "before.duckdb", log).advance().events == count
     assert compact(log, older_than_seconds=0, least=1) == count

@@ -14,8 +14,8 @@ from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
 from foundry_core.lineage import events as events_module
 from foundry_core.lineage import queries
+from foundry_core.lineage.connection import attach
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.index import attach
 from foundry_core.store.base import Store
 from foundry_core.store.disk import is_full
 from tests.faults import checks
@@ -78,7 +78,7 @@ def whole(store, home, tmp_path):
     assert checks.LocalView(store).damage() == {}
     assert checks.lineage_differences(home, str(store / "events"), tmp_path) == []
     keys = {key for _, key in checks.LocalView(store).committed()}
-    assert checks.untold(home / "lineage.duckdb", keys) == []
+    assert checks.unlisted(home / "lineage.duckdb", keys) == []
 
 
 BIG = "first.lines=2000000"

@@ -8,7 +8,7 @@ import pytest
 import foundry_core.execution.runner
 from flows.console import Console
 from flows.run.engine import PipelineRun
-from foundry_core.lineage.index import attach
+from foundry_core.lineage.connection import attach
 from foundry_core.store import gc
 from tests.faults import checks
 from tests.runs import Forked, prepared, run
