@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ class Compare(stage.Stage):
     kind = "compare"
     output = stage.ArtifactType.COMPARISON
     seeded = False
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True)
     }
     Recipe = CompareRecipe

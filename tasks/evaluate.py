@@ -1,13 +1,13 @@
 """Policy → Evaluation: closed-loop episodes on fresh scenarios of a benchmark."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from foundry_core.evaluation.benchmarks.base import benchmark_module, load_benchmark
-from foundry_core.identity.code import CodeIndex
-from foundry_core.identity.sources import package_identity
+from foundry_core.identity.code import fingerprint
+from foundry_core.identity.sources import package_fingerprint
 from foundry_core.pipeline import stage
 
 
@@ -51,7 +51,7 @@ class EvaluateResources(stage.Resources):
 class Evaluate(stage.Stage):
     kind = "evaluate"
     output = stage.ArtifactType.EVALUATION
-    inputs: Mapping[str, stage.Slot] = {"policy": stage.slot(stage.ArtifactType.POLICY)}
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {"policy": stage.slot(stage.ArtifactType.POLICY)}
     Recipe = EvaluateRecipe
     Resources = EvaluateResources
 
@@ -59,8 +59,8 @@ class Evaluate(stage.Stage):
     def sources(cls, recipe: EvaluateRecipe) -> Mapping[str, str]:
         """The benchmark is loaded by name, so its code enters the identity here."""
         benchmark = load_benchmark(recipe.benchmark, recipe.options)
-        code = CodeIndex().closure(benchmark_module(recipe.benchmark), "BENCHMARK").digest
-        packages = {name: package_identity(name) for name in benchmark.packages}
+        code = fingerprint(benchmark_module(recipe.benchmark), "BENCHMARK").digest
+        packages = {name: package_fingerprint(name) for name in benchmark.packages}
         return {f"benchmark:{recipe.benchmark}": code, **packages}
 
     @classmethod

@@ -1,7 +1,7 @@
 """Packed text → a language model from scratch."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from foundry_core.data.loading.config import DataConfig, TextData
 from foundry_core.errors import FoundryError
@@ -24,8 +24,7 @@ class TrainLlm(stage.Stage):
     kind = "train_llm"
     output = stage.ArtifactType.LANGUAGE_MODEL
     code = "1"
-    trains = True
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "text": stage.slot(stage.ArtifactType.TEXT_SHARDS, many=True),
         "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER),
     }

@@ -1,7 +1,7 @@
 """Demonstrations on top of a vision-language model → a policy."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -32,8 +32,7 @@ class TrainVla(stage.Stage):
     kind = "train_vla"
     output = stage.ArtifactType.POLICY
     code = "1"
-    trains = True
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "vlm": stage.slot(stage.ArtifactType.VISION_LANGUAGE_MODEL, optional=True),
         "robot": stage.slot(stage.ArtifactType.ROBOT_SHARDS, many=True),
         "stats": stage.slot(stage.ArtifactType.STATISTICS),

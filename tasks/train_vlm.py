@@ -1,7 +1,7 @@
 """Captioned images on top of a language model → a vision-language model."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from foundry_core.data.loading.config import DataConfig
 from foundry_core.models.config import VLMConfig
@@ -26,8 +26,7 @@ class TrainVlm(stage.Stage):
     kind = "train_vlm"
     output = stage.ArtifactType.VISION_LANGUAGE_MODEL
     code = "1"
-    trains = True
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "llm": stage.slot(stage.ArtifactType.LANGUAGE_MODEL, optional=True),
         "captions": stage.slot(stage.ArtifactType.CAPTION_SHARDS, many=True),
         "text": stage.slot(stage.ArtifactType.TEXT_SHARDS, many=True, optional=True),

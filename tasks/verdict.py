@@ -7,7 +7,7 @@ per seed, stand behind one label.
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -36,7 +36,7 @@ class Verdict(stage.Stage):
     kind = "verdict"
     output = stage.ArtifactType.COMPARISON
     seeded = False
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True)
     }
     Recipe = VerdictRecipe

@@ -7,7 +7,7 @@ this module costs milliseconds: no duckdb, no pydantic.
     <events>/<yyyy-mm-dd>/<time ns>-<uuid>.json      one event
     <events>/segments/<first ns>-<last ns>-<digest>.parquet   many old ones, compacted
     <events>/blobs/<sha256>                          bulk that repeats: package lists, git diffs
-    <events>/intents/<id>.json                       what a commit under way is going to tell
+    <events>/outbox/<id>.json                        what a commit under way is going to tell
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import math
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -219,28 +219,3 @@ def _spell_numbers(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_spell_numbers(item) for item in value]
     return value
-
-
-def metric_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """records/metrics.jsonl ({"step": int, name: number, ...} per line) as event rows; a missing
-    file has none."""
-    for line in _json_lines(path):
-        step = line.pop("step", None)
-        for name, value in line.items():
-            if isinstance(value, int | float):
-                yield {"step": step, "name": name, "value": float(value)}
-
-
-def episode_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """records/episodes.jsonl as event rows; a missing file has none."""
-    columns = ("task", "scenario", "success", "steps", "crash", "seed")
-    for line in _json_lines(path):
-        yield {column: line.get(column) for column in columns}
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    if path.is_file():
-        with path.open() as stream:
-            for line in stream:
-                if line.strip():
-                    yield json.loads(line)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from foundry_core.errors import FoundryError
-from foundry_core.lineage.event_types import AliasSet, ArtifactCommitted, ArtifactRemoved
-from foundry_core.lineage.events import EventLog, committed_identity, episode_rows, metric_rows
+from foundry_core.lineage.event_types import AliasSet, ArtifactRemoved
+from foundry_core.lineage.events import EventLog, committed_identity
 from foundry_core.lineage.index import Index, attach
+from foundry_core.lineage.records import committed_event
 
 # Gives alias → {kind, key}.
 Aliases = Callable[[], Mapping[str, Mapping[str, str]]]
@@ -40,8 +41,8 @@ class Shelf(Protocol):
     def record(self, manifest: Mapping[str, Any], name: str) -> Path | None:
         """A local copy of a file of that artifact's own, if it has it."""
 
-    def tell_untold(self, log: EventLog) -> list[str]:
-        """Appends the events that killed processes had announced."""
+    def publish_pending(self, log: EventLog) -> list[str]:
+        """Appends the events that killed processes left in the outbox."""
 
 
 def reconcile(index: Index, store: Shelf, aliases: Aliases) -> Reconciled:
@@ -50,7 +51,7 @@ def reconcile(index: Index, store: Shelf, aliases: Aliases) -> Reconciled:
     What was committed or removed since it was listed is looked at again, so running beside other
     processes is safe.
     """
-    store.tell_untold(index.log)
+    store.publish_pending(index.log)
     index.advance()
     with attach(index.path) as connection:
         rows = connection.execute("select key, kind, present from artifact").fetchall()
@@ -111,13 +112,7 @@ def _there(store: Shelf, kind: str, key: str) -> bool:
 def _tell(log: EventLog, manifest: dict[str, Any], store: Shelf, *, again: bool) -> None:
     """Appends the artifact_committed event of a manifest, with its records. `again`: it must
     outlast an event that says it is gone, so it happens now rather than when it was created."""
-    metrics = store.record(manifest, "records/metrics.jsonl")
-    episodes = store.record(manifest, "records/episodes.jsonl")
-    event = ArtifactCommitted(
-        artifact=manifest,
-        metric_rows=list(metric_rows(metrics)) if metrics else [],
-        episode_rows=list(episode_rows(episodes)) if episodes else [],
-    )
+    event = committed_event(manifest, lambda name: store.record(manifest, name))
     if again:
         log.append(event)
         return

@@ -7,7 +7,7 @@ select s.run_id, s.pipeline, coalesce(f.status, p.status, 'running') as status,
 from fact.run_started s left join fact.run_finished f using (run_id)
     left join fact.run_finished p on p.run_id = s.parent;
 
--- What was planned, and what became of it. `planned` and `action` differ after a cut-off, and in a
+-- What was planned, and what became of it. `planned` and `action` differ after an early cutoff, and in a
 -- run that ended before all of it was done: what it had begun failed, the rest was blocked.
 create view run_stage as
 with tried as (
@@ -54,7 +54,7 @@ from fact.attempt_started s
 
 -- Everything that was ever committed; `present` says whether the store still has it.
 create view artifact as
-select c.key, c.kind, c.content, c.content_key, c.recipe, c.seed, c.code, c.closure, c.sources,
+select c.key, c.kind, c.content, c.input_content_key, c.recipe, c.seed, c.code, c.code_fingerprint, c.sources,
     c.metrics, c.attempt, c.run_id, c.seconds, c.created_at, c.linked_to, c.files, c.bytes,
     c.git_commit, c.git_dirty, c.diff_digest,
     r.key is null as present, r.event_time as removed_at, r.reason as removed_reason
@@ -63,7 +63,7 @@ from fact.committed c left join fact.removed r
 
 create view alias as select alias, key, event_time as set_at from fact.alias where key is not null;
 
--- Edges for closures: the inputs that were used, and the artifact whose files a cut-off shares.
+-- Edges for closures: the inputs that were used, and the artifact whose files an early cutoff shares.
 create view edge as
 select key, upstream_key, role from artifact_input
 union all

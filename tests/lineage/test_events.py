@@ -7,7 +7,7 @@ import time
 import pytest
 
 from foundry_core.lineage import events
-from foundry_core.lineage.events import EventLog, episode_rows, event_name, metric_rows
+from foundry_core.lineage.events import EventLog, event_name
 from foundry_core.lineage.files import LocalFiles
 
 ID = "0c1e8f0a-6f3b-4a52-9d67-2b1f0e8c9a44"
@@ -162,17 +162,6 @@ def test_importing_events_pulls_in_nothing_heavy():
     code = f"import sys, foundry_core.lineage.events as _\nfor name in {heavy.split(', ')!r}:\n"
     code += "    assert name not in sys.modules, name\n"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def test_records_become_rows(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 2, "loss": 0.5, "note": "x"}\n\n')
-    (tmp_path / "episodes.jsonl").write_text('{"task": "push", "success": true, "more": 1}\n')
-    assert list(metric_rows(tmp_path / "metrics.jsonl")) == [
-        {"step": 2, "name": "loss", "value": 0.5}
-    ]
-    (episode,) = episode_rows(tmp_path / "episodes.jsonl")
-    assert episode["task"] == "push" and episode["crash"] is None and "more" not in episode
-    assert list(metric_rows(tmp_path / "absent.jsonl")) == []
 
 
 def test_names_sort_by_time():

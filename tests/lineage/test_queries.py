@@ -38,7 +38,7 @@ def test_cost_and_savings_of_a_run(lineage, told):
     assert (compute["spent_seconds"], compute["saved_seconds"]) == (20.0, 20.0)
     assert (compute["spent_gpu_seconds"], compute["saved_gpu_seconds"]) == (10.0, 10.0)
     third = queries.show(lineage, "third")["compute"]
-    assert (third["spent_seconds"], third["saved_seconds"]) == (0, 10.0), "a cut-off saves too"
+    assert (third["spent_seconds"], third["saved_seconds"]) == (0, 10.0), "early cutoff saves"
 
 
 def test_show_an_artifact_by_prefix_and_alias(lineage, told):
