@@ -23,7 +23,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,7 +147,6 @@ def _cache_file() -> Path:
     return cache_dir() / "fingerprints.json"
 
 
-@lru_cache(maxsize=4)
 def _default_roots(kinds: str) -> dict[str, Path]:
     here = Path(__file__).resolve().parents[2]
     labs = {package.partition(".")[0] for package in kinds.split(",") if package}
