@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from foundry_core.config.suggest import nearest
@@ -188,6 +188,12 @@ class OneOf:
             return kind.model_validate(data)
 
         return core_schema.no_info_plain_validator_function(build)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        tag = {"enum": self.registry.names()}
+        return {"type": "object", "properties": {self.tag: tag}, "required": [self.tag]}
 
 
 def one_of(annotation: Any, metadata: Iterable[Any] = ()) -> OneOf | None:

@@ -1,7 +1,8 @@
 """One stage job as a process of its own, for job systems.
 
-`python -m foundry_core.execution.ray_entry` with $FOUNDRY_JOB: {"job": as `foundry_core.execution.transport` writes it, "store": uri};
-$FOUNDRY_RAY_JOB: its id there. Progress goes to standard output as lines that the coordinator picks
+`python -m foundry_core.execution.ray_entry` reads $FOUNDRY_JOB, {"job": as
+`foundry_core.execution.transport` writes it, "store": uri}, and $FOUNDRY_RAY_JOB, its id there.
+Progress goes to standard output as lines that the coordinator picks
 out of the job's log. Exit code 0: committed or reused; 1: the stage failed; 130: it was stopped;
 anything else: the process died.
 """

@@ -1,19 +1,17 @@
 """What an attempt ran on: code, packages, hardware, environment. No torch, no secrets."""
 
-import hashlib
 import os
 import platform
 import re
-import resource
 import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from foundry_core.files import sha256_hex, sha256_of
 
 _PACKAGE = re.compile(
     r"^(?P<name>[^-]+(?:-[^-\d][^-]*)*)-(?P<version>\d[^-]*)(?:-.*)?\.(dist|egg)-info$"
@@ -85,7 +83,7 @@ def git_state(checkout: Path | None = None) -> dict[str, Any]:
     return {
         "commit": commit.strip(),
         "dirty": bool(diff.strip()),
-        "diff_digest": hashlib.sha256(encoded).hexdigest() if diff.strip() else None,
+        "diff_digest": sha256_hex(encoded) if diff.strip() else None,
         "diff": diff if diff.strip() else "",
     }
 
@@ -108,8 +106,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 def _file_digest(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return "unreadable"
 
@@ -196,37 +193,3 @@ def safe_command(command: Sequence[str]) -> list[str]:
             hide_next = part.startswith("-") and not equals and bool(_SECRET.search(part))
             masked.append(_USERINFO.sub(r"\1***@", part))
     return masked
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Clocks of this process and its finished children, to be read again when the work is done."""
-
-    wall: float
-    cpu: float
-
-    @classmethod
-    def start(cls) -> "Usage":
-        return cls(time.monotonic(), _cpu_seconds())
-
-    def since(self) -> dict[str, float | int]:
-        """{"seconds", "cpu_seconds", "peak_memory" (bytes)}. The peak is that of the largest single
-        process since it started: the operating system keeps no other."""
-        return {
-            "seconds": time.monotonic() - self.wall,
-            "cpu_seconds": _cpu_seconds() - self.cpu,
-            "peak_memory": peak_memory(),
-        }
-
-
-def peak_memory() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * max(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-
-
-def _cpu_seconds() -> float:
-    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
