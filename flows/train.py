@@ -4,6 +4,7 @@ It does what an inline stage does (lease, child process, checkpoints, exclusive 
 training that was stopped anywhere is continued by the next attempt wherever that runs.
 """
 
+import dataclasses
 import queue
 import threading
 from typing import Any
@@ -17,7 +18,7 @@ from prefect.runtime import flow_run
 from flows.prefect.progress import ProgressReport
 from foundry_core.execution.job import Observer, Outcome, StageJob
 from foundry_core.execution.runner import execute
-from foundry_core.execution.transport import job_from_json, with_origin
+from foundry_core.execution.transport import job_from_json
 from foundry_core.lineage.events import EventLog
 from foundry_core.store.local import Store
 
@@ -32,7 +33,9 @@ def train(job: dict[str, Any], store: str) -> str:
     job: as foundry_core.execution.transport writes it. Raises StageFailed with the stage's own error.
     """
     opened = Store.open(store)
-    ready = with_origin(job_from_json(job, opened), prefect_flow_run_id=str(flow_run.id))
+    ready = dataclasses.replace(
+        job_from_json(job, opened), job_ref=f"prefect:flow-run/{flow_run.id}"
+    )
     report = ProgressReport(ready.spec.key)
     outcome = supervised(ready, opened, EventLog(opened.events_uri), report.publish)
     report.publish({"done": 1, "total": 1, "message": outcome.how or "trained"}, last=True)

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import json
 import os
-import stat as modes
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -121,20 +120,23 @@ def names_in(folder: str | os.PathLike[str]) -> list[str]:
     return sorted(name for name in found if not name.startswith("."))
 
 
-def walk(folder: str | os.PathLike[str], *, hidden: bool = True) -> Iterator[tuple[str, str]]:
+def walk(
+    folder: str | os.PathLike[str], *, hidden: bool = True, odd: bool = True
+) -> Iterator[tuple[str, str]]:
     """(relative posix name, real path) of every file that a reader of the folder finds, links
     followed, in no order.
 
-    hidden: names that begin with a dot, too. Raises FoundryError for what has no bytes to read
-    (pipes, sockets, links to nothing), for folders that may not be read, for names that are not
-    UTF-8, and for a link that leads back to a folder around it.
+    hidden: names that begin with a dot, too. odd: what has no bytes to read (pipes, sockets, links
+    to nothing) raises FoundryError; else it is passed over. Raises FoundryError for folders that
+    may not be read, for names that are not UTF-8, and for a link that leads back to a folder around
+    it.
     """
     real = os.path.realpath(folder)
-    yield from _walk(os.fspath(folder), "", real, (real,), hidden)
+    yield from _walk(os.fspath(folder), "", real, (real,), hidden, odd)
 
 
 def _walk(
-    folder: str, prefix: str, real: str, around: tuple[str, ...], hidden: bool
+    folder: str, prefix: str, real: str, around: tuple[str, ...], hidden: bool, odd: bool
 ) -> Iterator[tuple[str, str]]:
     """around: the real paths of the folders on the way here, this one included."""
     for entry in _entries(folder):
@@ -144,15 +146,17 @@ def _walk(
             raise FoundryError(f"{entry.path!a}: the name is not UTF-8", "rename it")
         link = entry.is_symlink()
         target = os.path.realpath(entry.path) if link else f"{real}/{entry.name}"
-        mode = _mode(entry, target)
-        if modes.S_ISREG(mode):
+        kind = _kind(entry, target)
+        if kind == "file":
             yield prefix + entry.name, target
-        elif modes.S_ISDIR(mode):
+        elif kind == "folder":
             if link and any(f"{one}/".startswith(f"{target.rstrip('/')}/") for one in around):
                 raise _loop(entry.path, target)
             inside = f"{prefix}{entry.name}/"
-            yield from _walk(entry.path, inside, target, (*around, target), hidden)
-        else:
+            yield from _walk(entry.path, inside, target, (*around, target), hidden, odd)
+        elif odd and link and not os.path.exists(target):
+            raise FoundryError(f"{entry.path} links to nothing", "remove or mend it")
+        elif odd:
             raise FoundryError(f"{entry.path} is neither file nor folder", "remove it")
 
 
@@ -166,11 +170,10 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         ) from None
 
 
-def _mode(entry: os.DirEntry[str], target: str) -> int:
+def _kind(entry: os.DirEntry[str], target: str) -> str:
+    """'file', 'folder' or ''. What is no link costs no system call of its own."""
     try:
-        return entry.stat().st_mode
-    except FileNotFoundError:
-        raise FoundryError(f"{entry.path} links to nothing", "remove or mend it") from None
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else ""
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise

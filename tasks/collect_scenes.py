@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from foundry_core.files import json_line
-from foundry_core.identity.sources import package_identity
+from foundry_core.identity.sources import package_fingerprint
 from foundry_core.pipeline import stage
 from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames
 
@@ -32,7 +32,7 @@ class CollectScenes(stage.Stage):
 
     @classmethod
     def sources(cls, recipe: CollectScenesRecipe) -> Mapping[str, str]:
-        return {name: package_identity(name) for name in ("metaworld", "mujoco")}
+        return {name: package_fingerprint(name) for name in ("metaworld", "mujoco")}
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:

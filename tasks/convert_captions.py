@@ -1,7 +1,7 @@
 """Captioned images → caption shards."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -22,7 +22,7 @@ class ConvertCaptions(stage.Stage):
     kind = "convert_captions"
     output = stage.ArtifactType.CAPTION_SHARDS
     seeded = False
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "scenes": stage.slot(stage.ArtifactType.SCENES, optional=True)
     }
     Recipe = ConvertCaptionsRecipe

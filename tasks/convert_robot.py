@@ -1,7 +1,7 @@
 """Demonstrations → robot shards: whole episodes with images, poses, statistics of their windows."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -53,7 +53,7 @@ class ConvertRobot(stage.Stage):
     kind = "convert_robot"
     output = stage.ArtifactType.ROBOT_SHARDS
     seeded = False
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "demos": stage.slot(stage.ArtifactType.DEMONSTRATIONS, optional=True)
     }
     Recipe = ConvertRobotRecipe

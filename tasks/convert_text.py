@@ -1,7 +1,7 @@
 """Raw text + tokenizer → packed token shards."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ class ConvertText(stage.Stage):
     kind = "convert_text"
     output = stage.ArtifactType.TEXT_SHARDS
     seeded = False
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER, optional=True)
     }
     Recipe = ConvertTextRecipe

@@ -9,8 +9,8 @@ from foundry_core.evaluation.benchmarks.base import BENCHMARKS, load_benchmark
 from foundry_core.evaluation.rollout.results import EpisodeResult, scores_by_task
 from foundry_core.evaluation.score import write_scores
 from foundry_core.files import write_json_lines
-from foundry_core.identity.code import CodeIndex
-from foundry_core.identity.sources import package_identity
+from foundry_core.identity.code import fingerprint
+from foundry_core.identity.sources import package_fingerprint
 from foundry_core.pipeline import stage
 
 
@@ -62,8 +62,8 @@ class Evaluate(stage.Stage):
     def sources(cls, recipe: EvaluateRecipe) -> Mapping[str, str]:
         """The benchmark is loaded by name, so its code enters the identity here."""
         benchmark = load_benchmark(recipe.benchmark, recipe.options)
-        code = CodeIndex().closure(BENCHMARKS.module(recipe.benchmark), "BENCHMARK").digest
-        packages = {name: package_identity(name) for name in benchmark.packages}
+        code = fingerprint(BENCHMARKS.module(recipe.benchmark), "BENCHMARK").digest
+        packages = {name: package_fingerprint(name) for name in benchmark.packages}
         return {f"benchmark:{recipe.benchmark}": code, **packages}
 
     @classmethod

@@ -1,7 +1,7 @@
 """Statistics of several robot datasets → statistics of their mix."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
@@ -28,7 +28,7 @@ class MergeStats(stage.Stage):
     kind = "merge_stats"
     output = stage.ArtifactType.STATISTICS
     seeded = False
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "datasets": stage.slot(stage.ArtifactType.ROBOT_SHARDS, many=True)
     }
     Recipe = MergeStatsRecipe

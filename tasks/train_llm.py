@@ -24,7 +24,6 @@ class TrainLlm(stage.Stage):
     kind = "train_llm"
     output = stage.ArtifactType.LANGUAGE_MODEL
     code = "1"
-    trains = True
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "text": stage.slot(stage.ArtifactType.TEXT_SHARDS, many=True),
         "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER),

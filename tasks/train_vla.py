@@ -33,7 +33,6 @@ class TrainVla(stage.Stage):
     kind = "train_vla"
     output = stage.ArtifactType.POLICY
     code = "1"
-    trains = True
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "vlm": stage.slot(stage.ArtifactType.VISION_LANGUAGE_MODEL, optional=True),
         "robot": stage.slot(stage.ArtifactType.ROBOT_SHARDS, many=True),

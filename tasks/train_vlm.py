@@ -26,7 +26,6 @@ class TrainVlm(stage.Stage):
     kind = "train_vlm"
     output = stage.ArtifactType.VISION_LANGUAGE_MODEL
     code = "1"
-    trains = True
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "llm": stage.slot(stage.ArtifactType.LANGUAGE_MODEL, optional=True),
         "captions": stage.slot(stage.ArtifactType.CAPTION_SHARDS, many=True),

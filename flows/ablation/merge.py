@@ -151,28 +151,13 @@ def _baseline(
     for replicate in reversed(replicates):
         for stage, united in replicate.names.items():
             if replicate is not base and stage in base.specs:
-                old = _as_baseline(base.specs[stage])
+                old = BaselineStage.of(base.specs[stage])
             elif replicate is base and previous and stage in previous.stages:
                 old = previous.stages[stage]
             else:
                 continue
             found[united] = replace(old, upstream=_renamed(old.upstream, replicate.names))
     return found
-
-
-def _as_baseline(spec: StageSpec) -> BaselineStage:
-    return BaselineStage(
-        kind=spec.kind,
-        key=spec.key,
-        code=spec.code,
-        recipe=spec.recipe,
-        seed=spec.seed,
-        sources=spec.sources,
-        inputs=spec.inputs,
-        upstream=spec.upstream,
-        functions=lambda: spec.functions,
-        closure=spec.closure,
-    )
 
 
 def _in_plain_names(worked_out: Plan, replicates: Sequence[Replicate]) -> Plan:

@@ -22,7 +22,7 @@ from foundry_core.pipeline.graph import Pipeline, load_pipeline
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import identify
-from foundry_core.pipeline.stage import ArtifactType
+from foundry_core.pipeline.stage import MODELS, ArtifactType
 from foundry_core.store.local import Store
 
 MOST_SEEDS = 100
@@ -219,12 +219,16 @@ def _replicate(
     )
 
 
+# What a seed run does again: the trainings and the evaluation, on the same data.
+_SEEDED = (*MODELS, ArtifactType.EVALUATION)
+
+
 def _seed_overrides(pipeline: Pipeline, evaluation: str, add: int) -> tuple[Override, ...]:
     scope = pipeline.with_ancestors([evaluation])
     return tuple(
         (f"{name}.seed", node.seed + add)
         for name, node in pipeline.stages.items()
-        if name in scope and (node.stage.trains or node.stage.output == ArtifactType.EVALUATION)
+        if name in scope and node.stage.seeded and node.stage.output in _SEEDED
     )
 
 

@@ -75,7 +75,7 @@ def show_stage(run: PipelineRun, name: str) -> None:
         return
     artifact = run.artifact(name)
     folder = run.prepared.store.files_path(artifact)
-    if run.prepared.pipeline.stages[name].stage.trains:
+    if (folder / "records" / "metrics.jsonl").is_file():
         _show_losses(name, folder)
     elif artifact.kind == "evaluate":
         _show_rollouts(name, artifact, folder)

@@ -80,12 +80,12 @@ class Elsewhere(Inline, ABC):
         observe: "Observer",
         cancelled: threading.Event,
     ) -> "Outcome":
-        from foundry_core.execution.runner import settled
+        from foundry_core.execution.runner import reuse
         from foundry_core.pipeline.registry import stage_kind
 
         if not self.remote(stage_kind(job.spec.kind)):
             return super().run(job, store, events, observe=observe, cancelled=cancelled)
-        return settled(job, store, events) or self.train(job, store, observe, cancelled)
+        return reuse(job, store) or self.train(job, store, observe, cancelled)
 
     @abstractmethod
     def train(

@@ -19,17 +19,22 @@ from flows.console import Console
 from flows.dispatch.base import Dispatcher, Inline
 from flows.dispatch.slots import Slots
 from flows.run.planning import Prepared
-from foundry_core.config.canonical import canonical
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import Interrupted, Outcome, StageJob
 from foundry_core.home import home_dir
+from foundry_core.lineage.event_types import (
+    PlannedInput,
+    PlannedStage,
+    RunFinished,
+    RunStarted,
+    StageResolved,
+)
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.catalog import record_run
 from foundry_core.store.disk import naming_disk
 from foundry_core.store.manifest import Artifact
-from foundry_core.store.outbox import tell_untold
 
 
 def new_run_id(pipeline: str) -> str:
@@ -45,13 +50,13 @@ class PipelineRun:
         prepared: Prepared,
         *,
         console: Console | None = None,
-        origin: Mapping[str, str] | None = None,
+        job_ref: str | None = None,
         slots: Slots | None = None,
         dispatcher: Dispatcher | None = None,
         run_id: str | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """origin: ids of what started this, told with the run and every attempt. facts: more that
+        """job_ref: what this is called where it runs. facts: more that
         the run's own record says (`parent`, `ablation`)."""
         self.prepared = prepared
         self.run_id = run_id or new_run_id(prepared.pipeline.name)
@@ -60,7 +65,7 @@ class PipelineRun:
         self.outcomes: dict[str, Outcome] = {}
         self.failures: dict[str, str] = {}
         self._console = console or Console(quiet=True)
-        self._origin = dict(origin or {})
+        self._job_ref = job_ref
         self._facts = dict(facts or {})
         self._slots = slots or Slots()
         self._dispatcher = dispatcher or Inline()
@@ -80,7 +85,7 @@ class PipelineRun:
         # Under a worker, the flow run is what can be cancelled.
         hosted = {"flow_run": os.environ.get("PREFECT__FLOW_RUN_ID")}
         self._entry = processes.record("run", self.run_id, **facts, **hosted)
-        tell_untold(self._events, prepared.store.read)
+        prepared.store.publish_pending(self._events)
         self.announce()
         record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
         for row in prepared.plan.stages.values():
@@ -91,17 +96,20 @@ class PipelineRun:
         """The event that a run begins, with its plan."""
         prepared = self.prepared
         provenance = collect_provenance(sys.argv)
-        payload = {
-            "pipeline": prepared.pipeline.name,
-            "overrides": [list(pair) for pair in prepared.request.overrides],
-            "argv": sys.argv,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "git": provenance.get("git"),
-            "stages": [self._stage_payload(row) for row in prepared.plan.stages.values()],
-        }
-        payload |= self._origin | self._facts
-        self._events.append("run_started", payload, run_id=self.run_id)
+        self._events.append(
+            RunStarted(
+                run_id=self.run_id,
+                pipeline=prepared.pipeline.name,
+                overrides=[list(pair) for pair in prepared.request.overrides],
+                argv=sys.argv,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                git=provenance.get("git"),
+                stages=[self._planned(row) for row in prepared.plan.stages.values()],
+                job_ref=self._job_ref,
+                **self._facts,
+            )
+        )
 
     def affected(self) -> list[str]:
         """Stages that run, and those downstream of one, whose reuse must be asked again once the
@@ -118,18 +126,17 @@ class PipelineRun:
     def stage(
         self,
         name: str,
-        origin: Mapping[str, str] | None = None,
+        job_ref: str | None = None,
         watch: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> Outcome:
-        """Executes or reuses one stage whose upstream is settled. `origin`: ids of what called.
+        """Executes or reuses one stage whose upstream is settled. job_ref: what the caller is
+        called where it runs.
         `watch` sees the progress, as the console does."""
         node = self.prepared.pipeline.stages[name]
         row = self.prepared.plan.stages[name]
         job = StageJob(
             spec=self.prepared.specs[name],
-            # In the one spelling of the key: what it does not tell apart, the stage does not see.
-            recipe=canonical(node.recipe.model_dump(mode="json"), name),
-            resources=node.resources.model_dump(mode="json"),
+            resources=node.resources,
             inputs={
                 slot: {label: self.artifact(up) for label, up in named.items()}
                 for slot, named in node.inputs.items()
@@ -137,7 +144,7 @@ class PipelineRun:
             run_id=self.run_id,
             log=self.folder / "logs" / f"{name}.log",
             force=any(reason.category == "FORCED" for reason in row.reasons),
-            origin=self._origin | dict(origin or {}),
+            job_ref=job_ref or self._job_ref,
         )
 
         def observe(state: Mapping[str, Any]) -> None:
@@ -249,33 +256,35 @@ class PipelineRun:
 
     def resolved(self, row: StagePlan, artifact: str, action: str, how: str) -> None:
         """The event that a stage is settled: which artifact stands for it in this run."""
-        payload = {
-            "stage": row.name,
-            "key": row.key,
-            "artifact_key": artifact,
-            "action": action,
-            "how": how or None,
-            "reasons": row.to_json()["reasons"],
-        }
-        self._events.append("stage_resolved", payload, run_id=self.run_id)
+        self._events.append(
+            StageResolved(
+                run_id=self.run_id,
+                stage=row.name,
+                key=row.key,
+                artifact_key=artifact,
+                action=action,
+                how=how or None,
+                reasons=row.to_json()["reasons"],
+            )
+        )
 
-    def _stage_payload(self, row: StagePlan) -> dict[str, Any]:
+    def _planned(self, row: StagePlan) -> PlannedStage:
         spec = self.prepared.specs[row.name]
         node = self.prepared.pipeline.stages[row.name]
-        return {
-            "name": row.name,
-            "kind": row.kind,
-            "key": row.key,
-            "action": row.action,
-            "reasons": row.to_json()["reasons"],
-            "recipe": spec.recipe,
-            "resources": node.resources.model_dump(mode="json"),
-            "seed": spec.seed,
-            "code": spec.code,
-            "closure": spec.closure,
-            "sources": spec.sources,
-            "inputs": [
-                {"slot": slot, "label": label, "stage": up, "key": spec.inputs[slot][label]}
+        return PlannedStage(
+            name=row.name,
+            kind=row.kind,
+            key=row.key,
+            action=row.action,
+            reasons=row.to_json()["reasons"],
+            recipe=spec.recipe_json,
+            resources=node.resources.model_dump(mode="json"),
+            seed=spec.seed,
+            code=spec.code,
+            code_fingerprint=spec.code_fingerprint,
+            sources=spec.sources,
+            inputs=[
+                PlannedInput(slot=slot, label=label, stage=up, key=spec.inputs[slot][label])
                 for slot, label, up in node.upstream()
             ],
-        }
+        )

@@ -6,6 +6,7 @@ child along.
 """
 
 import ctypes
+import dataclasses
 import json
 import os
 import resource
@@ -14,13 +15,16 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
+from foundry_core.execution.control import JOB, PROGRESS, ChildJob, ChildResult, Usage
 from foundry_core.execution.recheck import check_unchanged
+from foundry_core.files import read_json, write_atomic
 from foundry_core.pipeline.registry import stage_kind
-from foundry_core.pipeline.stage import InputArtifact, StageContext
+from foundry_core.pipeline.stage import StageContext
 from foundry_core.store.disk import full_disk, is_full
 
 _PR_SET_PDEATHSIG = 1
@@ -47,82 +51,74 @@ class FileProgress:
         if now - self._last < _PROGRESS_SECONDS and done < total:
             return
         self._last = now
-        temporary = self._path.with_suffix(".tmp")
         state = {"done": done, "total": total, "message": message, "values": values}
-        temporary.write_text(json.dumps(state))
-        os.replace(temporary, self._path)
+        write_atomic(self._path, json.dumps(state), durable=False)
 
 
-def context(job: dict[str, Any], progress: FileProgress) -> StageContext:
-    """The StageContext a job describes."""
-    stage = stage_kind(job["kind"])
-    inputs = {
-        slot: {label: _input(artifact) for label, artifact in named.items()}
-        for slot, named in job["inputs"].items()
-    }
-    return StageContext(
-        name=job["stage"],
-        key=job["key"],
-        seed=job["seed"],
-        recipe=stage.Recipe.model_validate(job["recipe"]),
-        resources=stage.Resources.model_validate(job["resources"]),
-        inputs=inputs,
-        out=Path(job["out"]),
-        scratch=Path(job["scratch"]),
-        progress=progress,
-    )
-
-
-def _input(artifact: dict[str, Any]) -> InputArtifact:
-    return InputArtifact(**{**artifact, "path": Path(artifact["path"])})
-
-
-def usage() -> dict[str, float]:
-    """CPU seconds and peak memory (bytes) of this process and its children."""
+def usage() -> Usage:
+    """Of this process and its children."""
     own = resource.getrusage(resource.RUSAGE_SELF)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-    return {"cpu_seconds": cpu, "peak_memory": max(own.ru_maxrss, children.ru_maxrss) * 1024}
+    return Usage(cpu_seconds=cpu, peak_memory=max(own.ru_maxrss, children.ru_maxrss) * 1024)
+
+
+def run_stage(data: Mapping[str, Any], control: Path) -> dict[str, Any]:
+    """The metrics of the job that job.json describes, run between two looks at its identity."""
+    job = ChildJob.parse(data)
+    stage = stage_kind(job.spec.kind)
+    context = StageContext(
+        name=job.spec.name,
+        key=job.spec.key,
+        seed=job.spec.seed,
+        recipe=job.spec.recipe,
+        resources=job.resources,
+        inputs=job.inputs,
+        out=job.out,
+        scratch=job.scratch,
+        progress=FileProgress(control / PROGRESS),
+    )
+    check_unchanged(stage, job.spec, "since the run was planned")
+    metrics = stage.run(context)
+    check_unchanged(stage, job.spec, "while it ran")
+    return dict(metrics)
 
 
 def main(control: Path) -> int:
-    job = json.loads((control / "job.json").read_text())
-    die_with_parent(job["parent"])
-    result: dict[str, Any]
+    data = read_json(control / JOB)
+    die_with_parent(data["parent"])
     try:
-        stage = stage_kind(job["kind"])
-        ctx = context(job, FileProgress(control / "progress.json"))
-        check_unchanged(stage, ctx.recipe, job["identity"], "since the run was planned")
-        metrics = stage.run(ctx)
-        check_unchanged(stage, ctx.recipe, job["identity"], "while it ran")
-        result = {"metrics": dict(metrics)}
+        result = ChildResult(metrics=run_stage(data, control))
     except FoundryError as error:
-        result = {"error": error.message, "hint": error.hint}
+        result = ChildResult(error=error.message, hint=error.hint)
         traceback.print_exc()
     # The boundary of the process: whatever went wrong is reported to the parent.
     except BaseException as error:
-        result = {"error": f"{type(error).__name__}: {error}", "hint": "see the stage's log"}
+        message, hint = f"{type(error).__name__}: {error}", "see the stage's log"
         if is_full(error):
-            full = full_disk(job["out"])
-            result = {"error": full.message, "hint": full.hint}
+            full = full_disk(data["out"])
+            message, hint = full.message, full.hint
+        result = ChildResult(error=message, hint=hint)
         traceback.print_exc()
-    result["usage"] = usage()
-    _leave(result, control, Path(job["out"]))
-    return 1 if "error" in result else 0
+    left = _leave(dataclasses.replace(result, usage=usage()), control, Path(data["out"]))
+    return 1 if left.error else 0
 
 
-def _leave(result: dict[str, Any], control: Path, out: Path) -> None:
-    """Writes result.json; on a full disk in the place of what the stage wrote."""
-    temporary = control / "result.tmp"
+def _leave(result: ChildResult, control: Path, out: Path) -> ChildResult:
+    """Writes result.json; on a full disk in the place of what the stage wrote. What was written."""
     try:
-        temporary.write_text(json.dumps(result))
+        result.write(control)
+    except TypeError as error:
+        result = ChildResult(error=f"its metrics are no JSON: {error}", hint="return numbers")
+        result.write(control)
     except OSError as error:
         if not is_full(error):
             raise
         full = full_disk(out)
         shutil.rmtree(out, ignore_errors=True)
-        temporary.write_text(json.dumps({"error": full.message, "hint": full.hint}))
-    os.replace(temporary, control / "result.json")
+        result = ChildResult(error=full.message, hint=full.hint)
+        result.write(control)
+    return result
 
 
 if __name__ == "__main__":

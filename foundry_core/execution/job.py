@@ -1,20 +1,23 @@
 """What a stage is when it is ready to run, and what comes of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from foundry_core.pipeline.spec import StageSpec
+from foundry_core.pipeline.spec import ByInput, StageSpec
+from foundry_core.pipeline.stage import Resources
 from foundry_core.store.manifest import Artifact
+
+Observer = Callable[[Mapping[str, Any]], None]
 
 
 class StageFailed(RuntimeError):
     """A stage's own failure. `log` is where its output lies."""
 
     def __init__(self, stage: str, error: str, hint: str, log: Path) -> None:
-        told = [hint, f"its log: {log}" if log.is_file() else ""]
-        more = "; ".join(filter(None, told))
+        known = [hint, f"its log: {log}" if log.is_file() else ""]
+        more = "; ".join(filter(None, known))
         super().__init__(f"stage {stage!r} failed: {error}" + (f" ({more})" if more else ""))
         self.stage, self.error, self.hint, self.log = stage, error, hint, log
 
@@ -25,20 +28,31 @@ class Interrupted(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class StageJob:
-    """A stage ready to run: its identity, its settings, its committed inputs.
+    """A stage ready to run: its identity, its resources, its committed inputs.
 
-    recipe: the full recipe (defaults and locations included), as JSON.
-    inputs: slot → label → committed artifact.
+    inputs: slot → label → committed artifact. log: where the stage's output goes. force: build it
+    although it is committed. job_ref: where it runs for somebody who waits for it, as events say.
     """
 
     spec: StageSpec
-    recipe: Mapping[str, Any]
-    resources: Mapping[str, Any]
+    resources: Resources
     inputs: Mapping[str, Mapping[str, Artifact]]
     run_id: str
     log: Path
     force: bool = False
-    origin: Mapping[str, str] = field(default_factory=dict)
+    job_ref: str | None = None
+
+    @property
+    def contents(self) -> ByInput:
+        """The content digests of the inputs."""
+        return {
+            slot: {label: artifact.content for label, artifact in named.items()}
+            for slot, named in self.inputs.items()
+        }
+
+    @property
+    def input_content_key(self) -> str:
+        return self.spec.input_content_key(self.contents)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +64,3 @@ class Outcome:
     how: str
     seconds: float
     attempt: str | None = None
-
-
-Observer = Callable[[Mapping[str, Any]], None]

@@ -4,26 +4,27 @@ Inputs travel as (kind, key): the worker reads them from the store, which both s
 stays a few kilobytes, whatever its inputs weigh, and fits into a request's parameters.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
+from foundry_core.execution.control import recipe_class
 from foundry_core.execution.job import Outcome, StageFailed, StageJob
-from foundry_core.pipeline.spec import StageSpec
-from foundry_core.store.local import Store
+from foundry_core.pipeline.registry import stage_kind
+from foundry_core.pipeline.spec import StageSpec, check_fields
+from foundry_core.store.base import Store
+from foundry_core.store.catalog import known_functions
+from foundry_core.store.manifest import Artifact
 
-_FIELDS = {"spec", "recipe", "resources", "inputs", "run_id", "log", "force", "origin"}
+_FIELDS = {"spec", "resources", "inputs", "run_id", "log", "force", "job_ref"}
 
 
 def job_to_json(job: StageJob) -> dict[str, Any]:
-    """Without the spec's per-function digests: they explain plans and are recorded with the run."""
-    spec = {field.name: getattr(job.spec, field.name) for field in dataclasses.fields(job.spec)}
+    """Without the spec's per-function digests, which the store has: they would be most of it."""
     return {
-        "spec": spec | {"functions": {}},
-        "recipe": dict(job.recipe),
-        "resources": dict(job.resources),
+        "spec": job.spec.to_json() | {"functions": {}},
+        "resources": job.resources.model_dump(mode="json"),
         "inputs": {
             slot: {label: [artifact.kind, artifact.key] for label, artifact in named.items()}
             for slot, named in job.inputs.items()
@@ -31,33 +32,32 @@ def job_to_json(job: StageJob) -> dict[str, Any]:
         "run_id": job.run_id,
         "log": str(job.log),
         "force": job.force,
-        "origin": dict(job.origin),
+        "job_ref": job.job_ref,
     }
 
 
 def job_from_json(data: Mapping[str, Any], store: Store) -> StageJob:
     """Raises FoundryError for an unknown or missing field and for inputs the store lacks."""
-    strange = data.keys() ^ _FIELDS
-    if strange:
-        raise FoundryError(
-            f"a stage job has exactly the fields {', '.join(sorted(_FIELDS))}; "
-            f"wrong here: {', '.join(sorted(strange))}",
-            "jobs are written by the coordinator: run the same version of foundry on both sides",
-        )
-    name = data["spec"]["name"]
-    inputs = {
-        slot: {label: _artifact(store, name, *place) for label, place in named.items()}
-        for slot, named in data["inputs"].items()
-    }
+    check_fields("a stage job", data, _FIELDS)
+    spec = data["spec"]
+    functions = known_functions(store, spec["code_fingerprint"])
+    recipe = recipe_class(spec["kind"], spec["code"])
+    parsed = StageSpec.from_json(spec | {"functions": functions}, recipe)
     return StageJob(
-        **{field: data[field] for field in ("recipe", "resources", "run_id", "force", "origin")},
-        spec=StageSpec(**data["spec"]),
-        inputs=inputs,
+        spec=parsed,
+        resources=stage_kind(parsed.kind).Resources.model_validate(data["resources"]),
+        inputs={
+            slot: {label: _artifact(store, parsed.name, *place) for label, place in named.items()}
+            for slot, named in data["inputs"].items()
+        },
+        run_id=data["run_id"],
         log=Path(data["log"]),
+        force=data["force"],
+        job_ref=data["job_ref"],
     )
 
 
-def _artifact(store: Store, stage: str, kind: str, key: str) -> Any:
+def _artifact(store: Store, stage: str, kind: str, key: str) -> Artifact:
     artifact = store.read(kind, key)
     if artifact is None:
         raise FoundryError(
@@ -65,11 +65,6 @@ def _artifact(store: Store, stage: str, kind: str, key: str) -> Any:
             "coordinator and workers must share one store: set FOUNDRY_STORE alike for both",
         )
     return artifact
-
-
-def with_origin(job: StageJob, **ids: str) -> StageJob:
-    """The job, executed in the name of these ids (they enter the lineage's attempt)."""
-    return dataclasses.replace(job, origin={**job.origin, **ids})
 
 
 def outcome_of(job: StageJob, store: Store) -> Outcome:
@@ -82,11 +77,11 @@ def outcome_of(job: StageJob, store: Store) -> Outcome:
             "coordinator and workers must share one store: set FOUNDRY_STORE alike for both",
             job.log,
         )
-    ours = artifact.run_id == job.run_id and not artifact.linked_to
+    built = artifact.run_id == job.run_id and not artifact.linked_to
     return Outcome(
         artifact=artifact,
-        action="run" if ours else "reuse",
-        how="" if ours else ("content" if artifact.linked_to else "recipe"),
+        action="run" if built else "reuse",
+        how="" if built else ("content" if artifact.linked_to else "recipe"),
         seconds=artifact.seconds,
-        attempt=artifact.attempt if ours else None,
+        attempt=artifact.attempt if built else None,
     )

@@ -12,7 +12,7 @@ Reference = tuple[str, str]
 
 
 class Graph:
-    """What leads to what in the packages that are followed. Equal entries have equal closures,
+    """What leads to what in the packages that are followed. Equal entries lead to equal code,
     whatever else was asked of the index."""
 
     def __init__(self, modules: Modules, packages: frozenset[str]) -> None:
@@ -44,20 +44,24 @@ class Graph:
         return [(module, EFFECTS), *([(module, name)] if static else self._resolve(module, [top]))]
 
     def methods(self, module: str, name: str) -> list[Reference]:
-        """The methods of a class, of its bases and of the classes of its fields."""
+        """The methods of a class and of its bases; all of a class that no statement defines."""
         found: list[Reference] = []
-        pending = self._resolve(module, [name])
+        pending = self._resolve(module, [name.partition(".")[0]])
         seen: set[Reference] = set()
         while pending:
             owner, at = reference = pending.pop()
             info = self._module(owner)
-            definition = info and info["definitions"].get(at)
-            if reference in seen or not definition or definition["kind"] == "function":
+            if info is None or at == EFFECTS or reference in seen:
                 continue
             seen.add(reference)
+            definition = info["definitions"].get(at)
+            if definition is None or definition["kind"] != "class" or "." in name:
+                found.append(reference)
+                continue
             if definition["methods"]:
                 found.append((owner, f"{at}()"))
-            pending += self._links_of(reference)
+            for chain in info["subclasses"].get(at, []):
+                pending += self._resolve_chain(owner, chain)
         return found
 
     def _links_of(self, reference: Reference) -> tuple[Reference, ...]:

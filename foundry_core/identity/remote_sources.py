@@ -28,7 +28,7 @@ def _is_visible(name: str) -> bool:
     )
 
 
-def listing_identity(found: Iterable[Listed]) -> str:
+def listing_fingerprint(found: Iterable[Listed]) -> str:
     digest = hashlib.sha256(b"listing\0")
     for listed in found:
         digest.update(f"{listed.name}\0{listed.size}\0{listed.tag}\n".encode())

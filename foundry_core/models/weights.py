@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from foundry_core.errors import FoundryError
-from foundry_core.identity.sources import path_identity
+from foundry_core.identity.sources import fingerprint
 from foundry_core.models.config.huggingface import HFConfig
 from foundry_core.pipeline.stage import Config
 
@@ -19,7 +19,7 @@ def weight_sources(model: Config, where: str = "model") -> dict[str, str]:
     """
     if isinstance(model, HFConfig):
         if model.path is not None:
-            return {where: path_identity(model.path)}
+            return {where: fingerprint(model.path)}
         if model.source is not None:
             _check_pinned(model.source, model.revision, where)
         return {}

@@ -44,6 +44,7 @@ class Imported(Stage):
     """Base of the stages that stand for external artifacts; each has its kind's output."""
 
     code = CODE
+    seeded = False
     Recipe = Import
 
 

@@ -5,7 +5,7 @@ is committed (the store), the baseline a past run's specs.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any, Literal, Protocol
 
@@ -15,7 +15,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.pipeline.graph import Pipeline
 from foundry_core.pipeline.spec import StageSpec
 
-Action = Literal["reuse", "run", "blocked"]
+Action = Literal["reuse", "run"]
 Category = Literal[
     "CONFIG", "CODE", "INPUT", "SOURCE", "SEED", "MISSING", "CORRUPT", "FAILED", "FORCED"
 ]
@@ -67,7 +67,7 @@ class Catalog(Protocol):
     def status(self, kind: str, key: str) -> tuple[str, str, Committed | None]:
         """('ok' | 'missing' | 'corrupt', problem, what is committed)."""
 
-    def by_content(self, kind: str, content_key: str) -> Committed | None: ...
+    def by_content(self, kind: str, input_content_key: str) -> Committed | None: ...
 
     def last_failure(self, key: str) -> str | None:
         """The error of the key's last attempt when that failed."""
@@ -75,7 +75,7 @@ class Catalog(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineStage:
-    """A stage of a past run: what reasons are computed against."""
+    """A stage of a past run: what reasons are computed against. recipe: as `recipe_json`."""
 
     kind: str
     key: str
@@ -86,7 +86,23 @@ class BaselineStage:
     inputs: Mapping[str, Mapping[str, str]]
     upstream: Mapping[str, Mapping[str, str]]
     functions: Callable[[], Mapping[str, str]] = dict
-    closure: str = ""
+    code_fingerprint: str = ""
+
+    @classmethod
+    def of(cls, spec: StageSpec) -> "BaselineStage":
+        """A stage of this very pipeline, for another to be explained against."""
+        return cls(
+            kind=spec.kind,
+            key=spec.key,
+            code=spec.code,
+            recipe=spec.recipe_json,
+            seed=spec.seed,
+            sources=spec.sources,
+            inputs=spec.inputs,
+            upstream=spec.upstream,
+            functions=lambda: spec.functions,
+            code_fingerprint=spec.code_fingerprint,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,12 +203,16 @@ def resolve(
     spec: StageSpec, contents: Mapping[str, Mapping[str, str | None]], catalog: Catalog
 ) -> Resolution:
     """By recipe key, if it was built from the inputs' present contents (slot → label → digest,
-    None where an input is absent); else by the contents of the inputs (early cut-off)."""
+    None where an input is absent); else by the contents of the inputs (early cutoff)."""
     status, problem, committed = catalog.status(spec.kind, spec.key)
     if status == "ok" and committed and not _outdated(committed, contents):
         return Resolution(committed=committed, how="recipe")
-    if all(digest for named in contents.values() for digest in named.values()):
-        equal = catalog.by_content(spec.kind, spec.content_key(contents))
+    known = {
+        slot: {label: digest for label, digest in named.items() if digest}
+        for slot, named in contents.items()
+    }
+    if known == contents:
+        equal = catalog.by_content(spec.kind, spec.input_content_key(known))
         if equal is not None:
             return Resolution(committed=equal, how="content")
     if status == "corrupt":
@@ -274,24 +294,19 @@ def _row(
         else named
         for slot, named in ((s, dict(n)) for s, n in spec.upstream.items())
     }
-    common = {"name": spec.name, "kind": spec.kind, "key": spec.key, "inputs": inputs}
-    if not runs:
-        committed = found.committed
-        return StagePlan(
-            **common,
-            action="reuse",
-            how=found.how if committed else "unneeded",
-            artifact=committed.key if committed else None,
-            reasons=() if committed else (Reason(category="MISSING", path="absent, not needed"),),
-            drift=_drift(spec, old),
-        )
-    if found.category == "MISSING":
-        reasons = explained(spec.name) or (Reason(category="MISSING", path="never built"),)
-    else:
-        reasons = (Reason(category=found.category, path=found.problem),)
-    return StagePlan(
-        **common, action="run", reasons=reasons, estimated_seconds=_past(spec, old, catalog)
-    )
+    row = StagePlan(name=spec.name, kind=spec.kind, key=spec.key, action="run", inputs=inputs)
+    if runs:
+        if found.category == "MISSING":
+            reasons = explained(spec.name) or (Reason(category="MISSING", path="never built"),)
+        else:
+            reasons = (Reason(category=found.category, path=found.problem),)
+        return replace(row, reasons=reasons, estimated_seconds=_past(spec, old, catalog))
+    drift = _drift(spec, old)
+    if found.committed is None:
+        absent = Reason(category="MISSING", path="absent, not needed")
+        return replace(row, action="reuse", how="unneeded", reasons=(absent,), drift=drift)
+    artifact = found.committed.key
+    return replace(row, action="reuse", how=found.how, artifact=artifact, drift=drift)
 
 
 def explain(spec: StageSpec, old: BaselineStage | None, explained: Explained) -> tuple[Reason, ...]:
@@ -302,7 +317,7 @@ def explain(spec: StageSpec, old: BaselineStage | None, explained: Explained) ->
     reasons: list[Reason] = []
     if old.kind != spec.kind:
         reasons.append(Reason(category="CONFIG", path="kind", old=old.kind, new=spec.kind))
-    reasons += config_changes(f"{spec.name}", old.recipe, spec.recipe)
+    reasons += config_changes(f"{spec.name}", old.recipe, spec.recipe_json)
     if old.seed != spec.seed:
         reasons.append(Reason(category="SEED", path="seed", old=old.seed, new=spec.seed))
     if old.code != spec.code:
@@ -367,7 +382,9 @@ def changed_functions(old: Mapping[str, str], new: Mapping[str, str]) -> list[st
 
 
 def _drift(spec: StageSpec, old: BaselineStage | None) -> tuple[str, ...]:
-    if old is None or old.code != spec.code or not old.closure or old.closure == spec.closure:
+    if old is None or old.code != spec.code or not old.code_fingerprint:
+        return ()
+    if old.code_fingerprint == spec.code_fingerprint:
         return ()
     return tuple(changed_functions(old.functions(), spec.functions))
 

@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from foundry_core.errors import FoundryError
+from foundry_core.lineage.event_types import ArtifactCommitted
 from foundry_core.lineage.events import EventLog
 from foundry_core.pipeline.imports import CODE, Import, adopted_key
 from foundry_core.store.adopted import describe
 from foundry_core.store.base import Store
 from foundry_core.store.manifest import Artifact, ArtifactInput
-from foundry_core.store.outbox import announce, tell, withdraw
+from foundry_core.store.outbox import abort, enqueue, publish
 from foundry_core.store.references import find
 from foundry_core.store.verified import Seals
 
@@ -32,13 +33,14 @@ def adopt(store: Store, log: EventLog, artifact: Artifact) -> Artifact:
             Seals().seal(Path(artifact.files_at), artifact.files)
         # Of two events about one key the later one stands: this is the latest.
         artifact = replace(artifact, created=log.now())
-        intent = announce(log, artifact, {})
+        event = ArtifactCommitted(artifact=artifact.to_json())
+        entry = enqueue(log, artifact, event)
         lease.verify()
-        publish = store.link if standing.status == "missing" else store.relink
-        if publish(artifact):
-            tell(log, intent)
+        link = store.link if standing.status == "missing" else store.relink
+        if link(artifact):
+            publish(log, entry)
         else:
-            withdraw(log, intent)
+            abort(log, entry)
     return store.read(artifact.kind, artifact.key) or artifact
 
 
@@ -79,9 +81,9 @@ def _from_store(found: Artifact, recipe: Import, run_id: str) -> Artifact:
         kind=found.kind,
         key=key,
         content=found.content,
-        content_key=key,
+        input_content_key=key,
         code=CODE,
-        closure="",
+        code_fingerprint="",
         recipe={"digest": found.content},
         seed=0,
         sources={},

@@ -16,7 +16,7 @@ from foundry_core.lineage.events import EventLog
 from foundry_core.store.documents import Documents
 from foundry_core.store.lease import TTL_SECONDS, Board, Lease, acquire, free_if_dead, is_dead
 from foundry_core.store.manifest import MANIFEST, Artifact
-from foundry_core.store.outbox import tell_untold
+from foundry_core.store.outbox import publish_pending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +89,14 @@ class Store(ABC):
     def verify(self, kind: str, key: str) -> State:
         """Like `state`, after re-reading every byte."""
 
-    def by_content(self, kind: str, content_key: str) -> Artifact | None:
+    def by_content(self, kind: str, input_content_key: str) -> Artifact | None:
         """An intact artifact computed from the same recipe and the same input bytes."""
         try:
-            key = self.documents.read(f"content/{content_key}").decode().strip()
+            key = self.documents.read(f"content/{input_content_key}").decode().strip()
         except FileNotFoundError:
             return None
         state = self.state(kind, key)
-        if state.artifact is None or state.artifact.content_key != content_key:
+        if state.artifact is None or state.artifact.input_content_key != input_content_key:
             return None  # the key was built again since, from other bytes
         return state.artifact if state.status == "ok" else None
 
@@ -219,7 +219,7 @@ class Store(ABC):
     def publish_pending(self, log: EventLog) -> list[str]:
         """Tells the lineage what killed processes committed or removed; see
         `foundry_core.store.outbox`."""
-        return tell_untold(log, self.read)
+        return publish_pending(log, self.read)
 
     @abstractmethod
     def artifacts(self) -> list[tuple[str, str]]:

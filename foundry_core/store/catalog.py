@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from foundry_core.config.suggest import nearest
@@ -35,8 +36,8 @@ class StoreCatalog:
         found = _committed(state.artifact) if state.artifact else None
         self._seen[place] = (state.status, state.problem, found)
 
-    def by_content(self, kind: str, content_key: str) -> Committed | None:
-        artifact = self._store.by_content(kind, content_key)
+    def by_content(self, kind: str, input_content_key: str) -> Committed | None:
+        artifact = self._store.by_content(kind, input_content_key)
         return _committed(artifact) if artifact else None
 
     def last_failure(self, key: str) -> str | None:
@@ -57,8 +58,8 @@ def record_run(store: Store, run_id: str, pipeline: str, specs: Mapping[str, Sta
     documents = store.documents
     known = set(documents.names("code"))
     for spec in specs.values():
-        if spec.closure and f"{spec.closure}.json" not in known:
-            documents.write(f"code/{spec.closure}.json", encode(spec.functions))
+        if spec.code_fingerprint and f"{spec.code_fingerprint}.json" not in known:
+            documents.write(f"code/{spec.code_fingerprint}.json", encode(spec.functions))
     record = {
         "run_id": run_id,
         "pipeline": pipeline,
@@ -74,8 +75,8 @@ def _recorded(spec: StageSpec) -> dict[str, Any]:
         "kind": spec.kind,
         "key": spec.key,
         "code": spec.code,
-        "closure": spec.closure,
-        "recipe": spec.recipe,
+        "code_fingerprint": spec.code_fingerprint,
+        "recipe": spec.recipe_json,
         "seed": spec.seed,
         "sources": spec.sources,
         "inputs": spec.inputs,
@@ -92,7 +93,9 @@ def load_baseline(store: Store, pipeline: str, run_id: str | None = None) -> Bas
             return None
     record = load_run(store, run_id)
     stages = {
-        name: BaselineStage(**stage, functions=lambda c=stage["closure"]: _functions(store, c))
+        name: BaselineStage(
+            **stage, functions=partial(known_functions, store, stage["code_fingerprint"])
+        )
         for name, stage in record["stages"].items()
     }
     return Baseline(run_id=run_id, stages=stages)
@@ -112,8 +115,9 @@ def run_ids(store: Store) -> list[str]:
     return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
 
-def _functions(store: Store, closure: str) -> Mapping[str, str]:
+def known_functions(store: Store, fingerprint: str) -> Mapping[str, str]:
+    """The functions of a code fingerprint, as `record_run` keeps them; {} for an unknown one."""
     try:
-        return json.loads(store.documents.read(f"code/{closure}.json"))
+        return json.loads(store.documents.read(f"code/{fingerprint}.json"))
     except FileNotFoundError:
         return {}

@@ -1,4 +1,4 @@
-"""Small named documents of a store: runs, code closures, aliases, pins, the content index.
+"""Small named documents of a store: runs, code fingerprints, aliases, pins, the content index.
 
 A local folder here; on S3 `foundry_core.objects.Objects` has the same calls.
 """

@@ -20,7 +20,7 @@ from foundry_core.store.base import Store
 from foundry_core.store.catalog import load_run, run_ids
 from foundry_core.store.lease import Lease
 from foundry_core.store.manifest import Artifact
-from foundry_core.store.outbox import announce_removal, tell, withdraw
+from foundry_core.store.outbox import abort, enqueue_removal, publish
 from foundry_core.store.references import aliases, pins
 
 GRACE_HOURS = 24.0
@@ -164,18 +164,18 @@ def _remove(store: Store, log: EventLog, artifact: Artifact, settled: frozenset[
     """False when a link came that needs the files. It is looked for once nobody can link to them
     any more; who links looks afterwards whether they still are there."""
     kind, key = artifact.kind, artifact.key
-    intent = announce_removal(log, kind, key, artifact.created, "gc", "")
+    entry = enqueue_removal(log, kind, key, artifact.created, "gc", "")
     wanted = functools.partial(_linked, store, artifact, settled)
     if not store.set_aside(kind, key, wanted):
-        withdraw(log, intent)
+        abort(log, entry)
         return False
-    name = f"content/{artifact.content_key}"
+    name = f"content/{artifact.input_content_key}"
     try:
         if store.documents.read(name).decode().strip() == key:
             store.documents.delete([name])
     except FileNotFoundError:
         pass
-    tell(log, intent)
+    publish(log, entry)
     return True
 
 

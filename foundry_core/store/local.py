@@ -3,7 +3,7 @@
     <root>/<kind>/<key>/...            a committed artifact: its files and artifact.json
     <root>/work/<key>/a<n>/            an attempt in progress
     <root>/work/<key>/scratch/         survives attempts: training checkpoints
-    <root>/leases/<key>, events/, content/<content key>, runs/
+    <root>/leases/<key>, events/, content/<input-content key>, runs/
 
 Execution is at least once, commit exactly once: a finished attempt is renamed onto its final name,
 which fails if another attempt got there first. Nothing under <kind>/ is ever half written.
@@ -170,7 +170,7 @@ class LocalStore(Store):
 
     def _index(self, artifact: Artifact) -> None:
         content = f"{artifact.linked_to or artifact.key}\n".encode()
-        self.documents.write(f"content/{artifact.content_key}", content)
+        self.documents.write(f"content/{artifact.input_content_key}", content)
 
     def _replaced(self, kind: str, key: str) -> Path:
         return self.root / "work" / key / f"{REPLACED}{kind}"

@@ -45,17 +45,17 @@ class ArtifactInput:
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A committed artifact. `linked_to` is the key whose files it shares, after a cut-off: its
-    recipe differs upstream, its bytes do not. `files_at` is where its files lie if not beside
+    """A committed artifact. `linked_to` is the key whose files it shares, after an early cutoff:
+    its recipe differs upstream, its bytes do not. `files_at` is where its files lie if not beside
     artifact.json: a folder below (one per attempt, in an object store), or an absolute path or
     s3:// address (adopted by reference)."""
 
     kind: str
     key: str
     content: str
-    content_key: str
+    input_content_key: str
     code: str
-    closure: str
+    code_fingerprint: str
     recipe: Mapping[str, Any]
     seed: int
     sources: Mapping[str, str]

@@ -3,7 +3,7 @@
     <kind>/<key>/artifact.json            the commit point: a create-only put
     <kind>/<key>/files-<attempt>-<token>/ the files it names; two uploaders never mix
     work/<key>/a<n>, attempts, failure.json   attempts under way, their count, what failed
-    leases/<key>/<number>, events/, content/<content key>, runs/, code/, aliases/, pins/
+    leases/<key>/<number>, events/, content/<input-content key>, runs/, code/, aliases/, pins/
 
 Work happens in $FOUNDRY_HOME/work/<store>/<key>, on this host: a training's checkpoints survive its
 processes, and the host only if FOUNDRY_HOME lies on a shared disk. Reading goes through the cache.
@@ -305,7 +305,7 @@ class RemoteStore(Store):
         """The commit point. What comes after it may fail without harm: it is housekeeping.
         replaced: the entity tag of the manifest that is to go."""
         content = f"{artifact.linked_to or artifact.key}\n".encode()
-        self._objects.write(f"content/{artifact.content_key}", content)
+        self._objects.write(f"content/{artifact.input_content_key}", content)
         name = f"{artifact.kind}/{artifact.key}/{MANIFEST}"
         data = encode(artifact.to_json())
         if replaced:

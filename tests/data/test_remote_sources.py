@@ -11,7 +11,7 @@ from flows.run.planning import Request, prepare
 from foundry_core.data.sources.config import JsonLines, PackageDocs, PlainText
 from foundry_core.data.sources.remote import local_source
 from foundry_core.errors import FoundryError
-from foundry_core.identity.sources import path_identity
+from foundry_core.identity.sources import fingerprint
 from foundry_core.objects import Objects, connect
 from tests.s3 import s3_server, use_s3
 
@@ -53,20 +53,20 @@ def files_below(folder):
 
 def test_a_listing_is_the_identity(raw):
     uri, place, _ = raw
-    first = path_identity(uri)
-    assert path_identity(f"{uri}/") == first
+    first = fingerprint(uri)
+    assert fingerprint(f"{uri}/") == first
     place.write("a.txt", TEXTS["a.txt"].encode())
-    assert path_identity(uri) == first, "the same bytes have the same entity tag"
+    assert fingerprint(uri) == first, "the same bytes have the same entity tag"
     place.write("a.txt", b"x" + TEXTS["a.txt"].encode()[1:])
-    assert path_identity(uri) != first, "equal size, other bytes"
+    assert fingerprint(uri) != first, "equal size, other bytes"
     place.write("a.txt", TEXTS["a.txt"].encode())
     place.write("d.txt", b"")
-    assert path_identity(uri) != first
-    assert path_identity(f"{uri}/a.txt") == path_identity(f"{uri}/a.txt")
+    assert fingerprint(uri) != first
+    assert fingerprint(f"{uri}/a.txt") == fingerprint(f"{uri}/a.txt")
     with pytest.raises(FoundryError, match="holds no objects"):
-        path_identity(f"{uri}/nothing")
+        fingerprint(f"{uri}/nothing")
     with pytest.raises(FoundryError, match="no address of an object store"):
-        path_identity("gs://bucket/raw")
+        fingerprint("gs://bucket/raw")
 
 
 def test_folders_and_single_objects_become_files(raw, tmp_path):
@@ -75,7 +75,7 @@ def test_folders_and_single_objects_become_files(raw, tmp_path):
     found = local_source(PlainText(path=uri), tmp_path / "s", lambda *a, **v: told.append(a))
     copied = files_below(tmp_path / "s")
     assert {name.partition("/")[2]: path.read_text() for name, path in copied.items()} == TEXTS
-    assert path_identity(found.path) == path_identity(local)
+    assert fingerprint(found.path) == fingerprint(local)
     assert told[-1][0] == told[-1][1] == sum(map(len, TEXTS.values()))
     place.write("x.jsonl", b'{"text": "one"}\n')
     one = local_source(JsonLines(path=f"{uri}/x.jsonl"), tmp_path / "s", quiet)

@@ -29,7 +29,7 @@ from foundry_core.data.sources.robot import episode_refs, read_episode
 from foundry_core.data.sources.text import read_text, text_refs
 from foundry_core.errors import FoundryError
 from foundry_core.identity import sources
-from foundry_core.identity.sources import package_identity, path_identity
+from foundry_core.identity.sources import fingerprint, package_fingerprint
 
 OLD = 10**18
 
@@ -67,7 +67,7 @@ def test_a_plain_folder_keeps_the_identity_it_always_had(tmp_path):
     for name in ("b.txt", "a/z.txt", "a.b/c.txt"):
         write(tmp_path / "raw" / name, name)
     known = "6a063ce603084dc8febeb929f5e47bf94214fda81ddb5813ea350818118f816d"
-    assert path_identity(tmp_path / "raw") == known
+    assert fingerprint(tmp_path / "raw") == known
 
 
 def test_text_behind_a_linked_folder_is_read_and_identified(tmp_path):
@@ -105,7 +105,7 @@ def test_links_without_an_end_are_named(tmp_path, target):
     link = tmp_path / "raw" / "itself"
     link.symlink_to(target)
     named = link / "back" if target == "../other" else link
-    for look in (path_identity, lambda path: texts(PlainText(path=str(path)))):
+    for look in (fingerprint, lambda path: texts(PlainText(path=str(path)))):
         with pytest.raises(FoundryError, match=f"link '{named}' leads back"):
             look(tmp_path / "raw")
 
@@ -123,10 +123,10 @@ def test_two_links_to_one_folder_and_a_link_to_nothing_are_no_loop(tmp_path):
 def test_hidden_files_are_neither_read_nor_identified(tmp_path):
     root = tmp_path / ".raw"
     write(root / "a.txt", "one")
-    before = path_identity(root)
+    before = fingerprint(root)
     for name in (".DS_Store", ".a.txt", ".git/b.txt", "deep/.c.txt"):
         write(root / name, "hidden")
-    assert path_identity(root) == before
+    assert fingerprint(root) == before
     assert texts(PlainText(path=str(root))) == ["one"]
 
 
@@ -315,7 +315,7 @@ def test_settled_documents_are_not_hashed_again(site, monkeypatch):
     monkeypatch.setattr(sources, "settled", lambda stat: True)
     source = PackageDocs(packages=("fsp_docs",))
     before = source.identity()
-    monkeypatch.setattr(sources, "_sha256", lambda path: pytest.fail(f"reads {path}"))
+    monkeypatch.setattr(sources, "sha256_of", lambda path: pytest.fail(f"reads {path}"))
     assert source.identity() == before
 
 
@@ -333,7 +333,7 @@ def test_documented_files_are_those_that_importlib_lists(site):
 
 def test_one_distribution_has_one_name():
     spellings = ("typing_extensions", "Typing.Extensions", "typing-extensions")
-    assert len({package_identity(name) for name in spellings}) == 1
+    assert len({package_fingerprint(name) for name in spellings}) == 1
     assert len({PackageDocs(packages=(name,)) for name in spellings}) == 1
     assert len({str(PackageDocs(packages=(name,)).identity()) for name in spellings}) == 1
 
@@ -346,16 +346,16 @@ def test_what_record_does_not_say_is_hashed(site, kind):
         write(info / "direct_url.json", '{"dir_info": {"editable": true}, "url": "file:///x"}')
     if kind == "finder":
         write(info / "RECORD", "__editable__.fsp_code-1.pth,sha256=x,30\n")
-    before = package_identity("fsp-code")
+    before = package_fingerprint("fsp-code")
     write(folder / "fsp_code" / "__pycache__" / "a.pyc", "compiled")
-    assert package_identity("fsp_code") == before
+    assert package_fingerprint("fsp_code") == before
     assert "fsp_code" not in sys.modules
     edited = write(folder / "fsp_code" / "deep" / "b.py", "TWO = 3\n")
     os.utime(edited, ns=(OLD, OLD))
-    assert package_identity("fsp-code") != before
+    assert package_fingerprint("fsp-code") != before
 
 
 def test_a_package_of_which_nothing_is_found_is_refused(site):
     site("fsp-gone", {}, record=False)
     with pytest.raises(FoundryError, match="'fsp-gone' does not say which files"):
-        package_identity("fsp-gone")
+        package_fingerprint("fsp-gone")

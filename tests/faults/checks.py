@@ -167,6 +167,6 @@ def unfinished_attempts(index: Path, keys: set[str]) -> list[str]:
 def stage_of(command: str) -> str:
     """The stage whose child process has this command line; '' when it is just ending."""
     try:
-        return json.loads((Path(command.split()[-1]) / "job.json").read_text())["stage"]
+        return json.loads((Path(command.split()[-1]) / "job.json").read_text())["spec"]["name"]
     except (OSError, ValueError):
         return ""

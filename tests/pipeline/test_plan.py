@@ -39,7 +39,7 @@ class Memory:
                 for slot, named in spec.upstream.items()
                 for label, up in named.items()
             }
-            by_content = spec.content_key(
+            by_content = spec.input_content_key(
                 {s: {lb: content[u] for lb, u in n.items()} for s, n in spec.upstream.items()}
             )
             self.built[spec.key] = (
@@ -53,9 +53,11 @@ class Memory:
         status = "corrupt" if key in self.corrupt else "ok"
         return status, "bad digest" if key in self.corrupt else "", self.built[key][1]
 
-    def by_content(self, kind, content_key):
+    def by_content(self, kind, input_content_key):
         found = [
-            c for k, c in self.built.values() if k == content_key and c.key not in self.corrupt
+            c
+            for k, c in self.built.values()
+            if k == input_content_key and c.key not in self.corrupt
         ]
         return found[0] if found else None
 
@@ -64,14 +66,7 @@ class Memory:
 
 
 def baseline_of(specs):
-    stages = {
-        name: BaselineStage(
-            kind=s.kind, key=s.key, code=s.code, recipe=s.recipe, seed=s.seed, sources=s.sources,
-            inputs=s.inputs, upstream=s.upstream, functions=lambda s=s: s.functions,
-            closure=s.closure,
-        )
-        for name, s in specs.items()
-    }  # fmt: skip
+    stages = {name: BaselineStage.of(spec) for name, spec in specs.items()}
     return Baseline(run_id="r1", stages=stages)
 
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from foundry_core.execution import runner as execute_module
+from foundry_core.execution import attempt as attempt_module
 from foundry_core.lineage.events import EventLog
 from foundry_core.store import lease as lease_module
 from foundry_core.store.lease import LeaseLost, acquire, read_lease
@@ -59,7 +59,7 @@ def test_eight_processes_commit_each_key_once(home):
     assert len(events(home, "attempt_started")) == 4
     assert [e["state"] for e in events(home, "attempt_finished")] == ["committed"] * 4
     assert not [p for p in (home / "store" / "leases").iterdir() if p.name != ".lock"]
-    assert not list((home / "store" / "events" / "intents").iterdir())
+    assert not list((home / "store" / "events" / "outbox").iterdir())
 
 
 def _hold_and_stop(path):
@@ -100,7 +100,7 @@ def test_a_stopped_holder_elsewhere_loses_it_and_notices(tmp_path, monkeypatch):
 def _elsewhere(ready_to_stop):
     """A run on a machine of another name that stops after its model's child has ended."""
     socket.gethostname = lambda: "elsewhere"
-    run_child = execute_module.run_child
+    run_child = attempt_module.run_child
 
     def stops(job, *arguments):
         result = run_child(job, *arguments)
@@ -109,7 +109,7 @@ def _elsewhere(ready_to_stop):
             os.kill(os.getpid(), signal.SIGSTOP)
         return result
 
-    execute_module.run_child = stops
+    attempt_module.run_child = stops
     actions, done = run()
     return actions["model"], done.artifact("model").attempt
 

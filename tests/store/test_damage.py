@@ -263,13 +263,14 @@ def test_a_torn_manifest_is_corrupt_and_mended(text, home):
 
 
 def test_a_content_index_that_points_to_other_bytes_is_not_believed(home):
-    """The entry of one content key is made to name a key that was built from other input bytes."""
+    """The entry of one input-content key is made to name a key built from other input bytes."""
     _, before = run()
     run("first.word=uno")
     other = prepared("first.word=uno").specs["model"].key
-    entry = home / "store" / "content" / before.artifact("model").content_key
+    entry = home / "store" / "content" / before.artifact("model").input_content_key
     entry.write_text(f"{other}\n")
-    catalogued = before.prepared.store.by_content("train", before.artifact("model").content_key)
+    input_content_key = before.artifact("model").input_content_key
+    catalogued = before.prepared.store.by_content("train", input_content_key)
     assert catalogued is None
 
 

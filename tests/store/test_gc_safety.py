@@ -132,9 +132,9 @@ def test_what_vanished_between_plan_and_run_is_said():
 
 
 def _die_before_telling():
-    import foundry_core.execution.runner
+    import foundry_core.execution.attempt
 
-    foundry_core.execution.runner.tell = lambda *arguments: os._exit(9)
+    foundry_core.execution.attempt.publish = lambda *arguments: os._exit(9)
     run()
 
 

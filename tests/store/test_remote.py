@@ -50,9 +50,9 @@ def attempt(store, text, key=KEY):
         kind="emit",
         key=key,
         content=content_digest(files),
-        content_key=f"c{key[1:]}",
+        input_content_key=f"c{key[1:]}",
         code="",
-        closure="",
+        code_fingerprint="",
         recipe={},
         seed=0,
         sources={},
@@ -85,7 +85,7 @@ def test_a_commit_is_read_on_another_host(uri, monkeypatch, tmp_path):
     state = other.state("emit", KEY)
     assert (state.status, state.artifact.content) == ("ok", artifact.content)
     assert (other.files_path(state.artifact) / "deep/text.txt").read_text() == "hello"
-    assert other.by_content("emit", artifact.content_key).key == KEY
+    assert other.by_content("emit", artifact.input_content_key).key == KEY
     assert other.verify("emit", KEY).status == "ok"
     assert other.artifacts() == [("emit", KEY)]
     assert other.documents.names("work") == []

@@ -95,7 +95,7 @@ def test_the_same_weights_elsewhere_keep_the_keys(tmp_path):
     assert keys(before) == keys(after)
     assert set(before["vlm"].sources) == {"model.vision"}
     assert set(before["vla"].sources) == {"model.backbone.vision"}
-    assert str(tmp_path) not in json.dumps([spec.recipe for spec in before.values()])
+    assert str(tmp_path) not in json.dumps([spec.recipe_json for spec in before.values()])
 
 
 def test_hub_weights_need_a_commit_and_count_by_it():

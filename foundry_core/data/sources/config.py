@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, PrivateAttr
 
 from foundry_core.config.canonical import Location
 from foundry_core.data.sources.packages import documents_identity
-from foundry_core.identity.sources import is_remote, normalized, path_identity
+from foundry_core.identity.sources import fingerprint, is_remote, normalized
 from foundry_core.pipeline.stage import Config
 
 
@@ -26,7 +26,7 @@ class PathSource(Config):
     )
 
     def identity(self) -> Mapping[str, str]:
-        found = {self.format: path_identity(self.path)}
+        found = {self.format: fingerprint(self.path)}
         path = Path(self.path).expanduser()
         if not is_remote(self.path) and path.is_file():
             found["file name"] = path.name  # in sample keys and reports, as those of a folder's

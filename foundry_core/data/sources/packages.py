@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from foundry_core.errors import FoundryError
-from foundry_core.identity.sources import files_identity
+from foundry_core.identity.sources import files_fingerprint
 
 _ENDINGS = (".py", ".md", ".rst", ".txt")
 _NOT_PROSE = ("test_", "license", "licence", "copying", "notice", "authors", "entry_points",
@@ -36,7 +36,7 @@ def _distribution(package: str) -> importlib.metadata.Distribution:
 def documents_identity(package: str) -> str:
     """Digest of the files that are read. RECORD says what was installed, not what lies there."""
     try:
-        return files_identity(_root(package), _documented(package))
+        return files_fingerprint(_root(package), _documented(package))
     except FileNotFoundError as error:
         raise _missing(package, error.filename) from None
 

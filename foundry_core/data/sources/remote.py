@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from foundry_core.data.sources.config import PackageDocs, PathSource
 from foundry_core.errors import FoundryError
-from foundry_core.identity.remote_sources import listing_identity, remote_objects
+from foundry_core.identity.remote_sources import listing_fingerprint, remote_objects
 from foundry_core.identity.sources import is_remote
 from foundry_core.objects import Listed, Objects
 
@@ -26,10 +26,10 @@ def local_source(source: S, scratch: Path, progress: Callable[..., None]) -> S:
     if isinstance(source, PackageDocs) or not is_remote(source.path):
         return source
     place, found = remote_objects(source.path)
-    identity = listing_identity(found)
+    identity = listing_fingerprint(found)
     folder = scratch / f"source-{identity[:16]}"
     _fetch(place, found, folder, progress)
-    if listing_identity(remote_objects(source.path)[1]) != identity:
+    if listing_fingerprint(remote_objects(source.path)[1]) != identity:
         raise FoundryError(f"source {source.path!r} changed while it was fetched", "run again")
     single = len(found) == 1 and place.uri != source.path.rstrip("/")
     path = folder / found[0].name if single else folder

@@ -5,9 +5,10 @@ import os
 
 import pytest
 
-import foundry_core.execution.runner
+import foundry_core.execution.attempt
 from flows.console import Console
 from flows.run.engine import PipelineRun
+from foundry_core.execution.control import ChildResult
 from foundry_core.lineage.connection import attach
 from foundry_core.store import gc
 from tests.faults import checks
@@ -33,9 +34,9 @@ def test_a_forced_stage_that_fails_costs_nothing(monkeypatch):
     again = forced("model")
     with monkeypatch.context() as patch:
         patch.setattr(
-            foundry_core.execution.runner,
+            foundry_core.execution.attempt,
             "run_child",
-            lambda *a: {"error": "no memory", "hint": ""},
+            lambda *a: ChildResult(error="no memory"),
         )
         with pytest.raises(Exception, match="no memory"):
             again.stage("model")
@@ -48,13 +49,13 @@ def test_readers_find_the_old_one_until_the_new_one_is_there(monkeypatch, home, 
     _, done = run()
     store, first = done.prepared.store, done.artifact("first")
     seen = []
-    child = foundry_core.execution.runner.run_child
+    child = foundry_core.execution.attempt.run_child
 
     def looks(*arguments):
         seen.append((store.files_path(first) / "text.txt").exists())
         return child(*arguments)
 
-    monkeypatch.setattr(foundry_core.execution.runner, "run_child", looks)
+    monkeypatch.setattr(foundry_core.execution.attempt, "run_child", looks)
     again = forced("first")
     outcome = again.stage("first")
     again.finish("succeeded")
@@ -97,7 +98,7 @@ def test_killed_at_the_swap_the_old_one_is_put_back(home, by):
 
 
 def _die_in_the_stage():
-    foundry_core.execution.runner.run_child = lambda *arguments: os._exit(9)
+    foundry_core.execution.attempt.run_child = lambda *arguments: os._exit(9)
     forced("model").stage("model")
 
 
@@ -109,11 +110,11 @@ def test_a_forced_attempt_that_was_killed_is_closed_by_the_next_run(home, tmp_pa
     with attach(home / "lineage.duckdb") as connection:
         rows = connection.execute("select stage, state from attempt order by all").fetchall()
     assert [row for row in rows if row[0] == "model"] == [("model", "committed"), ("model", "lost")]
-    assert after._events.files.names("intents") == []
+    assert after._events.files.names("outbox") == []
     again = forced("model")
     again.stage("model")
     again.finish("succeeded")
-    assert after._events.files.names("intents") == []
+    assert after._events.files.names("outbox") == []
     with attach(home / "lineage.duckdb") as connection:
         rows = connection.execute("select state from attempt where stage = 'model'").fetchall()
     assert sorted(state for (state,) in rows) == ["committed", "committed", "lost"]
@@ -130,9 +131,9 @@ def test_the_scratch_of_an_interrupted_forced_training_is_resumed_and_no_other(m
     def interrupted(job, store, out, scratch, *rest):
         found.append(sorted(path.name for path in scratch.iterdir()))
         (scratch / "mine").write_text("")
-        return {"error": "stopped", "hint": ""}
+        return ChildResult(error="stopped")
 
-    monkeypatch.setattr(foundry_core.execution.runner, "run_child", interrupted)
+    monkeypatch.setattr(foundry_core.execution.attempt, "run_child", interrupted)
     for _ in range(2):
         again = forced("model")
         with pytest.raises(Exception, match="stopped"):
@@ -147,7 +148,7 @@ def test_what_is_forced_and_corrupt_is_out_of_service_at_once(monkeypatch):
     (store.files_path(first) / "text.txt").write_text("harmed")
     again = forced("first")
     monkeypatch.setattr(
-        foundry_core.execution.runner, "run_child", lambda *a: {"error": "no", "hint": ""}
+        foundry_core.execution.attempt, "run_child", lambda *a: ChildResult(error="no")
     )
     with pytest.raises(Exception, match="no"):
         again.stage("first")

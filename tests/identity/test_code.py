@@ -1,6 +1,6 @@
 import pytest
 
-from foundry_core.identity.code import CodeIndex
+from foundry_core.identity.code import CodeIndex, fingerprint
 
 STAGE = '''
 """Doc."""
@@ -59,8 +59,8 @@ def package(tmp_path, monkeypatch):
     return folder
 
 
-def closure(package):
-    return CodeIndex({"pkg": package.parent}).closure("pkg.stage", "Work.run")
+def code_of(package):
+    return fingerprint("pkg.stage", "Work.run", index=CodeIndex({"pkg": package.parent}))
 
 
 def edit(package, file, old, new):
@@ -84,9 +84,9 @@ def edit(package, file, old, new):
     ],
 )
 def test_what_can_change_the_result_changes_the_digest(package, file, old, new):
-    before = closure(package)
+    before = code_of(package)
     edit(package, file, old, new)
-    after = closure(package)
+    after = code_of(package)
     assert after.digest != before.digest
     assert [n for n in after.functions if after.functions[n] != before.functions.get(n)]
 
@@ -108,16 +108,16 @@ def test_what_can_change_the_result_changes_the_digest(package, file, old, new):
     ],
 )
 def test_what_cannot_does_not(package, file, old, new):
-    before = closure(package)
+    before = code_of(package)
     edit(package, file, old, new)
-    assert closure(package).digest == before.digest
+    assert code_of(package).digest == before.digest
 
 
 def test_the_cache_gives_the_same_answer(package):
-    assert closure(package) == closure(package)
+    assert code_of(package) == code_of(package)
 
 
 def test_the_real_kinds_reach_their_helpers():
-    found = CodeIndex().closure("tests.kinds.emit", "Emit.run").functions
+    found = fingerprint("tests.kinds.emit", "Emit.run").functions
     assert "tests.kinds.helper:render" in found
     assert "tests.kinds.helper:TERMINATOR" in found

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from foundry_core.config.canonical import Location
-from foundry_core.identity.sources import path_identity
+from foundry_core.identity.sources import fingerprint
 from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage
 
 
@@ -35,7 +35,7 @@ class Read(Stage):
 
     @classmethod
     def sources(cls, recipe) -> Mapping[str, str]:
-        return {"text": path_identity(recipe.path)}
+        return {"text": fingerprint(recipe.path)}
 
     @staticmethod
     def run(ctx):
@@ -58,7 +58,8 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     package = f"lab_{tmp_path.name.replace('-', '_')}"
     monkeypatch.setenv("FOUNDRY_KINDS", package)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    path = filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / package).mkdir()
     (tmp_path / package / "__init__.py").write_text("")

@@ -22,7 +22,7 @@ class Capture:
         self.jobs = {}
 
     def remote(self, stage):
-        return stage.trains
+        return False
 
     def run(self, job, store, events, *, observe, cancelled):
         text = json.dumps(job_to_json(job))
@@ -38,7 +38,7 @@ def sent(tmp_path, monkeypatch):
     run = PipelineRun(prepare(Request(pipeline=str(WORDS))), dispatcher=capture)
     run.start()
     for name in run.affected():
-        run.stage(name, {"prefect_flow_run_id": "f"})
+        run.stage(name, "prefect:flow-run/f")
     return run, capture.jobs
 
 
@@ -48,7 +48,7 @@ def test_a_job_that_travelled_builds_the_same_artifact(sent):
     assert max(map(len, jobs.values())) < 4000
     job = job_from_json(json.loads(jobs["model"]), run.prepared.store)
     assert job.inputs["text"].popitem()[1] == run.artifact("first")
-    assert job.origin == {"prefect_flow_run_id": "f"}
+    assert job.job_ref == "prefect:flow-run/f"
 
 
 def test_a_worker_with_another_store_is_told(sent, tmp_path):

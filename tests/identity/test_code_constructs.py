@@ -3,7 +3,7 @@
 import pytest
 
 from foundry_core.errors import FoundryError
-from foundry_core.identity.code import CodeIndex
+from foundry_core.identity.code import CodeIndex, fingerprint
 
 STAGE = """
 class K:
@@ -149,7 +149,7 @@ CASES = {
 
 
 @pytest.fixture
-def closure(tmp_path, monkeypatch):
+def digest_of(tmp_path, monkeypatch):
     """The digest of lab.k:K.run with these files."""
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
 
@@ -159,18 +159,19 @@ def closure(tmp_path, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         index = CodeIndex({"lab": tmp_path})
-        return index.closure("lab.k", "K.run", ("lab.k", "R")).digest
+        classes = [("lab.k", name) for name in ("R", "Inner") if f"class {name}" in files["k.py"]]
+        return fingerprint("lab.k", "K.run", methods_of=classes, index=index).digest
 
     return of
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_edit_is_seen(name, closure):
+def test_an_edit_is_seen(name, digest_of):
     code, others = CASES[name]
     files = {"k.py": code, **others}
     edited = {file: text.replace("11", "22") for file, text in files.items()}
     assert edited != files
-    assert closure(files) != closure(edited)
+    assert digest_of(files) != digest_of(edited)
 
 
 RECIPE = """
@@ -196,9 +197,9 @@ class R(Recipe):
         ("    n: int", "    m: int = 0\n    n: int", False),
     ],
 )
-def test_a_recipes_methods_are_code_and_its_fields_are_not(closure, old, new, seen):
+def test_a_recipes_methods_are_code_and_its_fields_are_not(digest_of, old, new, seen):
     code = kind("ctx.recipe.total()", RECIPE)
-    assert (closure({"k.py": code}) != closure({"k.py": code.replace(old, new)})) == seen
+    assert (digest_of({"k.py": code}) != digest_of({"k.py": code.replace(old, new)})) == seen
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_a_recipes_methods_are_code_and_its_fields_are_not(closure, old, new, se
         ("def unused():\n    return 1", "def unused():\n    return 2"),
     ],
 )
-def test_what_changes_nothing_is_not(closure, old, new):
+def test_what_changes_nothing_is_not(digest_of, old, new):
     code = kind(
         "f()",
         "import json\nif TYPE_CHECKING:\n    import os\ndef unused():\n    return 1\n"
@@ -221,12 +222,12 @@ def test_what_changes_nothing_is_not(closure, old, new):
         '    return "text"\n',
     )
     assert old in code
-    assert closure({"k.py": code}) == closure({"k.py": code.replace(old, new)})
+    assert digest_of({"k.py": code}) == digest_of({"k.py": code.replace(old, new)})
 
 
-def test_code_that_cannot_be_found_is_refused(closure):
+def test_code_that_cannot_be_found_is_refused(digest_of):
     with pytest.raises(FoundryError, match=r"lab\.k:K.run cannot be read"):
-        closure({"k.py": "K = make()\n".replace("K", "L")})
+        digest_of({"k.py": "K = make()\n".replace("K", "L")})
 
 
 def test_what_else_was_asked_changes_nothing(tmp_path, monkeypatch):
@@ -238,5 +239,6 @@ def test_what_else_was_asked_changes_nothing(tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "two" / "m.py").write_text(MODULE)
     alone, after = CodeIndex({"one": tmp_path}), CodeIndex({"one": tmp_path})
-    after.closure("two.k", "K.run")
-    assert after.closure("one.k", "K.run") == alone.closure("one.k", "K.run")
+    fingerprint("two.k", "K.run", index=after)
+    one, two = (fingerprint("one.k", "K.run", index=index) for index in (after, alone))
+    assert one == two
