@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from foundry_core.files import write_json
 from foundry_core.home import home_dir
 from foundry_core.store.lease import is_dead, process_identity
-from foundry_core.store.manifest import encode, write_durably
 
 # Tells a child which process it must not outlive.
 PARENT = "FOUNDRY_PARENT_PID"
@@ -66,7 +66,7 @@ def record(kind: Kind, name: str, pid: int | None = None, **facts: Any) -> Entry
     path = folder() / f"{kind}-{name}.json"
     entry = Entry(path=path, kind=kind, id=name, process=process_identity(pid), facts=facts)
     content = {"kind": kind, "id": name, "process": entry.process, "facts": facts}
-    write_durably(path, encode(content))
+    write_json(path, content)
     return entry
 
 

@@ -19,7 +19,7 @@ from foundry_core.execution.job import Interrupted, StageFailed
 from foundry_core.execution.runner import execute
 from foundry_core.execution.transport import job_from_json, with_origin
 from foundry_core.lineage.events import EventLog
-from foundry_core.store.local import Store
+from foundry_core.store.open import open_store
 
 MARK = "foundry-progress "
 FAILED, STOPPED = 1, 130
@@ -50,7 +50,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: cancelled.set())
     sent = json.loads(os.environ["FOUNDRY_JOB"])
-    store = Store.open(sent["store"])
+    store = open_store(sent["store"])
     try:
         job = job_from_json(sent["job"], store)
         named = with_origin(job, ray_job_id=os.environ["FOUNDRY_RAY_JOB"])

@@ -19,6 +19,7 @@ from typing import Any
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import Interrupted, Observer, Outcome, StageFailed, StageJob
 from foundry_core.execution.supervise import run_child
+from foundry_core.files import write_atomic
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.objects import StoreUnavailable
@@ -28,7 +29,7 @@ from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog
 from foundry_core.store.disk import naming_disk
 from foundry_core.store.lease import TTL_SECONDS, Lease, LeaseLost
-from foundry_core.store.manifest import Artifact, ArtifactInput, content_digest, scan, write_durably
+from foundry_core.store.manifest import Artifact, ArtifactInput, content_digest, scan
 from foundry_core.store.outbox import announce, announce_loss, announce_removal, tell, withdraw
 
 
@@ -56,15 +57,15 @@ def execute(
 
 
 def _import(job: StageJob, store: Store, events: EventLog) -> Outcome:
-    """An external artifact is adopted, not computed: no child process, no attempt."""
-    from foundry_core.store.adopt import bring_in
+    """An external artifact is imported, not computed: no child process, no attempt."""
+    from foundry_core.store.imports import import_for_stage
 
     started = time.monotonic()
     state = store.state(job.spec.kind, job.spec.key)
     if state.artifact is not None and state.status == "ok":
         return Outcome(artifact=state.artifact, action="reuse", how="recipe", seconds=0.0)
     recipe = imports.Import.model_validate(job.recipe)
-    artifact = bring_in(store, events, job.spec.name, recipe, job.run_id)
+    artifact = import_for_stage(store, events, job.spec.name, recipe, job.run_id)
     return Outcome(artifact=artifact, action="run", how="", seconds=time.monotonic() - started)
 
 
@@ -97,7 +98,7 @@ def _settle(
     lease = store.acquire(
         job.spec.key,
         ttl=lease_ttl,
-        settled=settled_elsewhere,
+        done=settled_elsewhere,
         waiting=lambda holder: observe({"message": f"waits for {holder['host']}:{holder['pid']}"}),
     )
     if lease is None:
@@ -283,7 +284,7 @@ def _keep_scratch_of(scratch: Path, content_key: str, replaced: Artifact | None)
     if not (mark.exists() and mark.read_text() == begun):
         shutil.rmtree(scratch)
         scratch.mkdir()
-        write_durably(mark, begun.encode())
+        write_atomic(mark, begun)
 
 
 def _describe(

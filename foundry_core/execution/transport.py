@@ -12,7 +12,7 @@ from typing import Any
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import Outcome, StageFailed, StageJob
 from foundry_core.pipeline.spec import StageSpec
-from foundry_core.store.local import Store
+from foundry_core.store.base import Store
 
 _FIELDS = {"spec", "recipe", "resources", "inputs", "run_id", "log", "force", "origin"}
 

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
-from foundry_core.home import cache_dir, write_cache
+from foundry_core.files import write_cache
+from foundry_core.home import cache_dir
 from foundry_core.identity.code_modules import Modules, read_cache
 
 PACKAGES = ("foundry_core", "tasks", "flows")

@@ -8,7 +8,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from foundry_core.home import cache_dir, settled, write_cache
+from foundry_core.files import settled, write_cache
+from foundry_core.home import cache_dir
 
 Summary = dict[str, Any]
 _CACHE_VERSION = 5

@@ -21,7 +21,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from foundry_core.errors import FoundryError
-from foundry_core.home import cache_dir, settled, write_cache
+from foundry_core.files import settled, write_cache
+from foundry_core.home import cache_dir
 
 _EDITABLE = ("__editable__", "_editable_impl_")
 

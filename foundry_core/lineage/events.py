@@ -21,8 +21,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from foundry_core.blobs import Blobs, open_blobs
 from foundry_core.lineage.event_types import Event
-from foundry_core.lineage.files import Files, open_files
 
 SCHEMA = 1
 SEGMENTS = "segments"
@@ -38,8 +38,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class EventLog:
     """Append-only. Any number of processes may append to and read one log."""
 
-    def __init__(self, root: str | Path | Files) -> None:
-        self.files: Files = open_files(str(root)) if isinstance(root, str | Path) else root
+    def __init__(self, root: str | Path | Blobs) -> None:
+        self.blobs: Blobs = open_blobs(str(root)) if isinstance(root, str | Path) else root
         self._last: int | None = None
 
     def append(self, event: Event, *, event_id: str | None = None, at: str | None = None) -> str:
@@ -68,7 +68,7 @@ class EventLog:
             "data": self._detach(dict(data)),
         }
         name = event_name(event["time"], event["id"])
-        self.files.create(name, encode(event))
+        self.blobs.create(name, encode(event))
         return name
 
     def now(self) -> str:
@@ -83,29 +83,29 @@ class EventLog:
         return [name for day in self._days() for name in self._of_day(day)]
 
     def _days(self) -> list[str]:
-        return [name for name in self.files.names("") if _DAY.fullmatch(name)]
+        return [name for name in self.blobs.names("") if _DAY.fullmatch(name)]
 
     def _of_day(self, day: str) -> list[str]:
-        return [f"{day}/{name}" for name in self.files.names(day) if _EVENT.fullmatch(name)]
+        return [f"{day}/{name}" for name in self.blobs.names(day) if _EVENT.fullmatch(name)]
 
     def segments(self) -> list[str]:
-        names = self.files.names(SEGMENTS)
+        names = self.blobs.names(SEGMENTS)
         return [f"{SEGMENTS}/{name}" for name in names if _SEGMENT.fullmatch(name)]
 
     def read(self, name: str) -> dict[str, Any]:
         """Raises FileNotFoundError (compacted meanwhile) or ValueError (damaged)."""
-        event = json.loads(self.files.read(name))
+        event = json.loads(self.blobs.read(name))
         if not _is_event(event, name):
             raise ValueError(f"{name} is not an event")
         return event
 
     def put_blob(self, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
-        self.files.create(f"{BLOBS}/{digest}", data)
+        self.blobs.create(f"{BLOBS}/{digest}", data)
         return digest
 
     def blob(self, digest: str) -> bytes:
-        return self.files.read(f"{BLOBS}/{digest}")
+        return self.blobs.read(f"{BLOBS}/{digest}")
 
     def _now(self) -> int:
         """Microseconds since 1970, after every event already seen, though the wall clock may have

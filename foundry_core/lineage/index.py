@@ -77,7 +77,7 @@ class Index:
     def _append(self) -> tuple[int, tuple[str, ...]] | None:
         """The fast way: new events go to the tail. None when they must be folded instead."""
         found = self._tails.current(self.path) if self.path.exists() else None
-        if found is None or found[1].log != self.log.files.root:
+        if found is None or found[1].log != self.log.blobs.uri:
             return None
         token, header, lines = found
         loose = self.log.loose()
@@ -118,7 +118,7 @@ class Index:
         with contextlib.closing(duckdb.connect(self._draft)) as connection:
             connection.execute("set preserve_insertion_order = false")  # rows are a set
             connection.execute(_sql("schema"))
-            meta = [SCHEMA_VERSION, self.log.files.root]
+            meta = [SCHEMA_VERSION, self.log.blobs.uri]
             connection.execute("insert into meta values (?, ?, null)", meta)
             count, unreadable, publication = self._take_in(connection, fresh=True)
         self._publish(publication)
@@ -152,7 +152,7 @@ class Index:
             found = connection.execute("select schema_version, log from meta").fetchone()
         except duckdb.Error:
             found = None
-        if found == (SCHEMA_VERSION, self.log.files.root):
+        if found == (SCHEMA_VERSION, self.log.blobs.uri):
             return connection
         connection.close()
         return None
@@ -188,7 +188,7 @@ class Index:
             connection.execute("commit")
         header = Header(
             index=(0, 0),
-            log=self.log.files.root,
+            log=self.log.blobs.uri,
             loose=loose,
             segments=_column(connection, "select name from segment"),
             packages=_column(

@@ -13,7 +13,7 @@ from typing import Any
 from foundry_core.config.canonical import canonical, digest
 from foundry_core.identity.code import Closure, CodeIndex
 from foundry_core.pipeline.graph import Pipeline, StageNode
-from foundry_core.pipeline.imports import CODE, Import, adopted_key
+from foundry_core.pipeline.imports import CODE, Import, imported_key
 from foundry_core.pipeline.stage import Stage
 
 SCHEMA = 1
@@ -92,7 +92,7 @@ def _imported(node: StageNode, recipe: Import) -> StageSpec:
     return StageSpec(
         name=node.name,
         kind=node.kind,
-        key=adopted_key(node.kind, recipe.content),
+        key=imported_key(node.kind, recipe.content),
         code=CODE,
         closure="",
         functions={},

@@ -1,4 +1,4 @@
-"""Leases: at most one living worker per key.
+"""Leases: at most one worker at a time per key.
 
 A lease is a create-exclusive file with an owner token and a heartbeat count. A waiter takes it over
 only when the holder is known dead (same host and boot, its process gone or replaced) or when the
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from foundry_core.store.manifest import write_durably
+from foundry_core.files import create, json_line, write_atomic
 
 TTL_SECONDS = 60.0
 _HEARTBEAT_SECONDS = 5.0
@@ -72,6 +72,11 @@ def process_identity(pid: int | None = None) -> dict[str, Any]:
     }
 
 
+def new_owner() -> dict[str, Any]:
+    """This process as the holder of a lease: with a token that no other has, and no heartbeat."""
+    return {"token": uuid.uuid4().hex, "beat": 0} | process_identity()
+
+
 @dataclass
 class _Observed:
     beat: Any
@@ -116,7 +121,8 @@ class Lease(ABC):
                 return
 
     @abstractmethod
-    def _holds(self) -> bool: ...
+    def _holds(self) -> bool:
+        """Whether this process still has it."""
 
     @abstractmethod
     def _renew(self, beat: int) -> bool:
@@ -124,11 +130,11 @@ class Lease(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Gives the lease back if it is still ours."""
+        """Gives the lease back if this process still holds it."""
 
 
-class Board(Protocol):
-    """Where one key's lease hangs, as one waiter sees it."""
+class LeaseBackend(Protocol):
+    """Where one key's lease is kept, as one waiter sees it."""
 
     def claim(self) -> Lease | None:
         """The lease if it is free, exclusively."""
@@ -154,7 +160,7 @@ class _FileLease(Lease):
         with contextlib.suppress(OSError), _lock(self._path):
             if not self._holds():
                 return False
-            write_durably(self._path, json.dumps(self._owner | {"beat": beat}).encode())
+            write_atomic(self._path, json_line(self._owner | {"beat": beat}))
         return True
 
     def release(self) -> None:
@@ -193,32 +199,31 @@ def _visible(process: dict[str, Any]) -> bool:
 
 
 def acquire(
-    place: Path | Board,
+    backend: LeaseBackend,
     *,
     ttl: float = TTL_SECONDS,
-    settled: Callable[[], bool] = lambda: False,
+    done: Callable[[], bool] = lambda: False,
     waiting: Callable[[dict[str, Any]], None] = lambda holder: None,
     poll: float = 0.2,
 ) -> Lease | None:
-    """The lease, or None as soon as `settled()` says the work was done by another.
+    """The lease, or None as soon as `done()` says that another did the work.
 
-    Blocks while a living worker holds it; `waiting(holder)` is called once per new holder. `place`:
-    the path of a lease file, or what else leases hang on.
+    Blocks while a worker that is not known to be dead holds it; `waiting(holder)` is called once
+    per new holder.
     """
-    board = FileBoard(place) if isinstance(place, Path) else place
     observed: _Observed | None = None
-    told = None
+    waits_for = None
     while True:
-        if settled():
+        if done():
             return None
-        lease = board.claim()
+        lease = backend.claim()
         if lease is not None:
             return lease
-        holder = board.holder()
+        holder = backend.holder()
         if holder is None:
             continue
-        if holder["token"] != told:
-            told = holder["token"]
+        if holder["token"] != waits_for:
+            waits_for = holder["token"]
             waiting(holder)
         beat = beat_of(holder)
         now = time.monotonic()
@@ -226,43 +231,38 @@ def acquire(
             observed = _Observed(beat, now)
         silent = now - observed.since > ttl and not is_alive(holder)
         if silent or is_dead(holder):
-            board.break_stale(holder)
+            backend.break_stale(holder)
             observed = None
             continue
         time.sleep(poll)
 
 
-def free_if_dead(board: Board) -> bool:
+def free_if_dead(backend: LeaseBackend) -> bool:
     """Frees a lease whose holder is known to be dead. Waiters do it themselves; this is for keys
     that nobody waits for."""
-    holder = board.holder()
+    holder = backend.holder()
     if holder is None or not is_dead(holder):
         return False
-    board.break_stale(holder)
-    lease = board.claim()
+    backend.break_stale(holder)
+    lease = backend.claim()
     if lease is not None:
         lease.release()
     return True
 
 
-class FileBoard:
+class FileLeaseBackend:
+    """A file that exists while the lease is held."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def claim(self) -> Lease | None:
-        path = self._path
-        owner = {"token": uuid.uuid4().hex, "beat": 0} | process_identity()
-        temporary = path.with_name(f".{path.name}.{owner['token']}")
-        temporary.write_text(json.dumps(owner))
-        try:
-            # link() fails when the name exists: whole content and exclusivity in one step.
-            os.link(temporary, path)
-        except FileExistsError:
+        owner = new_owner()
+        # Its holder dies with the machine: what a crash tears or loses costs a waiter the TTL.
+        if not create(self._path, json_line(owner), durable=False):
             return None
-        finally:
-            temporary.unlink()
-        return _FileLease(path, owner)
+        return _FileLease(self._path, owner)
 
     def holder(self) -> dict[str, Any] | None:
         return read_lease(self._path)

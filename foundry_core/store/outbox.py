@@ -91,7 +91,7 @@ def _written(
         events=events,
         **when,
     )
-    log.files.create(intent.name, encode(vars(intent)))
+    log.blobs.create(intent.name, encode(vars(intent)))
     return intent
 
 
@@ -99,12 +99,12 @@ def tell(log: EventLog, intent: Intent) -> None:
     """What was intended happened."""
     for event_type, data, event_id, at in intent.events:
         log.append_data(event_type, data, event_id=event_id, at=at)
-    log.files.delete(intent.name)
+    log.blobs.delete(intent.name)
 
 
 def withdraw(log: EventLog, intent: Intent) -> None:
     """It will not happen."""
-    log.files.delete(intent.name)
+    log.blobs.delete(intent.name)
 
 
 def tell_untold(log: EventLog, read: Callable[[str, str], Artifact | None]) -> list[str]:
@@ -113,9 +113,9 @@ def tell_untold(log: EventLog, read: Callable[[str, str], Artifact | None]) -> l
     another host, after a day: nobody can tell whether that one lives, and if it does after all, it
     still tells by itself."""
     told = []
-    for base in log.files.names(INTENTS):
+    for base in log.blobs.names(INTENTS):
         try:
-            intent = Intent(**json.loads(log.files.read(f"{INTENTS}/{base}")))
+            intent = Intent(**json.loads(log.blobs.read(f"{INTENTS}/{base}")))
             standing = read(intent.kind, intent.key)
         except (FileNotFoundError, FoundryError):
             continue  # told by another, or a damaged manifest that a run is going to replace

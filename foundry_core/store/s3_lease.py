@@ -10,26 +10,28 @@ that looked long ago finds itself below the largest. Heartbeats are conditional 
 import contextlib
 import json
 import threading
-import uuid
 from typing import Any
 
+from foundry_core.files import json_line
 from foundry_core.objects import Objects, StoreUnavailable
-from foundry_core.store.lease import Lease, beat_of, process_identity
+from foundry_core.store.lease import Lease, beat_of, new_owner
 
 
-class RemoteLease(Lease):
-    def __init__(self, board: "RemoteBoard", number: int, owner: dict[str, Any], tag: str) -> None:
-        super().__init__(owner, board.key)
-        self._board = board
+class S3Lease(Lease):
+    def __init__(
+        self, backend: "S3LeaseBackend", number: int, owner: dict[str, Any], tag: str
+    ) -> None:
+        super().__init__(owner, backend.key)
+        self._backend = backend
         self._number = number
         self._tag: str | None = tag
         self._renewing = threading.Lock()
 
     def _holds(self) -> bool:
-        top = self._board.top()
+        top = self._backend.top()
         if top != self._number:
             return False
-        held = self._board.read(top)
+        held = self._backend.read(top)
         return held is not None and held[0]["token"] == self._owner["token"]
 
     def _renew(self, beat: int) -> bool:
@@ -45,11 +47,11 @@ class RemoteLease(Lease):
     def _overwrite(self, change: dict[str, Any]) -> bool:
         with self._renewing:
             if self._tag is not None:
-                self._tag = self._board.replace(self._number, self._owner | change, self._tag)
+                self._tag = self._backend.replace(self._number, self._owner | change, self._tag)
             return self._tag is not None
 
 
-class RemoteBoard:
+class S3LeaseBackend:
     """One key's leases. For one waiter: it remembers which stale holder it has broken."""
 
     def __init__(self, objects: Objects, key: str) -> None:
@@ -57,24 +59,24 @@ class RemoteBoard:
         self._objects = objects
         self._broken: tuple[Any, Any] | None = None
 
-    def claim(self) -> RemoteLease | None:
+    def claim(self) -> S3Lease | None:
         top = self.top()
         held = self.read(top) if top else None
         if held and not held[0].get("released") and beat_of(held[0]) != self._broken:
             return None
-        owner = {"token": uuid.uuid4().hex, "beat": 0} | process_identity()
+        owner = new_owner()
         number = top + 1
-        if not self._objects.create(self._name(number), _encode(owner)):
+        if not self._objects.create(self._name(number), json_line(owner).encode()):
             return None
         if self.top() != number:
-            self._objects.delete([self._name(number)])
+            self._objects.delete(self._name(number))
             return None
         mine = self.read(number)
         if mine is None:
             return None
         older = [name for name in self._names() if int(name) < number]
-        self._objects.delete([f"{self.key}/{name}" for name in older])
-        return RemoteLease(self, number, owner, mine[1])
+        self._objects.delete(*(f"{self.key}/{name}" for name in older))
+        return S3Lease(self, number, owner, mine[1])
 
     def holder(self) -> dict[str, Any] | None:
         """Who holds the lease now; None when it is free."""
@@ -97,14 +99,10 @@ class RemoteBoard:
         return json.loads(data), tag
 
     def replace(self, number: int, owner: dict[str, Any], tag: str) -> str | None:
-        return self._objects.replace(self._name(number), _encode(owner), tag)
+        return self._objects.replace(self._name(number), json_line(owner).encode(), tag)
 
     def _names(self) -> list[str]:
         return [name for name in self._objects.names(self.key) if name.isdigit()]
 
     def _name(self, number: int) -> str:
         return f"{self.key}/{number:012d}"
-
-
-def _encode(owner: dict[str, Any]) -> bytes:
-    return json.dumps(owner, sort_keys=True).encode()

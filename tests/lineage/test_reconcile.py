@@ -50,7 +50,7 @@ def test_two_processes_tell_the_same_event(store, log, tmp_path):
     for index in indexes:
         run(index, store)
         names.append(log.loose())
-        log.files.delete(names[-1][0])
+        log.blobs.delete(names[-1][0])
     assert names[0] == names[1]
 
 

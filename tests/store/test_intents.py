@@ -21,13 +21,13 @@ def committed(tmp_path, monkeypatch):
 
 
 def pending(log):
-    return log.files.names("intents")
+    return log.blobs.names("intents")
 
 
 def edit(log, **changes):
     """The one intent, as another process would have left it."""
     (name,) = pending(log)
-    path = log.files.local(f"intents/{name}")
+    path = log.blobs.local(f"intents/{name}")
     with open(path) as stream:
         intent = json.load(stream)
     intent |= changes

@@ -1,4 +1,4 @@
-"""Takes artifacts in whose bytes the store did not build: by reference, or from another key."""
+"""Imports artifacts whose bytes the store did not build: external ones, or those of another key."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -6,35 +6,35 @@ from pathlib import Path
 
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
-from foundry_core.pipeline.imports import CODE, Import, adopted_key
-from foundry_core.store.adopted import describe
+from foundry_core.pipeline.imports import CODE, Import, imported_key
 from foundry_core.store.base import Store
+from foundry_core.store.external import describe
 from foundry_core.store.manifest import Artifact, ArtifactInput
 from foundry_core.store.outbox import announce, tell, withdraw
 from foundry_core.store.references import find
-from foundry_core.store.verified import Seals
+from foundry_core.store.verified import VerifiedDigests
 
 
-def adopt(store: Store, log: EventLog, artifact: Artifact) -> Artifact:
-    """Commits a described artifact and tells the lineage. The same bytes adopted from another place
-    are found there from now on."""
-    if artifact.adopted:
+def import_artifact(store: Store, log: EventLog, artifact: Artifact) -> Artifact:
+    """Commits a described artifact and tells the lineage. The same bytes imported from another
+    place are found there from now on."""
+    if artifact.external:
         store.check_place(artifact.files_at)
     lease = store.acquire(artifact.key)
     if lease is None:
         raise RuntimeError("a lease without a condition is always got")
     with lease:
-        standing = store.state(artifact.kind, artifact.key)
-        known = standing.artifact
-        if known and standing.status == "ok" and known.files_at == artifact.files_at:
+        before = store.state(artifact.kind, artifact.key)
+        known = before.artifact
+        if known and before.status == "ok" and known.files_at == artifact.files_at:
             return known
         if artifact.files_at.startswith("/") and not artifact.linked_to:
-            Seals().seal(Path(artifact.files_at), artifact.files)
-        # Of two events about one key the later one stands: this is the latest.
+            VerifiedDigests().record(Path(artifact.files_at), artifact.files)
+        # Of two events about one key the later one counts: this is the latest.
         artifact = replace(artifact, created=log.now())
         intent = announce(log, artifact, {})
         lease.verify()
-        publish = store.link if standing.status == "missing" else store.relink
+        publish = store.link if before.status == "missing" else store.relink
         if publish(artifact):
             tell(log, intent)
         else:
@@ -42,7 +42,9 @@ def adopt(store: Store, log: EventLog, artifact: Artifact) -> Artifact:
     return store.read(artifact.kind, artifact.key) or artifact
 
 
-def bring_in(store: Store, log: EventLog, stage: str, recipe: Import, run_id: str) -> Artifact:
+def import_for_stage(
+    store: Store, log: EventLog, stage: str, recipe: Import, run_id: str
+) -> Artifact:
     """The artifact that a stage imports. FoundryError when its bytes are not the pinned ones."""
     way, place = recipe.place
     if way in ("path", "uri"):
@@ -56,42 +58,42 @@ def bring_in(store: Store, log: EventLog, stage: str, recipe: Import, run_id: st
             f"{stage}.import.digest pins sha256:{recipe.content}",
             "restore the files, or pin the new digest if the change is meant",
         )
-    return adopt(store, log, artifact)
+    return import_artifact(store, log, artifact)
 
 
-def _from_store(found: Artifact, recipe: Import, run_id: str) -> Artifact:
+def _from_store(source: Artifact, recipe: Import, run_id: str) -> Artifact:
     """A link to an artifact of this store, which stays its ancestor in the lineage."""
-    if found.kind != recipe.kind:
+    if source.kind != recipe.kind:
         raise FoundryError(
-            f"{recipe.place[1]} is {found.kind}, the import says {recipe.kind}",
-            f"set kind: {found.kind}, or name another artifact",
+            f"{recipe.place[1]} is {source.kind}, the import says {recipe.kind}",
+            f"set kind: {source.kind}, or name another artifact",
         )
     origin = ArtifactInput(
         slot="import",
         label="import",
         stage="",
-        kind=found.kind,
-        key=found.key,
-        content=found.content,
+        kind=source.kind,
+        key=source.key,
+        content=source.content,
     )
-    key = adopted_key(found.kind, found.content)
+    key = imported_key(source.kind, source.content)
     return Artifact(
-        kind=found.kind,
+        kind=source.kind,
         key=key,
-        content=found.content,
+        content=source.content,
         content_key=key,
         code=CODE,
         closure="",
-        recipe={"digest": found.content},
+        recipe={"digest": source.content},
         seed=0,
         sources={},
         inputs=(origin,),
-        files=found.files,
-        metrics=found.metrics,
+        files=source.files,
+        metrics=source.metrics,
         attempt="",
         run_id=run_id,
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         seconds=0.0,
-        linked_to=found.linked_to or found.key,
-        files_at=found.files_at if found.adopted else "",
+        linked_to=source.linked_to or source.key,
+        files_at=source.files_at if source.external else "",
     )
