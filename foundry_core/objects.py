@@ -98,6 +98,7 @@ class Objects:
         return f"s3://{self.root}"
 
     def below(self, name: str) -> "Objects":
+        """Those whose names begin with this folder, named without it."""
         return Objects(self._fs, f"{self.root}/{name}")
 
     def check(self) -> None:
@@ -137,10 +138,11 @@ class Objects:
         except (FileExistsError, FileNotFoundError):
             pass
         try:
-            found, now = self.read_tagged(name)
+            current, new_tag = self.read_tagged(name)
         except FileNotFoundError:
             return None
-        return now if found == data else None
+        # The answer may have been lost: then these are the bytes of the put.
+        return new_tag if current == data else None
 
     def delete(self, *names: str) -> None:
         """Deleting what is gone is no error."""
@@ -159,6 +161,7 @@ class Objects:
         """No path shows an object."""
 
     def exists(self, name: str) -> bool:
+        """Asks for the object's head only."""
         return self.look(name) is not None
 
     def look(self, name: str) -> Listed | None:

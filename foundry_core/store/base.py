@@ -16,6 +16,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
 from foundry_core.store.lease import (
     TTL_SECONDS,
+    Holder,
     Lease,
     LeaseBackend,
     acquire,
@@ -188,7 +189,7 @@ class Store(ABC):
         *,
         ttl: float = TTL_SECONDS,
         done: Callable[[], bool] = lambda: False,
-        waiting: Callable[[dict[str, Any]], None] = lambda holder: None,
+        waiting: Callable[[Holder], None] = lambda holder: None,
     ) -> Lease | None:
         """The key's lease; see `foundry_core.store.lease.acquire`."""
         backend = self.lease_backend(key)
@@ -198,7 +199,7 @@ class Store(ABC):
     def lease_keys(self) -> list[str]:
         """Every key that has ever been leased and not tidied up."""
 
-    def holders(self) -> list[tuple[str, dict[str, Any]]]:
+    def holders(self) -> list[tuple[str, Holder]]:
         """(key, who holds its lease), dead or alive."""
         held = ((key, self.lease_backend(key).holder()) for key in self.lease_keys())
         return [(key, holder) for key, holder in held if holder is not None]

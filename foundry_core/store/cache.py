@@ -32,6 +32,8 @@ class CorruptFile(FoundryError):
 
 
 class FileCache:
+    """Copies below `root`, of at most `limit` bytes (default: this home's, FOUNDRY_CACHE_GB)."""
+
     def __init__(self, root: Path | None = None, limit: int | None = None) -> None:
         self.root = root or cache_dir() / "artifacts"
         self._cache = BoundedCache(self.root, cache_limit() if limit is None else limit)

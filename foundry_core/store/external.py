@@ -25,12 +25,19 @@ def describe(kind: str, place: str, run_id: str = "") -> Artifact:
     Its key is its only identity: no recipe, no code, no inputs are known of it.
     """
     location, files = _scan(place)
-    content = content_digest(files)
+    return imported(kind, content_digest(files), files, run_id, files_at=location)
+
+
+def imported(
+    kind: str, content: str, files: tuple[File, ...], run_id: str, *, files_at: str
+) -> Artifact:
+    """An artifact of which nothing but its bytes is known."""
+    key = imported_key(kind, content)
     return Artifact(
         kind=kind,
-        key=imported_key(kind, content),
+        key=key,
         content=content,
-        content_key=imported_key(kind, content),
+        content_key=key,
         code=CODE,
         closure="",
         recipe={"digest": content},
@@ -43,7 +50,7 @@ def describe(kind: str, place: str, run_id: str = "") -> Artifact:
         run_id=run_id,
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         seconds=0.0,
-        files_at=location,
+        files_at=files_at,
     )
 
 

@@ -3,7 +3,7 @@
 Reaching goes through inputs and links. Nothing young, and nothing whose lease is held, is touched,
 nor what those reach, nor what a run at work plans. Removal takes the key's lease, looks again
 whether a run, alias, pin, lease or link came meanwhile, and tells the lineage. What an unreadable
-manifest reaches cannot be told: as long as there is one, nothing is removed.
+manifest reaches cannot be known: as long as there is one, nothing is removed.
 """
 
 import functools

@@ -1,14 +1,13 @@
 """Imports artifacts whose bytes the store did not build: external ones, or those of another key."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
-from foundry_core.pipeline.imports import CODE, Import, imported_key
+from foundry_core.pipeline.imports import Import
 from foundry_core.store.base import Store
-from foundry_core.store.external import describe
+from foundry_core.store.external import describe, imported
 from foundry_core.store.manifest import Artifact, ArtifactInput
 from foundry_core.store.outbox import announce, tell, withdraw
 from foundry_core.store.references import find
@@ -76,24 +75,10 @@ def _from_store(source: Artifact, recipe: Import, run_id: str) -> Artifact:
         key=source.key,
         content=source.content,
     )
-    key = imported_key(source.kind, source.content)
-    return Artifact(
-        kind=source.kind,
-        key=key,
-        content=source.content,
-        content_key=key,
-        code=CODE,
-        closure="",
-        recipe={"digest": source.content},
-        seed=0,
-        sources={},
+    files_at = source.files_at if source.external else ""
+    return replace(
+        imported(source.kind, source.content, source.files, run_id, files_at=files_at),
         inputs=(origin,),
-        files=source.files,
         metrics=source.metrics,
-        attempt="",
-        run_id=run_id,
-        created=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        seconds=0.0,
         linked_to=source.linked_to or source.key,
-        files_at=source.files_at if source.external else "",
     )

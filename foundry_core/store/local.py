@@ -28,6 +28,8 @@ from foundry_core.store.verified import VerifiedDigests
 
 
 class LocalStore(Store):
+    """The folder `root`; `open` checks that it can be used."""
+
     def __init__(self, root: str | Path) -> None:
         super().__init__()
         self.root = self.workplace = Path(root).absolute()
@@ -50,6 +52,7 @@ class LocalStore(Store):
         return store
 
     def path(self, kind: str, key: str) -> Path:
+        """Where a committed artifact lies."""
         return self.root / kind / key
 
     def reading(self, artifact: Artifact) -> contextlib.AbstractContextManager[Path]:

@@ -43,6 +43,8 @@ _TOMBSTONE_SECONDS = 86_400.0
 
 
 class S3Store(Store):
+    """The store below `objects`; `open` checks that it can be used."""
+
     lease_poll = 1.0
 
     def __init__(self, objects: Objects) -> None:
@@ -369,5 +371,5 @@ class S3Store(Store):
 
 
 def _marker() -> bytes:
-    """Unique, so that of two processes at one number one is told that the name is taken."""
+    """Unique, so that of two processes at one number one finds the name taken."""
     return json_text({"owner": process_identity(), "token": os.urandom(8).hex()}).encode()

@@ -31,6 +31,7 @@ class VerifiedDigests:
         self._write(folder, {f.path: signature(os.stat(folder / f.path)) for f in files})
 
     def forget(self, folder: Path) -> None:
+        """For folders that are deleted."""
         self._cache_file(folder).unlink(missing_ok=True)
 
     def check(self, folder: Path, files: Sequence[File], *, read_all: bool = False) -> str:
