@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from foundry_core.files import write_json
 from foundry_core.home import home_dir
-from foundry_core.store.lease import is_dead, process_identity
+from foundry_core.store.lease import Process, is_dead, process_identity
 
 # Tells a child which process it must not outlive.
 PARENT = "FOUNDRY_PARENT_PID"
@@ -35,7 +35,7 @@ class Entry:
     path: Path
     kind: Kind
     id: str
-    process: dict[str, Any]
+    process: Process
     facts: dict[str, Any]
 
     @property

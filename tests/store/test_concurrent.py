@@ -1,4 +1,4 @@
-"""Several processes at one store: one works, the others wait; a holder that works is never robbed."""
+"""Several processes at one store: one works, the others wait; nobody robs a holder."""
 
 import collections
 import json
