@@ -58,9 +58,9 @@ def lineage() -> "DuckDBPyConnection":
     from foundry_core.lineage.events import EventLog
     from foundry_core.lineage.index import Index
     from foundry_core.lineage.queries import INDEX_NAME, connect
-    from foundry_core.store.base import Store
+    from foundry_core.store.open import open_store
 
-    Index(home_dir() / INDEX_NAME, EventLog(Store.open(store_uri()).events_uri)).advance()
+    Index(home_dir() / INDEX_NAME, EventLog(open_store(store_uri()).events_uri)).advance()
     return connect()
 
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from foundry_core.files import write_json
 from foundry_core.home import home_dir
-from foundry_core.store.lease import is_dead, process_identity
-from foundry_core.store.manifest import encode, write_durably
+from foundry_core.store.lease import Process, is_dead, process_identity
 
 # Tells a child which process it must not outlive.
 PARENT = "FOUNDRY_PARENT_PID"
@@ -35,7 +35,7 @@ class Entry:
     path: Path
     kind: Kind
     id: str
-    process: dict[str, Any]
+    process: Process
     facts: dict[str, Any]
 
     @property
@@ -66,7 +66,7 @@ def record(kind: Kind, name: str, pid: int | None = None, **facts: Any) -> Entry
     path = folder() / f"{kind}-{name}.json"
     entry = Entry(path=path, kind=kind, id=name, process=process_identity(pid), facts=facts)
     content = {"kind": kind, "id": name, "process": entry.process, "facts": facts}
-    write_durably(path, encode(content))
+    write_json(path, content)
     return entry
 
 

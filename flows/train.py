@@ -20,7 +20,8 @@ from foundry_core.execution.job import Observer, Outcome, StageJob
 from foundry_core.execution.runner import execute
 from foundry_core.execution.transport import job_from_json
 from foundry_core.lineage.events import EventLog
-from foundry_core.store.local import Store
+from foundry_core.store.base import Store
+from foundry_core.store.open import open_store
 
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 20.0
@@ -32,7 +33,7 @@ def train(job: dict[str, Any], store: str) -> str:
 
     job: as foundry_core.execution.transport writes it. Raises StageFailed with the stage's own error.
     """
-    opened = Store.open(store)
+    opened = open_store(store)
     ready = dataclasses.replace(
         job_from_json(job, opened), job_ref=f"prefect:flow-run/{flow_run.id}"
     )

@@ -13,8 +13,8 @@ from foundry_core.pipeline.plan import Baseline, BaselineStage, Plan, StagePlan,
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec, identify_stage
 from foundry_core.pipeline.stage import Upstream
+from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog, load_baseline
-from foundry_core.store.local import Store
 
 VERDICT = "verdict"
 

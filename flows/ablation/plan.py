@@ -23,7 +23,8 @@ from foundry_core.pipeline.plan import StagePlan
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import identify
 from foundry_core.pipeline.stage import MODELS, ArtifactType
-from foundry_core.store.local import Store
+from foundry_core.store.base import Store
+from foundry_core.store.open import open_store
 
 MOST_SEEDS = 100
 
@@ -143,7 +144,7 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
         evaluation,
         alpha=request.alpha,
         code=code,
-        store=store or Store.open(store_uri()),
+        store=store or open_store(store_uri()),
     )
     return Ablation(
         request=request,

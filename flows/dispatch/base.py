@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from foundry_core.execution.job import Observer, Outcome, StageJob
     from foundry_core.lineage.events import EventLog
     from foundry_core.pipeline.stage import Stage
-    from foundry_core.store.local import Store
+    from foundry_core.store.base import Store
 
 DispatchName = Literal["inline", "gpu-pool", "ray-job"]
 DISPATCHERS: tuple[str, ...] = get_args(DispatchName)

@@ -32,7 +32,7 @@ from flows.prefect.progress import read_progress
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import Interrupted, Observer, Outcome, StageFailed, StageJob
 from foundry_core.execution.transport import job_to_json, outcome_of
-from foundry_core.store.local import Store
+from foundry_core.store.base import Store
 
 _POLL_SECONDS = 1.5
 _LOST_WORKERS = 2

@@ -26,7 +26,7 @@ from foundry_core.execution.ray_entry import FAILED, STOPPED, last_progress
 from foundry_core.execution.transport import job_to_json, outcome_of
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.stage import Resources
-from foundry_core.store.local import Store
+from foundry_core.store.base import Store
 
 ADDRESS = "http://127.0.0.1:8265"
 _OPEN = (JobStatus.PENDING, JobStatus.RUNNING)

@@ -17,6 +17,7 @@ from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import graph, queries
 from foundry_core.store.base import Store
 from foundry_core.store.manifest import Artifact
+from foundry_core.store.open import open_store
 
 _POINTS = 300
 _VERDICTS = ("compare", "verdict")
@@ -43,7 +44,7 @@ def gather(run_id: str) -> ReportData:
     run = queries.show(connection, run_id)
     if "stages" not in run:
         raise FoundryError(f"{run_id!r} is not a run", "`foundry lineage runs` lists them")
-    store = Store.open(store_uri())
+    store = open_store(store_uri())
     artifacts = {s["stage"]: _artifact(store, s) for s in run["stages"]}
     present = {name: artifact for name, artifact in artifacts.items() if artifact}
     nodes, edges = queries.graph_of(connection, run_id)

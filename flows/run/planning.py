@@ -14,6 +14,7 @@ from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec, identify
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog, load_baseline
+from foundry_core.store.open import open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class Prepared:
 def prepare(request: Request, store: Store | None = None) -> Prepared:
     """Raises FoundryError for every mistake that can be known before a device is touched."""
     pipeline = load_pipeline(request.pipeline, request.overrides, kinds=stage_kind)
-    store = store or Store.open(store_uri())
+    store = store or open_store(store_uri())
     specs = identify(pipeline, strict_code=request.strict_code)
     worked_out = plan(
         pipeline,

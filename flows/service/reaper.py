@@ -18,7 +18,7 @@ from flows import processes
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage.event_types import RunFinished
 from foundry_core.lineage.events import EventLog
-from foundry_core.store.local import Store
+from foundry_core.store.open import open_store
 
 EVERY_SECONDS = 60.0
 # After these many seconds nobody is going to do it any more.
@@ -77,7 +77,7 @@ def _runs(reaped: Reaped) -> None:
     for entry in processes.entries("run"):
         if not entry.dead:
             continue
-        log = EventLog(Store.open(entry.facts["store"]).events_uri)
+        log = EventLog(open_store(entry.facts["store"]).events_uri)
         index = Index(home_dir() / "lineage.duckdb", log)
         index.advance()
         with contextlib.closing(queries.connect()) as connection:
@@ -94,7 +94,7 @@ def _runs(reaped: Reaped) -> None:
 
 
 def _leases(reaped: Reaped) -> None:
-    for key in Store.open(store_uri()).free_dead_leases():
+    for key in open_store(store_uri()).free_dead_leases():
         reaped.add("leases released", key[:12])
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from flows import processes
 from foundry_core.home import store_uri
 from foundry_core.store.lease import is_dead
-from foundry_core.store.local import Store
+from foundry_core.store.open import open_store
 
 Row = dict[str, Any]
 
@@ -38,7 +38,7 @@ def leases() -> list[Row]:
             "pid": holder["pid"],
             "state": "dead: foundry reap" if is_dead(holder) else "held",
         }
-        for key, holder in Store.open(store_uri()).holders()
+        for key, holder in open_store(store_uri()).holders()
     ]
 
 

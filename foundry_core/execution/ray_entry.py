@@ -22,7 +22,7 @@ from foundry_core.execution.job import Interrupted, StageFailed
 from foundry_core.execution.runner import execute
 from foundry_core.execution.transport import job_from_json
 from foundry_core.lineage.events import EventLog
-from foundry_core.store.base import Store
+from foundry_core.store.open import open_store
 
 MARK = "foundry-progress "
 FAILED, STOPPED = 1, 130
@@ -53,7 +53,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: cancelled.set())
     sent = json.loads(os.environ["FOUNDRY_JOB"])
-    store = Store.open(sent["store"])
+    store = open_store(sent["store"])
     try:
         job = job_from_json(sent["job"], store)
         job = dataclasses.replace(job, job_ref=f"ray:{os.environ['FOUNDRY_RAY_JOB']}")

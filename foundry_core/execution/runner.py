@@ -60,14 +60,14 @@ def reuse(job: StageJob, store: Store) -> Outcome | None:
 
 
 def _import(job: StageJob, store: Store, events: EventLog) -> Outcome:
-    """An external artifact is not computed: no child process, no attempt."""
-    from foundry_core.store.adopt import bring_in
+    """An external artifact is imported, not computed: no child process, no attempt."""
+    from foundry_core.store.imports import import_for_stage
 
     assert isinstance(job.spec.recipe, Import)
     state = store.state(job.spec.kind, job.spec.key)
     if state.artifact is not None and state.status == "ok":
         return Outcome(artifact=state.artifact, action="reuse", how="recipe", seconds=0.0)
-    artifact = bring_in(store, events, job.spec.name, job.spec.recipe, job.run_id)
+    artifact = import_for_stage(store, events, job.spec.name, job.spec.recipe, job.run_id)
     return Outcome(artifact=artifact, action="run", how="", seconds=0.0)
 
 
@@ -90,7 +90,7 @@ def _leased(
     lease = store.acquire(
         job.spec.key,
         ttl=ttl,
-        settled=done_elsewhere,
+        done=done_elsewhere,
         waiting=lambda holder: observe({"message": f"waits for {holder['host']}:{holder['pid']}"}),
     )
     if lease is None:

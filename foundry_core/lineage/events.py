@@ -20,9 +20,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from foundry_core.blobs import Blobs, open_blobs
 from foundry_core.files import json_line, sha256_hex
 from foundry_core.lineage.event_types import Event
-from foundry_core.lineage.files import Files, open_files
 
 SCHEMA = 1
 SEGMENTS = "segments"
@@ -39,8 +39,8 @@ class EventLog:
     """Events below a folder or an object store's prefix, append-only. Any number of processes may
     append to and read one log."""
 
-    def __init__(self, root: str | Path | Files) -> None:
-        self.files: Files = open_files(str(root)) if isinstance(root, str | Path) else root
+    def __init__(self, root: str | Path | Blobs) -> None:
+        self.blobs: Blobs = open_blobs(str(root)) if isinstance(root, str | Path) else root
         self._last: int | None = None
 
     def append(self, event: Event, *, event_id: str | None = None, at: str | None = None) -> str:
@@ -70,7 +70,7 @@ class EventLog:
             "data": self._detach(dict(data)),
         }
         name = event_name(moment, unique)
-        self.files.create(name, encode(event))
+        self.blobs.create(name, encode(event))
         return name
 
     def now(self) -> str:
@@ -85,19 +85,19 @@ class EventLog:
         return [name for day in self._days() for name in self._of_day(day)]
 
     def _days(self) -> list[str]:
-        return [name for name in self.files.names("") if _DAY.fullmatch(name)]
+        return [name for name in self.blobs.names("") if _DAY.fullmatch(name)]
 
     def _of_day(self, day: str) -> list[str]:
-        return [f"{day}/{name}" for name in self.files.names(day) if _EVENT.fullmatch(name)]
+        return [f"{day}/{name}" for name in self.blobs.names(day) if _EVENT.fullmatch(name)]
 
     def segments(self) -> list[str]:
         """Names of the compacted files, oldest first."""
-        names = self.files.names(SEGMENTS)
+        names = self.blobs.names(SEGMENTS)
         return [f"{SEGMENTS}/{name}" for name in names if _SEGMENT.fullmatch(name)]
 
     def read(self, name: str) -> dict[str, Any]:
         """Raises FileNotFoundError (compacted meanwhile) or ValueError (damaged)."""
-        event = json.loads(self.files.read(name))
+        event = json.loads(self.blobs.read(name))
         if not _is_event(event, name):
             raise ValueError(f"{name} is not an event")
         return event
@@ -105,12 +105,12 @@ class EventLog:
     def put_blob(self, data: bytes) -> str:
         """Stores bytes once; returns their sha256, which names them."""
         digest = sha256_hex(data)
-        self.files.create(f"{BLOBS}/{digest}", data)
+        self.blobs.create(f"{BLOBS}/{digest}", data)
         return digest
 
     def blob(self, digest: str) -> bytes:
         """Raises FileNotFoundError."""
-        return self.files.read(f"{BLOBS}/{digest}")
+        return self.blobs.read(f"{BLOBS}/{digest}")
 
     def _now(self) -> int:
         """Microseconds since 1970, after every event already seen, though the wall clock may have

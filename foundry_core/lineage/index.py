@@ -73,7 +73,7 @@ class Index:
         try:
             with contextlib.closing(attach(self.path)) as known:
                 found = known.execute("select schema_version, log from meta").fetchone()
-                if found == (SCHEMA_VERSION, self.log.files.root):
+                if found == (SCHEMA_VERSION, self.log.blobs.uri):
                     return find_pending(self.log, known)
         except duckdb.Error:
             pass
@@ -93,7 +93,7 @@ class Index:
             connection.execute("set preserve_insertion_order = false")  # rows are a set
             for name in ("schema", "views", "macros"):
                 connection.execute(_sql(name))
-            meta = [SCHEMA_VERSION, self.log.files.root]
+            meta = [SCHEMA_VERSION, self.log.blobs.uri]
             connection.execute("insert into meta values (?, ?)", meta)
             count = self._take_in(connection, pending, fresh=True)
         os.replace(self._draft, self.path)

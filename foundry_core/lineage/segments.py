@@ -47,7 +47,7 @@ def _pack(log: EventLog, names: Sequence[str]) -> int:
     if events:
         write_segment(log, events)
         for name in kept:
-            log.files.delete(name)
+            log.blobs.delete(name)
     return len(kept)
 
 
@@ -56,7 +56,7 @@ def write_segment(log: EventLog, events: Sequence[dict[str, Any]]) -> str:
     digest = sha256_hex("".join(e["id"] for e in events))[:16]
     times = [nanoseconds(event_name(e["time"], e["id"])) for e in events]
     name = f"{SEGMENTS}/{min(times):019d}-{max(times):019d}-{digest}.parquet"
-    log.files.create(name, _parquet(events))
+    log.blobs.create(name, _parquet(events))
     return name
 
 
@@ -106,14 +106,14 @@ def take_segments(
 
 
 @contextlib.contextmanager
-def _local_copies(log: EventLog, names: Sequence[str]) -> Iterator[list[str]]:
+def _local_copies(log: EventLog, names: Sequence[str]) -> Iterator[list[Path]]:
     """Paths that DuckDB can open without network extensions."""
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for number, name in enumerate(names):
-            path = log.files.local(name)
+            path = log.blobs.local(name)
             if path is None:
-                path = f"{folder}/{number}.parquet"
-                Path(path).write_bytes(log.files.read(name))
+                path = Path(folder, f"{number}.parquet")
+                path.write_bytes(log.blobs.read(name))
             paths.append(path)
         yield paths

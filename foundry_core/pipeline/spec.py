@@ -20,7 +20,7 @@ from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
 from foundry_core.identity.code import CodeFingerprint, CodeIndex, fingerprint
 from foundry_core.pipeline.graph import Pipeline, StageNode
-from foundry_core.pipeline.imports import CODE, Import, adopted_key
+from foundry_core.pipeline.imports import CODE, Import, imported_key
 from foundry_core.pipeline.stage import FINGERPRINT, Recipe, Stage
 
 SCHEMA = 1
@@ -136,7 +136,7 @@ def _imported(node: StageNode, recipe: Import) -> StageSpec:
     return StageSpec(
         name=node.name,
         kind=node.kind,
-        key=adopted_key(node.kind, recipe.content),
+        key=imported_key(node.kind, recipe.content),
         code=CODE,
         code_fingerprint="",
         functions={},

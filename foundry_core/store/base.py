@@ -1,4 +1,4 @@
-"""What every store offers, wherever it lies; `Store.open` chooses.
+"""What every store offers, wherever it lies (`foundry_core.store.open.open_store` opens it).
 
 Execution is at least once, commit exactly once, whatever the kind of store: of any number of
 attempts at a key one is published, whole, and the others learn that they lost.
@@ -11,10 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from foundry_core.blobs import Blobs
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
-from foundry_core.store.documents import Documents
-from foundry_core.store.lease import TTL_SECONDS, Board, Lease, acquire, free_if_dead, is_dead
+from foundry_core.store.lease import (
+    TTL_SECONDS,
+    Holder,
+    Lease,
+    LeaseBackend,
+    acquire,
+    free_if_dead,
+    is_dead,
+)
 from foundry_core.store.manifest import MANIFEST, Artifact
 from foundry_core.store.outbox import publish_pending
 
@@ -36,23 +44,11 @@ class Store(ABC):
     workplace: Path
     # Seconds between two looks at a lease that another one holds.
     lease_poll = 0.2
-    documents: Documents
+    documents: Blobs
 
     def __init__(self) -> None:
-        self._held = contextlib.ExitStack()
+        self._reading = contextlib.ExitStack()
         self._paths: dict[tuple[str, str, str], Path] = {}
-
-    @staticmethod
-    def open(uri: str) -> "Store":
-        """The store at a path (created when absent) or at s3://bucket/prefix. FoundryError when it
-        cannot be used."""
-        if "://" in uri:
-            from foundry_core.store.s3 import RemoteStore
-
-            return RemoteStore.open(uri)
-        from foundry_core.store.local import LocalStore
-
-        return LocalStore.open(uri)
 
     @property
     def events_uri(self) -> str:
@@ -109,7 +105,7 @@ class Store(ABC):
         """The same folder, for as long as this store object lives."""
         name = (artifact.kind, artifact.key, artifact.content)
         if name not in self._paths:
-            self._paths[name] = self._held.enter_context(self.reading(artifact))
+            self._paths[name] = self._reading.enter_context(self.reading(artifact))
         return self._paths[name]
 
     def file_path(self, artifact: Artifact, name: str) -> Path | None:
@@ -140,7 +136,8 @@ class Store(ABC):
         """Remembers why the last attempt failed; forgotten at the commit."""
 
     @abstractmethod
-    def last_failure(self, key: str) -> str | None: ...
+    def last_failure(self, key: str) -> str | None:
+        """What `record_failure` wrote since the last commit, or None."""
 
     @abstractmethod
     def commit(
@@ -151,9 +148,9 @@ class Store(ABC):
         *,
         replaces: bool = False,
     ) -> bool:
-        """Publishes an attempt. False when another was committed first: its files stand and this
-        attempt is discarded. `verify` is called right before the publication and may refuse it.
-        replaces: what stands under the key goes as this one comes; needs the key's lease."""
+        """Publishes an attempt. False when another was committed first: this attempt is discarded.
+        `verify` is called right before the publication and may refuse it. replaces: the artifact
+        under the key goes as this one comes; needs the key's lease."""
 
     @abstractmethod
     def replacing(self) -> list[tuple[str, str]]:
@@ -165,11 +162,11 @@ class Store(ABC):
 
     @abstractmethod
     def link(self, artifact: Artifact) -> bool:
-        """Commits an artifact without files of its own: a link, or adopted by reference."""
+        """Commits an artifact without files of its own: a link, or an external one."""
 
     @abstractmethod
     def relink(self, artifact: Artifact) -> bool:
-        """`link` in place of one that stands and has no files of its own either, so that the key
+        """`link` in place of a committed one that has no files of its own either, so that the key
         is never without an artifact. Needs the key's lease."""
 
     @abstractmethod
@@ -178,34 +175,33 @@ class Store(ABC):
 
     @abstractmethod
     def set_aside(self, kind: str, key: str, wanted: Callable[[], bool] = lambda: False) -> bool:
-        """Takes an artifact out of service at once, so that no reader finds half of it. Adopted
+        """Takes an artifact out of service at once, so that no reader finds half of it. External
         files stay. wanted: asked once nobody finds it any more; when it is, it is put back. False
         when there was none, or it was put back. Needs the key's lease."""
 
     @abstractmethod
-    def board(self, key: str) -> Board:
-        """Where a key's lease hangs, for one waiter."""
+    def lease_backend(self, key: str) -> LeaseBackend:
+        """Where a key's lease is kept, for one waiter."""
 
     def acquire(
         self,
         key: str,
         *,
         ttl: float = TTL_SECONDS,
-        settled: Callable[[], bool] = lambda: False,
-        waiting: Callable[[dict[str, Any]], None] = lambda holder: None,
+        done: Callable[[], bool] = lambda: False,
+        waiting: Callable[[Holder], None] = lambda holder: None,
     ) -> Lease | None:
         """The key's lease; see `foundry_core.store.lease.acquire`."""
-        return acquire(
-            self.board(key), ttl=ttl, settled=settled, waiting=waiting, poll=self.lease_poll
-        )
+        backend = self.lease_backend(key)
+        return acquire(backend, ttl=ttl, done=done, waiting=waiting, poll=self.lease_poll)
 
     @abstractmethod
     def lease_keys(self) -> list[str]:
         """Every key that has ever been leased and not tidied up."""
 
-    def holders(self) -> list[tuple[str, dict[str, Any]]]:
+    def holders(self) -> list[tuple[str, Holder]]:
         """(key, who holds its lease), dead or alive."""
-        held = ((key, self.board(key).holder()) for key in self.lease_keys())
+        held = ((key, self.lease_backend(key).holder()) for key in self.lease_keys())
         return [(key, holder) for key, holder in held if holder is not None]
 
     def leased(self) -> set[str]:
@@ -214,7 +210,7 @@ class Store(ABC):
 
     def free_dead_leases(self) -> list[str]:
         """Frees what processes known to be dead still hold; the keys."""
-        return [key for key in self.lease_keys() if free_if_dead(self.board(key))]
+        return [key for key in self.lease_keys() if free_if_dead(self.lease_backend(key))]
 
     def publish_pending(self, log: EventLog) -> list[str]:
         """Tells the lineage what killed processes committed or removed; see
@@ -237,3 +233,11 @@ def parse_manifest(data: Any) -> Artifact:
         return Artifact.from_json(data)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"no manifest: {error}") from None
+
+
+def inside_store(place: str) -> FoundryError:
+    """Of `check_place`: these files cannot be imported."""
+    return FoundryError(
+        f"{place} is the store's own, or holds it",
+        "`foundry lineage tag KEY name@tag` names what is in the store; import other folders",
+    )

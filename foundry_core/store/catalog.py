@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from foundry_core.blobs import is_name
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
+from foundry_core.files import json_text
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed
 from foundry_core.pipeline.spec import StageSpec
 from foundry_core.store.base import State, Store
-from foundry_core.store.documents import is_name
-from foundry_core.store.manifest import Artifact, encode
+from foundry_core.store.manifest import Artifact
 
 
 class StoreCatalog:
@@ -33,8 +34,8 @@ class StoreCatalog:
         return self._seen[kind, key]
 
     def _note(self, place: tuple[str, str], state: State) -> None:
-        found = _committed(state.artifact) if state.artifact else None
-        self._seen[place] = (state.status, state.problem, found)
+        committed = _committed(state.artifact) if state.artifact else None
+        self._seen[place] = (state.status, state.problem, committed)
 
     def by_content(self, kind: str, input_content_key: str) -> Committed | None:
         artifact = self._store.by_content(kind, input_content_key)
@@ -59,14 +60,15 @@ def record_run(store: Store, run_id: str, pipeline: str, specs: Mapping[str, Sta
     known = set(documents.names("code"))
     for spec in specs.values():
         if spec.code_fingerprint and f"{spec.code_fingerprint}.json" not in known:
-            documents.write(f"code/{spec.code_fingerprint}.json", encode(spec.functions))
+            name = f"code/{spec.code_fingerprint}.json"
+            documents.write(name, json_text(spec.functions).encode())
     record = {
         "run_id": run_id,
         "pipeline": pipeline,
         "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "stages": {name: _recorded(spec) for name, spec in specs.items()},
     }
-    documents.write(f"runs/{run_id}.json", encode(record))
+    documents.write(f"runs/{run_id}.json", json_text(record).encode())
     documents.write(f"runs/latest-{pipeline}", f"{run_id}\n".encode())
 
 

@@ -44,12 +44,10 @@ def naming_disk(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        places = [place, home_dir()]
-        where = error.filename if isinstance(error.filename, str) else None
+        where = Path(error.filename) if isinstance(error.filename, str) else None
         if error.errno in _FULL:
             # write() does not say where: the fuller disk it is
-            where = where or min(places, key=_free)
-            raise full_disk(where) from error
+            raise full_disk(where or min(place, home_dir(), key=_free)) from error
         if error.errno in _REFUSED:
             raise FoundryError(
                 f"{where or place} cannot be written: the place is {_REFUSED[error.errno]}",

@@ -11,38 +11,31 @@ which fails if another attempt got there first. Nothing under <kind>/ is ever ha
 
 import contextlib
 import errno
-import json
 import os
 import shutil
-import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from foundry_core.blobs import FolderBlobs
 from foundry_core.errors import FoundryError
-from foundry_core.store.base import State, Store
-from foundry_core.store.documents import LocalDocuments
-from foundry_core.store.lease import Board, FileBoard
-from foundry_core.store.manifest import MANIFEST, Artifact, encode, fsync_folder, write_durably
-from foundry_core.store.verified import Seals
-
-__all__ = ["LocalStore", "State", "Store"]
-
-# A training that nobody resumes for so long is given up.
-SCRATCH_SECONDS = 30 * 86_400.0
-# Below work/<key>, followed by the kind: an artifact whose successor is about to be published.
-REPLACED = "replaced-"
+from foundry_core.files import read_json, sync, write_atomic, write_json
+from foundry_core.store.base import State, Store, inside_store
+from foundry_core.store.lease import FileLeaseBackend, LeaseBackend
+from foundry_core.store.leftovers import REPLACED, sweep_work
+from foundry_core.store.manifest import MANIFEST, Artifact
+from foundry_core.store.verified import VerifiedDigests
 
 
 class LocalStore(Store):
+    """The folder `root`; `open` checks that it can be used."""
+
     def __init__(self, root: str | Path) -> None:
         super().__init__()
         self.root = self.workplace = Path(root).absolute()
         self.uri = str(self.root)
-        self.documents = LocalDocuments(self.root)
-        self._seals = Seals()
+        self.documents = FolderBlobs(self.root)
+        self._verified = VerifiedDigests()
 
     @classmethod
     def open(cls, uri: str) -> "LocalStore":
@@ -59,11 +52,14 @@ class LocalStore(Store):
         return store
 
     def path(self, kind: str, key: str) -> Path:
+        """Where a committed artifact lies."""
         return self.root / kind / key
 
     def reading(self, artifact: Artifact) -> contextlib.AbstractContextManager[Path]:
-        if artifact.adopted:
-            return _adopted().reading(artifact)
+        if artifact.external:
+            from foundry_core.store import external  # see _problem
+
+            return external.reading(artifact)
         return contextlib.nullcontext(self._own_files(artifact))
 
     def _own_files(self, artifact: Artifact) -> Path:
@@ -71,7 +67,7 @@ class LocalStore(Store):
 
     def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
         try:
-            return json.loads((self.path(kind, key) / MANIFEST).read_bytes())
+            return read_json(self.path(kind, key) / MANIFEST)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -93,9 +89,12 @@ class LocalStore(Store):
         return State(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
 
     def _problem(self, artifact: Artifact, *, read_all: bool = False) -> str:
-        if artifact.adopted:
-            return _adopted().check(artifact, self._seals, read_all=read_all)
-        return self._seals.check(self._own_files(artifact), artifact.files, read_all=read_all)
+        if artifact.external:
+            # It brings thread pools and S3 along: 20 ms that a plan without imports saves.
+            from foundry_core.store import external
+
+            return external.check(artifact, self._verified, read_all=read_all)
+        return self._verified.check(self._own_files(artifact), artifact.files, read_all=read_all)
 
     def attempt(self, key: str) -> tuple[str, Path, Path]:
         """(attempt name, its empty folder, the key's scratch folder). Needs the key's lease."""
@@ -104,7 +103,7 @@ class LocalStore(Store):
         scratch.mkdir(parents=True, exist_ok=True)
         counter = work / "attempts"
         number = int(counter.read_text()) + 1 if counter.exists() else 1
-        write_durably(counter, str(number).encode())
+        write_atomic(counter, str(number))
         folder = work / f"a{number}"
         folder.mkdir()
         return folder.name, folder, scratch
@@ -119,13 +118,11 @@ class LocalStore(Store):
 
     def record_failure(self, key: str, error: str) -> None:
         """Remembers why the last attempt failed; forgotten with the work folder at the commit."""
-        folder = self.root / "work" / key
-        folder.mkdir(parents=True, exist_ok=True)
-        write_durably(folder / "failure.json", encode({"error": error}))
+        write_json(self.root / "work" / key / "failure.json", {"error": error})
 
     def last_failure(self, key: str) -> str | None:
         try:
-            return json.loads((self.root / "work" / key / "failure.json").read_text())["error"]
+            return read_json(self.root / "work" / key / "failure.json")["error"]
         except (FileNotFoundError, ValueError):
             return None
 
@@ -142,11 +139,11 @@ class LocalStore(Store):
         two renames; `restore` brings it back after a crash there."""
         final = self.path(artifact.kind, artifact.key)
         final.parent.mkdir(parents=True, exist_ok=True)
-        owner = not (artifact.linked_to or artifact.adopted)
+        owner = not (artifact.linked_to or artifact.external)
         if owner:
             for file in artifact.files:
-                _fsync_file(folder / file.path)
-        write_durably(folder / MANIFEST, encode(artifact.to_json()))
+                sync(folder / file.path)
+        write_atomic(folder / MANIFEST, artifact.encoded())
         self._index(artifact)
         verify()
         try:
@@ -162,9 +159,9 @@ class LocalStore(Store):
         finally:
             if replaces:
                 self.restore(artifact.kind, artifact.key)
-        fsync_folder(final.parent)
+        sync(final.parent)
         if owner:
-            self._seals.seal(final, artifact.files)
+            self._verified.record(final, artifact.files)
         shutil.rmtree(self.root / "work" / artifact.key, ignore_errors=True)
         return True
 
@@ -194,7 +191,7 @@ class LocalStore(Store):
     def relink(self, artifact: Artifact) -> bool:
         self._index(artifact)
         path = self.path(artifact.kind, artifact.key) / MANIFEST
-        write_durably(path, encode(artifact.to_json()))
+        write_atomic(path, artifact.encoded())
         return True
 
     def check_place(self, place: str) -> None:
@@ -205,7 +202,7 @@ class LocalStore(Store):
             return
         folder = folder.resolve()
         if folder.is_relative_to(root) or root.is_relative_to(folder):
-            raise own_place(place)
+            raise inside_store(place)
 
     def set_aside(self, kind: str, key: str, wanted: Callable[[], bool] = lambda: False) -> bool:
         """The folder is renamed away at once and then deleted. Scratch that a crash left beside a
@@ -214,7 +211,7 @@ class LocalStore(Store):
         work.mkdir(parents=True, exist_ok=True)
         if not self._trash(self.path(kind, key), work, wanted):
             return False
-        self._seals.forget(self.path(kind, key))
+        self._verified.forget(self.path(kind, key))
         self._trash(work / "scratch", work)
         return True
 
@@ -238,8 +235,8 @@ class LocalStore(Store):
         problem = self._problem(artifact, read_all=True)
         return State(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
 
-    def board(self, key: str) -> Board:
-        return FileBoard(self.root / "leases" / key)
+    def lease_backend(self, key: str) -> LeaseBackend:
+        return FileLeaseBackend(self.root / "leases" / key)
 
     def lease_keys(self) -> list[str]:
         return self.documents.names("leases")
@@ -250,55 +247,9 @@ class LocalStore(Store):
         return sorted((p.parent.parent.name, p.parent.name) for p in found)
 
     def sweep(self, protected: Callable[[str], bool], *, older_than: float, apply: bool) -> int:
-        """Attempts, links and trash of dead processes go by age; scratch, from which training
-        resumes, only when its key is committed or nothing was written for `SCRATCH_SECONDS`."""
         committed = {key for _, key in self.artifacts()}
         freed = 0
         for work in (self.root / "work").glob("*"):
             if not protected(work.name):
                 freed += sweep_work(work, work.name in committed, older_than, apply)
         return freed
-
-
-def own_place(place: str) -> FoundryError:
-    return FoundryError(
-        f"{place} is the store's own, or holds it",
-        "`foundry lineage tag KEY name@tag` names what is in the store; adopt other folders",
-    )
-
-
-def _adopted() -> ModuleType:
-    # It brings thread pools and S3 along: 20 ms that a plan without adopted artifacts saves.
-    from foundry_core.store import adopted
-
-    return adopted
-
-
-def sweep_work(work: Path, committed: bool, older_than: float, apply: bool) -> int:
-    """Bytes of a key's work folder that nobody will ask for; removed if `apply`."""
-    freed = 0
-    for path in [*work.iterdir()] if work.is_dir() else []:
-        if path.name.startswith(REPLACED) and not committed:
-            continue
-        leftover = path.name.startswith(("a", "control-", "link-", "trash-")) and path.is_dir()
-        limit = older_than if committed or leftover else max(older_than, SCRATCH_SECONDS)
-        size, newest = _extent(path)
-        if time.time() - newest > limit:
-            freed += size
-            if apply:
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if apply and work.is_dir() and not any(work.iterdir()):
-        work.rmdir()
-    return freed
-
-
-def _extent(path: Path) -> tuple[int, float]:
-    """(bytes, time of the newest write) of a file or folder."""
-    stats = [p.stat() for p in (path, *path.rglob("*")) if p.exists()]
-    size = sum(s.st_size for s in stats if stat.S_ISREG(s.st_mode))
-    return size, max((s.st_mtime for s in stats), default=0.0)
-
-
-def _fsync_file(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())

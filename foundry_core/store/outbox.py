@@ -100,7 +100,7 @@ def _stored(
         removal=removal,
         if_dead=if_dead,
     )
-    log.files.create(entry.name, encode(vars(entry)))
+    log.blobs.create(entry.name, encode(vars(entry)))
     return entry
 
 
@@ -108,12 +108,12 @@ def publish(log: EventLog, entry: OutboxEntry) -> None:
     """Appends the events, since what they tell of was done."""
     for event_type, data, event_id, at in entry.events:
         log.append_data(event_type, data, event_id=event_id, at=at)
-    log.files.delete(entry.name)
+    log.blobs.delete(entry.name)
 
 
 def abort(log: EventLog, entry: OutboxEntry) -> None:
     """Drops the events, since what they tell of will not be done."""
-    log.files.delete(entry.name)
+    log.blobs.delete(entry.name)
 
 
 def publish_pending(log: EventLog, read: Callable[[str, str], Artifact | None]) -> list[str]:
@@ -122,9 +122,9 @@ def publish_pending(log: EventLog, read: Callable[[str, str], Artifact | None]) 
     another host, after a day: nobody can tell whether that one lives, and if it does after all, it
     still publishes by itself."""
     published = []
-    for base in log.files.names(OUTBOX):
+    for base in log.blobs.names(OUTBOX):
         try:
-            entry = OutboxEntry(**json.loads(log.files.read(f"{OUTBOX}/{base}")))
+            entry = OutboxEntry(**json.loads(log.blobs.read(f"{OUTBOX}/{base}")))
             committed = read(entry.kind, entry.key)
         except (FileNotFoundError, FoundryError):
             continue  # published by another, or a damaged manifest that a run is going to replace

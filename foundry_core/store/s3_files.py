@@ -17,13 +17,13 @@ def upload(place: Objects, folder: Path, files: Sequence[File]) -> tuple[File, .
     lists other sizes than were sent."""
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda file: place.upload(folder / file.path, file.path), files))
-    listed = {found.name: found for found in place.find()}
+    listed = {entry.name: entry for entry in place.find()}
     tagged = []
     for file in files:
-        found = listed.get(file.path)
-        if found is None or found.size != file.size:
+        entry = listed.get(file.path)
+        if entry is None or entry.size != file.size:
             raise OSError(f"{place.uri}/{file.path} is not there as it was uploaded")
-        tagged.append(replace(file, tag=found.tag))
+        tagged.append(replace(file, tag=entry.tag))
     return tuple(tagged)
 
 
@@ -32,10 +32,10 @@ def check(place: Objects, files: Sequence[File], *, complete: bool = False) -> s
     return compare(place.find(), files, complete=complete)
 
 
-def compare(found: Iterable[Listed], files: Sequence[File], *, complete: bool = False) -> str:
+def compare(listing: Iterable[Listed], files: Sequence[File], *, complete: bool = False) -> str:
     """'' when a listing shows every file as it was committed, else what is wrong with the first
     bad one. Reads no file: sizes and entity tags decide. complete: more files are wrong too."""
-    listed = {entry.name: entry for entry in found}
+    listed = {entry.name: entry for entry in listing}
     for file in files:
         entry = listed.pop(file.path, None)
         if entry is None:
@@ -61,14 +61,15 @@ def rehash(place: Objects, files: Sequence[File]) -> str:
 
 def scan(place: Objects) -> tuple[File, ...]:
     """Every object below with its digest (read once), sorted by path."""
-    found = [listed for listed in place.find() if listed.name != MANIFEST]
+    entries = [entry for entry in place.find() if entry.name != MANIFEST]
     with ThreadPoolExecutor(THREADS) as pool:
-        digests = list(pool.map(lambda listed: place.digest(listed.name, listed.size), found))
+        digests = list(pool.map(lambda entry: place.digest(entry.name, entry.size), entries))
     return tuple(
-        File(path=listed.name, size=listed.size, sha256=digest, tag=listed.tag)
-        for listed, digest in zip(found, digests, strict=True)
+        File(path=entry.name, size=entry.size, sha256=digest, tag=entry.tag)
+        for entry, digest in zip(entries, digests, strict=True)
     )
 
 
 def download(place: Objects) -> Download:
+    """Fetches files from there, for a cache."""
     return lambda file, path: place.download(file.path, path, file.size)

@@ -110,11 +110,11 @@ def test_a_forced_attempt_that_was_killed_is_closed_by_the_next_run(home, tmp_pa
     with attach(home / "lineage.duckdb") as connection:
         rows = connection.execute("select stage, state from attempt order by all").fetchall()
     assert [row for row in rows if row[0] == "model"] == [("model", "committed"), ("model", "lost")]
-    assert after._events.files.names("outbox") == []
+    assert after._events.blobs.names("outbox") == []
     again = forced("model")
     again.stage("model")
     again.finish("succeeded")
-    assert after._events.files.names("outbox") == []
+    assert after._events.blobs.names("outbox") == []
     with attach(home / "lineage.duckdb") as connection:
         rows = connection.execute("select state from attempt where stage = 'model'").fetchall()
     assert sorted(state for (state,) in rows) == ["committed", "committed", "lost"]

@@ -9,7 +9,7 @@ from flows.run.planning import Request, prepare
 from foundry_core.errors import FoundryError
 from foundry_core.execution.runner import execute
 from foundry_core.execution.transport import job_from_json, job_to_json
-from foundry_core.store.local import Store
+from foundry_core.store.open import open_store
 from tests.support import WORDS
 
 
@@ -54,7 +54,7 @@ def test_a_job_that_travelled_builds_the_same_artifact(sent):
 def test_a_worker_with_another_store_is_told(sent, tmp_path):
     _, jobs = sent
     with pytest.raises(FoundryError, match=r"input emit/\w+ is not in the store .*elsewhere"):
-        job_from_json(json.loads(jobs["model"]), Store.open(str(tmp_path / "elsewhere")))
+        job_from_json(json.loads(jobs["model"]), open_store(str(tmp_path / "elsewhere")))
 
 
 def test_a_job_of_another_version_is_refused(sent):

@@ -13,7 +13,7 @@ from flows.cli import main
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index
-from foundry_core.store.base import Store
+from foundry_core.store.open import open_store
 
 COMMANDS = ("models", "lineage runs", "lineage runs --json", "lineage sql bla --json", "--help")
 
@@ -28,7 +28,7 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def log(home):
-    log = EventLog(Store.open(store_uri()).events_uri)
+    log = EventLog(open_store(store_uri()).events_uri)
     log.append("run_started", {"pipeline": "words", "stages": []}, "r1")
     return log
 
@@ -68,14 +68,14 @@ def test_other_failures_of_the_system_are_not_called_output(monkeypatch, capsys)
 
 def test_rebuild_names_unreadable_events_and_ends_with_1(log, capsys):
     name = log.append("alias_set", {"alias": "a@b", "key": "k"})
-    log.files.delete(name)
-    log.files.create(name, b"{")
+    log.blobs.delete(name)
+    log.blobs.create(name, b"{")
     assert main(["lineage", "rebuild"]) == 1
     assert f"unreadable:\n  {name}: " in capsys.readouterr().out
     assert main(["lineage", "rebuild", "--json"]) == 1
     (unreadable,) = json.loads(capsys.readouterr().out)["unreadable"]
     assert unreadable.startswith(name)
-    log.files.delete(name)
+    log.blobs.delete(name)
     assert main(["lineage", "rebuild"]) == 0
     assert "unreadable" not in capsys.readouterr().out
 

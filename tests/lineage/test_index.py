@@ -169,17 +169,17 @@ def test_the_latest_fact_stands(expected_rows, tmp_path):
 
 def test_duplicates_in_segments_and_loose_files_count_once(log, tmp_path):
     write_history(log)
-    loose = {name: log.files.read(name) for name in log.loose()}
+    loose = {name: log.blobs.read(name) for name in log.loose()}
     before = Index(tmp_path / "before.duckdb", log)
     before.rebuild()
     assert compact(log, older_than_seconds=0, least=1) == len(loose)
     assert log.loose() == [] and len(log.segments()) == 1
     for number, (name, data) in enumerate(loose.items()):
         if number % 2:
-            log.files.create(name, data)
+            log.blobs.create(name, data)
     assert compact(log, older_than_seconds=0, least=1) == len(loose) // 2
     for name, data in loose.items():
-        log.files.create(name, data)
+        log.blobs.create(name, data)
     after = Index(tmp_path / "after.duckdb", log)
     assert after.rebuild().events == len(loose)
     assert rows(after.path) == rows(before.path)
@@ -224,7 +224,7 @@ def test_a_crash_before_the_deletion_of_compacted_events_is_harmless(log, tmp_pa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(log.files, "delete", die)
+        patch.setattr(log.blobs, "delete", die)
         with contextlib.suppress(KeyboardInterrupt):
             compact(log, older_than_seconds=0, least=1)
     assert (len(log.loose()), len(log.segments())) == (count, 1)
@@ -325,7 +325,7 @@ def _advance(path: str, root: str, number: int) -> None:
 def test_processes_advance_one_index_without_loss(log, tmp_path):
     path = tmp_path / "lineage.duckdb"
     context = multiprocessing.get_context("fork")
-    arguments = [(str(path), log.files.root, number) for number in range(4)]
+    arguments = [(str(path), log.blobs.uri, number) for number in range(4)]
     workers = [context.Process(target=_advance, args=given) for given in arguments]
     for worker in workers:
         worker.start()
@@ -339,17 +339,17 @@ def test_processes_advance_one_index_without_loss(log, tmp_path):
 def test_a_damaged_event_is_named_and_the_rest_is_read(log, tmp_path):
     write_history(log)
     name = log.loose()[3]
-    data = log.files.read(name)
-    log.files.delete(name)
-    log.files.create(name, data[: len(data) // 2])
+    data = log.blobs.read(name)
+    log.blobs.delete(name)
+    log.blobs.create(name, data[: len(data) // 2])
     index = Index(tmp_path / "lineage.duckdb", log)
     result = index.advance()
     assert result.events == len(log.loose()) - 1
     assert [problem.partition(":")[0] for problem in result.unreadable] == [name]
     assert compact(log, older_than_seconds=0, least=1) == result.events
     assert log.loose() == [name], "a damaged event must not be deleted"
-    log.files.delete(name)
-    log.files.create(name, data)
+    log.blobs.delete(name)
+    log.blobs.create(name, data)
     mended = index.advance()
     assert (mended.events, mended.unreadable) == (1, ())
 

@@ -55,7 +55,7 @@ def test_two_processes_publish_the_same_event(store, log, tmp_path):
     for index in indexes:
         run(index, store)
         names.append(log.loose())
-        log.files.delete(names[-1][0])
+        log.blobs.delete(names[-1][0])
     assert names[0] == names[1]
 
 

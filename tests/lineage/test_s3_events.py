@@ -4,7 +4,6 @@ import pytest
 from history import write_history
 
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.files import open_files
 from foundry_core.lineage.index import Index
 from foundry_core.lineage.segments import compact
 from tests.s3 import s3_server, use_s3
@@ -19,19 +18,6 @@ def endpoint():
 @pytest.fixture
 def address(endpoint, monkeypatch):
     return use_s3(monkeypatch, endpoint)
-
-
-def test_names_are_taken_once(address):
-    files = open_files(address)
-    assert files.create("a/b", b"one")
-    assert not files.create("a/b", b"two")
-    assert files.read("a/b") == b"one"
-    assert (files.names(""), files.names("a"), files.names("x")) == (["a"], ["b"], [])
-    files.delete("a/b")
-    files.delete("a/b")
-    assert files.names("a") == []
-    with pytest.raises(FileNotFoundError):
-        files.read("a/b")
 
 
 @pytest.mark.slow

@@ -16,8 +16,8 @@ from foundry_core.lineage import events as events_module
 from foundry_core.lineage import queries
 from foundry_core.lineage.connection import attach
 from foundry_core.lineage.events import EventLog
-from foundry_core.store.base import Store
 from foundry_core.store.disk import is_full
+from foundry_core.store.open import open_store
 from tests.faults import checks
 from tests.runs import prepared, run
 from tests.support import WORDS
@@ -180,7 +180,7 @@ def test_a_read_only_store_is_named_by_its_upkeep(disk, store_on_disk, tmp_path,
         ["tag", key, "b@1"],
         ["untag", "a@1"],
         ["pin", done.run_id],
-        ["adopt", "emit", str(tmp_path / "bytes")],
+        ["import", "emit", str(tmp_path / "bytes")],
         ["gc", "--apply", "--keep-runs", "0", "--grace-hours", "0"],
     ):
         assert main(["lineage", *arguments]) == 2, arguments
@@ -240,12 +240,12 @@ def test_a_harmed_file_is_named_by_plan_and_verify_and_mended_by_the_run(how, ho
 
 
 def test_bytes_that_rot_without_a_trace_are_found_by_verify(home):
-    """A bad disk changes no inode: the seal is made to look current, as if nothing had happened."""
+    """A bad disk changes no inode: its signature is taken again, as if nothing had happened."""
     _, before = run()
     store, artifact = before.prepared.store, before.artifact("first")
     path = store.files_path(artifact) / "text.txt"
     _flip_in_secret(path)
-    store._seals.seal(path.parent, artifact.files)
+    store._verified.record(path.parent, artifact.files)
     assert store.state("emit", artifact.key).status == "ok"
     assert "text.txt has another digest" in store.verify("emit", artifact.key).problem
 
@@ -259,7 +259,7 @@ def test_a_torn_manifest_is_corrupt_and_mended(text, home):
     assert (reason.category, reason.path) == ("CORRUPT", "artifact.json is damaged")
     assert before.prepared.store.verify("emit", path.parent.name).problem == reason.path
     assert run("model.rate=0.5")[0]["first"] == "run"
-    assert Store.open(str(home / "store")).state("emit", path.parent.name).status == "ok"
+    assert open_store(str(home / "store")).state("emit", path.parent.name).status == "ok"
 
 
 def test_a_content_index_that_points_to_other_bytes_is_not_believed(home):

@@ -14,8 +14,8 @@ from foundry_core.lineage import queries
 from foundry_core.lineage.events import EventLog
 from foundry_core.objects import StoreUnavailable
 from foundry_core.store import gc, references
-from foundry_core.store.base import Store
 from foundry_core.store.local import LocalStore
+from foundry_core.store.open import open_store
 from tests.runs import Forked, prepared, run
 
 EVERYTHING = {"keep_runs": 0, "grace_hours": 0}
@@ -142,7 +142,7 @@ def _die_before_telling():
 def test_what_a_killed_run_committed_is_told_before_it_can_go(home, command):
     forked = Forked(_die_before_telling)
     forked.process.join()
-    store = Store.open(str(home / "store"))
+    store = open_store(str(home / "store"))
     ((_, key),) = store.artifacts()
     processes.entries("run")[0].forget()
     assert main(list(command)) == 0
@@ -161,7 +161,7 @@ def test_the_first_gc_after_a_killed_holder_removes(home, capsys):
     capsys.readouterr()
     assert main([*GC, "--apply", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["artifacts"]) == 1
-    assert Store.open(str(home / "store")).artifacts() == []
+    assert open_store(str(home / "store")).artifacts() == []
 
 
 @pytest.mark.parametrize("hours", ["nan", "inf", "1e9", "-1"])

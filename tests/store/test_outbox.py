@@ -22,13 +22,13 @@ def committed(tmp_path, monkeypatch):
 
 
 def pending(log):
-    return log.files.names("outbox")
+    return log.blobs.names("outbox")
 
 
 def edit(log, **changes):
     """The one entry, as another process would have left it."""
     (name,) = pending(log)
-    path = log.files.local(f"outbox/{name}")
+    path = log.blobs.local(f"outbox/{name}")
     with open(path) as stream:
         entry = json.load(stream)
     entry |= changes

@@ -52,9 +52,9 @@ def run(options: argparse.Namespace) -> int:
     from foundry_core.lineage import queries
     from foundry_core.lineage.events import EventLog
     from foundry_core.lineage.index import Index
-    from foundry_core.store.base import Store
+    from foundry_core.store.open import open_store
 
-    store = Store.open(store_uri())
+    store = open_store(store_uri())
     index = Index(home_dir() / queries.INDEX_NAME, EventLog(store.events_uri))
     if options.action == "rebuild":
         return _rebuild(options, index, store)

@@ -1,4 +1,4 @@
-"""`foundry lineage tag|untag|pin|unpin|gc|adopt|verify`: what is kept in the store, and under which
+"""`foundry lineage tag|untag|pin|unpin|gc|import|verify`: what is kept in the store, under which
 names."""
 
 import argparse
@@ -17,6 +17,7 @@ from foundry_core.pipeline.registry import stage_kind
 from foundry_core.store import gc, references
 from foundry_core.store.base import Store
 from foundry_core.store.disk import naming_disk
+from foundry_core.store.open import open_store
 
 ACTIONS = {
     "tag": "name an artifact (name@tag), or list the names",
@@ -24,7 +25,7 @@ ACTIONS = {
     "pin": "keep everything a run used, or list the pinned runs",
     "unpin": "let a run's artifacts go to `gc` again",
     "gc": "remove what no name, pinned or recent run reaches (shows only, without --apply)",
-    "adopt": "take a folder or s3:// prefix in by reference, as made by a kind of stage",
+    "import": "refer to a folder or s3:// prefix as what a kind of stage makes",
     "verify": "re-read and re-hash artifacts",
 }
 
@@ -41,7 +42,7 @@ def add_arguments(action: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--apply", action="store_true", help="remove; without it nothing is")
         parser.add_argument("--keep-runs", type=int, default=gc.KEEP_RUNS, metavar="N")
         parser.add_argument("--grace-hours", type=float, default=gc.GRACE_HOURS, metavar="H")
-    if action == "adopt":
+    if action == "import":
         parser.add_argument("kind", help="the kind of stage it stands for, e.g. train_llm")
         parser.add_argument("place", help="a folder, or s3://bucket/prefix")
         parser.add_argument("--name", metavar="NAME@TAG")
@@ -51,14 +52,14 @@ def add_arguments(action: str, parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    store = Store.open(store_uri())
+    store = open_store(store_uri())
     action = {
         "tag": _tag,
         "untag": _untag,
         "pin": _pin,
         "unpin": _unpin,
         "gc": _gc,
-        "adopt": _adopt,
+        "import": _import,
         "verify": _verify,
     }[options.action]
     with naming_disk(store.workplace):
@@ -101,21 +102,21 @@ def _unpin(options: argparse.Namespace, store: Store) -> int:
 
 def _gc(options: argparse.Namespace, store: Store) -> int:
     bounds = {"keep_runs": options.keep_runs, "grace_hours": options.grace_hours}
-    bounds["living"] = functools.partial(_at_work, store)
+    bounds["at_work"] = functools.partial(_at_work, store)
     log = EventLog(store.events_uri)
     if options.apply:
         gc.tidy(store, log)
     garbage = gc.find_garbage(store, **bounds)
-    doomed = list(garbage.doomed)
+    artifacts = list(garbage.to_delete)
     if options.apply:
-        doomed = gc.remove(store, log, garbage, **bounds)
+        artifacts = gc.remove(store, log, garbage, **bounds)
     leased = store.leased()
     leftovers = store.sweep(
         leased.__contains__, older_than=options.grace_hours * 3600, apply=options.apply
     )
     rows = [
         {"kind": a.kind, "key": a.key, "bytes": gc.owned_bytes(a), "created": a.created}
-        for a in doomed
+        for a in artifacts
     ]
     result = {
         "applied": options.apply,
@@ -148,9 +149,9 @@ def _at_work(store: Store) -> list[str]:
     return [run.id for run in found if run.facts.get("store") == store.uri and not run.dead]
 
 
-def _adopt(options: argparse.Namespace, store: Store) -> int:
-    from foundry_core.store.adopt import adopt
-    from foundry_core.store.adopted import describe, summary
+def _import(options: argparse.Namespace, store: Store) -> int:
+    from foundry_core.store.external import describe, summary
+    from foundry_core.store.imports import import_artifact
 
     kind = stage_kind(options.kind).kind
     if options.name is not None:
@@ -158,18 +159,18 @@ def _adopt(options: argparse.Namespace, store: Store) -> int:
     if options.place:
         store.check_place(options.place)
     log = EventLog(store.events_uri)
-    artifact = adopt(store, log, describe(kind, options.place))
+    artifact = import_artifact(store, log, describe(kind, options.place))
     if options.name is not None:
         references.set_alias(store, options.name, artifact)
         _tell_alias(store, options.name, artifact.key)
-    found = summary(artifact)
+    shown = summary(artifact)
     if options.json:
-        print_json(found | {"name": options.name})
+        print_json(shown | {"name": options.name})
         return 0
-    for name, value in found.items():
+    for name, value in shown.items():
         print(f"{name}: {value}")
     way = "uri" if "://" in artifact.files_at else "path"
-    declared = {way: artifact.files_at, "kind": kind, "digest": found["digest"]}
+    declared = {way: artifact.files_at, "kind": kind, "digest": shown["digest"]}
     print("in a pipeline:")
     print(f"  {_yaml_line({'stage': {'import': declared}})}")
     return 0

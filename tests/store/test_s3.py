@@ -15,11 +15,12 @@ from flows.cli import main
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
 from foundry_core.objects import StoreUnavailable, connect
+from foundry_core.retry import Retry
 from foundry_core.store import lease as lease_module
-from foundry_core.store.base import Store
 from foundry_core.store.lease import LeaseLost
 from foundry_core.store.manifest import Artifact, content_digest, scan
-from foundry_core.store.s3 import RemoteStore
+from foundry_core.store.open import open_store
+from foundry_core.store.s3 import S3Store
 from tests.faults.s3_proxy import FaultyProxy
 from tests.s3 import s3_server, use_s3
 from tests.support import WORDS
@@ -76,11 +77,11 @@ def build(store, text, key=KEY):
 def elsewhere(monkeypatch, tmp_path, uri, name="elsewhere"):
     """The store as another host sees it, whose home is empty."""
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / name))
-    return Store.open(uri)
+    return open_store(uri)
 
 
 def test_a_commit_is_read_on_another_host(uri, monkeypatch, tmp_path):
-    artifact = build(Store.open(uri), "hello")
+    artifact = build(open_store(uri), "hello")
     other = elsewhere(monkeypatch, tmp_path, uri)
     state = other.state("emit", KEY)
     assert (state.status, state.artifact.content) == ("ok", artifact.content)
@@ -92,7 +93,7 @@ def test_a_commit_is_read_on_another_host(uri, monkeypatch, tmp_path):
 
 
 def test_of_concurrent_committers_one_wins_and_the_losers_leave_nothing(uri):
-    stores = [Store.open(uri) for _ in range(4)]
+    stores = [open_store(uri) for _ in range(4)]
     ready = [attempt(store, f"text {i}") for i, store in enumerate(stores)]
     assert len({folder.name for _, folder in ready}) == 4
     won = []
@@ -110,13 +111,13 @@ def test_of_concurrent_committers_one_wins_and_the_losers_leave_nothing(uri):
     for thread in threads:
         thread.join()
     assert len(won) == 1
-    assert Store.open(uri).verify("emit", KEY).artifact.content == won[0].content
+    assert open_store(uri).verify("emit", KEY).artifact.content == won[0].content
     uploads = [name for name in stores[0].documents.names(f"emit/{KEY}") if "files" in name]
     assert len(uploads) == 1
 
 
 def test_who_lost_the_lease_does_not_commit(uri):
-    store = Store.open(uri)
+    store = open_store(uri)
     artifact, folder = attempt(store, "late")
 
     def verify():
@@ -131,11 +132,11 @@ def test_who_lost_the_lease_does_not_commit(uri):
 
 @pytest.mark.parametrize("way", ["deleted", "cut", "flipped"])
 def test_damage_is_found_in_the_listing_and_named(uri, way):
-    store = Store.open(uri)
+    store = open_store(uri)
     build(store, "hello")
     (name,) = [o.name for o in store.documents.find(f"emit/{KEY}") if "text" in o.name]
     if way == "deleted":
-        store.documents.delete([name])
+        store.documents.delete(name)
     else:
         store.documents.write(name, b"hell" if way == "cut" else b"hallo")
     state = store.state("emit", KEY)
@@ -148,7 +149,7 @@ def test_damage_is_found_in_the_listing_and_named(uri, way):
 
 
 def test_bytes_that_only_the_digest_shows_are_found_by_reading(uri, monkeypatch, tmp_path):
-    store = Store.open(uri)
+    store = open_store(uri)
     artifact = build(store, "hello")
     other = elsewhere(monkeypatch, tmp_path, uri)
     monkeypatch.setattr(other._objects.__class__, "read_range", lambda *a: b"hallo")
@@ -163,24 +164,24 @@ def test_bytes_that_only_the_digest_shows_are_found_by_reading(uri, monkeypatch,
 
 
 def test_a_lease_is_held_by_one_and_released(uri):
-    store = Store.open(uri)
+    store = open_store(uri)
     with store.acquire(KEY) as held:
         held.verify()
         assert store.leased() == {KEY}
-        assert store.acquire(KEY, settled=iter([False, True]).__next__) is None
+        assert store.acquire(KEY, done=iter([False, True]).__next__) is None
     assert store.leased() == set()
     with store.acquire(KEY) as again:
         again.verify()
 
 
 def test_of_many_takers_of_a_dead_lease_one_holds_it(uri, monkeypatch):
-    store = Store.open(uri)
+    store = open_store(uri)
     dead = {"token": "t", "host": "elsewhere", "boot": "", "pid": 1, "start": "", "beat": 0}
     store.documents.create(f"leases/{KEY}/{7:012d}", json.dumps(dead).encode())
     held, gave_up = [], threading.Event()
 
     def take():
-        lease = Store.open(uri).acquire(KEY, ttl=0.3, settled=gave_up.is_set)
+        lease = open_store(uri).acquire(KEY, ttl=0.3, done=gave_up.is_set)
         if lease:
             with lease:
                 held.append(lease)
@@ -202,13 +203,13 @@ def test_of_many_takers_of_a_dead_lease_one_holds_it(uri, monkeypatch):
 
 def test_a_beating_lease_is_kept_and_a_stopped_one_taken(uri, monkeypatch):
     monkeypatch.setattr(lease_module, "_HEARTBEAT_SECONDS", 0.1)
-    store = Store.open(uri)
+    store = open_store(uri)
     with store.acquire(KEY) as held:
         # Another host cannot look at our process: only the heartbeat tells it that we live.
         monkeypatch.setattr(lease_module, "is_alive", lambda holder: False)
         deadline = time.monotonic() + 3
         late = lambda: time.monotonic() > deadline  # noqa: E731
-        assert store.acquire(KEY, ttl=1.5, settled=late) is None
+        assert store.acquire(KEY, ttl=1.5, done=late) is None
         held.verify()
         held._stop.set()
         with store.acquire(KEY, ttl=0.5) as taken:
@@ -224,9 +225,9 @@ def test_an_uncertain_commit_keeps_its_uploads(endpoint, uri, monkeypatch):
     """The answer of the deciding put is lost ten times: it happened, and must be whole."""
     with FaultyProxy(endpoint, decide=lambda *_: None) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        monkeypatch.setattr("foundry_core.objects._PAUSE_SECONDS", 0.001)
+        monkeypatch.setattr("foundry_core.objects.RETRY", Retry(attempts=10, pause=0.001))
         s3fs.S3FileSystem.clear_instance_cache()
-        store = Store.open(uri)
+        store = open_store(uri)
         artifact, folder = attempt(store, "hello")
         lost = lambda method, path: (  # noqa: E731
             "reset_after" if method in ("PUT", "GET") and "artifact.json" in path else None
@@ -241,15 +242,15 @@ def test_an_uncertain_commit_keeps_its_uploads(endpoint, uri, monkeypatch):
 
 def test_mistakes_are_explained(uri, monkeypatch, capsys):
     with pytest.raises(FoundryError, match="'no-such-bucket' does not exist"):
-        Store.open("s3://no-such-bucket/x")
+        open_store("s3://no-such-bucket/x")
     with pytest.raises(FoundryError, match="no address of an object store"):
-        Store.open("gs://bucket/x")
+        open_store("gs://bucket/x")
     monkeypatch.setenv("FOUNDRY_STORE", "s3://no-such-bucket/x")
     assert main(["plan", str(WORDS)]) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     assert "'no-such-bucket' does not exist" in error
-    store = Store.open(uri)
+    store = open_store(uri)
 
     def denied(*arguments, **options):
         raise PermissionError("Access Denied")
@@ -260,7 +261,7 @@ def test_mistakes_are_explained(uri, monkeypatch, capsys):
             store.documents.write("runs/r", b"")
     monkeypatch.setenv("FOUNDRY_CACHE_GB", "much")
     with pytest.raises(FoundryError, match="FOUNDRY_CACHE_GB = 'much'"):
-        Store.open(uri)
+        open_store(uri)
 
 
 def cli(*arguments, **environment):
@@ -284,7 +285,7 @@ def run_pipeline(pipeline, uri, *overrides):
     from foundry_core.config.overrides import parse_override
 
     pairs = tuple(parse_override(text) for text in overrides)
-    run = PipelineRun(prepare(Request(pipeline=str(pipeline), overrides=pairs), Store.open(uri)))
+    run = PipelineRun(prepare(Request(pipeline=str(pipeline), overrides=pairs), open_store(uri)))
     run.start()
     for name in run.affected():
         run.stage(name)
@@ -326,12 +327,12 @@ def test_a_run_from_the_command_line(uri):
     assert rebuilt["events added for artifacts without one"] == 0
 
 
-def test_objects_are_adopted_and_imported_and_garbage_goes(uri, monkeypatch, tmp_path, capsys):
+def test_objects_are_imported_and_used_and_garbage_goes(uri, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("FOUNDRY_STORE", uri)
-    store = Store.open(uri)
+    store = open_store(uri)
     place = f"{uri.removesuffix('/store')}/outside"
     connect(place).write("text.txt", b"one\ntwo\n")
-    assert main(["lineage", "adopt", "emit", place, "--name", "text@1", "--json"]) == 0
+    assert main(["lineage", "import", "emit", place, "--name", "text@1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert store.state("emit", found["key"]).status == "ok"
     build(store, "never reached by anything")
@@ -351,12 +352,12 @@ def test_objects_are_adopted_and_imported_and_garbage_goes(uri, monkeypatch, tmp
         "corrupt",
         "text.txt was overwritten after it was committed",
     )
-    assert main(["lineage", "adopt", "emit", str(tmp_path)]) == 2
+    assert main(["lineage", "import", "emit", str(tmp_path)]) == 2
     assert "other hosts do not see it" in capsys.readouterr().err
 
 
 def test_a_swept_store_keeps_what_is_committed(uri):
-    store = Store.open(uri)
+    store = open_store(uri)
     build(store, "kept")
     _, folder = attempt(store, "lost", "cd" * 32)
     store.documents.write(f"emit/{KEY}/files-a9-0/orphan", b"12345")
@@ -368,7 +369,7 @@ def test_a_swept_store_keeps_what_is_committed(uri):
 
 
 def test_a_replacement_is_one_put_and_readers_of_the_old_files_may_finish(uri):
-    store = Store.open(uri)
+    store = open_store(uri)
     build(store, "old")
     old = store.read("emit", KEY)
     artifact, folder = attempt(store, "new")
@@ -384,7 +385,7 @@ def test_a_replacement_is_one_put_and_readers_of_the_old_files_may_finish(uri):
 
 
 def test_what_is_wanted_after_all_is_put_back(uri):
-    store = Store.open(uri)
+    store = open_store(uri)
     build(store, "kept")
     before = store.read("emit", KEY)
     assert not store.set_aside("emit", KEY, lambda: store.read("emit", KEY) is None)
@@ -393,19 +394,19 @@ def test_what_is_wanted_after_all_is_put_back(uri):
     assert store.set_aside("emit", KEY, lambda: False)
 
 
-def test_objects_adopted_from_another_place_stay_present(uri, monkeypatch, capsys):
+def test_objects_imported_from_another_place_stay_present(uri, monkeypatch, capsys):
     monkeypatch.setenv("FOUNDRY_STORE", uri)
-    store = Store.open(uri)
+    store = open_store(uri)
     for name in ("one", "two"):
         place = f"{uri.removesuffix('/store')}/moving/{name}"
         connect(place).write("text.txt", b"bytes")
-        assert main(["lineage", "adopt", "emit", place]) == 0
+        assert main(["lineage", "import", "emit", place]) == 0
         ((kind, key),) = store.artifacts()
         assert store.read(kind, key).files_at == place
         assert main(["lineage", "runs"]) == 0
         rows = queries.sql(queries.connect(), "select present, removed_reason from artifact")
         assert rows == [{"present": True, "removed_reason": None}]
-    assert main(["lineage", "adopt", "emit", f"{uri}/emit"]) == 2
+    assert main(["lineage", "import", "emit", f"{uri}/emit"]) == 2
     assert "foundry lineage tag" in capsys.readouterr().err
 
 
@@ -436,7 +437,7 @@ def test_an_attempt_whose_commit_is_uncertain_is_closed_by_the_next_run(
     uri, monkeypatch, tmp_path, happened
 ):
     (tmp_path / "p.yaml").write_text(json.dumps({"stages": {"first": {"kind": "emit"}}}))
-    publish = RemoteStore._publish
+    publish = S3Store._publish
 
     def lose(store, artifact, replaced):
         if happened:
@@ -444,7 +445,7 @@ def test_an_attempt_whose_commit_is_uncertain_is_closed_by_the_next_run(
         raise StoreUnavailable("away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(RemoteStore, "_publish", lose)
+        patch.setattr(S3Store, "_publish", lose)
         with pytest.raises(StoreUnavailable):
             run_pipeline(tmp_path / "p.yaml", uri)
     actions, run = run_pipeline(tmp_path / "p.yaml", uri)

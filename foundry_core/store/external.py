@@ -1,6 +1,6 @@
-"""Artifacts adopted by reference: files stay where somebody put them, the store has digests.
+"""External artifacts: their files stay where somebody put them, the store has the digests.
 
-Identity is the content: the same bytes anywhere are the same artifact, whoever adopts them.
+Identity is the content: the same bytes anywhere are the same artifact, whoever imports them.
 """
 
 import contextlib
@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
+from foundry_core.files import encodable
 from foundry_core.objects import connect
-from foundry_core.pipeline.imports import CODE, adopted_key
-from foundry_core.store import s3_files as remote_files
+from foundry_core.pipeline.imports import CODE, imported_key
+from foundry_core.store import s3_files
 from foundry_core.store.cache import FileCache
-from foundry_core.store.manifest import Artifact, File, content_digest, encodable, files_below, scan
-from foundry_core.store.verified import Seals
+from foundry_core.store.manifest import Artifact, File, content_digest, files_below, scan
+from foundry_core.store.verified import VerifiedDigests
 
 
 def describe(kind: str, place: str, run_id: str = "") -> Artifact:
@@ -24,12 +25,19 @@ def describe(kind: str, place: str, run_id: str = "") -> Artifact:
     Its key is its only identity: no recipe, no code, no inputs are known of it.
     """
     location, files = _scan(place)
-    content = content_digest(files)
+    return imported(kind, content_digest(files), files, run_id, files_at=location)
+
+
+def imported(
+    kind: str, content: str, files: tuple[File, ...], run_id: str, *, files_at: str
+) -> Artifact:
+    """An artifact of which nothing but its bytes is known."""
+    key = imported_key(kind, content)
     return Artifact(
         kind=kind,
-        key=adopted_key(kind, content),
+        key=key,
         content=content,
-        input_content_key=adopted_key(kind, content),
+        input_content_key=key,
         code=CODE,
         code_fingerprint="",
         recipe={"digest": content},
@@ -42,7 +50,7 @@ def describe(kind: str, place: str, run_id: str = "") -> Artifact:
         run_id=run_id,
         created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         seconds=0.0,
-        files_at=location,
+        files_at=files_at,
     )
 
 
@@ -50,22 +58,22 @@ def reading(artifact: Artifact) -> contextlib.AbstractContextManager[Path]:
     """A local folder with the files: the very folder, or verified copies of objects."""
     if "://" not in artifact.files_at:
         return contextlib.nullcontext(Path(artifact.files_at))
-    source = remote_files.download(connect(artifact.files_at))
+    source = s3_files.download(connect(artifact.files_at))
     return FileCache().reading(artifact.files, source)
 
 
-def check(artifact: Artifact, seals: Seals, *, read_all: bool = False) -> str:
-    """'' when the files are as they were adopted, else what is wrong. Files that were added count:
+def check(artifact: Artifact, verified: VerifiedDigests, *, read_all: bool = False) -> str:
+    """'' when the files are as they were imported, else what is wrong. Files that were added count:
     a stage may read all that lies in a folder."""
     if "://" in artifact.files_at:
         place = connect(artifact.files_at)
-        problem = remote_files.check(place, artifact.files, complete=True)
+        problem = s3_files.check(place, artifact.files, complete=True)
         if not problem and read_all:
-            problem = remote_files.rehash(place, artifact.files)
+            problem = s3_files.rehash(place, artifact.files)
         return problem
     folder = Path(artifact.files_at)
     try:
-        problem = seals.check(folder, artifact.files, read_all=read_all)
+        problem = verified.check(folder, artifact.files, read_all=read_all)
         if problem:
             return f"{artifact.files_at}: {problem}"
         added = set(files_below(folder)) - {file.path for file in artifact.files}
@@ -81,7 +89,7 @@ def _scan(place: str) -> tuple[str, tuple[File, ...]]:
         raise FoundryError("no folder is named", "name the folder that holds the files")
     if "://" in place:
         objects = connect(place)
-        location, files = objects.uri, remote_files.scan(objects)
+        location, files = objects.uri, s3_files.scan(objects)
     else:
         folder = Path(os.path.expanduser(place))
         if not folder.is_dir():
@@ -99,6 +107,7 @@ def _scan(place: str) -> tuple[str, tuple[File, ...]]:
 
 
 def summary(artifact: Artifact) -> dict[str, Any]:
+    """What is shown of an import: kind, key, digest, files, bytes, at."""
     return {
         "kind": artifact.kind,
         "key": artifact.key,

@@ -1,4 +1,4 @@
-"""Names, pins, garbage, adopted folders and imports, through the command line's functions."""
+"""Names, pins, garbage and imports, through the command line's functions."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
 from foundry_core.store import gc, references
-from foundry_core.store.base import Store
+from foundry_core.store.open import open_store
 from tests.support import WORDS
 
 
@@ -88,14 +88,14 @@ def test_recent_runs_young_artifacts_and_leases_are_kept():
     execute("first.word=x", "second.word=y")
     store = old.prepared.store
     keys = {old.artifact(name).key for name in ("first", "second", "model", "total")}
-    assert gc.find_garbage(store, keep_runs=0).doomed == ()
-    assert gc.find_garbage(store, keep_runs=2, grace_hours=0).doomed == ()
-    doomed = {a.key for a in gc.find_garbage(store, keep_runs=1, grace_hours=0).doomed}
-    assert doomed == keys
+    assert gc.find_garbage(store, keep_runs=0).to_delete == ()
+    assert gc.find_garbage(store, keep_runs=2, grace_hours=0).to_delete == ()
+    to_delete = gc.find_garbage(store, keep_runs=1, grace_hours=0).to_delete
+    assert {a.key for a in to_delete} == keys
     with store.acquire(old.artifact("model").key):
         garbage = gc.find_garbage(store, keep_runs=1, grace_hours=0)
         # A run at work protects all of its stages.
-        assert garbage.doomed == ()
+        assert garbage.to_delete == ()
     with pytest.raises(FoundryError, match="must be ≥ 0"):
         gc.find_garbage(store, keep_runs=-1)
 
@@ -106,10 +106,10 @@ def test_files_stay_as_long_as_a_link_needs_them():
     store = old.prepared.store
     model = linked.artifact("model")
     assert model.linked_to == old.artifact("model").key
-    doomed = {a.key for a in gc.find_garbage(store, keep_runs=1, grace_hours=0).doomed}
-    assert old.artifact("model").key not in doomed
+    to_delete = gc.find_garbage(store, keep_runs=1, grace_hours=0).to_delete
+    assert old.artifact("model").key not in {a.key for a in to_delete}
     references.set_alias(store, "m@1", old.artifact("second"))
-    order = gc.find_garbage(store, keep_runs=0, grace_hours=0).doomed
+    order = gc.find_garbage(store, keep_runs=0, grace_hours=0).to_delete
     assert [bool(a.linked_to) for a in order] == sorted(bool(a.linked_to) for a in order)[::-1]
 
 
@@ -145,10 +145,10 @@ def imported(tmp_path, **declared):
     return path
 
 
-def test_an_adopted_folder_is_a_stage_wherever_it_lies(capsys, tmp_path):
+def test_an_imported_folder_is_a_stage_wherever_it_lies(capsys, tmp_path):
     place = folder(tmp_path)
-    found = lineage(capsys, "adopt", "emit", str(place), "--name", "text@1")
-    store = Store.open(str(tmp_path / "home" / "store"))
+    found = lineage(capsys, "import", "emit", str(place), "--name", "text@1")
+    store = open_store(str(tmp_path / "home" / "store"))
     assert store.state("emit", found["key"]).status == "ok"
     pipeline = imported(tmp_path, path=str(place), kind="emit", digest=found["digest"])
     run = execute(pipeline=pipeline)
@@ -166,9 +166,9 @@ def test_an_adopted_folder_is_a_stage_wherever_it_lies(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["changed", "added", "deleted"])
-def test_a_changed_adopted_folder_is_corrupt_and_refused(capsys, tmp_path, harm):
+def test_a_changed_imported_folder_is_corrupt_and_refused(capsys, tmp_path, harm):
     place = folder(tmp_path)
-    found = lineage(capsys, "adopt", "emit", str(place))
+    found = lineage(capsys, "import", "emit", str(place))
     pipeline = imported(tmp_path, path=str(place), kind="emit", digest=found["digest"])
     if harm == "changed":
         (place / "text.txt").write_text("one\ntwx\n")
@@ -210,8 +210,8 @@ def test_mistakes_in_an_import_are_named_before_anything_is_read(tmp_path, decla
         (["untag", "a@1"], "unknown alias 'a@1'"),
         (["pin", "nothing"], "unknown run 'nothing'"),
         (["unpin", "nothing"], "is not pinned"),
-        (["adopt", "emit", "/nowhere"], "'/nowhere' is not a folder"),
-        (["adopt", "emti", "/tmp"], "unknown stage kind 'emti'"),
+        (["import", "emit", "/nowhere"], "'/nowhere' is not a folder"),
+        (["import", "emti", "/tmp"], "unknown stage kind 'emti'"),
         (["verify", "deadbeef00"], "has no artifact"),
     ],
 )
@@ -227,7 +227,7 @@ def test_a_name_must_look_like_one(capsys):
 
 
 def test_a_swept_store_keeps_the_scratch_of_what_may_resume(tmp_path):
-    store = Store.open(str(tmp_path / "store"))
+    store = open_store(str(tmp_path / "store"))
     _, out, scratch = store.attempt("k" * 64)
     (out / "half").write_bytes(b"x" * 100)
     (scratch / "state").write_bytes(b"y" * 10)

@@ -1,4 +1,4 @@
-"""Folders taken in by reference: moved, linked, odd, and what may not be taken in."""
+"""Imported folders: moved, linked, odd, and what may not be imported."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import yaml
 
 from flows.cli import main
 from foundry_core.lineage import queries
-from foundry_core.store.base import Store
 from foundry_core.store.local import LocalStore
+from foundry_core.store.open import open_store
 from tests.runs import Forked
 
 
@@ -24,7 +24,7 @@ def home(small_home):
 
 @pytest.fixture
 def store(home):
-    return Store.open(str(home / "store"))
+    return open_store(str(home / "store"))
 
 
 @pytest.fixture
@@ -35,15 +35,15 @@ def place(tmp_path):
     return folder
 
 
-def adopt(capsys, place, *arguments):
+def imported(capsys, place, *arguments):
     capsys.readouterr()
-    assert main(["lineage", "adopt", "emit", str(place), "--json", *arguments]) == 0
+    assert main(["lineage", "import", "emit", str(place), "--json", *arguments]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def refused(capsys, place, *arguments):
     capsys.readouterr()
-    assert main(["lineage", "adopt", "emit", os.fsdecode(place), *arguments]) == 2
+    assert main(["lineage", "import", "emit", os.fsdecode(place), *arguments]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     return said
@@ -60,23 +60,23 @@ def shown():
 def test_lineage_follows_a_folder_that_moves_and_moves_back(capsys, store, place, tmp_path):
     other = tmp_path / "other"
     for here, there in ((place, other), (other, place)):
-        found = adopt(capsys, here)
+        found = imported(capsys, here)
         shutil.move(here, there)
-        assert adopt(capsys, there)["at"] == str(there)
+        assert imported(capsys, there)["at"] == str(there)
         assert store.state("emit", found["key"]).status == "ok"
         assert shown() == [{"present": True, "removed_reason": None}]
 
 
-def _die_while_adopting(place):
+def _die_while_importing(place):
     for name in ("link", "relink"):
         setattr(LocalStore, name, lambda *arguments: os._exit(9))
-    main(["lineage", "adopt", "emit", str(place)])
+    main(["lineage", "import", "emit", str(place)])
 
 
-def test_an_adoption_killed_half_way_leaves_the_one_before(capsys, store, place, tmp_path):
-    found = adopt(capsys, place, "--name", "base@1")
+def test_an_import_killed_half_way_leaves_the_one_before(capsys, store, place, tmp_path):
+    found = imported(capsys, place, "--name", "base@1")
     copy = shutil.copytree(place, tmp_path / "copy")
-    forked = Forked(_die_while_adopting, copy)
+    forked = Forked(_die_while_importing, copy)
     forked.process.join()
     assert forked.process.exitcode == 9
     assert store.read("emit", found["key"]).files_at == str(place)
@@ -84,9 +84,9 @@ def test_an_adoption_killed_half_way_leaves_the_one_before(capsys, store, place,
 
 
 def test_a_damaged_manifest_is_replaced(capsys, store, place):
-    found = adopt(capsys, place)
+    found = imported(capsys, place)
     (store.path("emit", found["key"]) / "artifact.json").write_text("{")
-    adopt(capsys, place)
+    imported(capsys, place)
     assert store.state("emit", found["key"]).status == "ok"
 
 
@@ -95,7 +95,7 @@ def test_linked_folders_are_covered_and_loops_end(capsys, store, place, tmp_path
     (tmp_path / "shards" / "a").write_text("1")
     (place / "shards").symlink_to(tmp_path / "shards")
     (place / "loop").symlink_to(place)
-    found = adopt(capsys, place)
+    found = imported(capsys, place)
     assert found["files"] == 2
     assert store.state("emit", found["key"]).status == "ok"
     (tmp_path / "shards" / "b").write_text("2")
@@ -107,11 +107,11 @@ def test_linked_folders_are_covered_and_loops_end(capsys, store, place, tmp_path
 
 def test_a_folder_with_a_manifest_of_its_own_is_intact(capsys, store, place):
     (place / "artifact.json").write_text("{}")
-    assert store.state("emit", adopt(capsys, place)["key"]).status == "ok"
+    assert store.state("emit", imported(capsys, place)["key"]).status == "ok"
 
 
 @pytest.mark.parametrize("inside", [".", "store", "store/emit"])
-def test_the_store_is_not_adopted_into_itself(capsys, home, store, place, inside):
+def test_the_store_is_not_imported_into_itself(capsys, home, store, place, inside):
     (home / "store" / "emit").mkdir()
     assert "foundry lineage tag" in refused(capsys, home / inside)
 
@@ -151,8 +151,8 @@ def test_no_folder_and_a_bad_name_commit_nothing(capsys, store, place, monkeypat
 @pytest.mark.parametrize("name", ["a: b", "#c", "it's {x}, [y]", 'q"', "é", "line\nend", "a" * 200])
 def test_the_printed_line_reads_back(capsys, place, name):
     place = place.rename(place.with_name(name))
-    found = adopt(capsys, place)
-    assert main(["lineage", "adopt", "emit", str(place)]) == 0
+    found = imported(capsys, place)
+    assert main(["lineage", "import", "emit", str(place)]) == 0
     line = capsys.readouterr().out.partition("in a pipeline:\n")[2]
     assert line.count("\n") == 1
     declared = {"path": str(place), "kind": "emit", "digest": found["digest"]}
@@ -163,7 +163,7 @@ def test_the_printed_line_reads_back(capsys, place, name):
 def test_a_path_that_became_another_thing_is_corrupt(capsys, store, place, harm):
     (place / "deep").mkdir()
     (place / "deep" / "x").write_text("x")
-    key = adopt(capsys, place)["key"]
+    key = imported(capsys, place)["key"]
     if harm == "file":
         shutil.rmtree(place / "deep")
         (place / "deep").write_text("")
