@@ -44,10 +44,9 @@ class MergeStats(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        import json
-
         from foundry_core.data.statistics.dataset import DatasetStatistics
         from foundry_core.data.statistics.merge import merge_report, merge_statistics
+        from foundry_core.files import write_json
 
         parts = {
             label: DatasetStatistics.load(artifact.path)
@@ -59,7 +58,7 @@ class MergeStats(stage.Stage):
             "weighting": merged.weighting,
             "weights": ctx.recipe.weights,
         }
-        (ctx.out / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
+        write_json(ctx.out / "report.json", report)
         return {
             "datasets": len(parts),
             "windows": merged.windows,

@@ -17,7 +17,7 @@ from typing import Any
 from foundry_core.data.loading.remote import CACHE_BYTES, RemoteFolder
 from foundry_core.data.shards.index import index_path
 from foundry_core.data.shards.read import ShardSet
-from foundry_core.data.shards.write import MANIFEST
+from foundry_core.data.shards.write import DATASET_MANIFEST
 from foundry_core.errors import FoundryError
 
 _Signature = tuple[int, int, int]
@@ -48,7 +48,7 @@ class CheckedShards:
         folder = Path(self.source)
         if "://" in self.source:
             self._remote = RemoteFolder(self.source, cache=cache, cache_bytes=cache_bytes)
-            self._remote.require(MANIFEST)
+            self._remote.require(DATASET_MANIFEST)
             self._remote.fetch("dataset.json")
             folder = self._remote.folder
         self.folder = folder

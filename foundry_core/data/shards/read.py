@@ -12,7 +12,7 @@ from pathlib import Path
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.shards.index import ShardIndex, load_index, scan_tar, split_name
-from foundry_core.data.shards.write import MANIFEST, ShardInfo
+from foundry_core.data.shards.write import DATASET_MANIFEST, ShardInfo
 from foundry_core.errors import FoundryError
 
 _OPEN_SHARDS = 128
@@ -146,7 +146,7 @@ class ShardSet:
             size = path.stat().st_size
         except FileNotFoundError:
             raise FoundryError(
-                f"shard {str(path)!r} is listed in {MANIFEST} but missing",
+                f"shard {str(path)!r} is listed in {DATASET_MANIFEST} but missing",
                 "convert or fetch it again",
             ) from None
         if shard.bytes is not None and size != shard.bytes:
@@ -163,12 +163,13 @@ def _view(index: ShardIndex, data: memoryview, member: int) -> memoryview:
 
 def read_manifest(folder: Path) -> list[ShardInfo]:
     """The manifest's lines, or one line per *.tar (counted) where there is no manifest."""
-    path = folder / MANIFEST
+    path = folder / DATASET_MANIFEST
     if not path.exists():
         tars = sorted(folder.glob("*.tar"))
         if not tars:
             raise FoundryError(
-                f"{str(folder)!r} holds neither {MANIFEST} nor any .tar", "is it a shard folder?"
+                f"{str(folder)!r} holds neither {DATASET_MANIFEST} nor any .tar",
+                "is it a shard folder?",
             )
         return [ShardInfo(shard=tar.stem, num_sequences=len(load_index(tar))) for tar in tars]
     shards = []

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loading_synthetic import GRIPPER, INPUTS, make_robot, npz
 
 from foundry_core.data.inspection.figures import dataset_statistics
 from foundry_core.data.loading.build import build_loader
@@ -21,9 +20,9 @@ from foundry_core.data.loading.config import (
 )
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.shards.read import ShardSet
-from foundry_core.data.shards.write import write_shards
 from foundry_core.data.statistics.merge import merge_report, merge_statistics
 from foundry_core.errors import FoundryError
+from tests.synthetic import GRIPPER, INPUTS, make_robot, npz, write_shards
 
 
 @pytest.fixture

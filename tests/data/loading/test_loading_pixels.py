@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loading_synthetic import INPUTS, make_robot, picture
 from PIL import Image
 
 from foundry_core.data.images import decode_image, encode_jpeg
@@ -15,8 +14,8 @@ from foundry_core.data.loading.pixels import ImageRoom, decode_into, image_size
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.normalize_config import NormalizationConfig
 from foundry_core.data.robot.transform_config import Augment, ImageInput, RobotInputs
-from foundry_core.data.shards.write import write_shards
 from foundry_core.errors import FoundryError
+from tests.synthetic import INPUTS, make_robot, picture, write_shards
 
 
 def png(image: np.ndarray) -> bytes:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loading_synthetic import INPUTS
 from rich.console import Console
 
 from foundry_core.data.inspection.figures import (
@@ -22,6 +21,7 @@ from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
+from tests.synthetic import INPUTS
 
 
 def text_of(renderable) -> str:
