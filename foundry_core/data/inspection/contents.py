@@ -10,10 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from foundry_core.data.images import decode_image, image_format
+from foundry_core.data.images import image_format
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
-from foundry_core.data.loading.npy import read_npy, read_npz
 from foundry_core.data.loading.shards import CheckedShards
+from foundry_core.data.shards.members import decode_member
 from foundry_core.errors import FoundryError
 
 _FORMATS = {"foundry-text": TEXT, "foundry-captions": CAPTIONS, "foundry-robot": ROBOT}
@@ -123,24 +123,23 @@ def _report(shards: CheckedShards) -> dict[str, Any] | None:
 def _member(name: str, data: memoryview) -> dict[str, Any]:
     """Size, and one line on what it decodes to; what does not decode says so."""
     try:
-        holds = _holds(name.rpartition(".")[2], data)
-    except (FoundryError, ValueError) as error:
+        holds = _holds(name, data)
+    except FoundryError as error:
         holds = f"unreadable: {error}"
     return {"bytes": len(data), "holds": holds}
 
 
-def _holds(extension: str, data: memoryview) -> str:
-    if image_format(data):
-        height, width = decode_image(data).shape[:2]
-        return f"image {height} x {width}"
-    if extension == "npz":
-        arrays = read_npz(data)
-        return "; ".join(f"{k} {_array(v)}" for k, v in sorted(arrays.items()))
-    if extension == "npy":
-        return _array(read_npy(data))
-    if extension in ("json", "txt"):
-        text = bytes(data).decode()
+def _holds(name: str, data: memoryview) -> str:
+    if name.endswith((".json", ".txt")) or name in ("json", "txt"):
+        text = bytes(data).decode(errors="replace")
         return text if len(text) <= 200 else text[:200] + "..."
+    value = decode_member(name, data)
+    if image_format(data):
+        return f"image {value.shape[0]} x {value.shape[1]}"
+    if isinstance(value, np.ndarray):
+        return _array(value)
+    if isinstance(value, dict):
+        return "; ".join(f"{k} {_array(v)}" for k, v in sorted(value.items()))
     return ""
 
 

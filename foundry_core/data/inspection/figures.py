@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from foundry_core.data.config import PoseGroup, WindowConfig
-from foundry_core.data.loading.npy import read_npz
 from foundry_core.data.loading.shards import CheckedShards
+from foundry_core.data.npy import read_npz
 from foundry_core.data.robot.poses import RELATIVE, add_relative_fields
 from foundry_core.data.robot.windows import anchors, cut_windows
 from foundry_core.data.statistics.builder import compute_statistics

@@ -20,9 +20,9 @@ from foundry_core.data.config import WindowConfig
 from foundry_core.data.images import decode_image, image_format
 from foundry_core.data.inspection.contents import modality_of
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
-from foundry_core.data.loading.npy import read_npz
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.loading.text import read_row
+from foundry_core.data.npy import read_npz
 from foundry_core.data.robot.windows import anchors
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.errors import FoundryError

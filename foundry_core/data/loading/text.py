@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from foundry_core.data.loading.npy import read_npy
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
+from foundry_core.data.npy import read_npy
 from foundry_core.data.robot.transforms import Sample
 from foundry_core.errors import FoundryError
 

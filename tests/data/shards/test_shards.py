@@ -67,6 +67,20 @@ def test_random_access_equals_what_was_written_and_survives_pickling(tmp_path):
         shard_set.member(0, "y.jpg")
 
 
+def test_the_bytes_are_those_of_webdatasets_own_writer(tmp_path):
+    """Names beyond a header's 100 bytes, too."""
+    written = [*samples(5), ("deep/" * 30 + "key", {"txt": b"one"})]
+    write_shard(tmp_path / "a.tar", written)
+    theirs = io.BytesIO()
+    with webdataset.TarWriter(
+        theirs, user="", group="", mode=0o644, mtime=0, encoder=False
+    ) as writer:
+        writer.tarstream.format = tarfile.GNU_FORMAT
+        for key, members in written:
+            writer.write({"__key__": key, **members})
+    assert (tmp_path / "a.tar").read_bytes() == theirs.getvalue()
+
+
 def test_plain_webdataset_reads_them(tmp_path):
     write_shards(tmp_path, samples(7), samples_per_shard=4)
     urls = [str(path) for path in sorted(tmp_path.glob("*.tar"))]
