@@ -9,7 +9,8 @@ import numpy as np
 
 from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
 from foundry_core.data.images import decode_image, encode_jpeg, image_format, transform
-from foundry_core.data.robot.episodes import Episode, UnusableEpisode, write_npz
+from foundry_core.data.npy import write_npz
+from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 from foundry_core.data.robot.windows import cut_windows, image_steps
 from foundry_core.data.shards.write import ShardSample
 from foundry_core.errors import FoundryError

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
-from foundry_core.data.loading.loader import Loader, MixedBatch
+from foundry_core.data.loading.loader import Loader
+from foundry_core.data.loading.workers import MixedBatch
 from foundry_core.data.text.tokenizer import Tokenizer
 
 

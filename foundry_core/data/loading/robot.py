@@ -21,8 +21,15 @@ from foundry_core.data.config import WindowConfig
 from foundry_core.data.images import decode_image
 from foundry_core.data.keyed import key
 from foundry_core.data.loading.config import RobotData
+from foundry_core.data.loading.dataset import SampleDataset
 from foundry_core.data.loading.lowdim import WindowReader, Windows
-from foundry_core.data.loading.pixels import Place, changes_nothing, fill, image_size, own_place
+from foundry_core.data.loading.pixels import (
+    OutputBuffer,
+    changes_nothing,
+    fill,
+    image_size,
+    new_buffer,
+)
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
 from foundry_core.data.robot.transforms import RobotTransform, Sample
 from foundry_core.data.robot.windows import anchors
@@ -48,7 +55,7 @@ class ImageCache:
             self.bytes += image.nbytes
 
 
-class RobotDataset:
+class RobotDataset(SampleDataset):
     """Windows of one dataset. cache_bytes bounds the decoded images that are kept, window_bytes the
     cut windows (least recently used go first)."""
 
@@ -62,8 +69,7 @@ class RobotDataset:
         cache_bytes: int,
         window_bytes: int,
     ) -> None:
-        self.shards = shards
-        self.counters: dict[str, int] = {}
+        super().__init__(shards)
         self.transform = transform
         self._config, self._inputs = config, config.inputs
         self._augment = config.augment if train else None
@@ -101,18 +107,18 @@ class RobotDataset:
         for sample, windows in made.items():
             self._keep(sample, windows)
 
-    def read(self, index: int, sample_key: int, place: Place = own_place) -> Sample:
+    def read(self, index: int, sample_key: int, output: OutputBuffer = new_buffer) -> Sample:
         """images, tokens, proprio [S, P], actions [K, A], action_mask [K, A] of window `index`.
-        place: where the images are wanted."""
+        output: memory for the images."""
         episode = bisect_right(self._ends, index)
         number = index - (self._ends[episode - 1] if episode else 0)
         windows = self._lowdim(episode)
         tokens, cut = self.transform.tokens(self._instruction(episode, windows, sample_key))
         if cut:
-            self.counters["instructions_cut"] = self.counters.get("instructions_cut", 0) + 1
+            self.count("instructions_cut")
         names = self._image_names(windows, number)
         return {
-            "images": self._pictures(episode, names, sample_key, place),
+            "images": self._pictures(episode, names, sample_key, output),
             "tokens": tokens,
             "proprio": windows.proprio[number],
             "actions": windows.actions[number],
@@ -127,15 +133,15 @@ class RobotDataset:
         return [f"{camera}_{step:06d}.jpg" for camera in cameras for step in steps]
 
     def _pictures(
-        self, episode: int, names: Sequence[str], sample_key: int, place: Place
+        self, episode: int, names: Sequence[str], sample_key: int, output: OutputBuffer
     ) -> np.ndarray:
         """uint8 [N, 3, h, w]."""
         files = self._files(episode, names)
-        out = self._in_place(episode, files, place) if self._plain else None
+        out = self._decoded_into(episode, files, output) if self._plain else None
         if out is None:
             images = [self._image(episode, name, file) for name, file in files.items()]
             made = self.transform.images(images, self._augment, sample_key).transpose(0, 2, 3, 1)
-            out = place(made.shape)
+            out = output(made.shape)
             out[...] = made
         return out.transpose(0, 3, 1, 2)
 
@@ -146,10 +152,10 @@ class RobotDataset:
         files.update(zip(absent, self.shards.several(episode, absent), strict=True))
         return files
 
-    def _in_place(
-        self, episode: int, files: Mapping[str, np.ndarray | memoryview], place: Place
+    def _decoded_into(
+        self, episode: int, files: Mapping[str, np.ndarray | memoryview], output: OutputBuffer
     ) -> np.ndarray | None:
-        """uint8 [N, H, W, 3] at its place; None where an image needs more than decoding."""
+        """uint8 [N, H, W, 3] in the output buffer; None where an image needs more than decoding."""
         where = self.shards.where(episode)
         name, first = next(iter(files.items()))
         if isinstance(first, np.ndarray):
@@ -158,7 +164,7 @@ class RobotDataset:
             size = self._size = self._size or _size(first, f"{name} of {where}")
         if self._inputs.image.size not in (None, size):
             return None
-        out = place((len(files), *size, 3))
+        out = output((len(files), *size, 3))
         try:
             if not fill(files, out, where):
                 return None

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from foundry_core.data.loading.dataset import SampleDataset
+from foundry_core.data.loading.pixels import OutputBuffer, new_buffer
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
 from foundry_core.data.npy import read_npy
 from foundry_core.data.robot.transforms import Sample
@@ -14,12 +16,11 @@ from foundry_core.errors import FoundryError
 _OURS, _PUBLISHED = "tokens.npy", "json.gz"
 
 
-class TextDataset:
+class TextDataset(SampleDataset):
     """Rows of context + 1 tokens: our shards (.npy), or published ones (.json.gz lists)."""
 
     def __init__(self, shards: CheckedShards, *, eos_id: int, vocab_size: int) -> None:
-        self.shards = shards
-        self.counters: dict[str, int] = {}
+        super().__init__(shards)
         info = shards.info
         if info.get("eos_id", eos_id) != eos_id or info.get("vocab_size", 0) > vocab_size:
             raise FoundryError(
@@ -34,7 +35,7 @@ class TextDataset:
     def __len__(self) -> int:
         return len(self.shards)
 
-    def read(self, index: int, sample_key: int) -> Sample:
+    def read(self, index: int, sample_key: int, output: OutputBuffer = new_buffer) -> Sample:
         """{"tokens": unsigned [T+1]}, a view into the shard."""
         data = self.shards.member(index, self._extension)
         try:

@@ -4,7 +4,6 @@ Legend: T steps of the window, D dimensions of a field; digest rows are (step, d
 Leaves are never altered by merging, only listed; see merge.py for why.
 """
 
-import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from foundry_core.data.npy import write_npz
 from foundry_core.data.statistics.digest import Centroids
 from foundry_core.data.statistics.moments import Moments
 from foundry_core.errors import FoundryError
@@ -68,7 +68,7 @@ def canonical(leaves: Sequence[Leaf]) -> tuple[Leaf, ...]:
 
 
 def save_leaves(path: Path, leaves: Sequence[Leaf]) -> None:
-    """Uncompressed npz without pickles; NumPy stamps 1980 into it, so equal leaves, equal bytes."""
+    """Equal leaves give equal bytes."""
     headers: list[dict[str, Any]] = []
     everything: dict[str, np.ndarray] = {}
     for number, leaf in enumerate(leaves):
@@ -76,10 +76,8 @@ def save_leaves(path: Path, leaves: Sequence[Leaf]) -> None:
         headers.append(header | {"scale": leaf.scale})
         everything |= {f"{number}.{name}": array for name, array in arrays.items()}
     text = json_line({"format": "foundry-statistics-leaves", "version": 1, "leaves": headers})
-    buffer = io.BytesIO()
     everything["header"] = np.frombuffer(text.encode(), dtype=np.uint8)
-    np.savez(buffer, **everything)
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, write_npz(everything))
 
 
 def load_leaves(path: Path) -> tuple[Leaf, ...]:

@@ -12,7 +12,7 @@ from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
 from foundry_core.data.convert.robot import convert_robot
 from foundry_core.data.convert.robot_samples import RobotSettings
 from foundry_core.data.images import encode_jpeg
-from foundry_core.data.robot.episodes import write_npz
+from foundry_core.data.npy import write_npz
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.sources.robot.demonstrations import Demonstrations
 from foundry_core.data.sources.robot.spartan import Spartan

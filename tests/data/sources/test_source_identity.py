@@ -236,7 +236,9 @@ def test_what_is_fetched_keeps_the_skill_of_its_address(tmp_path):
 def test_an_index_beside_a_foreign_tar_does_not_decide_what_is_read(tmp_path):
     tar = tar_of(tmp_path / "t.tar", {"a.txt": b"aaa", "b.txt": b"bbb"})
     index = scan_tar(tar)
-    first = build_index([(index.names[0], int(index.offsets[0]), int(index.sizes[0]))], index.bytes)
+    first = build_index(
+        [(index.names[0], int(index.offsets[0]), int(index.sizes[0]))], index.tar_bytes
+    )
     (tmp_path / "t.index.npz").write_bytes(first.to_bytes())
     assert texts(TextTars(path=str(tar))) == ["aaa", "bbb"]
 
