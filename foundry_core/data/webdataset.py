@@ -23,10 +23,10 @@ def webdataset(folder: str | os.PathLike[str], **options: Any) -> Any:
     from webdataset import WebDataset
 
     tars = [os.path.abspath(Path(folder, f"{s.shard}.tar")) for s in read_manifest(Path(folder))]
-    return WebDataset(tars, **{"shardshuffle": False, "empty_check": False} | options).map(decoded)
+    return WebDataset(tars, **{"shardshuffle": False, "empty_check": False} | options).map(_decoded)
 
 
-def decoded(sample: dict[str, Any]) -> dict[str, Any]:
+def _decoded(sample: dict[str, Any]) -> dict[str, Any]:
     """A raw sample of a webdataset pipeline with its members decoded; `__...__` stay."""
     return {
         name: value if name.startswith("__") else decode_member(name, value)

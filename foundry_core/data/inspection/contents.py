@@ -15,6 +15,7 @@ from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.shards.members import decode_member
 from foundry_core.errors import FoundryError
+from foundry_core.files import read_json
 
 _FORMATS = {"foundry-text": TEXT, "foundry-captions": CAPTIONS, "foundry-robot": ROBOT}
 _SHOWN_MEMBERS = 40
@@ -113,7 +114,7 @@ def _report(shards: CheckedShards) -> dict[str, Any] | None:
     path = shards.beside("report.json")
     if path is None:
         return None
-    report = json.loads(path.read_text())
+    report = read_json(path)
     skipped = report.get("skipped", [])
     return {k: v for k, v in report.items() if isinstance(v, (int, str)) or k == "left_out"} | {
         "skipped": len(skipped) if isinstance(skipped, list) else skipped
@@ -138,7 +139,7 @@ def _holds(name: str, data: memoryview) -> str:
         return f"image {value.shape[0]} x {value.shape[1]}"
     if isinstance(value, np.ndarray):
         return _array(value)
-    if isinstance(value, dict):
+    if name.endswith("npz"):
         return "; ".join(f"{k} {_array(v)}" for k, v in sorted(value.items()))
     return ""
 

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
+from foundry_core.data.loading.config import CAPTIONS, TEXT
 from foundry_core.data.loading.loader import Loader
 from foundry_core.data.loading.workers import MixedBatch
 from foundry_core.data.text.tokenizer import Tokenizer
@@ -34,6 +34,7 @@ def preview(loader: Loader, tokenizer: Tokenizer, step: int = 0) -> dict[str, An
                 for number, label in enumerate(modality.labels)
             },
             "tensors": {key: _tensor(value.numpy()) for key, value in part.items()},
+            "epoch_length": modality.order.epoch_length,
             **_contents(name, part, tokenizer),
         }
     return {"step": step, "modalities": modalities, "report": loader.report()}
@@ -59,6 +60,8 @@ def render_preview(found: Mapping[str, Any]) -> RenderableType:
         for key in ("padding", "documents_per_row", "targets", "valid_action_steps"):
             if key in modality:
                 parts.append(Text(f"{key.replace('_', ' ')}: {modality[key]:.3f}"))
+        if modality["epoch_length"]:
+            parts.append(Text(f"every sample once in {modality['epoch_length']} draws"))
         parts.append(Text(f"first sample: {modality['first_sample'][:300]!r}\n"))
     return Group(*parts)
 
@@ -110,6 +113,3 @@ def _tensor(values: np.ndarray) -> dict[str, Any]:
         "mean": float(numbers.mean()),
         "max": float(numbers.max()),
     }
-
-
-__all__ = ["CAPTIONS", "ROBOT", "TEXT", "preview", "render_preview", "save_images"]

@@ -30,7 +30,7 @@ def split_name(name: str) -> tuple[str, str]:
 @dataclass(frozen=True, kw_only=True)
 class ShardIndex:
     """Members of one shard: names [M], data offsets int64 [M], sizes int64 [M]; sample i owns the
-    members starts[i]..starts[i+1] (int64 [N+1]); `tar_bytes` is the size of the tar it describes."""
+    members starts[i]..starts[i+1] (int64 [N+1]); tar_bytes: size of the tar."""
 
     names: tuple[str, ...]
     offsets: np.ndarray

@@ -1,6 +1,5 @@
 """Reading shards at random: an mmap per tar, members as views into it, nothing copied."""
 
-import hashlib
 import json
 import mmap
 import os
@@ -14,6 +13,7 @@ from foundry_core.config.suggest import nearest
 from foundry_core.data.shards.index import ShardIndex, load_index, scan_tar, split_name
 from foundry_core.data.shards.write import DATASET_MANIFEST, ShardInfo
 from foundry_core.errors import FoundryError
+from foundry_core.files import sha256_of
 
 _OPEN_SHARDS = 128
 
@@ -106,8 +106,7 @@ class ShardSet:
         shard, path = self.shards[number], self.path(number)
         self._check_size(path, shard)
         if shard.sha256 is not None:
-            with path.open("rb") as stream:
-                actual = hashlib.file_digest(stream, "sha256").hexdigest()
+            actual = sha256_of(path)
             if actual != shard.sha256:
                 raise FoundryError(
                     f"shard {str(path)!r} has sha256 {actual[:12]}..., the manifest says "

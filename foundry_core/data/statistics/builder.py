@@ -19,10 +19,11 @@ CENTROIDS = 200
 _BUFFERED_VALUES = 6_000_000
 _FANOUT = 8
 
-Windows = tuple[str, Mapping[str, np.ndarray], np.ndarray]
+# (episode id, {field: [N, T, D]}, valid [N, T])
+EpisodeWindows = tuple[str, Mapping[str, np.ndarray], np.ndarray]
 
 
-def compute_statistics(windows: Iterable[Windows], *, past: int = 0) -> DatasetStatistics:
+def compute_statistics(windows: Iterable[EpisodeWindows], *, past: int = 0) -> DatasetStatistics:
     """Statistics of (episode id, {field: float64 [N, T, D]}, valid: bool [N, T]) items.
 
     past: index of the anchor step in the windows. The result depends on the sequence of values
