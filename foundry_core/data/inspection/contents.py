@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypedDict
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -14,6 +14,7 @@ from foundry_core.data.images import image_format
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.shards.members import decode_member
+from foundry_core.data.shards.write import ShardInfo
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
 
@@ -49,12 +50,36 @@ def modality_of(shards: CheckedShards) -> str:
     )
 
 
-def contents(source: str | os.PathLike, sample: int = 0) -> dict[str, Any]:
-    """{"source", "modality", "dataset", "shards", "samples", "bytes", "report", "sample"}.
+class Member(TypedDict):
+    """holds: one line on what it decodes to."""
 
-    dataset: dataset.json without per-episode lists; report: what the conversion skipped, counted;
-    sample: key and members of one sample, with sizes and what they decode to.
-    """
+    bytes: int
+    holds: str
+
+
+class ShownSample(TypedDict):
+    number: int
+    key: str
+    members: dict[str, Member]
+
+
+class Contents(TypedDict):
+    """dataset: dataset.json without per-episode lists. digests: whether the manifest states them.
+    report: what the conversion skipped, counted."""
+
+    source: str
+    modality: str
+    dataset: dict[str, Any]
+    shards: int
+    samples: int
+    bytes: int
+    digests: bool
+    report: dict[str, Any] | None
+    sample: ShownSample
+
+
+def contents(source: str | os.PathLike[str], sample: int = 0) -> Contents:
+    """What a folder or an address of shards holds, and one of its samples."""
     shards = CheckedShards(source)
     count = len(shards)
     if not 0 <= sample < count:
@@ -79,7 +104,8 @@ def contents(source: str | os.PathLike, sample: int = 0) -> dict[str, Any]:
     }
 
 
-def render_contents(found: Mapping[str, Any]) -> RenderableType:
+def render_contents(found: Contents) -> RenderableType:
+    """Two tables: the dataset, and the members of the sample."""
     head = Table(title=found["source"], title_justify="left", show_header=False)
     head.add_row("modality", found["modality"])
     size = f"{found['bytes'] / 1e6:.1f} MB"
@@ -99,7 +125,7 @@ def render_contents(found: Mapping[str, Any]) -> RenderableType:
     return Group(head, table, Text(f"and {more} more members" if more > 0 else ""))
 
 
-def _held(shards: CheckedShards) -> Iterable[tuple[int, Any]]:
+def _held(shards: CheckedShards) -> Iterable[tuple[int, ShardInfo]]:
     """Shards whose size can be known: stated, or lying here."""
     for number, row in enumerate(shards.shards.shards):
         if row.bytes is not None or shards.shards.path(number).exists():
@@ -121,7 +147,7 @@ def _report(shards: CheckedShards) -> dict[str, Any] | None:
     }
 
 
-def _member(name: str, data: memoryview) -> dict[str, Any]:
+def _member(name: str, data: memoryview) -> Member:
     """Size, and one line on what it decodes to; what does not decode says so."""
     try:
         holds = _holds(name, data)

@@ -21,6 +21,11 @@ class Description(Config):
     model_config = ConfigDict(extra="ignore")
     version: Literal[1] = 1
 
+    @property
+    def samples(self) -> int:
+        """How many the shards hold."""
+        raise NotImplementedError
+
     def write(self, folder: Path) -> None:
         write_json(folder / DESCRIPTION, self.model_dump(mode="json", exclude_none=True))
 
@@ -38,6 +43,10 @@ class TextDescription(Description):
     sequences: int = Field(ge=0)
     documents: int | None = None
 
+    @property
+    def samples(self) -> int:
+        return self.sequences
+
 
 class CaptionDescription(Description):
     """images: the names of the samples' images."""
@@ -45,6 +54,10 @@ class CaptionDescription(Description):
     format: Literal["foundry-captions"] = "foundry-captions"
     images: list[str] = Field(min_length=1)
     sequences: Count
+
+    @property
+    def samples(self) -> int:
+        return self.sequences
 
 
 class CameraSize(Config):
@@ -69,3 +82,7 @@ class RobotDescription(Description):
     episodes: Count
     lengths: list[int] | None = None
     windows: Count
+
+    @property
+    def samples(self) -> int:
+        return self.episodes if self.layout == "episode" else self.windows

@@ -10,7 +10,7 @@ leaves in a side file (about 3 kB per step and dimension and dataset).
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.statistics.leaf import Leaf, canonical
@@ -49,14 +49,20 @@ def merge_statistics(
     )
 
 
-def merge_report(parts: Mapping[str, DatasetStatistics]) -> dict[str, Any]:
-    """What did not line up: fields in some parts only, and fields with different horizons.
+class MergeReport(TypedDict):
+    """parts: {label: {"windows", "fields"}}; partial_fields: {field: {"in", "missing"}} by labels;
+    horizons: {field: {label: [past, future]}} where they differ."""
 
-    {"parts": {label: {"windows", "fields"}}, "partial_fields": {field: {"in", "missing"}},
-     "horizons": {field: {label: [past, future]}}}
-    """
+    parts: dict[str, dict[str, int]]
+    partial_fields: dict[str, dict[str, list[str]]]
+    horizons: dict[str, dict[str, list[int]]]
+
+
+def merge_report(parts: Mapping[str, DatasetStatistics]) -> MergeReport:
+    """What did not line up: fields in some parts only, and fields with different horizons."""
     names = sorted({name for part in parts.values() for name in part.fields})
-    partial, horizons = {}, {}
+    partial: dict[str, dict[str, list[str]]] = {}
+    horizons: dict[str, dict[str, list[int]]] = {}
     for name in names:
         having = sorted(label for label, part in parts.items() if name in part.fields)
         if len(having) < len(parts):
