@@ -202,7 +202,7 @@ def _kind_of(format_: str) -> str:
 
 def _statistics(shards: "CheckedShards") -> "DatasetStatistics":
     """Stored beside the shards; recomputed where only others' numbers are, or none."""
-    from foundry_core.data.inspection.figures import dataset_statistics
+    from foundry_core.data.inspection.recompute import dataset_statistics
     from foundry_core.data.statistics.dataset import LEAVES_SUFFIX, DatasetStatistics
 
     path = shards.beside("stats.json", f"stats{LEAVES_SUFFIX}")

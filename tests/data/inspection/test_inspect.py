@@ -8,17 +8,17 @@ import pytest
 from rich.console import Console
 
 from foundry_core.data.inspection.figures import (
-    dataset_statistics,
     describe,
-    merge_folders,
     plot_statistics,
     render_statistics,
 )
 from foundry_core.data.inspection.preview import preview, render_preview, save_images
+from foundry_core.data.inspection.recompute import dataset_statistics
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import CaptionData, DataConfig, RobotData, TextData
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.statistics.dataset import DatasetStatistics
+from foundry_core.data.statistics.merge import merge_files
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
 from tests.synthetic import INPUTS
@@ -68,7 +68,7 @@ def test_published_sample_shards_have_statistics(shared_data: Path) -> None:
 
 
 def test_merging_folders_reports(datasets: dict) -> None:
-    merged, report = merge_folders(datasets["robot"], {"lever": 1, "door": 1})
+    merged, report = merge_files(datasets["robot"], {"lever": 1, "door": 1})
     assert report["weighting"] == "mix" == merged.weighting
     assert report["partial_fields"] == {}
 

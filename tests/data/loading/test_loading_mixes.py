@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foundry_core.data.inspection.figures import dataset_statistics
+from foundry_core.data.inspection.recompute import dataset_statistics
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import (
     CaptionData,
@@ -127,7 +127,7 @@ def differing(tmp_path: Path) -> dict[str, Path]:
 
 def test_datasets_with_other_fields_and_horizons_share_a_batch(make, differing) -> None:
     parts = {label: dataset_statistics(folder) for label, folder in differing.items()}
-    report = merge_report(parts)
+    report = merge_report(parts, "count")
     assert report["partial_fields"][GRIPPER.format("action")]["missing"] == ["bare"]
     assert len(report["horizons"]) > 3
     normalizer = Normalizer.from_statistics(merge_statistics(parts), INPUTS.fields)

@@ -98,7 +98,7 @@ def test_images_of_several_sizes_are_resized_or_refused(make, tmp_path: Path) ->
 
 def test_ready_cut_samples_prepared_together_equal_one_by_one(shared_data, tokenizer) -> None:
     inputs = RobotInputs(cameras=("scene_right_0",), horizon=16, action_past=1)
-    from foundry_core.data.inspection.figures import dataset_statistics
+    from foundry_core.data.inspection.recompute import dataset_statistics
 
     folder = shared_data / "lbm_robotics_shard"
     normalizer = Normalizer.from_statistics(
