@@ -1,4 +1,4 @@
-"""Numbers that are pure functions of integers: the only randomness of the data room.
+"""Numbers that are pure functions of integers: the only randomness of data.
 
 splitmix64's finaliser (Steele, Lea, Flood 2014) over a running state; vectorised over arrays.
 Nothing here has a state, so any sample's draws can be made anywhere, in any order.

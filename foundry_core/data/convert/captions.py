@@ -17,6 +17,8 @@ from foundry_core.parallel import ray_map, ray_session
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionJob:
+    """A piece of the source to prepare."""
+
     source: CaptionFormat
     ref: SourceRef
     image: ImageConfig
@@ -24,6 +26,8 @@ class CaptionJob:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionChunk:
+    """What became of a piece. names: of all its images."""
+
     samples: list[ShardSample]
     names: set[str]
     skipped: list[Skip]

@@ -41,6 +41,8 @@ from foundry_core.parallel import ray_map, ray_session
 
 @dataclass(frozen=True, kw_only=True)
 class RobotJob:
+    """One shard to write."""
+
     source: RobotFormat
     settings: RobotSettings
     shard: int

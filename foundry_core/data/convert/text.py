@@ -53,6 +53,8 @@ class Vocabulary:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenJob:
+    """A piece of the source to tokenise."""
+
     source: TextFormat
     ref: SourceRef
     tokenizer: Path | None

@@ -1,4 +1,4 @@
-"""`foundry data inspect`: what a folder of shards holds, ours or anybody's."""
+"""`foundry data inspect`: what a folder of shards holds, of this project or anybody's."""
 
 import json
 import os
@@ -104,18 +104,18 @@ def contents(source: str | os.PathLike[str], sample: int = 0) -> Contents:
     }
 
 
-def render_contents(found: Contents) -> RenderableType:
+def render_contents(contents: Contents) -> RenderableType:
     """Two tables: the dataset, and the members of the sample."""
-    head = Table(title=found["source"], title_justify="left", show_header=False)
-    head.add_row("modality", found["modality"])
-    size = f"{found['bytes'] / 1e6:.1f} MB"
-    head.add_row("samples", f"{found['samples']} in {found['shards']} shards, {size}")
-    head.add_row("digests", "in the manifest" if found["digests"] else "none: foreign shards")
-    for name, value in found["dataset"].items():
+    head = Table(title=contents["source"], title_justify="left", show_header=False)
+    head.add_row("modality", contents["modality"])
+    size = f"{contents['bytes'] / 1e6:.1f} MB"
+    head.add_row("samples", f"{contents['samples']} in {contents['shards']} shards, {size}")
+    head.add_row("digests", "in the manifest" if contents["digests"] else "none: foreign shards")
+    for name, value in contents["dataset"].items():
         head.add_row(name, json.dumps(value) if isinstance(value, (dict, list)) else str(value))
-    for name, value in (found["report"] or {}).items():
+    for name, value in (contents["report"] or {}).items():
         head.add_row(f"conversion: {name}", str(value))
-    sample = found["sample"]
+    sample = contents["sample"]
     table = Table(title=f"sample {sample['number']}: {sample['key']}", title_justify="left")
     for heading in ("member", "bytes", "holds"):
         table.add_column(heading, justify="right" if heading == "bytes" else "left")

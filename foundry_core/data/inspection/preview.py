@@ -80,11 +80,11 @@ def preview(loader: Loader, tokenizer: Tokenizer, step: int = 0) -> Preview:
     return {"step": step, "modalities": modalities, "report": loader.report()}
 
 
-def render_preview(found: Preview) -> RenderableType:
+def render_preview(preview: Preview) -> RenderableType:
     """Tables per modality: datasets, tensors, shares."""
     parts: list[RenderableType] = []
-    for title, modality in found["modalities"].items():
-        datasets = Table(title=f"{title}, step {found['step']}", title_justify="left")
+    for title, modality in preview["modalities"].items():
+        datasets = Table(title=f"{title}, step {preview['step']}", title_justify="left")
         for heading in ("dataset", "samples", "share", "of"):
             datasets.add_column(heading)
         for label, part in modality["datasets"].items():
@@ -128,11 +128,11 @@ def _contents(name: str, part: Mapping[str, torch.Tensor], tokenizer: Tokenizer)
         return {"documents_per_row": float(documents.mean()), "first_sample": first}
     if name == CAPTIONS:
         targets = part["target_mask"]
-        said = tokenizer.decode(part["tokens"][0][targets[0]].tolist())
+        caption = tokenizer.decode(part["tokens"][0][targets[0]].tolist())
         return {
             "padding": 1 - float(part["token_mask"].float().mean()),
             "targets": float(targets.float().mean()),
-            "first_sample": said,
+            "first_sample": caption,
         }
     real = part["token_mask"]
     return {

@@ -1,7 +1,7 @@
 """`foundry data validate`: is a dataset what it says it is, all the way to the pixels?
 
 Shards against their digests and indices, dataset.json against its schema and against the shards,
-samples by decoding them. Findings are collected, not raised: one run tells all that is wrong.
+samples by decoding them. Findings are collected, not raised: one run shows all that is wrong.
 """
 
 import json

@@ -85,10 +85,10 @@ def build_loader(
 def _check_alike(datasets: Mapping[str, Mapping[str, SampleDataset]]) -> None:
     """Rows of one batch must have one shape, whatever dataset they come from."""
     for name, attribute in ((TEXT, "row_length"), (CAPTIONS, "images")):
-        found = {label: getattr(d, attribute) for label, d in datasets.get(name, {}).items()}
-        if len(set(found.values())) > 1:
+        values = {label: getattr(d, attribute) for label, d in datasets.get(name, {}).items()}
+        if len(set(values.values())) > 1:
             raise FoundryError(
-                f"{name} datasets of one mix differ in {attribute}: {found}",
+                f"{name} datasets of one mix differ in {attribute}: {values}",
                 "convert them with one context length"
                 if name == TEXT
                 else "name the common images in data.captions.images",

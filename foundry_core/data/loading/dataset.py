@@ -32,4 +32,5 @@ class SampleDataset(ABC):
         """Called with what a batch is about to read, for datasets that prepare samples together."""
 
     def count(self, counter: str) -> None:
+        """Adds one to a counter."""
         self.counters[counter] = self.counters.get(counter, 0) + 1

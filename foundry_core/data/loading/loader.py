@@ -187,13 +187,13 @@ class Loader:
         return collate_robot(rows, self._pad_id, self.config.pad_multiple)
 
     def _dataset_counters(self) -> dict[str, int]:
-        found = {}
+        counters: dict[str, int] = {}
         for name, modality in self.modalities.items():
             for label, dataset in zip(modality.labels, modality.datasets, strict=True):
                 for counter, value in dataset.counters.items():
-                    found[f"{name}.{label}.{counter}"] = value
-                found[f"{name}.{label}.shards_fetched"] = dataset.fetched
-        return found
+                    counters[f"{name}.{label}.{counter}"] = value
+                counters[f"{name}.{label}.shards_fetched"] = dataset.fetched
+        return counters
 
 
 def _tensors(arrays: Mapping[str, Sample]) -> MixedBatch:

@@ -85,14 +85,17 @@ class CheckedShards:
         return path if path.exists() else None
 
     def key(self, sample: int) -> str:
+        """Of a sample; its shard is checked first, as by every reader below."""
         self._ensure(self.shards.locate(sample)[0])
         return self.shards.key(sample)
 
     def member(self, sample: int, extension: str) -> memoryview:
+        """One member of a sample, a view into the shard."""
         self._ensure(self.shards.locate(sample)[0])
         return self.shards.member(sample, extension)
 
     def members(self, sample: int) -> dict[str, memoryview]:
+        """{extension: view} of a sample."""
         self._ensure(self.shards.locate(sample)[0])
         return self.shards.members(sample)
 

@@ -13,7 +13,7 @@ from foundry_core.data.npy import read_npy
 from foundry_core.data.robot.transforms import Sample
 from foundry_core.errors import FoundryError
 
-_OURS, _PUBLISHED = "tokens.npy", "json.gz"
+_NPY, _PUBLISHED = "tokens.npy", "json.gz"
 
 
 class TextDataset(SampleDataset):
@@ -29,7 +29,7 @@ class TextDataset(SampleDataset):
                 f"{vocab_size}",
                 "convert the text with the model's tokenizer",
             )
-        self._extension = _OURS
+        self._extension = _NPY
         self.row_length = info["context"] + 1 if "context" in info else self._probe()
 
     def __len__(self) -> int:
@@ -39,7 +39,7 @@ class TextDataset(SampleDataset):
         """{"tokens": unsigned [T+1]}, a view into the shard."""
         data = self.shards.member(index, self._extension)
         try:
-            tokens = read_npy(data) if self._extension == _OURS else _unpack(data)
+            tokens = read_npy(data) if self._extension == _NPY else _unpack(data)
         except (FoundryError, ValueError, OSError, EOFError) as error:
             raise UnreadableSample(f"{self.shards.where(index)}: {error}") from error
         if tokens.shape != (self.row_length,):
@@ -52,14 +52,14 @@ class TextDataset(SampleDataset):
         if not len(self.shards):
             raise FoundryError(f"text shards {self.shards.source!r} are empty")
         present = self.shards.members(0)
-        self._extension = _OURS if _OURS in present else _PUBLISHED
+        self._extension = _NPY if _NPY in present else _PUBLISHED
         if self._extension not in present:
             raise FoundryError(
-                f"{self.shards.source!r} holds {sorted(present)}, neither {_OURS} nor {_PUBLISHED}",
+                f"{self.shards.source!r} holds {sorted(present)}, neither {_NPY} nor {_PUBLISHED}",
                 "is it a text dataset?",
             )
         data = present[self._extension]
-        return len(read_npy(data) if self._extension == _OURS else _unpack(data))
+        return len(read_npy(data) if self._extension == _NPY else _unpack(data))
 
 
 def collate_text(samples: Sequence[Sample], eos_id: int) -> Sample:
@@ -73,10 +73,10 @@ def collate_text(samples: Sequence[Sample], eos_id: int) -> Sample:
 
 def read_row(members: Mapping[str, memoryview]) -> np.ndarray:
     """Tokens of one sample, in either layout."""
-    if _OURS in members:
-        return read_npy(members[_OURS])
+    if _NPY in members:
+        return read_npy(members[_NPY])
     if _PUBLISHED not in members:
-        raise FoundryError(f"neither {_OURS} nor {_PUBLISHED} among {sorted(members)}")
+        raise FoundryError(f"neither {_NPY} nor {_PUBLISHED} among {sorted(members)}")
     return _unpack(members[_PUBLISHED])
 
 

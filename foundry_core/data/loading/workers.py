@@ -57,6 +57,7 @@ def pinning(resources: LoaderResources) -> bool:
 
 
 def pinned(batch: MixedBatch) -> MixedBatch:
+    """The batch in page-locked memory."""
     return {name: {k: v.pin_memory() for k, v in part.items()} for name, part in batch.items()}
 
 

@@ -34,7 +34,7 @@ class Episode:
 
 
 class UnusableEpisode(FoundryError):
-    """This episode's data break a rule; a conversion may be told to tolerate some of them."""
+    """This episode's data break a rule; a recipe may tolerate some of them (max_skipped)."""
 
 
 def check_episode(episode: Episode, cameras: tuple[str, ...], fields: tuple[str, ...]) -> None:

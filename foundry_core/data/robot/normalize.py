@@ -38,6 +38,7 @@ class FieldNormalizer:
         return self.centre.shape[-1]
 
     def normalize(self, values: np.ndarray, first_step: int) -> np.ndarray:
+        """As Normalizer.normalize, of this field."""
         centre, scale = self._at(values, first_step)
         normalised = (values - centre) / scale
         if self.clip is None:
@@ -45,6 +46,7 @@ class FieldNormalizer:
         return np.clip(normalised, -self.clip, self.clip)
 
     def denormalize(self, values: np.ndarray, first_step: int) -> np.ndarray:
+        """As Normalizer.denormalize, of this field."""
         centre, scale = self._at(values, first_step)
         if self.clip is not None:
             values = np.clip(values, -self.clip, self.clip)
@@ -98,9 +100,11 @@ class Normalizer:
         return self.fields[field]
 
     def normalize(self, field: str, values: np.ndarray, first_step: int = 0) -> np.ndarray:
+        """Of a field, [..., K, D]. FoundryError for other dimensions than the statistics have."""
         return self._checked(field, values).normalize(values, first_step)
 
     def denormalize(self, field: str, values: np.ndarray, first_step: int = 0) -> np.ndarray:
+        """The inverse of `normalize`."""
         return self._checked(field, values).denormalize(values, first_step)
 
     def to_json(self) -> str:
@@ -118,6 +122,7 @@ class Normalizer:
         return json_text(document)
 
     def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes normalizer.json."""
         write_atomic(Path(path), self.to_json())
 
     @classmethod

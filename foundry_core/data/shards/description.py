@@ -27,6 +27,7 @@ class Description(Config):
         raise NotImplementedError
 
     def write(self, folder: Path) -> None:
+        """Writes dataset.json."""
         write_json(folder / DESCRIPTION, self.model_dump(mode="json", exclude_none=True))
 
 
@@ -61,6 +62,8 @@ class CaptionDescription(Description):
 
 
 class CameraSize(Config):
+    """In pixels."""
+
     model_config = ConfigDict(extra="ignore")
     height: Count
     width: Count

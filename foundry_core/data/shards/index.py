@@ -51,6 +51,7 @@ class ShardIndex:
         return {name: number for number, name in enumerate(self.names)}
 
     def span(self, sample: int) -> range:
+        """Numbers of the members of a sample."""
         return range(int(self.starts[sample]), int(self.starts[sample + 1]))
 
     def to_bytes(self) -> bytes:

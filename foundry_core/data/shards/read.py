@@ -87,9 +87,11 @@ class ShardSet:
         return _view(index, data, index.positions[name])
 
     def index(self, number: int) -> ShardIndex:
+        """Of a shard, mapped from then on."""
         return self._shard(number)[0]
 
     def path(self, number: int) -> Path:
+        """The tar of a shard."""
         return self.folder / f"{self.shards[number].shard}.tar"
 
     def forget(self, number: int) -> None:

@@ -26,6 +26,7 @@ class ShardInfo:
 
 
 def shard_name(number: int) -> str:
+    """A shard's file name without .tar."""
     return f"shard_{number:06d}"
 
 

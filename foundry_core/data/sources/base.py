@@ -98,8 +98,8 @@ class RawFormat(Config):
 
     @classmethod
     @abstractmethod
-    def options(cls, place: str) -> dict[str, Any]:
-        """The fields that a place on a command line (`foundry data convert`) stands for."""
+    def options(cls, source: str) -> dict[str, Any]:
+        """The fields that SRC of `foundry data convert --from FORMAT SRC DST` stands for."""
 
     @abstractmethod
     def identity(self) -> Mapping[str, str]:
@@ -123,8 +123,8 @@ class PathSource(RawFormat):
     )
 
     @classmethod
-    def options(cls, place: str) -> dict[str, Any]:
-        return {"path": place if is_remote(place) else str(Path(place).absolute())}
+    def options(cls, source: str) -> dict[str, Any]:
+        return {"path": source if is_remote(source) else str(Path(source).absolute())}
 
     @property
     def root(self) -> Path:

@@ -22,14 +22,14 @@ def find_files(path: str, endings: tuple[str, ...]) -> list[Path]:
     if not root.is_dir():
         raise FoundryError(f"source {str(root)!r} does not exist", "check the path in the recipe")
     names = source_files(root)
-    found = [root / name for name in sorted(names) if name.endswith(endings)]
-    if not found:
+    files = [root / name for name in sorted(names) if name.endswith(endings)]
+    if not files:
         others = sorted({Path(name).suffix for name in names})
         raise FoundryError(
             f"source {str(root)!r} holds no file that ends in {' or '.join(endings)}",
             f"it holds files ending in: {', '.join(others) or 'nothing'}",
         )
-    return found
+    return files
 
 
 def groups_by_size(items: Iterable[tuple[T, int]], limit: int) -> list[tuple[T, ...]]:

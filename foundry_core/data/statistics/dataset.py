@@ -30,6 +30,7 @@ class DatasetStatistics:
 
     @classmethod
     def of_leaves(cls, leaves: Sequence[Leaf]) -> "DatasetStatistics":
+        """Computes every number from the leaves, in their canonical order."""
         ordered = canonical(leaves)
         return cls(fields=summarise(ordered), leaves=ordered)
 

@@ -40,6 +40,7 @@ class Centroids:
         return self.means.shape[1]
 
     def scaled(self, factor: float) -> "Centroids":
+        """The same values, each weighing `factor` times as much."""
         return Centroids(means=self.means, counts=self.counts * factor, flat=self.flat)
 
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -64,6 +64,7 @@ class Leaf:
 
 
 def canonical(leaves: Sequence[Leaf]) -> tuple[Leaf, ...]:
+    """The order in which leaves are combined, whatever order they came in."""
     return tuple(sorted(leaves, key=lambda leaf: (leaf.id, leaf.scale)))
 
 
@@ -81,6 +82,7 @@ def save_leaves(path: Path, leaves: Sequence[Leaf]) -> None:
 
 
 def load_leaves(path: Path) -> tuple[Leaf, ...]:
+    """Of `save_leaves`. FoundryError for a file that is damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             headers = json.loads(stored["header"].tobytes().decode())["leaves"]

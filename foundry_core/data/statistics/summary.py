@@ -94,6 +94,7 @@ class FieldStatistics:
 
 
 def percentile_key(q: float) -> str:
+    """The published name of a quantile: 0.05 is percentile_5."""
     return f"percentile_{round(q * 100)}"
 
 

@@ -1,6 +1,6 @@
 """To and from the package `tdigest`: its objects, and the form in which it stores them.
 
-A digest of ours and one of the package hold the same thing, weighted means. What the package does
+A row of `Centroids` and a TDigest hold the same thing, weighted means. What the package does
 not know is which centroids are many equal values (`flat`): going through it, only single values and
 the whole of a few-valued signal stay exact.
 """
@@ -81,7 +81,8 @@ def from_tdigest(rows: Sequence["TDigest"]) -> Centroids:
 
 
 def leaf_of(fields: Mapping[str, Sequence["TDigest"]]) -> Leaf:
-    """Statistics from digests alone, {field: one per dimension}, over a window of one step.
+    """Statistics from digests alone, {field: one per dimension}: every observation is a window of
+    one step.
 
     Mean and quantiles are those of the digests; extremes and spread are those of their centroids,
     hence a little too narrow. Raises FoundryError for digests that are empty or that differ in

@@ -63,6 +63,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Tokenizer":
+        """Of a folder. FoundryError for one that holds no tokenizer, or a damaged one."""
         folder = Path(folder)
         try:
             backend = tokenizers.Tokenizer.from_str((folder / _FILE).read_text())
@@ -83,6 +84,7 @@ class Tokenizer:
         return cls(backend, eos, _special(config, "pad") or eos)
 
     def save(self, folder: str | os.PathLike) -> None:
+        """Writes tokenizer.json and tokenizer_config.json, as Hugging Face reads them."""
         folder = Path(folder)
         write_atomic(folder / _FILE, self._text())
         config = {
@@ -105,6 +107,7 @@ class Tokenizer:
         return [encoding.ids for encoding in batch]
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        """The text of ids; bytes that are no UTF-8 become U+FFFD."""
         return self._backend.decode(list(map(int, ids)), skip_special_tokens=skip_special)
 
     def add_special(self, token: str) -> int:

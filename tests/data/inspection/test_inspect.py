@@ -101,3 +101,12 @@ def test_preview_counts_what_is_in_the_batch(
 
     with Image.open(tmp_path / "robot.png") as sheet:
         assert np.asarray(sheet).shape == (64, 32, 3)
+
+
+def test_digests_are_exported_and_merged_by_the_files_name(datasets, tmp_path: Path) -> None:
+    dataset_statistics(datasets["robot"]["lever"]).save(tmp_path / "lever.tdigest.json")
+    paths = {"door": datasets["robot"]["door"], "lever": tmp_path / "lever.tdigest.json"}
+    merged, _ = merge_files(paths)
+    field = "robot__actual__poses__right::panda__xyz"
+    counts = [DatasetStatistics.load(path)[field].count.sum() for path in paths.values()]
+    assert merged[field].count.sum() == sum(counts)

@@ -40,8 +40,8 @@ class PackageDocs(TextFormat):
     min_characters: int = Field(200, ge=1, description="leave out shorter documents")
 
     @classmethod
-    def options(cls, place: str) -> dict[str, Any]:
-        return {"packages": place.split(",")}
+    def options(cls, source: str) -> dict[str, Any]:
+        return {"packages": source.split(",")}
 
     def identity(self) -> Mapping[str, str]:
         return {f"package {name}": documents_identity(name) for name in self.packages}
