@@ -34,7 +34,7 @@ from foundry_core.errors import FoundryError
 
 Members = Mapping[str, memoryview]
 # (where, problem)
-Report = Callable[[str, str], None]
+AddFinding = Callable[[str, str], None]
 
 
 class Finding(TypedDict):
@@ -116,7 +116,7 @@ def render_validation(report: Validation) -> RenderableType:
     return Group(Text(summary), table)
 
 
-def _broken_shards(shards: CheckedShards, report: Report) -> set[int]:
+def _broken_shards(shards: CheckedShards, report: AddFinding) -> set[int]:
     broken = set()
     for number, shard in enumerate(shards.shards.shards):
         try:
@@ -128,7 +128,7 @@ def _broken_shards(shards: CheckedShards, report: Report) -> set[int]:
 
 
 def _description(
-    shards: CheckedShards, modality: str, count: int, report: Report
+    shards: CheckedShards, modality: str, count: int, report: AddFinding
 ) -> Description | None:
     """dataset.json where it is sound: what depends on one that is not is not compared."""
     if not shards.info.get("format"):
@@ -148,7 +148,7 @@ def _description(
     return description
 
 
-def _check_robot(shards: CheckedShards, description: RobotDescription, report: Report) -> None:
+def _check_robot(shards: CheckedShards, description: RobotDescription, report: AddFinding) -> None:
     if description.lengths is not None:
         made = sum(len(anchors(length, description.window)) for length in description.lengths)
         if made != description.windows:
