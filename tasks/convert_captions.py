@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from foundry_core.data.config import ImageConfig
-from foundry_core.data.sources.config import CaptionSource, SceneFolder
+from foundry_core.data.sources.base import CaptionSource
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline import stage
 
@@ -43,6 +43,7 @@ class ConvertCaptions(stage.Stage):
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.data.convert.captions import convert_captions
+        from foundry_core.data.sources.captions.scenes import SceneFolder
         from foundry_core.data.sources.remote import local_source
 
         recipe = ctx.recipe

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
-from foundry_core.data.sources.config import Demonstrations, RobotSource
+from foundry_core.data.sources.base import RobotSource
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline import stage
 
@@ -73,14 +73,15 @@ class ConvertRobot(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.data.convert.robot import RobotSettings, convert_robot
+        from foundry_core.data.convert.robot import convert_robot
+        from foundry_core.data.convert.robot_samples import RobotSettings
         from foundry_core.data.sources.remote import local_source
+        from foundry_core.data.sources.robot.demonstrations import Demonstrations
 
         recipe = ctx.recipe
         demos = ctx.optional_input("demos")
         source = Demonstrations(path=str(demos.path)) if demos else recipe.source
         settings = RobotSettings(
-            source=local_source(source, ctx.scratch, ctx.progress),
             cameras=recipe.cameras,
             fields=recipe.fields,
             groups=recipe.relative,
@@ -91,6 +92,7 @@ class ConvertRobot(stage.Stage):
             keep_failures=recipe.keep_failures,
         )
         return convert_robot(
+            local_source(source, ctx.scratch, ctx.progress),
             settings,
             ctx.out,
             episodes_per_shard=recipe.episodes_per_shard,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from flows.run.planning import Prepared, Request, prepare
 from foundry_core.config.overrides import set_path
+from foundry_core.config.registry import Registry
 from foundry_core.config.suggest import nearest
 from foundry_core.config.validation import validate
 from foundry_core.data.loading.config import DataConfig
-from foundry_core.data.sources.config import CaptionSource, RobotSource, TextSource
+from foundry_core.data.sources.base import CAPTION_FORMATS, ROBOT_FORMATS, TEXT_FORMATS
 from foundry_core.errors import FoundryError
-from foundry_core.identity.sources import is_remote
 from foundry_core.pipeline.graph import StageNode
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.stage import ArtifactType, InputArtifact, StageContext
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from foundry_core.data.text.tokenizer import Tokenizer
 
 _PREVIEW_BATCH = 16
+_FORMATS: Mapping[str, Registry[Any]] = {
+    "convert_text": TEXT_FORMATS,
+    "convert_captions": CAPTION_FORMATS,
+    "convert_robot": ROBOT_FORMATS,
+}
 _VOCABULARY_OF = ("tokenizer", "llm", "vlm")  # slots through which a vocabulary is inherited
 
 
@@ -147,12 +152,10 @@ def convert(
     overrides are paths in that stage's recipe; `source.*` are options of the format. Returns the
     stage's metrics. The result is what a pipeline's stage would have committed.
     """
-    stage = stage_kind(_kind_of(format_))
-    document: dict[str, Any] = {"source": {"format": format_}}
-    if format_ == "packages":
-        document["source"]["packages"] = source.split(",")
-    else:
-        document["source"]["path"] = source if is_remote(source) else str(Path(source).absolute())
+    kind = _kind_of(format_)
+    stage = stage_kind(kind)
+    options = _FORMATS[kind].get(format_).options(source)
+    document: dict[str, Any] = {"source": {"format": format_, **options}}
     for path, value in overrides:
         set_path(document, path, value)
     recipe = validate(stage.Recipe, document, "recipe")
@@ -187,21 +190,7 @@ def convert(
 
 def formats() -> dict[str, str]:
     """Raw formats that can be read → the stage kind that converts them."""
-    found = {}
-    for kind, union in (
-        ("convert_text", TextSource),
-        ("convert_captions", CaptionSource),
-        ("convert_robot", RobotSource),
-    ):
-        for config in _members(union):
-            found[config.model_fields["format"].default] = kind
-    return found
-
-
-def _members(union: Any) -> list[Any]:
-    """Config classes of an annotated union."""
-    inner = union.__origin__
-    return list(getattr(inner, "__args__", (inner,)))
+    return {name: kind for kind, registry in _FORMATS.items() for name in registry.names()}
 
 
 def _kind_of(format_: str) -> str:
@@ -213,7 +202,7 @@ def _kind_of(format_: str) -> str:
 
 def _statistics(shards: "CheckedShards") -> "DatasetStatistics":
     """Stored beside the shards; recomputed where only others' numbers are, or none."""
-    from foundry_core.data.inspection.figures import dataset_statistics
+    from foundry_core.data.inspection.recompute import dataset_statistics
     from foundry_core.data.statistics.dataset import LEAVES_SUFFIX, DatasetStatistics
 
     path = shards.beside("stats.json", f"stats{LEAVES_SUFFIX}")

@@ -76,11 +76,14 @@ def rotate(
     if degrees % 90:
         raise FoundryError(f"camera rotation {degrees} is not a multiple of 90 degrees")
     turns = degrees // 90 % 4
-    for turn in range(turns if intrinsics is not None else 0):
+    turned = np.ascontiguousarray(np.rot90(image, turns))
+    if intrinsics is None:
+        return turned, None
+    for turn in range(turns):
         width = image.shape[1 - turn % 2]
         fx, fy, cx, cy = (intrinsics[i] for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
         intrinsics = np.array([[fy, 0.0, cy], [0.0, fx, width - cx], [0.0, 0.0, 1.0]])
-    return np.ascontiguousarray(np.rot90(image, turns)), intrinsics
+    return turned, intrinsics
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:

@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from loading_synthetic import make_captions, make_robot, make_text
-
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.stage import InputArtifact, StageContext
+from tests.synthetic import make_captions, make_robot, make_text
 
 TRAINING = {"steps": 6, "schedule": {"warmup": 2}, "ema": {"kind": "fixed", "decay": 0.9}}
 LANGUAGE = {"dim": 16, "n_layers": 4, "n_heads": 2, "ffn_dim": 32, "context": 32}

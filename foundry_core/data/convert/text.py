@@ -4,22 +4,24 @@ Packing is one stream over all documents, so the rows cannot depend on who token
 at some 10^7 tokens/s, far above what the workers of one machine produce.
 """
 
-import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from foundry_core.data.convert.report import Report, Skip, write_json
+from foundry_core.data.convert.report import Report, Skip
+from foundry_core.data.shards.description import TextDescription
 from foundry_core.data.shards.write import ShardFolderWriter
-from foundry_core.data.sources.config import TextSource, TokenTars
-from foundry_core.data.sources.text import Broken, Document, TextRef, read_text, text_refs
+from foundry_core.data.sources.base import Broken, Document, SourceRef, TextFormat
 from foundry_core.data.text.packing import Packer, join_documents, token_dtype
 from foundry_core.data.text.tokenizer import Tokenizer
+from foundry_core.errors import FoundryError
+from foundry_core.files import hash64
 from foundry_core.parallel import ray_map, ray_session
 
 EVALUATION = "eval"
@@ -35,11 +37,11 @@ class Vocabulary:
     digest: str
 
     @classmethod
-    def of(cls, source: TextSource, tokenizer: Path | None) -> "Vocabulary":
-        if isinstance(source, TokenTars):
-            return cls(
-                size=source.vocab_size, eos_id=source.eos_id, pad_id=source.eos_id, digest=""
-            )
+    def of(cls, source: TextFormat, tokenizer: Path | None) -> "Vocabulary":
+        """Of tokens that others made, or of our tokenizer."""
+        ids = source.token_ids
+        if ids is not None:
+            return cls(size=ids.vocab_size, eos_id=ids.eos_id, pad_id=ids.eos_id, digest="")
         loaded = _tokenizer(tokenizer)
         return cls(
             size=loaded.vocab_size,
@@ -51,8 +53,10 @@ class Vocabulary:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenJob:
-    source: TextSource
-    ref: TextRef
+    """A piece of the source to tokenise."""
+
+    source: TextFormat
+    ref: SourceRef
     tokenizer: Path | None
     vocabulary: Vocabulary
     eval_fraction: float
@@ -71,34 +75,32 @@ class TokenChunk:
 def tokenise(job: TokenJob) -> TokenChunk:
     """Runs in a worker: reads a ref, tokenises, splits off evaluation documents by their hash (so
     that equal documents fall on one side, whatever else is in the source)."""
-    documents: list[Document] = []
+    train: list[Document] = []
+    evaluation: list[Document] = []
     skipped: list[Skip] = []
-    for item in read_text(job.source, job.ref):
+    for item in job.source.read(job.ref):
         if isinstance(item, Broken):
             skipped.append((item.id, item.reason))
         else:
-            documents.append(item)
-    dtype = token_dtype(job.vocabulary.size)
-    sides: list[list[Document]] = [[], []]
-    for document in documents:
-        sides[_is_evaluation(document, job.eval_fraction)].append(document)
+            side = evaluation if _is_evaluation(item, job.eval_fraction) else train
+            side.append(item)
     return TokenChunk(
-        streams=tuple(_stream(side, job, dtype) for side in sides),
-        documents=(len(sides[0]), len(sides[1])),
-        characters=sum(len(document.text) for document in documents),
+        streams=(_stream(train, job), _stream(evaluation, job)),
+        documents=(len(train), len(evaluation)),
+        characters=sum(len(document.text) for document in (*train, *evaluation)),
         skipped=tuple(skipped),
     )
 
 
 def convert_text(
-    source: TextSource,
+    source: TextFormat,
     tokenizer: Path | None,
     out: Path,
     *,
     context: int,
     samples_per_shard: int,
     eval_fraction: float,
-    tail: str,
+    tail: Literal["drop", "pad"],
     max_skipped: int,
     workers: int,
     progress: Callable[..., None],
@@ -113,20 +115,22 @@ def convert_text(
             vocabulary=vocabulary,
             eval_fraction=eval_fraction,
         )
-        for ref in text_refs(source)
+        for ref in source.refs()
     ]
     report = Report("documents", max_skipped)
     folders = [out, out / EVALUATION] if eval_fraction else [out]
     splits = [_Split(folder, vocabulary, context, samples_per_shard) for folder in folders]
     characters = 0
-    for done, chunk in enumerate(_chunks(jobs, workers), start=1):
-        report.add(sum(chunk.documents), chunk.skipped)
-        characters += chunk.characters
-        for split, stream, documents in zip(splits, chunk.streams, chunk.documents, strict=False):
-            split.add(stream, documents)
-        progress(done, len(jobs), f"{report.converted} documents, {splits[0].tokens} tokens")
-    tails = [split.close(tail) for split in splits]
-    report.write(out, tail_tokens=sum(tails), tail=tail, characters=characters)
+    with ray_session(workers):
+        for done, chunk in enumerate(ray_map(tokenise, jobs, workers=workers), start=1):
+            report.add(sum(chunk.documents), chunk.skipped)
+            characters += chunk.characters
+            # No evaluation split: its stream is empty.
+            for split, stream, count in zip(splits, chunk.streams, chunk.documents, strict=False):
+                split.add(stream, count)
+            progress(done, len(jobs), f"{report.converted} documents, {splits[0].tokens} tokens")
+    left_over = sum(split.close(tail) for split in splits)
+    report.write(out, tail_tokens=left_over, tail=tail, characters=characters)
     return {
         "documents": report.converted,
         "skipped": len(report.skipped),
@@ -134,13 +138,8 @@ def convert_text(
         "tokens": splits[0].tokens,
         "sequences": splits[0].rows,
         "eval_sequences": splits[1].rows if eval_fraction else 0,
-        "tail_tokens": sum(tails),
+        "tail_tokens": left_over,
     }
-
-
-def _chunks(jobs: Sequence[TokenJob], workers: int) -> Iterator[TokenChunk]:
-    with ray_session(workers):
-        yield from ray_map(tokenise, jobs, workers=workers)
 
 
 class _Split:
@@ -161,7 +160,7 @@ class _Split:
         self.documents += documents
         self._write(self._packer.add(stream))
 
-    def close(self, tail: str) -> int:
+    def close(self, tail: Literal["drop", "pad"]) -> int:
         """Writes the last row padded ("pad") or leaves it out ("drop"); returns its tokens."""
         rest = self._packer.finish()
         if len(rest) and tail == "pad":
@@ -171,22 +170,20 @@ class _Split:
         elif len(rest):
             self.tokens -= len(rest)
         self._writer.close()
-        write_json(
-            self._folder / "dataset.json",
-            {
-                "format": "foundry-text",
-                "version": 1,
-                "context": self._context,
-                "vocab_size": self._vocabulary.size,
-                "tokenizer": self._vocabulary.digest,
-                "eos_id": self._vocabulary.eos_id,
-                "pad_id": self._vocabulary.pad_id,
-                "tokens": self.tokens,
-                "sequences": self.rows,
-                "documents": self.documents,
-            },
-        )
+        self._describe()
         return len(rest)
+
+    def _describe(self) -> None:
+        TextDescription(
+            context=self._context,
+            vocab_size=self._vocabulary.size,
+            tokenizer=self._vocabulary.digest,
+            eos_id=self._vocabulary.eos_id,
+            pad_id=self._vocabulary.pad_id,
+            tokens=self.tokens,
+            sequences=self.rows,
+            documents=self.documents,
+        ).write(self._folder)
 
     def _write(self, rows: np.ndarray) -> None:
         for row in rows:
@@ -202,11 +199,14 @@ def _npy_header(length: int, dtype: np.dtype) -> bytes:
     return buffer.getvalue()[: -length * dtype.itemsize]
 
 
-def _stream(documents: list[Document], job: TokenJob, dtype: np.dtype) -> np.ndarray:
+def _stream(documents: list[Document], job: TokenJob) -> np.ndarray:
+    """Tokens of the documents one after another, each ended by eos."""
+    dtype = token_dtype(job.vocabulary.size)
     if not documents:
         return np.empty(0, dtype=dtype)
-    if isinstance(job.source, TokenTars):
-        return np.concatenate([document.tokens for document in documents]).astype(dtype)
+    tokenised = [document.tokens for document in documents if document.tokens is not None]
+    if tokenised:  # eos included, as others wrote them
+        return np.concatenate(tokenised).astype(dtype)
     ids = _tokenizer(job.tokenizer).encode_batch([document.text for document in documents])
     return join_documents(ids, job.vocabulary.eos_id, dtype)
 
@@ -215,10 +215,12 @@ def _is_evaluation(document: Document, fraction: float) -> bool:
     if not fraction:
         return False
     data = document.text.encode() if document.tokens is None else document.tokens.tobytes()
-    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big") < fraction * 2**64
+    return hash64(data) < fraction * 2**64
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(folder: Path) -> Tokenizer:
+def _tokenizer(folder: Path | None) -> Tokenizer:
+    if folder is None:
+        raise FoundryError("texts need a tokenizer", "connect the stage's input 'tokenizer'")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one core per worker
     return Tokenizer.load(folder)

@@ -1,17 +1,15 @@
 """Training a tokenizer on any text sources."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from foundry_core.data.convert.report import write_json
-from foundry_core.data.sources.config import TextSource
-from foundry_core.data.sources.text import Document, read_text, text_refs
+from foundry_core.data.sources.base import Broken, TextFormat
 from foundry_core.data.text.tokenizer import Tokenizer
+from foundry_core.files import hash64, write_json
 
 
 def train_tokenizer(
-    sources: Sequence[TextSource],
+    sources: Sequence[TextFormat],
     out: Path,
     *,
     vocab_size: int,
@@ -22,12 +20,12 @@ def train_tokenizer(
     counts = {"documents": 0, "unreadable": 0, "characters": 0}
 
     def texts() -> Iterator[str]:
-        pieces = [(source, ref) for source in sources for ref in text_refs(source)]
+        pieces = [(source, ref) for source in sources for ref in source.refs()]
         for done, (source, ref) in enumerate(pieces, start=1):
-            for item in read_text(source, ref):
-                if not isinstance(item, Document):
+            for item in source.read(ref):
+                if isinstance(item, Broken):
                     counts["unreadable"] += 1
-                elif sample == 1.0 or _hash(item.text) < sample * 2**64:
+                elif sample == 1.0 or hash64(item.text) < sample * 2**64:
                     counts["documents"] += 1
                     counts["characters"] += len(item.text)
                     yield item.text
@@ -37,7 +35,3 @@ def train_tokenizer(
     tokenizer.save(out)
     write_json(out / "report.json", counts)
     return {**counts, "vocab_size": tokenizer.vocab_size}
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -1,20 +1,22 @@
-"""`foundry data inspect`: what a folder of shards holds, ours or anybody's."""
+"""`foundry data inspect`: what a folder of shards holds, of this project or anybody's."""
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypedDict
 
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from foundry_core.data.images import decode_image, image_format
+from foundry_core.data.images import image_format
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
-from foundry_core.data.loading.npy import read_npy, read_npz
 from foundry_core.data.loading.shards import CheckedShards
+from foundry_core.data.shards.members import decode_member
+from foundry_core.data.shards.write import ShardInfo
 from foundry_core.errors import FoundryError
+from foundry_core.files import read_json
 
 _FORMATS = {"foundry-text": TEXT, "foundry-captions": CAPTIONS, "foundry-robot": ROBOT}
 _SHOWN_MEMBERS = 40
@@ -48,12 +50,36 @@ def modality_of(shards: CheckedShards) -> str:
     )
 
 
-def contents(source: str | os.PathLike, sample: int = 0) -> dict[str, Any]:
-    """{"source", "modality", "dataset", "shards", "samples", "bytes", "report", "sample"}.
+class Member(TypedDict):
+    """holds: one line on what it decodes to."""
 
-    dataset: dataset.json without per-episode lists; report: what the conversion skipped, counted;
-    sample: key and members of one sample, with sizes and what they decode to.
-    """
+    bytes: int
+    holds: str
+
+
+class ShownSample(TypedDict):
+    number: int
+    key: str
+    members: dict[str, Member]
+
+
+class Contents(TypedDict):
+    """dataset: dataset.json without per-episode lists. digests: whether the manifest states them.
+    report: what the conversion skipped, counted."""
+
+    source: str
+    modality: str
+    dataset: dict[str, Any]
+    shards: int
+    samples: int
+    bytes: int
+    digests: bool
+    report: dict[str, Any] | None
+    sample: ShownSample
+
+
+def contents(source: str | os.PathLike[str], sample: int = 0) -> Contents:
+    """What a folder or an address of shards holds, and one of its samples."""
     shards = CheckedShards(source)
     count = len(shards)
     if not 0 <= sample < count:
@@ -78,17 +104,18 @@ def contents(source: str | os.PathLike, sample: int = 0) -> dict[str, Any]:
     }
 
 
-def render_contents(found: Mapping[str, Any]) -> RenderableType:
-    head = Table(title=found["source"], title_justify="left", show_header=False)
-    head.add_row("modality", found["modality"])
-    size = f"{found['bytes'] / 1e6:.1f} MB"
-    head.add_row("samples", f"{found['samples']} in {found['shards']} shards, {size}")
-    head.add_row("digests", "in the manifest" if found["digests"] else "none: foreign shards")
-    for name, value in found["dataset"].items():
+def render_contents(contents: Contents) -> RenderableType:
+    """Two tables: the dataset, and the members of the sample."""
+    head = Table(title=contents["source"], title_justify="left", show_header=False)
+    head.add_row("modality", contents["modality"])
+    size = f"{contents['bytes'] / 1e6:.1f} MB"
+    head.add_row("samples", f"{contents['samples']} in {contents['shards']} shards, {size}")
+    head.add_row("digests", "in the manifest" if contents["digests"] else "none: foreign shards")
+    for name, value in contents["dataset"].items():
         head.add_row(name, json.dumps(value) if isinstance(value, (dict, list)) else str(value))
-    for name, value in (found["report"] or {}).items():
+    for name, value in (contents["report"] or {}).items():
         head.add_row(f"conversion: {name}", str(value))
-    sample = found["sample"]
+    sample = contents["sample"]
     table = Table(title=f"sample {sample['number']}: {sample['key']}", title_justify="left")
     for heading in ("member", "bytes", "holds"):
         table.add_column(heading, justify="right" if heading == "bytes" else "left")
@@ -98,7 +125,7 @@ def render_contents(found: Mapping[str, Any]) -> RenderableType:
     return Group(head, table, Text(f"and {more} more members" if more > 0 else ""))
 
 
-def _held(shards: CheckedShards) -> Iterable[tuple[int, Any]]:
+def _held(shards: CheckedShards) -> Iterable[tuple[int, ShardInfo]]:
     """Shards whose size can be known: stated, or lying here."""
     for number, row in enumerate(shards.shards.shards):
         if row.bytes is not None or shards.shards.path(number).exists():
@@ -113,34 +140,33 @@ def _report(shards: CheckedShards) -> dict[str, Any] | None:
     path = shards.beside("report.json")
     if path is None:
         return None
-    report = json.loads(path.read_text())
+    report = read_json(path)
     skipped = report.get("skipped", [])
     return {k: v for k, v in report.items() if isinstance(v, (int, str)) or k == "left_out"} | {
         "skipped": len(skipped) if isinstance(skipped, list) else skipped
     }
 
 
-def _member(name: str, data: memoryview) -> dict[str, Any]:
+def _member(name: str, data: memoryview) -> Member:
     """Size, and one line on what it decodes to; what does not decode says so."""
     try:
-        holds = _holds(name.rpartition(".")[2], data)
-    except (FoundryError, ValueError) as error:
+        holds = _holds(name, data)
+    except FoundryError as error:
         holds = f"unreadable: {error}"
     return {"bytes": len(data), "holds": holds}
 
 
-def _holds(extension: str, data: memoryview) -> str:
-    if image_format(data):
-        height, width = decode_image(data).shape[:2]
-        return f"image {height} x {width}"
-    if extension == "npz":
-        arrays = read_npz(data)
-        return "; ".join(f"{k} {_array(v)}" for k, v in sorted(arrays.items()))
-    if extension == "npy":
-        return _array(read_npy(data))
-    if extension in ("json", "txt"):
-        text = bytes(data).decode()
+def _holds(name: str, data: memoryview) -> str:
+    if name.endswith((".json", ".txt")) or name in ("json", "txt"):
+        text = bytes(data).decode(errors="replace")
         return text if len(text) <= 200 else text[:200] + "..."
+    value = decode_member(name, data)
+    if image_format(data):
+        return f"image {value.shape[0]} x {value.shape[1]}"
+    if isinstance(value, np.ndarray):
+        return _array(value)
+    if name.endswith("npz"):
+        return "; ".join(f"{k} {_array(v)}" for k, v in sorted(value.items()))
     return ""
 
 

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,8 +23,9 @@ from foundry_core.data.loading.config import (
     LoaderResources,
     ModalityData,
 )
+from foundry_core.data.loading.dataset import SampleDataset
 from foundry_core.data.loading.order import Draws, Order, rank_slice
-from foundry_core.data.loading.pixels import ImageRoom, Place
+from foundry_core.data.loading.pixels import BatchImages, OutputBuffer
 from foundry_core.data.loading.shards import UnreadableSample
 from foundry_core.data.loading.text import collate_text
 from foundry_core.data.loading.workers import MixedBatch, made_by_workers, pinned, pinning
@@ -33,18 +33,6 @@ from foundry_core.data.robot.transforms import Sample, collate_robot
 from foundry_core.errors import FoundryError
 
 _ATTEMPTS = 1000
-
-
-class SampleDataset(Protocol):
-    """One dataset of one modality. `read` may raise UnreadableSample; `counters` counts what it
-    had to change in samples (cut captions). Where samples have images, `read` is also told their
-    place in the batch; `ahead(indices)`, where a dataset has it, is told what it will be asked."""
-
-    counters: dict[str, int]
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int, sample_key: int, *place: Place) -> Sample: ...
 
 
 class Modality:
@@ -62,11 +50,9 @@ class Modality:
         self._keys = [key(seed, name, label) for label in self.labels]
 
     def ahead(self, draws: Draws) -> None:
-        """Tells datasets that prepare samples together which ones a batch is about to read."""
+        """Announces to each dataset which samples a batch is about to read."""
         for number, dataset in enumerate(self.datasets):
-            tell = getattr(dataset, "ahead", None)
-            if tell is not None:
-                tell(draws.sample[draws.dataset == number].tolist())
+            dataset.ahead(draws.sample[draws.dataset == number].tolist())
 
     def sample_key(self, dataset: int, sample: int, epoch: int) -> int:
         """Of everything random about one sighting of a sample."""
@@ -146,19 +132,20 @@ class Loader:
             part = rank_slice(size, rank, world)
             draws = modality.order.draws(step * size + part.start, part.stop - part.start)
             samples, ids = [], np.empty(len(draws), dtype=np.int64)
-            room = None if name == TEXT else ImageRoom(len(draws))
+            images = BatchImages(len(draws))
             modality.ahead(draws)
             rows = zip(
                 draws.dataset.tolist(), draws.sample.tolist(), draws.epoch.tolist(), strict=True
             )
             for row, (dataset, sample, epoch) in enumerate(rows):
-                place = () if room is None else (room.place(row),)
-                content, used = self._read(modality, dataset, sample, epoch, counters, *place)
+                content, used = self._read(
+                    modality, dataset, sample, epoch, counters, images.row(row)
+                )
                 samples.append(content)
                 ids[row] = modality.first_ids[dataset] + used
                 counters[f"{name}.{modality.labels[dataset]}.samples"] += 1
-            images = {} if room is None else {"images": room.images}
-            arrays[name] = images | self._collate(name, samples) | {"sample_ids": ids}
+            pixels = {} if images.images is None else {"images": images.images}
+            arrays[name] = pixels | self._collate(name, samples) | {"sample_ids": ids}
         for name, value in self._dataset_counters().items():
             if value != before.get(name, 0):
                 counters[name] = value - before.get(name, 0)
@@ -171,14 +158,14 @@ class Loader:
         sample: int,
         epoch: int,
         counters: Counter[str],
-        *place: Place,
+        output: OutputBuffer,
     ) -> tuple[Sample, int]:
         """(sample, its index): the one drawn, or under policy "skip" what stands in for it."""
         source = modality.datasets[dataset]
         index = sample
         for attempt in range(_ATTEMPTS):
             try:
-                made = source.read(index, modality.sample_key(dataset, index, epoch), *place)
+                made = source.read(index, modality.sample_key(dataset, index, epoch), output)
                 return made, index
             except UnreadableSample:
                 if self.config.unreadable.policy == "stop":
@@ -195,25 +182,21 @@ class Loader:
             return collate_text(samples, self._eos_id)
         if name == CAPTIONS:
             return collate_captions(samples, self._pad_id, self.config.pad_multiple)
+        assert name == ROBOT, name
         rows = [{k: v for k, v in sample.items() if k != "images"} for sample in samples]
         return collate_robot(rows, self._pad_id, self.config.pad_multiple)
 
     def _dataset_counters(self) -> dict[str, int]:
-        found = {}
+        counters: dict[str, int] = {}
         for name, modality in self.modalities.items():
             for label, dataset in zip(modality.labels, modality.datasets, strict=True):
                 for counter, value in dataset.counters.items():
-                    found[f"{name}.{label}.{counter}"] = value
-                shards: Any = getattr(dataset, "shards", None)
-                if shards is not None:
-                    found[f"{name}.{label}.shards_fetched"] = shards.fetched
-        return found
+                    counters[f"{name}.{label}.{counter}"] = value
+                counters[f"{name}.{label}.shards_fetched"] = dataset.fetched
+        return counters
 
 
 def _tensors(arrays: Mapping[str, Sample]) -> MixedBatch:
     return {
         name: {k: torch.from_numpy(v) for k, v in part.items()} for name, part in arrays.items()
     }
-
-
-__all__ = ["CAPTIONS", "ROBOT", "TEXT", "Loader", "MixedBatch", "Modality", "SampleDataset"]

@@ -15,8 +15,8 @@ import numpy as np
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import WindowConfig
 from foundry_core.data.loading.config import RobotData
-from foundry_core.data.loading.npy import read_npz
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
+from foundry_core.data.npy import read_npz
 from foundry_core.data.robot.transforms import RobotTransform
 from foundry_core.data.robot.windows import anchors, cut_windows, episode_length, image_steps
 from foundry_core.errors import FoundryError

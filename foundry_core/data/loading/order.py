@@ -3,8 +3,8 @@
 A draw is numbered by a position p = 0, 1, 2, ... over the whole run: step s with global batch B
 makes the draws s·B .. s·B+B-1, and rank r of R takes the r-th of R equal slices of them. A position
 gives its dataset (mix.py), its number n among that dataset's draws, from it the epoch n // size
-and the place n % size in it, and a keyed permutation of that epoch gives the sample. So the state
-of a loader is the step, resuming costs nothing, and ranks or workers cannot change anything.
+and the position n % size in it, and a keyed permutation of that epoch gives the sample. So the
+state of a loader is the step, resuming costs nothing, and ranks or workers cannot change anything.
 """
 
 from collections.abc import Mapping, Sequence
@@ -107,16 +107,16 @@ class Order:
         """Sample of the same dataset that stands in for an unreadable one: a pure function of what
         it replaces, hence the same on every rank and worker."""
         size = int(self.sizes[dataset])
-        place = np.array([key(self._seed, "substitute", sample, epoch, attempt) % size])
-        return int(self._permutation(dataset, epoch)(place)[0])
+        position = np.array([key(self._seed, "substitute", sample, epoch, attempt) % size])
+        return int(self._permutation(dataset, epoch)(position)[0])
 
     def _resolve(self, stream: np.ndarray, number: np.ndarray) -> Draws:
         sizes = self._starts[-1:] if self._pooled else self.sizes
-        epoch, place = number // sizes[stream], number % sizes[stream]
+        epoch, position = number // sizes[stream], number % sizes[stream]
         sample = np.empty(len(stream), dtype=np.int64)
         for which, turn in {(int(s), int(e)) for s, e in zip(stream, epoch, strict=True)}:
             here = (stream == which) & (epoch == turn)
-            sample[here] = self._permutation(-1 if self._pooled else which, turn)(place[here])
+            sample[here] = self._permutation(-1 if self._pooled else which, turn)(position[here])
         if not self._pooled:
             return Draws(dataset=stream, sample=sample, epoch=epoch)
         dataset = np.searchsorted(self._starts, sample, side="right") - 1

@@ -1,4 +1,4 @@
-"""The images of a batch, decoded where the batch will lie.
+"""The images of a batch, decoded into the memory that the batch has.
 
 Stacking images into samples and samples into batches moves every pixel twice, into memory that the
 kernel has to zero first: that costs a third of what decoding them costs.
@@ -17,31 +17,33 @@ from foundry_core.data.robot.transform_config import Augment, ImageInput
 from foundry_core.errors import FoundryError
 
 _JPEG = b"\xff\xd8"
-Place = Callable[[tuple[int, ...]], np.ndarray]
+# Shape → uint8 memory of that shape, to be filled.
+OutputBuffer = Callable[[tuple[int, ...]], np.ndarray]
 
 
-def own_place(shape: tuple[int, ...]) -> np.ndarray:
-    """A place outside any batch."""
+def new_buffer(shape: tuple[int, ...]) -> np.ndarray:
+    """Memory outside any batch."""
     return np.empty(shape, dtype=np.uint8)
 
 
-class ImageRoom:
-    """Room for [rows, N, H, W, 3]; the first row that is placed says what N, H and W are."""
+class BatchImages:
+    """Memory for [rows, N, H, W, 3]; the first row that is asked for says what N, H and W are."""
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
         self._pixels: np.ndarray | None = None
 
-    def place(self, row: int) -> Place:
-        """Gives row `row` as uint8 [N, H, W, 3] when told its shape."""
-        return partial(self._at, row)
+    def row(self, row: int) -> OutputBuffer:
+        """Gives uint8 [N, H, W, 3] of the batch."""
+        return partial(self._buffer, row)
 
     @property
-    def images(self) -> np.ndarray:
-        """uint8 [rows, N, 3, H, W], channels last in memory: most models want them so anyway."""
-        return self._pixels.transpose(0, 1, 4, 2, 3)
+    def images(self) -> np.ndarray | None:
+        """uint8 [rows, N, 3, H, W], channels last in memory: most models want them so anyway. None
+        where no row has images."""
+        return None if self._pixels is None else self._pixels.transpose(0, 1, 4, 2, 3)
 
-    def _at(self, row: int, shape: tuple[int, ...]) -> np.ndarray:
+    def _buffer(self, row: int, shape: tuple[int, ...]) -> np.ndarray:
         if self._pixels is None:
             self._pixels = np.empty((self._rows, *shape), dtype=np.uint8)
         if self._pixels.shape[1:] != shape:
@@ -56,9 +58,10 @@ def image_size(data: bytes | memoryview, where: str) -> tuple[int, int]:
     """(height, width) of an image file, from its header."""
     try:
         if data[:2] == _JPEG:
-            return simplejpeg.decode_jpeg_header(data)[:2]
+            height, width = simplejpeg.decode_jpeg_header(data)[:2]
+            return height, width
         with Image.open(io.BytesIO(data)) as picture:
-            return picture.size[::-1]
+            return picture.height, picture.width
     except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise FoundryError(f"{where} is not a readable image: {error}") from error
 

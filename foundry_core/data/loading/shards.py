@@ -6,8 +6,6 @@ kill the process with SIGBUS, and a flipped byte decodes into a slightly wrong i
 match is fetched again once where it came from a remote source; then the sample is unreadable.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.data.loading.remote import CACHE_BYTES, RemoteFolder
+from foundry_core.data.shards.description import DESCRIPTION
 from foundry_core.data.shards.index import index_path
 from foundry_core.data.shards.read import ShardSet
-from foundry_core.data.shards.write import MANIFEST
+from foundry_core.data.shards.write import DATASET_MANIFEST
 from foundry_core.errors import FoundryError
-
-_Signature = tuple[int, int, int]
+from foundry_core.files import Signature, read_json, sha256_of, signature
 
 
 class UnreadableSample(FoundryError):
@@ -42,14 +40,14 @@ class CheckedShards:
         self.source = os.fspath(source)
         self.fetched = 0
         self._verify = verify
-        self._seen: dict[int, _Signature] = {}
-        self._failed: dict[int, tuple[_Signature | None, UnreadableSample]] = {}
+        self._seen: dict[int, Signature] = {}
+        self._failed: dict[int, tuple[Signature | None, UnreadableSample]] = {}
         self._remote: RemoteFolder | None = None
         folder = Path(self.source)
         if "://" in self.source:
             self._remote = RemoteFolder(self.source, cache=cache, cache_bytes=cache_bytes)
-            self._remote.require(MANIFEST)
-            self._remote.fetch("dataset.json")
+            self._remote.require(DATASET_MANIFEST)
+            self._remote.fetch(DESCRIPTION)
             folder = self._remote.folder
         self.folder = folder
         self.shards = ShardSet(folder)
@@ -69,9 +67,9 @@ class CheckedShards:
     @cached_property
     def info(self) -> dict[str, Any]:
         """dataset.json, or {} (foreign shards have none)."""
-        path = self.folder / "dataset.json"
+        path = self.folder / DESCRIPTION
         try:
-            return json.loads(path.read_text()) if path.exists() else {}
+            return read_json(path) if path.exists() else {}
         except ValueError as error:
             raise FoundryError(
                 f"{path} is not JSON: {error}", "convert the dataset again"
@@ -87,14 +85,17 @@ class CheckedShards:
         return path if path.exists() else None
 
     def key(self, sample: int) -> str:
+        """Of a sample; its shard is checked first, as by every reader below."""
         self._ensure(self.shards.locate(sample)[0])
         return self.shards.key(sample)
 
     def member(self, sample: int, extension: str) -> memoryview:
+        """One member of a sample, a view into the shard."""
         self._ensure(self.shards.locate(sample)[0])
         return self.shards.member(sample, extension)
 
     def members(self, sample: int) -> dict[str, memoryview]:
+        """{extension: view} of a sample."""
         self._ensure(self.shards.locate(sample)[0])
         return self.shards.members(sample)
 
@@ -149,7 +150,8 @@ class CheckedShards:
             )
             self._failed[number] = (after, error)
             raise error
-        self._seen[number] = after  # type: ignore[assignment]
+        if after is not None:
+            self._seen[number] = after
         self._failed.pop(number, None)
 
     def _obtain(self, number: int, remote: RemoteFolder) -> str:
@@ -181,22 +183,20 @@ class CheckedShards:
     def _problem(self, number: int) -> str:
         """What is wrong with the shard's file; "" if nothing is."""
         shard, path = self.shards.shards[number], self.shards.path(number)
-        signature = _signature(path)
-        if signature is None:
+        if not path.exists():
             return "the file is missing"
-        if shard.bytes is not None and signature[0] != shard.bytes:
-            return f"{signature[0]} bytes where the manifest says {shard.bytes} (truncated?)"
+        size = path.stat().st_size
+        if shard.bytes is not None and size != shard.bytes:
+            return f"{size} bytes where the manifest says {shard.bytes} (truncated?)"
         if self._verify and shard.sha256 is not None:
-            with path.open("rb") as stream:
-                actual = hashlib.file_digest(stream, "sha256").hexdigest()
+            actual = sha256_of(path)
             if actual != shard.sha256:
                 return f"sha256 {actual[:12]}... where the manifest says {shard.sha256[:12]}..."
         return ""
 
 
-def _signature(path: str | Path) -> _Signature | None:
+def _signature(path: str | Path) -> Signature | None:
     try:
-        stat = os.stat(path)
+        return signature(os.stat(path))
     except FileNotFoundError:
         return None
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino

@@ -8,7 +8,7 @@ same error as without workers.
 import itertools
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,14 +22,14 @@ Made = tuple[MixedBatch, Mapping[str, int]]
 
 def made_by_workers(
     make: Callable[[int], Made], first_step: int, resources: LoaderResources
-) -> Iterator[Made]:
+) -> Generator[Made, None, None]:
     """make(first_step), make(first_step + 1), ...; at most workers x prefetch are made ahead.
     Closing the iterator ends the workers."""
     handler = signal.getsignal(signal.SIGCHLD)
     batches = iter(
         torch.utils.data.DataLoader(
             _Steps(make),
-            sampler=itertools.count(first_step),  # type: ignore[arg-type]
+            sampler=itertools.count(first_step),
             batch_size=None,
             num_workers=resources.workers,
             prefetch_factor=resources.prefetch,
@@ -57,6 +57,7 @@ def pinning(resources: LoaderResources) -> bool:
 
 
 def pinned(batch: MixedBatch) -> MixedBatch:
+    """The batch in page-locked memory."""
     return {name: {k: v.pin_memory() for k, v in part.items()} for name, part in batch.items()}
 
 

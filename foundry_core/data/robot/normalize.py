@@ -7,7 +7,6 @@ normalised = clip((x - centre) / scale, ±clip). The mode chooses centre and sca
   identity                                    unchanged, never clipped
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from foundry_core.data.robot.normalize_config import FieldNormalization, Normali
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.statistics.summary import FieldStatistics
 from foundry_core.errors import FoundryError
+from foundry_core.files import json_text, read_json, write_atomic
 
 _BOUNDS = {"percentile_1_99": (0.01, 0.99), "percentile_5_95": (0.05, 0.95)}
 
@@ -38,6 +38,7 @@ class FieldNormalizer:
         return self.centre.shape[-1]
 
     def normalize(self, values: np.ndarray, first_step: int) -> np.ndarray:
+        """As Normalizer.normalize, of this field."""
         centre, scale = self._at(values, first_step)
         normalised = (values - centre) / scale
         if self.clip is None:
@@ -45,6 +46,7 @@ class FieldNormalizer:
         return np.clip(normalised, -self.clip, self.clip)
 
     def denormalize(self, values: np.ndarray, first_step: int) -> np.ndarray:
+        """As Normalizer.denormalize, of this field."""
         centre, scale = self._at(values, first_step)
         if self.clip is not None:
             values = np.clip(values, -self.clip, self.clip)
@@ -98,12 +100,15 @@ class Normalizer:
         return self.fields[field]
 
     def normalize(self, field: str, values: np.ndarray, first_step: int = 0) -> np.ndarray:
+        """Of a field, [..., K, D]. FoundryError for other dimensions than the statistics have."""
         return self._checked(field, values).normalize(values, first_step)
 
     def denormalize(self, field: str, values: np.ndarray, first_step: int = 0) -> np.ndarray:
+        """The inverse of `normalize`."""
         return self._checked(field, values).denormalize(values, first_step)
 
     def to_json(self) -> str:
+        """The text of normalizer.json."""
         entries = {
             name: {
                 "centre": field.centre.tolist(),
@@ -114,10 +119,11 @@ class Normalizer:
             for name, field in self.fields.items()
         }
         document = {"format": "foundry-normalizer", "version": 1, "fields": entries}
-        return json.dumps(document, sort_keys=True, indent=1, allow_nan=False) + "\n"
+        return json_text(document)
 
-    def save(self, path: str | os.PathLike) -> None:
-        Path(path).write_text(self.to_json())
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes normalizer.json."""
+        write_atomic(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Normalizer":
@@ -126,7 +132,7 @@ class Normalizer:
         if path.is_dir():
             path = path / "normalizer.json"
         try:
-            entries = json.loads(path.read_text())["fields"]
+            entries = read_json(path)["fields"]
             return cls(
                 {
                     name: FieldNormalizer(

@@ -46,6 +46,7 @@ class NormalizationConfig(FieldNormalization):
     fields: Mapping[str, FieldOverride] = {}
 
     def rule(self, field: str) -> FieldNormalization:
+        """The rule of one field, overrides applied."""
         general = {name: getattr(self, name) for name in FieldNormalization.model_fields}
         override = self.fields.get(field)
         if override is None:

@@ -49,11 +49,6 @@ def absolute_pose(
     return position, encode_rot6d(reference @ decode_rot6d(rot6d))
 
 
-def wrap_angle(angle: np.ndarray) -> np.ndarray:
-    """To [-pi, pi): the short way round, for relative joint positions."""
-    return np.mod(angle + np.pi, 2 * np.pi) - np.pi
-
-
 def add_relative_fields(
     windows: Mapping[str, np.ndarray], reference_index: int, pose_groups: Sequence[PoseGroup]
 ) -> dict[str, np.ndarray]:

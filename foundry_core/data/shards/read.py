@@ -1,6 +1,5 @@
 """Reading shards at random: an mmap per tar, members as views into it, nothing copied."""
 
-import hashlib
 import json
 import mmap
 import os
@@ -12,8 +11,9 @@ from pathlib import Path
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.shards.index import ShardIndex, load_index, scan_tar, split_name
-from foundry_core.data.shards.write import MANIFEST, ShardInfo
+from foundry_core.data.shards.write import DATASET_MANIFEST, ShardInfo
 from foundry_core.errors import FoundryError
+from foundry_core.files import sha256_of
 
 _OPEN_SHARDS = 128
 
@@ -87,9 +87,11 @@ class ShardSet:
         return _view(index, data, index.positions[name])
 
     def index(self, number: int) -> ShardIndex:
+        """Of a shard, mapped from then on."""
         return self._shard(number)[0]
 
     def path(self, number: int) -> Path:
+        """The tar of a shard."""
         return self.folder / f"{self.shards[number].shard}.tar"
 
     def forget(self, number: int) -> None:
@@ -106,8 +108,7 @@ class ShardSet:
         shard, path = self.shards[number], self.path(number)
         self._check_size(path, shard)
         if shard.sha256 is not None:
-            with path.open("rb") as stream:
-                actual = hashlib.file_digest(stream, "sha256").hexdigest()
+            actual = sha256_of(path)
             if actual != shard.sha256:
                 raise FoundryError(
                     f"shard {str(path)!r} has sha256 {actual[:12]}..., the manifest says "
@@ -146,7 +147,7 @@ class ShardSet:
             size = path.stat().st_size
         except FileNotFoundError:
             raise FoundryError(
-                f"shard {str(path)!r} is listed in {MANIFEST} but missing",
+                f"shard {str(path)!r} is listed in {DATASET_MANIFEST} but missing",
                 "convert or fetch it again",
             ) from None
         if shard.bytes is not None and size != shard.bytes:
@@ -163,12 +164,13 @@ def _view(index: ShardIndex, data: memoryview, member: int) -> memoryview:
 
 def read_manifest(folder: Path) -> list[ShardInfo]:
     """The manifest's lines, or one line per *.tar (counted) where there is no manifest."""
-    path = folder / MANIFEST
+    path = folder / DATASET_MANIFEST
     if not path.exists():
         tars = sorted(folder.glob("*.tar"))
         if not tars:
             raise FoundryError(
-                f"{str(folder)!r} holds neither {MANIFEST} nor any .tar", "is it a shard folder?"
+                f"{str(folder)!r} holds neither {DATASET_MANIFEST} nor any .tar",
+                "is it a shard folder?",
             )
         return [ShardInfo(shard=tar.stem, num_sequences=len(load_index(tar))) for tar in tars]
     shards = []

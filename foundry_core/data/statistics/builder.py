@@ -19,10 +19,11 @@ CENTROIDS = 200
 _BUFFERED_VALUES = 6_000_000
 _FANOUT = 8
 
-Windows = tuple[str, Mapping[str, np.ndarray], np.ndarray]
+# (episode id, {field: [N, T, D]}, valid [N, T])
+EpisodeWindows = tuple[str, Mapping[str, np.ndarray], np.ndarray]
 
 
-def compute_statistics(windows: Iterable[Windows], *, past: int = 0) -> DatasetStatistics:
+def compute_statistics(windows: Iterable[EpisodeWindows], *, past: int = 0) -> DatasetStatistics:
     """Statistics of (episode id, {field: float64 [N, T, D]}, valid: bool [N, T]) items.
 
     past: index of the anchor step in the windows. The result depends on the sequence of values
@@ -57,6 +58,7 @@ class StatisticsBuilder:
         self._digests: list[list[Centroids]] = []
 
     def add(self, episode: str, fields: Mapping[str, np.ndarray], valid: np.ndarray) -> None:
+        """Windows of one episode: {field: [N, T, D]}, valid: bool [N, T]."""
         valid = np.asarray(valid, dtype=bool)
         self._check(episode, fields, valid)
         if not len(valid):
@@ -65,15 +67,16 @@ class StatisticsBuilder:
         if not np.isfinite(joined).all():
             self._refuse_non_finite(episode, fields, valid)
         while len(joined):
-            room = self._block - self._buffered
-            self._values.append(joined[:room])
-            self._valid.append(valid[:room])
-            self._buffered += len(joined[:room])
-            joined, valid = joined[room:], valid[room:]
+            free = self._block - self._buffered
+            self._values.append(joined[:free])
+            self._valid.append(valid[:free])
+            self._buffered += len(joined[:free])
+            joined, valid = joined[free:], valid[free:]
             if self._buffered == self._block:
                 self._flush()
 
     def finish(self) -> DatasetStatistics:
+        """Statistics of all that was added. FoundryError for no windows."""
         if self._buffered:
             self._flush()
         if not self._windows:

@@ -4,7 +4,6 @@
 keys. `stats.leaves.npz` beside it holds the leaves, which only merging needs.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,11 @@ from functools import cached_property
 from pathlib import Path
 
 from foundry_core.data.statistics import digest as digests
+from foundry_core.data.statistics import tdigests
 from foundry_core.data.statistics.leaf import FieldLeaf, Leaf, canonical, load_leaves, save_leaves
 from foundry_core.data.statistics.summary import FieldStatistics, combine_field, summarise
 from foundry_core.errors import FoundryError
+from foundry_core.files import json_line, read_json, write_atomic
 
 LEAVES_SUFFIX = ".leaves.npz"
 
@@ -29,6 +30,7 @@ class DatasetStatistics:
 
     @classmethod
     def of_leaves(cls, leaves: Sequence[Leaf]) -> "DatasetStatistics":
+        """Computes every number from the leaves, in their canonical order."""
         ordered = canonical(leaves)
         return cls(fields=summarise(ordered), leaves=ordered)
 
@@ -68,28 +70,36 @@ class DatasetStatistics:
         return DatasetStatistics.of_leaves([Leaf(windows=self.windows, fields=fields)])
 
     def to_json(self) -> str:
+        """The text of stats.json."""
         entries = {
             name: field.to_dict() | {"weighting": self.weighting}
             for name, field in self.fields.items()
         }
-        return json.dumps(entries, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
+        return json_line(entries)
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes `<path>` (stats.json) and `<stem>.leaves.npz` beside it, both deterministic."""
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes `<path>` (stats.json) and `<stem>.leaves.npz` beside it, both deterministic. A
+        path that ends in .tdigest.json gets the digests alone, for the package `tdigest`."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json())
+        if path.name.endswith(tdigests.SUFFIX):
+            rows = {name: field.tdigest for name, field in self.fields.items()}
+            tdigests.save_tdigests(path, rows)
+            return
+        write_atomic(path, self.to_json())
         if self.leaves:
             save_leaves(_leaves_path(path), self.leaves)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "DatasetStatistics":
-        """Of our own files, or of a published stats.json (its folder may be given instead)."""
+    def load(cls, path: str | os.PathLike[str]) -> "DatasetStatistics":
+        """Of our own files, of a published stats.json (its folder may be given instead), or of a
+        file of digests (.tdigest.json), see `tdigests.leaf_of`."""
         path = Path(path)
+        if path.name.endswith(tdigests.SUFFIX):
+            return cls.of_leaves([tdigests.leaf_of(tdigests.load_tdigests(path))])
         if path.is_dir():
             path = path / "stats.json"
         try:
-            entries = json.loads(path.read_text())
+            entries = read_json(path)
             fields = {
                 name: FieldStatistics.from_dict(entry)
                 for name, entry in entries.items()

@@ -14,12 +14,10 @@ distribution, at which quantiles stay exact instead of being interpolated.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 FEW_VALUES = 16
-DELTA, K = 0.01, 25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +40,7 @@ class Centroids:
         return self.means.shape[1]
 
     def scaled(self, factor: float) -> "Centroids":
+        """The same values, each weighing `factor` times as much."""
         return Centroids(means=self.means, counts=self.counts * factor, flat=self.flat)
 
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,6 +50,7 @@ class Centroids:
 
 
 def empty(rows: int) -> Centroids:
+    """Digests of no values."""
     return Centroids(
         means=np.empty((rows, 0)), counts=np.empty((rows, 0)), flat=np.empty((rows, 0), bool)
     )
@@ -172,23 +172,6 @@ def quantiles(
         what = np.concatenate([[low[index]], np.repeat(means, 2), [high[index]]])
         answer[:, index] = np.interp(targets * max(total - gap, 0.0), where, what)
     return np.clip(answer, low, high)
-
-
-def to_tdigest_dict(means: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
-    """The package's stored form of one row; equal means become one centroid, as its tree needs."""
-    starts = np.flatnonzero(np.r_[True, means[1:] != means[:-1]]) if len(means) else []
-    weights = np.add.reduceat(counts, starts) if len(means) else []
-    centroids = (
-        [{"c": float(c), "m": float(m)} for m, c in zip(means[starts], weights, strict=True)]
-        if len(means)
-        else []
-    )
-    return {
-        "n": float(sum(c["c"] for c in centroids)),
-        "delta": DELTA,
-        "K": K,
-        "centroids": centroids,
-    }
 
 
 def _scale(q: np.ndarray, limit: int) -> np.ndarray:

@@ -4,20 +4,21 @@ Legend: T steps of the window, D dimensions of a field; digest rows are (step, d
 Leaves are never altered by merging, only listed; see merge.py for why.
 """
 
-import hashlib
-import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from foundry_core.data.npy import write_npz
 from foundry_core.data.statistics.digest import Centroids
 from foundry_core.data.statistics.moments import Moments
 from foundry_core.errors import FoundryError
+from foundry_core.files import json_line, sha256_hex, write_atomic
 
 _MOMENTS = ("mass", "mean", "m2", "low", "high")
 
@@ -55,35 +56,33 @@ class Leaf:
     def id(self) -> str:
         """Content digest (without the scale): the canonical order of leaves."""
         header, arrays = _pack(self)
-        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-        for name in sorted(arrays):
-            digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-        return digest.hexdigest()
+        cells = [np.ascontiguousarray(arrays[name]).tobytes() for name in sorted(arrays)]
+        return sha256_hex(json_line(header).encode() + b"".join(cells))
 
     def rescaled(self, scale: float) -> "Leaf":
         return replace(self, scale=scale)
 
 
 def canonical(leaves: Sequence[Leaf]) -> tuple[Leaf, ...]:
+    """The order in which leaves are combined, whatever order they came in."""
     return tuple(sorted(leaves, key=lambda leaf: (leaf.id, leaf.scale)))
 
 
 def save_leaves(path: Path, leaves: Sequence[Leaf]) -> None:
-    """Uncompressed npz without pickles; NumPy stamps 1980 into it, so equal leaves, equal bytes."""
-    headers, everything = [], {}
+    """Equal leaves give equal bytes."""
+    headers: list[dict[str, Any]] = []
+    everything: dict[str, np.ndarray] = {}
     for number, leaf in enumerate(leaves):
         header, arrays = _pack(leaf)
         headers.append(header | {"scale": leaf.scale})
         everything |= {f"{number}.{name}": array for name, array in arrays.items()}
-    text = json.dumps(
-        {"format": "foundry-statistics-leaves", "version": 1, "leaves": headers}, sort_keys=True
-    )
-    buffer = io.BytesIO()
-    np.savez(buffer, header=np.frombuffer(text.encode(), dtype=np.uint8), **everything)
-    path.write_bytes(buffer.getvalue())
+    text = json_line({"format": "foundry-statistics-leaves", "version": 1, "leaves": headers})
+    everything["header"] = np.frombuffer(text.encode(), dtype=np.uint8)
+    write_atomic(path, write_npz(everything))
 
 
 def load_leaves(path: Path) -> tuple[Leaf, ...]:
+    """Of `save_leaves`. FoundryError for a file that is damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             headers = json.loads(stored["header"].tobytes().decode())["leaves"]

@@ -9,8 +9,9 @@ leaves in a side file (about 3 kB per step and dimension and dataset).
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.statistics.leaf import Leaf, canonical
@@ -49,14 +50,30 @@ def merge_statistics(
     )
 
 
-def merge_report(parts: Mapping[str, DatasetStatistics]) -> dict[str, Any]:
-    """What did not line up: fields in some parts only, and fields with different horizons.
+class MergeReport(TypedDict):
+    """parts: {label: {"windows", "fields"}}; partial_fields: {field: {"in", "missing"}} by labels;
+    horizons: {field: {label: [past, future]}} where they differ; weighting: "count" or "mix"."""
 
-    {"parts": {label: {"windows", "fields"}}, "partial_fields": {field: {"in", "missing"}},
-     "horizons": {field: {label: [past, future]}}}
-    """
+    weighting: str
+    parts: dict[str, dict[str, int]]
+    partial_fields: dict[str, dict[str, list[str]]]
+    horizons: dict[str, dict[str, list[int]]]
+
+
+def merge_files(
+    paths: Mapping[str, str | os.PathLike[str]], weights: Mapping[str, float] | None = None
+) -> tuple[DatasetStatistics, MergeReport]:
+    """Of folders, stats.json files or files of digests, by label."""
+    parts = {label: DatasetStatistics.load(path) for label, path in paths.items()}
+    merged = merge_statistics(parts, weights)
+    return merged, merge_report(parts, merged.weighting)
+
+
+def merge_report(parts: Mapping[str, DatasetStatistics], weighting: str) -> MergeReport:
+    """What did not line up: fields in some parts only, and fields with different horizons."""
     names = sorted({name for part in parts.values() for name in part.fields})
-    partial, horizons = {}, {}
+    partial: dict[str, dict[str, list[str]]] = {}
+    horizons: dict[str, dict[str, list[int]]] = {}
     for name in names:
         having = sorted(label for label, part in parts.items() if name in part.fields)
         if len(having) < len(parts):
@@ -69,6 +86,7 @@ def merge_report(parts: Mapping[str, DatasetStatistics]) -> dict[str, Any]:
         if len({tuple(span) for span in spans.values()}) > 1:
             horizons[name] = spans
     return {
+        "weighting": weighting,
         "parts": {
             label: {"windows": part.windows, "fields": len(part.fields)}
             for label, part in sorted(parts.items())

@@ -21,6 +21,7 @@ class Moments:
     high: np.ndarray
 
     def scaled(self, factor: float) -> "Moments":
+        """The same observations, each weighing `factor` times as much."""
         return Moments(
             mass=self.mass * factor,
             mean=self.mean,
@@ -37,6 +38,7 @@ class Moments:
 
 
 def empty(shape: tuple[int, ...]) -> Moments:
+    """Of no observations."""
     return Moments(
         mass=np.zeros(shape),
         mean=np.zeros(shape),

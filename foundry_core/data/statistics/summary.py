@@ -15,6 +15,7 @@ from foundry_core.data.statistics import moments as moment_ops
 from foundry_core.data.statistics.digest import Centroids
 from foundry_core.data.statistics.leaf import FieldLeaf, Leaf
 from foundry_core.data.statistics.moments import Moments
+from foundry_core.data.statistics.tdigests import StoredDigest, stored_digest
 from foundry_core.errors import FoundryError
 
 QUANTILES = (0.01, 0.02, 0.05, 0.5, 0.95, 0.98, 0.99)
@@ -26,7 +27,7 @@ class FieldStatistics:
     """Statistics of one field; float64, [D] globally and [T, D] per step, NaN where count is 0.
 
     count: int64 [T] valid observations per step. past: index of the anchor step.
-    quantiles: {q: [D]}; tdigest: one dict per dimension, as `tdigest.TDigest.to_dict` writes.
+    quantiles: {q: [D]}; tdigest: one digest per dimension, as the package `tdigest` stores it.
     """
 
     past: int
@@ -41,7 +42,7 @@ class FieldStatistics:
     max_per_timestep: np.ndarray
     quantiles: dict[float, np.ndarray]
     quantiles_per_timestep: dict[float, np.ndarray]
-    tdigest: list[dict[str, Any]]
+    tdigest: list[StoredDigest]
     discrete: np.ndarray
 
     @property
@@ -93,6 +94,7 @@ class FieldStatistics:
 
 
 def percentile_key(q: float) -> str:
+    """The published name of a quantile: 0.05 is percentile_5."""
     return f"percentile_{round(q * 100)}"
 
 
@@ -200,7 +202,7 @@ def _summarise_field(part: FieldLeaf, leaves: Sequence[Leaf]) -> FieldStatistics
         max_per_timestep=per(per_step.high),
         quantiles=dict(zip(QUANTILES, q_all, strict=True)),
         quantiles_per_timestep=dict(zip(QUANTILES, q_step, strict=True)),
-        tdigest=[digests.to_tdigest_dict(*stored.row(dim)[:2]) for dim in range(dims)],
+        tdigest=[stored_digest(*stored.row(dim)[:2]) for dim in range(dims)],
         discrete=discrete,
     )
 
@@ -225,8 +227,10 @@ def _quantiles(
 
 def _listed(array: np.ndarray) -> list:
     """Nested lists with None for NaN: JSON has no NaN."""
-    if np.isnan(array).any():
-        return np.where(np.isnan(array), None, array).tolist()
+    holes = np.isnan(array)
+    if holes.any():
+        array = array.astype(object)
+        array[holes] = None
     return array.tolist()
 
 

@@ -35,11 +35,13 @@ class Packer:
         self._rest = np.empty(0, dtype=dtype)
 
     def add(self, stream: np.ndarray) -> np.ndarray:
+        """Rows [n, row_length] that are full now."""
         joined = np.concatenate([self._rest, stream.astype(self._rest.dtype, copy=False)])
         whole = len(joined) // self._row * self._row
         self._rest = joined[whole:].copy()
         return joined[:whole].reshape(-1, self._row)
 
     def finish(self) -> np.ndarray:
+        """The tokens that fill no row; the packer is empty then."""
         rest, self._rest = self._rest, self._rest[:0]
         return rest

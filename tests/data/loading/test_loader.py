@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from loading_synthetic import INPUTS, make_text
 
 from foundry_core.data.images import decode_image
 from foundry_core.data.loading.build import build_loader
@@ -22,14 +21,16 @@ from foundry_core.data.loading.config import (
     TextData,
     UnreadableConfig,
 )
-from foundry_core.data.loading.loader import Loader, MixedBatch
+from foundry_core.data.loading.loader import Loader
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
+from foundry_core.data.loading.workers import MixedBatch
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.prompts import IMAGE, OBS
 from foundry_core.data.robot.transform_config import Augment, ImageInput, RobotInputs
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
+from tests.synthetic import INPUTS, make_text
 
 Make = Callable[..., Loader]
 MIXED = DataConfig(

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from loading_synthetic import INPUTS
 
 from flows.cli import main
 from foundry_core.data.inspection.validate import validate
@@ -30,6 +29,7 @@ from foundry_core.data.loading.remote import RemoteUnreachable
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
 from foundry_core.errors import FoundryError
 from foundry_core.retry import Retry
+from tests.synthetic import INPUTS
 
 ROBOT = DataConfig(robot=RobotData(batch_size=8, inputs=INPUTS))
 SKIP = UnreadableConfig(policy="skip", max_skips=10_000)

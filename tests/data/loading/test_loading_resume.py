@@ -7,7 +7,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from loading_synthetic import INPUTS
 
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import (
@@ -17,9 +16,11 @@ from foundry_core.data.loading.config import (
     RobotData,
     TextData,
 )
-from foundry_core.data.loading.loader import Loader, MixedBatch
+from foundry_core.data.loading.loader import Loader
 from foundry_core.data.loading.order import Draws
+from foundry_core.data.loading.workers import MixedBatch
 from foundry_core.data.robot.transform_config import Augment
+from tests.synthetic import INPUTS
 
 AUGMENT = Augment(shift=2, brightness=0.2, crop="random")
 CONFIGS = {

@@ -8,8 +8,10 @@ import yaml
 
 from flows.run.engine import PipelineRun
 from flows.run.planning import Request, prepare
-from foundry_core.data.sources.config import JsonLines, PackageDocs, PlainText
 from foundry_core.data.sources.remote import local_source
+from foundry_core.data.sources.text.jsonl import JsonLines
+from foundry_core.data.sources.text.packages import PackageDocs
+from foundry_core.data.sources.text.txt import PlainText
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import fingerprint
 from foundry_core.objects import Objects, connect

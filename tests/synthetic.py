@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,22 @@ from foundry_core.data.images import encode_jpeg
 from foundry_core.data.robot.poses import add_relative_fields, encode_rot6d
 from foundry_core.data.robot.transform_config import RobotInputs
 from foundry_core.data.robot.windows import anchors, cut_windows
-from foundry_core.data.shards.write import write_shards
+from foundry_core.data.shards.write import ShardFolderWriter, ShardInfo, ShardSample
 from foundry_core.data.statistics.builder import compute_statistics
 
 ARM = "robot__{}__poses__right::panda"
 GRIPPER = "robot__{}__grippers__right::panda_hand"
 WINDOW = WindowConfig(past=1, future=7, max_padding_left=1, max_padding_right=7)
 INPUTS = RobotInputs(cameras=("front", "wrist"))
+
+
+def write_shards(
+    folder: Path, samples: Iterable[ShardSample], samples_per_shard: int
+) -> list[ShardInfo]:
+    writer = ShardFolderWriter(folder, samples_per_shard)
+    for key, members in samples:
+        writer.add(key, members)
+    return writer.close()
 
 
 def npz(arrays: dict[str, np.ndarray]) -> bytes:

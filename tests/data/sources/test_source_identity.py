@@ -13,20 +13,15 @@ import pytest
 
 from foundry_core.data.images import encode_jpeg
 from foundry_core.data.shards.index import build_index, scan_tar
-from foundry_core.data.sources import packages
-from foundry_core.data.sources.captions import caption_refs, read_captions
-from foundry_core.data.sources.config import (
-    Demonstrations,
-    ImageCaptionTars,
-    JsonLines,
-    PackageDocs,
-    PlainText,
-    SceneFolder,
-    Spartan,
-    TextTars,
-)
-from foundry_core.data.sources.robot import episode_refs, read_episode
-from foundry_core.data.sources.text import read_text, text_refs
+from foundry_core.data.sources.captions.img2dataset import ImageCaptionTars
+from foundry_core.data.sources.captions.scenes import SceneFolder
+from foundry_core.data.sources.robot.demonstrations import Demonstrations
+from foundry_core.data.sources.robot.spartan import Spartan
+from foundry_core.data.sources.text import packages
+from foundry_core.data.sources.text.jsonl import JsonLines
+from foundry_core.data.sources.text.packages import PackageDocs
+from foundry_core.data.sources.text.text_tars import TextTars
+from foundry_core.data.sources.text.txt import PlainText
 from foundry_core.errors import FoundryError
 from foundry_core.identity import sources
 from foundry_core.identity.sources import fingerprint, package_fingerprint
@@ -46,11 +41,11 @@ def write(path, text):
 
 
 def texts(source):
-    return [document.text for ref in text_refs(source) for document in read_text(source, ref)]
+    return [document.text for ref in source.refs() for document in source.read(ref)]
 
 
 def captions(source):
-    return [found for ref in caption_refs(source) for found in read_captions(source, ref)]
+    return [found for ref in source.refs() for found in source.items(ref)]
 
 
 def tar_of(path, members):
@@ -89,7 +84,7 @@ def test_an_edit_behind_a_linked_file_or_folder_of_episodes_is_seen(tmp_path):
     episode = write(tmp_path / "real" / "lift" / "0.tar", "1")
     (tmp_path / "real" / "lift" / "1.tar").symlink_to(write(tmp_path / "late.tar", "2"))
     source = Demonstrations(path=str(tmp_path / "raw"))
-    assert [ref.read_text() for ref in episode_refs(source)] == ["1", "2"]
+    assert [ref.path.read_text() for ref in source.episodes()] == ["1", "2"]
     seen = {source.identity()["demonstrations"]}
     for file in (episode, tmp_path / "late.tar"):
         file.write_text("3")
@@ -134,11 +129,11 @@ def test_hidden_episodes_are_not_read(tmp_path):
     write(tmp_path / "demos.json", "{}")
     for name in ("lift/0.tar", "lift/.1.tar", ".lift/2.tar"):
         write(tmp_path / "episodes" / name, name)
-    refs = episode_refs(Demonstrations(path=str(tmp_path)))
-    assert [ref.read_text() for ref in refs] == ["lift/0.tar"]
+    refs = Demonstrations(path=str(tmp_path)).episodes()
+    assert [ref.path.read_text() for ref in refs] == ["lift/0.tar"]
     spartan(tmp_path / "tasks" / "Lift")
     spartan(tmp_path / "tasks" / ".Trash")
-    assert len(episode_refs(Spartan(path=str(tmp_path)))) == 1
+    assert len(Spartan(path=str(tmp_path)).episodes()) == 1
 
 
 @pytest.fixture
@@ -198,7 +193,7 @@ def spartan(root):
 
 def shown(path):
     source = Spartan(path=str(path))
-    episode = read_episode(source, episode_refs(source)[0])
+    episode = source.read_episode(source.episodes()[0])
     return source.identity(), (episode.task, episode.instructions["original"])
 
 
@@ -235,13 +230,15 @@ def test_what_is_fetched_keeps_the_skill_of_its_address(tmp_path):
     remote = Spartan(path="s3://bucket/tasks/PutCup/raw")
     for source, task in ((remote, "PutCup"), (Spartan(path="s3://bucket/raw"), "episode_0")):
         local = source.fetched(str(fetched))
-        assert read_episode(local, episode_refs(local)[0]).task == task
+        assert local.read_episode(local.episodes()[0]).task == task
 
 
 def test_an_index_beside_a_foreign_tar_does_not_decide_what_is_read(tmp_path):
     tar = tar_of(tmp_path / "t.tar", {"a.txt": b"aaa", "b.txt": b"bbb"})
     index = scan_tar(tar)
-    first = build_index([(index.names[0], int(index.offsets[0]), int(index.sizes[0]))], index.bytes)
+    first = build_index(
+        [(index.names[0], int(index.offsets[0]), int(index.sizes[0]))], index.tar_bytes
+    )
     (tmp_path / "t.index.npz").write_bytes(first.to_bytes())
     assert texts(TextTars(path=str(tar))) == ["aaa", "bbb"]
 

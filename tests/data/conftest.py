@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from loading_synthetic import INPUTS, make_captions, make_robot, make_text
 
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.prompts import IMAGE, OBS
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.statistics.merge import merge_statistics
 from foundry_core.data.text.tokenizer import Tokenizer
+from tests.synthetic import INPUTS, make_captions, make_robot, make_text
 
 
 @pytest.fixture(scope="session")

@@ -5,23 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loading_synthetic import INPUTS
 from rich.console import Console
 
 from foundry_core.data.inspection.figures import (
-    dataset_statistics,
     describe,
-    merge_folders,
     plot_statistics,
     render_statistics,
 )
 from foundry_core.data.inspection.preview import preview, render_preview, save_images
+from foundry_core.data.inspection.recompute import dataset_statistics
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import CaptionData, DataConfig, RobotData, TextData
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.statistics.dataset import DatasetStatistics
+from foundry_core.data.statistics.merge import merge_files
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
+from tests.synthetic import INPUTS
 
 
 def text_of(renderable) -> str:
@@ -68,7 +68,7 @@ def test_published_sample_shards_have_statistics(shared_data: Path) -> None:
 
 
 def test_merging_folders_reports(datasets: dict) -> None:
-    merged, report = merge_folders(datasets["robot"], {"lever": 1, "door": 1})
+    merged, report = merge_files(datasets["robot"], {"lever": 1, "door": 1})
     assert report["weighting"] == "mix" == merged.weighting
     assert report["partial_fields"] == {}
 
@@ -101,3 +101,12 @@ def test_preview_counts_what_is_in_the_batch(
 
     with Image.open(tmp_path / "robot.png") as sheet:
         assert np.asarray(sheet).shape == (64, 32, 3)
+
+
+def test_digests_are_exported_and_merged_by_the_files_name(datasets, tmp_path: Path) -> None:
+    dataset_statistics(datasets["robot"]["lever"]).save(tmp_path / "lever.tdigest.json")
+    paths = {"door": datasets["robot"]["door"], "lever": tmp_path / "lever.tdigest.json"}
+    merged, _ = merge_files(paths)
+    field = "robot__actual__poses__right::panda__xyz"
+    counts = [DatasetStatistics.load(path)[field].count.sum() for path in paths.values()]
+    assert merged[field].count.sum() == sum(counts)

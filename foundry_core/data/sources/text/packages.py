@@ -10,17 +10,53 @@ import importlib.metadata
 import inspect
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator, Field
+
+from foundry_core.data.sources.base import Document, SourceRef, TextFormat
+from foundry_core.data.sources.files import PIECE_BYTES, groups_by_size
 from foundry_core.errors import FoundryError
-from foundry_core.identity.sources import files_fingerprint
+from foundry_core.identity.sources import files_fingerprint, normalized
 
 _ENDINGS = (".py", ".md", ".rst", ".txt")
 _NOT_PROSE = ("test_", "license", "licence", "copying", "notice", "authors", "entry_points",
               "top_level", "requirements", "cmakelists", "sources", "third",
               "record")  # fmt: skip
 _NOT_DOCUMENTED = {"..", "tests", "test", "testing", "_vendor", "vendor", "vendored", "thirdparty"}
+
+
+class PackageDocs(TextFormat):
+    """Docstrings and documentation files of installed Python distributions: English that every
+    installation has. Nothing is imported or run."""
+
+    format: Literal["packages"] = "packages"
+    packages: tuple[Annotated[str, AfterValidator(normalized)], ...] = Field(
+        min_length=1, description="distribution names"
+    )
+    min_characters: int = Field(200, ge=1, description="leave out shorter documents")
+
+    @classmethod
+    def options(cls, source: str) -> dict[str, Any]:
+        return {"packages": source.split(",")}
+
+    def identity(self) -> Mapping[str, str]:
+        return {f"package {name}": documents_identity(name) for name in self.packages}
+
+    def refs(self) -> list[SourceRef]:
+        return [
+            SourceRef(name=f"{package}[{number}]", files=(package, *group))
+            for package in self.packages
+            for number, group in enumerate(groups_by_size(package_modules(package), PIECE_BYTES))
+        ]
+
+    def read(self, ref: SourceRef) -> Iterator[Document]:
+        for name, text in package_documents(ref.files[0], ref.files[1:]):
+            if len(text) >= self.min_characters:
+                yield Document(id=name, text=text)
 
 
 @lru_cache(maxsize=64)
@@ -92,10 +128,9 @@ def _missing(package: str, name: str) -> FoundryError:
 
 def package_documents(package: str, files: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """(document id, text) of each named file that has any documentation."""
-    distribution = _distribution(package)
     for name in files:
         try:
-            content = distribution.locate_file(name).read_text(encoding="utf-8")
+            content = Path(_root(package), name).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise _missing(package, name) from None
         except UnicodeDecodeError:
@@ -153,3 +188,6 @@ def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> s
     names += [a.arg for a in node.args.kwonlyargs]
     names += [f"**{node.args.kwarg.arg}"] if node.args.kwarg else []
     return f"({', '.join(names)})"
+
+
+FORMAT = PackageDocs

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from loading_synthetic import make_captions, make_robot, make_text, npz
 
 from flows.cli import main
 from flows.cli.commands import data
 from flows.reports.datasets import formats
 from foundry_core.data.shards.read import ShardSet
-from foundry_core.data.shards.write import write_shards
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.text.tokenizer import Tokenizer
+from tests.synthetic import make_captions, make_robot, make_text, npz, write_shards
 
 Run = Callable[..., Any]
 

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from foundry_core.data.loading.npy import read_npy, read_npz
+from foundry_core.data.npy import read_npy, read_npz
 from foundry_core.errors import FoundryError
 
 ARRAYS = {

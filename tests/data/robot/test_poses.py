@@ -14,7 +14,6 @@ from foundry_core.data.robot.poses import (
     decode_rot6d,
     encode_rot6d,
     relative_pose,
-    wrap_angle,
 )
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.errors import FoundryError
@@ -86,11 +85,6 @@ def test_relative_to_itself_is_the_identity_and_moves_with_no_world_frame():
     after = relative_pose(moved[0], turned[0], moved[1], turned[1])
     np.testing.assert_allclose(after[0], before[0], atol=1e-12)
     np.testing.assert_allclose(after[1], before[1], atol=1e-12)
-
-
-def test_wrap_angle_is_half_open():
-    angles = wrap_angle(np.array([np.pi, -np.pi, 3.5 * np.pi, 0.25]))
-    np.testing.assert_allclose(angles, [-np.pi, -np.pi, -0.5 * np.pi, 0.25])
 
 
 def test_degenerate_rotations_and_missing_fields_are_named():

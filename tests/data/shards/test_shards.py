@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from foundry_core.data.shards.index import build_index, scan_tar
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.shards.tar import member_header
-from foundry_core.data.shards.write import close_ranks, write_manifest, write_shard, write_shards
+from foundry_core.data.shards.write import renumber_shards, write_manifest, write_shard
 from foundry_core.errors import FoundryError
+from tests.synthetic import write_shards
 
 
 def samples(count: int, size: int = 700) -> list[tuple[str, dict[str, bytes]]]:
@@ -64,6 +65,20 @@ def test_random_access_equals_what_was_written_and_survives_pickling(tmp_path):
         shard_set.members(23)
     with pytest.raises(FoundryError, match=r"did you mean 'z\.jpg'"):
         shard_set.member(0, "y.jpg")
+
+
+def test_the_bytes_are_those_of_webdatasets_own_writer(tmp_path):
+    """Names beyond a header's 100 bytes, too."""
+    written = [*samples(5), ("deep/" * 30 + "key", {"txt": b"one"})]
+    write_shard(tmp_path / "a.tar", written)
+    theirs = io.BytesIO()
+    with webdataset.TarWriter(
+        theirs, user="", group="", mode=0o644, mtime=0, encoder=False
+    ) as writer:
+        writer.tarstream.format = tarfile.GNU_FORMAT
+        for key, members in written:
+            writer.write({"__key__": key, **members})
+    assert (tmp_path / "a.tar").read_bytes() == theirs.getvalue()
 
 
 def test_plain_webdataset_reads_them(tmp_path):
@@ -152,7 +167,7 @@ def test_closing_ranks_leaves_no_gap_and_no_empty_shard(tmp_path):
         write_shard(tmp_path / f"shard_{n:06d}.tar", samples(count))
         for n, count in enumerate((2, 0, 3, 0))
     ]
-    kept = close_ranks(tmp_path, infos)
+    kept = renumber_shards(tmp_path, infos)
     write_manifest(tmp_path, kept)
     assert [info.shard for info in kept] == ["shard_000000", "shard_000001"]
     assert len(list(tmp_path.iterdir())) == 5
