@@ -49,7 +49,7 @@ def run(
     from flows.console import Console
 
     prepared = _prepared(pipeline, overrides, only, force, baseline, strict_code)
-    return run_all(prepared, Console(quiet=quiet), dispatch)
+    return dict(run_all(prepared, Console(quiet=quiet), dispatch))
 
 
 def lineage() -> "DuckDBPyConnection":

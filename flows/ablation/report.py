@@ -112,7 +112,7 @@ def seeds_text(seeds: Row) -> str:
     if seeds["unit"] == "episodes":
         return (
             "One seed per variant: the verdict is about the policies that were trained. Whether "
-            "the recipes differ is told by several seeds."
+            "the recipes differ, only several seeds can show."
         )
     return (
         f"Equal recipes with other seeds scatter by {_points(seeds['deviation'])} points "

@@ -11,11 +11,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from flows.ablation.plan import MOST_SEEDS, AblationRequest
 from flows.ablation.variants import Variant, Vary, axis
+from flows.dispatch.base import BACKENDS
 from flows.run.planning import Request
 from foundry_core.config.documents import parse_yaml, pipeline_names
 
-# A choice: the UI offers what this installation has when the deployment is applied.
-PipelineName = Enum("PipelineName", {name: name for name in pipeline_names()})
+
+def _choice(name: str, values: list[str]) -> Any:
+    """A drop-down of the UI: what this installation has when the deployment is applied."""
+    return Enum(name, {value: value for value in values})
+
+
+PipelineName = _choice("PipelineName", pipeline_names())
+DispatchName = _choice("DispatchName", BACKENDS.names())
 
 
 class Form(BaseModel):

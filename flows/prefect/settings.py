@@ -1,4 +1,4 @@
-"""Prefect's settings for Foundry. Import this before prefect: it reads them once."""
+"""Prefect's settings for Foundry. Imports no Prefect, which reads them once, when imported."""
 
 import contextlib
 import os
@@ -38,6 +38,3 @@ def apply() -> None:
         for entry in entries("serve"):
             if entry.local and not entry.dead:
                 os.environ["PREFECT_API_URL"] = entry.facts["url"]
-
-
-apply()

@@ -1,12 +1,13 @@
 """Gathers what a report shows of a run: from the lineage index and the artifacts' files."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from flows.run.engine import RunResult
 from flows.run.planning import Prepared
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.report import ReportData, write_report
+from foundry_core.files import json_line, read_json, read_json_lines
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import graph, queries
 from foundry_core.store.base import Store
@@ -17,7 +18,7 @@ _VERDICTS = ("compare", "verdict")
 _SHOWN = ("loss", "text_loss", "captions_loss", "robot_loss")
 
 
-def comparison_of(prepared: Prepared, result: dict[str, Any]) -> dict[str, Any] | None:
+def comparison_of(prepared: Prepared, result: RunResult) -> dict[str, Any] | None:
     """comparison.json of a finished run's compare stage, if it has one."""
     for stage in result["stages"]:
         if stage["kind"] == "compare":
@@ -66,7 +67,7 @@ def _json(store: Store, artifact: Artifact, name: str) -> Any:
         raise FoundryError(
             f"{artifact.kind}/{artifact.key[:12]} has no {name}", "run its stage with --force"
         )
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def _stage_row(stage: dict[str, Any], artifact: Artifact | None) -> dict[str, Any]:
@@ -99,9 +100,7 @@ def _losses(
 def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Series → (step, value) of a training artifact's records, thinned for a picture."""
     path = folder / "records" / "metrics.jsonl"
-    if not path.is_file():
-        return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = list(read_json_lines(path))
     lines = lines[:: max(1, len(lines) // _POINTS)]
     series = {key: [(row["step"], row[key]) for row in lines if key in row] for key in _SHOWN}
     parts = [key for key in series if series[key]]
@@ -137,7 +136,7 @@ def _unequal(artifacts: dict[str, Artifact], compared: Artifact | None) -> list[
     return [
         name
         for name in ("benchmark", "tasks", "episodes_per_task", "budget", "first_scenario")
-        if len({json.dumps(recipe.get(name)) for recipe in recipes}) > 1
+        if len({json_line(recipe.get(name)) for recipe in recipes}) > 1
     ]
 
 

@@ -6,7 +6,6 @@ import os
 import pytest
 
 import foundry_core.execution.runner
-from flows.console import Console
 from flows.run.engine import PipelineRun
 from foundry_core.lineage.index import attach
 from foundry_core.store import gc
@@ -22,7 +21,7 @@ def home(small_home):
 
 
 def forced(name):
-    under_way = PipelineRun(prepared(force=(name,)), console=Console(quiet=True))
+    under_way = PipelineRun(prepared(force=(name,)))
     under_way.start()
     return under_way
 

@@ -21,8 +21,8 @@ class Capture:
     def __init__(self):
         self.jobs = {}
 
-    def remote(self, stage):
-        return stage.trains
+    def remote(self, resources):
+        return False
 
     def run(self, job, store, events, *, observe, cancelled):
         text = json.dumps(job_to_json(job))
@@ -35,10 +35,10 @@ def sent(tmp_path, monkeypatch):
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
     capture = Capture()
-    run = PipelineRun(prepare(Request(pipeline=str(WORDS))), dispatcher=capture)
+    run = PipelineRun(prepare(Request(pipeline=str(WORDS))), backend=capture)
     run.start()
     for name in run.affected():
-        run.stage(name, {"prefect_flow_run_id": "f"})
+        run.stage(name, "prefect:flow-run/f")
     return run, capture.jobs
 
 
@@ -48,7 +48,7 @@ def test_a_job_that_travelled_builds_the_same_artifact(sent):
     assert max(map(len, jobs.values())) < 4000
     job = job_from_json(json.loads(jobs["model"]), run.prepared.store)
     assert job.inputs["text"].popitem()[1] == run.artifact("first")
-    assert job.origin == {"prefect_flow_run_id": "f"}
+    assert job.job_ref == "prefect:flow-run/f"
 
 
 def test_a_worker_with_another_store_is_told(sent, tmp_path):

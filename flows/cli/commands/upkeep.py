@@ -113,7 +113,7 @@ def _gc(options: argparse.Namespace, store: Store) -> int:
     leftovers = store.sweep(
         leased.__contains__, older_than=options.grace_hours * 3600, apply=options.apply
     )
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"kind": a.kind, "key": a.key, "bytes": gc.owned_bytes(a), "created": a.created}
         for a in doomed
     ]
@@ -177,7 +177,7 @@ def _adopt(options: argparse.Namespace, store: Store) -> int:
 
 def _yaml_line(document: dict[str, Any]) -> str:
     """A mapping as one line of YAML that reads back as it is."""
-    form = {"default_flow_style": True, "sort_keys": False, "width": float("inf")}
+    form: dict[str, Any] = {"default_flow_style": True, "sort_keys": False, "width": float("inf")}
     line = yaml.safe_dump(document, allow_unicode=True, **form).strip()
     if "\n" in line:
         line = yaml.safe_dump(document, default_style='"', **form).strip()

@@ -25,7 +25,7 @@ def servers(home):
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes()
-            if b"temporary" in command and mark in (folder / "environ").read_bytes().split(b"\0"):
+            if b"flows.deployment.entry\0server" in command and mark in (folder / "environ").read_bytes().split(b"\0"):
                 found.append(int(folder.name))
         except OSError:
             continue

@@ -1,4 +1,4 @@
-"""Where training runs, as far as it can be tried without a server or a cluster."""
+"""Where stages with GPUs run, as far as it can be tried without a server or a cluster."""
 
 import json
 import os
@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from flows.dispatch.base import make_dispatcher
-from flows.dispatch.gpu_pool import attempt_number
-from flows.dispatch.ray_jobs import RayJobs, reservation
+from flows.dispatch.base import BACKENDS, Backend, make_backend
+from flows.dispatch.ray_job import RayJob, reservation
+from flows.dispatch.remote import RemoteBackend, Status, Submission, next_name, number_of
 from flows.run.engine import PipelineRun
 from flows.run.planning import Request, prepare
 from foundry_core.config.overrides import parse_override
@@ -31,7 +31,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-class Elsewhere:
+class Elsewhere(Backend):
     """Trains in `python -m foundry_core.execution.ray_entry`, as a job system would."""
 
     name = "elsewhere"
@@ -39,8 +39,8 @@ class Elsewhere:
     def __init__(self):
         self.process = None
 
-    def remote(self, stage):
-        return stage.trains
+    def remote(self, resources):
+        return True
 
     def start(self, job, store):
         sent = json.dumps({"job": job_to_json(job), "store": store.uri})
@@ -69,7 +69,7 @@ class Elsewhere:
 def run_elsewhere(*overrides):
     pairs = tuple(parse_override(text) for text in overrides)
     place = Elsewhere()
-    run = PipelineRun(prepare(Request(pipeline=str(WORDS), overrides=pairs)), dispatcher=place)
+    run = PipelineRun(prepare(Request(pipeline=str(WORDS), overrides=pairs)), backend=place)
     run.start()
     run.stage("first")
     return run, place
@@ -111,7 +111,7 @@ def test_progress_is_the_last_line_of_its_kind():
 
 @pytest.mark.parametrize(("key", "number"), [("ab-a3", 3), ("ab-a12", 12), (None, 0), ("x-abc", 0)])
 def test_attempts_are_numbered_by_idempotency_key(key, number):
-    assert attempt_number(key) == number
+    assert number_of(key) == number
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_what_a_ray_job_reserves(resources, reserved):
 
 
 def test_what_cannot_be_reached_is_named(monkeypatch):
-    with pytest.raises(FoundryError, match="unknown dispatch 'gpu-pol'"):
-        make_dispatcher("gpu-pol")
+    with pytest.raises(FoundryError, match="unknown dispatch backend 'gpu-pol'"):
+        make_backend("gpu-pol")
     address = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(FoundryError, match=f"no Ray cluster takes jobs at {address}"):
-        RayJobs(address=address)
+        RayJob(address=address)

@@ -1,4 +1,4 @@
-"""Training as jobs of a real Ray cluster of one node, with token authentication on."""
+"""Stages with GPUs as jobs of a real Ray cluster of one node, with token authentication on."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flows import processes
-from flows.dispatch.ray_jobs import RayJobs, stop_job
+from flows.dispatch.ray_job import RayJob, stop_job
 from flows.run.engine import PipelineRun
 from flows.run.planning import Request, prepare
 from flows.service.reaper import reap
@@ -26,13 +26,15 @@ from tests.support import WORDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 TOKEN = "0123456789abcdef0123456789abcdef0123456789ab"
-REQUEST = "('model.rate', {rate}), ('model.seconds', 20.0), ('model.steps', 100)"
+REQUEST = "('model.rate', {rate}), ('model.resources.gpus', 1), ('model.seconds', 20.0), ('model.steps', 100)"
 COORDINATOR = """
-from flows.dispatch.ray_jobs import RayJobs
+from flows.dispatch.ray_job import RayJob
 from flows.run.engine import PipelineRun
 from flows.run.planning import Request, prepare
+backend = RayJob()
+backend.poll_seconds = 0.5
 run = PipelineRun(
-    prepare(Request(pipeline={words!r}, overrides=({changes}))), dispatcher=RayJobs(poll=0.5)
+    prepare(Request(pipeline={words!r}, overrides=({changes}))), backend=backend
 )
 run.start()
 for name in run.affected():
@@ -53,6 +55,7 @@ def cluster():
         "dashboard-agent-grpc-port": free_port(),
         "metrics-export-port": free_port(),
         "num-cpus": 2,
+        "num-gpus": 1,  # said to Ray, which believes it
         "object-store-memory": 100 * 1024**2,
         "temp-dir": folder,
     }
@@ -101,7 +104,7 @@ def address(cluster, tmp_path, monkeypatch):
 
     def answers():
         try:
-            return RayJobs()
+            return RayJob()
         except FoundryError:
             return None
 
@@ -112,14 +115,14 @@ def address(cluster, tmp_path, monkeypatch):
 def started(rate, seconds=0.0):
     pairs = (f"model.rate={rate}", f"model.seconds={seconds}", "model.steps=100")
     request = Request(pipeline=str(WORDS), overrides=tuple(map(parse_override, pairs)))
-    run = PipelineRun(prepare(request), dispatcher=RayJobs(poll=0.5))
+    run = PipelineRun(prepare(request), backend=Quick())
     run.start()
     run.stage("first")
     return run
 
 
 def jobs(key):
-    found = RayJobs()._client.list_jobs()
+    found = RayJob()._client.list_jobs()
     return [one for one in found if (one.submission_id or "").startswith(key)]
 
 
@@ -136,8 +139,8 @@ def test_a_job_trains_and_the_lineage_has_its_id(address):
     run.finish("succeeded")
     key = run.prepared.specs["model"].key
     with queries.connect() as connection:
-        rows = queries.sql(connection, "select ray_job_id from attempt where kind = 'train'")
-    assert rows == [{"ray_job_id": f"{key}-a1"}]
+        rows = queries.sql(connection, "select job_ref from attempt where kind = 'train'")
+    assert rows == [{"job_ref": f"ray:{key}-a1"}]
     assert [job.status for job in jobs(key)] == ["SUCCEEDED"]
     assert processes.entries("ray-job") == []
 
@@ -212,11 +215,11 @@ def test_the_reaper_stops_a_job_that_nobody_waits_for(address):
     assert reap(server=False, ray_seconds=3600).done.get("ray jobs stopped") is None
     assert reap(server=False).done["ray jobs stopped"] == [entry.id]
     time.sleep(0.1)
-    assert RayJobs()._client.get_job_status(entry.id) == "STOPPED"
+    assert RayJob()._client.get_job_status(entry.id) == "STOPPED"
 
 
 def test_a_wrong_token_is_told_apart_from_nothing(address, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "f" * 44)
     with pytest.raises(FoundryError) as caught:
-        RayJobs()
+        RayJob()
     assert "RAY_AUTH_TOKEN" in caught.value.hint
