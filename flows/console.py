@@ -10,7 +10,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from flows.run.events import (
+from flows.runs.events import (
     Note,
     RunEvent,
     StageFailedEvent,

@@ -46,9 +46,9 @@ from flows.prefect.flows import (
     threads,
 )
 from flows.reports.run_report import write_run_report
-from flows.run.engine import PipelineRun, RunResult
-from flows.run.planning import prepare
-from flows.run.walk import Pending, Work
+from flows.runs.engine import PipelineRun, RunResult
+from flows.runs.planning import prepare
+from flows.runs.walk import Pending, Work
 
 # Waiting costs nothing: the machine's CPU slots bound what works at the same time.
 MAX_THREADS = 32

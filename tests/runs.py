@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from flows.run.engine import PipelineRun
-from flows.run.planning import Prepared, Request, prepare
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Prepared, Request, prepare
 from foundry_core.config.overrides import parse_override
 from tests.support import WORDS
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flows.ablation.variants import BASE
-from flows.run.planning import Prepared, Request
+from flows.runs.planning import Prepared, Request
 from foundry_core.config.validation import validate
 from foundry_core.identity.code import CodeIndex
 from foundry_core.pipeline.graph import Pipeline, StageNode

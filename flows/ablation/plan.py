@@ -12,7 +12,7 @@ from typing import Any
 
 from flows.ablation.merge import SeedRun, merge
 from flows.ablation.variants import BASE, Change, Variant, Vary, expand
-from flows.run.planning import Prepared, Request
+from flows.runs.planning import Prepared, Request
 from foundry_core.config.overrides import STAGE_KEYS
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError

@@ -13,10 +13,10 @@ from typing import Any
 from flows.ablation.merge import VERDICT, SeedRun
 from flows.ablation.plan import Ablation, reduced
 from flows.dispatch.base import Backend
-from flows.run.engine import PipelineRun, RunResult, new_run_id
-from flows.run.events import RunObserver, unobserved
-from flows.run.planning import Prepared, Request
-from flows.run.walk import StagesFailed, Submit, in_order
+from flows.runs.engine import PipelineRun, RunResult, new_run_id
+from flows.runs.events import RunObserver, unobserved
+from flows.runs.planning import Prepared, Request
+from flows.runs.walk import StagesFailed, Submit, in_order
 from foundry_core.files import read_json
 from foundry_core.lineage.event_types import AblationFinished, AblationStarted
 from foundry_core.lineage.events import EventLog

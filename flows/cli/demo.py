@@ -12,8 +12,8 @@ from rich.console import Console as RichConsole
 
 from flows.cli.commands.run import run_all, summarise
 from flows.console import Console, plan_table
-from flows.run.engine import RunResult
-from flows.run.planning import Prepared, Request, prepare
+from flows.runs.engine import RunResult
+from flows.runs.planning import Prepared, Request, prepare
 from flows.terminal import stdout
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError

@@ -12,7 +12,7 @@ from flows.console import markdown_table
 from flows.prefect.api import configured
 from flows.prefect.page import show_link, show_markdown
 from flows.prefect.progress import ProgressReport
-from flows.run.engine import PipelineRun
+from flows.runs.engine import PipelineRun
 from foundry_core.files import read_json
 from foundry_core.store.manifest import Artifact
 

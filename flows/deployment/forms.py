@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from flows.ablation.plan import MOST_SEEDS, AblationRequest
 from flows.ablation.variants import Variant, Vary, axis
 from flows.dispatch.base import BACKENDS
-from flows.run.planning import Request
+from flows.runs.planning import Request
 from foundry_core.config.documents import parse_yaml, pipeline_names
 
 

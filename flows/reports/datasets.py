@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.run.planning import Prepared, Request, prepare
+from flows.runs.planning import Prepared, Request, prepare
 from foundry_core.config.overrides import set_path
 from foundry_core.config.suggest import nearest
 from foundry_core.config.validation import validate

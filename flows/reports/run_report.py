@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from flows.run.engine import RunResult
-from flows.run.planning import Prepared
+from flows.runs.engine import RunResult
+from flows.runs.planning import Prepared
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.report import ReportData, write_report
 from foundry_core.files import json_line, read_json, read_json_lines

@@ -7,7 +7,7 @@ import pytest
 
 from flows import processes
 from flows.cli import main
-from flows.run.engine import PipelineRun
+from flows.runs.engine import PipelineRun
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
 from foundry_core.lineage.events import EventLog

@@ -6,7 +6,7 @@ import os
 import pytest
 
 import foundry_core.execution.runner
-from flows.run.engine import PipelineRun
+from flows.runs.engine import PipelineRun
 from foundry_core.lineage.index import attach
 from foundry_core.store import gc
 from tests.faults import checks

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from flows.run.engine import PipelineRun
-from flows.run.planning import Request, prepare
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 from foundry_core.errors import FoundryError
 from foundry_core.execution.runner import execute
 from foundry_core.execution.transport import job_from_json, job_to_json

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.dispatch.base import BACKENDS
-from flows.run.planning import Prepared, Request
+from flows.runs.planning import Prepared, Request
 from foundry_core.config.overrides import parse_override
 
 if TYPE_CHECKING:
     from flows.console import Console
-    from flows.run.engine import RunResult
-    from flows.run.walk import Work
+    from flows.runs.engine import RunResult
+    from flows.runs.walk import Work
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:

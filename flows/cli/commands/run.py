@@ -14,8 +14,8 @@ from flows.cli.commands.common import (
 )
 from flows.console import Console, plan_markdown, plan_table, print_table
 from flows.dispatch.base import make_backend
-from flows.run.engine import PipelineRun, RunResult
-from flows.run.planning import Prepared, prepare
+from flows.runs.engine import PipelineRun, RunResult
+from flows.runs.planning import Prepared, prepare
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

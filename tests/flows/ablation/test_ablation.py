@@ -1,4 +1,4 @@
-"""Ablations of a small pipeline: planned as one graph, executed, judged, recorded in the lineage."""
+"""Ablations of a small pipeline: planned as one graph, executed, judged, recorded."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from flows.ablation.report import effects_rows, responses, write_ablation_report
 from flows.ablation.run import AblationRun
 from flows.ablation.table import plan_json, plan_markdown, plan_rows
 from flows.ablation.variants import Vary, parse_variant, parse_vary
-from flows.run.walk import StagesFailed
+from flows.runs.walk import StagesFailed
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
 from foundry_core.lineage.event_types import RunFinished

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -12,13 +13,15 @@ import pytest
 from flows.dispatch.base import BACKENDS, Backend, make_backend
 from flows.dispatch.ray_job import RayJob, reservation
 from flows.dispatch.remote import RemoteBackend, Status, Submission, next_name, number_of
-from flows.run.engine import PipelineRun
-from flows.run.planning import Request, prepare
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
+from foundry_core.execution.job import Interrupted, StageFailed
 from foundry_core.execution.ray_entry import FAILED, MARK, STOPPED, last_progress
 from foundry_core.execution.runner import execute
 from foundry_core.execution.transport import job_to_json, outcome_of
+from foundry_core.lineage.events import EventLog
 from foundry_core.training.config import TrainResources
 from tests.orchestration import free_port, until
 from tests.support import WORDS
@@ -125,6 +128,103 @@ def test_attempts_are_numbered_by_idempotency_key(key, number):
 )
 def test_what_a_ray_job_reserves(resources, reserved):
     assert reservation(TrainResources(**resources)) == reserved
+
+
+class Queue(RemoteBackend):
+    """A queue in which every submission ends as foretold; what completes was built here."""
+
+    name = "queue"
+    poll_seconds = 0.01
+
+    def __init__(self, *ends, mine=True):
+        self.ends, self.mine = list(ends), mine
+        self.known, self.done = [], []
+
+    def submit(self, job, store):
+        self.job, self.store = job, store
+        self.known.append(next_name(job.spec.key, self.known))
+        return Submission(ref=self.known[-1], mine=self.mine)
+
+    def status(self, submission):
+        end = self.ends.pop(0)
+        if isinstance(end, Exception):
+            raise end
+        if end.state == "completed":
+            execute(self.job, self.store, EventLog(self.store.events_uri))
+        return end
+
+    def cancel(self, submission, reason):
+        self.done.append(("cancel", submission.ref))
+
+    def release(self, submission):
+        self.done.append(("release", submission.ref))
+
+    def describe(self, submission):
+        return f"queue {submission.ref}"
+
+    def away(self, error):
+        return isinstance(error, ConnectionError)
+
+
+def queued(queue, *overrides):
+    """A run whose stage `model` asks for half a GPU."""
+    pairs = [parse_override(text) for text in (*overrides, "model.resources.gpus=0.5")]
+    request = Request(pipeline=str(WORDS), overrides=tuple(pairs))
+    run = PipelineRun(prepare(request), backend=queue)
+    run.start()
+    run.stage("first")
+    assert queue.known == [], "a stage without GPUs stays here"
+    return run
+
+
+def status(state, **more):
+    return Status(state=state, **more)
+
+
+def test_a_lost_submission_is_repeated_under_the_next_name():
+    queue = Queue(status("open", progress={"done": 1}), status("lost"), status("completed"))
+    run = queued(queue)
+    key = run.prepared.specs["model"].key
+    assert run.stage("model").action == "run"
+    assert queue.known == [f"{key}-a1", f"{key}-a2"]
+    assert queue.done == [("release", name) for name in queue.known]
+    assert queued(Queue()).stage("model").action == "reuse"
+
+
+def test_what_is_lost_again_and_again_fails_with_its_last_words():
+    queue = Queue(*[status("lost", message="out of memory")] * 3)
+    run = queued(queue)
+    with pytest.raises(StageFailed, match=r"out of memory \(see queue \w+-a3\)"):
+        run.stage("model")
+
+
+def test_a_cancelled_submission_of_mine_interrupts_and_of_another_is_replaced():
+    run = queued(Queue(status("cancelled")))
+    with pytest.raises(Interrupted, match="cancelled elsewhere"):
+        run.stage("model")
+    queue = Queue(status("cancelled"), status("completed"), mine=False)
+    queued(queue).stage("model")
+    assert len(queue.known) == 2
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_a_cancelled_run_takes_only_its_own_submission_along(mine):
+    queue = Queue(*[status("open")] * 1000, mine=mine)
+    run = queued(queue)
+    threading.Timer(0.3, run.cancelled.set).start()
+    with pytest.raises(Interrupted):
+        run.stage("model")
+    (name,) = queue.known
+    assert queue.done == [("cancel", name)] * mine + [("release", name)]
+
+
+def test_every_member_declares_what_callers_use():
+    assert BACKENDS.names() == ["gpu-pool", "inline", "ray-job"]
+    for name in BACKENDS.names():
+        member = BACKENDS.get(name)
+        assert issubclass(member, Backend)
+        assert member.name == name
+        assert not member.__abstractmethods__
 
 
 def test_what_cannot_be_reached_is_named(monkeypatch):

@@ -14,8 +14,8 @@ import pytest
 
 from flows import processes
 from flows.dispatch.ray_job import RayJob, stop_job
-from flows.run.engine import PipelineRun
-from flows.run.planning import Request, prepare
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 from flows.service.reaper import reap
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
@@ -26,19 +26,21 @@ from tests.support import WORDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 TOKEN = "0123456789abcdef0123456789abcdef0123456789ab"
-REQUEST = "('model.rate', {rate}), ('model.resources.gpus', 1), ('model.seconds', 20.0), ('model.steps', 100)"
+REQUEST = (
+    "('model.rate', {rate}), ('model.resources.gpus', 1), "
+    "('model.seconds', 20.0), ('model.steps', 100)"
+)
 COORDINATOR = """
 from flows.dispatch.ray_job import RayJob
-from flows.run.engine import PipelineRun
-from flows.run.planning import Request, prepare
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 backend = RayJob()
 backend.poll_seconds = 0.5
 run = PipelineRun(
     prepare(Request(pipeline={words!r}, overrides=({changes}))), backend=backend
 )
 run.start()
-for name in run.affected():
-    run.stage(name)
+run.walk()
 """
 
 
@@ -113,9 +115,12 @@ def address(cluster, tmp_path, monkeypatch):
 
 
 def started(rate, seconds=0.0):
-    pairs = (f"model.rate={rate}", f"model.seconds={seconds}", "model.steps=100")
+    changes = (f"rate={rate}", f"seconds={seconds}", "steps=100", "resources.gpus=1")
+    pairs = (f"model.{change}" for change in changes)
     request = Request(pipeline=str(WORDS), overrides=tuple(map(parse_override, pairs)))
-    run = PipelineRun(prepare(request), backend=Quick())
+    backend = RayJob()
+    backend.poll_seconds = 0.5
+    run = PipelineRun(prepare(request), backend=backend)
     run.start()
     run.stage("first")
     return run

@@ -18,8 +18,8 @@ from tests.support import WORDS
 
 # A run without Prefect, stage after stage, which is killed in its training.
 RUN = f"""
-from flows.run.engine import PipelineRun
-from flows.run.planning import Request, prepare
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 changes = (("model.seconds", 600.0), ("model.steps", 6000))
 request = Request(pipeline={str(WORDS)!r}, overrides=changes)
 run = PipelineRun(prepare(request))

@@ -17,7 +17,7 @@ from flows import processes
 from flows.dispatch.base import Backend
 from flows.dispatch.inline import Inline
 from flows.dispatch.slots import Slots
-from flows.run.events import (
+from flows.runs.events import (
     Note,
     RunObserver,
     StageFailedEvent,
@@ -26,9 +26,9 @@ from flows.run.events import (
     StageStarted,
     unobserved,
 )
-from flows.run.planning import Prepared
-from flows.run.record import run_started, stage_resolved
-from flows.run.walk import Submit, in_order, walk
+from flows.runs.planning import Prepared
+from flows.runs.record import run_started, stage_resolved
+from flows.runs.walk import Submit, in_order, walk
 from foundry_core.config.canonical import canonical
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import Interrupted, Outcome, StageJob
@@ -149,7 +149,7 @@ class PipelineRun:
         return [name for name in rows if name in found]
 
     def walk(self, submit: Submit = in_order) -> None:
-        """Executes what must run; see `flows.run.walk.walk`."""
+        """Executes what must run; see `flows.runs.walk.walk`."""
         walk(self, submit)
 
     def stage(self, name: str, job_ref: str | None = None, watch: Watch | None = None) -> Outcome:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from foundry_core.execution.job import StageFailed
 
 if TYPE_CHECKING:
-    from flows.run.engine import PipelineRun, RunResult
+    from flows.runs.engine import PipelineRun, RunResult
 
 
 class StagesFailed(RuntimeError):

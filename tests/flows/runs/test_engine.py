@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.run.engine import PipelineRun
-from flows.run.planning import Request, prepare
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 from foundry_core.config.overrides import parse_override
 from foundry_core.lineage import queries
 from foundry_core.lineage.events import EventLog

@@ -5,7 +5,7 @@ import socket
 import sys
 from collections.abc import Mapping
 
-from flows.run.planning import Prepared
+from flows.runs.planning import Prepared
 from foundry_core.lineage.event_types import PlannedInput, PlannedStage, RunStarted, StageResolved
 from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.plan import StagePlan
