@@ -1,7 +1,7 @@
 """Which process works on what: one small file per run, job and service under <home>/processes.
 
 A run whose process was killed says nothing any more; this file lets `status`, `cancel` and the
-reaper tell a dead one from a slow one. It is removed at a normal end, so a file whose process is
+reaper know a dead one from a slow one. It is removed at a normal end, so a file whose process is
 gone means a death that nobody has tidied up after.
 """
 
@@ -18,7 +18,7 @@ from foundry_core.files import read_json, write_json
 from foundry_core.home import home_dir
 from foundry_core.store.lease import is_dead, process_identity
 
-# Tells a child which process it must not outlive.
+# The process that a child must not outlive.
 PARENT = "FOUNDRY_PARENT_PID"
 
 # run: a pipeline run (id: run id). flow-run: a process of Prefect's (id: flow run id).

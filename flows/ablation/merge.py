@@ -176,7 +176,7 @@ def _as_baseline(spec: StageSpec) -> BaselineStage:
 
 
 def _in_plain_names(planned: Plan, seed_runs: Sequence[SeedRun]) -> Plan:
-    """Reasons speak of `vla.training.steps`, not of `steps=20:vla.training.steps`; and what has
+    """Reasons name `vla.training.steps`, not of `steps=20:vla.training.steps`; and what has
     never been built is expected to take as long as its counterpart in the base."""
     plain = {merged: stage for r in seed_runs for stage, merged in r.names.items()}
     base = seed_runs[0].names

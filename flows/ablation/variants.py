@@ -101,7 +101,7 @@ def expand(vary: Sequence[Vary], named: Sequence[Variant]) -> list[Variant]:
 
 
 def _short_paths(paths: Sequence[str]) -> dict[str, str]:
-    """Every path by its last word, or by as many as tell it from the others."""
+    """Every path by its last word, or by as many as make it unlike the others."""
     shown = {}
     for path in paths:
         words = path.split(".")

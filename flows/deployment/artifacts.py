@@ -77,7 +77,7 @@ def show_effects(effects: Sequence[Mapping[str, Any]], seeds: Mapping[str, Any] 
 
 
 def show_report(path: Path) -> None:
-    """Where report.html lies; the path stands beside the link, since browsers follow file links
+    """Where report.html lies; the path is beside the link, since browsers follow file links
     from a web page only after copying them into the address bar."""
     show_link("report", path.absolute().as_uri(), str(path), f"Report: {path}")
 

@@ -6,7 +6,7 @@
 
 A worker that is killed by force cannot stop its flow runs; the kernel does it (PR_SET_PDEATHSIG),
 and what a flow run has started goes the same way. A flow run also leaves a file that says which
-process it is, so that the reaper can tell a dead one from a slow one.
+process it is, so that the reaper knows a dead one from a slow one.
 """
 
 import os

@@ -44,6 +44,7 @@ class Override(Form):
     value: Text = Field(title="Value", description="in YAML: 400, 1e-3, true, [a, b]")
 
     def pair(self) -> tuple[str, Any]:
+        """Path and value; FoundryError for what is no YAML."""
         return self.path.strip(), parse_yaml(self.value, f"override {self.path!r}")
 
 
@@ -67,6 +68,7 @@ class NamedVariant(Form):
 def request(
     pipeline: Enum, overrides: list[Override], stages: list[str], force: list[str]
 ) -> Request:
+    """What the form of foundry/full asks for."""
     return Request(
         pipeline=pipeline.value,
         overrides=tuple(one.pair() for one in overrides),
@@ -83,6 +85,7 @@ def ablation_request(
     overrides: list[Override],
     evaluation: str | None,
 ) -> AblationRequest:
+    """What the form of foundry/ablation asks for."""
     return AblationRequest(
         pipeline=pipeline.value,
         vary=tuple(one.vary() for one in vary),

@@ -1,6 +1,6 @@
 """Ending soon after SIGTERM, whatever the main thread is doing.
 
-SIGTERM raises an exception between any two instructions of the main thread: ours, Prefect's, a
+SIGTERM raises an exception between any two instructions of the main thread: Foundry's, Prefect's, a
 library's. One that is raised while a lock changes hands leaves it taken for ever, and a request to
 a server that is gone is tried again for minutes. Being killed costs nothing that matters (see
 docs/faults.md), so a run that does not end after the signal kills itself.

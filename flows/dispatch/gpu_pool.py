@@ -51,6 +51,7 @@ class GpuPool(RemoteBackend):
         return Submission(ref=str(started.id), mine=owner == job.run_id)
 
     def status(self, submission: Submission) -> Status:
+        """A run that was deleted counts as cancelled, a crashed one as lost."""
         run, progress = prefect_api.read_run_and_progress(UUID(submission.ref))
         if run is None or run.state is None:
             return Status(state="cancelled", message="its flow run was deleted in Prefect")

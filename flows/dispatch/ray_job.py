@@ -44,10 +44,11 @@ class RayJob(RemoteBackend):
     def __init__(self, *, address: str | None = None) -> None:
         self._address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or ADDRESS
         self._client = connect(self._address)
-        # By submission: says to `status` and the reaper that this process waits for it.
+        # By submission: files that say to the reaper that this process waits for it.
         self._entries: dict[str, processes.Entry] = {}
 
     def submit(self, job: StageJob, store: Store) -> Submission:
+        """A coordinator that is started again finds the job of its key."""
         key = job.spec.key
         with self._reached():
             jobs = [one for one in self._client.list_jobs() if _is_of(one, key)]
@@ -55,7 +56,7 @@ class RayJob(RemoteBackend):
             if name is None:
                 name = next_name(key, (one.submission_id for one in jobs))
                 self._start(name, job, store)
-        # Another living coordinator of this machine that waits for it too may still want it.
+        # Another coordinator of this machine may wait for it, too: then it is that one's.
         others = [one for one in processes.entries("ray-job") if one.id == name and not one.dead]
         if not others:
             facts = {"address": self._address, "run_id": job.run_id}
@@ -82,6 +83,7 @@ class RayJob(RemoteBackend):
         return shlex.join([python if here else "python", *rest])
 
     def status(self, submission: Submission) -> Status:
+        """Also says, by its file, that this process still waits."""
         with self._reached():
             details = self._client.get_job_info(submission.ref)
             if details.status == JobStatus.PENDING:

@@ -39,7 +39,7 @@ class Submission:
 @dataclass(frozen=True, kw_only=True)
 class Status:
     """lost: its process or its machine died. message: why it ended so. progress: what to show
-    while it is open. stage_failed: whether the stage said itself what went wrong."""
+    while it is open. stage_failed: whether the stage itself named what went wrong."""
 
     state: Literal["open", "completed", "failed", "cancelled", "lost"]
     message: str = ""

@@ -96,6 +96,7 @@ def open_runs(
 
 
 def read_run(run_id: UUID) -> FlowRun | None:
+    """None when it was deleted."""
     with api() as client:
         try:
             return client.read_flow_run(run_id)

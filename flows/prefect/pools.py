@@ -54,6 +54,7 @@ def pool_limits() -> dict[str, int | None]:
 
 
 def has_deployment(name: str) -> bool:
+    """name: `<flow>/<deployment>`."""
     with api() as client:
         try:
             client.read_deployment_by_name(name)

@@ -188,7 +188,7 @@ class PipelineRun:
         reasons = self.prepared.plan.stages[name].reasons
         return StageJob(
             spec=self.prepared.specs[name],
-            # In the one spelling of the key: what it does not tell apart, the stage does not see.
+            # In the spelling of the key: a difference that it does not make, the stage does not see.
             recipe=canonical(node.recipe.model_dump(mode="json"), name),
             resources=node.resources.model_dump(mode="json"),
             inputs={
@@ -230,7 +230,7 @@ class PipelineRun:
         return result
 
     def _advance_index(self) -> None:
-        """The index is derived: a disk without room for it is said, and fails no run."""
+        """The index is derived: a disk without room for it is a note, and fails no run."""
         import duckdb
 
         from foundry_core.lineage.index import Index

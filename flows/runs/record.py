@@ -60,7 +60,7 @@ def _planned(prepared: Prepared, row: StagePlan) -> PlannedStage:
 def stage_resolved(
     run_id: str, row: StagePlan, artifact: str, action: str, how: str
 ) -> StageResolved:
-    """The event that says which artifact stands for a stage in this run."""
+    """The event that says which artifact is a stage's in this run."""
     return StageResolved(
         run_id=run_id,
         stage=row.name,

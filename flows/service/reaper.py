@@ -219,7 +219,7 @@ class Reaper:
     def _once(self) -> Iterable[str]:
         try:
             return reap(ray_seconds=_RAY_SECONDS).lines()
-        # The server restarts or is overloaded, a disk is full: said, and tried again next time. An
+        # The server restarts or is overloaded, a disk is full: shown, and tried again next time. An
         # error must not end what tidies up after errors.
         except Exception as error:
             return [f"not now: {error}"]

@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 def runs() -> list[Row]:
-    """Pipeline runs and Ray jobs whose process has not said that it ended."""
+    """Pipeline runs and Ray jobs whose process has not recorded its end."""
     rows = []
     for entry in (*processes.entries("run"), *processes.entries("ray-job")):
         process = entry.process

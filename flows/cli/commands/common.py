@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+    """A pipeline and changes to it."""
     parser.add_argument("pipeline", help="a name (see stage_configs/pipelines) or a YAML file")
     parser.add_argument(
         "-o",
@@ -34,6 +35,7 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def request(options: argparse.Namespace) -> Request:
+    """What those arguments ask for."""
     return Request(
         pipeline=options.pipeline,
         overrides=tuple(parse_override(text) for text in options.override),
@@ -45,6 +47,7 @@ def request(options: argparse.Namespace) -> Request:
 
 
 def add_dispatch_argument(parser: argparse.ArgumentParser) -> None:
+    """An unknown name is refused by `check_dispatch`: listing all of them would cost 30 ms."""
     parser.add_argument(
         "--dispatch",
         default="inline",

@@ -47,7 +47,7 @@ def add_arguments(action: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--name", metavar="NAME@TAG")
     if action == "verify":
         parser.add_argument("refs", nargs="*", metavar="KEY", help="default: everything")
-        parser.add_argument("--all", action="store_true", help="everything, said aloud")
+        parser.add_argument("--all", action="store_true", help="everything, which is the default")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""A run that is told to end does so, records it, and is killed when it cannot."""
+"""A run that is asked to end does so, records it, and is killed when it cannot."""
 
 import os
 import signal
