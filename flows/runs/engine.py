@@ -188,7 +188,7 @@ class PipelineRun:
         reasons = self.prepared.plan.stages[name].reasons
         return StageJob(
             spec=self.prepared.specs[name],
-            # In the spelling of the key: a difference that it does not make, the stage does not see.
+            # In the spelling of the key: what makes no difference there, the stage does not see.
             recipe=canonical(node.recipe.model_dump(mode="json"), name),
             resources=node.resources.model_dump(mode="json"),
             inputs={

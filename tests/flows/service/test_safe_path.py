@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Without a PYTHONPATH nothing is installed in a checkout: the checkout is the installation here."""
+    """The checkout is the installation here, by PYTHONPATH."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     own = {"FOUNDRY_HOME": str(home), "FOUNDRY_KINDS": "tests.kinds"}
     return kept | own | {"PYTHONPATH": str(REPOSITORY)}
