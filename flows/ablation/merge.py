@@ -151,28 +151,13 @@ def _baseline(seed_runs: Sequence[SeedRun], previous: Baseline | None) -> dict[s
     for seed_run in reversed(seed_runs):
         for stage, merged in seed_run.names.items():
             if seed_run is not base and stage in base.specs:
-                old = _as_baseline(base.specs[stage])
+                old = BaselineStage.of(base.specs[stage])
             elif seed_run is base and previous and stage in previous.stages:
                 old = previous.stages[stage]
             else:
                 continue
             found[merged] = replace(old, upstream=_renamed(old.upstream, seed_run.names))
     return found
-
-
-def _as_baseline(spec: StageSpec) -> BaselineStage:
-    return BaselineStage(
-        kind=spec.kind,
-        key=spec.key,
-        code=spec.code,
-        recipe=spec.recipe,
-        seed=spec.seed,
-        sources=spec.sources,
-        inputs=spec.inputs,
-        upstream=spec.upstream,
-        functions=lambda: spec.functions,
-        closure=spec.closure,
-    )
 
 
 def _in_plain_names(planned: Plan, seed_runs: Sequence[SeedRun]) -> Plan:

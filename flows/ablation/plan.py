@@ -22,17 +22,12 @@ from foundry_core.pipeline.graph import Pipeline, load_pipeline
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import identify
-from foundry_core.pipeline.stage import ArtifactType
+from foundry_core.pipeline.stage import MODELS, ArtifactType
 from foundry_core.store.base import Store
 
 MOST_SEEDS = 100
 # What trains and what evaluates; data stay the same for all seeds, and are shared.
-_VARIES_WITH_SEED = (
-    ArtifactType.LANGUAGE_MODEL,
-    ArtifactType.VISION_LANGUAGE_MODEL,
-    ArtifactType.POLICY,
-    ArtifactType.EVALUATION,
-)
+_VARIES_WITH_SEED = (*MODELS, ArtifactType.EVALUATION)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +231,7 @@ def _seed_overrides(pipeline: Pipeline, evaluation: str, add: int) -> tuple[Chan
     return tuple(
         (f"{name}.seed", node.seed + add)
         for name, node in pipeline.stages.items()
-        if name in scope and node.stage.output in _VARIES_WITH_SEED
+        if name in scope and node.stage.seeded and node.stage.output in _VARIES_WITH_SEED
     )
 
 

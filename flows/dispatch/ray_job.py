@@ -21,7 +21,6 @@ from foundry_core.execution.job import StageJob
 from foundry_core.execution.python import python_command
 from foundry_core.execution.ray_entry import FAILED, STOPPED, last_progress
 from foundry_core.execution.transport import job_to_json
-from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.stage import Resources
 from foundry_core.store.base import Store
 
@@ -64,7 +63,6 @@ class RayJob(RemoteBackend):
         return Submission(ref=name, mine=not others)
 
     def _start(self, name: str, job: StageJob, store: Store) -> None:
-        resources = stage_kind(job.spec.kind).Resources.model_validate(job.resources)
         sent = {"job": job_to_json(job), "store": store.uri}
         variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         variables |= {"FOUNDRY_JOB": json.dumps(sent), "FOUNDRY_RAY_JOB": name}
@@ -73,7 +71,7 @@ class RayJob(RemoteBackend):
             submission_id=name,
             runtime_env={"env_vars": variables},
             metadata={"stage": job.spec.name, "run": job.run_id},
-            **reservation(resources),
+            **reservation(job.resources),
         )
 
     def _entrypoint(self) -> str:

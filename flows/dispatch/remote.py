@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from flows.dispatch.inline import Inline
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import Interrupted, Observer, Outcome, StageFailed, StageJob
-from foundry_core.execution.runner import settled
+from foundry_core.execution.runner import reuse
 from foundry_core.execution.transport import outcome_of
 from foundry_core.lineage.events import EventLog
 from foundry_core.pipeline.stage import Resources
@@ -87,9 +87,9 @@ class RemoteBackend(Inline):
         observe: Observer,
         cancelled: threading.Event,
     ) -> Outcome:
-        if not job.resources.get("gpus"):
+        if not self.remote(job.resources):
             return super().run(job, store, events, observe=observe, cancelled=cancelled)
-        return settled(job, store, events) or self._build(job, store, observe, cancelled)
+        return reuse(job, store) or self._build(job, store, observe, cancelled)
 
     def _build(
         self, job: StageJob, store: Store, observe: Observer, cancelled: threading.Event

@@ -29,7 +29,6 @@ from flows.runs.events import (
 from flows.runs.planning import Prepared
 from flows.runs.record import run_started, stage_resolved
 from flows.runs.walk import Submit, in_order, walk
-from foundry_core.config.canonical import canonical
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import Interrupted, Outcome, StageJob
 from foundry_core.home import home_dir
@@ -39,7 +38,6 @@ from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.catalog import record_run
 from foundry_core.store.disk import naming_disk
 from foundry_core.store.manifest import Artifact
-from foundry_core.store.outbox import tell_untold
 
 Watch = Callable[[Mapping[str, Any]], None]
 
@@ -113,7 +111,7 @@ class PipelineRun:
             "flow_run": os.environ.get("PREFECT__FLOW_RUN_ID"),
         }
         self._entry = processes.record("run", self.run_id, facts=facts)
-        tell_untold(self._events, prepared.store.read)
+        prepared.store.publish_pending(self._events)
         self.record_started()
         record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
         for row in prepared.plan.stages.values():
@@ -188,9 +186,7 @@ class PipelineRun:
         reasons = self.prepared.plan.stages[name].reasons
         return StageJob(
             spec=self.prepared.specs[name],
-            # In the spelling of the key: what makes no difference there, the stage does not see.
-            recipe=canonical(node.recipe.model_dump(mode="json"), name),
-            resources=node.resources.model_dump(mode="json"),
+            resources=node.resources,
             inputs={
                 slot: {label: self.artifact(up) for label, up in named.items()}
                 for slot, named in node.inputs.items()

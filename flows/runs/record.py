@@ -44,11 +44,11 @@ def _planned(prepared: Prepared, row: StagePlan) -> PlannedStage:
         key=row.key,
         action=row.action,
         reasons=row.to_json()["reasons"],
-        recipe=spec.recipe,
+        recipe=spec.recipe_json,
         resources=node.resources.model_dump(mode="json"),
         seed=spec.seed,
         code=spec.code,
-        closure=spec.closure,
+        code_fingerprint=spec.code_fingerprint,
         sources=spec.sources,
         inputs=[
             PlannedInput(slot=slot, label=label, stage=up, key=spec.inputs[slot][label])

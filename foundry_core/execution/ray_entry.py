@@ -12,13 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import Interrupted, StageFailed
 from foundry_core.execution.runner import execute
-from foundry_core.execution.transport import job_from_json
+from foundry_core.execution.transport import job_from_json, with_origin
 from foundry_core.lineage.events import EventLog
 from foundry_core.store.local import Store
 
@@ -54,7 +53,7 @@ def main() -> int:
     store = Store.open(sent["store"])
     try:
         job = job_from_json(sent["job"], store)
-        named = replace(job, job_ref=f"ray:{os.environ['FOUNDRY_RAY_JOB']}")
+        named = with_origin(job, ray_job_id=os.environ["FOUNDRY_RAY_JOB"])
         events = EventLog(store.events_uri)
         execute(named, store, events, observe=Printed(), cancelled=cancelled)
     except Interrupted as error:

@@ -19,7 +19,6 @@ from typing import Any
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import Interrupted, Observer, Outcome, StageFailed, StageJob
 from foundry_core.execution.supervise import run_child
-from foundry_core.lineage.event_types import AttemptStarted
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.objects import StoreUnavailable
@@ -194,13 +193,9 @@ def _attempt(
     provenance = collect_provenance(sys.argv)
     common = {"key": spec.key, "attempt": attempt, "kind": spec.kind, "stage": spec.name}
     events.append(
-        AttemptStarted(
-            **common,
-            pid=os.getpid(),
-            provenance=provenance,
-            job_ref=job.job_ref,
-            run_id=job.run_id,
-        )
+        "attempt_started",
+        common | {"pid": os.getpid(), "provenance": provenance} | dict(job.origin),
+        run_id=job.run_id,
     )
     # Where an artifact stands, perhaps nobody takes this key's lease again and tells of this one.
     loss = None
@@ -215,7 +210,7 @@ def _attempt(
         return common | payload | result.get("usage", {}) | {"gpu_seconds": gpus * seconds}
 
     def finish(state: str, error: str = "") -> None:
-        events.append_data("attempt_finished", finished(state, error))
+        events.append("attempt_finished", finished(state, error))
         if loss:
             withdraw(events, loss)
 
@@ -268,7 +263,7 @@ def _attempt(
 def _close_abandoned(job: StageJob, store: Store, events: EventLog) -> None:
     """Records and removes what a killed worker left. Its scratch stays: training resumes there."""
     for attempt in store.abandoned(job.spec.key):
-        events.append_data("attempt_finished", _lost(job, attempt))
+        events.append("attempt_finished", _lost(job, attempt))
         store.discard(job.spec.key, attempt)
 
 

@@ -14,7 +14,7 @@ from foundry_core.execution.job import Outcome, StageFailed, StageJob
 from foundry_core.pipeline.spec import StageSpec
 from foundry_core.store.local import Store
 
-_FIELDS = {"spec", "recipe", "resources", "inputs", "run_id", "log", "force", "job_ref"}
+_FIELDS = {"spec", "recipe", "resources", "inputs", "run_id", "log", "force", "origin"}
 
 
 def job_to_json(job: StageJob) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def job_to_json(job: StageJob) -> dict[str, Any]:
         "run_id": job.run_id,
         "log": str(job.log),
         "force": job.force,
-        "job_ref": job.job_ref,
+        "origin": dict(job.origin),
     }
 
 
@@ -50,7 +50,7 @@ def job_from_json(data: Mapping[str, Any], store: Store) -> StageJob:
         for slot, named in data["inputs"].items()
     }
     return StageJob(
-        **{field: data[field] for field in ("recipe", "resources", "run_id", "force", "job_ref")},
+        **{field: data[field] for field in ("recipe", "resources", "run_id", "force", "origin")},
         spec=StageSpec(**data["spec"]),
         inputs=inputs,
         log=Path(data["log"]),
@@ -65,6 +65,11 @@ def _artifact(store: Store, stage: str, kind: str, key: str) -> Any:
             "coordinator and workers must share one store: set FOUNDRY_STORE alike for both",
         )
     return artifact
+
+
+def with_origin(job: StageJob, **ids: str) -> StageJob:
+    """The job, executed in the name of these ids (they enter the lineage's attempt)."""
+    return dataclasses.replace(job, origin={**job.origin, **ids})
 
 
 def outcome_of(job: StageJob, store: Store) -> Outcome:

@@ -131,7 +131,7 @@ def test_rebuild_tells_what_a_killed_writer_left_untold(home):
     (home / "lineage.duckdb").unlink()
     done = cli("lineage", "rebuild", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["artifacts without an event, now recorded"] == 1
+    assert json.loads(done.stdout)["artifacts without an event, now told"] == 1
     connection = queries.connect()
     assert queries.show(connection, key)["kind"] == "measure"
 
