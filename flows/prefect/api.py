@@ -168,6 +168,7 @@ def connected(url: str) -> Iterator[None]:
         finally:
             for worker in (EventsWorker, APILogWorker):
                 worker.drain_all(timeout=_FLUSH_SECONDS, at_exit=False)
+            _temporary.discard(url)
 
 
 def runs_with_tag(tag: str) -> list[FlowRun]:

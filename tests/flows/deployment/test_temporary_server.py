@@ -88,7 +88,7 @@ def test_a_database_is_made_by_one_and_waited_for_by_the_others(tmp_path, monkey
 WAITS = "from flows.deployment.server import database_made\nwith database_made(): print('in')"
 
 
-def test_a_server_that_does_not_start_is_told_with_its_last_words(tmp_path, monkeypatch):
+def test_a_server_that_does_not_start_is_named_with_its_last_words(tmp_path, monkeypatch):
     from flows.deployment import temporary_server as module
     from foundry_core.errors import FoundryError
 

@@ -15,6 +15,7 @@ from flows.dispatch.ray_job import RayJob, reservation
 from flows.dispatch.remote import RemoteBackend, Status, Submission, next_name, number_of
 from flows.runs.engine import PipelineRun
 from flows.runs.planning import Request, prepare
+from foundry_core.config import registry
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import Interrupted, StageFailed
@@ -216,6 +217,30 @@ def test_a_cancelled_run_takes_only_its_own_submission_along(mine):
         run.stage("model")
     (name,) = queue.known
     assert queue.done == [("cancel", name)] * mine + [("release", name)]
+
+
+OUTSIDE = """
+from flows.dispatch.inline import Inline
+class Slurm(Inline):
+    name = "slurm"
+BACKEND = Slurm
+"""
+
+
+def test_a_backend_of_another_package_is_one_module_and_one_line(tmp_path, monkeypatch):
+    (tmp_path / "lab_slurm.py").write_text(OUTSIDE)
+    info = tmp_path / "lab-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[foundry.dispatch]\nslurm = lab_slurm\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry._entry_points.cache_clear()
+    try:
+        assert "slurm" in BACKENDS.names()
+        assert make_backend("slurm").name == "slurm"
+    finally:
+        registry._entry_points.cache_clear()
+        BACKENDS._loaded.pop("slurm", None)
 
 
 def test_every_member_declares_what_callers_use():
