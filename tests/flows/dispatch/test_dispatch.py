@@ -60,7 +60,7 @@ class Elsewhere(Backend):
         if job.spec.kind != "train":
             return execute(job, store, events)
         self.process = self.start(job, store)
-        if job.recipe["seconds"] > 10:
+        if job.spec.recipe.seconds > 10:
             until(lambda: list(store.holders()), 60, "it works")
             time.sleep(1.0)
             self.process.send_signal(signal.SIGTERM)
