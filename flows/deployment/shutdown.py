@@ -45,7 +45,7 @@ def ends_on_sigterm(grace: float = GRACE_SECONDS) -> Iterator[None]:
         os.close(writer)
 
 
-def _terminate(number: int, frame: Any) -> NoReturn:
+def _terminate(number: int, _frame: Any) -> NoReturn:
     raise TerminationSignal(signal=number)
 
 
