@@ -23,7 +23,7 @@ from pathlib import Path
 
 import yaml
 
-from flows.run.planning import Request, prepare
+from flows.runs.planning import Request, prepare
 from foundry_core.config.documents import CONFIG_ROOT
 from foundry_core.pipeline.spec import StageSpec
 from foundry_core.store.base import Store

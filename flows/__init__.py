@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from flows.run.planning import Prepared
+    from flows.runs.planning import Prepared
     from foundry_core.pipeline.plan import Plan
 
 
@@ -49,7 +49,7 @@ def run(
     from flows.console import Console
 
     prepared = _prepared(pipeline, overrides, only, force, baseline, strict_code)
-    return run_all(prepared, Console(quiet=quiet), dispatch)
+    return dict(run_all(prepared, Console(quiet=quiet), dispatch))
 
 
 def lineage() -> "DuckDBPyConnection":
@@ -72,7 +72,7 @@ def _prepared(
     baseline: str | None,
     strict_code: bool,
 ) -> "Prepared":
-    from flows.run.planning import Request, prepare
+    from flows.runs.planning import Request, prepare
 
     return prepare(
         Request(

@@ -1,20 +1,16 @@
-"""The flow `train`: one training, executed by a worker of the GPU pool (deployment train/gpu).
+"""The flow `train`: one stage, executed by a worker of the GPU pool (deployment train/gpu).
 
 It does what an inline stage does (lease, child process, checkpoints, exclusive commit), so that a
 training that was stopped anywhere is continued by the next attempt wherever that runs.
 """
 
-import dataclasses
 import queue
 import threading
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-import flows.prefect.settings  # noqa: F401  (Prefect reads its settings once, on import)
-
-# isort: split
-from prefect import flow
-from prefect.runtime import flow_run
-
+from flows.prefect.flows import flow, job_ref
 from flows.prefect.progress import ProgressReport
 from foundry_core.execution.job import Observer, Outcome, StageJob
 from foundry_core.execution.runner import execute
@@ -23,6 +19,7 @@ from foundry_core.lineage.events import EventLog
 from foundry_core.store.base import Store
 from foundry_core.store.open import open_store
 
+States = queue.SimpleQueue[Mapping[str, Any]]
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 20.0
 
@@ -31,22 +28,21 @@ _STOP_SECONDS = 20.0
 def train(job: dict[str, Any], store: str) -> str:
     """Builds or reuses the job's artifact in the store both sides share; returns its key.
 
-    job: as foundry_core.execution.transport writes it. Raises StageFailed with the stage's own error.
+    job: as `foundry_core.execution.transport` writes it. Raises StageFailed with the stage's own
+    error.
     """
     opened = open_store(store)
-    ready = dataclasses.replace(
-        job_from_json(job, opened), job_ref=f"prefect:flow-run/{flow_run.id}"
-    )
+    ready = replace(job_from_json(job, opened), job_ref=job_ref())
     report = ProgressReport(ready.spec.key)
     outcome = supervised(ready, opened, EventLog(opened.events_uri), report.publish)
-    report.publish({"done": 1, "total": 1, "message": outcome.how or "trained"}, last=True)
+    report.publish({"done": 1, "total": 1, "message": outcome.how or "built"}, last=True)
     return outcome.artifact.key
 
 
 def supervised(job: StageJob, store: Store, events: EventLog, publish: Observer) -> Outcome:
-    """foundry_core.execution.runner.execute in a thread, while this one stays free for Prefect's SIGTERM: a
-    cancelled flow ends its child, closes the attempt and frees the lease before it goes."""
-    states: queue.SimpleQueue = queue.SimpleQueue()
+    """`foundry_core.execution.runner.execute` in a thread, while this one stays free for Prefect's
+    SIGTERM: a cancelled flow ends its child, closes the attempt and frees the lease first."""
+    states: States = queue.SimpleQueue()
     cancelled = threading.Event()
     ended: list[Outcome | BaseException] = []
 
@@ -72,7 +68,7 @@ def supervised(job: StageJob, store: Store, events: EventLog, publish: Observer)
     return ended[0]
 
 
-def _publish_latest(states: queue.SimpleQueue, publish: Observer) -> None:
+def _publish_latest(states: States, publish: Observer) -> None:
     state = None
     while not states.empty():
         state = states.get()

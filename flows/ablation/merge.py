@@ -1,11 +1,11 @@
-"""Pipelines united by key: one graph in which what several of them share stands once."""
+"""Pipelines merged by key: one graph in which what several of them share is there once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flows.ablation.variants import BASE
-from flows.run.planning import Prepared, Request
+from flows.runs.planning import Prepared, Request
 from foundry_core.config.validation import validate
 from foundry_core.identity.code import CodeIndex
 from foundry_core.pipeline.graph import Pipeline, StageNode
@@ -20,11 +20,11 @@ VERDICT = "verdict"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replicate:
+class SeedRun:
     """One variant with one seed: a whole pipeline.
 
     several: whether there are other seeds of the variant. scope: the stages that its evaluation
-    needs. names: stage → its name in the union, filled in by `unite`.
+    needs. names: stage → its name in the merged graph, filled in by `merge`.
     """
 
     variant: str
@@ -38,34 +38,36 @@ class Replicate:
 
     @property
     def label(self) -> str:
+        """What tables call it."""
         return f"{self.variant}/{self.seed}" if self.several else self.variant
 
     def stage_name(self, stage: str) -> str:
+        """What a stage is called in the merged graph if no seed run before needs it."""
         return f"{self.label}:{stage}"
 
 
-def unite(
+def merge(
     request: Request,
-    replicates: Sequence[Replicate],
+    seed_runs: Sequence[SeedRun],
     evaluation: str,
     *,
     alpha: float,
     code: CodeIndex,
     store: Store,
 ) -> Prepared:
-    """The union of the replicates' graphs and the verdict over their evaluations, planned.
+    """The merged graph of the seed runs and the verdict over their evaluations, planned.
 
-    Reasons are told in the pipeline's own stage names: the base against its latest run, every
-    other replicate against the base.
+    Reasons name the pipeline's own stages: the base is compared with its latest run, every other
+    seed run with the base.
     """
     nodes: dict[str, StageNode] = {}
     specs: dict[str, StageSpec] = {}
-    owners: dict[str, str] = {}
-    for replicate in replicates:
-        _add(replicate, nodes, specs, owners)
-    nodes[VERDICT] = _verdict(replicates, evaluation, alpha)
+    first_names: dict[str, str] = {}
+    for seed_run in seed_runs:
+        _add(seed_run, nodes, specs, first_names)
+    nodes[VERDICT] = _verdict(seed_runs, evaluation, alpha)
     specs[VERDICT] = identify_stage(nodes[VERDICT], specs, code, request.strict_code)
-    first = replicates[0]
+    first = seed_runs[0]
     pipeline = Pipeline(
         name=f"{first.pipeline.name}-ablation",
         seed=first.pipeline.seed,
@@ -73,38 +75,38 @@ def unite(
         overrides=request.overrides,
     )
     previous = load_baseline(store, first.pipeline.name)
-    worked_out = plan(
+    planned = plan(
         pipeline,
         specs,
         StoreCatalog(store, specs.values()),
         baseline=Baseline(
             run_id=previous.run_id if previous else BASE,
-            stages=_baseline(replicates, previous),
+            stages=_baseline(seed_runs, previous),
         ),
         only=[VERDICT],
     )
-    told = _in_plain_names(worked_out, replicates)
-    return Prepared(request=request, pipeline=pipeline, specs=specs, plan=told, store=store)
+    readable = _in_plain_names(planned, seed_runs)
+    return Prepared(request=request, pipeline=pipeline, specs=specs, plan=readable, store=store)
 
 
 def _add(
-    replicate: Replicate,
+    seed_run: SeedRun,
     nodes: dict[str, StageNode],
     specs: dict[str, StageSpec],
-    owners: dict[str, str],
+    first_names: dict[str, str],
 ) -> None:
-    """Adds what no replicate before had. Upstream comes first in a pipeline, so it is named."""
-    for stage, node in replicate.pipeline.stages.items():
-        if stage not in replicate.scope:
+    """Adds what no seed run before had. Upstream comes first in a pipeline, so it is named."""
+    for stage, node in seed_run.pipeline.stages.items():
+        if stage not in seed_run.scope:
             continue
-        spec = replicate.specs[stage]
-        united = owners.setdefault(spec.key, replicate.stage_name(stage))
-        replicate.names[stage] = united
-        if united in nodes:
+        spec = seed_run.specs[stage]
+        merged = first_names.setdefault(spec.key, seed_run.stage_name(stage))
+        seed_run.names[stage] = merged
+        if merged in nodes:
             continue
-        inputs = _renamed(node.inputs, replicate.names)
-        nodes[united] = replace(node, name=united, inputs=inputs)
-        specs[united] = replace(spec, name=united, upstream=inputs)
+        inputs = _renamed(node.inputs, seed_run.names)
+        nodes[merged] = replace(node, name=merged, inputs=inputs)
+        specs[merged] = replace(spec, name=merged, upstream=inputs)
 
 
 def _renamed(
@@ -116,12 +118,12 @@ def _renamed(
     }
 
 
-def _verdict(replicates: Sequence[Replicate], evaluation: str, alpha: float) -> StageNode:
+def _verdict(seed_runs: Sequence[SeedRun], evaluation: str, alpha: float) -> StageNode:
     stage = stage_kind(VERDICT)
     variants: dict[str, list[str]] = {}
-    for replicate in replicates:
-        variants.setdefault(replicate.variant, []).append(replicate.label)
-    base = replicates[0].variant
+    for seed_run in seed_runs:
+        variants.setdefault(seed_run.variant, []).append(seed_run.label)
+    base = seed_runs[0].variant
     recipe = validate(stage.Recipe, {"base": base, "variants": variants, "alpha": alpha}, VERDICT)
     upstream = {
         r.label: Upstream(
@@ -129,7 +131,7 @@ def _verdict(replicates: Sequence[Replicate], evaluation: str, alpha: float) -> 
             kind=r.pipeline.stages[evaluation].kind,
             recipe=r.pipeline.stages[evaluation].recipe,
         )
-        for r in replicates
+        for r in seed_runs
     }
     stage.check(recipe, {"evaluations": upstream})
     return StageNode(
@@ -138,35 +140,33 @@ def _verdict(replicates: Sequence[Replicate], evaluation: str, alpha: float) -> 
         recipe=recipe,
         resources=stage.Resources(),
         seed=0,
-        inputs={"evaluations": {r.label: r.names[evaluation] for r in replicates}},
+        inputs={"evaluations": {r.label: r.names[evaluation] for r in seed_runs}},
     )
 
 
-def _baseline(
-    replicates: Sequence[Replicate], previous: Baseline | None
-) -> dict[str, BaselineStage]:
-    """What every stage of the union is explained against, under its name in the union."""
-    base = replicates[0]
+def _baseline(seed_runs: Sequence[SeedRun], previous: Baseline | None) -> dict[str, BaselineStage]:
+    """What every stage is explained against, under its name in the merged graph."""
+    base = seed_runs[0]
     found: dict[str, BaselineStage] = {}
-    for replicate in reversed(replicates):
-        for stage, united in replicate.names.items():
-            if replicate is not base and stage in base.specs:
+    for seed_run in reversed(seed_runs):
+        for stage, merged in seed_run.names.items():
+            if seed_run is not base and stage in base.specs:
                 old = BaselineStage.of(base.specs[stage])
-            elif replicate is base and previous and stage in previous.stages:
+            elif seed_run is base and previous and stage in previous.stages:
                 old = previous.stages[stage]
             else:
                 continue
-            found[united] = replace(old, upstream=_renamed(old.upstream, replicate.names))
+            found[merged] = replace(old, upstream=_renamed(old.upstream, seed_run.names))
     return found
 
 
-def _in_plain_names(worked_out: Plan, replicates: Sequence[Replicate]) -> Plan:
-    """Reasons speak of `vla.training.steps`, not of `steps=20:vla.training.steps`; and what has
+def _in_plain_names(planned: Plan, seed_runs: Sequence[SeedRun]) -> Plan:
+    """Reasons name `vla.training.steps`, not of `steps=20:vla.training.steps`; and what has
     never been built is expected to take as long as its counterpart in the base."""
-    plain = {united: stage for r in replicates for stage, united in r.names.items()}
-    base = replicates[0].names
+    plain = {merged: stage for r in seed_runs for stage, merged in r.names.items()}
+    base = seed_runs[0].names
     rows: dict[str, StagePlan] = {}
-    for name, row in worked_out.stages.items():
+    for name, row in planned.stages.items():
         reasons = tuple(
             replace(
                 reason,
@@ -180,7 +180,7 @@ def _in_plain_names(worked_out: Plan, replicates: Sequence[Replicate]) -> Plan:
         if row.action == "run" and seconds is None and counterpart is not None:
             seconds = counterpart.estimated_seconds
         rows[name] = replace(row, reasons=reasons, estimated_seconds=seconds)
-    return replace(worked_out, stages=rows)
+    return replace(planned, stages=rows)
 
 
 def _plain(path: str, name: str, plain: Mapping[str, str]) -> str:

@@ -1,8 +1,8 @@
-"""An ablation worked out before anything runs: variants × seeds united into one graph.
+"""An ablation worked out before anything runs: variants × seeds merged into one graph.
 
-Every replicate (a variant with one seed) is a pipeline of its own; stages with equal keys are one
-stage of the union, so what variants share runs once. The union ends in one `verdict` stage over
-the replicates' evaluations. Imports neither prefect, ray nor torch.
+Every seed run (a variant with one seed) is a pipeline of its own; stages with equal keys are one
+stage of the merged graph, so what variants share runs once. The graph ends in one `verdict` stage
+over the seed runs' evaluations. Imports neither prefect, ray nor torch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from flows.ablation.merge import Replicate, unite
-from flows.ablation.variants import BASE, Override, Variant, Vary, expand
-from flows.run.planning import Prepared, Request
+from flows.ablation.merge import SeedRun, merge
+from flows.ablation.variants import BASE, Change, Variant, Vary, expand
+from flows.runs.planning import Prepared, Request
 from foundry_core.config.overrides import STAGE_KEYS
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
@@ -27,6 +27,8 @@ from foundry_core.store.base import Store
 from foundry_core.store.open import open_store
 
 MOST_SEEDS = 100
+# What trains and what evaluates; data stay the same for all seeds, and are shared.
+_VARIES_WITH_SEED = (*MODELS, ArtifactType.EVALUATION)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class AblationRequest:
     """
 
     pipeline: str
-    overrides: tuple[Override, ...] = ()
+    overrides: tuple[Change, ...] = ()
     vary: tuple[Vary, ...] = ()
     variants: tuple[Variant, ...] = ()
     seeds: int = 1
@@ -61,44 +63,48 @@ class AblationRequest:
 class Ablation:
     """A request worked out against the store as it is now.
 
-    united: the union as a request that any run can execute; its stages are called
-        `variant/seed:stage` after the first replicate that needs them.
+    merged: the merged graph as a request that any run can execute; its stages are called
+        `variant/seed:stage` after the first seed run that needs them.
     changes: variant → (path, value in the base, value here). notes: what was left out, and why.
     """
 
     request: AblationRequest
     pipeline: Pipeline
     evaluation: str
-    replicates: tuple[Replicate, ...]
-    united: Prepared
+    seed_runs: tuple[SeedRun, ...]
+    merged: Prepared
     changes: Mapping[str, tuple[tuple[str, Any, Any], ...]]
     notes: tuple[str, ...] = ()
 
     @cached_property
-    def by_variant(self) -> Mapping[str, tuple[Replicate, ...]]:
-        names = dict.fromkeys(replicate.variant for replicate in self.replicates)
+    def by_variant(self) -> Mapping[str, tuple[SeedRun, ...]]:
+        names = dict.fromkeys(seed_run.variant for seed_run in self.seed_runs)
         return {
-            name: tuple(r for r in self.replicates if r.variant == name) for name in names
+            name: tuple(r for r in self.seed_runs if r.variant == name) for name in names
         }  # fmt: skip
 
-    def rows(self, replicate: Replicate) -> dict[str, StagePlan]:
-        """A replicate's part of the plan, under the pipeline's own stage names."""
-        rows = self.united.plan.stages
+    def rows(self, seed_run: SeedRun) -> dict[str, StagePlan]:
+        """A seed run's part of the plan, under the pipeline's own stage names."""
+        rows = self.merged.plan.stages
         return {
-            stage: replace(rows[united], name=stage)
-            for stage, united in replicate.names.items()
-            if united in rows
+            stage: replace(rows[merged], name=stage)
+            for stage, merged in seed_run.names.items()
+            if merged in rows
         }
 
-    def owns(self, replicate: Replicate, stage: str) -> bool:
-        """Whether the stage of the union is called after this replicate: it is the first of those
-        that share it."""
-        return replicate.names[stage] == replicate.stage_name(stage)
+    def first_needs(self, seed_run: SeedRun, stage: str) -> bool:
+        """Whether this seed run is the first of those that share the stage: the merged graph calls
+        the stage after it."""
+        return seed_run.names[stage] == seed_run.stage_name(stage)
 
     def estimated_seconds(self) -> float | None:
         """Work still to do, each shared stage once; None where nothing like it ever ran."""
-        known = [row.estimated_seconds for row in self.united.plan.to_run()]
-        return None if None in known else sum(known)
+        total = 0.0
+        for row in self.merged.plan.to_run():
+            if row.estimated_seconds is None:
+                return None
+            total += row.estimated_seconds
+        return total
 
 
 def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablation:
@@ -111,12 +117,12 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
     base = load_pipeline(request.pipeline, request.overrides, kinds=stage_kind)
     evaluation = compared_stage(base, request.evaluation)
     code = CodeIndex()
-    replicates: list[Replicate] = []
+    seed_runs: list[SeedRun] = []
     changes: dict[str, tuple[tuple[str, Any, Any], ...]] = {}
     notes: list[str] = []
     seen: dict[str, str] = {}
     for variant in variants:
-        first = _replicate(request, variant, evaluation, 0, code)
+        first = _seed_run(request, variant, evaluation, 0, code)
         key = first.specs[evaluation].key
         changed = _changes(base, first.pipeline, variant)
         if key in seen:
@@ -124,23 +130,23 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
             continue
         seen[key] = variant.name
         changes[variant.name] = changed
-        replicates.append(first)
-        replicates += [
-            _replicate(request, variant, evaluation, seed, code)
+        seed_runs.append(first)
+        seed_runs += [
+            _seed_run(request, variant, evaluation, seed, code)
             for seed in range(1, request.seeds)
         ]  # fmt: skip
-    if len(replicates) < 2:
+    if len(seed_runs) < 2:
         raise FoundryError(
             "nothing is varied: " + ("; ".join(notes) or "only the base is left"),
             "give --vary PATH=VALUE,VALUE, --variant NAME:PATH=VALUE, or --seeds N",
         )
-    united = unite(
+    merged = merge(
         Request(
             pipeline=request.pipeline,
             overrides=request.overrides,
             strict_code=request.strict_code,
         ),
-        replicates,
+        seed_runs,
         evaluation,
         alpha=request.alpha,
         code=code,
@@ -150,8 +156,8 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
         request=request,
         pipeline=base,
         evaluation=evaluation,
-        replicates=tuple(replicates),
-        united=united,
+        seed_runs=tuple(seed_runs),
+        merged=merged,
         changes=changes,
         notes=tuple(notes),
     )
@@ -161,17 +167,17 @@ def reduced(ablation: Ablation, variants: Iterable[str]) -> Ablation:
     """The same ablation with fewer variants, planned anew: for a verdict without those that
     failed."""
     kept = set(variants)
-    replicates = tuple(r for r in ablation.replicates if r.variant in kept)
-    united = unite(
-        ablation.united.request,
-        replicates,
+    seed_runs = tuple(r for r in ablation.seed_runs if r.variant in kept)
+    merged = merge(
+        ablation.merged.request,
+        seed_runs,
         ablation.evaluation,
         alpha=ablation.request.alpha,
         code=CodeIndex(),
-        store=ablation.united.store,
+        store=ablation.merged.store,
     )
     changes = {name: found for name, found in ablation.changes.items() if name in kept}
-    return replace(ablation, replicates=replicates, united=united, changes=changes)
+    return replace(ablation, seed_runs=seed_runs, merged=merged, changes=changes)
 
 
 def compared_stage(pipeline: Pipeline, named: str | None) -> str:
@@ -187,7 +193,8 @@ def compared_stage(pipeline: Pipeline, named: str | None) -> str:
         return named
     for node in pipeline.stages.values():
         if node.kind == "compare":
-            return node.inputs["evaluations"][node.recipe.base]
+            recipe: Any = node.recipe
+            return node.inputs["evaluations"][recipe.base]
     if len(evaluations) == 1:
         return evaluations[0]
     raise FoundryError(
@@ -197,9 +204,9 @@ def compared_stage(pipeline: Pipeline, named: str | None) -> str:
     )
 
 
-def _replicate(
+def _seed_run(
     request: AblationRequest, variant: Variant, evaluation: str, seed: int, code: CodeIndex
-) -> Replicate:
+) -> SeedRun:
     overrides = (*request.overrides, *variant.overrides)
     try:
         pipeline = load_pipeline(request.pipeline, overrides, kinds=stage_kind)
@@ -209,7 +216,7 @@ def _replicate(
         specs = identify(pipeline, code=code, strict_code=request.strict_code)
     except FoundryError as error:
         raise FoundryError(f"variant {variant.name!r}: {error.message}", error.hint) from None
-    return Replicate(
+    return SeedRun(
         variant=variant.name,
         seed=seed,
         several=request.seeds > 1,
@@ -220,16 +227,12 @@ def _replicate(
     )
 
 
-# What a seed run does again: the trainings and the evaluation, on the same data.
-_SEEDED = (*MODELS, ArtifactType.EVALUATION)
-
-
-def _seed_overrides(pipeline: Pipeline, evaluation: str, add: int) -> tuple[Override, ...]:
+def _seed_overrides(pipeline: Pipeline, evaluation: str, add: int) -> tuple[Change, ...]:
     scope = pipeline.with_ancestors([evaluation])
     return tuple(
         (f"{name}.seed", node.seed + add)
         for name, node in pipeline.stages.items()
-        if name in scope and node.stage.seeded and node.stage.output in _SEEDED
+        if name in scope and node.stage.seeded and node.stage.output in _VARIES_WITH_SEED
     )
 
 
@@ -256,7 +259,7 @@ def _changes(
 
 
 def value_at(pipeline: Pipeline, path: str) -> Any:
-    """What stands at an override's path after validation, defaults included, as JSON."""
+    """The value at an override's path after validation, defaults included, as JSON."""
     stage, *rest = path.split(".")
     if stage == "seed" and not rest:
         return pipeline.seed

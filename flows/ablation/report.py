@@ -108,11 +108,11 @@ def _number(value: Any) -> bool:
 
 
 def seeds_text(seeds: Row) -> str:
-    """What the seeds say about noise, and what the verdict therefore speaks of."""
+    """What the seeds say about noise, and what the verdict is therefore about."""
     if seeds["unit"] == "episodes":
         return (
             "One seed per variant: the verdict is about the policies that were trained. Whether "
-            "the recipes differ is told by several seeds."
+            "the recipes differ, only several seeds can show."
         )
     return (
         f"Equal recipes with other seeds scatter by {_points(seeds['deviation'])} points "

@@ -15,7 +15,8 @@ from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
 
 BASE = "base"
-Override = tuple[str, Any]
+# A path and the value it gets.
+Change = tuple[str, Any]
 _LONGEST_NAME = 48
 
 
@@ -34,7 +35,7 @@ class Vary:
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     name: str
-    overrides: tuple[Override, ...] = ()
+    overrides: tuple[Change, ...] = ()
 
 
 def parse_vary(text: str) -> Vary:
@@ -100,7 +101,7 @@ def expand(vary: Sequence[Vary], named: Sequence[Variant]) -> list[Variant]:
 
 
 def _short_paths(paths: Sequence[str]) -> dict[str, str]:
-    """Every path by its last word, or by as many as tell it from the others."""
+    """Every path by its last word, or by as many as make it unlike the others."""
     shown = {}
     for path in paths:
         words = path.split(".")

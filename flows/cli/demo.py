@@ -6,12 +6,14 @@ Everything shown is measured here and now: the run, the plans, and the cheap re-
 import argparse
 import json
 import sys
+from typing import Any
 
 from rich.console import Console as RichConsole
 
 from flows.cli.commands.run import run_all, summarise
 from flows.console import Console, plan_table
-from flows.run.planning import Prepared, Request, prepare
+from flows.runs.engine import RunResult
+from flows.runs.planning import Prepared, Request, prepare
 from flows.terminal import stdout
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
@@ -47,7 +49,8 @@ def _run(out: RichConsole, name: str) -> int:
     return 0
 
 
-def show_verdict(out: RichConsole, prepared: Prepared, result: dict) -> None:
+def show_verdict(out: RichConsole, prepared: Prepared, result: RunResult) -> None:
+    """The comparison as a table, and where the report lies."""
     from flows.reports.run_report import comparison_of, write_run_report
     from foundry_core.evaluation.comparison.tables import comparison_table
 
@@ -59,7 +62,8 @@ def show_verdict(out: RichConsole, prepared: Prepared, result: dict) -> None:
 
 def _cascade(out: RichConsole, name: str) -> int:
     """One upstream value, one that is no part of the recipe, one cheap re-run, and back again."""
-    steps = prepare(Request(pipeline=name)).pipeline.stages["llm"].recipe.training.steps
+    llm: Any = prepare(Request(pipeline=name)).pipeline.stages["llm"].recipe
+    steps = llm.training.steps
     change = f"llm.training.steps={2 * steps}"
     out.print("\n[bold]what would one changed value of the language model re-run?")
     out.print(f"foundry plan {name} -o {change}")

@@ -1,62 +1,91 @@
-"""Prefect's temporary server, where none is configured: it ends with the run that started it.
+"""The Prefect server of a run that has none: a child process that ends with the run.
 
-Prefect stops it at a normal exit only: a killed run would leave it behind, with its port and 200 MB
-of memory, for ever.
+It has a session of its own, so that Ctrl-C in a terminal reaches the run first, which then records
+its end; killed by force, the run takes it along (PR_SET_PDEATHSIG).
 """
 
+import contextlib
 import os
+import socket
 import subprocess
-import sys
-import threading
-import time
+from collections.abc import Iterator
+from pathlib import Path
 
-import flows.prefect.settings  # noqa: F401  (Prefect reads its settings once, on import)
-from flows.processes import PARENT
+from flows.deployment.server import (
+    START_SECONDS,
+    answers,
+    database_made,
+    entry_command,
+    last_lines,
+    service_environment,
+)
+from flows.prefect.api import configured, connected
+from flows.prefect.settings import HOST, api_url
+from foundry_core.errors import FoundryError
 
-_LOOK_SECONDS = 1.0
+_TRIES = 3
+_STOP_SECONDS = 5.0
+_SETTINGS = {
+    # Prefect's own name for a server without scheduler: it must not start a home's scheduled runs.
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+}
 
 
-def tie() -> None:
-    """From now on a temporary server of this process is started so that it cannot outlive it."""
-    if "PREFECT_API_URL" not in os.environ:
-        from prefect.server.api.server import SubprocessASGIServer
+@contextlib.contextmanager
+def temporary_server(log: Path) -> Iterator[None]:
+    """In the block there is a Prefect server: the configured one, or one that is started here and
+    writes to `log`. FoundryError when it does not start."""
+    if configured():
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        with database_made():
+            url = _started(log, stack)
+        with connected(url):
+            yield
 
-        SubprocessASGIServer._run_uvicorn_command = _start
 
-
-def _start(server) -> subprocess.Popen:
-    """As Prefect starts it, but for the process around it."""
-    from prefect.settings import get_current_settings
-
-    settings = get_current_settings().to_environment_variables(exclude_unset=True)
-    role = {
-        "PREFECT_UI_ENABLED": "0",
-        "PREFECT__SERVER_EPHEMERAL": "1",
-        "PREFECT__SERVER_FINAL": "1",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "flows.deployment.entry", "temporary", str(server.port)],
-        env={**os.environ, **role, **settings, PARENT: str(os.getpid())},
+def _started(log: Path, stack: contextlib.ExitStack) -> str:
+    """The URL of a server that answers; `stack` ends it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(_TRIES):
+        # Another process may take the port before the server does: then it ends, and is started
+        # again on another.
+        port = _free_port()
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                entry_command("server", HOST, str(port)),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=service_environment(**_SETTINGS),
+                start_new_session=True,
+            )
+        stack.callback(_stop, process)
+        url = api_url(HOST, port)
+        if answers(url, process):
+            return url
+        if process.poll() is None:
+            break
+    raise FoundryError(
+        f"the temporary Prefect server did not start within {START_SECONDS:.0f} s (log: {log}):\n"
+        f"{last_lines(log)}",
+        f"is the database in {os.environ['PREFECT_HOME']} whole, and its disk not full? "
+        "A running `foundry serve` is used instead of a temporary server",
     )
 
 
-def serve(port: int, parent: int) -> None:
-    """The server itself, in a process of its own."""
-    import uvicorn
-
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    uvicorn.run(
-        "prefect.server.api.server:create_app",
-        factory=True,
-        host="127.0.0.1",
-        port=port,
-        log_level="error",
-        lifespan="on",
-    )
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
 
-def _watch(parent: int) -> None:
-    """The kernel's signal would come when the thread ends that started the server, so: looking."""
-    while os.getppid() == parent:
-        time.sleep(_LOOK_SECONDS)
-    os._exit(1)
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_SECONDS)
+    process.kill()
+    process.wait()

@@ -1,17 +1,16 @@
 """What Foundry asks of a Prefect server: a few calls, with errors in plain words."""
 
 import contextlib
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
 from uuid import UUID
 
-import flows.prefect.settings  # noqa: F401  (Prefect reads its settings once, on import)
-
-# isort: split
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterType,
     FlowRunFilter,
     FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
@@ -19,14 +18,21 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.deployments import run_deployment
+from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.prefect.progress import read_progress
 from foundry_core.errors import FoundryError
+
+__all__ = ["FlowRun", "StateType"]
 
 PIPELINE_POOL = "foundry"
 GPU_POOL = "gpu-pool"
 TRAIN_DEPLOYMENT = "train/gpu"
+_FLUSH_SECONDS = 10.0
 OPEN_STATES = (
     StateType.SCHEDULED,
     StateType.PENDING,
@@ -34,9 +40,9 @@ OPEN_STATES = (
     StateType.PAUSED,
     StateType.CANCELLING,
 )
-OUTAGE_SECONDS = 600.0
 _UNREACHABLE = (httpx.TransportError, OSError)
-T = TypeVar("T")
+# Servers that end with a run of this process: nobody looks at them.
+_temporary: set[str] = set()
 
 
 def server_url() -> str:
@@ -65,22 +71,8 @@ def api() -> Iterator[SyncPrefectClient]:
         ) from error
 
 
-def patiently(call: Callable[[], T], told: Callable[[str], None], seconds: float) -> T:
-    """call(), again and again while the server is away or overloaded, for at most `seconds`: a
-    restart of the server must not end a training of days. Other errors are raised at once."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return call()
-        except (FoundryError, PrefectHTTPStatusError, *_UNREACHABLE) as error:
-            if not _away(error) or time.monotonic() > deadline:
-                raise
-            told("waits for the Prefect server")
-            time.sleep(min(5.0, seconds / 10))
-
-
-def _away(error: Exception) -> bool:
-    """Whether the same call may succeed later."""
+def away(error: Exception) -> bool:
+    """Whether the server is away or overloaded: then the same call may succeed later."""
     if isinstance(error, PrefectHTTPStatusError):
         return error.response.status_code >= 500
     return isinstance(error, _UNREACHABLE) or isinstance(error.__cause__, _UNREACHABLE)
@@ -104,11 +96,18 @@ def open_runs(
 
 
 def read_run(run_id: UUID) -> FlowRun | None:
+    """None when it was deleted."""
     with api() as client:
         try:
             return client.read_flow_run(run_id)
         except ObjectNotFound:
             return None
+
+
+def has_ended(run_id: UUID) -> bool:
+    """Whether a run is in a final state, or is gone."""
+    run = read_run(run_id)
+    return run is None or run.state is None or run.state.is_final()
 
 
 def set_state(run_id: UUID, kind: StateType, message: str, *, force: bool = False) -> None:
@@ -140,12 +139,6 @@ def reschedule(run_id: UUID, message: str) -> None:
         client.set_flow_run_state(run_id, state, force=True)
 
 
-def process_pools() -> set[str]:
-    """Names of the pools whose workers start plain processes."""
-    with api() as client:
-        return {pool.name for pool in client.read_work_pools() if pool.type == "process"}
-
-
 def parent_of(run: FlowRun) -> FlowRun | None:
     """The flow run that started this one and waits for it; None when a person started it."""
     if run.parent_task_run_id is None:
@@ -160,4 +153,68 @@ def parent_of(run: FlowRun) -> FlowRun | None:
 
 def configured() -> bool:
     """Whether there is a server that outlives this process."""
-    return bool(PREFECT_API_URL.value())
+    url = PREFECT_API_URL.value()
+    return bool(url) and url not in _temporary
+
+
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[None]:
+    """In the block, Prefect talks to the server at `url`, which ends after it. What is queued for
+    it is sent before the block is left."""
+    _temporary.add(url)
+    with temporary_settings({PREFECT_API_URL: url}):
+        try:
+            yield
+        finally:
+            for worker in (EventsWorker, APILogWorker):
+                worker.drain_all(timeout=_FLUSH_SECONDS, at_exit=False)
+            _temporary.discard(url)
+
+
+def runs_with_tag(tag: str) -> list[FlowRun]:
+    """Flow runs in any state."""
+    found = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]))
+    with api() as client:
+        return client.read_flow_runs(flow_run_filter=found)
+
+
+def start_deployment(
+    deployment: str,
+    parameters: Mapping[str, Any],
+    *,
+    name: str,
+    tags: Iterable[str],
+    idempotency_key: str,
+) -> FlowRun:
+    """A new run of a deployment, or the one that exists with this idempotency key."""
+    started = run_deployment(
+        deployment,
+        parameters=dict(parameters),
+        flow_run_name=name,
+        tags=list(tags),
+        idempotency_key=idempotency_key,
+        timeout=0,
+    )
+    return cast(FlowRun, started)  # a coroutine only where an event loop runs in this thread
+
+
+def read_run_and_progress(run_id: UUID) -> tuple[FlowRun | None, dict[str, Any] | None]:
+    """A run, None when it was deleted, and the progress it shows, as an observer takes it."""
+    mine = ArtifactFilter(
+        flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]),
+        type=ArtifactFilterType(any_=["progress"]),
+    )
+    with api() as client:
+        try:
+            run = client.read_flow_run(run_id)
+        except ObjectNotFound:
+            return None, None
+        found = client.read_artifacts(artifact_filter=mine, limit=1)
+    return run, read_progress(found[0].data, found[0].description) if found else None
+
+
+def describe_run(run_id: str, title: str, tags: Iterable[str]) -> None:
+    """Names a flow run and adds tags to it."""
+    with api() as client:
+        known = client.read_flow_run(UUID(run_id)).tags
+        client.update_flow_run(UUID(run_id), name=title, tags=sorted({*known, *tags}))

@@ -4,12 +4,9 @@ and what the coordinator of a training on another machine shows its user."""
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-import flows.prefect.settings  # noqa: F401  (Prefect reads its settings once, on import)
-
-# isort: split
 import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectHTTPStatusError
@@ -51,15 +48,17 @@ class ProgressReport:
         self._next = 0.0
 
     def publish(self, state: Mapping[str, Any], *, last: bool = False) -> None:
+        """last: shown whenever it comes."""
         now = time.monotonic()
         if now < self._next and not last:
             return
         self._next = now + _EVERY_SECONDS
         try:
             if self._artifact is None:
-                self._artifact = create_progress_artifact(
+                created = create_progress_artifact(
                     percent(state), key=self._key, description=describe(state)
                 )
+                self._artifact = cast(UUID, created)  # a coroutine only inside an event loop
             else:
                 update_progress_artifact(self._artifact, percent(state), describe(state))
         except (httpx.TransportError, PrefectHTTPStatusError) as error:

@@ -1,4 +1,4 @@
-"""Prefect's settings for Foundry. Import this before prefect: it reads them once."""
+"""Prefect's settings for Foundry. Imports no Prefect, which reads them once, when imported."""
 
 import contextlib
 import os
@@ -7,10 +7,10 @@ from flows.processes import entries
 from foundry_core.home import home_dir
 
 HOST, PORT = "127.0.0.1", 4200
-# The ephemeral server's own 20 s are too short on a busy two-core machine.
 QUIET = "WARNING"
 _DEFAULTS = {
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # Without a configured server, Prefect would start one of its own.
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": QUIET,
     "PREFECT_CLI_PROMPT": "false",
@@ -38,6 +38,3 @@ def apply() -> None:
         for entry in entries("serve"):
             if entry.local and not entry.dead:
                 os.environ["PREFECT_API_URL"] = entry.facts["url"]
-
-
-apply()

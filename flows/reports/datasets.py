@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.run.planning import Prepared, Request, prepare
+from flows.runs.planning import Prepared, Request, prepare
 from foundry_core.config.overrides import set_path
 from foundry_core.config.registry import Registry
 from foundry_core.config.suggest import nearest
@@ -17,7 +17,7 @@ from foundry_core.data.sources.base import CAPTION_FORMATS, ROBOT_FORMATS, TEXT_
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.graph import StageNode
 from foundry_core.pipeline.registry import stage_kind
-from foundry_core.pipeline.stage import ArtifactType, InputArtifact, StageContext
+from foundry_core.pipeline.stage import ArtifactType, InputArtifact, Recipe, StageContext, Upstream
 
 if TYPE_CHECKING:
     from foundry_core.data.loading.loader import Loader
@@ -165,7 +165,12 @@ def convert(
             path=tokenizer, stage="tokenizer", kind="train_tokenizer", key="", content=""
         )
         inputs["tokenizer"] = {"tokenizer": artifact}
-    stage.check(recipe, inputs)
+    declared = {
+        slot: {label: Upstream(name=label, kind=one.kind, recipe=Recipe())}
+        for slot, named in inputs.items()
+        for label, one in named.items()
+    }
+    stage.check(recipe, declared)
     stage.sources(recipe)  # a source that is not there is named before anything is made
     if out.exists() and any(out.iterdir()):
         raise FoundryError(f"{str(out)!r} is not empty", "name a new folder for the shards")
@@ -241,8 +246,9 @@ def _tokens_per_image(prepared: Prepared, node: StageNode) -> int:
     """As the stage's model, or the VLM it builds on, says; 1 for text."""
     model = getattr(node.recipe, "model", None)
     for config in (model, getattr(model, "backbone", None)):
-        if hasattr(config, "tokens_per_image"):
-            return config.tokens_per_image
+        tokens = getattr(config, "tokens_per_image", None)
+        if tokens is not None:
+            return tokens
     for up in node.inputs.get("vlm", {}).values():
         return _tokens_per_image(prepared, prepared.pipeline.stages[up])
     return 1

@@ -1,10 +1,9 @@
 """Gathers what a report shows of a run: from the lineage index and the artifacts' files."""
 
-import json
 from pathlib import Path
-from typing import Any
 
-from flows.run.planning import Prepared
+from flows.runs.engine import RunResult
+from flows.runs.planning import Prepared
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.report import (
     Filmstrip,
@@ -13,8 +12,9 @@ from foundry_core.evaluation.comparison.report import (
     write_report,
 )
 from foundry_core.evaluation.comparison.result import Comparison, read_comparison
+from foundry_core.files import json_line, read_json_lines
 from foundry_core.home import home_dir, store_uri
-from foundry_core.lineage import graph, queries
+from foundry_core.lineage import answers, graph, queries
 from foundry_core.store.base import Store
 from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
@@ -24,7 +24,7 @@ _VERDICTS = ("compare", "verdict")
 _SHOWN = ("loss", "text_loss", "captions_loss", "robot_loss")
 
 
-def comparison_of(prepared: Prepared, result: dict[str, Any]) -> Comparison | None:
+def comparison_of(prepared: Prepared, result: RunResult) -> Comparison | None:
     """What a finished run's compare stage found, if it has one."""
     for stage in result["stages"]:
         if stage["kind"] == "compare":
@@ -63,7 +63,7 @@ def gather(run_id: str) -> ReportData:
     )
 
 
-def _artifact(store: Store, stage: dict[str, Any]) -> Artifact | None:
+def _artifact(store: Store, stage: answers.StageRow) -> Artifact | None:
     return store.read(stage["kind"], stage["artifact_key"] or stage["key"])
 
 
@@ -77,7 +77,7 @@ def _comparison(store: Store, artifact: Artifact) -> Comparison:
     return read_comparison(path)
 
 
-def _stage_row(stage: dict[str, Any], artifact: Artifact | None) -> StageRow:
+def _stage_row(stage: answers.StageRow, artifact: Artifact | None) -> StageRow:
     reasons = stage["reasons"] if isinstance(stage["reasons"], list) else []
     why = "; ".join(
         " ".join(str(r[k]) for k in ("category", "path", "upstream") if r.get(k)) for r in reasons
@@ -107,9 +107,7 @@ def _losses(
 def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Series → (step, value) of a training artifact's records, thinned for a picture."""
     path = folder / "records" / "metrics.jsonl"
-    if not path.is_file():
-        return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = list(read_json_lines(path))
     lines = lines[:: max(1, len(lines) // _POINTS)]
     series = {key: [(row["step"], row[key]) for row in lines if key in row] for key in _SHOWN}
     parts = [key for key in series if series[key]]
@@ -145,7 +143,7 @@ def _unequal(artifacts: dict[str, Artifact], compared: Artifact | None) -> list[
     return [
         name
         for name in ("benchmark", "tasks", "episodes_per_task", "budget", "first_scenario")
-        if len({json.dumps(recipe.get(name)) for recipe in recipes}) > 1
+        if len({json_line(recipe.get(name)) for recipe in recipes}) > 1
     ]
 
 

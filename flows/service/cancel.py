@@ -28,7 +28,7 @@ def cancel(name: str) -> dict[str, str]:
     if flow_run is None:
         known = [row["run"] for row in runs()]
         hint = nearest(name, known) if known else "nothing runs here; see `foundry status`"
-        raise FoundryError(f"no run {name!r} is in flight", hint)
+        raise FoundryError(f"no run {name!r} is under way", hint)
     return {"run": name, "state": _through_prefect(flow_run)}
 
 
@@ -54,7 +54,7 @@ def _find(name: str) -> UUID | None:
 
 
 def _through_prefect(run_id: UUID) -> str:
-    """Its worker ends it; children are told at once as well, in case it cannot tell them."""
+    """Its worker ends it; its children are cancelled at once as well, in case it cannot do that."""
     from flows.prefect.api import cancel_children, cancel_run, read_run
 
     cancel_run(run_id, "foundry cancel")
@@ -63,6 +63,6 @@ def _through_prefect(run_id: UUID) -> str:
     while time.monotonic() < deadline:
         run = read_run(run_id)
         if run is None or run.state is None or run.state.is_final():
-            return (run.state.name if run and run.state else "deleted").lower()
+            return (run.state.name or "ended").lower() if run and run.state else "deleted"
         time.sleep(0.5)
     return "cancelling: the reaper forces it within two minutes"

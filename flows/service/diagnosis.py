@@ -6,6 +6,7 @@ is nothing to say about its pools.
 
 import importlib.metadata
 import json
+import os
 import socket
 import urllib.error
 import urllib.request
@@ -20,6 +21,8 @@ PREFECT = "3.8."
 
 @dataclass(frozen=True)
 class Finding:
+    """Something that is wrong, and what mends it."""
+
     problem: str
     remedy: str
 
@@ -34,8 +37,6 @@ def findings(host: str, port: int) -> list[Finding]:
         return wrong
     if not is_prefect(host, port):
         return [*wrong, taken(host, port)]
-    import os
-
     os.environ["PREFECT_API_URL"] = api_url(host, port)
     return wrong + orchestration()
 
@@ -57,6 +58,7 @@ def unusable(host: str, port: int) -> list[Finding]:
 
 
 def taken(host: str, port: int) -> Finding:
+    """What to say of a port that another program uses."""
     return Finding(
         f"port {port} on {host} is taken by another program",
         f"give another port (`foundry serve --port {port + 1}`), or stop that program",
@@ -92,6 +94,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def listening(host: str, port: int) -> bool:
+    """Whether any program takes connections there."""
     with socket.socket() as probe:
         probe.settimeout(2)
         return probe.connect_ex((host, port)) == 0
@@ -108,34 +111,23 @@ def is_prefect(host: str, port: int) -> bool:
 
 def orchestration() -> list[Finding]:
     """What the server lacks: pools, deployments, workers that are online."""
-    from prefect.exceptions import ObjectNotFound
-
     from flows.deployment.deployments import declared, full_name
-    from flows.prefect.api import api
+    from flows.prefect.pools import has_deployment, online_workers
 
     wrong: list[Finding] = []
-    with api() as client:
-        for pool in dict.fromkeys(entry["work_pool"]["name"] for entry in declared()):
-            try:
-                client.read_work_pool(pool)
-            except ObjectNotFound:
-                wrong.append(Finding(f"there is no work pool {pool!r}", _APPLY))
-                continue
-            online = [w for w in client.read_workers_for_work_pool(pool) if w.status == "ONLINE"]
-            if not online:
-                wrong.append(
-                    Finding(
-                        f"no worker of pool {pool!r} is online: its runs would wait for ever",
-                        f"`foundry serve` runs one; elsewhere: prefect worker start --pool {pool}",
-                    )
+    for pool in dict.fromkeys(entry["work_pool"]["name"] for entry in declared()):
+        online = online_workers(pool)
+        if online is None:
+            wrong.append(Finding(f"there is no work pool {pool!r}", _APPLY))
+        elif not online:
+            wrong.append(
+                Finding(
+                    f"no worker of pool {pool!r} is online: its runs would wait for ever",
+                    f"`foundry serve` runs one; elsewhere: prefect worker start --pool {pool}",
                 )
-        for entry in declared():
-            name = full_name(entry)
-            try:
-                client.read_deployment_by_name(name)
-            except ObjectNotFound:
-                wrong.append(Finding(f"there is no deployment {name!r}", _APPLY))
-    return wrong
+            )
+    missing = [name for name in map(full_name, declared()) if not has_deployment(name)]
+    return wrong + [Finding(f"there is no deployment {name!r}", _APPLY) for name in missing]
 
 
 _APPLY = "start `foundry serve`, or `prefect deploy --prefect-file deploy/prefect.yaml --all`"

@@ -38,9 +38,11 @@ class Reaped:
     done: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, category: str, name: str) -> None:
+        """One more of a category."""
         self.done.setdefault(category, []).append(name)
 
     def lines(self) -> list[str]:
+        """One per category, for people."""
         return [f"{category}: {', '.join(names)}" for category, names in self.done.items()]
 
 
@@ -78,7 +80,7 @@ def _runs(reaped: Reaped) -> None:
         if not entry.dead:
             continue
         log = EventLog(open_store(entry.facts["store"]).events_uri)
-        index = Index(home_dir() / "lineage.duckdb", log)
+        index = Index(home_dir() / queries.INDEX_NAME, log)
         index.advance()
         with contextlib.closing(queries.connect()) as connection:
             rows = connection.execute(_OPEN_RUNS, [entry.id, entry.id]).fetchall()
@@ -103,7 +105,7 @@ def _ray_jobs(reaped: Reaped, seconds: float) -> None:
     for entry in dead:
         if _age(entry) < seconds:
             continue
-        from flows.dispatch.ray_jobs import stop_job
+        from flows.dispatch.ray_job import stop_job
 
         if stop_job(entry.facts["address"], entry.id):
             reaped.add("ray jobs stopped", entry.id)
@@ -120,9 +122,7 @@ def _age(entry: processes.Entry) -> float:
 
 def _flow_runs(reaped: Reaped, message: str = "its process died") -> None:
     """Flow runs whose process is dead: cancelled if that was wanted, crashed otherwise."""
-    from prefect.client.schemas.objects import StateType
-
-    from flows.prefect.api import cancel_children, read_run, set_state
+    from flows.prefect.api import StateType, cancel_children, read_run, set_state
 
     for entry in processes.entries("flow-run"):
         if not entry.dead:
@@ -141,9 +141,8 @@ def _flow_runs(reaped: Reaped, message: str = "its process died") -> None:
 def _stuck(reaped: Reaped) -> None:
     """CANCELLING that no process carries out, PENDING that no worker goes on with, and processes
     that work on although their run was ended from outside."""
-    from prefect.client.schemas.objects import StateType
-
-    from flows.prefect.api import open_runs, process_pools, read_run, reschedule, set_state
+    from flows.prefect.api import StateType, open_runs, read_run, reschedule, set_state
+    from flows.prefect.pools import process_pools
 
     alive = {entry.id: entry for entry in processes.entries("flow-run") if not entry.dead}
     for entry in alive.values():
@@ -174,8 +173,9 @@ def _orphans(reaped: Reaped) -> None:
 
     for run in open_runs(tags=["train"]):
         parent = parent_of(run)
-        ended = parent is not None and parent.state is not None and parent.state.is_final()
-        if ended and run.state is not None and not run.state.is_cancelling():
+        if parent is None or parent.state is None or not parent.state.is_final():
+            continue
+        if run.state is not None and not run.state.is_cancelling():
             cancel_run(run.id, f"its coordinator {parent.name!r} has ended")
             reaped.add("trainings cancelled", run.name)
 
@@ -195,6 +195,7 @@ class Reaper:
         self._thread = threading.Thread(target=self._loop, daemon=True, name="reaper")
 
     def start(self) -> None:
+        """Returns at once."""
         self._thread.start()
 
     def soon(self) -> None:
@@ -202,6 +203,7 @@ class Reaper:
         self._wake.set()
 
     def stop(self) -> None:
+        """Waits some seconds for a pass that is under way."""
         self._stopped = True
         self._wake.set()
         if self._thread.is_alive():
@@ -209,18 +211,15 @@ class Reaper:
 
     def _loop(self) -> None:
         while not self._stopped:
-            self._tell(self._once())
+            for line in self._once():
+                self._say(f"reaper: {line}")
             self._wake.wait(self._every)
             self._wake.clear()
 
     def _once(self) -> Iterable[str]:
         try:
             return reap(ray_seconds=_RAY_SECONDS).lines()
-        # The server restarts or is overloaded, a disk is full: told, and tried again next time. An
+        # The server restarts or is overloaded, a disk is full: shown, and tried again next time. An
         # error must not end what tidies up after errors.
         except Exception as error:
             return [f"not now: {error}"]
-
-    def _tell(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self._say(f"reaper: {line}")

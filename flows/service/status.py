@@ -3,6 +3,7 @@
 from typing import Any
 
 from flows import processes
+from foundry_core.errors import FoundryError
 from foundry_core.home import store_uri
 from foundry_core.store.lease import is_dead
 from foundry_core.store.open import open_store
@@ -11,7 +12,7 @@ Row = dict[str, Any]
 
 
 def runs() -> list[Row]:
-    """Pipeline runs and Ray jobs whose process has not said that it ended."""
+    """Pipeline runs and Ray jobs whose process has not recorded its end."""
     rows = []
     for entry in (*processes.entries("run"), *processes.entries("ray-job")):
         process = entry.process
@@ -60,24 +61,19 @@ def queue() -> list[Row]:
 
 def workers() -> list[Row]:
     """Pools with their limit and the workers that poll them."""
-    from flows.prefect.api import api
+    from flows.prefect.pools import online_workers, pool_limits
 
-    rows = []
-    with api() as client:
-        for pool in client.read_work_pools():
-            found = client.read_workers_for_work_pool(pool.name)
-            online = [worker.name for worker in found if worker.status == "ONLINE"]
-            rows.append({"pool": pool.name, "limit": pool.concurrency_limit, "online": online})
-    return rows
+    return [
+        {"pool": pool, "limit": limit, "online": online_workers(pool) or []}
+        for pool, limit in pool_limits().items()
+    ]
 
 
 def summary() -> Row:
     """Everything, as JSON. server: the URL, None without one, or why it does not answer."""
-    from foundry_core.errors import FoundryError
-
-    found: Row = {"runs": runs(), "leases": leases(), "server": None, "queue": [], "pools": []}
     from flows.prefect.api import configured, server_url
 
+    found: Row = {"runs": runs(), "leases": leases(), "server": None, "queue": [], "pools": []}
     if configured():
         found["server"] = server_url()
         try:

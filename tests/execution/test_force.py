@@ -6,8 +6,7 @@ import os
 import pytest
 
 import foundry_core.execution.attempt
-from flows.console import Console
-from flows.run.engine import PipelineRun
+from flows.runs.engine import PipelineRun
 from foundry_core.execution.control import ChildResult
 from foundry_core.lineage.connection import attach
 from foundry_core.store import gc
@@ -23,7 +22,7 @@ def home(small_home):
 
 
 def forced(name):
-    under_way = PipelineRun(prepared(force=(name,)), console=Console(quiet=True))
+    under_way = PipelineRun(prepared(force=(name,)))
     under_way.start()
     return under_way
 

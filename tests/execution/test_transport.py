@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from flows.run.engine import PipelineRun
-from flows.run.planning import Request, prepare
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 from foundry_core.errors import FoundryError
 from foundry_core.execution.runner import execute
 from foundry_core.execution.transport import job_from_json, job_to_json
@@ -21,7 +21,7 @@ class Capture:
     def __init__(self):
         self.jobs = {}
 
-    def remote(self, stage):
+    def remote(self, resources):
         return False
 
     def run(self, job, store, events, *, observe, cancelled):
@@ -35,7 +35,7 @@ def sent(tmp_path, monkeypatch):
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
     capture = Capture()
-    run = PipelineRun(prepare(Request(pipeline=str(WORDS))), dispatcher=capture)
+    run = PipelineRun(prepare(Request(pipeline=str(WORDS))), backend=capture)
     run.start()
     for name in run.affected():
         run.stage(name, "prefect:flow-run/f")

@@ -103,10 +103,9 @@ def test_a_stage_that_fills_the_disk_names_it_and_runs_once_there_is_room(
 
 
 def test_a_disk_that_fills_up_between_two_stages(disk, store_on_disk, home, tmp_path):
-    from flows.console import Console
-    from flows.run.engine import PipelineRun
+    from flows.runs.engine import PipelineRun
 
-    under_way = PipelineRun(prepared(), console=Console(quiet=True))
+    under_way = PipelineRun(prepared())
     under_way.start()
     under_way.stage("first")
     filler = disk.fill()
@@ -131,10 +130,9 @@ def _specs():
 def test_no_room_for_the_index_fails_no_run_and_heals(disk, home, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("FOUNDRY_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("FOUNDRY_HOME", str(disk.folder / "home"))
-    from flows.console import Console
-    from flows.run.engine import PipelineRun
+    from flows.runs.engine import PipelineRun
 
-    under_way = PipelineRun(prepared(), console=Console(quiet=True))
+    under_way = PipelineRun(prepared())
     under_way.start()
     for name in under_way.affected():
         under_way.stage(name)

@@ -7,8 +7,7 @@ import pytest
 
 from flows import processes
 from flows.cli import main
-from flows.console import Console
-from flows.run.engine import PipelineRun
+from flows.runs.engine import PipelineRun
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
 from foundry_core.lineage.events import EventLog
@@ -28,7 +27,7 @@ def home(small_home):
 
 
 def begin(*overrides, **options):
-    under_way = PipelineRun(prepared(*overrides, **options), console=Console(quiet=True))
+    under_way = PipelineRun(prepared(*overrides, **options))
     under_way.start()
     return under_way
 
@@ -123,7 +122,7 @@ def test_what_vanished_between_plan_and_run_is_said():
     store = planned.store
     garbage = gc.find_garbage(store, **EVERYTHING)
     gc.remove(store, EventLog(store.events_uri), garbage, **EVERYTHING)
-    late = PipelineRun(planned, console=Console(quiet=True))
+    late = PipelineRun(planned)
     late.start()
     with pytest.raises(FoundryError, match=r"removed from the store.*run again"):
         late.stage("total")

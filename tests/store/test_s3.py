@@ -280,8 +280,8 @@ def run_words(uri, *overrides):
 
 def run_pipeline(pipeline, uri, *overrides):
     """One run, stage after stage, without Prefect; ({stage: action}, the run)."""
-    from flows.run.engine import PipelineRun
-    from flows.run.planning import Request, prepare
+    from flows.runs.engine import PipelineRun
+    from flows.runs.planning import Request, prepare
     from foundry_core.config.overrides import parse_override
 
     pairs = tuple(parse_override(text) for text in overrides)

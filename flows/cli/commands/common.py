@@ -2,13 +2,21 @@
 
 import argparse
 import json
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from flows.run.planning import Request
+from flows.dispatch.base import BACKENDS
+from flows.runs.planning import Prepared, Request
 from foundry_core.config.overrides import parse_override
+
+if TYPE_CHECKING:
+    from flows.console import Console
+    from flows.runs.engine import RunResult
+    from flows.runs.walk import Work
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+    """A pipeline and changes to it."""
     parser.add_argument("pipeline", help="a name (see stage_configs/pipelines) or a YAML file")
     parser.add_argument(
         "-o",
@@ -27,6 +35,7 @@ def add_request_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def request(options: argparse.Namespace) -> Request:
+    """What those arguments ask for."""
     return Request(
         pipeline=options.pipeline,
         overrides=tuple(parse_override(text) for text in options.override),
@@ -35,6 +44,44 @@ def request(options: argparse.Namespace) -> Request:
         baseline=options.baseline,
         strict_code=options.strict_code,
     )
+
+
+def add_dispatch_argument(parser: argparse.ArgumentParser) -> None:
+    """An unknown name is refused by `check_dispatch`: listing all of them would cost 30 ms."""
+    parser.add_argument(
+        "--dispatch",
+        default="inline",
+        metavar="BACKEND",
+        help="where stages run that ask for GPUs: inline (here), gpu-pool, ray-job, or another",
+    )
+
+
+def check_dispatch(options: argparse.Namespace) -> None:
+    """FoundryError for a backend that is not there, before anything is planned."""
+    BACKENDS.module(options.dispatch)
+
+
+def needs_work(prepared: Prepared) -> bool:
+    """Whether anything runs or is linked: else Prefect is never imported."""
+    return any(row.action == "run" or row.how == "content" for row in prepared.plan.stages.values())
+
+
+def carry_out(
+    work: "Work", prepared: Prepared, plan: str, console: "Console", folder: Path
+) -> "RunResult":
+    """Runs what is prepared and returns it as JSON. plan: for a page that renders Markdown.
+    folder: of the run."""
+    if needs_work(prepared):
+        from flows.foundry import run_locally
+
+        return run_locally(work, plan, console, folder / "logs" / "prefect-server.log")
+    work.start()
+    return work.finish("succeeded")
+
+
+def exit_code(status: str) -> int:
+    """0 when all came through, 130 when a person stopped it, else 1."""
+    return {"succeeded": 0, "interrupted": 130}.get(status, 1)
 
 
 def print_json(value: Any) -> None:

@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _preview(options: argparse.Namespace) -> int:
     from flows.reports.datasets import mix_loader, stage_loader
-    from flows.run.planning import Request
+    from flows.runs.planning import Request
     from foundry_core.data.inspection.preview import preview, render_preview, save_images
 
     overrides = tuple(parse_override(text) for text in options.override)

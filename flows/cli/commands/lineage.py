@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,14 +124,15 @@ def _render(options: argparse.Namespace, answer: Any) -> None:
     from flows.terminal import stdout
     from foundry_core.lineage import render
 
-    shown = {
+    shown: dict[str, Callable[[Any], Any]] = {
         "runs": render.runs_table,
         "trace": render.trace_tree,
         "why": render.why_tree,
         "show": render.record,
         "diff": lambda changes: render.diff_tree(changes, options.old, options.new),
-    }.get(options.action, render.table_of)
-    stdout().print(shown(answer) if answer or options.action == "diff" else "nothing")
+    }
+    show = shown.get(options.action, render.table_of)
+    stdout().print(show(answer) if answer or options.action == "diff" else "nothing")
 
 
 def _graph(options: argparse.Namespace, connection: Any) -> int:

@@ -3,7 +3,7 @@
 import argparse
 
 from flows.cli.commands.common import add_request_arguments, print_json, request
-from flows.run.planning import prepare
+from flows.runs.planning import prepare
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """`foundry serve`: Prefect's server, pools, deployments, workers and the reaper in one command."""
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -17,7 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=HOST, help="address of the server (default: loopback)")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument(
-        "--gpu-limit", type=int, metavar="N", help="trainings at once (default: one per GPU)"
+        "--gpu-limit",
+        type=int,
+        metavar="N",
+        help="stages with GPUs at once (default: one per GPU)",
     )
     parser.add_argument(
         "--check", action="store_true", help="say what is wrong, if anything; start nothing"
@@ -46,8 +50,6 @@ def _check(found: list, as_json: bool) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    import os
-
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
@@ -63,7 +65,7 @@ def _serve(options: argparse.Namespace) -> int:
     limit = options.gpu_limit or visible_gpus() or 1
     keeper = reaper.Reaper(_say)
     began = time.monotonic()
-    with processes.recorded("serve", str(options.port), url=url):
+    with processes.recorded("serve", str(options.port), facts={"url": url}):
         try:
             services.start_server()
             names = deployments.apply(Path.cwd(), gpu_limit=limit)
@@ -89,7 +91,7 @@ def _say(text: str) -> None:
 
 def _announce(url: str, names: list[str], limit: int, seconds: float) -> None:
     _say(f"ready in {seconds:.0f} s: {url.removesuffix('/api')}   (Ctrl-C stops everything)")
-    _say(f"deployments: {', '.join(names)}; {limit} training(s) at once")
+    _say(f"deployments: {', '.join(names)}; {limit} stage(s) with GPUs at once")
     _say("in another shell:")
     _say(f"  export PREFECT_API_URL={url}")
     _say("  prefect deployment run foundry/full -p pipeline=demo --watch")

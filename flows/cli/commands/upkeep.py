@@ -48,7 +48,7 @@ def add_arguments(action: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--name", metavar="NAME@TAG")
     if action == "verify":
         parser.add_argument("refs", nargs="*", metavar="KEY", help="default: everything")
-        parser.add_argument("--all", action="store_true", help="everything, said aloud")
+        parser.add_argument("--all", action="store_true", help="everything, which is the default")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -114,7 +114,7 @@ def _gc(options: argparse.Namespace, store: Store) -> int:
     leftovers = store.sweep(
         leased.__contains__, older_than=options.grace_hours * 3600, apply=options.apply
     )
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"kind": a.kind, "key": a.key, "bytes": gc.owned_bytes(a), "created": a.created}
         for a in artifacts
     ]
@@ -178,7 +178,7 @@ def _import(options: argparse.Namespace, store: Store) -> int:
 
 def _yaml_line(document: dict[str, Any]) -> str:
     """A mapping as one line of YAML that reads back as it is."""
-    form = {"default_flow_style": True, "sort_keys": False, "width": float("inf")}
+    form: dict[str, Any] = {"default_flow_style": True, "sort_keys": False, "width": float("inf")}
     line = yaml.safe_dump(document, allow_unicode=True, **form).strip()
     if "\n" in line:
         line = yaml.safe_dump(document, default_style='"', **form).strip()

@@ -52,9 +52,12 @@ class ModalityPreview(BatchContents):
 
 
 class Preview(TypedDict):
+    """sheets: files with pictures, where they were asked for."""
+
     step: int
     modalities: dict[str, ModalityPreview]
     report: dict[str, int]
+    sheets: NotRequired[list[str]]
 
 
 def preview(loader: Loader, tokenizer: Tokenizer, step: int = 0) -> Preview:

@@ -137,8 +137,8 @@ def test_preview_of_a_pipelines_stage_before_anything_trained(run: Run, pipeline
 
 def _build(pipeline: Path, stage: str) -> None:
     """As `foundry run --only`, without Prefect's server."""
-    from flows.run.engine import PipelineRun
-    from flows.run.planning import Request, prepare
+    from flows.runs.engine import PipelineRun
+    from flows.runs.planning import Request, prepare
 
     made = PipelineRun(prepare(Request(pipeline=str(pipeline), only=(stage,))))
     made.start()

@@ -6,8 +6,8 @@ import sys
 import pytest
 import yaml
 
-from flows.run.engine import PipelineRun
-from flows.run.planning import Request, prepare
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 from foundry_core.data.sources.remote import local_source
 from foundry_core.data.sources.text.jsonl import JsonLines
 from foundry_core.data.sources.text.packages import PackageDocs

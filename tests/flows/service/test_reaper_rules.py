@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import State, StateType
 
 from flows import processes
 from flows.prefect import api as prefect_api
+from flows.prefect import pools
 from flows.service.reaper import reap
 
 
@@ -61,7 +62,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr(prefect_api, "read_run", server.runs.get)
     monkeypatch.setattr(prefect_api, "cancel_children", lambda run_id, message: 0)
     monkeypatch.setattr(prefect_api, "parent_of", lambda run: run.parent)
-    monkeypatch.setattr(prefect_api, "process_pools", lambda: {"foundry", "gpu-pool"})
+    monkeypatch.setattr(pools, "process_pools", lambda: {"foundry", "gpu-pool"})
     return server
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from flows.cli import main
 from foundry_core.home import home_dir, store_uri
+from foundry_core.lineage.event_types import AliasSet, RunStarted
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index
 from foundry_core.store.open import open_store
@@ -29,7 +30,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def log(home):
     log = EventLog(open_store(store_uri()).events_uri)
-    log.append("run_started", {"pipeline": "words", "stages": []}, "r1")
+    log.append(RunStarted(run_id="r1", pipeline="words", stages=[]))
     return log
 
 
@@ -67,7 +68,7 @@ def test_other_failures_of_the_system_are_not_called_output(monkeypatch, capsys)
 
 
 def test_rebuild_names_unreadable_events_and_ends_with_1(log, capsys):
-    name = log.append("alias_set", {"alias": "a@b", "key": "k"})
+    name = log.append(AliasSet(alias="a@b", key="k"))
     log.blobs.delete(name)
     log.blobs.create(name, b"{")
     assert main(["lineage", "rebuild"]) == 1
@@ -84,7 +85,7 @@ def test_a_home_that_cannot_be_written_is_read_as_it_is(log, tmp_path, monkeypat
     assert main(["lineage", "rebuild"]) == 0
     before = Index(home_dir() / "lineage.duckdb", log).advance()
     assert before.events == 0
-    log.append("run_started", {"pipeline": "words", "stages": []}, "r2")
+    log.append(RunStarted(run_id="r2", pipeline="words", stages=[]))
     capsys.readouterr()
 
     def flock(*_):

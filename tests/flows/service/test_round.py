@@ -30,11 +30,11 @@ def test_a_full_run_trains_in_the_gpu_pool(serving):
     refs = {row["stage"]: row["job_ref"] for row in rows}
     assert refs.keys() == {"text", "model", "exam"}
     assert refs["model"] == f"prefect:flow-run/{training['id']}"
-    assert all(refs[stage].startswith("prefect:task-run/") for stage in ("text", "exam"))
-    (run,) = serving.lineage("select status, job_ref from pipeline_run")
+    assert refs["text"].startswith("prefect:task-run/") and refs["text"] != refs["exam"]
+    (run,) = serving.lineage("select run_id, status, job_ref from pipeline_run")
     assert run["status"] == "succeeded"
-    flow_run = run["job_ref"].removeprefix("prefect:flow-run/")
-    assert serving.run(flow_run)["work_pool_name"] == "foundry"
+    coordinator = serving.run(run["job_ref"].removeprefix("prefect:flow-run/"))
+    assert coordinator["work_pool_name"] == "foundry"
 
 
 def test_an_ablation_reuses_the_base_and_gives_a_verdict(serving):

@@ -1,4 +1,4 @@
-"""Ablations of a small pipeline: planned as one graph, executed, judged, told to the lineage."""
+"""Ablations of a small pipeline: planned as one graph, executed, judged, recorded."""
 
 import json
 import os
@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from flows.ablation.merge import VERDICT
 from flows.ablation.plan import AblationRequest, plan_ablation
 from flows.ablation.report import effects_rows, responses, write_ablation_report
 from flows.ablation.run import AblationRun
 from flows.ablation.table import plan_json, plan_markdown, plan_rows
 from flows.ablation.variants import Vary, parse_variant, parse_vary
+from flows.runs.walk import StagesFailed
 from foundry_core.errors import FoundryError
-from foundry_core.execution.job import StageFailed
 from foundry_core.lineage import queries
+from foundry_core.lineage.event_types import RunFinished
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index
 
-EXAMS = Path(__file__).parents[1] / "kinds" / "exams.yaml"
+EXAMS = Path(__file__).parents[2] / "kinds" / "exams.yaml"
 CLI = [sys.executable, "-m", "flows.cli"]
 
 
@@ -44,38 +44,24 @@ def planned(*vary, variants=(), **options):
     )
 
 
-def walk(run):
-    """The union stage after stage, without Prefect: a failure stops only what needs it."""
-    lost = set()
-    for name in run.affected():
-        if lost & {up for _, _, up in run.prepared.pipeline.stages[name].upstream()}:
-            lost.add(name)
-            continue
-        try:
-            run.stage(name)
-        except StageFailed as error:
-            run.fail(name, str(error))
-            lost.add(name)
-    return not lost
-
-
 def execute(*vary, **options):
+    """Stage after stage, without Prefect."""
     ablation = AblationRun(planned(*vary, **options))
     ablation.start()
-    whole = walk(ablation.run)
-    rest = None if whole else ablation.survivors()
-    if rest is not None:
-        rest.stage(VERDICT)
-    return ablation.finish("succeeded" if whole else "failed")
+    try:
+        ablation.walk()
+    except StagesFailed:
+        return ablation.finish("failed")
+    return ablation.finish("succeeded")
 
 
 def built(result):
     return [stage["name"] for stage in result["stages"] if stage["attempt"]]
 
 
-def test_equal_stages_stand_once_in_the_union():
+def test_equal_stages_are_there_once_in_the_merged_graph():
     ablation = planned("model.steps=5,10", seeds=2)
-    assert list(ablation.united.plan.stages) == [
+    assert list(ablation.merged.plan.stages) == [
         "base/0:text",
         "base/0:model",
         "base/0:exam",
@@ -87,7 +73,7 @@ def test_equal_stages_stand_once_in_the_union():
         "steps=10/1:exam",
         "verdict",
     ]
-    keys = [row.key for row in ablation.united.plan.stages.values()]
+    keys = [row.key for row in ablation.merged.plan.stages.values()]
     assert len(set(keys)) == len(keys)
     assert ablation.notes == ("steps=5 is the same as base",)
     assert ablation.changes["steps=10"] == (("model.steps", 5, 10),)
@@ -102,7 +88,7 @@ def test_the_plan_names_reasons_in_the_pipelines_own_words():
     assert body[2][-1] == "model.rate: 0.1 → 0.3"
     assert "shared by all: text (run)" in plan_markdown(ablation)
     found = plan_json(ablation)
-    assert [s["shared_with"] for s in found["replicates"][1]["stages"]] == ["base", None, None]
+    assert [s["shared_with"] for s in found["seed_runs"][1]["stages"]] == ["base", None, None]
     json.dumps(found)
 
 
@@ -177,9 +163,9 @@ def test_lineage_has_a_run_per_replicate_and_rebuilds_to_the_same_rows(home):
 def test_a_killed_ablation_ends_in_the_lineage_with_its_run(home):
     ablation = AblationRun(planned("model.steps=10"))
     ablation.start()
-    # What the reaper tells of a run whose process died: it knows nothing of ablations.
+    # What the reaper records of a run whose process died: it knows nothing of ablations.
     events = EventLog(home / "store" / "events")
-    events.append("run_finished", {"status": "lost"}, run_id=ablation.ablation_id)
+    events.append(RunFinished(run_id=ablation.ablation_id, status="lost"))
     Index(home / "lineage.duckdb", events).advance()
     connection = queries.connect()
     assert {row["status"] for row in queries.runs(connection)} == {"lost"}
@@ -192,7 +178,7 @@ def test_an_interruption_is_no_failure_of_a_variant():
     for name in ("base:text", "base:model", "base:exam"):
         ablation.run.stage(name)
     result = ablation.finish("interrupted", "interrupted")
-    assert [r["status"] for r in result["replicates"]] == ["succeeded", "interrupted"]
+    assert [r["status"] for r in result["seed_runs"]] == ["succeeded", "interrupted"]
     assert {row["decision"] for row in result["effects"]} == {
         "no verdict",
         "no verdict: was not reached",
@@ -212,7 +198,7 @@ def test_a_failing_variant_costs_only_its_own_verdict():
     assert rows["steps=20"]["decision"] == "worse than the base"
     assert rows["bad"]["success"] is None
     assert "told to fail" in rows["bad"]["decision"]
-    assert [r["status"] for r in result["replicates"]] == ["succeeded", "succeeded", "failed"]
+    assert [r["status"] for r in result["seed_runs"]] == ["succeeded", "succeeded", "failed"]
     # The verdict without it is the one that an ablation without it would reach.
     assert execute("model.steps=20")["comparison_key"] == result["comparison_key"]
 
@@ -222,7 +208,7 @@ def test_one_failing_seed_takes_its_variant_along():
     result = execute("model.steps=20", variants=["frail:exam.fail_at_seed=4"], seeds=2)
     rows = {row["variant"]: row for row in result["effects"]}
     assert result["status"] == "partial"
-    assert [r["status"] for r in result["replicates"] if r["variant"] == "frail"] == [
+    assert [r["status"] for r in result["seed_runs"] if r["variant"] == "frail"] == [
         "succeeded",
         "failed",
     ]
@@ -243,7 +229,7 @@ def test_seeds_alone_measure_the_noise_floor():
     seeds = result["seeds"]
     assert seeds["degrees"] == 3
     assert 0 < seeds["low"] < seeds["deviation"] < seeds["high"]
-    assert len({r["success_rate"] for r in result["replicates"]}) > 1
+    assert len({r["success_rate"] for r in result["seed_runs"]}) > 1
     assert [row["decision"] for row in result["effects"]] == ["the base"]
 
 
@@ -317,7 +303,7 @@ def test_planning_imports_nothing_heavy():
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=180
     )
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["replicates"]) == 3
+    assert len(json.loads(done.stdout)["seed_runs"]) == 3
 
 
 def test_command_line_through_prefect_with_a_failing_variant(home):

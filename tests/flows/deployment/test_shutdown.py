@@ -1,4 +1,4 @@
-"""A run that is told to end does so, records it, and is killed when it cannot."""
+"""A run that is asked to end does so, records it, and is killed when it cannot."""
 
 import os
 import signal
@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from prefect.exceptions import TerminationSignal
 
-from flows.deployment.shutdown import in_time
+from flows.deployment.shutdown import ends_on_sigterm
 from foundry_core.lineage.connection import attach
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index
 
-PIPELINE = Path(__file__).parents[1] / "kinds" / "pipeline.yaml"
+PIPELINE = Path(__file__).parents[2] / "kinds" / "pipeline.yaml"
 STUCK = """
 import time
-from flows.deployment.shutdown import in_time
-with in_time(0.5):
+from flows.deployment.shutdown import ends_on_sigterm
+with ends_on_sigterm(0.5):
     while True:
         try:
             print("busy", flush=True)
@@ -34,11 +34,11 @@ with in_time(0.5):
 def test_a_termination_is_an_exception_within_and_nothing_lingers():
     before = signal.getsignal(signal.SIGTERM)
     threads = threading.active_count()
-    with pytest.raises(TerminationSignal), in_time(0.1):
+    with pytest.raises(TerminationSignal), ends_on_sigterm(0.1):
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
     assert signal.set_wakeup_fd(-1) == -1
-    with in_time(0.1):
+    with ends_on_sigterm(0.1):
         pass
     time.sleep(0.3)  # nobody kills a block that was left
     assert threading.active_count() == threads
@@ -49,7 +49,7 @@ def test_in_other_threads_nothing_changes():
     found = []
 
     def work():
-        with in_time():
+        with ends_on_sigterm():
             found.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)

@@ -4,7 +4,8 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import ValidationError
 
-from flows import deployed
+from flows import foundry
+from flows.console import markdown_table
 from flows.deployment import artifacts
 from flows.deployment.forms import (
     Axis,
@@ -14,6 +15,8 @@ from flows.deployment.forms import (
     ablation_request,
     request,
 )
+from flows.dispatch.base import BACKENDS
+from flows.prefect.page import publish
 from foundry_core.config.documents import find_pipeline, pipeline_names
 from foundry_core.errors import FoundryError
 
@@ -65,15 +68,16 @@ def test_requests_are_those_of_the_command_line():
 
 
 def test_both_deployments_are_one_flow_with_a_form_each():
-    assert deployed.full.name == deployed.ablation.name == "foundry"
-    schema = deployed.ablation.parameters.model_dump_for_openapi()
+    assert foundry.full.name == foundry.ablation.name == "foundry"
+    schema = foundry.ablation.parameters.model_dump_for_openapi()
     assert schema["definitions"]["PipelineName"]["enum"] == pipeline_names()
+    assert schema["definitions"]["DispatchName"]["enum"] == BACKENDS.names()
     assert schema["definitions"]["Override"]["additionalProperties"] is False
     assert schema.get("required", []) == []
     assert all(field.get("description") for field in schema["properties"].values())
 
 
-def test_a_labs_own_pipelines_stand_beside_ours(tmp_path, monkeypatch):
+def test_a_labs_own_pipelines_are_offered_beside_ours(tmp_path, monkeypatch):
     (tmp_path / "ours.yaml").write_text("stages: {}\n")
     monkeypatch.setenv("FOUNDRY_PIPELINES", str(tmp_path))
     assert {"ours", "demo"} <= set(pipeline_names())
@@ -88,7 +92,7 @@ def test_without_a_server_nothing_is_published():
 
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         assert not artifacts.configured()
-        artifacts._publish(create, key="plan")
+        publish(create, key="plan")
         assert artifacts.progress_of("0" * 64) is None
 
 
@@ -106,4 +110,4 @@ def test_lines_of_a_console_become_log_messages():
 
 
 def test_cells_cannot_break_a_table():
-    assert artifacts.markdown_table([["a"], ["x|y"]]) == "| a |\n| --- |\n| x¦y |\n"
+    assert markdown_table([["a"], ["x|y"]]) == "| a |\n| --- |\n| x¦y |\n"

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.console import Console
-from flows.run.engine import PipelineRun
-from flows.run.planning import Request, prepare
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 from foundry_core.config.overrides import parse_override
 from foundry_core.lineage import queries
 from foundry_core.lineage.events import EventLog
@@ -35,7 +34,7 @@ def prepared(*overrides, **options):
 
 def execute(*overrides, **options):
     """One run, stage after stage, without Prefect; {stage: action}."""
-    run = PipelineRun(prepared(*overrides, **options), console=Console(quiet=True))
+    run = PipelineRun(prepared(*overrides, **options))
     run.start()
     for name in run.affected():
         run.stage(name)
@@ -85,7 +84,7 @@ def test_a_flipped_byte_is_found_named_and_mended():
 
 
 def test_a_failing_stage_is_recorded_and_explained():
-    run = PipelineRun(prepared("first.fail=true"), console=Console(quiet=True))
+    run = PipelineRun(prepared("first.fail=true"))
     run.start()
     with pytest.raises(Exception, match="told to fail"):
         run.stage("first")

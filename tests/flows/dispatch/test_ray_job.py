@@ -1,4 +1,4 @@
-"""Training as jobs of a real Ray cluster of one node, with token authentication on."""
+"""Stages with GPUs as jobs of a real Ray cluster of one node, with token authentication on."""
 
 import os
 import shutil
@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from flows import processes
-from flows.dispatch.ray_jobs import RayJobs, stop_job
-from flows.run.engine import PipelineRun
-from flows.run.planning import Request, prepare
+from flows.dispatch.ray_job import RayJob, stop_job
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 from flows.service.reaper import reap
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
@@ -26,17 +26,21 @@ from tests.support import WORDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 TOKEN = "0123456789abcdef0123456789abcdef0123456789ab"
-REQUEST = "('model.rate', {rate}), ('model.seconds', 20.0), ('model.steps', 100)"
+REQUEST = (
+    "('model.rate', {rate}), ('model.resources.gpus', 1), "
+    "('model.seconds', 20.0), ('model.steps', 100)"
+)
 COORDINATOR = """
-from flows.dispatch.ray_jobs import RayJobs
-from flows.run.engine import PipelineRun
-from flows.run.planning import Request, prepare
+from flows.dispatch.ray_job import RayJob
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
+backend = RayJob()
+backend.poll_seconds = 0.5
 run = PipelineRun(
-    prepare(Request(pipeline={words!r}, overrides=({changes}))), dispatcher=RayJobs(poll=0.5)
+    prepare(Request(pipeline={words!r}, overrides=({changes}))), backend=backend
 )
 run.start()
-for name in run.affected():
-    run.stage(name)
+run.walk()
 """
 
 
@@ -53,6 +57,7 @@ def cluster():
         "dashboard-agent-grpc-port": free_port(),
         "metrics-export-port": free_port(),
         "num-cpus": 2,
+        "num-gpus": 1,  # said to Ray, which believes it
         "object-store-memory": 100 * 1024**2,
         "temp-dir": folder,
     }
@@ -101,7 +106,7 @@ def address(cluster, tmp_path, monkeypatch):
 
     def answers():
         try:
-            return RayJobs()
+            return RayJob()
         except FoundryError:
             return None
 
@@ -110,16 +115,19 @@ def address(cluster, tmp_path, monkeypatch):
 
 
 def started(rate, seconds=0.0):
-    pairs = (f"model.rate={rate}", f"model.seconds={seconds}", "model.steps=100")
+    changes = (f"rate={rate}", f"seconds={seconds}", "steps=100", "resources.gpus=1")
+    pairs = (f"model.{change}" for change in changes)
     request = Request(pipeline=str(WORDS), overrides=tuple(map(parse_override, pairs)))
-    run = PipelineRun(prepare(request), dispatcher=RayJobs(poll=0.5))
+    backend = RayJob()
+    backend.poll_seconds = 0.5
+    run = PipelineRun(prepare(request), backend=backend)
     run.start()
     run.stage("first")
     return run
 
 
 def jobs(key):
-    found = RayJobs()._client.list_jobs()
+    found = RayJob()._client.list_jobs()
     return [one for one in found if (one.submission_id or "").startswith(key)]
 
 
@@ -212,11 +220,11 @@ def test_the_reaper_stops_a_job_that_nobody_waits_for(address):
     assert reap(server=False, ray_seconds=3600).done.get("ray jobs stopped") is None
     assert reap(server=False).done["ray jobs stopped"] == [entry.id]
     time.sleep(0.1)
-    assert RayJobs()._client.get_job_status(entry.id) == "STOPPED"
+    assert RayJob()._client.get_job_status(entry.id) == "STOPPED"
 
 
 def test_a_wrong_token_is_told_apart_from_nothing(address, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN", "f" * 44)
     with pytest.raises(FoundryError) as caught:
-        RayJobs()
+        RayJob()
     assert "RAY_AUTH_TOKEN" in caught.value.hint

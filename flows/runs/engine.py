@@ -1,43 +1,61 @@
 """One run of one pipeline, without a word of Prefect: record, execute stage by stage, record.
 
-The Prefect flow, the command line and tests drive the same object.
+The Prefect flow, the command line and tests drive the same object. It prints nothing: an observer
+is given what happens.
 """
 
 import contextlib
 import os
 import secrets
-import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from flows import processes
-from flows.console import Console
-from flows.dispatch.base import Dispatcher, Inline
+from flows.dispatch.base import Backend
+from flows.dispatch.inline import Inline
 from flows.dispatch.slots import Slots
-from flows.run.planning import Prepared
+from flows.runs.events import (
+    Note,
+    RunObserver,
+    StageFailedEvent,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+    unobserved,
+)
+from flows.runs.planning import Prepared
+from flows.runs.record import run_started, stage_resolved
+from flows.runs.walk import Submit, in_order, walk
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import Interrupted, Outcome, StageJob
 from foundry_core.home import home_dir
-from foundry_core.lineage.event_types import (
-    PlannedInput,
-    PlannedStage,
-    RunFinished,
-    RunStarted,
-    StageResolved,
-)
+from foundry_core.lineage.event_types import RunFinished
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.catalog import record_run
 from foundry_core.store.disk import naming_disk
 from foundry_core.store.manifest import Artifact
 
+Watch = Callable[[Mapping[str, Any]], None]
+
+
+class RunResult(TypedDict):
+    """A run as JSON. stages: rows of the plan with what became of them; metrics: by
+    `<stage>.<name>`."""
+
+    run_id: str
+    pipeline: str
+    status: str
+    seconds: float
+    stages: list[dict[str, Any]]
+    metrics: dict[str, Any]
+
 
 def new_run_id(pipeline: str) -> str:
+    """Sorts by time, says what it is of, and is no one else's."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     return f"{stamp}-{pipeline}-{secrets.token_hex(3)}"
 
@@ -49,28 +67,33 @@ class PipelineRun:
         self,
         prepared: Prepared,
         *,
-        console: Console | None = None,
+        observe: RunObserver = unobserved,
         job_ref: str | None = None,
         slots: Slots | None = None,
-        dispatcher: Dispatcher | None = None,
+        backend: Backend | None = None,
         run_id: str | None = None,
-        facts: Mapping[str, Any] | None = None,
+        parent: str | None = None,
+        ablation: Mapping[str, str] | None = None,
     ) -> None:
-        """job_ref: what this is called where it runs. facts: more that
-        the run's own record says (`parent`, `ablation`)."""
+        """job_ref: what this is called where it runs. parent: the run that it is part of.
+        ablation: {id, variant} of the ablation that it belongs to."""
         self.prepared = prepared
         self.run_id = run_id or new_run_id(prepared.pipeline.name)
         self.folder = home_dir() / "runs" / self.run_id
         self.cancelled = threading.Event()
         self.outcomes: dict[str, Outcome] = {}
         self.failures: dict[str, str] = {}
-        self._console = console or Console(quiet=True)
+        self._observe = observe
         self._job_ref = job_ref
-        self._facts = dict(facts or {})
+        self._parent, self._ablation = parent, ablation
         self._slots = slots or Slots()
-        self._dispatcher = dispatcher or Inline()
+        self._backend = backend or Inline()
         self._started = time.monotonic()
         self._events = EventLog(prepared.store.events_uri)
+
+    @property
+    def title(self) -> str:
+        return f"{self.prepared.pipeline.name} {self.run_id}"
 
     def start(self) -> None:
         """Records what is about to happen, before anything happens. FoundryError when the store or
@@ -81,35 +104,35 @@ class PipelineRun:
     def _record_start(self) -> None:
         prepared = self.prepared
         self.folder.mkdir(parents=True, exist_ok=True)
-        facts = {"pipeline": prepared.pipeline.name, "store": prepared.store.uri}
-        # Under a worker, the flow run is what can be cancelled.
-        hosted = {"flow_run": os.environ.get("PREFECT__FLOW_RUN_ID")}
-        self._entry = processes.record("run", self.run_id, **facts, **hosted)
+        facts = {
+            "pipeline": prepared.pipeline.name,
+            "store": prepared.store.uri,
+            # Under a worker, the flow run is what can be cancelled.
+            "flow_run": os.environ.get("PREFECT__FLOW_RUN_ID"),
+        }
+        self._entry = processes.record("run", self.run_id, facts=facts)
         prepared.store.publish_pending(self._events)
-        self.announce()
+        self.record_started()
         record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
         for row in prepared.plan.stages.values():
             if row.action == "reuse" and row.artifact and row.how == "recipe":
-                self.resolved(row, row.artifact, "reuse", row.how)
+                self.record_resolved(row, row.artifact, "reuse", row.how)
 
-    def announce(self) -> None:
-        """The event that a run begins, with its plan."""
-        prepared = self.prepared
-        provenance = collect_provenance(sys.argv)
+    def record_started(self) -> None:
+        """The event that the run begins, with its plan."""
         self._events.append(
-            RunStarted(
-                run_id=self.run_id,
-                pipeline=prepared.pipeline.name,
-                overrides=[list(pair) for pair in prepared.request.overrides],
-                argv=sys.argv,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                git=provenance.get("git"),
-                stages=[self._planned(row) for row in prepared.plan.stages.values()],
+            run_started(
+                self.prepared,
+                self.run_id,
                 job_ref=self._job_ref,
-                **self._facts,
+                parent=self._parent,
+                ablation=self._ablation,
             )
         )
+
+    def record_resolved(self, row: StagePlan, artifact: str, action: str, how: str) -> None:
+        """The event that a stage has its artifact."""
+        self._events.append(stage_resolved(self.run_id, row, artifact, action, how))
 
     def affected(self) -> list[str]:
         """Stages that run, and those downstream of one, whose reuse must be asked again once the
@@ -123,18 +146,45 @@ class PipelineRun:
                 found.add(name)
         return [name for name in rows if name in found]
 
-    def stage(
-        self,
-        name: str,
-        job_ref: str | None = None,
-        watch: Callable[[Mapping[str, Any]], None] | None = None,
-    ) -> Outcome:
-        """Executes or reuses one stage whose upstream is settled. job_ref: what the caller is
-        called where it runs.
-        `watch` sees the progress, as the console does."""
-        node = self.prepared.pipeline.stages[name]
+    def walk(self, submit: Submit = in_order) -> None:
+        """Executes what must run; see `flows.runs.walk.walk`."""
+        walk(self, submit)
+
+    def stage(self, name: str, job_ref: str | None = None, watch: Watch | None = None) -> Outcome:
+        """Executes or reuses one stage whose upstream is there. job_ref: what the caller is called
+        where it runs. `watch` is given the stage's progress, as the observer is."""
+        job = self._job(name, job_ref or self._job_ref)
+        resources = self.prepared.pipeline.stages[name].resources
+
+        def observe(state: Mapping[str, Any]) -> None:
+            self._observe(StageProgress(name, state))
+            if watch is not None:
+                watch(state)
+
+        # What runs elsewhere needs no CPU of this machine while it is waited for.
+        elsewhere = self._backend.remote(resources)
+        hold = self._slots.hold(resources.cpus, self.cancelled.is_set)
+        with contextlib.nullcontext(True) if elsewhere else hold as held:
+            if not held or self.cancelled.is_set():
+                raise Interrupted(f"stage {name!r} did not start: the run was cancelled")
+            self._observe(StageStarted(name))
+            outcome = self._backend.run(
+                job,
+                self.prepared.store,
+                self._events,
+                observe=observe,
+                cancelled=self.cancelled,
+            )
+        self.outcomes[name] = outcome
         row = self.prepared.plan.stages[name]
-        job = StageJob(
+        self.record_resolved(row, outcome.artifact.key, outcome.action, outcome.how)
+        self._observe(StageFinished(name, outcome))
+        return outcome
+
+    def _job(self, name: str, job_ref: str | None) -> StageJob:
+        node = self.prepared.pipeline.stages[name]
+        reasons = self.prepared.plan.stages[name].reasons
+        return StageJob(
             spec=self.prepared.specs[name],
             resources=node.resources,
             inputs={
@@ -143,37 +193,14 @@ class PipelineRun:
             },
             run_id=self.run_id,
             log=self.folder / "logs" / f"{name}.log",
-            force=any(reason.category == "FORCED" for reason in row.reasons),
-            job_ref=job_ref or self._job_ref,
+            force=any(reason.category == "FORCED" for reason in reasons),
+            job_ref=job_ref,
         )
 
-        def observe(state: Mapping[str, Any]) -> None:
-            self._console.progress(name, state)
-            if watch is not None:
-                watch(state)
-
-        # What runs elsewhere needs no CPU of this machine while it is waited for.
-        elsewhere = self._dispatcher.remote(node.stage)
-        hold = self._slots.hold(node.resources.cpus, self.cancelled.is_set)
-        with contextlib.nullcontext(True) if elsewhere else hold as held:
-            if not held or self.cancelled.is_set():
-                raise Interrupted(f"stage {name!r} did not start: the run was cancelled")
-            self._console.started(name, row)
-            outcome = self._dispatcher.run(
-                job,
-                self.prepared.store,
-                self._events,
-                observe=observe,
-                cancelled=self.cancelled,
-            )
-        self.outcomes[name] = outcome
-        self.resolved(row, outcome.artifact.key, outcome.action, outcome.how)
-        self._console.finished(name, outcome)
-        return outcome
-
     def fail(self, name: str, error: str) -> None:
+        """A stage did not come through: remembered for the result, and shown."""
         self.failures[name] = error
-        self._console.failed(name, error)
+        self._observe(StageFailedEvent(name, error))
 
     def artifact(self, name: str) -> Artifact:
         """The committed artifact of a stage of this run."""
@@ -190,29 +217,32 @@ class PipelineRun:
             )
         return artifact
 
-    def finish(self, status: str, error: str = "") -> dict[str, Any]:
+    def finish(self, status: str, error: str = "") -> RunResult:
         """Records the end, brings the lineage index up to date, returns the run as JSON."""
         with naming_disk(self.prepared.store.workplace):
-            result = self.conclude(status, error)
+            result = self.record_finished(status, error)
         self._entry.forget()
         self._advance_index()
         return result
 
     def _advance_index(self) -> None:
-        """The index is derived: a disk without room for it is said, and fails no run."""
+        """The index is derived: a disk without room for it is a note, and fails no run."""
         import duckdb
 
         from foundry_core.lineage.index import Index
+        from foundry_core.lineage.queries import INDEX_NAME
 
         try:
-            Index(home_dir() / "lineage.duckdb", self._events).advance()
+            Index(home_dir() / INDEX_NAME, self._events).advance()
         except (OSError, duckdb.IOException) as error:
-            self._console.note(
-                f"the lineage index in {home_dir()} is behind: {error}"
-                " (make room; the next run or `foundry lineage rebuild` brings it up to date)"
+            self._observe(
+                Note(
+                    f"the lineage index in {home_dir()} is behind: {error}"
+                    " (make room; the next run or `foundry lineage rebuild` brings it up to date)"
+                )
             )
 
-    def conclude(self, status: str, error: str = "") -> dict[str, Any]:
+    def record_finished(self, status: str, error: str = "") -> RunResult:
         """The event that the run ended, so; the run as JSON."""
         result = self.to_json(status)
         self._events.append(
@@ -226,7 +256,8 @@ class PipelineRun:
         )
         return result
 
-    def to_json(self, status: str) -> dict[str, Any]:
+    def to_json(self, status: str) -> RunResult:
+        """The run as it is now, ended with `status`."""
         stages = []
         metrics: dict[str, Any] = {}
         for name, row in self.prepared.plan.stages.items():
@@ -253,38 +284,3 @@ class PipelineRun:
             "stages": stages,
             "metrics": metrics,
         }
-
-    def resolved(self, row: StagePlan, artifact: str, action: str, how: str) -> None:
-        """The event that a stage is settled: which artifact stands for it in this run."""
-        self._events.append(
-            StageResolved(
-                run_id=self.run_id,
-                stage=row.name,
-                key=row.key,
-                artifact_key=artifact,
-                action=action,
-                how=how or None,
-                reasons=row.to_json()["reasons"],
-            )
-        )
-
-    def _planned(self, row: StagePlan) -> PlannedStage:
-        spec = self.prepared.specs[row.name]
-        node = self.prepared.pipeline.stages[row.name]
-        return PlannedStage(
-            name=row.name,
-            kind=row.kind,
-            key=row.key,
-            action=row.action,
-            reasons=row.to_json()["reasons"],
-            recipe=spec.recipe_json,
-            resources=node.resources.model_dump(mode="json"),
-            seed=spec.seed,
-            code=spec.code,
-            code_fingerprint=spec.code_fingerprint,
-            sources=spec.sources,
-            inputs=[
-                PlannedInput(slot=slot, label=label, stage=up, key=spec.inputs[slot][label])
-                for slot, label, up in node.upstream()
-            ],
-        )

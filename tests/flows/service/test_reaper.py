@@ -18,14 +18,13 @@ from tests.support import WORDS
 
 # A run without Prefect, stage after stage, which is killed in its training.
 RUN = f"""
-from flows.run.engine import PipelineRun
-from flows.run.planning import Request, prepare
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 changes = (("model.seconds", 600.0), ("model.steps", 6000))
 request = Request(pipeline={str(WORDS)!r}, overrides=changes)
 run = PipelineRun(prepare(request))
 run.start()
-for name in run.affected():
-    run.stage(name)
+run.walk()
 """
 
 
@@ -88,4 +87,4 @@ def test_a_broken_pass_does_not_end_the_reaper(home, monkeypatch):
 
 def test_cancelling_what_does_not_run(home, capsys):
     assert main(["cancel", "no-such-run"]) == 2
-    assert "no run 'no-such-run' is in flight" in capsys.readouterr().err
+    assert "no run 'no-such-run' is under way" in capsys.readouterr().err
