@@ -64,7 +64,8 @@ def gather(run_id: str) -> ReportData:
 
 
 def _artifact(store: Store, stage: answers.StageRow) -> Artifact | None:
-    return store.read(stage["kind"], stage["artifact_key"] or stage["key"])
+    kind = stage["kind"]
+    return store.read(kind, stage["artifact_key"] or stage["key"]) if kind else None
 
 
 def _comparison(store: Store, artifact: Artifact) -> Comparison:
@@ -84,7 +85,7 @@ def _stage_row(stage: answers.StageRow, artifact: Artifact | None) -> StageRow:
     )
     return StageRow(
         stage=stage["stage"],
-        kind=stage["kind"],
+        kind=stage["kind"] or "",
         key=stage["key"][:12],
         action=stage["action"],
         why=why,

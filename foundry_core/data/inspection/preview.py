@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Required, TypedDict
+from typing import NotRequired, Required, TypedDict
 
 import numpy as np
 import torch
