@@ -236,3 +236,30 @@ def test_results_travel_whole(tmp_path):
     read = ChildResult.read(tmp_path)
     assert math.isnan(read.metrics["loss"]) and read.metrics["n"] == 3
     assert ChildResult.read(tmp_path / "nowhere") is None
+
+
+def comment_changed():
+    """A run whose model has new keys upstream and equal bytes, up to the model."""
+    run()
+    under_way = PipelineRun(prepared("first.comment=other"), console=Console(quiet=True))
+    under_way.start()
+    under_way.stage("first")
+    return under_way
+
+
+def test_a_key_that_is_linked_closes_the_attempt_that_died_there(monkeypatch):
+    under_way = comment_changed()
+    monkeypatch.setattr(LocalStore, "abandoned", lambda self, key: ["a-killed-one"])
+    assert under_way.stage("model").how == "content"
+    assert ("lost", "its process died") in ends(under_way)[0]
+
+
+def test_a_link_that_did_not_come_tells_nothing_and_the_stage_runs(monkeypatch):
+    under_way = comment_changed()
+    monkeypatch.setattr(LocalStore, "link", lambda self, artifact: False)
+    assert under_way.stage("model").action == "run"
+    log, key = under_way._events, under_way.prepared.specs["model"].key
+    events = [log.read(name) for name in log.loose()]
+    told = [e for e in events if e["type"] == "artifact_committed"]
+    assert len([e for e in told if e["data"]["artifact"]["key"] == key]) == 1
+    assert ends(under_way)[1] == []
