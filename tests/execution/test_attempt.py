@@ -263,3 +263,22 @@ def test_a_link_that_did_not_come_tells_nothing_and_the_stage_runs(monkeypatch):
     told = [e for e in events if e["type"] == "artifact_committed"]
     assert len([e for e in told if e["data"]["artifact"]["key"] == key]) == 1
     assert ends(under_way)[1] == []
+
+
+def test_a_lease_lost_just_before_the_publication_commits_nothing(child, monkeypatch):
+    real, enqueue, leases = attempt_module.run_child, attempt_module.enqueue, []
+
+    def keep(job, store, out, scratch, observe, lease, cancelled):
+        leases.append(lease)
+        return real(job, store, out, scratch, observe, lease, cancelled)
+
+    def then_lose(*arguments):
+        if len(leases) == 1:
+            monkeypatch.setattr(leases[0], "verify", _lost)
+        return enqueue(*arguments)
+
+    child(keep)
+    monkeypatch.setattr(attempt_module, "enqueue", then_lose)
+    under_way = started()
+    under_way.stage("first")
+    assert [state for state, _ in ends(under_way)[0]] == ["discarded", "committed"]
