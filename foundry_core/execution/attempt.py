@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from foundry_core.errors import FoundryError
+from foundry_core.execution.control import Usage
 from foundry_core.execution.describe import describe
 from foundry_core.execution.job import Interrupted, Observer, Outcome, StageFailed, StageJob
 from foundry_core.execution.supervise import run_child
@@ -51,7 +52,7 @@ class Attempt:
         self._observe, self._cancelled = observe, cancelled
         self._started = time.monotonic()
         self._loss: OutboxEntry | None = None
-        self._usage: dict[str, float] = {}
+        self._usage: Usage | None = None
 
     def build(self) -> Outcome:
         """The story of an attempt. Raises StageFailed, Interrupted, LeaseLost or FoundryError; by
@@ -115,7 +116,7 @@ class Attempt:
             self._lease,
             self._cancelled,
         )
-        self._usage = dataclasses.asdict(result.usage) if result.usage else {}
+        self._usage = result.usage
         self._lease.verify()
         if result.error:
             raise self._failure(result.error, result.hint)
@@ -171,7 +172,6 @@ class Attempt:
     def _finished(self, state: State | Literal["committed"], error: str = "") -> AttemptFinished:
         spec = self._job.spec
         seconds = time.monotonic() - self._started
-        peak = self._usage.get("peak_memory")
         return AttemptFinished(
             run_id=self._job.run_id,
             key=spec.key,
@@ -181,9 +181,9 @@ class Attempt:
             stage=spec.name,
             error=error,
             seconds=seconds,
-            cpu_seconds=self._usage.get("cpu_seconds"),
+            cpu_seconds=self._usage.cpu_seconds if self._usage else None,
             gpu_seconds=self._job.resources.gpus * seconds,
-            peak_memory=None if peak is None else int(peak),
+            peak_memory=self._usage.peak_memory if self._usage else None,
         )
 
     def _failure(self, error: str, hint: str) -> StageFailed:

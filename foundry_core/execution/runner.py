@@ -114,8 +114,8 @@ def _build(
     if found is not None:
         return found
     # An intact one serves whoever names, pins or reads it until its successor is there.
-    state = store.state(kind, key)
-    replaced = state.artifact if job.force and state.status == "ok" else None
+    state = store.state(kind, key) if job.force else None
+    replaced = state.artifact if state and state.status == "ok" else None
     if replaced is None:
         _set_aside(job, store, events, "not valid any more")
     attempt = Attempt(

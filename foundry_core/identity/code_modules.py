@@ -134,6 +134,6 @@ def cached(path: Path) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=2)
-def _parsed(path: str, mtime: int, inode: int) -> dict[str, Any]:
+def _parsed(path: str, _mtime: int, _inode: int) -> dict[str, Any]:
     """Parsing takes 5 ms, and some kinds hash code of their own while planning."""
     return read_cache(Path(path)) or {}

@@ -132,3 +132,20 @@ def test_an_edit_that_keeps_size_and_mtime_runs_as_edited(lab):
     artifact = finished(run)
     assert artifact.key != first.key
     assert (run.prepared.store.root / "read" / artifact.key / "text").read_text() == "One"
+
+
+def test_a_recipe_that_reads_otherwise_is_refused_also_under_a_declared_version(lab):
+    """Code that a version answers for may have changed; what the recipe means may not."""
+    folder, code, _ = lab
+    declared = 'kind = "read"\n    code = "1"'
+    code.write_text(code.read_text().replace('kind = "read"', declared))
+    run = planned(folder)
+    text = code.read_text().replace(
+        'edit: Location[str] = ""', 'edit: Location[str] = ""\n    n: int = 3'
+    )
+    code.write_text(text)
+    with pytest.raises(StageFailed, match=r"its recipe means another thing since .*: n"):
+        finished(run)
+    assert run.prepared.store.artifacts() == []
+    code.write_text(text.replace(".upper()", ".title()").replace("\n    n: int = 3", ""))
+    assert finished(run).code.startswith("version:")

@@ -63,3 +63,22 @@ def test_a_job_of_another_version_is_refused(sent):
     del job["force"]
     with pytest.raises(FoundryError, match=r"wrong here: force, haste"):
         job_from_json(job | {"haste": 1}, run.prepared.store)
+
+
+def test_a_worker_knows_the_code_that_the_coordinator_fingerprinted(sent):
+    """It names what changed, and drops bytecode that is older."""
+    run, jobs = sent
+    spec = run.prepared.specs["model"]
+    sent_spec = json.loads(jobs["model"])["spec"]
+    assert sent_spec["functions"] == {}
+    job = job_from_json(json.loads(jobs["model"]), run.prepared.store)
+    assert (job.spec.functions, job.spec.recipe) == (spec.functions, spec.recipe)
+    assert job.spec == spec
+
+
+def test_a_spec_with_another_field_is_refused(sent):
+    run, jobs = sent
+    job = json.loads(jobs["first"])
+    job["spec"]["haste"] = 1
+    with pytest.raises(FoundryError, match=r"the spec of a stage has exactly .*wrong here: haste"):
+        job_from_json(job, run.prepared.store)

@@ -8,13 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.console import plan_table
+from flows.run.planning import Request, prepare
 from foundry_core.config.overrides import apply_overrides, parse_override
 from foundry_core.errors import FoundryError
+from foundry_core.identity.code import CodeFingerprint
+from foundry_core.pipeline import spec as spec_module
 from foundry_core.pipeline.graph import build_pipeline
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed, plan
 from foundry_core.pipeline.spec import identify
 from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage, slot
-from tests.support import KINDS, words
+from tests.support import KINDS, WORDS, words
 
 
 @pytest.fixture(autouse=True)
@@ -258,3 +261,60 @@ def test_exactly_the_changed_stages_and_what_follows_get_new_keys(leaves):
     below = {"first": {"model", "total"}, "second": {"total"}}
     expected = touched | {name for stage in touched for name in below.get(stage, ())}
     assert {name for name in base if base[name].key != changed[name].key} == expected
+
+
+@pytest.fixture
+def drifting(monkeypatch):
+    """Makes the code of the training kind another one; its declared version stays."""
+
+    def drift():
+        real = spec_module.stage_fingerprint
+
+        def edited(stage, recipe, index):
+            found = real(stage, recipe, index)
+            if stage.kind != "train":
+                return found
+            functions = {**found.functions, "tests.kinds.train:Train.run": "edited"}
+            return CodeFingerprint(digest="e" * 64, functions=functions)
+
+        monkeypatch.setattr(spec_module, "stage_fingerprint", edited)
+
+    return drift
+
+
+def test_code_that_drifts_under_a_declared_version_is_shown_and_reused(drifting):
+    base = identify(words())
+    catalog = Memory()
+    catalog.build(base)
+    drifting()
+    specs = identify(words())
+    result = plan(words(), specs, catalog, baseline=baseline_of(base))
+    model = result.stages["model"]
+    assert (model.action, model.drift) == ("reuse", ("tests.kinds.train:Train.run",))
+    assert all(row.drift == () for name, row in result.stages.items() if name != "model")
+    unknown = plan(words(), specs, catalog)
+    assert unknown.stages["model"].drift == (), "nothing to compare with"
+
+
+def test_strict_code_lets_the_code_itself_decide(drifting):
+    declared, strict = identify(words()), identify(words(), strict_code=True)
+    assert declared["model"].code == "version:tests.kinds.train:1"
+    assert strict["model"].code == f"fingerprint:{declared['model'].code_fingerprint}"
+    assert strict["model"].key != declared["model"].key
+    assert strict["first"] == declared["first"]
+    catalog = Memory()
+    catalog.build(strict)
+    drifting()
+    again = identify(words(), strict_code=True)
+    model = plan(words(), again, catalog, baseline=baseline_of(strict)).stages["model"]
+    assert (model.action, model.drift) == ("run", ())
+    assert [reason.category for reason in model.reasons] == ["CODE"]
+    assert "Train.run" in model.reasons[0].sentence()
+
+
+def test_a_request_for_strict_code_is_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path))
+    monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
+    for strict in (False, True):
+        found = prepare(Request(pipeline=str(WORDS), strict_code=strict)).specs["model"].code
+        assert found.startswith("fingerprint:") == strict
