@@ -60,7 +60,7 @@ class PlannedStage:
     resources: Json
     seed: int
     code: str
-    closure: str
+    code_fingerprint: str
     sources: Mapping[str, str]
     inputs: Sequence[PlannedInput]
 

@@ -57,7 +57,8 @@ _RUN_STARTED = Projection(
         "git": _GIT,
         "stages": [
             {
-                **dict.fromkeys(("name", "kind", "key", "action", "code", "closure"), _TEXT),
+                **dict.fromkeys(("name", "kind", "key", "action"), _TEXT),
+                **dict.fromkeys(("code", "code_fingerprint"), _TEXT),
                 **dict.fromkeys(("reasons", "recipe", "resources", "sources"), _JSON),
                 "seed": _INT,
                 "inputs": [dict.fromkeys(("slot", "label", "stage", "key"), _TEXT)],
@@ -76,7 +77,7 @@ _RUN_STARTED = Projection(
     children={
         "stage_spec": """
             select run_id, parent, s.name, position, s.kind, s.key, s.action, s.reasons, s.recipe,
-                s.resources, s.seed, s.code, s.closure, s.sources
+                s.resources, s.seed, s.code, s.code_fingerprint, s.sources
             from (select run_id, d.parent as parent, unnest(d.stages) as s,
                 generate_subscripts(d.stages, 1) - 1 as position from latest)""",
         "stage_input": """
@@ -186,7 +187,8 @@ _COMMITTED = Projection(
     key=("key",),
     structure={
         "artifact": {
-            **dict.fromkeys(("key", "kind", "content", "content_key", "code", "closure"), _TEXT),
+            **dict.fromkeys(("key", "kind", "content", "input_content_key"), _TEXT),
+            **dict.fromkeys(("code", "code_fingerprint"), _TEXT),
             **dict.fromkeys(("attempt", "run_id", "linked_to"), _TEXT),
             **dict.fromkeys(("recipe", "sources"), _JSON),
             "seed": _INT,
@@ -210,7 +212,8 @@ _COMMITTED = Projection(
     },
     columns={
         "key": "d.artifact.key",
-        **_same("kind content content_key recipe seed code closure sources", "d.artifact"),
+        **_same("kind content input_content_key recipe seed code", "d.artifact"),
+        **_same("code_fingerprint sources", "d.artifact"),
         "metrics": "to_json(d.artifact.metrics)",
         **_same("attempt run_id seconds", "d.artifact"),
         "created_at": "d.artifact.created",

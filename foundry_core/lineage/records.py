@@ -1,6 +1,7 @@
-"""The event of a commit, from artifact.json and the records beside it: one writer for the run that
-commits and for whoever finds an artifact without its event."""
+"""The event of a committed artifact, with the rows of its records: one writer for the live run and
+for the rebuild, so that both write the same."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,37 +9,50 @@ from typing import Any
 from foundry_core.files import read_json_lines
 from foundry_core.lineage.event_types import ArtifactCommitted
 
+METRICS = "records/metrics.jsonl"
+EPISODES = "records/episodes.jsonl"
+SCORES = "records/scores.jsonl"
 _EPISODE = ("task", "scenario", "success", "steps", "crash", "seed")
 _SCORE = ("task", "n", "successes", "crashed", "pending", "rate", "low", "high")
 
+# Gives the local path of a file of the artifact; None when it has no such file.
+Record = Callable[[str], Path | None]
 
-def committed_event(
-    manifest: Mapping[str, Any], record: Callable[[str], Path | None]
-) -> ArtifactCommitted:
-    """The event of an artifact. record: a file of it by name (records/metrics.jsonl,
-    records/episodes.jsonl, records/scores.jsonl), or None where it has no such file.
 
-    Raises ValueError for a record that is no JSON.
-    """
-
-    def lines(name: str) -> Iterator[dict[str, Any]]:
-        path = record(f"records/{name}.jsonl")
-        return read_json_lines(path) if path else iter(())
-
+def committed_event(manifest: Mapping[str, Any], record: Record) -> ArtifactCommitted:
+    """Reads the records of an artifact. ValueError for a line that is no JSON object."""
     return ArtifactCommitted(
         artifact=manifest,
-        metric_rows=[row for line in lines("metrics") for row in _metrics(line)],
-        episode_rows=[_only(_EPISODE, line) for line in lines("episodes")],
-        score_rows=[_only(_SCORE, line) for line in lines("scores")],
+        metric_rows=list(_metrics(record)),
+        episode_rows=[_columns(row, _EPISODE) for row in _objects(record, EPISODES)],
+        score_rows=[_columns(row, _SCORE) for row in _objects(record, SCORES)],
     )
 
 
-def _metrics(line: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """One row per number of a line {"step": int, name: number, ...}."""
-    for name, value in line.items():
-        if name != "step" and isinstance(value, int | float):
-            yield {"step": line.get("step"), "name": name, "value": float(value)}
+def _metrics(record: Record) -> Iterator[dict[str, Any]]:
+    """{"step": int, name: number, ...} per line, as a row per number."""
+    for row in _objects(record, METRICS):
+        step = row.pop("step", None)
+        for name, value in row.items():
+            if isinstance(value, int | float):
+                yield {"step": step, "name": name, "value": _number(value)}
 
 
-def _only(names: tuple[str, ...], line: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: line.get(name) for name in names}
+def _number(value: float) -> float:
+    """Integers beyond every float, which JSON may hold, count as infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def _columns(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: row.get(name) for name in names}
+
+
+def _objects(record: Record, name: str) -> Iterator[dict[str, Any]]:
+    path = record(name)
+    for row in read_json_lines(path) if path is not None else ():
+        if not isinstance(row, dict):
+            raise ValueError(f"{name}: {row!r} is no JSON object")
+        yield row

@@ -238,5 +238,5 @@ def _cell(name: str, value: Any) -> str:
     text = str(value)
     if name == "code" or name.endswith(".code"):
         return short_code(text)
-    is_digest = name in ("key", "closure") or name.endswith(("_key", "content", "digest"))
+    is_digest = name in ("key", "code_fingerprint") or name.endswith(("_key", "content", "digest"))
     return text[:12] if (is_digest and len(text) == 64) or name == "git_commit" else text

@@ -32,7 +32,8 @@ create table fact.attempt_closed (
     event_id uuid, event_time timestamp, key varchar, attempt varchar, state varchar, error varchar);
 create table fact.committed (
     event_id uuid, event_time timestamp, key varchar, kind varchar, content varchar,
-    content_key varchar, recipe json, seed bigint, code varchar, closure varchar, sources json,
+    input_content_key varchar, recipe json, seed bigint, code varchar, code_fingerprint varchar,
+    sources json,
     metrics json, attempt varchar, run_id varchar, seconds double, created_at timestamp,
     linked_to varchar, git_commit varchar, git_dirty boolean, diff_digest varchar,
     files integer, bytes bigint);
@@ -53,7 +54,7 @@ create table fact.ablation_finished (
 create table stage_spec (
     run_id varchar, parent varchar, stage varchar, position integer, kind varchar, key varchar,
     action varchar, reasons json, recipe json, resources json, seed bigint, code varchar,
-    closure varchar, sources json);
+    code_fingerprint varchar, sources json);
 create table stage_input (
     run_id varchar, stage varchar, key varchar, slot varchar, label varchar,
     upstream_stage varchar, upstream_key varchar);

@@ -26,15 +26,18 @@ def test_a_full_run_trains_in_the_gpu_pool(serving):
     (training,) = serving.trainings("COMPLETED")
     assert training["work_pool_name"] == "gpu-pool"
     assert training["parameters"]["job"]["spec"]["kind"] == "train"
-    rows = serving.lineage("select stage, job_ref from attempt")
-    refs = {row["stage"]: row["job_ref"] for row in rows}
-    assert refs.keys() == {"text", "model", "exam"}
-    assert refs["model"] == f"prefect:flow-run/{training['id']}"
-    assert all(refs[stage].startswith("prefect:task-run/") for stage in ("text", "exam"))
-    (run,) = serving.lineage("select status, job_ref from pipeline_run")
+    rows = serving.lineage(
+        "select stage, kind, prefect_flow_run_id, prefect_task_run_id from attempt"
+    )
+    assert {row["stage"] for row in rows} == {"text", "model", "exam"}
+    ids = {row["stage"]: row["prefect_flow_run_id"] for row in rows}
+    assert ids["model"] == training["id"]
+    assert ids["text"] == ids["exam"] != ids["model"]
+    assert serving.run(ids["text"])["work_pool_name"] == "foundry"
+    assert all(row["prefect_task_run_id"] for row in rows)
+    (run,) = serving.lineage("select run_id, status, prefect_flow_run_id from pipeline_run")
     assert run["status"] == "succeeded"
-    flow_run = run["job_ref"].removeprefix("prefect:flow-run/")
-    assert serving.run(flow_run)["work_pool_name"] == "foundry"
+    assert run["prefect_flow_run_id"] == ids["text"]
 
 
 def test_an_ablation_reuses_the_base_and_gives_a_verdict(serving):

@@ -109,8 +109,8 @@ def stage(name: str, kind: str, recipe: dict[str, Any], inputs: dict[str, dict],
         "recipe": recipe,
         "resources": {"cpus": 1},
         "seed": 0,
-        "code": "closure:" + digest(kind),
-        "closure": digest(kind),
+        "code": "fingerprint:" + digest(kind),
+        "code_fingerprint": digest(kind),
         "sources": {},
         "inputs": edges,
     } | more
@@ -122,7 +122,7 @@ def planned(stage: dict[str, Any]) -> PlannedStage:
 
 def manifest(built: dict[str, Any], run_id: str) -> dict[str, Any]:
     """artifact.json, as the store writes it."""
-    same = ("key", "kind", "recipe", "seed", "code", "closure", "sources")
+    same = ("key", "kind", "recipe", "seed", "code", "code_fingerprint", "sources")
     inputs = [
         {"kind": edge["stage"], "content": digest("content", edge["key"])} | edge
         for edge in built["inputs"]
@@ -139,7 +139,7 @@ def manifest(built: dict[str, Any], run_id: str) -> dict[str, Any]:
     return {name: built[name] for name in same} | {
         "schema": 1,
         "content": digest("content", built["key"]),
-        "content_key": digest("content key", built["key"]),
+        "input_content_key": digest("input-content key", built["key"]),
         "inputs": inputs,
         "files": files,
         "metrics": {"loss": 0.5, "note": "text is no metric"},

@@ -3,7 +3,6 @@ import multiprocessing
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,6 @@ from foundry_core.lineage import events
 from foundry_core.lineage.event_types import ArtifactCommitted, ArtifactRemoved, AttemptStarted
 from foundry_core.lineage.events import EventLog, event_name
 from foundry_core.lineage.files import LocalFiles
-from foundry_core.lineage.records import committed_event
 
 ID = "0c1e8f0a-6f3b-4a52-9d67-2b1f0e8c9a44"
 
@@ -156,21 +154,6 @@ def test_importing_events_pulls_in_nothing_heavy():
     code = f"import sys, foundry_core.lineage.events as _\nfor name in {heavy.split(', ')!r}:\n"
     code += "    assert name not in sys.modules, name\n"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def test_records_become_rows(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 2, "loss": 0.5, "note": "x"}\n\n')
-    (tmp_path / "episodes.jsonl").write_text('{"task": "push", "success": true, "more": 1}\n')
-
-    def record(name: str) -> Path | None:
-        path = tmp_path / name.removeprefix("records/")
-        return path if path.exists() else None
-
-    event = committed_event({"key": "k"}, record)
-    assert event.metric_rows == [{"step": 2, "name": "loss", "value": 0.5}]
-    (episode,) = event.episode_rows
-    assert episode["task"] == "push" and episode["crash"] is None and "more" not in episode
-    assert event.score_rows == []
 
 
 def test_names_sort_by_time():
