@@ -139,7 +139,7 @@ def _stage_events(
     artifact = {name: stage[name] for name in ("key", "kind", "recipe", "seed", "code", "sources")}
     artifact |= {
         "content": _hex("content", run, KINDS.index(kind)),
-        "input_content_key": _hex("content key", run, kind),
+        "input_content_key": _hex("input-content key", run, kind),
         "inputs": [
             edge | {"kind": edge["label"], "content": content}
             for edge, content in zip(stage["inputs"], stage["contents"], strict=True)

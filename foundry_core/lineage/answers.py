@@ -229,7 +229,7 @@ class TraceNode(TypedDict):
     seed: NotRequired[int | None]
     sources: NotRequired[dict[str, Any] | None]
     code: NotRequired[str | None]
-    closure: NotRequired[str | None]
+    code_fingerprint: NotRequired[str | None]
     git_commit: NotRequired[str | None]
     git_dirty: NotRequired[bool | None]
     diff_digest: NotRequired[str | None]

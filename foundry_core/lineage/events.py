@@ -7,7 +7,7 @@ Importing this module costs milliseconds: no duckdb, no pydantic.
     <events>/<yyyy-mm-dd>/<time ns>-<uuid>.json      one event
     <events>/segments/<first ns>-<last ns>-<digest>.parquet   many old ones, compacted
     <events>/blobs/<sha256>                          bulk that repeats: package lists, git diffs
-    <events>/outbox/<id>.json                        what a commit under way is going to tell
+    <events>/outbox/<id>.json                        events of commits under way
 """
 
 import json

@@ -32,7 +32,8 @@ create table fact.attempt_closed (
     event_id uuid, event_time timestamp, key varchar, attempt varchar, state varchar, error varchar);
 create table fact.committed (
     event_id uuid, event_time timestamp, key varchar, kind varchar, content varchar,
-    input_content_key varchar, recipe json, seed bigint, code varchar, code_fingerprint varchar, sources json,
+    input_content_key varchar, recipe json, seed bigint, code varchar, code_fingerprint varchar,
+    sources json,
     metrics json, attempt varchar, run_id varchar, seconds double, created_at timestamp,
     linked_to varchar, git_commit varchar, git_dirty boolean, diff_digest varchar,
     files integer, bytes bigint);

@@ -54,7 +54,8 @@ from fact.attempt_started s
 
 -- Everything that was ever committed; `present` says whether the store still has it.
 create view artifact as
-select c.key, c.kind, c.content, c.input_content_key, c.recipe, c.seed, c.code, c.code_fingerprint, c.sources,
+select c.key, c.kind, c.content, c.input_content_key, c.recipe, c.seed, c.code,
+    c.code_fingerprint, c.sources,
     c.metrics, c.attempt, c.run_id, c.seconds, c.created_at, c.linked_to, c.files, c.bytes,
     c.git_commit, c.git_dirty, c.diff_digest,
     r.key is null as present, r.event_time as removed_at, r.reason as removed_reason

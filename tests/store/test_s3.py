@@ -324,7 +324,7 @@ def test_a_run_from_the_command_line(uri):
     assert {stage["action"] for stage in json.loads(first.stdout)["stages"]} == {"run"}
     assert cli("lineage", "verify", FOUNDRY_STORE=uri).returncode == 0
     rebuilt = json.loads(cli("lineage", "rebuild", "--json", FOUNDRY_STORE=uri).stdout)
-    assert rebuilt["events added for artifacts without one"] == 0
+    assert rebuilt["artifacts without an event, now told"] == 0
 
 
 def test_objects_are_imported_and_used_and_garbage_goes(uri, monkeypatch, tmp_path, capsys):

@@ -101,9 +101,9 @@ def _rebuild(options: argparse.Namespace, index: Any, store: Any) -> int:
     record = {
         "events": advance.events,
         "seconds": round(advance.seconds, 3),
-        "events added for artifacts without one": len(healed.committed),
-        "events added for artifacts that are gone": len(healed.removed),
-        "events added for names that had moved": len(healed.aliases),
+        "artifacts without an event, now told": len(healed.committed),
+        "artifacts that are gone, now told": len(healed.removed),
+        "names that had moved, now told": len(healed.aliases),
     }
     _show(options, record | ({"unreadable": unreadable} if unreadable else {}))
     return 1 if unreadable else 0

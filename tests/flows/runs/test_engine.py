@@ -121,7 +121,7 @@ def test_lineage_traces_and_rebuilds_to_the_same_rows(home):
     assert {name: queries.sql(connection, query) for name, query in ask.items()} == before
 
 
-def test_rebuild_publishes_what_a_killed_writer_left(home):
+def test_rebuild_tells_what_a_killed_writer_left_untold(home):
     _, run = execute()
     key = run.artifact("total").key
     events = (home / "store" / "events").glob("2*/*.json")
@@ -131,7 +131,7 @@ def test_rebuild_publishes_what_a_killed_writer_left(home):
     (home / "lineage.duckdb").unlink()
     done = cli("lineage", "rebuild", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["events added for artifacts without one"] == 1
+    assert json.loads(done.stdout)["artifacts without an event, now told"] == 1
     connection = queries.connect()
     assert queries.show(connection, key)["kind"] == "measure"
 
