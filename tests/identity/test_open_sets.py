@@ -1,12 +1,15 @@
 """A stage's code covers the members of open sets that its recipe chose, and no others."""
 
+from enum import Enum
+
 import pytest
 
 from foundry_core.config.validation import validate
 from foundry_core.identity import code, code_modules
 from foundry_core.identity.code import CodeIndex
 from foundry_core.pipeline.registry import stage_kind
-from foundry_core.pipeline.spec import stage_fingerprint
+from foundry_core.pipeline.spec import _classes, stage_fingerprint
+from foundry_core.pipeline.stage import Config
 from tests.toy_sets import forget, install_lab, install_outside
 
 
@@ -76,9 +79,10 @@ def test_a_member_of_an_outside_package_is_followed_like_ours(lab):
 def test_what_is_known_of_an_outside_package_is_not_looked_up_again(lab, monkeypatch):
     install_outside(lab)
     monkeypatch.setattr(code_modules, "settled", lambda stat: True)
-    before = code_of(shape={"kind": "circle"})
+    square, before = code_of(shape=SQUARE), code_of(shape={"kind": "circle"})
     with monkeypatch.context() as patch:
         patch.setattr(CodeIndex, "_walk", lambda *_: pytest.fail("walks"))
+        assert code_of(shape=SQUARE) == square
         assert code_of(shape={"kind": "circle"}) == before
     edit(lab / "toy_outside" / "pi.py", "3", "4")
     assert code_of(shape={"kind": "circle"}) != before
@@ -90,3 +94,25 @@ def test_a_package_that_moved_is_looked_up_again(lab, monkeypatch):
     code_of(shape={"kind": "circle"})
     monkeypatch.setattr(code, "_folder_of", lambda package: lab / "elsewhere")
     assert CodeIndex()._known == {}
+
+
+def test_what_a_member_inherits_counts(lab):
+    before = code_of(shape=SQUARE)
+    edit(lab / "toy_lab" / "base.py", "raise NotImplementedError", "raise ValueError")
+    assert code_of(shape=SQUARE) != before
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Inner(Config):
+    colour: Colour = Colour.RED
+
+
+class Outer(Config):
+    named: dict[str, Inner] = {"a": Inner()}
+
+
+def test_configs_and_enums_are_found_wherever_a_recipe_holds_them():
+    assert set(_classes(Outer())) == {Outer, Inner, Colour}
