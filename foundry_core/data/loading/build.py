@@ -30,10 +30,9 @@ def build_loader(
     resources: LoaderResources | None = None,
     train: bool = True,
 ) -> Loader:
-    """sources: {"text" | "captions" | "robot": {label: folder or remote address}}.
-
-    The tokenizer must already know <|image|> where captions or robot data are read, and <|obs|>
-    for robot data. normalizer: required for robot data.
+    """The loader of a run. sources: {"text" | "captions" | "robot": {label: folder or address}}.
+    The tokenizer must know <|image|> where captions or robot data are read, and <|obs|> for robot
+    data, which need the normalizer too.
     """
     config.check_labels({name: list(parts) for name, parts in sources.items()})
     resources = resources or LoaderResources()
@@ -44,9 +43,8 @@ def build_loader(
             yield label, CheckedShards(source, verify=resources.verify)
 
     if config.text:
-        eos_id, vocab_size = tokenizer.eos_id, tokenizer.vocab_size
         datasets[TEXT] = {
-            label: TextDataset(shards, eos_id=eos_id, vocab_size=vocab_size)
+            label: TextDataset(shards, eos_id=tokenizer.eos_id, vocab_size=tokenizer.vocab_size)
             for label, shards in opened(TEXT)
         }
     if config.captions:
