@@ -8,7 +8,7 @@ import pytest
 
 import foundry_core.execution.attempt as attempt_module
 from flows.console import Console
-from flows.run.engine import PipelineRun
+from flows.runs.engine import PipelineRun
 from foundry_core.execution.attempt import _keep_scratch_of
 from foundry_core.execution.control import ChildResult
 from foundry_core.execution.job import Interrupted, StageFailed
@@ -44,7 +44,7 @@ def ends(under_way):
     log = under_way._events
     events = [log.read(name) for name in log.loose()]
     found = [e["data"] for e in events if e["type"] == "attempt_finished"]
-    return [(data["state"], data["error"]) for data in found], log.files.names("outbox")
+    return [(data["state"], data["error"]) for data in found], log.blobs.names("outbox")
 
 
 def left(under_way):

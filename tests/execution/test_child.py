@@ -5,8 +5,8 @@ import math
 import pytest
 import yaml
 
-from flows.run.engine import PipelineRun
-from flows.run.planning import Request, prepare
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 from foundry_core.execution.job import StageFailed
 
 KIND = """

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.console import plan_table
-from flows.run.planning import Request, prepare
+from flows.runs.planning import Request, prepare
 from foundry_core.config.overrides import apply_overrides, parse_override
 from foundry_core.errors import FoundryError
 from foundry_core.identity.code import CodeFingerprint
