@@ -50,7 +50,8 @@ def test_they_are_found_by_name_and_their_options_checked():
         load_benchmark("metaworld").task("drawer-open")
 
 
-def test_another_package_adds_one_without_touching_ours(installed):
+@pytest.mark.usefixtures("installed")
+def test_another_package_adds_one_without_touching_ours():
     assert {"line", "metaworld"} <= set(BENCHMARKS.names())
     benchmark = load_benchmark("line", {"faults": {2: 1}})
     plans = plan_episodes(benchmark, benchmark.default_tasks(), first=0, count=2, seed=0)
@@ -62,7 +63,8 @@ def test_another_package_adds_one_without_touching_ours(installed):
         Evaluate.check(EvaluateRecipe(benchmark="line", tasks=("nea",)), {})
 
 
-def test_what_a_benchmark_does_not_define_is_named(installed):
+@pytest.mark.usefixtures("installed")
+def test_what_a_benchmark_does_not_define_is_named():
     with pytest.raises(FoundryError, match="Unfinished does not define hz, environment"):
         load_benchmark("unfinished")
 
