@@ -130,9 +130,10 @@ def _specs():
 def test_no_room_for_the_index_fails_no_run_and_heals(disk, home, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("FOUNDRY_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("FOUNDRY_HOME", str(disk.folder / "home"))
+    from flows.console import Console
     from flows.runs.engine import PipelineRun
 
-    under_way = PipelineRun(prepared())
+    under_way = PipelineRun(prepared(), observe=Console(quiet=True))
     under_way.start()
     for name in under_way.affected():
         under_way.stage(name)
