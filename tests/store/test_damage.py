@@ -133,7 +133,7 @@ def test_no_room_for_the_index_fails_no_run_and_heals(disk, home, monkeypatch, c
     from flows.console import Console
     from flows.runs.engine import PipelineRun
 
-    under_way = PipelineRun(prepared(), observe=Console(quiet=True))
+    under_way = PipelineRun(prepared(), observe=Console(quiet=True).observe)
     under_way.start()
     for name in under_way.affected():
         under_way.stage(name)
