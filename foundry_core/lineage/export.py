@@ -1,7 +1,7 @@
 """Lineage for other tools: tables as CSV or Parquet, runs as OpenLineage events."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,45 +10,19 @@ import duckdb
 from foundry_core import __version__
 from foundry_core.errors import FoundryError
 from foundry_core.files import json_line
-from foundry_core.lineage.answers import AttemptRow
 from foundry_core.lineage.connection import quote, rows
 
 TABLES = (
-    "pipeline_run",
-    "stage_spec",
-    "stage_input",
-    "run_stage",
-    "run_artifact",
-    "attempt",
-    "artifact",
-    "artifact_version",
-    "artifact_input",
-    "file",
-    "metric",
-    "episode",
-    "package",
-    "alias",
-    "ablation",
-    "ablation_variant",
-    "ablation_effects",
-    "score",
-    "eval_scores",
-    "run_scores",
-    "version_scores",
-    "compute_spent_saved",
-    "run_summary",
+    *("pipeline_run", "stage_spec", "stage_input", "run_stage", "run_artifact", "attempt"),
+    *("artifact", "artifact_version", "artifact_input", "file", "metric", "episode", "package"),
+    *("alias", "ablation", "ablation_variant", "ablation_effects"),
+    *("score", "eval_scores", "run_scores", "version_scores"),
+    *("compute_spent_saved", "run_summary"),
 )
+Json = dict[str, Any]
 _PRODUCER = f"https://pypi.org/project/foundry-robotics/{__version__}"
 _SPEC = "https://openlineage.io/spec"
 _ENDINGS = {"committed": "COMPLETE", "failed": "FAIL"}
-
-
-class _Attempt(AttemptRow):
-    """A row of the view attempt with its pipeline."""
-
-    key: str
-    run_id: str
-    pipeline: str
 
 
 def export_tables(
@@ -77,7 +51,7 @@ def _unwritable(folder: Path, error: Exception) -> FoundryError:
 
 def openlineage(
     connection: duckdb.DuckDBPyConnection, *, namespace: str = "foundry", run_id: str | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Json]:
     """OpenLineage 2-0-2 run events of every attempt, START and, once it ended, COMPLETE, FAIL or
     ABORT. Run UUIDs derive from our ids, so exporting twice sends the same events.
 
@@ -91,7 +65,7 @@ def openlineage(
         left join pipeline_run r using (run_id) {where}
         order by a.started_at, a.key, a.attempt, a.run_id""",
         [run_id] if run_id else [],
-        of=_Attempt,
+        of=Json,
     )
     for attempt in attempts:
         inputs = _inputs(connection, attempt["key"], namespace)
@@ -103,7 +77,7 @@ def openlineage(
             yield _event(ending, moment, attempt, namespace, inputs, outputs)
 
 
-def write_openlineage(events: Iterator[dict[str, Any]], path: Path) -> int:
+def write_openlineage(events: Iterator[Json], path: Path) -> int:
     """One JSON event per line, as OpenLineage's file transport writes; returns how many."""
     count = 0
     try:
@@ -120,11 +94,11 @@ def write_openlineage(events: Iterator[dict[str, Any]], path: Path) -> int:
 def _event(
     kind: str,
     moment: str,
-    attempt: _Attempt,
+    attempt: Json,
     namespace: str,
-    inputs: list[dict[str, Any]],
-    outputs: list[dict[str, Any]],
-) -> dict[str, Any]:
+    inputs: list[Json],
+    outputs: list[Json],
+) -> Json:
     job = f"{attempt['pipeline']}.{attempt['stage']}"
     facets = {"parent": _parent(attempt, namespace)}
     if attempt["error"] and kind == "FAIL":
@@ -145,7 +119,7 @@ def _event(
     }
 
 
-def _parent(attempt: _Attempt, namespace: str) -> dict[str, Any]:
+def _parent(attempt: Json, namespace: str) -> Json:
     content = {
         "run": {"runId": _uuid(attempt["run_id"])},
         "job": {"namespace": namespace, "name": attempt["pipeline"]},
@@ -153,16 +127,14 @@ def _parent(attempt: _Attempt, namespace: str) -> dict[str, Any]:
     return _facet("1-1-0/ParentRunFacet", content)
 
 
-def _job_facets(attempt: _Attempt) -> dict[str, Any]:
+def _job_facets(attempt: Json) -> Json:
     if not attempt["git_commit"]:
         return {}
     content = {"type": "git", "url": "", "version": attempt["git_commit"]}
     return {"sourceCodeLocation": _facet("1-0-1/SourceCodeLocationJobFacet", content)}
 
 
-def _inputs(
-    connection: duckdb.DuckDBPyConnection, key: str, namespace: str
-) -> list[dict[str, Any]]:
+def _inputs(connection: duckdb.DuckDBPyConnection, key: str, namespace: str) -> list[Json]:
     rows = connection.execute(
         """select distinct coalesce(i.kind, a.kind, 'unknown'), i.upstream_key, i.content
         from artifact_input i left join artifact a on a.key = i.upstream_key where i.key = $1
@@ -176,9 +148,7 @@ def _inputs(
     return [_dataset(kind, upstream, content, namespace) for kind, upstream, content in rows]
 
 
-def _output(
-    connection: duckdb.DuckDBPyConnection, attempt: _Attempt, namespace: str
-) -> dict[str, Any]:
+def _output(connection: duckdb.DuckDBPyConnection, attempt: Json, namespace: str) -> Json:
     row = connection.execute(
         """select content, bytes, files from artifact_version
         where key = ? and attempt = ? and run_id = ?""",
@@ -194,14 +164,14 @@ def _output(
     return dataset
 
 
-def _dataset(kind: str, key: str, content: str | None, namespace: str) -> dict[str, Any]:
+def _dataset(kind: str, key: str, content: str | None, namespace: str) -> Json:
     facets = {}
     if content:
         facets["version"] = _facet("1-0-1/DatasetVersionDatasetFacet", {"datasetVersion": content})
     return {"namespace": namespace, "name": f"{kind}/{key}", "facets": facets}
 
 
-def _facet(schema: str, content: Mapping[str, Any]) -> dict[str, Any]:
+def _facet(schema: str, content: Json) -> Json:
     name = schema.rpartition("/")[2]
     url = f"{_SPEC}/facets/{schema}.json#/$defs/{name}"
     return {"_producer": _PRODUCER, "_schemaURL": url, **content}
