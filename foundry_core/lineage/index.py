@@ -20,11 +20,11 @@ import duckdb
 
 from foundry_core.lineage.connection import attach
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.ingest import create_incoming, ingest
+from foundry_core.lineage.ingest import create_facts, create_incoming, ingest
 from foundry_core.lineage.pending import Pending, find_pending
 from foundry_core.lineage.segments import compact, put_events, take_segments
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 # Listing loose events costs every advance 0.1 ms per hundred.
 COMPACT_ABOVE = 5000
 COMPACT_AFTER_SECONDS = 3600.0
@@ -82,6 +82,7 @@ class Index:
     def _extend(self, pending: Pending) -> int:
         shutil.copyfile(self.path, self._draft)
         with contextlib.closing(duckdb.connect(self._draft)) as connection:
+            create_incoming(connection)
             count = self._take_in(connection, pending, fresh=False)
         os.replace(self._draft, self.path)
         return count
@@ -91,8 +92,11 @@ class Index:
         pending = find_pending(self.log, None)
         with contextlib.closing(duckdb.connect(self._draft)) as connection:
             connection.execute("set preserve_insertion_order = false")  # rows are a set
-            for name in ("schema", "views", "macros"):
-                connection.execute(_sql(name))
+            create_incoming(connection)
+            connection.execute(_sql("schema"))
+            create_facts(connection)
+            connection.execute(_sql("views"))
+            connection.execute(_sql("macros"))
             meta = [SCHEMA_VERSION, self.log.blobs.uri]
             connection.execute("insert into meta values (?, ?)", meta)
             count = self._take_in(connection, pending, fresh=True)
@@ -104,7 +108,6 @@ class Index:
     def _take_in(
         self, connection: duckdb.DuckDBPyConnection, pending: Pending, *, fresh: bool
     ) -> int:
-        create_incoming(connection)
         put_events(connection, pending.events)
         if pending.segments:
             take_segments(connection, self.log, pending.segments)

@@ -376,7 +376,7 @@ class MemoryFiles:
     """Files without local paths, as in an object store."""
 
     def __init__(self):
-        self.root = f"memory://{random.random()}"
+        self.uri = f"memory://{random.random()}"
         self._data = {}
 
     def create(self, name, data):
