@@ -17,31 +17,9 @@ _PACKAGE = re.compile(
     r"^(?P<name>[^-]+(?:-[^-\d][^-]*)*)-(?P<version>\d[^-]*)(?:-.*)?\.(dist|egg)-info$"
 )
 _ENVIRONMENT = (
-    "CUBLAS_",
-    "CUDA_",
-    "FOUNDRY_",
-    "HF_HOME",
-    "HF_HUB_OFFLINE",
-    "KMP_",
-    "MASTER_",
-    "MKL_",
-    "MUJOCO_",
-    "NCCL_",
-    "NVIDIA_",
-    "OMP_",
-    "OPENBLAS_",
-    "PREFECT_",
-    "PYOPENGL_",
-    "PYTHON",
-    "PYTORCH_",
-    "RANK",
-    "LOCAL_RANK",
-    "RAY_",
-    "SLURM_",
-    "TORCH",
-    "TRITON_",
-    "WORLD_SIZE",
-    "XLA_",
+    *("CUBLAS_", "CUDA_", "FOUNDRY_", "HF_HOME", "HF_HUB_OFFLINE", "KMP_", "MASTER_", "MKL_"),
+    *("MUJOCO_", "NCCL_", "NVIDIA_", "OMP_", "OPENBLAS_", "PREFECT_", "PYOPENGL_", "PYTHON"),
+    *("PYTORCH_", "RANK", "LOCAL_RANK", "RAY_", "SLURM_", "TORCH", "TRITON_", "WORLD_SIZE", "XLA_"),
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|CONNECTION_URL|DATABASE_URL", re.I)
 _USERINFO = re.compile(r"(://)[^/@\s]+@")
@@ -80,12 +58,10 @@ def git_state(checkout: Path | None = None) -> dict[str, Any]:
     if len(encoded) > _MAX_DIFF:
         kept = encoded[:_MAX_DIFF].decode(errors="ignore")
         diff = f"{kept}\n... {len(encoded) - _MAX_DIFF} more bytes"
-    return {
-        "commit": commit.strip(),
-        "dirty": bool(diff.strip()),
-        "diff_digest": sha256_hex(encoded) if diff.strip() else None,
-        "diff": diff if diff.strip() else "",
-    }
+    dirty = bool(diff.strip())
+    digest = sha256_hex(encoded) if dirty else None
+    diff = diff if dirty else ""
+    return {"commit": commit.strip(), "dirty": dirty, "diff_digest": digest, "diff": diff}
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -169,12 +169,7 @@ def _remove(store: Store, log: EventLog, artifact: Artifact, unchanging: frozens
     if not store.set_aside(kind, key, wanted):
         abort(log, entry)
         return False
-    name = f"content/{artifact.input_content_key}"
-    try:
-        if store.documents.read(name).decode().strip() == key:
-            store.documents.delete(name)
-    except FileNotFoundError:
-        pass
+    store.forget_content(artifact)
     publish(log, entry)
     return True
 
