@@ -4,7 +4,7 @@ Nodes and edges are those of `queries.graph_of`. The output is a pure function o
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -165,15 +165,11 @@ class _Layout:
         order = self.columns if forward else self.columns[::-1]
         for before, column in pairwise(order):
             place = {name: (i + 0.5) / len(before) for i, name in enumerate(before)}
-            own = {name: (i + 0.5) / len(column) for i, name in enumerate(column)}
-
-            def centre(
-                name: str, place: Mapping[str, float] = place, own: Mapping[str, float] = own
-            ) -> float:
+            centre = {}
+            for i, name in enumerate(column):
                 near = [place[other] for other in neighbours.get(name, ()) if other in place]
-                return sum(near) / len(near) if near else own[name]
-
-            column.sort(key=centre)
+                centre[name] = sum(near) / len(near) if near else (i + 0.5) / len(column)
+            column.sort(key=centre.__getitem__)
 
     def size(self) -> tuple[int, int]:
         tallest = max(map(len, self.columns), default=1)

@@ -22,7 +22,7 @@ from foundry_core.lineage.answers import (
     WhyAnswer,
     WhyRun,
 )
-from foundry_core.lineage.connection import attach, first_line, forbid_files, json_value, rows
+from foundry_core.lineage.connection import attach, first_line, json_value, rows
 
 INDEX_NAME = "lineage.duckdb"
 Json = dict[str, Any]
@@ -55,7 +55,7 @@ def connect(home: str | Path | None = None) -> duckdb.DuckDBPyConnection:
 def sql(connection: duckdb.DuckDBPyConnection, query: str) -> list[Json]:
     """Rows of any query; columns of equal name become a, a_1. The index is open for reading only,
     and files, extensions and the network are refused, for good, on this connection."""
-    forbid_files(connection)
+    connection.execute("set enable_external_access = false")
     return rows(connection, query, of=Json, hint=_SQL_HINT)
 
 

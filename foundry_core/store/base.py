@@ -37,6 +37,14 @@ REPLACED = "replaced-"
 _OF_ATTEMPTS = ("a", "control-", "link-", "trash-")
 
 
+# Raises what forbids a commit.
+Check = Callable[[], None]
+
+
+def no_check() -> None:
+    """Forbids nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class State:
     """What the store knows of a key. `problem` says what is wrong with a corrupt artifact."""
@@ -181,12 +189,7 @@ class Store(ABC):
 
     @abstractmethod
     def commit(
-        self,
-        artifact: Artifact,
-        folder: Path,
-        verify: Callable[[], None] = lambda: None,
-        *,
-        replaces: bool = False,
+        self, artifact: Artifact, folder: Path, verify: Check = no_check, *, replaces: bool = False
     ) -> bool:
         """Publishes an attempt. False when another was committed first: this attempt is discarded.
         `verify` is called right before the publication and may refuse it. replaces: the artifact

@@ -19,7 +19,7 @@ from pathlib import Path
 from foundry_core.blobs import FolderBlobs
 from foundry_core.errors import FoundryError
 from foundry_core.files import sync, write_atomic
-from foundry_core.store.base import REPLACED, State, Store, inside_store
+from foundry_core.store.base import REPLACED, Check, State, Store, inside_store, no_check
 from foundry_core.store.lease import FileLeaseBackend, LeaseBackend
 from foundry_core.store.manifest import MANIFEST, Artifact
 from foundry_core.store.verified import VerifiedDigests
@@ -106,12 +106,7 @@ class LocalStore(Store):
             shutil.rmtree(self.root / "work" / key / name, ignore_errors=True)
 
     def commit(
-        self,
-        artifact: Artifact,
-        folder: Path,
-        verify: Callable[[], None] = lambda: None,
-        *,
-        replaces: bool = False,
+        self, artifact: Artifact, folder: Path, verify: Check = no_check, *, replaces: bool = False
     ) -> bool:
         """What is replaced moves aside for the instant between two renames; `restore` brings it
         back after a crash there."""

@@ -23,7 +23,7 @@ from foundry_core.files import json_text, sha256_hex
 from foundry_core.home import home_dir
 from foundry_core.objects import Objects, StoreUnavailable, connect
 from foundry_core.store import external, s3_files
-from foundry_core.store.base import State, Store, inside_store
+from foundry_core.store.base import Check, State, Store, inside_store, no_check
 from foundry_core.store.cache import CorruptFile, FileCache
 from foundry_core.store.lease import LeaseBackend, process_identity
 from foundry_core.store.manifest import MANIFEST, Artifact
@@ -161,12 +161,7 @@ class S3Store(Store):
             self._objects.delete(f"work/{key}/{attempt}")
 
     def commit(
-        self,
-        artifact: Artifact,
-        folder: Path,
-        verify: Callable[[], None] = lambda: None,
-        *,
-        replaces: bool = False,
+        self, artifact: Artifact, folder: Path, verify: Check = no_check, *, replaces: bool = False
     ) -> bool:
         """Uploads, then publishes by one create-only put. When that put's outcome cannot be known
         (StoreUnavailable), the uploads stay: it may have happened. What is replaced goes by one
