@@ -155,12 +155,8 @@ class Objects:
     def local(self, name: str) -> None:
         """No path shows an object."""
 
-    def exists(self, name: str) -> bool:
-        """Asks for the object's head only."""
-        return self.look(name) is not None
-
     def look(self, name: str) -> Listed | None:
-        """One object as a listing would show it."""
+        """One object as a listing would show it; None when it is absent."""
         try:
             head = self._retry(f"look at {name}", lambda: self._call("head_object", name=name))
         except FileNotFoundError:

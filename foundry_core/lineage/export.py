@@ -69,12 +69,12 @@ def openlineage(
     )
     for attempt in attempts:
         inputs = _inputs(connection, attempt["key"], namespace)
-        yield _event("START", attempt["started_at"], attempt, namespace, inputs, [])
+        yield _event("START", attempt["started_at"], attempt, namespace, inputs=inputs, outputs=[])
         if attempt["state"] != "running":
             ending = _ENDINGS.get(attempt["state"], "ABORT")
             outputs = [_output(connection, attempt, namespace)] if ending == "COMPLETE" else []
             moment = attempt["finished_at"] or attempt["started_at"]
-            yield _event(ending, moment, attempt, namespace, inputs, outputs)
+            yield _event(ending, moment, attempt, namespace, inputs=inputs, outputs=outputs)
 
 
 def write_openlineage(events: Iterator[Json], path: Path) -> int:
@@ -91,47 +91,31 @@ def write_openlineage(events: Iterator[Json], path: Path) -> int:
     return count
 
 
-def _event(
-    kind: str,
-    moment: str,
-    attempt: Json,
-    namespace: str,
-    inputs: list[Json],
-    outputs: list[Json],
-) -> Json:
-    job = f"{attempt['pipeline']}.{attempt['stage']}"
-    facets = {"parent": _parent(attempt, namespace)}
+def _event(kind: str, moment: str, attempt: Json, namespace: str, **datasets: list[Json]) -> Json:
+    parent = {
+        "run": {"runId": _uuid(attempt["run_id"])},
+        "job": {"namespace": namespace, "name": attempt["pipeline"]},
+    }
+    facets = {"parent": _facet("1-1-0/ParentRunFacet", parent)}
     if attempt["error"] and kind == "FAIL":
         message = {"message": attempt["error"], "programmingLanguage": "python"}
         facets["errorMessage"] = _facet("1-0-1/ErrorMessageRunFacet", message)
+    source = {"type": "git", "url": "", "version": attempt["git_commit"]}
+    located = {"sourceCodeLocation": _facet("1-0-1/SourceCodeLocationJobFacet", source)}
+    unique = _uuid(attempt["key"], attempt["attempt"], attempt["run_id"])
     return {
         "eventType": kind,
         "eventTime": moment,
         "producer": _PRODUCER,
         "schemaURL": f"{_SPEC}/2-0-2/OpenLineage.json#/$defs/RunEvent",
-        "run": {
-            "runId": _uuid(attempt["key"], attempt["attempt"], attempt["run_id"]),
-            "facets": facets,
+        "run": {"runId": unique, "facets": facets},
+        "job": {
+            "namespace": namespace,
+            "name": f"{attempt['pipeline']}.{attempt['stage']}",
+            "facets": located if attempt["git_commit"] else {},
         },
-        "job": {"namespace": namespace, "name": job, "facets": _job_facets(attempt)},
-        "inputs": inputs,
-        "outputs": outputs,
+        **datasets,
     }
-
-
-def _parent(attempt: Json, namespace: str) -> Json:
-    content = {
-        "run": {"runId": _uuid(attempt["run_id"])},
-        "job": {"namespace": namespace, "name": attempt["pipeline"]},
-    }
-    return _facet("1-1-0/ParentRunFacet", content)
-
-
-def _job_facets(attempt: Json) -> Json:
-    if not attempt["git_commit"]:
-        return {}
-    content = {"type": "git", "url": "", "version": attempt["git_commit"]}
-    return {"sourceCodeLocation": _facet("1-0-1/SourceCodeLocationJobFacet", content)}
 
 
 def _inputs(connection: duckdb.DuckDBPyConnection, key: str, namespace: str) -> list[Json]:

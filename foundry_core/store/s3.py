@@ -208,7 +208,7 @@ class S3Store(Store):
         except ValueError:
             artifact, uploads = None, ""
         name = f"{kind}/{key}/{MANIFEST}"
-        there = self._objects.exists(name)
+        there = self._objects.look(name) is not None
         self._objects.delete(name)
         if artifact and wanted():
             self._objects.create(name, artifact.encoded())
