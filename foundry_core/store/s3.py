@@ -135,9 +135,11 @@ class S3Store(Store):
         return None
 
     def attempt(self, key: str) -> tuple[str, Path, Path]:
-        """The marker's create-only put makes the number unique, also where a lease was lost."""
+        """The marker's create-only put makes the number unique, also where a lease was lost; no
+        other process puts the same bytes."""
         number = self._attempts(key) + 1
-        while not self._objects.create(f"work/{key}/a{number}", _marker()):
+        marker = json_text({"owner": process_identity(), "token": os.urandom(8).hex()}).encode()
+        while not self._objects.create(f"work/{key}/a{number}", marker):
             number += 1
         self._objects.write(f"work/{key}/attempts", str(number).encode())
         folder, scratch = self._work / key / f"a{number}", self._work / key / "scratch"
@@ -320,7 +322,7 @@ class S3Store(Store):
             owner = self._owner(artifact)
         except FoundryError as error:
             return error.message
-        problem = s3_files.check(self._place(owner), owner.files)
+        problem = s3_files.compare(self._place(owner).find(), owner.files)
         return problem or (self._manifests.problem(owner) if noted else "")
 
     def _delete_below(self, folder: str) -> None:
@@ -328,8 +330,3 @@ class S3Store(Store):
 
     def _kinds(self) -> list[str]:
         return [name for name in self._objects.folders() if name not in _NOT_KINDS]
-
-
-def _marker() -> bytes:
-    """Unique, so that of two processes at one number one finds the name taken."""
-    return json_text({"owner": process_identity(), "token": os.urandom(8).hex()}).encode()

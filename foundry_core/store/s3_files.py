@@ -32,11 +32,6 @@ def upload(place: Objects, folder: Path, files: Sequence[File]) -> tuple[File, .
     return tuple(tagged)
 
 
-def check(place: Objects, files: Sequence[File], *, complete: bool = False) -> str:
-    """`compare` with what lies there now."""
-    return compare(place.find(), files, complete=complete)
-
-
 def compare(listing: Iterable[Listed], files: Sequence[File], *, complete: bool = False) -> str:
     """'' when a listing shows every file as it was committed, else what is wrong with the first
     bad one. Reads no file: sizes and entity tags decide. complete: more files are wrong too."""
