@@ -21,10 +21,6 @@ from typing import IO
 from foundry_core.files import extent, names_in
 
 
-def _alone(entry: Path) -> Sequence[Path]:
-    return ()
-
-
 class BoundedCache:
     """limit: bytes. pattern: which names below `root` are entries. companions: files that belong to
     an entry, count with it and go before it."""
@@ -35,7 +31,7 @@ class BoundedCache:
         limit: int,
         *,
         pattern: str = "*",
-        companions: Callable[[Path], Sequence[Path]] = _alone,
+        companions: Callable[[Path], Sequence[Path]] = lambda entry: (),
     ) -> None:
         self.root = root
         self.limit = limit

@@ -12,7 +12,7 @@ import errno
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -113,11 +113,6 @@ class Objects:
         """(bytes, entity tag). Raises FileNotFoundError."""
         return self._retry(f"read {name}", lambda: self._get(name))
 
-    def read_range(self, name: str, start: int, end: int) -> bytes:
-        """Bytes start..end-1."""
-        span = f"bytes={start}-{end - 1}"
-        return self._retry(f"read {name}", lambda: self._get(name, Range=span)[0])
-
     def create(self, name: str, data: bytes) -> bool:
         """A create-only put. False when the name holds other bytes already."""
         try:
@@ -160,12 +155,8 @@ class Objects:
     def local(self, name: str) -> None:
         """No path shows an object."""
 
-    def exists(self, name: str) -> bool:
-        """Asks for the object's head only."""
-        return self.look(name) is not None
-
     def look(self, name: str) -> Listed | None:
-        """One object as a listing would show it."""
+        """One object as a listing would show it; None when it is absent."""
         try:
             head = self._retry(f"look at {name}", lambda: self._call("head_object", name=name))
         except FileNotFoundError:
@@ -201,8 +192,7 @@ class Objects:
         """Writes an object to a new file; the sha256 of what was received."""
         digest = hashlib.sha256()
         with path.open("xb") as stream:
-            for start in range(0, size, _PART_BYTES):
-                data = self.read_range(name, start, min(size, start + _PART_BYTES))
+            for data in self._parts(name, size):
                 digest.update(data)
                 stream.write(data)
         return digest.hexdigest()
@@ -210,9 +200,14 @@ class Objects:
     def digest(self, name: str, size: int) -> str:
         """sha256 of an object, read part by part."""
         digest = hashlib.sha256()
-        for start in range(0, size, _PART_BYTES):
-            digest.update(self.read_range(name, start, min(size, start + _PART_BYTES)))
+        for data in self._parts(name, size):
+            digest.update(data)
         return digest.hexdigest()
+
+    def _parts(self, name: str, size: int) -> Iterator[bytes]:
+        for start in range(0, size, _PART_BYTES):
+            span = f"bytes={start}-{min(size, start + _PART_BYTES) - 1}"
+            yield self._retry(f"read {name}", functools.partial(self._get, name, Range=span))[0]
 
     def _upload_parts(self, name: str, parts: Iterable[bytes], size: int) -> None:
         what = f"upload {name}"

@@ -52,11 +52,6 @@ def _attach_file(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         connection.execute(f"attach {quote(copy)} as lineage (read_only)")
 
 
-def forbid_files(connection: duckdb.DuckDBPyConnection) -> None:
-    """Takes files and the network away from a connection of `attach`, for good."""
-    connection.execute("set enable_external_access = false")
-
-
 def rows(
     connection: duckdb.DuckDBPyConnection,
     query: str,

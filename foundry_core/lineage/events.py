@@ -174,14 +174,10 @@ def nanoseconds(name: str) -> int:
 
 def _is_event(event: Any, name: str) -> bool:
     """Whether it says what every event says, and is the one of this name."""
-    if not isinstance(event, dict) or not isinstance(event.get("data"), dict):
-        return False
-    texts = [event.get(field) for field in ("id", "time", "type")]
-    if not all(isinstance(text, str) for text in texts):
-        return False
     try:
-        return event_name(event["time"], event["id"]) == name
-    except (TypeError, ValueError):
+        named = event_name(event["time"], event["id"]) == name
+        return named and isinstance(event["data"], dict) and isinstance(event["type"], str)
+    except (KeyError, TypeError, ValueError):
         return False
 
 

@@ -1,7 +1,7 @@
 """Lineage for other tools: tables as CSV or Parquet, runs as OpenLineage events."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,45 +10,19 @@ import duckdb
 from foundry_core import __version__
 from foundry_core.errors import FoundryError
 from foundry_core.files import json_line
-from foundry_core.lineage.answers import AttemptRow
 from foundry_core.lineage.connection import quote, rows
 
 TABLES = (
-    "pipeline_run",
-    "stage_spec",
-    "stage_input",
-    "run_stage",
-    "run_artifact",
-    "attempt",
-    "artifact",
-    "artifact_version",
-    "artifact_input",
-    "file",
-    "metric",
-    "episode",
-    "package",
-    "alias",
-    "ablation",
-    "ablation_variant",
-    "ablation_effects",
-    "score",
-    "eval_scores",
-    "run_scores",
-    "version_scores",
-    "compute_spent_saved",
-    "run_summary",
+    *("pipeline_run", "stage_spec", "stage_input", "run_stage", "run_artifact", "attempt"),
+    *("artifact", "artifact_version", "artifact_input", "file", "metric", "episode", "package"),
+    *("alias", "ablation", "ablation_variant", "ablation_effects"),
+    *("score", "eval_scores", "run_scores", "version_scores"),
+    *("compute_spent_saved", "run_summary"),
 )
+Json = dict[str, Any]
 _PRODUCER = f"https://pypi.org/project/foundry-robotics/{__version__}"
 _SPEC = "https://openlineage.io/spec"
 _ENDINGS = {"committed": "COMPLETE", "failed": "FAIL"}
-
-
-class _Attempt(AttemptRow):
-    """A row of the view attempt with its pipeline."""
-
-    key: str
-    run_id: str
-    pipeline: str
 
 
 def export_tables(
@@ -77,7 +51,7 @@ def _unwritable(folder: Path, error: Exception) -> FoundryError:
 
 def openlineage(
     connection: duckdb.DuckDBPyConnection, *, namespace: str = "foundry", run_id: str | None = None
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Json]:
     """OpenLineage 2-0-2 run events of every attempt, START and, once it ended, COMPLETE, FAIL or
     ABORT. Run UUIDs derive from our ids, so exporting twice sends the same events.
 
@@ -91,19 +65,19 @@ def openlineage(
         left join pipeline_run r using (run_id) {where}
         order by a.started_at, a.key, a.attempt, a.run_id""",
         [run_id] if run_id else [],
-        of=_Attempt,
+        of=Json,
     )
     for attempt in attempts:
         inputs = _inputs(connection, attempt["key"], namespace)
-        yield _event("START", attempt["started_at"], attempt, namespace, inputs, [])
+        yield _event("START", attempt["started_at"], attempt, namespace, inputs=inputs, outputs=[])
         if attempt["state"] != "running":
             ending = _ENDINGS.get(attempt["state"], "ABORT")
             outputs = [_output(connection, attempt, namespace)] if ending == "COMPLETE" else []
             moment = attempt["finished_at"] or attempt["started_at"]
-            yield _event(ending, moment, attempt, namespace, inputs, outputs)
+            yield _event(ending, moment, attempt, namespace, inputs=inputs, outputs=outputs)
 
 
-def write_openlineage(events: Iterator[dict[str, Any]], path: Path) -> int:
+def write_openlineage(events: Iterator[Json], path: Path) -> int:
     """One JSON event per line, as OpenLineage's file transport writes; returns how many."""
     count = 0
     try:
@@ -117,52 +91,34 @@ def write_openlineage(events: Iterator[dict[str, Any]], path: Path) -> int:
     return count
 
 
-def _event(
-    kind: str,
-    moment: str,
-    attempt: _Attempt,
-    namespace: str,
-    inputs: list[dict[str, Any]],
-    outputs: list[dict[str, Any]],
-) -> dict[str, Any]:
-    job = f"{attempt['pipeline']}.{attempt['stage']}"
-    facets = {"parent": _parent(attempt, namespace)}
+def _event(kind: str, moment: str, attempt: Json, namespace: str, **datasets: list[Json]) -> Json:
+    parent = {
+        "run": {"runId": _uuid(attempt["run_id"])},
+        "job": {"namespace": namespace, "name": attempt["pipeline"]},
+    }
+    facets = {"parent": _facet("1-1-0/ParentRunFacet", parent)}
     if attempt["error"] and kind == "FAIL":
         message = {"message": attempt["error"], "programmingLanguage": "python"}
         facets["errorMessage"] = _facet("1-0-1/ErrorMessageRunFacet", message)
+    source = {"type": "git", "url": "", "version": attempt["git_commit"]}
+    located = {"sourceCodeLocation": _facet("1-0-1/SourceCodeLocationJobFacet", source)}
+    unique = _uuid(attempt["key"], attempt["attempt"], attempt["run_id"])
     return {
         "eventType": kind,
         "eventTime": moment,
         "producer": _PRODUCER,
         "schemaURL": f"{_SPEC}/2-0-2/OpenLineage.json#/$defs/RunEvent",
-        "run": {
-            "runId": _uuid(attempt["key"], attempt["attempt"], attempt["run_id"]),
-            "facets": facets,
+        "run": {"runId": unique, "facets": facets},
+        "job": {
+            "namespace": namespace,
+            "name": f"{attempt['pipeline']}.{attempt['stage']}",
+            "facets": located if attempt["git_commit"] else {},
         },
-        "job": {"namespace": namespace, "name": job, "facets": _job_facets(attempt)},
-        "inputs": inputs,
-        "outputs": outputs,
+        **datasets,
     }
 
 
-def _parent(attempt: _Attempt, namespace: str) -> dict[str, Any]:
-    content = {
-        "run": {"runId": _uuid(attempt["run_id"])},
-        "job": {"namespace": namespace, "name": attempt["pipeline"]},
-    }
-    return _facet("1-1-0/ParentRunFacet", content)
-
-
-def _job_facets(attempt: _Attempt) -> dict[str, Any]:
-    if not attempt["git_commit"]:
-        return {}
-    content = {"type": "git", "url": "", "version": attempt["git_commit"]}
-    return {"sourceCodeLocation": _facet("1-0-1/SourceCodeLocationJobFacet", content)}
-
-
-def _inputs(
-    connection: duckdb.DuckDBPyConnection, key: str, namespace: str
-) -> list[dict[str, Any]]:
+def _inputs(connection: duckdb.DuckDBPyConnection, key: str, namespace: str) -> list[Json]:
     rows = connection.execute(
         """select distinct coalesce(i.kind, a.kind, 'unknown'), i.upstream_key, i.content
         from artifact_input i left join artifact a on a.key = i.upstream_key where i.key = $1
@@ -176,9 +132,7 @@ def _inputs(
     return [_dataset(kind, upstream, content, namespace) for kind, upstream, content in rows]
 
 
-def _output(
-    connection: duckdb.DuckDBPyConnection, attempt: _Attempt, namespace: str
-) -> dict[str, Any]:
+def _output(connection: duckdb.DuckDBPyConnection, attempt: Json, namespace: str) -> Json:
     row = connection.execute(
         """select content, bytes, files from artifact_version
         where key = ? and attempt = ? and run_id = ?""",
@@ -194,14 +148,14 @@ def _output(
     return dataset
 
 
-def _dataset(kind: str, key: str, content: str | None, namespace: str) -> dict[str, Any]:
+def _dataset(kind: str, key: str, content: str | None, namespace: str) -> Json:
     facets = {}
     if content:
         facets["version"] = _facet("1-0-1/DatasetVersionDatasetFacet", {"datasetVersion": content})
     return {"namespace": namespace, "name": f"{kind}/{key}", "facets": facets}
 
 
-def _facet(schema: str, content: Mapping[str, Any]) -> dict[str, Any]:
+def _facet(schema: str, content: Json) -> Json:
     name = schema.rpartition("/")[2]
     url = f"{_SPEC}/facets/{schema}.json#/$defs/{name}"
     return {"_producer": _PRODUCER, "_schemaURL": url, **content}

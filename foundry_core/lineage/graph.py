@@ -3,8 +3,10 @@
 Nodes and edges are those of `queries.graph_of`. The output is a pure function of both.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from xml.sax.saxutils import escape, quoteattr
 
@@ -131,19 +133,15 @@ class _Layout:
 
     def _assign_layers(self) -> None:
         inputs: dict[str, list[str]] = {node["name"]: [] for node in self.nodes}
-        outputs: dict[str, list[str]] = {node["name"]: [] for node in self.nodes}
         for edge in self.edges:
             inputs[edge["target"]].append(edge["source"])
-            outputs[edge["source"]].append(edge["target"])
-        waiting = {name: len(upstream) for name, upstream in inputs.items()}
-        ready = [name for name, count in waiting.items() if count == 0]
-        while ready:
-            name = ready.pop()
-            self.layer[name] = 1 + max((self.layer[up] for up in inputs[name]), default=-1)
-            for target in outputs[name]:
-                waiting[target] -= 1
-                if waiting[target] == 0:
-                    ready.append(target)
+        sorter = TopologicalSorter(inputs)
+        with contextlib.suppress(CycleError):
+            sorter.prepare()
+        while sorter.is_active():
+            for name in sorter.get_ready():
+                self.layer[name] = 1 + max((self.layer[up] for up in inputs[name]), default=-1)
+                sorter.done(name)
         for name in inputs:  # a cycle cannot be a lineage; draw its members all the same
             self.layer.setdefault(name, 0)
 
@@ -167,15 +165,11 @@ class _Layout:
         order = self.columns if forward else self.columns[::-1]
         for before, column in pairwise(order):
             place = {name: (i + 0.5) / len(before) for i, name in enumerate(before)}
-            own = {name: (i + 0.5) / len(column) for i, name in enumerate(column)}
-
-            def centre(
-                name: str, place: Mapping[str, float] = place, own: Mapping[str, float] = own
-            ) -> float:
+            centre = {}
+            for i, name in enumerate(column):
                 near = [place[other] for other in neighbours.get(name, ()) if other in place]
-                return sum(near) / len(near) if near else own[name]
-
-            column.sort(key=centre)
+                centre[name] = sum(near) / len(near) if near else (i + 0.5) / len(column)
+            column.sort(key=centre.__getitem__)
 
     def size(self) -> tuple[int, int]:
         tallest = max(map(len, self.columns), default=1)
@@ -232,13 +226,12 @@ def _svg_edge(points: Sequence[tuple[float, float]], edge: GraphEdge) -> str:
 
 
 def _style() -> str:
-    light = "".join(
-        f".fl-{action} rect{{fill:{fill};stroke:{stroke}}}"
-        for action, (fill, stroke, _, _) in _COLOURS.items()
-    )
-    dark = "".join(
-        f".fl-{action} rect{{fill:{fill};stroke:{stroke}}}"
-        for action, (_, _, fill, stroke) in _COLOURS.items()
+    light, dark = (
+        "".join(
+            f".fl-{action} rect{{fill:{colours[i]};stroke:{colours[i + 1]}}}"
+            for action, colours in _COLOURS.items()
+        )
+        for i in (0, 2)
     )
     return (
         ".fl-graph{font-family:system-ui,sans-serif}.fl-node rect{stroke-width:1.5}"

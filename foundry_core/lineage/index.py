@@ -11,20 +11,20 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from foundry_core.lineage.connection import attach
-from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.ingest import create_incoming, ingest
-from foundry_core.lineage.pending import Pending, find_pending
+from foundry_core.lineage.events import EventLog, event_id
+from foundry_core.lineage.ingest import create_facts, create_incoming, ingest
 from foundry_core.lineage.segments import compact, put_events, take_segments
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 # Listing loose events costs every advance 0.1 ms per hundred.
 COMPACT_ABOVE = 5000
 COMPACT_AFTER_SECONDS = 3600.0
@@ -37,6 +37,17 @@ class Advance:
     events: int
     seconds: float
     unreadable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pending:
+    """What a log holds that an index lacks. events: the new loose ones. segments: names of new
+    ones. loose: how many event files there are, new or not. unreadable: damaged event files."""
+
+    events: Sequence[dict[str, Any]]
+    segments: Sequence[str]
+    loose: int
+    unreadable: tuple[str, ...]
 
 
 class Index:
@@ -53,8 +64,8 @@ class Index:
             pending = self._pending()
             if pending is None:
                 return self._rebuild(start)
-            count = self._extend(pending) if pending else 0
-            if pending and pending.loose > COMPACT_ABOVE:
+            count = self._extend(pending) if pending.events or pending.segments else 0
+            if pending.loose > COMPACT_ABOVE:
                 compact(self.log, older_than_seconds=COMPACT_AFTER_SECONDS)
         return Advance(
             events=count, seconds=time.monotonic() - start, unreadable=pending.unreadable
@@ -82,6 +93,7 @@ class Index:
     def _extend(self, pending: Pending) -> int:
         shutil.copyfile(self.path, self._draft)
         with contextlib.closing(duckdb.connect(self._draft)) as connection:
+            create_incoming(connection)
             count = self._take_in(connection, pending, fresh=False)
         os.replace(self._draft, self.path)
         return count
@@ -91,8 +103,11 @@ class Index:
         pending = find_pending(self.log, None)
         with contextlib.closing(duckdb.connect(self._draft)) as connection:
             connection.execute("set preserve_insertion_order = false")  # rows are a set
-            for name in ("schema", "views", "macros"):
-                connection.execute(_sql(name))
+            create_incoming(connection)
+            connection.execute(_sql("schema"))
+            create_facts(connection)
+            connection.execute(_sql("views"))
+            connection.execute(_sql("macros"))
             meta = [SCHEMA_VERSION, self.log.blobs.uri]
             connection.execute("insert into meta values (?, ?)", meta)
             count = self._take_in(connection, pending, fresh=True)
@@ -104,7 +119,6 @@ class Index:
     def _take_in(
         self, connection: duckdb.DuckDBPyConnection, pending: Pending, *, fresh: bool
     ) -> int:
-        create_incoming(connection)
         put_events(connection, pending.events)
         if pending.segments:
             take_segments(connection, self.log, pending.segments)
@@ -150,6 +164,43 @@ class Index:
         """A writer that was killed leaves its draft behind."""
         self._draft.unlink(missing_ok=True)
         self._draft.with_name(f"{self._draft.name}.wal").unlink(missing_ok=True)
+
+
+def find_pending(log: EventLog, index: duckdb.DuckDBPyConnection | None) -> Pending:
+    """What is not in the index; everything where there is none.
+
+    An event may be in both, or in two segments: the reader drops it by its id. None slips through:
+    loose names are listed before segments, and an event is loose until its segment is durable.
+    """
+    loose = log.loose()
+    segments = _new_segments(log, index)
+    events: list[dict[str, Any]] = []
+    unreadable: list[str] = []
+    for name in _new_events(index, loose) if index else loose:
+        try:
+            events.append(log.read(name))
+        except FileNotFoundError:  # compacted meanwhile
+            segments = _new_segments(log, index)
+        except (ValueError, OSError) as error:
+            unreadable.append(f"{name}: {error}")
+    return Pending(events=events, segments=segments, loose=len(loose), unreadable=tuple(unreadable))
+
+
+def _new_segments(log: EventLog, index: duckdb.DuckDBPyConnection | None) -> list[str]:
+    known = index.execute("select name from segment").fetchall() if index else []
+    return sorted(set(log.segments()).difference(name for (name,) in known))
+
+
+def _new_events(index: duckdb.DuckDBPyConnection, loose: Sequence[str]) -> list[str]:
+    names = {event_id(name): name for name in loose}
+    found = index.execute(
+        """select id from (select unnest($1::varchar[]) as id)
+        where id::uuid not in (
+            select id from event
+            semi join (select unnest($1::varchar[])::uuid as id) using (id))""",
+        [list(names)],
+    ).fetchall()
+    return sorted(names[row[0]] for row in found)
 
 
 def _sql(name: str) -> str:

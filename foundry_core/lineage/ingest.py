@@ -28,6 +28,15 @@ def create_incoming(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
+def create_facts(connection: duckdb.DuckDBPyConnection) -> None:
+    """The empty tables of the projections. Needs INCOMING."""
+    for projection in PROJECTIONS:
+        connection.execute(
+            f"create table {projection.table} as"
+            f" select {_row(projection)} from ({_parsed(projection)}) limit 0"
+        )
+
+
 def ingest(connection: duckdb.DuckDBPyConnection, *, fresh: bool = False) -> int:
     """Projects what lies in INCOMING; returns how many events that were. `fresh`: the tables are
     empty and nobody reads them (rebuild), so that no transaction needs to span them all."""
@@ -78,12 +87,14 @@ def _write_rows(connection: duckdb.DuckDBPyConnection, projection: Projection, f
         _keep_latest(connection, projection)
         if not fresh:
             _compare_with_known(connection, projection)
-    values = ", ".join(f"{sql} as {name}" for name, sql in projection.columns.items())
-    connection.execute(
-        f"insert into {projection.table} select event_id, event_time, {values} from latest"
-    )
+    connection.execute(f"insert into {projection.table} select {_row(projection)} from latest")
     for table, query in projection.children.items():
         connection.execute(f"insert into {table} {query}")
+
+
+def _row(projection: Projection) -> str:
+    values = (f"{sql} as {name}" for name, sql in projection.columns.items())
+    return ", ".join(("event_id", "event_time", *values))
 
 
 def _keep_latest(connection: duckdb.DuckDBPyConnection, projection: Projection) -> None:

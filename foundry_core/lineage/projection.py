@@ -15,7 +15,7 @@ class Projection:
     """How one event type becomes rows.
 
     structure: the JSON read from the event's data, as DuckDB types, available as `d`.
-    columns: column → expression, the entity's key columns first, in the table's order.
+    columns: those of the table (event_id and event_time come before) → expression.
     children: table → query over `latest` (the key columns, event_id and d) for its rows.
     shares: the projection of the same events whose d has all of this structure: reading JSON is
         most of a rebuild, and needs to be done once.
@@ -36,12 +36,25 @@ class Projection:
         return self.key != ("event_id",)
 
 
-_TEXT, _JSON, _INT, _REAL = "VARCHAR", "JSON", "BIGINT", "DOUBLE"
-_GIT = {"commit": _TEXT, "dirty": "BOOLEAN", "diff_digest": _TEXT}
+def _types(fields: str) -> dict[str, str]:
+    """The DuckDB types of "name name:type ..."; a field without one is a text."""
+    pairs = (field.partition(":") for field in fields.split())
+    return {name: kind or "varchar" for name, _, kind in pairs}
 
 
 def _same(names: str, record: str = "d") -> dict[str, str]:
     return {name: f"{record}.{name}" for name in names.split()}
+
+
+_GIT = _types("commit dirty:boolean diff_digest")
+
+
+def _git(record: str) -> dict[str, str]:
+    return {
+        "git_commit": f"{record}.git.commit",
+        "git_dirty": f"{record}.git.dirty",
+        "diff_digest": f"{record}.git.diff_digest",
+    }
 
 
 _RUN_STARTED = Projection(
@@ -49,19 +62,14 @@ _RUN_STARTED = Projection(
     table="fact.run_started",
     key=("run_id",),
     structure={
-        **dict.fromkeys(("run_id", "pipeline", "parent", "baseline", "host"), _TEXT),
-        "job_ref": _TEXT,
-        "overrides": _JSON,
-        "argv": _JSON,
-        "ablation": {"id": _TEXT, "variant": _TEXT},
+        **_types("run_id pipeline parent baseline host job_ref overrides:json argv:json"),
+        "ablation": _types("id variant"),
         "git": _GIT,
         "stages": [
             {
-                **dict.fromkeys(("name", "kind", "key", "action"), _TEXT),
-                **dict.fromkeys(("code", "code_fingerprint"), _TEXT),
-                **dict.fromkeys(("reasons", "recipe", "resources", "sources"), _JSON),
-                "seed": _INT,
-                "inputs": [dict.fromkeys(("slot", "label", "stage", "key"), _TEXT)],
+                **_types("name kind key action reasons:json recipe:json resources:json"),
+                **_types("seed:bigint code code_fingerprint sources:json"),
+                "inputs": [_types("slot label stage key")],
             }
         ],
     },
@@ -70,9 +78,7 @@ _RUN_STARTED = Projection(
         "ablation_id": "d.ablation.id",
         "variant": "d.ablation.variant",
         **_same("baseline job_ref host"),
-        "git_commit": "d.git.commit",
-        "git_dirty": "d.git.dirty",
-        "diff_digest": "d.git.diff_digest",
+        **_git("d"),
     },
     children={
         "stage_spec": """
@@ -91,13 +97,7 @@ _RUN_FINISHED = Projection(
     event="run_finished",
     table="fact.run_finished",
     key=("run_id",),
-    structure={
-        "run_id": _TEXT,
-        "status": _TEXT,
-        "seconds": _REAL,
-        "metrics": _JSON,
-        "error": _TEXT,
-    },
+    structure=_types("run_id status seconds:double metrics:json error"),
     columns={**_same("run_id status seconds metrics"), "error": "nullif(d.error, '')"},
 )
 
@@ -105,10 +105,7 @@ _STAGE_RESOLVED = Projection(
     event="stage_resolved",
     table="fact.stage_resolved",
     key=("run_id", "stage"),
-    structure={
-        **dict.fromkeys(("run_id", "stage", "key", "artifact_key", "action", "how"), _TEXT),
-        "reasons": _JSON,
-    },
+    structure=_types("run_id stage key artifact_key action how reasons:json"),
     columns=_same("run_id stage key artifact_key action how reasons"),
 )
 
@@ -117,13 +114,10 @@ _ATTEMPT_STARTED = Projection(
     table="fact.attempt_started",
     key=("key", "attempt", "run_id"),
     structure={
-        **dict.fromkeys(("key", "attempt", "run_id", "kind", "stage", "host"), _TEXT),
-        "pid": _INT,
-        "job_ref": _TEXT,
+        **_types("key attempt run_id kind stage host pid:bigint job_ref"),
         "provenance": {
-            **dict.fromkeys(("host", "python", "packages_digest"), _TEXT),
+            **_types("host python packages_digest hardware:json environment:json command:json"),
             "git": _GIT,
-            **dict.fromkeys(("hardware", "environment", "command"), _JSON),
         },
     },
     columns={
@@ -131,22 +125,16 @@ _ATTEMPT_STARTED = Projection(
         "host": "coalesce(nullif(d.host, ''), d.provenance.host)",
         "pid": "d.pid",
         "python": "d.provenance.python",
-        "git_commit": "d.provenance.git.commit",
-        "git_dirty": "d.provenance.git.dirty",
-        "diff_digest": "d.provenance.git.diff_digest",
-        "packages_digest": "d.provenance.packages_digest",
-        "hardware": "d.provenance.hardware",
-        "environment": "d.provenance.environment",
-        "command": "d.provenance.command",
+        **_git("d.provenance"),
+        **_same("packages_digest hardware environment command", "d.provenance"),
         "job_ref": "d.job_ref",
     },
 )
 
-_FINISHED = {
-    **dict.fromkeys(("key", "attempt", "run_id", "state", "error"), _TEXT),
-    **dict.fromkeys(("seconds", "cpu_seconds", "gpu_seconds"), _REAL),
-    **dict.fromkeys(("peak_memory", "resumed_from_step"), _INT),
-}
+_FINISHED = _types(
+    "key attempt run_id state error seconds:double cpu_seconds:double gpu_seconds:double"
+    " peak_memory:bigint resumed_from_step:bigint"
+)
 
 _ATTEMPT_FINISHED = Projection(
     event="attempt_finished",
@@ -161,6 +149,7 @@ _ATTEMPT_FINISHED = Projection(
     where="d.run_id is not null",
 )
 
+# Ends of attempts as a later worker found them, which does not know whose they were.
 _ATTEMPT_CLOSED = Projection(
     event="attempt_finished",
     table="fact.attempt_closed",
@@ -172,13 +161,12 @@ _ATTEMPT_CLOSED = Projection(
 
 _SIZE = {
     "files": "coalesce(len(d.artifact.files), 0)",
-    "bytes": "coalesce(list_sum([f.size for f in d.artifact.files]), 0)",
+    "bytes": "coalesce(list_sum([f.size for f in d.artifact.files]), 0)::bigint",
 }
-
+_METRICS = "map(varchar, json)"
 _SCORE = {
-    "task": _TEXT,
-    **dict.fromkeys(("n", "successes", "crashed", "pending"), _INT),
-    **dict.fromkeys(("rate", "low", "high"), _REAL),
+    **_types("task n:bigint successes:bigint crashed:bigint pending:bigint"),
+    **_types("rate:double low:double high:double"),
 }
 
 _COMMITTED = Projection(
@@ -187,40 +175,26 @@ _COMMITTED = Projection(
     key=("key",),
     structure={
         "artifact": {
-            **dict.fromkeys(("key", "kind", "content", "input_content_key"), _TEXT),
-            **dict.fromkeys(("code", "code_fingerprint"), _TEXT),
-            **dict.fromkeys(("attempt", "run_id", "linked_to"), _TEXT),
-            **dict.fromkeys(("recipe", "sources"), _JSON),
-            "seed": _INT,
-            "seconds": _REAL,
-            "created": "TIMESTAMP",
-            "metrics": f"MAP(VARCHAR, {_JSON})",
-            "inputs": [dict.fromkeys(("slot", "label", "stage", "kind", "key", "content"), _TEXT)],
-            "files": [{"path": _TEXT, "size": _INT, "sha256": _TEXT, "role": _TEXT}],
+            **_types("key kind content input_content_key code code_fingerprint attempt run_id"),
+            **_types("linked_to recipe:json sources:json seed:bigint seconds:double"),
+            **_types("created:timestamp"),
+            "metrics": _METRICS,
+            "inputs": [_types("slot label stage kind key content")],
+            "files": [_types("path size:bigint sha256 role")],
             "provenance": {"git": _GIT},
         },
-        "metric_rows": [{"step": _INT, "name": _TEXT, "value": _REAL}],
-        "episode_rows": [
-            {
-                **dict.fromkeys(("task", "scenario", "crash"), _TEXT),
-                "success": "BOOLEAN",
-                "steps": _INT,
-                "seed": "UBIGINT",
-            }
-        ],
+        "metric_rows": [_types("step:bigint name value:double")],
+        "episode_rows": [_types("task scenario crash success:boolean steps:bigint seed:ubigint")],
         "score_rows": [_SCORE],
     },
     columns={
-        "key": "d.artifact.key",
-        **_same("kind content input_content_key recipe seed code", "d.artifact"),
+        **_same("key kind content input_content_key recipe seed code", "d.artifact"),
         **_same("code_fingerprint sources", "d.artifact"),
         "metrics": "to_json(d.artifact.metrics)",
         **_same("attempt run_id seconds", "d.artifact"),
         "created_at": "d.artifact.created",
         "linked_to": "d.artifact.linked_to",
-        "git_commit": "d.artifact.provenance.git.commit",
-        "git_dirty": "d.artifact.provenance.git.dirty",
-        "diff_digest": "d.artifact.provenance.git.diff_digest",
+        **_git("d.artifact.provenance"),
         **_SIZE,
     },
     children={
@@ -257,12 +231,11 @@ _VERSION = Projection(
     shares=_COMMITTED,
     structure={
         "artifact": {
-            **dict.fromkeys(("key", "attempt", "run_id", "content"), _TEXT),
-            "metrics": f"MAP(VARCHAR, {_JSON})",
-            "created": "TIMESTAMP",
-            "files": [{"size": _INT}],
+            **_types("key attempt run_id content created:timestamp"),
+            "metrics": _METRICS,
+            "files": [_types("size:bigint")],
         },
-        "episode_rows": [{"task": _TEXT, "success": "BOOLEAN"}],
+        "episode_rows": [_types("task success:boolean")],
         "score_rows": [_SCORE],
     },
     columns={
@@ -294,7 +267,7 @@ _REMOVED = Projection(
     event="artifact_removed",
     table="fact.removed",
     key=("key",),
-    structure=dict.fromkeys(("key", "kind", "reason"), _TEXT),
+    structure=_types("key kind reason"),
     columns=_same("key kind reason"),
 )
 
@@ -302,7 +275,7 @@ _ALIAS = Projection(
     event="alias_set",
     table="fact.alias",
     key=("alias",),
-    structure=dict.fromkeys(("alias", "key"), _TEXT),
+    structure=_types("alias key"),
     columns=_same("alias key"),
 )
 
@@ -311,9 +284,8 @@ _ABLATION_STARTED = Projection(
     table="fact.ablation_started",
     key=("ablation_id",),
     structure={
-        **dict.fromkeys(("ablation_id", "base_pipeline"), _TEXT),
-        **dict.fromkeys(("vary", "seeds"), _JSON),
-        "variants": [{"variant": _TEXT, "overrides": _JSON}],
+        **_types("ablation_id base_pipeline vary:json seeds:json"),
+        "variants": [_types("variant overrides:json")],
     },
     columns=_same("ablation_id base_pipeline vary seeds"),
     children={
@@ -329,13 +301,11 @@ _ABLATION_FINISHED = Projection(
     table="fact.ablation_finished",
     key=("ablation_id",),
     structure={
-        **dict.fromkeys(("ablation_id", "status", "comparison_key"), _TEXT),
+        **_types("ablation_id status comparison_key"),
         "effects": [
             {
-                **dict.fromkeys(("variant", "path", "decision", "letters"), _TEXT),
-                **dict.fromkeys(("old", "new"), _JSON),
-                **dict.fromkeys(("success", "low", "high", "p_value"), _REAL),
-                "n": _INT,
+                **_types("variant path decision letters old:json new:json n:bigint"),
+                **_types("success:double low:double high:double p_value:double"),
             }
         ],
     },

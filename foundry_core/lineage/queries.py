@@ -13,22 +13,16 @@ import duckdb
 from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
 from foundry_core.lineage.answers import (
-    ArtifactAnswer,
     Change,
-    ComputeRow,
     FileRow,
     GraphEdge,
     GraphNode,
-    RunAnswer,
-    RunAttempt,
-    RunRow,
     ScoreRow,
-    StageRow,
     TraceNode,
     WhyAnswer,
     WhyRun,
 )
-from foundry_core.lineage.connection import attach, first_line, forbid_files, json_value, rows
+from foundry_core.lineage.connection import attach, first_line, json_value, rows
 
 INDEX_NAME = "lineage.duckdb"
 Json = dict[str, Any]
@@ -61,52 +55,55 @@ def connect(home: str | Path | None = None) -> duckdb.DuckDBPyConnection:
 def sql(connection: duckdb.DuckDBPyConnection, query: str) -> list[Json]:
     """Rows of any query; columns of equal name become a, a_1. The index is open for reading only,
     and files, extensions and the network are refused, for good, on this connection."""
-    forbid_files(connection)
+    connection.execute("set enable_external_access = false")
     return rows(connection, query, of=Json, hint=_SQL_HINT)
 
 
-def runs(connection: duckdb.DuckDBPyConnection, limit: int | None = 20) -> list[RunRow]:
-    """The latest runs, newest first."""
+def runs(connection: duckdb.DuckDBPyConnection, limit: int | None = 20) -> list[Json]:
+    """Rows of the view run_summary, newest first."""
     query = "from run_summary order by started_at desc, run_id desc limit ?"
-    return rows(connection, query, [limit if limit is not None else 2**31], of=RunRow)
+    return rows(connection, query, [limit if limit is not None else 2**31], of=Json)
 
 
-def show(connection: duckdb.DuckDBPyConnection, ref: str) -> RunAnswer | ArtifactAnswer:
-    """One run with its stages and cost, or one artifact with its files, inputs and uses."""
+def show(connection: duckdb.DuckDBPyConnection, ref: str) -> Json:
+    """One run: its row of the view pipeline_run with `stages` (rows of run_stage, see
+    `answers.StageRow`), `attempts` and `compute`. Or one artifact: its row of the view artifact
+    (only key and present where it was never committed) with the rows that hang on it."""
     if _is_run(connection, ref):
-        return _show_run(connection, ref)
+        run = rows(connection, "from pipeline_run where run_id = ?", [ref], of=Json)[0] | _rows_of(
+            connection,
+            ref,
+            stages="""select * exclude (run_id) from run_stage where run_id = ?
+                order by position nulls last, stage""",
+            attempts="""select * exclude (run_id) from attempt where run_id = ?
+                order by started_at, key""",
+            compute="""select * exclude (run_id, pipeline) from compute_spent_saved
+                where run_id = ?""",
+        )
+        return run | {"compute": run["compute"][0]}
     key = resolve(connection, ref)
     found = rows(connection, "from artifact where key = ?", [key], of=Json)
-    result = found[0] if found else {"key": key, "present": False}
-    by_key = {
-        "inputs": "select * exclude (key) from artifact_input where key = ? order by slot, label",
-        "file_list": "select * exclude (key) from file where key = ? order by path",
-        "scores": "select * exclude (key) from eval_scores where key = ? order by task",
-        "attempts": "select * exclude (key) from attempt where key = ? order by started_at",
-        "versions": """select * exclude (key) from artifact_version where key = ?
+    return (found[0] if found else {"key": key, "present": False}) | _rows_of(
+        connection,
+        key,
+        inputs="select * exclude (key) from artifact_input where key = ? order by slot, label",
+        file_list="select * exclude (key) from file where key = ? order by path",
+        scores="select * exclude (key) from eval_scores where key = ? order by task",
+        attempts="select * exclude (key) from attempt where key = ? order by started_at",
+        versions="""select * exclude (key) from artifact_version where key = ?
             qualify count(*) over () > 1 order by created_at""",
-        "aliases": "select alias, set_at from alias where key = ? order by alias",
-        "used_by": """select a.key, a.kind, a.present from artifact_input i
+        aliases="select alias, set_at from alias where key = ? order by alias",
+        used_by="""select a.key, a.kind, a.present from artifact_input i
             join artifact a using (key) where i.upstream_key = ? order by a.kind, a.key""",
-        "runs": """select run_id, stage, action from run_stage
+        runs="""select run_id, stage, action from run_stage
             where coalesce(artifact_key, key) = ? order by run_id, stage""",
-    }
-    below = {name: rows(connection, query, [key], of=Json) for name, query in by_key.items()}
-    return cast(ArtifactAnswer, result | below)
+    )
 
 
-def _show_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> RunAnswer:
-    (run,) = rows(connection, "from pipeline_run where run_id = ?", [run_id], of=Json)
-    stages = """select * exclude (run_id) from run_stage where run_id = ?
-        order by position nulls last, stage"""
-    attempts = "select * exclude (run_id) from attempt where run_id = ? order by started_at, key"
-    cost = "select * exclude (run_id, pipeline) from compute_spent_saved where run_id = ?"
-    below = {
-        "stages": rows(connection, stages, [run_id], of=StageRow),
-        "attempts": rows(connection, attempts, [run_id], of=RunAttempt),
-        "compute": rows(connection, cost, [run_id], of=ComputeRow)[0],
-    }
-    return cast(RunAnswer, run | below)
+def _rows_of(
+    connection: duckdb.DuckDBPyConnection, ref: str, **queries: str
+) -> dict[str, list[Json]]:
+    return {name: rows(connection, query, [ref], of=Json) for name, query in queries.items()}
 
 
 def resolve(connection: duckdb.DuckDBPyConnection, ref: str) -> str:

@@ -10,14 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from foundry_core.lineage.answers import (
-    Change,
-    FileRow,
-    RunRow,
-    ScoreRow,
-    TraceNode,
-    WhyAnswer,
-)
+from foundry_core.lineage.answers import Change, FileRow, ScoreRow, TraceNode, WhyAnswer
 from foundry_core.pipeline.plan import Reason
 
 # Of the tables in a record: what a person looks for first. The rest is in the JSON.
@@ -117,7 +110,7 @@ def _filled(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = N
     return [name for name in names if any(row[name] not in (None, "", []) for row in rows)]
 
 
-def runs_table(rows: Sequence[RunRow]) -> Table:
+def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """What `queries.runs` found."""
     shown = [
         {

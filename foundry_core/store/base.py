@@ -5,6 +5,9 @@ attempts at a key one is published, whole, and the others learn that they lost.
 """
 
 import contextlib
+import json
+import shutil
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from typing import Any, Literal
 
 from foundry_core.blobs import Blobs
 from foundry_core.errors import FoundryError
+from foundry_core.files import extent, json_text
 from foundry_core.lineage.events import EventLog
 from foundry_core.store.lease import (
     TTL_SECONDS,
@@ -26,6 +30,20 @@ from foundry_core.store.lease import (
 from foundry_core.store.manifest import MANIFEST, Artifact
 from foundry_core.store.outbox import publish_pending
 
+# A training that nobody resumes for so long is given up.
+SCRATCH_SECONDS = 30 * 86_400.0
+# Below work/<key>, followed by the kind: an artifact whose successor is about to be published.
+REPLACED = "replaced-"
+_OF_ATTEMPTS = ("a", "control-", "link-", "trash-")
+
+
+# Raises what forbids a commit.
+Check = Callable[[], None]
+
+
+def no_check() -> None:
+    """Forbids nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class State:
@@ -34,6 +52,11 @@ class State:
     status: Literal["ok", "missing", "corrupt"]
     artifact: Artifact | None = None
     problem: str = ""
+
+    @classmethod
+    def of(cls, artifact: Artifact, problem: str) -> "State":
+        """Corrupt if there is a problem."""
+        return cls(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
 
 
 class Store(ABC):
@@ -67,11 +90,14 @@ class Store(ABC):
 
     def _parsed(self, kind: str, key: str) -> Artifact | None:
         data = self.manifest(kind, key)
-        return None if data is None else parse_manifest(data)
+        return None if data is None else Artifact.from_json(data)
 
-    @abstractmethod
     def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
         """artifact.json as it is, or None. ValueError or OSError when it cannot be read."""
+        try:
+            return json.loads(self.documents.read(f"{kind}/{key}/{MANIFEST}"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     @abstractmethod
     def state(self, kind: str, key: str) -> State:
@@ -88,13 +114,25 @@ class Store(ABC):
     def by_content(self, kind: str, input_content_key: str) -> Artifact | None:
         """An intact artifact computed from the same recipe and the same input bytes."""
         try:
-            key = self.documents.read(f"content/{input_content_key}").decode().strip()
+            key = self.documents.read(_content(input_content_key)).decode().strip()
         except FileNotFoundError:
             return None
         state = self.state(kind, key)
         if state.artifact is None or state.artifact.input_content_key != input_content_key:
             return None  # the key was built again since, from other bytes
         return state.artifact if state.status == "ok" else None
+
+    def _index(self, artifact: Artifact) -> None:
+        """What `by_content` finds counts only once it is committed: written before."""
+        key = artifact.linked_to or artifact.key
+        self.documents.write(_content(artifact.input_content_key), f"{key}\n".encode())
+
+    def forget_content(self, artifact: Artifact) -> None:
+        """Takes it out of what `by_content` finds."""
+        name = _content(artifact.input_content_key)
+        with contextlib.suppress(FileNotFoundError):
+            if self.documents.read(name).decode().strip() == artifact.key:
+                self.documents.delete(name)
 
     @abstractmethod
     def reading(self, artifact: Artifact) -> contextlib.AbstractContextManager[Path]:
@@ -116,7 +154,7 @@ class Store(ABC):
     def record(self, manifest: Mapping[str, Any], name: str) -> Path | None:
         """A local copy of a file of this artifact's own (a link has none). ValueError when it is
         no manifest."""
-        artifact = parse_manifest(manifest)
+        artifact = Artifact.from_json(manifest)
         return None if artifact.linked_to else self.file_path(artifact, name)
 
     @abstractmethod
@@ -131,33 +169,38 @@ class Store(ABC):
     def discard(self, key: str, attempt: str) -> None:
         """Removes what an attempt left, but for the scratch. No error when there is nothing."""
 
-    @abstractmethod
+    def _attempts(self, key: str) -> int:
+        """How many were begun since the last commit."""
+        try:
+            return int(self.documents.read(f"work/{key}/attempts"))
+        except FileNotFoundError:
+            return 0
+
     def record_failure(self, key: str, error: str) -> None:
         """Remembers why the last attempt failed; forgotten at the commit."""
+        self.documents.write(f"work/{key}/failure.json", json_text({"error": error}).encode())
 
-    @abstractmethod
     def last_failure(self, key: str) -> str | None:
         """What `record_failure` wrote since the last commit, or None."""
+        try:
+            return json.loads(self.documents.read(f"work/{key}/failure.json"))["error"]
+        except (FileNotFoundError, ValueError):
+            return None
 
     @abstractmethod
     def commit(
-        self,
-        artifact: Artifact,
-        folder: Path,
-        verify: Callable[[], None] = lambda: None,
-        *,
-        replaces: bool = False,
+        self, artifact: Artifact, folder: Path, verify: Check = no_check, *, replaces: bool = False
     ) -> bool:
         """Publishes an attempt. False when another was committed first: this attempt is discarded.
         `verify` is called right before the publication and may refuse it. replaces: the artifact
         under the key goes as this one comes; needs the key's lease."""
 
-    @abstractmethod
     def replacing(self) -> list[tuple[str, str]]:
-        """(kind, key) of artifacts that a killed `commit` took away before their successor came."""
+        """(kind, key) of artifacts that a killed `commit` took away before their successor came;
+        none where a replacement is one step."""
+        return []
 
-    @abstractmethod
-    def restore(self, kind: str, key: str) -> None:
+    def restore(self, kind: str, key: str) -> None:  # noqa: B027 - by default there is none
         """Puts such an artifact back; no error when there is none. Needs the key's lease."""
 
     @abstractmethod
@@ -226,13 +269,27 @@ class Store(ABC):
         """Bytes of what dead attempts left and is older than so many seconds; removed if `apply`.
         `protected` keys are passed over."""
 
+    def _sweep_work(self, folder: Path, committed: bool, older_than: float, apply: bool) -> int:
+        """`sweep` of a key's local work folder. Scratch, from which training resumes, goes only
+        when the key is committed or after SCRATCH_SECONDS."""
+        freed = 0
+        for path in [*folder.iterdir()] if folder.is_dir() else []:
+            if path.name.startswith(REPLACED) and not committed:
+                continue
+            leftover = path.name.startswith(_OF_ATTEMPTS) and path.is_dir()
+            limit = older_than if committed or leftover else max(older_than, SCRATCH_SECONDS)
+            size, newest = extent(path)
+            if time.time() - newest > limit:
+                freed += size
+                if apply:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if apply and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        return freed
 
-def parse_manifest(data: Any) -> Artifact:
-    """The artifact that artifact.json describes; ValueError when it describes none."""
-    try:
-        return Artifact.from_json(data)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no manifest: {error}") from None
+
+def _content(input_content_key: str) -> str:
+    return f"content/{input_content_key}"
 
 
 def inside_store(place: str) -> FoundryError:

@@ -67,7 +67,7 @@ def check(artifact: Artifact, verified: VerifiedDigests, *, read_all: bool = Fal
     a stage may read all that lies in a folder."""
     if "://" in artifact.files_at:
         place = connect(artifact.files_at)
-        problem = s3_files.check(place, artifact.files, complete=True)
+        problem = s3_files.compare(place.find(), artifact.files, complete=True)
         if not problem and read_all:
             problem = s3_files.rehash(place, artifact.files)
         return problem

@@ -34,7 +34,8 @@ RunsAtWork = Callable[[], Iterable[str]]
 @dataclass(frozen=True, kw_only=True)
 class Garbage:
     """to_delete: links first, so that none is left without its files. unreadable: kept, and named.
-    leases: keys that had one. unchanging: keys that no run that is kept may turn into a link."""
+    leases: keys that had one. unchanging: keys that no run that is kept may turn into a link.
+    again: looks again by the same bounds; `held` are keys whose lease the caller holds."""
 
     to_delete: tuple[Artifact, ...]
     kept: int
@@ -42,6 +43,7 @@ class Garbage:
     seen: tuple[Any, ...]
     leases: frozenset[str]
     unchanging: frozenset[str]
+    again: Callable[[frozenset[str]], "Garbage"]
 
 
 def owned_bytes(artifact: Artifact) -> int:
@@ -56,16 +58,20 @@ def find_garbage(
     keep_runs: int = KEEP_RUNS,
     grace_hours: float = GRACE_HOURS,
     at_work: RunsAtWork = tuple,
-    held: frozenset[str] = frozenset(),
 ) -> Garbage:
-    """What `remove` would take away. `held`: keys whose lease the caller holds. FoundryError for a
-    bound that is none."""
+    """What `remove` takes away. FoundryError for a bound that is none."""
     if keep_runs < 0 or not 0 <= grace_hours <= _LONGEST_GRACE_HOURS:
         raise FoundryError(
             f"gc: keep-runs = {keep_runs} and grace-hours = {grace_hours:g} must be ≥ 0, "
             f"and the hours ≤ {_LONGEST_GRACE_HOURS:g}",
             "0 keeps only what aliases, pins, leases and runs at work reach",
         )
+    return _look(store, keep_runs, grace_hours, at_work, frozenset())
+
+
+def _look(
+    store: Store, keep_runs: int, grace_hours: float, at_work: RunsAtWork, held: frozenset[str]
+) -> Garbage:
     seen = _seen(store)
     limit = datetime.now(UTC) - timedelta(hours=grace_hours)
     leases = frozenset(store.lease_keys())
@@ -83,6 +89,7 @@ def find_garbage(
         seen=seen,
         leases=leases,
         unchanging=frozenset(present.keys() - of_runs - leased),
+        again=functools.partial(_look, store, keep_runs, grace_hours, at_work),
     )
 
 
@@ -110,19 +117,8 @@ def tidy(store: Store, log: EventLog) -> None:
     store.publish_pending(log)
 
 
-def remove(
-    store: Store,
-    log: EventLog,
-    garbage: Garbage,
-    *,
-    keep_runs: int = KEEP_RUNS,
-    grace_hours: float = GRACE_HOURS,
-    at_work: RunsAtWork = tuple,
-) -> list[Artifact]:
+def remove(store: Store, log: EventLog, garbage: Garbage) -> list[Artifact]:
     """Removes what is garbage still; returns it. FoundryError while a manifest is unreadable."""
-    look = functools.partial(
-        find_garbage, store, keep_runs=keep_runs, grace_hours=grace_hours, at_work=at_work
-    )
     garbage = _all_read(garbage)
     looked_at = {artifact.key for artifact in garbage.to_delete}
     removed = []
@@ -135,13 +131,13 @@ def remove(
             # This call's own leases may still show: in an object store each leaves a tombstone.
             new_leases = set(store.lease_keys()) - garbage.leases - looked_at
             if new_leases or _seen(store) != garbage.seen:
-                garbage = _all_read(look(held=held))
+                garbage = _all_read(garbage.again(held))
             if artifact.key not in {other.key for other in garbage.to_delete}:
                 continue
             if _remove(store, log, artifact, garbage.unchanging):
                 removed.append(artifact)
             else:
-                garbage = _all_read(look(held=held))
+                garbage = _all_read(garbage.again(held))
     return removed
 
 
@@ -169,12 +165,7 @@ def _remove(store: Store, log: EventLog, artifact: Artifact, unchanging: frozens
     if not store.set_aside(kind, key, wanted):
         abort(log, entry)
         return False
-    name = f"content/{artifact.input_content_key}"
-    try:
-        if store.documents.read(name).decode().strip() == key:
-            store.documents.delete(name)
-    except FileNotFoundError:
-        pass
+    store.forget_content(artifact)
     publish(log, entry)
     return True
 

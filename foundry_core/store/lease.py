@@ -18,7 +18,6 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired, Protocol, TypedDict
 
@@ -96,12 +95,6 @@ def new_holder() -> Holder:
 
 # A token, and the heartbeats since it was taken.
 Beat = tuple[str, int]
-
-
-@dataclass
-class _Observed:
-    beat: Beat
-    since: float
 
 
 class Lease(ABC):
@@ -233,7 +226,8 @@ def acquire(
     Blocks while a worker that is not known to be dead holds it; `waiting(holder)` is called once
     per new holder.
     """
-    observed: _Observed | None = None
+    observed: Beat | None = None
+    since = 0.0
     waits_for = None
     while True:
         if done():
@@ -249,9 +243,9 @@ def acquire(
             waiting(holder)
         beat = beat_of(holder)
         now = time.monotonic()
-        if observed is None or observed.beat != beat:
-            observed = _Observed(beat, now)
-        silent = now - observed.since > ttl and not is_alive(holder)
+        if observed != beat:
+            observed, since = beat, now
+        silent = now - since > ttl and not is_alive(holder)
         if silent or is_dead(holder):
             backend.break_stale(holder)
             observed = None

@@ -15,14 +15,12 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from foundry_core.blobs import FolderBlobs
 from foundry_core.errors import FoundryError
-from foundry_core.files import read_json, sync, write_atomic, write_json
-from foundry_core.store.base import State, Store, inside_store
+from foundry_core.files import sync, write_atomic
+from foundry_core.store.base import REPLACED, Check, State, Store, inside_store, no_check
 from foundry_core.store.lease import FileLeaseBackend, LeaseBackend
-from foundry_core.store.leftovers import REPLACED, sweep_work
 from foundry_core.store.manifest import MANIFEST, Artifact
 from foundry_core.store.verified import VerifiedDigests
 
@@ -65,12 +63,6 @@ class LocalStore(Store):
     def _own_files(self, artifact: Artifact) -> Path:
         return self.path(artifact.kind, artifact.linked_to or artifact.key)
 
-    def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
-        try:
-            return read_json(self.path(kind, key) / MANIFEST)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-
     def state(self, kind: str, key: str) -> State:
         """Present, absent, or corrupt by size or by digest of any file changed since it was last
         verified. Costs one stat per file when nothing changed."""
@@ -83,10 +75,9 @@ class LocalStore(Store):
         if artifact is None:
             return State(status="missing")
         if artifact.linked_to and self.read(kind, artifact.linked_to) is None:
-            problem = f"its files were those of {artifact.linked_to[:12]}, which is gone"
-            return State(status="corrupt", artifact=artifact, problem=problem)
-        problem = self._problem(artifact)
-        return State(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
+            gone = f"its files were those of {artifact.linked_to[:12]}, which is gone"
+            return State.of(artifact, gone)
+        return State.of(artifact, self._problem(artifact))
 
     def _problem(self, artifact: Artifact, *, read_all: bool = False) -> str:
         if artifact.external:
@@ -97,13 +88,11 @@ class LocalStore(Store):
         return self._verified.check(self._own_files(artifact), artifact.files, read_all=read_all)
 
     def attempt(self, key: str) -> tuple[str, Path, Path]:
-        """(attempt name, its empty folder, the key's scratch folder). Needs the key's lease."""
         work = self.root / "work" / key
         scratch = work / "scratch"
         scratch.mkdir(parents=True, exist_ok=True)
-        counter = work / "attempts"
-        number = int(counter.read_text()) + 1 if counter.exists() else 1
-        write_atomic(counter, str(number))
+        number = self._attempts(key) + 1
+        self.documents.write(f"work/{key}/attempts", str(number).encode())
         folder = work / f"a{number}"
         folder.mkdir()
         return folder.name, folder, scratch
@@ -116,27 +105,11 @@ class LocalStore(Store):
         for name in (attempt, f"control-{attempt}"):
             shutil.rmtree(self.root / "work" / key / name, ignore_errors=True)
 
-    def record_failure(self, key: str, error: str) -> None:
-        """Remembers why the last attempt failed; forgotten with the work folder at the commit."""
-        write_json(self.root / "work" / key / "failure.json", {"error": error})
-
-    def last_failure(self, key: str) -> str | None:
-        try:
-            return read_json(self.root / "work" / key / "failure.json")["error"]
-        except (FileNotFoundError, ValueError):
-            return None
-
     def commit(
-        self,
-        artifact: Artifact,
-        folder: Path,
-        verify: Callable[[], None] = lambda: None,
-        *,
-        replaces: bool = False,
+        self, artifact: Artifact, folder: Path, verify: Check = no_check, *, replaces: bool = False
     ) -> bool:
-        """The content index is written before: what it points to counts only once it is committed,
-        so a crash in between costs nothing. What is replaced moves aside for the instant between
-        two renames; `restore` brings it back after a crash there."""
+        """What is replaced moves aside for the instant between two renames; `restore` brings it
+        back after a crash there."""
         final = self.path(artifact.kind, artifact.key)
         final.parent.mkdir(parents=True, exist_ok=True)
         owner = not (artifact.linked_to or artifact.external)
@@ -164,10 +137,6 @@ class LocalStore(Store):
             self._verified.record(final, artifact.files)
         shutil.rmtree(self.root / "work" / artifact.key, ignore_errors=True)
         return True
-
-    def _index(self, artifact: Artifact) -> None:
-        content = f"{artifact.linked_to or artifact.key}\n".encode()
-        self.documents.write(f"content/{artifact.input_content_key}", content)
 
     def _replaced(self, kind: str, key: str) -> Path:
         return self.root / "work" / key / f"{REPLACED}{kind}"
@@ -232,8 +201,7 @@ class LocalStore(Store):
         artifact = known.artifact
         if artifact is None or (artifact.linked_to and known.status != "ok"):
             return known
-        problem = self._problem(artifact, read_all=True)
-        return State(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
+        return State.of(artifact, self._problem(artifact, read_all=True))
 
     def lease_backend(self, key: str) -> LeaseBackend:
         return FileLeaseBackend(self.root / "leases" / key)
@@ -242,7 +210,6 @@ class LocalStore(Store):
         return self.documents.names("leases")
 
     def artifacts(self) -> list[tuple[str, str]]:
-        """(kind, key) of everything committed."""
         found = self.root.glob(f"*/*/{MANIFEST}")
         return sorted((p.parent.parent.name, p.parent.name) for p in found)
 
@@ -251,5 +218,5 @@ class LocalStore(Store):
         freed = 0
         for work in (self.root / "work").glob("*"):
             if not protected(work.name):
-                freed += sweep_work(work, work.name in committed, older_than, apply)
+                freed += self._sweep_work(work, work.name in committed, older_than, apply)
         return freed

@@ -83,13 +83,17 @@ class Artifact:
         return json_text(self.to_json(), nan=True).encode()
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Artifact":
-        files = tuple(
-            File(path=f["path"], size=f["size"], sha256=f["sha256"], tag=f.get("tag", ""))
-            for f in data["files"]
-        )
-        inputs = tuple(ArtifactInput(**i) for i in data["inputs"])
-        return cls(**{**data, "files": files, "inputs": inputs})
+    def from_json(cls, data: Any) -> "Artifact":
+        """ValueError for what is no manifest."""
+        try:
+            files = tuple(
+                File(path=f["path"], size=f["size"], sha256=f["sha256"], tag=f.get("tag", ""))
+                for f in data["files"]
+            )
+            inputs = tuple(ArtifactInput(**i) for i in data["inputs"])
+            return cls(**{**data, "files": files, "inputs": inputs})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no manifest: {error}") from None
 
 
 def _file_json(file: File) -> dict[str, Any]:

@@ -10,12 +10,17 @@ is nothing to list: one look per run.
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from foundry_core.errors import FoundryError
-from foundry_core.lineage.event_types import ArtifactCommitted, ArtifactRemoved, AttemptFinished
+from foundry_core.lineage.event_types import (
+    ArtifactCommitted,
+    ArtifactRemoved,
+    AttemptFinished,
+    Event,
+)
 from foundry_core.lineage.events import EventLog, committed_identity, encode
 from foundry_core.store.lease import is_dead, process_identity
 from foundry_core.store.manifest import Artifact
@@ -31,14 +36,18 @@ class OutboxEntry:
     """Events that wait for what they tell of. `created` tells the artifact from others of its key.
     if_dead: published once the owner is known to be dead, whatever is committed."""
 
-    name: str
     kind: str
     key: str
-    created: str
-    owner: Mapping[str, Any]
     events: Sequence[StoredEvent]
+    created: str = ""
     removal: bool = False
     if_dead: bool = False
+    owner: Mapping[str, Any] = field(default_factory=process_identity)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def name(self) -> str:
+        return f"{OUTBOX}/{self.key[:16]}-{self.token}.json"
 
     def happened(self, committed: Artifact | None) -> bool:
         """Whether what the events tell of was done, by what is committed under the key now."""
@@ -58,10 +67,13 @@ def enqueue(
     finished: AttemptFinished | None = None,
 ) -> OutboxEntry:
     """Stores the event of a commit, and that of the attempt which ends with it."""
-    events = [(event.type, event.data(), *committed_identity(event.artifact))]
+    events: list[StoredEvent] = [(event.type, event.data(), *committed_identity(event.artifact))]
     if finished is not None:
-        events.append((finished.type, finished.data(), str(uuid.uuid4()), log.now()))
-    return _stored(log, artifact.kind, artifact.key, events, created=artifact.created)
+        events.append(_happening(log, finished))
+    entry = OutboxEntry(
+        kind=artifact.kind, key=artifact.key, events=events, created=artifact.created
+    )
+    return _stored(log, entry)
 
 
 def enqueue_removal(
@@ -69,37 +81,24 @@ def enqueue_removal(
 ) -> OutboxEntry:
     """Stores the event of a removal. created: '' when the artifact's manifest is damaged."""
     event = ArtifactRemoved(kind=kind, key=key, reason=reason, run_id=run_id)
-    events = [(event.type, event.data(), str(uuid.uuid4()), log.now())]
-    return _stored(log, kind, key, events, created=created, removal=True)
+    events = [_happening(log, event)]
+    return _stored(
+        log, OutboxEntry(kind=kind, key=key, events=events, created=created, removal=True)
+    )
 
 
 def enqueue_loss(log: EventLog, kind: str, key: str, finished: AttemptFinished) -> OutboxEntry:
     """Stores the end of an attempt whose process dies before it aborts this. Its time is now: what
     the attempt itself says later counts instead."""
-    events = [(finished.type, finished.data(), str(uuid.uuid4()), log.now())]
-    return _stored(log, kind, key, events, if_dead=True)
+    events = [_happening(log, finished)]
+    return _stored(log, OutboxEntry(kind=kind, key=key, events=events, if_dead=True))
 
 
-def _stored(
-    log: EventLog,
-    kind: str,
-    key: str,
-    events: Sequence[StoredEvent],
-    *,
-    created: str = "",
-    removal: bool = False,
-    if_dead: bool = False,
-) -> OutboxEntry:
-    entry = OutboxEntry(
-        name=f"{OUTBOX}/{key[:16]}-{uuid.uuid4().hex}.json",
-        kind=kind,
-        key=key,
-        created=created,
-        owner=process_identity(),
-        events=events,
-        removal=removal,
-        if_dead=if_dead,
-    )
+def _happening(log: EventLog, event: Event) -> StoredEvent:
+    return event.type, event.data(), str(uuid.uuid4()), log.now()
+
+
+def _stored(log: EventLog, entry: OutboxEntry) -> OutboxEntry:
     log.blobs.create(entry.name, encode(vars(entry)))
     return entry
 

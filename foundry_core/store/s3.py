@@ -10,7 +10,6 @@ processes, and the host only if FOUNDRY_HOME lies on a shared disk. Reading goes
 """
 
 import contextlib
-import json
 import os
 import shutil
 import time
@@ -18,20 +17,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.files import json_text, sha256_hex
 from foundry_core.home import home_dir
 from foundry_core.objects import Objects, StoreUnavailable, connect
 from foundry_core.store import external, s3_files
-from foundry_core.store.base import State, Store, inside_store
+from foundry_core.store.base import Check, State, Store, inside_store, no_check
 from foundry_core.store.cache import CorruptFile, FileCache
 from foundry_core.store.lease import LeaseBackend, process_identity
-from foundry_core.store.leftovers import sweep_work
 from foundry_core.store.manifest import MANIFEST, Artifact
+from foundry_core.store.s3_files import Manifests
 from foundry_core.store.s3_lease import S3LeaseBackend
-from foundry_core.store.s3_manifests import Manifests
 from foundry_core.store.verified import VerifiedDigests
 
 _NOT_KINDS = {"work", "leases", "events", "content", "runs", "code", "aliases", "pins"}
@@ -65,12 +62,6 @@ class S3Store(Store):
         store._objects.check()
         return store
 
-    def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
-        try:
-            return json.loads(self._objects.read(f"{kind}/{key}/{MANIFEST}"))
-        except FileNotFoundError:
-            return None
-
     def state(self, kind: str, key: str) -> State:
         """One listing: it shows artifact.json, whose bytes are cached under their entity tag, and
         the sizes and entity tags of the files."""
@@ -95,7 +86,7 @@ class S3Store(Store):
             ]
             problem = s3_files.compare(uploads, artifact.files)
             problem = problem or self._manifests.problem(artifact)
-        return State(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
+        return State.of(artifact, problem)
 
     def states(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], State]:
         """Listings take a round trip each: many at a time."""
@@ -115,7 +106,7 @@ class S3Store(Store):
             owner = self._owner(artifact)
             problem = s3_files.rehash(self._place(owner), owner.files)
             self._manifests.note_problem(owner, problem)
-        return State(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
+        return State.of(artifact, problem)
 
     @contextlib.contextmanager
     def reading(self, artifact: Artifact) -> Iterator[Path]:
@@ -144,9 +135,11 @@ class S3Store(Store):
         return None
 
     def attempt(self, key: str) -> tuple[str, Path, Path]:
-        """The marker's create-only put makes the number unique, also where a lease was lost."""
+        """The marker's create-only put makes the number unique, also where a lease was lost; no
+        other process puts the same bytes."""
         number = self._attempts(key) + 1
-        while not self._objects.create(f"work/{key}/a{number}", _marker()):
+        marker = json_text({"owner": process_identity(), "token": os.urandom(8).hex()}).encode()
+        while not self._objects.create(f"work/{key}/a{number}", marker):
             number += 1
         self._objects.write(f"work/{key}/attempts", str(number).encode())
         folder, scratch = self._work / key / f"a{number}", self._work / key / "scratch"
@@ -169,22 +162,8 @@ class S3Store(Store):
                 self._delete_below(uploads)
             self._objects.delete(f"work/{key}/{attempt}")
 
-    def record_failure(self, key: str, error: str) -> None:
-        self._objects.write(f"work/{key}/failure.json", json_text({"error": error}).encode())
-
-    def last_failure(self, key: str) -> str | None:
-        try:
-            return json.loads(self._objects.read(f"work/{key}/failure.json"))["error"]
-        except (FileNotFoundError, ValueError):
-            return None
-
     def commit(
-        self,
-        artifact: Artifact,
-        folder: Path,
-        verify: Callable[[], None] = lambda: None,
-        *,
-        replaces: bool = False,
+        self, artifact: Artifact, folder: Path, verify: Check = no_check, *, replaces: bool = False
     ) -> bool:
         """Uploads, then publishes by one create-only put. When that put's outcome cannot be known
         (StoreUnavailable), the uploads stay: it may have happened. What is replaced goes by one
@@ -205,13 +184,6 @@ class S3Store(Store):
     def _manifest_tag(self, artifact: Artifact) -> str:
         listed = self._objects.look(f"{artifact.kind}/{artifact.key}/{MANIFEST}")
         return listed.tag if listed else ""
-
-    def replacing(self) -> list[tuple[str, str]]:
-        """A replacement is one put."""
-        return []
-
-    def restore(self, kind: str, key: str) -> None:
-        pass
 
     def check_place(self, place: str) -> None:
         if "://" not in place:
@@ -238,7 +210,7 @@ class S3Store(Store):
         except ValueError:
             artifact, uploads = None, ""
         name = f"{kind}/{key}/{MANIFEST}"
-        there = self._objects.exists(name)
+        there = self._objects.look(name) is not None
         self._objects.delete(name)
         if artifact and wanted():
             self._objects.create(name, artifact.encoded())
@@ -276,7 +248,7 @@ class S3Store(Store):
             self._sweep_leases(protected, now - max(older_than, _TOMBSTONE_SECONDS))
         for work in self._work.glob("*"):
             if not protected(work.name):
-                freed += sweep_work(work, work.name in committed, older_than, apply)
+                freed += self._sweep_work(work, work.name in committed, older_than, apply)
         return freed
 
     def _sweep_markers(
@@ -311,8 +283,7 @@ class S3Store(Store):
     def _publish(self, artifact: Artifact, replaced: str = "") -> bool:
         """The commit point. What comes after it may fail without harm: it is housekeeping.
         replaced: the entity tag of the manifest that is to go."""
-        content = f"{artifact.linked_to or artifact.key}\n".encode()
-        self._objects.write(f"content/{artifact.input_content_key}", content)
+        self._index(artifact)
         name = f"{artifact.kind}/{artifact.key}/{MANIFEST}"
         data = artifact.encoded()
         if replaced:
@@ -323,20 +294,11 @@ class S3Store(Store):
             return False
         with contextlib.suppress(StoreUnavailable):
             self._delete_below(f"work/{artifact.key}")
-        self._forget_work(artifact)
-        return True
-
-    def _forget_work(self, artifact: Artifact) -> None:
-        """All but the attempt's own folder, which the cache takes over."""
+        # The attempt's own folder the cache takes over.
         for path in (self._work / artifact.key).glob("*"):
             if path.name != artifact.attempt:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
-
-    def _attempts(self, key: str) -> int:
-        try:
-            return int(self._objects.read(f"work/{key}/attempts"))
-        except FileNotFoundError:
-            return 0
+        return True
 
     def _owner(self, artifact: Artifact) -> Artifact:
         """The artifact whose files these are. FoundryError when they were replaced or are gone."""
@@ -360,7 +322,7 @@ class S3Store(Store):
             owner = self._owner(artifact)
         except FoundryError as error:
             return error.message
-        problem = s3_files.check(self._place(owner), owner.files)
+        problem = s3_files.compare(self._place(owner).find(), owner.files)
         return problem or (self._manifests.problem(owner) if noted else "")
 
     def _delete_below(self, folder: str) -> None:
@@ -368,8 +330,3 @@ class S3Store(Store):
 
     def _kinds(self) -> list[str]:
         return [name for name in self._objects.folders() if name not in _NOT_KINDS]
-
-
-def _marker() -> bytes:
-    """Unique, so that of two processes at one number one finds the name taken."""
-    return json_text({"owner": process_identity(), "token": os.urandom(8).hex()}).encode()

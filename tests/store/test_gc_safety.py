@@ -93,7 +93,7 @@ def test_a_link_that_came_meanwhile_keeps_the_files_it_shares():
     garbage = gc.find_garbage(store, **EVERYTHING)
     outcome = at_work.stage("model")
     assert outcome.artifact.linked_to == done.artifact("model").key
-    removed = gc.remove(store, EventLog(store.events_uri), garbage, **EVERYTHING)
+    removed = gc.remove(store, EventLog(store.events_uri), garbage)
     assert done.artifact("model").key not in {artifact.key for artifact in removed}
     assert store.state("train", outcome.artifact.key).status == "ok"
     assert store.state("train", done.artifact("model").key).status == "ok"
@@ -121,7 +121,7 @@ def test_what_vanished_between_plan_and_run_is_said():
     planned = prepared("total.unit=k")
     store = planned.store
     garbage = gc.find_garbage(store, **EVERYTHING)
-    gc.remove(store, EventLog(store.events_uri), garbage, **EVERYTHING)
+    gc.remove(store, EventLog(store.events_uri), garbage)
     late = PipelineRun(planned)
     late.start()
     with pytest.raises(FoundryError, match=r"removed from the store.*run again"):

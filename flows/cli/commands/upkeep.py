@@ -101,15 +101,18 @@ def _unpin(options: argparse.Namespace, store: Store) -> int:
 
 
 def _gc(options: argparse.Namespace, store: Store) -> int:
-    bounds = {"keep_runs": options.keep_runs, "grace_hours": options.grace_hours}
-    bounds["at_work"] = functools.partial(_at_work, store)
     log = EventLog(store.events_uri)
     if options.apply:
         gc.tidy(store, log)
-    garbage = gc.find_garbage(store, **bounds)
+    garbage = gc.find_garbage(
+        store,
+        keep_runs=options.keep_runs,
+        grace_hours=options.grace_hours,
+        at_work=functools.partial(_at_work, store),
+    )
     artifacts = list(garbage.to_delete)
     if options.apply:
-        artifacts = gc.remove(store, log, garbage, **bounds)
+        artifacts = gc.remove(store, log, garbage)
     leased = store.leased()
     leftovers = store.sweep(
         leased.__contains__, older_than=options.grace_hours * 3600, apply=options.apply
