@@ -7,7 +7,6 @@ import os
 import pytest
 
 import foundry_core.execution.attempt as attempt_module
-from flows.console import Console
 from flows.runs.engine import PipelineRun
 from foundry_core.execution.attempt import _keep_scratch_of
 from foundry_core.execution.control import ChildResult
@@ -34,7 +33,7 @@ def child(monkeypatch):
 
 
 def started():
-    under_way = PipelineRun(prepared(), console=Console(quiet=True))
+    under_way = PipelineRun(prepared())
     under_way.start()
     return under_way
 
@@ -241,7 +240,7 @@ def test_results_travel_whole(tmp_path):
 def comment_changed():
     """A run whose model has new keys upstream and equal bytes, up to the model."""
     run()
-    under_way = PipelineRun(prepared("first.comment=other"), console=Console(quiet=True))
+    under_way = PipelineRun(prepared("first.comment=other"))
     under_way.start()
     under_way.stage("first")
     return under_way

@@ -5,6 +5,7 @@ The files under test are those of docs/extending.md; nothing of Foundry was edit
 
 import json
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,14 +54,13 @@ def test_an_edited_member_runs_again_what_uses_it(home):
     before = {name: row.key for name, row in flows.plan(PIPELINE, home).stages.items()}
     import acme.acme_csv
 
-    source = open(acme.acme_csv.__file__).read()
+    path = Path(acme.acme_csv.__file__)
+    source = path.read_text()
     try:
-        with open(acme.acme_csv.__file__, "w") as stream:
-            stream.write(source.replace("40 + 20 *", "41 + 20 *"))
+        path.write_text(source.replace("40 + 20 *", "41 + 20 *"))
         after = {name: row.key for name, row in flows.plan(PIPELINE, home).stages.items()}
     finally:
-        with open(acme.acme_csv.__file__, "w") as stream:
-            stream.write(source)
+        path.write_text(source)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"robot", "stats", "vla", "evaluate"}
 

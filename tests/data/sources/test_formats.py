@@ -1,13 +1,14 @@
 """The open sets of raw formats: what is found, what is refused, what planning loads."""
 
+import re
 import subprocess
 import sys
 from typing import Literal
 
 import pytest
-from pydantic import ValidationError
 
 from foundry_core.config.canonical import canonical
+from foundry_core.config.validation import validate
 from foundry_core.data.sources.base import (
     CAPTION_FORMATS,
     ROBOT_FORMATS,
@@ -67,8 +68,9 @@ def test_a_recipe_holds_the_chosen_format_and_comes_back_equal():
     ],
 )
 def test_what_is_no_source_is_refused(source, message):
-    with pytest.raises(ValidationError, match=message):
-        ConvertTextRecipe(source=source)
+    with pytest.raises(FoundryError) as caught:
+        validate(ConvertTextRecipe, {"source": source}, "text")
+    assert re.search(message, str(caught.value))
 
 
 def test_a_source_may_be_absent():
