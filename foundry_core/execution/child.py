@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
-from foundry_core.execution.control import JOB, PROGRESS, ChildJob, ChildResult, Usage
+from foundry_core.execution.control import JOB, PROGRESS, ChildResult, Usage
+from foundry_core.execution.python import check_origins
 from foundry_core.execution.recheck import check_unchanged
 from foundry_core.files import read_json, write_atomic
 from foundry_core.pipeline.registry import stage_kind
-from foundry_core.pipeline.stage import StageContext
+from foundry_core.pipeline.spec import StageSpec
+from foundry_core.pipeline.stage import InputArtifact, StageContext
 from foundry_core.store.disk import full_disk, is_full
 
 _PR_SET_PDEATHSIG = 1
@@ -64,24 +66,36 @@ def usage() -> Usage:
 
 
 def run_stage(data: Mapping[str, Any], control: Path) -> dict[str, Any]:
-    """The metrics of the job that job.json describes, run between two looks at its identity."""
-    job = ChildJob.parse(data)
-    stage = stage_kind(job.spec.kind)
+    """The metrics of the job that job.json describes, run between two looks at its identity. Raises
+    FoundryError when this process is not of the parent's packages, or no longer takes the recipe.
+    """
+    check_origins(data["origins"])
+    spec = StageSpec.from_json(data["spec"])
+    stage = stage_kind(spec.kind)
     context = StageContext(
-        name=job.spec.name,
-        key=job.spec.key,
-        seed=job.spec.seed,
-        recipe=job.spec.recipe,
-        resources=job.resources,
-        inputs=job.inputs,
-        out=job.out,
-        scratch=job.scratch,
+        name=spec.name,
+        key=spec.key,
+        seed=spec.seed,
+        recipe=spec.recipe,
+        resources=stage.Resources.model_validate(data["resources"]),
+        inputs={
+            slot: {
+                label: InputArtifact(**{**i, "path": Path(i["path"])}) for label, i in at.items()
+            }
+            for slot, at in data["inputs"].items()
+        },
+        out=Path(data["out"]),
+        scratch=Path(data["scratch"]),
         progress=FileProgress(control / PROGRESS),
     )
-    check_unchanged(stage, job.spec, "since the run was planned")
+    check_unchanged(stage, spec, "since the run was planned")
     metrics = stage.run(context)
-    check_unchanged(stage, job.spec, "while it ran")
+    check_unchanged(stage, spec, "while it ran")
     return dict(metrics)
+
+
+def _input(path: str, **plain: str) -> InputArtifact:
+    return InputArtifact(path=Path(path), **plain)
 
 
 def main(control: Path) -> int:

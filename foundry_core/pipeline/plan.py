@@ -32,7 +32,7 @@ class Reason:
     upstream: str | None = None
 
     def sentence(self) -> str:
-        if self.category == "CONFIG":
+        if self.category in ("CONFIG", "SEED"):
             return f"{self.path}: {_short(self.old)} → {_short(self.new)}"
         if self.category == "CODE":
             return f"code changed: {short_names(self.path.split(', '))}"
@@ -41,10 +41,6 @@ class Reason:
             return f"{self.path} changes{cause}"
         if self.category == "SOURCE":
             return f"source {self.path} changed"
-        if self.category == "SEED":
-            return f"seed: {self.old} → {self.new}"
-        if self.category == "FORCED":
-            return "forced"
         return self.path or self.category.lower()
 
 
@@ -163,9 +159,8 @@ def plan(
     Lazy: an absent intermediate that no running stage reads is not rebuilt.
     """
     forced = set(force)
-    for name in forced:
-        if name not in pipeline.stages:
-            raise FoundryError(f"--force: unknown stage {name!r}", nearest(name, pipeline.stages))
+    for name in forced - pipeline.stages.keys():
+        raise FoundryError(f"--force: unknown stage {name!r}", nearest(name, pipeline.stages))
     targets = list(only) or pipeline.targets
     scope = pipeline.with_ancestors([*targets, *(forced if not only else ())])
     available = _resolve_all(specs, catalog, scope, forced)
@@ -197,6 +192,10 @@ class Resolution:
     how: Literal["recipe", "content", ""] = ""
     category: Category = "MISSING"
     problem: str = ""
+
+    @property
+    def content(self) -> str | None:
+        return self.committed.content if self.committed else None
 
 
 def resolve(
@@ -235,15 +234,11 @@ def _resolve_all(
             found[name] = Resolution(category="FORCED")
             continue
         contents = {
-            slot: {label: _content(found[up]) for label, up in named.items()}
+            slot: {label: found[up].content for label, up in named.items()}
             for slot, named in specs[name].upstream.items()
         }
         found[name] = resolve(specs[name], contents, catalog)
     return found
-
-
-def _content(found: Resolution) -> str | None:
-    return found.committed.content if found.committed else None
 
 
 def _outdated(committed: Committed, contents: Mapping[str, Mapping[str, str | None]]) -> bool:
@@ -321,13 +316,11 @@ def explain(spec: StageSpec, old: BaselineStage | None, explained: Explained) ->
     if old.seed != spec.seed:
         reasons.append(Reason(category="SEED", path="seed", old=old.seed, new=spec.seed))
     if old.code != spec.code:
-        changed = changed_functions(old.functions(), spec.functions)
-        path = ", ".join(changed) or "declared version"
+        path = ", ".join(differing(old.functions(), spec.functions)) or "declared version"
         reasons.append(Reason(category="CODE", path=path, old=old.code, new=spec.code))
-    for source in sorted({*old.sources, *spec.sources}):
+    for source in differing(old.sources, spec.sources):
         before, after = old.sources.get(source), spec.sources.get(source)
-        if before != after:
-            reasons.append(Reason(category="SOURCE", path=source, old=before, new=after))
+        reasons.append(Reason(category="SOURCE", path=source, old=before, new=after))
     reasons += _input_changes(spec, old, explained)
     return tuple(reasons)
 
@@ -377,16 +370,17 @@ def config_changes(path: str, old: Any, new: Any) -> list[Reason]:
     return [] if old == new else [Reason(category="CONFIG", path=path, old=old, new=new)]
 
 
-def changed_functions(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The names, sorted, under which two mappings do not hold the same."""
     return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
 
 
 def _drift(spec: StageSpec, old: BaselineStage | None) -> tuple[str, ...]:
-    if old is None or old.code != spec.code or not old.code_fingerprint:
+    if old is None or old.code != spec.code:
         return ()
-    if old.code_fingerprint == spec.code_fingerprint:
+    if old.code_fingerprint in ("", spec.code_fingerprint):
         return ()
-    return tuple(changed_functions(old.functions(), spec.functions))
+    return tuple(differing(old.functions(), spec.functions))
 
 
 def _past(spec: StageSpec, old: BaselineStage | None, catalog: Catalog) -> float | None:
