@@ -100,26 +100,15 @@ def _input(path: str, **plain: str) -> InputArtifact:
 
 def main(control: Path) -> int:
     data = read_json(control / JOB)
+    out = Path(data["out"])
     die_with_parent(data["parent"])
     try:
         result = ChildResult(metrics=run_stage(data, control))
-    except FoundryError as error:
-        result = ChildResult(error=error.message, hint=error.hint)
-        traceback.print_exc()
     # The boundary of the process: whatever went wrong is reported to the parent.
     except BaseException as error:
-        message, hint = f"{type(error).__name__}: {error}", "see the stage's log"
-        if is_full(error):
-            full = full_disk(data["out"])
-            message, hint = full.message, full.hint
-        result = ChildResult(error=message, hint=hint)
         traceback.print_exc()
-    left = _leave(dataclasses.replace(result, usage=usage()), control, Path(data["out"]))
-    return 1 if left.error else 0
-
-
-def _leave(result: ChildResult, control: Path, out: Path) -> ChildResult:
-    """Writes result.json; on a full disk in the place of what the stage wrote. What was written."""
+        result = _failed(error, out)
+    result = dataclasses.replace(result, usage=usage())
     try:
         result.write(control)
     except TypeError as error:
@@ -128,11 +117,17 @@ def _leave(result: ChildResult, control: Path, out: Path) -> ChildResult:
     except OSError as error:
         if not is_full(error):
             raise
-        full = full_disk(out)
-        shutil.rmtree(out, ignore_errors=True)
-        result = ChildResult(error=full.message, hint=full.hint)
+        result = _failed(error, out)
+        shutil.rmtree(out, ignore_errors=True)  # makes room for the result
         result.write(control)
-    return result
+    return 1 if result.error else 0
+
+
+def _failed(error: BaseException, out: Path) -> ChildResult:
+    if not isinstance(error, FoundryError):
+        text = f"{type(error).__name__}: {error}"
+        error = full_disk(out) if is_full(error) else FoundryError(text, "see the stage's log")
+    return ChildResult(error=error.message, hint=error.hint)
 
 
 if __name__ == "__main__":

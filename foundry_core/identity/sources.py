@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from foundry_core.errors import FoundryError
 from foundry_core.files import (
@@ -33,6 +34,9 @@ from foundry_core.files import (
     write_cache,
 )
 from foundry_core.home import cache_dir
+
+if TYPE_CHECKING:
+    from foundry_core.objects import Listed, Objects
 
 _EDITABLE = ("__editable__", "_editable_impl_")
 
@@ -49,10 +53,7 @@ def package_fingerprint(name: str) -> str:
     editable install, or one without RECORD, is identified by the files of its import packages.
     """
     recorded, version, trees = _installed(normalized(name))
-    if recorded is not None:
-        return recorded
-    lines = [f"{tree.name} {_tree_digest(tree)}" for tree in trees]
-    return _joined(version, lines)
+    return recorded or _joined(version, [f"{tree.name} {_tree_digest(tree)}" for tree in trees])
 
 
 @cache
@@ -132,9 +133,6 @@ def fingerprint(path: str | os.PathLike) -> str:
     """Content digest of a file, or of a folder as sorted (relative path, sha256); of what lies on
     S3 over sorted (relative name, size, entity tag)."""
     if is_remote(path):
-        # 7 ms of every plan, for the few that need it
-        from foundry_core.identity.remote_sources import listing_fingerprint, remote_objects
-
         return listing_fingerprint(remote_objects(os.fspath(path))[1])
     root = Path(path).expanduser()
     if not root.exists():
@@ -147,6 +145,37 @@ def fingerprint(path: str | os.PathLike) -> str:
     if not files:
         raise FoundryError(f"source folder {str(root)!r} holds no files", "check the path")
     return _folder_digest(files)
+
+
+def remote_objects(uri: str) -> "tuple[Objects, list[Listed]]":
+    """What lies at s3://bucket/prefix, or the one object of that name: the place the names are
+    relative to, and the objects sorted by name. Markers of folders and what is hidden (a leading
+    dot anywhere) are left out, as on disk."""
+    # 7 ms of every plan, for the few that need it
+    from foundry_core.objects import connect
+
+    place = connect(uri.rstrip("/"))
+    found = [listed for listed in place.find() if _is_visible(listed.name)]
+    if not found:
+        folder, _, name = uri.rstrip("/").rpartition("/")
+        place = connect(folder)
+        found = [listed for listed in (place.look(name),) if listed is not None]
+    if not found:
+        raise FoundryError(f"source {uri!r} holds no objects", "check the path and the credentials")
+    return place, found
+
+
+def _is_visible(name: str) -> bool:
+    return not name.endswith("/") and not any(
+        part.startswith(".") and part != ".." for part in name.split("/")
+    )
+
+
+def listing_fingerprint(found: "Iterable[Listed]") -> str:
+    digest = hashlib.sha256(b"listing\0")
+    for listed in found:
+        digest.update(f"{listed.name}\0{listed.size}\0{listed.tag}\n".encode())
+    return digest.hexdigest()
 
 
 def source_files(root: Path) -> list[str]:

@@ -5,7 +5,7 @@ is committed (the store), the baseline a past run's specs.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal, Protocol
 
@@ -87,18 +87,8 @@ class BaselineStage:
     @classmethod
     def of(cls, spec: StageSpec) -> "BaselineStage":
         """A stage of this very pipeline, for another to be explained against."""
-        return cls(
-            kind=spec.kind,
-            key=spec.key,
-            code=spec.code,
-            recipe=spec.recipe_json,
-            seed=spec.seed,
-            sources=spec.sources,
-            inputs=spec.inputs,
-            upstream=spec.upstream,
-            functions=lambda: spec.functions,
-            code_fingerprint=spec.code_fingerprint,
-        )
+        plain = {f.name: getattr(spec, f.name) for f in fields(cls)}
+        return cls(**plain | {"recipe": spec.recipe_json, "functions": lambda: spec.functions})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,16 +218,14 @@ def _resolve_all(
     """Every stage in scope, upstream first."""
     found: dict[str, Resolution] = {}
     for name in specs:
-        if name not in scope:
-            continue
         if name in forced:
             found[name] = Resolution(category="FORCED")
-            continue
-        contents = {
-            slot: {label: found[up].content for label, up in named.items()}
-            for slot, named in specs[name].upstream.items()
-        }
-        found[name] = resolve(specs[name], contents, catalog)
+        elif name in scope:
+            contents = {
+                slot: {label: found[up].content for label, up in named.items()}
+                for slot, named in specs[name].upstream.items()
+            }
+            found[name] = resolve(specs[name], contents, catalog)
     return found
 
 
@@ -263,15 +251,12 @@ def _running(
     known; until then the plan says it runs, unless its key is committed already.
     """
     running: set[str] = set()
-    pending = [n for n in [*targets, *forced] if n in scope and available[n].committed is None]
+    pending = [name for name in [*targets, *forced] if name in scope]
     while pending:
         name = pending.pop()
-        if name in running:
-            continue
-        running.add(name)
-        pending += [
-            up for _, _, up in pipeline.stages[name].upstream() if available[up].committed is None
-        ]
+        if name not in running and available[name].committed is None:
+            running.add(name)
+            pending += [up for _, _, up in pipeline.stages[name].upstream()]
     return running
 
 
@@ -329,16 +314,11 @@ def _input_changes(spec: StageSpec, old: BaselineStage, explained: Explained) ->
     """One INPUT reason per input and root cause."""
     reasons = []
     for slot in sorted({*old.upstream, *spec.upstream}):
-        before, after = old.upstream.get(slot, {}), spec.upstream.get(slot, {})
-        if dict(before) != dict(after):
-            reasons.append(
-                Reason(
-                    category="CONFIG",
-                    path=f"{spec.name}.inputs.{slot}",
-                    old=dict(before) or None,
-                    new=dict(after) or None,
-                )
-            )
+        before, after = dict(old.upstream.get(slot, {})), dict(spec.upstream.get(slot, {}))
+        if before != after:
+            path = f"{spec.name}.inputs.{slot}"
+            changed = Reason(category="CONFIG", path=path, old=before or None, new=after or None)
+            reasons.append(changed)
             continue
         for label, up in after.items():
             was, now = old.inputs[slot][label], spec.inputs[slot][label]
