@@ -28,15 +28,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundry_core.errors import FoundryError
-from foundry_core.files import sha256_hex, write_cache
-from foundry_core.home import cache_dir
-from foundry_core.identity.code_modules import Modules, cached
+from foundry_core.files import sha256_hex
+from foundry_core.home import cached, keep
+from foundry_core.identity.code_modules import Modules
 
 if TYPE_CHECKING:
     from foundry_core.identity.code_graph import Graph
 
 PACKAGES = ("foundry_core", "tasks", "flows")
-_CACHE_VERSION = 2
+_CACHE = "fingerprints-2.json"
 Functions = Mapping[str, str]
 
 
@@ -109,10 +109,9 @@ class CodeIndex:
     @cached_property
     def _known(self) -> dict[str, Functions]:
         """Answers of earlier processes, when nothing that they were found in has changed since."""
-        kept = cached(_cache_file())
-        modules = self._modules
+        kept, modules = cached(_CACHE), self._modules
         current = (
-            kept.get("version") == _CACHE_VERSION
+            bool(kept)
             and self._finds(kept["roots"])
             and all(modules.state(m) == state for m, state in kept["modules"].items())
             and all(modules.data(m) == digest for m, digest in kept["data"].items())
@@ -134,17 +133,12 @@ class CodeIndex:
         self._modules.save()
         if self._modules.settled:
             kept = {
-                "version": _CACHE_VERSION,
                 "roots": {package: str(root) for package, root in self._modules.roots.items()},
                 "modules": self._modules.looked_at,
                 "data": self._modules.data_digests,
                 "functions": self._known,
             }
-            write_cache(_cache_file(), json.dumps(kept))
-
-
-def _cache_file() -> Path:
-    return cache_dir() / "fingerprints.json"
+            keep(_CACHE, kept)
 
 
 def _default_roots(kinds: str) -> dict[str, Path]:

@@ -24,16 +24,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from foundry_core.errors import FoundryError
-from foundry_core.files import (
-    read_cache,
-    settled,
-    sha256_hex,
-    sha256_of,
-    signature,
-    walk,
-    write_cache,
-)
-from foundry_core.home import cache_dir
+from foundry_core.files import settled, sha256_hex, sha256_of, signature, walk
+from foundry_core.home import cached, keep
 
 if TYPE_CHECKING:
     from foundry_core.objects import Listed, Objects
@@ -200,14 +192,14 @@ def files_fingerprint(root: str, names: Sequence[str]) -> str:
     """Content digest of many small files below `root`. Remembered as a whole: an entry for each
     would make every plan parse all of them."""
     key = _list_key(root, names)
-    known = _known("file-lists.json")
+    known = cached("file-lists.json")
     if key in known:
         return known[key]
     paths = [os.path.join(root, name) for name in names]
     all_settled = all(settled(os.stat(path)) for path in paths)
     digest = _digest_of(zip(names, map(sha256_of, paths), strict=True))
     if all_settled:
-        _learn("file-lists.json", known | {key: digest})
+        keep("file-lists.json", known | {key: digest})
     return digest
 
 
@@ -251,7 +243,7 @@ def _digest_of(files: Iterable[tuple[str, str]]) -> str:
 
 def _file_digests(files: Iterable[str | os.PathLike]) -> list[str]:
     """sha256 of each file, through the cache of this home."""
-    known = _known("source-digests.json")
+    known = cached("source-digests.json")
     digests: list[str] = []
     learnt: dict[str, str] = {}
     for file in files:
@@ -264,13 +256,5 @@ def _file_digests(files: Iterable[str | os.PathLike]) -> list[str]:
                 learnt[state] = sha
         digests.append(sha)
     if learnt:
-        _learn("source-digests.json", known | learnt)
+        keep("source-digests.json", known | learnt)
     return digests
-
-
-def _known(cache_file: str) -> dict[str, str]:
-    return read_cache(cache_dir() / cache_file) or {}
-
-
-def _learn(cache_file: str, known: dict[str, str]) -> None:
-    write_cache(cache_dir() / cache_file, json.dumps(known))
