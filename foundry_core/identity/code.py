@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 PACKAGES = ("foundry_core", "tasks", "flows")
 _CACHE = "fingerprints-2.json"
 Functions = Mapping[str, str]
+# (module, a name in it)
+Named = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ def fingerprint(
     module: str,
     entry: str,
     *,
-    methods_of: Iterable[tuple[str, str]] = (),
+    methods_of: Iterable[Named] = (),
     index: "CodeIndex | None" = None,
 ) -> CodeFingerprint:
     """The code that `entry`, a top-level name or 'Class.method', of `module` leads to.
@@ -76,9 +78,7 @@ class CodeIndex:
         self._packages = frozenset(roots)
         self._graphs: dict[frozenset[str], Graph] = {}
 
-    def functions(
-        self, module: str, entry: str, methods_of: Sequence[tuple[str, str]] = ()
-    ) -> Functions:
+    def functions(self, module: str, entry: str, methods_of: Sequence[Named] = ()) -> Functions:
         """'module:name' → digest of each piece of code; see `fingerprint`."""
         named = {name.partition(".")[0] for name in (module, *(m for m, _ in methods_of))}
         for package in named - self._modules.roots.keys():
@@ -91,11 +91,7 @@ class CodeIndex:
         return self._known[question]
 
     def _walk(
-        self,
-        module: str,
-        entry: str,
-        methods_of: Sequence[tuple[str, str]],
-        packages: frozenset[str],
+        self, module: str, entry: str, methods_of: Sequence[Named], packages: frozenset[str]
     ) -> Functions:
         # 5 ms of every plan, for those whose code was edited
         from foundry_core.identity.code_graph import Graph
