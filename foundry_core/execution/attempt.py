@@ -63,8 +63,7 @@ class Attempt:
             abort(self._events, entry)
             artifact = self._store.read(artifact.kind, artifact.key) or artifact
             self.close("discarded", "another attempt was committed first")
-        seconds = time.monotonic() - self._started
-        return Outcome(artifact=artifact, action="run", seconds=seconds, attempt=self._name)
+        return Outcome(artifact=artifact, action="run", attempt=self._name)
 
     def begin(self) -> None:
         """Closes what dead workers left, takes folders, and records that the attempt starts."""
@@ -146,15 +145,11 @@ class Attempt:
         self._forget_loss()
 
     def _finished(self, state: State | Literal["committed"], error: str = "") -> AttemptFinished:
-        spec = self._job.spec
         seconds = time.monotonic() - self._started
-        return AttemptFinished(
+        return dataclasses.replace(
+            _lost(self._job, self._name),
             run_id=self._job.run_id,
-            key=spec.key,
-            attempt=self._name,
             state=state,
-            kind=spec.kind,
-            stage=spec.name,
             error=error,
             seconds=seconds,
             cpu_seconds=self._usage.cpu_seconds if self._usage else None,

@@ -22,11 +22,6 @@ PROGRESS = "progress.json"
 Inputs = Mapping[str, Mapping[str, InputArtifact]]
 
 
-def control_folder(out: Path) -> Path:
-    """The control folder of the attempt that writes to `out`."""
-    return out.parent / f"control-{out.name}"
-
-
 def write_job(control: Path, job: StageJob, inputs: Inputs, out: Path, scratch: Path) -> None:
     """All that the stage's process needs to know. inputs: folders that stay until it has ended."""
     plain = {

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from foundry_core.execution.control import PROGRESS, ChildResult, Inputs, control_folder, write_job
+from foundry_core.execution.control import PROGRESS, ChildResult, Inputs, write_job
 from foundry_core.execution.job import Interrupted, Observer, Work
 from foundry_core.execution.python import python_command
 from foundry_core.execution.recheck import drop_stale_bytecode
@@ -23,7 +23,7 @@ _TERMINATE_SECONDS = 10.0
 def run_child(work: Work, lease: Lease, out: Path, scratch: Path) -> ChildResult:
     """What the stage came to in a process of its own. Raises Interrupted or LeaseLost; the process
     and what it started are gone when this returns."""
-    job, control = work.job, control_folder(out)
+    job, control = work.job, out.parent / f"control-{out.name}"
     shutil.rmtree(control, ignore_errors=True)
     control.mkdir()
     job.log.parent.mkdir(parents=True, exist_ok=True)
