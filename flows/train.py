@@ -14,7 +14,6 @@ from flows.prefect.flows import flow, job_ref
 from flows.prefect.progress import ProgressReport
 from foundry_core.execution.job import Observer, Outcome, StageJob
 from foundry_core.execution.runner import execute
-from foundry_core.execution.transport import job_from_json
 from foundry_core.lineage.events import EventLog
 from foundry_core.store.base import Store
 from foundry_core.store.open import open_store
@@ -28,11 +27,11 @@ _STOP_SECONDS = 20.0
 def train(job: dict[str, Any], store: str) -> str:
     """Builds or reuses the job's artifact in the store both sides share; returns its key.
 
-    job: as `foundry_core.execution.transport` writes it. Raises StageFailed with the stage's own
+    job: as `StageJob.to_json` writes it. Raises StageFailed with the stage's own
     error.
     """
     opened = open_store(store)
-    ready = replace(job_from_json(job, opened), job_ref=job_ref())
+    ready = replace(StageJob.from_json(job, opened), job_ref=job_ref())
     report = ProgressReport(ready.spec.key)
     outcome = supervised(ready, opened, EventLog(opened.events_uri), report.publish)
     report.publish({"done": 1, "total": 1, "message": outcome.how or "built"}, last=True)

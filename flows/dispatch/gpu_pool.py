@@ -12,7 +12,6 @@ from flows.prefect import api as prefect_api
 from flows.prefect.pools import has_deployment
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import StageFailed, StageJob
-from foundry_core.execution.transport import job_to_json
 from foundry_core.store.base import Store
 
 # A worker gives a cancelled coordinator 30 s before it kills it.
@@ -42,7 +41,7 @@ class GpuPool(RemoteBackend):
                 return Submission(ref=str(run.id), mine=False)
         started = prefect_api.start_deployment(
             prefect_api.TRAIN_DEPLOYMENT,
-            {"job": job_to_json(job), "store": store.uri},
+            {"job": job.to_json(), "store": store.uri},
             name=f"{job.spec.name} {job.spec.key[:12]}",
             tags=["train", f"stage:{job.spec.name}", tag],
             idempotency_key=next_name(job.spec.key, (run.idempotency_key for run in known)),

@@ -20,7 +20,6 @@ from foundry_core.errors import FoundryError
 from foundry_core.execution.job import StageJob
 from foundry_core.execution.python import python_command
 from foundry_core.execution.ray_entry import FAILED, STOPPED, last_progress
-from foundry_core.execution.transport import job_to_json
 from foundry_core.pipeline.stage import Resources
 from foundry_core.store.base import Store
 
@@ -63,7 +62,7 @@ class RayJob(RemoteBackend):
         return Submission(ref=name, mine=not others)
 
     def _start(self, name: str, job: StageJob, store: Store) -> None:
-        sent = {"job": job_to_json(job), "store": store.uri}
+        sent = {"job": job.to_json(), "store": store.uri}
         variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         variables |= {"FOUNDRY_JOB": json.dumps(sent), "FOUNDRY_RAY_JOB": name}
         self._client.submit_job(

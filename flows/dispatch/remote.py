@@ -14,9 +14,15 @@ from typing import Any, Literal, TypeVar
 
 from flows.dispatch.inline import Inline
 from foundry_core.errors import FoundryError
-from foundry_core.execution.job import Interrupted, Observer, Outcome, StageFailed, StageJob
+from foundry_core.execution.job import (
+    Interrupted,
+    Observer,
+    Outcome,
+    StageFailed,
+    StageJob,
+    outcome_of,
+)
 from foundry_core.execution.runner import reuse
-from foundry_core.execution.transport import outcome_of
 from foundry_core.lineage.events import EventLog
 from foundry_core.pipeline.stage import Resources
 from foundry_core.store.base import Store

@@ -8,25 +8,21 @@ import dataclasses
 import os
 import shutil
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Literal
 
 from foundry_core.errors import FoundryError
 from foundry_core.execution.control import Usage
-from foundry_core.execution.describe import describe
-from foundry_core.execution.job import Interrupted, Observer, Outcome, StageFailed, StageJob
+from foundry_core.execution.job import Interrupted, Outcome, StageFailed, StageJob, Work
 from foundry_core.execution.supervise import run_child
 from foundry_core.files import write_atomic
 from foundry_core.lineage.event_types import AttemptFinished, AttemptStarted
-from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.lineage.records import committed_event
 from foundry_core.objects import StoreUnavailable
-from foundry_core.store.base import Store
 from foundry_core.store.lease import Lease, LeaseLost
-from foundry_core.store.manifest import Artifact
+from foundry_core.store.manifest import Artifact, scan
 from foundry_core.store.outbox import OutboxEntry, abort, enqueue, enqueue_loss, publish
 
 State = Literal["failed", "interrupted", "discarded"]
@@ -36,20 +32,9 @@ class Attempt:
     """Builds a job's artifact once. replaced: the intact artifact that stays in service under the
     key until this one is committed."""
 
-    def __init__(
-        self,
-        job: StageJob,
-        store: Store,
-        events: EventLog,
-        lease: Lease,
-        *,
-        replaced: Artifact | None,
-        observe: Observer,
-        cancelled: threading.Event,
-    ) -> None:
-        self._job, self._store, self._events, self._lease = job, store, events, lease
-        self._replaced = replaced
-        self._observe, self._cancelled = observe, cancelled
+    def __init__(self, work: Work, lease: Lease, replaced: Artifact | None) -> None:
+        self._work, self._lease, self._replaced = work, lease, replaced
+        self._job, self._store, self._events = work.job, work.store, work.events
         self._started = time.monotonic()
         self._loss: OutboxEntry | None = None
         self._usage: Usage | None = None
@@ -78,13 +63,12 @@ class Attempt:
             abort(self._events, entry)
             artifact = self._store.read(artifact.kind, artifact.key) or artifact
             self.close("discarded", "another attempt was committed first")
-        seconds = time.monotonic() - self._started
-        return Outcome(artifact=artifact, action="run", how="", seconds=seconds, attempt=self._name)
+        return Outcome(artifact=artifact, action="run", attempt=self._name)
 
     def begin(self) -> None:
         """Closes what dead workers left, takes folders, and records that the attempt starts."""
         job, spec = self._job, self._job.spec
-        close_abandoned(job, self._store, self._events)
+        close_abandoned(self._work)
         self._name, self._out, self._scratch = self._store.attempt(spec.key)
         _keep_scratch_of(self._scratch, job.input_content_key, self._replaced)
         self._provenance = collect_provenance(sys.argv)
@@ -107,37 +91,28 @@ class Attempt:
 
     def run(self) -> Artifact:
         """Runs the stage in a child process; the artifact that it made, not yet committed."""
-        result = run_child(
-            self._job,
-            self._store,
-            self._out,
-            self._scratch,
-            self._observe,
-            self._lease,
-            self._cancelled,
-        )
+        result = run_child(self._work, self._lease, self._out, self._scratch)
         self._usage = result.usage
         self._lease.verify()
         if result.error:
             raise self._failure(result.error, result.hint)
-        artifact = describe(
-            self._job,
-            self._out,
+        files = scan(self._out)
+        if not files:
+            raise self._failure("it wrote no files", "a stage must write to out")
+        return self._job.manifest(
+            files,
             attempt=self._name,
             metrics=result.metrics,
             provenance=self._provenance,
             created=self._events.now(),
             seconds=time.monotonic() - self._started,
         )
-        if not artifact.files:
-            raise self._failure("it wrote no files", "a stage must write to out")
-        return artifact
 
     def enqueue(self, artifact: Artifact) -> OutboxEntry:
         """Stores the events of the commit, before it."""
         self._lease.verify()
         try:
-            event = committed_event(artifact.to_json(), self._record)
+            event = committed_event(artifact.to_json(), self._out.joinpath)
         except ValueError as error:
             hint = "a record is one JSON object a line"
             raise self._failure(f"its records cannot be read: {error}", hint) from None
@@ -170,15 +145,11 @@ class Attempt:
         self._forget_loss()
 
     def _finished(self, state: State | Literal["committed"], error: str = "") -> AttemptFinished:
-        spec = self._job.spec
         seconds = time.monotonic() - self._started
-        return AttemptFinished(
+        return dataclasses.replace(
+            _lost(self._job, self._name),
             run_id=self._job.run_id,
-            key=spec.key,
-            attempt=self._name,
             state=state,
-            kind=spec.kind,
-            stage=spec.name,
             error=error,
             seconds=seconds,
             cpu_seconds=self._usage.cpu_seconds if self._usage else None,
@@ -190,20 +161,16 @@ class Attempt:
         self._store.record_failure(self._job.spec.key, error)
         return StageFailed(self._job.spec.name, error, hint, self._job.log)
 
-    def _record(self, name: str) -> Path | None:
-        path = self._out / name
-        return path if path.is_file() else None
-
     def _forget_loss(self) -> None:
         if self._loss:
             abort(self._events, self._loss)
 
 
-def close_abandoned(job: StageJob, store: Store, events: EventLog) -> None:
+def close_abandoned(work: Work) -> None:
     """Records and removes what a killed worker left. Its scratch stays: training resumes there."""
-    for attempt in store.abandoned(job.spec.key):
-        events.append(_lost(job, attempt))
-        store.discard(job.spec.key, attempt)
+    for attempt in work.store.abandoned(work.job.spec.key):
+        work.events.append(_lost(work.job, attempt))
+        work.store.discard(work.job.spec.key, attempt)
 
 
 def _lost(job: StageJob, attempt: str) -> AttemptFinished:

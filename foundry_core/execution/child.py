@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
-from foundry_core.execution.control import JOB, PROGRESS, ChildJob, ChildResult, Usage
+from foundry_core.execution.control import JOB, PROGRESS, ChildResult, Usage
+from foundry_core.execution.python import check_origins
 from foundry_core.execution.recheck import check_unchanged
 from foundry_core.files import read_json, write_atomic
 from foundry_core.pipeline.registry import stage_kind
-from foundry_core.pipeline.stage import StageContext
+from foundry_core.pipeline.spec import StageSpec
+from foundry_core.pipeline.stage import InputArtifact, StageContext
 from foundry_core.store.disk import full_disk, is_full
 
 _PR_SET_PDEATHSIG = 1
@@ -64,48 +66,49 @@ def usage() -> Usage:
 
 
 def run_stage(data: Mapping[str, Any], control: Path) -> dict[str, Any]:
-    """The metrics of the job that job.json describes, run between two looks at its identity."""
-    job = ChildJob.parse(data)
-    stage = stage_kind(job.spec.kind)
+    """The metrics of the job that job.json describes, run between two looks at its identity. Raises
+    FoundryError when this process is not of the parent's packages, or no longer takes the recipe.
+    """
+    check_origins(data["origins"])
+    spec = StageSpec.from_json(data["spec"])
+    stage = stage_kind(spec.kind)
     context = StageContext(
-        name=job.spec.name,
-        key=job.spec.key,
-        seed=job.spec.seed,
-        recipe=job.spec.recipe,
-        resources=job.resources,
-        inputs=job.inputs,
-        out=job.out,
-        scratch=job.scratch,
+        name=spec.name,
+        key=spec.key,
+        seed=spec.seed,
+        recipe=spec.recipe,
+        resources=stage.Resources.model_validate(data["resources"]),
+        inputs={
+            slot: {
+                label: InputArtifact(**{**i, "path": Path(i["path"])}) for label, i in at.items()
+            }
+            for slot, at in data["inputs"].items()
+        },
+        out=Path(data["out"]),
+        scratch=Path(data["scratch"]),
         progress=FileProgress(control / PROGRESS),
     )
-    check_unchanged(stage, job.spec, "since the run was planned")
+    check_unchanged(stage, spec, "since the run was planned")
     metrics = stage.run(context)
-    check_unchanged(stage, job.spec, "while it ran")
+    check_unchanged(stage, spec, "while it ran")
     return dict(metrics)
+
+
+def _input(path: str, **plain: str) -> InputArtifact:
+    return InputArtifact(path=Path(path), **plain)
 
 
 def main(control: Path) -> int:
     data = read_json(control / JOB)
+    out = Path(data["out"])
     die_with_parent(data["parent"])
     try:
         result = ChildResult(metrics=run_stage(data, control))
-    except FoundryError as error:
-        result = ChildResult(error=error.message, hint=error.hint)
-        traceback.print_exc()
     # The boundary of the process: whatever went wrong is reported to the parent.
     except BaseException as error:
-        message, hint = f"{type(error).__name__}: {error}", "see the stage's log"
-        if is_full(error):
-            full = full_disk(data["out"])
-            message, hint = full.message, full.hint
-        result = ChildResult(error=message, hint=hint)
         traceback.print_exc()
-    left = _leave(dataclasses.replace(result, usage=usage()), control, Path(data["out"]))
-    return 1 if left.error else 0
-
-
-def _leave(result: ChildResult, control: Path, out: Path) -> ChildResult:
-    """Writes result.json; on a full disk in the place of what the stage wrote. What was written."""
+        result = _failed(error, out)
+    result = dataclasses.replace(result, usage=usage())
     try:
         result.write(control)
     except TypeError as error:
@@ -114,11 +117,17 @@ def _leave(result: ChildResult, control: Path, out: Path) -> ChildResult:
     except OSError as error:
         if not is_full(error):
             raise
-        full = full_disk(out)
-        shutil.rmtree(out, ignore_errors=True)
-        result = ChildResult(error=full.message, hint=full.hint)
+        result = _failed(error, out)
+        shutil.rmtree(out, ignore_errors=True)  # makes room for the result
         result.write(control)
-    return result
+    return 1 if result.error else 0
+
+
+def _failed(error: BaseException, out: Path) -> ChildResult:
+    if not isinstance(error, FoundryError):
+        text = f"{type(error).__name__}: {error}"
+        error = full_disk(out) if is_full(error) else FoundryError(text, "see the stage's log")
+    return ChildResult(error=error.message, hint=error.hint)
 
 
 if __name__ == "__main__":

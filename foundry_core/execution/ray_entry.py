@@ -1,10 +1,9 @@
 """One stage job as a process of its own, for job systems.
 
-`python -m foundry_core.execution.ray_entry` reads $FOUNDRY_JOB, {"job": as
-`foundry_core.execution.transport` writes it, "store": uri}, and $FOUNDRY_RAY_JOB, its id there.
-Progress goes to standard output as lines that the coordinator picks
-out of the job's log. Exit code 0: committed or reused; 1: the stage failed; 130: it was stopped;
-anything else: the process died.
+`python -m foundry_core.execution.ray_entry` reads $FOUNDRY_JOB, {"job": as `StageJob.to_json`,
+"store": uri}, and $FOUNDRY_RAY_JOB, its id there. Progress goes to standard output as lines that
+the coordinator picks out of the job's log. Exit code 0: committed or reused; 1: the stage failed;
+130: it was stopped; anything else: the process died.
 """
 
 import dataclasses
@@ -18,9 +17,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from foundry_core.errors import FoundryError
-from foundry_core.execution.job import Interrupted, StageFailed
+from foundry_core.execution.job import Interrupted, StageFailed, StageJob
 from foundry_core.execution.runner import execute
-from foundry_core.execution.transport import job_from_json
 from foundry_core.lineage.events import EventLog
 from foundry_core.store.open import open_store
 
@@ -55,7 +53,7 @@ def main() -> int:
     sent = json.loads(os.environ["FOUNDRY_JOB"])
     store = open_store(sent["store"])
     try:
-        job = job_from_json(sent["job"], store)
+        job = StageJob.from_json(sent["job"], store)
         job = dataclasses.replace(job, job_ref=f"ray:{os.environ['FOUNDRY_RAY_JOB']}")
         events = EventLog(store.events_uri)
         execute(job, store, events, observe=Printed(), cancelled=cancelled)

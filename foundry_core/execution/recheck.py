@@ -10,12 +10,11 @@ import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from foundry_core.config.canonical import canonical
 from foundry_core.errors import FoundryError
 from foundry_core.identity.code import CodeIndex
-from foundry_core.pipeline.plan import short_names
+from foundry_core.pipeline.plan import differing, short_names
 from foundry_core.pipeline.spec import StageSpec, fingerprint_code, stage_fingerprint
 from foundry_core.pipeline.stage import FINGERPRINT, Stage
 
@@ -30,12 +29,12 @@ def check_unchanged(stage: type[Stage], spec: StageSpec, when: str) -> None:
     if spec.code.startswith(f"{FINGERPRINT}:"):
         found = stage_fingerprint(stage, spec.recipe, CodeIndex())
         if fingerprint_code(found) != spec.code:
-            names = _differing(found.functions, spec.functions)
+            names = differing(found.functions, spec.functions)
             raise FoundryError(f"its code changed {when}: {short_names(names)}", hint)
-    changed = _differing(canonical(spec.recipe), spec.recipe_json)
+    changed = differing(canonical(spec.recipe), spec.recipe_json)
     if changed:
         raise FoundryError(f"its recipe means another thing {when}: {', '.join(changed)}", hint)
-    changed = _differing(stage.sources(spec.recipe), spec.sources)
+    changed = differing(stage.sources(spec.recipe), spec.sources)
     if changed:
         raise FoundryError(f"its sources changed {when}: {', '.join(changed)}", hint)
 
@@ -60,7 +59,3 @@ def drop_stale_bytecode(functions: Mapping[str, str]) -> None:
             # Who may not remove it has no edited source beside it either.
             with contextlib.suppress(OSError):
                 Path(spec.cached).unlink()
-
-
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))

@@ -8,11 +8,12 @@ import contextlib
 import dataclasses
 import threading
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.execution.attempt import Attempt, close_abandoned
-from foundry_core.execution.describe import linked
-from foundry_core.execution.job import Interrupted, Observer, Outcome, StageJob
+from foundry_core.execution.job import Interrupted, Observer, Outcome, StageJob, Work
 from foundry_core.lineage.event_types import ArtifactCommitted
 from foundry_core.lineage.events import EventLog
 from foundry_core.pipeline.imports import CODE, Import
@@ -21,7 +22,6 @@ from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog
 from foundry_core.store.disk import naming_disk
 from foundry_core.store.lease import TTL_SECONDS, Lease, LeaseLost
-from foundry_core.store.manifest import Artifact
 from foundry_core.store.outbox import abort, enqueue, enqueue_removal, publish
 
 
@@ -42,13 +42,14 @@ def execute(
     """
     started = time.monotonic()
     stop = cancelled or threading.Event()
+    work = Work(job=job, store=store, events=events, observe=observe, cancelled=stop)
     outcome = None
     while outcome is None:
         with contextlib.suppress(LeaseLost), naming_disk(store.workplace):
             if job.spec.code == CODE:
                 outcome = _import(job, store, events)
             else:
-                outcome = reuse(job, store) or _leased(job, store, events, observe, stop, lease_ttl)
+                outcome = reuse(job, store) or _leased(work, lease_ttl)
     return dataclasses.replace(outcome, seconds=time.monotonic() - started)
 
 
@@ -66,68 +67,51 @@ def _import(job: StageJob, store: Store, events: EventLog) -> Outcome:
     assert isinstance(job.spec.recipe, Import)
     state = store.state(job.spec.kind, job.spec.key)
     if state.artifact is not None and state.status == "ok":
-        return Outcome(artifact=state.artifact, action="reuse", how="recipe", seconds=0.0)
+        return Outcome(artifact=state.artifact, action="reuse", how="recipe")
     artifact = import_for_stage(store, events, job.spec.name, job.spec.recipe, job.run_id)
-    return Outcome(artifact=artifact, action="run", how="", seconds=0.0)
+    return Outcome(artifact=artifact, action="run")
 
 
-def _leased(
-    job: StageJob,
-    store: Store,
-    events: EventLog,
-    observe: Observer,
-    cancelled: threading.Event,
-    ttl: float,
-) -> Outcome | None:
+def _leased(work: Work, ttl: float) -> Outcome | None:
     """The artifact built under the key's lease, or the one that another worker committed while this
     one waited for it. None when that one is gone again."""
+    job, store = work.job, work.store
 
     def done_elsewhere() -> bool:
-        if cancelled.is_set():
+        if work.cancelled.is_set():
             raise Interrupted(f"stage {job.spec.name!r} was cancelled while waiting")
         return reuse(job, store) is not None
 
-    lease = store.acquire(
-        job.spec.key,
-        ttl=ttl,
-        done=done_elsewhere,
-        waiting=lambda holder: observe({"message": f"waits for {holder['host']}:{holder['pid']}"}),
-    )
+    def waiting(holder: Mapping[str, Any]) -> None:
+        work.observe({"message": f"waits for {holder['host']}:{holder['pid']}"})
+
+    lease = store.acquire(job.spec.key, ttl=ttl, done=done_elsewhere, waiting=waiting)
     if lease is None:
         return reuse(job, store)
     with lease:
-        return _build(job, store, events, lease, observe, cancelled)
+        return _build(work, lease)
 
 
-def _build(
-    job: StageJob,
-    store: Store,
-    events: EventLog,
-    lease: Lease,
-    observe: Observer,
-    cancelled: threading.Event,
-) -> Outcome:
+def _build(work: Work, lease: Lease) -> Outcome:
     """Looks again, now that nobody else works on the key; then the attempt."""
+    job, store = work.job, work.store
     kind, key = job.spec.kind, job.spec.key
     store.restore(kind, key)
-    found = reuse(job, store) or _reuse_equal(job, store, events)
+    found = reuse(job, store) or _reuse_equal(work)
     if found is not None:
         return found
     # An intact one serves whoever names, pins or reads it until its successor is there.
     state = store.state(kind, key) if job.force else None
     replaced = state.artifact if state and state.status == "ok" else None
     if replaced is None:
-        _set_aside(job, store, events, "not valid any more")
-    attempt = Attempt(
-        job, store, events, lease, replaced=replaced, observe=observe, cancelled=cancelled
-    )
-    return attempt.build()
+        _set_aside(work, "not valid any more")
+    return Attempt(work, lease, replaced).build()
 
 
-def _reuse_equal(job: StageJob, store: Store, events: EventLog) -> Outcome | None:
+def _reuse_equal(work: Work) -> Outcome | None:
     """Early cutoff: links the job's key to an artifact of other keys upstream that was computed
     from the same bytes. Under the lease, for it replaces what is committed under the key."""
-    spec = job.spec
+    job, store, events, spec = work.job, work.store, work.events, work.job.spec
     if job.force:
         return None
     found = resolve(spec, job.contents, StoreCatalog(store))
@@ -136,32 +120,27 @@ def _reuse_equal(job: StageJob, store: Store, events: EventLog) -> Outcome | Non
     equal = store.read(spec.kind, found.committed.key)
     if equal is None:
         return None
-    close_abandoned(job, store, events)
-    _set_aside(job, store, events, "linked to an equal one")
-    _link(linked(job, equal, events.now()), store, events)
-    if store.state(spec.kind, spec.key).status != "ok":
-        return None  # `gc` removed the files meanwhile, or another's artifact came, damaged
-    return _reused(job, store, "content")
-
-
-def _link(artifact: Artifact, store: Store, events: EventLog) -> None:
+    close_abandoned(work)
+    _set_aside(work, "linked to an equal one")
+    artifact = job.linked(equal, events.now())
     entry = enqueue(events, artifact, ArtifactCommitted(artifact=artifact.to_json()))
     if store.link(artifact):
         publish(events, entry)
     else:
         abort(events, entry)
+    if store.state(spec.kind, spec.key).status != "ok":
+        return None  # `gc` removed the files meanwhile, or another's artifact came, damaged
+    return _reused(job, store, "content")
 
 
 def _reused(job: StageJob, store: Store, how: str) -> Outcome | None:
     artifact = store.read(job.spec.kind, job.spec.key)
-    if artifact is None:
-        return None
-    return Outcome(artifact=artifact, action="reuse", how=how, seconds=0.0)
+    return Outcome(artifact=artifact, action="reuse", how=how) if artifact else None
 
 
-def _set_aside(job: StageJob, store: Store, events: EventLog, reason: str) -> None:
+def _set_aside(work: Work, reason: str) -> None:
     """Takes what is committed under the key out of service, and tells the lineage."""
-    kind, key = job.spec.kind, job.spec.key
+    store, kind, key = work.store, work.job.spec.kind, work.job.spec.key
     try:
         committed = store.read(kind, key)
         created = committed.created if committed else None
@@ -170,6 +149,6 @@ def _set_aside(job: StageJob, store: Store, events: EventLog, reason: str) -> No
     if created is None:
         store.set_aside(kind, key)  # at most files without a manifest
         return
-    entry = enqueue_removal(events, kind, key, created, reason, job.run_id)
+    entry = enqueue_removal(work.events, kind, key, created, reason, work.job.run_id)
     store.set_aside(kind, key)
-    publish(events, entry)
+    publish(work.events, entry)

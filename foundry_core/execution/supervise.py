@@ -6,111 +6,80 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from pathlib import Path
 
-from foundry_core.execution.control import (
-    PROGRESS,
-    ChildJob,
-    ChildResult,
-    Inputs,
-    control_folder,
-)
-from foundry_core.execution.job import Interrupted, Observer, StageJob
-from foundry_core.execution.python import package_origins, python_command
+from foundry_core.execution.control import PROGRESS, ChildResult, Inputs, write_job
+from foundry_core.execution.job import Interrupted, Observer, Work
+from foundry_core.execution.python import python_command
 from foundry_core.execution.recheck import drop_stale_bytecode
-from foundry_core.pipeline.stage import InputArtifact, Resources
-from foundry_core.store.base import Store
+from foundry_core.pipeline.stage import InputArtifact
 from foundry_core.store.lease import Lease, LeaseLost
 
 _POLL_SECONDS = 0.1
 _TERMINATE_SECONDS = 10.0
 
 
-def run_child(
-    job: StageJob,
-    store: Store,
-    out: Path,
-    scratch: Path,
-    observe: Observer,
-    lease: Lease,
-    cancelled: threading.Event,
-) -> ChildResult:
+def run_child(work: Work, lease: Lease, out: Path, scratch: Path) -> ChildResult:
     """What the stage came to in a process of its own. Raises Interrupted or LeaseLost; the process
     and what it started are gone when this returns."""
-    control = control_folder(out)
+    job, control = work.job, out.parent / f"control-{out.name}"
     shutil.rmtree(control, ignore_errors=True)
     control.mkdir()
     job.log.parent.mkdir(parents=True, exist_ok=True)
     try:
         with contextlib.ExitStack() as reading, job.log.open("ab") as log:
-            description = ChildJob(
-                spec=job.spec,
-                resources=job.resources,
-                inputs=_inputs(job, store, reading),
-                out=out,
-                scratch=scratch,
-            )
-            description.write(control, package_origins())
+            write_job(control, job, _inputs(work, reading), out, scratch)
             drop_stale_bytecode(job.spec.functions)
             child = subprocess.Popen(
                 python_command("foundry_core.execution.child", str(control)),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=_environment(job.resources),
+                env=_environment(job.resources.cpus),
                 start_new_session=True,
             )
-            _wait(child, control, observe, lease, cancelled, job.spec.name)
+            _wait(child, control / PROGRESS, work, lease)
         return ChildResult.read(control) or _without_result(child.returncode)
     finally:
         shutil.rmtree(control, ignore_errors=True)
 
 
-def _inputs(job: StageJob, store: Store, reading: contextlib.ExitStack) -> Inputs:
+def _inputs(work: Work, reading: contextlib.ExitStack) -> Inputs:
     """The inputs' folders, which stay until `reading` is closed."""
     return {
         slot: {
             label: InputArtifact(
-                path=reading.enter_context(store.reading(artifact)),
-                stage=job.spec.upstream[slot][label],
+                path=reading.enter_context(work.store.reading(artifact)),
+                stage=work.job.spec.upstream[slot][label],
                 kind=artifact.kind,
                 key=artifact.key,
                 content=artifact.content,
             )
             for label, artifact in named.items()
         }
-        for slot, named in job.inputs.items()
+        for slot, named in work.job.inputs.items()
     }
 
 
-def _environment(resources: Resources) -> dict[str, str]:
-    threads = str(resources.cpus)
-    limits = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **limits}
+def _environment(cpus: int) -> dict[str, str]:
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(cpus))
+    return {**os.environ, **threads, "PYTHONUNBUFFERED": "1"}
 
 
-def _wait(
-    child: subprocess.Popen[bytes],
-    control: Path,
-    observe: Observer,
-    lease: Lease,
-    cancelled: threading.Event,
-    name: str,
-) -> None:
-    seen = ""
+def _wait(child: subprocess.Popen[bytes], progress: Path, work: Work, lease: Lease) -> None:
+    name, seen = work.job.spec.name, ""
     try:
         while child.poll() is None:
             if lease.lost:
                 raise LeaseLost(f"stage {name!r} lost its lease while it worked")
-            if cancelled.is_set():
+            if work.cancelled.is_set():
                 raise Interrupted(f"stage {name!r} was cancelled")
-            seen = _observe(control / PROGRESS, seen, observe)
+            seen = _observe(progress, seen, work.observe)
             time.sleep(_POLL_SECONDS)
     finally:
         _stop(child)
-    _observe(control / PROGRESS, seen, observe)
+    _observe(progress, seen, work.observe)
 
 
 def _observe(path: Path, seen: str, observe: Observer) -> str:

@@ -28,16 +28,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundry_core.errors import FoundryError
-from foundry_core.files import sha256_hex, write_cache
-from foundry_core.home import cache_dir
-from foundry_core.identity.code_modules import Modules, cached
+from foundry_core.files import sha256_hex
+from foundry_core.home import cached, keep
+from foundry_core.identity.code_modules import Modules
 
 if TYPE_CHECKING:
     from foundry_core.identity.code_graph import Graph
 
 PACKAGES = ("foundry_core", "tasks", "flows")
-_CACHE_VERSION = 2
+_CACHE = "fingerprints-2.json"
 Functions = Mapping[str, str]
+# (module, a name in it)
+Named = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ def fingerprint(
     module: str,
     entry: str,
     *,
-    methods_of: Iterable[tuple[str, str]] = (),
+    methods_of: Iterable[Named] = (),
     index: "CodeIndex | None" = None,
 ) -> CodeFingerprint:
     """The code that `entry`, a top-level name or 'Class.method', of `module` leads to.
@@ -76,9 +78,7 @@ class CodeIndex:
         self._packages = frozenset(roots)
         self._graphs: dict[frozenset[str], Graph] = {}
 
-    def functions(
-        self, module: str, entry: str, methods_of: Sequence[tuple[str, str]] = ()
-    ) -> Functions:
+    def functions(self, module: str, entry: str, methods_of: Sequence[Named] = ()) -> Functions:
         """'module:name' → digest of each piece of code; see `fingerprint`."""
         named = {name.partition(".")[0] for name in (module, *(m for m, _ in methods_of))}
         for package in named - self._modules.roots.keys():
@@ -91,11 +91,7 @@ class CodeIndex:
         return self._known[question]
 
     def _walk(
-        self,
-        module: str,
-        entry: str,
-        methods_of: Sequence[tuple[str, str]],
-        packages: frozenset[str],
+        self, module: str, entry: str, methods_of: Sequence[Named], packages: frozenset[str]
     ) -> Functions:
         # 5 ms of every plan, for those whose code was edited
         from foundry_core.identity.code_graph import Graph
@@ -109,10 +105,9 @@ class CodeIndex:
     @cached_property
     def _known(self) -> dict[str, Functions]:
         """Answers of earlier processes, when nothing that they were found in has changed since."""
-        kept = cached(_cache_file())
-        modules = self._modules
+        kept, modules = cached(_CACHE), self._modules
         current = (
-            kept.get("version") == _CACHE_VERSION
+            bool(kept)
             and self._finds(kept["roots"])
             and all(modules.state(m) == state for m, state in kept["modules"].items())
             and all(modules.data(m) == digest for m, digest in kept["data"].items())
@@ -134,17 +129,12 @@ class CodeIndex:
         self._modules.save()
         if self._modules.settled:
             kept = {
-                "version": _CACHE_VERSION,
                 "roots": {package: str(root) for package, root in self._modules.roots.items()},
                 "modules": self._modules.looked_at,
                 "data": self._modules.data_digests,
                 "functions": self._known,
             }
-            write_cache(_cache_file(), json.dumps(kept))
-
-
-def _cache_file() -> Path:
-    return cache_dir() / "fingerprints.json"
+            keep(_CACHE, kept)
 
 
 def _default_roots(kinds: str) -> dict[str, Path]:

@@ -18,8 +18,7 @@ class Graph:
     def __init__(self, modules: Modules, packages: frozenset[str]) -> None:
         self._source = modules
         self._packages = packages
-        self._links: dict[Reference, tuple[Reference, ...]] = {}
-        self._modules: dict[str, Summary | None] = {}
+        self._links: dict[Reference, set[Reference]] = {}
 
     def reached(self, pending: list[Reference]) -> dict[str, str]:
         """The hash of everything in code that `pending` leads to."""
@@ -64,11 +63,10 @@ class Graph:
                 pending += self._resolve_chain(owner, chain)
         return found
 
-    def _links_of(self, reference: Reference) -> tuple[Reference, ...]:
-        links = self._links.get(reference)
-        if links is None:
-            links = self._links[reference] = tuple(self._find_links(*reference))
-        return links
+    def _links_of(self, reference: Reference) -> set[Reference]:
+        if reference not in self._links:
+            self._links[reference] = self._find_links(*reference)
+        return self._links[reference]
 
     def _find_links(self, module: str, name: str) -> set[Reference]:
         info = self._module(module)
@@ -186,12 +184,7 @@ class Graph:
         return module.partition(".")[0] in self._packages
 
     def _module(self, module: str) -> Summary | None:
-        try:
-            return self._modules[module]
-        except KeyError:
-            known = self._known(module)
-            info = self._modules[module] = self._source.module(module) if known else None
-            return info
+        return self._source.module(module) if self._known(module) else None
 
 
 _OF_EVERY_MODULE = ("__name__", "__file__", "__doc__", "__package__", "__path__", "__spec__")

@@ -1,18 +1,17 @@
 """Summaries of the modules of some packages, read once and kept by file signature."""
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from foundry_core.files import read_cache, settled, sha256_of, signature, walk, write_cache
-from foundry_core.home import cache_dir
+from foundry_core.files import settled, sha256_of, signature, walk
+from foundry_core.home import cached, keep
 
 Summary = dict[str, Any]
-_CACHE_VERSION = 6
+_CACHE = "code-6.json"
 
 
 class Modules:
@@ -67,8 +66,7 @@ class Modules:
         """Keeps the summaries for the next process."""
         if self._dirty:
             self._dirty = False
-            cache = {"version": _CACHE_VERSION, "modules": self._cache}
-            write_cache(_cache_file(), json.dumps(cache))
+            keep(_CACHE, self._cache)
 
     def _find(self, module: str) -> tuple[str, os.stat_result, str] | None:
         """(file, its stat, what relative imports in it start from), as Python would find it."""
@@ -109,8 +107,7 @@ class Modules:
 
     @cached_property
     def _cache(self) -> dict[str, Any]:
-        cache = cached(_cache_file())
-        return cache["modules"] if cache.get("version") == _CACHE_VERSION else {}
+        return cached(_CACHE)
 
 
 _FOLDER = "folder"
@@ -118,22 +115,3 @@ _FOLDER = "folder"
 
 def _state(path: str, stat: os.stat_result) -> str:
     return "|".join([path, *map(str, signature(stat))])
-
-
-def _cache_file() -> Path:
-    return cache_dir() / "code.json"
-
-
-def cached(path: Path) -> dict[str, Any]:
-    """A JSON file of the cache, {} when there is none. Not to be changed: it is shared."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return {}
-    return _parsed(str(path), stat.st_mtime_ns, stat.st_ino)
-
-
-@lru_cache(maxsize=2)
-def _parsed(path: str, _mtime: int, _inode: int) -> dict[str, Any]:
-    """Parsing takes 5 ms, and some kinds hash code of their own while planning."""
-    return read_cache(Path(path)) or {}

@@ -21,18 +21,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from foundry_core.errors import FoundryError
-from foundry_core.files import (
-    read_cache,
-    settled,
-    sha256_hex,
-    sha256_of,
-    signature,
-    walk,
-    write_cache,
-)
-from foundry_core.home import cache_dir
+from foundry_core.files import settled, sha256_hex, sha256_of, signature, walk
+from foundry_core.home import cached, keep
+
+if TYPE_CHECKING:
+    from foundry_core.objects import Listed, Objects
 
 _EDITABLE = ("__editable__", "_editable_impl_")
 
@@ -49,10 +45,7 @@ def package_fingerprint(name: str) -> str:
     editable install, or one without RECORD, is identified by the files of its import packages.
     """
     recorded, version, trees = _installed(normalized(name))
-    if recorded is not None:
-        return recorded
-    lines = [f"{tree.name} {_tree_digest(tree)}" for tree in trees]
-    return _joined(version, lines)
+    return recorded or _joined(version, [f"{tree.name} {_tree_digest(tree)}" for tree in trees])
 
 
 @cache
@@ -132,9 +125,6 @@ def fingerprint(path: str | os.PathLike) -> str:
     """Content digest of a file, or of a folder as sorted (relative path, sha256); of what lies on
     S3 over sorted (relative name, size, entity tag)."""
     if is_remote(path):
-        # 7 ms of every plan, for the few that need it
-        from foundry_core.identity.remote_sources import listing_fingerprint, remote_objects
-
         return listing_fingerprint(remote_objects(os.fspath(path))[1])
     root = Path(path).expanduser()
     if not root.exists():
@@ -147,6 +137,37 @@ def fingerprint(path: str | os.PathLike) -> str:
     if not files:
         raise FoundryError(f"source folder {str(root)!r} holds no files", "check the path")
     return _folder_digest(files)
+
+
+def remote_objects(uri: str) -> "tuple[Objects, list[Listed]]":
+    """What lies at s3://bucket/prefix, or the one object of that name: the place the names are
+    relative to, and the objects sorted by name. Markers of folders and what is hidden (a leading
+    dot anywhere) are left out, as on disk."""
+    # 7 ms of every plan, for the few that need it
+    from foundry_core.objects import connect
+
+    place = connect(uri.rstrip("/"))
+    found = [listed for listed in place.find() if _is_visible(listed.name)]
+    if not found:
+        folder, _, name = uri.rstrip("/").rpartition("/")
+        place = connect(folder)
+        found = [listed for listed in (place.look(name),) if listed is not None]
+    if not found:
+        raise FoundryError(f"source {uri!r} holds no objects", "check the path and the credentials")
+    return place, found
+
+
+def _is_visible(name: str) -> bool:
+    return not name.endswith("/") and not any(
+        part.startswith(".") and part != ".." for part in name.split("/")
+    )
+
+
+def listing_fingerprint(found: "Iterable[Listed]") -> str:
+    digest = hashlib.sha256(b"listing\0")
+    for listed in found:
+        digest.update(f"{listed.name}\0{listed.size}\0{listed.tag}\n".encode())
+    return digest.hexdigest()
 
 
 def source_files(root: Path) -> list[str]:
@@ -171,14 +192,14 @@ def files_fingerprint(root: str, names: Sequence[str]) -> str:
     """Content digest of many small files below `root`. Remembered as a whole: an entry for each
     would make every plan parse all of them."""
     key = _list_key(root, names)
-    known = _known("file-lists.json")
+    known = cached("file-lists.json")
     if key in known:
         return known[key]
     paths = [os.path.join(root, name) for name in names]
     all_settled = all(settled(os.stat(path)) for path in paths)
     digest = _digest_of(zip(names, map(sha256_of, paths), strict=True))
     if all_settled:
-        _learn("file-lists.json", known | {key: digest})
+        keep("file-lists.json", known | {key: digest})
     return digest
 
 
@@ -222,7 +243,7 @@ def _digest_of(files: Iterable[tuple[str, str]]) -> str:
 
 def _file_digests(files: Iterable[str | os.PathLike]) -> list[str]:
     """sha256 of each file, through the cache of this home."""
-    known = _known("source-digests.json")
+    known = cached("source-digests.json")
     digests: list[str] = []
     learnt: dict[str, str] = {}
     for file in files:
@@ -235,13 +256,5 @@ def _file_digests(files: Iterable[str | os.PathLike]) -> list[str]:
                 learnt[state] = sha
         digests.append(sha)
     if learnt:
-        _learn("source-digests.json", known | learnt)
+        keep("source-digests.json", known | learnt)
     return digests
-
-
-def _known(cache_file: str) -> dict[str, str]:
-    return read_cache(cache_dir() / cache_file) or {}
-
-
-def _learn(cache_file: str, known: dict[str, str]) -> None:
-    write_cache(cache_dir() / cache_file, json.dumps(known))

@@ -5,7 +5,7 @@ is committed (the store), the baseline a past run's specs.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal, Protocol
 
@@ -32,7 +32,7 @@ class Reason:
     upstream: str | None = None
 
     def sentence(self) -> str:
-        if self.category == "CONFIG":
+        if self.category in ("CONFIG", "SEED"):
             return f"{self.path}: {_short(self.old)} → {_short(self.new)}"
         if self.category == "CODE":
             return f"code changed: {short_names(self.path.split(', '))}"
@@ -41,10 +41,6 @@ class Reason:
             return f"{self.path} changes{cause}"
         if self.category == "SOURCE":
             return f"source {self.path} changed"
-        if self.category == "SEED":
-            return f"seed: {self.old} → {self.new}"
-        if self.category == "FORCED":
-            return "forced"
         return self.path or self.category.lower()
 
 
@@ -91,18 +87,8 @@ class BaselineStage:
     @classmethod
     def of(cls, spec: StageSpec) -> "BaselineStage":
         """A stage of this very pipeline, for another to be explained against."""
-        return cls(
-            kind=spec.kind,
-            key=spec.key,
-            code=spec.code,
-            recipe=spec.recipe_json,
-            seed=spec.seed,
-            sources=spec.sources,
-            inputs=spec.inputs,
-            upstream=spec.upstream,
-            functions=lambda: spec.functions,
-            code_fingerprint=spec.code_fingerprint,
-        )
+        plain = {f.name: getattr(spec, f.name) for f in fields(cls)}
+        return cls(**plain | {"recipe": spec.recipe_json, "functions": lambda: spec.functions})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +149,8 @@ def plan(
     Lazy: an absent intermediate that no running stage reads is not rebuilt.
     """
     forced = set(force)
-    for name in forced:
-        if name not in pipeline.stages:
-            raise FoundryError(f"--force: unknown stage {name!r}", nearest(name, pipeline.stages))
+    for name in forced - pipeline.stages.keys():
+        raise FoundryError(f"--force: unknown stage {name!r}", nearest(name, pipeline.stages))
     targets = list(only) or pipeline.targets
     scope = pipeline.with_ancestors([*targets, *(forced if not only else ())])
     available = _resolve_all(specs, catalog, scope, forced)
@@ -198,6 +183,10 @@ class Resolution:
     category: Category = "MISSING"
     problem: str = ""
 
+    @property
+    def content(self) -> str | None:
+        return self.committed.content if self.committed else None
+
 
 def resolve(
     spec: StageSpec, contents: Mapping[str, Mapping[str, str | None]], catalog: Catalog
@@ -229,21 +218,15 @@ def _resolve_all(
     """Every stage in scope, upstream first."""
     found: dict[str, Resolution] = {}
     for name in specs:
-        if name not in scope:
-            continue
         if name in forced:
             found[name] = Resolution(category="FORCED")
-            continue
-        contents = {
-            slot: {label: _content(found[up]) for label, up in named.items()}
-            for slot, named in specs[name].upstream.items()
-        }
-        found[name] = resolve(specs[name], contents, catalog)
+        elif name in scope:
+            contents = {
+                slot: {label: found[up].content for label, up in named.items()}
+                for slot, named in specs[name].upstream.items()
+            }
+            found[name] = resolve(specs[name], contents, catalog)
     return found
-
-
-def _content(found: Resolution) -> str | None:
-    return found.committed.content if found.committed else None
 
 
 def _outdated(committed: Committed, contents: Mapping[str, Mapping[str, str | None]]) -> bool:
@@ -268,15 +251,12 @@ def _running(
     known; until then the plan says it runs, unless its key is committed already.
     """
     running: set[str] = set()
-    pending = [n for n in [*targets, *forced] if n in scope and available[n].committed is None]
+    pending = [name for name in [*targets, *forced] if name in scope]
     while pending:
         name = pending.pop()
-        if name in running:
-            continue
-        running.add(name)
-        pending += [
-            up for _, _, up in pipeline.stages[name].upstream() if available[up].committed is None
-        ]
+        if name not in running and available[name].committed is None:
+            running.add(name)
+            pending += [up for _, _, up in pipeline.stages[name].upstream()]
     return running
 
 
@@ -321,13 +301,11 @@ def explain(spec: StageSpec, old: BaselineStage | None, explained: Explained) ->
     if old.seed != spec.seed:
         reasons.append(Reason(category="SEED", path="seed", old=old.seed, new=spec.seed))
     if old.code != spec.code:
-        changed = changed_functions(old.functions(), spec.functions)
-        path = ", ".join(changed) or "declared version"
+        path = ", ".join(differing(old.functions(), spec.functions)) or "declared version"
         reasons.append(Reason(category="CODE", path=path, old=old.code, new=spec.code))
-    for source in sorted({*old.sources, *spec.sources}):
+    for source in differing(old.sources, spec.sources):
         before, after = old.sources.get(source), spec.sources.get(source)
-        if before != after:
-            reasons.append(Reason(category="SOURCE", path=source, old=before, new=after))
+        reasons.append(Reason(category="SOURCE", path=source, old=before, new=after))
     reasons += _input_changes(spec, old, explained)
     return tuple(reasons)
 
@@ -336,16 +314,11 @@ def _input_changes(spec: StageSpec, old: BaselineStage, explained: Explained) ->
     """One INPUT reason per input and root cause."""
     reasons = []
     for slot in sorted({*old.upstream, *spec.upstream}):
-        before, after = old.upstream.get(slot, {}), spec.upstream.get(slot, {})
-        if dict(before) != dict(after):
-            reasons.append(
-                Reason(
-                    category="CONFIG",
-                    path=f"{spec.name}.inputs.{slot}",
-                    old=dict(before) or None,
-                    new=dict(after) or None,
-                )
-            )
+        before, after = dict(old.upstream.get(slot, {})), dict(spec.upstream.get(slot, {}))
+        if before != after:
+            path = f"{spec.name}.inputs.{slot}"
+            changed = Reason(category="CONFIG", path=path, old=before or None, new=after or None)
+            reasons.append(changed)
             continue
         for label, up in after.items():
             was, now = old.inputs[slot][label], spec.inputs[slot][label]
@@ -377,16 +350,17 @@ def config_changes(path: str, old: Any, new: Any) -> list[Reason]:
     return [] if old == new else [Reason(category="CONFIG", path=path, old=old, new=new)]
 
 
-def changed_functions(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The names, sorted, under which two mappings do not hold the same."""
     return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
 
 
 def _drift(spec: StageSpec, old: BaselineStage | None) -> tuple[str, ...]:
-    if old is None or old.code != spec.code or not old.code_fingerprint:
+    if old is None or old.code != spec.code:
         return ()
-    if old.code_fingerprint == spec.code_fingerprint:
+    if old.code_fingerprint in ("", spec.code_fingerprint):
         return ()
-    return tuple(changed_functions(old.functions(), spec.functions))
+    return tuple(differing(old.functions(), spec.functions))
 
 
 def _past(spec: StageSpec, old: BaselineStage | None, catalog: Catalog) -> float | None:

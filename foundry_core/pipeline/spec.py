@@ -8,7 +8,7 @@ Resources, paths, hosts and times never enter either.
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -21,6 +21,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.identity.code import CodeFingerprint, CodeIndex, fingerprint
 from foundry_core.pipeline.graph import Pipeline, StageNode
 from foundry_core.pipeline.imports import CODE, Import, imported_key
+from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.stage import FINGERPRINT, Recipe, Stage
 
 SCHEMA = 1
@@ -46,10 +47,10 @@ class StageSpec:
     functions: Mapping[str, str] = field(repr=False)
     recipe: Recipe
     recipe_bytes: bytes = field(repr=False)
-    seed: int
-    sources: Mapping[str, str]
-    inputs: ByInput
-    upstream: ByInput
+    seed: int = 0
+    sources: Mapping[str, str] = field(default_factory=dict)
+    inputs: ByInput = field(default_factory=dict)
+    upstream: ByInput = field(default_factory=dict)
 
     @cached_property
     def recipe_json(self) -> dict[str, Json]:
@@ -58,7 +59,16 @@ class StageSpec:
 
     def input_content_key(self, contents: ByInput) -> str:
         """The key over content digests instead of recipe keys."""
-        return _key(self.kind, self.code, self.recipe_json, self.seed, self.sources, contents)
+        identity = {
+            "schema": SCHEMA,
+            "kind": self.kind,
+            "code": self.code,
+            "recipe": self.recipe_json,
+            "seed": self.seed,
+            "sources": self.sources,
+            "inputs": contents,
+        }
+        return digest(identity)
 
     def to_json(self) -> dict[str, Any]:
         """For a process that runs the stage. Recipes travel in the one spelling of the key: what it
@@ -68,12 +78,13 @@ class StageSpec:
         return plain | {"recipe": recipe, "recipe_json": self.recipe_json}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], recipe: type[Recipe]) -> "StageSpec":
-        """recipe: the class of this kind's. Raises FoundryError when it does not accept the data,
-        and for an unknown or missing field."""
+    def from_json(cls, data: Mapping[str, Any]) -> "StageSpec":
+        """Raises FoundryError when the kind's recipe does not accept the data, and for an unknown
+        or missing field."""
         names = {f.name for f in fields(cls)} - {"recipe_bytes"} | {"recipe_json"}
         check_fields("the spec of a stage", data, names)
         plain = {name: data[name] for name in names - {"recipe_json"}}
+        recipe = Import if data["code"] == CODE else stage_kind(data["kind"]).Recipe
         plain["recipe"] = validate(recipe, data["recipe"], data["name"])
         return cls(**plain, recipe_bytes=canonical_bytes(data["recipe_json"]))
 
@@ -109,26 +120,26 @@ def identify_stage(
     found = stage_fingerprint(node.stage, node.recipe, index)
     declared = node.stage.code != FINGERPRINT and not strict_code
     code = _version(node.stage) if declared else fingerprint_code(found)
-    recipe = canonical(node.recipe, node.name)
     sources = dict(sorted(node.stage.sources(node.recipe).items()))
     inputs = {
         slot: {label: known[up].key for label, up in named.items()}
         for slot, named in node.inputs.items()
     }
-    return StageSpec(
+    spec = StageSpec(
         name=node.name,
         kind=node.kind,
-        key=_key(node.kind, code, recipe, node.seed, sources, inputs),
+        key="",
         code=code,
         code_fingerprint=found.digest,
         functions=found.functions,
         recipe=node.recipe,
-        recipe_bytes=canonical_bytes(recipe),
+        recipe_bytes=canonical_bytes(node.recipe, node.name),
         seed=node.seed,
         sources=sources,
         inputs=inputs,
         upstream=node.inputs,
     )
+    return replace(spec, key=spec.input_content_key(inputs))
 
 
 def _imported(node: StageNode, recipe: Import) -> StageSpec:
@@ -142,10 +153,6 @@ def _imported(node: StageNode, recipe: Import) -> StageSpec:
         functions={},
         recipe=recipe,
         recipe_bytes=canonical_bytes({"digest": recipe.content}),
-        seed=0,
-        sources={},
-        inputs={},
-        upstream={},
     )
 
 
@@ -182,24 +189,3 @@ def _classes(value: Any) -> Iterator[type]:
     elif isinstance(value, (list, tuple, frozenset)):
         for item in value:
             yield from _classes(item)
-
-
-def _key(
-    kind: str,
-    code: str,
-    recipe: Mapping[str, Any],
-    seed: int,
-    sources: Mapping[str, str],
-    inputs: ByInput,
-) -> str:
-    return digest(
-        {
-            "schema": SCHEMA,
-            "kind": kind,
-            "code": code,
-            "recipe": recipe,
-            "seed": seed,
-            "sources": sources,
-            "inputs": inputs,
-        }
-    )

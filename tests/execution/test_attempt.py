@@ -24,7 +24,7 @@ def home(small_home):
 
 @pytest.fixture
 def child(monkeypatch):
-    """Puts a function (job, store, out, scratch, …) in the place of the stage's process."""
+    """Puts a function (work, lease, out, scratch) in the place of the stage's process."""
 
     def put(function):
         monkeypatch.setattr(attempt_module, "run_child", function)
@@ -53,7 +53,7 @@ def left(under_way):
 
 
 def raising(error):
-    def stage(job, store, out, *rest):
+    def stage(work, lease, out, scratch):
         (out / "half").write_text("x")
         raise error
 
@@ -98,8 +98,8 @@ def test_a_lease_lost_after_the_stage_ended_commits_nothing(child, monkeypatch):
     real = attempt_module.run_child
     taken = []
 
-    def lose(job, store, out, scratch, observe, lease, cancelled):
-        result = real(job, store, out, scratch, observe, lease, cancelled)
+    def lose(work, lease, out, scratch):
+        result = real(work, lease, out, scratch)
         if not taken:
             taken.append(True)
             monkeypatch.setattr(lease, "verify", _lost)
@@ -138,7 +138,7 @@ def test_a_store_that_is_away_leaves_the_attempt_to_the_next(child, monkeypatch)
     ],
 )
 def test_what_cannot_be_committed_is_a_failure_of_the_stage(child, name, text, message):
-    def stage(job, store, out, *rest):
+    def stage(work, lease, out, scratch):
         if name:
             (out / name).parent.mkdir()
             (out / name).write_text(text)
@@ -165,8 +165,8 @@ def test_another_that_was_committed_first_is_used(child, monkeypatch):
 def test_a_commit_is_told_with_its_attempt_and_rows(child):
     real = attempt_module.run_child
 
-    def stage(job, store, out, *rest):
-        result = real(job, store, out, *rest)
+    def stage(work, lease, out, scratch):
+        result = real(work, lease, out, scratch)
         (out / "records").mkdir(exist_ok=True)
         (out / "records" / "scores.jsonl").write_text('{"task": "", "n": 4, "successes": 3}\n')
         return result
@@ -267,9 +267,9 @@ def test_a_link_that_did_not_come_tells_nothing_and_the_stage_runs(monkeypatch):
 def test_a_lease_lost_just_before_the_publication_commits_nothing(child, monkeypatch):
     real, enqueue, leases = attempt_module.run_child, attempt_module.enqueue, []
 
-    def keep(job, store, out, scratch, observe, lease, cancelled):
+    def keep(work, lease, out, scratch):
         leases.append(lease)
-        return real(job, store, out, scratch, observe, lease, cancelled)
+        return real(work, lease, out, scratch)
 
     def then_lose(*arguments):
         if len(leases) == 1:

@@ -3,11 +3,11 @@
 import math
 
 import pytest
-import yaml
 
 from flows.runs.engine import PipelineRun
 from flows.runs.planning import Request, prepare
 from foundry_core.execution.job import StageFailed
+from tests.support import install_kinds, stage_alone
 
 KIND = """
 import os, signal
@@ -42,17 +42,11 @@ STAGE = End
 @pytest.fixture
 def end(tmp_path, monkeypatch, small_home):
     """Runs a stage that ends so."""
-    package = f"ends_{tmp_path.name.replace('-', '_')}"
-    monkeypatch.setenv("FOUNDRY_KINDS", package)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / package).mkdir()
-    (tmp_path / package / "end.py").write_text(KIND)
+    install_kinds(tmp_path, monkeypatch, {"end": KIND})
 
     def run(how):
-        stages = {"end": {"kind": "end", "recipe": {"how": how}}}
-        (tmp_path / "p.yaml").write_text(yaml.safe_dump({"name": "p", "stages": stages}))
-        under_way = PipelineRun(prepare(Request(pipeline=str(tmp_path / "p.yaml"))))
+        pipeline = stage_alone(tmp_path, "end", how=how)
+        under_way = PipelineRun(prepare(Request(pipeline=str(pipeline))))
         under_way.start()
         return under_way.stage("end")
 

@@ -127,7 +127,7 @@ def test_the_scratch_of_an_interrupted_forced_training_is_resumed_and_no_other(m
     (left / "state.json").write_text(json.dumps({"step": 5, "weight": -1.0}))
     found = []
 
-    def interrupted(job, store, out, scratch, *rest):
+    def interrupted(work, lease, out, scratch):
         found.append(sorted(path.name for path in scratch.iterdir()))
         (scratch / "mine").write_text("")
         return ChildResult(error="stopped")

@@ -3,12 +3,12 @@
 import os
 
 import pytest
-import yaml
 
 from flows.runs.engine import PipelineRun
 from flows.runs.planning import Request, prepare
 from foundry_core.config.overrides import parse_override
 from foundry_core.execution.job import StageFailed
+from tests.support import install_kinds, stage_alone
 
 KIND = """
 from collections.abc import Mapping
@@ -56,18 +56,10 @@ def lab(tmp_path, monkeypatch):
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("FOUNDRY_STORE", raising=False)
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    package = f"lab_{tmp_path.name.replace('-', '_')}"
-    monkeypatch.setenv("FOUNDRY_KINDS", package)
-    path = filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / package).mkdir()
-    (tmp_path / package / "__init__.py").write_text("")
-    (tmp_path / package / "read.py").write_text(KIND)
+    package = install_kinds(tmp_path, monkeypatch, {"read": KIND})
     (tmp_path / "data").write_text("one")
-    stages = {"read": {"kind": "read", "recipe": {"path": str(tmp_path / "data")}}}
-    (tmp_path / "p.yaml").write_text(yaml.safe_dump({"name": "p", "stages": stages}))
-    return tmp_path, tmp_path / package / "read.py", tmp_path / "data"
+    stage_alone(tmp_path, "read", path=str(tmp_path / "data"))
+    return tmp_path, package / "read.py", tmp_path / "data"
 
 
 def planned(folder, *overrides):

@@ -104,9 +104,9 @@ def _elsewhere(ready_to_stop):
     socket.gethostname = lambda: "elsewhere"
     run_child = attempt_module.run_child
 
-    def stops(job, *arguments):
-        result = run_child(job, *arguments)
-        if job.spec.name == "model":
+    def stops(work, *arguments):
+        result = run_child(work, *arguments)
+        if work.job.spec.name == "model":
             ready_to_stop.touch()
             os.kill(os.getpid(), signal.SIGSTOP)
         return result

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from foundry_core.data.sources.base import RawFormat
 from foundry_core.errors import FoundryError
-from foundry_core.identity.remote_sources import listing_fingerprint, remote_objects
+from foundry_core.identity.sources import listing_fingerprint, remote_objects
 from foundry_core.objects import Listed, Objects
 
 _THREADS = 16

@@ -18,10 +18,9 @@ from flows.runs.planning import Request, prepare
 from foundry_core.config import registry
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
-from foundry_core.execution.job import Interrupted, StageFailed
+from foundry_core.execution.job import Interrupted, StageFailed, outcome_of
 from foundry_core.execution.ray_entry import FAILED, MARK, STOPPED, last_progress
 from foundry_core.execution.runner import execute
-from foundry_core.execution.transport import job_to_json, outcome_of
 from foundry_core.lineage.events import EventLog
 from foundry_core.training.config import TrainResources
 from tests.orchestration import free_port, until
@@ -47,7 +46,7 @@ class Elsewhere(Backend):
         return True
 
     def start(self, job, store):
-        sent = json.dumps({"job": job_to_json(job), "store": store.uri})
+        sent = json.dumps({"job": job.to_json(), "store": store.uri})
         return subprocess.Popen(
             [sys.executable, "-m", "foundry_core.execution.ray_entry"],
             env={**os.environ, "FOUNDRY_JOB": sent, "FOUNDRY_RAY_JOB": "job-1"},

@@ -7,8 +7,8 @@ import pytest
 from flows.runs.engine import PipelineRun
 from flows.runs.planning import Request, prepare
 from foundry_core.errors import FoundryError
+from foundry_core.execution.job import StageJob
 from foundry_core.execution.runner import execute
-from foundry_core.execution.transport import job_from_json, job_to_json
 from foundry_core.store.open import open_store
 from tests.support import WORDS
 
@@ -25,9 +25,9 @@ class Capture:
         return False
 
     def run(self, job, store, events, *, observe, cancelled):
-        text = json.dumps(job_to_json(job))
+        text = json.dumps(job.to_json())
         self.jobs[job.spec.name] = text
-        return execute(job_from_json(json.loads(text), store), store, events)
+        return execute(StageJob.from_json(json.loads(text), store), store, events)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_job_that_travelled_builds_the_same_artifact(sent):
     run, jobs = sent
     assert run.artifact("model").key == run.prepared.specs["model"].key
     assert max(map(len, jobs.values())) < 4000
-    job = job_from_json(json.loads(jobs["model"]), run.prepared.store)
+    job = StageJob.from_json(json.loads(jobs["model"]), run.prepared.store)
     assert job.inputs["text"].popitem()[1] == run.artifact("first")
     assert job.job_ref == "prefect:flow-run/f"
 
@@ -54,7 +54,7 @@ def test_a_job_that_travelled_builds_the_same_artifact(sent):
 def test_a_worker_with_another_store_is_told(sent, tmp_path):
     _, jobs = sent
     with pytest.raises(FoundryError, match=r"input emit/\w+ is not in the store .*elsewhere"):
-        job_from_json(json.loads(jobs["model"]), open_store(str(tmp_path / "elsewhere")))
+        StageJob.from_json(json.loads(jobs["model"]), open_store(str(tmp_path / "elsewhere")))
 
 
 def test_a_job_of_another_version_is_refused(sent):
@@ -62,7 +62,7 @@ def test_a_job_of_another_version_is_refused(sent):
     job = json.loads(jobs["first"])
     del job["force"]
     with pytest.raises(FoundryError, match=r"wrong here: force, haste"):
-        job_from_json(job | {"haste": 1}, run.prepared.store)
+        StageJob.from_json(job | {"haste": 1}, run.prepared.store)
 
 
 def test_a_worker_knows_the_code_that_the_coordinator_fingerprinted(sent):
@@ -71,7 +71,7 @@ def test_a_worker_knows_the_code_that_the_coordinator_fingerprinted(sent):
     spec = run.prepared.specs["model"]
     sent_spec = json.loads(jobs["model"])["spec"]
     assert sent_spec["functions"] == {}
-    job = job_from_json(json.loads(jobs["model"]), run.prepared.store)
+    job = StageJob.from_json(json.loads(jobs["model"]), run.prepared.store)
     assert (job.spec.functions, job.spec.recipe) == (spec.functions, spec.recipe)
     assert job.spec == spec
 
@@ -81,4 +81,4 @@ def test_a_spec_with_another_field_is_refused(sent):
     job = json.loads(jobs["first"])
     job["spec"]["haste"] = 1
     with pytest.raises(FoundryError, match=r"the spec of a stage has exactly .*wrong here: haste"):
-        job_from_json(job, run.prepared.store)
+        StageJob.from_json(job, run.prepared.store)
