@@ -36,7 +36,7 @@ class Compare(stage.Stage):
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.evaluation.comparison.compare import compare
-        from foundry_core.evaluation.comparison.files import write_comparison
+        from foundry_core.evaluation.comparison.report import write_comparison
         from foundry_core.evaluation.score import read_scores
 
         evaluations = {

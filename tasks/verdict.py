@@ -63,7 +63,7 @@ class Verdict(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.evaluation.comparison.files import write_comparison
+        from foundry_core.evaluation.comparison.report import write_comparison
         from foundry_core.evaluation.comparison.verdict import judge
         from foundry_core.evaluation.score import read_scores
 

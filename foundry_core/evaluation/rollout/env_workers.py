@@ -9,7 +9,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from foundry_core.evaluation.benchmarks.base import Benchmark, Environment, Observation, Scenario
 from foundry_core.evaluation.rollout.video import encode_filmstrip, encode_video
@@ -125,22 +125,8 @@ class EnvWorker:
         return StepResult(steps=self._steps, fault=report)
 
 
-class EnvWorkers(Protocol):
-    """`count` workers; one call per worker at a time."""
-
-    count: int
-
-    def submit(self, worker: int, method: str, *arguments: Any) -> None:
-        """Calls a method of `EnvWorker`; `ready` returns its answer."""
-
-    def ready(self) -> list[tuple[int, StepResult]]:
-        """Blocks until at least one submitted call is answered; returns all answers there are."""
-
-    def close(self) -> None: ...
-
-
 class LocalEnvWorkers:
-    """Workers in this process, one after the other: batches, but no parallelism."""
+    """`count` workers in this process, one after the other: batches, but no parallelism."""
 
     def __init__(self, benchmark: Benchmark, history: int, count: int) -> None:
         self.count = count
@@ -148,9 +134,11 @@ class LocalEnvWorkers:
         self._calls: list[tuple[int, str, tuple[Any, ...]]] = []
 
     def submit(self, worker: int, method: str, *arguments: Any) -> None:
+        """Calls a method of an `EnvWorker`, one at a time; `ready` returns its answer."""
         self._calls.append((worker, method, arguments))
 
     def ready(self) -> list[tuple[int, StepResult]]:
+        """Blocks until at least one submitted call is answered; returns all answers there are."""
         calls, self._calls = self._calls, []
         return [(at, getattr(self._workers[at], method)(*args)) for at, method, args in calls]
 
@@ -160,7 +148,7 @@ class LocalEnvWorkers:
 
 
 class RayEnvWorkers:
-    """Workers in Ray actors, `cpus` cores shared among them. An actor that dies (out of memory, a
+    """The same in Ray actors, `cpus` cores shared among them. An actor that dies (out of memory, a
     driver's crash) is a fault of its episode and is replaced. Needs an open `ray_session`."""
 
     def __init__(self, benchmark: Benchmark, history: int, count: int, cpus: int) -> None:
@@ -168,9 +156,9 @@ class RayEnvWorkers:
 
         self.count = count
         self._ray = ray
-        self._actor = ray.remote(num_cpus=cpus / count)(EnvWorker)
+        self._actor: Any = ray.remote(num_cpus=cpus / count)(EnvWorker)
         self._arguments = (benchmark, history)
-        self._actors = [self._new() for _ in range(count)]
+        self._actors = [self._actor.remote(*self._arguments) for _ in range(count)]
         self._waiting: dict[Any, int] = {}
 
     def submit(self, worker: int, method: str, *arguments: Any) -> None:
@@ -187,9 +175,6 @@ class RayEnvWorkers:
         for actor in self._actors:
             self._ray.kill(actor)
 
-    def _new(self) -> Any:
-        return self._actor.remote(*self._arguments)
-
     def _answer(self, reference: Any) -> tuple[int, StepResult]:
         worker = self._waiting.pop(reference)
         try:
@@ -197,5 +182,8 @@ class RayEnvWorkers:
         except self._ray.exceptions.RayError:
             report = traceback.format_exc()
             self._ray.kill(self._actors[worker])
-            self._actors[worker] = self._new()
+            self._actors[worker] = self._actor.remote(*self._arguments)
             return worker, StepResult(fault=report)
+
+
+EnvWorkers = LocalEnvWorkers | RayEnvWorkers

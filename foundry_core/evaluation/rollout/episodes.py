@@ -7,7 +7,7 @@ not depend on how many env workers there are, up to what batch composition does 
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -61,6 +61,11 @@ class EpisodePlan:
     seed: int
     record: bool = False
     attempt: int = 0
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """(task, scenario), as of its result."""
+        return self.scenario.task.name, self.scenario.index
 
     @property
     def client(self) -> str:
@@ -123,31 +128,19 @@ def run_episodes(
         return []
     count = max(1, min(env_workers or processes, len(plans)))
     history = int(getattr(policy, "history", 0))
-    with _open_workers(benchmark, history, count, processes) as workers:
-        finished = {}
-        for plan, rollout in _play(workers, policy, plans, execute, benchmark.hz):
-            finished[plan.scenario.task.name, plan.scenario.index] = rollout.result
+    finished = {}
+    with ExitStack() as stack:
+        workers: EnvWorkers
+        if processes > 1:
+            stack.enter_context(ray_session(processes))
+            workers = RayEnvWorkers(benchmark, history, count, min(processes, count))
+        else:
+            workers = LocalEnvWorkers(benchmark, history, count)
+        stack.callback(workers.close)
+        for rollout in _play(workers, policy, plans, execute, benchmark.hz):
+            finished[rollout.result.key] = rollout.result
             on_rollout(rollout)
-    return [finished[plan.scenario.task.name, plan.scenario.index] for plan in plans]
-
-
-@contextmanager
-def _open_workers(
-    benchmark: Benchmark, history: int, count: int, processes: int
-) -> Iterator[EnvWorkers]:
-    if processes <= 1:
-        local = LocalEnvWorkers(benchmark, history, count)
-        try:
-            yield local
-        finally:
-            local.close()
-        return
-    with ray_session(processes):
-        remote = RayEnvWorkers(benchmark, history, count, min(processes, count))
-        try:
-            yield remote
-        finally:
-            remote.close()
+    return [finished[plan.key] for plan in plans]
 
 
 def _play(
@@ -156,7 +149,7 @@ def _play(
     plans: Sequence[EpisodePlan],
     execute: int,
     hz: float,
-) -> Iterator[tuple[EpisodePlan, Rollout]]:
+) -> Iterator[Rollout]:
     waiting = deque(plans)
     playing: dict[int, EpisodePlan] = {}
 
@@ -178,7 +171,7 @@ def _play(
             if result.fault is not None and plan.attempt + 1 < ATTEMPTS:
                 start(worker, replace(plan, attempt=plan.attempt + 1))
                 continue
-            yield plan, _rollout(plan, result, hz)
+            yield _rollout(plan, result, hz)
             del playing[worker]
             if waiting:
                 start(worker, waiting.popleft())
@@ -194,7 +187,6 @@ def _rollout(plan: EpisodePlan, last: StepResult, hz: float) -> Rollout:
         task=plan.scenario.task.name,
         scenario=plan.scenario.index,
         success=None if last.fault is not None else last.success,
-        pending=False,
         seconds=last.steps / hz,
         steps=last.steps,
         failure_message=last.fault,

@@ -37,6 +37,10 @@ class EpisodeResult:
             )
 
     @property
+    def key(self) -> tuple[str, int]:
+        return self.task, self.scenario
+
+    @property
     def crashed(self) -> bool:
         return self.success is None and not self.pending
 

@@ -15,12 +15,12 @@ def compact_letters(
     Letters follow the order of `labels`: give the best first and it gets "a".
     """
     separated = {frozenset(pair) for pair in significant}
-    index = {label: i for i, label in enumerate(labels)}
+    places = range(len(labels))
     neighbours = {
-        i: {j for j in index.values() if i != j} - _apart(i, labels, separated, index)
-        for i in index.values()
+        i: {j for j in places if i != j and frozenset((labels[i], labels[j])) not in separated}
+        for i in places
     }
-    cliques = sorted(_maximal_cliques(set(), set(index.values()), set(), neighbours))
+    cliques = sorted(_maximal_cliques(set(), set(places), set(), neighbours))
     letters: dict[str, str] = dict.fromkeys(labels, "")
     for rank, clique in enumerate(cliques):
         for i in clique:
@@ -32,12 +32,6 @@ def letter(rank: int) -> str:
     """a … z, then a1 … z1, a2 …"""
     rounds, place = divmod(rank, 26)
     return chr(ord("a") + place) + (str(rounds) if rounds else "")
-
-
-def _apart(
-    i: int, labels: Sequence[str], separated: set[frozenset[str]], index: dict[str, int]
-) -> set[int]:
-    return {index[label] for label in labels if frozenset((labels[i], label)) in separated}
 
 
 def _maximal_cliques(

@@ -4,13 +4,12 @@ import pytest
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.compare import compare
-from foundry_core.evaluation.comparison.files import write_comparison
 from foundry_core.evaluation.comparison.plots import curves, response, success_bars
 from foundry_core.evaluation.comparison.report import (
     Filmstrip,
     ReportData,
-    StageRow,
     verdict,
+    write_comparison,
     write_report,
 )
 from foundry_core.evaluation.comparison.result import read_comparison
@@ -85,9 +84,7 @@ def test_report_is_one_readable_page(tmp_path):
         title="demo <1>",
         run_id="run-1",
         comparison=found,
-        stages=[
-            StageRow(stage="llm", kind="train_llm", key="abc", action="run", why="", seconds="1")
-        ],
+        stages=[["llm", "train_llm", "abc", "run", "", "1"]],
         losses={"llm": {"loss": [(0, 3.0), (10, 1.5)]}},
         filmstrips=[Filmstrip(label="policy", caption="open 0 success", png=b"\x89PNG\r\n\x1a\n")],
         lineage_svg="<svg></svg>",

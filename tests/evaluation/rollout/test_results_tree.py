@@ -113,7 +113,7 @@ def test_a_fault_recorded_as_failure_is_a_crash(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a": {"evaluations": [entry(0)]}}, "max_sample_size_per_model is None"),
+        ({"a": {"evaluations": [entry(0)]}}, "max_sample_size_per_model: Field required"),
         (
             {
                 "a": {"max_sample_size_per_model": 5, "evaluations": [entry(0)]},
@@ -133,7 +133,7 @@ def test_a_fault_recorded_as_failure_is_a_crash(tmp_path):
             "2 completed episodes, the budget is 1",
         ),
         ({"a": {"max_sample_size_per_model": 1, "evaluations": [{"x": 1}]}}, "skill_type"),
-        ({"a": [1]}, "list `evaluations`"),
+        ({"a": [1]}, "another form"),
         ({}, "no results.json"),
     ],
 )
