@@ -156,9 +156,9 @@ class RayEnvWorkers:
 
         self.count = count
         self._ray = ray
-        self._actor: Any = ray.remote(num_cpus=cpus / count)(EnvWorker)
+        self._actor = ray.remote(num_cpus=cpus / count)(EnvWorker)
         self._arguments = (benchmark, history)
-        self._actors = [self._actor.remote(*self._arguments) for _ in range(count)]
+        self._actors = [self._new() for _ in range(count)]
         self._waiting: dict[Any, int] = {}
 
     def submit(self, worker: int, method: str, *arguments: Any) -> None:
@@ -175,6 +175,9 @@ class RayEnvWorkers:
         for actor in self._actors:
             self._ray.kill(actor)
 
+    def _new(self) -> Any:
+        return self._actor.remote(*self._arguments)
+
     def _answer(self, reference: Any) -> tuple[int, StepResult]:
         worker = self._waiting.pop(reference)
         try:
@@ -182,7 +185,7 @@ class RayEnvWorkers:
         except self._ray.exceptions.RayError:
             report = traceback.format_exc()
             self._ray.kill(self._actors[worker])
-            self._actors[worker] = self._actor.remote(*self._arguments)
+            self._actors[worker] = self._new()
             return worker, StepResult(fault=report)
 
 

@@ -21,7 +21,7 @@ from foundry_core.evaluation.rollout.env_workers import (
     RayEnvWorkers,
     StepResult,
 )
-from foundry_core.evaluation.rollout.results import EpisodeResult
+from foundry_core.evaluation.score import EpisodeResult
 from foundry_core.parallel import ray_session
 
 ATTEMPTS = 2

@@ -14,8 +14,7 @@ from pydantic import BaseModel, Field, StrictBool
 
 from foundry_core.config.validation import read_as
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.rollout.results import EpisodeResult, score_of
-from foundry_core.evaluation.score import Score
+from foundry_core.evaluation.score import EpisodeResult, Score, score_of
 from foundry_core.files import walk, write_json
 
 FIXED_STAMP = "1970-01-01T00-00-00"
@@ -25,7 +24,10 @@ _TRACEBACK = "Traceback (most recent call last)"
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _FILE = "results.json"
 
-_FORM = "max_sample_size_per_model is the number of episodes planned before the first one ran"
+_FORM = (
+    "a results.json has `evaluations`, and as max_sample_size_per_model the number of episodes per "
+    "task that were planned before the first one ran"
+)
 
 
 class _Entry(BaseModel):

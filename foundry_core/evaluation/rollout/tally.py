@@ -12,9 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from foundry_core.evaluation.rollout.episodes import EpisodePlan, Rollout
-from foundry_core.evaluation.rollout.results import EpisodeResult, score_of
 from foundry_core.evaluation.rollout.results_tree import write_results
-from foundry_core.evaluation.score import Score
+from foundry_core.evaluation.score import EpisodeResult, Score, score_of
 from foundry_core.files import json_line
 
 _FIELDS = ("task", "scenario", "success", "seconds", "steps", "seed")

@@ -15,9 +15,9 @@ from foundry_core.evaluation.comparison.report import (
 from foundry_core.evaluation.comparison.result import read_comparison
 from foundry_core.evaluation.comparison.tables import markdown, p_text, score_text
 from foundry_core.evaluation.score import Score
+from foundry_core.evaluation.statistics.families import compact_letters
 from foundry_core.evaluation.statistics.fixed import Arms, barnard, mcnemar
 from foundry_core.evaluation.statistics.intervals import clopper_pearson
-from foundry_core.evaluation.statistics.letters import compact_letters
 
 
 def score(successes, n=25, crashed=0):

@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.rollout.results import EpisodeResult, score_of
 from foundry_core.evaluation.rollout.results_tree import (
     pascal_case,
     read_tree,
     snake_case,
     write_results,
 )
-from foundry_core.evaluation.score import Score, total
+from foundry_core.evaluation.score import EpisodeResult, Score, score_of, total
 
 # Left out of the published means: no training data had them.
 UNSEEN_TASKS = (
