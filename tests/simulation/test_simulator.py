@@ -33,6 +33,13 @@ def fingerprint(simulator: Simulator) -> str:
     return digest.hexdigest()
 
 
+@pytest.fixture
+def simulator() -> Simulator:
+    simulator = shared_simulator("drawer-open-v3", RENDER)
+    simulator.reset(0)
+    return simulator
+
+
 OTHER_PROCESS = """
 from foundry_core.simulation.config import RenderConfig
 from foundry_core.simulation.simulator import Simulator
@@ -109,17 +116,13 @@ def test_asking_the_expert_changes_nothing_to_the_last_bit():
         np.testing.assert_array_equal(state_of(simulator), state)
 
 
-def test_a_target_is_reached_at_most_five_centimetres_per_step_and_axis():
-    simulator = shared_simulator("drawer-open-v3", RENDER)
-    simulator.reset(0)
+def test_a_target_is_reached_at_most_five_centimetres_per_step_and_axis(simulator):
     start = simulator._target()
     simulator.command(start + np.array([1.0, 0.02, 0.0]), 0.1)
     np.testing.assert_allclose(simulator._target() - start, [0.05, 0.02, 0.0], atol=1e-12)
 
 
-def test_gripper_opening_is_measured_in_metres_and_follows():
-    simulator = shared_simulator("drawer-open-v3", RENDER)
-    simulator.reset(0)
+def test_gripper_opening_is_measured_in_metres_and_follows(simulator):
     hand = simulator._target()
     for _ in range(12):
         simulator.command(hand, 0.1)
@@ -130,18 +133,14 @@ def test_gripper_opening_is_measured_in_metres_and_follows():
     assert 0 <= closed < opened - 0.03 <= 0.1
 
 
-def test_measured_rotation_is_a_rotation_near_the_commanded_one():
-    simulator = shared_simulator("drawer-open-v3", RENDER)
-    simulator.reset(0)
+def test_measured_rotation_is_a_rotation_near_the_commanded_one(simulator):
     rows = simulator.lowdim()[catalog.ROT6D].reshape(2, 3)
     np.testing.assert_allclose(rows @ rows.T, np.eye(2), atol=1e-9)
     np.testing.assert_allclose(rows, [[0, 0, 1], [0, 1, 0]], atol=0.1)
 
 
 @pytest.mark.parametrize("target", [(np.full(3, np.nan), 0.1), (np.zeros(3), np.inf)])
-def test_a_target_that_is_no_number_is_a_fault(target):
-    simulator = shared_simulator("drawer-open-v3", RENDER)
-    simulator.reset(0)
+def test_a_target_that_is_no_number_is_a_fault(simulator, target):
     with pytest.raises(SimulationFault, match="not finite"):
         simulator.command(*target)
 
@@ -158,9 +157,7 @@ def test_unstable_physics_is_a_fault_although_mujoco_hides_it(tmp_path, monkeypa
     simulator.command(simulator._target(), 0.1)
 
 
-def test_success_latches_and_does_not_end_the_episode():
-    simulator = shared_simulator("drawer-open-v3", RENDER)
-    simulator.reset(0)
+def test_success_latches_and_does_not_end_the_episode(simulator):
     while not simulator.success:
         simulator.command(*simulator.expert_target())
     hand = simulator._target()
@@ -171,9 +168,7 @@ def test_success_latches_and_does_not_end_the_episode():
     assert simulator.success
 
 
-def test_wandering_does_not_use_up_the_steps_of_an_episode():
-    simulator = shared_simulator("drawer-open-v3", RENDER)
-    simulator.reset(0)
+def test_wandering_does_not_use_up_the_steps_of_an_episode(simulator):
     simulator.wander(15, np.random.default_rng(1))
     hand = simulator._target()
     for _ in range(100):
@@ -199,9 +194,7 @@ def test_projection_finds_the_green_goal_in_the_picture(camera):
 
 
 @pytest.mark.parametrize("camera", [name for name in catalog.CAMERAS if name != "wrist"])
-def test_scene_cameras_are_upright(camera):
-    simulator = shared_simulator("drawer-open-v3", RENDER)
-    simulator.reset(0)
+def test_scene_cameras_are_upright(simulator, camera):
     pose = simulator.camera_pose(camera)
     low = pose.project(np.array([0.0, 0.7, 0.1]))
     high = pose.project(np.array([0.0, 0.7, 0.3]))
