@@ -94,24 +94,19 @@ class EnvWorker:
 
     def _result(self, environment: Environment) -> StepResult:
         if environment.success or self._steps >= self._limit:
-            return self._ended(bool(environment.success))
+            frames, self._frames = self._frames, None
+            return StepResult(
+                success=bool(environment.success),
+                steps=self._steps,
+                filmstrip=encode_filmstrip(frames) if frames else None,
+                video=encode_video(frames, self._benchmark.hz) if frames else None,
+            )
         observation = environment.observe()
         if self._history:
             past = self._past[-self._history :]
             observation = Observation(**{**observation, "history": past})
             self._past = [*past, Observation(**{**observation, "history": []})]
         return StepResult(observation=observation, steps=self._steps)
-
-    def _ended(self, success: bool) -> StepResult:
-        frames, self._frames = self._frames, None
-        if frames is None:
-            return StepResult(success=success, steps=self._steps)
-        return StepResult(
-            success=success,
-            steps=self._steps,
-            filmstrip=encode_filmstrip(frames),
-            video=encode_video(frames, self._benchmark.hz),
-        )
 
     def _fault(self) -> StepResult:
         """The broken simulator is thrown away: a retry gets a fresh one."""

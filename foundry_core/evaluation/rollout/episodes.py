@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -70,6 +70,10 @@ class EpisodePlan:
     @property
     def client(self) -> str:
         return f"{self.scenario.task.name}/{self.scenario.index}/{self.attempt}"
+
+    def result(self, **outcome: Any) -> EpisodeResult:
+        task, scenario = self.key
+        return EpisodeResult(task=task, scenario=scenario, seed=self.seed, **outcome)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,14 +187,11 @@ def _play(
 
 
 def _rollout(plan: EpisodePlan, last: StepResult, hz: float) -> Rollout:
-    result = EpisodeResult(
-        task=plan.scenario.task.name,
-        scenario=plan.scenario.index,
+    result = plan.result(
         success=None if last.fault is not None else last.success,
         seconds=last.steps / hz,
         steps=last.steps,
         failure_message=last.fault,
-        seed=plan.seed,
     )
     return Rollout(result=result, filmstrip=last.filmstrip, video=last.video)
 

@@ -27,12 +27,7 @@ class Tally:
     ) -> None:
         self._out, self._scratch = out, scratch
         self._requested, self._budget = requested, budget
-        pending = (
-            EpisodeResult(task=task, scenario=scenario, success=None, pending=True, seed=p.seed)
-            for p in plans
-            for task, scenario in [p.key]
-        )
-        self._results = {result.key: result for result in pending}
+        self._results = {p.key: p.result(success=None, pending=True) for p in plans}
         self._plans = plans
         self._journal = scratch / "episodes.jsonl"
         self._restore()
