@@ -36,13 +36,11 @@ class Compare(stage.Stage):
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.evaluation.comparison.compare import compare
-        from foundry_core.evaluation.comparison.files import write_comparison
+        from foundry_core.evaluation.comparison.report import write_comparison
         from foundry_core.evaluation.score import read_scores
 
-        evaluations = {
-            label: read_scores(artifact.path)
-            for label, artifact in ctx.inputs["evaluations"].items()
-        }
+        inputs = ctx.inputs["evaluations"].items()
+        evaluations = {label: read_scores(artifact.path) for label, artifact in inputs}
         return write_comparison(ctx.out, compare(evaluations, ctx.recipe.base, ctx.recipe.alpha))
 
 

@@ -9,23 +9,16 @@ from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
 from foundry_core.data.sources.base import RobotSource
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline import stage
+from foundry_core.simulation.catalog import ACTION_FIELDS, MEASURED_FIELDS
 
 _ARM = "poses__right::panda"
-_HAND = "grippers__right::panda_hand"
 
 
 class ConvertRobotRecipe(stage.Recipe):
     source: RobotSource | None = Field(None, description="raw data; null takes the input `demos`")
     cameras: tuple[str, ...] = Field(("workspace", "wrist"), min_length=1)
     fields: tuple[str, ...] = Field(
-        (
-            f"robot__actual__{_ARM}__xyz",
-            f"robot__actual__{_ARM}__rot_6d",
-            f"robot__actual__{_HAND}",
-            f"robot__action__{_ARM}__xyz",
-            f"robot__action__{_ARM}__rot_6d",
-            f"robot__action__{_HAND}",
-        ),
+        (*MEASURED_FIELDS, *ACTION_FIELDS),
         min_length=1,
         description="low-dimensional fields to keep",
     )

@@ -6,8 +6,7 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from foundry_core.evaluation.benchmarks.base import BENCHMARKS, load_benchmark
-from foundry_core.evaluation.rollout.results import EpisodeResult, scores_by_task
-from foundry_core.evaluation.score import write_scores
+from foundry_core.evaluation.score import EpisodeResult, scores_by_task, write_scores
 from foundry_core.files import write_json_lines
 from foundry_core.identity.code import fingerprint
 from foundry_core.identity.sources import package_fingerprint

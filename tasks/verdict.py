@@ -63,14 +63,12 @@ class Verdict(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.evaluation.comparison.files import write_comparison
+        from foundry_core.evaluation.comparison.report import write_comparison
         from foundry_core.evaluation.comparison.verdict import judge
         from foundry_core.evaluation.score import read_scores
 
-        evaluations = {
-            label: read_scores(artifact.path)
-            for label, artifact in ctx.inputs["evaluations"].items()
-        }
+        inputs = ctx.inputs["evaluations"].items()
+        evaluations = {label: read_scores(artifact.path) for label, artifact in inputs}
         recipe = ctx.recipe
         names = sorted(recipe.variants, key=lambda name: (name != recipe.base, _natural(name)))
         variants = {name: recipe.variants[name] for name in names}

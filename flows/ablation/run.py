@@ -7,7 +7,7 @@ compared and reported like any other run.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from flows.ablation.merge import VERDICT, SeedRun
@@ -184,7 +184,7 @@ class AblationRun:
             decision = f"no verdict: {why.splitlines()[0]}" if why else "no verdict"
             for path, old, new in self.ablation.changes[name] or [(None, None, None)]:
                 rows.append(Effect(variant=name, path=path, old=old, new=new, decision=decision))
-        return [row.to_json() for row in rows]
+        return [asdict(row) for row in rows]
 
     def _conclude(self, seed_run: SeedRun, unfinished: str, error: str) -> dict[str, Any]:
         """Records what became of a seed run's stages, under the pipeline's own names. `unfinished`

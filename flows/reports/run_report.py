@@ -5,12 +5,7 @@ from pathlib import Path
 from flows.runs.engine import RunResult
 from flows.runs.planning import Prepared
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.comparison.report import (
-    Filmstrip,
-    ReportData,
-    StageRow,
-    write_report,
-)
+from foundry_core.evaluation.comparison.report import Filmstrip, ReportData, write_report
 from foundry_core.evaluation.comparison.result import Comparison, read_comparison
 from foundry_core.files import json_line, read_json_lines
 from foundry_core.home import home_dir, store_uri
@@ -78,19 +73,14 @@ def _comparison(store: Store, artifact: Artifact) -> Comparison:
     return read_comparison(path)
 
 
-def _stage_row(stage: answers.StageRow, artifact: Artifact | None) -> StageRow:
+def _stage_row(stage: answers.StageRow, artifact: Artifact | None) -> list[str]:
+    """Of the report's STAGE_COLUMNS."""
     reasons = stage["reasons"] if isinstance(stage["reasons"], list) else []
     why = "; ".join(
         " ".join(str(r[k]) for k in ("category", "path", "upstream") if r.get(k)) for r in reasons
     )
-    return StageRow(
-        stage=stage["stage"],
-        kind=stage["kind"] or "",
-        key=stage["key"][:12],
-        action=stage["action"],
-        why=why,
-        seconds=f"{artifact.seconds:.1f}" if artifact else "",
-    )
+    seconds = f"{artifact.seconds:.1f}" if artifact else ""
+    return [stage["stage"], stage["kind"] or "", stage["key"][:12], stage["action"], why, seconds]
 
 
 def _losses(

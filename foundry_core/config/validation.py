@@ -4,6 +4,7 @@ import contextlib
 import reprlib
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -11,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from foundry_core.config.registry import one_of
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
+from foundry_core.files import read_json
 
 
 def validate(kind: Any, data: Any, where: str) -> Any:
@@ -22,6 +24,19 @@ def validate(kind: Any, data: Any, where: str) -> Any:
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
         raise FoundryError(*_explain(kind, data, error, where)) from None
+
+
+def read_as(kind: Any, path: Path, hint: str) -> Any:
+    """A JSON file as `kind`, or a FoundryError with this hint that names the file and the first
+    place that is of another form."""
+    try:
+        return TypeAdapter(kind).validate_python(read_json(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise FoundryError(f"{path} is of another form: {where}: {first['msg']}", hint) from None
+    except ValueError as error:
+        raise FoundryError(f"{path} is not JSON: {error}", hint) from None
 
 
 def _explain(kind: Any, data: Any, error: ValidationError, where: str) -> tuple[str, str]:

@@ -1,10 +1,12 @@
-"""What a number of episodes says about a policy: counts, rate and exact interval, in one form.
+"""What became of an episode, and what a number of them says about a policy, each in one form.
 
-A `Score` is made once, from the episodes of an evaluation. Files, comparisons, reports and the
-lineage carry it on; nothing else divides counts or bounds a rate.
+An episode is one of four things: success, failure, pending (not run yet) or crashed (a fault of the
+simulator or of the machine). Only the first two say anything about the policy. A `Score`, counts,
+rate and exact interval, is made once, from the episodes of an evaluation. Files, comparisons,
+reports and the lineage carry it on; nothing else divides counts or bounds a rate.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +17,48 @@ from foundry_core.files import read_json, write_json, write_json_lines
 
 FILE = "evaluation.json"
 _COUNTS = ("n", "successes", "crashed", "pending")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeResult:
+    """One episode of one policy.
+
+    success: None while pending and after a crash. seconds: simulated time. recorded_as_failure:
+    the file called this crash a failure of the policy.
+    """
+
+    task: str
+    scenario: int
+    success: bool | None
+    pending: bool = False
+    seconds: float = 0.0
+    steps: int | None = None
+    failure_message: str | None = None
+    seed: int | None = None
+    recorded_as_failure: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pending and self.success is not None:
+            raise FoundryError(
+                f"{self.task}, scenario {self.scenario}: pending and success={self.success}",
+                "a pending episode has no outcome yet",
+            )
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.task, self.scenario
+
+    @property
+    def crashed(self) -> bool:
+        return self.success is None and not self.pending
+
+    @property
+    def status(self) -> str:
+        if self.pending:
+            return "pending"
+        if self.success is None:
+            return "crashed"
+        return "success" if self.success else "failure"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +114,24 @@ class Score:
 def total(scores: Iterable[Score]) -> Score:
     """Their sum; nothing at all of none."""
     return sum(scores, Score())
+
+
+def score_of(episodes: Sequence[EpisodeResult]) -> Score:
+    """The score of any episodes; those not run yet are pending, crashes are no outcome."""
+    return Score(
+        n=sum(e.success is not None for e in episodes),
+        successes=sum(bool(e.success) for e in episodes),
+        crashed=sum(e.crashed for e in episodes),
+        pending=sum(e.pending for e in episodes),
+    )
+
+
+def scores_by_task(episodes: Iterable[EpisodeResult]) -> dict[str, Score]:
+    """task → score, in the order in which the tasks come."""
+    by_task: dict[str, list[EpisodeResult]] = {}
+    for episode in episodes:
+        by_task.setdefault(episode.task, []).append(episode)
+    return {task: score_of(of_task) for task, of_task in by_task.items()}
 
 
 def write_scores(

@@ -21,8 +21,8 @@ from foundry_core.simulation.camera import CameraPose, area_average, look_at
 from foundry_core.simulation.config import RenderConfig, task_spec
 
 OPEN_M = 0.1
-_HAND_ROT6D = np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0])
-"""Meta-World keeps the hand pointing down: the one orientation it can be commanded to."""
+HAND_ROT6D = np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0])
+"""[6], written into every recorded action: Meta-World keeps the hand pointing down."""
 
 _HIDDEN_GROUP = 5
 """MuJoCo draws the geoms of groups 0-2 unless told otherwise."""
@@ -141,13 +141,6 @@ class Simulator:
             "goal": np.array(self._env._target_pos[:3], dtype=np.float64),
         }
 
-    def state(self) -> np.ndarray:
-        """The whole physical state, flat: what two equal scenarios must share."""
-        kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
-        state = np.empty(self._mujoco.mj_stateSize(self._model, kind))
-        self._mujoco.mj_getState(self._model, self._env.data, state, kind)
-        return np.concatenate([state, self._model.body_pos.ravel(), self._env.data.xpos.ravel()])
-
     def camera_pose(self, camera: str) -> CameraPose:
         """Where the camera is now; the wrist's moves with the hand."""
         mounted = catalog.CAMERAS[camera]
@@ -250,11 +243,6 @@ def scenario_entropy(task: str, scenario: int, *purpose: int) -> np.random.SeedS
     """Randomness of a scenario for a purpose. The task is in it: outcomes on equal indices of two
     tasks must not be correlated, or statistics that pool tasks are wrong."""
     return np.random.SeedSequence([scenario, *task.encode(), *purpose])
-
-
-def hand_rot6d() -> np.ndarray:
-    """[6], the orientation that is written into every recorded action."""
-    return _HAND_ROT6D.copy()
 
 
 def _make_environment(task: str) -> tuple[Any, Any]:

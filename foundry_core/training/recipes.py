@@ -1,18 +1,32 @@
-"""Cross-checks that the training stages share. No torch: planning imports this."""
+"""What the kinds of training stages share. No torch: planning imports this."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.stage import Config, Upstream
+from foundry_core.models.weights import weight_sources
+from foundry_core.pipeline.stage import Config, Stage, Upstream
+from foundry_core.training.config import TrainResources
 
 Inputs = Mapping[str, Mapping[str, Upstream]]
 MODALITIES = (TEXT, CAPTIONS, ROBOT)
 
 
-def labels_of(inputs: Inputs) -> dict[str, list[str]]:
-    """modality → labels of the connected datasets."""
-    return {name: list(inputs.get(name, {})) for name in MODALITIES}
+class TrainStage(Stage):
+    """A kind whose recipe has `model`, `data` and `training`: pretrained weights that the model
+    names are sources, and the data's modalities must be connected."""
+
+    code = "1"
+    Resources = TrainResources
+
+    @classmethod
+    def sources(cls, recipe: Any) -> Mapping[str, str]:
+        return weight_sources(recipe.model)
+
+    @classmethod
+    def check(cls, recipe: Any, inputs: Inputs) -> None:
+        recipe.data.check_labels({name: list(inputs.get(name, {})) for name in MODALITIES})
 
 
 def check_source_of_tokens(slot: str, described: Config | None, inputs: Inputs) -> None:

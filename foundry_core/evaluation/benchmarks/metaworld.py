@@ -14,14 +14,14 @@ from foundry_core.evaluation.benchmarks.base import (
     Observation,
     Scenario,
 )
-from foundry_core.simulation.catalog import CONTROL_HZ, TASKS
+from foundry_core.simulation.catalog import CONTROL_HZ, PACKAGES, TASKS
 from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig
 from foundry_core.simulation.scenarios import check_evaluation
 
 
 class MetaWorld(Benchmark):
     name: ClassVar[str] = "metaworld"
-    packages: ClassVar[tuple[str, ...]] = ("metaworld", "mujoco")
+    packages: ClassVar[tuple[str, ...]] = PACKAGES
     hz: ClassVar[float] = CONTROL_HZ
 
     render: RenderConfig = RenderConfig()

@@ -19,9 +19,8 @@ from foundry_core.evaluation.comparison.result import (
     PValue,
 )
 from foundry_core.evaluation.score import Score
-from foundry_core.evaluation.statistics.families import holm
+from foundry_core.evaluation.statistics.families import compact_letters, holm
 from foundry_core.evaluation.statistics.fixed import Arms, barnard
-from foundry_core.evaluation.statistics.letters import compact_letters
 
 TaskScores = Mapping[str, Score]
 ComparedScores = Mapping[str, ComparedScore]

@@ -18,6 +18,7 @@ _SIZE = 12  # of letters
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": _LINE,
     "axes.labelcolor": _INK,
+    "axes.prop_cycle": f"cycler('color', {_COLOURS})",
     "axes.spines.left": False,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -50,15 +51,14 @@ def success_bars(comparison: Comparison) -> str:
             places = [at + share * (number - (len(labels) - 1) / 2) for at in range(len(tasks))]
             of_label = [scores[task][label] for task in tasks]
             rates = [score.counted.rate or 0.0 for score in of_label]
-            whiskers = {"ecolor": _INK, "capsize": 4, "elinewidth": 1.5}
             axes.bar(
                 places,
                 rates,
                 0.85 * share,
                 yerr=_whiskers(of_label, rates),
-                color=_colour(number),
+                color=f"C{number}",
                 label=label,
-                error_kw=whiskers,
+                error_kw={"ecolor": _INK, "capsize": 4, "elinewidth": 1.5},
             )
         axes.set_xticks(range(len(tasks)), [task.removesuffix("-v3") for task in tasks])
         _percents(axes)
@@ -74,7 +74,7 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> s
 
     def draw(axes: Any) -> None:
         for number, (name, points) in enumerate(series.items()):
-            axes.plot(*zip(*points, strict=True), color=_colour(number), label=name)
+            axes.plot(*zip(*points, strict=True), color=f"C{number}", label=name)
         axes.set_title(title, loc="left")
         axes.set_xlabel("step")
         axes.grid(axis="y")
@@ -91,8 +91,8 @@ def response(name: str, points: Sequence[tuple[float, float, float, float]]) -> 
     def draw(axes: Any) -> None:
         values, rates, lows, highs = zip(*points, strict=True)
         places = range(len(points))
-        axes.plot(places, rates, color=_colour(0), marker="o")
-        axes.vlines(places, lows, highs, color=_colour(0), linewidth=1.5)
+        axes.plot(places, rates, color="C0", marker="o")
+        axes.vlines(places, lows, highs, color="C0", linewidth=1.5)
         axes.set_xticks(places, [f"{value:g}" for value in values])
         axes.set_xlim(-0.5, len(points) - 0.5)
         axes.set_xlabel(name)
@@ -139,7 +139,3 @@ def _inline(document: str, title: str) -> str:
     svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
     svg = svg.replace(_INK, f"var(--ink, {_INK})").replace(_LINE, f"var(--line, {_LINE})")
     return svg.replace(">", f' role="img"><title>{escape(title)}</title>', 1)
-
-
-def _colour(number: int) -> str:
-    return _COLOURS[number % len(_COLOURS)]

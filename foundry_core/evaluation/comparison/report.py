@@ -1,20 +1,41 @@
-"""report.html: one self-contained page about a run, readable without scripts or a network.
+"""The files of a comparison, and report.html: one self-contained page about a run, readable without
+scripts or a network.
 
 The page knows nothing of stores or databases: a caller gathers ReportData.
 """
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from foundry_core.evaluation.comparison.plots import curves, success_bars
-from foundry_core.evaluation.comparison.result import Comparison
-from foundry_core.evaluation.comparison.tables import p_text, rows
-from foundry_core.files import write_atomic
+from foundry_core.evaluation.comparison.result import FILE, Comparison
+from foundry_core.evaluation.comparison.tables import markdown, p_text, rows
+from foundry_core.files import write_atomic, write_json
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
+STAGE_COLUMNS = ("stage", "kind", "key", "action", "why", "seconds")
+
+
+def write_comparison(out: Path, comparison: Comparison) -> dict[str, Any]:
+    """comparison.json, table.md and success.svg; returns the stage's metrics: success_<label>,
+    n_<label>, p_<label> (corrected), and of an ablation design_effect and seed_deviation."""
+    write_json(out / FILE, comparison.to_json())
+    (out / "table.md").write_text(markdown(comparison), encoding="utf-8")
+    (out / "success.svg").write_text(success_bars(comparison), encoding="utf-8")
+    metrics: dict[str, Any] = {}
+    for label, score in comparison.pooled.items():
+        metrics |= {f"success_{label}": score.counted.rate, f"n_{label}": score.counted.n}
+    for label, difference in comparison.against_base.items():
+        metrics[f"p_{label}"] = difference.p_corrected
+    if comparison.seeds is not None:
+        metrics["design_effect"] = comparison.seeds.design_effect
+        if comparison.seeds.deviation is not None:
+            metrics["seed_deviation"] = comparison.seeds.deviation
+    return metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,27 +48,15 @@ class Filmstrip:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageRow:
-    """A stage of the run, as text."""
-
-    stage: str
-    kind: str
-    key: str
-    action: str
-    why: str
-    seconds: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """losses: stage → series → (step, value). lineage_svg: an inline <svg>. sections: (title, HTML)
-    of more that is shown before the successes. unequal: the settings in which the compared
-    evaluations asked for different scenarios."""
+    """stages: a row of STAGE_COLUMNS for each. losses: stage → series → (step, value). lineage_svg:
+    an inline <svg>. sections: (title, HTML) of more that is shown before the successes. unequal:
+    the settings in which the compared evaluations asked for different scenarios."""
 
     title: str
     run_id: str
     comparison: Comparison | None
-    stages: Sequence[StageRow]
+    stages: Sequence[Sequence[str]]
     losses: Mapping[str, Curves]
     filmstrips: Sequence[Filmstrip] = ()
     lineage_svg: str = ""
@@ -59,16 +68,18 @@ class ReportData:
 
 def write_report(path: Path, data: ReportData) -> Path:
     """Writes the page; returns its path."""
+    facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in data.provenance.items())
+    commands = escape("\n".join(data.commands))
     parts = [
-        _verdict(data.comparison),
+        f'<p class="verdict">{escape(verdict(data.comparison))}</p>' if data.comparison else "",
         *(_section(title, body) for title, body in data.sections),
         _section("Success", _results(data.comparison, data.unequal)),
         _section("What the policies do", _filmstrips(data.filmstrips)),
         _section("Training", _losses(data.losses)),
         _section("Lineage", f'<div class="wide">{data.lineage_svg}</div>'),
-        _section("Stages", _stages(data.stages)),
-        _section("Provenance", _provenance(data.provenance)),
-        _section("Ask further", _commands(data.commands)),
+        _section("Stages", table_html(STAGE_COLUMNS, data.stages)),
+        _section("Provenance", f"<dl>{facts}</dl>" if facts else ""),
+        _section("Ask further", f"<pre>{commands}</pre>" if commands else ""),
     ]
     body = "\n".join(part for part in parts if part)
     page = (
@@ -113,10 +124,6 @@ def _success(label: str, comparison: Comparison) -> str:
     )
 
 
-def _verdict(comparison: Comparison | None) -> str:
-    return f'<p class="verdict">{escape(verdict(comparison))}</p>' if comparison else ""
-
-
 def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
 
@@ -151,20 +158,6 @@ def _filmstrips(filmstrips: Sequence[Filmstrip]) -> str:
 def _losses(losses: Mapping[str, Curves]) -> str:
     plots = [curves(stage, series) for stage, series in losses.items() if series]
     return f'<div class="grid">{"".join(plots)}</div>' if plots else ""
-
-
-def _stages(stages: Sequence[StageRow]) -> str:
-    header = [column.name for column in fields(StageRow)]
-    return table_html(header, [list(astuple(stage)) for stage in stages])
-
-
-def _provenance(facts: Mapping[str, str]) -> str:
-    pairs = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
-    return f"<dl>{pairs}</dl>" if pairs else ""
-
-
-def _commands(commands: Sequence[str]) -> str:
-    return f"<pre>{escape(chr(10).join(commands))}</pre>" if commands else ""
 
 
 def table_html(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:

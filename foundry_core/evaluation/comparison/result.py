@@ -5,11 +5,8 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from foundry_core.errors import FoundryError
+from foundry_core.config.validation import read_as
 from foundry_core.evaluation.score import Score
-from foundry_core.files import read_json
 
 FILE = "comparison.json"
 
@@ -103,11 +100,6 @@ class Comparison:
         pending, rate, low, high}."""
         return dict(as_json(self))
 
-    @classmethod
-    def from_json(cls, data: Any) -> "Comparison":
-        """Raises pydantic's ValidationError for another form."""
-        return TypeAdapter(cls).validate_python(data)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
@@ -126,20 +118,11 @@ class Effect:
     decision: str = "no verdict"
     letters: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        return dict(as_json(self))
-
 
 def read_comparison(path: Path) -> Comparison:
     """From comparison.json. FoundryError for a file of another form."""
-    try:
-        return Comparison.from_json(read_json(path))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise FoundryError(
-            f"{path} is of another form: {where}: {first['msg']}", "run its stage with --force"
-        ) from None
+    found: Comparison = read_as(Comparison, path, "run its stage with --force")
+    return found
 
 
 def as_json(value: Any) -> Any:

@@ -9,7 +9,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from foundry_core.evaluation.benchmarks.base import Benchmark, Environment, Observation, Scenario
 from foundry_core.evaluation.rollout.video import encode_filmstrip, encode_video
@@ -94,24 +94,19 @@ class EnvWorker:
 
     def _result(self, environment: Environment) -> StepResult:
         if environment.success or self._steps >= self._limit:
-            return self._ended(bool(environment.success))
+            frames, self._frames = self._frames, None
+            return StepResult(
+                success=bool(environment.success),
+                steps=self._steps,
+                filmstrip=encode_filmstrip(frames) if frames else None,
+                video=encode_video(frames, self._benchmark.hz) if frames else None,
+            )
         observation = environment.observe()
         if self._history:
             past = self._past[-self._history :]
             observation = Observation(**{**observation, "history": past})
             self._past = [*past, Observation(**{**observation, "history": []})]
         return StepResult(observation=observation, steps=self._steps)
-
-    def _ended(self, success: bool) -> StepResult:
-        frames, self._frames = self._frames, None
-        if frames is None:
-            return StepResult(success=success, steps=self._steps)
-        return StepResult(
-            success=success,
-            steps=self._steps,
-            filmstrip=encode_filmstrip(frames),
-            video=encode_video(frames, self._benchmark.hz),
-        )
 
     def _fault(self) -> StepResult:
         """The broken simulator is thrown away: a retry gets a fresh one."""
@@ -125,22 +120,8 @@ class EnvWorker:
         return StepResult(steps=self._steps, fault=report)
 
 
-class EnvWorkers(Protocol):
-    """`count` workers; one call per worker at a time."""
-
-    count: int
-
-    def submit(self, worker: int, method: str, *arguments: Any) -> None:
-        """Calls a method of `EnvWorker`; `ready` returns its answer."""
-
-    def ready(self) -> list[tuple[int, StepResult]]:
-        """Blocks until at least one submitted call is answered; returns all answers there are."""
-
-    def close(self) -> None: ...
-
-
 class LocalEnvWorkers:
-    """Workers in this process, one after the other: batches, but no parallelism."""
+    """`count` workers in this process, one after the other: batches, but no parallelism."""
 
     def __init__(self, benchmark: Benchmark, history: int, count: int) -> None:
         self.count = count
@@ -148,9 +129,11 @@ class LocalEnvWorkers:
         self._calls: list[tuple[int, str, tuple[Any, ...]]] = []
 
     def submit(self, worker: int, method: str, *arguments: Any) -> None:
+        """Calls a method of an `EnvWorker`, one at a time; `ready` returns its answer."""
         self._calls.append((worker, method, arguments))
 
     def ready(self) -> list[tuple[int, StepResult]]:
+        """Blocks until at least one submitted call is answered; returns all answers there are."""
         calls, self._calls = self._calls, []
         return [(at, getattr(self._workers[at], method)(*args)) for at, method, args in calls]
 
@@ -160,7 +143,7 @@ class LocalEnvWorkers:
 
 
 class RayEnvWorkers:
-    """Workers in Ray actors, `cpus` cores shared among them. An actor that dies (out of memory, a
+    """The same in Ray actors, `cpus` cores shared among them. An actor that dies (out of memory, a
     driver's crash) is a fault of its episode and is replaced. Needs an open `ray_session`."""
 
     def __init__(self, benchmark: Benchmark, history: int, count: int, cpus: int) -> None:
@@ -199,3 +182,6 @@ class RayEnvWorkers:
             self._ray.kill(self._actors[worker])
             self._actors[worker] = self._new()
             return worker, StepResult(fault=report)
+
+
+EnvWorkers = LocalEnvWorkers | RayEnvWorkers

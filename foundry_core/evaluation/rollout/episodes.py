@@ -7,9 +7,9 @@ not depend on how many env workers there are, up to what batch composition does 
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from foundry_core.evaluation.rollout.env_workers import (
     RayEnvWorkers,
     StepResult,
 )
-from foundry_core.evaluation.rollout.results import EpisodeResult
+from foundry_core.evaluation.score import EpisodeResult
 from foundry_core.parallel import ray_session
 
 ATTEMPTS = 2
@@ -63,8 +63,17 @@ class EpisodePlan:
     attempt: int = 0
 
     @property
+    def key(self) -> tuple[str, int]:
+        """(task, scenario), as of its result."""
+        return self.scenario.task.name, self.scenario.index
+
+    @property
     def client(self) -> str:
         return f"{self.scenario.task.name}/{self.scenario.index}/{self.attempt}"
+
+    def result(self, **outcome: Any) -> EpisodeResult:
+        task, scenario = self.key
+        return EpisodeResult(task=task, scenario=scenario, seed=self.seed, **outcome)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,31 +132,19 @@ def run_episodes(
         return []
     count = max(1, min(env_workers or processes, len(plans)))
     history = int(getattr(policy, "history", 0))
-    with _open_workers(benchmark, history, count, processes) as workers:
-        finished = {}
-        for plan, rollout in _play(workers, policy, plans, execute, benchmark.hz):
-            finished[plan.scenario.task.name, plan.scenario.index] = rollout.result
+    finished = {}
+    with ExitStack() as stack:
+        workers: EnvWorkers
+        if processes > 1:
+            stack.enter_context(ray_session(processes))
+            workers = RayEnvWorkers(benchmark, history, count, min(processes, count))
+        else:
+            workers = LocalEnvWorkers(benchmark, history, count)
+        stack.callback(workers.close)
+        for rollout in _play(workers, policy, plans, execute, benchmark.hz):
+            finished[rollout.result.key] = rollout.result
             on_rollout(rollout)
-    return [finished[plan.scenario.task.name, plan.scenario.index] for plan in plans]
-
-
-@contextmanager
-def _open_workers(
-    benchmark: Benchmark, history: int, count: int, processes: int
-) -> Iterator[EnvWorkers]:
-    if processes <= 1:
-        local = LocalEnvWorkers(benchmark, history, count)
-        try:
-            yield local
-        finally:
-            local.close()
-        return
-    with ray_session(processes):
-        remote = RayEnvWorkers(benchmark, history, count, min(processes, count))
-        try:
-            yield remote
-        finally:
-            remote.close()
+    return [finished[plan.key] for plan in plans]
 
 
 def _play(
@@ -156,7 +153,7 @@ def _play(
     plans: Sequence[EpisodePlan],
     execute: int,
     hz: float,
-) -> Iterator[tuple[EpisodePlan, Rollout]]:
+) -> Iterator[Rollout]:
     waiting = deque(plans)
     playing: dict[int, EpisodePlan] = {}
 
@@ -178,7 +175,7 @@ def _play(
             if result.fault is not None and plan.attempt + 1 < ATTEMPTS:
                 start(worker, replace(plan, attempt=plan.attempt + 1))
                 continue
-            yield plan, _rollout(plan, result, hz)
+            yield _rollout(plan, result, hz)
             del playing[worker]
             if waiting:
                 start(worker, waiting.popleft())
@@ -190,15 +187,11 @@ def _play(
 
 
 def _rollout(plan: EpisodePlan, last: StepResult, hz: float) -> Rollout:
-    result = EpisodeResult(
-        task=plan.scenario.task.name,
-        scenario=plan.scenario.index,
+    result = plan.result(
         success=None if last.fault is not None else last.success,
-        pending=False,
         seconds=last.steps / hz,
         steps=last.steps,
         failure_message=last.fault,
-        seed=plan.seed,
     )
     return Rollout(result=result, filmstrip=last.filmstrip, video=last.video)
 

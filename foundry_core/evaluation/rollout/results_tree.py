@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field, StrictBool
+
+from foundry_core.config.validation import read_as
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.rollout.results import EpisodeResult, score_of
-from foundry_core.evaluation.score import Score
-from foundry_core.files import read_json, walk, write_json
+from foundry_core.evaluation.score import EpisodeResult, Score, score_of
+from foundry_core.files import walk, write_json
 
 FIXED_STAMP = "1970-01-01T00-00-00"
 """Folder name of a rollout that must come out equal on every run; no clock enters an artifact."""
@@ -22,7 +24,28 @@ _TRACEBACK = "Traceback (most recent call last)"
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _FILE = "results.json"
 
-Episodes = tuple[EpisodeResult, ...]
+_FORM = (
+    "a results.json has `evaluations`, and as max_sample_size_per_model the number of episodes per "
+    "task that were planned before the first one ran"
+)
+
+
+class _Entry(BaseModel):
+    """An element of `evaluations`."""
+
+    skill_type: str = Field(min_length=1)
+    scenario_index: int
+    is_success: StrictBool | None
+    is_pending: bool = False
+    total_time: float | None = None
+    failure_message: str | None = None
+
+
+class _Document(BaseModel):
+    """What is read of a results.json."""
+
+    max_sample_size_per_model: int = Field(ge=1, strict=True)
+    evaluations: list[_Entry]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +54,7 @@ class Results:
     (model, task) → its episodes, by scenario."""
 
     budget: int
-    episodes: Mapping[tuple[str, str], Episodes]
+    episodes: Mapping[tuple[str, str], Sequence[EpisodeResult]]
 
     @property
     def models(self) -> list[str]:
@@ -128,10 +151,9 @@ def read_tree(root: Path) -> Results:
     found: dict[tuple[str, str], dict[int, tuple[EpisodeResult, Path]]] = {}
     for file, (evaluation_set, model) in zip(files, places, strict=True):
         label = f"{evaluation_set}/{model}" if several_sets and evaluation_set else model
-        document = _load(file)
-        budgets.setdefault(_budget(document, file), file)
-        for number, entry in enumerate(document["evaluations"]):
-            episode = _episode(entry, number, file)
+        document = read_as(_Document, file, _FORM)
+        budgets.setdefault(document.max_sample_size_per_model, file)
+        for episode in map(_episode, document.evaluations):
             of_task = found.setdefault((label, episode.task), {})
             if episode.scenario in of_task:
                 other = of_task[episode.scenario][1]
@@ -152,7 +174,12 @@ def read_tree(root: Path) -> Results:
         for key, of_task in found.items()
     }
     for (model, task), several in episodes.items():
-        _check_budget(model, task, score_of(several), budget)
+        completed = score_of(several).n
+        if completed > budget:
+            raise FoundryError(
+                f"{model} on {task}: {completed} completed episodes, the budget is {budget}",
+                "episodes beyond the budget cannot enter the test; remove them or plan more",
+            )
     return Results(budget=budget, episodes=episodes)
 
 
@@ -178,52 +205,15 @@ def _place(root: Path, file: Path) -> tuple[str, str]:
     return "/".join(parts[len(parts) - inside : -5]), parts[-5]
 
 
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        document = read_json(file)
-    except ValueError as error:
-        raise FoundryError(f"{file} is not JSON: {error}") from error
-    if not isinstance(document, dict) or not isinstance(document.get("evaluations"), list):
-        raise FoundryError(f"{file}: expected an object with a list `evaluations`")
-    return document
-
-
-def _budget(document: dict[str, Any], file: Path) -> int:
-    budget = document.get("max_sample_size_per_model")
-    if not isinstance(budget, int) or isinstance(budget, bool) or budget < 1:
-        raise FoundryError(
-            f"{file}: max_sample_size_per_model is {budget!r}, must be a count fixed in advance",
-            "add the number of episodes per task that were planned before the first one ran",
-        )
-    return budget
-
-
-def _episode(entry: Any, index: int, file: Path) -> EpisodeResult:
-    try:
-        task = pascal_case(entry["skill_type"])
-        scenario, success = int(entry["scenario_index"]), entry["is_success"]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise FoundryError(f"{file}: evaluations[{index}] lacks or garbles {error}") from error
-    if success is not None and not isinstance(success, bool):
-        raise FoundryError(f"{file}: evaluations[{index}].is_success is {success!r}, not a truth")
-    pending = bool(entry.get("is_pending", False))
-    message = entry.get("failure_message")
-    fault = message is not None and _TRACEBACK in message
+def _episode(entry: _Entry) -> EpisodeResult:
+    fault = entry.failure_message is not None and _TRACEBACK in entry.failure_message
     return EpisodeResult(
-        task=task,
-        scenario=scenario,
+        task=pascal_case(entry.skill_type),
+        scenario=entry.scenario_index,
         # A fault blanks the outcome whichever it was: dropping only failures would flatter.
-        success=None if fault or pending else success,
-        pending=pending and not fault,
-        seconds=float(entry.get("total_time") or 0.0),
-        failure_message=message,
-        recorded_as_failure=fault and success is False,
+        success=None if fault or entry.is_pending else entry.is_success,
+        pending=entry.is_pending and not fault,
+        seconds=entry.total_time or 0.0,
+        failure_message=entry.failure_message,
+        recorded_as_failure=fault and entry.is_success is False,
     )
-
-
-def _check_budget(model: str, task: str, score: Score, budget: int) -> None:
-    if score.n > budget:
-        raise FoundryError(
-            f"{model} on {task}: {score.n} completed episodes, the budget is {budget}",
-            "episodes beyond the budget cannot enter the test; remove them or plan a larger one",
-        )

@@ -12,9 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from foundry_core.evaluation.rollout.episodes import EpisodePlan, Rollout
-from foundry_core.evaluation.rollout.results import EpisodeResult, score_of
 from foundry_core.evaluation.rollout.results_tree import write_results
-from foundry_core.evaluation.score import Score
+from foundry_core.evaluation.score import EpisodeResult, Score, score_of
 from foundry_core.files import json_line
 
 _FIELDS = ("task", "scenario", "success", "seconds", "steps", "seed")
@@ -28,29 +27,20 @@ class Tally:
     ) -> None:
         self._out, self._scratch = out, scratch
         self._requested, self._budget = requested, budget
-        self._results = {
-            (p.scenario.task.name, p.scenario.index): EpisodeResult(
-                task=p.scenario.task.name,
-                scenario=p.scenario.index,
-                success=None,
-                pending=True,
-                seed=p.seed,
-            )
-            for p in plans
-        }
+        self._results = {p.key: p.result(success=None, pending=True) for p in plans}
         self._plans = plans
         self._journal = scratch / "episodes.jsonl"
         self._restore()
 
     def missing(self) -> list[EpisodePlan]:
         """Plans without a result yet, in order."""
-        return [p for p in self._plans if self._results[_key(p)].pending]
+        return [p for p in self._plans if self._results[p.key].pending]
 
     def add(self, rollout: Rollout) -> None:
         """Pictures, then the journal, then the task's results.json, each one atomic enough: a
         line torn by a crash is ignored and its episode played again."""
         result = rollout.result
-        self._results[result.task, result.scenario] = result
+        self._results[result.key] = result
         name = f"{result.scenario:06d}_{result.status}"
         self._picture(f"frames/{result.task}/{name}.png", rollout.filmstrip)
         self._picture(f"records/videos/{result.task}/{name}.webp", rollout.video)
@@ -104,15 +94,5 @@ class Tally:
 
 def episode_row(result: EpisodeResult) -> dict[str, str | int | bool | None]:
     """A line of records/episodes.jsonl, as the lineage reads it."""
-    return {
-        "task": result.task,
-        "scenario": result.scenario,
-        "success": result.success,
-        "steps": result.steps,
-        "crash": result.crashed,
-        "seed": result.seed,
-    }
-
-
-def _key(plan: EpisodePlan) -> tuple[str, int]:
-    return plan.scenario.task.name, plan.scenario.index
+    names = ("task", "scenario", "success", "steps", "seed")
+    return {name: getattr(result, name) for name in names} | {"crash": result.crashed}

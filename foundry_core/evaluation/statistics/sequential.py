@@ -237,13 +237,8 @@ def _risk(cells: np.ndarray, share: np.ndarray, rates: np.ndarray) -> np.ndarray
     """Type-I error of one direction at each common rate."""
     n, x, y = cells.T
     total, pairs = x + y, 2 * n
-    log_paths = (
-        2 * gammaln(n + 1)
-        - gammaln(x + 1)
-        - gammaln(n - x + 1)
-        - gammaln(y + 1)
-        - gammaln(n - y + 1)
-        + np.log(share)
-    )
+    log_paths = 2 * gammaln(n + 1) + np.log(share)
+    for k in (x, n - x, y, n - y):
+        log_paths -= gammaln(k + 1)
     risk = [np.exp(log_paths + total * np.log(p) + (pairs - total) * np.log1p(-p)) for p in rates]
     return np.array([r.sum() for r in risk])

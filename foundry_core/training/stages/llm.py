@@ -8,14 +8,16 @@ from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
 from foundry_core.models.build import build_model
-from foundry_core.models.config.language import TransformerConfig
+from foundry_core.pipeline.stage import StageContext
+from foundry_core.training.distributed import World
 from foundry_core.training.objectives import TextLoss
-from foundry_core.training.stages.job import Metrics, TrainJob, train_and_save
+from foundry_core.training.stages.job import Metrics, job_of, train_and_save
 
 
-def train_language_model(job: TrainJob, model: TransformerConfig, tokenizer_path: Path) -> Metrics:
+def train_language_model(ctx: StageContext, world: World) -> Metrics:
     """A decoder from scratch. Its vocabulary is the tokenizer's."""
-    tokenizer = Tokenizer.load(tokenizer_path)
+    job, model = job_of(ctx, world), ctx.recipe.model
+    tokenizer = Tokenizer.load(ctx.input("tokenizer").path)
     for label, folder in job.sources["text"].items():
         _check_text(label, folder, tokenizer)
     config = model.model_copy(update={"vocab_size": tokenizer.vocab_size})

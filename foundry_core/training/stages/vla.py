@@ -17,10 +17,13 @@ from foundry_core.models.interfaces import Backbone
 from foundry_core.models.io import load_as
 from foundry_core.models.policy_settings import PolicySettings
 from foundry_core.models.vla import VLA
+from foundry_core.pipeline.stage import StageContext
+from foundry_core.training.distributed import World
 from foundry_core.training.objectives import ActionLoss
 from foundry_core.training.stages.job import (
     Metrics,
-    TrainJob,
+    job_of,
+    optional_path,
     seeded,
     text_objectives,
     train_and_save,
@@ -28,19 +31,15 @@ from foundry_core.training.stages.job import (
 from foundry_core.training.stages.upstream import scratch_vlm, upstream_tokenizer
 
 
-def train_policy(
-    job: TrainJob,
-    model: VLAConfig,
-    vlm: Path | None,
-    tokenizer_path: Path | None,
-    statistics: Path,
-    execute_steps: int,
-) -> Metrics:
+def train_policy(ctx: StageContext, world: World) -> Metrics:
     """A policy on an upstream VLM, or from scratch with `model.backbone` given. What serving
     needs (normaliser, inputs, rate) is saved beside the weights."""
+    job, recipe = job_of(ctx, world), ctx.recipe
+    model = recipe.model.model_copy(update={"use_images": recipe.images})
+    vlm = optional_path(ctx, "vlm")
     robot = job.data.robot
     assert robot is not None  # TrainVla.check refuses a recipe without it
-    tokenizer = upstream_tokenizer(vlm, tokenizer_path)
+    tokenizer = upstream_tokenizer(vlm, optional_path(ctx, "tokenizer"))
     obs = tokenizer.add_special(OBS)
     backbone: Backbone | VLMConfig
     if vlm is not None:
@@ -48,9 +47,8 @@ def train_policy(
     else:
         backbone = scratch_vlm(model, tokenizer)
     image = required(model, "backbone.image_token_id", backbone.image_token_id)
-    normalizer = Normalizer.from_statistics(
-        DatasetStatistics.load(statistics / "stats.json"), robot.inputs.fields, robot.normalization
-    )
+    statistics = DatasetStatistics.load(ctx.input("stats").path / "stats.json")
+    normalizer = Normalizer.from_statistics(statistics, robot.inputs.fields, robot.normalization)
     transform = RobotTransform(robot.inputs, normalizer, tokenizer, backbone.tokens_per_image)
     config = _resolved(model, transform, obs)
     with seeded(job.seed):
@@ -71,9 +69,11 @@ def train_policy(
     metrics = train_and_save(job, module, tokenizer, objectives, loader, job.steps)
     if job.world.main:
         normalizer.save(job.out / "normalizer.json")
-        rate = _rate(job.sources["robot"])
-        settings = PolicySettings(hz=rate, execute_steps=execute_steps, inputs=robot.inputs)
-        settings.save(job.out)
+        PolicySettings(
+            hz=_rate(job.sources["robot"]),
+            execute_steps=recipe.execute_steps,
+            inputs=robot.inputs,
+        ).save(job.out)
     return metrics
 
 

@@ -1,18 +1,18 @@
 """Captioned images → a vision-language model."""
 
-from pathlib import Path
-
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.robot.prompts import IMAGE
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.models.build import Model, build_model
-from foundry_core.models.config.vlm import VLMConfig
 from foundry_core.models.interfaces import LanguageModel
 from foundry_core.models.io import load_as
 from foundry_core.models.vlm import VLM, check_vocabulary
+from foundry_core.pipeline.stage import StageContext
+from foundry_core.training.distributed import World
 from foundry_core.training.stages.job import (
     Metrics,
-    TrainJob,
+    job_of,
+    optional_path,
     seeded,
     text_objectives,
     train_and_save,
@@ -20,11 +20,11 @@ from foundry_core.training.stages.job import (
 from foundry_core.training.stages.upstream import scratch_language, upstream_tokenizer
 
 
-def train_vision_language_model(
-    job: TrainJob, model: VLMConfig, llm: Path | None, tokenizer_path: Path | None
-) -> Metrics:
+def train_vision_language_model(ctx: StageContext, world: World) -> Metrics:
     """A VLM on an upstream language model, or from scratch with `model.language` given."""
-    tokenizer = upstream_tokenizer(llm, tokenizer_path)
+    job, model = job_of(ctx, world), ctx.recipe.model
+    llm = optional_path(ctx, "llm")
+    tokenizer = upstream_tokenizer(llm, optional_path(ctx, "tokenizer"))
     used = tokenizer.vocab_size
     image = tokenizer.add_special(IMAGE)
     config = model.model_copy(update={"image_token_id": image})

@@ -4,21 +4,20 @@ import pytest
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.compare import compare
-from foundry_core.evaluation.comparison.files import write_comparison
 from foundry_core.evaluation.comparison.plots import curves, response, success_bars
 from foundry_core.evaluation.comparison.report import (
     Filmstrip,
     ReportData,
-    StageRow,
     verdict,
+    write_comparison,
     write_report,
 )
 from foundry_core.evaluation.comparison.result import read_comparison
 from foundry_core.evaluation.comparison.tables import markdown, p_text, score_text
 from foundry_core.evaluation.score import Score
+from foundry_core.evaluation.statistics.families import compact_letters
 from foundry_core.evaluation.statistics.fixed import Arms, barnard, mcnemar
 from foundry_core.evaluation.statistics.intervals import clopper_pearson
-from foundry_core.evaluation.statistics.letters import compact_letters
 
 
 def score(successes, n=25, crashed=0):
@@ -85,9 +84,7 @@ def test_report_is_one_readable_page(tmp_path):
         title="demo <1>",
         run_id="run-1",
         comparison=found,
-        stages=[
-            StageRow(stage="llm", kind="train_llm", key="abc", action="run", why="", seconds="1")
-        ],
+        stages=[["llm", "train_llm", "abc", "run", "", "1"]],
         losses={"llm": {"loss": [(0, 3.0), (10, 1.5)]}},
         filmstrips=[Filmstrip(label="policy", caption="open 0 success", png=b"\x89PNG\r\n\x1a\n")],
         lineage_svg="<svg></svg>",

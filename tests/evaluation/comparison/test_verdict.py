@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.compare import compare
-from foundry_core.evaluation.comparison.files import write_comparison
+from foundry_core.evaluation.comparison.report import write_comparison
 from foundry_core.evaluation.comparison.result import read_comparison
 from foundry_core.evaluation.comparison.verdict import effects, judge, seed_spread
 from foundry_core.evaluation.score import Score

@@ -10,8 +10,9 @@ from foundry_core.evaluation.benchmarks.base import load_benchmark
 from foundry_core.evaluation.rollout.episodes import EpisodePlan, plan_episodes, run_episodes
 from foundry_core.parallel import ray_session
 from foundry_core.simulation import catalog
-from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig
-from foundry_core.simulation.demonstrations import DemonstrationJob, record
+from foundry_core.simulation.collection import CollectDemosRecipe, CollectJob
+from foundry_core.simulation.config import DEFAULT_TASKS
+from foundry_core.simulation.demonstrations import record
 from tests.evaluation.toy_benchmark import FIELD, Line, LineEnvironment, Walker
 
 
@@ -202,21 +203,11 @@ class Still(Replay):
 
 
 def recordings(tasks, slots):
-    render = RenderConfig(size=32, supersample=1)
+    recipe = CollectDemosRecipe(**SMALL, random_start_steps=0, tail_steps=2)
     recorded = {}
     for task in tasks:
         for slot in slots:
-            demonstration = record(
-                DemonstrationJob(
-                    task=task,
-                    slot=slot,
-                    seed=0,
-                    render=render,
-                    wander=0,
-                    tail_steps=2,
-                    max_steps=100,
-                )
-            )
+            demonstration = record(CollectJob(task=task, slot=slot, seed=0, recipe=recipe))
             fields = {n: demonstration.fields[n] for n in catalog.ACTION_FIELDS}
             recorded[task, demonstration.scenario] = fields
     return recorded

@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.rollout.results import EpisodeResult, score_of
 from foundry_core.evaluation.rollout.results_tree import (
     pascal_case,
     read_tree,
     snake_case,
     write_results,
 )
-from foundry_core.evaluation.score import Score, total
+from foundry_core.evaluation.score import EpisodeResult, Score, score_of, total
 
 # Left out of the published means: no training data had them.
 UNSEEN_TASKS = (
@@ -113,7 +112,7 @@ def test_a_fault_recorded_as_failure_is_a_crash(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a": {"evaluations": [entry(0)]}}, "max_sample_size_per_model is None"),
+        ({"a": {"evaluations": [entry(0)]}}, "max_sample_size_per_model: Field required"),
         (
             {
                 "a": {"max_sample_size_per_model": 5, "evaluations": [entry(0)]},
@@ -133,7 +132,7 @@ def test_a_fault_recorded_as_failure_is_a_crash(tmp_path):
             "2 completed episodes, the budget is 1",
         ),
         ({"a": {"max_sample_size_per_model": 1, "evaluations": [{"x": 1}]}}, "skill_type"),
-        ({"a": [1]}, "list `evaluations`"),
+        ({"a": [1]}, "another form"),
         ({}, "no results.json"),
     ],
 )

@@ -3,10 +3,9 @@
 import pytest
 
 from foundry_core.evaluation.rollout.episodes import plan_episodes, run_episodes
-from foundry_core.evaluation.rollout.results import score_of, scores_by_task
 from foundry_core.evaluation.rollout.results_tree import read_tree
 from foundry_core.evaluation.rollout.tally import Tally, episode_row
-from foundry_core.evaluation.score import Score
+from foundry_core.evaluation.score import Score, score_of, scores_by_task
 from tests.evaluation.toy_benchmark import Line, LineEnvironment, Walker
 
 
