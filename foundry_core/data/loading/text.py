@@ -32,9 +32,6 @@ class TextDataset(SampleDataset):
         self._extension = _NPY
         self.row_length = info["context"] + 1 if "context" in info else self._probe()
 
-    def __len__(self) -> int:
-        return len(self.shards)
-
     def read(self, index: int, sample_key: int, output: OutputBuffer = new_buffer) -> Sample:
         """{"tokens": unsigned [T+1]}, a view into the shard."""
         data = self.shards.member(index, self._extension)

@@ -6,13 +6,13 @@ keys. `stats.leaves.npz` beside it holds the leaves, which only merging needs.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from foundry_core.data.statistics import digest as digests
 from foundry_core.data.statistics import tdigests
-from foundry_core.data.statistics.leaf import FieldLeaf, Leaf, canonical, load_leaves, save_leaves
+from foundry_core.data.statistics.leaf import Leaf, canonical, load_leaves, save_leaves
 from foundry_core.data.statistics.summary import FieldStatistics, combine_field, summarise
 from foundry_core.errors import FoundryError
 from foundry_core.files import json_line, read_json, write_atomic
@@ -61,12 +61,7 @@ class DatasetStatistics:
         fields = {}
         for name in self.fields:
             field = combine_field(self.leaves, name)
-            fields[name] = FieldLeaf(
-                past=field.past,
-                count=field.count,
-                moments=field.moments,
-                digest=digests.compress(field.digest, centroids),
-            )
+            fields[name] = replace(field, digest=digests.compress(field.digest, centroids))
         return DatasetStatistics.of_leaves([Leaf(windows=self.windows, fields=fields)])
 
     def to_json(self) -> str:
@@ -82,8 +77,7 @@ class DatasetStatistics:
         path that ends in .tdigest.json gets the digests alone, for the package `tdigest`."""
         path = Path(path)
         if path.name.endswith(tdigests.SUFFIX):
-            rows = {name: field.tdigest for name, field in self.fields.items()}
-            tdigests.save_tdigests(path, rows)
+            write_atomic(path, json_line({n: field.tdigest for n, field in self.fields.items()}))
             return
         write_atomic(path, self.to_json())
         if self.leaves:

@@ -11,11 +11,14 @@ leaves in a side file (about 3 kB per step and dimension and dataset).
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.statistics.leaf import Leaf, canonical
 from foundry_core.errors import FoundryError
+
+T = TypeVar("T")
 
 
 def merge_statistics(
@@ -28,8 +31,10 @@ def merge_statistics(
     weights[i] / sum(weights) of the windows, as a training mix would draw them; weight 0 leaves
     a part out entirely, extremes included. Labels of two mappings must agree.
     """
-    labels, listed = _labelled(parts)
-    for label, part in zip(labels, listed, strict=True):
+    named = _labelled(parts)
+    if not named:
+        raise FoundryError("nothing to merge: no statistics were given")
+    for label, part in named.items():
         if not part.leaves:
             raise FoundryError(
                 f"statistics {label!r} have no leaves (stats.leaves.npz is missing beside "
@@ -37,40 +42,33 @@ def merge_statistics(
                 "recompute them with `foundry data stats`",
             )
     if weights is None:
-        return DatasetStatistics.of_leaves([leaf for part in listed for leaf in part.leaves])
-    shares = _shares(labels, weights)
-    windows = sum(p.windows for p, share in zip(listed, shares, strict=True) if share > 0)
+        return DatasetStatistics.of_leaves([leaf for p in named.values() for leaf in p.leaves])
+    shares = _shares(sorted(named), _labelled(weights))
+    windows = sum(named[label].windows for label in shares)
     return DatasetStatistics.of_leaves(
         [
             leaf
-            for part, share in zip(listed, shares, strict=True)
-            if share > 0
-            for leaf in _weighted(part.leaves, share * windows)
+            for label, share in shares.items()
+            for leaf in _weighted(named[label].leaves, share * windows)
         ]
     )
 
 
-class MergeReport(TypedDict):
-    """parts: {label: {"windows", "fields"}}; partial_fields: {field: {"in", "missing"}} by labels;
-    horizons: {field: {label: [past, future]}} where they differ; weighting: "count" or "mix"."""
-
-    weighting: str
-    parts: dict[str, dict[str, int]]
-    partial_fields: dict[str, dict[str, list[str]]]
-    horizons: dict[str, dict[str, list[int]]]
-
-
 def merge_files(
     paths: Mapping[str, str | os.PathLike[str]], weights: Mapping[str, float] | None = None
-) -> tuple[DatasetStatistics, MergeReport]:
+) -> tuple[DatasetStatistics, dict[str, Any]]:
     """Of folders, stats.json files or files of digests, by label."""
     parts = {label: DatasetStatistics.load(path) for label, path in paths.items()}
     merged = merge_statistics(parts, weights)
     return merged, merge_report(parts, merged.weighting)
 
 
-def merge_report(parts: Mapping[str, DatasetStatistics], weighting: str) -> MergeReport:
-    """What did not line up: fields in some parts only, and fields with different horizons."""
+def merge_report(parts: Mapping[str, DatasetStatistics], weighting: str) -> dict[str, Any]:
+    """What did not line up: fields in some parts only, and fields with different horizons.
+
+    parts: {label: {"windows", "fields"}}; partial_fields: {field: {"in", "missing"}} by labels;
+    horizons: {field: {label: [past, future]}} where they differ; weighting: "count" or "mix".
+    """
     names = sorted({name for part in parts.values() for name in part.fields})
     partial: dict[str, dict[str, list[str]]] = {}
     horizons: dict[str, dict[str, list[int]]] = {}
@@ -96,41 +94,28 @@ def merge_report(parts: Mapping[str, DatasetStatistics], weighting: str) -> Merg
     }
 
 
-def _labelled(
-    parts: Sequence[DatasetStatistics] | Mapping[str, DatasetStatistics],
-) -> tuple[list[str], list[DatasetStatistics]]:
-    if isinstance(parts, Mapping):
-        labels = sorted(parts)
-        listed = [parts[label] for label in labels]
-    else:
-        listed = list(parts)
-        labels = [str(number) for number in range(len(listed))]
-    if not listed:
-        raise FoundryError("nothing to merge: no statistics were given")
-    return labels, listed
+def _labelled(values: Sequence[T] | Mapping[str, T]) -> Mapping[str, T]:
+    """What has no labels is numbered."""
+    if isinstance(values, Mapping):
+        return values
+    return {str(number): value for number, value in enumerate(values)}
 
 
-def _shares(labels: list[str], weights: Sequence[float] | Mapping[str, float]) -> list[float]:
-    if not isinstance(weights, Mapping):
-        if len(weights) != len(labels):
-            raise FoundryError(f"{len(weights)} weights for {len(labels)} statistics")
-        weights = dict(zip(labels, weights, strict=True))
+def _shares(labels: list[str], weights: Mapping[str, float]) -> dict[str, float]:
+    """Those that are not 0."""
     if set(weights) != set(labels):
         raise FoundryError(
             f"weights name {sorted(weights)}, the datasets are {labels}",
             "give one weight per dataset label",
         )
-    values = [float(weights[label]) for label in labels]
-    total = math.fsum(values)
-    if any(not math.isfinite(v) or v < 0 for v in values) or total <= 0:
-        raise FoundryError(
-            f"mix weights {dict(zip(labels, values, strict=True))} must be finite, not negative, "
-            "and not all 0"
-        )
-    return [value / total for value in values]
+    values = {label: float(weights[label]) for label in labels}
+    total = math.fsum(values.values())
+    if any(not math.isfinite(v) or v < 0 for v in values.values()) or total <= 0:
+        raise FoundryError(f"mix weights {values} must be finite, not negative, and not all 0")
+    return {label: value / total for label, value in values.items() if value}
 
 
 def _weighted(leaves: Sequence[Leaf], mass: float) -> list[Leaf]:
     """Leaves scaled so that their windows weigh `mass` together."""
     now = math.fsum(leaf.scale * leaf.windows for leaf in canonical(leaves))
-    return [leaf.rescaled(leaf.scale * mass / now) for leaf in leaves]
+    return [replace(leaf, scale=leaf.scale * mass / now) for leaf in leaves]
