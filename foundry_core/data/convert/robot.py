@@ -149,7 +149,12 @@ def convert_robot(
             report.leave_out("not successful", part.failures)
             progress(len(parts), len(jobs), f"{report.converted} episodes")
     report.write(out)
-    _check_unique([name for part in parts for name in part.ids])
+    ids = Counter(name for part in parts for name in part.ids)
+    twice = [name for name, count in ids.items() if count > 1]
+    if twice:
+        raise FoundryError(
+            f"two episodes have the id {twice[0]!r}", "rename one: ids identify samples"
+        )
     write_manifest(out, renumber_shards(out, [part.shard for part in parts]))
     _merged_statistics(parts, settings.window).save(out / "stats.json")
     description = _description(settings, parts)
@@ -191,11 +196,3 @@ def _description(settings: RobotSettings, parts: Sequence[RobotPart]) -> RobotDe
         lengths=[length for part in parts for length in part.lengths],
         windows=sum(part.windows for part in parts),
     )
-
-
-def _check_unique(ids: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(ids).items() if count > 1]
-    if twice:
-        raise FoundryError(
-            f"two episodes have the id {twice[0]!r}", "rename one: ids identify samples"
-        )

@@ -24,7 +24,7 @@ from foundry_core.data.loading.config import (
     ModalityData,
 )
 from foundry_core.data.loading.dataset import SampleDataset
-from foundry_core.data.loading.order import Draws, Order, rank_slice
+from foundry_core.data.loading.order import Draw, Draws, Order, rank_slice
 from foundry_core.data.loading.pixels import BatchImages, OutputBuffer
 from foundry_core.data.loading.shards import UnreadableSample
 from foundry_core.data.loading.text import collate_text
@@ -134,16 +134,11 @@ class Loader:
             samples, ids = [], np.empty(len(draws), dtype=np.int64)
             images = BatchImages(len(draws))
             modality.ahead(draws)
-            rows = zip(
-                draws.dataset.tolist(), draws.sample.tolist(), draws.epoch.tolist(), strict=True
-            )
-            for row, (dataset, sample, epoch) in enumerate(rows):
-                content, used = self._read(
-                    modality, dataset, sample, epoch, counters, images.row(row)
-                )
+            for row, draw in enumerate(draws):
+                content, used = self._read(modality, draw, counters, images.row(row))
                 samples.append(content)
-                ids[row] = modality.first_ids[dataset] + used
-                counters[f"{name}.{modality.labels[dataset]}.samples"] += 1
+                ids[row] = modality.first_ids[draw[0]] + used
+                counters[f"{name}.{modality.labels[draw[0]]}.samples"] += 1
             pixels = {} if images.images is None else {"images": images.images}
             arrays[name] = pixels | self._collate(name, samples) | {"sample_ids": ids}
         for name, value in self._dataset_counters().items():
@@ -152,15 +147,10 @@ class Loader:
         return arrays, dict(counters)
 
     def _read(
-        self,
-        modality: Modality,
-        dataset: int,
-        sample: int,
-        epoch: int,
-        counters: Counter[str],
-        output: OutputBuffer,
+        self, modality: Modality, draw: Draw, counters: Counter[str], output: OutputBuffer
     ) -> tuple[Sample, int]:
         """(sample, its index): the one drawn, or under policy "skip" what stands in for it."""
+        dataset, sample, epoch = draw
         source = modality.datasets[dataset]
         index = sample
         for attempt in range(_ATTEMPTS):
@@ -183,8 +173,9 @@ class Loader:
         if name == CAPTIONS:
             return collate_captions(samples, self._pad_id, self.config.pad_multiple)
         assert name == ROBOT, name
-        rows = [{k: v for k, v in sample.items() if k != "images"} for sample in samples]
-        return collate_robot(rows, self._pad_id, self.config.pad_multiple)
+        for sample in samples:
+            del sample["images"]  # they are in the batch already
+        return collate_robot(samples, self._pad_id, self.config.pad_multiple)
 
     def _dataset_counters(self) -> dict[str, int]:
         counters: dict[str, int] = {}

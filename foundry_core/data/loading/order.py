@@ -7,7 +7,7 @@ and the position n % size in it, and a keyed permutation of that epoch gives the
 state of a loader is the step, resuming costs nothing, and ranks or workers cannot change anything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,10 @@ class Permutation:
         return (left << self._half) | right
 
 
+# (dataset number, sample in it, epoch of that dataset)
+Draw = tuple[int, int, int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Draws:
     """Draws of one modality: dataset number, sample in it, epoch of that dataset; int64 [n]."""
@@ -59,6 +63,10 @@ class Draws:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def __iter__(self) -> Iterator[Draw]:
+        columns = (self.dataset.tolist(), self.sample.tolist(), self.epoch.tolist())
+        return zip(*columns, strict=True)
 
 
 class Order:

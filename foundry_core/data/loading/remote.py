@@ -98,5 +98,3 @@ def _may_pass(error: Exception) -> bool:
 
 def _companions(tar: Path) -> tuple[Path, ...]:
     return (index_path(tar),)
-
-

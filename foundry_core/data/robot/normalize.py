@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from foundry_core.config.suggest import nearest
-from foundry_core.data.robot.normalize_config import FieldNormalization, NormalizationConfig
+from foundry_core.data.robot.transform_config import FieldNormalization, NormalizationConfig
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.statistics.summary import FieldStatistics
 from foundry_core.errors import FoundryError
@@ -110,16 +110,10 @@ class Normalizer:
     def to_json(self) -> str:
         """The text of normalizer.json."""
         entries = {
-            name: {
-                "centre": field.centre.tolist(),
-                "scale": field.scale.tolist(),
-                "clip": field.clip,
-                "past": field.past,
-            }
+            name: vars(field) | {"centre": field.centre.tolist(), "scale": field.scale.tolist()}
             for name, field in self.fields.items()
         }
-        document = {"format": "foundry-normalizer", "version": 1, "fields": entries}
-        return json_text(document)
+        return json_text({"format": "foundry-normalizer", "version": 1, "fields": entries})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes normalizer.json."""

@@ -97,11 +97,11 @@ class ShardSet:
         except FileNotFoundError:
             return f"listed in {DATASET_MANIFEST} but missing"
         if shard.bytes is not None and size != shard.bytes:
-            return f"{size} bytes, the manifest says {shard.bytes} (truncated or replaced?)"
+            return f"{size} bytes where the manifest says {shard.bytes} (truncated?)"
         if digest and shard.sha256 is not None:
             actual = sha256_of(path)
             if actual != shard.sha256:
-                return f"sha256 {actual[:12]}..., the manifest says {shard.sha256[:12]}..."
+                return f"sha256 {actual[:12]}... where the manifest says {shard.sha256[:12]}..."
         return ""
 
     def verify(self, number: int) -> None:

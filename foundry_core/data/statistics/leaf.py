@@ -40,9 +40,7 @@ class FieldLeaf:
         """The same observations, each weighing `factor` times as much."""
         if factor == 1.0:
             return self
-        return replace(
-            self, moments=self.moments.scaled(factor), digest=self.digest.scaled(factor)
-        )
+        return replace(self, moments=self.moments.scaled(factor), digest=self.digest.scaled(factor))
 
     @property
     def steps(self) -> int:

@@ -12,8 +12,12 @@ from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import CaptionData, DataConfig, LoaderResources, RobotData
 from foundry_core.data.loading.pixels import BatchImages
 from foundry_core.data.robot.normalize import Normalizer
-from foundry_core.data.robot.normalize_config import NormalizationConfig
-from foundry_core.data.robot.transform_config import Augment, ImageInput, RobotInputs
+from foundry_core.data.robot.transform_config import (
+    Augment,
+    ImageInput,
+    NormalizationConfig,
+    RobotInputs,
+)
 from foundry_core.errors import FoundryError
 from tests.synthetic import INPUTS, make_robot, picture, write_shards
 

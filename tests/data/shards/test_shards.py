@@ -151,7 +151,7 @@ def test_changed_missing_and_truncated_shards_are_named(tmp_path):
     with pytest.raises(FoundryError, match=r"shard_000001.*sha256"):
         verify(ShardSet(tmp_path))
     path.write_bytes(data[:-512])
-    with pytest.raises(FoundryError, match=r"shard_000001.*bytes, the manifest says"):
+    with pytest.raises(FoundryError, match=r"shard_000001.*bytes where the manifest says"):
         ShardSet(tmp_path).members(4)
     path.unlink()
     with pytest.raises(FoundryError, match=r"shard_000001.*missing"):
