@@ -89,7 +89,7 @@ def mix_loader(
     from foundry_core.data.loading.build import build_loader
     from foundry_core.data.loading.shards import CheckedShards
     from foundry_core.data.robot.normalize import Normalizer
-    from foundry_core.data.statistics.merge import merge_statistics
+    from foundry_core.data.statistics.dataset import merge_statistics
     from foundry_core.data.text.tokenizer import Tokenizer
 
     sources: dict[str, dict[str, str]] = {}

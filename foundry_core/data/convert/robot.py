@@ -33,8 +33,7 @@ from foundry_core.data.shards.write import (
 )
 from foundry_core.data.sources.base import RobotFormat, SourceRef
 from foundry_core.data.statistics.builder import StatisticsBuilder
-from foundry_core.data.statistics.dataset import DatasetStatistics
-from foundry_core.data.statistics.merge import merge_statistics
+from foundry_core.data.statistics.dataset import DatasetStatistics, merge_statistics
 from foundry_core.errors import FoundryError
 from foundry_core.parallel import ray_map, ray_session
 

@@ -13,8 +13,8 @@ from rich.text import Text
 from foundry_core.data.images import image_format
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.data.loading.shards import CheckedShards
-from foundry_core.data.shards.members import decode_member
 from foundry_core.data.shards.write import ShardInfo
+from foundry_core.data.webdataset import decode_member
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
 

@@ -12,8 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foundry_core.data.loading.config import CAPTIONS, TEXT
-from foundry_core.data.loading.loader import Loader
-from foundry_core.data.loading.workers import MixedBatch
+from foundry_core.data.loading.loader import Loader, MixedBatch
 from foundry_core.data.text.tokenizer import Tokenizer
 
 

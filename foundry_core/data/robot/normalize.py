@@ -37,22 +37,11 @@ class FieldNormalizer:
     def dims(self) -> int:
         return self.centre.shape[-1]
 
-    def normalize(self, values: np.ndarray, first_step: int) -> np.ndarray:
-        """As Normalizer.normalize, of this field."""
-        centre, scale = self._at(values, first_step)
-        normalised = (values - centre) / scale
-        if self.clip is None:
-            return normalised
-        return np.clip(normalised, -self.clip, self.clip)
+    def clipped(self, normalised: np.ndarray) -> np.ndarray:
+        return normalised if self.clip is None else np.clip(normalised, -self.clip, self.clip)
 
-    def denormalize(self, values: np.ndarray, first_step: int) -> np.ndarray:
-        """As Normalizer.denormalize, of this field."""
-        centre, scale = self._at(values, first_step)
-        if self.clip is not None:
-            values = np.clip(values, -self.clip, self.clip)
-        return values * scale + centre
-
-    def _at(self, values: np.ndarray, first_step: int) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, values: np.ndarray, first_step: int) -> tuple[np.ndarray, np.ndarray]:
+        """(centre, scale) for values [..., K, D] or [D] whose first step is `first_step`."""
         if self.centre.ndim == 1:
             return self.centre, self.scale
         steps = values.shape[-2] if values.ndim > 1 else 1
@@ -101,11 +90,15 @@ class Normalizer:
 
     def normalize(self, field: str, values: np.ndarray, first_step: int = 0) -> np.ndarray:
         """Of a field, [..., K, D]. FoundryError for other dimensions than the statistics have."""
-        return self._checked(field, values).normalize(values, first_step)
+        rule = self._checked(field, values)
+        centre, scale = rule.at(values, first_step)
+        return rule.clipped((values - centre) / scale)
 
     def denormalize(self, field: str, values: np.ndarray, first_step: int = 0) -> np.ndarray:
         """The inverse of `normalize`."""
-        return self._checked(field, values).denormalize(values, first_step)
+        rule = self._checked(field, values)
+        centre, scale = rule.at(values, first_step)
+        return rule.clipped(values) * scale + centre
 
     def to_json(self) -> str:
         """The text of normalizer.json."""

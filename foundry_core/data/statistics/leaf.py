@@ -1,7 +1,7 @@
 """A leaf: what one dataset (one pass over its windows) contributes to any statistics.
 
 Legend: T steps of the window, D dimensions of a field; digest rows are (step, dimension).
-Leaves are never altered by merging, only listed; see merge.py for why.
+Leaves are never altered by merging, only listed; see dataset.py for why.
 """
 
 import json

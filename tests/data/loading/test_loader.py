@@ -21,9 +21,8 @@ from foundry_core.data.loading.config import (
     TextData,
     UnreadableConfig,
 )
-from foundry_core.data.loading.loader import Loader
+from foundry_core.data.loading.loader import Loader, MixedBatch
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
-from foundry_core.data.loading.workers import MixedBatch
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.prompts import IMAGE, OBS
 from foundry_core.data.robot.transform_config import Augment, ImageInput, RobotInputs

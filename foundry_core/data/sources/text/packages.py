@@ -44,7 +44,7 @@ class PackageDocs(TextFormat):
         return {"packages": source.split(",")}
 
     def identity(self) -> Mapping[str, str]:
-        """Digests of the files that are read. RECORD says what was installed, not what lies there."""
+        """Of the files that are read. RECORD says what was installed, not what lies there."""
         digests = {}
         for package in self.packages:
             try:
