@@ -120,12 +120,10 @@ class RobotDataset(SampleDataset):
         return choices[key(sample_key, "instruction") % len(choices)]
 
     def _lowdim(self, episode: int) -> Windows:
-        if episode in self._windows:
-            self._windows.move_to_end(episode)
-            return self._windows[episode]
-        windows = self._reader.episode(episode)
-        self._keep(episode, windows)
-        return windows
+        if episode not in self._windows:
+            self._keep(episode, self._reader.episode(episode))
+        self._windows.move_to_end(episode)
+        return self._windows[episode]
 
     def _keep(self, episode: int, windows: Windows) -> None:
         self._windows[episode] = windows
