@@ -18,8 +18,7 @@ def webdataset(folder: str | os.PathLike[str], **options: Any) -> Any:
 
     Samples are {"__key__": key, "__url__": shard, <extension>: value} with the values of
     `decode_member`: text has "tokens.npy", captions images, "txt" and "json", robot data images,
-    "lowdim.npz", "metadata.json" and "language_instructions.json". `shuffle`, `batched`, `map` and
-    the rest follow as on any pipeline.
+    "lowdim.npz", "metadata.json" and "language_instructions.json".
 
     options go to WebDataset: `shardshuffle=100`, `nodesplitter=webdataset.split_by_node`. Its order
     is its own: neither the mix nor the resume of our loader. Bytes are not checked against the

@@ -156,13 +156,11 @@ def _sample_findings(
 ) -> Iterator[str]:
     members = shards.members(sample)
     if modality == TEXT:
-        yield from _text_findings(members, description)
-    elif modality == CAPTIONS:
-        yield from _caption_findings(members, description)
-    else:
-        assert modality == ROBOT, modality
-        episode = shards.info.get("layout", "sample") == "episode"
-        yield from _robot_findings(members, description, sample, episode)
+        return _text_findings(members, description)
+    if modality == CAPTIONS:
+        return _caption_findings(members, description)
+    episode = shards.info.get("layout", "sample") == "episode"
+    return _robot_findings(members, description, sample, episode)
 
 
 def _text_findings(members: Members, description: Description | None) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What formats share: finding files, splitting them into pieces whose borders depend on the content
 alone, tars of documents."""
 
+import tarfile
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -114,6 +115,15 @@ def text_field(name: str, record: object, field: str) -> Document | Broken:
     if not isinstance(held.get(field), str):
         return Broken(id=name, reason=f"no string field {field!r}: {nearest(field, held)}")
     return Document(id=name, text=held[field])
+
+
+def tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of every file of a tar. Raises what tarfile does where it is damaged."""
+    with tarfile.open(path) as tar:
+        for member in tar:
+            stream = tar.extractfile(member)
+            if stream:
+                yield member.name, stream.read()
 
 
 def decoded(name: str, data: bytes) -> Document | Broken:

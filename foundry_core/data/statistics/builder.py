@@ -40,9 +40,8 @@ def compute_statistics(windows: Iterable[EpisodeWindows], *, past: int = 0) -> D
 class StatisticsBuilder:
     """Takes windows episode by episode; memory stays bounded (about 50 MB of values).
 
-    Values are buffered and digested in blocks of a fixed number of windows: sorting long columns
-    is what makes this fast, and a block's length that depends on shapes alone keeps the result a
-    function of the sequence.
+    Values are digested in blocks (sorting long columns is what makes this fast), whose length
+    depends on shapes alone, so that the result stays a function of the sequence.
     """
 
     def __init__(self, *, past: int = 0) -> None:
