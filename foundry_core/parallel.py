@@ -55,7 +55,10 @@ def ray_map(
     """
     import ray
 
-    remote = ray.remote(num_cpus=1)(function)
+    @ray.remote(num_cpus=1)
+    def remote(item: T) -> R:  # Ray takes functions alone; `function` may be a partial, too
+        return function(item)
+
     window = in_flight or 2 * workers
     pending: list = []
     position = 0

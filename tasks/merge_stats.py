@@ -44,7 +44,7 @@ class MergeStats(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.data.statistics.merge import merge_files
+        from foundry_core.data.statistics.dataset import merge_files
         from foundry_core.files import write_json
 
         paths = {label: artifact.path for label, artifact in ctx.inputs["datasets"].items()}

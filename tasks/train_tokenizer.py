@@ -41,7 +41,7 @@ class TrainTokenizer(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.data.convert.tokenizer import train_tokenizer
+        from foundry_core.data.convert.text import train_tokenizer
         from foundry_core.data.sources.remote import local_source
 
         return train_tokenizer(

@@ -20,6 +20,7 @@ from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.stage import ArtifactType, InputArtifact, Recipe, StageContext, Upstream
 
 if TYPE_CHECKING:
+    from foundry_core.data.loading.build import Sources
     from foundry_core.data.loading.loader import Loader
     from foundry_core.data.loading.shards import CheckedShards
     from foundry_core.data.statistics.dataset import DatasetStatistics
@@ -37,8 +38,6 @@ _VOCABULARY_OF = ("tokenizer", "llm", "vlm")  # slots through which a vocabulary
 def stage_loader(request: Request, stage: str) -> "tuple[Loader, Tokenizer]":
     """What a training stage of a pipeline will read, or has read. Its datasets and tokenizer must
     be built; the models upstream need not be, so that a batch is seen before anything trains."""
-    from foundry_core.data.loading.build import build_loader
-    from foundry_core.data.robot.normalize import Normalizer
     from foundry_core.data.statistics.dataset import DatasetStatistics
     from foundry_core.data.text.tokenizer import Tokenizer
 
@@ -55,24 +54,13 @@ def stage_loader(request: Request, stage: str) -> "tuple[Loader, Tokenizer]":
         modality: {label: _built(prepared, up) for label, up in node.inputs[modality].items()}
         for modality in data.modalities
     }
-    tokenizer = _with_marks(Tokenizer.load(_built(prepared, _vocabulary(prepared, node))), data)
-    normalizer = None
+    tokenizer = Tokenizer.load(_built(prepared, _vocabulary(prepared, node)))
+    statistics = None
     if data.robot:
-        (statistics,) = node.inputs["stats"].values()
-        normalizer = Normalizer.from_statistics(
-            DatasetStatistics.load(_built(prepared, statistics)),
-            data.robot.inputs.fields,
-            data.robot.normalization,
-        )
-    loader = build_loader(
-        data,
-        sources,
-        seed=prepared.specs[stage].seed,
-        tokenizer=tokenizer,
-        tokens_per_image=_tokens_per_image(prepared, node),
-        normalizer=normalizer,
-    )
-    return loader, tokenizer
+        (producer,) = node.inputs["stats"].values()
+        statistics = DatasetStatistics.load(_built(prepared, producer))
+    seed, tokens = prepared.specs[stage].seed, _tokens_per_image(prepared, node)
+    return _loader(data, sources, tokenizer, statistics, seed, tokens), tokenizer
 
 
 def mix_loader(
@@ -86,10 +74,8 @@ def mix_loader(
     """A mix of shard folders or addresses, "[LABEL=]PLACE[@WEIGHT]" each. Modalities are what the
     folders hold; overrides are paths in the data config. Without a tokenizer, bytes are tokens."""
     from foundry_core.data.inspection.contents import modality_of
-    from foundry_core.data.loading.build import build_loader
     from foundry_core.data.loading.shards import CheckedShards
-    from foundry_core.data.robot.normalize import Normalizer
-    from foundry_core.data.statistics.merge import merge_statistics
+    from foundry_core.data.statistics.dataset import merge_statistics
     from foundry_core.data.text.tokenizer import Tokenizer
 
     sources: dict[str, dict[str, str]] = {}
@@ -118,23 +104,11 @@ def mix_loader(
         raise FoundryError(
             "packed text was encoded by a tokenizer", "name its folder with --tokenizer"
         )
-    base = Tokenizer.load(tokenizer) if tokenizer else Tokenizer.train(["bytes"], 258)
-    marked = _with_marks(base, data)
-    normalizer = None
+    words = Tokenizer.load(tokenizer) if tokenizer else Tokenizer.train(["bytes"], 258)
+    statistics = None
     if data.robot:
-        merged = merge_statistics({k: _statistics(s) for k, s in robots.items()})
-        normalizer = Normalizer.from_statistics(
-            merged, data.robot.inputs.fields, data.robot.normalization
-        )
-    loader = build_loader(
-        data,
-        sources,
-        seed=seed,
-        tokenizer=marked,
-        tokens_per_image=tokens_per_image,
-        normalizer=normalizer,
-    )
-    return loader, marked
+        statistics = merge_statistics({k: _statistics(s) for k, s in robots.items()})
+    return _loader(data, sources, words, statistics, seed, tokens_per_image), words
 
 
 def convert(
@@ -152,7 +126,10 @@ def convert(
     overrides are paths in that stage's recipe; `source.*` are options of the format. Returns the
     stage's metrics. The result is what a pipeline's stage would have committed.
     """
-    kind = _kind_of(format_)
+    known = formats()
+    if format_ not in known:
+        raise FoundryError(f"unknown format {format_!r}", nearest(format_, known))
+    kind = known[format_]
     stage = stage_kind(kind)
     options = _FORMATS[kind].get(format_).options(source)
     document: dict[str, Any] = {"source": {"format": format_, **options}}
@@ -160,16 +137,12 @@ def convert(
         set_path(document, path, value)
     recipe = validate(stage.Recipe, document, "recipe")
     inputs: dict[str, dict[str, InputArtifact]] = {}
+    declared: dict[str, dict[str, Upstream]] = {}
     if tokenizer is not None:
-        artifact = InputArtifact(
-            path=tokenizer, stage="tokenizer", kind="train_tokenizer", key="", content=""
-        )
-        inputs["tokenizer"] = {"tokenizer": artifact}
-    declared = {
-        slot: {label: Upstream(name=label, kind=one.kind, recipe=Recipe())}
-        for slot, named in inputs.items()
-        for label, one in named.items()
-    }
+        name, maker = "tokenizer", "train_tokenizer"
+        made = InputArtifact(path=tokenizer, stage=name, kind=maker, key="", content="")
+        inputs[name] = {name: made}
+        declared[name] = {name: Upstream(name=name, kind=maker, recipe=Recipe())}
     stage.check(recipe, declared)
     stage.sources(recipe)  # a source that is not there is named before anything is made
     if out.exists() and any(out.iterdir()):
@@ -196,13 +169,6 @@ def convert(
 def formats() -> dict[str, str]:
     """Raw formats that can be read → the stage kind that converts them."""
     return {name: kind for kind, registry in _FORMATS.items() for name in registry.names()}
-
-
-def _kind_of(format_: str) -> str:
-    known = formats()
-    if format_ not in known:
-        raise FoundryError(f"unknown format {format_!r}", nearest(format_, known))
-    return known[format_]
 
 
 def _statistics(shards: "CheckedShards") -> "DatasetStatistics":
@@ -254,15 +220,35 @@ def _tokens_per_image(prepared: Prepared, node: StageNode) -> int:
     return 1
 
 
-def _with_marks(tokenizer: "Tokenizer", data: DataConfig) -> "Tokenizer":
-    """The special tokens that training adds, in its order."""
+def _loader(
+    data: DataConfig,
+    sources: "Sources",
+    tokenizer: "Tokenizer",
+    statistics: "DatasetStatistics | None",
+    seed: int,
+    tokens_per_image: int,
+) -> "Loader":
+    """Adds the special tokens to the tokenizer that training adds, in its order."""
+    from foundry_core.data.loading.build import build_loader
+    from foundry_core.data.robot.normalize import Normalizer
     from foundry_core.data.robot.prompts import IMAGE, OBS
 
     if data.captions or data.robot:
         tokenizer.add_special(IMAGE)
-    if data.robot:
+    normalizer = None
+    if data.robot and statistics:
         tokenizer.add_special(OBS)
-    return tokenizer
+        normalizer = Normalizer.from_statistics(
+            statistics, data.robot.inputs.fields, data.robot.normalization
+        )
+    return build_loader(
+        data,
+        sources,
+        seed=seed,
+        tokenizer=tokenizer,
+        tokens_per_image=tokens_per_image,
+        normalizer=normalizer,
+    )
 
 
 def _parsed(part: str) -> tuple[str, str, float | None]:

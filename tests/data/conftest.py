@@ -6,8 +6,7 @@ import pytest
 
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.prompts import IMAGE, OBS
-from foundry_core.data.statistics.dataset import DatasetStatistics
-from foundry_core.data.statistics.merge import merge_statistics
+from foundry_core.data.statistics.dataset import DatasetStatistics, merge_statistics
 from foundry_core.data.text.tokenizer import Tokenizer
 from tests.synthetic import INPUTS, make_captions, make_robot, make_text
 

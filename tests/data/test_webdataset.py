@@ -15,7 +15,9 @@ def both(folder):
     """(sample of the pipeline, members as we read them) of every sample, in order."""
     shards = ShardSet(folder)
     samples = list(webdataset(folder))
-    assert [sample["__key__"] for sample in samples] == shards.keys
+    assert [sample["__key__"] for sample in samples] == [
+        shards.key(number) for number in range(len(shards))
+    ]
     return [(sample, shards.members(number)) for number, sample in enumerate(samples)]
 
 

@@ -132,7 +132,7 @@ def _shown_statistics(options: argparse.Namespace, statistics: Any) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
-    from foundry_core.data.statistics.merge import merge_files
+    from foundry_core.data.statistics.dataset import merge_files
 
     folders: dict[str, str] = {}
     for text in options.folders:

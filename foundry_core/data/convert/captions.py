@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from foundry_core.data.config import ImageConfig
@@ -16,15 +17,6 @@ from foundry_core.parallel import ray_map, ray_session
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionJob:
-    """A piece of the source to prepare."""
-
-    source: CaptionFormat
-    ref: SourceRef
-    image: ImageConfig
-
-
-@dataclass(frozen=True, kw_only=True)
 class CaptionChunk:
     """What became of a piece. names: of all its images."""
 
@@ -33,15 +25,15 @@ class CaptionChunk:
     skipped: list[Skip]
 
 
-def prepare(job: CaptionJob) -> CaptionChunk:
+def prepare(source: CaptionFormat, image: ImageConfig, ref: SourceRef) -> CaptionChunk:
     """Runs in a worker: every image is decoded once, so that no broken one reaches a shard."""
     chunk = CaptionChunk(samples=[], names=set(), skipped=[])
-    for item in job.source.items(job.ref):
+    for item in source.items(ref):
         if isinstance(item, Broken):
             chunk.skipped.append((item.id, item.reason))
             continue
         try:
-            chunk.samples.append((item.id, _members(item, job.image)))
+            chunk.samples.append((item.id, _members(item, image)))
             chunk.names.update(item.images)
         except FoundryError as error:
             chunk.skipped.append((item.id, error.message))
@@ -77,17 +69,17 @@ def convert_captions(
     progress: Callable[..., None],
 ) -> dict[str, int]:
     """Writes shards, manifest, dataset.json and report.json; returns counts."""
-    jobs = [CaptionJob(source=source, ref=ref, image=image) for ref in source.refs()]
+    refs, work = source.refs(), partial(prepare, source, image)
     report = Report("captioned images", max_skipped)
     writer = ShardFolderWriter(out, samples_per_shard)
     names: set[str] = set()
     with ray_session(workers):
-        for done, chunk in enumerate(ray_map(prepare, jobs, workers=workers), start=1):
+        for done, chunk in enumerate(ray_map(work, refs, workers=workers), start=1):
             for key, members in chunk.samples:
                 writer.add(key, members)
             names |= chunk.names
             report.add(len(chunk.samples), chunk.skipped)
-            progress(done, len(jobs), f"{report.converted} samples")
+            progress(done, len(refs), f"{report.converted} samples")
     writer.close()
     report.write(out)
     CaptionDescription(images=sorted(names), sequences=report.converted).write(out)

@@ -33,8 +33,7 @@ from foundry_core.data.shards.write import (
 )
 from foundry_core.data.sources.base import RobotFormat, SourceRef
 from foundry_core.data.statistics.builder import StatisticsBuilder
-from foundry_core.data.statistics.dataset import DatasetStatistics
-from foundry_core.data.statistics.merge import merge_statistics
+from foundry_core.data.statistics.dataset import DatasetStatistics, merge_statistics
 from foundry_core.errors import FoundryError
 from foundry_core.parallel import ray_map, ray_session
 
@@ -149,7 +148,12 @@ def convert_robot(
             report.leave_out("not successful", part.failures)
             progress(len(parts), len(jobs), f"{report.converted} episodes")
     report.write(out)
-    _check_unique([name for part in parts for name in part.ids])
+    ids = Counter(name for part in parts for name in part.ids)
+    twice = [name for name, count in ids.items() if count > 1]
+    if twice:
+        raise FoundryError(
+            f"two episodes have the id {twice[0]!r}", "rename one: ids identify samples"
+        )
     write_manifest(out, renumber_shards(out, [part.shard for part in parts]))
     _merged_statistics(parts, settings.window).save(out / "stats.json")
     description = _description(settings, parts)
@@ -191,11 +195,3 @@ def _description(settings: RobotSettings, parts: Sequence[RobotPart]) -> RobotDe
         lengths=[length for part in parts for length in part.lengths],
         windows=sum(part.windows for part in parts),
     )
-
-
-def _check_unique(ids: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(ids).items() if count > 1]
-    if twice:
-        raise FoundryError(
-            f"two episodes have the id {twice[0]!r}", "rename one: ids identify samples"
-        )

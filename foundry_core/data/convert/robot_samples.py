@@ -32,20 +32,13 @@ class RobotSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredEpisode:
+class StoredEpisode(Episode):
     """The chosen part of an episode of L steps.
 
     lowdim: {field: float64 [L, D]}. images: {camera: L JPEG files}. geometry: the cameras'
     matrices per step, [L, 3, 3] and [L, 4, 4], in the published names.
     """
 
-    id: str
-    task: str
-    hz: float
-    success: bool | None
-    instructions: Mapping[str, list[str]]
-    length: int
-    lowdim: Mapping[str, np.ndarray]
     images: Mapping[str, list[bytes]]
     geometry: Mapping[str, np.ndarray]
 
@@ -74,17 +67,9 @@ def stored_episode(episode: Episode, settings: RobotSettings) -> StoredEpisode:
                 geometry[f"{name}_intrinsics.{camera}"] = tiled
         if camera in episode.extrinsics:
             geometry[f"extrinsics.{camera}"] = episode.extrinsics[camera]
-    return StoredEpisode(
-        id=episode.id,
-        task=episode.task,
-        hz=episode.hz,
-        success=episode.success,
-        instructions=episode.instructions,
-        length=episode.length,
-        lowdim={n: np.asarray(episode.lowdim[n], np.float64) for n in settings.fields},
-        images=images,
-        geometry=geometry,
-    )
+    lowdim = {name: np.asarray(episode.lowdim[name], np.float64) for name in settings.fields}
+    chosen = {"lowdim": lowdim, "images": images, "geometry": geometry}
+    return StoredEpisode(**vars(episode) | chosen)
 
 
 def episode_sample(episode: StoredEpisode) -> ShardSample:

@@ -6,9 +6,9 @@ at some 10^7 tokens/s, far above what the workers of one machine produce.
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +18,9 @@ from foundry_core.data.convert.report import Report, Skip
 from foundry_core.data.shards.description import TextDescription
 from foundry_core.data.shards.write import ShardFolderWriter
 from foundry_core.data.sources.base import Broken, Document, SourceRef, TextFormat
-from foundry_core.data.text.packing import Packer, join_documents, token_dtype
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
-from foundry_core.files import hash64
+from foundry_core.files import hash64, write_json
 from foundry_core.parallel import ray_map, ray_session
 
 EVALUATION = "eval"
@@ -43,20 +42,15 @@ class Vocabulary:
         if ids is not None:
             return cls(size=ids.vocab_size, eos_id=ids.eos_id, pad_id=ids.eos_id, digest="")
         loaded = _tokenizer(tokenizer)
-        return cls(
-            size=loaded.vocab_size,
-            eos_id=loaded.eos_id,
-            pad_id=loaded.pad_id,
-            digest=loaded.digest,
-        )
+        size, eos, pad = loaded.vocab_size, loaded.eos_id, loaded.pad_id
+        return cls(size=size, eos_id=eos, pad_id=pad, digest=loaded.digest)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenJob:
-    """A piece of the source to tokenise."""
+    """What tokenising a piece of the source takes."""
 
     source: TextFormat
-    ref: SourceRef
     tokenizer: Path | None
     vocabulary: Vocabulary
     eval_fraction: float
@@ -72,13 +66,13 @@ class TokenChunk:
     skipped: tuple[Skip, ...]
 
 
-def tokenise(job: TokenJob) -> TokenChunk:
+def tokenise(job: TokenJob, ref: SourceRef) -> TokenChunk:
     """Runs in a worker: reads a ref, tokenises, splits off evaluation documents by their hash (so
     that equal documents fall on one side, whatever else is in the source)."""
     train: list[Document] = []
     evaluation: list[Document] = []
     skipped: list[Skip] = []
-    for item in job.source.read(job.ref):
+    for item in job.source.read(ref):
         if isinstance(item, Broken):
             skipped.append((item.id, item.reason))
         else:
@@ -107,28 +101,22 @@ def convert_text(
 ) -> dict[str, int]:
     """Writes shards (+ `eval/` where a fraction is set aside), dataset.json and report.json."""
     vocabulary = Vocabulary.of(source, tokenizer)
-    jobs = [
-        TokenJob(
-            source=source,
-            ref=ref,
-            tokenizer=tokenizer,
-            vocabulary=vocabulary,
-            eval_fraction=eval_fraction,
-        )
-        for ref in source.refs()
-    ]
+    refs = source.refs()
+    job = TokenJob(
+        source=source, tokenizer=tokenizer, vocabulary=vocabulary, eval_fraction=eval_fraction
+    )
     report = Report("documents", max_skipped)
     folders = [out, out / EVALUATION] if eval_fraction else [out]
     splits = [_Split(folder, vocabulary, context, samples_per_shard) for folder in folders]
     characters = 0
     with ray_session(workers):
-        for done, chunk in enumerate(ray_map(tokenise, jobs, workers=workers), start=1):
+        for done, chunk in enumerate(ray_map(partial(tokenise, job), refs, workers=workers), 1):
             report.add(sum(chunk.documents), chunk.skipped)
             characters += chunk.characters
             # No evaluation split: its stream is empty.
             for split, stream, count in zip(splits, chunk.streams, chunk.documents, strict=False):
                 split.add(stream, count)
-            progress(done, len(jobs), f"{report.converted} documents, {splits[0].tokens} tokens")
+            progress(done, len(refs), f"{report.converted} documents, {splits[0].tokens} tokens")
     left_over = sum(split.close(tail) for split in splits)
     report.write(out, tail_tokens=left_over, tail=tail, characters=characters)
     return {
@@ -140,6 +128,35 @@ def convert_text(
         "eval_sequences": splits[1].rows if eval_fraction else 0,
         "tail_tokens": left_over,
     }
+
+
+def train_tokenizer(
+    sources: Sequence[TextFormat],
+    out: Path,
+    *,
+    vocab_size: int,
+    sample: float,
+    progress: Callable[..., None],
+) -> dict[str, float]:
+    """Streams the documents once. Unreadable ones are counted: merges do not miss a few."""
+    counts = {"documents": 0, "unreadable": 0, "characters": 0}
+
+    def texts() -> Iterator[str]:
+        pieces = [(source, ref) for source in sources for ref in source.refs()]
+        for done, (source, ref) in enumerate(pieces, start=1):
+            for item in source.read(ref):
+                if isinstance(item, Broken):
+                    counts["unreadable"] += 1
+                elif sample == 1.0 or hash64(item.text) < sample * 2**64:
+                    counts["documents"] += 1
+                    counts["characters"] += len(item.text)
+                    yield item.text
+            progress(done, len(pieces), f"{counts['documents']} documents")
+
+    tokenizer = Tokenizer.train(texts(), vocab_size)
+    tokenizer.save(out)
+    write_json(out / "report.json", counts)
+    return {**counts, "vocab_size": tokenizer.vocab_size}
 
 
 class _Split:
@@ -170,10 +187,6 @@ class _Split:
         elif len(rest):
             self.tokens -= len(rest)
         self._writer.close()
-        self._describe()
-        return len(rest)
-
-    def _describe(self) -> None:
         TextDescription(
             context=self._context,
             vocab_size=self._vocabulary.size,
@@ -184,6 +197,7 @@ class _Split:
             sequences=self.rows,
             documents=self.documents,
         ).write(self._folder)
+        return len(rest)
 
     def _write(self, rows: np.ndarray) -> None:
         for row in rows:
@@ -224,3 +238,45 @@ def _tokenizer(folder: Path | None) -> Tokenizer:
         raise FoundryError("texts need a tokenizer", "connect the stage's input 'tokenizer'")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one core per worker
     return Tokenizer.load(folder)
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """uint16 as long as every id fits (half the bytes), else uint32."""
+    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+
+
+def join_documents(documents: list[list[int]], eos_id: int, dtype: np.dtype) -> np.ndarray:
+    """One array: each document followed by eos."""
+    lengths = np.array([len(document) + 1 for document in documents], dtype=np.int64)
+    stream = np.empty(int(lengths.sum()), dtype=dtype)
+    ends = np.cumsum(lengths) - 1
+    inside = np.ones(len(stream), dtype=bool)
+    inside[ends] = False
+    stream[ends] = eos_id
+    stream[inside] = np.fromiter(
+        (token for document in documents for token in document), dtype, len(stream) - len(documents)
+    )
+    return stream
+
+
+class Packer:
+    """Cuts a stream that arrives in pieces into rows [n, row_length]; where a piece ends leaves no
+    trace in the rows. `finish` gives what is left over, which the caller pads or counts."""
+
+    def __init__(self, row_length: int, dtype: np.dtype) -> None:
+        if row_length < 2:
+            raise FoundryError(f"a row of {row_length} tokens has nothing to predict")
+        self._row = row_length
+        self._rest = np.empty(0, dtype=dtype)
+
+    def add(self, stream: np.ndarray) -> np.ndarray:
+        """Rows [n, row_length] that are full now."""
+        joined = np.concatenate([self._rest, stream.astype(self._rest.dtype, copy=False)])
+        whole = len(joined) // self._row * self._row
+        self._rest = joined[whole:].copy()
+        return joined[:whole].reshape(-1, self._row)
+
+    def finish(self) -> np.ndarray:
+        """The tokens that fill no row; the packer is empty then."""
+        rest, self._rest = self._rest, self._rest[:0]
+        return rest

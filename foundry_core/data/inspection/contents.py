@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -13,8 +13,8 @@ from rich.text import Text
 from foundry_core.data.images import image_format
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.data.loading.shards import CheckedShards
-from foundry_core.data.shards.members import decode_member
 from foundry_core.data.shards.write import ShardInfo
+from foundry_core.data.webdataset import decode_member
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
 
@@ -50,48 +50,25 @@ def modality_of(shards: CheckedShards) -> str:
     )
 
 
-class Member(TypedDict):
-    """holds: one line on what it decodes to."""
+def contents(source: str | os.PathLike[str], sample: int = 0) -> dict[str, Any]:
+    """What a folder or an address of shards holds, and one of its samples.
 
-    bytes: int
-    holds: str
-
-
-class ShownSample(TypedDict):
-    number: int
-    key: str
-    members: dict[str, Member]
-
-
-class Contents(TypedDict):
-    """dataset: dataset.json without per-episode lists. digests: whether the manifest states them.
-    report: what the conversion skipped, counted."""
-
-    source: str
-    modality: str
-    dataset: dict[str, Any]
-    shards: int
-    samples: int
-    bytes: int
-    digests: bool
-    report: dict[str, Any] | None
-    sample: ShownSample
-
-
-def contents(source: str | os.PathLike[str], sample: int = 0) -> Contents:
-    """What a folder or an address of shards holds, and one of its samples."""
+    dataset: dataset.json without per-episode lists. digests: whether the manifest states them.
+    report: what the conversion skipped, counted; None where it left no report. sample.members:
+    {name: {bytes, holds}}, holds being one line on what it decodes to.
+    """
     shards = CheckedShards(source)
     count = len(shards)
     if not 0 <= sample < count:
         raise FoundryError(f"{shards.source!r} has no sample {sample}", f"it has {count}")
-    rows = shards.shards.shards
+    rows = shards.shards
     return {
         "source": shards.source,
         "modality": modality_of(shards),
         "dataset": {k: v for k, v in shards.info.items() if not _per_episode(v)},
         "shards": len(rows),
         "samples": count,
-        "bytes": sum(row.bytes or shards.shards.path(n).stat().st_size for n, row in _held(shards)),
+        "bytes": sum(row.bytes or shards.path(n).stat().st_size for n, row in _held(shards)),
         "digests": all(row.sha256 for row in rows),
         "report": _report(shards),
         "sample": {
@@ -104,7 +81,7 @@ def contents(source: str | os.PathLike[str], sample: int = 0) -> Contents:
     }
 
 
-def render_contents(contents: Contents) -> RenderableType:
+def render_contents(contents: dict[str, Any]) -> RenderableType:
     """Two tables: the dataset, and the members of the sample."""
     head = Table(title=contents["source"], title_justify="left", show_header=False)
     head.add_row("modality", contents["modality"])
@@ -127,8 +104,8 @@ def render_contents(contents: Contents) -> RenderableType:
 
 def _held(shards: CheckedShards) -> Iterable[tuple[int, ShardInfo]]:
     """Shards whose size can be known: stated, or lying here."""
-    for number, row in enumerate(shards.shards.shards):
-        if row.bytes is not None or shards.shards.path(number).exists():
+    for number, row in enumerate(shards.shards):
+        if row.bytes is not None or shards.path(number).exists():
             yield number, row
 
 
@@ -147,7 +124,7 @@ def _report(shards: CheckedShards) -> dict[str, Any] | None:
     }
 
 
-def _member(name: str, data: memoryview) -> Member:
+def _member(name: str, data: memoryview) -> dict[str, Any]:
     """Size, and one line on what it decodes to; what does not decode says so."""
     try:
         holds = _holds(name, data)

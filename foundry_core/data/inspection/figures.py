@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -34,26 +34,13 @@ img{{display:block;max-width:100%;margin:2em 0}}</style>
 """
 
 
-class FieldDescription(TypedDict):
-    """dims: per dimension mean, std, min, max, the percentiles as stats.json names them, discrete,
-    and histogram: shares in 24 equal bins between 1st and 99th percentile, by the digest."""
+def describe(statistics: DatasetStatistics, fields: Sequence[str] = ()) -> dict[str, Any]:
+    """The numbers of some fields, or of all. FoundryError for a field that there is not.
 
-    count: int
-    steps: int
-    past: int
-    dims: list[dict[str, Any]]
-
-
-class StatisticsDescription(TypedDict):
-    """weighting, windows: None for statistics as others published them."""
-
-    weighting: str | None
-    windows: int | None
-    fields: dict[str, FieldDescription]
-
-
-def describe(statistics: DatasetStatistics, fields: Sequence[str] = ()) -> StatisticsDescription:
-    """The numbers of some fields, or of all. FoundryError for a field that there is not."""
+    {weighting, windows (None for statistics as others published them), fields: {name: {count,
+    steps, past, dims}}}. dims: of each dimension mean, std, min, max, the percentiles as stats.json
+    names them, discrete, and histogram: shares in 24 equal bins between 1st and 99th percentile.
+    """
     names = [name for name in statistics.fields if not fields or name in fields]
     for field in fields:
         statistics[field]  # names the nearest on a miss
@@ -64,7 +51,7 @@ def describe(statistics: DatasetStatistics, fields: Sequence[str] = ()) -> Stati
     }
 
 
-def render_statistics(description: StatisticsDescription) -> RenderableType:
+def render_statistics(description: dict[str, Any]) -> RenderableType:
     """A table of all dimensions."""
     table = Table(title="Statistics over valid steps", title_justify="left")
     for heading in ("field", "dim", "count", "mean", "std", "min", "1 %", "50 %", "99 %", "max"):
@@ -158,7 +145,7 @@ def _plot(name: str, field: FieldStatistics) -> bytes:
     return buffer.getvalue()
 
 
-def _describe_field(field: FieldStatistics) -> FieldDescription:
+def _describe_field(field: FieldStatistics) -> dict[str, Any]:
     dims = []
     for dim in range(field.dims):
         entry = {name: float(getattr(field, name)[dim]) for name in ("mean", "std", "min", "max")}

@@ -1,8 +1,8 @@
 """`foundry data preview`: what a batch really contains."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NotRequired, Required, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,58 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 from foundry_core.data.loading.config import CAPTIONS, TEXT
-from foundry_core.data.loading.loader import Loader
-from foundry_core.data.loading.workers import MixedBatch
+from foundry_core.data.loading.loader import Loader, MixedBatch
 from foundry_core.data.text.tokenizer import Tokenizer
 
 
-class DatasetShare(TypedDict):
-    """share: of the modality's draws; size: samples of the dataset."""
+def preview(loader: Loader, tokenizer: Tokenizer, step: int = 0) -> dict[str, Any]:
+    """What the batch of a step holds: {step, modalities, report}.
 
-    samples: int
-    share: float
-    size: int
-
-
-class TensorSummary(TypedDict):
-    shape: list[int]
-    dtype: str
-    min: float
-    mean: float
-    max: float
-
-
-class BatchContents(TypedDict, total=False):
-    """Shares of the batch, as far as the modality has them, and its first sample's text."""
-
-    padding: float
-    targets: float
-    valid_action_steps: float
-    documents_per_row: float
-    first_sample: Required[str]
-
-
-class ModalityPreview(BatchContents):
-    """epoch_length: draws in which every sample comes once; None in a weighted mix."""
-
-    datasets: dict[str, DatasetShare]
-    tensors: dict[str, TensorSummary]
-    epoch_length: int | None
-
-
-class Preview(TypedDict):
-    """sheets: files with pictures, where they were asked for."""
-
-    step: int
-    modalities: dict[str, ModalityPreview]
-    report: dict[str, int]
-    sheets: NotRequired[list[str]]
-
-
-def preview(loader: Loader, tokenizer: Tokenizer, step: int = 0) -> Preview:
-    """What the batch of a step holds."""
+    Per modality: datasets {label: {samples, share of the draws, size of the dataset}}, tensors
+    {name: {shape, dtype, min, mean, max}}, epoch_length (draws in which every sample comes once;
+    None in a weighted mix), its first sample's text, and shares of the batch such as `padding`.
+    """
     batch = loader.batch(step)
-    modalities: dict[str, ModalityPreview] = {}
+    modalities = {}
     for name, part in batch.items():
         modality = loader.modalities[name]
         owners = np.searchsorted(modality.first_ids, part["sample_ids"].numpy(), side="right") - 1
@@ -83,7 +44,7 @@ def preview(loader: Loader, tokenizer: Tokenizer, step: int = 0) -> Preview:
     return {"step": step, "modalities": modalities, "report": loader.report()}
 
 
-def render_preview(preview: Preview) -> RenderableType:
+def render_preview(preview: dict[str, Any]) -> RenderableType:
     """Tables per modality: datasets, tensors, shares."""
     parts: list[RenderableType] = []
     for title, modality in preview["modalities"].items():
@@ -124,7 +85,7 @@ def save_images(batch: MixedBatch, folder: Path, limit: int = 8) -> list[Path]:
     return written
 
 
-def _contents(name: str, part: Mapping[str, torch.Tensor], tokenizer: Tokenizer) -> BatchContents:
+def _contents(name: str, part: Mapping[str, torch.Tensor], tokenizer: Tokenizer) -> dict[str, Any]:
     first = tokenizer.decode(part["tokens"][0].tolist())
     if name == TEXT:
         documents = part["segments"].numpy().max(axis=1) + 1
@@ -145,11 +106,10 @@ def _contents(name: str, part: Mapping[str, torch.Tensor], tokenizer: Tokenizer)
     }
 
 
-def _tensor(values: np.ndarray) -> TensorSummary:
-    shape: Sequence[int] = values.shape
+def _tensor(values: np.ndarray) -> dict[str, Any]:
     numbers = values.astype(np.float64)
     return {
-        "shape": list(shape),
+        "shape": list(values.shape),
         "dtype": str(values.dtype),
         "min": float(numbers.min()),
         "mean": float(numbers.mean()),

@@ -9,7 +9,8 @@ import numpy as np
 from foundry_core.data.config import PoseGroup, WindowConfig
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.npy import read_npz
-from foundry_core.data.robot.poses import RELATIVE, add_relative_fields
+from foundry_core.data.robot.poses import add_relative_fields
+from foundry_core.data.robot.transform_config import RELATIVE
 from foundry_core.data.robot.windows import anchors, cut_windows
 from foundry_core.data.statistics.builder import EpisodeWindows, compute_statistics
 from foundry_core.data.statistics.dataset import DatasetStatistics

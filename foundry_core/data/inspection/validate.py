@@ -7,7 +7,7 @@ samples by decoding them. Findings are collected, not raised: one run shows all 
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -37,22 +37,6 @@ Members = Mapping[str, memoryview]
 AddFinding = Callable[[str, str], None]
 
 
-class Finding(TypedDict):
-    where: str
-    problem: str
-
-
-class Validation(TypedDict):
-    """samples: how many there are, None where that cannot be known; decoded: how many of them."""
-
-    source: str
-    modality: str
-    shards: int
-    samples: int | None
-    decoded: int
-    findings: list[Finding]
-
-
 _SCHEMAS: Mapping[str, type[Description]] = {
     TEXT: TextDescription,
     CAPTIONS: CaptionDescription,
@@ -60,23 +44,24 @@ _SCHEMAS: Mapping[str, type[Description]] = {
 }
 
 
-def validate(source: str | os.PathLike[str], *, samples: int = 50) -> Validation:
-    """Everything that is wrong with a dataset.
+def validate(source: str | os.PathLike[str], *, samples: int = 50) -> dict[str, Any]:
+    """Everything that is wrong with a dataset: {source, modality, shards, samples (None where that
+    cannot be known), decoded: how many of them, findings: [{where, problem}]}.
 
     samples: how many are decoded, evenly spread; 0 decodes all. Samples of shards with a finding
     are left out. Raises FoundryError only where there is nothing to look at.
     """
     shards = CheckedShards(source, verify=False)
-    findings: list[Finding] = []
+    findings: list[dict[str, str]] = []
 
     def report(where: str, problem: str) -> None:
         findings.append({"where": where, "problem": problem})
 
     broken = _broken_shards(shards, report)
-    validation: Validation = {
+    validation: dict[str, Any] = {
         "source": shards.source,
         "modality": "unknown",
-        "shards": len(shards.shards.shards),
+        "shards": len(shards.shards),
         "samples": None,
         "decoded": 0,
         "findings": findings,
@@ -89,7 +74,7 @@ def validate(source: str | os.PathLike[str], *, samples: int = 50) -> Validation
     validation |= {"modality": modality, "samples": count}
     description = _description(shards, modality, count, report)
     for sample in range(0, count, max(1, count // samples) if samples else 1):
-        if shards.shards.locate(sample)[0] in broken:
+        if shards.locate(sample)[0] in broken:
             continue
         validation["decoded"] += 1
         try:
@@ -100,7 +85,7 @@ def validate(source: str | os.PathLike[str], *, samples: int = 50) -> Validation
     return validation
 
 
-def render_validation(report: Validation) -> RenderableType:
+def render_validation(report: dict[str, Any]) -> RenderableType:
     """A line where all is well, else a table of the findings."""
     summary = (
         f"{report['source']}: {report['modality']}, {report['shards']} shards, "
@@ -118,7 +103,7 @@ def render_validation(report: Validation) -> RenderableType:
 
 def _broken_shards(shards: CheckedShards, report: AddFinding) -> set[int]:
     broken = set()
-    for number, shard in enumerate(shards.shards.shards):
+    for number, shard in enumerate(shards.shards):
         try:
             shards.verify(number)
         except FoundryError as error:
@@ -171,13 +156,11 @@ def _sample_findings(
 ) -> Iterator[str]:
     members = shards.members(sample)
     if modality == TEXT:
-        yield from _text_findings(members, description)
-    elif modality == CAPTIONS:
-        yield from _caption_findings(members, description)
-    else:
-        assert modality == ROBOT, modality
-        episode = shards.info.get("layout", "sample") == "episode"
-        yield from _robot_findings(members, description, sample, episode)
+        return _text_findings(members, description)
+    if modality == CAPTIONS:
+        return _caption_findings(members, description)
+    episode = shards.info.get("layout", "sample") == "episode"
+    return _robot_findings(members, description, sample, episode)
 
 
 def _text_findings(members: Members, description: Description | None) -> Iterator[str]:

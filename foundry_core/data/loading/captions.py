@@ -1,23 +1,15 @@
 """Images with captions."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 
-from foundry_core.data.images import decode_image
 from foundry_core.data.loading.config import CaptionData
 from foundry_core.data.loading.dataset import SampleDataset
-from foundry_core.data.loading.pixels import (
-    OutputBuffer,
-    changes_nothing,
-    fill,
-    image_size,
-    new_buffer,
-)
+from foundry_core.data.loading.pixels import ImageReader, OutputBuffer, new_buffer
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
 from foundry_core.data.robot.prompts import PromptBuilder
-from foundry_core.data.robot.transforms import Sample, pad_tokens, view_images
+from foundry_core.data.robot.transforms import Sample, pad_tokens
 from foundry_core.errors import FoundryError
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -33,12 +25,8 @@ class CaptionDataset(SampleDataset):
         super().__init__(shards)
         self._config = config
         self._prompts = prompts
-        self._augment = config.augment if train else None
         self._names = config.images or self._probe()
-        self._plain = changes_nothing(config.image, self._augment)
-
-    def __len__(self) -> int:
-        return len(self.shards)
+        self._images = ImageReader(shards, config.image, config.augment if train else None)
 
     @property
     def images(self) -> int:
@@ -48,7 +36,7 @@ class CaptionDataset(SampleDataset):
         """images uint8 [N, 3, h, w], tokens int64 [T], targets bool [T]."""
         members = self.shards.members(index)
         where = self.shards.where(index)
-        files = {_image_name(ext): data for ext, data in members.items() if _is_image(ext)}
+        files = {_image_name(ext): ext for ext in members if _is_image(ext)}
         missing = [name for name in self._names if name not in files]
         if missing or "txt" not in members:
             raise UnreadableSample(
@@ -58,36 +46,16 @@ class CaptionDataset(SampleDataset):
             caption = bytes(members["txt"]).decode()
         except UnicodeDecodeError as error:
             raise UnreadableSample(f"{where}: {error}") from error
-        images = self._pictures({n: files[n] for n in self._names}, where, sample_key, output)
         tokens, targets, cut = self._prompts.caption(
             caption, len(self._names), self._config.max_tokens
         )
         if cut:
             self.count("captions_cut")
         return {
-            "images": images.transpose(0, 3, 1, 2),
+            "images": self._images.read(index, [files[n] for n in self._names], sample_key, output),
             "tokens": np.array(tokens, dtype=np.int64),
             "targets": np.array(targets, dtype=bool),
         }
-
-    def _pictures(
-        self, files: Mapping[str, memoryview], where: str, sample_key: int, output: OutputBuffer
-    ) -> np.ndarray:
-        """uint8 [N, h, w, 3] in the output buffer."""
-        config = self._config.image
-        with _unreadable(where):
-            size = image_size(next(iter(files.values())), where)
-        out = None
-        if self._plain and config.size in (None, size):
-            out = output((len(files), *size, 3))
-        with _unreadable(where):
-            if out is not None and fill(files, out, where):
-                return out
-            pictures = [decode_image(data, f"{n} of {where}") for n, data in files.items()]
-        made = view_images(pictures, config, self._augment, sample_key).transpose(0, 2, 3, 1)
-        out = output(made.shape)
-        out[...] = made
-        return out
 
     def _probe(self) -> tuple[str, ...]:
         if not len(self.shards):
@@ -109,14 +77,6 @@ def collate_captions(samples: Sequence[Sample], pad_id: int, pad_multiple: int) 
     for row, sample in enumerate(samples):
         targets[row, : len(sample["targets"])] = sample["targets"]
     return {"tokens": tokens, "token_mask": mask, "target_mask": targets}
-
-
-@contextmanager
-def _unreadable(where: str) -> Iterator[None]:
-    try:
-        yield
-    except FoundryError as error:
-        raise UnreadableSample(f"{where}: {error}") from error
 
 
 def _is_image(extension: str) -> bool:

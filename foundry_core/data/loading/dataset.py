@@ -16,8 +16,8 @@ class SampleDataset(ABC):
         self.shards = shards
         self.counters: dict[str, int] = {}
 
-    @abstractmethod
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.shards)
 
     @abstractmethod
     def read(self, index: int, sample_key: int, output: OutputBuffer = new_buffer) -> Sample:

@@ -43,13 +43,6 @@ class RemoteFolder:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
 
-    def require(self, name: str) -> None:
-        """`fetch`; FoundryError where the source has none of that name."""
-        if not self.fetch(name):
-            raise FoundryError(
-                f"{self.source!r} holds no {name}", "check the address of the dataset"
-            )
-
     def fetch(self, name: str) -> bool:
         """The file, whole or not at all; False where the source has none of that name. A source
         that cannot be asked is asked once more, then RemoteUnreachable."""

@@ -7,21 +7,23 @@ windows of an episode are prepared in one pass that is kept (an .npz of a dozen 
 than two JPEG decodes). Images are decoded one by one, only the cameras and steps the model takes.
 """
 
+import json
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable
 from itertools import accumulate
 
+from foundry_core.config.suggest import nearest
 from foundry_core.data.config import WindowConfig
 from foundry_core.data.keyed import key
 from foundry_core.data.loading.config import RobotData
 from foundry_core.data.loading.dataset import SampleDataset
 from foundry_core.data.loading.lowdim import WindowReader, Windows
-from foundry_core.data.loading.pixels import OutputBuffer, new_buffer
-from foundry_core.data.loading.robot_episodes import check_inputs, windows_per_episode
-from foundry_core.data.loading.robot_images import ImageReader
+from foundry_core.data.loading.pixels import ImageReader, OutputBuffer, new_buffer
 from foundry_core.data.loading.shards import CheckedShards
+from foundry_core.data.robot.transform_config import RobotInputs
 from foundry_core.data.robot.transforms import RobotTransform, Sample
+from foundry_core.data.robot.windows import anchors
 from foundry_core.errors import FoundryError
 
 
@@ -52,9 +54,9 @@ class RobotDataset(SampleDataset):
         self.layout = info.get("layout", "sample")
         window = None
         if self.layout == "episode":
-            check_inputs(shards, self._inputs)
+            _check_inputs(shards, self._inputs)
             window = WindowConfig(**info["window"])
-            self._ends = list(accumulate(windows_per_episode(shards, window)))
+            self._ends = list(accumulate(_windows_per_episode(shards, window)))
         else:
             self._ends = list(range(1, len(shards) + 1))
         self._reader = WindowReader(shards, config, transform, window)
@@ -118,15 +120,56 @@ class RobotDataset(SampleDataset):
         return choices[key(sample_key, "instruction") % len(choices)]
 
     def _lowdim(self, episode: int) -> Windows:
-        if episode in self._windows:
-            self._windows.move_to_end(episode)
-            return self._windows[episode]
-        windows = self._reader.episode(episode)
-        self._keep(episode, windows)
-        return windows
+        if episode not in self._windows:
+            self._keep(episode, self._reader.episode(episode))
+        self._windows.move_to_end(episode)
+        return self._windows[episode]
 
     def _keep(self, episode: int, windows: Windows) -> None:
         self._windows[episode] = windows
         self._windows_bytes += windows.nbytes
         while self._windows_bytes > self._windows_limit and len(self._windows) > 1:
             self._windows_bytes -= self._windows.popitem(last=False)[1].nbytes
+
+
+def _windows_per_episode(shards: CheckedShards, window: WindowConfig) -> list[int]:
+    """From the lengths in dataset.json or the episodes' metadata; checked
+    against the stated total."""
+    info = shards.info
+    lengths = info.get("lengths")
+    if lengths is None:
+        try:
+            lengths = [
+                int(json.loads(bytes(shards.peek(i, "metadata.json")))["length"])
+                for i in range(len(shards))
+            ]
+        except (ValueError, KeyError) as error:
+            raise FoundryError(
+                f"an episode of {shards.source!r} has no readable length: {error!r}",
+                "convert the dataset again",
+            ) from error
+    counts = [len(anchors(length, window)) for length in lengths]
+    if sum(counts) != info.get("windows", sum(counts)):
+        raise FoundryError(
+            f"{shards.source!r} states {info['windows']} windows, its episodes make {sum(counts)}",
+            "its dataset.json and shards do not belong together: convert it again",
+        )
+    return counts
+
+
+def _check_inputs(shards: CheckedShards, inputs: RobotInputs) -> None:
+    """Cameras, window and fields against what the dataset says it has."""
+    info, window = shards.info, shards.info["window"]
+    for camera in inputs.cameras:
+        if camera not in info["cameras"]:
+            raise FoundryError(
+                f"{shards.source!r} has no camera {camera!r}",
+                nearest(camera, info["cameras"]),
+            )
+    future = inputs.horizon - inputs.action_past - 1
+    if future > window["future"] or inputs.action_past > window["past"]:
+        raise FoundryError(
+            f"actions from -{inputs.action_past} to {future} around the anchor exceed the "
+            f"windows of {shards.source!r} (-{window['past']}..{window['future']})",
+            "shorten data.robot.inputs.horizon, or convert with a wider window",
+        )

@@ -32,14 +32,11 @@ class TextDataset(SampleDataset):
         self._extension = _NPY
         self.row_length = info["context"] + 1 if "context" in info else self._probe()
 
-    def __len__(self) -> int:
-        return len(self.shards)
-
     def read(self, index: int, sample_key: int, output: OutputBuffer = new_buffer) -> Sample:
         """{"tokens": unsigned [T+1]}, a view into the shard."""
         data = self.shards.member(index, self._extension)
         try:
-            tokens = read_npy(data) if self._extension == _NPY else _unpack(data)
+            tokens = read_row({self._extension: data})
         except (FoundryError, ValueError, OSError, EOFError) as error:
             raise UnreadableSample(f"{self.shards.where(index)}: {error}") from error
         if tokens.shape != (self.row_length,):
@@ -58,8 +55,7 @@ class TextDataset(SampleDataset):
                 f"{self.shards.source!r} holds {sorted(present)}, neither {_NPY} nor {_PUBLISHED}",
                 "is it a text dataset?",
             )
-        data = present[self._extension]
-        return len(read_npy(data) if self._extension == _NPY else _unpack(data))
+        return len(read_row(present))
 
 
 def collate_text(samples: Sequence[Sample], eos_id: int) -> Sample:
@@ -77,8 +73,4 @@ def read_row(members: Mapping[str, memoryview]) -> np.ndarray:
         return read_npy(members[_NPY])
     if _PUBLISHED not in members:
         raise FoundryError(f"neither {_NPY} nor {_PUBLISHED} among {sorted(members)}")
-    return _unpack(members[_PUBLISHED])
-
-
-def _unpack(data: memoryview) -> np.ndarray:
-    return np.array(json.loads(gzip.decompress(data)), dtype=np.uint32)
+    return np.array(json.loads(gzip.decompress(members[_PUBLISHED])), dtype=np.uint32)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from foundry_core.config.suggest import nearest
-from foundry_core.data.robot.normalize_config import FieldNormalization, NormalizationConfig
+from foundry_core.data.robot.transform_config import FieldNormalization, NormalizationConfig
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.statistics.summary import FieldStatistics
 from foundry_core.errors import FoundryError
@@ -37,22 +37,11 @@ class FieldNormalizer:
     def dims(self) -> int:
         return self.centre.shape[-1]
 
-    def normalize(self, values: np.ndarray, first_step: int) -> np.ndarray:
-        """As Normalizer.normalize, of this field."""
-        centre, scale = self._at(values, first_step)
-        normalised = (values - centre) / scale
-        if self.clip is None:
-            return normalised
-        return np.clip(normalised, -self.clip, self.clip)
+    def clipped(self, normalised: np.ndarray) -> np.ndarray:
+        return normalised if self.clip is None else np.clip(normalised, -self.clip, self.clip)
 
-    def denormalize(self, values: np.ndarray, first_step: int) -> np.ndarray:
-        """As Normalizer.denormalize, of this field."""
-        centre, scale = self._at(values, first_step)
-        if self.clip is not None:
-            values = np.clip(values, -self.clip, self.clip)
-        return values * scale + centre
-
-    def _at(self, values: np.ndarray, first_step: int) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, values: np.ndarray, first_step: int) -> tuple[np.ndarray, np.ndarray]:
+        """(centre, scale) for values [..., K, D] or [D] whose first step is `first_step`."""
         if self.centre.ndim == 1:
             return self.centre, self.scale
         steps = values.shape[-2] if values.ndim > 1 else 1
@@ -101,25 +90,23 @@ class Normalizer:
 
     def normalize(self, field: str, values: np.ndarray, first_step: int = 0) -> np.ndarray:
         """Of a field, [..., K, D]. FoundryError for other dimensions than the statistics have."""
-        return self._checked(field, values).normalize(values, first_step)
+        rule = self._checked(field, values)
+        centre, scale = rule.at(values, first_step)
+        return rule.clipped((values - centre) / scale)
 
     def denormalize(self, field: str, values: np.ndarray, first_step: int = 0) -> np.ndarray:
         """The inverse of `normalize`."""
-        return self._checked(field, values).denormalize(values, first_step)
+        rule = self._checked(field, values)
+        centre, scale = rule.at(values, first_step)
+        return rule.clipped(values) * scale + centre
 
     def to_json(self) -> str:
         """The text of normalizer.json."""
         entries = {
-            name: {
-                "centre": field.centre.tolist(),
-                "scale": field.scale.tolist(),
-                "clip": field.clip,
-                "past": field.past,
-            }
+            name: vars(field) | {"centre": field.centre.tolist(), "scale": field.scale.tolist()}
             for name, field in self.fields.items()
         }
-        document = {"format": "foundry-normalizer", "version": 1, "fields": entries}
-        return json_text(document)
+        return json_text({"format": "foundry-normalizer", "version": 1, "fields": entries})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes normalizer.json."""

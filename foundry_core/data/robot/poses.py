@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from foundry_core.data.config import PoseGroup
+from foundry_core.data.robot.transform_config import RELATIVE
 from foundry_core.errors import FoundryError
-
-RELATIVE = "_relative"
 
 
 def encode_rot6d(rotation: np.ndarray) -> np.ndarray:

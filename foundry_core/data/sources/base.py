@@ -185,24 +185,18 @@ class RobotFormat(RawFormat):
         """Raises UnusableEpisode for one that is truncated or breaks a rule of the format."""
 
 
-TEXT_FORMATS: Registry[type[TextFormat]] = Registry(
-    group="foundry.text_formats",
-    package="foundry_core.data.sources.text",
-    attribute="FORMAT",
-    noun="text format",
-)
-CAPTION_FORMATS: Registry[type[CaptionFormat]] = Registry(
-    group="foundry.caption_formats",
-    package="foundry_core.data.sources.captions",
-    attribute="FORMAT",
-    noun="caption format",
-)
-ROBOT_FORMATS: Registry[type[RobotFormat]] = Registry(
-    group="foundry.robot_formats",
-    package="foundry_core.data.sources.robot",
-    attribute="FORMAT",
-    noun="robot format",
-)
+def _registry(kind: str, folder: str) -> Registry[Any]:
+    return Registry(
+        group=f"foundry.{kind}_formats",
+        package=f"foundry_core.data.sources.{folder}",
+        attribute="FORMAT",
+        noun=f"{kind} format",
+    )
+
+
+TEXT_FORMATS: Registry[type[TextFormat]] = _registry("text", "text")
+CAPTION_FORMATS: Registry[type[CaptionFormat]] = _registry("caption", "captions")
+ROBOT_FORMATS: Registry[type[RobotFormat]] = _registry("robot", "robot")
 
 TextSource = Annotated[TextFormat, OneOf(TEXT_FORMATS, "format")]
 CaptionSource = Annotated[CaptionFormat, OneOf(CAPTION_FORMATS, "format")]

@@ -1,11 +1,14 @@
 """What formats share: finding files, splitting them into pieces whose borders depend on the content
 alone, tars of documents."""
 
+import tarfile
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from foundry_core.data.sources.base import Broken, Document, SourceRef
+from foundry_core.config.suggest import nearest
+from foundry_core.data.sources.base import Broken, Document, PathSource, SourceRef, TextFormat
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import source_files
 
@@ -90,6 +93,37 @@ def tar_members(ref: SourceRef) -> Iterator[tuple[str, bytes]]:
         for member in range(ref.start, ref.stop):
             data = read_span(stream, int(index.offsets[member]), int(index.sizes[member]))
             yield f"{ref.path.name}/{index.names[member]}", data
+
+
+class DocumentTars(TextFormat, PathSource):
+    """Base of the formats whose documents are the members of tars."""
+
+    def refs(self) -> list[SourceRef]:
+        return tar_refs(self.path)
+
+    def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
+        for name, data in tar_members(ref):
+            yield self._document(name, data)
+
+    @abstractmethod
+    def _document(self, name: str, data: bytes) -> Document | Broken: ...
+
+
+def text_field(name: str, record: object, field: str) -> Document | Broken:
+    """A document of a JSON value: an object with the text under `field`."""
+    held = record if isinstance(record, dict) else {}
+    if not isinstance(held.get(field), str):
+        return Broken(id=name, reason=f"no string field {field!r}: {nearest(field, held)}")
+    return Document(id=name, text=held[field])
+
+
+def tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of every file of a tar. Raises what tarfile does where it is damaged."""
+    with tarfile.open(path) as tar:
+        for member in tar:
+            stream = tar.extractfile(member)
+            if stream:
+                yield member.name, stream.read()
 
 
 def decoded(name: str, data: bytes) -> Document | Broken:

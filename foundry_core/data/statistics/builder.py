@@ -4,6 +4,7 @@ Legend: N windows, T steps, D dimensions of a field, C dimensions of all fields 
 """
 
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 
 import numpy as np
 
@@ -39,9 +40,8 @@ def compute_statistics(windows: Iterable[EpisodeWindows], *, past: int = 0) -> D
 class StatisticsBuilder:
     """Takes windows episode by episode; memory stays bounded (about 50 MB of values).
 
-    Values are buffered and digested in blocks of a fixed number of windows: sorting long columns
-    is what makes this fast, and a block's length that depends on shapes alone keeps the result a
-    function of the sequence.
+    Values are digested in blocks (sorting long columns is what makes this fast), whose length
+    depends on shapes alone, so that the result stays a function of the sequence.
     """
 
     def __init__(self, *, past: int = 0) -> None:
@@ -86,13 +86,14 @@ class StatisticsBuilder:
             )
         steps = [digests.compress(_join(parts), CENTROIDS) for parts in self._digests]
         fields, at = {}, 0
-        counts = np.array([m.mass[0] for m in self._moments], dtype=np.int64)
+        moments = moment_ops.stack(self._moments)
+        counts = moments.mass[:, 0].astype(np.int64)
         for name, dims in zip(self._names, self._dims, strict=True):
             columns = slice(at, at + dims)
             fields[name] = FieldLeaf(
                 past=self._past,
                 count=counts,
-                moments=_stack_moments(self._moments, columns),
+                moments=moments.each(itemgetter((slice(None), columns))),
                 digest=_stack_rows(steps, columns),
             )
             at += dims
@@ -157,19 +158,11 @@ def _join(parts: list[Centroids]) -> Centroids:
     return parts[0] if len(parts) == 1 else digests.union(parts)
 
 
-def _stack_moments(steps: list[Moments], columns: slice) -> Moments:
-    names = ("mass", "mean", "m2", "low", "high")
-    return Moments(**{k: np.stack([getattr(m, k)[columns] for m in steps]) for k in names})
-
-
 def _stack_rows(steps: list[Centroids], columns: slice) -> Centroids:
-    width = max(step.width for step in steps)
-
-    def stack(name: str, fill: float) -> np.ndarray:
-        cells = [getattr(step, name)[columns] for step in steps]
-        wide = [np.pad(c, ((0, 0), (0, width - c.shape[1])), constant_values=fill) for c in cells]
-        return np.concatenate(wide)
-
-    return Centroids(
-        means=stack("means", np.inf), counts=stack("counts", 0), flat=stack("flat", False)
-    )
+    parts = [step.each(itemgetter(columns)) for step in steps]
+    out, at = digests.empty(sum(p.rows for p in parts), max(p.width for p in parts)), 0
+    for part in parts:
+        cells = (slice(at, at + part.rows), slice(part.width))
+        digests.put(out, cells, part.means, part.counts, part.flat)
+        at += part.rows
+    return out

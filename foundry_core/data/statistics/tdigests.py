@@ -7,15 +7,15 @@ the whole of a few-valued signal stay exact.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foundry_core.data.statistics.digest import FEW_VALUES, Centroids
+from foundry_core.data.statistics.digest import FEW_VALUES, Centroids, empty, put
 from foundry_core.data.statistics.leaf import FieldLeaf, Leaf
-from foundry_core.data.statistics.moments import Moments
+from foundry_core.data.statistics.moments import Moments, stack
 from foundry_core.errors import FoundryError
-from foundry_core.files import json_line, read_json, write_atomic
+from foundry_core.files import read_json
 
 if TYPE_CHECKING:
     from tdigest import TDigest
@@ -24,18 +24,8 @@ SUFFIX = ".tdigest.json"
 DELTA, K = 0.01, 25
 
 
-class StoredCentroid(TypedDict):
-    m: float
-    c: float
-
-
-class StoredDigest(TypedDict):
-    """`tdigest.TDigest.to_dict`."""
-
-    n: float
-    delta: float
-    K: int
-    centroids: list[StoredCentroid]
+# `tdigest.TDigest.to_dict`: {n, delta, K, centroids: [{m: mean, c: count}]}.
+StoredDigest = dict[str, Any]
 
 
 def stored_digest(means: np.ndarray, counts: np.ndarray) -> StoredDigest:
@@ -67,17 +57,14 @@ def to_tdigest(stored: StoredDigest) -> "TDigest":
 def from_tdigest(rows: Sequence["TDigest"]) -> Centroids:
     """One row per digest."""
     listed = [row.centroids_to_list() for row in rows]
-    shape = (len(rows), max(map(len, listed), default=0))
-    means, counts = np.full(shape, np.inf), np.zeros(shape)
-    flat = np.zeros(shape, bool)
+    out = empty(len(rows), max(map(len, listed), default=0))
     for number, centroids in enumerate(listed):
         used = len(centroids)
-        means[number, :used] = [centroid["m"] for centroid in centroids]
-        counts[number, :used] = [centroid["c"] for centroid in centroids]
+        means, counts = (np.array([c[key] for c in centroids], float) for key in ("m", "c"))
         # A continuous signal of so many values would have more centroids.
         few = used <= FEW_VALUES and rows[number].n >= FEW_VALUES * used
-        flat[number, :used] = few | (counts[number, :used] <= 1)
-    return Centroids(means=means, counts=counts, flat=flat)
+        put(out, (number, slice(used)), means, counts, few | (counts <= 1))
+    return out
 
 
 def leaf_of(fields: Mapping[str, Sequence["TDigest"]]) -> Leaf:
@@ -108,22 +95,14 @@ def _field(name: str, digests: Sequence["TDigest"]) -> FieldLeaf:
     m2 = (rows.counts * np.where(used, means - mean[:, None], 0.0) ** 2).sum(axis=1)
     high = np.where(used, rows.means, -np.inf).max(axis=1)
     low = rows.means.min(axis=1)
-    cells = {"mass": mass, "mean": mean, "m2": m2, "low": low, "high": high}
-    return FieldLeaf(
-        past=0,
-        count=np.array([sizes.pop()], dtype=np.int64),
-        moments=Moments(**{key: values[None] for key, values in cells.items()}),
-        digest=rows,
-    )
-
-
-def save_tdigests(path: Path, fields: Mapping[str, Sequence[StoredDigest]]) -> None:
-    """{field: one digest per dimension, as the package stores it}."""
-    write_atomic(path, json_line({name: list(rows) for name, rows in fields.items()}))
+    moments = Moments(mass=mass, mean=mean, m2=m2, low=low, high=high)
+    count = np.array([sizes.pop()], dtype=np.int64)
+    return FieldLeaf(past=0, count=count, moments=stack([moments]), digest=rows)
 
 
 def load_tdigests(path: Path) -> dict[str, list["TDigest"]]:
-    """Of such a file, whoever wrote it. Raises FoundryError for any other."""
+    """Of a file {field: one digest per dimension, as the package stores it}, whoever wrote it.
+    Raises FoundryError for any other."""
     try:
         return {name: [to_tdigest(row) for row in rows] for name, rows in read_json(path).items()}
     except FileNotFoundError:

@@ -17,8 +17,7 @@ from foundry_core.data.inspection.recompute import dataset_statistics
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import CaptionData, DataConfig, RobotData, TextData
 from foundry_core.data.robot.normalize import Normalizer
-from foundry_core.data.statistics.dataset import DatasetStatistics
-from foundry_core.data.statistics.merge import merge_files
+from foundry_core.data.statistics.dataset import DatasetStatistics, merge_files
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
 from tests.synthetic import INPUTS

@@ -21,9 +21,8 @@ from foundry_core.data.loading.config import (
     TextData,
     UnreadableConfig,
 )
-from foundry_core.data.loading.loader import Loader
+from foundry_core.data.loading.loader import Loader, MixedBatch
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
-from foundry_core.data.loading.workers import MixedBatch
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.prompts import IMAGE, OBS
 from foundry_core.data.robot.transform_config import Augment, ImageInput, RobotInputs
@@ -373,7 +372,7 @@ def test_published_layouts_are_read(
         relative.append(fields)
         windows.append((str(sample), fields, arrays["past_mask"] | arrays["future_mask"]))
     stats = compute_statistics([(n, f, m[None]) for n, f, m in windows], past=1)
-    from foundry_core.data.robot.normalize_config import NormalizationConfig
+    from foundry_core.data.robot.transform_config import NormalizationConfig
 
     normalizer = Normalizer.from_statistics(
         stats, inputs.fields, NormalizationConfig(mode="std", clip=None)

@@ -20,7 +20,7 @@ from foundry_core.data.loading.config import (
 )
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.shards.read import ShardSet
-from foundry_core.data.statistics.merge import merge_report, merge_statistics
+from foundry_core.data.statistics.dataset import merge_report, merge_statistics
 from foundry_core.errors import FoundryError
 from tests.synthetic import GRIPPER, INPUTS, make_robot, npz, write_shards
 

@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foundry_core.data.images import decode_image, encode_jpeg
+from foundry_core.data.images import decode_image, decode_into, encode_jpeg, image_size
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import CaptionData, DataConfig, LoaderResources, RobotData
-from foundry_core.data.loading.pixels import BatchImages, decode_into, image_size
+from foundry_core.data.loading.pixels import BatchImages
 from foundry_core.data.robot.normalize import Normalizer
-from foundry_core.data.robot.normalize_config import NormalizationConfig
-from foundry_core.data.robot.transform_config import Augment, ImageInput, RobotInputs
+from foundry_core.data.robot.transform_config import (
+    Augment,
+    ImageInput,
+    NormalizationConfig,
+    RobotInputs,
+)
 from foundry_core.errors import FoundryError
 from tests.synthetic import INPUTS, make_robot, picture, write_shards
 

@@ -16,9 +16,8 @@ from foundry_core.data.loading.config import (
     RobotData,
     TextData,
 )
-from foundry_core.data.loading.loader import Loader
+from foundry_core.data.loading.loader import Loader, MixedBatch
 from foundry_core.data.loading.order import Draws
-from foundry_core.data.loading.workers import MixedBatch
 from foundry_core.data.robot.transform_config import Augment
 from tests.synthetic import INPUTS
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundry_core.data.robot.normalize import Normalizer
-from foundry_core.data.robot.normalize_config import FieldOverride, NormalizationConfig
+from foundry_core.data.robot.transform_config import FieldOverride, NormalizationConfig
 from foundry_core.data.statistics.builder import compute_statistics
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.errors import FoundryError

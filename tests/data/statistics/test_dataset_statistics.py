@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from tdigest import TDigest
 
 from foundry_core.data.statistics.builder import compute_statistics
-from foundry_core.data.statistics.dataset import DatasetStatistics
-from foundry_core.data.statistics.merge import merge_report, merge_statistics
+from foundry_core.data.statistics.dataset import DatasetStatistics, merge_report, merge_statistics
 from foundry_core.data.statistics.summary import QUANTILES
 from foundry_core.errors import FoundryError
 

@@ -7,9 +7,8 @@ import pytest
 from tdigest import TDigest
 
 from foundry_core.data.statistics.builder import compute_statistics
-from foundry_core.data.statistics.dataset import DatasetStatistics
+from foundry_core.data.statistics.dataset import DatasetStatistics, merge_statistics
 from foundry_core.data.statistics.digest import from_values
-from foundry_core.data.statistics.merge import merge_statistics
 from foundry_core.data.statistics.summary import QUANTILES
 from foundry_core.data.statistics.tdigests import (
     from_tdigest,

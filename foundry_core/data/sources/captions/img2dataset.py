@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from foundry_core.data.sources.base import Broken, Captioned, CaptionFormat, PathSource, SourceRef
-from foundry_core.data.sources.files import find_files
+from foundry_core.data.sources.files import find_files, tar_files
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 
@@ -25,12 +25,9 @@ class ImageCaptionTars(CaptionFormat, PathSource):
         stem = ref.path.stem
         samples: dict[str, dict[str, bytes]] = {}
         try:
-            with tarfile.open(ref.path) as tar:
-                for member in tar:
-                    stream = tar.extractfile(member)
-                    if stream:
-                        key, _, extension = member.name.partition(".")
-                        samples.setdefault(key, {})[extension] = stream.read()
+            for name, data in tar_files(ref.path):
+                key, _, extension = name.partition(".")
+                samples.setdefault(key, {})[extension] = data
         except (tarfile.TarError, OSError, EOFError) as error:
             yield Broken(id=stem, reason=f"not a readable tar: {error}")
             return

@@ -4,10 +4,11 @@ import io
 import json
 import tarfile
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
+from foundry_core.data.sources.files import tar_files
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import source_files
 
@@ -39,7 +40,7 @@ class Demonstrations(RobotFormat, PathSource):
         from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 
         try:
-            members = _members(ref.path)
+            members = dict(tar_files(ref.path))
             meta = json.loads(members["meta.json"])
             with np.load(io.BytesIO(members["lowdim.npz"]), allow_pickle=False) as arrays:
                 lowdim = {name: arrays[name] for name in arrays.files}
@@ -63,15 +64,6 @@ class Demonstrations(RobotFormat, PathSource):
             lowdim=lowdim,
             images=images,
         )
-
-
-def _members(path: Path) -> dict[str, bytes]:
-    members = {}
-    with tarfile.open(path) as tar:
-        for member in tar:
-            stream = tar.extractfile(member)
-            members[member.name] = stream.read() if stream else b""
-    return members
 
 
 FORMAT = Demonstrations

@@ -6,9 +6,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Literal
 
-from foundry_core.config.suggest import nearest
 from foundry_core.data.sources.base import Broken, Document, PathSource, SourceRef, TextFormat
-from foundry_core.data.sources.files import PIECE_BYTES, find_files, line_ranges
+from foundry_core.data.sources.files import PIECE_BYTES, find_files, line_ranges, text_field
 from foundry_core.errors import FoundryError
 
 
@@ -44,12 +43,7 @@ class JsonLines(TextFormat, PathSource):
             record = json.loads(line)
         except ValueError as error:
             return Broken(id=name, reason=f"not JSON: {error}")
-        if not isinstance(record, dict) or not isinstance(record.get(self.field), str):
-            names = record if isinstance(record, dict) else ()
-            return Broken(
-                id=name, reason=f"no string field {self.field!r}: {nearest(self.field, names)}"
-            )
-        return Document(id=name, text=record[self.field])
+        return text_field(name, record, self.field)
 
 
 def _lines(ref: SourceRef) -> Iterator[tuple[str, bytes]]:

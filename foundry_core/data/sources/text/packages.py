@@ -44,7 +44,15 @@ class PackageDocs(TextFormat):
         return {"packages": source.split(",")}
 
     def identity(self) -> Mapping[str, str]:
-        return {f"package {name}": documents_identity(name) for name in self.packages}
+        """Of the files that are read. RECORD says what was installed, not what lies there."""
+        digests = {}
+        for package in self.packages:
+            try:
+                digest = files_fingerprint(_root(package), _documented(package))
+            except FileNotFoundError as error:
+                raise _missing(package, error.filename) from None
+            digests[f"package {package}"] = digest
+        return digests
 
     def refs(self) -> list[SourceRef]:
         return [
@@ -54,7 +62,16 @@ class PackageDocs(TextFormat):
         ]
 
     def read(self, ref: SourceRef) -> Iterator[Document]:
-        for name, text in package_documents(ref.files[0], ref.files[1:]):
+        """Of each file that has any documentation."""
+        package, *files = ref.files
+        for name in files:
+            try:
+                content = Path(_root(package), name).read_text(encoding="utf-8")
+            except FileNotFoundError:
+                raise _missing(package, name) from None
+            except UnicodeDecodeError:
+                continue  # data that only looks like a text file by its name
+            text = _docstrings(name, content) if name.endswith(".py") else content.strip()
             if len(text) >= self.min_characters:
                 yield Document(id=name, text=text)
 
@@ -67,14 +84,6 @@ def _distribution(package: str) -> importlib.metadata.Distribution:
         raise FoundryError(
             f"source package {package!r} is not installed", f"pip install {package}"
         ) from None
-
-
-def documents_identity(package: str) -> str:
-    """Digest of the files that are read. RECORD says what was installed, not what lies there."""
-    try:
-        return files_fingerprint(_root(package), _documented(package))
-    except FileNotFoundError as error:
-        raise _missing(package, error.filename) from None
 
 
 def package_modules(package: str) -> list[tuple[str, int]]:
@@ -124,20 +133,6 @@ def _missing(package: str, name: str) -> FoundryError:
         f"{name!r} of the installed package {package!r} is missing",
         f"pip install --force-reinstall {package}",
     )
-
-
-def package_documents(package: str, files: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """(document id, text) of each named file that has any documentation."""
-    for name in files:
-        try:
-            content = Path(_root(package), name).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise _missing(package, name) from None
-        except UnicodeDecodeError:
-            continue  # data that only looks like a text file by its name
-        text = _docstrings(name, content) if name.endswith(".py") else content.strip()
-        if text:
-            yield name, text
 
 
 def _docstrings(name: str, source: str) -> str:

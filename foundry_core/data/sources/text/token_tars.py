@@ -3,24 +3,16 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
-from foundry_core.data.sources.base import (
-    Broken,
-    Document,
-    PathSource,
-    SourceRef,
-    TextFormat,
-    TokenIds,
-)
-from foundry_core.data.sources.files import tar_members, tar_refs
+from foundry_core.data.sources.base import Broken, Document, TokenIds
+from foundry_core.data.sources.files import DocumentTars
 from foundry_core.errors import FoundryError
 
 
-class TokenTars(TextFormat, PathSource):
+class TokenTars(DocumentTars):
     """Tars of `<key>.json.gz`, each a list of token ids, tokenised by others. Taken as one stream:
     no eos is added, so lists of context+1 ids become exactly the rows."""
 
@@ -31,13 +23,6 @@ class TokenTars(TextFormat, PathSource):
     @property
     def token_ids(self) -> TokenIds:
         return TokenIds(vocab_size=self.vocab_size, eos_id=self.eos_id)
-
-    def refs(self) -> list[SourceRef]:
-        return tar_refs(self.path)
-
-    def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
-        for name, data in tar_members(ref):
-            yield self._document(name, data)
 
     def _document(self, name: str, data: bytes) -> Document | Broken:
         import numpy as np
