@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from flows.prefect.flows import flow, job_ref
-from flows.prefect.progress import ProgressReport
+from flows.prefect.page import ProgressReport
 from foundry_core.execution.job import Observer, Outcome, StageJob
 from foundry_core.execution.runner import execute
 from foundry_core.execution.transport import job_from_json

@@ -10,8 +10,7 @@ from typing import Any
 
 from flows.console import markdown_table
 from flows.prefect.api import configured
-from flows.prefect.page import show_link, show_markdown
-from flows.prefect.progress import ProgressReport
+from flows.prefect.page import ProgressReport, show_link, show_markdown
 from flows.runs.engine import PipelineRun
 from foundry_core.store.manifest import Artifact
 

@@ -15,7 +15,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from flows import processes
-from flows.dispatch.remote import RemoteBackend, Status, Submission, next_name, wait_for_end
+from flows.dispatch.remote import RemoteBackend, Status, Submission, next_name
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import StageJob
 from foundry_core.execution.python import python_command
@@ -163,7 +163,7 @@ def stop_job(address: str, name: str) -> bool:
         if client.get_job_status(name) not in _OPEN:
             return False
         client.stop_job(name)
-        wait_for_end(lambda: client.get_job_status(name) not in _OPEN, _STOP_SECONDS, 0.5)
+        processes.wait_until(lambda: client.get_job_status(name) not in _OPEN, _STOP_SECONDS, 0.5)
     except (FoundryError, *_REFUSED):
         return False
     return True

@@ -1,7 +1,7 @@
 """What Foundry asks of a Prefect server: a few calls, with errors in plain words."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -24,7 +24,6 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.prefect.progress import read_progress
 from foundry_core.errors import FoundryError
 
 __all__ = ["FlowRun", "StateType"]
@@ -79,29 +78,24 @@ def away(error: Exception) -> bool:
 
 
 def open_runs(
-    *, tags: Iterable[str] = (), parent: UUID | None = None, states: Iterable[StateType] = ()
+    *, tags: Sequence[str] = (), parent: UUID | None = None, states: Iterable[StateType] = ()
 ) -> list[FlowRun]:
     """Flow runs that have not ended (or those in `states`), oldest first."""
-    names = list(tags)
-    filters: dict[str, Any] = {
-        "state": FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states or OPEN_STATES)))
-    }
-    if names:
-        filters["tags"] = FlowRunFilterTags(all_=names)
-    if parent:
-        filters["parent_flow_run_id"] = FlowRunFilterParentFlowRunId(any_=[parent])
+    wanted = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states or OPEN_STATES))),
+        tags=FlowRunFilterTags(all_=list(tags)) if tags else None,
+        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]) if parent else None,
+    )
     with api() as client:
-        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(**filters))
+        runs = client.read_flow_runs(flow_run_filter=wanted)
     return sorted(runs, key=lambda run: str(run.created))
 
 
 def read_run(run_id: UUID) -> FlowRun | None:
     """None when it was deleted."""
-    with api() as client:
-        try:
-            return client.read_flow_run(run_id)
-        except ObjectNotFound:
-            return None
+    with api() as client, contextlib.suppress(ObjectNotFound):
+        return client.read_flow_run(run_id)
+    return None
 
 
 def has_ended(run_id: UUID) -> bool:
@@ -143,12 +137,10 @@ def parent_of(run: FlowRun) -> FlowRun | None:
     """The flow run that started this one and waits for it; None when a person started it."""
     if run.parent_task_run_id is None:
         return None
-    with api() as client:
-        try:
-            task = client.read_task_run(run.parent_task_run_id)
-            return client.read_flow_run(task.flow_run_id) if task.flow_run_id else None
-        except ObjectNotFound:
-            return None
+    with api() as client, contextlib.suppress(ObjectNotFound):
+        task = client.read_task_run(run.parent_task_run_id)
+        return client.read_flow_run(task.flow_run_id) if task.flow_run_id else None
+    return None
 
 
 def configured() -> bool:
@@ -178,20 +170,15 @@ def runs_with_tag(tag: str) -> list[FlowRun]:
         return client.read_flow_runs(flow_run_filter=found)
 
 
-def start_deployment(
-    deployment: str,
-    parameters: Mapping[str, Any],
-    *,
-    name: str,
-    tags: Iterable[str],
-    idempotency_key: str,
+def start_training(
+    parameters: dict[str, Any], *, name: str, tags: list[str], idempotency_key: str
 ) -> FlowRun:
-    """A new run of a deployment, or the one that exists with this idempotency key."""
+    """A new run of train/gpu, or the one that exists with this idempotency key."""
     started = run_deployment(
-        deployment,
-        parameters=dict(parameters),
+        TRAIN_DEPLOYMENT,
+        parameters=parameters,
         flow_run_name=name,
-        tags=list(tags),
+        tags=tags,
         idempotency_key=idempotency_key,
         timeout=0,
     )
@@ -204,13 +191,13 @@ def read_run_and_progress(run_id: UUID) -> tuple[FlowRun | None, dict[str, Any] 
         flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]),
         type=ArtifactFilterType(any_=["progress"]),
     )
-    with api() as client:
-        try:
-            run = client.read_flow_run(run_id)
-        except ObjectNotFound:
-            return None, None
-        found = client.read_artifacts(artifact_filter=mine, limit=1)
-    return run, read_progress(found[0].data, found[0].description) if found else None
+    with api() as client, contextlib.suppress(ObjectNotFound):
+        run = client.read_flow_run(run_id)
+        for found in client.read_artifacts(artifact_filter=mine, limit=1):
+            data: Any = found.data or 0.0
+            return run, {"done": float(data), "total": 100.0, "message": found.description or ""}
+        return run, None
+    return None, None
 
 
 def describe_run(run_id: str, title: str, tags: Iterable[str]) -> None:

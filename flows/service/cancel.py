@@ -1,7 +1,6 @@
 """Stopping a run from outside, wherever it runs."""
 
 import signal
-import time
 from uuid import UUID
 
 from flows import processes
@@ -19,12 +18,10 @@ def cancel(name: str) -> dict[str, str]:
     A run under Prefect is cancelled there (its children follow); another local one is interrupted
     as by Ctrl-C. Raises FoundryError when there is no such run, or it runs on another host.
     """
-    for entry in processes.entries("run"):
-        if entry.id == name:
-            if entry.facts.get("flow_run"):
-                return {"run": name, "state": _through_prefect(UUID(entry.facts["flow_run"]))}
-            return {"run": name, "state": _interrupt(entry)}
-    flow_run = _find(name)
+    entry = next((one for one in processes.entries("run") if one.id == name), None)
+    if entry is not None and not entry.facts.get("flow_run"):
+        return {"run": name, "state": _interrupt(entry)}
+    flow_run = UUID(entry.facts["flow_run"]) if entry is not None else _find(name)
     if flow_run is None:
         known = [row["run"] for row in runs()]
         hint = nearest(name, known) if known else "nothing runs here; see `foundry status`"
@@ -45,24 +42,17 @@ def _interrupt(entry: processes.Entry) -> str:
 def _find(name: str) -> UUID | None:
     from flows.prefect.api import configured, open_runs
 
-    if not configured():
-        return None
-    for run in open_runs():
-        if name in (str(run.id), run.name):
-            return run.id
-    return None
+    runs = open_runs() if configured() else []
+    return next((run.id for run in runs if name in (str(run.id), run.name)), None)
 
 
 def _through_prefect(run_id: UUID) -> str:
     """Its worker ends it; its children are cancelled at once as well, in case it cannot do that."""
-    from flows.prefect.api import cancel_children, cancel_run, read_run
+    from flows.prefect.api import cancel_children, cancel_run, has_ended, read_run
 
     cancel_run(run_id, "foundry cancel")
     cancel_children(run_id, "foundry cancel of its parent")
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
-        run = read_run(run_id)
-        if run is None or run.state is None or run.state.is_final():
-            return (run.state.name or "ended").lower() if run and run.state else "deleted"
-        time.sleep(0.5)
-    return "cancelling: the reaper forces it within two minutes"
+    if not processes.wait_until(lambda: has_ended(run_id), PATIENCE_SECONDS, 0.5):
+        return "cancelling: the reaper forces it within two minutes"
+    run = read_run(run_id)
+    return (run.state.name or "ended").lower() if run and run.state else "deleted"

@@ -15,7 +15,7 @@ def run(options: argparse.Namespace) -> int:
 
     reaped = reap(server=configured())
     if options.json:
-        print_json(reaped.done)
+        print_json(reaped)
     else:
         print("\n".join(reaped.lines()) or "nothing to close")
     return 0
