@@ -18,7 +18,6 @@ from flows.ablation.run import AblationRun
 from flows.ablation.table import plan_markdown as ablation_markdown
 from flows.console import Console, plan_markdown
 from flows.deployment import artifacts
-from flows.deployment.crash_hook import cancel_trainings
 from flows.deployment.forms import (
     Axis,
     DispatchName,
@@ -32,7 +31,7 @@ from flows.deployment.forms import (
 from flows.deployment.shutdown import ends_on_sigterm
 from flows.deployment.temporary_server import temporary_server
 from flows.dispatch.base import make_backend
-from flows.prefect.api import describe_run
+from flows.prefect.api import cancel_children, describe_run
 from flows.prefect.flows import (
     NO_CACHE,
     PrefectFuture,
@@ -60,7 +59,13 @@ def _foundry(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     return flow(name="foundry", task_runner=threads(MAX_THREADS), persist_result=False, **options)
 
 
-_deployed = _foundry(on_cancellation=[cancel_trainings], on_crashed=[cancel_trainings])
+def _cancel_trainings(_flow: Any, flow_run: Any, state: Any) -> None:
+    """Hook: cancels what the run has started, since nobody waits for it any more. Runs in the
+    worker, so it works for a coordinator that was killed, too."""
+    cancel_children(flow_run.id, f"its coordinator {flow_run.name!r} is {state.name.lower()}")
+
+
+_deployed = _foundry(on_cancellation=[_cancel_trainings], on_crashed=[_cancel_trainings])
 
 
 @_deployed
