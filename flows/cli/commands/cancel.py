@@ -2,7 +2,7 @@
 
 import argparse
 
-from flows.cli.commands.common import print_json
+from flows.cli.commands.common import answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,8 +13,4 @@ def run(options: argparse.Namespace) -> int:
     from flows.service.cancel import cancel
 
     done = cancel(options.run)
-    if options.json:
-        print_json(done)
-    else:
-        print(f"{done['run']}: {done['state']}")
-    return 0
+    return answer(options, done, f"{done['run']}: {done['state']}")

@@ -15,23 +15,22 @@ if TYPE_CHECKING:
     from flows.runs.walk import Work
 
 
-def add_request_arguments(parser: argparse.ArgumentParser) -> None:
-    """A pipeline and changes to it."""
+def add_pipeline_arguments(parser: argparse.ArgumentParser, override: str) -> None:
+    """A pipeline and changes to it. override: what `-o` does."""
     parser.add_argument("pipeline", help="a name (see stage_configs/pipelines) or a YAML file")
-    parser.add_argument(
-        "-o",
-        "--override",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change one value, e.g. llm.training.steps=200",
-    )
-    parser.add_argument("--only", action="append", default=[], metavar="STAGE")
-    parser.add_argument("--force", action="append", default=[], metavar="STAGE")
-    parser.add_argument("--baseline", metavar="RUN", help="explain against this run")
+    many: dict[str, Any] = {"action": "append", "default": []}
+    parser.add_argument("-o", "--override", **many, metavar="PATH=VALUE", help=override)
     parser.add_argument(
         "--strict-code", action="store_true", help="changed training code re-runs training"
     )
+
+
+def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `request` reads."""
+    add_pipeline_arguments(parser, "change one value, e.g. llm.training.steps=200")
+    parser.add_argument("--only", action="append", default=[], metavar="STAGE")
+    parser.add_argument("--force", action="append", default=[], metavar="STAGE")
+    parser.add_argument("--baseline", metavar="RUN", help="explain against this run")
 
 
 def request(options: argparse.Namespace) -> Request:
@@ -46,14 +45,15 @@ def request(options: argparse.Namespace) -> Request:
     )
 
 
-def add_dispatch_argument(parser: argparse.ArgumentParser) -> None:
-    """An unknown name is refused by `check_dispatch`: listing all of them would cost 30 ms."""
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """An unknown backend is refused by `check_dispatch`: listing all of them would cost 30 ms."""
     parser.add_argument(
         "--dispatch",
         default="inline",
         metavar="BACKEND",
         help="where stages run that ask for GPUs: inline (here), gpu-pool, ray-job, or another",
     )
+    parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
 
 
 def check_dispatch(options: argparse.Namespace) -> None:
@@ -82,6 +82,15 @@ def carry_out(
 def exit_code(status: str) -> int:
     """0 when all came through, 130 when a person stopped it, else 1."""
     return {"succeeded": 0, "interrupted": 130}.get(status, 1)
+
+
+def answer(options: argparse.Namespace, value: Any, text: str) -> int:
+    """Prints a command's answer, as JSON or for a person; its exit code."""
+    if options.json:
+        print_json(value)
+    else:
+        print(text)
+    return 0
 
 
 def print_json(value: Any) -> None:

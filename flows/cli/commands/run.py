@@ -3,8 +3,8 @@
 import argparse
 
 from flows.cli.commands.common import (
-    add_dispatch_argument,
     add_request_arguments,
+    add_run_arguments,
     carry_out,
     check_dispatch,
     exit_code,
@@ -20,8 +20,7 @@ from flows.runs.planning import Prepared, prepare
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_request_arguments(parser)
-    add_dispatch_argument(parser)
-    parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
+    add_run_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from flows import processes
-from flows.cli.commands.common import print_json
+from flows.cli.commands.common import answer, print_json
 from foundry_core.errors import FoundryError
 from foundry_core.home import store_uri
 from foundry_core.lineage.event_types import AliasSet
@@ -53,17 +53,9 @@ def add_arguments(action: str, parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     store = open_store(store_uri())
-    action = {
-        "tag": _tag,
-        "untag": _untag,
-        "pin": _pin,
-        "unpin": _unpin,
-        "gc": _gc,
-        "import": _import,
-        "verify": _verify,
-    }[options.action]
+    actions = (_tag, _untag, _pin, _unpin, _gc, _import, _verify)
     with naming_disk(store.workplace):
-        return action(options, store)
+        return dict(zip(ACTIONS, actions, strict=True))[options.action](options, store)
 
 
 def _tag(options: argparse.Namespace, store: Store) -> int:
@@ -110,10 +102,8 @@ def _gc(options: argparse.Namespace, store: Store) -> int:
     artifacts = list(garbage.to_delete)
     if options.apply:
         artifacts = gc.remove(store, log, garbage, **bounds)
-    leased = store.leased()
-    leftovers = store.sweep(
-        leased.__contains__, older_than=options.grace_hours * 3600, apply=options.apply
-    )
+    age = options.grace_hours * 3600
+    leftovers = store.sweep(store.leased().__contains__, older_than=age, apply=options.apply)
     rows: list[dict[str, Any]] = [
         {"kind": a.kind, "key": a.key, "bytes": gc.owned_bytes(a), "created": a.created}
         for a in artifacts
@@ -164,16 +154,11 @@ def _import(options: argparse.Namespace, store: Store) -> int:
         references.set_alias(store, options.name, artifact)
         _tell_alias(store, options.name, artifact.key)
     shown = summary(artifact)
-    if options.json:
-        print_json(shown | {"name": options.name})
-        return 0
-    for name, value in shown.items():
-        print(f"{name}: {value}")
     way = "uri" if "://" in artifact.files_at else "path"
     declared = {way: artifact.files_at, "kind": kind, "digest": shown["digest"]}
-    print("in a pipeline:")
-    print(f"  {_yaml_line({'stage': {'import': declared}})}")
-    return 0
+    lines = [f"{name}: {value}" for name, value in shown.items()]
+    lines += ["in a pipeline:", f"  {_yaml_line({'stage': {'import': declared}})}"]
+    return answer(options, shown | {"name": options.name}, "\n".join(lines))
 
 
 def _yaml_line(document: dict[str, Any]) -> str:
@@ -209,8 +194,4 @@ def _verify(options: argparse.Namespace, store: Store) -> int:
 
 
 def _rows(options: argparse.Namespace, rows: list[dict[str, Any]], form: str) -> int:
-    if options.json:
-        print_json(rows)
-    else:
-        print("\n".join(form.format(**row) for row in rows) or "none")
-    return 0
+    return answer(options, rows, "\n".join(form.format(**row) for row in rows) or "none")
