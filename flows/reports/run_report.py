@@ -120,21 +120,25 @@ def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
 def _filmstrips(
     store: Store, artifacts: dict[str, Artifact], compared: Artifact | None
 ) -> list[Filmstrip]:
-    """The first recorded episode of each task, for every evaluation that was compared."""
+    """For every evaluation that was compared."""
     labels = {i.key: i.label for i in compared.inputs} if compared else {}
     found = []
     for artifact in artifacts.values():
         if artifact.kind != "evaluate":
             continue
-        folder = store.files_path(artifact) / "frames"
+        folder = store.files_path(artifact)
         label = labels.get(artifact.key, artifact.key[:12])
-        for task in sorted(path for path in folder.glob("*") if path.is_dir()):
-            first = next(iter(sorted(task.glob("*.png"))), None)
-            if first is not None:
-                scenario, _, outcome = first.stem.partition("_")
-                caption = f"{task.name}, scenario {int(scenario)}: {outcome}"
-                found.append(Filmstrip(label=label, caption=caption, png=first.read_bytes()))
+        for first in first_episodes(folder):
+            scenario, _, outcome = first.stem.partition("_")
+            caption = f"{first.parent.name}, scenario {int(scenario)}: {outcome}"
+            found.append(Filmstrip(label=label, caption=caption, png=first.read_bytes()))
     return sorted(found, key=lambda one: (one.caption.partition(":")[0], one.label))
+
+
+def first_episodes(folder: Path) -> list[Path]:
+    """The first recorded episode of every task of an evaluation."""
+    firsts = {path.parent: path for path in sorted(folder.glob("frames/*/*.png"), reverse=True)}
+    return sorted(firsts.values())
 
 
 def _unequal(artifacts: dict[str, Artifact], compared: Artifact | None) -> list[str]:

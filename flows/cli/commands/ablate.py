@@ -3,9 +3,9 @@
 import argparse
 from typing import Any
 
-from flows.ablation.plan import Ablation, AblationRequest, plan_ablation
+from flows.ablation.plan import Ablation, plan_ablation
 from flows.ablation.table import plan_json, plan_markdown, plan_table
-from flows.ablation.variants import parse_variant, parse_vary
+from flows.ablation.variants import AblationRequest, parse_variant, parse_vary
 from flows.cli.commands.common import (
     add_pipeline_arguments,
     add_run_arguments,
