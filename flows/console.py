@@ -19,7 +19,6 @@ from flows.runs.events import (
     StageStarted,
 )
 from flows.terminal import stdout, values_text
-from foundry_core.execution.job import Outcome
 from foundry_core.pipeline.plan import Plan, StagePlan, short_names
 
 _LOG_EVERY_SECONDS = 20.0
@@ -62,9 +61,11 @@ class Console:
             case StageProgress(name, state):
                 self._progressed(name, state)
             case StageFinished(name, outcome):
-                self._finished(name, outcome)
+                verb = "done" if outcome.action == "run" else f"reused ({outcome.how})"
+                text = f"{verb} in {outcome.seconds:.1f} s → {outcome.artifact.key[:12]}"
+                self._ended(name, text, completed=1, total=1, note=text)
             case StageFailedEvent(name, error):
-                self._failed(name, error)
+                self._ended(name, f"failed: {error}", note=f"[red]failed: {error}")
             case Note(text):
                 print(f"foundry: {text}", file=sys.stderr)
 
@@ -86,21 +87,12 @@ class Console:
                 self._printed[name] = time.monotonic()
                 self._out.print(f"{name}: {100 * done / total:.0f} % {note}")
 
-    def _finished(self, name: str, outcome: Outcome) -> None:
-        verb = "done" if outcome.action == "run" else f"reused ({outcome.how})"
-        text = f"{verb} in {outcome.seconds:.1f} s → {outcome.artifact.key[:12]}"
+    def _ended(self, name: str, text: str, **bar: Any) -> None:
         with self._lock:
             if self._live and name in self._bars:
-                self._progress.update(self._bars[name], completed=1, total=1, note=text)
+                self._progress.update(self._bars[name], **bar)
             else:
                 self._out.print(f"{name}: {text}")
-
-    def _failed(self, name: str, error: str) -> None:
-        with self._lock:
-            if self._live and name in self._bars:
-                self._progress.update(self._bars[name], note=f"[red]failed: {error}")
-            else:
-                self._out.print(f"{name}: failed: {error}")
 
 
 def plan_table(plan: Plan) -> Table:

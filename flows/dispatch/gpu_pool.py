@@ -37,7 +37,7 @@ class GpuPool(RemoteBackend):
     def submit(self, job: StageJob, store: Store) -> Submission:
         """Two callers at the same moment get the same run: they choose the same idempotency key."""
         tag = f"key:{job.spec.key}"
-        known = prefect_api.runs_with_tag(tag)
+        known = prefect_api.open_runs(tags=[tag], states=prefect_api.StateType)
         for run in known:
             if run.state and not run.state.is_final():
                 return Submission(ref=str(run.id), mine=False)

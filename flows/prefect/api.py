@@ -106,8 +106,8 @@ def has_ended(run_id: UUID) -> bool:
 
 def set_state(run_id: UUID, kind: StateType, message: str, *, force: bool = False) -> None:
     """Proposes a state; `force` passes by Prefect's rules (closing what cannot close itself)."""
-    name = "Cancelling" if kind is StateType.CANCELLING else None
-    state: State = State(type=kind, name=name, message=message)
+    names = {StateType.CANCELLING: "Cancelling", StateType.SCHEDULED: "AwaitingRetry"}
+    state: State = State(type=kind, name=names.get(kind), message=message)
     with api() as client, contextlib.suppress(ObjectNotFound):
         client.set_flow_run_state(run_id, state, force=force)
 
@@ -161,13 +161,6 @@ def connected(url: str) -> Iterator[None]:
             for worker in (EventsWorker, APILogWorker):
                 worker.drain_all(timeout=_FLUSH_SECONDS, at_exit=False)
             _temporary.discard(url)
-
-
-def runs_with_tag(tag: str) -> list[FlowRun]:
-    """Flow runs in any state."""
-    found = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]))
-    with api() as client:
-        return client.read_flow_runs(flow_run_filter=found)
 
 
 def start_training(

@@ -106,25 +106,19 @@ class PipelineRun:
     def start(self) -> None:
         """Records what is about to happen, before anything happens. FoundryError when the store or
         the home cannot be written."""
-        with naming_disk(self.prepared.store.workplace):
-            self._record_start()
-
-    def _record_start(self) -> None:
-        prepared = self.prepared
-        self.folder.mkdir(parents=True, exist_ok=True)
-        facts = {
-            "pipeline": prepared.pipeline.name,
-            "store": prepared.store.uri,
-            # Under a worker, the flow run is what can be cancelled.
-            "flow_run": os.environ.get("PREFECT__FLOW_RUN_ID"),
-        }
-        self._entry = processes.record("run", self.run_id, facts=facts)
-        prepared.store.publish_pending(self._events)
-        self.record_started()
-        record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
-        for row in prepared.plan.stages.values():
-            if row.action == "reuse" and row.artifact and row.how == "recipe":
-                self.record_resolved(row, row.artifact, "reuse", row.how)
+        prepared, name = self.prepared, self.prepared.pipeline.name
+        # Under a worker, the flow run is what can be cancelled.
+        flow_run = os.environ.get("PREFECT__FLOW_RUN_ID")
+        facts = {"pipeline": name, "store": prepared.store.uri, "flow_run": flow_run}
+        with naming_disk(prepared.store.workplace):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._entry = processes.record("run", self.run_id, facts=facts)
+            prepared.store.publish_pending(self._events)
+            self.record_started()
+            record_run(prepared.store, self.run_id, name, prepared.specs)
+            for row in prepared.plan.stages.values():
+                if row.action == "reuse" and row.artifact and row.how == "recipe":
+                    self.record_resolved(row, row.artifact, "reuse", row.how)
 
     def record_started(self) -> None:
         """The event that the run begins, with its plan."""
@@ -239,12 +233,13 @@ class PipelineRun:
         """The committed artifact of a stage of this run."""
         if name in self.outcomes:
             return self.outcomes[name].artifact
-        row, store = self.prepared.plan.stages[name], self.prepared.store
-        artifact = store.read(row.kind, row.artifact or row.key)
+        row = self.prepared.plan.stages[name]
+        key = row.artifact or row.key
+        artifact = self.prepared.store.read(row.kind, key)
         if artifact is None:
             raise FoundryError(
-                f"stage {name!r}: {row.kind}/{(row.artifact or row.key)[:12]}, which this run "
-                "reuses, was removed from the store since it was planned",
+                f"stage {name!r}: {row.kind}/{key[:12]}, which this run reuses, was removed from "
+                "the store since it was planned",
                 "run again: it is rebuilt; `gc` keeps what runs at work use, `gc --grace-hours` "
                 "what is young",
             )
