@@ -8,6 +8,7 @@ and a stage reaches Prefect only if it must run or lies downstream of one that m
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,7 @@ def full(
     artifacts.show_plan(plan_markdown(prepared.plan))
     if dry_run:
         return prepared.plan.to_json()
-    run = PipelineRun(
-        prepared, observe=_log(), job_ref=job_ref(), backend=make_backend(dispatch.value)
-    )
+    run = PipelineRun(prepared, **_here(dispatch))
     run.start()
     result = _carried_out(lambda: run.walk(_submit), run.finish)
     artifacts.show_report(write_run_report(run.run_id))
@@ -128,17 +127,14 @@ def ablation(
         dispatch: Where stages run that ask for GPUs.
         dry_run: Show the plan and stop before anything runs.
     """
-    planned = plan_ablation(
-        ablation_request(pipeline, vary, variants, seeds, overrides, evaluation)
-    )
+    asked = ablation_request(pipeline, vary, variants, seeds, overrides, evaluation)
+    planned = plan_ablation(asked)
     title, tags = planned.request.title, [f"pipeline:{planned.pipeline.name}", "ablation"]
     describe_run(flow_run_id(), title, tags)
     artifacts.show_plan(ablation_markdown(planned))
     if dry_run:
         return {"title": title, "to_run": len(planned.merged.plan.to_run())}
-    running = AblationRun(
-        planned, observe=_log(), job_ref=job_ref(), backend=make_backend(dispatch.value)
-    )
+    running = AblationRun(planned, **_here(dispatch))
     running.start()
     describe_run(flow_run_id(), title, [f"ablation:{running.ablation_id}"])
 
@@ -223,6 +219,8 @@ def run_stage(run: PipelineRun, name: str) -> str:
     return key
 
 
-def _log() -> Callable[[Any], None]:
-    """Shows a run's events as the log on its page."""
-    return Console(file=artifacts.LogLines(get_run_logger().info)).observe
+def _here(dispatch: Enum) -> dict[str, Any]:
+    """What a run inside this flow run works with; the flow run's log shows its events."""
+    console = Console(file=artifacts.LogLines(get_run_logger().info))
+    backend = make_backend(dispatch.value)
+    return {"observe": console.observe, "job_ref": job_ref(), "backend": backend}

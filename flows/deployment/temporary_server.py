@@ -16,8 +16,8 @@ from flows.deployment.server import (
     spawn,
     stop,
 )
+from flows.prefect import HOST, api_url
 from flows.prefect.api import configured, connected
-from flows.prefect.settings import HOST, api_url
 
 _TRIES = 3
 _STOP_SECONDS = 5.0

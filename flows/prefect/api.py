@@ -128,9 +128,7 @@ def cancel_children(run_id: UUID, message: str) -> int:
 
 def reschedule(run_id: UUID, message: str) -> None:
     """Back into the queue, whatever state it is in."""
-    state: State = State(type=StateType.SCHEDULED, name="AwaitingRetry", message=message)
-    with api() as client, contextlib.suppress(ObjectNotFound):
-        client.set_flow_run_state(run_id, state, force=True)
+    set_state(run_id, StateType.SCHEDULED, message, force=True)
 
 
 def parent_of(run: FlowRun) -> FlowRun | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from packaging.specifiers import SpecifierSet
 
 from flows.deployment.server import healthy
-from flows.prefect.settings import api_url
+from flows.prefect import api_url
 
 # A server of Prefect 3.8 cannot start with others (pyproject.toml pins them).
 _FASTAPI = ">=0.139,<0.151"

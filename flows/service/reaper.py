@@ -9,7 +9,7 @@ its runs fall to the zombie automation, its leases to their heartbeat.
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -183,7 +183,6 @@ class Reaper:
         self._thread = threading.Thread(target=self._loop, daemon=True, name="reaper")
 
     def start(self) -> None:
-        """Returns at once."""
         self._thread.start()
 
     def soon(self) -> None:
@@ -199,15 +198,13 @@ class Reaper:
 
     def _loop(self) -> None:
         while not self._stopped:
-            for line in self._once():
+            try:
+                lines = reap(ray_seconds=_RAY_SECONDS).lines()
+            # The server restarts or is overloaded, a disk is full: shown, and tried again next
+            # time. An error must not end what tidies up after errors.
+            except Exception as error:
+                lines = [f"not now: {error}"]
+            for line in lines:
                 self._say(f"reaper: {line}")
             self._wake.wait(self._every)
             self._wake.clear()
-
-    def _once(self) -> Iterable[str]:
-        try:
-            return reap(ray_seconds=_RAY_SECONDS).lines()
-        # The server restarts or is overloaded, a disk is full: shown, and tried again next time. An
-        # error must not end what tidies up after errors.
-        except Exception as error:
-            return [f"not now: {error}"]

@@ -25,7 +25,7 @@ from flows.deployment.server import (
     spawn,
     stop,
 )
-from flows.prefect.settings import api_url
+from flows.prefect import api_url
 from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flows import processes
 from flows.cli.commands.common import print_json
-from flows.prefect.settings import HOST, PORT, api_url
+from flows.prefect import HOST, PORT, api_url
 from foundry_core.errors import FoundryError
 
 
