@@ -18,17 +18,7 @@ from flows.ablation.report import write_ablation_report
 from flows.ablation.run import AblationRun
 from flows.ablation.table import plan_markdown as ablation_markdown
 from flows.console import Console, plan_markdown
-from flows.deployment import artifacts
-from flows.deployment.forms import (
-    Axis,
-    DispatchName,
-    NamedVariant,
-    Override,
-    PipelineName,
-    Seeds,
-    ablation_request,
-    request,
-)
+from flows.deployment import artifacts, forms
 from flows.deployment.shutdown import ends_on_sigterm
 from flows.deployment.temporary_server import temporary_server
 from flows.dispatch.base import make_backend
@@ -52,7 +42,7 @@ from flows.runs.walk import Pending, Work
 
 # Waiting costs nothing: the machine's CPU slots bound what works at the same time.
 MAX_THREADS = 32
-_PIPELINE, _DISPATCH = PipelineName("demo"), DispatchName("gpu-pool")
+_PIPELINE, _DISPATCH = forms.PipelineName("demo"), forms.DispatchName("gpu-pool")
 
 
 def _foundry(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -71,11 +61,11 @@ _deployed = _foundry(on_cancellation=[_cancel_trainings], on_crashed=[_cancel_tr
 
 @_deployed
 def full(
-    pipeline: PipelineName = _PIPELINE,
-    overrides: list[Override] = [],  # noqa: B006  (None would render as a null in the form)
+    pipeline: forms.PipelineName = _PIPELINE,
+    overrides: list[forms.Override] = [],  # noqa: B006  (None would render as a null in the form)
     stages: list[str] = [],  # noqa: B006
     force: list[str] = [],  # noqa: B006
-    dispatch: DispatchName = _DISPATCH,
+    dispatch: forms.DispatchName = _DISPATCH,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Runs a pipeline. What is valid is reused; the rest is built, as the plan says.
@@ -88,7 +78,7 @@ def full(
         dispatch: Where stages run that ask for GPUs.
         dry_run: Show the plan and stop before anything runs.
     """
-    prepared = prepare(request(pipeline, overrides, stages, force))
+    prepared = prepare(forms.request(pipeline, overrides, stages, force))
     name = prepared.pipeline.name
     changes = ", ".join(f"{path}={value}" for path, value in prepared.request.overrides)
     describe_run(flow_run_id(), f"{name} {changes}".strip(), [f"pipeline:{name}"])
@@ -104,13 +94,13 @@ def full(
 
 @_deployed
 def ablation(
-    pipeline: PipelineName = _PIPELINE,
-    vary: list[Axis] = [],  # noqa: B006
-    variants: list[NamedVariant] = [],  # noqa: B006
-    seeds: Seeds = 1,
-    overrides: list[Override] = [],  # noqa: B006
+    pipeline: forms.PipelineName = _PIPELINE,
+    vary: list[forms.Axis] = [],  # noqa: B006
+    variants: list[forms.NamedVariant] = [],  # noqa: B006
+    seeds: forms.Seeds = 1,
+    overrides: list[forms.Override] = [],  # noqa: B006
     evaluation: str = "",
-    dispatch: DispatchName = _DISPATCH,
+    dispatch: forms.DispatchName = _DISPATCH,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Runs variants of a pipeline, sharing what is equal, and ends in a verdict against the
@@ -127,7 +117,7 @@ def ablation(
         dispatch: Where stages run that ask for GPUs.
         dry_run: Show the plan and stop before anything runs.
     """
-    asked = ablation_request(pipeline, vary, variants, seeds, overrides, evaluation)
+    asked = forms.ablation_request(pipeline, vary, variants, seeds, overrides, evaluation)
     planned = plan_ablation(asked)
     title, tags = planned.request.title, [f"pipeline:{planned.pipeline.name}", "ablation"]
     describe_run(flow_run_id(), title, tags)

@@ -7,17 +7,8 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    ArtifactFilterType,
-    FlowRunFilter,
-    FlowRunFilterParentFlowRunId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
@@ -32,13 +23,7 @@ PIPELINE_POOL = "foundry"
 GPU_POOL = "gpu-pool"
 TRAIN_DEPLOYMENT = "train/gpu"
 _FLUSH_SECONDS = 10.0
-OPEN_STATES = (
-    StateType.SCHEDULED,
-    StateType.PENDING,
-    StateType.RUNNING,
-    StateType.PAUSED,
-    StateType.CANCELLING,
-)
+OPEN_STATES = tuple(kind for kind in StateType if kind not in TERMINAL_STATES)
 _UNREACHABLE = (httpx.TransportError, OSError)
 # Servers that end with a run of this process: nobody looks at them.
 _temporary: set[str] = set()
@@ -81,13 +66,14 @@ def open_runs(
     *, tags: Sequence[str] = (), parent: UUID | None = None, states: Iterable[StateType] = ()
 ) -> list[FlowRun]:
     """Flow runs that have not ended (or those in `states`), oldest first."""
-    wanted = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states or OPEN_STATES))),
-        tags=FlowRunFilterTags(all_=list(tags)) if tags else None,
-        parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[parent]) if parent else None,
-    )
+    wanted: dict[str, Any] = {"state": {"type": {"any_": list(states or OPEN_STATES)}}}
+    if tags:
+        wanted["tags"] = {"all_": list(tags)}
+    if parent:
+        wanted["parent_flow_run_id"] = {"any_": [parent]}
+    found = FlowRunFilter.model_validate(wanted)
     with api() as client:
-        runs = client.read_flow_runs(flow_run_filter=wanted)
+        runs = client.read_flow_runs(flow_run_filter=found)
     return sorted(runs, key=lambda run: str(run.created))
 
 
@@ -117,13 +103,11 @@ def cancel_run(run_id: UUID, message: str) -> None:
     set_state(run_id, StateType.CANCELLING, message)
 
 
-def cancel_children(run_id: UUID, message: str) -> int:
-    """Cancels the open runs that a flow run has started; how many."""
-    children = open_runs(parent=run_id)
-    for child in children:
+def cancel_children(run_id: UUID, message: str) -> None:
+    """Cancels the open runs that a flow run has started."""
+    for child in open_runs(parent=run_id):
         if child.state and not child.state.is_cancelling():
             cancel_run(child.id, message)
-    return len(children)
 
 
 def reschedule(run_id: UUID, message: str) -> None:
@@ -178,9 +162,8 @@ def start_training(
 
 def read_run_and_progress(run_id: UUID) -> tuple[FlowRun | None, dict[str, Any] | None]:
     """A run, None when it was deleted, and the progress it shows, as an observer takes it."""
-    mine = ArtifactFilter(
-        flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]),
-        type=ArtifactFilterType(any_=["progress"]),
+    mine = ArtifactFilter.model_validate(
+        {"flow_run_id": {"any_": [run_id]}, "type": {"any_": ["progress"]}}
     )
     with api() as client, contextlib.suppress(ObjectNotFound):
         run = client.read_flow_run(run_id)

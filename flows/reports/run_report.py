@@ -45,7 +45,10 @@ def gather(run_id: str) -> ReportData:
     if "stages" not in run:
         raise FoundryError(f"{run_id!r} is not a run", "`foundry lineage runs` lists them")
     store = open_store(store_uri())
-    artifacts = {s["stage"]: _artifact(store, s) for s in run["stages"]}
+    artifacts = {
+        s["stage"]: store.read(s["kind"], s["artifact_key"] or s["key"]) if s["kind"] else None
+        for s in run["stages"]
+    }
     present = {name: artifact for name, artifact in artifacts.items() if artifact}
     nodes, edges = queries.graph_of(connection, run_id)
     compared = next((a for a in present.values() if a.kind in _VERDICTS), None)
@@ -61,11 +64,6 @@ def gather(run_id: str) -> ReportData:
         commands=_commands(run["pipeline"], present),
         unequal=_unequal(present, compared),
     )
-
-
-def _artifact(store: Store, stage: answers.StageRow) -> Artifact | None:
-    kind = stage["kind"]
-    return store.read(kind, stage["artifact_key"] or stage["key"]) if kind else None
 
 
 def _comparison(store: Store, artifact: Artifact) -> Comparison:
@@ -107,8 +105,7 @@ def _losses(
 
 def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Series → (step, value) of a training artifact's records, thinned for a picture."""
-    path = folder / "records" / "metrics.jsonl"
-    lines = list(read_json_lines(path))
+    lines = list(read_json_lines(folder / "records" / "metrics.jsonl"))
     lines = lines[:: max(1, len(lines) // _POINTS)]
     series = {key: [(row["step"], row[key]) for row in lines if key in row] for key in _SHOWN}
     parts = [key for key in series if series[key]]

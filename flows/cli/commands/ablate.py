@@ -10,13 +10,12 @@ from flows.cli.commands.common import (
     add_pipeline_arguments,
     add_run_arguments,
     carry_out,
-    check_dispatch,
     exit_code,
     needs_work,
     print_json,
 )
 from flows.console import Console, print_table
-from flows.dispatch.base import make_backend
+from flows.dispatch.base import BACKENDS, make_backend
 from foundry_core.config.overrides import parse_override
 
 
@@ -45,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    check_dispatch(options)
+    BACKENDS.module(options.dispatch)  # an unknown one is refused before anything is planned
     request = AblationRequest(
         pipeline=options.pipeline,
         overrides=tuple(parse_override(text) for text in options.override),

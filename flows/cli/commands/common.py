@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.dispatch.base import BACKENDS
 from flows.runs.planning import Prepared, Request
 from foundry_core.config.overrides import parse_override
 
@@ -46,7 +45,7 @@ def request(options: argparse.Namespace) -> Request:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """An unknown backend is refused by `check_dispatch`: listing all of them would cost 30 ms."""
+    """An unknown backend is not refused here: listing all of them would cost 30 ms."""
     parser.add_argument(
         "--dispatch",
         default="inline",
@@ -54,11 +53,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="where stages run that ask for GPUs: inline (here), gpu-pool, ray-job, or another",
     )
     parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
-
-
-def check_dispatch(options: argparse.Namespace) -> None:
-    """FoundryError for a backend that is not there, before anything is planned."""
-    BACKENDS.module(options.dispatch)
 
 
 def needs_work(prepared: Prepared) -> bool:

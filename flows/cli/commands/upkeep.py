@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from flows import processes
-from flows.cli.commands.common import answer, print_json
+from flows.cli.commands.common import answer
 from foundry_core.errors import FoundryError
 from foundry_core.home import store_uri
 from foundry_core.lineage.event_types import AliasSet
@@ -116,21 +116,17 @@ def _gc(options: argparse.Namespace, store: Store) -> int:
         "kept": garbage.kept,
         "unreadable": list(garbage.unreadable),
     }
-    if options.json:
-        print_json(result)
-        return 0
-    for row in rows:
-        print(f"  {row['kind']}/{row['key'][:12]}  {row['bytes'] / 1e6:.1f} MB")
-    verb = "removed" if options.apply else "would remove"
-    print(
-        f"{verb} {len(rows)} artifacts ({result['bytes'] / 1e6:.1f} MB) and "
-        f"{leftovers / 1e6:.1f} MB that dead attempts left; {garbage.kept} artifacts stay"
+    lines = [f"  {row['kind']}/{row['key'][:12]}  {row['bytes'] / 1e6:.1f} MB" for row in rows]
+    lines.append(
+        f"{'removed' if options.apply else 'would remove'} {len(rows)} artifacts "
+        f"({result['bytes'] / 1e6:.1f} MB) and {leftovers / 1e6:.1f} MB that dead attempts left; "
+        f"{garbage.kept} artifacts stay"
     )
-    for problem in garbage.unreadable:
-        print(f"  not touched, and `--apply` refuses until it is mended: {problem}")
+    untouched = "  not touched, and `--apply` refuses until it is mended: "
+    lines += [untouched + problem for problem in garbage.unreadable]
     if not options.apply and (rows or leftovers):
-        print("`--apply` removes them")
-    return 0
+        lines.append("`--apply` removes them")
+    return answer(options, result, "\n".join(lines))
 
 
 def _at_work(store: Store) -> list[str]:
@@ -180,12 +176,11 @@ def _verify(options: argparse.Namespace, store: Store) -> int:
         for kind, key in places
     ]
     bad = [row for row in found if row["problem"]]
-    if options.json:
-        print_json({"artifacts": len(found), "corrupt": bad})
-        return 1 if bad else 0
-    print(f"{len(found)} artifacts read, {len(bad)} corrupt")
-    for row in bad:
-        print(f"  {row['kind']}/{row['key'][:12]}: {row['problem']}")
+    lines = [f"{len(found)} artifacts read, {len(bad)} corrupt"]
+    lines += [f"  {row['kind']}/{row['key'][:12]}: {row['problem']}" for row in bad]
+    answer(options, {"artifacts": len(found), "corrupt": bad}, "\n".join(lines))
+    if bad and options.json:
+        return 1
     if bad:
         raise FoundryError(
             f"{len(bad)} artifacts are corrupt", "run the pipeline again: it rebuilds what it needs"
