@@ -143,8 +143,7 @@ def _commands(ablation: Row, effects: Sequence[Row]) -> list[str]:
     commands = [f"foundry lineage sql \"from ablation_effects where ablation_id = '{name}'\""]
     if ablation["comparison_key"]:
         commands.append(f"foundry lineage trace {ablation['comparison_key'][:12]}")
-    variant = next((e["variant"] for e in effects if e["path"]), None)
-    if variant is not None:
+    if any(effect["path"] for effect in effects):
         query = f"select runs from ablation_variant where ablation_id = '{name}'"
         commands.append(f'foundry lineage sql "{query}"')
     return commands

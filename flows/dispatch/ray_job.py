@@ -50,7 +50,8 @@ class RayJob(RemoteBackend):
         """A coordinator that is started again finds the job of its key."""
         key = job.spec.key
         with self._reached():
-            jobs = [one for one in self._client.list_jobs() if _is_of(one, key)]
+            known = self._client.list_jobs()
+            jobs = [one for one in known if (one.submission_id or "").startswith(f"{key}-a")]
             name = next((one.submission_id for one in jobs if one.status in _OPEN), None)
             if name is None:
                 name = next_name(key, (one.submission_id for one in jobs))
@@ -167,10 +168,6 @@ def stop_job(address: str, name: str) -> bool:
     except (FoundryError, *_REFUSED):
         return False
     return True
-
-
-def _is_of(details: JobDetails, key: str) -> bool:
-    return (details.submission_id or "").startswith(f"{key}-a")
 
 
 BACKEND = RayJob

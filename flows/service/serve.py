@@ -81,10 +81,9 @@ class Services:
         self.host, self.port = host, port
         self.url = api_url(host, port)
         logs = home_dir() / "serve"
-        unset = {name: value for name, value in _CHILD_SETTINGS.items() if name not in os.environ}
-        self._environment = service_environment(
-            **unset, PREFECT_API_URL=self.url, FOUNDRY_HOME=str(home_dir())
-        )
+        chosen = {name: os.environ.get(name, value) for name, value in _CHILD_SETTINGS.items()}
+        chosen |= {"PREFECT_API_URL": self.url, "FOUNDRY_HOME": str(home_dir())}
+        self._environment = service_environment(**chosen)
         self.server = Service("server", ("server", host, str(port)), logs / "server.log")
         machine = socket.gethostname()
         self.workers = [
