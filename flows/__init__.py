@@ -29,7 +29,8 @@ def plan(
 ) -> "Plan":
     """What a run would do, and why, as `foundry plan`. pipeline: a name or a YAML file. Raises
     FoundryError for every mistake that can be known before a device is touched."""
-    return _prepared(pipeline, overrides, only, force, baseline, strict_code).plan
+    chosen = {"only": tuple(only), "force": tuple(force), "baseline": baseline}
+    return _prepared(pipeline, overrides, strict_code=strict_code, **chosen).plan
 
 
 def run(
@@ -48,7 +49,8 @@ def run(
     from flows.cli.commands.run import run_all
     from flows.console import Console
 
-    prepared = _prepared(pipeline, overrides, only, force, baseline, strict_code)
+    chosen = {"only": tuple(only), "force": tuple(force), "baseline": baseline}
+    prepared = _prepared(pipeline, overrides, strict_code=strict_code, **chosen)
     return dict(run_all(prepared, Console(quiet=quiet), dispatch))
 
 
@@ -64,23 +66,8 @@ def lineage() -> "DuckDBPyConnection":
     return connect()
 
 
-def _prepared(
-    pipeline: str,
-    overrides: Mapping[str, Any] | None,
-    only: Sequence[str],
-    force: Sequence[str],
-    baseline: str | None,
-    strict_code: bool,
-) -> "Prepared":
+def _prepared(pipeline: str, overrides: Mapping[str, Any] | None, **chosen: Any) -> "Prepared":
     from flows.runs.planning import Request, prepare
 
-    return prepare(
-        Request(
-            pipeline=str(pipeline),
-            overrides=tuple((overrides or {}).items()),
-            only=tuple(only),
-            force=tuple(force),
-            baseline=baseline,
-            strict_code=strict_code,
-        )
-    )
+    pairs = tuple((overrides or {}).items())
+    return prepare(Request(pipeline=str(pipeline), overrides=pairs, **chosen))

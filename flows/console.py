@@ -18,8 +18,7 @@ from flows.runs.events import (
     StageProgress,
     StageStarted,
 )
-from flows.terminal import stdout
-from foundry_core.execution.job import Outcome
+from flows.terminal import stdout, values_text
 from foundry_core.pipeline.plan import Plan, StagePlan, short_names
 
 _LOG_EVERY_SECONDS = 20.0
@@ -62,9 +61,11 @@ class Console:
             case StageProgress(name, state):
                 self._progressed(name, state)
             case StageFinished(name, outcome):
-                self._finished(name, outcome)
+                verb = "done" if outcome.action == "run" else f"reused ({outcome.how})"
+                text = f"{verb} in {outcome.seconds:.1f} s → {outcome.artifact.key[:12]}"
+                self._ended(name, text, completed=1, total=1, note=text)
             case StageFailedEvent(name, error):
-                self._failed(name, error)
+                self._ended(name, f"failed: {error}", note=f"[red]failed: {error}")
             case Note(text):
                 print(f"foundry: {text}", file=sys.stderr)
 
@@ -77,7 +78,7 @@ class Console:
                 self._out.print(f"{name}: starts")
 
     def _progressed(self, name: str, state: Mapping[str, Any]) -> None:
-        note = _note(state)
+        note = " ".join(filter(None, (state.get("message", ""), *values_text(state))))
         done, total = state.get("done", 0), state.get("total") or 1
         with self._lock:
             if self._live:
@@ -86,30 +87,12 @@ class Console:
                 self._printed[name] = time.monotonic()
                 self._out.print(f"{name}: {100 * done / total:.0f} % {note}")
 
-    def _finished(self, name: str, outcome: Outcome) -> None:
-        verb = "done" if outcome.action == "run" else f"reused ({outcome.how})"
-        text = f"{verb} in {outcome.seconds:.1f} s → {outcome.artifact.key[:12]}"
+    def _ended(self, name: str, text: str, **bar: Any) -> None:
         with self._lock:
             if self._live and name in self._bars:
-                self._progress.update(self._bars[name], completed=1, total=1, note=text)
+                self._progress.update(self._bars[name], **bar)
             else:
                 self._out.print(f"{name}: {text}")
-
-    def _failed(self, name: str, error: str) -> None:
-        with self._lock:
-            if self._live and name in self._bars:
-                self._progress.update(self._bars[name], note=f"[red]failed: {error}")
-            else:
-                self._out.print(f"{name}: failed: {error}")
-
-
-def _note(state: Mapping[str, Any]) -> str:
-    values = " ".join(f"{key} {_number(value)}" for key, value in state.get("values", {}).items())
-    return " ".join(part for part in (state.get("message", ""), values) if part)
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def plan_table(plan: Plan) -> Table:
@@ -118,21 +101,22 @@ def plan_table(plan: Plan) -> Table:
     table = Table(title=f"plan of {plan.pipeline}{against}", title_justify="left")
     for column in ("stage", "key", "action", "why", "≈ s"):
         table.add_column(column, overflow="fold")
-    for row in plan.stages.values():
-        style = {"run": "bold yellow", "blocked": "red"}.get(row.action, "green")
-        seconds = f"{row.estimated_seconds:.0f}" if row.estimated_seconds else ""
-        table.add_row(row.name, row.key[:12], f"[{style}]{row.action}", _why(row), seconds)
+    for name, _, key, action, *rest in map(_cells, plan.stages.values()):
+        style = {"run": "bold yellow", "blocked": "red"}.get(action, "green")
+        table.add_row(name, key, f"[{style}]{action}", *rest)
     return table
 
 
 def plan_markdown(plan: Plan) -> str:
     """The same table for a page that renders Markdown."""
-    rows = [["stage", "kind", "key", "action", "why", "≈ s"]]
-    for row in plan.stages.values():
-        seconds = f"{row.estimated_seconds:.0f}" if row.estimated_seconds else ""
-        rows.append([row.name, row.kind, row.key[:12], row.action, _why(row), seconds])
+    header = ["stage", "kind", "key", "action", "why", "≈ s"]
     against = f"\nReasons compare with {plan.baseline}.\n" if plan.baseline else ""
-    return markdown_table(rows) + against
+    return markdown_table([header, *map(_cells, plan.stages.values())]) + against
+
+
+def _cells(row: StagePlan) -> list[str]:
+    seconds = f"{row.estimated_seconds:.0f}" if row.estimated_seconds else ""
+    return [row.name, row.kind, row.key[:12], row.action, _why(row), seconds]
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:

@@ -8,6 +8,7 @@ and a stage reaches Prefect only if it must run or lies downstream of one that m
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,11 @@ from flows.ablation.report import write_ablation_report
 from flows.ablation.run import AblationRun
 from flows.ablation.table import plan_markdown as ablation_markdown
 from flows.console import Console, plan_markdown
-from flows.deployment import artifacts
-from flows.deployment.crash_hook import cancel_trainings
-from flows.deployment.forms import (
-    Axis,
-    DispatchName,
-    NamedVariant,
-    Override,
-    PipelineName,
-    Seeds,
-    ablation_request,
-    request,
-)
+from flows.deployment import artifacts, forms
 from flows.deployment.shutdown import ends_on_sigterm
 from flows.deployment.temporary_server import temporary_server
 from flows.dispatch.base import make_backend
-from flows.prefect.api import describe_run
+from flows.prefect.api import cancel_children, describe_run
 from flows.prefect.flows import (
     NO_CACHE,
     PrefectFuture,
@@ -52,7 +42,7 @@ from flows.runs.walk import Pending, Work
 
 # Waiting costs nothing: the machine's CPU slots bound what works at the same time.
 MAX_THREADS = 32
-_PIPELINE, _DISPATCH = PipelineName("demo"), DispatchName("gpu-pool")
+_PIPELINE, _DISPATCH = forms.PipelineName("demo"), forms.DispatchName("gpu-pool")
 
 
 def _foundry(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -60,16 +50,22 @@ def _foundry(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     return flow(name="foundry", task_runner=threads(MAX_THREADS), persist_result=False, **options)
 
 
-_deployed = _foundry(on_cancellation=[cancel_trainings], on_crashed=[cancel_trainings])
+def _cancel_trainings(_flow: Any, flow_run: Any, state: Any) -> None:
+    """Hook: cancels what the run has started, since nobody waits for it any more. Runs in the
+    worker, so it works for a coordinator that was killed, too."""
+    cancel_children(flow_run.id, f"its coordinator {flow_run.name!r} is {state.name.lower()}")
+
+
+_deployed = _foundry(on_cancellation=[_cancel_trainings], on_crashed=[_cancel_trainings])
 
 
 @_deployed
 def full(
-    pipeline: PipelineName = _PIPELINE,
-    overrides: list[Override] = [],  # noqa: B006  (None would render as a null in the form)
+    pipeline: forms.PipelineName = _PIPELINE,
+    overrides: list[forms.Override] = [],  # noqa: B006  (None would render as a null in the form)
     stages: list[str] = [],  # noqa: B006
     force: list[str] = [],  # noqa: B006
-    dispatch: DispatchName = _DISPATCH,
+    dispatch: forms.DispatchName = _DISPATCH,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Runs a pipeline. What is valid is reused; the rest is built, as the plan says.
@@ -82,16 +78,14 @@ def full(
         dispatch: Where stages run that ask for GPUs.
         dry_run: Show the plan and stop before anything runs.
     """
-    prepared = prepare(request(pipeline, overrides, stages, force))
+    prepared = prepare(forms.request(pipeline, overrides, stages, force))
     name = prepared.pipeline.name
     changes = ", ".join(f"{path}={value}" for path, value in prepared.request.overrides)
     describe_run(flow_run_id(), f"{name} {changes}".strip(), [f"pipeline:{name}"])
     artifacts.show_plan(plan_markdown(prepared.plan))
     if dry_run:
         return prepared.plan.to_json()
-    run = PipelineRun(
-        prepared, observe=_log(), job_ref=job_ref(), backend=make_backend(dispatch.value)
-    )
+    run = PipelineRun(prepared, **_here(dispatch))
     run.start()
     result = _carried_out(lambda: run.walk(_submit), run.finish)
     artifacts.show_report(write_run_report(run.run_id))
@@ -100,13 +94,13 @@ def full(
 
 @_deployed
 def ablation(
-    pipeline: PipelineName = _PIPELINE,
-    vary: list[Axis] = [],  # noqa: B006
-    variants: list[NamedVariant] = [],  # noqa: B006
-    seeds: Seeds = 1,
-    overrides: list[Override] = [],  # noqa: B006
+    pipeline: forms.PipelineName = _PIPELINE,
+    vary: list[forms.Axis] = [],  # noqa: B006
+    variants: list[forms.NamedVariant] = [],  # noqa: B006
+    seeds: forms.Seeds = 1,
+    overrides: list[forms.Override] = [],  # noqa: B006
     evaluation: str = "",
-    dispatch: DispatchName = _DISPATCH,
+    dispatch: forms.DispatchName = _DISPATCH,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Runs variants of a pipeline, sharing what is equal, and ends in a verdict against the
@@ -123,17 +117,14 @@ def ablation(
         dispatch: Where stages run that ask for GPUs.
         dry_run: Show the plan and stop before anything runs.
     """
-    planned = plan_ablation(
-        ablation_request(pipeline, vary, variants, seeds, overrides, evaluation)
-    )
+    asked = forms.ablation_request(pipeline, vary, variants, seeds, overrides, evaluation)
+    planned = plan_ablation(asked)
     title, tags = planned.request.title, [f"pipeline:{planned.pipeline.name}", "ablation"]
     describe_run(flow_run_id(), title, tags)
     artifacts.show_plan(ablation_markdown(planned))
     if dry_run:
         return {"title": title, "to_run": len(planned.merged.plan.to_run())}
-    running = AblationRun(
-        planned, observe=_log(), job_ref=job_ref(), backend=make_backend(dispatch.value)
-    )
+    running = AblationRun(planned, **_here(dispatch))
     running.start()
     describe_run(flow_run_id(), title, [f"ablation:{running.ablation_id}"])
 
@@ -218,6 +209,8 @@ def run_stage(run: PipelineRun, name: str) -> str:
     return key
 
 
-def _log() -> Callable[[Any], None]:
-    """Shows a run's events as the log on its page."""
-    return Console(file=artifacts.LogLines(get_run_logger().info)).observe
+def _here(dispatch: Enum) -> dict[str, Any]:
+    """What a run inside this flow run works with; the flow run's log shows its events."""
+    console = Console(file=artifacts.LogLines(get_run_logger().info))
+    backend = make_backend(dispatch.value)
+    return {"observe": console.observe, "job_ref": job_ref(), "backend": backend}

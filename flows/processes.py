@@ -9,7 +9,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,12 +66,10 @@ def record(
 ) -> Entry:
     """Writes the file of this process, or of the child `pid`."""
     path = folder() / f"{kind}-{name}.json"
-    entry = Entry(
-        path=path, kind=kind, id=name, process=process_identity(pid), facts=dict(facts or {})
-    )
-    content = {"kind": kind, "id": name, "process": entry.process, "facts": entry.facts}
+    content: dict[str, Any] = {"kind": kind, "id": name, "process": process_identity(pid)}
+    content["facts"] = dict(facts or {})
     write_json(path, content)
-    return entry
+    return Entry(path=path, **content)
 
 
 @contextlib.contextmanager
@@ -104,11 +102,15 @@ def stop(entry: Entry, number: int = signal.SIGTERM, patience: float = 20.0) -> 
     pid = entry.process["pid"]
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        if entry.dead:
-            return True
-        time.sleep(0.1)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    if not wait_until(lambda: entry.dead, patience, 0.1):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return True
+
+
+def wait_until(done: Callable[[], bool], seconds: float, poll: float) -> bool:
+    """Whether `done()` came true within so many seconds; asked every `poll` seconds."""
+    deadline = time.monotonic() + seconds
+    while not (came := done()) and time.monotonic() < deadline:
+        time.sleep(poll)
+    return came

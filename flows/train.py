@@ -4,21 +4,21 @@ It does what an inline stage does (lease, child process, checkpoints, exclusive 
 training that was stopped anywhere is continued by the next attempt wherever that runs.
 """
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any
 
 from flows.prefect.flows import flow, job_ref
-from flows.prefect.progress import ProgressReport
+from flows.prefect.page import ProgressReport
 from foundry_core.execution.job import Observer, Outcome, StageJob
 from foundry_core.execution.runner import execute
 from foundry_core.lineage.events import EventLog
 from foundry_core.store.base import Store
 from foundry_core.store.open import open_store
 
-States = queue.SimpleQueue[Mapping[str, Any]]
 _POLL_SECONDS = 0.5
 _STOP_SECONDS = 20.0
 
@@ -41,35 +41,16 @@ def train(job: dict[str, Any], store: str) -> str:
 def supervised(job: StageJob, store: Store, events: EventLog, publish: Observer) -> Outcome:
     """`foundry_core.execution.runner.execute` in a thread, while this one stays free for Prefect's
     SIGTERM: a cancelled flow ends its child, closes the attempt and frees the lease first."""
-    states: States = queue.SimpleQueue()
+    states: deque[Mapping[str, Any]] = deque(maxlen=1)
     cancelled = threading.Event()
-    ended: list[Outcome | BaseException] = []
-
-    def work() -> None:
-        try:
-            done = execute(job, store, events, observe=states.put, cancelled=cancelled)
-            ended.append(done)
-        # Carried to the main thread and raised there.
-        except BaseException as error:
-            ended.append(error)
-
-    worker = threading.Thread(target=work, name="stage")
-    worker.start()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="stage")
+    stage = pool.submit(execute, job, store, events, observe=states.append, cancelled=cancelled)
     try:
-        while worker.is_alive():
-            worker.join(_POLL_SECONDS)
-            _publish_latest(states, publish)
+        while not stage.done():
+            wait([stage], _POLL_SECONDS)
+            if states:
+                publish(states.pop())
     finally:
         cancelled.set()
-        worker.join(_STOP_SECONDS)
-    if isinstance(ended[0], BaseException):
-        raise ended[0]
-    return ended[0]
-
-
-def _publish_latest(states: States, publish: Observer) -> None:
-    state = None
-    while not states.empty():
-        state = states.get()
-    if state is not None:
-        publish(state)
+        wait([stage], _STOP_SECONDS)
+    return stage.result(0)

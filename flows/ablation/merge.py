@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flows.ablation.variants import BASE
+from flows.ablation.variants import BASE, AblationRequest
 from flows.runs.planning import Prepared, Request
 from foundry_core.config.validation import validate
 from foundry_core.identity.code import CodeIndex
@@ -47,11 +47,9 @@ class SeedRun:
 
 
 def merge(
-    request: Request,
+    request: AblationRequest,
     seed_runs: Sequence[SeedRun],
     evaluation: str,
-    *,
-    alpha: float,
     code: CodeIndex,
     store: Store,
 ) -> Prepared:
@@ -65,7 +63,7 @@ def merge(
     first_names: dict[str, str] = {}
     for seed_run in seed_runs:
         _add(seed_run, nodes, specs, first_names)
-    nodes[VERDICT] = _verdict(seed_runs, evaluation, alpha)
+    nodes[VERDICT] = _verdict(seed_runs, evaluation, request.alpha)
     specs[VERDICT] = identify_stage(nodes[VERDICT], specs, code, request.strict_code)
     first = seed_runs[0]
     pipeline = Pipeline(
@@ -75,18 +73,20 @@ def merge(
         overrides=request.overrides,
     )
     previous = load_baseline(store, first.pipeline.name)
-    planned = plan(
-        pipeline,
-        specs,
-        StoreCatalog(store, specs.values()),
-        baseline=Baseline(
-            run_id=previous.run_id if previous else BASE,
-            stages=_baseline(seed_runs, previous),
-        ),
-        only=[VERDICT],
+    against = Baseline(
+        run_id=previous.run_id if previous else BASE, stages=_baseline(seed_runs, previous)
     )
-    readable = _in_plain_names(planned, seed_runs)
-    return Prepared(request=request, pipeline=pipeline, specs=specs, plan=readable, store=store)
+    catalog = StoreCatalog(store, specs.values())
+    planned = plan(pipeline, specs, catalog, baseline=against, only=[VERDICT])
+    return Prepared(
+        request=Request(
+            pipeline=request.pipeline, overrides=request.overrides, strict_code=request.strict_code
+        ),
+        pipeline=pipeline,
+        specs=specs,
+        plan=_in_plain_names(planned, seed_runs),
+        store=store,
+    )
 
 
 def _add(
@@ -125,14 +125,10 @@ def _verdict(seed_runs: Sequence[SeedRun], evaluation: str, alpha: float) -> Sta
         variants.setdefault(seed_run.variant, []).append(seed_run.label)
     base = seed_runs[0].variant
     recipe = validate(stage.Recipe, {"base": base, "variants": variants, "alpha": alpha}, VERDICT)
-    upstream = {
-        r.label: Upstream(
-            name=r.names[evaluation],
-            kind=r.pipeline.stages[evaluation].kind,
-            recipe=r.pipeline.stages[evaluation].recipe,
-        )
-        for r in seed_runs
-    }
+    upstream = {}
+    for r in seed_runs:
+        node = r.pipeline.stages[evaluation]
+        upstream[r.label] = Upstream(name=r.names[evaluation], kind=node.kind, recipe=node.recipe)
     stage.check(recipe, {"evaluations": upstream})
     return StageNode(
         name=VERDICT,
@@ -184,9 +180,6 @@ def _in_plain_names(planned: Plan, seed_runs: Sequence[SeedRun]) -> Plan:
 
 
 def _plain(path: str, name: str, plain: Mapping[str, str]) -> str:
-    if path in plain:
-        return plain[path]
-    prefix = f"{name}."
-    return (
-        f"{plain.get(name, name)}.{path.removeprefix(prefix)}" if path.startswith(prefix) else path
-    )
+    if path.startswith(f"{name}."):
+        return plain.get(name, name) + path.removeprefix(name)
+    return plain.get(path, path)

@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from flows.ablation.merge import SeedRun, merge
-from flows.ablation.variants import BASE, Change, Variant, Vary, expand
-from flows.runs.planning import Prepared, Request
+from flows.ablation.variants import BASE, AblationRequest, Change, Variant, expand
+from flows.runs.planning import Prepared
 from foundry_core.config.overrides import STAGE_KEYS
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
@@ -27,36 +27,10 @@ from foundry_core.store.base import Store
 from foundry_core.store.open import open_store
 
 MOST_SEEDS = 100
+# A path, its value in the base and in the variant.
+Changed = tuple[str, Any, Any]
 # What trains and what evaluates; data stay the same for all seeds, and are shared.
 _VARIES_WITH_SEED = (*MODELS, ArtifactType.EVALUATION)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AblationRequest:
-    """What a person asks for; the same for CLI, UI and notebook.
-
-    overrides: of the base, and so of every variant. seeds: how many per variant; the i-th adds i
-    to the seeds of all stages that train or evaluate, so that data stay the same and are shared.
-    evaluation: the stage that is compared; default: the base of the pipeline's compare stage,
-    else its only evaluation.
-    """
-
-    pipeline: str
-    overrides: tuple[Change, ...] = ()
-    vary: tuple[Vary, ...] = ()
-    variants: tuple[Variant, ...] = ()
-    seeds: int = 1
-    evaluation: str | None = None
-    alpha: float = 0.05
-    strict_code: bool = False
-
-    @property
-    def title(self) -> str:
-        """'ablation llm.training.tokens ×3': what run lists show."""
-        parts = [one.text for one in self.vary]
-        parts += [", ".join(variant.name for variant in self.variants)] if self.variants else []
-        parts += [f"seeds ×{self.seeds}"] if self.seeds > 1 else []
-        return f"ablation {'; '.join(parts)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,15 +47,13 @@ class Ablation:
     evaluation: str
     seed_runs: tuple[SeedRun, ...]
     merged: Prepared
-    changes: Mapping[str, tuple[tuple[str, Any, Any], ...]]
+    changes: Mapping[str, tuple[Changed, ...]]
     notes: tuple[str, ...] = ()
 
     @cached_property
     def by_variant(self) -> Mapping[str, tuple[SeedRun, ...]]:
         names = dict.fromkeys(seed_run.variant for seed_run in self.seed_runs)
-        return {
-            name: tuple(r for r in self.seed_runs if r.variant == name) for name in names
-        }  # fmt: skip
+        return {name: tuple(r for r in self.seed_runs if r.variant == name) for name in names}
 
     def rows(self, seed_run: SeedRun) -> dict[str, StagePlan]:
         """A seed run's part of the plan, under the pipeline's own stage names."""
@@ -99,12 +71,9 @@ class Ablation:
 
     def estimated_seconds(self) -> float | None:
         """Work still to do, each shared stage once; None where nothing like it ever ran."""
-        total = 0.0
-        for row in self.merged.plan.to_run():
-            if row.estimated_seconds is None:
-                return None
-            total += row.estimated_seconds
-        return total
+        seconds = [row.estimated_seconds for row in self.merged.plan.to_run()]
+        known = [one for one in seconds if one is not None]
+        return sum(known) if len(known) == len(seconds) else None
 
 
 def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablation:
@@ -118,40 +87,30 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
     evaluation = compared_stage(base, request.evaluation)
     code = CodeIndex()
     seed_runs: list[SeedRun] = []
-    changes: dict[str, tuple[tuple[str, Any, Any], ...]] = {}
+    changes: dict[str, tuple[Changed, ...]] = {}
     notes: list[str] = []
     seen: dict[str, str] = {}
     for variant in variants:
         first = _seed_run(request, variant, evaluation, 0, code)
         key = first.specs[evaluation].key
-        changed = _changes(base, first.pipeline, variant)
+        changed = tuple(
+            (path, value_at(base, path), value_at(first.pipeline, path))
+            for path, _ in variant.overrides
+        )
         if key in seen:
             notes.append(_same(variant, changed, seen[key], evaluation))
             continue
         seen[key] = variant.name
         changes[variant.name] = changed
         seed_runs.append(first)
-        seed_runs += [
-            _seed_run(request, variant, evaluation, seed, code)
-            for seed in range(1, request.seeds)
-        ]  # fmt: skip
+        for seed in range(1, request.seeds):
+            seed_runs.append(_seed_run(request, variant, evaluation, seed, code))
     if len(seed_runs) < 2:
         raise FoundryError(
             "nothing is varied: " + ("; ".join(notes) or "only the base is left"),
             "give --vary PATH=VALUE,VALUE, --variant NAME:PATH=VALUE, or --seeds N",
         )
-    merged = merge(
-        Request(
-            pipeline=request.pipeline,
-            overrides=request.overrides,
-            strict_code=request.strict_code,
-        ),
-        seed_runs,
-        evaluation,
-        alpha=request.alpha,
-        code=code,
-        store=store or open_store(store_uri()),
-    )
+    merged = merge(request, seed_runs, evaluation, code, store or open_store(store_uri()))
     return Ablation(
         request=request,
         pipeline=base,
@@ -168,30 +127,21 @@ def reduced(ablation: Ablation, variants: Iterable[str]) -> Ablation:
     failed."""
     kept = set(variants)
     seed_runs = tuple(r for r in ablation.seed_runs if r.variant in kept)
-    merged = merge(
-        ablation.merged.request,
-        seed_runs,
-        ablation.evaluation,
-        alpha=ablation.request.alpha,
-        code=CodeIndex(),
-        store=ablation.merged.store,
-    )
+    store = ablation.merged.store
+    merged = merge(ablation.request, seed_runs, ablation.evaluation, CodeIndex(), store)
     changes = {name: found for name, found in ablation.changes.items() if name in kept}
     return replace(ablation, seed_runs=seed_runs, merged=merged, changes=changes)
 
 
 def compared_stage(pipeline: Pipeline, named: str | None) -> str:
     """Which evaluation of the pipeline an ablation compares."""
-    evaluations = [
-        name
-        for name, node in pipeline.stages.items()
-        if node.stage.output == ArtifactType.EVALUATION
-    ]
+    stages = pipeline.stages
+    evaluations = [n for n in stages if stages[n].stage.output == ArtifactType.EVALUATION]
     if named is not None:
         if named not in evaluations:
             raise FoundryError(f"{named!r} is no evaluation stage", nearest(named, evaluations))
         return named
-    for node in pipeline.stages.values():
+    for node in stages.values():
         if node.kind == "compare":
             recipe: Any = node.recipe
             return node.inputs["evaluations"][recipe.base]
@@ -236,9 +186,7 @@ def _seed_overrides(pipeline: Pipeline, evaluation: str, add: int) -> tuple[Chan
     )
 
 
-def _same(
-    variant: Variant, changed: Sequence[tuple[str, Any, Any]], known: str, evaluation: str
-) -> str:
+def _same(variant: Variant, changed: Sequence[Changed], known: str, evaluation: str) -> str:
     """Why a variant is left out: it equals another one. A change that the evaluation cannot feel
     is a mistake and not a variant."""
     if known == BASE and any(old != new for _, old, new in changed):
@@ -248,14 +196,6 @@ def _same(
             f"vary the recipe or the inputs of a stage upstream of {evaluation!r}",
         )
     return f"{variant.name} is the same as {known}"
-
-
-def _changes(
-    base: Pipeline, pipeline: Pipeline, variant: Variant
-) -> tuple[tuple[str, Any, Any], ...]:
-    return tuple(
-        (path, value_at(base, path), value_at(pipeline, path)) for path, _ in variant.overrides
-    )
 
 
 def value_at(pipeline: Pipeline, path: str) -> Any:

@@ -61,10 +61,7 @@ def write_ablation_report(ablation_id: str) -> Path:
 def effects_rows(effects: Sequence[Row]) -> list[list[str]]:
     """Header and one row per variant: what it changes, how often it succeeds, the decision."""
     rows = [["variant", "change", "success", "95 % interval", "p (Holm)", "decision", "letters"]]
-    variants: dict[str, list[Row]] = {}
-    for effect in effects:
-        variants.setdefault(effect["variant"], []).append(effect)
-    for name, changes in variants.items():
+    for name, changes in _by_variant(effects).items():
         first = changes[0]
         change = "; ".join(
             f"{one['path']}: {one['old']} → {one['new']}" for one in changes if one["path"]
@@ -77,15 +74,19 @@ def effects_rows(effects: Sequence[Row]) -> list[list[str]]:
     return rows
 
 
+def _by_variant(effects: Sequence[Row]) -> dict[str, list[Row]]:
+    variants: dict[str, list[Row]] = {}
+    for effect in effects:
+        variants.setdefault(effect["variant"], []).append(effect)
+    return variants
+
+
 def responses(effects: Sequence[Row]) -> dict[str, list[tuple[float, float, float, float]]]:
     """Numeric path → (value, success, low, high) of the base and of every variant that changes
     nothing else; paths with three values or more."""
-    by_variant: dict[str, list[Row]] = {}
-    for effect in effects:
-        by_variant.setdefault(effect["variant"], []).append(effect)
     found: dict[str, dict[float, tuple[float, float, float, float]]] = {}
     bases = [e for e in effects if e["path"] is None and e["success"] is not None]
-    for changes in by_variant.values():
+    for changes in _by_variant(effects).values():
         moved = [one for one in changes if one["path"] and one["old"] != one["new"]]
         if len(moved) != 1 or moved[0]["success"] is None:
             continue
@@ -142,8 +143,7 @@ def _commands(ablation: Row, effects: Sequence[Row]) -> list[str]:
     commands = [f"foundry lineage sql \"from ablation_effects where ablation_id = '{name}'\""]
     if ablation["comparison_key"]:
         commands.append(f"foundry lineage trace {ablation['comparison_key'][:12]}")
-    variant = next((e["variant"] for e in effects if e["path"]), None)
-    if variant is not None:
+    if any(effect["path"] for effect in effects):
         query = f"select runs from ablation_variant where ablation_id = '{name}'"
         commands.append(f'foundry lineage sql "{query}"')
     return commands

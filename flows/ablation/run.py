@@ -52,10 +52,10 @@ class AblationRun:
         self.ablation_id = new_run_id(ablation.merged.pipeline.name)
         self._observe, self._job_ref, self._backend = observe, job_ref, backend
         self.run = self._pipeline_run(ablation.merged, self.ablation_id, None)
-        self._records = {
-            r.label: self._pipeline_run(self._alone(r), self._run_id(r), r.variant)
-            for r in ablation.seed_runs
-        }  # fmt: skip
+        self._records = {}
+        for r in ablation.seed_runs:
+            run_id = f"{self.ablation_id}.{r.label.replace('/', '.')}"
+            self._records[r.label] = self._pipeline_run(self._alone(r), run_id, r.variant)
         self._verdict_run = self.run
         self._events = EventLog(ablation.merged.store.events_uri)
 
@@ -143,10 +143,9 @@ class AblationRun:
         if status == "failed" and verdict is not None:
             status = "partial"
         unfinished = "interrupted" if status == "interrupted" else "failed"
-        seed_runs = [
-            self._conclude(r, unfinished, failed.get(r.label, ""))
-            for r in self.ablation.seed_runs
-        ]  # fmt: skip
+        seed_runs = []
+        for r in self.ablation.seed_runs:
+            seed_runs.append(self._conclude(r, unfinished, failed.get(r.label, "")))
         effects = self._effects(failed, verdict[1] if verdict else None)
         comparison_key = verdict[0].key if verdict else None
         self._events.append(
@@ -224,9 +223,6 @@ class AblationRun:
             parent=self.ablation_id if run_id != self.ablation_id else None,
             ablation={"id": self.ablation_id} | ({"variant": variant} if variant else {}),
         )
-
-    def _run_id(self, seed_run: SeedRun) -> str:
-        return f"{self.ablation_id}.{seed_run.label.replace('/', '.')}"
 
     def _alone(self, seed_run: SeedRun) -> Prepared:
         """A seed run as a pipeline of its own, planned: what another one builds, it reuses."""

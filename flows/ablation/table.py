@@ -1,6 +1,5 @@
 """The plan of an ablation for people and for JSON: variant × stage, what each would do and why."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -16,7 +15,11 @@ def plan_rows(ablation: Ablation) -> list[list[str]]:
     """Header and a row per seed run; columns are the stages in which seed runs differ."""
     differing = _differing(ablation)
     header = ["variant", *differing, "why"]
-    return [header, *(_seed_run_row(ablation, r, differing) for r in ablation.seed_runs)]
+    table = [header]
+    for seed_run in ablation.seed_runs:
+        cells = [_cell(ablation, seed_run, stage) for stage in differing]
+        table.append([seed_run.label, *cells, _why(ablation, seed_run)])
+    return table
 
 
 def plan_notes(ablation: Ablation) -> list[str]:
@@ -57,19 +60,14 @@ def plan_markdown(ablation: Ablation) -> str:
 
 def plan_json(ablation: Ablation) -> dict[str, Any]:
     """Everything, with keys and per-stage reasons."""
+    parts = ("path", "old", "new")
     return {
         "title": ablation.request.title,
         "pipeline": ablation.pipeline.name,
         "evaluation": ablation.evaluation,
         "variants": [
-            {
-                "variant": name,
-                "changes": [
-                    {"path": path, "old": old, "new": new}
-                    for path, old, new in ablation.changes[name]
-                ],
-            }
-            for name in ablation.by_variant
+            {"variant": name, "changes": [dict(zip(parts, one, strict=True)) for one in changes]}
+            for name, changes in ablation.changes.items()
         ],
         "seed_runs": [
             {
@@ -77,7 +75,12 @@ def plan_json(ablation: Ablation) -> dict[str, Any]:
                 "variant": seed_run.variant,
                 "seed": seed_run.seed,
                 "stages": [
-                    _stage_json(ablation, seed_run, row) for row in ablation.rows(seed_run).values()
+                    row.to_json()
+                    | {
+                        "stage": seed_run.names[stage],
+                        "shared_with": _shared_with(ablation, seed_run, stage),
+                    }
+                    for stage, row in ablation.rows(seed_run).items()
                 ],
             }
             for seed_run in ablation.seed_runs
@@ -98,14 +101,11 @@ def _differing(ablation: Ablation) -> list[str]:
     ]
 
 
-def _seed_run_row(ablation: Ablation, seed_run: SeedRun, columns: Sequence[str]) -> list[str]:
-    rows = ablation.rows(seed_run)
-    cells = [_cell(ablation, seed_run, rows[stage]) if stage in rows else "-" for stage in columns]
-    return [seed_run.label, *cells, _why(ablation, seed_run)]
-
-
-def _cell(ablation: Ablation, seed_run: SeedRun, row: StagePlan) -> str:
-    shared = _shared_with(ablation, seed_run, row.name)
+def _cell(ablation: Ablation, seed_run: SeedRun, stage: str) -> str:
+    row = ablation.rows(seed_run).get(stage)
+    if row is None:
+        return "-"
+    shared = _shared_with(ablation, seed_run, stage)
     return f"as {shared}" if shared else _doing(row)
 
 
@@ -131,13 +131,6 @@ def _why(ablation: Ablation, seed_run: SeedRun) -> str:
         if reason.category != "INPUT"
     )
     return "; ".join(own)
-
-
-def _stage_json(ablation: Ablation, seed_run: SeedRun, row: StagePlan) -> dict[str, Any]:
-    return row.to_json() | {
-        "stage": seed_run.names[row.name],
-        "shared_with": _shared_with(ablation, seed_run, row.name),
-    }
 
 
 def _seconds(seconds: float) -> str:

@@ -38,6 +38,34 @@ class Variant:
     overrides: tuple[Change, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class AblationRequest:
+    """What a person asks for; the same for CLI, UI and notebook.
+
+    overrides: of the base, and so of every variant. seeds: how many per variant; the i-th adds i
+    to the seeds of all stages that train or evaluate, so that data stay the same and are shared.
+    evaluation: the stage that is compared; default: the base of the pipeline's compare stage,
+    else its only evaluation.
+    """
+
+    pipeline: str
+    overrides: tuple[Change, ...] = ()
+    vary: tuple[Vary, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    seeds: int = 1
+    evaluation: str | None = None
+    alpha: float = 0.05
+    strict_code: bool = False
+
+    @property
+    def title(self) -> str:
+        """'ablation llm.training.tokens ×3': what run lists show."""
+        parts = [one.text for one in self.vary]
+        parts += [", ".join(variant.name for variant in self.variants)] if self.variants else []
+        parts += [f"seeds ×{self.seeds}"] if self.seeds > 1 else []
+        return f"ablation {'; '.join(parts)}"
+
+
 def parse_vary(text: str) -> Vary:
     """'llm.training.steps=100,200' → the path and its values; each value is YAML."""
     path, equals, values = text.partition("=")

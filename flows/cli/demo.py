@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 
+from flows.cli.commands.common import exit_code
 from flows.cli.commands.run import run_all, summarise
 from flows.console import Console, plan_table
-from flows.runs.engine import RunResult
 from flows.runs.planning import Prepared, Request, prepare
 from flows.terminal import stdout
 from foundry_core.config.overrides import parse_override
@@ -44,13 +44,7 @@ def _run(out: RichConsole, name: str) -> int:
     result = run_all(prepared, Console())
     summarise(result)
     if result["status"] != "succeeded":
-        return 130 if result["status"] == "interrupted" else 1
-    show_verdict(out, prepared, result)
-    return 0
-
-
-def show_verdict(out: RichConsole, prepared: Prepared, result: RunResult) -> None:
-    """The comparison as a table, and where the report lies."""
+        return exit_code(result["status"])
     from flows.reports.run_report import comparison_of, write_run_report
     from foundry_core.evaluation.comparison.tables import comparison_table
 
@@ -58,6 +52,7 @@ def show_verdict(out: RichConsole, prepared: Prepared, result: RunResult) -> Non
     if comparison is not None:
         out.print(comparison_table(comparison))
     out.print(f"report: {write_run_report(result['run_id'])}")
+    return 0
 
 
 def _cascade(out: RichConsole, name: str) -> int:

@@ -10,8 +10,7 @@ from typing import Any
 
 from flows.console import markdown_table
 from flows.prefect.api import configured
-from flows.prefect.page import show_link, show_markdown
-from flows.prefect.progress import ProgressReport
+from flows.prefect.page import ProgressReport, show_link, show_markdown
 from flows.runs.engine import PipelineRun
 from foundry_core.store.manifest import Artifact
 
@@ -100,19 +99,14 @@ def _show_losses(name: str, folder: Path) -> None:
 
 def _show_rollouts(name: str, artifact: Artifact, folder: Path) -> None:
     """The first recorded episode of every task, as in the report."""
-    text = f"success over all tasks: {_rate(artifact)}\n"
-    for task in sorted(path for path in (folder / "frames").glob("*") if path.is_dir()):
-        first = next(iter(sorted(task.glob("*.png"))), None)
-        if first is not None:
-            outcome = first.stem.partition("_")[2]
-            picture = _image("png", first.read_bytes(), task.name)
-            text += f"\n{task.name}: {outcome}\n\n{picture}\n"
-    _show(f"rollouts-{name}", f"Rollouts of {name}", text)
+    from flows.reports.run_report import first_episodes
 
-
-def _rate(artifact: Artifact) -> str:
     values = artifact.metrics
-    return f"{values.get('successes', '?')} of {values.get('n', '?')}"
+    text = f"success over all tasks: {values.get('successes', '?')} of {values.get('n', '?')}\n"
+    for first in first_episodes(folder):
+        task, outcome = first.parent.name, first.stem.partition("_")[2]
+        text += f"\n{task}: {outcome}\n\n{_image('png', first.read_bytes(), task)}\n"
+    _show(f"rollouts-{name}", f"Rollouts of {name}", text)
 
 
 def _show_comparison(name: str, folder: Path) -> None:

@@ -30,39 +30,24 @@ def full_name(entry: Mapping[str, Any]) -> str:
     return f"{pools.load_flow(entry['entrypoint']).name}/{entry['name']}"
 
 
-def apply(directory: Path, *, gpu_limit: int | None, parallel_runs: int | None = None) -> list[str]:
+def apply(directory: Path, *, gpu_limit: int) -> list[str]:
     """Creates or updates everything; the deployments' full names. directory: where relative paths
-    in parameters start. gpu_limit: how many GPU stages run at once (None: no limit)."""
+    in parameters start. gpu_limit: how many GPU stages run at once."""
     with api() as client:
-        pools.put_pool(
-            client, PIPELINE_POOL, parallel_runs, "Coordinators: full pipelines and ablations"
-        )
-        pools.put_pool(
-            client, GPU_POOL, gpu_limit, "Stages with GPUs; the limit is how many run at once"
-        )
-        names = [
-            pools.put_deployment(
-                client,
-                entry["entrypoint"],
-                entry["name"],
-                description=entry["description"],
-                tags=entry["tags"],
-                pool=entry["work_pool"]["name"],
-                job_variables=_local(entry["work_pool"]["job_variables"], directory),
-            )
-            for entry in declared()
-        ]
-        pools.put_silence_automation(
-            client,
-            _ZOMBIES,
-            "The reaper's counterpart for runs on other machines",
-            _SILENT_SECONDS,
-        )
+        for pool, limit, about in (
+            (PIPELINE_POOL, None, "Coordinators: full pipelines and ablations"),
+            (GPU_POOL, gpu_limit, "Stages with GPUs; the limit is how many run at once"),
+        ):
+            pools.put_pool(client, pool, limit, about)
+        names = [pools.put_deployment(client, one, _local(one, directory)) for one in declared()]
+        about = "The reaper's counterpart for runs on other machines"
+        pools.put_silence_automation(client, _ZOMBIES, about, _SILENT_SECONDS)
     return names
 
 
-def _local(job: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+def _local(entry: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """This interpreter, not the first `python` on a PATH; and not Prefect's temporary folder."""
+    job = entry["work_pool"]["job_variables"]
     words = job["command"].split()
     words[0] = sys.executable if words[0] == "python" else words[0]
     return {**job, "command": " ".join(words), "working_dir": str(directory)}

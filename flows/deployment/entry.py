@@ -14,7 +14,7 @@ import runpy
 import sys
 from collections.abc import Sequence
 
-from flows.prefect.settings import QUIET
+from flows.prefect import QUIET
 from flows.processes import PARENT, recorded
 from foundry_core.execution.child import die_with_parent
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from flows.ablation.plan import MOST_SEEDS, AblationRequest
-from flows.ablation.variants import Variant, Vary, axis
+from flows.ablation.plan import MOST_SEEDS
+from flows.ablation.variants import AblationRequest, Variant, Vary, axis
 from flows.dispatch.base import BACKENDS
 from flows.runs.planning import Request
 from foundry_core.config.documents import parse_yaml, pipeline_names

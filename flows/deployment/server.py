@@ -1,17 +1,17 @@
-"""A Prefect server as a child process: its command, its environment, the wait until it answers."""
+"""Services as child processes: how they start and stop, and the wait until a server answers."""
 
 import contextlib
 import fcntl
 import importlib.metadata
+import json
 import os
 import subprocess
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from flows.processes import PARENT
+from flows.processes import PARENT, wait_until
+from foundry_core.errors import FoundryError
 from foundry_core.execution.python import python_command
 from foundry_core.files import write_atomic
 
@@ -30,23 +30,51 @@ def service_environment(**settings: str) -> dict[str, str]:
     return {**os.environ, **settings, PARENT: str(os.getpid()), "PYTHONSAFEPATH": "1"}
 
 
+def spawn(command: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Starts a service that writes to `log`. It has a session of its own, so that Ctrl-C in a
+    terminal reaches its parent first, which then stops everything in order."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def stop(process: subprocess.Popen[bytes], patience: float) -> None:
+    """Asked by SIGTERM, then killed: its own children die with it."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(patience)
+    process.kill()
+    process.wait()
+
+
 def healthy(url: str) -> bool:
-    """Whether the API at `url` answers."""
+    """Whether a Prefect API answers at `url`."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
-            return answer.status == 200
-    except (OSError, urllib.error.URLError):
+        with urllib.request.urlopen(f"{url}/health", timeout=10) as answer:
+            return json.load(answer) is True
+    except (OSError, ValueError):
         return False
 
 
-def answers(url: str, process: subprocess.Popen[bytes], seconds: float = START_SECONDS) -> bool:
+def answers(url: str, process: subprocess.Popen[bytes]) -> bool:
     """Waits for the server that was just started; False when it has ended or took too long."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        if healthy(url):
-            return process.poll() is None
-        time.sleep(0.2)
-    return False
+    up = wait_until(lambda: process.poll() is not None or healthy(url), START_SECONDS, 0.2)
+    return up and process.poll() is None
+
+
+def not_started(log: Path, what: str, hint: str) -> FoundryError:
+    """The error for a server that does not answer, with its last words."""
+    return FoundryError(
+        f"the {what} did not start within {START_SECONDS:.0f} s (log: {log}):\n{last_lines(log)}",
+        hint,
+    )
 
 
 @contextlib.contextmanager

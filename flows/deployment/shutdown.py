@@ -51,20 +51,11 @@ def _terminate(number: int, _frame: Any) -> NoReturn:
 
 def _watch(reader: int, left: threading.Event, grace: float) -> None:
     try:
-        while number := os.read(reader, 1):
-            if number[0] == signal.SIGTERM:
-                if not left.wait(grace):
-                    _kill(grace)
-                return
+        while (number := os.read(reader, 1)) and number[0] != signal.SIGTERM:
+            pass
+        if number and not left.wait(grace):
+            text = f"foundry: asked to end (SIGTERM), still busy after {grace:g} s: killed."
+            print(text, "The next run takes up what this one left", file=sys.stderr, flush=True)
+            os._exit(128 + signal.SIGTERM)
     finally:
         os.close(reader)
-
-
-def _kill(grace: float) -> NoReturn:
-    print(
-        f"foundry: asked to end (SIGTERM), still busy after {grace:g} s: killed. The next run takes"
-        " up what this one left",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(128 + signal.SIGTERM)

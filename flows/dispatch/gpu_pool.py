@@ -7,9 +7,10 @@ share it.
 
 from uuid import UUID
 
-from flows.dispatch.remote import RemoteBackend, Status, Submission, next_name, wait_for_end
+from flows.dispatch.remote import RemoteBackend, Status, Submission, next_name
 from flows.prefect import api as prefect_api
 from flows.prefect.pools import has_deployment
+from flows.processes import wait_until
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import StageFailed, StageJob
 from foundry_core.store.base import Store
@@ -35,12 +36,11 @@ class GpuPool(RemoteBackend):
     def submit(self, job: StageJob, store: Store) -> Submission:
         """Two callers at the same moment get the same run: they choose the same idempotency key."""
         tag = f"key:{job.spec.key}"
-        known = prefect_api.runs_with_tag(tag)
+        known = prefect_api.open_runs(tags=[tag], states=prefect_api.StateType)
         for run in known:
             if run.state and not run.state.is_final():
                 return Submission(ref=str(run.id), mine=False)
-        started = prefect_api.start_deployment(
-            prefect_api.TRAIN_DEPLOYMENT,
+        started = prefect_api.start_training(
             {"job": job.to_json(), "store": store.uri},
             name=f"{job.spec.name} {job.spec.key[:12]}",
             tags=["train", f"stage:{job.spec.name}", tag],
@@ -68,7 +68,7 @@ class GpuPool(RemoteBackend):
     def cancel(self, submission: Submission, reason: str) -> None:
         run_id = UUID(submission.ref)
         prefect_api.cancel_run(run_id, reason)
-        wait_for_end(lambda: prefect_api.has_ended(run_id), _CANCEL_SECONDS, self.poll_seconds)
+        wait_until(lambda: prefect_api.has_ended(run_id), _CANCEL_SECONDS, self.poll_seconds)
 
     def describe(self, submission: Submission) -> str:
         return f"flow run {submission.ref} in {self.name}"

@@ -15,7 +15,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from flows import processes
-from flows.dispatch.remote import RemoteBackend, Status, Submission, next_name, wait_for_end
+from flows.dispatch.remote import RemoteBackend, Status, Submission, next_name
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import StageJob
 from foundry_core.execution.python import python_command
@@ -49,7 +49,8 @@ class RayJob(RemoteBackend):
         """A coordinator that is started again finds the job of its key."""
         key = job.spec.key
         with self._reached():
-            jobs = [one for one in self._client.list_jobs() if _is_of(one, key)]
+            known = self._client.list_jobs()
+            jobs = [one for one in known if (one.submission_id or "").startswith(f"{key}-a")]
             name = next((one.submission_id for one in jobs if one.status in _OPEN), None)
             if name is None:
                 name = next_name(key, (one.submission_id for one in jobs))
@@ -162,14 +163,10 @@ def stop_job(address: str, name: str) -> bool:
         if client.get_job_status(name) not in _OPEN:
             return False
         client.stop_job(name)
-        wait_for_end(lambda: client.get_job_status(name) not in _OPEN, _STOP_SECONDS, 0.5)
+        processes.wait_until(lambda: client.get_job_status(name) not in _OPEN, _STOP_SECONDS, 0.5)
     except (FoundryError, *_REFUSED):
         return False
     return True
-
-
-def _is_of(details: JobDetails, key: str) -> bool:
-    return (details.submission_id or "").startswith(f"{key}-a")
 
 
 BACKEND = RayJob

@@ -170,13 +170,6 @@ def patiently(
         time.sleep(min(5.0, seconds / 10))
 
 
-def wait_for_end(ended: Callable[[], bool], seconds: float, poll: float) -> None:
-    """Returns when `ended`, or after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not ended() and time.monotonic() < deadline:
-        time.sleep(poll)
-
-
 def number_of(name: str | None) -> int:
     """<key>-a3 → 3; 0 for what no backend has named."""
     number = (name or "").rpartition("-a")[2]

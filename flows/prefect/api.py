@@ -1,30 +1,20 @@
 """What Foundry asks of a Prefect server: a few calls, with errors in plain words."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    ArtifactFilterType,
-    FlowRunFilter,
-    FlowRunFilterParentFlowRunId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.prefect.progress import read_progress
 from foundry_core.errors import FoundryError
 
 __all__ = ["FlowRun", "StateType"]
@@ -33,13 +23,7 @@ PIPELINE_POOL = "foundry"
 GPU_POOL = "gpu-pool"
 TRAIN_DEPLOYMENT = "train/gpu"
 _FLUSH_SECONDS = 10.0
-OPEN_STATES = (
-    StateType.SCHEDULED,
-    StateType.PENDING,
-    StateType.RUNNING,
-    StateType.PAUSED,
-    StateType.CANCELLING,
-)
+OPEN_STATES = tuple(kind for kind in StateType if kind not in TERMINAL_STATES)
 _UNREACHABLE = (httpx.TransportError, OSError)
 # Servers that end with a run of this process: nobody looks at them.
 _temporary: set[str] = set()
@@ -79,29 +63,25 @@ def away(error: Exception) -> bool:
 
 
 def open_runs(
-    *, tags: Iterable[str] = (), parent: UUID | None = None, states: Iterable[StateType] = ()
+    *, tags: Sequence[str] = (), parent: UUID | None = None, states: Iterable[StateType] = ()
 ) -> list[FlowRun]:
     """Flow runs that have not ended (or those in `states`), oldest first."""
-    names = list(tags)
-    filters: dict[str, Any] = {
-        "state": FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states or OPEN_STATES)))
-    }
-    if names:
-        filters["tags"] = FlowRunFilterTags(all_=names)
+    wanted: dict[str, Any] = {"state": {"type": {"any_": list(states or OPEN_STATES)}}}
+    if tags:
+        wanted["tags"] = {"all_": list(tags)}
     if parent:
-        filters["parent_flow_run_id"] = FlowRunFilterParentFlowRunId(any_=[parent])
+        wanted["parent_flow_run_id"] = {"any_": [parent]}
+    found = FlowRunFilter.model_validate(wanted)
     with api() as client:
-        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(**filters))
+        runs = client.read_flow_runs(flow_run_filter=found)
     return sorted(runs, key=lambda run: str(run.created))
 
 
 def read_run(run_id: UUID) -> FlowRun | None:
     """None when it was deleted."""
-    with api() as client:
-        try:
-            return client.read_flow_run(run_id)
-        except ObjectNotFound:
-            return None
+    with api() as client, contextlib.suppress(ObjectNotFound):
+        return client.read_flow_run(run_id)
+    return None
 
 
 def has_ended(run_id: UUID) -> bool:
@@ -112,8 +92,8 @@ def has_ended(run_id: UUID) -> bool:
 
 def set_state(run_id: UUID, kind: StateType, message: str, *, force: bool = False) -> None:
     """Proposes a state; `force` passes by Prefect's rules (closing what cannot close itself)."""
-    name = "Cancelling" if kind is StateType.CANCELLING else None
-    state: State = State(type=kind, name=name, message=message)
+    names = {StateType.CANCELLING: "Cancelling", StateType.SCHEDULED: "AwaitingRetry"}
+    state: State = State(type=kind, name=names.get(kind), message=message)
     with api() as client, contextlib.suppress(ObjectNotFound):
         client.set_flow_run_state(run_id, state, force=force)
 
@@ -123,32 +103,26 @@ def cancel_run(run_id: UUID, message: str) -> None:
     set_state(run_id, StateType.CANCELLING, message)
 
 
-def cancel_children(run_id: UUID, message: str) -> int:
-    """Cancels the open runs that a flow run has started; how many."""
-    children = open_runs(parent=run_id)
-    for child in children:
+def cancel_children(run_id: UUID, message: str) -> None:
+    """Cancels the open runs that a flow run has started."""
+    for child in open_runs(parent=run_id):
         if child.state and not child.state.is_cancelling():
             cancel_run(child.id, message)
-    return len(children)
 
 
 def reschedule(run_id: UUID, message: str) -> None:
     """Back into the queue, whatever state it is in."""
-    state: State = State(type=StateType.SCHEDULED, name="AwaitingRetry", message=message)
-    with api() as client, contextlib.suppress(ObjectNotFound):
-        client.set_flow_run_state(run_id, state, force=True)
+    set_state(run_id, StateType.SCHEDULED, message, force=True)
 
 
 def parent_of(run: FlowRun) -> FlowRun | None:
     """The flow run that started this one and waits for it; None when a person started it."""
     if run.parent_task_run_id is None:
         return None
-    with api() as client:
-        try:
-            task = client.read_task_run(run.parent_task_run_id)
-            return client.read_flow_run(task.flow_run_id) if task.flow_run_id else None
-        except ObjectNotFound:
-            return None
+    with api() as client, contextlib.suppress(ObjectNotFound):
+        task = client.read_task_run(run.parent_task_run_id)
+        return client.read_flow_run(task.flow_run_id) if task.flow_run_id else None
+    return None
 
 
 def configured() -> bool:
@@ -171,27 +145,15 @@ def connected(url: str) -> Iterator[None]:
             _temporary.discard(url)
 
 
-def runs_with_tag(tag: str) -> list[FlowRun]:
-    """Flow runs in any state."""
-    found = FlowRunFilter(tags=FlowRunFilterTags(all_=[tag]))
-    with api() as client:
-        return client.read_flow_runs(flow_run_filter=found)
-
-
-def start_deployment(
-    deployment: str,
-    parameters: Mapping[str, Any],
-    *,
-    name: str,
-    tags: Iterable[str],
-    idempotency_key: str,
+def start_training(
+    parameters: dict[str, Any], *, name: str, tags: list[str], idempotency_key: str
 ) -> FlowRun:
-    """A new run of a deployment, or the one that exists with this idempotency key."""
+    """A new run of train/gpu, or the one that exists with this idempotency key."""
     started = run_deployment(
-        deployment,
-        parameters=dict(parameters),
+        TRAIN_DEPLOYMENT,
+        parameters=parameters,
         flow_run_name=name,
-        tags=list(tags),
+        tags=tags,
         idempotency_key=idempotency_key,
         timeout=0,
     )
@@ -200,17 +162,16 @@ def start_deployment(
 
 def read_run_and_progress(run_id: UUID) -> tuple[FlowRun | None, dict[str, Any] | None]:
     """A run, None when it was deleted, and the progress it shows, as an observer takes it."""
-    mine = ArtifactFilter(
-        flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]),
-        type=ArtifactFilterType(any_=["progress"]),
+    mine = ArtifactFilter.model_validate(
+        {"flow_run_id": {"any_": [run_id]}, "type": {"any_": ["progress"]}}
     )
-    with api() as client:
-        try:
-            run = client.read_flow_run(run_id)
-        except ObjectNotFound:
-            return None, None
-        found = client.read_artifacts(artifact_filter=mine, limit=1)
-    return run, read_progress(found[0].data, found[0].description) if found else None
+    with api() as client, contextlib.suppress(ObjectNotFound):
+        run = client.read_flow_run(run_id)
+        for found in client.read_artifacts(artifact_filter=mine, limit=1):
+            data: Any = found.data or 0.0
+            return run, {"done": float(data), "total": 100.0, "message": found.description or ""}
+        return run, None
+    return None, None
 
 
 def describe_run(run_id: str, title: str, tags: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.runtime import flow_run, task_run
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.prefect.settings import QUIET
+from flows.prefect import QUIET
 
 __all__ = [
     "NO_CACHE",
@@ -53,13 +53,13 @@ def job_ref() -> str:
 def no_tracebacks() -> Iterator[None]:
     """A failed stage is one line, and recorded; on a person's console Prefect would add its own
     traceback of it, twice. Whoever sets PREFECT_LOGGING_LEVEL gets everything."""
-    handlers = [h for h in logging.getLogger().handlers if isinstance(h, PrefectConsoleHandler)]
-    levels = [handler.level for handler in handlers]
+    handlers = logging.getLogger().handlers
+    levels = {h: h.level for h in handlers if isinstance(h, PrefectConsoleHandler)}
     if os.environ["PREFECT_LOGGING_LEVEL"] == QUIET:
-        for handler in handlers:
+        for handler in levels:
             handler.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        for handler, level in zip(handlers, levels, strict=True):
+        for handler, level in levels.items():
             handler.setLevel(level)

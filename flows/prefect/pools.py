@@ -1,6 +1,7 @@
 """Work pools, deployments and automations of the configured server: looked up, created, updated."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -38,13 +39,11 @@ def process_pools() -> set[str]:
 
 def online_workers(pool: str) -> list[str] | None:
     """Names of the workers that poll a pool; None when there is no such pool."""
-    with api() as client:
-        try:
-            client.read_work_pool(pool)
-        except ObjectNotFound:
-            return None
+    with api() as client, contextlib.suppress(ObjectNotFound):
+        client.read_work_pool(pool)
         found = client.read_workers_for_work_pool(pool)
-    return [worker.name for worker in found if worker.status == "ONLINE"]
+        return [worker.name for worker in found if worker.status == "ONLINE"]
+    return None
 
 
 def pool_limits() -> dict[str, int | None]:
@@ -55,59 +54,42 @@ def pool_limits() -> dict[str, int | None]:
 
 def has_deployment(name: str) -> bool:
     """name: `<flow>/<deployment>`."""
-    with api() as client:
-        try:
-            client.read_deployment_by_name(name)
-        except ObjectNotFound:
-            return False
-    return True
+    with api() as client, contextlib.suppress(ObjectNotFound):
+        client.read_deployment_by_name(name)
+        return True
+    return False
 
 
 def put_pool(client: Client, name: str, limit: int | None, description: str) -> None:
     """Creates or updates a pool of processes."""
-    template = ProcessWorker.get_default_base_job_template()
+    settings: dict[str, Any] = {
+        "base_job_template": ProcessWorker.get_default_base_job_template(),
+        "concurrency_limit": limit,
+        "description": description,
+    }
     try:
         client.read_work_pool(name)
     except ObjectNotFound:
-        pool = WorkPoolCreate(
-            name=name,
-            type="process",
-            base_job_template=template,
-            concurrency_limit=limit,
-            description=description,
-        )
-        client.create_work_pool(pool)
+        client.create_work_pool(WorkPoolCreate(name=name, type="process", **settings))
     else:
-        update = WorkPoolUpdate(
-            base_job_template=template, concurrency_limit=limit, description=description
-        )
-        client.update_work_pool(name, update)
+        client.update_work_pool(name, WorkPoolUpdate(**settings))
 
 
-def put_deployment(
-    client: Client,
-    entrypoint: str,
-    name: str,
-    *,
-    description: str,
-    tags: Iterable[str],
-    pool: str,
-    job_variables: Mapping[str, Any],
-) -> str:
-    """Creates or updates a deployment; its full name, `<flow>/<name>`."""
-    flow = load_flow(entrypoint)
+def put_deployment(client: Client, entry: Mapping[str, Any], job_variables: dict[str, Any]) -> str:
+    """Creates or updates a deployment as prefect.yaml declares it; its full name."""
+    flow = load_flow(entry["entrypoint"])
     client.create_deployment(
         flow_id=client.create_flow(flow),
-        name=name,
-        description=description,
-        tags=list(tags),
-        entrypoint=entrypoint,
-        work_pool_name=pool,
-        job_variables=dict(job_variables),
+        name=entry["name"],
+        description=entry["description"],
+        tags=entry["tags"],
+        entrypoint=entry["entrypoint"],
+        work_pool_name=entry["work_pool"]["name"],
+        job_variables=job_variables,
         parameter_openapi_schema=flow.parameters.model_dump_for_openapi(),
         enforce_parameter_schema=True,
     )
-    return f"{flow.name}/{name}"
+    return f"{flow.name}/{entry['name']}"
 
 
 def put_silence_automation(client: Client, name: str, description: str, seconds: int) -> None:

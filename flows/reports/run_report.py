@@ -40,7 +40,10 @@ def gather(run_id: str) -> ReportData:
     if "stages" not in run:
         raise FoundryError(f"{run_id!r} is not a run", "`foundry lineage runs` lists them")
     store = open_store(store_uri())
-    artifacts = {s["stage"]: _artifact(store, s) for s in run["stages"]}
+    artifacts = {
+        s["stage"]: store.read(s["kind"], s["artifact_key"] or s["key"]) if s["kind"] else None
+        for s in run["stages"]
+    }
     present = {name: artifact for name, artifact in artifacts.items() if artifact}
     nodes, edges = queries.graph_of(connection, run_id)
     compared = next((a for a in present.values() if a.kind in _VERDICTS), None)
@@ -56,11 +59,6 @@ def gather(run_id: str) -> ReportData:
         commands=_commands(run["pipeline"], present),
         unequal=_unequal(present, compared),
     )
-
-
-def _artifact(store: Store, stage: answers.StageRow) -> Artifact | None:
-    kind = stage["kind"]
-    return store.read(kind, stage["artifact_key"] or stage["key"]) if kind else None
 
 
 def _comparison(store: Store, artifact: Artifact) -> Comparison:
@@ -97,8 +95,7 @@ def _losses(
 
 def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Series → (step, value) of a training artifact's records, thinned for a picture."""
-    path = folder / "records" / "metrics.jsonl"
-    lines = list(read_json_lines(path))
+    lines = list(read_json_lines(folder / "records" / "metrics.jsonl"))
     lines = lines[:: max(1, len(lines) // _POINTS)]
     series = {key: [(row["step"], row[key]) for row in lines if key in row] for key in _SHOWN}
     parts = [key for key in series if series[key]]
@@ -110,21 +107,25 @@ def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
 def _filmstrips(
     store: Store, artifacts: dict[str, Artifact], compared: Artifact | None
 ) -> list[Filmstrip]:
-    """The first recorded episode of each task, for every evaluation that was compared."""
+    """For every evaluation that was compared."""
     labels = {i.key: i.label for i in compared.inputs} if compared else {}
     found = []
     for artifact in artifacts.values():
         if artifact.kind != "evaluate":
             continue
-        folder = store.files_path(artifact) / "frames"
+        folder = store.files_path(artifact)
         label = labels.get(artifact.key, artifact.key[:12])
-        for task in sorted(path for path in folder.glob("*") if path.is_dir()):
-            first = next(iter(sorted(task.glob("*.png"))), None)
-            if first is not None:
-                scenario, _, outcome = first.stem.partition("_")
-                caption = f"{task.name}, scenario {int(scenario)}: {outcome}"
-                found.append(Filmstrip(label=label, caption=caption, png=first.read_bytes()))
+        for first in first_episodes(folder):
+            scenario, _, outcome = first.stem.partition("_")
+            caption = f"{first.parent.name}, scenario {int(scenario)}: {outcome}"
+            found.append(Filmstrip(label=label, caption=caption, png=first.read_bytes()))
     return sorted(found, key=lambda one: (one.caption.partition(":")[0], one.label))
+
+
+def first_episodes(folder: Path) -> list[Path]:
+    """The first recorded episode of every task of an evaluation."""
+    firsts = {path.parent: path for path in sorted(folder.glob("frames/*/*.png"), reverse=True)}
+    return sorted(firsts.values())
 
 
 def _unequal(artifacts: dict[str, Artifact], compared: Artifact | None) -> list[str]:

@@ -7,6 +7,8 @@ is given what happens.
 import contextlib
 import os
 import secrets
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -27,13 +29,19 @@ from flows.runs.events import (
     unobserved,
 )
 from flows.runs.planning import Prepared
-from flows.runs.record import run_started, stage_resolved
-from flows.runs.walk import Submit, in_order, walk
+from flows.runs.walk import Pending, StagesFailed, Submit, in_order
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import Interrupted, Outcome, StageJob
 from foundry_core.home import home_dir
-from foundry_core.lineage.event_types import RunFinished
+from foundry_core.lineage.event_types import (
+    PlannedInput,
+    PlannedStage,
+    RunFinished,
+    RunStarted,
+    StageResolved,
+)
 from foundry_core.lineage.events import EventLog
+from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.catalog import record_run
 from foundry_core.store.disk import naming_disk
@@ -98,57 +106,79 @@ class PipelineRun:
     def start(self) -> None:
         """Records what is about to happen, before anything happens. FoundryError when the store or
         the home cannot be written."""
-        with naming_disk(self.prepared.store.workplace):
-            self._record_start()
-
-    def _record_start(self) -> None:
-        prepared = self.prepared
-        self.folder.mkdir(parents=True, exist_ok=True)
-        facts = {
-            "pipeline": prepared.pipeline.name,
-            "store": prepared.store.uri,
-            # Under a worker, the flow run is what can be cancelled.
-            "flow_run": os.environ.get("PREFECT__FLOW_RUN_ID"),
-        }
-        self._entry = processes.record("run", self.run_id, facts=facts)
-        prepared.store.publish_pending(self._events)
-        self.record_started()
-        record_run(prepared.store, self.run_id, prepared.pipeline.name, prepared.specs)
-        for row in prepared.plan.stages.values():
-            if row.action == "reuse" and row.artifact and row.how == "recipe":
-                self.record_resolved(row, row.artifact, "reuse", row.how)
+        prepared, name = self.prepared, self.prepared.pipeline.name
+        # Under a worker, the flow run is what can be cancelled.
+        flow_run = os.environ.get("PREFECT__FLOW_RUN_ID")
+        facts = {"pipeline": name, "store": prepared.store.uri, "flow_run": flow_run}
+        with naming_disk(prepared.store.workplace):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._entry = processes.record("run", self.run_id, facts=facts)
+            prepared.store.publish_pending(self._events)
+            self.record_started()
+            record_run(prepared.store, self.run_id, name, prepared.specs)
+            for row in prepared.plan.stages.values():
+                if row.action == "reuse" and row.artifact and row.how == "recipe":
+                    self.record_resolved(row, row.artifact, "reuse", row.how)
 
     def record_started(self) -> None:
         """The event that the run begins, with its plan."""
+        prepared = self.prepared
         self._events.append(
-            run_started(
-                self.prepared,
-                self.run_id,
-                job_ref=self._job_ref,
+            RunStarted(
+                run_id=self.run_id,
+                pipeline=prepared.pipeline.name,
+                overrides=[list(pair) for pair in prepared.request.overrides],
+                argv=sys.argv,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                git=collect_provenance(sys.argv).get("git"),
+                stages=[_planned(prepared, row) for row in prepared.plan.stages.values()],
                 parent=self._parent,
                 ablation=self._ablation,
+                job_ref=self._job_ref,
             )
         )
 
     def record_resolved(self, row: StagePlan, artifact: str, action: str, how: str) -> None:
-        """The event that a stage has its artifact."""
-        self._events.append(stage_resolved(self.run_id, row, artifact, action, how))
+        """The event that a stage has its artifact in this run."""
+        self._events.append(
+            StageResolved(
+                run_id=self.run_id,
+                stage=row.name,
+                key=row.key,
+                artifact_key=artifact,
+                action=action,
+                how=how or None,
+                reasons=row.to_json()["reasons"],
+            )
+        )
 
     def affected(self) -> list[str]:
         """Stages that run, and those downstream of one, whose reuse must be asked again once the
         new content is known; in topological order."""
-        rows = self.prepared.plan.stages
-        found: set[str] = set()
-        for name, row in rows.items():
-            upstream = {up for _, _, up in self.prepared.pipeline.stages[name].upstream()}
-            linked = row.how == "content"
-            if row.action == "run" or linked or upstream & found:
-                found.add(name)
-        return [name for name in rows if name in found]
+        found: dict[str, None] = {}
+        for name, row in self.prepared.plan.stages.items():
+            upstream = (up for _, _, up in self.prepared.pipeline.stages[name].upstream())
+            if row.action == "run" or row.how == "content" or any(up in found for up in upstream):
+                found[name] = None
+        return list(found)
 
     def walk(self, submit: Submit = in_order) -> None:
-        """Executes what must run; see `flows.runs.walk.walk`."""
-        walk(self, submit)
+        """Submits everything that the plan did not settle, upstream first, and waits for it. A
+        failed stage stops what needs it and nothing else; then StagesFailed."""
+        submitted: dict[str, Pending] = {}
+        try:
+            for stage in self.affected():
+                needed = (up for _, _, up in self.prepared.pipeline.stages[stage].upstream())
+                upstream = [submitted[up] for up in needed if up in submitted]
+                submitted[stage] = submit(self, stage, upstream)
+            failed = [name for name, stage in submitted.items() if not stage.completed()]
+        except BaseException:
+            # Ctrl-C, or a cancellation: whoever waits for threads waits for stages, which look.
+            self.cancelled.set()
+            raise
+        if failed:
+            raise StagesFailed(f"stages not completed: {', '.join(failed)}")
 
     def stage(self, name: str, job_ref: str | None = None, watch: Watch | None = None) -> Outcome:
         """Executes or reuses one stage whose upstream is there. job_ref: what the caller is called
@@ -168,12 +198,9 @@ class PipelineRun:
             if not held or self.cancelled.is_set():
                 raise Interrupted(f"stage {name!r} did not start: the run was cancelled")
             self._observe(StageStarted(name))
+            store, events = self.prepared.store, self._events
             outcome = self._backend.run(
-                job,
-                self.prepared.store,
-                self._events,
-                observe=observe,
-                cancelled=self.cancelled,
+                job, store, events, observe=observe, cancelled=self.cancelled
             )
         self.outcomes[name] = outcome
         row = self.prepared.plan.stages[name]
@@ -206,12 +233,13 @@ class PipelineRun:
         """The committed artifact of a stage of this run."""
         if name in self.outcomes:
             return self.outcomes[name].artifact
-        row, store = self.prepared.plan.stages[name], self.prepared.store
-        artifact = store.read(row.kind, row.artifact or row.key)
+        row = self.prepared.plan.stages[name]
+        key = row.artifact or row.key
+        artifact = self.prepared.store.read(row.kind, key)
         if artifact is None:
             raise FoundryError(
-                f"stage {name!r}: {row.kind}/{(row.artifact or row.key)[:12]}, which this run "
-                "reuses, was removed from the store since it was planned",
+                f"stage {name!r}: {row.kind}/{key[:12]}, which this run reuses, was removed from "
+                "the store since it was planned",
                 "run again: it is rebuilt; `gc` keeps what runs at work use, `gc --grace-hours` "
                 "what is young",
             )
@@ -235,12 +263,11 @@ class PipelineRun:
         try:
             Index(home_dir() / INDEX_NAME, self._events).advance()
         except (OSError, duckdb.IOException) as error:
-            self._observe(
-                Note(
-                    f"the lineage index in {home_dir()} is behind: {error}"
-                    " (make room; the next run or `foundry lineage rebuild` brings it up to date)"
-                )
+            text = (
+                f"the lineage index in {home_dir()} is behind: {error}"
+                " (make room; the next run or `foundry lineage rebuild` brings it up to date)"
             )
+            self._observe(Note(text))
 
     def record_finished(self, status: str, error: str = "") -> RunResult:
         """The event that the run ended, so; the run as JSON."""
@@ -284,3 +311,25 @@ class PipelineRun:
             "stages": stages,
             "metrics": metrics,
         }
+
+
+def _planned(prepared: Prepared, row: StagePlan) -> PlannedStage:
+    spec = prepared.specs[row.name]
+    node = prepared.pipeline.stages[row.name]
+    return PlannedStage(
+        name=row.name,
+        kind=row.kind,
+        key=row.key,
+        action=row.action,
+        reasons=row.to_json()["reasons"],
+        recipe=spec.recipe_json,
+        resources=node.resources.model_dump(mode="json"),
+        seed=spec.seed,
+        code=spec.code,
+        code_fingerprint=spec.code_fingerprint,
+        sources=spec.sources,
+        inputs=[
+            PlannedInput(slot=slot, label=label, stage=up, key=spec.inputs[slot][label])
+            for slot, label, up in node.upstream()
+        ],
+    )

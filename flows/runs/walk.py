@@ -1,7 +1,4 @@
-"""Which stages of a run are executed, in what order, and what a failure stops.
-
-How one stage is executed is the caller's: as a Prefect task, or simply here and now.
-"""
+"""How one stage of a run is executed is the caller's: as a Prefect task, or simply here and now."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +15,6 @@ class StagesFailed(RuntimeError):
 
 
 class Pending(Protocol):
-    """A stage that was submitted."""
-
     def completed(self) -> bool:
         """Waits for its end. False when it failed, or something upstream of it did."""
 
@@ -65,21 +60,3 @@ def in_order(run: "PipelineRun", name: str, upstream: Sequence[Pending]) -> Ende
         run.fail(name, str(error))
         return Ended(False)
     return Ended(True)
-
-
-def walk(run: "PipelineRun", submit: Submit = in_order) -> None:
-    """Submits everything that the plan did not settle, upstream first, and waits for it. A failed
-    stage stops what needs it and nothing else; then StagesFailed."""
-    submitted: dict[str, Pending] = {}
-    try:
-        for stage in run.affected():
-            needed = (up for _, _, up in run.prepared.pipeline.stages[stage].upstream())
-            upstream = [submitted[up] for up in needed if up in submitted]
-            submitted[stage] = submit(run, stage, upstream)
-        failed = [name for name, stage in submitted.items() if not stage.completed()]
-    except BaseException:
-        # Ctrl-C, or a cancellation: whoever waits for threads waits for stages, which look at this.
-        run.cancelled.set()
-        raise
-    if failed:
-        raise StagesFailed(f"stages not completed: {', '.join(failed)}")

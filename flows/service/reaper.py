@@ -8,8 +8,9 @@ its runs fall to the zombie automation, its leases to their heartbeat.
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -31,19 +32,15 @@ _OPEN_RUNS = """select run_id from pipeline_run
     where coalesce(status, 'running') = 'running' and (run_id = ? or parent = ?)"""
 
 
-@dataclass
-class Reaped:
+class Reaped(dict[str, list[str]]):
     """What was done: category → names. Empty categories are left out."""
 
-    done: dict[str, list[str]] = field(default_factory=dict)
-
     def add(self, category: str, name: str) -> None:
-        """One more of a category."""
-        self.done.setdefault(category, []).append(name)
+        self.setdefault(category, []).append(name)
 
     def lines(self) -> list[str]:
         """One per category, for people."""
-        return [f"{category}: {', '.join(names)}" for category, names in self.done.items()]
+        return [f"{category}: {', '.join(names)}" for category, names in self.items()]
 
 
 def reap(*, server: bool = True, ray_seconds: float = 0.0) -> Reaped:
@@ -57,10 +54,13 @@ def reap(*, server: bool = True, ray_seconds: float = 0.0) -> Reaped:
         _flow_runs(reaped)
         _stuck(reaped)
         _orphans(reaped)
-    for entry in processes.entries("service"):
-        if entry.dead:
-            entry.forget()
+    for entry in _dead("service"):
+        entry.forget()
     return reaped
+
+
+def _dead(kind: processes.Kind) -> list[processes.Entry]:
+    return [entry for entry in processes.entries(kind) if entry.dead]
 
 
 def close_all(message: str) -> None:
@@ -76,20 +76,17 @@ def _runs(reaped: Reaped) -> None:
     from foundry_core.lineage import queries
     from foundry_core.lineage.index import Index
 
-    for entry in processes.entries("run"):
-        if not entry.dead:
-            continue
+    for entry in _dead("run"):
         log = EventLog(open_store(entry.facts["store"]).events_uri)
         index = Index(home_dir() / queries.INDEX_NAME, log)
         index.advance()
         with contextlib.closing(queries.connect()) as connection:
             rows = connection.execute(_OPEN_RUNS, [entry.id, entry.id]).fetchall()
+        lost = RunFinished(
+            run_id="", status="lost", seconds=0.0, metrics={}, error="its process died"
+        )
         for (run_id,) in rows:
-            log.append(
-                RunFinished(
-                    run_id=run_id, status="lost", seconds=0.0, metrics={}, error="its process died"
-                )
-            )
+            log.append(replace(lost, run_id=run_id))
             reaped.add("runs closed", run_id)
         index.advance()
         entry.forget()
@@ -101,32 +98,23 @@ def _leases(reaped: Reaped) -> None:
 
 
 def _ray_jobs(reaped: Reaped, seconds: float) -> None:
-    dead = [entry for entry in processes.entries("ray-job") if entry.dead]
-    for entry in dead:
-        if _age(entry) < seconds:
-            continue
-        from flows.dispatch.ray_job import stop_job
+    for entry in _dead("ray-job"):
+        # A process touches its file while it waits. One without was closed by another reaper.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - entry.path.stat().st_mtime < seconds:
+                continue
+            from flows.dispatch.ray_job import stop_job
 
-        if stop_job(entry.facts["address"], entry.id):
-            reaped.add("ray jobs stopped", entry.id)
-        entry.forget()
-
-
-def _age(entry: processes.Entry) -> float:
-    """Seconds since the process was last known to live: it touches its file while it waits."""
-    try:
-        return datetime.now(UTC).timestamp() - entry.path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+            if stop_job(entry.facts["address"], entry.id):
+                reaped.add("ray jobs stopped", entry.id)
+            entry.forget()
 
 
 def _flow_runs(reaped: Reaped, message: str = "its process died") -> None:
     """Flow runs whose process is dead: cancelled if that was wanted, crashed otherwise."""
     from flows.prefect.api import StateType, cancel_children, read_run, set_state
 
-    for entry in processes.entries("flow-run"):
-        if not entry.dead:
-            continue
+    for entry in _dead("flow-run"):
         run = read_run(UUID(entry.id))
         # Scheduled or pending: it is about to be run again, by another process.
         if run and run.state and (run.state.is_running() or run.state.is_cancelling()):
@@ -195,7 +183,6 @@ class Reaper:
         self._thread = threading.Thread(target=self._loop, daemon=True, name="reaper")
 
     def start(self) -> None:
-        """Returns at once."""
         self._thread.start()
 
     def soon(self) -> None:
@@ -211,15 +198,13 @@ class Reaper:
 
     def _loop(self) -> None:
         while not self._stopped:
-            for line in self._once():
+            try:
+                lines = reap(ray_seconds=_RAY_SECONDS).lines()
+            # The server restarts or is overloaded, a disk is full: shown, and tried again next
+            # time. An error must not end what tidies up after errors.
+            except Exception as error:
+                lines = [f"not now: {error}"]
+            for line in lines:
                 self._say(f"reaper: {line}")
             self._wake.wait(self._every)
             self._wake.clear()
-
-    def _once(self) -> Iterable[str]:
-        try:
-            return reap(ray_seconds=_RAY_SECONDS).lines()
-        # The server restarts or is overloaded, a disk is full: shown, and tried again next time. An
-        # error must not end what tidies up after errors.
-        except Exception as error:
-            return [f"not now: {error}"]

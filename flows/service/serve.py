@@ -4,9 +4,7 @@ Each is a child that dies with this process. One that ends by itself is started 
 crash of the server costs a pause; one that ends five times within a minute is given up.
 """
 
-import contextlib
 import os
-import signal
 import socket
 import subprocess
 import threading
@@ -15,22 +13,24 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from flows import processes
 from flows.deployment.server import (
-    START_SECONDS,
     answers,
     database_made,
     entry_command,
     last_lines,
+    not_started,
     service_environment,
+    spawn,
+    stop,
 )
-from flows.prefect.settings import api_url
+from flows.prefect import api_url
 from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
 
 _STOP_SECONDS = 12.0
+_CHECK = "`foundry serve --check` looks for the cause"
 _MOST_RESTARTS, _WITHIN_SECONDS = 5, 60.0
 # Cancelling is seen through an event; these are for when the event is lost.
 _CHILD_SETTINGS = {
@@ -56,22 +56,9 @@ class Service:
 
     def start(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         """Its child process, recorded under <home>/processes."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            self.process = self._spawn(log, environment)
+        self.process = spawn(entry_command(*self.arguments), self.log, environment)
         processes.record("service", self.name, self.process.pid, facts={"log": str(self.log)})
         return self.process
-
-    def _spawn(self, log: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        # A session of its own: Ctrl-C is for `foundry serve`, which then stops all in order.
-        return subprocess.Popen(
-            entry_command(*self.arguments),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
 
     @property
     def ended(self) -> bool:
@@ -79,15 +66,9 @@ class Service:
         return self.process is None or self.process.poll() is not None
 
     def stop(self, patience: float = _STOP_SECONDS) -> None:
-        """Asked by SIGTERM, then killed: its own children die with it."""
         if self.process is None:
             return
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(patience)
-        self.process.kill()
-        self.process.wait()
+        stop(self.process, patience)
         for entry in processes.entries("service"):
             if entry.id == self.name:
                 entry.forget()
@@ -100,10 +81,9 @@ class Services:
         self.host, self.port = host, port
         self.url = api_url(host, port)
         logs = home_dir() / "serve"
-        unset = {name: value for name, value in _CHILD_SETTINGS.items() if name not in os.environ}
-        self._environment = service_environment(
-            **unset, PREFECT_API_URL=self.url, FOUNDRY_HOME=str(home_dir())
-        )
+        chosen = {name: os.environ.get(name, value) for name, value in _CHILD_SETTINGS.items()}
+        chosen |= {"PREFECT_API_URL": self.url, "FOUNDRY_HOME": str(home_dir())}
+        self._environment = service_environment(**chosen)
         self.server = Service("server", ("server", host, str(port)), logs / "server.log")
         machine = socket.gethostname()
         self.workers = [
@@ -117,14 +97,9 @@ class Services:
             process = self.server.start(self._environment)
             if not answers(self.url, process):
                 self.server.stop(0)
-                raise FoundryError(
-                    f"the Prefect server did not start within {START_SECONDS:.0f} s "
-                    f"(log: {self.server.log}):\n{last_lines(self.server.log)}",
-                    "`foundry serve --check` looks for the cause",
-                )
+                raise not_started(self.server.log, "Prefect server", _CHECK)
 
     def start_workers(self) -> None:
-        """Returns at once; they poll the server."""
         for worker in self.workers:
             worker.start(self._environment)
 
@@ -147,21 +122,17 @@ class Services:
             raise FoundryError(
                 f"{service.name} ended {_MOST_RESTARTS} times within {_WITHIN_SECONDS:.0f} s "
                 f"(log: {service.log}):\n{last_lines(service.log)}",
-                "`foundry serve --check` looks for the cause",
+                _CHECK,
             )
         code = service.process.returncode if service.process else None
         say(f"{service.name} ended with {code}: started again")
         service.start(self._environment)
 
-    def stop(self) -> None:
-        """Workers first: they report their runs' ends to the server. All together take as long as
-        the slowest."""
+    def stop_workers(self) -> None:
+        """Before the server: they report their runs' ends to it. All together take as long as the
+        slowest."""
         threads = [threading.Thread(target=worker.stop) for worker in self.workers]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-
-    def stop_server(self) -> None:
-        """The last to go."""
-        self.server.stop()

@@ -3,24 +3,24 @@
 import argparse
 from typing import Any
 
-from flows.ablation.plan import Ablation, AblationRequest, plan_ablation
+from flows.ablation.plan import Ablation, plan_ablation
 from flows.ablation.table import plan_json, plan_markdown, plan_table
-from flows.ablation.variants import parse_variant, parse_vary
+from flows.ablation.variants import AblationRequest, parse_variant, parse_vary
 from flows.cli.commands.common import (
-    add_dispatch_argument,
+    add_pipeline_arguments,
+    add_run_arguments,
     carry_out,
-    check_dispatch,
     exit_code,
     needs_work,
     print_json,
 )
 from flows.console import Console, print_table
-from flows.dispatch.base import make_backend
+from flows.dispatch.base import BACKENDS, make_backend
 from foundry_core.config.overrides import parse_override
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pipeline", help="a name (see stage_configs/pipelines) or a YAML file")
+    add_pipeline_arguments(parser, "change the base, and so every variant")
     parser.add_argument(
         "--vary",
         action="append",
@@ -35,29 +35,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME:PATH=V,PATH=V",
         help="one named set of changes",
     )
-    parser.add_argument(
-        "-o",
-        "--override",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change the base, and so every variant",
-    )
     parser.add_argument("--seeds", type=int, default=1, help="runs per variant, each with its seed")
     parser.add_argument(
         "--only-evaluations", metavar="STAGE", help="the evaluation that is compared"
     )
     parser.add_argument("--alpha", type=float, default=0.05, help="level of each family of tests")
-    parser.add_argument(
-        "--strict-code", action="store_true", help="changed training code re-runs training"
-    )
-    add_dispatch_argument(parser)
-    parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
+    add_run_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    check_dispatch(options)
-    ablation = plan_ablation(_request(options))
+    BACKENDS.module(options.dispatch)  # an unknown one is refused before anything is planned
+    request = AblationRequest(
+        pipeline=options.pipeline,
+        overrides=tuple(parse_override(text) for text in options.override),
+        vary=tuple(parse_vary(text) for text in options.vary),
+        variants=tuple(parse_variant(text) for text in options.variant),
+        seeds=options.seeds,
+        evaluation=options.only_evaluations,
+        alpha=options.alpha,
+        strict_code=options.strict_code,
+    )
+    ablation = plan_ablation(request)
     quiet = options.json
     print_table(plan_table(ablation), quiet)
     if options.dry_run:
@@ -70,19 +68,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         summarise(result)
     return exit_code(result["status"])
-
-
-def _request(options: argparse.Namespace) -> AblationRequest:
-    return AblationRequest(
-        pipeline=options.pipeline,
-        overrides=tuple(parse_override(text) for text in options.override),
-        vary=tuple(parse_vary(text) for text in options.vary),
-        variants=tuple(parse_variant(text) for text in options.variant),
-        seeds=options.seeds,
-        evaluation=options.only_evaluations,
-        alpha=options.alpha,
-        strict_code=options.strict_code,
-    )
 
 
 def run_all(ablation: Ablation, console: Console, dispatch: str = "inline") -> dict[str, Any]:

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.dispatch.base import BACKENDS
 from flows.runs.planning import Prepared, Request
 from foundry_core.config.overrides import parse_override
 
@@ -15,23 +14,22 @@ if TYPE_CHECKING:
     from flows.runs.walk import Work
 
 
-def add_request_arguments(parser: argparse.ArgumentParser) -> None:
-    """A pipeline and changes to it."""
+def add_pipeline_arguments(parser: argparse.ArgumentParser, override: str) -> None:
+    """A pipeline and changes to it. override: what `-o` does."""
     parser.add_argument("pipeline", help="a name (see stage_configs/pipelines) or a YAML file")
-    parser.add_argument(
-        "-o",
-        "--override",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change one value, e.g. llm.training.steps=200",
-    )
-    parser.add_argument("--only", action="append", default=[], metavar="STAGE")
-    parser.add_argument("--force", action="append", default=[], metavar="STAGE")
-    parser.add_argument("--baseline", metavar="RUN", help="explain against this run")
+    many: dict[str, Any] = {"action": "append", "default": []}
+    parser.add_argument("-o", "--override", **many, metavar="PATH=VALUE", help=override)
     parser.add_argument(
         "--strict-code", action="store_true", help="changed training code re-runs training"
     )
+
+
+def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `request` reads."""
+    add_pipeline_arguments(parser, "change one value, e.g. llm.training.steps=200")
+    parser.add_argument("--only", action="append", default=[], metavar="STAGE")
+    parser.add_argument("--force", action="append", default=[], metavar="STAGE")
+    parser.add_argument("--baseline", metavar="RUN", help="explain against this run")
 
 
 def request(options: argparse.Namespace) -> Request:
@@ -46,19 +44,15 @@ def request(options: argparse.Namespace) -> Request:
     )
 
 
-def add_dispatch_argument(parser: argparse.ArgumentParser) -> None:
-    """An unknown name is refused by `check_dispatch`: listing all of them would cost 30 ms."""
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """An unknown backend is not refused here: listing all of them would cost 30 ms."""
     parser.add_argument(
         "--dispatch",
         default="inline",
         metavar="BACKEND",
         help="where stages run that ask for GPUs: inline (here), gpu-pool, ray-job, or another",
     )
-
-
-def check_dispatch(options: argparse.Namespace) -> None:
-    """FoundryError for a backend that is not there, before anything is planned."""
-    BACKENDS.module(options.dispatch)
+    parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
 
 
 def needs_work(prepared: Prepared) -> bool:
@@ -82,6 +76,15 @@ def carry_out(
 def exit_code(status: str) -> int:
     """0 when all came through, 130 when a person stopped it, else 1."""
     return {"succeeded": 0, "interrupted": 130}.get(status, 1)
+
+
+def answer(options: argparse.Namespace, value: Any, text: str) -> int:
+    """Prints a command's answer, as JSON or for a person; its exit code."""
+    if options.json:
+        print_json(value)
+    else:
+        print(text)
+    return 0
 
 
 def print_json(value: Any) -> None:

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.cli.commands.common import print_json
+from flows.cli.commands.common import answer, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,8 +79,4 @@ def _power(options: argparse.Namespace) -> int:
     else:
         found["episodes"] = power.fixed_episodes(question)
         text = f"{found['episodes']} episodes per arm, tested once at the end"
-    if options.json:
-        print_json(found)
-    else:
-        print(text)
-    return 0
+    return answer(options, found, text)

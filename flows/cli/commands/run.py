@@ -3,29 +3,27 @@
 import argparse
 
 from flows.cli.commands.common import (
-    add_dispatch_argument,
     add_request_arguments,
+    add_run_arguments,
     carry_out,
-    check_dispatch,
     exit_code,
     needs_work,
     print_json,
     request,
 )
 from flows.console import Console, plan_markdown, plan_table, print_table
-from flows.dispatch.base import make_backend
+from flows.dispatch.base import BACKENDS, make_backend
 from flows.runs.engine import PipelineRun, RunResult
 from flows.runs.planning import Prepared, prepare
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_request_arguments(parser)
-    add_dispatch_argument(parser)
-    parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
+    add_run_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    check_dispatch(options)
+    BACKENDS.module(options.dispatch)  # an unknown one is refused before anything is planned
     prepared = prepare(request(options))
     quiet = options.json
     print_table(plan_table(prepared.plan), quiet)

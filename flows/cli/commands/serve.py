@@ -6,11 +6,12 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from flows import processes
 from flows.cli.commands.common import print_json
-from flows.prefect.settings import HOST, PORT, api_url
+from flows.prefect import HOST, PORT, api_url
 from foundry_core.errors import FoundryError
 
 
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(found: list, as_json: bool) -> int:
     if as_json:
-        print_json([{"problem": one.problem, "remedy": one.remedy} for one in found])
+        print_json([asdict(one) for one in found])
     elif found:
         for one in found:
             print(f"✗ {one.problem}\n  → {one.remedy}", file=sys.stderr)
@@ -76,12 +77,12 @@ def _serve(options: argparse.Namespace) -> int:
         finally:
             _say("stops …")
             keeper.stop()
-            services.stop()
+            services.stop_workers()
             try:
                 if not services.server.ended:
                     reaper.close_all("foundry serve was stopped")
             finally:
-                services.stop_server()
+                services.server.stop()
     return 0
 
 

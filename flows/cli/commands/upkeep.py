@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from flows import processes
-from flows.cli.commands.common import print_json
+from flows.cli.commands.common import answer
 from foundry_core.errors import FoundryError
 from foundry_core.home import store_uri
 from foundry_core.lineage.event_types import AliasSet
@@ -53,17 +53,9 @@ def add_arguments(action: str, parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     store = open_store(store_uri())
-    action = {
-        "tag": _tag,
-        "untag": _untag,
-        "pin": _pin,
-        "unpin": _unpin,
-        "gc": _gc,
-        "import": _import,
-        "verify": _verify,
-    }[options.action]
+    actions = (_tag, _untag, _pin, _unpin, _gc, _import, _verify)
     with naming_disk(store.workplace):
-        return action(options, store)
+        return dict(zip(ACTIONS, actions, strict=True))[options.action](options, store)
 
 
 def _tag(options: argparse.Namespace, store: Store) -> int:
@@ -113,10 +105,8 @@ def _gc(options: argparse.Namespace, store: Store) -> int:
     artifacts = list(garbage.to_delete)
     if options.apply:
         artifacts = gc.remove(store, log, garbage)
-    leased = store.leased()
-    leftovers = store.sweep(
-        leased.__contains__, older_than=options.grace_hours * 3600, apply=options.apply
-    )
+    age = options.grace_hours * 3600
+    leftovers = store.sweep(store.leased().__contains__, older_than=age, apply=options.apply)
     rows: list[dict[str, Any]] = [
         {"kind": a.kind, "key": a.key, "bytes": gc.owned_bytes(a), "created": a.created}
         for a in artifacts
@@ -129,21 +119,17 @@ def _gc(options: argparse.Namespace, store: Store) -> int:
         "kept": garbage.kept,
         "unreadable": list(garbage.unreadable),
     }
-    if options.json:
-        print_json(result)
-        return 0
-    for row in rows:
-        print(f"  {row['kind']}/{row['key'][:12]}  {row['bytes'] / 1e6:.1f} MB")
-    verb = "removed" if options.apply else "would remove"
-    print(
-        f"{verb} {len(rows)} artifacts ({result['bytes'] / 1e6:.1f} MB) and "
-        f"{leftovers / 1e6:.1f} MB that dead attempts left; {garbage.kept} artifacts stay"
+    lines = [f"  {row['kind']}/{row['key'][:12]}  {row['bytes'] / 1e6:.1f} MB" for row in rows]
+    lines.append(
+        f"{'removed' if options.apply else 'would remove'} {len(rows)} artifacts "
+        f"({result['bytes'] / 1e6:.1f} MB) and {leftovers / 1e6:.1f} MB that dead attempts left; "
+        f"{garbage.kept} artifacts stay"
     )
-    for problem in garbage.unreadable:
-        print(f"  not touched, and `--apply` refuses until it is mended: {problem}")
+    untouched = "  not touched, and `--apply` refuses until it is mended: "
+    lines += [untouched + problem for problem in garbage.unreadable]
     if not options.apply and (rows or leftovers):
-        print("`--apply` removes them")
-    return 0
+        lines.append("`--apply` removes them")
+    return answer(options, result, "\n".join(lines))
 
 
 def _at_work(store: Store) -> list[str]:
@@ -167,16 +153,11 @@ def _import(options: argparse.Namespace, store: Store) -> int:
         references.set_alias(store, options.name, artifact)
         _tell_alias(store, options.name, artifact.key)
     shown = summary(artifact)
-    if options.json:
-        print_json(shown | {"name": options.name})
-        return 0
-    for name, value in shown.items():
-        print(f"{name}: {value}")
     way = "uri" if "://" in artifact.files_at else "path"
     declared = {way: artifact.files_at, "kind": kind, "digest": shown["digest"]}
-    print("in a pipeline:")
-    print(f"  {_yaml_line({'stage': {'import': declared}})}")
-    return 0
+    lines = [f"{name}: {value}" for name, value in shown.items()]
+    lines += ["in a pipeline:", f"  {_yaml_line({'stage': {'import': declared}})}"]
+    return answer(options, shown | {"name": options.name}, "\n".join(lines))
 
 
 def _yaml_line(document: dict[str, Any]) -> str:
@@ -198,12 +179,11 @@ def _verify(options: argparse.Namespace, store: Store) -> int:
         for kind, key in places
     ]
     bad = [row for row in found if row["problem"]]
-    if options.json:
-        print_json({"artifacts": len(found), "corrupt": bad})
-        return 1 if bad else 0
-    print(f"{len(found)} artifacts read, {len(bad)} corrupt")
-    for row in bad:
-        print(f"  {row['kind']}/{row['key'][:12]}: {row['problem']}")
+    lines = [f"{len(found)} artifacts read, {len(bad)} corrupt"]
+    lines += [f"  {row['kind']}/{row['key'][:12]}: {row['problem']}" for row in bad]
+    answer(options, {"artifacts": len(found), "corrupt": bad}, "\n".join(lines))
+    if bad and options.json:
+        return 1
     if bad:
         raise FoundryError(
             f"{len(bad)} artifacts are corrupt", "run the pipeline again: it rebuilds what it needs"
@@ -212,8 +192,4 @@ def _verify(options: argparse.Namespace, store: Store) -> int:
 
 
 def _rows(options: argparse.Namespace, rows: list[dict[str, Any]], form: str) -> int:
-    if options.json:
-        print_json(rows)
-    else:
-        print("\n".join(form.format(**row) for row in rows) or "none")
-    return 0
+    return answer(options, rows, "\n".join(form.format(**row) for row in rows) or "none")

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.ablation.plan import AblationRequest, plan_ablation
+from flows.ablation.plan import plan_ablation
 from flows.ablation.report import effects_rows, responses, write_ablation_report
 from flows.ablation.run import AblationRun
 from flows.ablation.table import plan_json, plan_markdown, plan_rows
-from flows.ablation.variants import Vary, parse_variant, parse_vary
+from flows.ablation.variants import AblationRequest, Vary, parse_variant, parse_vary
 from flows.runs.walk import StagesFailed
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries

@@ -217,8 +217,8 @@ def test_the_reaper_stops_a_job_that_nobody_waits_for(address):
     left.kill()
     left.wait()
     (entry,) = processes.entries("ray-job")
-    assert reap(server=False, ray_seconds=3600).done.get("ray jobs stopped") is None
-    assert reap(server=False).done["ray jobs stopped"] == [entry.id]
+    assert reap(server=False, ray_seconds=3600).get("ray jobs stopped") is None
+    assert reap(server=False)["ray jobs stopped"] == [entry.id]
     time.sleep(0.1)
     assert RayJob()._client.get_job_status(entry.id) == "STOPPED"
 

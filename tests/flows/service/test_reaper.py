@@ -53,7 +53,7 @@ def status():
 
 
 def test_what_lives_is_left_alone_and_what_died_is_closed(home, running, capsys):
-    assert reap(server=False).done == {}
+    assert reap(server=False) == {}
     (entry,) = processes.entries("run")
     (lease,) = (home / "store" / "leases").glob("[!.]*")
     running.send_signal(signal.SIGKILL)
@@ -61,12 +61,12 @@ def test_what_lives_is_left_alone_and_what_died_is_closed(home, running, capsys)
     until(lambda: read_lease(lease) and entry.dead, 5, "it is dead")
     assert main(["status"]) == 0
     assert "dead: foundry reap" in capsys.readouterr().out
-    done = reap(server=False).done
+    done = reap(server=False)
     assert done == {"runs closed": [entry.id], "leases released": [lease.name[:12]]}
     assert status() == [{"run_id": entry.id, "status": "lost", "error": "its process died"}]
     assert processes.entries() == []
     assert not lease.exists()
-    assert reap(server=False).done == {}
+    assert reap(server=False) == {}
 
 
 def test_a_broken_pass_does_not_end_the_reaper(home, monkeypatch):
