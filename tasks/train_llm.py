@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from foundry_core.data.loading.config import DataConfig, TextData
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.language import TransformerConfig
+from foundry_core.models.config import TransformerConfig
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.recipes import Inputs, labels_of

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from foundry_core.data.loading.config import DataConfig
-from foundry_core.models.config.vlm import VLMConfig
+from foundry_core.models.config import VLMConfig
 from foundry_core.models.weights import weight_sources
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig, TrainResources

@@ -3,12 +3,16 @@
 import torch
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.language import HFLanguageConfig, TransformerConfig
-from foundry_core.models.config.sizes import kind_of
-from foundry_core.models.config.vision import HFVisionConfig
-from foundry_core.models.config.vla import VLAConfig
-from foundry_core.models.config.vlm import HFVLMConfig, VLMConfig
+from foundry_core.models.config import (
+    HFLanguageConfig,
+    HFVisionConfig,
+    HFVLMConfig,
+    TransformerConfig,
+    VLAConfig,
+    VLMConfig,
+)
 from foundry_core.models.interfaces import Backbone, LanguageModel
+from foundry_core.models.sizes import kind_of
 from foundry_core.models.vla import VLA, build_backbone
 from foundry_core.models.vlm import build_language
 from foundry_core.pipeline.stage import Config
@@ -41,9 +45,3 @@ def is_native(config: Config | None) -> bool:
     if isinstance(config, VLMConfig):
         return is_native(config.language) and not isinstance(config.vision, HFVisionConfig)
     return isinstance(config, TransformerConfig)
-
-
-def count_parameters(config: Config) -> int:
-    """Without allocating any: the module is built on the meta device."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in build_model(config).parameters())

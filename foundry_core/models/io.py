@@ -12,9 +12,9 @@ from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json, write_json
 from foundry_core.models.build import Model, build_model, is_native
-from foundry_core.models.config.model import ModelConfig
-from foundry_core.models.config.sizes import kind_of
+from foundry_core.models.config import ModelConfig
 from foundry_core.models.interfaces import Backbone, LanguageModel
+from foundry_core.models.sizes import kind_of
 from foundry_core.models.vla import VLA
 
 FORMAT = "foundry-model"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.vla import LoRAConfig
+from foundry_core.models.config import LoRAConfig
 from foundry_core.models.interfaces import Backbone
 
 L = TypeVar("L", bound=nn.Linear)

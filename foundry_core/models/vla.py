@@ -6,15 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.sizes import required, unresolved
-from foundry_core.models.config.vla import VLAConfig
-from foundry_core.models.config.vlm import BackboneConfig, HFVLMConfig, VLMConfig
+from foundry_core.models.config import BackboneConfig, HFVLMConfig, VLAConfig, VLMConfig
 from foundry_core.models.heads.base import HeadSizes
-from foundry_core.models.interfaces import Backbone
+from foundry_core.models.interfaces import Backbone, Tap, check_tap
 from foundry_core.models.lora import apply_lora
 from foundry_core.models.noise import Coordinate
 from foundry_core.models.placeholders import drop_placeholders
-from foundry_core.models.transformer import check_tap
+from foundry_core.models.sizes import required, unresolved
 from foundry_core.models.vlm import VLM, check_same_architecture
 
 
@@ -91,14 +89,8 @@ class VLA(nn.Module):
         if tokens.device.type == "cpu":
             check_obs_tokens(tokens, self.obs_token_id)
         positions = (tokens == self.obs_token_id).to(torch.int8).argmax(dim=1)
-        return self.backbone.features(
-            images,
-            tokens,
-            token_mask,
-            positions=positions,
-            layers=self._config.tap_layers,
-            norm=self._config.tap_norm,
-        )
+        tap = Tap(positions=positions, layers=self._config.tap_layers, norm=self._config.tap_norm)
+        return self.backbone.features(images, tokens, token_mask, tap)
 
     def training_loss_terms(
         self,

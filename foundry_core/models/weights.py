@@ -5,7 +5,7 @@ from pathlib import Path
 
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import fingerprint
-from foundry_core.models.config.huggingface import HFConfig
+from foundry_core.models.config import HFConfig
 from foundry_core.pipeline.stage import Config
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

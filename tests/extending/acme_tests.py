@@ -99,7 +99,7 @@ def test_a_saved_head_comes_back(tmp_path):
     import torch
     from acme.acme_mlp import AcmeMlpConfig
 
-    from foundry_core.models.config.vla import VLAConfig
+    from foundry_core.models.config import VLAConfig
 
     config = VLAConfig.model_validate({"head": {"kind": "acme_mlp", "hidden": 8}})
     assert VLAConfig.model_validate(json.loads(config.model_dump_json())) == config

@@ -4,10 +4,13 @@ import torch
 from torch import Tensor
 
 from foundry_core.models.build import build_model
-from foundry_core.models.config.language import TransformerConfig
-from foundry_core.models.config.vision import ConvViTConfig, ProjectorConfig
-from foundry_core.models.config.vla import VLAConfig
-from foundry_core.models.config.vlm import VLMConfig
+from foundry_core.models.config import (
+    ConvViTConfig,
+    ProjectorConfig,
+    TransformerConfig,
+    VLAConfig,
+    VLMConfig,
+)
 from foundry_core.models.heads.flow import FlowHeadConfig
 
 VOCABULARY, IMAGE, OBS = 50, 48, 49
@@ -61,6 +64,12 @@ def awake(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 def build(config, seed: int = 0) -> torch.nn.Module:
     return awake(build_model(config, seed), seed)
+
+
+def count_parameters(config) -> int:
+    """Without allocating any: the module is built on the meta device."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in build_model(config).parameters())
 
 
 def plain_tokens(batch: int, length: int, seed: int = 0) -> Tensor:

@@ -4,7 +4,7 @@ from model_zoo import awake, build, robot_batch, vla_config, vlm_config
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.build import build_model
-from foundry_core.models.config.vla import LoRAConfig
+from foundry_core.models.config import LoRAConfig
 from foundry_core.models.io import load_model, save_model
 from foundry_core.models.lora import merge_lora
 from foundry_core.models.vla import VLA

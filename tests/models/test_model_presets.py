@@ -3,9 +3,10 @@ import sys
 
 import pytest
 import torch
+from model_zoo import count_parameters
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.build import build_model, count_parameters
+from foundry_core.models.build import build_model
 from foundry_core.models.presets import load_preset, preset_names
 from foundry_core.models.vision import build_vision
 

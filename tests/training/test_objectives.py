@@ -7,6 +7,7 @@ from model_zoo import vlm_config as make_vlm_config
 from torch.nn import functional as F
 
 from foundry_core.errors import FoundryError
+from foundry_core.models.layers import Visibility
 from foundry_core.training.microbatch import split_batch
 from foundry_core.training.mixed_loss import MixedLoss, StepKey
 from foundry_core.training.objectives import ActionLoss, CaptionLoss, TextLoss
@@ -46,7 +47,7 @@ def sums(objective, model, batch, key=KEY):
 
 def test_text_loss_ignores_targets_in_another_document():
     model, batch = build(language_config()), text_batch()
-    logits = model(batch["tokens"][:, :-1], segments=batch["segments"][:, :-1])
+    logits = model(batch["tokens"][:, :-1], Visibility(segments=batch["segments"][:, :-1]))
     expected, count = 0.0, 0
     for row in range(4):
         for t in range(10):

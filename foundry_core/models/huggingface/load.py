@@ -9,7 +9,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.huggingface import HFConfig
+from foundry_core.models.config import HFConfig
 
 C = TypeVar("C", bound=HFConfig)
 _VOLATILE = ("transformers_version", "_name_or_path", "architectures", "dtype")

@@ -8,7 +8,7 @@ from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
 from foundry_core.models.build import build_model
-from foundry_core.models.config.language import TransformerConfig
+from foundry_core.models.config import TransformerConfig
 from foundry_core.training.objectives import TextLoss
 from foundry_core.training.stages.job import Metrics, TrainJob, train_and_save
 

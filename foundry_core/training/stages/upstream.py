@@ -5,9 +5,7 @@ from pathlib import Path
 from foundry_core.data.robot.prompts import IMAGE
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.language import LanguageConfig
-from foundry_core.models.config.vla import VLAConfig
-from foundry_core.models.config.vlm import VLMConfig
+from foundry_core.models.config import LanguageConfig, VLAConfig, VLMConfig
 from foundry_core.models.vlm import check_vocabulary
 
 

@@ -10,12 +10,11 @@ from foundry_core.data.robot.transforms import RobotTransform
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
-from foundry_core.models.config.sizes import required
-from foundry_core.models.config.vla import VLAConfig
-from foundry_core.models.config.vlm import VLMConfig
+from foundry_core.models.config import VLAConfig, VLMConfig
 from foundry_core.models.interfaces import Backbone
 from foundry_core.models.io import load_as
 from foundry_core.models.policy_settings import PolicySettings
+from foundry_core.models.sizes import required
 from foundry_core.models.vla import VLA
 from foundry_core.training.objectives import ActionLoss
 from foundry_core.training.stages.job import (

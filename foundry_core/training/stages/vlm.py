@@ -6,7 +6,7 @@ from foundry_core.data.loading.build import build_loader
 from foundry_core.data.robot.prompts import IMAGE
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.models.build import Model, build_model
-from foundry_core.models.config.vlm import VLMConfig
+from foundry_core.models.config import VLMConfig
 from foundry_core.models.interfaces import LanguageModel
 from foundry_core.models.io import load_as
 from foundry_core.models.vlm import VLM, check_vocabulary

@@ -6,7 +6,7 @@ from model_zoo import build, robot_batch, vla_config
 
 from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.vla import VLAConfig
+from foundry_core.models.config import VLAConfig
 from foundry_core.models.heads import HEADS
 from foundry_core.models.heads.networks.base import ActionHead
 from foundry_core.models.io import load_model, save_model
