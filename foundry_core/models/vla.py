@@ -1,6 +1,6 @@
 """The vision-language-action model: a backbone tapped at `<obs>`, and an action head."""
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from foundry_core.models.config import BackboneConfig, HFVLMConfig, VLAConfig, V
 from foundry_core.models.heads.base import HeadSizes
 from foundry_core.models.interfaces import Backbone, Tap, check_tap
 from foundry_core.models.lora import apply_lora
-from foundry_core.models.noise import Coordinate
+from foundry_core.models.noise import Coordinate, Key
 from foundry_core.models.placeholders import drop_placeholders
 from foundry_core.models.sizes import required, unresolved
 from foundry_core.models.vlm import VLM, check_same_architecture
@@ -100,26 +100,11 @@ class VLA(nn.Module):
         proprio: Tensor | None,
         actions: Tensor,
         action_mask: Tensor,
-        *,
-        seed: Coordinate,
-        step: Coordinate,
-        sample_ids: Tensor,
+        key: Key,
     ) -> tuple[Tensor, Tensor]:
-        """condition, then the head's own terms. One call, so that a wrapper (DDP, FSDP) around
-        this module sees its whole forward pass."""
-        return self.head.training_loss_terms(
-            self.condition(images, tokens, token_mask),
-            proprio,
-            actions,
-            action_mask,
-            seed=seed,
-            step=step,
-            sample_ids=sample_ids,
-        )
-
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """training_loss_terms."""
-        return self.training_loss_terms(*args, **kwargs)
+        """ActionHead.training_loss_terms on what the backbone sees."""
+        condition = self.condition(images, tokens, token_mask)
+        return self.head.training_loss_terms(condition, proprio, actions, action_mask, key)
 
     @torch.no_grad()
     def act(
@@ -139,8 +124,7 @@ class VLA(nn.Module):
         return self.head.sample(
             self.condition(images, tokens, token_mask),
             proprio,
-            seeds=seeds,
-            steps=steps,
+            Key(seeds, steps, torch.zeros_like(tokens[:, 0])),
             action_mask=action_mask,
             solver_steps=solver_steps,
         )

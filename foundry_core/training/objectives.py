@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from foundry_core.models.config import VLMConfig
 from foundry_core.models.interfaces import Backbone, Decoder, LanguageModel
 from foundry_core.models.layers import Visibility
+from foundry_core.models.noise import Key
 from foundry_core.models.placeholders import check_image_tokens
 from foundry_core.models.vla import VLA, check_obs_tokens
 from foundry_core.training.mixed_loss import Batch, StepKey
@@ -113,9 +114,7 @@ class ActionLoss:
             batch["proprio"],
             batch["actions"],
             batch["action_mask"],
-            seed=key.seed,
-            step=key.step,
-            sample_ids=batch["sample_ids"],
+            Key(key.seed, key.step, batch["sample_ids"]),
         )
         draws = count / batch["action_mask"].sum().clamp(min=1)
         return {"loss": total / draws.clamp(min=1)}

@@ -12,6 +12,7 @@ from foundry_core.models.config import (
     VLMConfig,
 )
 from foundry_core.models.heads.flow import FlowHeadConfig
+from foundry_core.models.noise import Key
 
 VOCABULARY, IMAGE, OBS = 50, 48, 49
 TOKENS_PER_IMAGE = 4
@@ -70,6 +71,11 @@ def count_parameters(config) -> int:
     """Without allocating any: the module is built on the meta device."""
     with torch.device("meta"):
         return sum(p.numel() for p in build_model(config).parameters())
+
+
+def acting(seed, step, rows: int) -> Key:
+    """What the noise of `rows` clients depends on."""
+    return Key(seed, step, torch.zeros(rows, dtype=torch.int64))
 
 
 def plain_tokens(batch: int, length: int, seed: int = 0) -> Tensor:

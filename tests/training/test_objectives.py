@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.layers import Visibility
+from foundry_core.models.noise import Key
 from foundry_core.training.microbatch import split_batch
 from foundry_core.training.mixed_loss import MixedLoss, StepKey
 from foundry_core.training.objectives import ActionLoss, CaptionLoss, TextLoss
@@ -90,7 +91,7 @@ def test_action_loss_is_masked_and_averaged_over_draws(draws):
     torch.testing.assert_close(first, second)
     assert actions().count(batch) == batch["action_mask"].sum()
     pairs = model.head.training_pairs(
-        batch["actions"], batch["action_mask"], seed=5, step=7, sample_ids=batch["sample_ids"]
+        batch["actions"], batch["action_mask"], Key(5, 7, batch["sample_ids"])
     )
     context = model.head.trunk.context(
         model.condition(batch["images"], batch["tokens"], batch["token_mask"]), batch["proprio"]

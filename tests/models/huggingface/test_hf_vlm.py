@@ -6,6 +6,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFVLMConfig
 from foundry_core.models.huggingface.vlm import HFVLM, mrope_positions
 from foundry_core.models.io import load_model, save_model
+from foundry_core.models.noise import Key
 
 TEXT = {
     "vocab_size": VOCABULARY,
@@ -145,9 +146,7 @@ def test_training_and_round_trip(tmp_path, name):
     total, count = model.training_loss_terms(
         *(batch[k] for k in ("images", "tokens", "token_mask", "proprio", "actions")),
         batch["action_mask"],
-        seed=0,
-        step=0,
-        sample_ids=batch["sample_ids"],
+        Key(0, 0, batch["sample_ids"]),
     )
     (total / count).backward()
     assert model.backbone.model.get_input_embeddings().weight.grad[OBS].any()

@@ -15,18 +15,12 @@ _BELOW_ONE = 1.0 - 2.0**-24
 _TABLE = 4096
 
 
-def sample_times(
-    config: TimesConfig,
-    seed: noise.Coordinate,
-    step: noise.Coordinate,
-    sample_ids: Tensor,
-    draws: int,
-) -> Tensor:
-    """float32 [B, draws] in [0, 1), pure in (seed, step, sample id)."""
+def sample_times(config: TimesConfig, key: noise.Key, draws: int) -> Tensor:
+    """float32 [B, draws] in [0, 1), pure in the key."""
     if isinstance(config, LogitNormalTimes):
-        n = noise.normal(seed, step, sample_ids, (draws,), stream=_STREAM_TIME)
+        n = noise.normal(key, (draws,), stream=_STREAM_TIME)
         return torch.sigmoid(config.mean + config.std * n).clamp_(max=_BELOW_ONE)
-    u = noise.uniform(seed, step, sample_ids, (draws,), stream=_STREAM_TIME)
+    u = noise.uniform(key, (draws,), stream=_STREAM_TIME)
     if isinstance(config, BetaTimes):
         return _beta_quantile(u, config.alpha, config.beta).clamp_(max=_BELOW_ONE)
     return u
