@@ -7,8 +7,7 @@ from foundry_core.data.loading.config import DataConfig, TextData
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import TransformerConfig
 from foundry_core.pipeline import stage
-from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.recipes import Inputs, labels_of
+from foundry_core.training.config import Inputs, TrainingConfig, TrainResources, labels_of
 
 if TYPE_CHECKING:
     from foundry_core.training.distributed import World

@@ -9,11 +9,15 @@ from foundry_core.config.suggest import nearest
 from foundry_core.data.loading.config import DataConfig
 from foundry_core.data.robot.transform_config import RobotInputs
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import VLAConfig
-from foundry_core.models.weights import weight_sources
+from foundry_core.models.config import VLAConfig, weight_sources
 from foundry_core.pipeline import stage
-from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.recipes import Inputs, check_source_of_tokens, labels_of
+from foundry_core.training.config import (
+    Inputs,
+    TrainingConfig,
+    TrainResources,
+    check_source_of_tokens,
+    labels_of,
+)
 
 if TYPE_CHECKING:
     from foundry_core.training.distributed import World

@@ -4,11 +4,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from foundry_core.data.loading.config import DataConfig
-from foundry_core.models.config import VLMConfig
-from foundry_core.models.weights import weight_sources
+from foundry_core.models.config import VLMConfig, weight_sources
 from foundry_core.pipeline import stage
-from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.recipes import Inputs, check_source_of_tokens, labels_of
+from foundry_core.training.config import (
+    Inputs,
+    TrainingConfig,
+    TrainResources,
+    check_source_of_tokens,
+    labels_of,
+)
 
 if TYPE_CHECKING:
     from foundry_core.training.distributed import World

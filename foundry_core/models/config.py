@@ -6,13 +6,16 @@ from the tokenizer, `language`/`backbone` from the upstream artifact).
 Legend: H heads, D width, V vocabulary, K horizon, A action dim, P proprio dim, S proprio steps.
 """
 
+import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from foundry_core.config.canonical import Location
 from foundry_core.config.registry import OneOf
-from foundry_core.identity.sources import is_remote
+from foundry_core.errors import FoundryError
+from foundry_core.identity.sources import fingerprint, is_remote
 from foundry_core.models.heads import HEADS
 from foundry_core.models.heads.base import HeadConfig
 from foundry_core.models.sizes import check_multiple, positive, swiglu_dim
@@ -304,3 +307,40 @@ class VLAConfig(Config):
 
 ModelConfig = Annotated[LanguageConfig | BackboneConfig | VLAConfig, Field(discriminator="kind")]
 """Whatever can be saved as a model of its own."""
+
+
+def weight_sources(model: Config, where: str = "model") -> dict[str, str]:
+    """Dotted path in the recipe → content identity of each folder of weights.
+
+    A hub name is identified by its commit, which is in the recipe: one without raises
+    FoundryError, since the weights would change under an unchanged key.
+    """
+    if isinstance(model, HFConfig):
+        if model.path is not None:
+            return {where: fingerprint(model.path)}
+        if model.source is not None:
+            _check_pinned(model.source, model.revision, where)
+        return {}
+    parts = {name: getattr(model, name) for name in type(model).model_fields}
+    return {
+        found: identity
+        for name, part in parts.items()
+        if isinstance(part, Config)
+        for found, identity in weight_sources(part, f"{where}.{name}").items()
+    }
+
+
+def _check_pinned(source: str, revision: str | None, where: str) -> None:
+    # Transformers would load it, whatever the revision says.
+    if Path(source).is_dir():
+        raise FoundryError(
+            f"{where}.source = {source!r} is a folder here, and a hub name elsewhere",
+            f"give the folder as {where}.path",
+        )
+    if not re.fullmatch("[0-9a-f]{40}", revision or ""):
+        raise FoundryError(
+            f"{where}.source = {source!r} has revision {revision or 'null'}, which may mean other "
+            "weights tomorrow: a commit hash of 40 hex digits is needed",
+            f"set {where}.revision to the commit (https://huggingface.co/{source}/commits), or "
+            f"{where}.source to a folder of the weights",
+        )

@@ -92,9 +92,9 @@ class Decoder(nn.Module, ABC):
         return linear_cross_entropy(hidden, weight, targets, z_loss=z_loss, soft_cap=cap)
 
     @abstractmethod
-    def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
-        """Rows `used` (default: all that exist) to `vocab_size` of embedding and head become the
-        mean of those before. Never shrinks: rows beyond the tokenizer's size are padding."""
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        """Grows embedding and head to `vocab_size` rows; new ones are the mean of those before.
+        Never shrinks: rows beyond the tokenizer's size are padding of the table."""
 
 
 class LanguageModel(Decoder):

@@ -1,5 +1,6 @@
 """Models on disk: `config.json` and `model.safetensors`, loaded strictly."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -74,17 +75,11 @@ def load_model(directory: Path, *, device: str = "cpu") -> tuple[Model, ModelCon
         raise FoundryError(f"{path} is missing: {directory} has a config but no weights")
     tensors = load_file(path)
     native = is_native(config)
-    if native:
-        # On the meta device nothing is allocated or initialised only to be overwritten.
-        with torch.device("meta"):
-            module = build_model(config)
-    else:
+    # On the meta device nothing is allocated or initialised only to be overwritten.
+    with torch.device("meta") if native else contextlib.nullcontext():
         module = build_model(config)
     _check_state(path, module, tensors)
-    if native:
-        module.load_state_dict(tensors, assign=True)
-    else:
-        module.load_state_dict(tensors, strict=False)
+    module.load_state_dict(tensors, strict=native, assign=native)
     return module.to(device), config
 
 

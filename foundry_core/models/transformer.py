@@ -133,20 +133,18 @@ class Transformer(LanguageModel):
             x = block(x, mask, rope, last_rows if block is self.blocks[-1] else None)
             yield x
 
-    def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
-        resize_rows(self.embedding, vocab_size, used)
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        resize_rows(self.embedding, vocab_size)
         self.embedding.num_embeddings = self.embedding.weight.shape[0]
         if self.head is not None:
-            resize_rows(self.head, vocab_size, used)
+            resize_rows(self.head, vocab_size)
             self.head.out_features = self.head.weight.shape[0]
 
 
 @torch.no_grad()
-def resize_rows(module: nn.Embedding | nn.Linear, rows: int, used: int | None = None) -> None:
+def resize_rows(module: nn.Embedding | nn.Linear, rows: int) -> None:
     """Of module.weight; as Decoder.resize_vocabulary."""
     old = module.weight
-    used = min(used or old.shape[0], old.shape[0])
-    new = old if rows <= old.shape[0] else torch.cat((old, old[:1].expand(rows - len(old), -1)))
-    new = new.clone()
-    new[used:rows] = old[:used].mean(dim=0)
-    module.weight = nn.Parameter(new, requires_grad=old.requires_grad)
+    if rows > len(old):
+        new = torch.cat((old, old.mean(dim=0).expand(rows - len(old), -1)))
+        module.weight = nn.Parameter(new, requires_grad=old.requires_grad)

@@ -129,10 +129,6 @@ class VLA(nn.Module):
             solver_steps=solver_steps,
         )
 
-    def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
-        """As Backbone.resize_vocabulary."""
-        self.backbone.resize_vocabulary(vocab_size, used)
-
 
 def check_obs_tokens(tokens: Tensor, obs_token_id: int) -> None:
     """Every row must hold exactly one `<obs>`; for batches still on the CPU."""

@@ -131,8 +131,8 @@ class VLM(Backbone):
             return None
         return image_spans(is_image, self.tokens_per_image)
 
-    def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
-        self.language.resize_vocabulary(vocab_size, used)
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        self.language.resize_vocabulary(vocab_size)
 
 
 def check_same_architecture(name: str, wanted: Config, found: Config) -> None:

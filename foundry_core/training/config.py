@@ -1,15 +1,18 @@
-"""What a training run is (TrainingConfig: identity) and what it may use (TrainResources: not).
+"""What a training run is (TrainingConfig: identity) and what it may use (TrainResources: not); and
+the cross-checks that the training stages share.
 
 Imports no torch: planning validates these.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from foundry_core.config.registry import OneOf
+from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.stage import Config, Resources
+from foundry_core.pipeline.stage import Config, Resources, Upstream
 from foundry_core.training.sinks import SINKS
 from foundry_core.training.sinks.base import MetricSink
 
@@ -45,7 +48,7 @@ class OptimizerConfig(Config):
 
 
 class ScheduleConfig(Config):
-    """Learning rate as a pure function of the step (schedule.py).
+    """Learning rate as a pure function of the step (optim.py).
 
     wsd: warm up, hold, then fall over the last `decay_fraction` of the steps; a longer budget
     shares the stable phase of a shorter one.
@@ -158,3 +161,27 @@ class TrainResources(Resources):
     @property
     def workers(self) -> int:
         return self.num_workers or max(1, int(self.gpus))
+
+
+Inputs = Mapping[str, Mapping[str, Upstream]]
+MODALITIES = (TEXT, CAPTIONS, ROBOT)
+
+
+def labels_of(inputs: Inputs) -> dict[str, list[str]]:
+    """modality → labels of the connected datasets."""
+    return {name: list(inputs.get(name, {})) for name in MODALITIES}
+
+
+def check_source_of_tokens(slot: str, described: Config | None, inputs: Inputs) -> None:
+    """A model builds on the upstream one, or is described and given a tokenizer."""
+    if inputs.get(slot):
+        return
+    if described is None:
+        raise FoundryError(
+            f"no {slot} is connected and the recipe does not describe one",
+            f"connect the input {slot!r}, or give the part of `model` it would replace",
+        )
+    if not inputs.get("tokenizer"):
+        raise FoundryError(
+            f"without {slot} the vocabulary is unknown", "connect the input 'tokenizer'"
+        )

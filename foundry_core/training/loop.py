@@ -23,14 +23,24 @@ from foundry_core.pipeline.stage import Progress
 from foundry_core.training.checkpoint import Checkpoint, load_latest_checkpoint, save_checkpoint
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, gradient_sync, parallelise
-from foundry_core.training.ema import Ema
 from foundry_core.training.metrics import MetricsLog
-from foundry_core.training.microbatch import split_batch
-from foundry_core.training.mixed_loss import Batch, MixedBatch, MixedLoss, Objective, StepKey
-from foundry_core.training.optim import build_optimizer, clip_gradients, freeze, set_lr
-from foundry_core.training.schedule import lr_multiplier
+from foundry_core.training.mixed_batch import (
+    Batch,
+    MixedBatch,
+    MixedLoss,
+    Objective,
+    StepKey,
+    split_batch,
+)
+from foundry_core.training.optim import (
+    build_optimizer,
+    clip_gradients,
+    freeze,
+    lr_multiplier,
+    set_lr,
+)
 from foundry_core.training.sinks.base import MetricWriters, RunInfo
-from foundry_core.training.state import RunState
+from foundry_core.training.state import Ema, RunState
 
 
 @dataclass(frozen=True, kw_only=True)

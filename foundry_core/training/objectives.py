@@ -15,7 +15,7 @@ from foundry_core.models.layers import Visibility
 from foundry_core.models.noise import Key
 from foundry_core.models.placeholders import check_image_tokens
 from foundry_core.models.vla import VLA, check_obs_tokens
-from foundry_core.training.mixed_loss import Batch, StepKey
+from foundry_core.training.mixed_batch import Batch, StepKey
 
 
 def text_targets(segments: Tensor) -> Tensor:

@@ -162,15 +162,6 @@ def test_new_vocabulary_rows_are_the_mean():
     assert model.vocab_size == 53
 
 
-def test_padding_rows_in_use_become_the_mean_of_used_ones():
-    model = build(language_config())
-    old = model.embedding.weight.clone()
-    model.resize_vocabulary(41, used=40)
-    assert model.vocab_size == 50
-    torch.testing.assert_close(model.embedding.weight[40], old[:40].mean(0))
-    torch.testing.assert_close(model.embedding.weight[41:], old[41:])
-
-
 def test_tap_concatenates_the_last_layers():
     model = build(language_config())
     seen = []

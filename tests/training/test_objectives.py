@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from foundry_core.errors import FoundryError
 from foundry_core.models.layers import Visibility
 from foundry_core.models.noise import Key
-from foundry_core.training.microbatch import split_batch
-from foundry_core.training.mixed_loss import MixedLoss, StepKey
+from foundry_core.training.mixed_batch import MixedLoss, StepKey, split_batch
 from foundry_core.training.objectives import ActionLoss, CaptionLoss, TextLoss
 
 KEY = StepKey(seed=5, step=7)

@@ -10,7 +10,7 @@ from foundry_core.models.noise import Key, normal
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World
 from foundry_core.training.loop import Trainer
-from foundry_core.training.mixed_loss import Batch, MixedBatch, StepKey
+from foundry_core.training.mixed_batch import Batch, MixedBatch, StepKey
 
 
 class ToyObjective:

@@ -102,15 +102,15 @@ class HFDecoder(Decoder):
         )
 
     @torch.no_grad()
-    def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
+    def resize_vocabulary(self, vocab_size: int) -> None:
         """Tied heads stay tied."""
         rows = self.vocab_size
-        used = min(used or rows, rows)
-        if vocab_size > rows:
-            self.model.resize_token_embeddings(vocab_size, mean_resizing=False)
+        if vocab_size <= rows:
+            return
+        self.model.resize_token_embeddings(vocab_size, mean_resizing=False)
         for part in (self.model.get_input_embeddings(), self.model.get_output_embeddings()):
             weight = part.weight
-            weight[used:vocab_size] = weight[:used].mean(dim=0)
+            weight[rows:vocab_size] = weight[:rows].mean(dim=0)
 
 
 class HFLanguage(HFDecoder, LanguageModel):

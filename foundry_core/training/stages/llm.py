@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from foundry_core.data.loading.build import build_loader
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
@@ -19,10 +18,8 @@ def train_language_model(job: TrainJob, model: TransformerConfig, tokenizer_path
     for label, folder in job.sources["text"].items():
         _check_text(label, folder, tokenizer)
     config = model.model_copy(update={"vocab_size": tokenizer.vocab_size})
-    module = build_model(config, seed=job.seed)
-    loader = build_loader(
-        job.data, job.sources, seed=job.seed, tokenizer=tokenizer, resources=job.loading
-    )
+    module = build_model(config, seed=job.ctx.seed)
+    loader = job.loader(tokenizer)
     objectives = {"text": TextLoss(z_loss=job.training.z_loss)}
     tokens = job.data.modalities["text"].batch_size * _context(job.sources["text"])
     steps = job.training.total_steps(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from foundry_core.data.loading.build import build_loader
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.prompts import OBS
 from foundry_core.data.robot.transforms import RobotTransform
@@ -20,11 +19,12 @@ from foundry_core.training.objectives import ActionLoss
 from foundry_core.training.stages.job import (
     Metrics,
     TrainJob,
+    scratch_vlm,
     seeded,
     text_objectives,
     train_and_save,
+    upstream_tokenizer,
 )
-from foundry_core.training.stages.upstream import scratch_vlm, upstream_tokenizer
 
 
 def train_policy(
@@ -52,16 +52,10 @@ def train_policy(
     )
     transform = RobotTransform(robot.inputs, normalizer, tokenizer, backbone.tokens_per_image)
     config = _resolved(model, transform, obs)
-    with seeded(job.seed):
+    with seeded(job.ctx.seed):
         module = _policy(config, backbone, tokenizer.vocab_size)
-    loader = build_loader(
-        job.data,
-        job.sources,
-        seed=job.seed,
-        tokenizer=tokenizer,
-        tokens_per_image=backbone.tokens_per_image,
-        normalizer=normalizer,
-        resources=job.loading,
+    loader = job.loader(
+        tokenizer, tokens_per_image=backbone.tokens_per_image, normalizer=normalizer
     )
     objectives = text_objectives(job, image, backbone.tokens_per_image)
     objectives["robot"] = ActionLoss(
@@ -69,10 +63,10 @@ def train_policy(
     )
     metrics = train_and_save(job, module, tokenizer, objectives, loader, job.steps)
     if job.world.main:
-        normalizer.save(job.out / "normalizer.json")
+        normalizer.save(job.ctx.out / "normalizer.json")
         rate = _rate(job.sources["robot"])
         settings = PolicySettings(hz=rate, execute_steps=execute_steps, inputs=robot.inputs)
-        settings.save(job.out)
+        settings.save(job.ctx.out)
     return metrics
 
 
@@ -93,7 +87,7 @@ def _policy(config: VLAConfig, backbone: Backbone | VLMConfig, vocab_size: int) 
     if isinstance(backbone, Backbone):
         return VLA.from_vlm(config, backbone, vocab_size=vocab_size)
     module = VLA(config.model_copy(update={"backbone": backbone}))
-    module.resize_vocabulary(vocab_size)
+    module.backbone.resize_vocabulary(vocab_size)
     return module
 
 

@@ -8,8 +8,7 @@ from scipy import stats
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.heads.flow import BetaTimes, LogitNormalTimes, UniformTimes
-from foundry_core.models.heads.networks.flow import FlowHead, integrate
-from foundry_core.models.heads.networks.times import sample_times
+from foundry_core.models.heads.networks.flow import FlowHead, integrate, sample_times
 from foundry_core.models.noise import Key
 
 SIZES = {
