@@ -1,5 +1,8 @@
 """Modules from configs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from foundry_core.errors import FoundryError
@@ -20,12 +23,18 @@ from foundry_core.pipeline.stage import Config
 Model = LanguageModel | Backbone | VLA
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """New weights are a function of the seed; the caller's random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def build_model(config: Config, seed: int | None = None) -> Model:
-    """The module a config describes. With `seed`, initial weights are a function of it alone and
-    the caller's random state is left as it was."""
+    """The module a config describes, with `seed` as within `seeded`."""
     if seed is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             return build_model(config)
     if isinstance(config, TransformerConfig | HFLanguageConfig):
         return build_language(config)

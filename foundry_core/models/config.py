@@ -187,15 +187,18 @@ class ConvViTConfig(_NativeTower):
 
     @model_validator(mode="after")
     def _divisible(self) -> "ConvViTConfig":
-        stride = 2 ** (len(self.stem_dims) + 1)
-        check_multiple("image_size", self.image_size, "the stem's stride", stride)
+        check_multiple("image_size", self.image_size, "the stem's stride", self.stride)
         for width in (*self.stem_dims, self.dim):
             check_multiple("stem width", width, "stem_groups", self.stem_groups)
         return self
 
     @property
+    def stride(self) -> int:
+        return 2 ** (len(self.stem_dims) + 1)
+
+    @property
     def grid(self) -> int:
-        return self.image_size // 2 ** (len(self.stem_dims) + 1)
+        return self.image_size // self.stride
 
 
 class HFVisionConfig(HFConfig):

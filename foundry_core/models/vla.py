@@ -11,7 +11,7 @@ from foundry_core.models.heads.base import HeadSizes
 from foundry_core.models.interfaces import Backbone, Tap, check_tap
 from foundry_core.models.lora import apply_lora
 from foundry_core.models.noise import Coordinate, Key
-from foundry_core.models.placeholders import drop_placeholders
+from foundry_core.models.placeholders import drop_placeholders, wrong_row
 from foundry_core.models.sizes import required, unresolved
 from foundry_core.models.vlm import VLM, check_same_architecture
 
@@ -43,7 +43,7 @@ class VLA(nn.Module):
 
     def __init__(self, config: VLAConfig, backbone: Backbone | None = None) -> None:
         super().__init__()
-        self._obs_token_id = required(config, "obs_token_id", config.obs_token_id)
+        self.obs_token_id = required(config, "obs_token_id", config.obs_token_id)
         if backbone is None:
             if config.backbone is None:
                 raise unresolved(config, "backbone")
@@ -70,10 +70,6 @@ class VLA(nn.Module):
     @property
     def config(self) -> VLAConfig:
         return self._config.model_copy(update={"backbone": self.backbone.config})
-
-    @property
-    def obs_token_id(self) -> int:
-        return self._obs_token_id
 
     def condition(
         self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None = None
@@ -132,13 +128,11 @@ class VLA(nn.Module):
 
 def check_obs_tokens(tokens: Tensor, obs_token_id: int) -> None:
     """Every row must hold exactly one `<obs>`; for batches still on the CPU."""
-    counts = (tokens == obs_token_id).sum(dim=1)
-    wrong = (counts != 1).nonzero()
-    if len(wrong):
-        row = int(wrong[0])
+    wrong = wrong_row(tokens, obs_token_id, 1)
+    if wrong:
         raise FoundryError(
-            f"row {row} of the batch has {int(counts[row])} observation tokens (id "
-            f"{obs_token_id}), each needs exactly one, at its end"
+            f"row {wrong[0]} of the batch has {wrong[1]} observation tokens (id {obs_token_id}), "
+            "each needs exactly one, at its end"
         )
 
 

@@ -78,11 +78,9 @@ def mrope_positions(is_image: Tensor, token_mask: Tensor, side: int) -> Tensor:
 def _gemma_inputs(settings: Any, pixels: Tensor, tokens: Tensor, token_mask: Tensor) -> Inputs:
     """token_type_ids mark image tokens, which see each other both ways in Gemma 3. PaliGemma reads
     0 as "prefix, attended both ways"; 1 everywhere keeps text causal, as in training."""
-    images = {"pixel_values": pixels.flatten(0, 1)}
     is_image = (tokens == settings.image_token_id).long()
-    if settings.model_type == "paligemma":
-        return {**images, "token_type_ids": 1 - is_image}
-    return {**images, "token_type_ids": is_image}
+    kinds = 1 - is_image if settings.model_type == "paligemma" else is_image
+    return {"pixel_values": pixels.flatten(0, 1), "token_type_ids": kinds}
 
 
 _IDEFICS = Family(

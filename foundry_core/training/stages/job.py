@@ -1,12 +1,9 @@
 """What the training stages share: their job, what it builds on, the run, the folder it leaves."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import torch
 
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import DataConfig, LoaderResources
@@ -138,14 +135,6 @@ def text_objectives(job: TrainJob, image: int, per_image: int) -> dict[str, Obje
         "text": TextLoss(z_loss=z_loss),
         "captions": CaptionLoss(image_token_id=image, tokens_per_image=per_image, z_loss=z_loss),
     }
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """New weights are a function of the seed; the caller's random state is left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def upstream_tokenizer(model: Path | None, tokenizer: Path | None) -> Tokenizer:

@@ -1,6 +1,5 @@
 """Packed text → a language model."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from foundry_core.data.text.tokenizer import Tokenizer
@@ -21,7 +20,8 @@ def train_language_model(job: TrainJob, model: TransformerConfig, tokenizer_path
     module = build_model(config, seed=job.ctx.seed)
     loader = job.loader(tokenizer)
     objectives = {"text": TextLoss(z_loss=job.training.z_loss)}
-    tokens = job.data.modalities["text"].batch_size * _context(job.sources["text"])
+    context = int(read_json(next(iter(job.sources["text"].values())) / "dataset.json")["context"])
+    tokens = job.data.modalities["text"].batch_size * context
     steps = job.training.total_steps(
         samples_per_step=job.data.samples_per_step, tokens_per_step=tokens
     )
@@ -37,8 +37,3 @@ def _check_text(label: str, folder: Path, tokenizer: Tokenizer) -> None:
             f"{tokenizer.digest[:12]}",
             "convert the text with the connected tokenizer",
         )
-
-
-def _context(text: Mapping[str, Path]) -> int:
-    folder = next(iter(text.values()))
-    return int(read_json(folder / "dataset.json")["context"])

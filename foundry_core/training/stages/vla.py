@@ -9,6 +9,7 @@ from foundry_core.data.robot.transforms import RobotTransform
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
+from foundry_core.models.build import seeded
 from foundry_core.models.config import VLAConfig, VLMConfig
 from foundry_core.models.interfaces import Backbone
 from foundry_core.models.io import load_as
@@ -20,7 +21,6 @@ from foundry_core.training.stages.job import (
     Metrics,
     TrainJob,
     scratch_vlm,
-    seeded,
     text_objectives,
     train_and_save,
     upstream_tokenizer,

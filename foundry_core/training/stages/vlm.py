@@ -4,7 +4,7 @@ from pathlib import Path
 
 from foundry_core.data.robot.prompts import IMAGE
 from foundry_core.data.text.tokenizer import Tokenizer
-from foundry_core.models.build import Model, build_model
+from foundry_core.models.build import Model, build_model, seeded
 from foundry_core.models.config import VLMConfig
 from foundry_core.models.interfaces import LanguageModel
 from foundry_core.models.io import load_as
@@ -13,7 +13,6 @@ from foundry_core.training.stages.job import (
     Metrics,
     TrainJob,
     scratch_language,
-    seeded,
     text_objectives,
     train_and_save,
     upstream_tokenizer,
