@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from foundry_core.data.loading.config import DataConfig, TextData
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.language import TransformerConfig
+from foundry_core.models.config import TransformerConfig
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig
 from foundry_core.training.recipes import Inputs, TrainStage

@@ -9,7 +9,7 @@ from foundry_core.config.suggest import nearest
 from foundry_core.data.loading.config import DataConfig
 from foundry_core.data.robot.transform_config import RobotInputs
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.vla import VLAConfig
+from foundry_core.models.config import VLAConfig
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig
 from foundry_core.training.recipes import Inputs, TrainStage, check_source_of_tokens

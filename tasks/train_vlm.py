@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from foundry_core.data.loading.config import DataConfig
-from foundry_core.models.config.vlm import VLMConfig
+from foundry_core.models.config import VLMConfig
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig
 from foundry_core.training.recipes import Inputs, TrainStage, check_source_of_tokens

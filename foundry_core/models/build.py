@@ -1,14 +1,21 @@
 """Modules from configs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.language import HFLanguageConfig, TransformerConfig
-from foundry_core.models.config.sizes import kind_of
-from foundry_core.models.config.vision import HFVisionConfig
-from foundry_core.models.config.vla import VLAConfig
-from foundry_core.models.config.vlm import HFVLMConfig, VLMConfig
+from foundry_core.models.config import (
+    HFLanguageConfig,
+    HFVisionConfig,
+    HFVLMConfig,
+    TransformerConfig,
+    VLAConfig,
+    VLMConfig,
+)
 from foundry_core.models.interfaces import Backbone, LanguageModel
+from foundry_core.models.sizes import kind_of
 from foundry_core.models.vla import VLA, build_backbone
 from foundry_core.models.vlm import build_language
 from foundry_core.pipeline.stage import Config
@@ -16,12 +23,18 @@ from foundry_core.pipeline.stage import Config
 Model = LanguageModel | Backbone | VLA
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """New weights are a function of the seed; the caller's random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def build_model(config: Config, seed: int | None = None) -> Model:
-    """The module a config describes. With `seed`, initial weights are a function of it alone and
-    the caller's random state is left as it was."""
+    """The module a config describes, with `seed` as within `seeded`."""
     if seed is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             return build_model(config)
     if isinstance(config, TransformerConfig | HFLanguageConfig):
         return build_language(config)
@@ -41,9 +54,3 @@ def is_native(config: Config | None) -> bool:
     if isinstance(config, VLMConfig):
         return is_native(config.language) and not isinstance(config.vision, HFVisionConfig)
     return isinstance(config, TransformerConfig)
-
-
-def count_parameters(config: Config) -> int:
-    """Without allocating any: the module is built on the meta device."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in build_model(config).parameters())

@@ -4,31 +4,51 @@ Legend: B batch, T sequence, D width, V vocabulary, N images per sample, n image
 """
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
-from foundry_core.models.config.language import HFLanguageConfig, TransformerConfig
-from foundry_core.models.config.vision import ConvViTConfig, HFVisionConfig, ViTConfig
-from foundry_core.models.config.vlm import HFVLMConfig, VLMConfig
+from foundry_core.errors import FoundryError
+from foundry_core.models.config import (
+    ConvViTConfig,
+    HFLanguageConfig,
+    HFVisionConfig,
+    HFVLMConfig,
+    TransformerConfig,
+    ViTConfig,
+    VLMConfig,
+)
+from foundry_core.models.cross_entropy import linear_cross_entropy
+from foundry_core.models.layers import Visibility
 
 
-class TextModel(Protocol):
-    """What a next-token loss needs. Calls are as Transformer.forward describes."""
+@dataclass(frozen=True, kw_only=True)
+class Tap:
+    """What an action head reads: the last `layers` layers' hidden states at positions int64 [B].
+    norm: see VLAConfig.tap_norm."""
 
-    def __call__(
-        self, tokens: Tensor, *, segments: Tensor | None, return_hidden: bool
-    ) -> Tensor: ...
+    positions: Tensor
+    layers: int
+    norm: str
 
-    def next_token_sums(
-        self, hidden: Tensor, targets: Tensor, z_loss: float
-    ) -> tuple[Tensor, Tensor]:
-        """(loss, its z-loss part) summed over rows: final-normed hidden [n,D], targets int64 [n].
-        Equal to cross-entropy over `logits`, without ever holding all of them."""
-        ...
+    def join(self, hidden: Iterable[Tensor], norm: Callable[[Tensor], Tensor]) -> Tensor:
+        """The layers' [B,1,D], the lowest first → [B, 1, layers·D]. norm: the model's final one."""
+        tapped = torch.stack(list(hidden), dim=2)
+        return (norm(tapped) if self.norm == "final" else tapped).flatten(2)
 
 
-class _Decoding(nn.Module, ABC):
+def check_tap(layers: int, available: int) -> None:
+    """FoundryError when a tap wants more layers than there are."""
+    if layers > available:
+        raise FoundryError(
+            f"tap_layers is {layers}, but the backbone has {available} layers",
+            f"set tap_layers to at most {available}",
+        )
+
+
+class Decoder(nn.Module, ABC):
     """What language models and vision-language models have in common."""
 
     @property
@@ -50,23 +70,35 @@ class _Decoding(nn.Module, ABC):
     def vocab_size(self) -> int:
         """Rows of the embedding, padding of the table included."""
 
+    @property
     @abstractmethod
+    def output_layer(self) -> tuple[Tensor, Tensor | None, float | None]:
+        """Weight [V,D] and bias of the logits, and the cap of their soft cap."""
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Final-normed hidden states [..., D] → logits [..., V], in the compute type."""
+        weight, bias, cap = self.output_layer
+        logits = nn.functional.linear(hidden, weight, bias)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    @abstractmethod
     def next_token_sums(
         self, hidden: Tensor, targets: Tensor, z_loss: float = 0.0
     ) -> tuple[Tensor, Tensor]:
-        """As TextModel.next_token_sums."""
+        """(loss, its z-loss part) summed over rows: final-normed hidden [n,D], targets int64 [n].
+        Equal to cross-entropy over `logits`, without ever holding all of them."""
+        weight, bias, cap = self.output_layer
+        if bias is not None:
+            raise FoundryError("the language model's output layer has a bias: unsupported")
+        return linear_cross_entropy(hidden, weight, targets, z_loss=z_loss, soft_cap=cap)
 
     @abstractmethod
-    def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
-        """Grows embedding and head to `vocab_size` rows; see transformer.resize_rows."""
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        """Grows embedding and head to `vocab_size` rows; new ones are the mean of those before.
+        Never shrinks: rows beyond the tokenizer's size are padding of the table."""
 
 
-class LanguageModel(_Decoding):
-    """A decoder. Called as Transformer.forward describes."""
+class LanguageModel(Decoder):
+    """A decoder."""
 
     @property
     @abstractmethod
@@ -78,18 +110,16 @@ class LanguageModel(_Decoding):
         """int64 [B,T] → [B,T,D]."""
 
     @abstractmethod
-    def tap(
-        self,
-        embeddings: Tensor,
-        positions: Tensor,
-        *,
-        layers: int,
-        norm: str,
-        attention_mask: Tensor | None = None,
-        bidirectional_spans: Tensor | None = None,
-    ) -> Tensor:
-        """The last `layers` layers' hidden states at positions int64 [B], concatenated from the
-        lowest layer to the highest: [B, 1, layers·D]. norm: see VLAConfig.tap_norm."""
+    def hidden(self, embeddings: Tensor, visible: Visibility = Visibility()) -> Tensor:
+        """[B,T,D] → final-normed hidden states [B,T,D]."""
+
+    @abstractmethod
+    def tap(self, embeddings: Tensor, tap: Tap, visible: Visibility = Visibility()) -> Tensor:
+        """[B, 1, layers·D]: see Tap.join."""
+
+    def forward(self, tokens: Tensor, visible: Visibility = Visibility()) -> Tensor:
+        """Logits [B,T,V]."""
+        return self.logits(self.hidden(self.embed(tokens), visible))
 
 
 class VisionTower(nn.Module, ABC):
@@ -100,18 +130,13 @@ class VisionTower(nn.Module, ABC):
     def config(self) -> ViTConfig | ConvViTConfig | HFVisionConfig:
         """Describes the module without the folder or hub name it came from."""
 
-    @property
-    def width(self) -> int:
-        return self.config.width
 
+class Backbone(Decoder):
+    """A vision-language model.
 
-class Backbone(_Decoding):
-    """A vision-language model. Called as VLM.forward describes.
-
-    language: its text stack alone, for text batches.
+    images uint8 [B,N,3,H,W] or None for text alone; tokens int64 [B,T]; token_mask bool [B,T],
+    False at padding (not needed when padding is on the right).
     """
-
-    language: TextModel
 
     @property
     @abstractmethod
@@ -127,14 +152,23 @@ class Backbone(_Decoding):
     def image_token_id(self) -> int: ...
 
     @abstractmethod
-    def features(
+    def hidden(
         self,
         images: Tensor | None,
         tokens: Tensor,
         token_mask: Tensor | None = None,
-        *,
-        positions: Tensor,
-        layers: int,
-        norm: str,
+        segments: Tensor | None = None,
     ) -> Tensor:
-        """[B, 1, layers·D]: the last layers' hidden states at positions int64 [B]."""
+        """Final-normed hidden states [B,T,D]. segments: see Visibility."""
+
+    @abstractmethod
+    def features(
+        self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None, tap: Tap
+    ) -> Tensor:
+        """[B, 1, layers·D]: see Tap.join."""
+
+    def forward(
+        self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None = None
+    ) -> Tensor:
+        """Logits [B,T,V]."""
+        return self.logits(self.hidden(images, tokens, token_mask))

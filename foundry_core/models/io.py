@@ -1,5 +1,6 @@
 """Models on disk: `config.json` and `model.safetensors`, loaded strictly."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -12,9 +13,9 @@ from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json, write_json
 from foundry_core.models.build import Model, build_model, is_native
-from foundry_core.models.config.model import ModelConfig
-from foundry_core.models.config.sizes import kind_of
+from foundry_core.models.config import ModelConfig
 from foundry_core.models.interfaces import Backbone, LanguageModel
+from foundry_core.models.sizes import kind_of
 from foundry_core.models.vla import VLA
 
 FORMAT = "foundry-model"
@@ -74,17 +75,11 @@ def load_model(directory: Path, *, device: str = "cpu") -> tuple[Model, ModelCon
         raise FoundryError(f"{path} is missing: {directory} has a config but no weights")
     tensors = load_file(path)
     native = is_native(config)
-    if native:
-        # On the meta device nothing is allocated or initialised only to be overwritten.
-        with torch.device("meta"):
-            module = build_model(config)
-    else:
+    # On the meta device nothing is allocated or initialised only to be overwritten.
+    with torch.device("meta") if native else contextlib.nullcontext():
         module = build_model(config)
     _check_state(path, module, tensors)
-    if native:
-        module.load_state_dict(tensors, assign=True)
-    else:
-        module.load_state_dict(tensors, strict=False)
+    module.load_state_dict(tensors, strict=native, assign=native)
     return module.to(device), config
 
 

@@ -6,6 +6,7 @@ Legend: b batch, t/s query/key position, h heads, d head dim.
 import functools
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -156,32 +157,34 @@ def causal_mask(length: int, device: torch.device) -> Tensor:
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
-def attention_mask(
-    length: int,
-    device: torch.device,
-    *,
-    segments: Tensor | None = None,
-    keys: Tensor | None = None,
-    bidirectional_spans: Tensor | None = None,
-) -> AttentionMask | None:
-    """Over [B, 1, T, T], or None where plain causality says it all.
+@dataclass(frozen=True, kw_only=True)
+class Visibility:
+    """Who sees whom beyond plain causality.
 
-    segments int [B,T]: positions see only their own segment. keys bool [B,T]: padding is seen by
-    nobody (a padded position sees itself, which keeps its softmax finite). bidirectional_spans
-    int [B,T]: equal ids > 0 see each other both ways (image blocks); 0 elsewhere.
+    segments int [B,T]: positions of packed rows see only their own document. keys bool [B,T]:
+    padding (False) is seen by nobody; on the right, causality alone hides it, so leave it out.
+    spans int [B,T]: equal ids > 0 see each other both ways (image blocks); 0 elsewhere.
     """
-    if segments is None and keys is None and bidirectional_spans is None:
-        return None
-    allowed = causal_mask(length, device)
-    if bidirectional_spans is not None:
-        spans = bidirectional_spans
-        allowed = allowed | ((spans[:, :, None] == spans[:, None]) & (spans > 0)[:, :, None])
-    if segments is not None:
-        allowed = allowed & (segments[:, :, None] == segments[:, None])
-    if keys is not None:
-        allowed = allowed & keys[:, None, :].bool()
-        allowed = allowed | torch.eye(length, dtype=torch.bool, device=device)
-    return AttentionMask(allowed[:, None], causal=bidirectional_spans is None)
+
+    segments: Tensor | None = None
+    keys: Tensor | None = None
+    spans: Tensor | None = None
+
+    def mask(self, length: int, device: torch.device) -> AttentionMask | None:
+        """Over [B, 1, T, T], or None where plain causality says it all. A padded position sees
+        itself, which keeps its softmax finite."""
+        if self.segments is None and self.keys is None and self.spans is None:
+            return None
+        allowed = causal_mask(length, device)
+        if self.spans is not None:
+            spans = self.spans
+            allowed = allowed | ((spans[:, :, None] == spans[:, None]) & (spans > 0)[:, :, None])
+        if self.segments is not None:
+            allowed = allowed & (self.segments[:, :, None] == self.segments[:, None])
+        if self.keys is not None:
+            allowed = allowed & self.keys[:, None, :].bool()
+            allowed = allowed | torch.eye(length, dtype=torch.bool, device=device)
+        return AttentionMask(allowed[:, None], causal=self.spans is None)
 
 
 class Attention(nn.Module):

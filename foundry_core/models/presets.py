@@ -8,25 +8,12 @@ from foundry_core.config.documents import CONFIG_ROOT, load_document
 from foundry_core.config.suggest import nearest
 from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.language import HFLanguageConfig, TransformerConfig
-from foundry_core.models.config.vision import ConvViTConfig, HFVisionConfig, ViTConfig
-from foundry_core.models.config.vla import VLAConfig
-from foundry_core.models.config.vlm import HFVLMConfig, VLMConfig
+from foundry_core.models.config import ModelConfig, VisionConfig
 from foundry_core.models.heads import HEADS
 from foundry_core.pipeline.stage import Config
 
-# A whole model or a vision tower. A preset of any other kind is an action head's.
-_Part = Annotated[
-    TransformerConfig
-    | HFLanguageConfig
-    | ViTConfig
-    | ConvViTConfig
-    | HFVisionConfig
-    | VLMConfig
-    | HFVLMConfig
-    | VLAConfig,
-    Field(discriminator="kind"),
-]
+_Part = Annotated[ModelConfig | VisionConfig, Field(discriminator="kind")]
+"""A preset of any other kind is an action head's."""
 
 
 def preset_names() -> list[str]:

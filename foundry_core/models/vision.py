@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.vision import (
+from foundry_core.models.config import (
     ConvViTConfig,
     HFVisionConfig,
+    ImageNormalization,
     ProjectorConfig,
     ViTConfig,
 )
-from foundry_core.models.images import normalize_images
 from foundry_core.models.interfaces import VisionTower
 from foundry_core.models.layers import (
     Attention,
@@ -26,6 +26,20 @@ from foundry_core.models.layers import (
     init_block,
     truncated_normal_,
 )
+
+
+def normalize_images(images: Tensor, normalization: ImageNormalization) -> Tensor:
+    """uint8 [n,3,H,W] → float32 (x/255 − mean)/std."""
+    if images.dtype != torch.uint8:
+        raise FoundryError(
+            f"images are {images.dtype}, but vision towers take uint8 and normalise themselves",
+            "pass the decoded pixels as they are",
+        )
+    shift = [-m / s for m, s in zip(normalization.mean, normalization.std, strict=True)]
+    scale = [1 / (255 * s) for s in normalization.std]
+    per_channel = torch.tensor([shift, scale], dtype=torch.float32)
+    offset, factor = per_channel.to(images.device, non_blocking=True).view(2, 1, 3, 1, 1)
+    return torch.addcmul(offset, images.to(torch.float32), factor)
 
 
 def pixel_shuffle(tokens: Tensor, factor: int) -> Tensor:
@@ -98,9 +112,8 @@ class VisionTransformer(VisionTower):
         else:
             self.patchify = nn.Conv2d(3, config.dim, config.patch_size, stride=config.patch_size)
         self.positions = nn.Parameter(torch.empty(config.grid**2, config.dim))
-        mlp_dim = config.mlp_dim or 4 * config.dim
         self.blocks = Layers(
-            VisionBlock(config.dim, config.n_heads, mlp_dim, config.norm_eps)
+            VisionBlock(config.dim, config.n_heads, config.hidden_dim, config.norm_eps)
             for _ in range(config.n_layers)
         )
         self.norm = LayerNorm(config.dim, config.norm_eps)

@@ -1,20 +1,18 @@
 """The vision-language-action model: a backbone tapped at `<obs>`, and an action head."""
 
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.sizes import required, unresolved
-from foundry_core.models.config.vla import VLAConfig
-from foundry_core.models.config.vlm import BackboneConfig, HFVLMConfig, VLMConfig
+from foundry_core.models.config import BackboneConfig, HFVLMConfig, VLAConfig, VLMConfig
 from foundry_core.models.heads.base import HeadSizes
-from foundry_core.models.interfaces import Backbone
+from foundry_core.models.interfaces import Backbone, Tap, check_tap
 from foundry_core.models.lora import apply_lora
-from foundry_core.models.noise import Coordinate
-from foundry_core.models.placeholders import drop_placeholders
-from foundry_core.models.transformer import check_tap
+from foundry_core.models.noise import Coordinate, Key
+from foundry_core.models.placeholders import drop_placeholders, wrong_row
+from foundry_core.models.sizes import required, unresolved
 from foundry_core.models.vlm import VLM, check_same_architecture
 
 
@@ -45,7 +43,7 @@ class VLA(nn.Module):
 
     def __init__(self, config: VLAConfig, backbone: Backbone | None = None) -> None:
         super().__init__()
-        self._obs_token_id = required(config, "obs_token_id", config.obs_token_id)
+        self.obs_token_id = required(config, "obs_token_id", config.obs_token_id)
         if backbone is None:
             if config.backbone is None:
                 raise unresolved(config, "backbone")
@@ -73,10 +71,6 @@ class VLA(nn.Module):
     def config(self) -> VLAConfig:
         return self._config.model_copy(update={"backbone": self.backbone.config})
 
-    @property
-    def obs_token_id(self) -> int:
-        return self._obs_token_id
-
     def condition(
         self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None = None
     ) -> Tensor:
@@ -91,14 +85,8 @@ class VLA(nn.Module):
         if tokens.device.type == "cpu":
             check_obs_tokens(tokens, self.obs_token_id)
         positions = (tokens == self.obs_token_id).to(torch.int8).argmax(dim=1)
-        return self.backbone.features(
-            images,
-            tokens,
-            token_mask,
-            positions=positions,
-            layers=self._config.tap_layers,
-            norm=self._config.tap_norm,
-        )
+        tap = Tap(positions=positions, layers=self._config.tap_layers, norm=self._config.tap_norm)
+        return self.backbone.features(images, tokens, token_mask, tap)
 
     def training_loss_terms(
         self,
@@ -108,26 +96,11 @@ class VLA(nn.Module):
         proprio: Tensor | None,
         actions: Tensor,
         action_mask: Tensor,
-        *,
-        seed: Coordinate,
-        step: Coordinate,
-        sample_ids: Tensor,
+        key: Key,
     ) -> tuple[Tensor, Tensor]:
-        """condition, then the head's own terms. One call, so that a wrapper (DDP, FSDP) around
-        this module sees its whole forward pass."""
-        return self.head.training_loss_terms(
-            self.condition(images, tokens, token_mask),
-            proprio,
-            actions,
-            action_mask,
-            seed=seed,
-            step=step,
-            sample_ids=sample_ids,
-        )
-
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """training_loss_terms."""
-        return self.training_loss_terms(*args, **kwargs)
+        """ActionHead.training_loss_terms on what the backbone sees."""
+        condition = self.condition(images, tokens, token_mask)
+        return self.head.training_loss_terms(condition, proprio, actions, action_mask, key)
 
     @torch.no_grad()
     def act(
@@ -147,26 +120,19 @@ class VLA(nn.Module):
         return self.head.sample(
             self.condition(images, tokens, token_mask),
             proprio,
-            seeds=seeds,
-            steps=steps,
+            Key(seeds, steps, torch.zeros_like(tokens[:, 0])),
             action_mask=action_mask,
             solver_steps=solver_steps,
         )
 
-    def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
-        """As Backbone.resize_vocabulary."""
-        self.backbone.resize_vocabulary(vocab_size, used)
-
 
 def check_obs_tokens(tokens: Tensor, obs_token_id: int) -> None:
     """Every row must hold exactly one `<obs>`; for batches still on the CPU."""
-    counts = (tokens == obs_token_id).sum(dim=1)
-    wrong = (counts != 1).nonzero()
-    if len(wrong):
-        row = int(wrong[0])
+    wrong = wrong_row(tokens, obs_token_id, 1)
+    if wrong:
         raise FoundryError(
-            f"row {row} of the batch has {int(counts[row])} observation tokens (id "
-            f"{obs_token_id}), each needs exactly one, at its end"
+            f"row {wrong[0]} of the batch has {wrong[1]} observation tokens (id {obs_token_id}), "
+            "each needs exactly one, at its end"
         )
 
 

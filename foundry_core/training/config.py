@@ -1,4 +1,5 @@
-"""What a training run is (TrainingConfig: identity) and what it may use (TrainResources: not).
+"""What a training run is (TrainingConfig: identity) and what it may use (TrainResources: not); and
+the cross-checks that the training stages share.
 
 Imports no torch: planning validates these.
 """
@@ -8,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from foundry_core.config.registry import OneOf
+from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config, Resources
 from foundry_core.training.sinks import SINKS
@@ -45,7 +47,7 @@ class OptimizerConfig(Config):
 
 
 class ScheduleConfig(Config):
-    """Learning rate as a pure function of the step (schedule.py).
+    """Learning rate as a pure function of the step (optim.py).
 
     wsd: warm up, hold, then fall over the last `decay_fraction` of the steps; a longer budget
     shares the stable phase of a shorter one.
@@ -158,3 +160,6 @@ class TrainResources(Resources):
     @property
     def workers(self) -> int:
         return self.num_workers or max(1, int(self.gpus))
+
+
+MODALITIES = (TEXT, CAPTIONS, ROBOT)

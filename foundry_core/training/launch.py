@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def _ray_worker(config: Mapping[str, Any]) -> None:
     mistake = ctx.scratch / _MISTAKE
     if mistake.exists():
         return
-    progress = _FileProgress(ctx.scratch / "progress.json") if world.main else _silent
+    progress = partial(_write_progress, ctx.scratch / "progress.json") if world.main else _silent
     try:
         with threads(ctx.resources.cpus):
             metrics = config["worker"](dataclasses.replace(ctx, progress=progress), world)
@@ -120,14 +121,11 @@ def _silent(done: float, total: float, message: str = "", **values: float) -> No
     """Progress of ranks other than 0."""
 
 
-class _FileProgress:
+def _write_progress(
+    path: Path, done: float, total: float, message: str = "", **values: float
+) -> None:
     """Rank 0's progress as a file, which the launching process relays."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __call__(self, done: float, total: float, message: str = "", **values: float) -> None:
-        write_json(self._path, [done, total, message, values], durable=False)
+    write_json(path, [done, total, message, values], durable=False)
 
 
 @contextlib.contextmanager

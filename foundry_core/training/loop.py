@@ -23,14 +23,24 @@ from foundry_core.pipeline.stage import Progress
 from foundry_core.training.checkpoint import Checkpoint, load_latest_checkpoint, save_checkpoint
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, gradient_sync, parallelise
-from foundry_core.training.ema import Ema
 from foundry_core.training.metrics import MetricsLog
-from foundry_core.training.microbatch import split_batch
-from foundry_core.training.mixed_loss import Batch, MixedBatch, MixedLoss, Objective, StepKey
-from foundry_core.training.optim import build_optimizer, clip_gradients, freeze, set_lr
-from foundry_core.training.schedule import lr_multiplier
+from foundry_core.training.mixed_batch import (
+    Batch,
+    MixedBatch,
+    MixedLoss,
+    Objective,
+    StepKey,
+    split_batch,
+)
+from foundry_core.training.optim import (
+    build_optimizer,
+    clip_gradients,
+    freeze,
+    lr_multiplier,
+    set_lr,
+)
 from foundry_core.training.sinks.base import MetricWriters, RunInfo
-from foundry_core.training.state import RunState
+from foundry_core.training.state import Ema, RunState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +51,6 @@ class TrainResult:
     resumed_from: int
     skipped: int
     last: Mapping[str, float]
-    seconds: float
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers, of the stage's result."""
@@ -87,7 +96,14 @@ class Trainer:
         started = time.monotonic(), time.process_time()
         self._prepare()
         first = self._resume()
-        writers = self._open_sinks(first)
+        run = RunInfo(
+            stage=self.stage,
+            key=self.key,
+            seed=self.seed,
+            first_step=first,
+            total_steps=self.total_steps,
+        )
+        writers = MetricWriters(self.resources.sinks if self.world.main else (), run)
         try:
             self._steps(first, writers)
         finally:
@@ -175,16 +191,6 @@ class Trainer:
             "skips with training.non_finite.policy=skip",
         )
 
-    def _open_sinks(self, first: int) -> MetricWriters:
-        run = RunInfo(
-            stage=self.stage,
-            key=self.key,
-            seed=self.seed,
-            first_step=first,
-            total_steps=self.total_steps,
-        )
-        return MetricWriters(self.resources.sinks if self.world.main else (), run)
-
     def _report(self, lr: float, writers: MetricWriters) -> None:
         if self.done % self.resources.log_every == 0 or self.done == self.total_steps:
             row = self.log.write_row(self.done, lr=lr)
@@ -197,10 +203,8 @@ class Trainer:
 
     def _time_for_checkpoint(self) -> bool:
         """Decided by rank 0 before a step and obeyed by all after it: saving may be collective."""
-        seconds, steps = (
-            self.resources.checkpoint_every_seconds,
-            self.resources.checkpoint_every_steps,
-        )
+        seconds = self.resources.checkpoint_every_seconds
+        steps = self.resources.checkpoint_every_steps
         by_time = seconds is not None and time.monotonic() - self._saved_at >= seconds
         by_step = steps is not None and (self.done + 1) % steps == 0
         return by_time or by_step
@@ -232,13 +236,6 @@ class Trainer:
             self.ema.copy_to_module()
         self.loss.eval()
         self.log.close()
-        result = TrainResult(
-            steps=self.total_steps,
-            resumed_from=first,
-            skipped=self.skipped,
-            last=self.log.last,
-            seconds=seconds,
-        )
         if self.world.main:
             self.records.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.scratch / "metrics.jsonl", self.records / "metrics.jsonl")
@@ -249,4 +246,6 @@ class Trainer:
                 "cpu_seconds": time.process_time() - cpu,
             }
             write_json(self.records / "timings.json", timings, durable=False)
-        return result
+        return TrainResult(
+            steps=self.total_steps, resumed_from=first, skipped=self.skipped, last=self.log.last
+        )

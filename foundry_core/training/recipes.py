@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.errors import FoundryError
-from foundry_core.models.weights import weight_sources
+from foundry_core.models.config import weight_sources
 from foundry_core.pipeline.stage import Config, Stage, Upstream
-from foundry_core.training.config import TrainResources
+from foundry_core.training.config import MODALITIES, TrainResources
 
 Inputs = Mapping[str, Mapping[str, Upstream]]
-MODALITIES = (TEXT, CAPTIONS, ROBOT)
 
 
 class TrainStage(Stage):

@@ -99,7 +99,8 @@ def test_a_saved_head_comes_back(tmp_path):
     import torch
     from acme.acme_mlp import AcmeMlpConfig
 
-    from foundry_core.models.config.vla import VLAConfig
+    from foundry_core.models.config import VLAConfig
+    from foundry_core.models.noise import Key
 
     config = VLAConfig.model_validate({"head": {"kind": "acme_mlp", "hidden": 8}})
     assert VLAConfig.model_validate(json.loads(config.model_dump_json())) == config
@@ -113,14 +114,14 @@ def test_a_saved_head_comes_back(tmp_path):
     losses = []
     for step in range(60):
         total, count = head.training_loss_terms(
-            condition, proprio, target, mask > 0, seed=0, step=step, sample_ids=torch.arange(16)
+            condition, proprio, target, mask > 0, Key(0, step, torch.arange(16))
         )
         losses.append(float(total / count))
         optimizer.zero_grad()
         (total / count).backward()
         optimizer.step()
     assert losses[-1] < 0.5 * losses[0]
-    assert head.sample(condition, proprio, seeds=0, steps=0).shape == (16, 4, 3)
+    assert head.sample(condition, proprio, Key(0, 0, torch.arange(16))).shape == (16, 4, 3)
 
 
 def test_the_exam_can_be_passed():

@@ -3,14 +3,8 @@ import torch
 from model_zoo import awake
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.vision import (
-    ConvViTConfig,
-    ImageNormalization,
-    ProjectorConfig,
-    ViTConfig,
-)
-from foundry_core.models.images import normalize_images
-from foundry_core.models.vision import Projector, VisionTransformer, pixel_shuffle
+from foundry_core.models.config import ConvViTConfig, ImageNormalization, ProjectorConfig, ViTConfig
+from foundry_core.models.vision import Projector, VisionTransformer, normalize_images, pixel_shuffle
 
 
 def test_pixel_shuffle_known_values():

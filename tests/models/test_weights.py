@@ -5,12 +5,14 @@ from pydantic import ValidationError
 from foundry_core.config.canonical import canonical
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import fingerprint
-from foundry_core.models.config.language import HFLanguageConfig
-from foundry_core.models.config.vision import HFVisionConfig
-from foundry_core.models.config.vla import VLAConfig
-from foundry_core.models.config.vlm import HFVLMConfig
+from foundry_core.models.config import (
+    HFLanguageConfig,
+    HFVisionConfig,
+    HFVLMConfig,
+    VLAConfig,
+    weight_sources,
+)
 from foundry_core.models.presets import load_preset
-from foundry_core.models.weights import weight_sources
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 TOWER = {"kind": "hf", "image_size": 32, "patch_size": 8, "width": 16}

@@ -11,7 +11,7 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 import tasks
 from foundry_core.config.validation import models_in
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.huggingface import HFConfig
+from foundry_core.models.config import HFConfig
 from foundry_core.models.io import load_model
 from foundry_core.pipeline.graph import build_pipeline
 from foundry_core.pipeline.registry import stage_kind

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from pydantic import Field, model_validator
 
-from foundry_core.models.config.sizes import check_multiple, positive, swiglu_dim
+from foundry_core.models.sizes import check_multiple, positive, swiglu_dim
 from foundry_core.pipeline.stage import Config
 
 if TYPE_CHECKING:

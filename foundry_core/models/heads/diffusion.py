@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Literal, Unpack
 
 from pydantic import Field, model_validator
 
-from foundry_core.models.config.sizes import positive
 from foundry_core.models.heads.base import HeadSizes, TransformerHeadConfig
+from foundry_core.models.sizes import positive
 
 if TYPE_CHECKING:
     from foundry_core.models.heads.networks.base import ActionHead

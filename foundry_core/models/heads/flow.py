@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Unpack
 
 from pydantic import Field
 
-from foundry_core.models.config.sizes import positive
 from foundry_core.models.heads.base import HeadSizes, TransformerHeadConfig
+from foundry_core.models.sizes import positive
 from foundry_core.pipeline.stage import Config
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.huggingface import HFConfig
+from foundry_core.models.config import HFConfig
 
 C = TypeVar("C", bound=HFConfig)
 _VOLATILE = ("transformers_version", "_name_or_path", "architectures", "dtype")
@@ -37,7 +37,8 @@ def _build(auto_class: Any, kind: str, architecture: Mapping[str, Any]) -> PreTr
 
 
 def _load(auto_class: Any, config: HFConfig) -> PreTrainedModel:
-    weights = config.source or _absolute(config.path or "")
+    # A relative name that is no folder would be looked up on the hub, an absolute one never.
+    weights = config.source or str(Path(config.path or "").expanduser().absolute())
     options = {"revision": config.revision, "trust_remote_code": False}
     try:
         with _quiet():
@@ -80,11 +81,6 @@ def resolve(config: C, module: PreTrainedModel, **update: Any) -> C:
             **update,
         }
     )
-
-
-def _absolute(folder: str) -> str:
-    """Transformers looks a relative name that is no folder up on the hub, never an absolute one."""
-    return str(Path(folder).expanduser().absolute())
 
 
 def _plain(value: Any) -> Any:

@@ -7,10 +7,10 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.vision import HFVisionConfig
+from foundry_core.models.config import HFVisionConfig
 from foundry_core.models.huggingface.load import load_or_build, resolve
-from foundry_core.models.images import normalize_images
 from foundry_core.models.interfaces import VisionTower
+from foundry_core.models.vision import normalize_images
 
 
 class HFVision(VisionTower):

@@ -1,9 +1,7 @@
 """Packed text → a language model."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from foundry_core.data.loading.build import build_loader
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
@@ -16,17 +14,16 @@ from foundry_core.training.stages.job import Metrics, job_of, train_and_save
 
 def train_language_model(ctx: StageContext, world: World) -> Metrics:
     """A decoder from scratch. Its vocabulary is the tokenizer's."""
-    job, model = job_of(ctx, world), ctx.recipe.model
+    job = job_of(ctx, world)
     tokenizer = Tokenizer.load(ctx.input("tokenizer").path)
     for label, folder in job.sources["text"].items():
         _check_text(label, folder, tokenizer)
-    config = model.model_copy(update={"vocab_size": tokenizer.vocab_size})
-    module = build_model(config, seed=job.seed)
-    loader = build_loader(
-        job.data, job.sources, seed=job.seed, tokenizer=tokenizer, resources=job.loading
-    )
+    config = ctx.recipe.model.model_copy(update={"vocab_size": tokenizer.vocab_size})
+    module = build_model(config, seed=ctx.seed)
+    loader = job.loader(tokenizer)
     objectives = {"text": TextLoss(z_loss=job.training.z_loss)}
-    tokens = job.data.modalities["text"].batch_size * _context(job.sources["text"])
+    context = int(read_json(next(iter(job.sources["text"].values())) / "dataset.json")["context"])
+    tokens = job.data.modalities["text"].batch_size * context
     steps = job.training.total_steps(
         samples_per_step=job.data.samples_per_step, tokens_per_step=tokens
     )
@@ -42,8 +39,3 @@ def _check_text(label: str, folder: Path, tokenizer: Tokenizer) -> None:
             f"{tokenizer.digest[:12]}",
             "convert the text with the connected tokenizer",
         )
-
-
-def _context(text: Mapping[str, Path]) -> int:
-    folder = next(iter(text.values()))
-    return int(read_json(folder / "dataset.json")["context"])

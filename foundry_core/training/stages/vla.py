@@ -3,19 +3,18 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from foundry_core.data.loading.build import build_loader
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.prompts import OBS
 from foundry_core.data.robot.transforms import RobotTransform
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
-from foundry_core.models.config.sizes import required
-from foundry_core.models.config.vla import VLAConfig
-from foundry_core.models.config.vlm import VLMConfig
+from foundry_core.models.build import seeded
+from foundry_core.models.config import VLAConfig, VLMConfig
 from foundry_core.models.interfaces import Backbone
 from foundry_core.models.io import load_as
 from foundry_core.models.policy_settings import PolicySettings
+from foundry_core.models.sizes import required
 from foundry_core.models.vla import VLA
 from foundry_core.pipeline.stage import StageContext
 from foundry_core.training.distributed import World
@@ -24,11 +23,11 @@ from foundry_core.training.stages.job import (
     Metrics,
     job_of,
     optional_path,
-    seeded,
+    scratch_vlm,
     text_objectives,
     train_and_save,
+    upstream_tokenizer,
 )
-from foundry_core.training.stages.upstream import scratch_vlm, upstream_tokenizer
 
 
 def train_policy(ctx: StageContext, world: World) -> Metrics:
@@ -51,16 +50,10 @@ def train_policy(ctx: StageContext, world: World) -> Metrics:
     normalizer = Normalizer.from_statistics(statistics, robot.inputs.fields, robot.normalization)
     transform = RobotTransform(robot.inputs, normalizer, tokenizer, backbone.tokens_per_image)
     config = _resolved(model, transform, obs)
-    with seeded(job.seed):
+    with seeded(ctx.seed):
         module = _policy(config, backbone, tokenizer.vocab_size)
-    loader = build_loader(
-        job.data,
-        job.sources,
-        seed=job.seed,
-        tokenizer=tokenizer,
-        tokens_per_image=backbone.tokens_per_image,
-        normalizer=normalizer,
-        resources=job.loading,
+    loader = job.loader(
+        tokenizer, tokens_per_image=backbone.tokens_per_image, normalizer=normalizer
     )
     objectives = text_objectives(job, image, backbone.tokens_per_image)
     objectives["robot"] = ActionLoss(
@@ -68,12 +61,10 @@ def train_policy(ctx: StageContext, world: World) -> Metrics:
     )
     metrics = train_and_save(job, module, tokenizer, objectives, loader, job.steps)
     if job.world.main:
-        normalizer.save(job.out / "normalizer.json")
-        PolicySettings(
-            hz=_rate(job.sources["robot"]),
-            execute_steps=recipe.execute_steps,
-            inputs=robot.inputs,
-        ).save(job.out)
+        normalizer.save(ctx.out / "normalizer.json")
+        rate = _rate(job.sources["robot"])
+        settings = PolicySettings(hz=rate, execute_steps=recipe.execute_steps, inputs=robot.inputs)
+        settings.save(ctx.out)
     return metrics
 
 
@@ -94,7 +85,7 @@ def _policy(config: VLAConfig, backbone: Backbone | VLMConfig, vocab_size: int) 
     if isinstance(backbone, Backbone):
         return VLA.from_vlm(config, backbone, vocab_size=vocab_size)
     module = VLA(config.model_copy(update={"backbone": backbone}))
-    module.resize_vocabulary(vocab_size)
+    module.backbone.resize_vocabulary(vocab_size)
     return module
 
 

@@ -1,9 +1,8 @@
 """Captioned images → a vision-language model."""
 
-from foundry_core.data.loading.build import build_loader
 from foundry_core.data.robot.prompts import IMAGE
 from foundry_core.data.text.tokenizer import Tokenizer
-from foundry_core.models.build import Model, build_model
+from foundry_core.models.build import Model, build_model, seeded
 from foundry_core.models.interfaces import LanguageModel
 from foundry_core.models.io import load_as
 from foundry_core.models.vlm import VLM, check_vocabulary
@@ -13,11 +12,11 @@ from foundry_core.training.stages.job import (
     Metrics,
     job_of,
     optional_path,
-    seeded,
+    scratch_language,
     text_objectives,
     train_and_save,
+    upstream_tokenizer,
 )
-from foundry_core.training.stages.upstream import scratch_language, upstream_tokenizer
 
 
 def train_vision_language_model(ctx: StageContext, world: World) -> Metrics:
@@ -34,18 +33,11 @@ def train_vision_language_model(ctx: StageContext, world: World) -> Metrics:
         check_vocabulary(
             tokenizer=(Tokenizer.load(llm).digest, used), model=(None, language.vocab_size)
         )
-        with seeded(job.seed):
+        with seeded(ctx.seed):
             module = VLM.from_language_model(config, language, vocab_size=tokenizer.vocab_size)
     else:
         described = scratch_language(model, tokenizer.vocab_size)
-        module = build_model(config.model_copy(update={"language": described}), job.seed)
-    loader = build_loader(
-        job.data,
-        job.sources,
-        seed=job.seed,
-        tokenizer=tokenizer,
-        tokens_per_image=config.tokens_per_image,
-        resources=job.loading,
-    )
+        module = build_model(config.model_copy(update={"language": described}), ctx.seed)
+    loader = job.loader(tokenizer, tokens_per_image=config.tokens_per_image)
     objectives = text_objectives(job, image, config.tokens_per_image)
     return train_and_save(job, module, tokenizer, objectives, loader, job.steps)

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from model_zoo import build, robot_batch, vla_config
+from model_zoo import acting, build, robot_batch, vla_config
 
 from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.vla import VLAConfig
+from foundry_core.models.config import VLAConfig
 from foundry_core.models.heads import HEADS
 from foundry_core.models.heads.networks.base import ActionHead
 from foundry_core.models.io import load_model, save_model
+from foundry_core.models.noise import Key
 
 SIZES = {"condition_dim": 8, "proprio_dim": 0, "proprio_steps": 0, "horizon": 3, "action_dim": 5}
 # Config and module in one file; torch is imported by build alone.
@@ -34,12 +35,12 @@ class ConstantHeadConfig(HeadConfig):
                 self.chunk = torch.nn.Parameter(torch.full((horizon, action_dim), start))
 
             def training_loss_terms(
-                self, condition, proprio, actions, action_mask, *, seed, step, sample_ids
+                self, condition, proprio, actions, action_mask, key
             ):
                 error = torch.where(action_mask, (self.chunk - actions) ** 2, 0.0)
                 return error.sum(), action_mask.sum(dtype=torch.float32)
 
-            def sample(self, condition, proprio, *, seeds, steps, sample_ids=None,
+            def sample(self, condition, proprio, key, *,
                        action_mask=None, solver_steps=None):
                 return self.chunk.expand(len(condition), -1, -1)
 
@@ -64,7 +65,7 @@ def test_every_head_is_built_from_its_config_and_the_sizes(kind):
     config = HEADS.get(kind)(dim=16, n_layers=1, n_heads=2)
     head = config.build(**SIZES)
     assert isinstance(head, ActionHead)
-    chunk = head.sample(torch.zeros(2, 1, 8), None, seeds=1, steps=0)
+    chunk = head.sample(torch.zeros(2, 1, 8), None, acting(1, 0, 2))
     assert chunk.shape == (2, 3, 5)
 
 
@@ -86,7 +87,9 @@ def test_a_head_of_another_distribution_trains_acts_and_is_read_back(install_mem
     model = build(vla_config(head=head))
     batch = robot_batch([3, 4])
     names = ("images", "tokens", "token_mask", "proprio", "actions", "action_mask")
-    total, count = model(*(batch[n] for n in names), seed=0, step=0, sample_ids=batch["sample_ids"])
+    total, count = model.training_loss_terms(
+        *(batch[n] for n in names), Key(0, 0, batch["sample_ids"])
+    )
     (total / count).backward()
     assert model.head.chunk.grad is not None
     save_model(tmp_path / "saved", model)

@@ -4,10 +4,11 @@ from model_zoo import VOCABULARY, awake, build, plain_tokens, robot_batch, vla_c
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config.language import HFLanguageConfig
-from foundry_core.models.config.vision import HFVisionConfig, ProjectorConfig
+from foundry_core.models.config import HFLanguageConfig, HFVisionConfig, ProjectorConfig
 from foundry_core.models.huggingface.language import HFLanguage
+from foundry_core.models.interfaces import Tap
 from foundry_core.models.io import load_model, save_model
+from foundry_core.models.layers import Visibility
 from foundry_core.models.vlm import check_same_architecture
 
 SMALL = {
@@ -38,7 +39,7 @@ def test_logits_are_transformers_own(name):
     model = awake(HFLanguage(language(name))).eval()
     tokens = plain_tokens(2, 9)
     torch.testing.assert_close(model(tokens), model.model(tokens).logits, atol=1e-5, rtol=0)
-    hidden = model(tokens, return_hidden=True).flatten(0, 1)
+    hidden = model.hidden(model.embed(tokens)).flatten(0, 1)
     loss, _ = model.next_token_sums(hidden, tokens.flatten())
     expected = torch.nn.functional.cross_entropy(
         model.logits(hidden), tokens.flatten(), reduction="sum"
@@ -50,7 +51,8 @@ def test_logits_are_transformers_own(name):
 def test_packed_documents_equal_separate_ones(name):
     model = awake(HFLanguage(language(name))).eval()
     first, second = plain_tokens(1, 4, seed=1), plain_tokens(1, 6, seed=2)
-    packed = model(torch.cat((first, second), dim=1), segments=torch.tensor([[0] * 4 + [1] * 6]))
+    visible = Visibility(segments=torch.tensor([[0] * 4 + [1] * 6]))
+    packed = model(torch.cat((first, second), dim=1), visible)
     separate = torch.cat((model(first), model(second)), dim=1)
     torch.testing.assert_close(packed, separate, atol=2e-5, rtol=0)
 
@@ -60,8 +62,8 @@ def test_tap_norms_every_layer_alike(name):
     model = awake(HFLanguage(language(name))).eval()
     tokens, positions = plain_tokens(2, 7), torch.tensor([3, 6])
     embeddings = model.embed(tokens)
-    raw = model.tap(embeddings, positions, layers=3, norm="none").view(2, 3, 32)
-    normed = model.tap(embeddings, positions, layers=3, norm="final").view(2, 3, 32)
+    raw = model.tap(embeddings, Tap(positions=positions, layers=3, norm="none")).view(2, 3, 32)
+    normed = model.tap(embeddings, Tap(positions=positions, layers=3, norm="final")).view(2, 3, 32)
     torch.testing.assert_close(normed, model.model.model.norm(raw))
     states = model.model(tokens, output_hidden_states=True).hidden_states
     rows = torch.arange(2)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from foundry_core.models.noise import Coordinate
+from foundry_core.models.noise import Key
 
 
 class ActionHead(nn.Module, ABC):
@@ -26,15 +26,12 @@ class ActionHead(nn.Module, ABC):
         proprio: Tensor | None,
         actions: Tensor,
         action_mask: Tensor,
-        *,
-        seed: Coordinate,
-        step: Coordinate,
-        sample_ids: Tensor,
+        key: Key,
     ) -> tuple[Tensor, Tensor]:
         """(sum of errors over valid elements and draws, their count), float32 scalars on the
         batch's device: the caller divides by the count over the global batch.
 
-        actions, action_mask (bool, False at padding) [B,K,A]; sample_ids int64 [B].
+        actions, action_mask (bool, False at padding) [B,K,A]; key: of its noise.
         """
 
     @abstractmethod
@@ -42,16 +39,13 @@ class ActionHead(nn.Module, ABC):
         self,
         condition: Tensor,
         proprio: Tensor | None,
+        key: Key,
         *,
-        seeds: Coordinate,
-        steps: Coordinate,
-        sample_ids: Tensor | None = None,
         action_mask: Tensor | None = None,
         solver_steps: int | None = None,
     ) -> Tensor:
         """Action chunks float32 [B,K,A].
 
-        Noise is a function of (seed, step, sample id) of each row alone; sample_ids default to 0.
         action_mask [B,K,A] zeroes dimensions this robot does not have. solver_steps replaces the
         config's number of steps; heads that take none ignore it.
         """

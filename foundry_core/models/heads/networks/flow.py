@@ -1,112 +1,44 @@
-"""Flow-matching action head: a_t = (1−t)·z + t·a, target velocity a − z.
+"""Flow-matching action head: a_t = (1−t)·z + t·a, target velocity a − z. Legend as in noised.py."""
 
-Legend: B batch, r noise draws per observation, K horizon, A action dim, C condition tokens.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
 from typing import Unpack
 
+import numpy as np
 import torch
+from scipy.special import betaincinv
 from torch import Tensor
 
 from foundry_core.errors import FoundryError
 from foundry_core.models import noise
 from foundry_core.models.heads.base import HeadSizes
-from foundry_core.models.heads.flow import FlowHeadConfig
-from foundry_core.models.heads.networks.times import sample_times
-from foundry_core.models.heads.networks.trunk import NoisedHead
+from foundry_core.models.heads.flow import BetaTimes, FlowHeadConfig, LogitNormalTimes, TimesConfig
+from foundry_core.models.heads.networks.noised import NoisedHead, Pairs, Predict
 
-_STREAM_TRAIN, _STREAM_SAMPLE = 1, 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowPairs:
-    """What one training step regresses: noised [B,r,K,A], times [B,r], target [B,r,K,A]."""
-
-    noised: Tensor
-    times: Tensor
-    target: Tensor
+_STREAM_TRAIN, _STREAM_SAMPLE, _STREAM_TIME = 1, 2, 3
+_BELOW_ONE = 1.0 - 2.0**-24
+_TABLE = 4096
 
 
 class FlowHead(NoisedHead):
     """Predicts the velocity that carries noise to actions; integrates it to act."""
 
     def __init__(self, config: FlowHeadConfig, **sizes: Unpack[HeadSizes]) -> None:
-        super().__init__(config, time=config.time, **sizes)
+        super().__init__(config, **sizes)
         self.config = config
 
-    def training_pairs(
-        self,
-        actions: Tensor,
-        action_mask: Tensor,
-        *,
-        seed: noise.Coordinate,
-        step: noise.Coordinate,
-        sample_ids: Tensor,
-    ) -> FlowPairs:
-        """actions, action_mask [B,K,A] → r draws each. Masked elements are 0 in `noised`: padding
-        never reaches the network. Pure in (seed, step, sample_ids), whatever the batch."""
-        draws = self.config.num_noise_samples
-        z = noise.normal(seed, step, sample_ids, (draws, *actions.shape[1:]), stream=_STREAM_TRAIN)
-        times = sample_times(self.config.times, seed, step, sample_ids, draws)
-        mask = action_mask[:, None]
-        a = torch.where(mask, actions[:, None].float(), 0.0)
-        noised = torch.where(mask, torch.lerp(z, a, times[:, :, None, None]), 0.0)
-        return FlowPairs(noised=noised, times=times, target=a - z)
+    def pairs(self, actions: Tensor, key: noise.Key) -> Pairs:
+        shape = (self.draws, *actions.shape[2:])
+        z = noise.normal(key, shape, stream=_STREAM_TRAIN)
+        times = sample_times(self.config.times, key, self.draws)
+        return Pairs(torch.lerp(z, actions, times[:, :, None, None]), times, actions - z)
 
-    def training_loss_terms(
-        self,
-        condition: Tensor,
-        proprio: Tensor | None,
-        actions: Tensor,
-        action_mask: Tensor,
-        *,
-        seed: noise.Coordinate,
-        step: noise.Coordinate,
-        sample_ids: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Squared errors of the velocity."""
-        pairs = self.training_pairs(
-            actions, action_mask, seed=seed, step=step, sample_ids=sample_ids
-        )
-        context = self.trunk.context(condition, proprio)
-        error = self.predict(context, pairs.noised, pairs.times) - pairs.target
-        squared = torch.where(action_mask[:, None], error.square(), 0.0)
-        count = action_mask.sum(dtype=torch.float32) * self.config.num_noise_samples
-        return squared.sum(), count
-
-    @torch.no_grad()
-    def sample(
-        self,
-        condition: Tensor,
-        proprio: Tensor | None,
-        *,
-        seeds: noise.Coordinate,
-        steps: noise.Coordinate,
-        sample_ids: Tensor | None = None,
-        action_mask: Tensor | None = None,
-        solver_steps: int | None = None,
-    ) -> Tensor:
-        batch, device = condition.shape[0], condition.device
-        if sample_ids is None:
-            sample_ids = torch.zeros(batch, dtype=torch.int64, device=device)
-        context = self.trunk.context(condition, proprio)
-        shape = (1, self.horizon, self.action_dim)
-        x = noise.normal(seeds, steps, sample_ids, shape, stream=_STREAM_SAMPLE)
-
-        def velocity(x: Tensor, t: float) -> Tensor:
-            if action_mask is not None:
-                x = torch.where(action_mask[:, None], x, 0.0)
-            return self.predict(context, x, torch.full((batch, 1), t, device=device))
-
-        x = integrate(velocity, x, solver_steps or self.config.steps, self.config.solver)[:, 0]
-        return x if action_mask is None else torch.where(action_mask, x, 0.0)
+    def denoise(self, predict: Predict, key: noise.Key, solver_steps: int | None) -> Tensor:
+        shape = (self.horizon, self.action_dim)
+        x = noise.normal(key, shape, stream=_STREAM_SAMPLE)
+        return integrate(predict, x, solver_steps or self.config.steps, self.config.solver)
 
 
-def integrate(
-    velocity: Callable[[Tensor, float], Tensor], x: Tensor, steps: int, solver: str = "euler"
-) -> Tensor:
+def integrate(velocity: Predict, x: Tensor, steps: int, solver: str = "euler") -> Tensor:
     """Integrates dx/dt = velocity(x, t) from t = 0 to 1 on the grid t_i = i/steps, exactly `steps`
     steps for every `steps` (a running `t += 1/steps` takes one too many for some)."""
     if steps < 1:
@@ -117,3 +49,33 @@ def integrate(
             v = (v + velocity(x + v / steps, (i + 1) / steps)) / 2
         x = x + v / steps
     return x
+
+
+def sample_times(config: TimesConfig, key: noise.Key, draws: int) -> Tensor:
+    """float32 [B, draws] in [0, 1), pure in the key."""
+    if isinstance(config, LogitNormalTimes):
+        n = noise.normal(key, (draws,), stream=_STREAM_TIME)
+        return torch.sigmoid(config.mean + config.std * n).clamp_(max=_BELOW_ONE)
+    u = noise.uniform(key, (draws,), stream=_STREAM_TIME)
+    if isinstance(config, BetaTimes):
+        return _beta_quantile(u, config.alpha, config.beta).clamp_(max=_BELOW_ONE)
+    return u
+
+
+def _beta_quantile(u: Tensor, alpha: float, beta: float) -> Tensor:
+    """Inverse distribution function: closed where one parameter is 1, else a table with linear
+    interpolation (a rejection sampler would draw a data-dependent number of numbers)."""
+    if alpha == 1.0:
+        return 1 - (1 - u) ** (1 / beta)
+    if beta == 1.0:
+        return u ** (1 / alpha)
+    table = _beta_table(alpha, beta, str(u.device))
+    position = u * _TABLE
+    index = position.long().clamp_(max=_TABLE - 1)
+    return torch.lerp(table[index], table[index + 1], position - index)
+
+
+@functools.lru_cache(maxsize=8)
+def _beta_table(alpha: float, beta: float, device: str) -> Tensor:
+    quantiles = betaincinv(alpha, beta, np.linspace(0.0, 1.0, _TABLE + 1))
+    return torch.tensor(quantiles, dtype=torch.float32, device=device)

@@ -9,7 +9,7 @@ from foundry_core.models.heads.base import HeadSizes
 from foundry_core.models.heads.networks.base import ActionHead
 from foundry_core.models.heads.networks.trunk import HeadTrunk
 from foundry_core.models.heads.regression import RegressionHeadConfig
-from foundry_core.models.noise import Coordinate
+from foundry_core.models.noise import Key
 
 
 class RegressionHead(ActionHead):
@@ -33,12 +33,9 @@ class RegressionHead(ActionHead):
         proprio: Tensor | None,
         actions: Tensor,
         action_mask: Tensor,
-        *,
-        seed: Coordinate,
-        step: Coordinate,
-        sample_ids: Tensor,
+        key: Key,
     ) -> tuple[Tensor, Tensor]:
-        """Squared or absolute errors; nothing is drawn, so seed, step and sample_ids are unread."""
+        """Squared or absolute errors; nothing is drawn, so key is unread."""
         target = torch.where(action_mask, actions.float(), 0.0)
         error = self.predict(condition, proprio) - target
         error = error.square() if self.config.loss == "squared" else error.abs()
@@ -50,10 +47,8 @@ class RegressionHead(ActionHead):
         self,
         condition: Tensor,
         proprio: Tensor | None,
+        key: Key,
         *,
-        seeds: Coordinate,
-        steps: Coordinate,
-        sample_ids: Tensor | None = None,
         action_mask: Tensor | None = None,
         solver_steps: int | None = None,
     ) -> Tensor:

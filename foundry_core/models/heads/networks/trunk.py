@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from foundry_core.models.heads.base import HeadSizes, TransformerHeadConfig
-from foundry_core.models.heads.networks.base import ActionHead
 from foundry_core.models.layers import (
     Attention,
     Layers,
@@ -134,25 +133,3 @@ class HeadTrunk(nn.Module):
         for block in self.blocks:
             x = block(x, time_bd)
         return self.out(self.norm(x[:, -self.horizon :])).float()
-
-
-class NoisedHead(ActionHead):
-    """A trunk that reads a noised chunk at some time, and the projection of that chunk."""
-
-    def __init__(
-        self, config: TransformerHeadConfig, *, time: str, **sizes: Unpack[HeadSizes]
-    ) -> None:
-        super().__init__()
-        self.trunk = HeadTrunk(config, time=time, **sizes)
-        self.horizon, self.action_dim = sizes["horizon"], sizes["action_dim"]
-        self.action_in = nn.Linear(self.action_dim, config.dim)
-        nn.init.trunc_normal_(self.action_in.weight, std=self.action_dim**-0.5)
-        nn.init.zeros_(self.action_in.bias)
-
-    def predict(self, context: Tensor, noised: Tensor, times: Tensor) -> Tensor:
-        """context [B,C+S,D] (see HeadTrunk.context), noised [B,r,K,A], times [B,r] in [0, 1]
-        → float32 [B,r,K,A]."""
-        batch, draws = times.shape
-        context = context[:, None].expand(-1, draws, -1, -1).flatten(0, 1)
-        tokens = self.action_in(noised.flatten(0, 1))
-        return self.trunk(context, tokens, times.flatten()).unflatten(0, (batch, draws))

@@ -44,11 +44,3 @@ def unresolved(config: Config, name: str) -> FoundryError:
 def kind_of(config: Config) -> str:
     """The tag of a config of a model."""
     return str(getattr(config, "kind", type(config).__name__))
-
-
-def differences(left: Config, right: Config, ignore: tuple[str, ...] = ()) -> list[str]:
-    """Human-readable `field: left ≠ right` lines of two configs of models; where their weights
-    lay is no difference."""
-    a, b = left.model_dump(mode="json"), right.model_dump(mode="json")
-    names = [name for name in {**a, **b} if name not in (*ignore, "path")]
-    return [f"{n}: {a.get(n)!r} ≠ {b.get(n)!r}" for n in names if a.get(n) != b.get(n)]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundry_core.errors import FoundryError
-from foundry_core.training.microbatch import split_batch
+from foundry_core.training.mixed_batch import split_batch
 
 PAD = -7
 

@@ -1,0 +1,349 @@
+"""Model architectures as data: torch-free, frozen, chosen by `kind`.
+
+Sizes left null are filled by a formula (properties) or by the stage that knows them (`vocab_size`
+from the tokenizer, `language`/`backbone` from the upstream artifact).
+
+Legend: H heads, D width, V vocabulary, K horizon, A action dim, P proprio dim, S proprio steps.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from foundry_core.config.canonical import Location
+from foundry_core.config.registry import OneOf
+from foundry_core.errors import FoundryError
+from foundry_core.identity.sources import fingerprint, is_remote
+from foundry_core.models.heads import HEADS
+from foundry_core.models.heads.base import HeadConfig
+from foundry_core.models.sizes import check_multiple, positive, swiglu_dim
+from foundry_core.pipeline.stage import Config
+
+
+class HFConfig(Config):
+    """Base of what transformers builds: pretrained, from the hub or a folder, or random.
+
+    After loading, `config` holds the resolved transformers config and `origin` the hub name, so
+    that a saved model needs neither hub nor folder again. A folder leaves no trace there: where
+    it lay must not change the bytes of what was trained on it.
+    """
+
+    kind: str
+    source: str | None = Field(
+        None, description="hub name; what begins with '/', '.' or '~' is taken as `path`"
+    )
+    revision: str | None = Field(None, description="commit of the hub; training asks for one")
+    path: Location[str | None] = Field(
+        None, description="folder of config.json and safetensors; identified by content"
+    )
+    config: dict[str, Any] | None = Field(None, description="architecture, for random weights")
+    origin: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folder_as_path(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("path") is not None:
+            return values
+        source = values.get("source")
+        if isinstance(source, str) and source.startswith(("/", ".", "~")):
+            return {**values, "source": None, "path": source}
+        return values
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "HFConfig":
+        given = [x for x in (self.source, self.path, self.config) if x is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "give either source (hub name), path (folder) or config (random weights)"
+            )
+        if self.path is not None and self.revision is not None:
+            raise ValueError("revision belongs to a hub name: a folder is what it contains")
+        if is_remote(self.source or self.path or ""):
+            raise ValueError("weights load from the hub or a local folder: download these first")
+        return self
+
+
+class TransformerConfig(Config):
+    """Pre-norm decoder without biases in its linears: RoPE, SwiGLU, optional GQA and QK-norm.
+
+    `norm: rms` gives exactly Llama (`qk_norm: false`) or Qwen3 (`qk_norm: true`).
+    """
+
+    kind: Literal["transformer"] = "transformer"
+    vocab_size: int | None = positive(None, description="null: taken from the tokenizer")
+    dim: int = positive()
+    n_layers: int = positive()
+    n_heads: int = positive()
+    n_kv_heads: int | None = positive(None, description="null: n_heads (no grouping)")
+    head_dim: int | None = positive(None, description="null: dim / n_heads")
+    ffn_dim: int | None = positive(None, description="null: 256·ceil(floor(8·dim/3)/256)")
+    norm: Literal["layer", "rms"] = "layer"
+    norm_eps: float = Field(1e-5, gt=0)
+    qk_norm: bool = False
+    norm_after_embedding: bool = False
+    rope_theta: float = Field(10000.0, gt=0)
+    tie_embeddings: bool = False
+    logit_soft_cap: float | None = Field(None, gt=0, description="cap·tanh(logits/cap)")
+    context: int = positive(2048, description="longest sequence it is trained on; for export")
+
+    @model_validator(mode="after")
+    def _shapes(self) -> "TransformerConfig":
+        if self.head_dim is None and self.dim % self.n_heads:
+            raise ValueError(
+                f"dim {self.dim} is not divisible by n_heads {self.n_heads}: set head_dim"
+            )
+        if self.n_heads % self.kv_heads:
+            raise ValueError(
+                f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.kv_heads}"
+            )
+        if self.key_dim % 2:
+            raise ValueError(f"head_dim {self.key_dim} is odd: RoPE rotates pairs")
+        return self
+
+    @property
+    def kv_heads(self) -> int:
+        return self.n_kv_heads or self.n_heads
+
+    @property
+    def key_dim(self) -> int:
+        return self.head_dim or self.dim // self.n_heads
+
+    @property
+    def hidden_dim(self) -> int:
+        return self.ffn_dim or swiglu_dim(self.dim)
+
+
+class HFLanguageConfig(HFConfig):
+    """A transformers causal LM as backbone."""
+
+    kind: Literal["hf_causal_lm"] = "hf_causal_lm"
+    vocab_size: int | None = positive(None, description="null: as the checkpoint's")
+
+
+LanguageConfig = Annotated[TransformerConfig | HFLanguageConfig, Field(discriminator="kind")]
+
+
+class ImageNormalization(Config):
+    """uint8 → (x/255 − mean)/std, per channel; done inside the vision module."""
+
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
+class _NativeTower(Config):
+    """What the two native towers have in common."""
+
+    image_size: int = positive()
+    dim: int = positive()
+    n_layers: int = positive()
+    n_heads: int = positive()
+    mlp_dim: int | None = positive(None, description="null: 4·dim")
+    norm_eps: float = Field(1e-6, gt=0)
+    normalization: ImageNormalization = ImageNormalization()
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "_NativeTower":
+        check_multiple("dim", self.dim, "n_heads", self.n_heads)
+        return self
+
+    @property
+    def width(self) -> int:
+        return self.dim
+
+    @property
+    def hidden_dim(self) -> int:
+        return self.mlp_dim or 4 * self.dim
+
+
+class ViTConfig(_NativeTower):
+    """Vision transformer: conv patchify with bias, learned positions, no CLS token."""
+
+    kind: Literal["vit"] = "vit"
+    patch_size: int = positive()
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "ViTConfig":
+        check_multiple("image_size", self.image_size, "patch_size", self.patch_size)
+        return self
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // self.patch_size
+
+
+class ConvViTConfig(_NativeTower):
+    """Strided convolutions (5×5, then 3×3; all stride 2; GroupNorm, SiLU) and ViT blocks.
+
+    Learns from few images: a plain patchify of such small pictures does not. One convolution more
+    than `stem_dims` has entries, the last one to `dim`: two entries make patches of 8 pixels,
+    three of 16, with a quarter of the tokens in the blocks.
+    """
+
+    kind: Literal["conv_vit"] = "conv_vit"
+    stem_dims: tuple[int, ...] = Field((32, 64), min_length=1)
+    stem_groups: int = positive(8, description="groups of GroupNorm in the stem")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "ConvViTConfig":
+        check_multiple("image_size", self.image_size, "the stem's stride", self.stride)
+        for width in (*self.stem_dims, self.dim):
+            check_multiple("stem width", width, "stem_groups", self.stem_groups)
+        return self
+
+    @property
+    def stride(self) -> int:
+        return 2 ** (len(self.stem_dims) + 1)
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // self.stride
+
+
+class HFVisionConfig(HFConfig):
+    """A transformers vision tower (SigLIP, DINOv2/v3, CLIP): last hidden states, CLS dropped."""
+
+    kind: Literal["hf"] = "hf"
+    image_size: int = positive()
+    patch_size: int = positive()
+    width: int = positive(description="the tower's hidden size")
+    normalization: ImageNormalization = ImageNormalization()
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "HFVisionConfig":
+        check_multiple("image_size", self.image_size, "patch_size", self.patch_size)
+        return self
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // self.patch_size
+
+
+VisionConfig = Annotated[ViTConfig | ConvViTConfig | HFVisionConfig, Field(discriminator="kind")]
+
+
+class ProjectorConfig(Config):
+    """Pixel shuffle by `pixel_shuffle`, then linear (as published) or linear-GELU-linear."""
+
+    kind: Literal["linear", "mlp"] = "linear"
+    pixel_shuffle: int = positive(1)
+    hidden_dim: int | None = positive(None, description="mlp only; null: the language width")
+    bias: bool = False
+
+
+class VLMConfig(Config):
+    """Vision tower + projector + language model. `language: null`: the upstream LLM's."""
+
+    kind: Literal["vlm"] = "vlm"
+    language: LanguageConfig | None = None
+    vision: VisionConfig
+    projector: ProjectorConfig = ProjectorConfig()
+    image_attention: Literal["causal", "bidirectional"] = "causal"
+    image_token_id: int | None = Field(None, ge=0, description="null: set by the stage")
+
+    @model_validator(mode="after")
+    def _grid(self) -> "VLMConfig":
+        check_multiple(
+            f"vision grid of {self.vision.grid}×{self.vision.grid} patches: side",
+            self.vision.grid,
+            "projector.pixel_shuffle",
+            self.projector.pixel_shuffle,
+        )
+        return self
+
+    @property
+    def tokens_per_image(self) -> int:
+        return (self.vision.grid // self.projector.pixel_shuffle) ** 2
+
+    @property
+    def image_size(self) -> int:
+        return self.vision.image_size
+
+
+class HFVLMConfig(HFConfig):
+    """A whole transformers VLM (AutoModelForImageTextToText) as backbone."""
+
+    kind: Literal["hf_vlm"] = "hf_vlm"
+    image_size: int = positive(description="side of the square images it is fed")
+    vocab_size: int | None = positive(None, description="null: as the checkpoint's")
+    normalization: ImageNormalization = ImageNormalization()
+
+
+BackboneConfig = Annotated[VLMConfig | HFVLMConfig, Field(discriminator="kind")]
+
+
+class LoRAConfig(Config):
+    """Low-rank adapters on the linears of the backbone's text layers; the rest of it is frozen.
+
+    `targets`: last names of the linears (native: qkv, out, gate_up, down); null: all of them.
+    """
+
+    rank: int = positive(16)
+    alpha: float = Field(16.0, gt=0, description="adapters are scaled by alpha / rank")
+    targets: tuple[str, ...] | None = None
+
+
+class VLAConfig(Config):
+    """Backbone, `<obs>` feature tap, action head. `backbone: null`: the upstream VLM's.
+
+    The tap concatenates the `tap_layers` last layers' hidden states at the `<obs>` position.
+    `tap_norm: final` passes EACH of them through the backbone's final norm; `none` takes each as
+    it leaves its layer. Both hold alike for native and transformers backbones, whose own last
+    hidden state is normed while the others are not.
+    `use_images: false` is the blind control: the same model on sequences without image tokens.
+    """
+
+    kind: Literal["vla"] = "vla"
+    backbone: BackboneConfig | None = None
+    lora: LoRAConfig | None = None
+    tap_layers: int = positive(4)
+    tap_norm: Literal["final", "none"] = "final"
+    horizon: int | None = positive(None, description="K; null: from the windows")
+    action_dim: int | None = positive(None, description="A; null: from the fields")
+    proprio_dim: int | None = Field(None, ge=0, description="P; null: from the fields; 0: none")
+    proprio_steps: int | None = positive(None, description="S; null: from the windows")
+    head: Annotated[HeadConfig, OneOf(HEADS, "kind")]
+    use_images: bool = True
+    obs_token_id: int | None = Field(None, ge=0, description="null: set by the stage")
+
+
+ModelConfig = Annotated[LanguageConfig | BackboneConfig | VLAConfig, Field(discriminator="kind")]
+"""Whatever can be saved as a model of its own."""
+
+
+def weight_sources(model: Config, where: str = "model") -> dict[str, str]:
+    """Dotted path in the recipe → content identity of each folder of weights.
+
+    A hub name is identified by its commit, which is in the recipe: one without raises
+    FoundryError, since the weights would change under an unchanged key.
+    """
+    if isinstance(model, HFConfig):
+        if model.path is not None:
+            return {where: fingerprint(model.path)}
+        if model.source is not None:
+            _check_pinned(model.source, model.revision, where)
+        return {}
+    parts = {name: getattr(model, name) for name in type(model).model_fields}
+    return {
+        found: identity
+        for name, part in parts.items()
+        if isinstance(part, Config)
+        for found, identity in weight_sources(part, f"{where}.{name}").items()
+    }
+
+
+def _check_pinned(source: str, revision: str | None, where: str) -> None:
+    # Transformers would load it, whatever the revision says.
+    if Path(source).is_dir():
+        raise FoundryError(
+            f"{where}.source = {source!r} is a folder here, and a hub name elsewhere",
+            f"give the folder as {where}.path",
+        )
+    if not re.fullmatch("[0-9a-f]{40}", revision or ""):
+        raise FoundryError(
+            f"{where}.source = {source!r} has revision {revision or 'null'}, which may mean other "
+            "weights tomorrow: a commit hash of 40 hex digits is needed",
+            f"set {where}.revision to the commit (https://huggingface.co/{source}/commits), or "
+            f"{where}.source to a folder of the weights",
+        )
