@@ -38,6 +38,9 @@ test-all: setup
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
+	$(BIN)/vulture
 
 # Runs that are killed at random, hundreds of them: most of an hour.
 faults: setup

@@ -7,7 +7,6 @@ segments. Prints one JSON object; targets in brackets are those of the design.
 """
 
 import argparse
-import hashlib
 import json
 import random
 import statistics
@@ -18,8 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from foundry_core.files import sha256_hex
+from foundry_core.lineage.connection import attach
 from foundry_core.lineage.events import SCHEMA, EventLog, encode, iso_time
-from foundry_core.lineage.index import Index, attach
+from foundry_core.lineage.index import Index
 from foundry_core.lineage.segments import write_segment
 
 KINDS = (
@@ -33,7 +34,7 @@ KINDS = (
     "evaluate",
 )
 _PACKAGES = encode({f"package-{number}": "1.0" for number in range(250)})
-_PACKAGES_DIGEST = hashlib.sha256(_PACKAGES).hexdigest()
+_PACKAGES_DIGEST = sha256_hex(_PACKAGES)
 _INPUTS = (0, 1, 2, 3, 4, 4, 5, 5)
 _SLOTS = ("model", "data", "extra", "text", "stats")
 _START = 1_760_000_000_000_000
@@ -69,7 +70,7 @@ def synthetic_events(artifacts: int, seed: int = 0, deep: bool = False) -> Itera
 
 
 def _hex(*parts: Any) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    return sha256_hex(repr(parts))
 
 
 def _stage(
@@ -138,7 +139,7 @@ def _stage_events(
     artifact = {name: stage[name] for name in ("key", "kind", "recipe", "seed", "code", "sources")}
     artifact |= {
         "content": _hex("content", run, KINDS.index(kind)),
-        "content_key": _hex("content key", run, kind),
+        "input_content_key": _hex("input-content key", run, kind),
         "inputs": [
             edge | {"kind": edge["label"], "content": content}
             for edge, content in zip(stage["inputs"], stage["contents"], strict=True)
@@ -156,11 +157,15 @@ def _stage_events(
         {"task": "reach", "scenario": i, "success": draw.random() < 0.7, "steps": 80, "seed": i}
         for i in range(4 if kind == "evaluate" else 0)
     ]
-    rows = [{"step": step, "name": "loss", "value": draw.random()} for step in (0, 100)]
-    yield (
-        "artifact_committed",
-        {"artifact": artifact, "metric_rows": rows, "episode_rows": episodes},
-    )
+    won = sum(episode["success"] for episode in episodes)
+    counts = {"n": 4, "successes": won, "crashed": 0, "pending": 0, "rate": won / 4}
+    scores = [{"task": task, **counts, "low": 0.0, "high": 1.0} for task in ("", "reach")]
+    rows = {
+        "metric_rows": [{"step": s, "name": "loss", "value": draw.random()} for s in (0, 100)],
+        "episode_rows": episodes,
+        "score_rows": scores if episodes else [],
+    }
+    yield "artifact_committed", {"artifact": artifact} | rows
     yield "attempt_finished", common | {"state": "committed", "seconds": 10.0, "gpu_seconds": 10.0}
     resolved = {"run_id": run, "stage": kind, "key": key, "artifact_key": key, "action": "run"}
     yield "stage_resolved", resolved
@@ -187,15 +192,14 @@ def timed(call: Callable[[], Any]) -> float:
 
 
 def advances(index: Index, rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds of advances that take in 20 new events each: to the tail, and folding it."""
-    quick, folding = [], []
+    """Seconds of advances that take in 20 new events each, and of those that find nothing new."""
+    gaining, idle = [], []
     for number in range(rounds):
         for _, event in zip(range(20), synthetic_events(24, seed=number + 1), strict=False):
-            index.log.append(event["type"], event["data"], event["run_id"])
-        before = index.path.stat().st_ino
-        seconds = timed(index.advance)
-        (quick if index.path.stat().st_ino == before else folding).append(seconds)
-    return quick, folding
+            index.log.append_data(event["type"], event["data"] | {"run_id": event["run_id"]})
+        gaining.append(timed(index.advance))
+        idle.append(timed(index.advance))
+    return gaining, idle
 
 
 def closures(path: Path, artifacts: int) -> dict[str, list[float]]:
@@ -239,7 +243,7 @@ def main() -> None:
         )
         index = Index(Path(folder) / "lineage.duckdb", log)
         rebuild = min(timed(index.rebuild) for _ in range(3))
-        quick, folding = advances(index, 45)
+        gaining, idle = advances(index, 20)
         queries = closures(index.path, arguments.artifacts)
         with attach(index.path) as connection:
             tables = ("event", "artifact", "artifact_input", "stage_spec", "file", "metric")
@@ -251,8 +255,8 @@ def main() -> None:
             "rows": counts,
             "index_megabytes": round(index.path.stat().st_size / 1e6, 1),
             "rebuild_seconds [< 5]": round(rebuild, 2),
-            "advance_20_events_ms [< 50]": _milliseconds(quick),
-            "advance_20_events_that_folds_the_tail_ms": _milliseconds(folding),
+            "advance_20_events_ms [< 500]": _milliseconds(gaining),
+            "advance_nothing_new_ms": _milliseconds(idle),
             "closure_ms [< 300]": {
                 macro: _milliseconds(seconds) for macro, seconds in queries.items()
             },

@@ -32,7 +32,7 @@ import json
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ from rich.table import Table
 
 from foundry_core.data.config import WindowConfig
 from foundry_core.data.images import encode_jpeg
-from foundry_core.data.inspection.figures import dataset_statistics
+from foundry_core.data.inspection.recompute import dataset_statistics
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import (
     CaptionData,
@@ -58,7 +58,7 @@ from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.prompts import IMAGE, OBS
 from foundry_core.data.robot.transform_config import RobotInputs
 from foundry_core.data.robot.transforms import collate_robot
-from foundry_core.data.shards.write import write_shards
+from foundry_core.data.shards.write import ShardFolderWriter, ShardSample
 from foundry_core.data.text.tokenizer import Tokenizer
 
 STORED = ("scene_right", "scene_left", *(f"wrist_{a}_{b}" for a in ("left", "right") for b in "ab"))
@@ -68,6 +68,13 @@ WINDOW = WindowConfig(past=1, future=14, max_padding_left=3, max_padding_right=1
 TOKENS_PER_IMAGE = 64
 BATCH = 16
 ROW = 2049
+
+
+def write_shards(folder: Path, samples: Iterable[ShardSample], samples_per_shard: int) -> None:
+    writer = ShardFolderWriter(folder, samples_per_shard)
+    for key, members in samples:
+        writer.add(key, members)
+    writer.close()
 
 
 class Bench:

@@ -2,7 +2,7 @@
 
     python benchmarks/plan.py [--rounds N]
 
-The pipeline is the demo's with four stages more: real kinds, recipes and code closures. Its
+The pipeline is the demo's with four stages more: real kinds, recipes and code fingerprints. Its
 artifacts are placeholders, since planning reads manifests and stats files, not what is in them. DVC
 gets a graph of the same shape whose stages copy a line. The two take turns, so that both meet the
 same machine; every time is a whole process, start included. Prints one JSON object; the design asks
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import yaml
 
-from flows.run.planning import Request, prepare
+from flows.runs.planning import Request, prepare
 from foundry_core.config.documents import CONFIG_ROOT
 from foundry_core.pipeline.spec import StageSpec
 from foundry_core.store.base import Store
@@ -126,10 +126,10 @@ def commit(store: Store, spec: StageSpec, done: Mapping[str, Artifact]) -> Artif
         kind=spec.kind,
         key=spec.key,
         content=content_digest(files),
-        content_key=spec.content_key(contents),
+        input_content_key=spec.input_content_key(contents),
         code=spec.code,
-        closure=spec.closure,
-        recipe=spec.recipe,
+        code_fingerprint=spec.code_fingerprint,
+        recipe=spec.recipe_json,
         seed=spec.seed,
         sources=spec.sources,
         inputs=inputs,

@@ -17,8 +17,7 @@ import numpy as np
 from tdigest import TDigest
 
 from foundry_core.data.statistics.builder import compute_statistics
-from foundry_core.data.statistics.dataset import DatasetStatistics
-from foundry_core.data.statistics.merge import merge_statistics
+from foundry_core.data.statistics.dataset import DatasetStatistics, merge_statistics
 
 
 def ours(values: np.ndarray, valid: np.ndarray, per_episode: int = 100) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from flows.run.planning import Prepared
+    from flows.runs.planning import Prepared
     from foundry_core.pipeline.plan import Plan
 
 
@@ -29,7 +29,8 @@ def plan(
 ) -> "Plan":
     """What a run would do, and why, as `foundry plan`. pipeline: a name or a YAML file. Raises
     FoundryError for every mistake that can be known before a device is touched."""
-    return _prepared(pipeline, overrides, only, force, baseline, strict_code).plan
+    chosen = {"only": tuple(only), "force": tuple(force), "baseline": baseline}
+    return _prepared(pipeline, overrides, strict_code=strict_code, **chosen).plan
 
 
 def run(
@@ -48,8 +49,9 @@ def run(
     from flows.cli.commands.run import run_all
     from flows.console import Console
 
-    prepared = _prepared(pipeline, overrides, only, force, baseline, strict_code)
-    return run_all(prepared, Console(quiet=quiet), dispatch)
+    chosen = {"only": tuple(only), "force": tuple(force), "baseline": baseline}
+    prepared = _prepared(pipeline, overrides, strict_code=strict_code, **chosen)
+    return dict(run_all(prepared, Console(quiet=quiet), dispatch))
 
 
 def lineage() -> "DuckDBPyConnection":
@@ -58,29 +60,14 @@ def lineage() -> "DuckDBPyConnection":
     from foundry_core.lineage.events import EventLog
     from foundry_core.lineage.index import Index
     from foundry_core.lineage.queries import INDEX_NAME, connect
-    from foundry_core.store.base import Store
+    from foundry_core.store.open import open_store
 
-    Index(home_dir() / INDEX_NAME, EventLog(Store.open(store_uri()).events_uri)).advance()
+    Index(home_dir() / INDEX_NAME, EventLog(open_store(store_uri()).events_uri)).advance()
     return connect()
 
 
-def _prepared(
-    pipeline: str,
-    overrides: Mapping[str, Any] | None,
-    only: Sequence[str],
-    force: Sequence[str],
-    baseline: str | None,
-    strict_code: bool,
-) -> "Prepared":
-    from flows.run.planning import Request, prepare
+def _prepared(pipeline: str, overrides: Mapping[str, Any] | None, **chosen: Any) -> "Prepared":
+    from flows.runs.planning import Request, prepare
 
-    return prepare(
-        Request(
-            pipeline=str(pipeline),
-            overrides=tuple((overrides or {}).items()),
-            only=tuple(only),
-            force=tuple(force),
-            baseline=baseline,
-            strict_code=strict_code,
-        )
-    )
+    pairs = tuple((overrides or {}).items())
+    return prepare(Request(pipeline=str(pipeline), overrides=pairs, **chosen))

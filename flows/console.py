@@ -3,18 +3,23 @@
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from flows.terminal import stdout
+from flows.runs.events import (
+    Note,
+    RunEvent,
+    StageFailedEvent,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+)
+from flows.terminal import stdout, values_text
 from foundry_core.pipeline.plan import Plan, StagePlan, short_names
-
-if TYPE_CHECKING:
-    from foundry_core.execution.job import Outcome
 
 _LOG_EVERY_SECONDS = 20.0
 
@@ -23,7 +28,7 @@ class Console:
     """Progress of a run. `quiet` prints nothing; without a terminal it prints a line per event
     and one every 20 s for a long stage."""
 
-    def __init__(self, *, quiet: bool = False, file: TextIO | None = None) -> None:
+    def __init__(self, *, quiet: bool = False, file: IO[str] | None = None) -> None:
         self._out = RichConsole(file=file or sys.stderr, quiet=quiet, highlight=False)
         self._live = self._out.is_terminal and not quiet
         self._lock = threading.Lock()
@@ -48,10 +53,23 @@ class Console:
         if self._live:
             self._progress.stop()
 
-    def say(self, text: str) -> None:
-        self._out.print(text)
+    def observe(self, event: RunEvent) -> None:
+        """Shows an event of a run."""
+        match event:
+            case StageStarted(name):
+                self._started(name)
+            case StageProgress(name, state):
+                self._progressed(name, state)
+            case StageFinished(name, outcome):
+                verb = "done" if outcome.action == "run" else f"reused ({outcome.how})"
+                text = f"{verb} in {outcome.seconds:.1f} s → {outcome.artifact.key[:12]}"
+                self._ended(name, text, completed=1, total=1, note=text)
+            case StageFailedEvent(name, error):
+                self._ended(name, f"failed: {error}", note=f"[red]failed: {error}")
+            case Note(text):
+                print(f"foundry: {text}", file=sys.stderr)
 
-    def started(self, name: str, row: StagePlan) -> None:
+    def _started(self, name: str) -> None:
         with self._lock:
             self._printed[name] = time.monotonic()
             if self._live:
@@ -59,8 +77,8 @@ class Console:
             else:
                 self._out.print(f"{name}: starts")
 
-    def progress(self, name: str, state: Mapping[str, Any]) -> None:
-        note = _note(state)
+    def _progressed(self, name: str, state: Mapping[str, Any]) -> None:
+        note = " ".join(filter(None, (state.get("message", ""), *values_text(state))))
         done, total = state.get("done", 0), state.get("total") or 1
         with self._lock:
             if self._live:
@@ -69,34 +87,12 @@ class Console:
                 self._printed[name] = time.monotonic()
                 self._out.print(f"{name}: {100 * done / total:.0f} % {note}")
 
-    def finished(self, name: str, outcome: "Outcome") -> None:
-        verb = "done" if outcome.action == "run" else f"reused ({outcome.how})"
-        text = f"{verb} in {outcome.seconds:.1f} s → {outcome.artifact.key[:12]}"
+    def _ended(self, name: str, text: str, **bar: Any) -> None:
         with self._lock:
             if self._live and name in self._bars:
-                self._progress.update(self._bars[name], completed=1, total=1, note=text)
+                self._progress.update(self._bars[name], **bar)
             else:
                 self._out.print(f"{name}: {text}")
-
-    def failed(self, name: str, error: str) -> None:
-        with self._lock:
-            if self._live and name in self._bars:
-                self._progress.update(self._bars[name], note=f"[red]failed: {error}")
-            else:
-                self._out.print(f"{name}: failed: {error}")
-
-    def note(self, text: str) -> None:
-        """Something a person should know that fails nothing."""
-        print(f"foundry: {text}", file=sys.stderr)
-
-
-def _note(state: Mapping[str, Any]) -> str:
-    values = " ".join(f"{key} {_number(value)}" for key, value in state.get("values", {}).items())
-    return " ".join(part for part in (state.get("message", ""), values) if part)
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def plan_table(plan: Plan) -> Table:
@@ -105,22 +101,29 @@ def plan_table(plan: Plan) -> Table:
     table = Table(title=f"plan of {plan.pipeline}{against}", title_justify="left")
     for column in ("stage", "key", "action", "why", "≈ s"):
         table.add_column(column, overflow="fold")
-    for row in plan.stages.values():
-        style = {"run": "bold yellow", "blocked": "red"}.get(row.action, "green")
-        seconds = f"{row.estimated_seconds:.0f}" if row.estimated_seconds else ""
-        table.add_row(row.name, row.key[:12], f"[{style}]{row.action}", _why(row), seconds)
+    for name, _, key, action, *rest in map(_cells, plan.stages.values()):
+        style = {"run": "bold yellow", "blocked": "red"}.get(action, "green")
+        table.add_row(name, key, f"[{style}]{action}", *rest)
     return table
 
 
-def plan_markdown_of(plan: Plan) -> str:
+def plan_markdown(plan: Plan) -> str:
     """The same table for a page that renders Markdown."""
-    lines = [["stage", "kind", "key", "action", "why", "≈ s"], ["---"] * 6]
-    for row in plan.stages.values():
-        seconds = f"{row.estimated_seconds:.0f}" if row.estimated_seconds else ""
-        lines.append([row.name, row.kind, row.key[:12], row.action, _why(row), seconds])
-    table = "".join(f"| {' | '.join(c.replace('|', '¦') for c in line)} |\n" for line in lines)
-    against = f"\nReasons are told against {plan.baseline}.\n" if plan.baseline else ""
-    return table + against
+    header = ["stage", "kind", "key", "action", "why", "≈ s"]
+    against = f"\nReasons compare with {plan.baseline}.\n" if plan.baseline else ""
+    return markdown_table([header, *map(_cells, plan.stages.values())]) + against
+
+
+def _cells(row: StagePlan) -> list[str]:
+    seconds = f"{row.estimated_seconds:.0f}" if row.estimated_seconds else ""
+    return [row.name, row.kind, row.key[:12], row.action, _why(row), seconds]
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """The first row is the header. Cells cannot break the table."""
+    header, *body = rows
+    lines = [header, ["---"] * len(header), *body]
+    return "".join(f"| {' | '.join(cell.replace('|', '¦') for cell in row)} |\n" for row in lines)
 
 
 def _why(row: StagePlan) -> str:
@@ -142,5 +145,6 @@ def _why(row: StagePlan) -> str:
 
 
 def print_table(table: Table, quiet: bool = False) -> None:
+    """On standard output, unless quiet."""
     if not quiet:
         stdout().print(table)

@@ -1,48 +1,199 @@
 """The flow `foundry`: plan, walk the graph, record.
 
-Stages are Prefect tasks of this one flow; ready branches run concurrently. Prefect's own caching is
-off: a stage's identity decides what is reused, and a stage reaches Prefect only if it must run or
-lies downstream of one that must.
+One flow with three entry points: `full` and `ablation` for deployments, each with its form, and
+`run_locally` for what a terminal or a notebook has prepared. Stages are Prefect tasks; ready
+branches run concurrently. Prefect's own caching is off: a stage's identity decides what is reused,
+and a stage reaches Prefect only if it must run or lies downstream of one that must.
 """
 
-import contextlib
-import logging
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
-import flows.prefect.settings  # (Prefect reads its settings once, on import)
-
-# isort: split
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
-from prefect.exceptions import TerminationSignal
-from prefect.futures import PrefectFuture
-from prefect.logging.handlers import PrefectConsoleHandler
-from prefect.runtime import flow_run, task_run
-from prefect.task_runners import ThreadPoolTaskRunner
-
 from flows import processes
-from flows.ablation.merge import VERDICT
-from flows.ablation.plan import Ablation
+from flows.ablation.plan import plan_ablation
+from flows.ablation.report import write_ablation_report
 from flows.ablation.run import AblationRun
-from flows.ablation.table import plan_markdown
-from flows.console import Console, plan_markdown_of
-from flows.deployment import artifacts
-from flows.deployment.shutdown import in_time
-from flows.deployment.temporary_server import tie
-from flows.dispatch.base import Dispatcher
-from flows.run.engine import PipelineRun
-from flows.run.planning import Prepared
+from flows.ablation.table import plan_markdown as ablation_markdown
+from flows.console import Console, plan_markdown
+from flows.deployment import artifacts, forms
+from flows.deployment.shutdown import ends_on_sigterm
+from flows.deployment.temporary_server import temporary_server
+from flows.dispatch.base import make_backend
+from flows.prefect.api import cancel_children, describe_run
+from flows.prefect.flows import (
+    NO_CACHE,
+    PrefectFuture,
+    TerminationSignal,
+    flow,
+    flow_run_id,
+    get_run_logger,
+    job_ref,
+    no_tracebacks,
+    task,
+    threads,
+)
+from flows.reports.run_report import write_run_report
+from flows.runs.engine import PipelineRun, RunResult
+from flows.runs.planning import prepare
+from flows.runs.walk import Pending, Work
 
 # Waiting costs nothing: the machine's CPU slots bound what works at the same time.
 MAX_THREADS = 32
+_PIPELINE, _DISPATCH = forms.PipelineName("demo"), forms.DispatchName("gpu-pool")
 
 
-def prefect_ids() -> dict[str, str]:
-    """The ids of the flow and task run this is called in, for the lineage."""
-    ids = {"prefect_flow_run_id": flow_run.id, "prefect_task_run_id": task_run.id}
-    return {name: str(value) for name, value in ids.items() if value}
+def _foundry(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Makes an entry point of the flow."""
+    return flow(name="foundry", task_runner=threads(MAX_THREADS), persist_result=False, **options)
+
+
+def _cancel_trainings(_flow: Any, flow_run: Any, state: Any) -> None:
+    """Hook: cancels what the run has started, since nobody waits for it any more. Runs in the
+    worker, so it works for a coordinator that was killed, too."""
+    cancel_children(flow_run.id, f"its coordinator {flow_run.name!r} is {state.name.lower()}")
+
+
+_deployed = _foundry(on_cancellation=[_cancel_trainings], on_crashed=[_cancel_trainings])
+
+
+@_deployed
+def full(
+    pipeline: forms.PipelineName = _PIPELINE,
+    overrides: list[forms.Override] = [],  # noqa: B006  (None would render as a null in the form)
+    stages: list[str] = [],  # noqa: B006
+    force: list[str] = [],  # noqa: B006
+    dispatch: forms.DispatchName = _DISPATCH,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Runs a pipeline. What is valid is reused; the rest is built, as the plan says.
+
+    Args:
+        pipeline: What to run; FOUNDRY_PIPELINES names folders with more.
+        overrides: Values that differ from the pipeline's, by path.
+        stages: Stages to end with, with all that they need; none means the whole pipeline.
+        force: Stages to build anew although they are valid.
+        dispatch: Where stages run that ask for GPUs.
+        dry_run: Show the plan and stop before anything runs.
+    """
+    prepared = prepare(forms.request(pipeline, overrides, stages, force))
+    name = prepared.pipeline.name
+    changes = ", ".join(f"{path}={value}" for path, value in prepared.request.overrides)
+    describe_run(flow_run_id(), f"{name} {changes}".strip(), [f"pipeline:{name}"])
+    artifacts.show_plan(plan_markdown(prepared.plan))
+    if dry_run:
+        return prepared.plan.to_json()
+    run = PipelineRun(prepared, **_here(dispatch))
+    run.start()
+    result = _carried_out(lambda: run.walk(_submit), run.finish)
+    artifacts.show_report(write_run_report(run.run_id))
+    return result
+
+
+@_deployed
+def ablation(
+    pipeline: forms.PipelineName = _PIPELINE,
+    vary: list[forms.Axis] = [],  # noqa: B006
+    variants: list[forms.NamedVariant] = [],  # noqa: B006
+    seeds: forms.Seeds = 1,
+    overrides: list[forms.Override] = [],  # noqa: B006
+    evaluation: str = "",
+    dispatch: forms.DispatchName = _DISPATCH,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Runs variants of a pipeline, sharing what is equal, and ends in a verdict against the
+    unchanged pipeline. A failing variant stops no other one.
+
+    Args:
+        pipeline: The base: what every variant changes.
+        vary: Settings and the values each takes; several rows make all combinations.
+        variants: Named sets of changes, beside the combinations.
+        seeds: Runs of every variant, each with a seed of its own. With 3 or more the verdict is
+            about the recipe, and not about one lucky training.
+        overrides: Changes of the base, and so of every variant.
+        evaluation: The stage that is compared; empty means the base of the pipeline's comparison.
+        dispatch: Where stages run that ask for GPUs.
+        dry_run: Show the plan and stop before anything runs.
+    """
+    asked = forms.ablation_request(pipeline, vary, variants, seeds, overrides, evaluation)
+    planned = plan_ablation(asked)
+    title, tags = planned.request.title, [f"pipeline:{planned.pipeline.name}", "ablation"]
+    describe_run(flow_run_id(), title, tags)
+    artifacts.show_plan(ablation_markdown(planned))
+    if dry_run:
+        return {"title": title, "to_run": len(planned.merged.plan.to_run())}
+    running = AblationRun(planned, **_here(dispatch))
+    running.start()
+    describe_run(flow_run_id(), title, [f"ablation:{running.ablation_id}"])
+
+    def finish(status: str, error: str = "") -> RunResult:
+        result = running.finish(status, error)
+        artifacts.show_effects(result["effects"], result["seeds"])
+        artifacts.show_report(write_ablation_report(running.ablation_id))
+        return result
+
+    return _carried_out(lambda: running.walk(_submit), finish)
+
+
+def run_locally(work: Work, plan: str, console: Console, log: Path) -> RunResult:
+    """Carries out prepared work inside Prefect, with a temporary server where none is configured,
+    which writes to `log`. plan: the work's plan in Markdown. A failed stage raises nothing: the
+    result's status says so."""
+    work.start()
+    failure = None
+    try:
+        with ends_on_sigterm(), console, no_tracebacks(), temporary_server(log):
+            _local(work, plan, name=work.title)
+    # Whatever a stage or Prefect raised: recorded with the run, never swallowed.
+    except (KeyboardInterrupt, TerminationSignal, Exception) as error:
+        failure = error
+    return work.finish(*_end(failure))
+
+
+@_foundry(flow_run_name="{name}", validate_parameters=False)
+def _local(work: Any, plan: str, name: str) -> None:
+    """work: Work, a type of which Prefect can make no form."""
+    artifacts.show_plan(plan)
+    with processes.recorded("flow-run", flow_run_id()):
+        work.walk(_submit)
+
+
+def _carried_out(walk: Callable[[], None], finish: Callable[[str, str], RunResult]) -> Any:
+    """Walks and records the end, whichever it is; a failure or a cancellation goes on to Prefect,
+    whose state of the run it decides."""
+    try:
+        walk()
+    except (KeyboardInterrupt, TerminationSignal, Exception) as error:
+        finish(*_end(error))
+        raise
+    return finish(*_end(None))
+
+
+def _end(failure: BaseException | None) -> tuple[str, str]:
+    """Status and error of a run that ended so."""
+    if failure is None:
+        return "succeeded", ""
+    if isinstance(failure, KeyboardInterrupt | TerminationSignal):
+        return "interrupted", "interrupted"
+    return "failed", str(failure)
+
+
+@dataclass(frozen=True)
+class _Task(Pending):
+    """A stage as a Prefect task."""
+
+    future: PrefectFuture[str]
+
+    def completed(self) -> bool:
+        self.future.wait()
+        return self.future.state.is_completed()
+
+
+def _submit(run: PipelineRun, name: str, upstream: Sequence[Pending]) -> _Task:
+    needed = [one.future for one in upstream if isinstance(one, _Task)]
+    return _Task(run_stage.submit(run, name, wait_for=needed, return_state=False))
 
 
 @task(name="stage", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
@@ -50,7 +201,7 @@ def run_stage(run: PipelineRun, name: str) -> str:
     """Executes one stage; the result is its artifact's key."""
     try:
         watch = artifacts.progress_of(run.prepared.specs[name].key)
-        key = run.stage(name, prefect_ids(), watch).artifact.key
+        key = run.stage(name, job_ref(), watch).artifact.key
     except Exception as error:
         run.fail(name, str(error))
         raise
@@ -58,115 +209,8 @@ def run_stage(run: PipelineRun, name: str) -> str:
     return key
 
 
-@flow(
-    name="foundry",
-    flow_run_name="{name}",
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_THREADS),
-    validate_parameters=False,
-    persist_result=False,
-)
-def walk(run: PipelineRun, name: str) -> dict[str, str]:
-    """The flow of one run; see `walk_stages`."""
-    artifacts.show_plan(plan_markdown_of(run.prepared.plan))
-    with processes.recorded("flow-run", str(flow_run.id)):
-        return walk_stages(run)
-
-
-def walk_stages(run: PipelineRun) -> dict[str, str]:
-    """Inside a flow: stage name → artifact key for everything that was not settled by the plan. A
-    failed stage stops what needs it and nothing else; then RuntimeError."""
-    futures: dict[str, PrefectFuture] = {}
-    try:
-        for stage in run.affected():
-            node = run.prepared.pipeline.stages[stage]
-            upstream = [futures[up] for _, _, up in node.upstream() if up in futures]
-            futures[stage] = run_stage.submit(run, stage, wait_for=upstream)
-        states = {name: future.wait() or future.state for name, future in futures.items()}
-    except BaseException:
-        # Ctrl-C, or Prefect's cancellation: the task runner waits for its threads, which wait for
-        # stages. They are told before it does.
-        run.cancelled.set()
-        raise
-    failed = [name for name, state in states.items() if not state.is_completed()]
-    if failed:
-        raise RuntimeError(f"stages not completed: {', '.join(failed)}")
-    return {name: future.result() for name, future in futures.items()}
-
-
-def run_prepared(
-    prepared: Prepared, console: Console, dispatcher: Dispatcher | None = None
-) -> dict[str, Any]:
-    """Runs a prepared request inside Prefect; the run as JSON. Never raises for a failed stage:
-    the status says so."""
-    run = PipelineRun(prepared, console=console, dispatcher=dispatcher)
-    run.start()
-    name = f"{prepared.pipeline.name} {run.run_id}"
-    return run.finish(*attempt(run, console, lambda: walk(run, name=name)))
-
-
-@contextlib.contextmanager
-def _no_tracebacks() -> Iterator[None]:
-    """A stage that failed is told in one line, and recorded; on this console, Prefect would add
-    its own traceback of it, twice. Whoever sets PREFECT_LOGGING_LEVEL gets everything."""
-    handlers = [h for h in logging.getLogger().handlers if isinstance(h, PrefectConsoleHandler)]
-    levels = [handler.level for handler in handlers]
-    if os.environ["PREFECT_LOGGING_LEVEL"] == flows.prefect.settings.QUIET:
-        for handler in handlers:
-            handler.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for handler, level in zip(handlers, levels, strict=True):
-            handler.setLevel(level)
-
-
-@flow(
-    name="foundry",
-    flow_run_name="{name}",
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_THREADS),
-    validate_parameters=False,
-    persist_result=False,
-)
-def walk_united(ablation: AblationRun, name: str) -> None:
-    """The flow of one ablation; see `walk_ablation`."""
-    artifacts.show_plan(plan_markdown(ablation.ablation))
-    with processes.recorded("flow-run", str(flow_run.id)):
-        walk_ablation(ablation)
-
-
-def walk_ablation(ablation: AblationRun) -> None:
-    """Inside a flow: the union, then a verdict over the variants that came through. Raises
-    RuntimeError when one did not."""
-    try:
-        walk_stages(ablation.run)
-    except RuntimeError:
-        rest = ablation.survivors()
-        if rest is not None:
-            run_stage.submit(rest, VERDICT).wait()
-        raise
-
-
-def run_ablation(
-    ablation: Ablation, console: Console, dispatcher: Dispatcher | None = None
-) -> dict[str, Any]:
-    """Runs a planned ablation inside Prefect; the ablation as JSON. Never raises for a failed
-    variant: the status says so."""
-    running = AblationRun(ablation, console=console, dispatcher=dispatcher)
-    running.start()
-    name = f"{ablation.request.title} {running.ablation_id}"
-    ended = attempt(running.run, console, lambda: walk_united(running, name=name))
-    return running.finish(*ended)
-
-
-def attempt(run: PipelineRun, console: Console, walk_it: Callable[[], Any]) -> tuple[str, str]:
-    """(status, error) of a walk, whatever a stage or Prefect raised."""
-    tie()
-    try:
-        with in_time(), console, _no_tracebacks():
-            walk_it()
-    except (KeyboardInterrupt, TerminationSignal):
-        return "interrupted", "interrupted"
-    # Whatever a stage or Prefect raised: recorded with the run, never swallowed.
-    except Exception as failure:
-        return "failed", str(failure)
-    return "succeeded", ""
+def _here(dispatch: Enum) -> dict[str, Any]:
+    """What a run inside this flow run works with; the flow run's log shows its events."""
+    console = Console(file=artifacts.LogLines(get_run_logger().info))
+    backend = make_backend(dispatch.value)
+    return {"observe": console.observe, "job_ref": job_ref(), "backend": backend}

@@ -1,25 +1,24 @@
 """Which process works on what: one small file per run, job and service under <home>/processes.
 
 A run whose process was killed says nothing any more; this file lets `status`, `cancel` and the
-reaper tell a dead one from a slow one. It is removed at a normal end, so a file whose process is
+reaper know a dead one from a slow one. It is removed at a normal end, so a file whose process is
 gone means a death that nobody has tidied up after.
 """
 
 import contextlib
-import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from foundry_core.files import read_json, write_json
 from foundry_core.home import home_dir
-from foundry_core.store.lease import is_dead, process_identity
-from foundry_core.store.manifest import encode, write_durably
+from foundry_core.store.lease import Process, is_dead, process_identity
 
-# Tells a child which process it must not outlive.
+# The process that a child must not outlive.
 PARENT = "FOUNDRY_PARENT_PID"
 
 # run: a pipeline run (id: run id). flow-run: a process of Prefect's (id: flow run id).
@@ -35,7 +34,7 @@ class Entry:
     path: Path
     kind: Kind
     id: str
-    process: dict[str, Any]
+    process: Process
     facts: dict[str, Any]
 
     @property
@@ -53,27 +52,30 @@ class Entry:
             os.utime(self.path)
 
     def forget(self) -> None:
+        """Removes the file: the process ends as it should."""
         self.path.unlink(missing_ok=True)
 
 
 def folder() -> Path:
+    """Where the files of this home lie."""
     return home_dir() / "processes"
 
 
-def record(kind: Kind, name: str, pid: int | None = None, **facts: Any) -> Entry:
+def record(
+    kind: Kind, name: str, pid: int | None = None, *, facts: Mapping[str, Any] | None = None
+) -> Entry:
     """Writes the file of this process, or of the child `pid`."""
-    folder().mkdir(parents=True, exist_ok=True)
     path = folder() / f"{kind}-{name}.json"
-    entry = Entry(path=path, kind=kind, id=name, process=process_identity(pid), facts=facts)
-    content = {"kind": kind, "id": name, "process": entry.process, "facts": facts}
-    write_durably(path, encode(content))
-    return entry
+    content: dict[str, Any] = {"kind": kind, "id": name, "process": process_identity(pid)}
+    content["facts"] = dict(facts or {})
+    write_json(path, content)
+    return Entry(path=path, **content)
 
 
 @contextlib.contextmanager
-def recorded(kind: Kind, name: str, **facts: Any) -> Iterator[Entry]:
+def recorded(kind: Kind, name: str, *, facts: Mapping[str, Any] | None = None) -> Iterator[Entry]:
     """The file exists while the block runs, and stays when the process dies in it."""
-    entry = record(kind, name, **facts)
+    entry = record(kind, name, facts=facts)
     try:
         yield entry
     finally:
@@ -81,11 +83,12 @@ def recorded(kind: Kind, name: str, **facts: Any) -> Iterator[Entry]:
 
 
 def entries(kind: Kind | None = None) -> list[Entry]:
+    """Every recorded process, dead ones too."""
     found = []
     for path in sorted(folder().glob(f"{kind}-*.json" if kind else "*.json")):
         # Removed meanwhile by its process, or half readable on a network drive: not there.
         with contextlib.suppress(OSError, ValueError):
-            entry = Entry(path=path, **json.loads(path.read_text()))
+            entry = Entry(path=path, **read_json(path))
             if kind in (None, entry.kind):
                 found.append(entry)
     return found
@@ -99,11 +102,15 @@ def stop(entry: Entry, number: int = signal.SIGTERM, patience: float = 20.0) -> 
     pid = entry.process["pid"]
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline:
-        if entry.dead:
-            return True
-        time.sleep(0.1)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    if not wait_until(lambda: entry.dead, patience, 0.1):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return True
+
+
+def wait_until(done: Callable[[], bool], seconds: float, poll: float) -> bool:
+    """Whether `done()` came true within so many seconds; asked every `poll` seconds."""
+    deadline = time.monotonic() + seconds
+    while not (came := done()) and time.monotonic() < deadline:
+        time.sleep(poll)
+    return came

@@ -8,13 +8,14 @@ equal bytes, and a person can read what lies on the disk.
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
-import stat as modes
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from stat import S_ISREG
+from typing import Any, NamedTuple
 
 from foundry_core.errors import FoundryError
 
@@ -58,29 +59,38 @@ def write_atomic(path: Path, data: bytes | str, *, durable: bool = True) -> None
 
     durable: after a crash of the machine too, for the price of two fsyncs. Makes missing folders.
     """
-    temporary = _temporary(path)
-    try:
+    with replacing(path) as temporary:
         _write_new(temporary, data, durable)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     if durable:
         sync(path.parent)
 
 
-def create(path: Path, data: bytes | str) -> bool:
-    """Writes a file durably unless its name is taken, then False and nothing is changed. Of any
-    number of callers at once, one gets True."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file to; the file replaces `path` when the block ends, and is
+    gone when the block raises."""
     temporary = _temporary(path)
     try:
-        _write_new(temporary, data, True)
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def create(path: Path, data: bytes | str, *, durable: bool = True) -> bool:
+    """Writes a file unless its name is taken, then False and nothing is changed. Of any number of
+    callers at once, one gets True."""
+    temporary = _temporary(path)
+    try:
+        _write_new(temporary, data, durable)
         # link() refuses a taken name, which rename() would silently replace.
         os.link(temporary, path)
     except FileExistsError:
         return False
     finally:
         temporary.unlink(missing_ok=True)
-    sync(path.parent)
+    if durable:
+        sync(path.parent)
     return True
 
 
@@ -121,38 +131,72 @@ def names_in(folder: str | os.PathLike[str]) -> list[str]:
     return sorted(name for name in found if not name.startswith("."))
 
 
-def walk(folder: str | os.PathLike[str], *, hidden: bool = True) -> Iterator[tuple[str, str]]:
+def extent(path: Path) -> tuple[int, float]:
+    """(bytes, time of the newest change) of a file, or of a folder with all that lies in it. What
+    is deleted meanwhile does not count."""
+    below = (
+        os.path.join(folder, name)
+        for folder, folders, names in os.walk(path)
+        for name in (*folders, *names)
+    )
+    size, newest = 0, 0.0
+    for name in itertools.chain([os.fspath(path)], below):
+        with contextlib.suppress(FileNotFoundError):
+            stat = os.stat(name)
+            newest = max(newest, stat.st_mtime)
+            size += stat.st_size if S_ISREG(stat.st_mode) else 0
+    return size, newest
+
+
+def walk(
+    folder: str | os.PathLike[str],
+    *,
+    hidden: bool = True,
+    odd: bool = True,
+    loops: bool = False,
+) -> Iterator[tuple[str, str]]:
     """(relative posix name, real path) of every file that a reader of the folder finds, links
     followed, in no order.
 
-    hidden: names that begin with a dot, too. Raises FoundryError for what has no bytes to read
-    (pipes, sockets, links to nothing), for folders that may not be read, for names that are not
-    UTF-8, and for a link that leads back to a folder around it.
+    hidden: names that begin with a dot, too. odd: what has no bytes to read (pipes, sockets, links
+    to nothing) raises FoundryError; else it is passed over. loops: passes over a link that leads
+    back to a folder around it, whose files are found anyway. Raises FoundryError for folders that
+    may not be read, for names that are not UTF-8, and for such a link without `loops`.
     """
     real = os.path.realpath(folder)
-    yield from _walk(os.fspath(folder), "", real, (real,), hidden)
+    yield from _walk(os.fspath(folder), "", real, (real,), _Rules(hidden, odd, loops))
+
+
+class _Rules(NamedTuple):
+    hidden: bool
+    odd: bool
+    loops: bool
 
 
 def _walk(
-    folder: str, prefix: str, real: str, around: tuple[str, ...], hidden: bool
+    folder: str, prefix: str, real: str, around: tuple[str, ...], rules: _Rules
 ) -> Iterator[tuple[str, str]]:
     """around: the real paths of the folders on the way here, this one included."""
     for entry in _entries(folder):
-        if entry.name.startswith(".") and not hidden:
+        if entry.name.startswith(".") and not rules.hidden:
             continue
         if not encodable(entry.name):
             raise FoundryError(f"{entry.path!a}: the name is not UTF-8", "rename it")
         link = entry.is_symlink()
         target = os.path.realpath(entry.path) if link else f"{real}/{entry.name}"
-        mode = _mode(entry, target)
-        if modes.S_ISREG(mode):
+        kind = _kind(entry, target)
+        if kind == "file":
             yield prefix + entry.name, target
-        elif modes.S_ISDIR(mode):
+        elif kind == "folder":
             if link and any(f"{one}/".startswith(f"{target.rstrip('/')}/") for one in around):
+                if rules.loops:
+                    continue
                 raise _loop(entry.path, target)
             inside = f"{prefix}{entry.name}/"
-            yield from _walk(entry.path, inside, target, (*around, target), hidden)
-        else:
+            yield from _walk(entry.path, inside, target, (*around, target), rules)
+        elif rules.odd and link and not os.path.exists(target):
+            raise FoundryError(f"{entry.path} links to nothing", "remove or mend it")
+        elif rules.odd:
             raise FoundryError(f"{entry.path} is neither file nor folder", "remove it")
 
 
@@ -166,11 +210,10 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         ) from None
 
 
-def _mode(entry: os.DirEntry[str], target: str) -> int:
+def _kind(entry: os.DirEntry[str], target: str) -> str:
+    """'file', 'folder' or ''. What is no link costs no system call of its own."""
     try:
-        return entry.stat().st_mode
-    except FileNotFoundError:
-        raise FoundryError(f"{entry.path} links to nothing", "remove or mend it") from None
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else ""
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
@@ -192,9 +235,13 @@ def encodable(text: str) -> bool:
     return True
 
 
-def json_text(value: Any) -> str:
-    """A document: ValueError for NaN and infinity, TypeError for what is no JSON."""
-    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def json_text(value: Any, *, nan: bool = False) -> str:
+    """A document: TypeError for what is no JSON, ValueError for NaN and infinity.
+
+    nan: spells them as Python reads them (other readers may not): the metrics of a training that
+    diverged are a result, too.
+    """
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=nan) + "\n"
 
 
 def json_line(value: Any) -> str:

@@ -1,12 +1,12 @@
 """Where a Foundry user's state lies: $FOUNDRY_HOME, by default ./.foundry."""
 
-import contextlib
+import json
 import os
-import time
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-# The coarsest clock of a file system in use (FAT).
-_FRESH_SECONDS = 2.0
+from foundry_core.files import read_cache, write_cache
 
 
 def home_dir() -> Path:
@@ -18,25 +18,27 @@ def cache_dir() -> Path:
     return home_dir() / "cache"
 
 
+def cached(name: str) -> dict[str, Any]:
+    """What `keep` kept last, by whatever process; {} when nothing. Not to be changed: it is shared,
+    for parsing takes milliseconds and a plan asks several times."""
+    path = cache_dir() / name
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return {}
+    return _parsed(path, stat.st_mtime_ns, stat.st_ino)
+
+
+@lru_cache(maxsize=4)
+def _parsed(path: Path, _mtime: int, _inode: int) -> dict[str, Any]:
+    return read_cache(path) or {}
+
+
+def keep(name: str, value: dict[str, Any]) -> None:
+    """Remembers a JSON object for later processes. Whoever changes its form changes its name."""
+    write_cache(cache_dir() / name, json.dumps(value))
+
+
 def store_uri() -> str:
     """$FOUNDRY_STORE (a path or s3://bucket/prefix), by default <home>/store."""
     return os.environ.get("FOUNDRY_STORE") or str(home_dir() / "store")
-
-
-def write_cache(path: Path, text: str) -> None:
-    """Writes a file below cache_dir(), whole or not at all. A full or read-only home does without:
-    what is cached can be computed again."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(3).hex()}")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def settled(stat: os.stat_result) -> bool:
-    """Whether a cache may know a file's content by this stat: one edited a moment ago could be
-    edited again without it moving."""
-    return time.time() - stat.st_ctime > _FRESH_SECONDS

@@ -1,22 +1,18 @@
-"""Objects below s3://bucket/prefix, with every call retried.
+"""Objects below s3://bucket/prefix, with every call retried (`foundry_core.retry`).
 
-A call that failed for a passing reason (5xx, throttling, timeout, reset) is made again after an
-exponential, jittered pause, a bounded number of times. A create-only put whose answer was lost may
-have succeeded; the repetition then finds the name taken, so the bytes that lie there decide whether
-it was ours. Writers whose bytes are equal by chance would both be told "created": put something
-unique into what must have one winner.
+A create-only put whose answer was lost may have succeeded; the repetition then finds the name
+taken, so the bytes that lie there decide who was first. Writers whose bytes are equal by chance
+would both be told "created": put something unique into what must have one winner.
 
 Credentials, region and endpoint come from the usual AWS_* environment; none is ever written down.
 """
 
 import contextlib
 import errno
+import functools
 import hashlib
-import logging
 import os
-import random
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,18 +20,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from foundry_core.errors import FoundryError
+from foundry_core.retry import Retry
 
 T = TypeVar("T")
-ATTEMPTS = 10
-_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 5.0
+RETRY = Retry(attempts=10, pause=0.2)
 _PART_BYTES = 32 * 2**20
 _MOST_PARTS = 10_000
-_PASSING_CODES = {
+# The answers to a put whose condition does not hold.
+_REFUSED_CODES = ("PreconditionFailed", "412")
+_TRANSIENT_CODES = {
     *("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"),
     *("InternalError", "ServiceUnavailable", "OperationAborted", "ConditionalRequestConflict"),
 }
-_log = logging.getLogger(__name__)
 
 
 class StoreUnavailable(FoundryError):
@@ -84,7 +80,8 @@ def _seconds(name: str, default: float) -> float:
 
 
 class Objects:
-    """The calls of S3's API that a store needs. Names are posix paths below the root.
+    """The calls of S3's API that a store needs, those of `foundry_core.blobs.Blobs` among them.
+    Names are posix paths below the root.
 
     Thread-safe: each call runs on the file system's event loop.
     """
@@ -101,6 +98,7 @@ class Objects:
         return f"s3://{self.root}"
 
     def below(self, name: str) -> "Objects":
+        """Those whose names begin with this folder, named without it."""
         return Objects(self._fs, f"{self.root}/{name}")
 
     def check(self) -> None:
@@ -114,11 +112,6 @@ class Objects:
     def read_tagged(self, name: str) -> tuple[bytes, str]:
         """(bytes, entity tag). Raises FileNotFoundError."""
         return self._retry(f"read {name}", lambda: self._get(name))
-
-    def read_range(self, name: str, start: int, end: int) -> bytes:
-        """Bytes start..end-1."""
-        span = f"bytes={start}-{end - 1}"
-        return self._retry(f"read {name}", lambda: self._get(name, Range=span)[0])
 
     def create(self, name: str, data: bytes) -> bool:
         """A create-only put. False when the name holds other bytes already."""
@@ -140,30 +133,30 @@ class Objects:
         except (FileExistsError, FileNotFoundError):
             pass
         try:
-            found, now = self.read_tagged(name)
+            current, new_tag = self.read_tagged(name)
         except FileNotFoundError:
             return None
-        return now if found == data else None
+        # The answer may have been lost: then these are the bytes of the put.
+        return new_tag if current == data else None
 
-    def delete(self, names: Iterable[str]) -> None:
+    def delete(self, *names: str) -> None:
         """Deleting what is gone is no error."""
 
         def remove(name: str) -> None:
             with contextlib.suppress(FileNotFoundError):
                 self._retry(f"delete {name}", lambda: self._call("delete_object", name=name))
 
-        names = list(names)
         if len(names) > 1:
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(remove, names))
         elif names:
             remove(names[0])
 
-    def exists(self, name: str) -> bool:
-        return self.look(name) is not None
+    def local(self, name: str) -> None:
+        """No path shows an object."""
 
     def look(self, name: str) -> Listed | None:
-        """One object as a listing would show it."""
+        """One object as a listing would show it; None when it is absent."""
         try:
             head = self._retry(f"look at {name}", lambda: self._call("head_object", name=name))
         except FileNotFoundError:
@@ -199,8 +192,7 @@ class Objects:
         """Writes an object to a new file; the sha256 of what was received."""
         digest = hashlib.sha256()
         with path.open("xb") as stream:
-            for start in range(0, size, _PART_BYTES):
-                data = self.read_range(name, start, min(size, start + _PART_BYTES))
+            for data in self._parts(name, size):
                 digest.update(data)
                 stream.write(data)
         return digest.hexdigest()
@@ -208,23 +200,24 @@ class Objects:
     def digest(self, name: str, size: int) -> str:
         """sha256 of an object, read part by part."""
         digest = hashlib.sha256()
-        for start in range(0, size, _PART_BYTES):
-            digest.update(self.read_range(name, start, min(size, start + _PART_BYTES)))
+        for data in self._parts(name, size):
+            digest.update(data)
         return digest.hexdigest()
+
+    def _parts(self, name: str, size: int) -> Iterator[bytes]:
+        for start in range(0, size, _PART_BYTES):
+            span = f"bytes={start}-{min(size, start + _PART_BYTES) - 1}"
+            yield self._retry(f"read {name}", functools.partial(self._get, name, Range=span))[0]
 
     def _upload_parts(self, name: str, parts: Iterable[bytes], size: int) -> None:
         what = f"upload {name}"
         upload = self._retry(what, lambda: self._call("create_multipart_upload", name=name))
-        common = {"name": name, "UploadId": upload["UploadId"]}
+        common: dict[str, Any] = {"name": name, "UploadId": upload["UploadId"]}
         try:
             done = []
             for number, data in enumerate(parts, 1):
-                put = self._retry(
-                    what,
-                    lambda number=number, data=data: self._call(
-                        "upload_part", **common, PartNumber=number, Body=data
-                    ),
-                )
+                part = {**common, "PartNumber": number, "Body": data}
+                put = self._retry(what, functools.partial(self._call, "upload_part", **part))
                 done.append({"PartNumber": number, "ETag": put["ETag"]})
             self._complete(what, common, done, size)
         except BaseException:
@@ -235,9 +228,9 @@ class Objects:
     def _complete(
         self, what: str, common: dict[str, Any], parts: list[dict[str, Any]], size: int
     ) -> None:
-        whole = {"MultipartUpload": {"Parts": parts}}
+        whole = {**common, "MultipartUpload": {"Parts": parts}}
         try:
-            self._retry(what, lambda: self._call("complete_multipart_upload", **common, **whole))
+            self._retry(what, lambda: self._call("complete_multipart_upload", **whole))
         except FileNotFoundError:
             # The upload id is gone: a completion whose answer was lost, or an expired upload.
             head = self._retry(what, lambda: self._call("head_object", name=common["name"]))
@@ -311,23 +304,18 @@ class Objects:
     def _retry(self, what: str, call: Callable[[], T]) -> T:
         """The call's result. FileNotFoundError and FileExistsError (a failed condition) pass; what
         a person must mend becomes a FoundryError that names the store."""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return call()
-            except Exception as error:
-                code = _code(error)
-                if code in ("PreconditionFailed", "412"):
-                    raise FileExistsError(errno.EEXIST, f"{self.uri}: {what}") from error
-                if not _passing(error):
-                    raise self._explained(what, error, code) from error
-                if attempt == ATTEMPTS:
-                    raise StoreUnavailable(
-                        f"{self.uri}: could not {what} in {ATTEMPTS} attempts ({error})",
-                        "check the network and AWS_ENDPOINT_URL; run again to continue",
-                    ) from error
-                _log.info("%s: %s failed (%s), attempt %d", self.uri, what, error, attempt)
-            time.sleep(random.uniform(0, min(_LONGEST_PAUSE_SECONDS, _PAUSE_SECONDS * 2**attempt)))
-        raise AssertionError("unreachable")
+        try:
+            return RETRY.call(f"{self.uri}: {what}", call, _is_transient)
+        except Exception as error:
+            code = _code(error)
+            if code in _REFUSED_CODES:
+                raise FileExistsError(errno.EEXIST, f"{self.uri}: {what}") from error
+            if _is_transient(error):
+                raise StoreUnavailable(
+                    f"{self.uri}: could not {what} in {RETRY.attempts} attempts ({error})",
+                    "check the network and AWS_ENDPOINT_URL; run again to continue",
+                ) from error
+            raise self._explained(what, error, code) from error
 
     def _explained(self, what: str, error: Exception, code: str) -> Exception:
         # botocore is imported by s3fs already
@@ -357,14 +345,16 @@ def _code(error: BaseException) -> str:
     return str(response["Error"].get("Code", "")) if response else ""
 
 
-def _passing(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     """Whether the same call may succeed in a moment."""
     if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
+        return False
+    if _code(error) in _REFUSED_CODES:
         return False
     response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
     if response:
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or status == 429 or _code(error) in _PASSING_CODES
+        return status >= 500 or status == 429 or _code(error) in _TRANSIENT_CODES
     import aiohttp
     from botocore import exceptions, parsers
 

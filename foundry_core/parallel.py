@@ -26,11 +26,15 @@ def ray_session(cpus: int) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
+    # Ray puts the driver's current folder first on its workers' path, unless the job came by Ray
+    # Client: there, packages of a user's own would stand for the installed ones of that name.
+    config = ray.job_config.JobConfig(_client_job=True)
     if address:
-        ray.init(address=address, log_to_driver=False)
+        ray.init(address=address, job_config=config, log_to_driver=False)
     else:
         ray.init(
             num_cpus=cpus,
+            job_config=config,
             include_dashboard=False,
             log_to_driver=False,
             configure_logging=False,
@@ -51,7 +55,10 @@ def ray_map(
     """
     import ray
 
-    remote = ray.remote(num_cpus=1)(function)
+    @ray.remote(num_cpus=1)
+    def remote(item: T) -> R:  # Ray takes functions alone; `function` may be a partial, too
+        return function(item)
+
     window = in_flight or 2 * workers
     pending: list = []
     position = 0

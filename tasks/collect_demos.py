@@ -1,76 +1,46 @@
 """Meta-World's scripted experts → Demonstrations."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field
-
-from foundry_core.identity.sources import package_identity
+from foundry_core.files import json_line, write_json
 from foundry_core.pipeline import stage
-from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames
-from foundry_core.simulation.scenarios import MAX_SLOTS
+from foundry_core.simulation.catalog import CONTROL_HZ
+from foundry_core.simulation.collection import CollectDemosRecipe, CollectStage, record_slots
 
 
-class CollectDemosRecipe(stage.Recipe):
-    tasks: TaskNames = DEFAULT_TASKS
-    episodes_per_task: int = Field(100, ge=1, le=MAX_SLOTS)
-    render: RenderConfig = RenderConfig()
-    random_start_steps: int = Field(
-        15, ge=0, description="every other episode starts after 0..this many unrecorded steps"
-    )
-    tail_steps: int = Field(3, ge=1, description="steps recorded from success on")
-    max_steps: int = Field(100, ge=1, le=100, description="control steps an expert may take")
-
-
-class CollectDemos(stage.Stage):
+class CollectDemos(CollectStage):
     kind = "collect_demos"
     output = stage.ArtifactType.DEMONSTRATIONS
     Recipe = CollectDemosRecipe
 
-    @classmethod
-    def sources(cls, recipe: CollectDemosRecipe) -> Mapping[str, str]:
-        return {name: package_identity(name) for name in ("metaworld", "mujoco")}
-
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.parallel import ordered_map
-        from foundry_core.simulation.catalog import CONTROL_HZ
-        from foundry_core.simulation.demonstrations import (
-            DemonstrationJob,
-            dump_json,
-            pack,
-            record,
-        )
+        from foundry_core.simulation.demonstrations import pack, record
 
         recipe = ctx.recipe
-        jobs = [
-            DemonstrationJob(
-                task=task,
-                slot=slot,
-                seed=ctx.seed,
-                render=recipe.render,
-                wander=recipe.random_start_steps,
-                tail_steps=recipe.tail_steps,
-                max_steps=recipe.max_steps,
-            )
-            for task in recipe.tasks
-            for slot in range(recipe.episodes_per_task)
-        ]
-        zero = {"episodes": 0, "attempts": 0, "steps": 0}
-        tasks = {task: dict(zero) for task in recipe.tasks}
+        counted = ("episodes", "attempts", "steps")
+        tasks = {task: dict.fromkeys(counted, 0) for task in recipe.tasks}
         with (ctx.records / "demonstrations.jsonl").open("w") as log:
-            demonstrations = ordered_map(record, jobs, workers=ctx.resources.cpus)
-            for done, demonstration in enumerate(demonstrations, start=1):
-                folder = ctx.out / "episodes" / demonstration.task
+            for done, total, demo in record_slots(ctx, record, recipe.episodes_per_task):
+                folder = ctx.out / "episodes" / demo.task
                 folder.mkdir(parents=True, exist_ok=True)
-                (folder / f"{demonstration.episode_id}.tar").write_bytes(pack(demonstration))
-                count = tasks[demonstration.task]
+                (folder / f"{demo.episode_id}.tar").write_bytes(pack(demo))
+                count = tasks[demo.task]
                 count["episodes"] += 1
-                count["attempts"] += demonstration.attempts
-                count["steps"] += demonstration.length
-                log.write(_log_line(demonstration))
-                ctx.progress(done, len(jobs), demonstration.task, steps=demonstration.length)
+                count["attempts"] += demo.attempts
+                count["steps"] += demo.length
+                row = {
+                    "task": demo.task,
+                    "scenario": demo.scenario,
+                    "success": True,
+                    "steps": demo.length,
+                    "crash": False,
+                    "seed": demo.scenario,
+                    "attempts": demo.attempts,
+                }
+                log.write(json_line(row))
+                ctx.progress(done, total, demo.task, steps=demo.length)
         side = {"height": recipe.render.size, "width": recipe.render.size}
         document = {
             "format": "foundry-demonstrations",
@@ -79,26 +49,9 @@ class CollectDemos(stage.Stage):
             "cameras": dict.fromkeys(recipe.render.cameras, side),
             "tasks": tasks,
         }
-        (ctx.out / "demos.json").write_bytes(dump_json(document))
-        totals = {key: sum(count[key] for count in tasks.values()) for key in zero}
-        return {
-            "demonstrations": totals["episodes"],
-            "failed_experts": totals["attempts"] - totals["episodes"],
-            "steps": totals["steps"],
-        }
-
-
-def _log_line(demonstration: Any) -> str:
-    entry = {
-        "task": demonstration.task,
-        "scenario": demonstration.scenario,
-        "success": True,
-        "steps": demonstration.length,
-        "crash": False,
-        "seed": demonstration.scenario,
-        "attempts": demonstration.attempts,
-    }
-    return json.dumps(entry, sort_keys=True) + "\n"
+        write_json(ctx.out / "demos.json", document)
+        episodes, attempts, steps = (sum(t[name] for t in tasks.values()) for name in counted)
+        return {"demonstrations": episodes, "failed_experts": attempts - episodes, "steps": steps}
 
 
 STAGE = CollectDemos

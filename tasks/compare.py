@@ -1,8 +1,7 @@
 """Evaluations → a verdict: the base against every other, with exact tests."""
 
-import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -19,7 +18,7 @@ class Compare(stage.Stage):
     kind = "compare"
     output = stage.ArtifactType.COMPARISON
     seeded = False
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True)
     }
     Recipe = CompareRecipe
@@ -36,24 +35,13 @@ class Compare(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.evaluation.comparison.compare import compare, markdown
-        from foundry_core.evaluation.comparison.plots import success_bars
-        from foundry_core.evaluation.rollout.results import replace_json
+        from foundry_core.evaluation.comparison.compare import compare
+        from foundry_core.evaluation.comparison.report import write_comparison
+        from foundry_core.evaluation.score import read_scores
 
-        evaluations = {
-            label: json.loads((artifact.path / "evaluation.json").read_text())["tasks"]
-            for label, artifact in ctx.inputs["evaluations"].items()
-        }
-        comparison = compare(evaluations, ctx.recipe.base, ctx.recipe.alpha)
-        replace_json(ctx.out / "comparison.json", comparison)
-        (ctx.out / "table.md").write_text(markdown(comparison))
-        (ctx.out / "success.svg").write_text(success_bars(comparison))
-        metrics: dict[str, Any] = {}
-        for label, cell in comparison["pooled"].items():
-            metrics |= {f"success_{label}": cell["rate"], f"n_{label}": cell["n"]}
-        for label, found in comparison["against_base"].items():
-            metrics[f"p_{label}"] = found["p_corrected"]
-        return metrics
+        inputs = ctx.inputs["evaluations"].items()
+        evaluations = {label: read_scores(artifact.path) for label, artifact in inputs}
+        return write_comparison(ctx.out, compare(evaluations, ctx.recipe.base, ctx.recipe.alpha))
 
 
 STAGE = Compare

@@ -1,12 +1,12 @@
 """Captioned images → caption shards."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from foundry_core.data.config import ImageConfig
-from foundry_core.data.sources.config import CaptionSource, SceneFolder
+from foundry_core.data.sources.base import CaptionSource
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline import stage
 
@@ -22,7 +22,7 @@ class ConvertCaptions(stage.Stage):
     kind = "convert_captions"
     output = stage.ArtifactType.CAPTION_SHARDS
     seeded = False
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "scenes": stage.slot(stage.ArtifactType.SCENES, optional=True)
     }
     Recipe = ConvertCaptionsRecipe
@@ -43,6 +43,7 @@ class ConvertCaptions(stage.Stage):
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.data.convert.captions import convert_captions
+        from foundry_core.data.sources.captions.scenes import SceneFolder
         from foundry_core.data.sources.remote import local_source
 
         recipe = ctx.recipe

@@ -1,31 +1,24 @@
 """Demonstrations → robot shards: whole episodes with images, poses, statistics of their windows."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
-from foundry_core.data.sources.config import Demonstrations, RobotSource
+from foundry_core.data.sources.base import RobotSource
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline import stage
+from foundry_core.simulation.catalog import ACTION_FIELDS, MEASURED_FIELDS
 
 _ARM = "poses__right::panda"
-_HAND = "grippers__right::panda_hand"
 
 
 class ConvertRobotRecipe(stage.Recipe):
     source: RobotSource | None = Field(None, description="raw data; null takes the input `demos`")
     cameras: tuple[str, ...] = Field(("workspace", "wrist"), min_length=1)
     fields: tuple[str, ...] = Field(
-        (
-            f"robot__actual__{_ARM}__xyz",
-            f"robot__actual__{_ARM}__rot_6d",
-            f"robot__actual__{_HAND}",
-            f"robot__action__{_ARM}__xyz",
-            f"robot__action__{_ARM}__rot_6d",
-            f"robot__action__{_HAND}",
-        ),
+        (*MEASURED_FIELDS, *ACTION_FIELDS),
         min_length=1,
         description="low-dimensional fields to keep",
     )
@@ -53,7 +46,7 @@ class ConvertRobot(stage.Stage):
     kind = "convert_robot"
     output = stage.ArtifactType.ROBOT_SHARDS
     seeded = False
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "demos": stage.slot(stage.ArtifactType.DEMONSTRATIONS, optional=True)
     }
     Recipe = ConvertRobotRecipe
@@ -73,14 +66,15 @@ class ConvertRobot(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.data.convert.robot import RobotSettings, convert_robot
+        from foundry_core.data.convert.robot import convert_robot
+        from foundry_core.data.convert.robot_samples import RobotSettings
         from foundry_core.data.sources.remote import local_source
+        from foundry_core.data.sources.robot.demonstrations import Demonstrations
 
         recipe = ctx.recipe
         demos = ctx.optional_input("demos")
         source = Demonstrations(path=str(demos.path)) if demos else recipe.source
         settings = RobotSettings(
-            source=local_source(source, ctx.scratch, ctx.progress),
             cameras=recipe.cameras,
             fields=recipe.fields,
             groups=recipe.relative,
@@ -91,6 +85,7 @@ class ConvertRobot(stage.Stage):
             keep_failures=recipe.keep_failures,
         )
         return convert_robot(
+            local_source(source, ctx.scratch, ctx.progress),
             settings,
             ctx.out,
             episodes_per_shard=recipe.episodes_per_shard,

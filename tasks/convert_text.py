@@ -1,11 +1,11 @@
 """Raw text + tokenizer → packed token shards."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from foundry_core.data.sources.config import TextSource
+from foundry_core.data.sources.base import TextSource
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline import stage
 
@@ -25,7 +25,7 @@ class ConvertText(stage.Stage):
     kind = "convert_text"
     output = stage.ArtifactType.TEXT_SHARDS
     seeded = False
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER, optional=True)
     }
     Recipe = ConvertTextRecipe
@@ -36,15 +36,16 @@ class ConvertText(stage.Stage):
 
     @classmethod
     def check(cls, recipe: ConvertTextRecipe, inputs: Mapping[str, Any]) -> None:
-        has_tokens = recipe.source.format == "token_tars"
-        if has_tokens and inputs.get("tokenizer"):
+        source = recipe.source
+        if source.token_ids and inputs.get("tokenizer"):
             raise FoundryError(
-                "convert_text from token_tars takes no tokenizer: its ids were made by another",
+                f"convert_text from {source.format} takes no tokenizer: its ids were made by "
+                "another",
                 "remove the tokenizer input",
             )
-        if not has_tokens and not inputs.get("tokenizer"):
+        if not source.token_ids and not inputs.get("tokenizer"):
             raise FoundryError(
-                f"convert_text from {recipe.source.format} needs a tokenizer",
+                f"convert_text from {source.format} needs a tokenizer",
                 "connect its input 'tokenizer' to a train_tokenizer stage",
             )
 

@@ -1,13 +1,15 @@
 """Policy → Evaluation: closed-loop episodes on fresh scenarios of a benchmark."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from foundry_core.evaluation.benchmarks.base import benchmark_module, load_benchmark
-from foundry_core.identity.code import CodeIndex
-from foundry_core.identity.sources import package_identity
+from foundry_core.evaluation.benchmarks.base import BENCHMARKS, load_benchmark
+from foundry_core.evaluation.score import EpisodeResult, scores_by_task, write_scores
+from foundry_core.files import write_json_lines
+from foundry_core.identity.code import fingerprint
+from foundry_core.identity.sources import package_fingerprint
 from foundry_core.pipeline import stage
 
 
@@ -42,7 +44,7 @@ class EvaluateRecipe(stage.Recipe):
 
 
 class EvaluateResources(stage.Resources):
-    lanes: int = Field(
+    env_workers: int = Field(
         0, ge=0, description="episodes at a time (0: one per cpu); more make larger batches"
     )
     device: str = Field("cpu", description="where the policy runs")
@@ -51,7 +53,7 @@ class EvaluateResources(stage.Resources):
 class Evaluate(stage.Stage):
     kind = "evaluate"
     output = stage.ArtifactType.EVALUATION
-    inputs: Mapping[str, stage.Slot] = {"policy": stage.slot(stage.ArtifactType.POLICY)}
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {"policy": stage.slot(stage.ArtifactType.POLICY)}
     Recipe = EvaluateRecipe
     Resources = EvaluateResources
 
@@ -59,8 +61,8 @@ class Evaluate(stage.Stage):
     def sources(cls, recipe: EvaluateRecipe) -> Mapping[str, str]:
         """The benchmark is loaded by name, so its code enters the identity here."""
         benchmark = load_benchmark(recipe.benchmark, recipe.options)
-        code = CodeIndex().closure(benchmark_module(recipe.benchmark), "BENCHMARK").digest
-        packages = {name: package_identity(name) for name in benchmark.packages}
+        code = fingerprint(BENCHMARKS.module(recipe.benchmark), "BENCHMARK").digest
+        packages = {name: package_fingerprint(name) for name in benchmark.packages}
         return {f"benchmark:{recipe.benchmark}": code, **packages}
 
     @classmethod
@@ -76,7 +78,7 @@ class Evaluate(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.evaluation.rollout.episodes import Episode, plan_episodes, run_episodes
+        from foundry_core.evaluation.rollout.episodes import Rollout, plan_episodes, run_episodes
         from foundry_core.evaluation.rollout.tally import Tally
         from foundry_core.serving.policy import load_policy
 
@@ -103,46 +105,42 @@ class Evaluate(stage.Stage):
             budget=recipe.budget or recipe.episodes_per_task,
         )
 
-        def on_episode(episode: Episode) -> None:
-            tally.add(episode)
-            rate = tally.success_rate
-            ctx.progress(tally.done, len(plans), episode.result.task, success_rate=rate)
+        def on_rollout(rollout: Rollout) -> None:
+            tally.add(rollout)
+            score = tally.score
+            done, rate = len(plans) - score.pending, score.rate or 0.0
+            ctx.progress(done, len(plans), rollout.result.task, success_rate=rate)
 
         run_episodes(
             benchmark,
             policy,
             tally.missing(),
-            workers=ctx.resources.cpus,
-            lanes=ctx.resources.lanes or None,
+            processes=ctx.resources.cpus,
+            env_workers=ctx.resources.env_workers or None,
             execute_steps=recipe.execute_steps,
-            on_episode=on_episode,
+            on_rollout=on_rollout,
         )
         return _conclude(ctx, tally.finish())
 
 
-def _conclude(ctx: stage.StageContext, results: list[Any]) -> dict[str, Any]:
+def _conclude(ctx: stage.StageContext, results: list[EpisodeResult]) -> dict[str, Any]:
     """Writes evaluation.json and the records; returns the metrics. An evaluation of crashes only
     says nothing about the policy and is a failure of the stage."""
-    from foundry_core.evaluation.rollout.results import replace_json
-    from foundry_core.evaluation.rollout.tally import count_cells, episode_line
+    from foundry_core.evaluation.rollout.tally import episode_row
 
-    cells = count_cells(results)
-    with (ctx.records / "episodes.jsonl").open("w", encoding="utf-8") as log:
-        log.writelines(map(episode_line, results))
-    document = {
+    write_json_lines(ctx.records / "episodes.jsonl", map(episode_row, results))
+    facts = {
         "benchmark": ctx.recipe.benchmark,
         "blank_images": ctx.recipe.blank_images,
+        # By content: an equal policy under another key makes an equal evaluation.
         "policy": ctx.input("policy").content,
-        "tasks": cells,
     }
-    replace_json(ctx.out / "evaluation.json", document)
-    totals = {k: sum(c[k] for c in cells.values()) for k in ("n", "successes", "crashed")}
-    if not totals["n"]:
+    metrics = write_scores(ctx.out, ctx.records, scores_by_task(results), facts)
+    if not metrics["n"]:
         raise RuntimeError(
-            f"all {totals['crashed']} episodes crashed; the first:\n{results[0].failure_message}"
+            f"all {metrics['crashed']} episodes crashed; the first:\n{results[0].failure_message}"
         )
-    rates = {f"success_rate/{t}": c["successes"] / c["n"] for t, c in cells.items() if c["n"]}
-    return {"success_rate": totals["successes"] / totals["n"], **totals, **rates}
+    return metrics
 
 
 def _ancestors(inputs: Mapping[str, Mapping[str, stage.Upstream]]) -> list[stage.Upstream]:

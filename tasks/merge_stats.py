@@ -1,7 +1,7 @@
 """Statistics of several robot datasets → statistics of their mix."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
@@ -28,7 +28,7 @@ class MergeStats(stage.Stage):
     kind = "merge_stats"
     output = stage.ArtifactType.STATISTICS
     seeded = False
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "datasets": stage.slot(stage.ArtifactType.ROBOT_SHARDS, many=True)
     }
     Recipe = MergeStatsRecipe
@@ -44,24 +44,15 @@ class MergeStats(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        import json
+        from foundry_core.data.statistics.dataset import merge_files
+        from foundry_core.files import write_json
 
-        from foundry_core.data.statistics.dataset import DatasetStatistics
-        from foundry_core.data.statistics.merge import merge_report, merge_statistics
-
-        parts = {
-            label: DatasetStatistics.load(artifact.path)
-            for label, artifact in ctx.inputs["datasets"].items()
-        }
-        merged = merge_statistics(parts, ctx.recipe.weights)
+        paths = {label: artifact.path for label, artifact in ctx.inputs["datasets"].items()}
+        merged, report = merge_files(paths, ctx.recipe.weights)
         merged.save(ctx.out / "stats.json")
-        report = merge_report(parts) | {
-            "weighting": merged.weighting,
-            "weights": ctx.recipe.weights,
-        }
-        (ctx.out / "report.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
+        write_json(ctx.out / "report.json", {**report, "weights": ctx.recipe.weights})
         return {
-            "datasets": len(parts),
+            "datasets": len(paths),
             "windows": merged.windows,
             "fields": len(merged.fields),
             "partial_fields": len(report["partial_fields"]),

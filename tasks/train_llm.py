@@ -1,17 +1,14 @@
 """Packed text → a language model from scratch."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar
 
 from foundry_core.data.loading.config import DataConfig, TextData
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import TransformerConfig
 from foundry_core.pipeline import stage
-from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.recipes import check_batches, labels_of
-
-if TYPE_CHECKING:
-    from foundry_core.training.distributed import World
+from foundry_core.training.config import TrainingConfig
+from foundry_core.training.recipes import Inputs, TrainStage
 
 
 class TrainLlmRecipe(stage.Recipe):
@@ -20,21 +17,18 @@ class TrainLlmRecipe(stage.Recipe):
     training: TrainingConfig
 
 
-class TrainLlm(stage.Stage):
+class TrainLlm(TrainStage):
     kind = "train_llm"
     output = stage.ArtifactType.LANGUAGE_MODEL
-    code = "1"
-    trains = True
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "text": stage.slot(stage.ArtifactType.TEXT_SHARDS, many=True),
         "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER),
     }
     Recipe = TrainLlmRecipe
-    Resources = TrainResources
 
     @classmethod
-    def check(cls, recipe: TrainLlmRecipe, inputs: Mapping[str, Any]) -> None:
-        check_batches(recipe.data, labels_of(inputs))
+    def check(cls, recipe: TrainLlmRecipe, inputs: Inputs) -> None:
+        super().check(recipe, inputs)
         if recipe.model.vocab_size is not None:
             raise FoundryError(
                 f"model.vocab_size = {recipe.model.vocab_size}: it follows from the tokenizer",
@@ -50,17 +44,11 @@ class TrainLlm(stage.Stage):
                 )
 
     @staticmethod
-    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+    def run(ctx: stage.StageContext) -> Mapping[str, float]:
         from foundry_core.training.launch import launch
+        from foundry_core.training.stages.llm import train_language_model
 
-        return launch(_work, ctx)
-
-
-def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, Any]:
-    from foundry_core.training.jobs import job_of
-    from foundry_core.training.stages import train_language_model
-
-    return train_language_model(job_of(ctx, world), ctx.recipe.model, ctx.input("tokenizer").path)
+        return launch(train_language_model, ctx)
 
 
 STAGE = TrainLlm

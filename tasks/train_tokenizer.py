@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from foundry_core.data.sources.config import TextSource
+from foundry_core.data.sources.base import TextSource
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline import stage
 
@@ -33,15 +33,15 @@ class TrainTokenizer(stage.Stage):
     @classmethod
     def check(cls, recipe: TrainTokenizerRecipe, inputs: Mapping[str, Any]) -> None:
         for source in recipe.sources:
-            if source.format == "token_tars":
+            if source.token_ids:
                 raise FoundryError(
-                    "train_tokenizer cannot learn from token_tars: they hold ids, not text",
+                    f"train_tokenizer cannot learn from {source.format}: they hold ids, not text",
                     "give a text source",
                 )
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.data.convert.tokenizer import train_tokenizer
+        from foundry_core.data.convert.text import train_tokenizer
         from foundry_core.data.sources.remote import local_source
 
         return train_tokenizer(

@@ -1,21 +1,18 @@
 """Demonstrations on top of a vision-language model → a policy."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar
 
 from pydantic import Field
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.loading.config import DataConfig
+from foundry_core.data.robot.transform_config import RobotInputs
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import VLAConfig
-from foundry_core.models.weights import weight_sources
 from foundry_core.pipeline import stage
-from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.recipes import check_batches, check_source_of_tokens, labels_of
-
-if TYPE_CHECKING:
-    from foundry_core.training.distributed import World
+from foundry_core.training.config import TrainingConfig
+from foundry_core.training.recipes import Inputs, TrainStage, check_source_of_tokens
 
 
 class TrainVlaRecipe(stage.Recipe):
@@ -28,12 +25,10 @@ class TrainVlaRecipe(stage.Recipe):
     lr_scale: dict[str, float] = {}
 
 
-class TrainVla(stage.Stage):
+class TrainVla(TrainStage):
     kind = "train_vla"
     output = stage.ArtifactType.POLICY
-    code = "1"
-    trains = True
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "vlm": stage.slot(stage.ArtifactType.VISION_LANGUAGE_MODEL, optional=True),
         "robot": stage.slot(stage.ArtifactType.ROBOT_SHARDS, many=True),
         "stats": stage.slot(stage.ArtifactType.STATISTICS),
@@ -42,15 +37,10 @@ class TrainVla(stage.Stage):
         "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER, optional=True),
     }
     Recipe = TrainVlaRecipe
-    Resources = TrainResources
 
     @classmethod
-    def sources(cls, recipe: TrainVlaRecipe) -> Mapping[str, str]:
-        return weight_sources(recipe.model)
-
-    @classmethod
-    def check(cls, recipe: TrainVlaRecipe, inputs: Mapping[str, Any]) -> None:
-        check_batches(recipe.data, labels_of(inputs))
+    def check(cls, recipe: TrainVlaRecipe, inputs: Inputs) -> None:
+        super().check(recipe, inputs)
         check_source_of_tokens("vlm", recipe.model.backbone, inputs)
         if recipe.data.robot is None:
             raise FoundryError(
@@ -67,34 +57,22 @@ class TrainVla(stage.Stage):
             _check_shards(label, robot.recipe, wanted)
 
     @staticmethod
-    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+    def run(ctx: stage.StageContext) -> Mapping[str, float]:
         from foundry_core.training.launch import launch
+        from foundry_core.training.stages.vla import train_policy
 
-        return launch(_work, ctx)
-
-
-def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, Any]:
-    from foundry_core.training.jobs import job_of, optional_path
-    from foundry_core.training.stages import train_policy
-
-    recipe = ctx.recipe
-    return train_policy(
-        job_of(ctx, world),
-        recipe.model.model_copy(update={"use_images": recipe.images}),
-        optional_path(ctx, "vlm"),
-        optional_path(ctx, "tokenizer"),
-        ctx.input("stats").path,
-        recipe.execute_steps,
-    )
+        return launch(train_policy, ctx)
 
 
-def _check_shards(label: str, shards: Any, wanted: Any) -> None:
-    """Cameras and horizon of the policy against the conversion that will feed it."""
+def _check_shards(label: str, shards: stage.Recipe, wanted: RobotInputs) -> None:
+    """Cameras and horizon of the policy against the conversion that will feed it; an imported
+    artifact states neither."""
+    cameras = getattr(shards, "cameras", wanted.cameras)
     for camera in wanted.cameras:
-        if camera not in getattr(shards, "cameras", (camera,)):
+        if camera not in cameras:
             raise FoundryError(
                 f"dataset {label!r} is converted without camera {camera!r}",
-                nearest(camera, shards.cameras),
+                nearest(camera, cameras),
             )
     window = getattr(shards, "window", None)
     future = wanted.horizon - wanted.action_past - 1

@@ -1,17 +1,13 @@
 """Captioned images on top of a language model → a vision-language model."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar
 
 from foundry_core.data.loading.config import DataConfig
 from foundry_core.models.config import VLMConfig
-from foundry_core.models.weights import weight_sources
 from foundry_core.pipeline import stage
-from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.recipes import check_batches, check_source_of_tokens, labels_of
-
-if TYPE_CHECKING:
-    from foundry_core.training.distributed import World
+from foundry_core.training.config import TrainingConfig
+from foundry_core.training.recipes import Inputs, TrainStage, check_source_of_tokens
 
 
 class TrainVlmRecipe(stage.Recipe):
@@ -22,46 +18,28 @@ class TrainVlmRecipe(stage.Recipe):
     lr_scale: dict[str, float] = {}
 
 
-class TrainVlm(stage.Stage):
+class TrainVlm(TrainStage):
     kind = "train_vlm"
     output = stage.ArtifactType.VISION_LANGUAGE_MODEL
-    code = "1"
-    trains = True
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "llm": stage.slot(stage.ArtifactType.LANGUAGE_MODEL, optional=True),
         "captions": stage.slot(stage.ArtifactType.CAPTION_SHARDS, many=True),
         "text": stage.slot(stage.ArtifactType.TEXT_SHARDS, many=True, optional=True),
         "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER, optional=True),
     }
     Recipe = TrainVlmRecipe
-    Resources = TrainResources
 
     @classmethod
-    def sources(cls, recipe: TrainVlmRecipe) -> Mapping[str, str]:
-        return weight_sources(recipe.model)
-
-    @classmethod
-    def check(cls, recipe: TrainVlmRecipe, inputs: Mapping[str, Any]) -> None:
-        check_batches(recipe.data, labels_of(inputs))
+    def check(cls, recipe: TrainVlmRecipe, inputs: Inputs) -> None:
+        super().check(recipe, inputs)
         check_source_of_tokens("llm", recipe.model.language, inputs)
 
     @staticmethod
-    def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+    def run(ctx: stage.StageContext) -> Mapping[str, float]:
         from foundry_core.training.launch import launch
+        from foundry_core.training.stages.vlm import train_vision_language_model
 
-        return launch(_work, ctx)
-
-
-def _work(ctx: stage.StageContext, world: "World") -> Mapping[str, Any]:
-    from foundry_core.training.jobs import job_of, optional_path
-    from foundry_core.training.stages import train_vision_language_model
-
-    return train_vision_language_model(
-        job_of(ctx, world),
-        ctx.recipe.model,
-        optional_path(ctx, "llm"),
-        optional_path(ctx, "tokenizer"),
-    )
+        return launch(train_vision_language_model, ctx)
 
 
 STAGE = TrainVlm

@@ -4,10 +4,9 @@ Kept apart from `compare`, whose labels are policies of one pipeline: here sever
 per seed, stand behind one label.
 """
 
-import json
 import re
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -36,7 +35,7 @@ class Verdict(stage.Stage):
     kind = "verdict"
     output = stage.ArtifactType.COMPARISON
     seeded = False
-    inputs: Mapping[str, stage.Slot] = {
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True)
     }
     Recipe = VerdictRecipe
@@ -64,30 +63,17 @@ class Verdict(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.evaluation.comparison.compare import markdown
-        from foundry_core.evaluation.comparison.plots import success_bars
+        from foundry_core.evaluation.comparison.report import write_comparison
         from foundry_core.evaluation.comparison.verdict import judge
-        from foundry_core.evaluation.rollout.results import replace_json
+        from foundry_core.evaluation.score import read_scores
 
-        evaluations = {
-            label: json.loads((artifact.path / "evaluation.json").read_text())["tasks"]
-            for label, artifact in ctx.inputs["evaluations"].items()
-        }
+        inputs = ctx.inputs["evaluations"].items()
+        evaluations = {label: read_scores(artifact.path) for label, artifact in inputs}
         recipe = ctx.recipe
         names = sorted(recipe.variants, key=lambda name: (name != recipe.base, _natural(name)))
         variants = {name: recipe.variants[name] for name in names}
         found = judge(evaluations, variants, recipe.base, recipe.alpha)
-        replace_json(ctx.out / "comparison.json", found)
-        (ctx.out / "table.md").write_text(markdown(found))
-        (ctx.out / "success.svg").write_text(success_bars(found))
-        metrics: dict[str, Any] = {"design_effect": found["seeds"]["design_effect"]}
-        if found["seeds"]["deviation"] is not None:
-            metrics["seed_deviation"] = found["seeds"]["deviation"]
-        for label, cell in found["pooled"].items():
-            metrics |= {f"success_{label}": cell["rate"], f"n_{label}": cell["n"]}
-        for label, against in found["against_base"].items():
-            metrics[f"p_{label}"] = against["p_corrected"]
-        return metrics
+        return write_comparison(ctx.out, found)
 
 
 def _natural(name: str) -> list[tuple[float, str]]:

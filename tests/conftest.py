@@ -35,3 +35,25 @@ def small_home(tmp_path, monkeypatch):
     monkeypatch.delenv("FOUNDRY_STORE", raising=False)
     yield tmp_path / "home"
     end_forked()
+
+
+@pytest.fixture
+def install_member(tmp_path, monkeypatch):
+    """Installs a distribution with one member of an open set, in one module, as pip would."""
+    from foundry_core.config import registry
+
+    def install(group: str, name: str, source: str) -> None:
+        folder = tmp_path / "site-packages"
+        metadata = folder / f"outside_{name}-1.dist-info"
+        metadata.mkdir(parents=True)
+        (folder / f"outside_{name}.py").write_text(source)
+        (metadata / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: outside-{name}\nVersion: 1\n"
+        )
+        (metadata / "entry_points.txt").write_text(f"[{group}]\n{name} = outside_{name}\n")
+        monkeypatch.syspath_prepend(str(folder))
+        registry._entry_points.cache_clear()  # installed members are read once per process
+
+    yield install
+    monkeypatch.undo()
+    registry._entry_points.cache_clear()

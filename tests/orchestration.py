@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -13,10 +12,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from foundry_core.execution.python import python_command
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 START_SECONDS = 240
-CLI = (sys.executable, "-m", "flows.cli")
-PREFECT = (sys.executable, "-m", "prefect")
+CLI = tuple(python_command("flows.cli"))
+PREFECT = tuple(python_command("prefect"))
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 
@@ -40,8 +41,16 @@ def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 class Serving:
     """One home with its server; a context manager that leaves no process behind."""
 
-    def __init__(self, home: Path, *, gpu_limit: int = 1, settings: dict[str, str] | None = None):
-        self.home, self.port, self._limit = home, free_port(), gpu_limit
+    def __init__(
+        self,
+        home: Path,
+        *,
+        gpu_limit: int = 1,
+        settings: dict[str, str] | None = None,
+        folder: Path = REPOSITORY,
+    ):
+        """folder: where everything is started."""
+        self.home, self.port, self._limit, self._folder = home, free_port(), gpu_limit, folder
         self.url = f"http://127.0.0.1:{self.port}/api"
         self.process: subprocess.Popen | None = None
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
@@ -51,6 +60,8 @@ class Serving:
             "FOUNDRY_KINDS": "tests.kinds",
             "FOUNDRY_PIPELINES": str(REPOSITORY / "tests" / "kinds"),
             "OMP_NUM_THREADS": "1",
+            # Stands for the installation: the tests' own kinds are found there, too.
+            "PYTHONPATH": str(REPOSITORY),
             **(settings or {}),
         }
 
@@ -85,7 +96,7 @@ class Serving:
                 stdout=log,
                 stderr=log,
                 env=self.environment,
-                cwd=REPOSITORY,
+                cwd=self._folder,
             )
 
         def ready() -> bool:
@@ -108,7 +119,7 @@ class Serving:
             text=True,
             timeout=timeout,
             env={**self.environment, **more},
-            cwd=REPOSITORY,
+            cwd=self._folder,
         )
 
     def api(self, path: str, body: Any = None) -> Any:
@@ -164,7 +175,7 @@ class Serving:
         return [run for run in self.flow_runs(*states) if "train" in run["tags"]]
 
     def processes(self) -> list[int]:
-        """Living processes of this home other than this one, whoever started them."""
+        """Running processes of this home other than this one, whoever started them."""
         mark = f"FOUNDRY_HOME={self.home}\0".encode()
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
@@ -178,7 +189,7 @@ class Serving:
         return found
 
     def pids(self, kind: str) -> dict[str, int]:
-        """Recorded living processes of a kind: id → pid."""
+        """Recorded processes of a kind: id → pid."""
         entries = [json.loads(p.read_text()) for p in (self.home / "processes").glob("*.json")]
         return {one["id"]: one["process"]["pid"] for one in entries if one["kind"] == kind}
 

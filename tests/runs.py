@@ -5,9 +5,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from flows.console import Console
-from flows.run.engine import PipelineRun
-from flows.run.planning import Prepared, Request, prepare
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Prepared, Request, prepare
 from foundry_core.config.overrides import parse_override
 from tests.support import WORDS
 
@@ -21,7 +20,7 @@ def prepared(*overrides: str, **options: Any) -> Prepared:
 
 def run(*overrides: str, **options: Any) -> tuple[dict[str, str], PipelineRun]:
     """One run to its end, stage after stage: ({stage: action}, the run)."""
-    under_way = PipelineRun(prepared(*overrides, **options), console=Console(quiet=True))
+    under_way = PipelineRun(prepared(*overrides, **options))
     under_way.start()
     for name in under_way.affected():
         under_way.stage(name)

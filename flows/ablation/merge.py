@@ -1,11 +1,11 @@
-"""Pipelines united by key: one graph in which what several of them share stands once."""
+"""Pipelines merged by key: one graph in which what several of them share is there once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flows.ablation.variants import BASE
-from flows.run.planning import Prepared, Request
+from flows.ablation.variants import BASE, AblationRequest
+from flows.runs.planning import Prepared, Request
 from foundry_core.config.validation import validate
 from foundry_core.identity.code import CodeIndex
 from foundry_core.pipeline.graph import Pipeline, StageNode
@@ -13,18 +13,18 @@ from foundry_core.pipeline.plan import Baseline, BaselineStage, Plan, StagePlan,
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec, identify_stage
 from foundry_core.pipeline.stage import Upstream
+from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog, load_baseline
-from foundry_core.store.local import Store
 
 VERDICT = "verdict"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replicate:
+class SeedRun:
     """One variant with one seed: a whole pipeline.
 
     several: whether there are other seeds of the variant. scope: the stages that its evaluation
-    needs. names: stage → its name in the union, filled in by `unite`.
+    needs. names: stage → its name in the merged graph, filled in by `merge`.
     """
 
     variant: str
@@ -38,34 +38,34 @@ class Replicate:
 
     @property
     def label(self) -> str:
+        """What tables call it."""
         return f"{self.variant}/{self.seed}" if self.several else self.variant
 
     def stage_name(self, stage: str) -> str:
+        """What a stage is called in the merged graph if no seed run before needs it."""
         return f"{self.label}:{stage}"
 
 
-def unite(
-    request: Request,
-    replicates: Sequence[Replicate],
+def merge(
+    request: AblationRequest,
+    seed_runs: Sequence[SeedRun],
     evaluation: str,
-    *,
-    alpha: float,
     code: CodeIndex,
     store: Store,
 ) -> Prepared:
-    """The union of the replicates' graphs and the verdict over their evaluations, planned.
+    """The merged graph of the seed runs and the verdict over their evaluations, planned.
 
-    Reasons are told in the pipeline's own stage names: the base against its latest run, every
-    other replicate against the base.
+    Reasons name the pipeline's own stages: the base is compared with its latest run, every other
+    seed run with the base.
     """
     nodes: dict[str, StageNode] = {}
     specs: dict[str, StageSpec] = {}
-    owners: dict[str, str] = {}
-    for replicate in replicates:
-        _add(replicate, nodes, specs, owners)
-    nodes[VERDICT] = _verdict(replicates, evaluation, alpha)
+    first_names: dict[str, str] = {}
+    for seed_run in seed_runs:
+        _add(seed_run, nodes, specs, first_names)
+    nodes[VERDICT] = _verdict(seed_runs, evaluation, request.alpha)
     specs[VERDICT] = identify_stage(nodes[VERDICT], specs, code, request.strict_code)
-    first = replicates[0]
+    first = seed_runs[0]
     pipeline = Pipeline(
         name=f"{first.pipeline.name}-ablation",
         seed=first.pipeline.seed,
@@ -73,38 +73,40 @@ def unite(
         overrides=request.overrides,
     )
     previous = load_baseline(store, first.pipeline.name)
-    worked_out = plan(
-        pipeline,
-        specs,
-        StoreCatalog(store, specs.values()),
-        baseline=Baseline(
-            run_id=previous.run_id if previous else BASE,
-            stages=_baseline(replicates, previous),
-        ),
-        only=[VERDICT],
+    against = Baseline(
+        run_id=previous.run_id if previous else BASE, stages=_baseline(seed_runs, previous)
     )
-    told = _in_plain_names(worked_out, replicates)
-    return Prepared(request=request, pipeline=pipeline, specs=specs, plan=told, store=store)
+    catalog = StoreCatalog(store, specs.values())
+    planned = plan(pipeline, specs, catalog, baseline=against, only=[VERDICT])
+    return Prepared(
+        request=Request(
+            pipeline=request.pipeline, overrides=request.overrides, strict_code=request.strict_code
+        ),
+        pipeline=pipeline,
+        specs=specs,
+        plan=_in_plain_names(planned, seed_runs),
+        store=store,
+    )
 
 
 def _add(
-    replicate: Replicate,
+    seed_run: SeedRun,
     nodes: dict[str, StageNode],
     specs: dict[str, StageSpec],
-    owners: dict[str, str],
+    first_names: dict[str, str],
 ) -> None:
-    """Adds what no replicate before had. Upstream comes first in a pipeline, so it is named."""
-    for stage, node in replicate.pipeline.stages.items():
-        if stage not in replicate.scope:
+    """Adds what no seed run before had. Upstream comes first in a pipeline, so it is named."""
+    for stage, node in seed_run.pipeline.stages.items():
+        if stage not in seed_run.scope:
             continue
-        spec = replicate.specs[stage]
-        united = owners.setdefault(spec.key, replicate.stage_name(stage))
-        replicate.names[stage] = united
-        if united in nodes:
+        spec = seed_run.specs[stage]
+        merged = first_names.setdefault(spec.key, seed_run.stage_name(stage))
+        seed_run.names[stage] = merged
+        if merged in nodes:
             continue
-        inputs = _renamed(node.inputs, replicate.names)
-        nodes[united] = replace(node, name=united, inputs=inputs)
-        specs[united] = replace(spec, name=united, upstream=inputs)
+        inputs = _renamed(node.inputs, seed_run.names)
+        nodes[merged] = replace(node, name=merged, inputs=inputs)
+        specs[merged] = replace(spec, name=merged, upstream=inputs)
 
 
 def _renamed(
@@ -116,21 +118,17 @@ def _renamed(
     }
 
 
-def _verdict(replicates: Sequence[Replicate], evaluation: str, alpha: float) -> StageNode:
+def _verdict(seed_runs: Sequence[SeedRun], evaluation: str, alpha: float) -> StageNode:
     stage = stage_kind(VERDICT)
     variants: dict[str, list[str]] = {}
-    for replicate in replicates:
-        variants.setdefault(replicate.variant, []).append(replicate.label)
-    base = replicates[0].variant
+    for seed_run in seed_runs:
+        variants.setdefault(seed_run.variant, []).append(seed_run.label)
+    base = seed_runs[0].variant
     recipe = validate(stage.Recipe, {"base": base, "variants": variants, "alpha": alpha}, VERDICT)
-    upstream = {
-        r.label: Upstream(
-            name=r.names[evaluation],
-            kind=r.pipeline.stages[evaluation].kind,
-            recipe=r.pipeline.stages[evaluation].recipe,
-        )
-        for r in replicates
-    }
+    upstream = {}
+    for r in seed_runs:
+        node = r.pipeline.stages[evaluation]
+        upstream[r.label] = Upstream(name=r.names[evaluation], kind=node.kind, recipe=node.recipe)
     stage.check(recipe, {"evaluations": upstream})
     return StageNode(
         name=VERDICT,
@@ -138,50 +136,33 @@ def _verdict(replicates: Sequence[Replicate], evaluation: str, alpha: float) -> 
         recipe=recipe,
         resources=stage.Resources(),
         seed=0,
-        inputs={"evaluations": {r.label: r.names[evaluation] for r in replicates}},
+        inputs={"evaluations": {r.label: r.names[evaluation] for r in seed_runs}},
     )
 
 
-def _baseline(
-    replicates: Sequence[Replicate], previous: Baseline | None
-) -> dict[str, BaselineStage]:
-    """What every stage of the union is explained against, under its name in the union."""
-    base = replicates[0]
+def _baseline(seed_runs: Sequence[SeedRun], previous: Baseline | None) -> dict[str, BaselineStage]:
+    """What every stage is explained against, under its name in the merged graph."""
+    base = seed_runs[0]
     found: dict[str, BaselineStage] = {}
-    for replicate in reversed(replicates):
-        for stage, united in replicate.names.items():
-            if replicate is not base and stage in base.specs:
-                old = _as_baseline(base.specs[stage])
-            elif replicate is base and previous and stage in previous.stages:
+    for seed_run in reversed(seed_runs):
+        for stage, merged in seed_run.names.items():
+            if seed_run is not base and stage in base.specs:
+                old = BaselineStage.of(base.specs[stage])
+            elif seed_run is base and previous and stage in previous.stages:
                 old = previous.stages[stage]
             else:
                 continue
-            found[united] = replace(old, upstream=_renamed(old.upstream, replicate.names))
+            found[merged] = replace(old, upstream=_renamed(old.upstream, seed_run.names))
     return found
 
 
-def _as_baseline(spec: StageSpec) -> BaselineStage:
-    return BaselineStage(
-        kind=spec.kind,
-        key=spec.key,
-        code=spec.code,
-        recipe=spec.recipe,
-        seed=spec.seed,
-        sources=spec.sources,
-        inputs=spec.inputs,
-        upstream=spec.upstream,
-        functions=lambda: spec.functions,
-        closure=spec.closure,
-    )
-
-
-def _in_plain_names(worked_out: Plan, replicates: Sequence[Replicate]) -> Plan:
-    """Reasons speak of `vla.training.steps`, not of `steps=20:vla.training.steps`; and what has
+def _in_plain_names(planned: Plan, seed_runs: Sequence[SeedRun]) -> Plan:
+    """Reasons name `vla.training.steps`, not of `steps=20:vla.training.steps`; and what has
     never been built is expected to take as long as its counterpart in the base."""
-    plain = {united: stage for r in replicates for stage, united in r.names.items()}
-    base = replicates[0].names
+    plain = {merged: stage for r in seed_runs for stage, merged in r.names.items()}
+    base = seed_runs[0].names
     rows: dict[str, StagePlan] = {}
-    for name, row in worked_out.stages.items():
+    for name, row in planned.stages.items():
         reasons = tuple(
             replace(
                 reason,
@@ -195,13 +176,10 @@ def _in_plain_names(worked_out: Plan, replicates: Sequence[Replicate]) -> Plan:
         if row.action == "run" and seconds is None and counterpart is not None:
             seconds = counterpart.estimated_seconds
         rows[name] = replace(row, reasons=reasons, estimated_seconds=seconds)
-    return replace(worked_out, stages=rows)
+    return replace(planned, stages=rows)
 
 
 def _plain(path: str, name: str, plain: Mapping[str, str]) -> str:
-    if path in plain:
-        return plain[path]
-    prefix = f"{name}."
-    return (
-        f"{plain.get(name, name)}.{path.removeprefix(prefix)}" if path.startswith(prefix) else path
-    )
+    if path.startswith(f"{name}."):
+        return plain.get(name, name) + path.removeprefix(name)
+    return plain.get(path, path)

@@ -1,8 +1,8 @@
-"""An ablation worked out before anything runs: variants × seeds united into one graph.
+"""An ablation worked out before anything runs: variants × seeds merged into one graph.
 
-Every replicate (a variant with one seed) is a pipeline of its own; stages with equal keys are one
-stage of the union, so what variants share runs once. The union ends in one `verdict` stage over
-the replicates' evaluations. Imports neither prefect, ray nor torch.
+Every seed run (a variant with one seed) is a pipeline of its own; stages with equal keys are one
+stage of the merged graph, so what variants share runs once. The graph ends in one `verdict` stage
+over the seed runs' evaluations. Imports neither prefect, ray nor torch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from flows.ablation.merge import Replicate, unite
-from flows.ablation.variants import BASE, Override, Variant, Vary, expand
-from flows.run.planning import Prepared, Request
+from flows.ablation.merge import SeedRun, merge
+from flows.ablation.variants import BASE, AblationRequest, Change, Variant, expand
+from flows.runs.planning import Prepared
 from foundry_core.config.overrides import STAGE_KEYS
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
@@ -22,82 +22,58 @@ from foundry_core.pipeline.graph import Pipeline, load_pipeline
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import identify
-from foundry_core.pipeline.stage import ArtifactType
-from foundry_core.store.local import Store
+from foundry_core.pipeline.stage import MODELS, ArtifactType
+from foundry_core.store.base import Store
+from foundry_core.store.open import open_store
 
 MOST_SEEDS = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class AblationRequest:
-    """What a person asks for; the same for CLI, UI and notebook.
-
-    overrides: of the base, and so of every variant. seeds: how many per variant; the i-th adds i
-    to the seeds of all stages that train or evaluate, so that data stay the same and are shared.
-    evaluation: the stage that is compared; default: the base of the pipeline's compare stage,
-    else its only evaluation.
-    """
-
-    pipeline: str
-    overrides: tuple[Override, ...] = ()
-    vary: tuple[Vary, ...] = ()
-    variants: tuple[Variant, ...] = ()
-    seeds: int = 1
-    evaluation: str | None = None
-    alpha: float = 0.05
-    strict_code: bool = False
-
-    @property
-    def title(self) -> str:
-        """'ablation llm.training.tokens ×3': what run lists show."""
-        parts = [one.text for one in self.vary]
-        parts += [", ".join(variant.name for variant in self.variants)] if self.variants else []
-        parts += [f"seeds ×{self.seeds}"] if self.seeds > 1 else []
-        return f"ablation {'; '.join(parts)}"
+# A path, its value in the base and in the variant.
+Changed = tuple[str, Any, Any]
+# What trains and what evaluates; data stay the same for all seeds, and are shared.
+_VARIES_WITH_SEED = (*MODELS, ArtifactType.EVALUATION)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
     """A request worked out against the store as it is now.
 
-    united: the union as a request that any run can execute; its stages are called
-        `variant/seed:stage` after the first replicate that needs them.
+    merged: the merged graph as a request that any run can execute; its stages are called
+        `variant/seed:stage` after the first seed run that needs them.
     changes: variant → (path, value in the base, value here). notes: what was left out, and why.
     """
 
     request: AblationRequest
     pipeline: Pipeline
     evaluation: str
-    replicates: tuple[Replicate, ...]
-    united: Prepared
-    changes: Mapping[str, tuple[tuple[str, Any, Any], ...]]
+    seed_runs: tuple[SeedRun, ...]
+    merged: Prepared
+    changes: Mapping[str, tuple[Changed, ...]]
     notes: tuple[str, ...] = ()
 
     @cached_property
-    def by_variant(self) -> Mapping[str, tuple[Replicate, ...]]:
-        names = dict.fromkeys(replicate.variant for replicate in self.replicates)
-        return {
-            name: tuple(r for r in self.replicates if r.variant == name) for name in names
-        }  # fmt: skip
+    def by_variant(self) -> Mapping[str, tuple[SeedRun, ...]]:
+        names = dict.fromkeys(seed_run.variant for seed_run in self.seed_runs)
+        return {name: tuple(r for r in self.seed_runs if r.variant == name) for name in names}
 
-    def rows(self, replicate: Replicate) -> dict[str, StagePlan]:
-        """A replicate's part of the plan, under the pipeline's own stage names."""
-        rows = self.united.plan.stages
+    def rows(self, seed_run: SeedRun) -> dict[str, StagePlan]:
+        """A seed run's part of the plan, under the pipeline's own stage names."""
+        rows = self.merged.plan.stages
         return {
-            stage: replace(rows[united], name=stage)
-            for stage, united in replicate.names.items()
-            if united in rows
+            stage: replace(rows[merged], name=stage)
+            for stage, merged in seed_run.names.items()
+            if merged in rows
         }
 
-    def owns(self, replicate: Replicate, stage: str) -> bool:
-        """Whether the stage of the union is called after this replicate: it is the first of those
-        that share it."""
-        return replicate.names[stage] == replicate.stage_name(stage)
+    def first_needs(self, seed_run: SeedRun, stage: str) -> bool:
+        """Whether this seed run is the first of those that share the stage: the merged graph calls
+        the stage after it."""
+        return seed_run.names[stage] == seed_run.stage_name(stage)
 
     def estimated_seconds(self) -> float | None:
         """Work still to do, each shared stage once; None where nothing like it ever ran."""
-        known = [row.estimated_seconds for row in self.united.plan.to_run()]
-        return None if None in known else sum(known)
+        seconds = [row.estimated_seconds for row in self.merged.plan.to_run()]
+        known = [one for one in seconds if one is not None]
+        return sum(known) if len(known) == len(seconds) else None
 
 
 def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablation:
@@ -110,47 +86,37 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
     base = load_pipeline(request.pipeline, request.overrides, kinds=stage_kind)
     evaluation = compared_stage(base, request.evaluation)
     code = CodeIndex()
-    replicates: list[Replicate] = []
-    changes: dict[str, tuple[tuple[str, Any, Any], ...]] = {}
+    seed_runs: list[SeedRun] = []
+    changes: dict[str, tuple[Changed, ...]] = {}
     notes: list[str] = []
     seen: dict[str, str] = {}
     for variant in variants:
-        first = _replicate(request, variant, evaluation, 0, code)
+        first = _seed_run(request, variant, evaluation, 0, code)
         key = first.specs[evaluation].key
-        changed = _changes(base, first.pipeline, variant)
+        changed = tuple(
+            (path, value_at(base, path), value_at(first.pipeline, path))
+            for path, _ in variant.overrides
+        )
         if key in seen:
             notes.append(_same(variant, changed, seen[key], evaluation))
             continue
         seen[key] = variant.name
         changes[variant.name] = changed
-        replicates.append(first)
-        replicates += [
-            _replicate(request, variant, evaluation, seed, code)
-            for seed in range(1, request.seeds)
-        ]  # fmt: skip
-    if len(replicates) < 2:
+        seed_runs.append(first)
+        for seed in range(1, request.seeds):
+            seed_runs.append(_seed_run(request, variant, evaluation, seed, code))
+    if len(seed_runs) < 2:
         raise FoundryError(
             "nothing is varied: " + ("; ".join(notes) or "only the base is left"),
             "give --vary PATH=VALUE,VALUE, --variant NAME:PATH=VALUE, or --seeds N",
         )
-    united = unite(
-        Request(
-            pipeline=request.pipeline,
-            overrides=request.overrides,
-            strict_code=request.strict_code,
-        ),
-        replicates,
-        evaluation,
-        alpha=request.alpha,
-        code=code,
-        store=store or Store.open(store_uri()),
-    )
+    merged = merge(request, seed_runs, evaluation, code, store or open_store(store_uri()))
     return Ablation(
         request=request,
         pipeline=base,
         evaluation=evaluation,
-        replicates=tuple(replicates),
-        united=united,
+        seed_runs=tuple(seed_runs),
+        merged=merged,
         changes=changes,
         notes=tuple(notes),
     )
@@ -160,33 +126,25 @@ def reduced(ablation: Ablation, variants: Iterable[str]) -> Ablation:
     """The same ablation with fewer variants, planned anew: for a verdict without those that
     failed."""
     kept = set(variants)
-    replicates = tuple(r for r in ablation.replicates if r.variant in kept)
-    united = unite(
-        ablation.united.request,
-        replicates,
-        ablation.evaluation,
-        alpha=ablation.request.alpha,
-        code=CodeIndex(),
-        store=ablation.united.store,
-    )
+    seed_runs = tuple(r for r in ablation.seed_runs if r.variant in kept)
+    store = ablation.merged.store
+    merged = merge(ablation.request, seed_runs, ablation.evaluation, CodeIndex(), store)
     changes = {name: found for name, found in ablation.changes.items() if name in kept}
-    return replace(ablation, replicates=replicates, united=united, changes=changes)
+    return replace(ablation, seed_runs=seed_runs, merged=merged, changes=changes)
 
 
 def compared_stage(pipeline: Pipeline, named: str | None) -> str:
     """Which evaluation of the pipeline an ablation compares."""
-    evaluations = [
-        name
-        for name, node in pipeline.stages.items()
-        if node.stage.output == ArtifactType.EVALUATION
-    ]
+    stages = pipeline.stages
+    evaluations = [n for n in stages if stages[n].stage.output == ArtifactType.EVALUATION]
     if named is not None:
         if named not in evaluations:
             raise FoundryError(f"{named!r} is no evaluation stage", nearest(named, evaluations))
         return named
-    for node in pipeline.stages.values():
+    for node in stages.values():
         if node.kind == "compare":
-            return node.inputs["evaluations"][node.recipe.base]
+            recipe: Any = node.recipe
+            return node.inputs["evaluations"][recipe.base]
     if len(evaluations) == 1:
         return evaluations[0]
     raise FoundryError(
@@ -196,9 +154,9 @@ def compared_stage(pipeline: Pipeline, named: str | None) -> str:
     )
 
 
-def _replicate(
+def _seed_run(
     request: AblationRequest, variant: Variant, evaluation: str, seed: int, code: CodeIndex
-) -> Replicate:
+) -> SeedRun:
     overrides = (*request.overrides, *variant.overrides)
     try:
         pipeline = load_pipeline(request.pipeline, overrides, kinds=stage_kind)
@@ -208,7 +166,7 @@ def _replicate(
         specs = identify(pipeline, code=code, strict_code=request.strict_code)
     except FoundryError as error:
         raise FoundryError(f"variant {variant.name!r}: {error.message}", error.hint) from None
-    return Replicate(
+    return SeedRun(
         variant=variant.name,
         seed=seed,
         several=request.seeds > 1,
@@ -219,18 +177,16 @@ def _replicate(
     )
 
 
-def _seed_overrides(pipeline: Pipeline, evaluation: str, add: int) -> tuple[Override, ...]:
+def _seed_overrides(pipeline: Pipeline, evaluation: str, add: int) -> tuple[Change, ...]:
     scope = pipeline.with_ancestors([evaluation])
     return tuple(
         (f"{name}.seed", node.seed + add)
         for name, node in pipeline.stages.items()
-        if name in scope and (node.stage.trains or node.stage.output == ArtifactType.EVALUATION)
+        if name in scope and node.stage.seeded and node.stage.output in _VARIES_WITH_SEED
     )
 
 
-def _same(
-    variant: Variant, changed: Sequence[tuple[str, Any, Any]], known: str, evaluation: str
-) -> str:
+def _same(variant: Variant, changed: Sequence[Changed], known: str, evaluation: str) -> str:
     """Why a variant is left out: it equals another one. A change that the evaluation cannot feel
     is a mistake and not a variant."""
     if known == BASE and any(old != new for _, old, new in changed):
@@ -242,16 +198,8 @@ def _same(
     return f"{variant.name} is the same as {known}"
 
 
-def _changes(
-    base: Pipeline, pipeline: Pipeline, variant: Variant
-) -> tuple[tuple[str, Any, Any], ...]:
-    return tuple(
-        (path, value_at(base, path), value_at(pipeline, path)) for path, _ in variant.overrides
-    )
-
-
 def value_at(pipeline: Pipeline, path: str) -> Any:
-    """What stands at an override's path after validation, defaults included, as JSON."""
+    """The value at an override's path after validation, defaults included, as JSON."""
     stage, *rest = path.split(".")
     if stage == "seed" and not rest:
         return pipeline.seed

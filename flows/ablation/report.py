@@ -7,9 +7,9 @@ from typing import Any
 
 from flows.reports.run_report import gather
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.comparison.compare import p_text
 from foundry_core.evaluation.comparison.plots import response
 from foundry_core.evaluation.comparison.report import table_html, write_report
+from foundry_core.evaluation.comparison.tables import p_text
 from foundry_core.home import home_dir
 from foundry_core.lineage import queries
 
@@ -45,8 +45,8 @@ def write_ablation_report(ablation_id: str) -> Path:
         (f"Success over {path}", f'<div class="wide">{response(path, points)}</div>')
         for path, points in responses(effects).items()
     ]
-    if data.comparison is not None:
-        seeds = data.comparison["seeds"]
+    if data.comparison is not None and data.comparison.seeds is not None:
+        seeds = data.comparison.seeds.to_json()
         sections.append(("Seeds", f"<p>{seeds_text(seeds)}</p>{_replicates(seeds)}"))
     data = replace(
         data,
@@ -61,10 +61,7 @@ def write_ablation_report(ablation_id: str) -> Path:
 def effects_rows(effects: Sequence[Row]) -> list[list[str]]:
     """Header and one row per variant: what it changes, how often it succeeds, the decision."""
     rows = [["variant", "change", "success", "95 % interval", "p (Holm)", "decision", "letters"]]
-    variants: dict[str, list[Row]] = {}
-    for effect in effects:
-        variants.setdefault(effect["variant"], []).append(effect)
-    for name, changes in variants.items():
+    for name, changes in _by_variant(effects).items():
         first = changes[0]
         change = "; ".join(
             f"{one['path']}: {one['old']} → {one['new']}" for one in changes if one["path"]
@@ -77,15 +74,19 @@ def effects_rows(effects: Sequence[Row]) -> list[list[str]]:
     return rows
 
 
+def _by_variant(effects: Sequence[Row]) -> dict[str, list[Row]]:
+    variants: dict[str, list[Row]] = {}
+    for effect in effects:
+        variants.setdefault(effect["variant"], []).append(effect)
+    return variants
+
+
 def responses(effects: Sequence[Row]) -> dict[str, list[tuple[float, float, float, float]]]:
     """Numeric path → (value, success, low, high) of the base and of every variant that changes
     nothing else; paths with three values or more."""
-    by_variant: dict[str, list[Row]] = {}
-    for effect in effects:
-        by_variant.setdefault(effect["variant"], []).append(effect)
     found: dict[str, dict[float, tuple[float, float, float, float]]] = {}
     bases = [e for e in effects if e["path"] is None and e["success"] is not None]
-    for changes in by_variant.values():
+    for changes in _by_variant(effects).values():
         moved = [one for one in changes if one["path"] and one["old"] != one["new"]]
         if len(moved) != 1 or moved[0]["success"] is None:
             continue
@@ -108,11 +109,11 @@ def _number(value: Any) -> bool:
 
 
 def seeds_text(seeds: Row) -> str:
-    """What the seeds say about noise, and what the verdict therefore speaks of."""
+    """What the seeds say about noise, and what the verdict is therefore about."""
     if seeds["unit"] == "episodes":
         return (
             "One seed per variant: the verdict is about the policies that were trained. Whether "
-            "the recipes differ is told by several seeds."
+            "the recipes differ, only several seeds can show."
         )
     return (
         f"Equal recipes with other seeds scatter by {_points(seeds['deviation'])} points "
@@ -130,9 +131,9 @@ def _points(rate: float) -> str:
 
 def _replicates(seeds: Row) -> str:
     rows = [
-        [name, one["evaluation"], f"{one['successes']} of {one['n']}"]
+        [name, evaluation, f"{score['successes']} of {score['n']}"]
         for name, replicates in seeds["replicates"].items()
-        for one in replicates
+        for evaluation, score in replicates.items()
     ]
     return table_html(["variant", "replicate", "successes"], rows) if rows else ""
 
@@ -142,8 +143,7 @@ def _commands(ablation: Row, effects: Sequence[Row]) -> list[str]:
     commands = [f"foundry lineage sql \"from ablation_effects where ablation_id = '{name}'\""]
     if ablation["comparison_key"]:
         commands.append(f"foundry lineage trace {ablation['comparison_key'][:12]}")
-    variant = next((e["variant"] for e in effects if e["path"]), None)
-    if variant is not None:
+    if any(effect["path"] for effect in effects):
         query = f"select runs from ablation_variant where ablation_id = '{name}'"
         commands.append(f'foundry lineage sql "{query}"')
     return commands

@@ -1,80 +1,107 @@
-"""One execution of an ablation, without a word of Prefect: the union's run, a record per replicate,
-the verdict over whoever came through.
+"""One execution of an ablation, without a word of Prefect: the merged graph's run, a record per
+seed run, the verdict over whoever came through.
 
 The Prefect flow, the command line and tests drive the same object. The ablation's id is that of the
-union's run; every replicate has a run of its own in the lineage, so that it can be traced, compared
-and reported like any other.
+merged graph's run; every seed run has a record of its own in the lineage, so that it can be traced,
+compared and reported like any other run.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from flows.ablation.merge import VERDICT, Replicate
+from flows.ablation.merge import VERDICT, SeedRun
 from flows.ablation.plan import Ablation, reduced
-from flows.console import Console
-from flows.dispatch.base import Dispatcher
-from flows.run.engine import PipelineRun, new_run_id
-from flows.run.planning import Prepared, Request
+from flows.dispatch.base import Backend
+from flows.runs.engine import PipelineRun, RunResult, new_run_id
+from flows.runs.events import RunObserver, unobserved
+from flows.runs.planning import Prepared, Request
+from flows.runs.walk import StagesFailed, Submit, in_order
+from foundry_core.evaluation.comparison.result import Comparison, Effect, read_comparison
+from foundry_core.lineage.event_types import AblationFinished, AblationStarted
 from foundry_core.lineage.events import EventLog
 from foundry_core.pipeline.plan import Plan
 from foundry_core.store.manifest import Artifact
 
-_EMPTY = dict.fromkeys(("success", "low", "high", "p_value")) | {"n": 0, "letters": ""}
+
+class AblationResult(RunResult):
+    """An ablation as JSON. effects: a row per variant and change; seeds: what the seeds say about
+    noise, None without a verdict."""
+
+    ablation_id: str
+    evaluation: str
+    seed_runs: list[dict[str, Any]]
+    effects: list[dict[str, Any]]
+    seeds: dict[str, Any] | None
+    comparison_key: str | None
+    error: str
 
 
 class AblationRun:
-    """State of one execution. `run` walks the union; it is an ordinary run of it."""
+    """State of one execution. `run` walks the merged graph; it is an ordinary run of it."""
 
     def __init__(
         self,
         ablation: Ablation,
         *,
-        console: Console | None = None,
-        origin: Mapping[str, str] | None = None,
-        dispatcher: Dispatcher | None = None,
+        observe: RunObserver = unobserved,
+        job_ref: str | None = None,
+        backend: Backend | None = None,
     ) -> None:
         self.ablation = ablation
-        self.ablation_id = new_run_id(ablation.united.pipeline.name)
-        self._common = {"console": console, "origin": origin, "dispatcher": dispatcher}
-        self.run = self._pipeline_run(ablation.united, self.ablation_id, None)
-        self._records = {
-            r.label: self._pipeline_run(self._alone(r), self._run_id(r), r.variant)
-            for r in ablation.replicates
-        }  # fmt: skip
+        self.ablation_id = new_run_id(ablation.merged.pipeline.name)
+        self._observe, self._job_ref, self._backend = observe, job_ref, backend
+        self.run = self._pipeline_run(ablation.merged, self.ablation_id, None)
+        self._records = {}
+        for r in ablation.seed_runs:
+            run_id = f"{self.ablation_id}.{r.label.replace('/', '.')}"
+            self._records[r.label] = self._pipeline_run(self._alone(r), run_id, r.variant)
         self._verdict_run = self.run
-        self._events = EventLog(ablation.united.store.events_uri)
+        self._events = EventLog(ablation.merged.store.events_uri)
+
+    @property
+    def title(self) -> str:
+        return f"{self.ablation.request.title} {self.ablation_id}"
 
     def start(self) -> None:
-        """Records the ablation, its run and its replicates before anything happens."""
+        """Records the ablation, its run and its seed runs before anything happens."""
         request = self.ablation.request
-        overrides = {r.variant: r.overrides for r in reversed(self.ablation.replicates)}
+        overrides = {r.variant: r.overrides for r in reversed(self.ablation.seed_runs)}
         self._events.append(
-            "ablation_started",
-            {
-                "ablation_id": self.ablation_id,
-                "base_pipeline": self.ablation.pipeline.name,
-                "variants": [
+            AblationStarted(
+                ablation_id=self.ablation_id,
+                base_pipeline=self.ablation.pipeline.name,
+                variants=[
                     {"variant": name, "overrides": [list(pair) for pair in overrides[name]]}
                     for name in self.ablation.by_variant
                 ],
-                "vary": {one.path: list(one.values) for one in request.vary},
-                "seeds": request.seeds,
-            },
+                vary={one.path: list(one.values) for one in request.vary},
+                seeds=request.seeds,
+            )
         )
         self.run.start()
         for record in self._records.values():
-            record.announce()
+            record.record_started()
+
+    def walk(self, submit: Submit = in_order) -> None:
+        """Executes the merged graph, then a verdict over the variants that came through. Raises
+        StagesFailed when one did not."""
+        try:
+            self.run.walk(submit)
+        except StagesFailed:
+            rest = self.survivors()
+            if rest is not None:
+                submit(rest, VERDICT, ()).completed()
+            raise
 
     def failed(self) -> dict[str, str]:
-        """Replicate → why it has no evaluation."""
+        """SeedRun → why it has no evaluation."""
         unsettled = set(self.run.affected()) - self.run.outcomes.keys()
         errors = {}
-        for replicate in self.ablation.replicates:
-            if replicate.names[self.ablation.evaluation] in unsettled:
-                own = (self.run.failures.get(stage) for stage in replicate.names.values())
-                errors[replicate.label] = next(filter(None, own), "was not reached")
+        for seed_run in self.ablation.seed_runs:
+            if seed_run.names[self.ablation.evaluation] in unsettled:
+                own = (self.run.failures.get(stage) for stage in seed_run.names.values())
+                errors[seed_run.label] = next(filter(None, own), "was not reached")
         return errors
 
     def survivors(self) -> PipelineRun | None:
@@ -86,29 +113,29 @@ class AblationRun:
         """
         failed = self.failed()
         left = {
-            name: replicates
-            for name, replicates in self.ablation.by_variant.items()
-            if not any(r.label in failed for r in replicates)
+            name: seed_runs
+            for name, seed_runs in self.ablation.by_variant.items()
+            if not any(r.label in failed for r in seed_runs)
         }
-        base = self.ablation.replicates[0].variant
+        base = self.ablation.seed_runs[0].variant
         if not failed or base not in left or sum(map(len, left.values())) < 2:
             return None
-        united = reduced(self.ablation, left).united
-        self._verdict_run = self._pipeline_run(united, self.ablation_id, None)
+        merged = reduced(self.ablation, left).merged
+        self._verdict_run = self._pipeline_run(merged, self.ablation_id, None)
         return self._verdict_run
 
-    def verdict(self) -> tuple[Artifact, dict[str, Any]] | None:
-        """The verdict's artifact and its comparison.json; None when there is none."""
+    def verdict(self) -> tuple[Artifact, Comparison] | None:
+        """The verdict's artifact and what it found; None when there is none."""
         run = self._verdict_run
         if VERDICT in run.affected() and VERDICT not in run.outcomes:
             return None
         artifact = run.artifact(VERDICT)
         folder = run.prepared.store.files_path(artifact)
-        return artifact, json.loads((folder / "comparison.json").read_text())
+        return artifact, read_comparison(folder / "comparison.json")
 
-    def finish(self, status: str, error: str = "") -> dict[str, Any]:
-        """Records replicates, effects and the end; returns the ablation as JSON. A status
-        'failed' becomes 'partial' where a verdict over some variants stands."""
+    def finish(self, status: str, error: str = "") -> AblationResult:
+        """Records seed runs, effects and the end; returns the ablation as JSON. A status
+        'failed' becomes 'partial' where there is a verdict over some variants."""
         failed, verdict = self.failed(), self.verdict()
         if VERDICT in self._verdict_run.outcomes:
             self.run.outcomes[VERDICT] = self._verdict_run.outcomes[VERDICT]
@@ -116,65 +143,69 @@ class AblationRun:
         if status == "failed" and verdict is not None:
             status = "partial"
         unfinished = "interrupted" if status == "interrupted" else "failed"
-        replicates = [
-            self._conclude(r, unfinished, failed.get(r.label, ""))
-            for r in self.ablation.replicates
-        ]  # fmt: skip
+        seed_runs = []
+        for r in self.ablation.seed_runs:
+            seed_runs.append(self._conclude(r, unfinished, failed.get(r.label, "")))
         effects = self._effects(failed, verdict[1] if verdict else None)
-        payload = {"ablation_id": self.ablation_id, "status": status, "effects": effects}
-        if verdict:
-            payload["comparison_key"] = verdict[0].key
-        self._events.append("ablation_finished", payload)
+        comparison_key = verdict[0].key if verdict else None
+        self._events.append(
+            AblationFinished(
+                ablation_id=self.ablation_id,
+                status=status,
+                comparison_key=comparison_key,
+                effects=effects,
+            )
+        )
         result = self.run.finish("failed" if status == "partial" else status, error)
-        return result | {
+        return {
+            **result,
             "ablation_id": self.ablation_id,
             "status": status,
             "evaluation": self.ablation.evaluation,
-            "replicates": replicates,
+            "seed_runs": seed_runs,
             "effects": effects,
-            "seeds": verdict[1]["seeds"] if verdict else None,
-            "comparison_key": verdict[0].key if verdict else None,
+            "seeds": verdict[1].seeds.to_json() if verdict and verdict[1].seeds else None,
+            "comparison_key": comparison_key,
             "error": error,
         }
 
     def _effects(
-        self, failed: Mapping[str, str], judged: Mapping[str, Any] | None
+        self, failed: Mapping[str, str], judged: Comparison | None
     ) -> list[dict[str, Any]]:
         from foundry_core.evaluation.comparison.verdict import effects
 
         rows = effects(judged, self.ablation.changes) if judged else []
-        known = {row["variant"] for row in rows}
-        for name, replicates in self.ablation.by_variant.items():
+        known = {row.variant for row in rows}
+        for name, seed_runs in self.ablation.by_variant.items():
             if name in known:
                 continue
-            why = next((failed[r.label] for r in replicates if r.label in failed), "")
+            why = next((failed[r.label] for r in seed_runs if r.label in failed), "")
             decision = f"no verdict: {why.splitlines()[0]}" if why else "no verdict"
             for path, old, new in self.ablation.changes[name] or [(None, None, None)]:
-                own = {"variant": name, "path": path, "old": old, "new": new}
-                rows.append(_EMPTY | own | {"decision": decision})
-        return rows
+                rows.append(Effect(variant=name, path=path, old=old, new=new, decision=decision))
+        return [asdict(row) for row in rows]
 
-    def _conclude(self, replicate: Replicate, unfinished: str, error: str) -> dict[str, Any]:
-        """Tells what became of a replicate's stages, in the pipeline's own names. `unfinished` is
-        its status where it has an error."""
-        record = self._records[replicate.label]
+    def _conclude(self, seed_run: SeedRun, unfinished: str, error: str) -> dict[str, Any]:
+        """Records what became of a seed run's stages, under the pipeline's own names. `unfinished`
+        is its status where it has an error."""
+        record = self._records[seed_run.label]
         for stage, row in record.prepared.plan.stages.items():
-            outcome = self.run.outcomes.get(replicate.names[stage])
+            outcome = self.run.outcomes.get(seed_run.names[stage])
             if outcome is not None:
-                if not self.ablation.owns(replicate, stage):
+                if not self.ablation.first_needs(seed_run, stage):
                     outcome = replace(outcome, action="reuse", attempt=None, seconds=0.0)
                 record.outcomes[stage] = outcome
-                record.resolved(row, outcome.artifact.key, outcome.action, outcome.how)
+                record.record_resolved(row, outcome.artifact.key, outcome.action, outcome.how)
             elif row.artifact is not None and row.how == "recipe":
-                record.resolved(row, row.artifact, "reuse", row.how)
-            elif replicate.names[stage] in self.run.failures:
-                record.failures[stage] = self.run.failures[replicate.names[stage]]
-        result = record.conclude(unfinished if error else "succeeded", error)
+                record.record_resolved(row, row.artifact, "reuse", row.how)
+            elif seed_run.names[stage] in self.run.failures:
+                record.failures[stage] = self.run.failures[seed_run.names[stage]]
+        result = record.record_finished(unfinished if error else "succeeded", error)
         evaluation = self.ablation.evaluation
         return {
-            "label": replicate.label,
-            "variant": replicate.variant,
-            "seed": replicate.seed,
+            "label": seed_run.label,
+            "variant": seed_run.variant,
+            "seed": seed_run.seed,
             "run_id": record.run_id,
             "status": result["status"],
             "error": error,
@@ -183,25 +214,28 @@ class AblationRun:
         }
 
     def _pipeline_run(self, prepared: Prepared, run_id: str, variant: str | None) -> PipelineRun:
-        facts: dict[str, Any] = {"ablation": {"id": self.ablation_id, "variant": variant}}
-        if run_id != self.ablation_id:
-            facts["parent"] = self.ablation_id
-        return PipelineRun(prepared, run_id=run_id, facts=facts, **self._common)
+        return PipelineRun(
+            prepared,
+            observe=self._observe,
+            job_ref=self._job_ref,
+            backend=self._backend,
+            run_id=run_id,
+            parent=self.ablation_id if run_id != self.ablation_id else None,
+            ablation={"id": self.ablation_id} | ({"variant": variant} if variant else {}),
+        )
 
-    def _run_id(self, replicate: Replicate) -> str:
-        return f"{self.ablation_id}.{replicate.label.replace('/', '.')}"
-
-    def _alone(self, replicate: Replicate) -> Prepared:
-        """A replicate as a pipeline of its own, planned: what another one builds, it reuses."""
+    def _alone(self, seed_run: SeedRun) -> Prepared:
+        """A seed run as a pipeline of its own, planned: what another one builds, it reuses."""
+        first = self.ablation.first_needs
         rows = {
-            stage: row if self.ablation.owns(replicate, stage) else replace(row, action="reuse")
-            for stage, row in self.ablation.rows(replicate).items()
+            stage: row if first(seed_run, stage) else replace(row, action="reuse")
+            for stage, row in self.ablation.rows(seed_run).items()
         }
-        name = replicate.pipeline.name
+        name = seed_run.pipeline.name
         return Prepared(
-            request=Request(pipeline=name, overrides=replicate.overrides),
-            pipeline=replicate.pipeline,
-            specs=replicate.specs,
-            plan=Plan(pipeline=name, baseline=None, stages=rows, specs=replicate.specs),
-            store=self.ablation.united.store,
+            request=Request(pipeline=name, overrides=seed_run.overrides),
+            pipeline=seed_run.pipeline,
+            specs=seed_run.specs,
+            plan=Plan(pipeline=name, baseline=None, stages=rows, specs=seed_run.specs),
+            store=self.ablation.merged.store,
         )

@@ -1,41 +1,46 @@
 """The plan of an ablation for people and for JSON: variant × stage, what each would do and why."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from flows.ablation.merge import VERDICT, Replicate
+from flows.ablation.merge import VERDICT, SeedRun
 from flows.ablation.plan import Ablation
+from flows.console import markdown_table
 from foundry_core.pipeline.plan import StagePlan
 
 
 def plan_rows(ablation: Ablation) -> list[list[str]]:
-    """Header and a row per replicate; columns are the stages in which replicates differ."""
+    """Header and a row per seed run; columns are the stages in which seed runs differ."""
     differing = _differing(ablation)
     header = ["variant", *differing, "why"]
-    return [header, *(_replicate_row(ablation, r, differing) for r in ablation.replicates)]
+    table = [header]
+    for seed_run in ablation.seed_runs:
+        cells = [_cell(ablation, seed_run, stage) for stage in differing]
+        table.append([seed_run.label, *cells, _why(ablation, seed_run)])
+    return table
 
 
 def plan_notes(ablation: Ablation) -> list[str]:
     """What the table leaves out: the stages that all share, the verdict, the cost, the rest."""
-    rows = ablation.rows(ablation.replicates[0])
+    rows = ablation.rows(ablation.seed_runs[0])
     shared = [name for name in rows if name not in _differing(ablation)]
     seconds = ablation.estimated_seconds()
-    work = ablation.united.plan.to_run()
+    work = ablation.merged.plan.to_run()
     cost = "" if seconds is None else f", about {_seconds(seconds)} of work"
     notes = [
         f"compared: {ablation.evaluation}; "
         f"{len(ablation.by_variant)} variant(s) × {ablation.request.seeds} seed(s)",
         f"shared by all: {', '.join(f'{name} ({_doing(rows[name])})' for name in shared) or '-'}",
-        f"verdict: {_doing(ablation.united.plan.stages[VERDICT])}",
+        f"verdict: {_doing(ablation.merged.plan.stages[VERDICT])}",
         f"{len(work)} stage(s) to run{cost}" if work else "nothing to run: all is known",
     ]
     return notes + [f"left out: {note}" for note in ablation.notes]
 
 
 def plan_table(ablation: Ablation) -> Table:
+    """For a terminal."""
     header, *body = plan_rows(ablation)
     table = Table(title=f"plan of {ablation.request.title}", title_justify="left")
     for column in header:
@@ -48,71 +53,67 @@ def plan_table(ablation: Ablation) -> Table:
 
 
 def plan_markdown(ablation: Ablation) -> str:
-    header, *body = plan_rows(ablation)
-    lines = [header, ["---"] * len(header), *body]
-    table = "".join(f"| {' | '.join(cell.replace('|', '¦') for cell in row)} |\n" for row in lines)
-    return table + "\n" + "".join(f"- {note}\n" for note in plan_notes(ablation))
+    """For a page that renders Markdown."""
+    notes = "".join(f"- {note}\n" for note in plan_notes(ablation))
+    return f"{markdown_table(plan_rows(ablation))}\n{notes}"
 
 
 def plan_json(ablation: Ablation) -> dict[str, Any]:
+    """Everything, with keys and per-stage reasons."""
+    parts = ("path", "old", "new")
     return {
         "title": ablation.request.title,
         "pipeline": ablation.pipeline.name,
         "evaluation": ablation.evaluation,
         "variants": [
-            {
-                "variant": name,
-                "changes": [
-                    {"path": path, "old": old, "new": new}
-                    for path, old, new in ablation.changes[name]
-                ],
-            }
-            for name in ablation.by_variant
+            {"variant": name, "changes": [dict(zip(parts, one, strict=True)) for one in changes]}
+            for name, changes in ablation.changes.items()
         ],
-        "replicates": [
+        "seed_runs": [
             {
-                "label": replicate.label,
-                "variant": replicate.variant,
-                "seed": replicate.seed,
+                "label": seed_run.label,
+                "variant": seed_run.variant,
+                "seed": seed_run.seed,
                 "stages": [
-                    _stage_json(ablation, replicate, row)
-                    for row in ablation.rows(replicate).values()
+                    row.to_json()
+                    | {
+                        "stage": seed_run.names[stage],
+                        "shared_with": _shared_with(ablation, seed_run, stage),
+                    }
+                    for stage, row in ablation.rows(seed_run).items()
                 ],
             }
-            for replicate in ablation.replicates
+            for seed_run in ablation.seed_runs
         ],
-        "stages": [row.to_json() for row in ablation.united.plan.stages.values()],
+        "stages": [row.to_json() for row in ablation.merged.plan.stages.values()],
         "estimated_seconds": ablation.estimated_seconds(),
         "notes": list(ablation.notes),
     }
 
 
 def _differing(ablation: Ablation) -> list[str]:
-    """Stages of which not all replicates share one."""
-    first = ablation.replicates[0]
+    """Stages of which not all seed runs share one."""
+    first = ablation.seed_runs[0]
     return [
         stage
         for stage in ablation.rows(first)
-        if any(r.names.get(stage) != first.names[stage] for r in ablation.replicates)
+        if any(r.names.get(stage) != first.names[stage] for r in ablation.seed_runs)
     ]
 
 
-def _replicate_row(ablation: Ablation, replicate: Replicate, columns: Sequence[str]) -> list[str]:
-    rows = ablation.rows(replicate)
-    cells = [_cell(ablation, replicate, rows[stage]) if stage in rows else "-" for stage in columns]
-    return [replicate.label, *cells, _why(ablation, replicate)]
-
-
-def _cell(ablation: Ablation, replicate: Replicate, row: StagePlan) -> str:
-    shared = _shared_with(ablation, replicate, row.name)
+def _cell(ablation: Ablation, seed_run: SeedRun, stage: str) -> str:
+    row = ablation.rows(seed_run).get(stage)
+    if row is None:
+        return "-"
+    shared = _shared_with(ablation, seed_run, stage)
     return f"as {shared}" if shared else _doing(row)
 
 
-def _shared_with(ablation: Ablation, replicate: Replicate, stage: str) -> str | None:
-    """The replicate that this one shares the stage with."""
-    if ablation.owns(replicate, stage):
+def _shared_with(ablation: Ablation, seed_run: SeedRun, stage: str) -> str | None:
+    """The seed run that this one shares the stage with."""
+    if ablation.first_needs(seed_run, stage):
         return None
-    return replicate.names[stage].rpartition(":")[0]
+    return seed_run.names[stage].rpartition(":")[0]
 
 
 def _doing(row: StagePlan) -> str:
@@ -120,23 +121,16 @@ def _doing(row: StagePlan) -> str:
     return f"run ≈{_seconds(seconds)}" if row.action == "run" and seconds else row.action
 
 
-def _why(ablation: Ablation, replicate: Replicate) -> str:
-    """What makes the replicate differ; that an input changed follows from it."""
+def _why(ablation: Ablation, seed_run: SeedRun) -> str:
+    """What makes the seed run differ; that an input changed follows from it."""
     own = dict.fromkeys(
         reason.sentence()
-        for stage, row in ablation.rows(replicate).items()
-        if ablation.owns(replicate, stage) and row.action == "run"
+        for stage, row in ablation.rows(seed_run).items()
+        if ablation.first_needs(seed_run, stage) and row.action == "run"
         for reason in row.reasons
         if reason.category != "INPUT"
     )
     return "; ".join(own)
-
-
-def _stage_json(ablation: Ablation, replicate: Replicate, row: StagePlan) -> dict[str, Any]:
-    return row.to_json() | {
-        "stage": replicate.names[row.name],
-        "shared_with": _shared_with(ablation, replicate, row.name),
-    }
 
 
 def _seconds(seconds: float) -> str:

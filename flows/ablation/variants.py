@@ -15,7 +15,8 @@ from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
 
 BASE = "base"
-Override = tuple[str, Any]
+# A path and the value it gets.
+Change = tuple[str, Any]
 _LONGEST_NAME = 48
 
 
@@ -34,7 +35,35 @@ class Vary:
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     name: str
-    overrides: tuple[Override, ...] = ()
+    overrides: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationRequest:
+    """What a person asks for; the same for CLI, UI and notebook.
+
+    overrides: of the base, and so of every variant. seeds: how many per variant; the i-th adds i
+    to the seeds of all stages that train or evaluate, so that data stay the same and are shared.
+    evaluation: the stage that is compared; default: the base of the pipeline's compare stage,
+    else its only evaluation.
+    """
+
+    pipeline: str
+    overrides: tuple[Change, ...] = ()
+    vary: tuple[Vary, ...] = ()
+    variants: tuple[Variant, ...] = ()
+    seeds: int = 1
+    evaluation: str | None = None
+    alpha: float = 0.05
+    strict_code: bool = False
+
+    @property
+    def title(self) -> str:
+        """'ablation llm.training.tokens ×3': what run lists show."""
+        parts = [one.text for one in self.vary]
+        parts += [", ".join(variant.name for variant in self.variants)] if self.variants else []
+        parts += [f"seeds ×{self.seeds}"] if self.seeds > 1 else []
+        return f"ablation {'; '.join(parts)}"
 
 
 def parse_vary(text: str) -> Vary:
@@ -100,7 +129,7 @@ def expand(vary: Sequence[Vary], named: Sequence[Variant]) -> list[Variant]:
 
 
 def _short_paths(paths: Sequence[str]) -> dict[str, str]:
-    """Every path by its last word, or by as many as tell it from the others."""
+    """Every path by its last word, or by as many as make it unlike the others."""
     shown = {}
     for path in paths:
         words = path.split(".")

@@ -67,7 +67,11 @@ def _execute(arguments: Sequence[str]) -> int:
     except FoundryError as error:
         if options.debug:
             raise
-        return _report(error, getattr(options, "json", False))
+        if getattr(options, "json", False):
+            print(json.dumps({"error": error.message, "hint": error.hint}))
+        else:
+            print(f"foundry: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -101,11 +105,3 @@ def _stdout_works() -> bool:
     except OSError:
         return False
     return True
-
-
-def _report(error: FoundryError, as_json: bool) -> int:
-    if as_json:
-        print(json.dumps({"error": error.message, "hint": error.hint}))
-    else:
-        print(f"foundry: {error}", file=sys.stderr)
-    return 2

@@ -6,12 +6,14 @@ Everything shown is measured here and now: the run, the plans, and the cheap re-
 import argparse
 import json
 import sys
+from typing import Any
 
 from rich.console import Console as RichConsole
 
+from flows.cli.commands.common import exit_code
 from flows.cli.commands.run import run_all, summarise
 from flows.console import Console, plan_table
-from flows.run.planning import Prepared, Request, prepare
+from flows.runs.planning import Prepared, Request, prepare
 from flows.terminal import stdout
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
@@ -42,24 +44,21 @@ def _run(out: RichConsole, name: str) -> int:
     result = run_all(prepared, Console())
     summarise(result)
     if result["status"] != "succeeded":
-        return 130 if result["status"] == "interrupted" else 1
-    show_verdict(out, prepared, result)
-    return 0
-
-
-def show_verdict(out: RichConsole, prepared: Prepared, result: dict) -> None:
+        return exit_code(result["status"])
     from flows.reports.run_report import comparison_of, write_run_report
-    from foundry_core.evaluation.comparison.compare import comparison_table
+    from foundry_core.evaluation.comparison.tables import comparison_table
 
     comparison = comparison_of(prepared, result)
     if comparison is not None:
         out.print(comparison_table(comparison))
     out.print(f"report: {write_run_report(result['run_id'])}")
+    return 0
 
 
 def _cascade(out: RichConsole, name: str) -> int:
     """One upstream value, one that is no part of the recipe, one cheap re-run, and back again."""
-    steps = prepare(Request(pipeline=name)).pipeline.stages["llm"].recipe.training.steps
+    llm: Any = prepare(Request(pipeline=name)).pipeline.stages["llm"].recipe
+    steps = llm.training.steps
     change = f"llm.training.steps={2 * steps}"
     out.print("\n[bold]what would one changed value of the language model re-run?")
     out.print(f"foundry plan {name} -o {change}")

@@ -1,42 +1,21 @@
-"""A run's page in Prefect's UI: the plan, losses, rollouts, the verdict, the report.
-
-Only where a server is configured: an ephemeral one is gone before anybody could look. A server that
-does not answer costs the display, never the run.
-"""
+"""A run's page in Prefect's UI: the plan, losses, rollouts, the verdict, the report."""
 
 import base64
 import io
-import json
-import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import flows.prefect.settings  # noqa: F401  (Prefect reads its settings once, on import)
-
-# isort: split
-import httpx
-from prefect.artifacts import (
-    create_link_artifact,
-    create_markdown_artifact,
-)
-from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL
-
-from flows.prefect.progress import ProgressReport
-from flows.run.engine import PipelineRun
+from flows.console import markdown_table
+from flows.prefect.api import configured
+from flows.prefect.page import ProgressReport, show_link, show_markdown
+from flows.runs.engine import PipelineRun
 from foundry_core.store.manifest import Artifact
 
-_LOG = logging.getLogger(__name__)
 _MOMENT_SECONDS = 5.0
 _LARGEST_IMAGE = 512 * 1024
-
-
-def configured() -> bool:
-    """Whether there is a server that outlives this process."""
-    return bool(PREFECT_API_URL.value())
 
 
 def show_plan(markdown: str) -> None:
@@ -57,13 +36,15 @@ def progress_of(key: str) -> Callable[[Mapping[str, Any]], None] | None:
     return publish
 
 
-class LogLines(io.TextIOBase):
+class LogLines(io.StringIO):
     """A text file whose lines become log messages: what a terminal would show, on a run's page."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
         self._say = say
 
     def write(self, text: str) -> int:
+        """A line is a message; empty ones are none."""
         for line in text.splitlines():
             if line.strip():
                 self._say(line)
@@ -76,12 +57,12 @@ def show_stage(run: PipelineRun, name: str) -> None:
         return
     artifact = run.artifact(name)
     folder = run.prepared.store.files_path(artifact)
-    if run.prepared.pipeline.stages[name].stage.trains:
-        _show_losses(name, folder)
-    elif artifact.kind == "evaluate":
+    if artifact.kind == "evaluate":
         _show_rollouts(name, artifact, folder)
     elif artifact.kind in ("compare", "verdict"):
         _show_comparison(name, folder)
+    else:
+        _show_losses(name, folder)
 
 
 def show_effects(effects: Sequence[Mapping[str, Any]], seeds: Mapping[str, Any] | None) -> None:
@@ -94,21 +75,9 @@ def show_effects(effects: Sequence[Mapping[str, Any]], seeds: Mapping[str, Any] 
 
 
 def show_report(path: Path) -> None:
-    """Where report.html lies; the path stands beside the link, since browsers follow file links
+    """Where report.html lies; the path is beside the link, since browsers follow file links
     from a web page only after copying them into the address bar."""
-    _publish(
-        create_link_artifact,
-        link=path.absolute().as_uri(),
-        link_text=str(path),
-        key="report",
-        description=f"Report: {path}",
-    )
-
-
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    header, *body = rows
-    lines = [header, ["---"] * len(header), *body]
-    return "".join(f"| {' | '.join(cell.replace('|', '¦') for cell in row)} |\n" for row in lines)
+    show_link("report", path.absolute().as_uri(), str(path), f"Report: {path}")
 
 
 def on_white(svg: str) -> bytes:
@@ -130,26 +99,22 @@ def _show_losses(name: str, folder: Path) -> None:
 
 def _show_rollouts(name: str, artifact: Artifact, folder: Path) -> None:
     """The first recorded episode of every task, as in the report."""
-    text = f"success over all tasks: {_rate(artifact)}\n"
-    for task in sorted(path for path in (folder / "frames").glob("*") if path.is_dir()):
-        first = next(iter(sorted(task.glob("*.png"))), None)
-        if first is not None:
-            outcome = first.stem.partition("_")[2]
-            picture = _image("png", first.read_bytes(), task.name)
-            text += f"\n{task.name}: {outcome}\n\n{picture}\n"
+    from flows.reports.run_report import first_episodes
+
+    values = artifact.metrics
+    text = f"success over all tasks: {values.get('successes', '?')} of {values.get('n', '?')}\n"
+    for first in first_episodes(folder):
+        task, outcome = first.parent.name, first.stem.partition("_")[2]
+        text += f"\n{task}: {outcome}\n\n{_image('png', first.read_bytes(), task)}\n"
     _show(f"rollouts-{name}", f"Rollouts of {name}", text)
 
 
-def _rate(artifact: Artifact) -> str:
-    values = artifact.metrics
-    return f"{values.get('successes', '?')} of {values.get('n', '?')}"
-
-
 def _show_comparison(name: str, folder: Path) -> None:
-    from foundry_core.evaluation.comparison.compare import markdown
     from foundry_core.evaluation.comparison.report import verdict
+    from foundry_core.evaluation.comparison.result import read_comparison
+    from foundry_core.evaluation.comparison.tables import markdown
 
-    found = json.loads((folder / "comparison.json").read_text())
+    found = read_comparison(folder / "comparison.json")
     picture = _image("svg+xml", on_white((folder / "success.svg").read_text()), "success")
     text = f"{markdown(found)}\n{verdict(found)}\n\n{picture}\n"
     _show(f"results-{name}", f"Results: {name}", text)
@@ -164,18 +129,4 @@ def _image(kind: str, data: bytes, alt: str) -> str:
 
 
 def _show(key: str, title: str, text: str) -> None:
-    _publish(create_markdown_artifact, markdown=text, key=_slug(key), description=title)
-
-
-def _slug(text: str) -> str:
-    """Keys of artifacts are lower-case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def _publish(create: Callable[..., Any], **content: Any) -> None:
-    if not configured():
-        return
-    try:
-        create(**content)
-    except (httpx.TransportError, PrefectHTTPStatusError) as error:
-        _LOG.warning("%s is not shown: %s", content["key"], error)
+    show_markdown(re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-"), title, text)

@@ -9,13 +9,20 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from flows.ablation.plan import MOST_SEEDS, AblationRequest
-from flows.ablation.variants import Variant, Vary, axis
-from flows.run.planning import Request
+from flows.ablation.plan import MOST_SEEDS
+from flows.ablation.variants import AblationRequest, Variant, Vary, axis
+from flows.dispatch.base import BACKENDS
+from flows.runs.planning import Request
 from foundry_core.config.documents import parse_yaml, pipeline_names
 
-# A choice: the UI offers what this installation has when the deployment is applied.
-PipelineName = Enum("PipelineName", {name: name for name in pipeline_names()})
+
+def _choice(name: str, values: list[str]) -> Any:
+    """A drop-down of the UI: what this installation has when the deployment is applied."""
+    return Enum(name, {value: value for value in values})
+
+
+PipelineName = _choice("PipelineName", pipeline_names())
+DispatchName = _choice("DispatchName", BACKENDS.names())
 
 
 class Form(BaseModel):
@@ -37,6 +44,7 @@ class Override(Form):
     value: Text = Field(title="Value", description="in YAML: 400, 1e-3, true, [a, b]")
 
     def pair(self) -> tuple[str, Any]:
+        """Path and value; FoundryError for what is no YAML."""
         return self.path.strip(), parse_yaml(self.value, f"override {self.path!r}")
 
 
@@ -60,6 +68,7 @@ class NamedVariant(Form):
 def request(
     pipeline: Enum, overrides: list[Override], stages: list[str], force: list[str]
 ) -> Request:
+    """What the form of foundry/full asks for."""
     return Request(
         pipeline=pipeline.value,
         overrides=tuple(one.pair() for one in overrides),
@@ -76,6 +85,7 @@ def ablation_request(
     overrides: list[Override],
     evaluation: str | None,
 ) -> AblationRequest:
+    """What the form of foundry/ablation asks for."""
     return AblationRequest(
         pipeline=pipeline.value,
         vary=tuple(one.vary() for one in vary),

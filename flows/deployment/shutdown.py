@@ -1,9 +1,9 @@
-"""Ending in time when told to, whatever the main thread is doing.
+"""Ending soon after SIGTERM, whatever the main thread is doing.
 
-SIGTERM raises an exception between any two instructions of the main thread: ours, Prefect's, a
+SIGTERM raises an exception between any two instructions of the main thread: Foundry's, Prefect's, a
 library's. One that is raised while a lock changes hands leaves it taken for ever, and a request to
 a server that is gone is tried again for minutes. Being killed costs nothing that matters (see
-docs/faults.md), so a run that was told to end and does not is killed by itself.
+docs/faults.md), so a run that does not end after the signal kills itself.
 """
 
 import contextlib
@@ -14,17 +14,14 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-import flows.prefect.settings  # noqa: F401  (Prefect reads its settings once, on import)
-
-# isort: split
-from prefect.exceptions import TerminationSignal
+from flows.prefect.flows import TerminationSignal
 
 # A stage has 10 s to end by itself, one elsewhere 20 s.
 GRACE_SECONDS = 45.0
 
 
 @contextlib.contextmanager
-def in_time(grace: float = GRACE_SECONDS) -> Iterator[None]:
+def ends_on_sigterm(grace: float = GRACE_SECONDS) -> Iterator[None]:
     """SIGTERM raises TerminationSignal in the block, and from then on the block has `grace` seconds
     to be left; then the process ends with 143, as killed by that signal. Ctrl-C is left alone: who
     typed it is there to type more, and the process may be a notebook's. In other threads than the
@@ -48,26 +45,17 @@ def in_time(grace: float = GRACE_SECONDS) -> Iterator[None]:
         os.close(writer)
 
 
-def _terminate(number: int, frame: Any) -> NoReturn:
+def _terminate(number: int, _frame: Any) -> NoReturn:
     raise TerminationSignal(signal=number)
 
 
 def _watch(reader: int, left: threading.Event, grace: float) -> None:
     try:
-        while told := os.read(reader, 1):
-            if told[0] == signal.SIGTERM:
-                if not left.wait(grace):
-                    _kill(grace)
-                return
+        while (number := os.read(reader, 1)) and number[0] != signal.SIGTERM:
+            pass
+        if number and not left.wait(grace):
+            text = f"foundry: asked to end (SIGTERM), still busy after {grace:g} s: killed."
+            print(text, "The next run takes up what this one left", file=sys.stderr, flush=True)
+            os._exit(128 + signal.SIGTERM)
     finally:
         os.close(reader)
-
-
-def _kill(grace: float) -> NoReturn:
-    print(
-        f"foundry: told to end (SIGTERM), still busy after {grace:g} s: killed. The next run takes"
-        " up what this one left",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(128 + signal.SIGTERM)

@@ -1,62 +1,71 @@
-"""Prefect's temporary server, where none is configured: it ends with the run that started it.
+"""The Prefect server of a run that has none: a child process that ends with the run, also when that
+is killed by force (PR_SET_PDEATHSIG)."""
 
-Prefect stops it at a normal exit only: a killed run would leave it behind, with its port and 200 MB
-of memory, for ever.
-"""
-
+import contextlib
 import os
-import subprocess
-import sys
-import threading
-import time
+import socket
+from collections.abc import Iterator
+from pathlib import Path
 
-import flows.prefect.settings  # noqa: F401  (Prefect reads its settings once, on import)
-from flows.processes import PARENT
+from flows.deployment.server import (
+    answers,
+    database_made,
+    entry_command,
+    not_started,
+    service_environment,
+    spawn,
+    stop,
+)
+from flows.prefect import HOST, api_url
+from flows.prefect.api import configured, connected
 
-_LOOK_SECONDS = 1.0
+_TRIES = 3
+_STOP_SECONDS = 5.0
+_SETTINGS = {
+    # Prefect's own name for a server without scheduler: it must not start a home's scheduled runs.
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+}
 
 
-def tie() -> None:
-    """From now on a temporary server of this process is started so that it cannot outlive it."""
-    if "PREFECT_API_URL" not in os.environ:
-        from prefect.server.api.server import SubprocessASGIServer
+@contextlib.contextmanager
+def temporary_server(log: Path) -> Iterator[None]:
+    """In the block there is a Prefect server: the configured one, or one that is started here and
+    writes to `log`. FoundryError when it does not start."""
+    if configured():
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        with database_made():
+            url = _started(log, stack)
+        with connected(url):
+            yield
 
-        SubprocessASGIServer._run_uvicorn_command = _start
 
-
-def _start(server) -> subprocess.Popen:
-    """As Prefect starts it, but for the process around it."""
-    from prefect.settings import get_current_settings
-
-    settings = get_current_settings().to_environment_variables(exclude_unset=True)
-    role = {
-        "PREFECT_UI_ENABLED": "0",
-        "PREFECT__SERVER_EPHEMERAL": "1",
-        "PREFECT__SERVER_FINAL": "1",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "flows.deployment.entry", "temporary", str(server.port)],
-        env={**os.environ, **role, **settings, PARENT: str(os.getpid())},
+def _started(log: Path, stack: contextlib.ExitStack) -> str:
+    """The URL of a server that answers; `stack` ends it."""
+    for _ in range(_TRIES):
+        # Another process may take the port before the server does: then it ends, and is started
+        # again on another.
+        port = _free_port()
+        command = entry_command("server", HOST, str(port))
+        process = spawn(command, log, service_environment(**_SETTINGS))
+        stack.callback(stop, process, _STOP_SECONDS)
+        url = api_url(HOST, port)
+        if answers(url, process):
+            return url
+        if process.poll() is None:
+            break
+    raise not_started(
+        log,
+        "temporary Prefect server",
+        f"is the database in {os.environ['PREFECT_HOME']} whole, and its disk not full? "
+        "A running `foundry serve` is used instead of a temporary server",
     )
 
 
-def serve(port: int, parent: int) -> None:
-    """The server itself, in a process of its own."""
-    import uvicorn
-
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    uvicorn.run(
-        "prefect.server.api.server:create_app",
-        factory=True,
-        host="127.0.0.1",
-        port=port,
-        log_level="error",
-        lifespan="on",
-    )
-
-
-def _watch(parent: int) -> None:
-    """The kernel's signal would come when the thread ends that started the server, so: looking."""
-    while os.getppid() == parent:
-        time.sleep(_LOOK_SECONDS)
-    os._exit(1)
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])

@@ -1,109 +1,57 @@
-"""Where a stage is executed: here, by a worker of the GPU pool, or as a Ray job.
+"""Where a stage is executed: here, by a worker of a pool with GPUs, as a job of a cluster.
 
-One interface, so that a pipeline, an ablation and a test differ in one word. Only training leaves
-this process: what converts and measures is cheap, and a second pool would only make it wait.
+One interface, so that a pipeline, an ablation and a test differ in one word. Only a stage that asks
+for GPUs leaves this process: what converts and measures is cheap, and a queue would only make it
+wait. A member of the set is one module here, or one of an installed distribution: see
+docs/extending.md.
 """
 
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, ClassVar
 
-from foundry_core.config.suggest import nearest
-from foundry_core.errors import FoundryError
+from foundry_core.config.registry import Registry
 
 if TYPE_CHECKING:
     from foundry_core.execution.job import Observer, Outcome, StageJob
     from foundry_core.lineage.events import EventLog
-    from foundry_core.pipeline.stage import Stage
-    from foundry_core.store.local import Store
-
-DispatchName = Literal["inline", "gpu-pool", "ray-job"]
-DISPATCHERS: tuple[str, ...] = get_args(DispatchName)
+    from foundry_core.pipeline.stage import Resources
+    from foundry_core.store.base import Store
 
 
-class Dispatcher(Protocol):
-    """Executes a job whose inputs are committed; as `foundry_core.execution.runner.execute` does, wherever."""
+class Backend(ABC):
+    """Executes jobs whose inputs are committed, as `foundry_core.execution.runner.execute` does,
+    wherever. Made once per run; raises FoundryError when what it needs cannot be reached."""
 
-    name: str
+    name: ClassVar[str]
 
-    def remote(self, stage: "type[Stage]") -> bool:
-        """Whether jobs of this kind leave the machine: then they need none of its CPU slots."""
-        ...
-
-    def run(
-        self,
-        job: "StageJob",
-        store: "Store",
-        events: "EventLog",
-        *,
-        observe: "Observer",
-        cancelled: threading.Event,
-    ) -> "Outcome":
-        """Raises StageFailed, Interrupted or LeaseLost; returns only when the job has ended."""
-        ...
-
-
-class Inline:
-    """A child process of this one."""
-
-    name = "inline"
-
-    def remote(self, stage: "type[Stage]") -> bool:
+    def remote(self, resources: "Resources") -> bool:
+        """Whether such a stage leaves this machine: then it needs none of its CPU slots."""
         return False
 
-    def run(
-        self,
-        job: "StageJob",
-        store: "Store",
-        events: "EventLog",
-        *,
-        observe: "Observer",
-        cancelled: threading.Event,
-    ) -> "Outcome":
-        from foundry_core.execution.runner import execute
-
-        return execute(job, store, events, observe=observe, cancelled=cancelled)
-
-
-class Elsewhere(Inline, ABC):
-    """Trains where `train` says; everything else runs inline."""
-
-    def remote(self, stage: "type[Stage]") -> bool:
-        return stage.trains
-
-    def run(
-        self,
-        job: "StageJob",
-        store: "Store",
-        events: "EventLog",
-        *,
-        observe: "Observer",
-        cancelled: threading.Event,
-    ) -> "Outcome":
-        from foundry_core.execution.runner import settled
-        from foundry_core.pipeline.registry import stage_kind
-
-        if not self.remote(stage_kind(job.spec.kind)):
-            return super().run(job, store, events, observe=observe, cancelled=cancelled)
-        return settled(job, store, events) or self.train(job, store, observe, cancelled)
-
     @abstractmethod
-    def train(
-        self, job: "StageJob", store: "Store", observe: "Observer", cancelled: threading.Event
+    def run(
+        self,
+        job: "StageJob",
+        store: "Store",
+        events: "EventLog",
+        *,
+        observe: "Observer",
+        cancelled: threading.Event,
     ) -> "Outcome":
-        """A training that must run; returns when it has ended, raises as `run`."""
+        """Returns when the job has ended. Raises StageFailed, Interrupted or LeaseLost; `cancelled`
+        is how a person ends it early."""
 
 
-def make_dispatcher(name: DispatchName | str, **options: Any) -> Dispatcher:
+BACKENDS: Registry[type[Backend]] = Registry(
+    group="foundry.dispatch",
+    package="flows.dispatch",
+    attribute="BACKEND",
+    noun="dispatch backend",
+    dashes=True,
+)
+
+
+def make_backend(name: str) -> Backend:
     """Raises FoundryError for an unknown name, or when what it needs cannot be reached."""
-    if name == "inline":
-        return Inline()
-    if name == "gpu-pool":
-        from flows.dispatch.gpu_pool import GpuPool
-
-        return GpuPool(**options)
-    if name == "ray-job":
-        from flows.dispatch.ray_jobs import RayJobs
-
-        return RayJobs(**options)
-    raise FoundryError(f"unknown dispatch {name!r}", nearest(name, DISPATCHERS))
+    return BACKENDS.get(name)()

@@ -23,23 +23,15 @@ class Slots:
         ticket = object()
         with self._changed:
             self._queue.append(ticket)
-            while self._queue[0] is not ticket or self._free < cpus:
-                if give_up():
-                    self._queue.remove(ticket)
-                    self._changed.notify_all()
-                    break
+            while not (mine := self._queue[0] is ticket and self._free >= cpus) and not give_up():
                 self._changed.wait(0.5)
-            else:
-                self._queue.pop(0)
-                self._free -= cpus
-                self._changed.notify_all()
-                ticket = None
-        if ticket is not None:
-            yield False
-            return
+            self._queue.remove(ticket)
+            held = cpus if mine else 0
+            self._free -= held
+            self._changed.notify_all()
         try:
-            yield True
+            yield mine
         finally:
             with self._changed:
-                self._free += cpus
+                self._free += held
                 self._changed.notify_all()

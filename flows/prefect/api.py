@@ -1,42 +1,32 @@
 """What Foundry asks of a Prefect server: a few calls, with errors in plain words."""
 
 import contextlib
-import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 from uuid import UUID
 
-import flows.prefect.settings  # noqa: F401  (Prefect reads its settings once, on import)
-
-# isort: split
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterParentFlowRunId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
+from prefect.deployments import run_deployment
+from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from foundry_core.errors import FoundryError
+
+__all__ = ["FlowRun", "StateType"]
 
 PIPELINE_POOL = "foundry"
 GPU_POOL = "gpu-pool"
 TRAIN_DEPLOYMENT = "train/gpu"
-OPEN_STATES = (
-    StateType.SCHEDULED,
-    StateType.PENDING,
-    StateType.RUNNING,
-    StateType.PAUSED,
-    StateType.CANCELLING,
-)
-OUTAGE_SECONDS = 600.0
+_FLUSH_SECONDS = 10.0
+OPEN_STATES = tuple(kind for kind in StateType if kind not in TERMINAL_STATES)
 _UNREACHABLE = (httpx.TransportError, OSError)
-T = TypeVar("T")
+# Servers that end with a run of this process: nobody looks at them.
+_temporary: set[str] = set()
 
 
 def server_url() -> str:
@@ -65,56 +55,45 @@ def api() -> Iterator[SyncPrefectClient]:
         ) from error
 
 
-def patiently(call: Callable[[], T], told: Callable[[str], None], seconds: float) -> T:
-    """call(), again and again while the server is away or overloaded, for at most `seconds`: a
-    restart of the server must not end a training of days. Other errors are raised at once."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return call()
-        except (FoundryError, PrefectHTTPStatusError, *_UNREACHABLE) as error:
-            if not _away(error) or time.monotonic() > deadline:
-                raise
-            told("waits for the Prefect server")
-            time.sleep(min(5.0, seconds / 10))
-
-
-def _away(error: Exception) -> bool:
-    """Whether the same call may succeed later."""
+def away(error: Exception) -> bool:
+    """Whether the server is away or overloaded: then the same call may succeed later."""
     if isinstance(error, PrefectHTTPStatusError):
         return error.response.status_code >= 500
     return isinstance(error, _UNREACHABLE) or isinstance(error.__cause__, _UNREACHABLE)
 
 
 def open_runs(
-    *, tags: Iterable[str] = (), parent: UUID | None = None, states: Iterable[StateType] = ()
+    *, tags: Sequence[str] = (), parent: UUID | None = None, states: Iterable[StateType] = ()
 ) -> list[FlowRun]:
     """Flow runs that have not ended (or those in `states`), oldest first."""
-    names = list(tags)
-    filters: dict[str, Any] = {
-        "state": FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states or OPEN_STATES)))
-    }
-    if names:
-        filters["tags"] = FlowRunFilterTags(all_=names)
+    wanted: dict[str, Any] = {"state": {"type": {"any_": list(states or OPEN_STATES)}}}
+    if tags:
+        wanted["tags"] = {"all_": list(tags)}
     if parent:
-        filters["parent_flow_run_id"] = FlowRunFilterParentFlowRunId(any_=[parent])
+        wanted["parent_flow_run_id"] = {"any_": [parent]}
+    found = FlowRunFilter.model_validate(wanted)
     with api() as client:
-        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(**filters))
+        runs = client.read_flow_runs(flow_run_filter=found)
     return sorted(runs, key=lambda run: str(run.created))
 
 
 def read_run(run_id: UUID) -> FlowRun | None:
-    with api() as client:
-        try:
-            return client.read_flow_run(run_id)
-        except ObjectNotFound:
-            return None
+    """None when it was deleted."""
+    with api() as client, contextlib.suppress(ObjectNotFound):
+        return client.read_flow_run(run_id)
+    return None
+
+
+def has_ended(run_id: UUID) -> bool:
+    """Whether a run is in a final state, or is gone."""
+    run = read_run(run_id)
+    return run is None or run.state is None or run.state.is_final()
 
 
 def set_state(run_id: UUID, kind: StateType, message: str, *, force: bool = False) -> None:
     """Proposes a state; `force` passes by Prefect's rules (closing what cannot close itself)."""
-    name = "Cancelling" if kind is StateType.CANCELLING else None
-    state: State = State(type=kind, name=name, message=message)
+    names = {StateType.CANCELLING: "Cancelling", StateType.SCHEDULED: "AwaitingRetry"}
+    state: State = State(type=kind, name=names.get(kind), message=message)
     with api() as client, contextlib.suppress(ObjectNotFound):
         client.set_flow_run_state(run_id, state, force=force)
 
@@ -124,40 +103,79 @@ def cancel_run(run_id: UUID, message: str) -> None:
     set_state(run_id, StateType.CANCELLING, message)
 
 
-def cancel_children(run_id: UUID, message: str) -> int:
-    """Cancels the open runs that a flow run has started; how many."""
-    children = open_runs(parent=run_id)
-    for child in children:
+def cancel_children(run_id: UUID, message: str) -> None:
+    """Cancels the open runs that a flow run has started."""
+    for child in open_runs(parent=run_id):
         if child.state and not child.state.is_cancelling():
             cancel_run(child.id, message)
-    return len(children)
 
 
 def reschedule(run_id: UUID, message: str) -> None:
     """Back into the queue, whatever state it is in."""
-    state: State = State(type=StateType.SCHEDULED, name="AwaitingRetry", message=message)
-    with api() as client, contextlib.suppress(ObjectNotFound):
-        client.set_flow_run_state(run_id, state, force=True)
-
-
-def process_pools() -> set[str]:
-    """Names of the pools whose workers start plain processes."""
-    with api() as client:
-        return {pool.name for pool in client.read_work_pools() if pool.type == "process"}
+    set_state(run_id, StateType.SCHEDULED, message, force=True)
 
 
 def parent_of(run: FlowRun) -> FlowRun | None:
     """The flow run that started this one and waits for it; None when a person started it."""
     if run.parent_task_run_id is None:
         return None
-    with api() as client:
-        try:
-            task = client.read_task_run(run.parent_task_run_id)
-            return client.read_flow_run(task.flow_run_id) if task.flow_run_id else None
-        except ObjectNotFound:
-            return None
+    with api() as client, contextlib.suppress(ObjectNotFound):
+        task = client.read_task_run(run.parent_task_run_id)
+        return client.read_flow_run(task.flow_run_id) if task.flow_run_id else None
+    return None
 
 
 def configured() -> bool:
     """Whether there is a server that outlives this process."""
-    return bool(PREFECT_API_URL.value())
+    url = PREFECT_API_URL.value()
+    return bool(url) and url not in _temporary
+
+
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[None]:
+    """In the block, Prefect talks to the server at `url`, which ends after it. What is queued for
+    it is sent before the block is left."""
+    _temporary.add(url)
+    with temporary_settings({PREFECT_API_URL: url}):
+        try:
+            yield
+        finally:
+            for worker in (EventsWorker, APILogWorker):
+                worker.drain_all(timeout=_FLUSH_SECONDS, at_exit=False)
+            _temporary.discard(url)
+
+
+def start_training(
+    parameters: dict[str, Any], *, name: str, tags: list[str], idempotency_key: str
+) -> FlowRun:
+    """A new run of train/gpu, or the one that exists with this idempotency key."""
+    started = run_deployment(
+        TRAIN_DEPLOYMENT,
+        parameters=parameters,
+        flow_run_name=name,
+        tags=tags,
+        idempotency_key=idempotency_key,
+        timeout=0,
+    )
+    return cast(FlowRun, started)  # a coroutine only where an event loop runs in this thread
+
+
+def read_run_and_progress(run_id: UUID) -> tuple[FlowRun | None, dict[str, Any] | None]:
+    """A run, None when it was deleted, and the progress it shows, as an observer takes it."""
+    mine = ArtifactFilter.model_validate(
+        {"flow_run_id": {"any_": [run_id]}, "type": {"any_": ["progress"]}}
+    )
+    with api() as client, contextlib.suppress(ObjectNotFound):
+        run = client.read_flow_run(run_id)
+        for found in client.read_artifacts(artifact_filter=mine, limit=1):
+            data: Any = found.data or 0.0
+            return run, {"done": float(data), "total": 100.0, "message": found.description or ""}
+        return run, None
+    return None, None
+
+
+def describe_run(run_id: str, title: str, tags: Iterable[str]) -> None:
+    """Names a flow run and adds tags to it."""
+    with api() as client:
+        known = client.read_flow_run(UUID(run_id)).tags
+        client.update_flow_run(UUID(run_id), name=title, tags=sorted({*known, *tags}))

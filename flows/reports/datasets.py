@@ -7,33 +7,37 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.run.planning import Prepared, Request, prepare
+from flows.runs.planning import Prepared, Request, prepare
 from foundry_core.config.overrides import set_path
+from foundry_core.config.registry import Registry
 from foundry_core.config.suggest import nearest
 from foundry_core.config.validation import validate
 from foundry_core.data.loading.config import DataConfig
-from foundry_core.data.sources.config import CaptionSource, RobotSource, TextSource
+from foundry_core.data.sources.base import CAPTION_FORMATS, ROBOT_FORMATS, TEXT_FORMATS
 from foundry_core.errors import FoundryError
-from foundry_core.identity.sources import is_remote
 from foundry_core.pipeline.graph import StageNode
 from foundry_core.pipeline.registry import stage_kind
-from foundry_core.pipeline.stage import ArtifactType, InputArtifact, StageContext
+from foundry_core.pipeline.stage import ArtifactType, InputArtifact, Recipe, StageContext, Upstream
 
 if TYPE_CHECKING:
+    from foundry_core.data.loading.build import Sources
     from foundry_core.data.loading.loader import Loader
     from foundry_core.data.loading.shards import CheckedShards
     from foundry_core.data.statistics.dataset import DatasetStatistics
     from foundry_core.data.text.tokenizer import Tokenizer
 
 _PREVIEW_BATCH = 16
+_FORMATS: Mapping[str, Registry[Any]] = {
+    "convert_text": TEXT_FORMATS,
+    "convert_captions": CAPTION_FORMATS,
+    "convert_robot": ROBOT_FORMATS,
+}
 _VOCABULARY_OF = ("tokenizer", "llm", "vlm")  # slots through which a vocabulary is inherited
 
 
 def stage_loader(request: Request, stage: str) -> "tuple[Loader, Tokenizer]":
     """What a training stage of a pipeline will read, or has read. Its datasets and tokenizer must
     be built; the models upstream need not be, so that a batch is seen before anything trains."""
-    from foundry_core.data.loading.build import build_loader
-    from foundry_core.data.robot.normalize import Normalizer
     from foundry_core.data.statistics.dataset import DatasetStatistics
     from foundry_core.data.text.tokenizer import Tokenizer
 
@@ -50,24 +54,13 @@ def stage_loader(request: Request, stage: str) -> "tuple[Loader, Tokenizer]":
         modality: {label: _built(prepared, up) for label, up in node.inputs[modality].items()}
         for modality in data.modalities
     }
-    tokenizer = _with_marks(Tokenizer.load(_built(prepared, _vocabulary(prepared, node))), data)
-    normalizer = None
+    tokenizer = Tokenizer.load(_built(prepared, _vocabulary(prepared, node)))
+    statistics = None
     if data.robot:
-        (statistics,) = node.inputs["stats"].values()
-        normalizer = Normalizer.from_statistics(
-            DatasetStatistics.load(_built(prepared, statistics)),
-            data.robot.inputs.fields,
-            data.robot.normalization,
-        )
-    loader = build_loader(
-        data,
-        sources,
-        seed=prepared.specs[stage].seed,
-        tokenizer=tokenizer,
-        tokens_per_image=_tokens_per_image(prepared, node),
-        normalizer=normalizer,
-    )
-    return loader, tokenizer
+        (producer,) = node.inputs["stats"].values()
+        statistics = DatasetStatistics.load(_built(prepared, producer))
+    seed, tokens = prepared.specs[stage].seed, _tokens_per_image(prepared, node)
+    return _loader(data, sources, tokenizer, statistics, seed, tokens), tokenizer
 
 
 def mix_loader(
@@ -81,10 +74,8 @@ def mix_loader(
     """A mix of shard folders or addresses, "[LABEL=]PLACE[@WEIGHT]" each. Modalities are what the
     folders hold; overrides are paths in the data config. Without a tokenizer, bytes are tokens."""
     from foundry_core.data.inspection.contents import modality_of
-    from foundry_core.data.loading.build import build_loader
     from foundry_core.data.loading.shards import CheckedShards
-    from foundry_core.data.robot.normalize import Normalizer
-    from foundry_core.data.statistics.merge import merge_statistics
+    from foundry_core.data.statistics.dataset import merge_statistics
     from foundry_core.data.text.tokenizer import Tokenizer
 
     sources: dict[str, dict[str, str]] = {}
@@ -113,23 +104,11 @@ def mix_loader(
         raise FoundryError(
             "packed text was encoded by a tokenizer", "name its folder with --tokenizer"
         )
-    base = Tokenizer.load(tokenizer) if tokenizer else Tokenizer.train(["bytes"], 258)
-    marked = _with_marks(base, data)
-    normalizer = None
+    words = Tokenizer.load(tokenizer) if tokenizer else Tokenizer.train(["bytes"], 258)
+    statistics = None
     if data.robot:
-        merged = merge_statistics({k: _statistics(s) for k, s in robots.items()})
-        normalizer = Normalizer.from_statistics(
-            merged, data.robot.inputs.fields, data.robot.normalization
-        )
-    loader = build_loader(
-        data,
-        sources,
-        seed=seed,
-        tokenizer=marked,
-        tokens_per_image=tokens_per_image,
-        normalizer=normalizer,
-    )
-    return loader, marked
+        statistics = merge_statistics({k: _statistics(s) for k, s in robots.items()})
+    return _loader(data, sources, words, statistics, seed, tokens_per_image), words
 
 
 def convert(
@@ -147,22 +126,24 @@ def convert(
     overrides are paths in that stage's recipe; `source.*` are options of the format. Returns the
     stage's metrics. The result is what a pipeline's stage would have committed.
     """
-    stage = stage_kind(_kind_of(format_))
-    document: dict[str, Any] = {"source": {"format": format_}}
-    if format_ == "packages":
-        document["source"]["packages"] = source.split(",")
-    else:
-        document["source"]["path"] = source if is_remote(source) else str(Path(source).absolute())
+    known = formats()
+    if format_ not in known:
+        raise FoundryError(f"unknown format {format_!r}", nearest(format_, known))
+    kind = known[format_]
+    stage = stage_kind(kind)
+    options = _FORMATS[kind].get(format_).options(source)
+    document: dict[str, Any] = {"source": {"format": format_, **options}}
     for path, value in overrides:
         set_path(document, path, value)
     recipe = validate(stage.Recipe, document, "recipe")
     inputs: dict[str, dict[str, InputArtifact]] = {}
+    declared: dict[str, dict[str, Upstream]] = {}
     if tokenizer is not None:
-        artifact = InputArtifact(
-            path=tokenizer, stage="tokenizer", kind="train_tokenizer", key="", content=""
-        )
-        inputs["tokenizer"] = {"tokenizer": artifact}
-    stage.check(recipe, inputs)
+        name, maker = "tokenizer", "train_tokenizer"
+        made = InputArtifact(path=tokenizer, stage=name, kind=maker, key="", content="")
+        inputs[name] = {name: made}
+        declared[name] = {name: Upstream(name=name, kind=maker, recipe=Recipe())}
+    stage.check(recipe, declared)
     stage.sources(recipe)  # a source that is not there is named before anything is made
     if out.exists() and any(out.iterdir()):
         raise FoundryError(f"{str(out)!r} is not empty", "name a new folder for the shards")
@@ -187,33 +168,12 @@ def convert(
 
 def formats() -> dict[str, str]:
     """Raw formats that can be read → the stage kind that converts them."""
-    found = {}
-    for kind, union in (
-        ("convert_text", TextSource),
-        ("convert_captions", CaptionSource),
-        ("convert_robot", RobotSource),
-    ):
-        for config in _members(union):
-            found[config.model_fields["format"].default] = kind
-    return found
-
-
-def _members(union: Any) -> list[Any]:
-    """Config classes of an annotated union."""
-    inner = union.__origin__
-    return list(getattr(inner, "__args__", (inner,)))
-
-
-def _kind_of(format_: str) -> str:
-    known = formats()
-    if format_ not in known:
-        raise FoundryError(f"unknown format {format_!r}", nearest(format_, known))
-    return known[format_]
+    return {name: kind for kind, registry in _FORMATS.items() for name in registry.names()}
 
 
 def _statistics(shards: "CheckedShards") -> "DatasetStatistics":
     """Stored beside the shards; recomputed where only others' numbers are, or none."""
-    from foundry_core.data.inspection.figures import dataset_statistics
+    from foundry_core.data.inspection.recompute import dataset_statistics
     from foundry_core.data.statistics.dataset import LEAVES_SUFFIX, DatasetStatistics
 
     path = shards.beside("stats.json", f"stats{LEAVES_SUFFIX}")
@@ -252,22 +212,43 @@ def _tokens_per_image(prepared: Prepared, node: StageNode) -> int:
     """As the stage's model, or the VLM it builds on, says; 1 for text."""
     model = getattr(node.recipe, "model", None)
     for config in (model, getattr(model, "backbone", None)):
-        if hasattr(config, "tokens_per_image"):
-            return config.tokens_per_image
+        tokens = getattr(config, "tokens_per_image", None)
+        if tokens is not None:
+            return tokens
     for up in node.inputs.get("vlm", {}).values():
         return _tokens_per_image(prepared, prepared.pipeline.stages[up])
     return 1
 
 
-def _with_marks(tokenizer: "Tokenizer", data: DataConfig) -> "Tokenizer":
-    """The special tokens that training adds, in its order."""
+def _loader(
+    data: DataConfig,
+    sources: "Sources",
+    tokenizer: "Tokenizer",
+    statistics: "DatasetStatistics | None",
+    seed: int,
+    tokens_per_image: int,
+) -> "Loader":
+    """Adds the special tokens to the tokenizer that training adds, in its order."""
+    from foundry_core.data.loading.build import build_loader
+    from foundry_core.data.robot.normalize import Normalizer
     from foundry_core.data.robot.prompts import IMAGE, OBS
 
     if data.captions or data.robot:
         tokenizer.add_special(IMAGE)
-    if data.robot:
+    normalizer = None
+    if data.robot and statistics:
         tokenizer.add_special(OBS)
-    return tokenizer
+        normalizer = Normalizer.from_statistics(
+            statistics, data.robot.inputs.fields, data.robot.normalization
+        )
+    return build_loader(
+        data,
+        sources,
+        seed=seed,
+        tokenizer=tokenizer,
+        tokens_per_image=tokens_per_image,
+        normalizer=normalizer,
+    )
 
 
 def _parsed(part: str) -> tuple[str, str, float | None]:

@@ -1,28 +1,30 @@
 """Gathers what a report shows of a run: from the lineage index and the artifacts' files."""
 
-import json
 from pathlib import Path
-from typing import Any
 
-from flows.run.planning import Prepared
+from flows.runs.engine import RunResult
+from flows.runs.planning import Prepared
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.comparison.report import ReportData, write_report
+from foundry_core.evaluation.comparison.report import Filmstrip, ReportData, write_report
+from foundry_core.evaluation.comparison.result import Comparison, read_comparison
+from foundry_core.files import json_line, read_json_lines
 from foundry_core.home import home_dir, store_uri
-from foundry_core.lineage import graph, queries
+from foundry_core.lineage import answers, graph, queries
 from foundry_core.store.base import Store
 from foundry_core.store.manifest import Artifact
+from foundry_core.store.open import open_store
 
 _POINTS = 300
 _VERDICTS = ("compare", "verdict")
 _SHOWN = ("loss", "text_loss", "captions_loss", "robot_loss")
 
 
-def comparison_of(prepared: Prepared, result: dict[str, Any]) -> dict[str, Any] | None:
-    """comparison.json of a finished run's compare stage, if it has one."""
+def comparison_of(prepared: Prepared, result: RunResult) -> Comparison | None:
+    """What a finished run's compare stage found, if it has one."""
     for stage in result["stages"]:
         if stage["kind"] == "compare":
             artifact = prepared.store.read("compare", stage["key"])
-            return _json(prepared.store, artifact, "comparison.json") if artifact else None
+            return _comparison(prepared.store, artifact) if artifact else None
     return None
 
 
@@ -37,18 +39,21 @@ def gather(run_id: str) -> ReportData:
     run = queries.show(connection, run_id)
     if "stages" not in run:
         raise FoundryError(f"{run_id!r} is not a run", "`foundry lineage runs` lists them")
-    store = Store.open(store_uri())
-    artifacts = {s["stage"]: _artifact(store, s) for s in run["stages"]}
+    store = open_store(store_uri())
+    artifacts = {
+        s["stage"]: store.read(s["kind"], s["artifact_key"] or s["key"]) if s["kind"] else None
+        for s in run["stages"]
+    }
     present = {name: artifact for name, artifact in artifacts.items() if artifact}
     nodes, edges = queries.graph_of(connection, run_id)
     compared = next((a for a in present.values() if a.kind in _VERDICTS), None)
     return ReportData(
         title=f"{run['pipeline']}: what was built, and how well it works",
         run_id=run_id,
-        comparison=_json(store, compared, "comparison.json") if compared else None,
+        comparison=_comparison(store, compared) if compared else None,
         stages=[_stage_row(stage, artifacts[stage["stage"]]) for stage in run["stages"]],
         losses=_losses(store, present),
-        strips=_strips(store, present, compared),
+        filmstrips=_filmstrips(store, present, compared),
         lineage_svg=graph.svg(nodes, edges),
         provenance=_provenance(present),
         commands=_commands(run["pipeline"], present),
@@ -56,32 +61,24 @@ def gather(run_id: str) -> ReportData:
     )
 
 
-def _artifact(store: Store, stage: dict[str, Any]) -> Artifact | None:
-    return store.read(stage["kind"], stage["artifact_key"] or stage["key"])
-
-
-def _json(store: Store, artifact: Artifact, name: str) -> Any:
-    path = store.file_path(artifact, name)
+def _comparison(store: Store, artifact: Artifact) -> Comparison:
+    path = store.file_path(artifact, "comparison.json")
     if path is None:
         raise FoundryError(
-            f"{artifact.kind}/{artifact.key[:12]} has no {name}", "run its stage with --force"
+            f"{artifact.kind}/{artifact.key[:12]} has no comparison.json",
+            "run its stage with --force",
         )
-    return json.loads(path.read_text())
+    return read_comparison(path)
 
 
-def _stage_row(stage: dict[str, Any], artifact: Artifact | None) -> dict[str, Any]:
+def _stage_row(stage: answers.StageRow, artifact: Artifact | None) -> list[str]:
+    """Of the report's STAGE_COLUMNS."""
     reasons = stage["reasons"] if isinstance(stage["reasons"], list) else []
     why = "; ".join(
         " ".join(str(r[k]) for k in ("category", "path", "upstream") if r.get(k)) for r in reasons
     )
-    return {
-        "stage": stage["stage"],
-        "kind": stage["kind"],
-        "key": stage["key"][:12],
-        "action": stage["action"],
-        "why": why,
-        "seconds": f"{artifact.seconds:.1f}" if artifact else "",
-    }
+    seconds = f"{artifact.seconds:.1f}" if artifact else ""
+    return [stage["stage"], stage["kind"] or "", stage["key"][:12], stage["action"], why, seconds]
 
 
 def _losses(
@@ -98,10 +95,7 @@ def _losses(
 
 def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Series → (step, value) of a training artifact's records, thinned for a picture."""
-    path = folder / "records" / "metrics.jsonl"
-    if not path.is_file():
-        return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = list(read_json_lines(folder / "records" / "metrics.jsonl"))
     lines = lines[:: max(1, len(lines) // _POINTS)]
     series = {key: [(row["step"], row[key]) for row in lines if key in row] for key in _SHOWN}
     parts = [key for key in series if series[key]]
@@ -110,24 +104,28 @@ def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
     return {key: series[key] for key in parts}
 
 
-def _strips(
+def _filmstrips(
     store: Store, artifacts: dict[str, Artifact], compared: Artifact | None
-) -> list[tuple[str, str, bytes]]:
-    """The first recorded episode of each task, for every evaluation that was compared."""
+) -> list[Filmstrip]:
+    """For every evaluation that was compared."""
     labels = {i.key: i.label for i in compared.inputs} if compared else {}
-    strips = []
+    found = []
     for artifact in artifacts.values():
         if artifact.kind != "evaluate":
             continue
-        folder = store.files_path(artifact) / "frames"
+        folder = store.files_path(artifact)
         label = labels.get(artifact.key, artifact.key[:12])
-        for task in sorted(path for path in folder.glob("*") if path.is_dir()):
-            first = next(iter(sorted(task.glob("*.png"))), None)
-            if first is not None:
-                scenario, _, outcome = first.stem.partition("_")
-                caption = f"{task.name}, scenario {int(scenario)}: {outcome}"
-                strips.append((label, caption, first.read_bytes()))
-    return sorted(strips, key=lambda strip: (strip[1].partition(":")[0], strip[0]))
+        for first in first_episodes(folder):
+            scenario, _, outcome = first.stem.partition("_")
+            caption = f"{first.parent.name}, scenario {int(scenario)}: {outcome}"
+            found.append(Filmstrip(label=label, caption=caption, png=first.read_bytes()))
+    return sorted(found, key=lambda one: (one.caption.partition(":")[0], one.label))
+
+
+def first_episodes(folder: Path) -> list[Path]:
+    """The first recorded episode of every task of an evaluation."""
+    firsts = {path.parent: path for path in sorted(folder.glob("frames/*/*.png"), reverse=True)}
+    return sorted(firsts.values())
 
 
 def _unequal(artifacts: dict[str, Artifact], compared: Artifact | None) -> list[str]:
@@ -137,7 +135,7 @@ def _unequal(artifacts: dict[str, Artifact], compared: Artifact | None) -> list[
     return [
         name
         for name in ("benchmark", "tasks", "episodes_per_task", "budget", "first_scenario")
-        if len({json.dumps(recipe.get(name)) for recipe in recipes}) > 1
+        if len({json_line(recipe.get(name)) for recipe in recipes}) > 1
     ]
 
 

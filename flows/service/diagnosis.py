@@ -5,21 +5,23 @@ is nothing to say about its pools.
 """
 
 import importlib.metadata
-import json
+import os
 import socket
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 
-from flows.prefect.settings import api_url
+from packaging.specifiers import SpecifierSet
+
+from flows.deployment.server import healthy
+from flows.prefect import api_url
 
 # A server of Prefect 3.8 cannot start with others (pyproject.toml pins them).
-FASTAPI = ("0.139", "0.151")
-PREFECT = "3.8."
+_FASTAPI = ">=0.139,<0.151"
 
 
 @dataclass(frozen=True)
 class Finding:
+    """Something that is wrong, and what mends it."""
+
     problem: str
     remedy: str
 
@@ -28,14 +30,10 @@ def findings(host: str, port: int) -> list[Finding]:
     """Everything known to be wrong; empty when a full pipeline could be started from the UI."""
     wrong = versions()
     if not listening(host, port):
-        wrong.append(
-            Finding(f"nothing listens on {host}:{port}: no server runs", "start `foundry serve`")
-        )
-        return wrong
-    if not is_prefect(host, port):
+        problem = f"nothing listens on {host}:{port}: no server runs"
+        return [*wrong, Finding(problem, "start `foundry serve`")]
+    if not healthy(api_url(host, port)):
         return [*wrong, taken(host, port)]
-    import os
-
     os.environ["PREFECT_API_URL"] = api_url(host, port)
     return wrong + orchestration()
 
@@ -43,20 +41,17 @@ def findings(host: str, port: int) -> list[Finding]:
 def unusable(host: str, port: int) -> list[Finding]:
     """Why `foundry serve` could not start here."""
     wrong = versions()
-    if listening(host, port):
-        if is_prefect(host, port):
-            wrong.append(
-                Finding(
-                    f"a Prefect server runs on {host}:{port} already",
-                    "stop it, or give --port; `foundry serve --check` looks at the one that runs",
-                )
-            )
-        else:
-            wrong.append(taken(host, port))
-    return wrong
+    if not listening(host, port):
+        return wrong
+    if not healthy(api_url(host, port)):
+        return [*wrong, taken(host, port)]
+    problem = f"a Prefect server runs on {host}:{port} already"
+    remedy = "stop it, or give --port; `foundry serve --check` looks at the one that runs"
+    return [*wrong, Finding(problem, remedy)]
 
 
 def taken(host: str, port: int) -> Finding:
+    """What to say of a port that another program uses."""
     return Finding(
         f"port {port} on {host} is taken by another program",
         f"give another port (`foundry serve --port {port + 1}`), or stop that program",
@@ -66,76 +61,40 @@ def taken(host: str, port: int) -> Finding:
 def versions() -> list[Finding]:
     """Versions of packages that keep a Prefect server from starting."""
     wrong = []
-    prefect = importlib.metadata.version("prefect")
-    fastapi = importlib.metadata.version("fastapi")
-    if not prefect.startswith(PREFECT):
-        wrong.append(
-            Finding(f"prefect {prefect} is installed, {PREFECT}x is needed", _install("prefect"))
-        )
-    low, high = FASTAPI
-    if not _numbers(low) <= _numbers(fastapi) < _numbers(high):
-        wrong.append(
-            Finding(
-                f"fastapi {fastapi} is installed: the server needs >={low},<{high}",
-                _install(f"fastapi>={low},<{high}"),
-            )
-        )
+    for package, needed, rule in (
+        ("prefect", "==3.8.*", ", 3.8.x is needed"),
+        ("fastapi", _FASTAPI, f": the server needs {_FASTAPI}"),
+    ):
+        version = importlib.metadata.version(package)
+        if not SpecifierSet(needed).contains(version, prereleases=True):
+            remedy = f"pip install -c constraints.txt '{package}{needed}'"
+            wrong.append(Finding(f"{package} {version} is installed{rule}", remedy))
     return wrong
 
 
-def _install(what: str) -> str:
-    return f"pip install -c constraints.txt '{what}'"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2])
-
-
 def listening(host: str, port: int) -> bool:
+    """Whether any program takes connections there."""
     with socket.socket() as probe:
         probe.settimeout(2)
         return probe.connect_ex((host, port)) == 0
 
 
-def is_prefect(host: str, port: int) -> bool:
-    """Whether the answer is that of a Prefect API."""
-    try:
-        with urllib.request.urlopen(f"{api_url(host, port)}/health", timeout=10) as answer:
-            return json.load(answer) is True
-    except (OSError, ValueError, urllib.error.URLError):
-        return False
-
-
 def orchestration() -> list[Finding]:
     """What the server lacks: pools, deployments, workers that are online."""
-    from prefect.exceptions import ObjectNotFound
-
     from flows.deployment.deployments import declared, full_name
-    from flows.prefect.api import api
+    from flows.prefect.pools import has_deployment, online_workers
 
     wrong: list[Finding] = []
-    with api() as client:
-        for pool in dict.fromkeys(entry["work_pool"]["name"] for entry in declared()):
-            try:
-                client.read_work_pool(pool)
-            except ObjectNotFound:
-                wrong.append(Finding(f"there is no work pool {pool!r}", _APPLY))
-                continue
-            online = [w for w in client.read_workers_for_work_pool(pool) if w.status == "ONLINE"]
-            if not online:
-                wrong.append(
-                    Finding(
-                        f"no worker of pool {pool!r} is online: its runs would wait for ever",
-                        f"`foundry serve` runs one; elsewhere: prefect worker start --pool {pool}",
-                    )
-                )
-        for entry in declared():
-            name = full_name(entry)
-            try:
-                client.read_deployment_by_name(name)
-            except ObjectNotFound:
-                wrong.append(Finding(f"there is no deployment {name!r}", _APPLY))
-    return wrong
+    for pool in dict.fromkeys(entry["work_pool"]["name"] for entry in declared()):
+        online = online_workers(pool)
+        if online is None:
+            wrong.append(Finding(f"there is no work pool {pool!r}", _APPLY))
+        elif not online:
+            problem = f"no worker of pool {pool!r} is online: its runs would wait for ever"
+            remedy = f"`foundry serve` runs one; elsewhere: prefect worker start --pool {pool}"
+            wrong.append(Finding(problem, remedy))
+    missing = [name for name in map(full_name, declared()) if not has_deployment(name)]
+    return wrong + [Finding(f"there is no deployment {name!r}", _APPLY) for name in missing]
 
 
 _APPLY = "start `foundry serve`, or `prefect deploy --prefect-file deploy/prefect.yaml --all`"

@@ -8,8 +8,9 @@ its runs fall to the zombie automation, its leases to their heartbeat.
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -18,7 +19,7 @@ from flows import processes
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage.event_types import RunFinished
 from foundry_core.lineage.events import EventLog
-from foundry_core.store.local import Store
+from foundry_core.store.open import open_store
 
 EVERY_SECONDS = 60.0
 # After these many seconds nobody is going to do it any more.
@@ -31,17 +32,15 @@ _OPEN_RUNS = """select run_id from pipeline_run
     where coalesce(status, 'running') = 'running' and (run_id = ? or parent = ?)"""
 
 
-@dataclass
-class Reaped:
+class Reaped(dict[str, list[str]]):
     """What was done: category → names. Empty categories are left out."""
 
-    done: dict[str, list[str]] = field(default_factory=dict)
-
     def add(self, category: str, name: str) -> None:
-        self.done.setdefault(category, []).append(name)
+        self.setdefault(category, []).append(name)
 
     def lines(self) -> list[str]:
-        return [f"{category}: {', '.join(names)}" for category, names in self.done.items()]
+        """One per category, for people."""
+        return [f"{category}: {', '.join(names)}" for category, names in self.items()]
 
 
 def reap(*, server: bool = True, ray_seconds: float = 0.0) -> Reaped:
@@ -55,10 +54,13 @@ def reap(*, server: bool = True, ray_seconds: float = 0.0) -> Reaped:
         _flow_runs(reaped)
         _stuck(reaped)
         _orphans(reaped)
-    for entry in processes.entries("service"):
-        if entry.dead:
-            entry.forget()
+    for entry in _dead("service"):
+        entry.forget()
     return reaped
+
+
+def _dead(kind: processes.Kind) -> list[processes.Entry]:
+    return [entry for entry in processes.entries(kind) if entry.dead]
 
 
 def close_all(message: str) -> None:
@@ -74,59 +76,45 @@ def _runs(reaped: Reaped) -> None:
     from foundry_core.lineage import queries
     from foundry_core.lineage.index import Index
 
-    for entry in processes.entries("run"):
-        if not entry.dead:
-            continue
-        log = EventLog(Store.open(entry.facts["store"]).events_uri)
-        index = Index(home_dir() / "lineage.duckdb", log)
+    for entry in _dead("run"):
+        log = EventLog(open_store(entry.facts["store"]).events_uri)
+        index = Index(home_dir() / queries.INDEX_NAME, log)
         index.advance()
         with contextlib.closing(queries.connect()) as connection:
             rows = connection.execute(_OPEN_RUNS, [entry.id, entry.id]).fetchall()
+        lost = RunFinished(
+            run_id="", status="lost", seconds=0.0, metrics={}, error="its process died"
+        )
         for (run_id,) in rows:
-            log.append(
-                RunFinished(
-                    run_id=run_id, status="lost", seconds=0.0, metrics={}, error="its process died"
-                )
-            )
+            log.append(replace(lost, run_id=run_id))
             reaped.add("runs closed", run_id)
         index.advance()
         entry.forget()
 
 
 def _leases(reaped: Reaped) -> None:
-    for key in Store.open(store_uri()).free_dead_leases():
+    for key in open_store(store_uri()).free_dead_leases():
         reaped.add("leases released", key[:12])
 
 
 def _ray_jobs(reaped: Reaped, seconds: float) -> None:
-    dead = [entry for entry in processes.entries("ray-job") if entry.dead]
-    for entry in dead:
-        if _age(entry) < seconds:
-            continue
-        from flows.dispatch.ray_jobs import stop_job
+    for entry in _dead("ray-job"):
+        # A process touches its file while it waits. One without was closed by another reaper.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - entry.path.stat().st_mtime < seconds:
+                continue
+            from flows.dispatch.ray_job import stop_job
 
-        if stop_job(entry.facts["address"], entry.id):
-            reaped.add("ray jobs stopped", entry.id)
-        entry.forget()
-
-
-def _age(entry: processes.Entry) -> float:
-    """Seconds since the process was last known to live: it touches its file while it waits."""
-    try:
-        return datetime.now(UTC).timestamp() - entry.path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+            if stop_job(entry.facts["address"], entry.id):
+                reaped.add("ray jobs stopped", entry.id)
+            entry.forget()
 
 
 def _flow_runs(reaped: Reaped, message: str = "its process died") -> None:
     """Flow runs whose process is dead: cancelled if that was wanted, crashed otherwise."""
-    from prefect.client.schemas.objects import StateType
+    from flows.prefect.api import StateType, cancel_children, read_run, set_state
 
-    from flows.prefect.api import cancel_children, read_run, set_state
-
-    for entry in processes.entries("flow-run"):
-        if not entry.dead:
-            continue
+    for entry in _dead("flow-run"):
         run = read_run(UUID(entry.id))
         # Scheduled or pending: it is about to be run again, by another process.
         if run and run.state and (run.state.is_running() or run.state.is_cancelling()):
@@ -141,9 +129,8 @@ def _flow_runs(reaped: Reaped, message: str = "its process died") -> None:
 def _stuck(reaped: Reaped) -> None:
     """CANCELLING that no process carries out, PENDING that no worker goes on with, and processes
     that work on although their run was ended from outside."""
-    from prefect.client.schemas.objects import StateType
-
-    from flows.prefect.api import open_runs, process_pools, read_run, reschedule, set_state
+    from flows.prefect.api import StateType, open_runs, read_run, reschedule, set_state
+    from flows.prefect.pools import process_pools
 
     alive = {entry.id: entry for entry in processes.entries("flow-run") if not entry.dead}
     for entry in alive.values():
@@ -174,8 +161,9 @@ def _orphans(reaped: Reaped) -> None:
 
     for run in open_runs(tags=["train"]):
         parent = parent_of(run)
-        ended = parent is not None and parent.state is not None and parent.state.is_final()
-        if ended and run.state is not None and not run.state.is_cancelling():
+        if parent is None or parent.state is None or not parent.state.is_final():
+            continue
+        if run.state is not None and not run.state.is_cancelling():
             cancel_run(run.id, f"its coordinator {parent.name!r} has ended")
             reaped.add("trainings cancelled", run.name)
 
@@ -202,6 +190,7 @@ class Reaper:
         self._wake.set()
 
     def stop(self) -> None:
+        """Waits some seconds for a pass that is under way."""
         self._stopped = True
         self._wake.set()
         if self._thread.is_alive():
@@ -209,18 +198,13 @@ class Reaper:
 
     def _loop(self) -> None:
         while not self._stopped:
-            self._tell(self._once())
+            try:
+                lines = reap(ray_seconds=_RAY_SECONDS).lines()
+            # The server restarts or is overloaded, a disk is full: shown, and tried again next
+            # time. An error must not end what tidies up after errors.
+            except Exception as error:
+                lines = [f"not now: {error}"]
+            for line in lines:
+                self._say(f"reaper: {line}")
             self._wake.wait(self._every)
             self._wake.clear()
-
-    def _once(self) -> Iterable[str]:
-        try:
-            return reap(ray_seconds=_RAY_SECONDS).lines()
-        # The server restarts or is overloaded, a disk is full: told, and tried again next time. An
-        # error must not end what tidies up after errors.
-        except Exception as error:
-            return [f"not now: {error}"]
-
-    def _tell(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self._say(f"reaper: {line}")

@@ -4,32 +4,34 @@ Each is a child that dies with this process. One that ends by itself is started 
 crash of the server costs a pause; one that ends five times within a minute is given up.
 """
 
-import contextlib
 import os
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 from flows import processes
-from flows.prefect.settings import api_url
-from flows.processes import PARENT
+from flows.deployment.server import (
+    answers,
+    database_made,
+    entry_command,
+    last_lines,
+    not_started,
+    service_environment,
+    spawn,
+    stop,
+)
+from flows.prefect import api_url
 from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
 
-START_SECONDS = 120.0
 _STOP_SECONDS = 12.0
+_CHECK = "`foundry serve --check` looks for the cause"
 _MOST_RESTARTS, _WITHIN_SECONDS = 5, 60.0
-_TAIL_LINES = 8
 # Cancelling is seen through an event; these are for when the event is lost.
 _CHILD_SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "2",
@@ -49,44 +51,24 @@ class Service:
     name: str
     arguments: tuple[str, ...]
     log: Path
-    process: subprocess.Popen | None = None
+    process: subprocess.Popen[bytes] | None = None
     ends: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_RESTARTS))
 
-    def start(self, environment: dict[str, str]) -> None:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            self.process = self._spawn(log, environment)
-        processes.record("service", self.name, self.process.pid, log=str(self.log))
-
-    def _spawn(self, log: IO[bytes], environment: dict[str, str]) -> subprocess.Popen:
-        # A session of its own: Ctrl-C is for `foundry serve`, which then stops all in order.
-        return subprocess.Popen(
-            [sys.executable, "-m", "flows.deployment.entry", *self.arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
+    def start(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        """Its child process, recorded under <home>/processes."""
+        self.process = spawn(entry_command(*self.arguments), self.log, environment)
+        processes.record("service", self.name, self.process.pid, facts={"log": str(self.log)})
+        return self.process
 
     @property
     def ended(self) -> bool:
+        """Whether it does not run."""
         return self.process is None or self.process.poll() is not None
 
-    def tail(self) -> str:
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return "\n".join(lines[-_TAIL_LINES:])
-
     def stop(self, patience: float = _STOP_SECONDS) -> None:
-        """Asked by SIGTERM, then killed: its own children die with it."""
         if self.process is None:
             return
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(patience)
-        self.process.kill()
-        self.process.wait()
+        stop(self.process, patience)
         for entry in processes.entries("service"):
             if entry.id == self.name:
                 entry.forget()
@@ -99,13 +81,9 @@ class Services:
         self.host, self.port = host, port
         self.url = api_url(host, port)
         logs = home_dir() / "serve"
-        self._environment = {
-            **{name: value for name, value in _CHILD_SETTINGS.items() if name not in os.environ},
-            **os.environ,
-            "PREFECT_API_URL": self.url,
-            "FOUNDRY_HOME": str(home_dir()),
-            PARENT: str(os.getpid()),
-        }
+        chosen = {name: os.environ.get(name, value) for name, value in _CHILD_SETTINGS.items()}
+        chosen |= {"PREFECT_API_URL": self.url, "FOUNDRY_HOME": str(home_dir())}
+        self._environment = service_environment(**chosen)
         self.server = Service("server", ("server", host, str(port)), logs / "server.log")
         machine = socket.gethostname()
         self.workers = [
@@ -115,17 +93,11 @@ class Services:
 
     def start_server(self) -> None:
         """Returns when it answers. Raises FoundryError with its last words when it does not."""
-        self.server.start(self._environment)
-        deadline = time.monotonic() + START_SECONDS
-        while not healthy(self.url):
-            if self.server.ended or time.monotonic() > deadline:
+        with database_made():
+            process = self.server.start(self._environment)
+            if not answers(self.url, process):
                 self.server.stop(0)
-                raise FoundryError(
-                    f"the Prefect server did not start within {START_SECONDS:.0f} s "
-                    f"(log: {self.server.log}):\n{self.server.tail()}",
-                    "`foundry serve --check` looks for the cause",
-                )
-            time.sleep(0.3)
+                raise not_started(self.server.log, "Prefect server", _CHECK)
 
     def start_workers(self) -> None:
         for worker in self.workers:
@@ -134,7 +106,7 @@ class Services:
     def watch(
         self, stop: threading.Event, say: Callable[[str], None], died: Callable[[], None]
     ) -> None:
-        """Starts again what ends, until `stop`; `died` is told. Raises FoundryError when starting
+        """Starts again what ends, until `stop`, and calls `died`. Raises FoundryError when starting
         again does not help."""
         while not stop.wait(0.5):
             for service in (self.server, *self.workers):
@@ -149,29 +121,18 @@ class Services:
         if often and now - service.ends[0] < _WITHIN_SECONDS:
             raise FoundryError(
                 f"{service.name} ended {_MOST_RESTARTS} times within {_WITHIN_SECONDS:.0f} s "
-                f"(log: {service.log}):\n{service.tail()}",
-                "`foundry serve --check` looks for the cause",
+                f"(log: {service.log}):\n{last_lines(service.log)}",
+                _CHECK,
             )
         code = service.process.returncode if service.process else None
         say(f"{service.name} ended with {code}: started again")
         service.start(self._environment)
 
-    def stop(self) -> None:
-        """Workers first: they report their runs' ends to the server. All together take as long as
-        the slowest."""
+    def stop_workers(self) -> None:
+        """Before the server: they report their runs' ends to it. All together take as long as the
+        slowest."""
         threads = [threading.Thread(target=worker.stop) for worker in self.workers]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-
-    def stop_server(self) -> None:
-        self.server.stop()
-
-
-def healthy(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
-            return answer.status == 200
-    except (OSError, urllib.error.URLError):
-        return False

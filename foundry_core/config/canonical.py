@@ -5,7 +5,6 @@ without a stable form (an object, a callable, bytes) is refused rather than str(
 on an address or a repr would be wrong in silence.
 """
 
-import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_args
 from pydantic import BaseModel
 
 from foundry_core.errors import FoundryError
+from foundry_core.files import sha256_hex
 
 Json: TypeAlias = Any
 
@@ -116,12 +116,11 @@ def _marked_within(annotation: Any) -> bool:
     )
 
 
-def canonical_bytes(value: Any) -> bytes:
-    return json.dumps(
-        canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    ).encode()
+def canonical_bytes(value: Any, where: str = "value") -> bytes:
+    plain = canonical(value, where)
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def digest(value: Any) -> str:
     """sha256 of the canonical JSON, 64 hex digits."""
-    return hashlib.sha256(canonical_bytes(value)).hexdigest()
+    return sha256_hex(canonical_bytes(value))

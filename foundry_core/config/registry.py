@@ -13,14 +13,15 @@ walks through one addition of each set.
 
 import importlib
 import importlib.util
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, GetCoreSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from foundry_core.config.suggest import nearest
@@ -34,67 +35,100 @@ class Registry(Generic[T]):
 
     group: the entry points' group. package: where ours lie. attribute: what a member's module
     defines. noun: what messages call a member. dashes: a member is called with `-` where its file
-    has `_`.
+    has `_`. variable: an environment variable that names more such packages, separated by commas.
     """
 
     def __init__(
-        self, *, group: str, package: str, attribute: str, noun: str, dashes: bool = False
+        self,
+        *,
+        group: str,
+        package: str,
+        attribute: str,
+        noun: str,
+        dashes: bool = False,
+        variable: str = "",
     ) -> None:
         self.group = group
         self.package = package
         self.noun = noun
         self._attribute = attribute
         self._dashes = dashes
+        self._variable = variable
         self._loaded: dict[str, T] = {}
 
     def names(self) -> list[str]:
-        """Every member, ours and those of installed distributions, sorted."""
-        return sorted({*self._ours, *_entry_points(self.group)})
+        """Every member, ours and those of installed distributions, sorted. FoundryError when one
+        name has two meanings."""
+        found = {*self._by_file(), *_entry_points(self.group)}
+        for name in found:
+            self._check_single(name, self._by_file().get(name))
+        return sorted(found)
 
     def module(self, name: str) -> str:
         """The dotted module of a member. FoundryError with the nearest name when there is none,
-        or when two distributions call a member alike."""
-        if name in self._ours:
-            return self._ours[name]
+        or when it is defined twice."""
+        module = self._by_file().get(name)
+        if module is not None:
+            return module
         modules = _entry_points(self.group).get(name, ())
         if not modules:
             raise FoundryError(f"unknown {self.noun} {name!r}", nearest(name, self.names()))
-        if len(modules) > 1:
-            raise FoundryError(
-                f"{self.noun} {name!r} is defined by {' and by '.join(modules)}",
-                "uninstall one of them, or rename its entry point",
-            )
+        self._check_single(name, None)
         return modules[0]
 
     def get(self, name: str) -> T:
         """The member; imports its module. FoundryError when that defines no such member."""
-        if name not in self._loaded:
-            module = self.module(name)
+        module = self.module(name)
+        if module not in self._loaded:
             member = getattr(importlib.import_module(module), self._attribute, None)
             if member is None:
                 raise FoundryError(
                     f"{module} defines no {self._attribute}",
                     f"a module of {self.group} ends in {self._attribute} = <what it adds>",
                 )
-            self._loaded[name] = member
-        return self._loaded[name]
+            self._loaded[module] = member
+        return self._loaded[module]
 
-    @cached_property
-    def _ours(self) -> dict[str, str]:
-        spec = importlib.util.find_spec(self.package)
-        folder = Path(next(iter(spec.submodule_search_locations or ()))) if spec else None
-        if folder is None:
-            raise FoundryError(f"{self.package} is no package", "reinstall foundry")
-        defines = re.compile(rf"^{self._attribute}\b", re.MULTILINE)
-        stems = [
-            file.stem
-            for file in folder.glob("*.py")
-            if defines.search(file.read_text(encoding="utf-8"))
-        ]
-        return {
-            stem.replace("_", "-") if self._dashes else stem: f"{self.package}.{stem}"
-            for stem in stems
-        }
+    def _by_file(self) -> Mapping[str, str]:
+        """name → module, of those found by their files."""
+        named = os.environ.get(self._variable, "") if self._variable else ""
+        packages = (self.package, *filter(None, named.split(",")))
+        return _modules(packages, self._attribute, self._dashes, self._variable)
+
+    def _check_single(self, name: str, file: str | None) -> None:
+        modules = [*filter(None, [file]), *_entry_points(self.group).get(name, ())]
+        if len(modules) > 1:
+            raise FoundryError(
+                f"{self.noun} {name!r} is defined by {' and by '.join(modules)}",
+                "uninstall one of them, or rename its entry point",
+            )
+
+
+@cache
+def _modules(
+    packages: tuple[str, ...], attribute: str, dashes: bool, variable: str
+) -> Mapping[str, str]:
+    """name → module of the files in some packages that define an attribute. The first package is
+    ours, the others come from an environment variable."""
+    defines = re.compile(rf"^{attribute}\b", re.MULTILINE)
+    found: dict[str, str] = {}
+    for package in packages:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            where = "" if package == packages[0] else f"{variable}: "
+            raise FoundryError(f"{where}{package!r} is no importable package", "mend it")
+        for file in sorted(Path(next(iter(spec.submodule_search_locations))).glob("*.py")):
+            if not defines.search(file.read_text(encoding="utf-8")):
+                continue
+            name = file.stem.replace("_", "-") if dashes else file.stem
+            module = f"{package}.{file.stem}"
+            if name in found:
+                raise FoundryError(
+                    f"{variable}: {module} and {found[name]} are both {name!r}",
+                    "rename one of the files",
+                )
+            found[name] = module
+    return found
 
 
 @cache
@@ -125,9 +159,9 @@ class OneOf:
         """The class that a mapping asks for. Raises FoundryError for an unknown name."""
         return self.registry.get(data[self.tag])
 
-    def members(self) -> list[type[BaseModel]]:
-        """Every class of the set; imports them all."""
-        return [self.registry.get(name) for name in self.registry.names()]
+    def members(self) -> dict[str, type[BaseModel]]:
+        """Every class of the set by its name; imports them all."""
+        return {name: self.registry.get(name) for name in self.registry.names()}
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -143,15 +177,26 @@ class OneOf:
             if not isinstance(name, str):
                 raise PydanticCustomError(
                     "missing_tag",
-                    "{tag} is required; valid: {names}",
-                    {"tag": self.tag, "names": ", ".join(self.registry.names())},
+                    "{tag} is required",
+                    {"tag": self.tag, "hint": f"valid: {', '.join(self.registry.names())}"},
                 )
             try:
                 kind = self.member(data)
             except FoundryError as error:
-                raise PydanticCustomError(
-                    "unknown_tag", "{message}", {"message": str(error)}
-                ) from None
+                context = {"tag": self.tag, "message": error.message, "hint": error.hint}
+                raise PydanticCustomError("unknown_tag", "{message}", context) from None
             return kind.model_validate(data)
 
         return core_schema.no_info_plain_validator_function(build)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        tag = {"enum": self.registry.names()}
+        return {"type": "object", "properties": {self.tag: tag}, "required": [self.tag]}
+
+
+def one_of(annotation: Any, metadata: Iterable[Any] = ()) -> OneOf | None:
+    """The open set that an annotation, or a field with this metadata, chooses from."""
+    marks = [*metadata, *getattr(annotation, "__metadata__", ())]
+    return next((mark for mark in marks if isinstance(mark, OneOf)), None)

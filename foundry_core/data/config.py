@@ -1,4 +1,4 @@
-"""Configs of the data room that recipes embed. No NumPy, no torch: planning imports this."""
+"""Configs of data that recipes embed. No NumPy, no torch: planning imports this."""
 
 from typing import Annotated, Literal, Self
 
@@ -34,6 +34,7 @@ class PoseGroup(Config):
     poses: tuple[str, ...] = Field(min_length=1)
 
     def names(self) -> list[str]:
+        """Fields of the reference and of the poses, each once."""
         prefixes = dict.fromkeys((self.reference, *self.poses))
         return [f"{prefix}{part}" for prefix in prefixes for part in ("__xyz", "__rot_6d")]
 

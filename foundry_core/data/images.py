@@ -5,12 +5,16 @@ corner, so that scaling the image scales cx, cy with it. Sizes are (height, widt
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
 from foundry_core.errors import FoundryError
+
+_JPEG = b"\xff\xd8"
 
 
 def transform(
@@ -76,11 +80,14 @@ def rotate(
     if degrees % 90:
         raise FoundryError(f"camera rotation {degrees} is not a multiple of 90 degrees")
     turns = degrees // 90 % 4
-    for turn in range(turns if intrinsics is not None else 0):
+    turned = np.ascontiguousarray(np.rot90(image, turns))
+    if intrinsics is None:
+        return turned, None
+    for turn in range(turns):
         width = image.shape[1 - turn % 2]
         fx, fy, cx, cy = (intrinsics[i] for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
         intrinsics = np.array([[fy, 0.0, cy], [0.0, fx, width - cx], [0.0, 0.0, 1.0]])
-    return np.ascontiguousarray(np.rot90(image, turns)), intrinsics
+    return turned, intrinsics
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
@@ -92,11 +99,43 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
 
 def decode_image(data: bytes | memoryview, where: str = "image") -> np.ndarray:
     """Any image file → uint8 [H, W, 3]. A broken one is a FoundryError naming `where`."""
-    try:
-        if bytes(data[:2]) == b"\xff\xd8":
+    with _readable(where):
+        if data[:2] == _JPEG:
             return simplejpeg.decode_jpeg(data, colorspace="RGB")
         with Image.open(io.BytesIO(data)) as picture:
             return np.asarray(picture.convert("RGB"))
+
+
+def decode_into(data: bytes | memoryview, out: np.ndarray, where: str) -> bool:
+    """The pixels of `decode_image` into `out` (contiguous uint8 [H, W, 3]); False, with `out`
+    undefined, where the image has another size."""
+    if data[:2] == _JPEG:
+        if image_size(data, where) != out.shape[:2]:
+            return False
+        with _readable(where):
+            simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out)
+        return True
+    image = decode_image(data, where)
+    if image.shape != out.shape:
+        return False
+    out[...] = image
+    return True
+
+
+def image_size(data: bytes | memoryview, where: str) -> tuple[int, int]:
+    """(height, width) of an image file, from its header."""
+    with _readable(where):
+        if data[:2] == _JPEG:
+            height, width = simplejpeg.decode_jpeg_header(data)[:2]
+            return height, width
+        with Image.open(io.BytesIO(data)) as picture:
+            return picture.height, picture.width
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise FoundryError(f"{where} is not a readable image: {error}") from error
 
@@ -104,7 +143,7 @@ def decode_image(data: bytes | memoryview, where: str = "image") -> np.ndarray:
 def image_format(data: bytes | memoryview) -> str:
     """Extension by magic number: "jpg", "png", "webp", or "" for anything else."""
     head = bytes(data[:12])
-    if head[:2] == b"\xff\xd8":
+    if head[:2] == _JPEG:
         return "jpg"
     if head[:8] == b"\x89PNG\r\n\x1a\n":
         return "png"

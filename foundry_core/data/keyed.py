@@ -1,13 +1,14 @@
-"""Numbers that are pure functions of integers: the only randomness of the data room.
+"""Numbers that are pure functions of integers: the only randomness of data.
 
 splitmix64's finaliser (Steele, Lea, Flood 2014) over a running state; vectorised over arrays.
 Nothing here has a state, so any sample's draws can be made anywhere, in any order.
 """
 
-import hashlib
 from functools import lru_cache
 
 import numpy as np
+
+from foundry_core.files import hash64
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _M1, _M2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -15,6 +16,7 @@ _MASK = (1 << 64) - 1
 
 
 def mix(value: int) -> int:
+    """A bijection of 64-bit numbers that spreads every bit over all of them."""
     value = (value ^ (value >> 30)) * _M1 & _MASK
     value = (value ^ (value >> 27)) * _M2 & _MASK
     return value ^ (value >> 31)
@@ -27,16 +29,14 @@ def mix_array(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-@lru_cache(maxsize=4096)
-def _name(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+_of_name = lru_cache(maxsize=4096)(hash64)
 
 
 def key(*parts: int | str) -> int:
     """64-bit key of a sequence of integers and names; ("a", "b") and ("ab",) differ."""
     state = _GOLDEN
     for part in parts:
-        number = _name(part) if isinstance(part, str) else int(part)
+        number = _of_name(part) if isinstance(part, str) else int(part)
         state = mix((state + _GOLDEN & _MASK) ^ mix((number + _GOLDEN) & _MASK))
     return state
 

@@ -6,6 +6,7 @@ child along.
 """
 
 import ctypes
+import dataclasses
 import json
 import os
 import resource
@@ -14,12 +15,17 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
+from foundry_core.execution.control import JOB, PROGRESS, ChildResult, Usage
+from foundry_core.execution.python import check_origins
 from foundry_core.execution.recheck import check_unchanged
+from foundry_core.files import read_json, write_atomic
 from foundry_core.pipeline.registry import stage_kind
+from foundry_core.pipeline.spec import StageSpec
 from foundry_core.pipeline.stage import InputArtifact, StageContext
 from foundry_core.store.disk import full_disk, is_full
 
@@ -47,82 +53,81 @@ class FileProgress:
         if now - self._last < _PROGRESS_SECONDS and done < total:
             return
         self._last = now
-        temporary = self._path.with_suffix(".tmp")
         state = {"done": done, "total": total, "message": message, "values": values}
-        temporary.write_text(json.dumps(state))
-        os.replace(temporary, self._path)
+        write_atomic(self._path, json.dumps(state), durable=False)
 
 
-def context(job: dict[str, Any], progress: FileProgress) -> StageContext:
-    """The StageContext a job describes."""
-    stage = stage_kind(job["kind"])
-    inputs = {
-        slot: {label: _input(artifact) for label, artifact in named.items()}
-        for slot, named in job["inputs"].items()
-    }
-    return StageContext(
-        name=job["stage"],
-        key=job["key"],
-        seed=job["seed"],
-        recipe=stage.Recipe.model_validate(job["recipe"]),
-        resources=stage.Resources.model_validate(job["resources"]),
-        inputs=inputs,
-        out=Path(job["out"]),
-        scratch=Path(job["scratch"]),
-        progress=progress,
-    )
-
-
-def _input(artifact: dict[str, Any]) -> InputArtifact:
-    return InputArtifact(**{**artifact, "path": Path(artifact["path"])})
-
-
-def usage() -> dict[str, float]:
-    """CPU seconds and peak memory (bytes) of this process and its children."""
+def usage() -> Usage:
+    """Of this process and its children."""
     own = resource.getrusage(resource.RUSAGE_SELF)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-    return {"cpu_seconds": cpu, "peak_memory": max(own.ru_maxrss, children.ru_maxrss) * 1024}
+    return Usage(cpu_seconds=cpu, peak_memory=max(own.ru_maxrss, children.ru_maxrss) * 1024)
+
+
+def run_stage(data: Mapping[str, Any], control: Path) -> dict[str, Any]:
+    """The metrics of the job that job.json describes, run between two looks at its identity. Raises
+    FoundryError when this process is not of the parent's packages, or no longer takes the recipe.
+    """
+    check_origins(data["origins"])
+    spec = StageSpec.from_json(data["spec"])
+    stage = stage_kind(spec.kind)
+    context = StageContext(
+        name=spec.name,
+        key=spec.key,
+        seed=spec.seed,
+        recipe=spec.recipe,
+        resources=stage.Resources.model_validate(data["resources"]),
+        inputs={
+            slot: {
+                label: InputArtifact(**{**i, "path": Path(i["path"])}) for label, i in at.items()
+            }
+            for slot, at in data["inputs"].items()
+        },
+        out=Path(data["out"]),
+        scratch=Path(data["scratch"]),
+        progress=FileProgress(control / PROGRESS),
+    )
+    check_unchanged(stage, spec, "since the run was planned")
+    metrics = stage.run(context)
+    check_unchanged(stage, spec, "while it ran")
+    return dict(metrics)
+
+
+def _input(path: str, **plain: str) -> InputArtifact:
+    return InputArtifact(path=Path(path), **plain)
 
 
 def main(control: Path) -> int:
-    job = json.loads((control / "job.json").read_text())
-    die_with_parent(job["parent"])
-    result: dict[str, Any]
+    data = read_json(control / JOB)
+    out = Path(data["out"])
+    die_with_parent(data["parent"])
     try:
-        stage = stage_kind(job["kind"])
-        ctx = context(job, FileProgress(control / "progress.json"))
-        check_unchanged(stage, ctx.recipe, job["identity"], "since the run was planned")
-        metrics = stage.run(ctx)
-        check_unchanged(stage, ctx.recipe, job["identity"], "while it ran")
-        result = {"metrics": dict(metrics)}
-    except FoundryError as error:
-        result = {"error": error.message, "hint": error.hint}
-        traceback.print_exc()
+        result = ChildResult(metrics=run_stage(data, control))
     # The boundary of the process: whatever went wrong is reported to the parent.
     except BaseException as error:
-        result = {"error": f"{type(error).__name__}: {error}", "hint": "see the stage's log"}
-        if is_full(error):
-            full = full_disk(job["out"])
-            result = {"error": full.message, "hint": full.hint}
         traceback.print_exc()
-    result["usage"] = usage()
-    _leave(result, control, Path(job["out"]))
-    return 1 if "error" in result else 0
-
-
-def _leave(result: dict[str, Any], control: Path, out: Path) -> None:
-    """Writes result.json; on a full disk in the place of what the stage wrote."""
-    temporary = control / "result.tmp"
+        result = _failed(error, out)
+    result = dataclasses.replace(result, usage=usage())
     try:
-        temporary.write_text(json.dumps(result))
+        result.write(control)
+    except TypeError as error:
+        result = ChildResult(error=f"its metrics are no JSON: {error}", hint="return numbers")
+        result.write(control)
     except OSError as error:
         if not is_full(error):
             raise
-        full = full_disk(out)
-        shutil.rmtree(out, ignore_errors=True)
-        temporary.write_text(json.dumps({"error": full.message, "hint": full.hint}))
-    os.replace(temporary, control / "result.json")
+        result = _failed(error, out)
+        shutil.rmtree(out, ignore_errors=True)  # makes room for the result
+        result.write(control)
+    return 1 if result.error else 0
+
+
+def _failed(error: BaseException, out: Path) -> ChildResult:
+    if not isinstance(error, FoundryError):
+        text = f"{type(error).__name__}: {error}"
+        error = full_disk(out) if is_full(error) else FoundryError(text, "see the stage's log")
+    return ChildResult(error=error.message, hint=error.hint)
 
 
 if __name__ == "__main__":

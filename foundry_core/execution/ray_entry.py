@@ -1,10 +1,12 @@
-"""One stage job as a process of its own: `python -m foundry_core.execution.ray_entry`, for job systems.
+"""One stage job as a process of its own, for job systems.
 
-$FOUNDRY_JOB: {"job": as foundry_core.execution.transport writes it, "store": uri}; $FOUNDRY_RAY_JOB: its id there.
-Progress goes to standard output as lines that the coordinator picks out of the job's log. Exit code
-0: committed or reused; 1: the stage failed; 130: it was stopped; anything else: the process died.
+`python -m foundry_core.execution.ray_entry` reads $FOUNDRY_JOB, {"job": as `StageJob.to_json`,
+"store": uri}, and $FOUNDRY_RAY_JOB, its id there. Progress goes to standard output as lines that
+the coordinator picks out of the job's log. Exit code 0: committed or reused; 1: the stage failed;
+130: it was stopped; anything else: the process died.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -15,11 +17,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from foundry_core.errors import FoundryError
-from foundry_core.execution.job import Interrupted, StageFailed
+from foundry_core.execution.job import Interrupted, StageFailed, StageJob
 from foundry_core.execution.runner import execute
-from foundry_core.execution.transport import job_from_json, with_origin
 from foundry_core.lineage.events import EventLog
-from foundry_core.store.local import Store
+from foundry_core.store.open import open_store
 
 MARK = "foundry-progress "
 FAILED, STOPPED = 1, 130
@@ -50,12 +51,12 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: cancelled.set())
     sent = json.loads(os.environ["FOUNDRY_JOB"])
-    store = Store.open(sent["store"])
+    store = open_store(sent["store"])
     try:
-        job = job_from_json(sent["job"], store)
-        named = with_origin(job, ray_job_id=os.environ["FOUNDRY_RAY_JOB"])
+        job = StageJob.from_json(sent["job"], store)
+        job = dataclasses.replace(job, job_ref=f"ray:{os.environ['FOUNDRY_RAY_JOB']}")
         events = EventLog(store.events_uri)
-        execute(named, store, events, observe=Printed(), cancelled=cancelled)
+        execute(job, store, events, observe=Printed(), cancelled=cancelled)
     except Interrupted as error:
         print(error, file=sys.stderr)
         return STOPPED

@@ -10,44 +10,31 @@ import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from foundry_core.config.canonical import canonical
 from foundry_core.errors import FoundryError
 from foundry_core.identity.code import CodeIndex
-from foundry_core.pipeline.plan import short_names
-from foundry_core.pipeline.spec import StageSpec, closure_of
-from foundry_core.pipeline.stage import Stage
+from foundry_core.pipeline.plan import differing, short_names
+from foundry_core.pipeline.spec import StageSpec, fingerprint_code, stage_fingerprint
+from foundry_core.pipeline.stage import FINGERPRINT, Stage
 
 # Longer than compiling a module takes.
 _COMPILED_WITHIN_SECONDS = 10
 
 
-def identity_of(spec: StageSpec) -> dict[str, Any]:
-    """What `check_unchanged` compares with, as JSON."""
-    return {
-        "code": spec.code,
-        "functions": dict(spec.functions),
-        "recipe": dict(spec.recipe),
-        "sources": dict(spec.sources),
-    }
-
-
-def check_unchanged(
-    stage: type[Stage], recipe: Any, identity: Mapping[str, Any], when: str
-) -> None:
-    """Raises FoundryError when code (where it is identified by its closure), what the recipe is
-    read as, or sources differ from `identity`. when: since when, for the message."""
+def check_unchanged(stage: type[Stage], spec: StageSpec, when: str) -> None:
+    """Raises FoundryError when code (where its fingerprint is in the key), what the recipe is read
+    as, or sources are not what the spec says. when: since when, for the message."""
     hint = "run again: the next plan knows the change"
-    if identity["code"].startswith("closure:"):
-        found = closure_of(stage, CodeIndex())
-        if identity["code"] != f"closure:{found.digest}":
-            names = _differing(found.functions, identity["functions"])
+    if spec.code.startswith(f"{FINGERPRINT}:"):
+        found = stage_fingerprint(stage, spec.recipe, CodeIndex())
+        if fingerprint_code(found) != spec.code:
+            names = differing(found.functions, spec.functions)
             raise FoundryError(f"its code changed {when}: {short_names(names)}", hint)
-    changed = _differing(canonical(recipe), identity["recipe"])
+    changed = differing(canonical(spec.recipe), spec.recipe_json)
     if changed:
         raise FoundryError(f"its recipe means another thing {when}: {', '.join(changed)}", hint)
-    changed = _differing(stage.sources(recipe), identity["sources"])
+    changed = differing(stage.sources(spec.recipe), spec.sources)
     if changed:
         raise FoundryError(f"its sources changed {when}: {', '.join(changed)}", hint)
 
@@ -72,7 +59,3 @@ def drop_stale_bytecode(functions: Mapping[str, str]) -> None:
             # Who may not remove it has no edited source beside it either.
             with contextlib.suppress(OSError):
                 Path(spec.cached).unlink()
-
-
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))

@@ -1,122 +1,142 @@
-"""Code identity: the AST hash of a stage's `run` and of all it calls inside our packages.
+"""The code fingerprint of a stage: the AST hash of its `run` and of all it calls in our packages.
 
 Read from the source files, never by importing them: planning must not load torch. What counts:
 bodies, constants, default arguments, decorators, base classes, module-level values that are
 referenced, what a module does when it is imported (registrations, patches), the methods of the
-recipe, data files beside a module that asks for its `__file__`. What does not: docstrings,
-comments, formatting, annotations of parameters and results (unless the module inspects them),
-other packages (their versions are recorded with each attempt).
+classes whose instances a recipe holds, data files beside a module that asks for its `__file__`.
+What does not: docstrings, comments, formatting, annotations of parameters and results (unless the
+module inspects them), other packages (their versions are recorded with each attempt).
 
 Names are resolved statically. A class counts whole once it is named; a module counts whole when a
 name in it cannot be resolved (`getattr(module, x)`, a module's `__getattr__`). Both err towards a
-re-run. Not seen: modules whose names are put together at run time, and `__subclasses__()`; a kind
-that imports so says what it loads in its `sources`.
+re-run.
+
+Limits, what is NOT seen: modules whose names are put together at run time, `__subclasses__()`,
+compiled extensions, and whatever a stage reads from a network. A kind that loads so says what it
+loads in its `sources`. The members of open sets (`foundry_core.config.registry`) are no such case:
+the one that a recipe chose is an instance in it, and counts by its class.
 """
 
-import hashlib
+import contextlib
 import importlib.util
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from foundry_core.errors import FoundryError
-from foundry_core.home import cache_dir, write_cache
-from foundry_core.identity.code_modules import Modules, read_cache
+from foundry_core.files import sha256_hex
+from foundry_core.home import cached, keep
+from foundry_core.identity.code_modules import Modules
+
+if TYPE_CHECKING:
+    from foundry_core.identity.code_graph import Graph
 
 PACKAGES = ("foundry_core", "tasks", "flows")
-_CACHE_VERSION = 1
+_CACHE = "fingerprints-2.json"
 Functions = Mapping[str, str]
+# (module, a name in it)
+Named = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Closure:
+class CodeFingerprint:
     """digest over all functions; `functions` maps 'module:name' to each one's own digest."""
 
     digest: str
     functions: Functions
 
 
+def fingerprint(
+    module: str,
+    entry: str,
+    *,
+    methods_of: Iterable[Named] = (),
+    index: "CodeIndex | None" = None,
+) -> CodeFingerprint:
+    """The code that `entry`, a top-level name or 'Class.method', of `module` leads to.
+
+    methods_of: (module, class) of the values that are in the key already: their methods and those
+    of their bases count, their fields do not. The packages of all that is named are followed
+    beside ours. Raises FoundryError when there is no such entry.
+    """
+    functions = (index or CodeIndex()).functions(module, entry, sorted(set(methods_of)))
+    lines = "".join(f"{name} {sha}\n" for name, sha in functions.items())
+    return CodeFingerprint(digest=sha256_hex(lines), functions=functions)
+
+
 class CodeIndex:
-    """The closures of entries in our packages and a lab's."""
+    """What is known of the code in our packages and a lab's; one serves any number of entries."""
 
     def __init__(self, roots: Mapping[str, Path] | None = None) -> None:
-        """roots: package → the folder it lies in; by default ours and those of FOUNDRY_KINDS. The
-        package of an entry that is asked for belongs to its closure too."""
+        """roots: package → the folder it lies in; by default ours and those of FOUNDRY_KINDS."""
         roots = dict(roots) if roots else _default_roots(os.environ.get("FOUNDRY_KINDS", ""))
         self._modules = Modules(roots)
-        self._own = frozenset(roots)
-        self._graphs: dict[frozenset[str], Any] = {}
+        self._packages = frozenset(roots)
+        self._graphs: dict[frozenset[str], Graph] = {}
 
-    def closure(self, module: str, entry: str, *behaviour: tuple[str, str]) -> Closure:
-        """The closure of `entry`, a top-level name or 'Class.method', of `module`.
-
-        behaviour: (module, class) of recipes: their methods count, their fields do not, since the
-        values of those are in the key. Raises FoundryError when there is no such entry.
-        """
-        package = module.partition(".")[0]
-        if package not in self._modules.roots:
+    def functions(self, module: str, entry: str, methods_of: Sequence[Named] = ()) -> Functions:
+        """'module:name' → digest of each piece of code; see `fingerprint`."""
+        named = {name.partition(".")[0] for name in (module, *(m for m, _ in methods_of))}
+        for package in named - self._modules.roots.keys():
             self._modules.roots[package] = _folder_of(package)
-        packages = self._own | {package}
-        name = json.dumps([module, entry, *behaviour, sorted(packages)])
-        functions = self._known.get(name)
-        if functions is None:
-            functions = self._known[name] = self._walk(module, entry, behaviour, packages)
+        packages = self._packages | named
+        question = json.dumps([module, entry, methods_of, sorted(packages)])
+        if question not in self._known:
+            self._known[question] = self._walk(module, entry, methods_of, packages)
             self._save()
-        lines = "".join(f"{name} {sha}\n" for name, sha in functions.items())
-        return Closure(digest=hashlib.sha256(lines.encode()).hexdigest(), functions=functions)
+        return self._known[question]
 
     def _walk(
-        self,
-        module: str,
-        entry: str,
-        behaviour: tuple[tuple[str, str], ...],
-        packages: frozenset[str],
+        self, module: str, entry: str, methods_of: Sequence[Named], packages: frozenset[str]
     ) -> Functions:
         # 5 ms of every plan, for those whose code was edited
         from foundry_core.identity.code_graph import Graph
 
         graph = self._graphs.setdefault(packages, Graph(self._modules, packages))
         start = graph.entry(module, entry)
-        for recipe in behaviour:
-            start += graph.methods(*recipe)
+        for owner, name in methods_of:
+            start += graph.methods(owner, name)
         return graph.reached(start)
 
     @cached_property
     def _known(self) -> dict[str, Functions]:
-        """Closures of earlier processes, when nothing that they were found in has changed since."""
-        kept = read_cache(_cache_file())
-        modules = self._modules
+        """Answers of earlier processes, when nothing that they were found in has changed since."""
+        kept, modules = cached(_CACHE), self._modules
         current = (
-            kept.get("version") == _CACHE_VERSION
+            bool(kept)
+            and self._finds(kept["roots"])
             and all(modules.state(m) == state for m, state in kept["modules"].items())
             and all(modules.data(m) == digest for m, digest in kept["data"].items())
         )
         if not current:
             return {}
         modules.looked_at.update(kept["modules"])
-        return dict(kept["closures"])
+        return dict(kept["functions"])
+
+    def _finds(self, roots: Mapping[str, str]) -> bool:
+        """Whether the packages that were followed lie where they lay."""
+        known = self._modules.roots
+        with contextlib.suppress(FoundryError):
+            for package in roots.keys() - known.keys():
+                known[package] = _folder_of(package)
+        return all(str(known.get(package)) == root for package, root in roots.items())
 
     def _save(self) -> None:
         self._modules.save()
         if self._modules.settled:
             kept = {
-                "version": _CACHE_VERSION,
+                "roots": {package: str(root) for package, root in self._modules.roots.items()},
                 "modules": self._modules.looked_at,
                 "data": self._modules.data_digests,
-                "closures": self._known,
+                "functions": self._known,
             }
-            write_cache(_cache_file(), json.dumps(kept))
+            keep(_CACHE, kept)
 
 
-def _cache_file() -> Path:
-    return cache_dir() / "closures.json"
-
-
-@lru_cache(maxsize=4)
 def _default_roots(kinds: str) -> dict[str, Path]:
     here = Path(__file__).resolve().parents[2]
     labs = {package.partition(".")[0] for package in kinds.split(",") if package}
@@ -125,7 +145,10 @@ def _default_roots(kinds: str) -> dict[str, Path]:
 
 def _folder_of(package: str) -> Path:
     """The folder that holds a top-level package or module."""
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:  # `__main__`, and what was made without a file
+        spec = None
     if spec is None:
         raise FoundryError(f"package {package!r} cannot be found", "check PYTHONPATH")
     if spec.submodule_search_locations:

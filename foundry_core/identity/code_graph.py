@@ -12,14 +12,13 @@ Reference = tuple[str, str]
 
 
 class Graph:
-    """What leads to what in the packages that are followed. Equal entries have equal closures,
+    """What leads to what in the packages that are followed. Equal entries lead to equal code,
     whatever else was asked of the index."""
 
     def __init__(self, modules: Modules, packages: frozenset[str]) -> None:
         self._source = modules
         self._packages = packages
-        self._links: dict[Reference, tuple[Reference, ...]] = {}
-        self._modules: dict[str, Summary | None] = {}
+        self._links: dict[Reference, set[Reference]] = {}
 
     def reached(self, pending: list[Reference]) -> dict[str, str]:
         """The hash of everything in code that `pending` leads to."""
@@ -44,27 +43,30 @@ class Graph:
         return [(module, EFFECTS), *([(module, name)] if static else self._resolve(module, [top]))]
 
     def methods(self, module: str, name: str) -> list[Reference]:
-        """The methods of a class, of its bases and of the classes of its fields."""
+        """The methods of a class and of its bases; all of a class that no statement defines."""
         found: list[Reference] = []
-        pending = self._resolve(module, [name])
+        pending = self._resolve(module, [name.partition(".")[0]])
         seen: set[Reference] = set()
         while pending:
             owner, at = reference = pending.pop()
             info = self._module(owner)
-            definition = info and info["definitions"].get(at)
-            if reference in seen or not definition or definition["kind"] == "function":
+            if info is None or at == EFFECTS or reference in seen:
                 continue
             seen.add(reference)
+            definition = info["definitions"].get(at)
+            if definition is None or definition["kind"] != "class" or "." in name:
+                found.append(reference)
+                continue
             if definition["methods"]:
                 found.append((owner, f"{at}()"))
-            pending += self._links_of(reference)
+            for chain in info["subclasses"].get(at, []):
+                pending += self._resolve_chain(owner, chain)
         return found
 
-    def _links_of(self, reference: Reference) -> tuple[Reference, ...]:
-        links = self._links.get(reference)
-        if links is None:
-            links = self._links[reference] = tuple(self._find_links(*reference))
-        return links
+    def _links_of(self, reference: Reference) -> set[Reference]:
+        if reference not in self._links:
+            self._links[reference] = self._find_links(*reference)
+        return self._links[reference]
 
     def _find_links(self, module: str, name: str) -> set[Reference]:
         info = self._module(module)
@@ -182,12 +184,7 @@ class Graph:
         return module.partition(".")[0] in self._packages
 
     def _module(self, module: str) -> Summary | None:
-        try:
-            return self._modules[module]
-        except KeyError:
-            known = self._known(module)
-            info = self._modules[module] = self._source.module(module) if known else None
-            return info
+        return self._source.module(module) if self._known(module) else None
 
 
 _OF_EVERY_MODULE = ("__name__", "__file__", "__doc__", "__package__", "__path__", "__spec__")

@@ -1,17 +1,17 @@
 """Summaries of the modules of some packages, read once and kept by file signature."""
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from foundry_core.home import cache_dir, settled, write_cache
+from foundry_core.files import settled, sha256_of, signature, walk
+from foundry_core.home import cached, keep
 
 Summary = dict[str, Any]
-_CACHE_VERSION = 5
+_CACHE = "code-6.json"
 
 
 class Modules:
@@ -44,7 +44,7 @@ class Modules:
         """Tells any two states of a module's file apart."""
         found = self._find(module)
         if found:
-            return f"{found[0]}|{_signature(found[1])}"
+            return _state(found[0], found[1])
         root = self.roots.get(module.partition(".")[0])
         folder = root is not None and root.joinpath(*module.split(".")).is_dir()
         return _FOLDER if folder else ""
@@ -56,13 +56,9 @@ class Modules:
             return ""
         folder = Path(found[0]).parent
         digest = hashlib.sha256()
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(folder)
-            hidden = any(part.startswith((".", "__pycache__")) for part in name.parts)
-            if path.suffix != ".py" and not hidden and path.is_file():
-                with path.open("rb") as stream:
-                    sha = hashlib.file_digest(stream, "sha256").hexdigest()
-                digest.update(f"{name.as_posix()} {sha}\n".encode())
+        for name, path in sorted(walk(folder, hidden=False, odd=False)):
+            if not name.endswith(".py") and "__pycache__" not in name.split("/"):
+                digest.update(f"{name} {sha256_of(path)}\n".encode())
         self.data_digests[module] = digest.hexdigest()[:16]
         return self.data_digests[module]
 
@@ -70,8 +66,7 @@ class Modules:
         """Keeps the summaries for the next process."""
         if self._dirty:
             self._dirty = False
-            cache = {"version": _CACHE_VERSION, "modules": self._cache}
-            write_cache(_cache_file(), json.dumps(cache))
+            keep(_CACHE, self._cache)
 
     def _find(self, module: str) -> tuple[str, os.stat_result, str] | None:
         """(file, its stat, what relative imports in it start from), as Python would find it."""
@@ -95,17 +90,16 @@ class Modules:
         if found is None:
             return None
         path, stat, package = found
-        signature = _signature(stat)
-        self.looked_at[module] = f"{path}|{signature}"
-        cached = self._cache.get(path)
-        if cached and cached["signature"] == signature:
-            return cached
+        self.looked_at[module] = state = _state(path, stat)
+        known = self._cache.get(path)
+        if known and known["state"] == state:
+            return known
         # 20 ms of a plan, for those whose code was edited
         from foundry_core.identity.code_summary import summarise
 
         info = summarise(Path(path).read_bytes(), package)
         if settled(stat):
-            self._cache[path] = info | {"signature": signature}
+            self._cache[path] = info | {"state": state}
             self._dirty = True
         else:
             self.settled = False
@@ -113,34 +107,11 @@ class Modules:
 
     @cached_property
     def _cache(self) -> dict[str, Any]:
-        cache = read_cache(_cache_file())
-        return cache["modules"] if cache.get("version") == _CACHE_VERSION else {}
+        return cached(_CACHE)
 
 
 _FOLDER = "folder"
 
 
-def _signature(stat: os.stat_result) -> str:
-    return f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
-
-
-def _cache_file() -> Path:
-    return cache_dir() / "code.json"
-
-
-def read_cache(path: Path) -> dict[str, Any]:
-    """A JSON file of the cache, {} when there is none. Not to be changed: it is shared."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return {}
-    return _parsed(str(path), stat.st_mtime_ns, stat.st_ino)
-
-
-@lru_cache(maxsize=2)
-def _parsed(path: str, mtime: int, inode: int) -> dict[str, Any]:
-    """Parsing takes 5 ms, and some kinds hash code of their own while planning."""
-    try:
-        return json.loads(Path(path).read_text())
-    except (OSError, ValueError):
-        return {}
+def _state(path: str, stat: os.stat_result) -> str:
+    return "|".join([path, *map(str, signature(stat))])

@@ -82,9 +82,7 @@ class _Module:
 
     def _import(self, statement: ast.AST) -> None:
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
-            bound, modules, stars = _imported(statement, self.package)
-            for name, targets in bound.items():
-                self.imports.setdefault(name, []).extend(targets)
+            modules, stars = _imported(statement, self.package, self.imports)
             self.modules += modules
             self.stars += stars
 
@@ -226,11 +224,9 @@ class _References:
         own: Bindings = {}
         for part in _inside(node):
             if isinstance(part, (ast.Import, ast.ImportFrom)):
-                bound, modules, stars = _imported(part, self.package)
+                modules, stars = _imported(part, self.package, own)
                 self.modules.update(modules)
                 self.chains.update((star,) for star in stars)
-                for name, targets in bound.items():
-                    own.setdefault(name, []).extend(targets)
         return {**imports, **own}
 
 
@@ -242,17 +238,15 @@ def _flat(
         if isinstance(statement, ast.If):
             if _chain(statement.test)[-1:] == ["TYPE_CHECKING"]:
                 yield from _flat(statement.orelse, context)
-                continue
-            inner = (*context, statement.test)
-            yield from _flat(statement.body, inner)
-            yield from _flat(statement.orelse, inner)
+            else:
+                inner = (*context, statement.test)
+                yield from _flat([*statement.body, *statement.orelse], inner)
         elif isinstance(statement, (ast.Try, ast.TryStar)):
             yield from _flat(statement.body, context)
             for handler in statement.handlers:
                 caught = (handler.type,) if handler.type else ()
                 yield from _flat(handler.body, (*context, *caught))
-            yield from _flat(statement.orelse, context)
-            yield from _flat(statement.finalbody, context)
+            yield from _flat([*statement.orelse, *statement.finalbody], context)
         else:
             yield statement, list(context)
 
@@ -282,22 +276,21 @@ def _has_effect(statement: ast.AST) -> bool:
 
 
 def _imported(
-    statement: ast.Import | ast.ImportFrom, package: str
-) -> tuple[Bindings, list[tuple[str, str]], list[str]]:
-    """(name → what it stands for, the (module, name) of all that is imported, starred modules)."""
-    bound: Bindings = {}
+    statement: ast.Import | ast.ImportFrom, package: str, bound: Bindings
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """(the (module, name) of all that is imported, starred modules). Adds to `bound` what each name
+    stands for."""
     if isinstance(statement, ast.Import):
         for a in statement.names:
             top = a.name.partition(".")[0]
             bound.setdefault(a.asname or top, []).append([a.name if a.asname else top, ""])
-        return bound, [(a.name, "") for a in statement.names], []
-    base = _relative(package, statement.level)
-    base = ".".join(filter(None, [base, statement.module or ""]))
+        return [(a.name, "") for a in statement.names], []
+    base = ".".join(filter(None, [_relative(package, statement.level), statement.module]))
     names = [a for a in statement.names if a.name != "*"]
     for a in names:
         bound.setdefault(a.asname or a.name, []).append([base, a.name])
     stars = [base] if len(names) < len(statement.names) else []
-    return bound, [(base, ""), *((base, a.name) for a in names)], stars
+    return [(base, ""), *((base, a.name) for a in names)], stars
 
 
 def _relative(package: str, dots: int) -> str:
@@ -307,17 +300,15 @@ def _relative(package: str, dots: int) -> str:
 
 
 def _bound_names(statement: ast.AST) -> set[str]:
-    names = {
-        node.id
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
+    names: set[str | None] = set()
     for node in ast.walk(statement):
-        if isinstance(node, (ast.MatchAs, ast.MatchStar)) and node.name:
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, (ast.MatchAs, ast.MatchStar)):
             names.add(node.name)
-        elif isinstance(node, ast.MatchMapping) and node.rest:
+        elif isinstance(node, ast.MatchMapping):
             names.add(node.rest)
-    return names
+    return {name for name in names if name}
 
 
 def _registers(definition: ast.ClassDef) -> bool:
@@ -365,12 +356,9 @@ def _fields(node: ast.AST, annotations: _Annotations) -> Iterator[tuple[str, Any
             continue
         if name == "kind" and isinstance(node, ast.Constant):
             continue
-        if name == "returns" and annotations != "all":
+        is_field = isinstance(node, ast.AnnAssign) and annotations == "fields"
+        if name in ("returns", "annotation") and annotations != "all" and not is_field:
             continue
-        if name == "annotation":
-            counts = ("fields", "all") if isinstance(node, ast.AnnAssign) else ("all",)
-            if annotations not in counts:
-                continue
         if name == "body" and isinstance(value, list) and annotations != "all":
             value = [statement for statement in value if not _is_remark(statement)]
         yield name, value

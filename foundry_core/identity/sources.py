@@ -1,15 +1,17 @@
-"""Content identities of what lies outside the store: installed packages, files, folders.
+"""The fingerprint of a raw source outside the store: installed packages, files, folders.
 
 A source is identified by what it contains, never by where it lies; one on S3 by the names, sizes
 and entity tags of its objects, which a listing tells without reading a byte. Hashing gigabytes at
-every plan would cost minutes, so file digests are cached under a stat signature (path, size,
-mtime_ns, inode); a file rewritten within the file system's clock tick keeps its signature only if
-its size stays equal too, which is why files younger than two seconds are never cached.
+every plan would cost minutes, so file digests are cached under a stat signature.
+
+Limits, what is NOT seen: a file rewritten within the file system's clock tick with its old size
+(which is why files younger than two seconds are never cached), an object that is overwritten by one
+of the same entity tag, hidden files (a leading dot), and links to nothing. Of a package that says
+what it consists of (RECORD), edits by hand in its installed files.
 
 What a reader reads must be what was hashed: readers list folders with `source_files`.
 """
 
-import errno
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -19,9 +21,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from foundry_core.errors import FoundryError
-from foundry_core.home import cache_dir, settled, write_cache
+from foundry_core.files import settled, sha256_hex, sha256_of, signature, walk
+from foundry_core.home import cached, keep
+
+if TYPE_CHECKING:
+    from foundry_core.objects import Listed, Objects
 
 _EDITABLE = ("__editable__", "_editable_impl_")
 
@@ -31,17 +38,14 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def package_identity(name: str) -> str:
+def package_fingerprint(name: str) -> str:
     """sha256 over an installed distribution's RECORD, which lists the digest of each of its files.
 
     Byte-compiled files and installer notes are left out: they differ between equal installs. An
     editable install, or one without RECORD, is identified by the files of its import packages.
     """
     recorded, version, trees = _installed(normalized(name))
-    if recorded is not None:
-        return recorded
-    lines = [f"{tree.name} {_tree_identity(tree)}" for tree in trees]
-    return _joined(version, lines)
+    return recorded or _joined(version, [f"{tree.name} {_tree_digest(tree)}" for tree in trees])
 
 
 @cache
@@ -67,7 +71,7 @@ def _installed(name: str) -> tuple[str | None, str, tuple[Path, ...]]:
 
 
 def _joined(version: str, lines: list[str]) -> str:
-    return hashlib.sha256("\n".join([version, *lines]).encode()).hexdigest()
+    return sha256_hex("\n".join([version, *lines]))
 
 
 def _is_editable(distribution: importlib.metadata.Distribution, record: str) -> bool:
@@ -95,10 +99,10 @@ def _import_trees(distribution: importlib.metadata.Distribution, name: str) -> t
     return tuple(trees)
 
 
-def _tree_identity(tree: Path) -> str:
+def _tree_digest(tree: Path) -> str:
     if tree.is_file():
         return _file_digests([os.path.realpath(tree)])[0]
-    return _folder_digest([(n, real) for n, real in _walk(tree) if "__pycache__" not in n])
+    return _folder_digest([(n, real) for n, real in _visible(tree) if "__pycache__" not in n])
 
 
 def _version(distribution: importlib.metadata.Distribution) -> str:
@@ -117,14 +121,11 @@ def is_remote(path: str | os.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
-def path_identity(path: str | os.PathLike) -> str:
+def fingerprint(path: str | os.PathLike) -> str:
     """Content digest of a file, or of a folder as sorted (relative path, sha256); of what lies on
     S3 over sorted (relative name, size, entity tag)."""
     if is_remote(path):
-        # 7 ms of every plan, for the few that need it
-        from foundry_core.identity.remote_sources import listing_identity, remote_objects
-
-        return listing_identity(remote_objects(os.fspath(path))[1])
+        return listing_fingerprint(remote_objects(os.fspath(path))[1])
     root = Path(path).expanduser()
     if not root.exists():
         raise FoundryError(
@@ -132,16 +133,47 @@ def path_identity(path: str | os.PathLike) -> str:
         )
     if root.is_file():
         return _file_digests([os.path.realpath(root)])[0]
-    files = list(_walk(root))
+    files = list(_visible(root))
     if not files:
         raise FoundryError(f"source folder {str(root)!r} holds no files", "check the path")
     return _folder_digest(files)
 
 
+def remote_objects(uri: str) -> "tuple[Objects, list[Listed]]":
+    """What lies at s3://bucket/prefix, or the one object of that name: the place the names are
+    relative to, and the objects sorted by name. Markers of folders and what is hidden (a leading
+    dot anywhere) are left out, as on disk."""
+    # 7 ms of every plan, for the few that need it
+    from foundry_core.objects import connect
+
+    place = connect(uri.rstrip("/"))
+    found = [listed for listed in place.find() if _is_visible(listed.name)]
+    if not found:
+        folder, _, name = uri.rstrip("/").rpartition("/")
+        place = connect(folder)
+        found = [listed for listed in (place.look(name),) if listed is not None]
+    if not found:
+        raise FoundryError(f"source {uri!r} holds no objects", "check the path and the credentials")
+    return place, found
+
+
+def _is_visible(name: str) -> bool:
+    return not name.endswith("/") and not any(
+        part.startswith(".") and part != ".." for part in name.split("/")
+    )
+
+
+def listing_fingerprint(found: "Iterable[Listed]") -> str:
+    digest = hashlib.sha256(b"listing\0")
+    for listed in found:
+        digest.update(f"{listed.name}\0{listed.size}\0{listed.tag}\n".encode())
+    return digest.hexdigest()
+
+
 def source_files(root: Path) -> list[str]:
     """Names, relative to a source's folder, of the files it consists of: sorted, behind links too,
     none hidden (a leading dot in the name of the file or of a folder above it)."""
-    return [name for name, _ in sorted(_walk(root), key=_by_parts)]
+    return [name for name, _ in sorted(_visible(root), key=_by_parts)]
 
 
 def source_file(root: Path, name: str) -> Path:
@@ -156,18 +188,18 @@ def source_file(root: Path, name: str) -> Path:
     return root / inside
 
 
-def files_identity(root: str, names: Sequence[str]) -> str:
+def files_fingerprint(root: str, names: Sequence[str]) -> str:
     """Content digest of many small files below `root`. Remembered as a whole: an entry for each
     would make every plan parse all of them."""
     key = _list_key(root, names)
-    known = _known("file-lists.json")
+    known = cached("file-lists.json")
     if key in known:
         return known[key]
     paths = [os.path.join(root, name) for name in names]
     all_settled = all(settled(os.stat(path)) for path in paths)
-    digest = _digest_of(zip(names, map(_sha256, paths), strict=True))
+    digest = _digest_of(zip(names, map(sha256_of, paths), strict=True))
     if all_settled:
-        _learn("file-lists.json", known | {key: digest})
+        keep("file-lists.json", known | {key: digest})
     return digest
 
 
@@ -182,58 +214,16 @@ def _list_key(root: str, names: Sequence[str]) -> str:
         ]
     finally:
         os.close(descriptor)
-    return hashlib.sha256("\n".join([root, *names, *signatures]).encode()).hexdigest()
+    return sha256_hex("\n".join([root, *names, *signatures]))
 
 
 def _by_parts(file: tuple[str, str]) -> list[str]:
     return file[0].split("/")
 
 
-def _walk(root: Path) -> Iterator[tuple[str, str]]:
+def _visible(root: Path) -> Iterator[tuple[str, str]]:
     """(relative name, real path) of each file that `source_files` names, unsorted."""
-    real = os.path.realpath(root)
-    return _walk_folder(str(root), "", real, (real,))
-
-
-def _walk_folder(
-    folder: str, prefix: str, real: str, above: tuple[str, ...]
-) -> Iterator[tuple[str, str]]:
-    """above: the real paths of the folders on the way here, this one included."""
-    for entry in _entries(folder):
-        if entry.name.startswith("."):
-            continue
-        link = entry.is_symlink()
-        target = os.path.realpath(entry.path) if link else f"{real}/{entry.name}"
-        try:
-            is_folder = entry.is_dir()
-            is_file = not is_folder and entry.is_file()
-        except OSError as error:
-            if error.errno != errno.ELOOP:
-                raise
-            raise _loop(entry.path, target) from None
-        if is_file:
-            yield prefix + entry.name, target
-        elif is_folder:
-            if link and any(f"{one}/".startswith(f"{target.rstrip('/')}/") for one in above):
-                raise _loop(entry.path, target)
-            inside = f"{prefix}{entry.name}/"
-            yield from _walk_folder(entry.path, inside, target, (*above, target))
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except PermissionError:
-        raise FoundryError(
-            f"source folder {folder!r} may not be read", "grant access, or take it out"
-        ) from None
-
-
-def _loop(link: str, target: str) -> FoundryError:
-    return FoundryError(
-        f"link {link!r} leads back to {target!r}: the source has no end", "remove the link"
-    )
+    return walk(root, hidden=False, odd=False)
 
 
 def _folder_digest(files: list[tuple[str, str]]) -> str:
@@ -253,38 +243,18 @@ def _digest_of(files: Iterable[tuple[str, str]]) -> str:
 
 def _file_digests(files: Iterable[str | os.PathLike]) -> list[str]:
     """sha256 of each file, through the cache of this home."""
-    known = _known("source-digests.json")
+    known = cached("source-digests.json")
     digests: list[str] = []
     learnt: dict[str, str] = {}
     for file in files:
         stat = os.stat(file)
-        signature = f"{file}|{_signature(stat)}"
-        sha = known.get(signature)
+        state = "|".join([os.fspath(file), *map(str, signature(stat))])
+        sha = known.get(state)
         if sha is None:
-            sha = _sha256(file)
+            sha = sha256_of(file)
             if settled(stat):
-                learnt[signature] = sha
+                learnt[state] = sha
         digests.append(sha)
     if learnt:
-        _learn("source-digests.json", known | learnt)
+        keep("source-digests.json", known | learnt)
     return digests
-
-
-def _signature(stat: os.stat_result) -> str:
-    return f"{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}|{stat.st_ino}"
-
-
-def _sha256(file: str | os.PathLike) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _known(cache_file: str) -> dict[str, str]:
-    try:
-        return json.loads((cache_dir() / cache_file).read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def _learn(cache_file: str, known: dict[str, str]) -> None:
-    write_cache(cache_dir() / cache_file, json.dumps(known))

@@ -8,7 +8,7 @@ none is renamed or given another meaning. Importing this costs milliseconds: no 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar
 
 Json = Mapping[str, Any]
@@ -28,8 +28,8 @@ class Event:
 
 
 def _plain(value: Any) -> Any:
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -60,7 +60,7 @@ class PlannedStage:
     resources: Json
     seed: int
     code: str
-    closure: str
+    code_fingerprint: str
     sources: Mapping[str, str]
     inputs: Sequence[PlannedInput]
 
@@ -87,8 +87,8 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StageResolved(Event):
-    """artifact_key: what stands for the stage in this run; another key than its own where equal
-    bytes were found under one."""
+    """artifact_key: the stage's artifact in this run; another key than its own where equal bytes
+    were found under one."""
 
     type = "stage_resolved"
     run_id: str
@@ -102,6 +102,8 @@ class StageResolved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
+    """status: succeeded, failed, interrupted or lost. metrics: <stage>.<name> → value."""
+
     type = "run_finished"
     run_id: str
     status: str
@@ -160,6 +162,8 @@ class ArtifactCommitted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactRemoved(Event):
+    """reason: gc, missing (found gone), or words for a person."""
+
     type = "artifact_removed"
     kind: str
     key: str
@@ -177,7 +181,8 @@ class AliasSet(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class AblationStarted(Event):
-    """variants: {variant, overrides} each, the base first."""
+    """ablation_id: of its run, too. variants: {variant, overrides} each, the base first. vary:
+    path → values. seeds: how many per variant."""
 
     type = "ablation_started"
     ablation_id: str
@@ -189,7 +194,8 @@ class AblationStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class AblationFinished(Event):
-    """effects: {variant, path, old, new, success, n, low, high, p_value, decision, letters} each."""
+    """effects: {variant, path, old, new, success, n, low, high, p_value, decision, letters} per
+    changed path of a variant."""
 
     type = "ablation_finished"
     ablation_id: str

@@ -1,33 +1,33 @@
 """What happened, as immutable facts, and the log that keeps them.
 
-An event is written once and never changed. Tables are folds over the SET of events (per entity the
-latest (time, id) stands), so neither arrival order nor duplicates can change an answer. Importing
-this module costs milliseconds: no duckdb, no pydantic.
+An event is written once and never changed. Tables are projections of the SET of events (per entity
+the latest (time, id) decides), so neither arrival order nor duplicates can change an answer.
+Importing this module costs milliseconds: no duckdb, no pydantic.
 
     <events>/<yyyy-mm-dd>/<time ns>-<uuid>.json      one event
     <events>/segments/<first ns>-<last ns>-<digest>.parquet   many old ones, compacted
     <events>/blobs/<sha256>                          bulk that repeats: package lists, git diffs
-    <events>/intents/<id>.json                       what a commit under way is going to tell
+    <events>/outbox/<id>.json                        events of commits under way
 """
 
-import hashlib
 import json
 import math
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from foundry_core.blobs import Blobs, open_blobs
+from foundry_core.files import json_line, sha256_hex
 from foundry_core.lineage.event_types import Event
-from foundry_core.lineage.files import Files, open_files
 
 SCHEMA = 1
 SEGMENTS = "segments"
 BLOBS = "blobs"
-# Whatever else lies there (a file manager's, a half copied one) is none of ours.
+# Whatever else lies there (a file manager's, a half copied one) is no event.
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _EVENT = re.compile(r"\d{19}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
 _SEGMENT = re.compile(r"\d{19}-\d{19}-[0-9a-f]{16}\.parquet")
@@ -36,16 +36,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class EventLog:
-    """Append-only. Any number of processes may append to and read one log."""
+    """Events below a folder or an object store's prefix, append-only. Any number of processes may
+    append to and read one log."""
 
-    def __init__(self, root: str | Path | Files) -> None:
-        self.files: Files = open_files(str(root)) if isinstance(root, str | Path) else root
+    def __init__(self, root: str | Path | Blobs) -> None:
+        self.blobs: Blobs = open_blobs(str(root)) if isinstance(root, str | Path) else root
         self._last: int | None = None
 
     def append(self, event: Event, *, event_id: str | None = None, at: str | None = None) -> str:
         """Writes one event durably; returns its name below the log's root.
 
-        `event_id` and `at` (UTC ISO) are for facts that are told twice: the same id at the same
+        `event_id` and `at` (UTC ISO) are for what may be published twice: the same id at the same
         time is written once.
         """
         return self.append_data(event.type, event.data(), event_id=event_id, at=at)
@@ -59,16 +60,17 @@ class EventLog:
         at: str | None = None,
     ) -> str:
         """An event that was kept as type and data: what an outbox publishes."""
+        unique, moment = event_id or str(uuid.uuid4()), at or iso_time(self._now())
         event = {
             "schema": SCHEMA,
-            "id": event_id or str(uuid.uuid4()),
-            "time": at or iso_time(self._now()),
+            "id": unique,
+            "time": moment,
             "type": event_type,
             "run_id": data.get("run_id") or (data.get("artifact") or {}).get("run_id"),
             "data": self._detach(dict(data)),
         }
-        name = event_name(event["time"], event["id"])
-        self.files.create(name, encode(event))
+        name = event_name(moment, unique)
+        self.blobs.create(name, encode(event))
         return name
 
     def now(self) -> str:
@@ -83,33 +85,36 @@ class EventLog:
         return [name for day in self._days() for name in self._of_day(day)]
 
     def _days(self) -> list[str]:
-        return [name for name in self.files.names("") if _DAY.fullmatch(name)]
+        return [name for name in self.blobs.names("") if _DAY.fullmatch(name)]
 
     def _of_day(self, day: str) -> list[str]:
-        return [f"{day}/{name}" for name in self.files.names(day) if _EVENT.fullmatch(name)]
+        return [f"{day}/{name}" for name in self.blobs.names(day) if _EVENT.fullmatch(name)]
 
     def segments(self) -> list[str]:
-        names = self.files.names(SEGMENTS)
+        """Names of the compacted files, oldest first."""
+        names = self.blobs.names(SEGMENTS)
         return [f"{SEGMENTS}/{name}" for name in names if _SEGMENT.fullmatch(name)]
 
     def read(self, name: str) -> dict[str, Any]:
         """Raises FileNotFoundError (compacted meanwhile) or ValueError (damaged)."""
-        event = json.loads(self.files.read(name))
+        event = json.loads(self.blobs.read(name))
         if not _is_event(event, name):
             raise ValueError(f"{name} is not an event")
         return event
 
     def put_blob(self, data: bytes) -> str:
-        digest = hashlib.sha256(data).hexdigest()
-        self.files.create(f"{BLOBS}/{digest}", data)
+        """Stores bytes once; returns their sha256, which names them."""
+        digest = sha256_hex(data)
+        self.blobs.create(f"{BLOBS}/{digest}", data)
         return digest
 
     def blob(self, digest: str) -> bytes:
-        return self.files.read(f"{BLOBS}/{digest}")
+        """Raises FileNotFoundError."""
+        return self.blobs.read(f"{BLOBS}/{digest}")
 
     def _now(self) -> int:
         """Microseconds since 1970, after every event already seen, though the wall clock may have
-        been set back: order decides which of two facts about one key stands."""
+        been set back: of two facts about one key the later one decides."""
         if self._last is None:
             self._last = self._newest()
         now = time.time_ns() // 1000
@@ -151,6 +156,7 @@ class EventLog:
 
 
 def iso_time(microseconds: int) -> str:
+    """UTC ISO of microseconds since 1970."""
     moment = _EPOCH + timedelta(microseconds=microseconds)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
@@ -167,25 +173,21 @@ def nanoseconds(name: str) -> int:
 
 
 def _is_event(event: Any, name: str) -> bool:
-    """Whether it says what every event says, and is the one that this name stands for."""
-    if not isinstance(event, dict) or not isinstance(event.get("data"), dict):
-        return False
-    texts = [event.get(field) for field in ("id", "time", "type")]
-    if not all(isinstance(text, str) for text in texts):
-        return False
+    """Whether it says what every event says, and is the one of this name."""
     try:
-        return event_name(event["time"], event["id"]) == name
-    except (TypeError, ValueError):
+        named = event_name(event["time"], event["id"]) == name
+        return named and isinstance(event["data"], dict) and isinstance(event["type"], str)
+    except (KeyError, TypeError, ValueError):
         return False
 
 
 def committed_identity(manifest: Mapping[str, Any]) -> tuple[str, str]:
-    """(id, time) of the event that tells of an artifact: functions of its artifact.json, so that
-    whoever tells it, and however often, writes one event."""
+    """(id, time) of the event of a commit: functions of its artifact.json, so that whoever
+    publishes it, and however often, writes one event."""
     identity = "/".join(str(manifest.get(name)) for name in ("key", "content", "created"))
     created = datetime.fromisoformat(manifest["created"]).timestamp()
-    told = uuid.uuid5(uuid.NAMESPACE_URL, f"foundry:committed:{identity}")
-    return str(told), iso_time(round(created * 1e6))
+    unique = uuid.uuid5(uuid.NAMESPACE_URL, f"foundry:committed:{identity}")
+    return str(unique), iso_time(round(created * 1e6))
 
 
 def event_id(name: str) -> str:
@@ -194,19 +196,11 @@ def event_id(name: str) -> str:
 
 
 def encode(value: Any) -> bytes:
-    """Compact JSON. Numbers that JSON lacks (a loss that diverged) become "NaN", "Infinity"."""
+    """A line of JSON. Numbers that JSON lacks (a loss that diverged) become "NaN", "Infinity"."""
     try:
-        text = compact_json(value)
+        return json_line(value).encode()
     except ValueError:
-        text = compact_json(_spell_numbers(value))
-    return f"{text}\n".encode()
-
-
-def compact_json(value: Any) -> str:
-    """One spelling per value; ValueError for numbers that JSON lacks."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+        return json_line(_spell_numbers(value)).encode()
 
 
 def _spell_numbers(value: Any) -> Any:
@@ -219,28 +213,3 @@ def _spell_numbers(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_spell_numbers(item) for item in value]
     return value
-
-
-def metric_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """records/metrics.jsonl ({"step": int, name: number, ...} per line) as event rows; a missing
-    file has none."""
-    for line in _json_lines(path):
-        step = line.pop("step", None)
-        for name, value in line.items():
-            if isinstance(value, int | float):
-                yield {"step": step, "name": name, "value": float(value)}
-
-
-def episode_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """records/episodes.jsonl as event rows; a missing file has none."""
-    columns = ("task", "scenario", "success", "steps", "crash", "seed")
-    for line in _json_lines(path):
-        yield {column: line.get(column) for column in columns}
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    if path.is_file():
-        with path.open() as stream:
-            for line in stream:
-                if line.strip():
-                    yield json.loads(line)

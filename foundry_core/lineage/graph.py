@@ -1,16 +1,18 @@
 """A lineage graph as Mermaid, Graphviz DOT, or SVG laid out here (no graphviz binary needed).
 
-Nodes are mappings {"name", "kind", "key", "action"}, edges {"source", "target", "label"}, as
-`queries.graph_of` and `edges_of` give them. The output is a pure function of both.
+Nodes and edges are those of `queries.graph_of`. The output is a pure function of both.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
-from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-Row = Mapping[str, Any]
+from foundry_core.lineage.answers import GraphEdge, GraphNode
+
+# Of each action: fill and stroke on a light ground, then on a dark one.
 _COLOURS = {
     "reuse": ("#e3f4e8", "#2f8f52", "#173d26", "#5cc485"),
     "run": ("#e4eefb", "#2f6fc4", "#16304f", "#6aa7f0"),
@@ -22,38 +24,23 @@ _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 200, 54, 72, 22, 16
 _SWEEPS = 8
 
 
-def edges_of(stages: Sequence[Row]) -> list[dict[str, str]]:
-    """Edges of a plan's stages: `inputs` is {slot: stage}, {slot: {label: stage}}, or a list of
-    {"slot", "label", "stage"}."""
-    edges = []
-    for stage in stages:
-        inputs = stage.get("inputs") or {}
-        pairs: list[tuple[str, str]] = []
-        if isinstance(inputs, Mapping):
-            for slot, value in inputs.items():
-                named = value.values() if isinstance(value, Mapping) else [value]
-                pairs += [(slot, upstream) for upstream in named]
-        else:
-            pairs = [(edge["slot"], edge["stage"]) for edge in inputs]
-        edges += [{"source": up, "target": stage["name"], "label": slot} for slot, up in pairs]
-    return edges
-
-
-def mermaid(nodes: Sequence[Row], edges: Sequence[Row]) -> str:
+def mermaid(nodes: Sequence[GraphNode], edges: Sequence[GraphEdge]) -> str:
+    """A Mermaid flowchart."""
     names = {node["name"]: f"n{i}" for i, node in enumerate(nodes)}
     lines = ["flowchart LR"]
     for node in nodes:
         text = "<br/>".join(_mermaid_text(line) for line in _lines(node))
         lines.append(f'  {names[node["name"]]}["{text}"]:::{_action(node)}')
     for edge in _known(nodes, edges):
-        label = f'|"{_mermaid_text(edge["label"])}"|' if edge.get("label") else ""
+        label = f'|"{_mermaid_text(edge["label"])}"|' if edge["label"] else ""
         lines.append(f"  {names[edge['source']]} -->{label} {names[edge['target']]}")
     for action, (fill, stroke, _, _) in _COLOURS.items():
         lines.append(f"  classDef {action} fill:{fill},stroke:{stroke},color:#111")
     return "\n".join(lines) + "\n"
 
 
-def dot(nodes: Sequence[Row], edges: Sequence[Row]) -> str:
+def dot(nodes: Sequence[GraphNode], edges: Sequence[GraphEdge]) -> str:
+    """A Graphviz digraph."""
     lines = ["digraph lineage {", "  rankdir=LR;"]
     lines.append('  node [shape=box style="rounded,filled" fontname="sans-serif" fontsize=11];')
     lines.append('  edge [fontname="sans-serif" fontsize=9];')
@@ -64,12 +51,12 @@ def dot(nodes: Sequence[Row], edges: Sequence[Row]) -> str:
             f'  {_dot_text(node["name"])} [label={label} fillcolor="{fill}" color="{stroke}"];'
         )
     for edge in _known(nodes, edges):
-        label = f" [label={_dot_text(edge['label'])}]" if edge.get("label") else ""
+        label = f" [label={_dot_text(edge['label'])}]" if edge["label"] else ""
         lines.append(f"  {_dot_text(edge['source'])} -> {_dot_text(edge['target'])}{label};")
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def svg(nodes: Sequence[Row], edges: Sequence[Row], *, title: str = "Lineage") -> str:
+def svg(nodes: Sequence[GraphNode], edges: Sequence[GraphEdge], *, title: str = "Lineage") -> str:
     """A self-contained <svg>, left to right; follows the reader's light or dark scheme. Ids and
     classes are prefixed, so that it can be inlined in a page."""
     layout = _Layout(nodes, _known(nodes, edges))
@@ -91,21 +78,20 @@ def svg(nodes: Sequence[Row], edges: Sequence[Row], *, title: str = "Lineage") -
     )
 
 
-def _lines(node: Row) -> list[str]:
+def _lines(node: GraphNode) -> list[str]:
     """The text of a node: its name (unless that is a key), its kind, the short key."""
-    key, kind = node.get("key") or "", node.get("kind") or "unknown"
+    key, kind = node["key"] or "", node["kind"] or "unknown"
     name = node["name"]
     if name in (key, kind):
         return [kind, key[:12]]
     return [name, f"{kind} {key[:12]}".strip()]
 
 
-def _action(node: Row) -> str:
-    action = node.get("action") or "run"
-    return action if action in _COLOURS else "blocked"
+def _action(node: GraphNode) -> str:
+    return node["action"] if node["action"] in _COLOURS else "blocked"
 
 
-def _known(nodes: Sequence[Row], edges: Sequence[Row]) -> list[Row]:
+def _known(nodes: Sequence[GraphNode], edges: Sequence[GraphEdge]) -> list[GraphEdge]:
     names = {node["name"] for node in nodes}
     return [edge for edge in edges if edge["source"] in names and edge["target"] in names]
 
@@ -127,8 +113,8 @@ class _Layout:
     run behind boxes.
     """
 
-    nodes: Sequence[Row]
-    edges: Sequence[Row]
+    nodes: Sequence[GraphNode]
+    edges: Sequence[GraphEdge]
     layer: dict[str, int] = field(default_factory=dict)
     columns: list[list[str]] = field(default_factory=list)
     row: dict[str, float] = field(default_factory=dict)
@@ -147,26 +133,22 @@ class _Layout:
 
     def _assign_layers(self) -> None:
         inputs: dict[str, list[str]] = {node["name"]: [] for node in self.nodes}
-        outputs: dict[str, list[str]] = {node["name"]: [] for node in self.nodes}
         for edge in self.edges:
             inputs[edge["target"]].append(edge["source"])
-            outputs[edge["source"]].append(edge["target"])
-        waiting = {name: len(upstream) for name, upstream in inputs.items()}
-        ready = [name for name, count in waiting.items() if count == 0]
-        while ready:
-            name = ready.pop()
-            self.layer[name] = 1 + max((self.layer[up] for up in inputs[name]), default=-1)
-            for target in outputs[name]:
-                waiting[target] -= 1
-                if waiting[target] == 0:
-                    ready.append(target)
+        sorter = TopologicalSorter(inputs)
+        with contextlib.suppress(CycleError):
+            sorter.prepare()
+        while sorter.is_active():
+            for name in sorter.get_ready():
+                self.layer[name] = 1 + max((self.layer[up] for up in inputs[name]), default=-1)
+                sorter.done(name)
         for name in inputs:  # a cycle cannot be a lineage; draw its members all the same
             self.layer.setdefault(name, 0)
 
-    def _waypoint(self, edge: Row, layer: int) -> str:
+    def _waypoint(self, edge: GraphEdge, layer: int) -> str:
         return f"\0{edge['source']}\0{edge['target']}\0{layer}"
 
-    def _chain(self, edge: Row) -> list[tuple[str, str]]:
+    def _chain(self, edge: GraphEdge) -> list[tuple[str, str]]:
         first, last = self.layer[edge["source"]], self.layer[edge["target"]]
         stops = [edge["source"]]
         for layer in range(first + 1, last):
@@ -183,15 +165,11 @@ class _Layout:
         order = self.columns if forward else self.columns[::-1]
         for before, column in pairwise(order):
             place = {name: (i + 0.5) / len(before) for i, name in enumerate(before)}
-            own = {name: (i + 0.5) / len(column) for i, name in enumerate(column)}
-
-            def centre(
-                name: str, place: Mapping[str, float] = place, own: Mapping[str, float] = own
-            ) -> float:
+            centre = {}
+            for i, name in enumerate(column):
                 near = [place[other] for other in neighbours.get(name, ()) if other in place]
-                return sum(near) / len(near) if near else own[name]
-
-            column.sort(key=centre)
+                centre[name] = sum(near) / len(near) if near else (i + 0.5) / len(column)
+            column.sort(key=centre.__getitem__)
 
     def size(self) -> tuple[int, int]:
         tallest = max(map(len, self.columns), default=1)
@@ -203,7 +181,7 @@ class _Layout:
         x = _MARGIN + self.layer[name] * (_WIDTH + _GAP_X)
         return x, _MARGIN + self.row[name] * (_HEIGHT + _GAP_Y)
 
-    def route(self, edge: Row) -> list[tuple[float, float]]:
+    def route(self, edge: GraphEdge) -> list[tuple[float, float]]:
         """Points an edge passes: out of its source's right side, through the free rows of the
         layers between, into its target's left side."""
         x, y = self.position(edge["source"])
@@ -215,10 +193,10 @@ class _Layout:
         return [*points, (x, y + _HEIGHT / 2)]
 
 
-def _svg_node(node: Row, x: float, y: float) -> str:
+def _svg_node(node: GraphNode, x: float, y: float) -> str:
     title, subtitle = _lines(node)
     action = _action(node)
-    detail = f"{node['name']}: {action}\n{node.get('kind')} {node.get('key') or ''}"
+    detail = f"{node['name']}: {action}\n{node['kind']} {node['key'] or ''}"
     return (
         f'<g class="fl-node fl-{action}"><title>{escape(detail)}</title>'
         f'<rect x="{x:g}" y="{y:g}" width="{_WIDTH}" height="{_HEIGHT}" rx="8"/>'
@@ -232,7 +210,7 @@ def _fit(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def _svg_edge(points: Sequence[tuple[float, float]], edge: Row) -> str:
+def _svg_edge(points: Sequence[tuple[float, float]], edge: GraphEdge) -> str:
     (x, y), path = points[0], f"M{points[0][0]:g} {points[0][1]:g}"
     for i, (to_x, to_y) in enumerate(points[1:]):
         if i % 2:  # along a free row
@@ -242,19 +220,18 @@ def _svg_edge(points: Sequence[tuple[float, float]], edge: Row) -> str:
             path += f"C{x + bend:g} {y:g} {to_x - bend:g} {to_y:g} {to_x:g} {to_y:g}"
         x, y = to_x, to_y
     text = f"{edge['source']} → {edge['target']}"
-    if edge.get("label"):
+    if edge["label"]:
         text += f" ({edge['label']})"
     return f'<path class="fl-edge" d="{path}"><title>{escape(text)}</title></path>'
 
 
 def _style() -> str:
-    light = "".join(
-        f".fl-{action} rect{{fill:{fill};stroke:{stroke}}}"
-        for action, (fill, stroke, _, _) in _COLOURS.items()
-    )
-    dark = "".join(
-        f".fl-{action} rect{{fill:{fill};stroke:{stroke}}}"
-        for action, (_, _, fill, stroke) in _COLOURS.items()
+    light, dark = (
+        "".join(
+            f".fl-{action} rect{{fill:{colours[i]};stroke:{colours[i + 1]}}}"
+            for action, colours in _COLOURS.items()
+        )
+        for i in (0, 2)
     )
     return (
         ".fl-graph{font-family:system-ui,sans-serif}.fl-node rect{stroke-width:1.5}"

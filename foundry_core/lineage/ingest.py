@@ -1,8 +1,7 @@
-"""Folds events into rows: into tables for good, or in views for the few that came last.
+"""Projects events into tables, twenty or a whole log, by the same SQL.
 
-`base.*` holds what was folded. `tail.*` are views that fold the events of the tail file on the fly.
-What people query shows both: a tail row hides the base rows of its entity, unless they are later.
-The same SQL does either, for twenty events and for a whole log.
+Of one entity (the key columns of a `Projection`) the event with the greatest (time, id) decides:
+among the new events first, then against the row that is already there. Its child rows go with it.
 """
 
 import contextlib
@@ -14,14 +13,14 @@ from typing import Any
 
 import duckdb
 
-from foundry_core.lineage.projection import FOLDS, Fold
+from foundry_core.lineage.projection import PROJECTIONS, Projection
 
 # Events on their way into tables. Not a temp table: those are hidden from the other cursors.
 INCOMING = "scratch.incoming"
 
 
 def create_incoming(connection: duckdb.DuckDBPyConnection) -> None:
-    """The table INCOMING, in memory, for as long as the connection lives."""
+    """The table INCOMING, in memory, for as long as the connection is open."""
     connection.execute("attach ':memory:' as scratch")
     connection.execute(
         f"create table {INCOMING} (id uuid, time timestamp, type varchar, run_id varchar,"
@@ -29,146 +28,123 @@ def create_incoming(connection: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def ingest(connection: duckdb.DuckDBPyConnection, *, fresh: bool = False) -> None:
-    """Folds what lies in INCOMING. `fresh`: the tables are empty and nobody reads them (rebuild),
-    so that no transaction needs to span the folds."""
+def create_facts(connection: duckdb.DuckDBPyConnection) -> None:
+    """The empty tables of the projections. Needs INCOMING."""
+    for projection in PROJECTIONS:
+        connection.execute(
+            f"create table {projection.table} as"
+            f" select {_row(projection)} from ({_parsed(projection)}) limit 0"
+        )
+
+
+def ingest(connection: duckdb.DuckDBPyConnection, *, fresh: bool = False) -> int:
+    """Projects what lies in INCOMING; returns how many events that were. `fresh`: the tables are
+    empty and nobody reads them (rebuild), so that no transaction needs to span them all."""
     present = {
         row[0] for row in connection.execute(f"select distinct type from {INCOMING}").fetchall()
     }
-    folds = [fold for fold in FOLDS if fold.event in present and fold.shares is None]
+    due = [one for one in PROJECTIONS if one.event in present and one.shares is None]
     if fresh:
-        _fold_side_by_side(connection, folds)
+        _project_side_by_side(connection, due)
     else:
-        for fold in folds:
-            _fold(connection, fold, fresh)
-    connection.execute(f"insert into base.event select id, time, type, run_id from {INCOMING}")
+        for projection in due:
+            _project(connection, projection, fresh)
+    found = connection.execute(
+        f"insert into event select id, time, type, run_id from {INCOMING}"
+    ).fetchone()
+    return found[0] if found else 0
 
 
-def _fold_side_by_side(connection: duckdb.DuckDBPyConnection, folds: Sequence[Fold]) -> None:
-    """Each fold fills tables of its own. DuckDB gives a core 120,000 rows at a time, which is more
-    than most folds have: one after the other they leave all cores but one idle."""
+def _project_side_by_side(connection: duckdb.DuckDBPyConnection, due: Sequence[Projection]) -> None:
+    """Each projection fills tables of its own. DuckDB gives a core 120,000 rows at a time, which is
+    more than most of them have: one after the other they leave all cores but one idle."""
 
-    def alone(fold: Fold, cursor: duckdb.DuckDBPyConnection) -> None:
+    def alone(projection: Projection, cursor: duckdb.DuckDBPyConnection) -> None:
         with contextlib.closing(cursor):
-            _fold(cursor, fold, fresh=True)
+            _project(cursor, projection, fresh=True)
 
-    widest_first = sorted(folds, key=lambda fold: -len(fold.children))
+    widest_first = sorted(due, key=lambda projection: -len(projection.children))
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         cursors = [connection.cursor() for _ in widest_first]
         list(pool.map(alone, widest_first, cursors))
 
 
-def _fold(connection: duckdb.DuckDBPyConnection, fold: Fold, fresh: bool) -> None:
-    connection.execute(f"create or replace temp table parsed as {_parsed(fold, INCOMING)}")
-    for other in FOLDS:
-        if other.shares is fold:
+def _project(connection: duckdb.DuckDBPyConnection, projection: Projection, fresh: bool) -> None:
+    connection.execute(f"create or replace temp table parsed as {_parsed(projection)}")
+    for other in PROJECTIONS:
+        if other.shares is projection:
             part = f"select event_id, event_time, {_narrowed(other.structure)} as d from parsed"
-            connection.execute(f"create or replace temp table winner as {_keyed(other, part)}")
-            _take_winners(connection, other, fresh)
-    connection.execute("drop table if exists winner")
-    connection.execute("alter table parsed rename to winner")
-    _take_winners(connection, fold, fresh)
+            connection.execute(f"create or replace temp table latest as {_keyed(other, part)}")
+            _write_rows(connection, other, fresh)
+    connection.execute("drop table if exists latest")
+    connection.execute("alter table parsed rename to latest")
+    _write_rows(connection, projection, fresh)
 
 
-def _take_winners(connection: duckdb.DuckDBPyConnection, fold: Fold, fresh: bool) -> None:
-    _drop_losers(connection, fold)
-    if fold.rivals and not fresh:
-        _settle(connection, fold)
-    connection.execute(f"insert into {base(fold.table)} {_values(fold, 'winner')}")
-    for table, query in fold.children.items():
-        connection.execute(f"insert into {base(table)} {query.replace('{winner}', 'winner')}")
+def _write_rows(connection: duckdb.DuckDBPyConnection, projection: Projection, fresh: bool) -> None:
+    """The rows of the events in the temp table `latest`."""
+    if projection.has_key:
+        _keep_latest(connection, projection)
+        if not fresh:
+            _compare_with_known(connection, projection)
+    connection.execute(f"insert into {projection.table} select {_row(projection)} from latest")
+    for table, query in projection.children.items():
+        connection.execute(f"insert into {table} {query}")
 
 
-def _drop_losers(connection: duckdb.DuckDBPyConnection, fold: Fold) -> None:
-    """Leaves the latest event of every entity, as `_latest` does. That one would sort the parsed
-    events, wide and nested; losers are rare, and this looks at keys and times only."""
-    keys = ", ".join(fold.key)
-    several = f"select 1 from winner group by {keys} having count(*) > 1 limit 1"
+def _row(projection: Projection) -> str:
+    values = (f"{sql} as {name}" for name, sql in projection.columns.items())
+    return ", ".join(("event_id", "event_time", *values))
+
+
+def _keep_latest(connection: duckdb.DuckDBPyConnection, projection: Projection) -> None:
+    """Leaves the latest event of every entity. Looks at keys and times only, where a window over
+    the whole would sort the parsed events, wide and nested; there are few to drop."""
+    keys = ", ".join(projection.key)
+    several = f"select 1 from latest group by {keys} having count(*) > 1 limit 1"
     if connection.execute(several).fetchone():
         connection.execute(
-            f"""delete from winner where rowid in (
+            f"""delete from latest where rowid in (
                 select place from (
                     select rowid as place, row_number() over (
                         partition by {keys} order by event_time desc, event_id desc) as rank
-                    from winner)
+                    from latest)
                 where rank > 1)"""
         )
 
 
-def _settle(connection: duckdb.DuckDBPyConnection, fold: Fold) -> None:
-    """Drops new rows that are older than the known ones, and known ones that are older."""
-    keys = ", ".join(fold.key)
-    rivals = connection.execute(
-        f"select count(*) from {base(fold.table)} semi join winner using ({keys})"
-    ).fetchone()
-    if not rivals or not rivals[0]:
+def _compare_with_known(connection: duckdb.DuckDBPyConnection, projection: Projection) -> None:
+    """Drops new events that are older than the known rows, and known rows that are older."""
+    keys, table = ", ".join(projection.key), projection.table
+    known = connection.execute(f"select 1 from {table} semi join latest using ({keys}) limit 1")
+    if not known.fetchone():
         return
-    connection.execute(f"delete from winner using {base(fold.table)} known where {_beaten(fold)}")
-    for table in (*fold.children, fold.table):
-        connection.execute(
-            f"delete from {base(table)} where ({keys}) in (select {keys} from winner)"
-        )
-
-
-def create_views(connection: duckdb.DuckDBPyConnection) -> None:
-    """fact.* and main.*: the tables of `base` as the events of `tail.event` amend them."""
+    same = " and ".join(f"known.{name} = latest.{name}" for name in projection.key)
     connection.execute(
-        """create view event as
-        from base.event union all select id, time, type, run_id from tail.event"""
+        f"""delete from latest using {table} known where {same}
+        and (known.event_time, known.event_id) >= (latest.event_time, latest.event_id)"""
     )
-    for fold in FOLDS:
-        winner = f"tail.{_name(fold.table)}"
-        beaten = f"anti join {base(fold.table)} known on {_beaten(fold)}" if fold.rivals else ""
-        latest = f"select winner.* from ({_latest(fold, 'tail.event')}) winner {beaten}"
-        connection.execute(f"create view {winner} as {latest}")
-        _create_view(connection, fold, winner, fold.table, _values(fold, winner))
-        for table, query in fold.children.items():
-            _create_view(connection, fold, winner, table, query.replace("{winner}", winner))
-    connection.execute("create view package as from base.package")
+    for stale in (*projection.children, table):
+        connection.execute(f"delete from {stale} where ({keys}) in (select {keys} from latest)")
 
 
-def _create_view(
-    connection: duckdb.DuckDBPyConnection, fold: Fold, winner: str, table: str, news: str
-) -> None:
-    # Joins, not correlated subqueries: those take twice as long to plan, dozens of times per query.
-    hidden = f"anti join {winner} winner on {_same(fold)}" if fold.rivals else ""
-    connection.execute(
-        f"create view {table} as select known.* from {base(table)} known {hidden} union all {news}"
-    )
-
-
-def base(table: str) -> str:
-    return f"base.{_name(table)}"
-
-
-def _name(table: str) -> str:
-    return table.rpartition(".")[2]
-
-
-def _latest(fold: Fold, events: str) -> str:
-    """Of every entity the latest event; columns as `_parsed`."""
-    return f"""
-        select * from ({_parsed(fold, events)})
-        qualify row_number() over (
-            partition by {", ".join(fold.key)} order by event_time desc, event_id desc) = 1"""
-
-
-def _parsed(fold: Fold, events: str) -> str:
-    """The fold's events: event_id, event_time, d and the key columns."""
-    structure = json.dumps(fold.structure).replace("'", "''")
+def _parsed(projection: Projection) -> str:
+    """The projection's events of INCOMING: event_id, event_time, d and the key columns."""
+    structure = json.dumps(projection.structure).replace("'", "''")
     return _keyed(
-        fold,
+        projection,
         f"""select id as event_id, time as event_time, from_json(data, '{structure}') as d
-            from {events} where type = '{fold.event}'""",
+            from {INCOMING} where type = '{projection.event}'""",
     )
 
 
-def _keyed(fold: Fold, parsed: str) -> str:
-    chosen = "".join(f", {fold.columns[name]} as {name}" for name in fold.key if fold.rivals)
-    known = "".join(f" and {fold.columns[name]} is not null" for name in fold.key if fold.rivals)
+def _keyed(projection: Projection, parsed: str) -> str:
+    key = projection.key if projection.has_key else ()
+    chosen = "".join(f", {projection.columns[name]} as {name}" for name in key)
+    known = "".join(f" and {projection.columns[name]} is not null" for name in key)
     return f"""
         select event_id, event_time, d{chosen} from ({parsed})
-        where {fold.where}{known}"""
+        where {projection.where}{known}"""
 
 
 def _narrowed(structure: Mapping[str, Any], record: str = "d") -> str:
@@ -179,18 +155,3 @@ def _narrowed(structure: Mapping[str, Any], record: str = "d") -> str:
         for field in (f"{record}.{name}",)
     )
     return f"{{{', '.join(fields)}}}"
-
-
-def _values(fold: Fold, winner: str) -> str:
-    values = ", ".join(f"{sql} as {name}" for name, sql in fold.columns.items())
-    return f"select event_id, event_time, {values} from {winner}"
-
-
-def _same(fold: Fold) -> str:
-    return " and ".join(f"known.{name} = winner.{name}" for name in fold.key)
-
-
-def _beaten(fold: Fold) -> str:
-    """Whether the row `known` stands against the row `winner`."""
-    later = "(known.event_time, known.event_id) >= (winner.event_time, winner.event_id)"
-    return f"{_same(fold)} and {later}"

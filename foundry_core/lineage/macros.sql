@@ -38,7 +38,7 @@ select key from (
 -- The keys of everything the artifact was made from, itself included. `role` is the shortest path
 -- of input slots to it, `depth` its length; they are null beyond 40 steps and in ancestries of more
 -- than 5,000 artifacts, where finding them would cost more than the ancestry itself. `shared`: also
--- by way of the artifacts whose files a cut-off shares.
+-- by way of the artifacts whose files an early cutoff shares.
 create macro ancestry(ref, shared := true) as table
 with recursive root as materialized (select key from roots(ref)),
 link as materialized (
@@ -83,8 +83,8 @@ from downstream_of((select list(key) from roots(ref)));
 -- Which bytes, configuration and code produced this: one row per artifact behind it.
 create macro trace(ref) as table
 select c.depth, c.role, a.kind, c.key, a.content, a.files, a.bytes, a.recipe, a.seed, a.sources,
-    a.code, a.closure, a.git_commit, a.git_dirty, a.diff_digest, a.run_id, a.attempt, a.seconds,
-    a.created_at, a.linked_to, a.present
+    a.code, a.code_fingerprint, a.git_commit, a.git_dirty, a.diff_digest, a.run_id, a.attempt,
+    a.seconds, a.created_at, a.linked_to, a.present
 from ancestry(ref) c left join artifact a using (key);
 
 -- Configuration by place: a run's stages by name, an artifact's ancestry by role.

@@ -1,8 +1,8 @@
 """Which event becomes which rows.
 
 Each event type feeds one fact table. Per entity (its key columns) the event with the greatest
-(time, id) stands, and its child rows with it; a loser leaves nothing. That fold is commutative,
-associative and idempotent, hence a rebuild equals any incremental history.
+(time, id) decides, and its child rows come with it; an earlier one leaves nothing. That is
+commutative, associative and idempotent, hence a rebuild equals any incremental history.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fold:
+class Projection:
     """How one event type becomes rows.
 
     structure: the JSON read from the event's data, as DuckDB types, available as `d`.
-    columns: column → expression, the entity's key columns first, in the table's order.
-    children: table → query over {winner} (the key columns, event_id and d) for its rows.
-    shares: the fold of the same events whose d has all of this structure: reading JSON is most of
-        a rebuild, and needs to be done once.
+    columns: those of the table (event_id and event_time come before) → expression.
+    children: table → query over `latest` (the key columns, event_id and d) for its rows.
+    shares: the projection of the same events whose d has all of this structure: reading JSON is
+        most of a rebuild, and needs to be done once.
     """
 
     event: str
@@ -28,39 +28,48 @@ class Fold:
     columns: Mapping[str, str]
     children: Mapping[str, str] = field(default_factory=dict)
     where: str = "true"
-    shares: "Fold | None" = None
+    shares: "Projection | None" = None
 
     @property
-    def rivals(self) -> bool:
-        """Whether two events can speak of one entity."""
+    def has_key(self) -> bool:
+        """Whether two events can be about one entity."""
         return self.key != ("event_id",)
 
 
-_TEXT, _JSON, _INT, _REAL = "VARCHAR", "JSON", "BIGINT", "DOUBLE"
-_GIT = {"commit": _TEXT, "dirty": "BOOLEAN", "diff_digest": _TEXT}
+def _types(fields: str) -> dict[str, str]:
+    """The DuckDB types of "name name:type ..."; a field without one is a text."""
+    pairs = (field.partition(":") for field in fields.split())
+    return {name: kind or "varchar" for name, _, kind in pairs}
 
 
 def _same(names: str, record: str = "d") -> dict[str, str]:
     return {name: f"{record}.{name}" for name in names.split()}
 
 
-_RUN_STARTED = Fold(
+_GIT = _types("commit dirty:boolean diff_digest")
+
+
+def _git(record: str) -> dict[str, str]:
+    return {
+        "git_commit": f"{record}.git.commit",
+        "git_dirty": f"{record}.git.dirty",
+        "diff_digest": f"{record}.git.diff_digest",
+    }
+
+
+_RUN_STARTED = Projection(
     event="run_started",
     table="fact.run_started",
     key=("run_id",),
     structure={
-        **dict.fromkeys(("run_id", "pipeline", "parent", "baseline", "host"), _TEXT),
-        "prefect_flow_run_id": _TEXT,
-        "overrides": _JSON,
-        "argv": _JSON,
-        "ablation": {"id": _TEXT, "variant": _TEXT},
+        **_types("run_id pipeline parent baseline host job_ref overrides:json argv:json"),
+        "ablation": _types("id variant"),
         "git": _GIT,
         "stages": [
             {
-                **dict.fromkeys(("name", "kind", "key", "action", "code", "closure"), _TEXT),
-                **dict.fromkeys(("reasons", "recipe", "resources", "sources"), _JSON),
-                "seed": _INT,
-                "inputs": [dict.fromkeys(("slot", "label", "stage", "key"), _TEXT)],
+                **_types("name kind key action reasons:json recipe:json resources:json"),
+                **_types("seed:bigint code code_fingerprint sources:json"),
+                "inputs": [_types("slot label stage key")],
             }
         ],
     },
@@ -68,61 +77,47 @@ _RUN_STARTED = Fold(
         **_same("run_id pipeline overrides argv parent"),
         "ablation_id": "d.ablation.id",
         "variant": "d.ablation.variant",
-        **_same("baseline prefect_flow_run_id host"),
-        "git_commit": "d.git.commit",
-        "git_dirty": "d.git.dirty",
-        "diff_digest": "d.git.diff_digest",
+        **_same("baseline job_ref host"),
+        **_git("d"),
     },
     children={
         "stage_spec": """
             select run_id, parent, s.name, position, s.kind, s.key, s.action, s.reasons, s.recipe,
-                s.resources, s.seed, s.code, s.closure, s.sources
+                s.resources, s.seed, s.code, s.code_fingerprint, s.sources
             from (select run_id, d.parent as parent, unnest(d.stages) as s,
-                generate_subscripts(d.stages, 1) - 1 as position from {winner})""",
+                generate_subscripts(d.stages, 1) - 1 as position from latest)""",
         "stage_input": """
             select run_id, s.name, s.key, i.slot, i.label, i.stage, i.key
             from (select run_id, s, unnest(s.inputs) as i
-                from (select run_id, unnest(d.stages) as s from {winner}))""",
+                from (select run_id, unnest(d.stages) as s from latest))""",
     },
 )
 
-_RUN_FINISHED = Fold(
+_RUN_FINISHED = Projection(
     event="run_finished",
     table="fact.run_finished",
     key=("run_id",),
-    structure={
-        "run_id": _TEXT,
-        "status": _TEXT,
-        "seconds": _REAL,
-        "metrics": _JSON,
-        "error": _TEXT,
-    },
+    structure=_types("run_id status seconds:double metrics:json error"),
     columns={**_same("run_id status seconds metrics"), "error": "nullif(d.error, '')"},
 )
 
-_STAGE_RESOLVED = Fold(
+_STAGE_RESOLVED = Projection(
     event="stage_resolved",
     table="fact.stage_resolved",
     key=("run_id", "stage"),
-    structure={
-        **dict.fromkeys(("run_id", "stage", "key", "artifact_key", "action", "how"), _TEXT),
-        "reasons": _JSON,
-    },
+    structure=_types("run_id stage key artifact_key action how reasons:json"),
     columns=_same("run_id stage key artifact_key action how reasons"),
 )
 
-_ATTEMPT_STARTED = Fold(
+_ATTEMPT_STARTED = Projection(
     event="attempt_started",
     table="fact.attempt_started",
     key=("key", "attempt", "run_id"),
     structure={
-        **dict.fromkeys(("key", "attempt", "run_id", "kind", "stage", "host"), _TEXT),
-        "pid": _INT,
-        **dict.fromkeys(("prefect_flow_run_id", "prefect_task_run_id", "ray_job_id"), _TEXT),
+        **_types("key attempt run_id kind stage host pid:bigint job_ref"),
         "provenance": {
-            **dict.fromkeys(("host", "python", "packages_digest"), _TEXT),
+            **_types("host python packages_digest hardware:json environment:json command:json"),
             "git": _GIT,
-            **dict.fromkeys(("hardware", "environment", "command"), _JSON),
         },
     },
     columns={
@@ -130,24 +125,18 @@ _ATTEMPT_STARTED = Fold(
         "host": "coalesce(nullif(d.host, ''), d.provenance.host)",
         "pid": "d.pid",
         "python": "d.provenance.python",
-        "git_commit": "d.provenance.git.commit",
-        "git_dirty": "d.provenance.git.dirty",
-        "diff_digest": "d.provenance.git.diff_digest",
-        "packages_digest": "d.provenance.packages_digest",
-        "hardware": "d.provenance.hardware",
-        "environment": "d.provenance.environment",
-        "command": "d.provenance.command",
-        **_same("prefect_flow_run_id prefect_task_run_id ray_job_id"),
+        **_git("d.provenance"),
+        **_same("packages_digest hardware environment command", "d.provenance"),
+        "job_ref": "d.job_ref",
     },
 )
 
-_FINISHED = {
-    **dict.fromkeys(("key", "attempt", "run_id", "state", "error"), _TEXT),
-    **dict.fromkeys(("seconds", "cpu_seconds", "gpu_seconds"), _REAL),
-    **dict.fromkeys(("peak_memory", "resumed_from_step"), _INT),
-}
+_FINISHED = _types(
+    "key attempt run_id state error seconds:double cpu_seconds:double gpu_seconds:double"
+    " peak_memory:bigint resumed_from_step:bigint"
+)
 
-_ATTEMPT_FINISHED = Fold(
+_ATTEMPT_FINISHED = Projection(
     event="attempt_finished",
     table="fact.attempt_finished",
     key=("key", "attempt", "run_id"),
@@ -160,7 +149,8 @@ _ATTEMPT_FINISHED = Fold(
     where="d.run_id is not null",
 )
 
-_ATTEMPT_CLOSED = Fold(
+# Ends of attempts as a later worker found them, which does not know whose they were.
+_ATTEMPT_CLOSED = Projection(
     event="attempt_finished",
     table="fact.attempt_closed",
     key=("event_id",),
@@ -171,46 +161,40 @@ _ATTEMPT_CLOSED = Fold(
 
 _SIZE = {
     "files": "coalesce(len(d.artifact.files), 0)",
-    "bytes": "coalesce(list_sum([f.size for f in d.artifact.files]), 0)",
+    "bytes": "coalesce(list_sum([f.size for f in d.artifact.files]), 0)::bigint",
+}
+_METRICS = "map(varchar, json)"
+_SCORE = {
+    **_types("task n:bigint successes:bigint crashed:bigint pending:bigint"),
+    **_types("rate:double low:double high:double"),
 }
 
-_COMMITTED = Fold(
+_COMMITTED = Projection(
     event="artifact_committed",
     table="fact.committed",
     key=("key",),
     structure={
         "artifact": {
-            **dict.fromkeys(("key", "kind", "content", "content_key", "code", "closure"), _TEXT),
-            **dict.fromkeys(("attempt", "run_id", "linked_to"), _TEXT),
-            **dict.fromkeys(("recipe", "sources"), _JSON),
-            "seed": _INT,
-            "seconds": _REAL,
-            "created": "TIMESTAMP",
-            "metrics": f"MAP(VARCHAR, {_JSON})",
-            "inputs": [dict.fromkeys(("slot", "label", "stage", "kind", "key", "content"), _TEXT)],
-            "files": [{"path": _TEXT, "size": _INT, "sha256": _TEXT, "role": _TEXT}],
+            **_types("key kind content input_content_key code code_fingerprint attempt run_id"),
+            **_types("linked_to recipe:json sources:json seed:bigint seconds:double"),
+            **_types("created:timestamp"),
+            "metrics": _METRICS,
+            "inputs": [_types("slot label stage kind key content")],
+            "files": [_types("path size:bigint sha256 role")],
             "provenance": {"git": _GIT},
         },
-        "metric_rows": [{"step": _INT, "name": _TEXT, "value": _REAL}],
-        "episode_rows": [
-            {
-                **dict.fromkeys(("task", "scenario", "crash"), _TEXT),
-                "success": "BOOLEAN",
-                "steps": _INT,
-                "seed": "UBIGINT",
-            }
-        ],
+        "metric_rows": [_types("step:bigint name value:double")],
+        "episode_rows": [_types("task scenario crash success:boolean steps:bigint seed:ubigint")],
+        "score_rows": [_SCORE],
     },
     columns={
-        "key": "d.artifact.key",
-        **_same("kind content content_key recipe seed code closure sources", "d.artifact"),
+        **_same("key kind content input_content_key recipe seed code", "d.artifact"),
+        **_same("code_fingerprint sources", "d.artifact"),
         "metrics": "to_json(d.artifact.metrics)",
         **_same("attempt run_id seconds", "d.artifact"),
         "created_at": "d.artifact.created",
         "linked_to": "d.artifact.linked_to",
-        "git_commit": "d.artifact.provenance.git.commit",
-        "git_dirty": "d.artifact.provenance.git.dirty",
-        "diff_digest": "d.artifact.provenance.git.diff_digest",
+        **_git("d.artifact.provenance"),
         **_SIZE,
     },
     children={
@@ -220,38 +204,39 @@ _COMMITTED = Fold(
                     then i.slot || '.' || i.label else i.slot end,
                 i.stage, i.kind, i.key, i.content
             from (select key, unnest(d.artifact.inputs) as i,
-                list_transform(d.artifact.inputs, lambda one: one.slot) as slots from {winner})""",
+                list_transform(d.artifact.inputs, lambda one: one.slot) as slots from latest)""",
         "file": """
             select key, f.path, f.size, f.sha256, f.role
-            from (select key, unnest(d.artifact.files) as f from {winner})""",
+            from (select key, unnest(d.artifact.files) as f from latest)""",
         "metric": """
             select key, m.step, m.name, m.value
-            from (select key, unnest(d.metric_rows) as m from {winner})
+            from (select key, unnest(d.metric_rows) as m from latest)
             union all
             select key, null, m.key, value
             from (select key, m, try_cast(m.value ->> '$' as double) as value
-                from (select key, unnest(map_entries(d.artifact.metrics)) as m from {winner}))
+                from (select key, unnest(map_entries(d.artifact.metrics)) as m from latest))
             where value is not null""",
         "episode": """
             select key, e.task, e.scenario, e.success, e.steps, e.crash, e.seed
-            from (select key, unnest(d.episode_rows) as e from {winner})""",
+            from (select key, unnest(d.episode_rows) as e from latest)""",
     },
 )
 
 # A key can be built again, by force or after damage. What runs did with the one before stays true.
-_VERSION = Fold(
+# Scores are those that the evaluation wrote; for a kind that only records episodes, counts of them.
+_VERSION = Projection(
     event="artifact_committed",
     table="fact.version",
     key=("key", "attempt", "run_id"),
     shares=_COMMITTED,
     structure={
         "artifact": {
-            **dict.fromkeys(("key", "attempt", "run_id", "content"), _TEXT),
-            "metrics": f"MAP(VARCHAR, {_JSON})",
-            "created": "TIMESTAMP",
-            "files": [{"size": _INT}],
+            **_types("key attempt run_id content created:timestamp"),
+            "metrics": _METRICS,
+            "files": [_types("size:bigint")],
         },
-        "episode_rows": [{"task": _TEXT, "success": "BOOLEAN"}],
+        "episode_rows": [_types("task success:boolean")],
+        "score_rows": [_SCORE],
     },
     columns={
         "key": "d.artifact.key",
@@ -263,60 +248,64 @@ _VERSION = Fold(
         **_SIZE,
     },
     children={
-        "fact.version_score": """
-            select key, attempt, run_id, e.task, count(e.success),
-                count(*) filter (e.success), count(*) - count(e.success)
-            from (select key, attempt, run_id, unnest(d.episode_rows) as e from {winner})
-            group by all""",
+        "score": """
+            select key, attempt, run_id, s.task, s.n, s.successes, s.crashed, s.pending, s.rate,
+                s.low, s.high
+            from (select key, attempt, run_id, unnest(d.score_rows) as s from latest)
+            union all
+            select key, attempt, run_id, if(grouping(e.task) = 1, '', e.task), count(e.success),
+                count(*) filter (e.success), count(*) - count(e.success), 0,
+                count(*) filter (e.success) / nullif(count(e.success), 0), null, null
+            from (select key, attempt, run_id, unnest(d.episode_rows) as e from latest
+                where len(coalesce(d.score_rows, [])) = 0)
+            group by grouping sets ((key, attempt, run_id, e.task), (key, attempt, run_id))
+            having grouping(e.task) = 1 or e.task is not null""",
     },
 )
 
-_REMOVED = Fold(
+_REMOVED = Projection(
     event="artifact_removed",
     table="fact.removed",
     key=("key",),
-    structure=dict.fromkeys(("key", "kind", "reason"), _TEXT),
+    structure=_types("key kind reason"),
     columns=_same("key kind reason"),
 )
 
-_ALIAS = Fold(
+_ALIAS = Projection(
     event="alias_set",
     table="fact.alias",
     key=("alias",),
-    structure=dict.fromkeys(("alias", "key"), _TEXT),
+    structure=_types("alias key"),
     columns=_same("alias key"),
 )
 
-_ABLATION_STARTED = Fold(
+_ABLATION_STARTED = Projection(
     event="ablation_started",
     table="fact.ablation_started",
     key=("ablation_id",),
     structure={
-        **dict.fromkeys(("ablation_id", "base_pipeline"), _TEXT),
-        **dict.fromkeys(("vary", "seeds"), _JSON),
-        "variants": [{"variant": _TEXT, "overrides": _JSON}],
+        **_types("ablation_id base_pipeline vary:json seeds:json"),
+        "variants": [_types("variant overrides:json")],
     },
     columns=_same("ablation_id base_pipeline vary seeds"),
     children={
         "fact.variant": """
             select ablation_id, v.variant, position, v.overrides
             from (select ablation_id, unnest(d.variants) as v,
-                generate_subscripts(d.variants, 1) - 1 as position from {winner})""",
+                generate_subscripts(d.variants, 1) - 1 as position from latest)""",
     },
 )
 
-_ABLATION_FINISHED = Fold(
+_ABLATION_FINISHED = Projection(
     event="ablation_finished",
     table="fact.ablation_finished",
     key=("ablation_id",),
     structure={
-        **dict.fromkeys(("ablation_id", "status", "comparison_key"), _TEXT),
+        **_types("ablation_id status comparison_key"),
         "effects": [
             {
-                **dict.fromkeys(("variant", "path", "decision", "letters"), _TEXT),
-                **dict.fromkeys(("old", "new"), _JSON),
-                **dict.fromkeys(("success", "low", "high", "p_value"), _REAL),
-                "n": _INT,
+                **_types("variant path decision letters old:json new:json n:bigint"),
+                **_types("success:double low:double high:double p_value:double"),
             }
         ],
     },
@@ -325,11 +314,11 @@ _ABLATION_FINISHED = Fold(
         "fact.effect": """
             select ablation_id, e.variant, e.path, e.old, e.new, e.success, e.n, e.low, e.high,
                 e.p_value, e.decision, e.letters
-            from (select ablation_id, unnest(d.effects) as e from {winner})""",
+            from (select ablation_id, unnest(d.effects) as e from latest)""",
     },
 )
 
-FOLDS = (
+PROJECTIONS = (
     _RUN_STARTED,
     _RUN_FINISHED,
     _STAGE_RESOLVED,

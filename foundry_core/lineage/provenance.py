@@ -1,49 +1,24 @@
 """What an attempt ran on: code, packages, hardware, environment. No torch, no secrets."""
 
-import hashlib
 import os
 import platform
 import re
-import resource
-import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from foundry_core.files import sha256_hex, sha256_of
 
 _PACKAGE = re.compile(
     r"^(?P<name>[^-]+(?:-[^-\d][^-]*)*)-(?P<version>\d[^-]*)(?:-.*)?\.(dist|egg)-info$"
 )
 _ENVIRONMENT = (
-    "CUBLAS_",
-    "CUDA_",
-    "FOUNDRY_",
-    "HF_HOME",
-    "HF_HUB_OFFLINE",
-    "KMP_",
-    "MASTER_",
-    "MKL_",
-    "MUJOCO_",
-    "NCCL_",
-    "NVIDIA_",
-    "OMP_",
-    "OPENBLAS_",
-    "PREFECT_",
-    "PYOPENGL_",
-    "PYTHON",
-    "PYTORCH_",
-    "RANK",
-    "LOCAL_RANK",
-    "RAY_",
-    "SLURM_",
-    "TORCH",
-    "TRITON_",
-    "WORLD_SIZE",
-    "XLA_",
+    *("CUBLAS_", "CUDA_", "FOUNDRY_", "HF_HOME", "HF_HUB_OFFLINE", "KMP_", "MASTER_", "MKL_"),
+    *("MUJOCO_", "NCCL_", "NVIDIA_", "OMP_", "OPENBLAS_", "PREFECT_", "PYOPENGL_", "PYTHON"),
+    *("PYTORCH_", "RANK", "LOCAL_RANK", "RAY_", "SLURM_", "TORCH", "TRITON_", "WORLD_SIZE", "XLA_"),
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|CONNECTION_URL|DATABASE_URL", re.I)
 _USERINFO = re.compile(r"(://)[^/@\s]+@")
@@ -82,24 +57,22 @@ def git_state(checkout: Path | None = None) -> dict[str, Any]:
     if len(encoded) > _MAX_DIFF:
         kept = encoded[:_MAX_DIFF].decode(errors="ignore")
         diff = f"{kept}\n... {len(encoded) - _MAX_DIFF} more bytes"
-    return {
-        "commit": commit.strip(),
-        "dirty": bool(diff.strip()),
-        "diff_digest": hashlib.sha256(encoded).hexdigest() if diff.strip() else None,
-        "diff": diff if diff.strip() else "",
-    }
+    dirty = bool(diff.strip())
+    digest = sha256_hex(encoded) if dirty else None
+    diff = diff if dirty else ""
+    return {"commit": commit.strip(), "dirty": dirty, "diff_digest": digest, "diff": diff}
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """Output of git, or None where it is not installed or fails. Takes no locks in the checkout."""
+    return _output("git", "-C", str(root), *arguments)
+
+
+def _output(*command: str) -> str | None:
+    """What a program prints, or None where it is not installed or fails. git takes no locks."""
     environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments],
-            capture_output=True,
-            env=environment,
-            timeout=30,
-            check=False,
+            command, capture_output=True, env=environment, timeout=30, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -108,8 +81,7 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 def _file_digest(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError:
         return "unreadable"
 
@@ -156,16 +128,10 @@ def _cpu_model() -> str:
 
 
 def _gpus() -> list[dict[str, Any]]:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
+    query = "--query-gpu=name,memory.total,driver_version"
+    listed = _output("nvidia-smi", query, "--format=csv,noheader,nounits") or ""
     gpus = []
-    for line in done.stdout.splitlines():
+    for line in listed.splitlines():
         name, memory, driver = (part.strip() for part in line.split(","))
         gpus.append({"name": name, "memory": f"{memory} MiB", "driver": driver})
     return gpus
@@ -196,37 +162,3 @@ def safe_command(command: Sequence[str]) -> list[str]:
             hide_next = part.startswith("-") and not equals and bool(_SECRET.search(part))
             masked.append(_USERINFO.sub(r"\1***@", part))
     return masked
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Clocks of this process and its finished children, to be read again when the work is done."""
-
-    wall: float
-    cpu: float
-
-    @classmethod
-    def start(cls) -> "Usage":
-        return cls(time.monotonic(), _cpu_seconds())
-
-    def since(self) -> dict[str, float | int]:
-        """{"seconds", "cpu_seconds", "peak_memory" (bytes)}. The peak is that of the largest single
-        process since it started: the operating system keeps no other."""
-        return {
-            "seconds": time.monotonic() - self.wall,
-            "cpu_seconds": _cpu_seconds() - self.cpu,
-            "peak_memory": peak_memory(),
-        }
-
-
-def peak_memory() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * max(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-
-
-def _cpu_seconds() -> float:
-    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)

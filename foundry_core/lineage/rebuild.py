@@ -1,18 +1,21 @@
 """Events for what the store holds but the log does not say, and the reverse.
 
-A process killed between the commit of an artifact and its event leaves a fact untold. The event
-derived here takes id and time from artifact.json, so any number of processes may tell it.
+A process killed between the commit of an artifact and its event leaves a fact unpublished. The
+event derived here takes id and time from artifact.json, so any number of processes may publish it.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from foundry_core.errors import FoundryError
-from foundry_core.lineage.event_types import AliasSet, ArtifactCommitted, ArtifactRemoved
-from foundry_core.lineage.events import EventLog, committed_identity, episode_rows, metric_rows
-from foundry_core.lineage.index import Index, attach
+from foundry_core.lineage.connection import attach
+from foundry_core.lineage.event_types import AliasSet, ArtifactRemoved
+from foundry_core.lineage.events import EventLog, committed_identity
+from foundry_core.lineage.index import Index
+from foundry_core.lineage.records import committed_event
 
 # Gives alias → {kind, key}.
 Aliases = Callable[[], Mapping[str, Mapping[str, str]]]
@@ -28,7 +31,7 @@ class Reconciled:
     unreadable: tuple[str, ...]
 
 
-class Shelf(Protocol):
+class StoreReader(Protocol):
     """What a store must answer here."""
 
     def artifacts(self) -> list[tuple[str, str]]:
@@ -40,44 +43,34 @@ class Shelf(Protocol):
     def record(self, manifest: Mapping[str, Any], name: str) -> Path | None:
         """A local copy of a file of that artifact's own, if it has it."""
 
-    def tell_untold(self, log: EventLog) -> list[str]:
-        """Appends the events that killed processes had announced."""
+    def publish_pending(self, log: EventLog) -> list[str]:
+        """Appends the events that killed processes left in the outbox."""
 
 
-def reconcile(index: Index, store: Shelf, aliases: Aliases) -> Reconciled:
+def reconcile(index: Index, store: StoreReader, aliases: Aliases) -> Reconciled:
     """Makes the log say what the store holds and which `aliases` it has, then advances the index.
 
     What was committed or removed since it was listed is looked at again, so running beside other
     processes is safe.
     """
-    store.tell_untold(index.log)
+    store.publish_pending(index.log)
     index.advance()
     with attach(index.path) as connection:
         rows = connection.execute("select key, kind, present from artifact").fetchall()
         named = dict(connection.execute("select alias, key from alias").fetchall())
-    known = {key: kind for key, kind, is_present in rows if is_present}
-    called_gone = {key for key, _, is_present in rows if not is_present}
-    committed, removed, unreadable = [], [], []
+    present = {key: kind for key, kind, is_present in rows if is_present}
+    absent = {key for key, _, is_present in rows if not is_present}
     stored = {key: kind for kind, key in store.artifacts()}
-    for key, kind in sorted(stored.items()):
-        if key in known:
-            continue
-        try:
-            manifest = store.manifest(kind, key)
-            if manifest is None:
-                continue
-            _tell(index.log, manifest, store, again=key in called_gone)
-        except (OSError, ValueError) as error:
-            unreadable.append(f"{kind}/{key}: {error}")
-            continue
-        committed.append(key)
-    for key, kind in sorted(known.items()):
-        if key not in stored and not _there(store, kind, key):
+    missing = {key: kind for key, kind in stored.items() if key not in present}
+    committed, unreadable = _publish_commits(index.log, store, missing, absent)
+    removed = []
+    for key, kind in sorted(present.items()):
+        if key not in stored and not _exists(store, kind, key):
             index.log.append(ArtifactRemoved(kind=kind, key=key, reason="missing"))
             removed.append(key)
     moved = []
     try:
-        moved = _tell_aliases(index.log, named, aliases)
+        moved = _publish_aliases(index.log, named, aliases)
     except (FoundryError, OSError, ValueError) as error:
         unreadable.append(f"aliases: {error}")
     if committed or removed or moved:
@@ -90,36 +83,46 @@ def reconcile(index: Index, store: Shelf, aliases: Aliases) -> Reconciled:
     )
 
 
-def _tell_aliases(log: EventLog, named: Mapping[str, str], aliases: Aliases) -> list[str]:
+def _publish_commits(
+    log: EventLog, store: StoreReader, missing: Mapping[str, str], absent: set[str]
+) -> tuple[list[str], list[str]]:
+    """(keys that got an event, what could not be read) of `missing`, key → kind.
+
+    absent: keys whose last event says that they are gone. Theirs happens now rather than when they
+    were created, so that it comes after that one.
+    """
+    published, unreadable = [], []
+    for key, kind in sorted(missing.items()):
+        try:
+            manifest = store.manifest(kind, key)
+            if manifest is None:
+                continue
+            event = committed_event(manifest, partial(store.record, manifest))
+            if key in absent:
+                log.append(event)
+            else:
+                event_id, at = committed_identity(manifest)
+                log.append(event, event_id=event_id, at=at)
+        except (OSError, ValueError) as error:
+            unreadable.append(f"{kind}/{key}: {error}")
+            continue
+        published.append(key)
+    return published, unreadable
+
+
+def _publish_aliases(log: EventLog, named: Mapping[str, str], aliases: Aliases) -> list[str]:
     """A process killed between a name and its event leaves `named`, what the log says, behind."""
-    stand = {name: place["key"] for name, place in aliases().items()}
+    current = {name: place["key"] for name, place in aliases().items()}
     moved = sorted(
-        name for name in stand.keys() | named.keys() if stand.get(name) != named.get(name)
+        name for name in current.keys() | named.keys() if current.get(name) != named.get(name)
     )
     for name in moved:
-        log.append(AliasSet(alias=name, key=stand.get(name)))
+        log.append(AliasSet(alias=name, key=current.get(name)))
     return moved
 
 
-def _there(store: Shelf, kind: str, key: str) -> bool:
+def _exists(store: StoreReader, kind: str, key: str) -> bool:
     try:
         return store.manifest(kind, key) is not None
     except (OSError, ValueError):
         return True
-
-
-def _tell(log: EventLog, manifest: dict[str, Any], store: Shelf, *, again: bool) -> None:
-    """Appends the artifact_committed event of a manifest, with its records. `again`: it must
-    outlast an event that says it is gone, so it happens now rather than when it was created."""
-    metrics = store.record(manifest, "records/metrics.jsonl")
-    episodes = store.record(manifest, "records/episodes.jsonl")
-    event = ArtifactCommitted(
-        artifact=manifest,
-        metric_rows=list(metric_rows(metrics)) if metrics else [],
-        episode_rows=list(episode_rows(episodes)) if episodes else [],
-    )
-    if again:
-        log.append(event)
-        return
-    event_id, at = committed_identity(manifest)
-    log.append(event, event_id=event_id, at=at)

@@ -10,14 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
+from foundry_core.lineage.answers import Change, FileRow, ScoreRow, TraceNode, WhyAnswer
 from foundry_core.pipeline.plan import Reason
 
-Row = Mapping[str, Any]
 # Of the tables in a record: what a person looks for first. The rest is in the JSON.
 _CHOSEN = {
     "attempts": (
         *("run_id", "stage", "attempt", "state", "seconds", "gpu_seconds", "peak_memory"),
-        *("resumed_from_step", "host", "git_commit", "packages_digest", "error"),
+        *("resumed_from_step", "host", "job_ref", "git_commit", "packages_digest", "error"),
     ),
     "versions": ("run_id", "attempt", "content", "created_at", "latest", "metrics"),
     "stages": ("stage", "kind", "key", "action", "how", "reasons"),
@@ -25,10 +25,10 @@ _CHOSEN = {
 _RUN_COLUMNS = ("run_id", "started_at", "status", "seconds", "scores", "overrides", "error")
 
 
-def trace_tree(roots: Sequence[Row], *, recipes: bool = True, files: int = 8) -> Tree:
+def trace_tree(roots: Sequence[TraceNode], *, recipes: bool = True, files: int = 8) -> Tree:
     """What `queries.trace` found. `files`: how many per artifact before the rest is counted."""
     top = Tree("lineage", hide_root=True)
-    pending: list[tuple[Tree, Row]] = [(top, root) for root in reversed(roots)]
+    pending: list[tuple[Tree, TraceNode]] = [(top, root) for root in reversed(roots)]
     while pending:
         parent, node = pending.pop()
         branch = parent.add(_title(node))
@@ -41,7 +41,7 @@ def trace_tree(roots: Sequence[Row], *, recipes: bool = True, files: int = 8) ->
     return top
 
 
-def _title(node: Row) -> str:
+def _title(node: TraceNode) -> str:
     role = f"[cyan]{escape(node['role'])}[/]: " if node["role"] else ""
     title = f"{role}[bold]{escape(node['kind'] or 'unknown')}[/] {node['key'][:12]}"
     if node.get("repeated"):
@@ -51,7 +51,7 @@ def _title(node: Row) -> str:
     return title if node.get("present") else f"{title} [yellow](no longer in the store)[/]"
 
 
-def _facts(node: Row, recipes: bool) -> list[str]:
+def _facts(node: TraceNode, recipes: bool) -> list[str]:
     lines = [
         f"success {score_text(score)}  {escape(score['task'])}" for score in node.get("scores", ())
     ]
@@ -61,8 +61,9 @@ def _facts(node: Row, recipes: bool) -> list[str]:
         return lines
     commit = (node.get("git_commit") or "no git")[:12]
     dirty = " [yellow]with uncommitted changes[/]" if node.get("git_dirty") else ""
-    if node.get("git_dirty") and node.get("diff_digest"):
-        dirty += f" {node['diff_digest'][:12]}"
+    digest = node.get("diff_digest")
+    if dirty and digest:
+        dirty += f" {digest[:12]}"
     lines.append(f"code {escape(short_code(node['code']))} at commit {commit}{dirty}")
     built = f"content {(node['content'] or '')[:12]}, seed {node['seed']}, run {node['run_id']}"
     if node.get("seconds") is not None:
@@ -76,7 +77,7 @@ def _facts(node: Row, recipes: bool) -> list[str]:
     return lines
 
 
-def _add_files(branch: Tree, files: Sequence[Row], limit: int) -> None:
+def _add_files(branch: Tree, files: Sequence[FileRow], limit: int) -> None:
     outputs = [file for file in files if file["role"] == "output"]
     for file in outputs[:limit]:
         branch.add(f"{escape(file['path'])} [dim]{file['size']:,} B sha256 {file['sha256']}[/]")
@@ -84,9 +85,11 @@ def _add_files(branch: Tree, files: Sequence[Row], limit: int) -> None:
         branch.add(f"[dim]and {len(outputs) - limit} more files (all of them with --json)[/]")
 
 
-def record(row: Row) -> RenderableType:
+def record(row: Mapping[str, object]) -> RenderableType:
     """What `queries.show` found: scalars first, then nested values leaf by leaf, then tables."""
-    scalars, nested, tables = [], [], []
+    scalars: list[RenderableType] = []
+    nested: list[RenderableType] = []
+    tables: list[RenderableType] = []
     for name, value in row.items():
         if value in (None, [], {}):
             continue
@@ -95,19 +98,19 @@ def record(row: Row) -> RenderableType:
             lines = (f"  {path}: {_cell(path, leaf)}" for path, leaf in leaves(value))
             nested += map(escape, lines)
         elif isinstance(value, list) and isinstance(value[0], dict):
-            tables += [f"[bold]{name}", table_of(value, _telling(value, _CHOSEN.get(name)))]
+            tables += [f"[bold]{name}", table_of(value, _filled(value, _CHOSEN.get(name)))]
         else:
             scalars.append(f"[bold]{name}[/]: {escape(_cell(name, value))}")
     return Group(*scalars, *nested, *tables)
 
 
-def _telling(rows: Sequence[Row], columns: Sequence[str] | None = None) -> list[str]:
-    """The columns in which any row says something."""
+def _filled(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> list[str]:
+    """The columns in which any row has a value."""
     names = [name for name in columns or rows[0] if name in rows[0]]
     return [name for name in names if any(row[name] not in (None, "", []) for row in rows)]
 
 
-def runs_table(rows: Sequence[Row]) -> Table:
+def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """What `queries.runs` found."""
     shown = [
         {
@@ -122,20 +125,21 @@ def runs_table(rows: Sequence[Row]) -> Table:
         }
         for row in rows
     ]
-    return table_of(shown, _telling(shown, _RUN_COLUMNS))
+    return table_of(shown, _filled(shown, _RUN_COLUMNS))
 
 
 def _minute(time: str | None) -> str:
     return (time or "")[:16].replace("T", " ")
 
 
-def why_tree(answer: Row) -> Tree:
+def why_tree(answer: WhyAnswer) -> Tree:
     """What `queries.why` found: a branch for every run, with its reasons, and one for what differs
     from the artifact before."""
     runs = answer["runs"]
-    top = Tree(f"[bold]{escape(runs[-1]['kind'] if runs else 'artifact')}[/] {answer['key'][:12]}")
+    kind = (runs[-1]["kind"] if runs else None) or "artifact"
+    top = Tree(f"[bold]{escape(kind)}[/] {answer['key'][:12]}")
     if not runs:
-        top.add("[dim]no run tells of it[/]")
+        top.add("[dim]no run has it[/]")
     for run in runs:
         how = f" ({run['how']})" if run["how"] else ""
         start = f"{_minute(run['started_at'])} {run['run_id']}"
@@ -148,44 +152,43 @@ def why_tree(answer: Row) -> Tree:
     return top
 
 
-def diff_tree(changes: Sequence[Row], old: str, new: str) -> Tree:
+def diff_tree(changes: Sequence[Change], old: str, new: str) -> Tree:
     """What `queries.diff` found, by stage or role."""
     top = Tree(f"{escape(old)} → {escape(new)}")
     _add_changes(top, changes)
     return top
 
 
-def _add_changes(tree: Tree, changes: Sequence[Row]) -> None:
+def _add_changes(tree: Tree, changes: Sequence[Change]) -> None:
     if not changes:
         tree.add("[dim]nothing differs[/]")
     for place, found in groupby(changes, key=lambda change: change["place"]):
-        leaves = list(found)
+        here = list(found)
         branch = tree.add(f"[cyan]{escape(place)}[/]") if place else tree
-        sides = {name: [leaf[name] for leaf in leaves if leaf["path"] == "kind"] for name in _SIDES}
-        only = [side for side, other in _SIDES.items() if sides[other] == [None]]
-        if only:
-            branch.add(f"[dim]only in the {only[0]} one[/]")
+        kind = next((change for change in here if change["path"] == "kind"), None)
+        if kind and None in (kind["old"], kind["new"]):
+            branch.add(f"[dim]only in the {'new' if kind['old'] is None else 'old'} one[/]")
             continue
-        for leaf in leaves:
-            old, new = (_cell(leaf["path"], leaf[name]) or "-" for name in _SIDES)
-            branch.add(f"{escape(leaf['path'])}: {escape(old)} → {escape(new)}")
+        for change in here:
+            path, old, new = change["path"], change["old"], change["new"]
+            shown = f"{path}: {_cell(path, old) or '-'} → {_cell(path, new) or '-'}"
+            branch.add(escape(shown))
 
 
-_SIDES = {"old": "new", "new": "old"}
-
-
-def _sentences(reasons: Sequence[Row] | None) -> list[str]:
+def _sentences(reasons: Sequence[Mapping[str, Any]] | None) -> list[str]:
     return [Reason(**reason).sentence() for reason in reasons or ()]
 
 
-def score_text(score: Row) -> str:
-    """0.833 (25/30, Wilson 0.66-0.93): a rate never without its count and interval."""
+def score_text(score: ScoreRow) -> str:
+    """0.833 (25/30, 95% 0.65-0.94, 2 crashed): a rate never without its count, nor without the
+    interval that the evaluation wrote."""
+    left_out = [f"{score[name]} {name}" for name in ("crashed", "pending") if score[name]]
     if score["success_rate"] is None:
-        return f"unknown ({score['crashed']} crashed)"
-    crashed = f", {score['crashed']} crashed" if score["crashed"] else ""
-    counted = f"{score['successes']}/{score['n']}"
-    interval = f"Wilson {score['low']:.2f}-{score['high']:.2f}"
-    return f"{score['success_rate']:.3f} ({counted}, {interval}{crashed})"
+        return f"unknown ({', '.join(left_out) or 'no episodes'})"
+    parts = [f"{score['successes']}/{score['n']}"]
+    if score["low"] is not None and score["high"] is not None:
+        parts.append(f"95% {score['low']:.2f}-{score['high']:.2f}")
+    return f"{score['success_rate']:.3f} ({', '.join([*parts, *left_out])})"
 
 
 def short_code(code: str | None) -> str:
@@ -204,7 +207,7 @@ def leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:
     ]
 
 
-def table_of(rows: Sequence[Row], columns: Sequence[str] | None = None) -> Table:
+def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Table:
     """Any rows as a table; keys shortened as everywhere, nulls blank. Where it gets too wide, texts
     are folded, the widest first, and nothing is cut."""
     names = list(columns or (rows[0] if rows else ()))
@@ -228,5 +231,5 @@ def _cell(name: str, value: Any) -> str:
     text = str(value)
     if name == "code" or name.endswith(".code"):
         return short_code(text)
-    is_digest = name in ("key", "closure") or name.endswith(("_key", "content", "digest"))
+    is_digest = name in ("key", "code_fingerprint") or name.endswith(("_key", "content", "digest"))
     return text[:12] if (is_digest and len(text) == 64) or name == "git_commit" else text

@@ -5,7 +5,6 @@ second compactor leaves duplicates at worst, which every reader drops by event i
 """
 
 import contextlib
-import hashlib
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,9 @@ from typing import Any
 
 import duckdb
 
-from foundry_core.lineage.events import SEGMENTS, EventLog, compact_json, event_name, nanoseconds
+from foundry_core.files import json_line, sha256_hex
+from foundry_core.lineage.connection import quote
+from foundry_core.lineage.events import SEGMENTS, EventLog, event_name, nanoseconds
 from foundry_core.lineage.ingest import INCOMING, create_incoming
 
 _SEGMENT_EVENTS = 10_000
@@ -46,16 +47,16 @@ def _pack(log: EventLog, names: Sequence[str]) -> int:
     if events:
         write_segment(log, events)
         for name in kept:
-            log.files.delete(name)
+            log.blobs.delete(name)
     return len(kept)
 
 
 def write_segment(log: EventLog, events: Sequence[dict[str, Any]]) -> str:
     """Stores events as one durable segment; returns its name, which tells its span of time."""
-    digest = hashlib.sha256("".join(e["id"] for e in events).encode()).hexdigest()[:16]
+    digest = sha256_hex("".join(e["id"] for e in events))[:16]
     times = [nanoseconds(event_name(e["time"], e["id"])) for e in events]
     name = f"{SEGMENTS}/{min(times):019d}-{max(times):019d}-{digest}.parquet"
-    log.files.create(name, _parquet(events))
+    log.blobs.create(name, _parquet(events))
     return name
 
 
@@ -75,7 +76,7 @@ def put_events(connection: duckdb.DuckDBPyConnection, events: Sequence[dict[str,
     """Appends events to the table INCOMING; one list per column is 1000× executemany."""
     if events:
         columns = [[event.get(name) for event in events] for name in _COLUMNS]
-        data = [compact_json(event["data"]) for event in events]
+        data = [json_line(event["data"]) for event in events]
         connection.execute(
             f"""insert into {INCOMING} select unnest($1::varchar[])::uuid,
             unnest($2::varchar[])::timestamp, unnest($3::varchar[]), unnest($4::varchar[]),
@@ -92,7 +93,7 @@ def take_segments(
         source = f"read_parquet([{', '.join(map(quote, paths))}])"
         connection.execute(
             f"""insert into {INCOMING} select id, time, type, run_id, data from {source}
-            where id not in (select id from base.event) and id not in (select id from {INCOMING})"""
+            where id not in (select id from event) and id not in (select id from {INCOMING})"""
         )
     # Two compactors may have packed one event each; rare, hence not part of the query above.
     twice = connection.execute(f"select count(*) - count(distinct id) from {INCOMING}").fetchone()
@@ -105,20 +106,14 @@ def take_segments(
 
 
 @contextlib.contextmanager
-def _local_copies(log: EventLog, names: Sequence[str]) -> Iterator[list[str]]:
+def _local_copies(log: EventLog, names: Sequence[str]) -> Iterator[list[Path]]:
     """Paths that DuckDB can open without network extensions."""
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for number, name in enumerate(names):
-            path = log.files.local(name)
+            path = log.blobs.local(name)
             if path is None:
-                path = f"{folder}/{number}.parquet"
-                Path(path).write_bytes(log.files.read(name))
+                path = Path(folder, f"{number}.parquet")
+                path.write_bytes(log.blobs.read(name))
             paths.append(path)
         yield paths
-
-
-def quote(value: str | Path) -> str:
-    """A SQL string literal."""
-    text = str(value).replace("'", "''")
-    return f"'{text}'"

@@ -2,13 +2,13 @@
 create view pipeline_run as
 select s.run_id, s.pipeline, coalesce(f.status, p.status, 'running') as status,
     s.event_time as started_at, f.event_time as finished_at, f.seconds, s.overrides, s.argv,
-    s.parent, s.ablation_id, s.variant, s.baseline, s.prefect_flow_run_id, s.host, s.git_commit,
+    s.parent, s.ablation_id, s.variant, s.baseline, s.job_ref, s.host, s.git_commit,
     s.git_dirty, s.diff_digest, f.metrics, f.error
 from fact.run_started s left join fact.run_finished f using (run_id)
     left join fact.run_finished p on p.run_id = s.parent;
 
--- What was planned, and what became of it. `planned` and `action` differ after a cut-off, and in a
--- run that ended before all of it was done: what it had begun failed, the rest was blocked.
+-- What was planned, and what became of it. `planned` and `action` differ after an early cutoff, and
+-- in a run that ended before all of it was done: what it had begun failed, the rest was blocked.
 create view run_stage as
 with tried as (
     select s.run_id, s.key, bool_or(f.state = 'committed') as built
@@ -46,7 +46,7 @@ select s.key, s.attempt, s.run_id, s.kind, s.stage,
     f.seconds, f.cpu_seconds, f.gpu_seconds, f.peak_memory, f.resumed_from_step,
     coalesce(f.error, c.error) as error, s.host, s.pid, s.python, s.git_commit, s.git_dirty,
     s.diff_digest, s.packages_digest, s.hardware, s.environment, s.command,
-    s.prefect_flow_run_id, s.prefect_task_run_id, s.ray_job_id
+    s.job_ref
 from fact.attempt_started s
     left join fact.attempt_finished f
         on f.key = s.key and f.attempt = s.attempt and f.run_id = s.run_id
@@ -54,7 +54,8 @@ from fact.attempt_started s
 
 -- Everything that was ever committed; `present` says whether the store still has it.
 create view artifact as
-select c.key, c.kind, c.content, c.content_key, c.recipe, c.seed, c.code, c.closure, c.sources,
+select c.key, c.kind, c.content, c.input_content_key, c.recipe, c.seed, c.code,
+    c.code_fingerprint, c.sources,
     c.metrics, c.attempt, c.run_id, c.seconds, c.created_at, c.linked_to, c.files, c.bytes,
     c.git_commit, c.git_dirty, c.diff_digest,
     r.key is null as present, r.event_time as removed_at, r.reason as removed_reason
@@ -63,7 +64,8 @@ from fact.committed c left join fact.removed r
 
 create view alias as select alias, key, event_time as set_at from fact.alias where key is not null;
 
--- Edges for closures: the inputs that were used, and the artifact whose files a cut-off shares.
+-- Edges for closures: the inputs that were used, and after an early cutoff the artifact whose files
+-- are shared.
 create view edge as
 select key, upstream_key, role from artifact_input
 union all
@@ -95,7 +97,7 @@ select key, attempt, run_id, content, metrics, created_at, files, bytes,
     row_number() over (partition by key order by event_time desc, event_id desc) = 1 as latest
 from fact.version;
 
--- What stood for a stage when its run settled it: what the run built itself, else what stood then.
+-- What a stage came out as in its run: what the run built itself, else what was there at that time.
 -- (Clocks of hosts differ: rather one that was built a little later than none.)
 create view run_artifact as
 select s.run_id, s.stage, v.key, v.attempt, v.run_id as built_by, v.content, v.metrics, v.created_at
@@ -106,26 +108,17 @@ qualify row_number() over (
     order by v.run_id = s.run_id desc, v.created_at <= s.resolved_at desc,
         abs(epoch_us(v.created_at) - epoch_us(s.resolved_at)), v.attempt, v.run_id) = 1;
 
--- Success per evaluation and task, and over all tasks (task 'all'). Crashed episodes have no
--- success and are left out of n. [low, high] is Wilson's 95 % interval (z = 1.959964).
+-- Success per evaluation and task, and over all tasks (task 'all'), with the interval that the
+-- evaluation wrote. Crashed episodes have no success and are left out of n.
 create view version_scores as
-with counts as (
-    select key, attempt, run_id, if(grouping(task) = 1, 'all', task) as task,
-        sum(n)::bigint as n, sum(successes)::bigint as successes, sum(crashed)::bigint as crashed
-    from fact.version_score
-    group by grouping sets ((key, attempt, run_id, task), (key, attempt, run_id))),
-rates as (
-    select *, successes / nullif(n, 0) as success_rate, 3.841458821 as zz from counts)
-select key, attempt, run_id, task, n, successes, crashed, success_rate,
-    (success_rate + zz / (2 * n)
-        - sqrt(zz * (success_rate * (1 - success_rate) + zz / (4 * n)) / n)) / (1 + zz / n) as low,
-    (success_rate + zz / (2 * n)
-        + sqrt(zz * (success_rate * (1 - success_rate) + zz / (4 * n)) / n)) / (1 + zz / n) as high
-from rates;
+select key, attempt, run_id, if(task = '', 'all', task) as task, n, successes, crashed, pending,
+    rate as success_rate, low, high
+from score;
 
--- Of what stands under the key now.
+-- Of the latest commit of each key.
 create view eval_scores as
-select v.key, task, n, successes, crashed, success_rate, low, high, p.upstream_key as policy_key
+select v.key, task, n, successes, crashed, pending, success_rate, low, high,
+    p.upstream_key as policy_key
 from version_scores v
     join artifact_version a on a.latest
         and a.key = v.key and a.attempt = v.attempt and a.run_id = v.run_id
@@ -133,13 +126,15 @@ from version_scores v
         select key, min(upstream_key) as upstream_key from artifact_input
         where slot = 'policy' group by key) p on p.key = v.key;
 
--- Of what stood when the run ended, whatever was built under the key since.
+-- Of what its stages came out as in a run, whatever was built under their keys since.
 create view run_scores as
-select a.run_id, a.stage, a.key, s.task, s.n, s.successes, s.crashed, s.success_rate, s.low, s.high
+select a.run_id, a.stage, a.key, s.task, s.n, s.successes, s.crashed, s.pending, s.success_rate,
+    s.low, s.high
 from run_artifact a join version_scores s
     on s.key = a.key and s.attempt = a.attempt and s.run_id = a.built_by;
 
 -- Per run: what its attempts cost, and what the artifacts it reused had cost when they were built.
+-- Both count once: what a run that is part of another one reuses, that one has as its own stages.
 -- Rounded: sums of floats depend on the order of their terms, which rows do not have.
 create view compute_spent_saved as
 with cost as (
@@ -159,12 +154,13 @@ spent as (
     from attempt group by run_id)
 select r.run_id, r.pipeline,
     coalesce(p.attempts, 0) as attempts, coalesce(s.reused, 0) as reused,
-    coalesce(p.seconds, 0) as spent_seconds, coalesce(s.seconds, 0) as saved_seconds,
+    coalesce(p.seconds, 0) as spent_seconds, coalesce(own.seconds, 0) as saved_seconds,
     coalesce(p.cpu_seconds, 0) as spent_cpu_seconds,
-    coalesce(s.cpu_seconds, 0) as saved_cpu_seconds,
+    coalesce(own.cpu_seconds, 0) as saved_cpu_seconds,
     coalesce(p.gpu_seconds, 0) as spent_gpu_seconds,
-    coalesce(s.gpu_seconds, 0) as saved_gpu_seconds
-from fact.run_started r left join spent p using (run_id) left join saved s using (run_id);
+    coalesce(own.gpu_seconds, 0) as saved_gpu_seconds
+from fact.run_started r left join spent p using (run_id) left join saved s using (run_id)
+    left join saved own on own.run_id = r.run_id and r.parent is null;
 
 -- scores: stage → {success_rate, n} of every evaluation that the run made or reused.
 create view run_summary as

@@ -1,10 +1,12 @@
 """Modules from configs."""
 
-import torch
-from torch import nn
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import torch
+
+from foundry_core.errors import FoundryError
 from foundry_core.models.config import (
-    Config,
     HFLanguageConfig,
     HFVisionConfig,
     HFVLMConfig,
@@ -12,16 +14,27 @@ from foundry_core.models.config import (
     VLAConfig,
     VLMConfig,
 )
+from foundry_core.models.interfaces import Backbone, LanguageModel
+from foundry_core.models.sizes import kind_of
 from foundry_core.models.vla import VLA, build_backbone
 from foundry_core.models.vlm import build_language
+from foundry_core.pipeline.stage import Config
+
+Model = LanguageModel | Backbone | VLA
 
 
-def build_model(config: Config, seed: int | None = None) -> nn.Module:
-    """The module a config describes. With `seed`, initial weights are a function of it alone and
-    the caller's random state is left as it was."""
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """New weights are a function of the seed; the caller's random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def build_model(config: Config, seed: int | None = None) -> Model:
+    """The module a config describes, with `seed` as within `seeded`."""
     if seed is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             return build_model(config)
     if isinstance(config, TransformerConfig | HFLanguageConfig):
         return build_language(config)
@@ -29,19 +42,15 @@ def build_model(config: Config, seed: int | None = None) -> nn.Module:
         return build_backbone(config)
     if isinstance(config, VLAConfig):
         return VLA(config)
-    raise TypeError(f"not a model config: {type(config).__name__}")
+    raise FoundryError(
+        f"{kind_of(config)!r} is no model of its own", "give a language model, vlm or vla"
+    )
 
 
-def is_native(config: Config) -> bool:
+def is_native(config: Config | None) -> bool:
     """True when no part of the model is a transformers module."""
     if isinstance(config, VLAConfig):
         return is_native(config.backbone)
     if isinstance(config, VLMConfig):
         return is_native(config.language) and not isinstance(config.vision, HFVisionConfig)
     return isinstance(config, TransformerConfig)
-
-
-def count_parameters(config: Config) -> int:
-    """Without allocating any: the module is built on the meta device."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in build_model(config).parameters())

@@ -45,8 +45,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = _compute_type(hidden)
         h, w = hidden.to(dtype), weight.to(dtype)
         differentiate = any(ctx.needs_input_grad[:2])
-        d_hidden = torch.empty_like(h) if differentiate else None
-        d_weight = torch.zeros_like(weight, dtype=torch.float32) if differentiate else None
+        # Of no size where nobody asks for them.
+        d_hidden = torch.empty_like(h if differentiate else h[:0])
+        d_weight = torch.zeros_like(weight if differentiate else weight[:0], dtype=torch.float32)
         loss = torch.zeros((), dtype=torch.float32, device=h.device)
         z = torch.zeros_like(loss)
         budget = _SLICE_ELEMENTS if h.device.type == "cpu" else _SLICE_ELEMENTS_DEVICE

@@ -1,8 +1,9 @@
 """Models on disk: `config.json` and `model.safetensors`, loaded strictly."""
 
-import json
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -10,60 +11,62 @@ from torch import Tensor, nn
 
 from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
-from foundry_core.models.build import build_model, is_native
-from foundry_core.models.config import Config, ModelConfig
+from foundry_core.files import read_json, write_json
+from foundry_core.models.build import Model, build_model, is_native
+from foundry_core.models.config import ModelConfig
+from foundry_core.models.interfaces import Backbone, LanguageModel
+from foundry_core.models.sizes import kind_of
+from foundry_core.models.vla import VLA
 
 FORMAT = "foundry-model"
 VERSION = 1
+M = TypeVar("M")
 
 
 def save_model(
-    directory: Path,
-    module: nn.Module,
-    config: Config | None = None,
-    *,
-    state: Mapping[str, Tensor] | None = None,
+    directory: Path, module: Model, *, state: Mapping[str, Tensor] | None = None
 ) -> None:
     """Writes config.json and model.safetensors; equal weights give equal bytes.
 
-    config: default module.config. state: default module.state_dict(); give the EMA's, or the
-    gathered one under FSDP. Tied weights are stored once, under their first name.
+    state: default module.state_dict(); give the EMA's, or the gathered one under FSDP. Tied
+    weights are stored once, under their first name.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    config = module.config if config is None else config
-    record = {"format": FORMAT, "version": VERSION, "model": config.model_dump(mode="json")}
-    text = json.dumps(record, indent=2, sort_keys=True) + "\n"
-    (directory / "config.json").write_text(text, encoding="utf-8")
     state = module.state_dict() if state is None else state
     names = _unique_names(module)
     missing = sorted(set(names) - set(state))
     if missing:
         raise FoundryError(f"the state to save lacks {missing[0]!r} ({len(missing)} in all)")
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": module.config.model_dump(mode="json"),
+    }
+    write_json(directory / "config.json", document)
     tensors = {n: state[n].detach().to("cpu").contiguous() for n in names}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
-def load_config(directory: Path) -> Config:
+def load_config(directory: Path) -> ModelConfig:
     """The model config of a saved model, without its weights."""
     path = Path(directory) / "config.json"
-    if not path.is_file():
-        raise FoundryError(f"{path} is missing: {directory} is not a saved model")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path)
+    except FileNotFoundError:
+        raise FoundryError(f"{path} is missing: {directory} is not a saved model") from None
     except ValueError as error:
         raise FoundryError(f"{path} is not JSON: {error}") from error
-    if not isinstance(record, dict):
+    if not isinstance(document, dict):
         raise FoundryError(f"{path} is not a mapping: {directory} is not a saved model")
-    if record.get("format") != FORMAT or record.get("version") != VERSION:
+    if document.get("format") != FORMAT or document.get("version") != VERSION:
         raise FoundryError(
-            f"{path}: format {record.get('format')!r} version {record.get('version')!r}, "
+            f"{path}: format {document.get('format')!r} version {document.get('version')!r}, "
             f"expected {FORMAT!r} version {VERSION}"
         )
-    return validate(ModelConfig, record.get("model"), f"{path}: model")
+    config: ModelConfig = validate(ModelConfig, document.get("model"), f"{path}: model")
+    return config
 
 
-def load_model(directory: Path, *, device: str = "cpu") -> tuple[nn.Module, Config]:
+def load_model(directory: Path, *, device: str = "cpu") -> tuple[Model, ModelConfig]:
     """(module, config). Every weight must be there, in its shape, and nothing else."""
     directory = Path(directory)
     config = load_config(directory)
@@ -71,18 +74,31 @@ def load_model(directory: Path, *, device: str = "cpu") -> tuple[nn.Module, Conf
     if not path.is_file():
         raise FoundryError(f"{path} is missing: {directory} has a config but no weights")
     tensors = load_file(path)
-    if is_native(config):
-        # On the meta device nothing is allocated or initialised only to be overwritten.
-        with torch.device("meta"):
-            module = build_model(config)
-    else:
+    native = is_native(config)
+    # On the meta device nothing is allocated or initialised only to be overwritten.
+    with torch.device("meta") if native else contextlib.nullcontext():
         module = build_model(config)
     _check_state(path, module, tensors)
-    if is_native(config):
-        module.load_state_dict(tensors, assign=True)
-    else:
-        module.load_state_dict(tensors, strict=False)
+    module.load_state_dict(tensors, strict=native, assign=native)
     return module.to(device), config
+
+
+def load_as(kind: type[M], directory: Path, *, device: str = "cpu") -> M:
+    """The saved model, which must be of a class: VLA, Backbone or LanguageModel."""
+    module, config = load_model(directory, device=device)
+    if not isinstance(module, kind):
+        raise FoundryError(
+            f"{str(directory)!r} holds a {kind_of(config)}, not a {_NOUNS[kind]}",
+            "check what is connected",
+        )
+    return module
+
+
+_NOUNS: Mapping[type, str] = {
+    VLA: "policy",
+    Backbone: "vision-language model",
+    LanguageModel: "language model",
+}
 
 
 def _check_state(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -5,7 +5,9 @@ Legend: b batch, t/s query/key position, h heads, d head dim.
 
 import functools
 import math
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,19 @@ PLAIN_ATTENTION_LIMIT = 256
 5-7 times slower at 40-64 positions and breaks even at 256."""
 
 _QUERY_BLOCK = 128
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Layers(nn.ModuleList, Generic[M]):
+    """torch's list of modules, which knows their type."""
+
+    def __init__(self, modules: Iterable[M]) -> None:
+        super().__init__(modules)
+
+    def __iter__(self) -> Iterator[M]:
+        return cast(Iterator[M], super().__iter__())
 
 
 class RMSNorm(nn.Module):
@@ -40,7 +55,8 @@ class LayerNorm(nn.LayerNorm):
         return y.to(x.dtype)
 
 
-def make_norm(kind: str, dim: int, eps: float) -> nn.Module:
+def make_norm(kind: str, dim: int, eps: float) -> RMSNorm | LayerNorm:
+    """kind: rms or layer."""
     return RMSNorm(dim, eps) if kind == "rms" else LayerNorm(dim, eps)
 
 
@@ -137,35 +153,38 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask | None, causal: 
 
 
 def causal_mask(length: int, device: torch.device) -> Tensor:
+    """bool [T,T], True where the key is not after the query."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
-def attention_mask(
-    length: int,
-    device: torch.device,
-    *,
-    segments: Tensor | None = None,
-    keys: Tensor | None = None,
-    bidirectional_spans: Tensor | None = None,
-) -> AttentionMask | None:
-    """Over [B, 1, T, T], or None where plain causality says it all.
+@dataclass(frozen=True, kw_only=True)
+class Visibility:
+    """Who sees whom beyond plain causality.
 
-    segments int [B,T]: positions see only their own segment. keys bool [B,T]: padding is seen by
-    nobody (a padded position sees itself, which keeps its softmax finite). bidirectional_spans
-    int [B,T]: equal ids > 0 see each other both ways (image blocks); 0 elsewhere.
+    segments int [B,T]: positions of packed rows see only their own document. keys bool [B,T]:
+    padding (False) is seen by nobody; on the right, causality alone hides it, so leave it out.
+    spans int [B,T]: equal ids > 0 see each other both ways (image blocks); 0 elsewhere.
     """
-    if segments is None and keys is None and bidirectional_spans is None:
-        return None
-    allowed = causal_mask(length, device)
-    if bidirectional_spans is not None:
-        spans = bidirectional_spans
-        allowed = allowed | ((spans[:, :, None] == spans[:, None]) & (spans > 0)[:, :, None])
-    if segments is not None:
-        allowed = allowed & (segments[:, :, None] == segments[:, None])
-    if keys is not None:
-        allowed = allowed & keys[:, None, :].bool()
-        allowed = allowed | torch.eye(length, dtype=torch.bool, device=device)
-    return AttentionMask(allowed[:, None], causal=bidirectional_spans is None)
+
+    segments: Tensor | None = None
+    keys: Tensor | None = None
+    spans: Tensor | None = None
+
+    def mask(self, length: int, device: torch.device) -> AttentionMask | None:
+        """Over [B, 1, T, T], or None where plain causality says it all. A padded position sees
+        itself, which keeps its softmax finite."""
+        if self.segments is None and self.keys is None and self.spans is None:
+            return None
+        allowed = causal_mask(length, device)
+        if self.spans is not None:
+            spans = self.spans
+            allowed = allowed | ((spans[:, :, None] == spans[:, None]) & (spans > 0)[:, :, None])
+        if self.segments is not None:
+            allowed = allowed & (self.segments[:, :, None] == self.segments[:, None])
+        if self.keys is not None:
+            allowed = allowed & self.keys[:, None, :].bool()
+            allowed = allowed | torch.eye(length, dtype=torch.bool, device=device)
+        return AttentionMask(allowed[:, None], causal=self.spans is None)
 
 
 class Attention(nn.Module):
@@ -205,7 +224,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x_btd).view(batch, length, -1, self.head_dim)
         n_qk = self.n_heads + self.n_kv_heads
         qk, v = qkv.split((n_qk, self.n_kv_heads), dim=2)
-        if self.q_norm is not None:
+        if self.q_norm is not None and self.k_norm is not None:
             q, k = qk.split((self.n_heads, self.n_kv_heads), dim=2)
             qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=2)
         if rope is not None:
@@ -251,7 +270,7 @@ def truncated_normal_(parameter: Tensor, std: float) -> None:
     nn.init.trunc_normal_(parameter, 0.0, std, -3 * std, 3 * std)
 
 
-def init_block(attention: Attention, ffn: nn.Module, dim: int, layer: int) -> None:
+def init_block(attention: Attention, ffn: SwiGLU | GeluMLP, dim: int, layer: int) -> None:
     """σ = D^-1/2 into the block; residual outputs divided by sqrt(2(l+1)), l from 0."""
     residual_std = dim**-0.5 / math.sqrt(2 * (layer + 1))
     into = ffn.gate_up if isinstance(ffn, SwiGLU) else ffn.up

@@ -2,12 +2,12 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import LoRAConfig
+from foundry_core.models.interfaces import Backbone
 
 
 class LoRALinear(nn.Linear):
@@ -21,32 +21,28 @@ class LoRALinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
-        options = {"device": linear.weight.device, "dtype": linear.weight.dtype}
-        down = torch.empty(config.rank, self.in_features, **options)
+        down = linear.weight.new_empty(config.rank, self.in_features)
         nn.init.kaiming_uniform_(down, a=math.sqrt(5))
         self.lora_down = nn.Parameter(down)
-        self.lora_up = nn.Parameter(torch.zeros(self.out_features, config.rank, **options))
+        self.lora_up = nn.Parameter(linear.weight.new_zeros(self.out_features, config.rank))
         self.scale = config.alpha / config.rank
 
     def forward(self, x: Tensor) -> Tensor:
         low = F.linear(x, self.lora_down)
         return F.linear(x, self.weight, self.bias) + self.scale * F.linear(low, self.lora_up)
 
-    @torch.no_grad()
-    def merged(self) -> nn.Linear:
-        linear = nn.Linear(
-            self.in_features, self.out_features, bias=self.bias is not None, device="meta"
-        )
-        weight = self.weight + self.scale * self.lora_up @ self.lora_down
-        linear.weight, linear.bias = nn.Parameter(weight), self.bias
-        return linear
 
-
-def apply_lora(backbone: nn.Module, config: LoRAConfig) -> None:
+def apply_lora(backbone: Backbone, config: LoRAConfig) -> None:
     """Freezes the backbone and puts adapters on the linears of its text layers, in place."""
     backbone.requires_grad_(False)
     found: set[str] = set()
-    for parent, name, linear in _linears(backbone.text_layers, nn.Linear):
+    linears = [
+        (parent, name, child)
+        for parent in backbone.text_layers.modules()
+        for name, child in parent.named_children()
+        if type(child) is nn.Linear
+    ]
+    for parent, name, linear in linears:
         found.add(name)
         if config.targets is None or name in config.targets:
             setattr(parent, name, LoRALinear(linear, config))
@@ -56,19 +52,3 @@ def apply_lora(backbone: nn.Module, config: LoRAConfig) -> None:
             f"lora.targets names {unknown[0]!r}, which no text layer of the backbone has",
             f"its linears are {', '.join(sorted(found))}",
         )
-
-
-def merge_lora(backbone: nn.Module) -> None:
-    """Folds the adapters into the weights; the backbone becomes what it was built as."""
-    for parent, name, linear in _linears(backbone.text_layers, LoRALinear):
-        setattr(parent, name, linear.merged())
-    backbone.requires_grad_(True)
-
-
-def _linears(layers: nn.ModuleList, kind: type) -> list[tuple[nn.Module, str, nn.Module]]:
-    return [
-        (parent, name, child)
-        for parent in layers.modules()
-        for name, child in parent.named_children()
-        if type(child) is kind
-    ]

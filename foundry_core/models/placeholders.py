@@ -6,6 +6,13 @@ from torch import Tensor
 from foundry_core.errors import FoundryError
 
 
+def wrong_row(tokens: Tensor, token_id: int, expected: int) -> tuple[int, int] | None:
+    """(row, its count) of the first row that does not hold `expected` of a token."""
+    counts = (tokens == token_id).sum(dim=1)
+    wrong = (counts != expected).nonzero()
+    return (int(wrong[0]), int(counts[wrong[0]])) if len(wrong) else None
+
+
 def check_image_tokens(
     tokens: Tensor, image_token_id: int, n_images: int, tokens_per_image: int
 ) -> None:
@@ -15,12 +22,10 @@ def check_image_tokens(
     stall the queue at every step.
     """
     expected = n_images * tokens_per_image
-    counts = (tokens == image_token_id).sum(dim=1)
-    wrong = (counts != expected).nonzero()
-    if len(wrong):
-        row = int(wrong[0])
+    wrong = wrong_row(tokens, image_token_id, expected)
+    if wrong:
         raise FoundryError(
-            f"row {row} of the batch has {int(counts[row])} image tokens (id {image_token_id}), "
+            f"row {wrong[0]} of the batch has {wrong[1]} image tokens (id {image_token_id}), "
             f"but its {n_images} images make {expected} ({tokens_per_image} each)",
             "the expansion of placeholders must use the model's tokens_per_image",
         )

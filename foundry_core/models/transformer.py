@@ -4,25 +4,27 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from foundry_core.errors import FoundryError
-from foundry_core.models.config import TransformerConfig, resolved
-from foundry_core.models.cross_entropy import linear_cross_entropy
+from foundry_core.models.config import TransformerConfig
+from foundry_core.models.interfaces import LanguageModel, Tap, check_tap
 from foundry_core.models.layers import (
     Attention,
     AttentionMask,
+    Layers,
     SwiGLU,
-    attention_mask,
+    Visibility,
     init_block,
     make_norm,
     rope_table,
     take_rows,
     truncated_normal_,
 )
+from foundry_core.models.sizes import required
 
 
 class Block(nn.Module):
+    """Pre-norm attention and gated feed-forward."""
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.attention_norm = make_norm(config.norm, config.dim, config.norm_eps)
@@ -50,178 +52,99 @@ class Block(nn.Module):
         return x_btd + self.ffn(self.ffn_norm(x_btd))
 
 
-class Transformer(nn.Module):
-    """Decoder language model.
-
-    `activation_checkpointing` (a resource, not part of the config) recomputes each block in the
-    backward pass: a third more compute for memory that grows with one block only.
-    """
+class Transformer(LanguageModel):
+    """Decoder language model."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        resolved(config, "vocab_size")
-        self.config = config
-        self.activation_checkpointing = False
-        self.embedding = nn.Embedding(config.vocab_size, config.dim)
+        vocab_size = required(config, "vocab_size", config.vocab_size)
+        self._config = config
+        self.embedding = nn.Embedding(vocab_size, config.dim)
         self.embedding_norm = (
             make_norm(config.norm, config.dim, config.norm_eps)
             if config.norm_after_embedding
             else None
         )
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = Layers(Block(config) for _ in range(config.n_layers))
         self.norm = make_norm(config.norm, config.dim, config.norm_eps)
         # A tied head owns no parameter: nothing can untie it, nothing is saved twice.
-        self.head = (
-            None if config.tie_embeddings else nn.Linear(config.dim, config.vocab_size, bias=False)
-        )
+        self.head = None if config.tie_embeddings else nn.Linear(config.dim, vocab_size, bias=False)
         self.init_weights()
 
     def init_weights(self) -> None:
-        std = self.config.dim**-0.5
+        std = self._config.dim**-0.5
         truncated_normal_(self.embedding.weight, std)
         if self.head is not None:
             truncated_normal_(self.head.weight, std)
         for layer, block in enumerate(self.blocks):
-            init_block(block.attention, block.ffn, self.config.dim, layer)
+            init_block(block.attention, block.ffn, self._config.dim, layer)
+
+    @property
+    def config(self) -> TransformerConfig:
+        return self._config.model_copy(update={"vocab_size": self.vocab_size})
 
     @property
     def dim(self) -> int:
-        return self.config.dim
+        return self._config.dim
 
     @property
     def vocab_size(self) -> int:
-        return self.config.vocab_size
+        return self.embedding.weight.shape[0]
 
     @property
     def text_layers(self) -> nn.ModuleList:
         return self.blocks
 
-    @property
-    def n_layers(self) -> int:
-        return self.config.n_layers
-
     def embed(self, tokens: Tensor) -> Tensor:
-        """int64 [B,T] → [B,T,D]."""
         return self.embedding(tokens)
 
-    def forward(
-        self,
-        tokens: Tensor | None = None,
-        *,
-        embeddings: Tensor | None = None,
-        segments: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        bidirectional_spans: Tensor | None = None,
-        return_hidden: bool = False,
-    ) -> Tensor:
-        """Logits [B,T,V], or with `return_hidden` the final-normed hidden states [B,T,D].
+    @property
+    def output_layer(self) -> tuple[Tensor, None, float | None]:
+        head = self.embedding if self.head is None else self.head
+        return head.weight, None, self._config.logit_soft_cap
 
-        Exactly one of tokens [B,T] and embeddings [B,T,D]. segments: document ids of packed rows,
-        no attention across them. attention_mask bool [B,T]: False keys (padding) are seen by
-        nobody; with padding on the right, causality alone already hides it, so leave it out.
-        bidirectional_spans int [B,T]: equal ids > 0 attend both ways.
-        """
-        *_, last = self._layers(tokens, embeddings, segments, attention_mask, bidirectional_spans)
-        hidden = self.norm(last)
-        return hidden if return_hidden else self.logits(hidden)
+    def hidden(self, embeddings: Tensor, visible: Visibility = Visibility()) -> Tensor:
+        *_, last = self._layers(embeddings, visible)
+        return self.norm(last)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Final-normed hidden states [..., D] → logits [..., V], in the compute type."""
-        weight = self.embedding.weight if self.head is None else self.head.weight
-        logits = nn.functional.linear(hidden, weight)
-        cap = self.config.logit_soft_cap
-        return logits if cap is None else cap * torch.tanh(logits / cap)
-
-    def next_token_sums(
-        self, hidden: Tensor, targets: Tensor, z_loss: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """(loss, its z-loss part) summed over rows: final-normed hidden [n,D], targets int64 [n].
-        Equal to cross-entropy over `logits`, without ever holding all of them."""
-        weight = self.embedding.weight if self.head is None else self.head.weight
-        return linear_cross_entropy(
-            hidden, weight, targets, z_loss=z_loss, soft_cap=self.config.logit_soft_cap
-        )
-
-    def tap(
-        self,
-        embeddings: Tensor,
-        positions: Tensor,
-        *,
-        layers: int,
-        norm: str,
-        attention_mask: Tensor | None = None,
-        bidirectional_spans: Tensor | None = None,
-    ) -> Tensor:
-        """The last `layers` layers' hidden states at positions int64 [B], concatenated from the
-        lowest layer to the highest: [B, 1, layers·D]. norm: see VLAConfig.tap_norm."""
-        check_tap(layers, self.n_layers)
+    def tap(self, embeddings: Tensor, tap: Tap, visible: Visibility = Visibility()) -> Tensor:
+        check_tap(tap.layers, self.n_layers)
         # Nobody reads the last layer anywhere else: its feed-forward runs at one position.
-        outputs = self._layers(
-            None, embeddings, None, attention_mask, bidirectional_spans, last_rows=positions
-        )
+        outputs = enumerate(self._layers(embeddings, visible, last_rows=tap.positions))
+        first, last = self.n_layers - tap.layers, self.n_layers - 1
+        # Taken as each layer ends: the order in which gradients add up is the order of the graph.
         taps = [
-            hidden if layer == self.n_layers - 1 else take_rows(hidden, positions)
-            for layer, hidden in enumerate(outputs)
-            if layer >= self.n_layers - layers
+            x if layer == last else take_rows(x, tap.positions)
+            for layer, x in outputs
+            if layer >= first
         ]
-        tapped = torch.stack(taps, dim=2)
-        if norm == "final":
-            tapped = self.norm(tapped)
-        return tapped.flatten(2)
+        return tap.join(taps, self.norm)
 
     def _layers(
-        self,
-        tokens: Tensor | None,
-        embeddings: Tensor | None,
-        segments: Tensor | None,
-        keys: Tensor | None,
-        spans: Tensor | None,
-        last_rows: Tensor | None = None,
+        self, x: Tensor, visible: Visibility, last_rows: Tensor | None = None
     ) -> Iterator[Tensor]:
         """Yields each block's output [B,T,D] in order; the last one's at `last_rows` alone."""
-        if (tokens is None) == (embeddings is None):
-            raise FoundryError("give exactly one of tokens and embeddings to the transformer")
-        x = self.embed(tokens) if embeddings is None else embeddings
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         length = x.shape[1]
-        mask = attention_mask(
-            length, x.device, segments=segments, keys=keys, bidirectional_spans=spans
-        )
-        rope = rope_table(length, self.config.key_dim, self.config.rope_theta, x.device)
+        mask = visible.mask(length, x.device)
+        rope = rope_table(length, self._config.key_dim, self._config.rope_theta, x.device)
         for block in self.blocks:
-            rows = last_rows if block is self.blocks[-1] else None
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, mask, rope, rows, use_reentrant=False)
-            else:
-                x = block(x, mask, rope, rows)
+            x = block(x, mask, rope, last_rows if block is self.blocks[-1] else None)
             yield x
 
-    def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
-        """Grows embedding and head to `vocab_size` rows; see resize_rows."""
-        resize_rows(self.embedding, vocab_size, used)
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        resize_rows(self.embedding, vocab_size)
         self.embedding.num_embeddings = self.embedding.weight.shape[0]
         if self.head is not None:
-            resize_rows(self.head, vocab_size, used)
+            resize_rows(self.head, vocab_size)
             self.head.out_features = self.head.weight.shape[0]
-        self.config = self.config.model_copy(update={"vocab_size": self.embedding.weight.shape[0]})
-
-
-def check_tap(layers: int, available: int) -> None:
-    if layers > available:
-        raise FoundryError(
-            f"tap_layers is {layers}, but the backbone has {available} layers",
-            f"set tap_layers to at most {available}",
-        )
 
 
 @torch.no_grad()
-def resize_rows(module: nn.Module, rows: int, used: int | None = None) -> None:
-    """Rows `used` (default: all that exist) to `rows` of module.weight become the mean of the rows
-    before them. Never shrinks: rows beyond the tokenizer's size are padding of the table."""
+def resize_rows(module: nn.Embedding | nn.Linear, rows: int) -> None:
+    """Of module.weight; as Decoder.resize_vocabulary."""
     old = module.weight
-    used = min(used or old.shape[0], old.shape[0])
-    new = old if rows <= old.shape[0] else torch.cat((old, old[:1].expand(rows - len(old), -1)))
-    new = new.clone()
-    new[used:rows] = old[:used].mean(dim=0)
-    module.weight = nn.Parameter(new, requires_grad=old.requires_grad)
+    if rows > len(old):
+        new = torch.cat((old, old.mean(dim=0).expand(rows - len(old), -1)))
+        module.weight = nn.Parameter(new, requires_grad=old.requires_grad)

@@ -17,10 +17,12 @@ from foundry_core.models.config import (
     ProjectorConfig,
     ViTConfig,
 )
+from foundry_core.models.interfaces import VisionTower
 from foundry_core.models.layers import (
     Attention,
     GeluMLP,
     LayerNorm,
+    Layers,
     init_block,
     truncated_normal_,
 )
@@ -33,13 +35,11 @@ def normalize_images(images: Tensor, normalization: ImageNormalization) -> Tenso
             f"images are {images.dtype}, but vision towers take uint8 and normalise themselves",
             "pass the decoded pixels as they are",
         )
-    scale = [1 / (255 * s) for s in normalization.std]
     shift = [-m / s for m, s in zip(normalization.mean, normalization.std, strict=True)]
-    scale, shift = (
-        torch.tensor(v, dtype=torch.float32).to(images.device, non_blocking=True).view(1, 3, 1, 1)
-        for v in (scale, shift)
-    )
-    return torch.addcmul(shift, images.to(torch.float32), scale)
+    scale = [1 / (255 * s) for s in normalization.std]
+    per_channel = torch.tensor([shift, scale], dtype=torch.float32)
+    offset, factor = per_channel.to(images.device, non_blocking=True).view(2, 1, 3, 1, 1)
+    return torch.addcmul(offset, images.to(torch.float32), factor)
 
 
 def pixel_shuffle(tokens: Tensor, factor: int) -> Tensor:
@@ -87,15 +87,13 @@ class ConvStem(nn.Module):
     def __init__(self, config: ConvViTConfig) -> None:
         super().__init__()
         widths = (3, *config.stem_dims, config.dim)
-        self.convs = nn.ModuleList(
+        self.convs = Layers(
             nn.Conv2d(into, out, size, stride=2, padding=size // 2)
             for into, out, size in zip(
                 widths[:-1], widths[1:], (5, *[3] * len(config.stem_dims)), strict=True
             )
         )
-        self.norms = nn.ModuleList(
-            nn.GroupNorm(config.stem_groups, width) for width in config.stem_dims
-        )
+        self.norms = Layers(nn.GroupNorm(config.stem_groups, width) for width in config.stem_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         for conv, norm in zip(self.convs[:-1], self.norms, strict=True):
@@ -103,20 +101,19 @@ class ConvStem(nn.Module):
         return self.convs[-1](x)
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(VisionTower):
     """Native tower: patchify (one convolution, or the conv stem), positions, blocks, final norm."""
 
     def __init__(self, config: ViTConfig | ConvViTConfig) -> None:
         super().__init__()
-        self.config = config
+        self._config = config
         if isinstance(config, ConvViTConfig):
             self.patchify: nn.Module = ConvStem(config)
         else:
             self.patchify = nn.Conv2d(3, config.dim, config.patch_size, stride=config.patch_size)
         self.positions = nn.Parameter(torch.empty(config.grid**2, config.dim))
-        mlp_dim = config.mlp_dim or 4 * config.dim
-        self.blocks = nn.ModuleList(
-            VisionBlock(config.dim, config.n_heads, mlp_dim, config.norm_eps)
+        self.blocks = Layers(
+            VisionBlock(config.dim, config.n_heads, config.hidden_dim, config.norm_eps)
             for _ in range(config.n_layers)
         )
         self.norm = LayerNorm(config.dim, config.norm_eps)
@@ -128,13 +125,14 @@ class VisionTransformer(nn.Module):
             if isinstance(module, nn.Conv2d):
                 fan_in = module.weight[0].numel()
                 truncated_normal_(module.weight, fan_in**-0.5)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         for layer, block in enumerate(self.blocks):
             init_block(block.attention, block.ffn, self.config.dim, layer)
 
     @property
-    def width(self) -> int:
-        return self.config.dim
+    def config(self) -> ViTConfig | ConvViTConfig:
+        return self._config
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [n,3,H,W] → [n, patches, D]. Sides other than the config's interpolate the learned
@@ -164,7 +162,7 @@ class Projector(nn.Module):
         in_dim *= self.factor**2
         hidden = config.hidden_dim or out_dim
         dims = (in_dim, out_dim) if config.kind == "linear" else (in_dim, hidden, out_dim)
-        self.layers = nn.ModuleList(nn.Linear(a, b, bias=config.bias) for a, b in pairwise(dims))
+        self.layers = Layers(nn.Linear(a, b, bias=config.bias) for a, b in pairwise(dims))
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -181,9 +179,10 @@ class Projector(nn.Module):
         return x
 
 
-def build_vision(config: ViTConfig | ConvViTConfig | HFVisionConfig) -> nn.Module:
+def build_vision(config: ViTConfig | ConvViTConfig | HFVisionConfig) -> VisionTower:
+    """With fresh weights, or those that a transformers config names."""
     if isinstance(config, HFVisionConfig):
-        from foundry_core.models.huggingface.backbones import HFVision
+        from foundry_core.models.huggingface.vision import HFVision
 
         return HFVision(config)
     return VisionTransformer(config)

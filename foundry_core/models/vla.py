@@ -6,25 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import (
-    DiffusionHeadConfig,
-    FlowHeadConfig,
-    HFVLMConfig,
-    RegressionHeadConfig,
-    VLAConfig,
-    VLMConfig,
-    resolved,
-)
-from foundry_core.models.heads.diffusion import DiffusionHead
-from foundry_core.models.heads.flow import FlowHead
-from foundry_core.models.heads.regression import RegressionHead
+from foundry_core.models.config import BackboneConfig, HFVLMConfig, VLAConfig, VLMConfig
+from foundry_core.models.heads.base import HeadSizes
+from foundry_core.models.interfaces import Backbone, Tap, check_tap
 from foundry_core.models.lora import apply_lora
-from foundry_core.models.placeholders import drop_placeholders
-from foundry_core.models.transformer import check_tap
+from foundry_core.models.noise import Coordinate, Key
+from foundry_core.models.placeholders import drop_placeholders, wrong_row
+from foundry_core.models.sizes import required, unresolved
 from foundry_core.models.vlm import VLM, check_same_architecture
 
 
-def build_backbone(config: VLMConfig | HFVLMConfig) -> nn.Module:
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """With fresh weights, or those that a transformers config names."""
     if isinstance(config, HFVLMConfig):
         from foundry_core.models.huggingface.vlm import HFVLM
 
@@ -32,42 +25,39 @@ def build_backbone(config: VLMConfig | HFVLMConfig) -> nn.Module:
     return VLM(config)
 
 
-_HEADS = {
-    FlowHeadConfig: FlowHead,
-    DiffusionHeadConfig: DiffusionHead,
-    RegressionHeadConfig: RegressionHead,
-}
-
-
-def build_head(config: VLAConfig, condition_dim: int) -> nn.Module:
-    return _HEADS[type(config.head)](
-        config.head,
-        condition_dim=condition_dim,
-        proprio_dim=config.proprio_dim,
-        proprio_steps=config.proprio_steps,
-        horizon=config.horizon,
-        action_dim=config.action_dim,
+def _head_sizes(config: VLAConfig, backbone: Backbone) -> HeadSizes:
+    proprio_dim = required(config, "proprio_dim", config.proprio_dim)
+    return HeadSizes(
+        condition_dim=config.tap_layers * backbone.dim,
+        proprio_dim=proprio_dim,
+        proprio_steps=(
+            required(config, "proprio_steps", config.proprio_steps) if proprio_dim else 0
+        ),
+        horizon=required(config, "horizon", config.horizon),
+        action_dim=required(config, "action_dim", config.action_dim),
     )
 
 
 class VLA(nn.Module):
     """Images and instruction in, action chunk [K, A] out (normalised, relative)."""
 
-    def __init__(self, config: VLAConfig, backbone: nn.Module | None = None) -> None:
+    def __init__(self, config: VLAConfig, backbone: Backbone | None = None) -> None:
         super().__init__()
-        resolved(config, "backbone", "horizon", "action_dim", "proprio_dim", "obs_token_id")
-        if config.proprio_dim:
-            resolved(config, "proprio_steps")
-        self.backbone = build_backbone(config.backbone) if backbone is None else backbone
-        check_tap(config.tap_layers, self.backbone.n_layers)
-        self.head = build_head(config, config.tap_layers * self.backbone.dim)
+        self.obs_token_id = required(config, "obs_token_id", config.obs_token_id)
+        if backbone is None:
+            if config.backbone is None:
+                raise unresolved(config, "backbone")
+            backbone = build_backbone(config.backbone)
+        self.backbone = backbone
+        check_tap(config.tap_layers, backbone.n_layers)
+        self.head = config.head.build(**_head_sizes(config, backbone))
         self._config = config
         if config.lora is not None:
             apply_lora(self.backbone, config.lora)
 
     @classmethod
     def from_vlm(
-        cls, config: VLAConfig, backbone: nn.Module, *, vocab_size: int | None = None
+        cls, config: VLAConfig, backbone: Backbone, *, vocab_size: int | None = None
     ) -> Self:
         """A policy on top of a trained VLM, whose vocabulary grows to `vocab_size` (the `<obs>` row
         starts as the mean of the others). config.backbone may be null."""
@@ -80,10 +70,6 @@ class VLA(nn.Module):
     @property
     def config(self) -> VLAConfig:
         return self._config.model_copy(update={"backbone": self.backbone.config})
-
-    @property
-    def obs_token_id(self) -> int:
-        return self._config.obs_token_id
 
     def condition(
         self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None = None
@@ -99,14 +85,8 @@ class VLA(nn.Module):
         if tokens.device.type == "cpu":
             check_obs_tokens(tokens, self.obs_token_id)
         positions = (tokens == self.obs_token_id).to(torch.int8).argmax(dim=1)
-        return self.backbone.features(
-            images,
-            tokens,
-            token_mask,
-            positions=positions,
-            layers=self._config.tap_layers,
-            norm=self._config.tap_norm,
-        )
+        tap = Tap(positions=positions, layers=self._config.tap_layers, norm=self._config.tap_norm)
+        return self.backbone.features(images, tokens, token_mask, tap)
 
     def training_loss_terms(
         self,
@@ -116,18 +96,11 @@ class VLA(nn.Module):
         proprio: Tensor | None,
         actions: Tensor,
         action_mask: Tensor,
-        **noise_coordinates: Tensor | int,
+        key: Key,
     ) -> tuple[Tensor, Tensor]:
-        """condition, then the head's training_loss_terms(seed=, step=, sample_ids=). One call, so
-        that a wrapper (DDP, FSDP) around this module sees its whole forward pass."""
+        """ActionHead.training_loss_terms on what the backbone sees."""
         condition = self.condition(images, tokens, token_mask)
-        return self.head.training_loss_terms(
-            condition, proprio, actions, action_mask, **noise_coordinates
-        )
-
-    def forward(self, *args: Tensor | None, **kwargs: Tensor | int) -> tuple[Tensor, Tensor]:
-        """training_loss_terms."""
-        return self.training_loss_terms(*args, **kwargs)
+        return self.head.training_loss_terms(condition, proprio, actions, action_mask, key)
 
     @torch.no_grad()
     def act(
@@ -137,8 +110,8 @@ class VLA(nn.Module):
         token_mask: Tensor | None,
         proprio: Tensor | None,
         *,
-        seeds: Tensor | int,
-        steps: Tensor | int,
+        seeds: Coordinate,
+        steps: Coordinate,
         action_mask: Tensor | None = None,
         solver_steps: int | None = None,
     ) -> Tensor:
@@ -147,32 +120,25 @@ class VLA(nn.Module):
         return self.head.sample(
             self.condition(images, tokens, token_mask),
             proprio,
-            seeds=seeds,
-            steps=steps,
+            Key(seeds, steps, torch.zeros_like(tokens[:, 0])),
             action_mask=action_mask,
             solver_steps=solver_steps,
         )
 
-    def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
-        self.backbone.resize_vocabulary(vocab_size, used)
-
 
 def check_obs_tokens(tokens: Tensor, obs_token_id: int) -> None:
     """Every row must hold exactly one `<obs>`; for batches still on the CPU."""
-    counts = (tokens == obs_token_id).sum(dim=1)
-    wrong = (counts != 1).nonzero()
-    if len(wrong):
-        row = int(wrong[0])
+    wrong = wrong_row(tokens, obs_token_id, 1)
+    if wrong:
         raise FoundryError(
-            f"row {row} of the batch has {int(counts[row])} observation tokens (id "
-            f"{obs_token_id}), each needs exactly one, at its end"
+            f"row {wrong[0]} of the batch has {wrong[1]} observation tokens (id {obs_token_id}), "
+            "each needs exactly one, at its end"
         )
 
 
-def _check_backbone(wanted: VLMConfig | HFVLMConfig, found: VLMConfig | HFVLMConfig) -> None:
-    if isinstance(wanted, VLMConfig) and wanted.language is None and isinstance(found, VLMConfig):
-        wanted = wanted.model_copy(update={"language": found.language})
+def _check_backbone(wanted: BackboneConfig, found: BackboneConfig) -> None:
     if isinstance(wanted, VLMConfig) and isinstance(found, VLMConfig):
-        check_same_architecture("backbone.language", wanted.language, found.language)
+        if wanted.language is not None and found.language is not None:
+            check_same_architecture("backbone.language", wanted.language, found.language)
         wanted = wanted.model_copy(update={"language": found.language})
     check_same_architecture("backbone", wanted, found)

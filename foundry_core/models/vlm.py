@@ -5,47 +5,52 @@ from typing import Self
 from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import (
-    HFLanguageConfig,
-    TransformerConfig,
-    VLMConfig,
-    differences,
-    resolved,
-)
+from foundry_core.models.config import HFLanguageConfig, LanguageConfig, VLMConfig
+from foundry_core.models.interfaces import Backbone, LanguageModel, Tap
+from foundry_core.models.layers import Visibility
 from foundry_core.models.placeholders import (
     check_image_tokens,
     fill_placeholders,
     image_spans,
 )
+from foundry_core.models.sizes import kind_of, required, unresolved
 from foundry_core.models.transformer import Transformer
 from foundry_core.models.vision import Projector, build_vision
+from foundry_core.pipeline.stage import Config
 
 
-def build_language(config: TransformerConfig | HFLanguageConfig) -> nn.Module:
+def build_language(config: LanguageConfig) -> LanguageModel:
+    """With fresh weights, or those that a transformers config names."""
     if isinstance(config, HFLanguageConfig):
-        from foundry_core.models.huggingface.backbones import HFLanguage
+        from foundry_core.models.huggingface.language import HFLanguage
 
         return HFLanguage(config)
     return Transformer(config)
 
 
-class VLM(nn.Module):
-    """Images are spliced into the token sequence where `image_token_id` stands.
+class VLM(Backbone):
+    """Images are spliced into the token sequence at every `image_token_id`.
 
     Every placeholder has been expanded beforehand to `config.tokens_per_image` copies.
     """
 
-    def __init__(self, config: VLMConfig, language: nn.Module | None = None) -> None:
+    language: LanguageModel
+
+    def __init__(self, config: VLMConfig, language: LanguageModel | None = None) -> None:
         super().__init__()
-        resolved(config, "language", "image_token_id")
-        self.language = build_language(config.language) if language is None else language
+        self._image_token_id = required(config, "image_token_id", config.image_token_id)
+        if language is None:
+            if config.language is None:
+                raise unresolved(config, "language")
+            language = build_language(config.language)
+        self.language = language
         self.vision = build_vision(config.vision)
-        self.projector = Projector(config.projector, self.vision.width, self.language.dim)
+        self.projector = Projector(config.projector, config.vision.width, self.language.dim)
         self._config = config
 
     @classmethod
     def from_language_model(
-        cls, config: VLMConfig, language: nn.Module, *, vocab_size: int | None = None
+        cls, config: VLMConfig, language: LanguageModel, *, vocab_size: int | None = None
     ) -> Self:
         """A VLM on top of a trained language model, whose vocabulary grows to `vocab_size`.
 
@@ -68,10 +73,6 @@ class VLM(nn.Module):
         return self.language.dim
 
     @property
-    def n_layers(self) -> int:
-        return self.language.n_layers
-
-    @property
     def text_layers(self) -> nn.ModuleList:
         return self.language.text_layers
 
@@ -80,18 +81,16 @@ class VLM(nn.Module):
         return self.language.vocab_size
 
     @property
+    def output_layer(self) -> tuple[Tensor, Tensor | None, float | None]:
+        return self.language.output_layer
+
+    @property
     def tokens_per_image(self) -> int:
         return self._config.tokens_per_image
 
     @property
     def image_token_id(self) -> int:
-        return self._config.image_token_id
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        """uint8 [B,N,3,H,W] → [B, N·tokens_per_image, D]."""
-        batch = images.shape[0]
-        projected = self.projector(self.vision(images.flatten(0, 1)))
-        return projected.reshape(batch, -1, projected.shape[-1])
+        return self._image_token_id
 
     def embed(self, images: Tensor | None, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Embeddings [B,T,D] with the images in place, and bool [B,T] of their positions.
@@ -105,77 +104,49 @@ class VLM(nn.Module):
         if tokens.device.type == "cpu":
             check_image_tokens(tokens, self.image_token_id, images.shape[1], self.tokens_per_image)
         is_image = tokens == self.image_token_id
-        return fill_placeholders(embeddings, is_image, self.encode_images(images)), is_image
+        image_tokens = self.projector(self.vision(images.flatten(0, 1)))
+        image_tokens = image_tokens.reshape(images.shape[0], -1, image_tokens.shape[-1])
+        return fill_placeholders(embeddings, is_image, image_tokens), is_image
 
-    def forward(
+    def hidden(
         self,
         images: Tensor | None,
         tokens: Tensor,
         token_mask: Tensor | None = None,
-        *,
         segments: Tensor | None = None,
-        return_hidden: bool = False,
     ) -> Tensor:
-        """Logits [B,T,V] (or final-normed hidden states [B,T,D]).
-
-        images uint8 [B,N,3,H,W] or None for text alone; tokens int64 [B,T]; token_mask bool [B,T],
-        False at padding (not needed when padding is on the right); segments: see Transformer.
-        """
         embeddings, is_image = self.embed(images, tokens)
-        return self.language(
-            embeddings=embeddings,
-            segments=segments,
-            attention_mask=token_mask,
-            bidirectional_spans=self._spans(is_image),
-            return_hidden=return_hidden,
-        )
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return self.language.logits(hidden)
-
-    def next_token_sums(
-        self, hidden: Tensor, targets: Tensor, z_loss: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        return self.language.next_token_sums(hidden, targets, z_loss)
+        visible = Visibility(segments=segments, keys=token_mask, spans=self._spans(is_image))
+        return self.language.hidden(embeddings, visible)
 
     def features(
-        self,
-        images: Tensor | None,
-        tokens: Tensor,
-        token_mask: Tensor | None = None,
-        *,
-        positions: Tensor,
-        layers: int,
-        norm: str,
+        self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None, tap: Tap
     ) -> Tensor:
-        """[B, 1, layers·D]: the last layers' hidden states at positions int64 [B]."""
         embeddings, is_image = self.embed(images, tokens)
-        return self.language.tap(
-            embeddings,
-            positions,
-            layers=layers,
-            norm=norm,
-            attention_mask=token_mask,
-            bidirectional_spans=self._spans(is_image),
-        )
+        visible = Visibility(keys=token_mask, spans=self._spans(is_image))
+        return self.language.tap(embeddings, tap, visible)
 
     def _spans(self, is_image: Tensor | None) -> Tensor | None:
         if is_image is None or self._config.image_attention == "causal":
             return None
         return image_spans(is_image, self.tokens_per_image)
 
-    def resize_vocabulary(self, vocab_size: int, used: int | None = None) -> None:
-        self.language.resize_vocabulary(vocab_size, used)
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        self.language.resize_vocabulary(vocab_size)
 
 
-def check_same_architecture(name: str, wanted: object, found: object) -> None:
+def check_same_architecture(name: str, wanted: Config, found: Config) -> None:
     """The recipe's config of an upstream model must be the upstream's, but for the vocabulary."""
     if type(wanted) is not type(found):
         raise FoundryError(
-            f"{name}.kind: the recipe says {wanted.kind!r}, the upstream model is {found.kind!r}"
+            f"{name}.kind: the recipe says {kind_of(wanted)!r}, the upstream model is "
+            f"{kind_of(found)!r}"
         )
-    ignore = ("vocab_size", "source", "revision", "config", "origin", "image_token_id")
-    lines = differences(wanted, found, ignore)
+    ignore = ("vocab_size", "source", "revision", "path", "config", "origin", "image_token_id")
+    # Where their weights lay is no difference either.
+    a, b = wanted.model_dump(mode="json"), found.model_dump(mode="json")
+    names = [name for name in {**a, **b} if name not in ignore]
+    lines = [f"{n}: {a.get(n)!r} ≠ {b.get(n)!r}" for n in names if a.get(n) != b.get(n)]
     if lines:
         raise FoundryError(
             f"the recipe's {name} differs from the upstream model's: " + "; ".join(lines),

@@ -53,11 +53,10 @@ class Pipeline:
 
     @cached_property
     def consumers(self) -> Mapping[str, tuple[str, ...]]:
-        table: dict[str, list[str]] = {name: [] for name in self.stages}
+        table: dict[str, dict[str, None]] = {name: {} for name in self.stages}
         for node in self.stages.values():
             for _, _, up in node.upstream():
-                if node.name not in table[up]:
-                    table[up].append(node.name)
+                table[up][node.name] = None
         return {name: tuple(names) for name, names in table.items()}
 
     @property
@@ -71,12 +70,11 @@ class Pipeline:
         pending = list(names)
         while pending:
             name = pending.pop()
-            if name in wanted:
-                continue
             if name not in self.stages:
                 raise FoundryError(f"unknown stage {name!r}", nearest(name, self.stages))
-            wanted.add(name)
-            pending += [up for _, _, up in self.stages[name].upstream()]
+            if name not in wanted:
+                wanted.add(name)
+                pending += [up for _, _, up in self.stages[name].upstream()]
         return wanted
 
 
@@ -110,8 +108,8 @@ def build_pipeline(
     if not specs:
         raise FoundryError(f"{where}: no stages", "declare at least one under `stages:`")
     seed = _seed(document.get("seed", 0), f"{where}.seed")
-    nodes = {name: _node(name, spec, specs, seed, kinds) for name, spec in specs.items()}
-    ordered = _ordered(nodes)
+    declared = {n: _stage(n, spec, kinds) for n, spec in specs.items()}
+    ordered = _ordered({n: _node(n, spec, declared, seed) for n, spec in specs.items()})
     _check(ordered)
     return Pipeline(name=name, seed=seed, stages=ordered, overrides=overrides)
 
@@ -131,23 +129,24 @@ def _stage_seed(name: str, stage: type[Stage], spec: Mapping[str, Any], seed: in
 
 
 def _node(
-    name: str, spec: Any, specs: Mapping[str, Any], seed: int, kinds: StageKinds
+    name: str, spec: Mapping[str, Any], declared: Mapping[str, type[Stage]], seed: int
 ) -> StageNode:
-    stage = _stage(name, spec, kinds)
+    stage = declared[name]
     if not name.isidentifier() or name in STAGE_KEYS:
         raise FoundryError(f"stage name {name!r} is not usable", "use letters, digits and _")
     for key in spec:
         if key not in STAGE_KEYS:
             raise FoundryError(f"unknown key {name}.{key!r}", nearest(key, STAGE_KEYS))
+    recipe: Recipe
     if "import" in spec:
-        return _import_node(name, spec, stage)
+        recipe, stage, seed, inputs = import_recipe(name, spec), import_stage(stage), 0, {}
+    else:
+        recipe = validate(stage.Recipe, spec.get("recipe"), name)
+        seed = _stage_seed(name, stage, spec, seed)
+        inputs = _wiring(name, stage, spec.get("inputs") or {}, declared)
+    resources = validate(stage.Resources, spec.get("resources"), f"{name}.resources")
     return StageNode(
-        name=name,
-        stage=stage,
-        recipe=validate(stage.Recipe, spec.get("recipe"), name),
-        resources=validate(stage.Resources, spec.get("resources"), f"{name}.resources"),
-        seed=_stage_seed(name, stage, spec, seed),
-        inputs=_wiring(name, stage, spec.get("inputs") or {}, specs, kinds),
+        name=name, stage=stage, recipe=recipe, resources=resources, seed=seed, inputs=inputs
     )
 
 
@@ -164,23 +163,12 @@ def _stage(name: str, spec: Any, kinds: StageKinds) -> type[Stage]:
         raise FoundryError(f"stage {name!r}: {error.message}", error.hint) from None
 
 
-def _import_node(name: str, spec: Mapping[str, Any], kind: type[Stage]) -> StageNode:
-    recipe = import_recipe(name, spec)
-    stage = import_stage(kind)
-    resources = validate(stage.Resources, spec.get("resources"), f"{name}.resources")
-    return StageNode(name=name, stage=stage, recipe=recipe, resources=resources, seed=0, inputs={})
-
-
 def _wiring(
-    name: str,
-    stage: type[Stage],
-    declared: Any,
-    specs: Mapping[str, Any],
-    kinds: StageKinds,
-) -> Wiring:
-    if not isinstance(declared, Mapping):
+    name: str, stage: type[Stage], named: Any, declared: Mapping[str, type[Stage]]
+) -> dict[str, dict[str, str]]:
+    if not isinstance(named, Mapping):
         raise FoundryError(f"{name}.inputs is not a mapping", "e.g. inputs: {text: text}")
-    for slot_name in declared:
+    for slot_name in named:
         if slot_name not in stage.inputs:
             raise FoundryError(
                 f"stage {name!r} ({stage.kind}) has no input {slot_name!r}",
@@ -188,7 +176,8 @@ def _wiring(
             )
     wiring: dict[str, dict[str, str]] = {}
     for slot_name, slot in stage.inputs.items():
-        sources = _labelled(declared.get(slot_name), slot, f"{name}.inputs.{slot_name}")
+        where = f"{name}.inputs.{slot_name}"
+        sources = _labelled(named.get(slot_name), slot, where)
         if not sources and not slot.optional:
             wanted = " or ".join(slot.types)
             raise FoundryError(
@@ -196,7 +185,7 @@ def _wiring(
                 f"name a stage that produces {wanted}",
             )
         for up in sources.values():
-            _check_slot(f"{name}.inputs.{slot_name}", slot, up, specs, kinds)
+            _check_slot(where, slot, up, declared)
         if sources:
             wiring[slot_name] = sources
     return wiring
@@ -222,12 +211,10 @@ def _labelled(value: Any, slot: Slot, where: str) -> dict[str, str]:
     return dict(zip([""], sources.values(), strict=False))
 
 
-def _check_slot(
-    where: str, slot: Slot, up: str, specs: Mapping[str, Any], kinds: StageKinds
-) -> None:
-    if up not in specs:
-        raise FoundryError(f"{where}: unknown stage {up!r}", nearest(up, specs))
-    produced = _stage(up, specs[up], kinds).output
+def _check_slot(where: str, slot: Slot, up: str, declared: Mapping[str, type[Stage]]) -> None:
+    if up not in declared:
+        raise FoundryError(f"{where}: unknown stage {up!r}", nearest(up, declared))
+    produced = declared[up].output
     if produced not in slot.types:
         wanted = " or ".join(slot.types)
         raise FoundryError(

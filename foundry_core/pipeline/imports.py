@@ -13,7 +13,7 @@ from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Recipe, Stage
 
-CODE = "adopted"
+CODE = "imported"
 PLACES = ("path", "uri", "alias", "key")
 _DIGEST = re.compile(r"(sha256:)?([0-9a-f]{64})")
 
@@ -44,11 +44,13 @@ class Imported(Stage):
     """Base of the stages that stand for external artifacts; each has its kind's output."""
 
     code = CODE
+    seeded = False
     Recipe = Import
 
 
-def adopted_key(kind: str, content: str) -> str:
+def imported_key(kind: str, content: str) -> str:
     """The key of external bytes: a function of what they are, not of where they lie."""
+    # "adopted" is the word that keys of imports were made with from the start.
     return digest({"schema": 1, "kind": kind, "adopted": content})
 
 
@@ -64,7 +66,7 @@ def import_recipe(name: str, spec: Mapping[str, Any]) -> Import:
     if "digest" not in declared:
         raise FoundryError(
             f"{where} pins no digest",
-            "`foundry lineage adopt KIND DIR` prints it: digest: sha256:…",
+            "`foundry lineage import KIND DIR` prints it: digest: sha256:…",
         )
     recipe = validate(Import, declared, where)
     given = [place for place in PLACES if getattr(recipe, place)]
@@ -75,7 +77,7 @@ def import_recipe(name: str, spec: Mapping[str, Any]) -> Import:
     if not recipe.content:
         raise FoundryError(
             f"{where}.digest = {recipe.digest!r}: expected sha256: and 64 hex digits",
-            "`foundry lineage adopt KIND DIR` prints it",
+            "`foundry lineage import KIND DIR` prints it",
         )
     return recipe
 

@@ -5,7 +5,7 @@ is committed (the store), the baseline a past run's specs.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal, Protocol
 
@@ -15,7 +15,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.pipeline.graph import Pipeline
 from foundry_core.pipeline.spec import StageSpec
 
-Action = Literal["reuse", "run", "blocked"]
+Action = Literal["reuse", "run"]
 Category = Literal[
     "CONFIG", "CODE", "INPUT", "SOURCE", "SEED", "MISSING", "CORRUPT", "FAILED", "FORCED"
 ]
@@ -32,7 +32,7 @@ class Reason:
     upstream: str | None = None
 
     def sentence(self) -> str:
-        if self.category == "CONFIG":
+        if self.category in ("CONFIG", "SEED"):
             return f"{self.path}: {_short(self.old)} → {_short(self.new)}"
         if self.category == "CODE":
             return f"code changed: {short_names(self.path.split(', '))}"
@@ -41,10 +41,6 @@ class Reason:
             return f"{self.path} changes{cause}"
         if self.category == "SOURCE":
             return f"source {self.path} changed"
-        if self.category == "SEED":
-            return f"seed: {self.old} → {self.new}"
-        if self.category == "FORCED":
-            return "forced"
         return self.path or self.category.lower()
 
 
@@ -67,7 +63,7 @@ class Catalog(Protocol):
     def status(self, kind: str, key: str) -> tuple[str, str, Committed | None]:
         """('ok' | 'missing' | 'corrupt', problem, what is committed)."""
 
-    def by_content(self, kind: str, content_key: str) -> Committed | None: ...
+    def by_content(self, kind: str, input_content_key: str) -> Committed | None: ...
 
     def last_failure(self, key: str) -> str | None:
         """The error of the key's last attempt when that failed."""
@@ -75,7 +71,7 @@ class Catalog(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineStage:
-    """A stage of a past run: what reasons are computed against."""
+    """A stage of a past run: what reasons are computed against. recipe: as `recipe_json`."""
 
     kind: str
     key: str
@@ -86,7 +82,13 @@ class BaselineStage:
     inputs: Mapping[str, Mapping[str, str]]
     upstream: Mapping[str, Mapping[str, str]]
     functions: Callable[[], Mapping[str, str]] = dict
-    closure: str = ""
+    code_fingerprint: str = ""
+
+    @classmethod
+    def of(cls, spec: StageSpec) -> "BaselineStage":
+        """A stage of this very pipeline, for another to be explained against."""
+        plain = {f.name: getattr(spec, f.name) for f in fields(cls)}
+        return cls(**plain | {"recipe": spec.recipe_json, "functions": lambda: spec.functions})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +149,8 @@ def plan(
     Lazy: an absent intermediate that no running stage reads is not rebuilt.
     """
     forced = set(force)
-    for name in forced:
-        if name not in pipeline.stages:
-            raise FoundryError(f"--force: unknown stage {name!r}", nearest(name, pipeline.stages))
+    for name in forced - pipeline.stages.keys():
+        raise FoundryError(f"--force: unknown stage {name!r}", nearest(name, pipeline.stages))
     targets = list(only) or pipeline.targets
     scope = pipeline.with_ancestors([*targets, *(forced if not only else ())])
     available = _resolve_all(specs, catalog, scope, forced)
@@ -182,17 +183,25 @@ class Resolution:
     category: Category = "MISSING"
     problem: str = ""
 
+    @property
+    def content(self) -> str | None:
+        return self.committed.content if self.committed else None
+
 
 def resolve(
     spec: StageSpec, contents: Mapping[str, Mapping[str, str | None]], catalog: Catalog
 ) -> Resolution:
     """By recipe key, if it was built from the inputs' present contents (slot → label → digest,
-    None where an input is absent); else by the contents of the inputs (early cut-off)."""
+    None where an input is absent); else by the contents of the inputs (early cutoff)."""
     status, problem, committed = catalog.status(spec.kind, spec.key)
     if status == "ok" and committed and not _outdated(committed, contents):
         return Resolution(committed=committed, how="recipe")
-    if all(digest for named in contents.values() for digest in named.values()):
-        equal = catalog.by_content(spec.kind, spec.content_key(contents))
+    known = {
+        slot: {label: digest for label, digest in named.items() if digest}
+        for slot, named in contents.items()
+    }
+    if known == contents:
+        equal = catalog.by_content(spec.kind, spec.input_content_key(known))
         if equal is not None:
             return Resolution(committed=equal, how="content")
     if status == "corrupt":
@@ -209,21 +218,15 @@ def _resolve_all(
     """Every stage in scope, upstream first."""
     found: dict[str, Resolution] = {}
     for name in specs:
-        if name not in scope:
-            continue
         if name in forced:
             found[name] = Resolution(category="FORCED")
-            continue
-        contents = {
-            slot: {label: _content(found[up]) for label, up in named.items()}
-            for slot, named in specs[name].upstream.items()
-        }
-        found[name] = resolve(specs[name], contents, catalog)
+        elif name in scope:
+            contents = {
+                slot: {label: found[up].content for label, up in named.items()}
+                for slot, named in specs[name].upstream.items()
+            }
+            found[name] = resolve(specs[name], contents, catalog)
     return found
-
-
-def _content(found: Resolution) -> str | None:
-    return found.committed.content if found.committed else None
 
 
 def _outdated(committed: Committed, contents: Mapping[str, Mapping[str, str | None]]) -> bool:
@@ -248,15 +251,12 @@ def _running(
     known; until then the plan says it runs, unless its key is committed already.
     """
     running: set[str] = set()
-    pending = [n for n in [*targets, *forced] if n in scope and available[n].committed is None]
+    pending = [name for name in [*targets, *forced] if name in scope]
     while pending:
         name = pending.pop()
-        if name in running:
-            continue
-        running.add(name)
-        pending += [
-            up for _, _, up in pipeline.stages[name].upstream() if available[up].committed is None
-        ]
+        if name not in running and available[name].committed is None:
+            running.add(name)
+            pending += [up for _, _, up in pipeline.stages[name].upstream()]
     return running
 
 
@@ -274,24 +274,19 @@ def _row(
         else named
         for slot, named in ((s, dict(n)) for s, n in spec.upstream.items())
     }
-    common = {"name": spec.name, "kind": spec.kind, "key": spec.key, "inputs": inputs}
-    if not runs:
-        committed = found.committed
-        return StagePlan(
-            **common,
-            action="reuse",
-            how=found.how if committed else "unneeded",
-            artifact=committed.key if committed else None,
-            reasons=() if committed else (Reason(category="MISSING", path="absent, not needed"),),
-            drift=_drift(spec, old),
-        )
-    if found.category == "MISSING":
-        reasons = explained(spec.name) or (Reason(category="MISSING", path="never built"),)
-    else:
-        reasons = (Reason(category=found.category, path=found.problem),)
-    return StagePlan(
-        **common, action="run", reasons=reasons, estimated_seconds=_past(spec, old, catalog)
-    )
+    row = StagePlan(name=spec.name, kind=spec.kind, key=spec.key, action="run", inputs=inputs)
+    if runs:
+        if found.category == "MISSING":
+            reasons = explained(spec.name) or (Reason(category="MISSING", path="never built"),)
+        else:
+            reasons = (Reason(category=found.category, path=found.problem),)
+        return replace(row, reasons=reasons, estimated_seconds=_past(spec, old, catalog))
+    drift = _drift(spec, old)
+    if found.committed is None:
+        absent = Reason(category="MISSING", path="absent, not needed")
+        return replace(row, action="reuse", how="unneeded", reasons=(absent,), drift=drift)
+    artifact = found.committed.key
+    return replace(row, action="reuse", how=found.how, artifact=artifact, drift=drift)
 
 
 def explain(spec: StageSpec, old: BaselineStage | None, explained: Explained) -> tuple[Reason, ...]:
@@ -302,17 +297,15 @@ def explain(spec: StageSpec, old: BaselineStage | None, explained: Explained) ->
     reasons: list[Reason] = []
     if old.kind != spec.kind:
         reasons.append(Reason(category="CONFIG", path="kind", old=old.kind, new=spec.kind))
-    reasons += config_changes(f"{spec.name}", old.recipe, spec.recipe)
+    reasons += config_changes(f"{spec.name}", old.recipe, spec.recipe_json)
     if old.seed != spec.seed:
         reasons.append(Reason(category="SEED", path="seed", old=old.seed, new=spec.seed))
     if old.code != spec.code:
-        changed = changed_functions(old.functions(), spec.functions)
-        path = ", ".join(changed) or "declared version"
+        path = ", ".join(differing(old.functions(), spec.functions)) or "declared version"
         reasons.append(Reason(category="CODE", path=path, old=old.code, new=spec.code))
-    for source in sorted({*old.sources, *spec.sources}):
+    for source in differing(old.sources, spec.sources):
         before, after = old.sources.get(source), spec.sources.get(source)
-        if before != after:
-            reasons.append(Reason(category="SOURCE", path=source, old=before, new=after))
+        reasons.append(Reason(category="SOURCE", path=source, old=before, new=after))
     reasons += _input_changes(spec, old, explained)
     return tuple(reasons)
 
@@ -321,16 +314,11 @@ def _input_changes(spec: StageSpec, old: BaselineStage, explained: Explained) ->
     """One INPUT reason per input and root cause."""
     reasons = []
     for slot in sorted({*old.upstream, *spec.upstream}):
-        before, after = old.upstream.get(slot, {}), spec.upstream.get(slot, {})
-        if dict(before) != dict(after):
-            reasons.append(
-                Reason(
-                    category="CONFIG",
-                    path=f"{spec.name}.inputs.{slot}",
-                    old=dict(before) or None,
-                    new=dict(after) or None,
-                )
-            )
+        before, after = dict(old.upstream.get(slot, {})), dict(spec.upstream.get(slot, {}))
+        if before != after:
+            path = f"{spec.name}.inputs.{slot}"
+            changed = Reason(category="CONFIG", path=path, old=before or None, new=after or None)
+            reasons.append(changed)
             continue
         for label, up in after.items():
             was, now = old.inputs[slot][label], spec.inputs[slot][label]
@@ -362,14 +350,17 @@ def config_changes(path: str, old: Any, new: Any) -> list[Reason]:
     return [] if old == new else [Reason(category="CONFIG", path=path, old=old, new=new)]
 
 
-def changed_functions(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The names, sorted, under which two mappings do not hold the same."""
     return sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
 
 
 def _drift(spec: StageSpec, old: BaselineStage | None) -> tuple[str, ...]:
-    if old is None or old.code != spec.code or not old.closure or old.closure == spec.closure:
+    if old is None or old.code != spec.code:
         return ()
-    return tuple(changed_functions(old.functions(), spec.functions))
+    if old.code_fingerprint in ("", spec.code_fingerprint):
+        return ()
+    return tuple(differing(old.functions(), spec.functions))
 
 
 def _past(spec: StageSpec, old: BaselineStage | None, catalog: Catalog) -> float | None:

@@ -2,7 +2,7 @@
 
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
@@ -10,6 +10,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from foundry_core.config.registry import one_of
 from foundry_core.config.validation import models_in, tag_of
 
 _LONGEST = 60
@@ -30,21 +31,25 @@ def settings_of(model: type[BaseModel], path: str = "") -> Iterator[Setting]:
     """Every field of a config and of the configs in it, in their order."""
     for name, info in model.model_fields.items():
         here = f"{path}{name}"
-        nested = models_in(info.annotation)
+        nested = models_in(info.annotation, info.metadata)
+        is_open = one_of(info.annotation, info.metadata) is not None
         single = tag_of(model) if name in ("kind", "format") else None
         if single is None:
             yield Setting(
                 path=here,
-                type=_type_text(info.annotation) + _bounds(info),
+                type=_type_text(info.annotation, info.metadata) + _bounds(info),
                 default=_default_text(info),
                 description=info.description or "",
             )
         for inner in nested:
-            tag = tag_of(inner) if len(nested) > 1 else None
+            tag = tag_of(inner) if len(nested) > 1 or is_open else None
             yield from settings_of(inner, f"{here}[{tag}]." if tag else f"{here}.")
 
 
-def _type_text(annotation: Any) -> str:
+def _type_text(annotation: Any, metadata: Iterable[Any] = ()) -> str:
+    choice = one_of(annotation, metadata)
+    if choice is not None:
+        return " | ".join(choice.registry.names())
     if annotation is types.NoneType:
         return "null"
     if hasattr(annotation, "__metadata__"):

@@ -1,55 +1,109 @@
 """A stage's identity, computed before it runs.
 
 recipe key: over {schema, kind, code, recipe, seed, sources, inputs by recipe key}.
-content key: the same with inputs by CONTENT digest. Two stages with equal content keys compute the
+input-content key: the same with inputs by CONTENT digest. Two stages with equal ones compute the
 same thing from the same bytes, so an upstream that was rebuilt and came out equal does not cascade.
 Resources, paths, hosts and times never enter either.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from functools import cached_property
+from typing import Any, TypeAlias
 
-from foundry_core.config.canonical import canonical, digest
-from foundry_core.identity.code import Closure, CodeIndex
+from pydantic import BaseModel
+
+from foundry_core.config.canonical import Json, canonical, canonical_bytes, digest
+from foundry_core.config.validation import validate
+from foundry_core.errors import FoundryError
+from foundry_core.identity.code import CodeFingerprint, CodeIndex, fingerprint
 from foundry_core.pipeline.graph import Pipeline, StageNode
-from foundry_core.pipeline.imports import CODE, Import, adopted_key
-from foundry_core.pipeline.stage import Stage
+from foundry_core.pipeline.imports import CODE, Import, imported_key
+from foundry_core.pipeline.registry import stage_kind
+from foundry_core.pipeline.stage import FINGERPRINT, Recipe, Stage
 
 SCHEMA = 1
-InputKeys = Mapping[str, Mapping[str, str]]
+# slot → label → a key, a digest or a stage's name.
+ByInput: TypeAlias = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageSpec:
     """All that identifies one stage of one pipeline; what baselines are compared with.
 
-    code: the identity that enters the key: a closure digest, or a declared version.
-    closure: the digest of the code as it is, recorded also where a declared version decides.
-    inputs: slot → label → upstream recipe key.
+    code: what enters the key: the code fingerprint, or a declared version.
+    code_fingerprint: the digest of the code as it is, also where a declared version decides.
+    recipe: the validated settings; recipe_bytes: what of them is identity, as canonical JSON.
+    inputs: the upstream recipe keys; upstream: the upstream stages.
     """
 
     name: str
     kind: str
     key: str
     code: str
-    closure: str
+    code_fingerprint: str
     functions: Mapping[str, str] = field(repr=False)
-    recipe: Mapping[str, Any]
-    seed: int
-    sources: Mapping[str, str]
-    inputs: InputKeys
-    upstream: InputKeys
+    recipe: Recipe
+    recipe_bytes: bytes = field(repr=False)
+    seed: int = 0
+    sources: Mapping[str, str] = field(default_factory=dict)
+    inputs: ByInput = field(default_factory=dict)
+    upstream: ByInput = field(default_factory=dict)
 
-    def content_key(self, contents: InputKeys) -> str:
-        """The key over content digests (slot → label → digest) instead of recipe keys."""
-        return _digest(self.kind, self.code, self.recipe, self.seed, self.sources, contents)
+    @cached_property
+    def recipe_json(self) -> dict[str, Json]:
+        """What of the recipe is identity: what baselines and manifests keep."""
+        return json.loads(self.recipe_bytes)
+
+    def input_content_key(self, contents: ByInput) -> str:
+        """The key over content digests instead of recipe keys."""
+        identity = {
+            "schema": SCHEMA,
+            "kind": self.kind,
+            "code": self.code,
+            "recipe": self.recipe_json,
+            "seed": self.seed,
+            "sources": self.sources,
+            "inputs": contents,
+        }
+        return digest(identity)
+
+    def to_json(self) -> dict[str, Any]:
+        """For a process that runs the stage. Recipes travel in the one spelling of the key: what it
+        does not tell apart, a stage does not see."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "recipe_bytes"}
+        recipe = canonical(self.recipe.model_dump(mode="json"), self.name)
+        return plain | {"recipe": recipe, "recipe_json": self.recipe_json}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "StageSpec":
+        """Raises FoundryError when the kind's recipe does not accept the data, and for an unknown
+        or missing field."""
+        names = {f.name for f in fields(cls)} - {"recipe_bytes"} | {"recipe_json"}
+        check_fields("the spec of a stage", data, names)
+        plain = {name: data[name] for name in names - {"recipe_json"}}
+        recipe = Import if data["code"] == CODE else stage_kind(data["kind"]).Recipe
+        plain["recipe"] = validate(recipe, data["recipe"], data["name"])
+        return cls(**plain, recipe_bytes=canonical_bytes(data["recipe_json"]))
+
+
+def check_fields(what: str, data: Mapping[str, Any], names: set[str]) -> None:
+    """Raises FoundryError unless JSON from another process has exactly these fields."""
+    strange = data.keys() ^ names
+    if strange:
+        raise FoundryError(
+            f"{what} has exactly the fields {', '.join(sorted(names))}; "
+            f"wrong here: {', '.join(sorted(strange))}",
+            "jobs are written by the coordinator: run the same version of foundry on both sides",
+        )
 
 
 def identify(
     pipeline: Pipeline, *, code: CodeIndex | None = None, strict_code: bool = False
 ) -> dict[str, StageSpec]:
-    """Every stage's spec, upstream first. `strict_code` lets the closure decide everywhere."""
+    """Every stage's spec, upstream first. `strict_code` lets the fingerprint decide everywhere."""
     index = code or CodeIndex()
     specs: dict[str, StageSpec] = {}
     for name, node in pipeline.stages.items():
@@ -63,28 +117,29 @@ def identify_stage(
     """One stage's spec; `known` holds the specs of the stages it reads."""
     if isinstance(node.recipe, Import):
         return _imported(node, node.recipe)
-    closure = closure_of(node.stage, index)
-    by_closure = strict_code or node.stage.code == "closure"
-    code = f"closure:{closure.digest}" if by_closure else _version(node.stage)
-    recipe = canonical(node.recipe, node.name)
+    found = stage_fingerprint(node.stage, node.recipe, index)
+    declared = node.stage.code != FINGERPRINT and not strict_code
+    code = _version(node.stage) if declared else fingerprint_code(found)
     sources = dict(sorted(node.stage.sources(node.recipe).items()))
     inputs = {
         slot: {label: known[up].key for label, up in named.items()}
         for slot, named in node.inputs.items()
     }
-    return StageSpec(
+    spec = StageSpec(
         name=node.name,
         kind=node.kind,
-        key=_digest(node.kind, code, recipe, node.seed, sources, inputs),
+        key="",
         code=code,
-        closure=closure.digest,
-        functions=closure.functions,
-        recipe=recipe,
+        code_fingerprint=found.digest,
+        functions=found.functions,
+        recipe=node.recipe,
+        recipe_bytes=canonical_bytes(node.recipe, node.name),
         seed=node.seed,
         sources=sources,
         inputs=inputs,
         upstream=node.inputs,
     )
+    return replace(spec, key=spec.input_content_key(inputs))
 
 
 def _imported(node: StageNode, recipe: Import) -> StageSpec:
@@ -92,15 +147,12 @@ def _imported(node: StageNode, recipe: Import) -> StageSpec:
     return StageSpec(
         name=node.name,
         kind=node.kind,
-        key=adopted_key(node.kind, recipe.content),
+        key=imported_key(node.kind, recipe.content),
         code=CODE,
-        closure="",
+        code_fingerprint="",
         functions={},
-        recipe={"digest": recipe.content},
-        seed=0,
-        sources={},
-        inputs={},
-        upstream={},
+        recipe=recipe,
+        recipe_bytes=canonical_bytes({"digest": recipe.content}),
     )
 
 
@@ -110,30 +162,30 @@ def _version(stage: type[Stage]) -> str:
     return f"version:{lab}{stage.code}"
 
 
-def closure_of(stage: type[Stage], index: CodeIndex) -> Closure:
-    """The code of a stage's `run`, all that it calls in our packages, and its recipe's methods."""
-    recipe = stage.Recipe
-    return index.closure(
-        stage.__module__, f"{stage.__name__}.run", (recipe.__module__, recipe.__qualname__)
-    )
+def fingerprint_code(found: CodeFingerprint) -> str:
+    """`StageSpec.code` of a stage without a declared version."""
+    return f"{FINGERPRINT}:{found.digest}"
 
 
-def _digest(
-    kind: str,
-    code: str,
-    recipe: Mapping[str, Any],
-    seed: int,
-    sources: Mapping[str, str],
-    inputs: InputKeys,
-) -> str:
-    return digest(
-        {
-            "schema": SCHEMA,
-            "kind": kind,
-            "code": code,
-            "recipe": recipe,
-            "seed": seed,
-            "sources": sources,
-            "inputs": inputs,
-        }
-    )
+def stage_fingerprint(stage: type[Stage], recipe: Recipe, index: CodeIndex) -> CodeFingerprint:
+    """The code of a stage's `run`, all that it calls in our packages, and the methods of every
+    config in its recipe: which members of open sets those are is known only from the recipe."""
+    classes = {(kind.__module__, kind.__qualname__) for kind in _classes(recipe)}
+    entry = f"{stage.__name__}.run"
+    return fingerprint(stage.__module__, entry, methods_of=classes, index=index)
+
+
+def _classes(value: Any) -> Iterator[type]:
+    """The class of each config and enum in a recipe's values, itself included."""
+    if isinstance(value, BaseModel):
+        yield type(value)
+        for name in type(value).model_fields:
+            yield from _classes(getattr(value, name))
+    elif isinstance(value, Enum):
+        yield type(value)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _classes(item)
+    elif isinstance(value, (list, tuple, frozenset)):
+        for item in value:
+            yield from _classes(item)

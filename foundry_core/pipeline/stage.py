@@ -15,6 +15,9 @@ from typing import Any, ClassVar, Protocol, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# `Stage.code` of a kind whose code itself is in the key.
+FINGERPRINT = "fingerprint"
+
 
 class ArtifactType(StrEnum):
     """What a stage produces; slots are matched on it when the graph is built."""
@@ -32,6 +35,14 @@ class ArtifactType(StrEnum):
     POLICY = "Policy"
     EVALUATION = "Evaluation"
     COMPARISON = "Comparison"
+
+
+# What training stages make.
+MODELS = (
+    ArtifactType.LANGUAGE_MODEL,
+    ArtifactType.VISION_LANGUAGE_MODEL,
+    ArtifactType.POLICY,
+)
 
 
 class Config(BaseModel):
@@ -111,8 +122,9 @@ class StageContext:
 
     out: empty directory of this attempt; everything in it is committed. Files under
         `out/records/` are kept and digested too but do not enter the content digest: logs,
-        timings, `records/metrics.jsonl` ({"step": int, <name>: number...} per line) and
-        `records/episodes.jsonl` ({"task", "scenario", "success", "steps", "crash", "seed"}).
+        timings, `records/metrics.jsonl` ({"step": int, <name>: number...} per line),
+        `records/episodes.jsonl` ({"task", "scenario", "success", "steps", "crash", "seed"}) and
+        `records/scores.jsonl` (written by `foundry_core.evaluation.score.write_scores`).
     scratch: survives failed attempts of the same key and is deleted after the commit; training
         checkpoints live here, so that the next attempt resumes.
     """
@@ -155,7 +167,7 @@ class Upstream:
 class Stage:
     """One stage kind. Subclass, set the class attributes, write `run`.
 
-    code: "closure" puts the AST hash of `run` and of everything it calls inside our packages into
+    code: FINGERPRINT puts the AST hash of `run` and of everything it calls inside our packages into
         the identity; any other string is a declared version (training stages), bumped by hand when
         a change of code changes results.
     seeded: whether `run` reads ctx.seed. Where it does not, no seed enters the identity: another
@@ -165,8 +177,7 @@ class Stage:
     kind: ClassVar[str]
     output: ClassVar[ArtifactType]
     inputs: ClassVar[Mapping[str, Slot]] = {}
-    code: ClassVar[str] = "closure"
-    trains: ClassVar[bool] = False
+    code: ClassVar[str] = FINGERPRINT
     seeded: ClassVar[bool] = True
     Recipe: ClassVar[type[Recipe]]
     Resources: ClassVar[type[Resources]] = Resources

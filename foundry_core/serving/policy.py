@@ -4,7 +4,6 @@ Only what was saved with the checkpoint is used: its normaliser, its tokenizer, 
 transforms are the objects training used.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from foundry_core.config.validation import validate
 from foundry_core.data.robot.normalize import Normalizer
-from foundry_core.data.robot.transform_config import RobotInputs
 from foundry_core.data.robot.transforms import RobotTransform, collate_robot
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
-from foundry_core.models.io import load_model
+from foundry_core.models.io import load_as
+from foundry_core.models.policy_settings import PolicySettings
 from foundry_core.models.vla import VLA
 
 _GREY = 128
@@ -49,9 +47,11 @@ class Policy:
         self._clients: dict[str, list[int]] = {}
 
     def reset(self, client: str, seed: int) -> None:
+        """Starts an episode of a client."""
         self._clients[client] = [seed, 0]
 
     def forget(self, client: str) -> None:
+        """Drops a client that is gone."""
         self._clients.pop(client, None)
 
     def infer(
@@ -126,27 +126,20 @@ def load_policy(
     folder = Path(folder)
     if threads is not None:
         torch.set_num_threads(threads)
-    try:
-        settings = json.loads((folder / "policy.json").read_text())
-    except FileNotFoundError:
-        raise FoundryError(
-            f"{str(folder)!r} holds no policy.json", "point it at a train_vla artifact"
-        ) from None
-    model, config = load_model(folder, device=device)
-    if not isinstance(model, VLA):
-        raise FoundryError(f"{str(folder)!r} holds a {config.kind}, not a policy", "check the path")
+    settings = PolicySettings.load(folder)
+    model = load_as(VLA, folder, device=device)
     tokenizer = Tokenizer.load(folder)
     transform = RobotTransform(
-        validate(RobotInputs, settings["inputs"], "policy.json inputs"),
+        settings.inputs,
         Normalizer.load(folder / "normalizer.json"),
         tokenizer,
-        model.backbone.config.tokens_per_image,
+        model.backbone.tokens_per_image,
     )
     return Policy(
         model,
         transform,
-        hz=settings["hz"],
-        execute_steps=settings["execute_steps"],
+        hz=settings.hz,
+        execute_steps=settings.execute_steps,
         pad_id=tokenizer.pad_id,
         blank_images=blank_images,
     )

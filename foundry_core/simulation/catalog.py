@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+PACKAGES = ("metaworld", "mujoco")
+"""What outcomes depend on besides this code."""
+
 CONTROL_HZ = 16.0
 SUBSTEPS = 5
 """Meta-World steps per control step: it runs at 80 Hz, the policy at 16 Hz."""
@@ -69,17 +72,10 @@ class TaskSpec:
     randomized: tuple[str, ...]
     max_steps: int = 100
 
-    def instructions(self) -> dict[str, list[str]]:
-        return {"original": [self.original], "randomized": list(self.randomized)}
 
-
-def _task(name: str, thing: str, original: str, *randomized: str) -> TaskSpec:
-    return TaskSpec(name=f"{name}-v3", thing=thing, original=original, randomized=randomized)
-
-
-_SPECS = (
-    _task(
-        "window-open",
+# name: (thing, original, *randomized)
+_WORDS = {
+    "window-open": (
         "handle",
         "open the window",
         "slide the window open",
@@ -87,8 +83,7 @@ _SPECS = (
         "move the window's handle until it is open",
         "let some air in through the window",
     ),
-    _task(
-        "door-unlock",
+    "door-unlock": (
         "lock",
         "unlock the door",
         "turn the lock so that the door opens",
@@ -96,8 +91,7 @@ _SPECS = (
         "release the lock of the door",
         "undo the lock on the safe",
     ),
-    _task(
-        "lever-pull",
+    "lever-pull": (
         "lever",
         "pull the lever up",
         "raise the lever",
@@ -105,8 +99,7 @@ _SPECS = (
         "bring the lever to its upper position",
         "get below the lever and move it upward",
     ),
-    _task(
-        "drawer-open",
+    "drawer-open": (
         "handle",
         "open the drawer",
         "pull the drawer open",
@@ -114,8 +107,7 @@ _SPECS = (
         "slide the drawer towards the robot",
         "pull out the green drawer",
     ),
-    _task(
-        "button-press-topdown",
+    "button-press-topdown": (
         "button",
         "press the button from above",
         "push the button down",
@@ -123,8 +115,7 @@ _SPECS = (
         "hit the button on top of the box",
         "press down the red button",
     ),
-    _task(
-        "push",
+    "push": (
         "puck",
         "push the puck to the goal",
         "slide the puck onto the marker",
@@ -132,8 +123,7 @@ _SPECS = (
         "shove the puck until it covers the target",
         "take the puck along to the goal",
     ),
-    _task(
-        "sweep-into",
+    "sweep-into": (
         "puck",
         "sweep the puck into the hole",
         "push the puck into the opening of the table",
@@ -141,8 +131,7 @@ _SPECS = (
         "make the puck fall through the hole",
         "brush the puck into the hole",
     ),
-    _task(
-        "handle-press",
+    "handle-press": (
         "handle",
         "press the handle down",
         "push down the handle",
@@ -150,8 +139,7 @@ _SPECS = (
         "bring the handle to its lowest position",
         "press on the handle from above",
     ),
-    _task(
-        "handle-pull",
+    "handle-pull": (
         "handle",
         "pull the handle up",
         "raise the handle",
@@ -159,8 +147,7 @@ _SPECS = (
         "bring the handle to its highest position",
         "pull upward on the handle",
     ),
-    _task(
-        "faucet-close",
+    "faucet-close": (
         "faucet",
         "close the faucet",
         "turn the faucet off",
@@ -168,8 +155,7 @@ _SPECS = (
         "shut the tap",
         "swing the faucet's handle until it is closed",
     ),
-    _task(
-        "door-close",
+    "door-close": (
         "door",
         "close the door",
         "push the door shut",
@@ -177,8 +163,7 @@ _SPECS = (
         "shut the door of the box",
         "move the door back into its frame",
     ),
-    _task(
-        "drawer-close",
+    "drawer-close": (
         "drawer",
         "close the drawer",
         "push the drawer shut",
@@ -186,8 +171,7 @@ _SPECS = (
         "shut the green drawer",
         "push the drawer away from the robot",
     ),
-    _task(
-        "coffee-button",
+    "coffee-button": (
         "button",
         "press the button of the coffee machine",
         "start the coffee machine",
@@ -195,8 +179,7 @@ _SPECS = (
         "make a coffee",
         "switch the coffee machine on",
     ),
-    _task(
-        "plate-slide",
+    "plate-slide": (
         "plate",
         "slide the plate into the goal",
         "push the plate forward into the cabinet",
@@ -204,8 +187,7 @@ _SPECS = (
         "move the plate under the cover",
         "shove the plate away from the robot into the goal",
     ),
-    _task(
-        "peg-unplug-side",
+    "peg-unplug-side": (
         "peg",
         "unplug the peg",
         "pull the peg out of the box",
@@ -213,8 +195,7 @@ _SPECS = (
         "remove the plug",
         "draw the peg out",
     ),
-    _task(
-        "reach",
+    "reach": (
         "puck",
         "reach the goal",
         "move the hand to the marker",
@@ -222,6 +203,11 @@ _SPECS = (
         "go to the marked point",
         "touch the goal with the gripper",
     ),
-)
+}
 
-TASKS: Mapping[str, TaskSpec] = {spec.name: spec for spec in _SPECS}
+TASKS: Mapping[str, TaskSpec] = {
+    f"{name}-v3": TaskSpec(
+        name=f"{name}-v3", thing=thing, original=original, randomized=tuple(others)
+    )
+    for name, (thing, original, *others) in _WORDS.items()
+}

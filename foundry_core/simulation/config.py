@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
-from foundry_core.simulation.catalog import CAMERAS, TASKS
+from foundry_core.simulation.catalog import CAMERAS, TASKS, TaskSpec
 
 MAX_BUFFER = 1024
 
@@ -58,7 +58,7 @@ DEFAULT_TASKS = ("window-open-v3", "door-unlock-v3", "lever-pull-v3", "drawer-op
 """Screened to need eyes: a blind policy fails most of them (an object-aware one solves all)."""
 
 
-def task_spec(name: str):
+def task_spec(name: str) -> TaskSpec:
     """The TaskSpec of a name; FoundryError with the nearest name otherwise."""
     if name not in TASKS:
         raise FoundryError(f"unknown Meta-World task {name!r}", nearest(name, TASKS))

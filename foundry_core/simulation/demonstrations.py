@@ -5,8 +5,7 @@ next one; commanding the targets again from the same start repeats the demonstra
 """
 
 import io
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,30 +14,19 @@ import numpy as np
 from foundry_core.data.images import encode_jpeg
 from foundry_core.data.shards.tar import TarWriter
 from foundry_core.errors import FoundryError
+from foundry_core.files import json_text
 from foundry_core.simulation import catalog
-from foundry_core.simulation.config import RenderConfig
+from foundry_core.simulation.collection import CollectDemosRecipe, CollectJob
 from foundry_core.simulation.scenarios import MAX_RETRIES, demonstration_scenario
 from foundry_core.simulation.simulator import (
+    HAND_ROT6D,
     Simulator,
-    hand_rot6d,
     scenario_entropy,
     shared_simulator,
 )
 
 JPEG_QUALITY = 95
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemonstrationJob:
-    """One slot of one task. Every odd slot starts after 0..wander random steps."""
-
-    task: str
-    slot: int
-    seed: int
-    render: RenderConfig
-    wander: int
-    tail_steps: int
-    max_steps: int
+Job = CollectJob[CollectDemosRecipe]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +46,19 @@ class Demonstration:
         return len(self.fields[catalog.XYZ])
 
 
-def record(job: DemonstrationJob) -> Demonstration:
-    """The slot's first successful expert. FoundryError after MAX_RETRIES failures in a row."""
-    simulator = shared_simulator(job.task, job.render)
+def record(job: Job) -> Demonstration:
+    """The slot's first successful expert; every odd slot starts after some random steps.
+    FoundryError after MAX_RETRIES failures in a row."""
+    simulator = shared_simulator(job.task, job.recipe.render)
+    wander = job.recipe.random_start_steps if job.slot % 2 else 0
     for retry in range(MAX_RETRIES):
         scenario = demonstration_scenario(job.seed, job.slot, retry)
-        wandered = _start(simulator, scenario, job)
+        wandered = start_wandered(simulator, scenario, wander)
         # A first pass without pictures: drawing is 85 % of the cost, and failures need none.
-        targets = _expert_targets(simulator, job)
+        targets = _expert_targets(simulator, job.recipe)
         if targets is None:
             continue
-        _start(simulator, scenario, job)
+        start_wandered(simulator, scenario, wander)
         fields, images = _replay(simulator, targets)
         return Demonstration(
             task=job.task,
@@ -94,20 +84,20 @@ def start_wandered(simulator: Simulator, scenario: int, most: int) -> int:
     return steps
 
 
-def pack(demonstration: Demonstration, hz: float = catalog.CONTROL_HZ) -> bytes:
+def pack(demonstration: Demonstration) -> bytes:
     """The tar of an episode: sorted members, no clock in it."""
     spec = catalog.TASKS[demonstration.task]
     meta = {
         "id": demonstration.episode_id,
         "task": demonstration.task,
-        "instructions": spec.instructions(),
+        "instructions": {"original": [spec.original], "randomized": list(spec.randomized)},
         "success": True,
-        "hz": hz,
+        "hz": catalog.CONTROL_HZ,
         "seed": demonstration.scenario,
         "length": demonstration.length,
         "wandered": demonstration.wandered,
     }
-    members = {"meta.json": dump_json(meta), "lowdim.npz": _npz(demonstration.fields)}
+    members = {"meta.json": json_text(meta).encode(), "lowdim.npz": _npz(demonstration.fields)}
     for camera, frames in demonstration.images.items():
         members |= {f"{camera}/{i:06d}.jpg": frame for i, frame in enumerate(frames)}
     buffer = io.BytesIO()
@@ -118,25 +108,16 @@ def pack(demonstration: Demonstration, hz: float = catalog.CONTROL_HZ) -> bytes:
     return buffer.getvalue()
 
 
-def dump_json(document: Any) -> bytes:
-    text = json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode()
-
-
-def _start(simulator: Simulator, scenario: int, job: DemonstrationJob) -> int:
-    return start_wandered(simulator, scenario, job.wander if job.slot % 2 else 0)
-
-
 def _expert_targets(
-    simulator: Simulator, job: DemonstrationJob
+    simulator: Simulator, recipe: CollectDemosRecipe
 ) -> list[tuple[np.ndarray, float]] | None:
     """Targets until success and `tail_steps` beyond, or None if the expert fails or has nothing
     left to do."""
     if simulator.success:
         return None
     targets = []
-    tail = job.tail_steps
-    while tail and simulator.steps < job.max_steps:
+    tail = recipe.tail_steps
+    while tail and simulator.steps < recipe.max_steps:
         tail -= simulator.success
         targets.append(simulator.expert_target())
         simulator.command(*targets[-1])
@@ -153,7 +134,7 @@ def _replay(
             images.setdefault(camera, []).append(encode_jpeg(frame, JPEG_QUALITY))
         commanded = {
             catalog.ACTION_XYZ: xyz,
-            catalog.ACTION_ROT6D: hand_rot6d(),
+            catalog.ACTION_ROT6D: HAND_ROT6D,
             catalog.ACTION_GRIPPER: np.array([opening]),
         }
         for name, value in (simulator.lowdim() | commanded).items():
@@ -167,7 +148,7 @@ def _replay(
     return {name: np.stack(values) for name, values in sorted(rows.items())}, images
 
 
-def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+def _npz(arrays: Mapping[str, Any]) -> bytes:
     """NumPy stamps 1980 into an uncompressed npz, so equal arrays give equal bytes."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)

@@ -25,12 +25,14 @@ def demonstration_scenario(seed: int, slot: int, retry: int) -> int:
 
 
 def scene_scenario(seed: int, slot: int) -> int:
+    """The scenario of a slot's captioned pictures."""
     if not 0 <= slot < _SCENES:
         raise FoundryError(f"scene slot {slot} is not below {_SCENES}")
     return (1 + seed) * BLOCK + _SCENES + slot
 
 
 def check_evaluation(first: int, count: int) -> None:
+    """FoundryError unless scenarios first .. first + count - 1 are evaluation's."""
     if first < 0 or first + count > BLOCK:
         raise FoundryError(
             f"evaluation scenarios {first}..{first + count - 1} leave 0..{BLOCK - 1}",

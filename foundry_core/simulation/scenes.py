@@ -13,7 +13,7 @@ import numpy as np
 from foundry_core.data.images import encode_jpeg
 from foundry_core.simulation import catalog
 from foundry_core.simulation.camera import CameraPose
-from foundry_core.simulation.config import RenderConfig
+from foundry_core.simulation.collection import CollectJob, CollectScenesRecipe
 from foundry_core.simulation.demonstrations import JPEG_QUALITY
 from foundry_core.simulation.scenarios import scene_scenario
 from foundry_core.simulation.simulator import (
@@ -30,21 +30,6 @@ _ROOM_HIGH = np.array([0.25, 0.10, 0.20])
 
 
 @dataclass(frozen=True, kw_only=True)
-class SceneJob:
-    """`frames` pictures of one scenario. expert_share: how many scenarios begin with a stretch
-    of the expert's work, so that drawers stand half open in some pictures."""
-
-    task: str
-    slot: int
-    seed: int
-    render: RenderConfig
-    frames: int
-    steps_between: int
-    expert_share: float
-    randomized_share: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class Scene:
     """images: camera → JPEG."""
 
@@ -56,18 +41,22 @@ class Scene:
     images: dict[str, bytes]
 
 
-def record_scenes(job: SceneJob) -> list[Scene]:
-    simulator = shared_simulator(job.task, job.render)
+def record_scenes(job: CollectJob[CollectScenesRecipe]) -> list[Scene]:
+    """The slot's pictures, in order, each after `steps_between` more steps of a random walk. Some
+    slots begin with a stretch of the expert's work: drawers stand half open in their pictures."""
+    recipe = job.recipe
+    simulator = shared_simulator(job.task, recipe.render)
     scenario = scene_scenario(job.seed, job.slot)
     rng = np.random.default_rng(scenario_entropy(job.task, scenario, 2))
     simulator.reset(scenario)
-    if rng.random() < job.expert_share:
+    if rng.random() < recipe.expert_share:
         for _ in range(int(rng.integers(1, 21))):
             simulator.command(*simulator.expert_target())
     scenes = []
-    for frame in range(job.frames):
-        _roam(simulator, job.steps_between, rng)
-        instruction = _instruction(simulator.spec, job.randomized_share, rng)
+    before = job.slot * recipe.frames_per_scenario
+    for frame in range(min(recipe.frames_per_scenario, recipe.frames_per_task - before)):
+        _roam(simulator, recipe.steps_between, rng)
+        instruction = _instruction(simulator.spec, recipe.randomized_share, rng)
         images = simulator.images()
         scenes.append(
             Scene(
@@ -84,15 +73,15 @@ def record_scenes(job: SceneJob) -> list[Scene]:
 
 def describe(simulator: Simulator, instruction: str) -> str:
     """The caption of the simulator's present state. A camera on the hand sees that hand always
-    at the same place, so of its view only the thing is told."""
+    at the same place, so of its view only the thing is named."""
     points = simulator.points()
     thing = {simulator.spec.thing: points["object"]}
     everything = {"hand": points["hand"], **thing, "goal": points["goal"]}
     views = []
     for camera in simulator.render.cameras:
         pose = simulator.camera_pose(camera)
-        told = thing if catalog.CAMERAS[camera].on_hand else everything
-        views.append(f"{camera}: " + ", ".join(f"{n} {place(pose, p)}" for n, p in told.items()))
+        named = thing if catalog.CAMERAS[camera].on_hand else everything
+        views.append(f"{camera}: " + ", ".join(f"{n} {place(pose, p)}" for n, p in named.items()))
     offset = direction(points["object"] - points["hand"])
     return f"{instruction}. {'. '.join(views)}. {offset}."
 
@@ -117,11 +106,11 @@ def direction(offset: np.ndarray) -> str:
 def _roam(simulator: Simulator, steps: int, rng: np.random.Generator) -> None:
     """A random walk with a pull towards places around the object: an even walk from the start
     would rarely show the hand where the task happens."""
-    place_ = simulator.points()["object"] + rng.uniform(_ROOM_LOW, _ROOM_HIGH)
+    aim = simulator.points()["object"] + rng.uniform(_ROOM_LOW, _ROOM_HIGH)
     opening = float(rng.uniform(0, OPEN_M))
     for _ in range(steps):
         here = simulator.lowdim()[catalog.XYZ]
-        step = np.clip(place_ - here, -simulator.reach, simulator.reach)
+        step = np.clip(aim - here, -simulator.reach, simulator.reach)
         jitter = rng.uniform(-0.5, 0.5, 3) * simulator.reach
         simulator.command(here + step + jitter, opening)
 

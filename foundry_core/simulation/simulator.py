@@ -21,8 +21,8 @@ from foundry_core.simulation.camera import CameraPose, area_average, look_at
 from foundry_core.simulation.config import RenderConfig, task_spec
 
 OPEN_M = 0.1
-_HAND_ROT6D = np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0])
-"""Meta-World keeps the hand pointing down: the one orientation it can be commanded to."""
+HAND_ROT6D = np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0])
+"""[6], written into every recorded action: Meta-World keeps the hand pointing down."""
 
 _HIDDEN_GROUP = 5
 """MuJoCo draws the geoms of groups 0-2 unless told otherwise."""
@@ -141,14 +141,8 @@ class Simulator:
             "goal": np.array(self._env._target_pos[:3], dtype=np.float64),
         }
 
-    def state(self) -> np.ndarray:
-        """The whole physical state, flat: what two equal scenarios must share."""
-        kind = self._mujoco.mjtState.mjSTATE_INTEGRATION
-        state = np.empty(self._mujoco.mj_stateSize(self._model, kind))
-        self._mujoco.mj_getState(self._model, self._env.data, state, kind)
-        return np.concatenate([state, self._model.body_pos.ravel(), self._env.data.xpos.ravel()])
-
     def camera_pose(self, camera: str) -> CameraPose:
+        """Where the camera is now; the wrist's moves with the hand."""
         mounted = catalog.CAMERAS[camera]
         view = self._env.data.camera(mounted.view)
         return CameraPose(
@@ -251,19 +245,16 @@ def scenario_entropy(task: str, scenario: int, *purpose: int) -> np.random.SeedS
     return np.random.SeedSequence([scenario, *task.encode(), *purpose])
 
 
-def hand_rot6d() -> np.ndarray:
-    return _HAND_ROT6D.copy()
-
-
 def _make_environment(task: str) -> tuple[Any, Any]:
     """(environment, expert) with reproducible resets and goals visible to the expert."""
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
     from metaworld.policies import ENV_POLICY_MAP
 
+    experts: Mapping[str, Any] = ENV_POLICY_MAP
     env = ALL_V3_ENVIRONMENTS[task]()
     env._set_task_called = True
     env._freeze_rand_vec = False
     env.seeded_rand_vec = True
     env._partially_observable = False
     env.__dict__.pop("sawyer_observation_space", None)  # cached for the hidden goal
-    return env, ENV_POLICY_MAP[task]()
+    return env, experts[task]()

@@ -1,22 +1,48 @@
-"""What every store offers, wherever it lies; `Store.open` chooses.
+"""What every store offers, wherever it lies (`foundry_core.store.open.open_store` opens it).
 
 Execution is at least once, commit exactly once, whatever the kind of store: of any number of
 attempts at a key one is published, whole, and the others learn that they lost.
 """
 
 import contextlib
+import json
+import shutil
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from foundry_core.blobs import Blobs
 from foundry_core.errors import FoundryError
+from foundry_core.files import extent, json_text
 from foundry_core.lineage.events import EventLog
-from foundry_core.store.documents import Documents
-from foundry_core.store.lease import TTL_SECONDS, Board, Lease, acquire, free_if_dead, is_dead
+from foundry_core.store.lease import (
+    TTL_SECONDS,
+    Holder,
+    Lease,
+    LeaseBackend,
+    acquire,
+    free_if_dead,
+    is_dead,
+)
 from foundry_core.store.manifest import MANIFEST, Artifact
-from foundry_core.store.outbox import tell_untold
+from foundry_core.store.outbox import publish_pending
+
+# A training that nobody resumes for so long is given up.
+SCRATCH_SECONDS = 30 * 86_400.0
+# Below work/<key>, followed by the kind: an artifact whose successor is about to be published.
+REPLACED = "replaced-"
+_OF_ATTEMPTS = ("a", "control-", "link-", "trash-")
+
+
+# Raises what forbids a commit.
+Check = Callable[[], None]
+
+
+def no_check() -> None:
+    """Forbids nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +53,11 @@ class State:
     artifact: Artifact | None = None
     problem: str = ""
 
+    @classmethod
+    def of(cls, artifact: Artifact, problem: str) -> "State":
+        """Corrupt if there is a problem."""
+        return cls(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
+
 
 class Store(ABC):
     """uri: where it lies, absolute. workplace: the local folder where attempts work. documents: the
@@ -36,23 +67,11 @@ class Store(ABC):
     workplace: Path
     # Seconds between two looks at a lease that another one holds.
     lease_poll = 0.2
-    documents: Documents
+    documents: Blobs
 
     def __init__(self) -> None:
-        self._held = contextlib.ExitStack()
+        self._reading = contextlib.ExitStack()
         self._paths: dict[tuple[str, str, str], Path] = {}
-
-    @staticmethod
-    def open(uri: str) -> "Store":
-        """The store at a path (created when absent) or at s3://bucket/prefix. FoundryError when it
-        cannot be used."""
-        if "://" in uri:
-            from foundry_core.store.s3 import RemoteStore
-
-            return RemoteStore.open(uri)
-        from foundry_core.store.local import LocalStore
-
-        return LocalStore.open(uri)
 
     @property
     def events_uri(self) -> str:
@@ -71,11 +90,14 @@ class Store(ABC):
 
     def _parsed(self, kind: str, key: str) -> Artifact | None:
         data = self.manifest(kind, key)
-        return None if data is None else parse_manifest(data)
+        return None if data is None else Artifact.from_json(data)
 
-    @abstractmethod
     def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
         """artifact.json as it is, or None. ValueError or OSError when it cannot be read."""
+        try:
+            return json.loads(self.documents.read(f"{kind}/{key}/{MANIFEST}"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     @abstractmethod
     def state(self, kind: str, key: str) -> State:
@@ -89,16 +111,28 @@ class Store(ABC):
     def verify(self, kind: str, key: str) -> State:
         """Like `state`, after re-reading every byte."""
 
-    def by_content(self, kind: str, content_key: str) -> Artifact | None:
+    def by_content(self, kind: str, input_content_key: str) -> Artifact | None:
         """An intact artifact computed from the same recipe and the same input bytes."""
         try:
-            key = self.documents.read(f"content/{content_key}").decode().strip()
+            key = self.documents.read(_content(input_content_key)).decode().strip()
         except FileNotFoundError:
             return None
         state = self.state(kind, key)
-        if state.artifact is None or state.artifact.content_key != content_key:
+        if state.artifact is None or state.artifact.input_content_key != input_content_key:
             return None  # the key was built again since, from other bytes
         return state.artifact if state.status == "ok" else None
+
+    def _index(self, artifact: Artifact) -> None:
+        """What `by_content` finds counts only once it is committed: written before."""
+        key = artifact.linked_to or artifact.key
+        self.documents.write(_content(artifact.input_content_key), f"{key}\n".encode())
+
+    def forget_content(self, artifact: Artifact) -> None:
+        """Takes it out of what `by_content` finds."""
+        name = _content(artifact.input_content_key)
+        with contextlib.suppress(FileNotFoundError):
+            if self.documents.read(name).decode().strip() == artifact.key:
+                self.documents.delete(name)
 
     @abstractmethod
     def reading(self, artifact: Artifact) -> contextlib.AbstractContextManager[Path]:
@@ -109,7 +143,7 @@ class Store(ABC):
         """The same folder, for as long as this store object lives."""
         name = (artifact.kind, artifact.key, artifact.content)
         if name not in self._paths:
-            self._paths[name] = self._held.enter_context(self.reading(artifact))
+            self._paths[name] = self._reading.enter_context(self.reading(artifact))
         return self._paths[name]
 
     def file_path(self, artifact: Artifact, name: str) -> Path | None:
@@ -120,7 +154,7 @@ class Store(ABC):
     def record(self, manifest: Mapping[str, Any], name: str) -> Path | None:
         """A local copy of a file of this artifact's own (a link has none). ValueError when it is
         no manifest."""
-        artifact = parse_manifest(manifest)
+        artifact = Artifact.from_json(manifest)
         return None if artifact.linked_to else self.file_path(artifact, name)
 
     @abstractmethod
@@ -135,41 +169,47 @@ class Store(ABC):
     def discard(self, key: str, attempt: str) -> None:
         """Removes what an attempt left, but for the scratch. No error when there is nothing."""
 
-    @abstractmethod
+    def _attempts(self, key: str) -> int:
+        """How many were begun since the last commit."""
+        try:
+            return int(self.documents.read(f"work/{key}/attempts"))
+        except FileNotFoundError:
+            return 0
+
     def record_failure(self, key: str, error: str) -> None:
         """Remembers why the last attempt failed; forgotten at the commit."""
+        self.documents.write(f"work/{key}/failure.json", json_text({"error": error}).encode())
 
-    @abstractmethod
-    def last_failure(self, key: str) -> str | None: ...
+    def last_failure(self, key: str) -> str | None:
+        """What `record_failure` wrote since the last commit, or None."""
+        try:
+            return json.loads(self.documents.read(f"work/{key}/failure.json"))["error"]
+        except (FileNotFoundError, ValueError):
+            return None
 
     @abstractmethod
     def commit(
-        self,
-        artifact: Artifact,
-        folder: Path,
-        verify: Callable[[], None] = lambda: None,
-        *,
-        replaces: bool = False,
+        self, artifact: Artifact, folder: Path, verify: Check = no_check, *, replaces: bool = False
     ) -> bool:
-        """Publishes an attempt. False when another was committed first: its files stand and this
-        attempt is discarded. `verify` is called right before the publication and may refuse it.
-        replaces: what stands under the key goes as this one comes; needs the key's lease."""
+        """Publishes an attempt. False when another was committed first: this attempt is discarded.
+        `verify` is called right before the publication and may refuse it. replaces: the artifact
+        under the key goes as this one comes; needs the key's lease."""
 
-    @abstractmethod
     def replacing(self) -> list[tuple[str, str]]:
-        """(kind, key) of artifacts that a killed `commit` took away before their successor came."""
+        """(kind, key) of artifacts that a killed `commit` took away before their successor came;
+        none where a replacement is one step."""
+        return []
 
-    @abstractmethod
-    def restore(self, kind: str, key: str) -> None:
+    def restore(self, kind: str, key: str) -> None:  # noqa: B027 - by default there is none
         """Puts such an artifact back; no error when there is none. Needs the key's lease."""
 
     @abstractmethod
     def link(self, artifact: Artifact) -> bool:
-        """Commits an artifact without files of its own: a link, or adopted by reference."""
+        """Commits an artifact without files of its own: a link, or an external one."""
 
     @abstractmethod
     def relink(self, artifact: Artifact) -> bool:
-        """`link` in place of one that stands and has no files of its own either, so that the key
+        """`link` in place of a committed one that has no files of its own either, so that the key
         is never without an artifact. Needs the key's lease."""
 
     @abstractmethod
@@ -178,34 +218,33 @@ class Store(ABC):
 
     @abstractmethod
     def set_aside(self, kind: str, key: str, wanted: Callable[[], bool] = lambda: False) -> bool:
-        """Takes an artifact out of service at once, so that no reader finds half of it. Adopted
+        """Takes an artifact out of service at once, so that no reader finds half of it. External
         files stay. wanted: asked once nobody finds it any more; when it is, it is put back. False
         when there was none, or it was put back. Needs the key's lease."""
 
     @abstractmethod
-    def board(self, key: str) -> Board:
-        """Where a key's lease hangs, for one waiter."""
+    def lease_backend(self, key: str) -> LeaseBackend:
+        """Where a key's lease is kept, for one waiter."""
 
     def acquire(
         self,
         key: str,
         *,
         ttl: float = TTL_SECONDS,
-        settled: Callable[[], bool] = lambda: False,
-        waiting: Callable[[dict[str, Any]], None] = lambda holder: None,
+        done: Callable[[], bool] = lambda: False,
+        waiting: Callable[[Holder], None] = lambda holder: None,
     ) -> Lease | None:
         """The key's lease; see `foundry_core.store.lease.acquire`."""
-        return acquire(
-            self.board(key), ttl=ttl, settled=settled, waiting=waiting, poll=self.lease_poll
-        )
+        backend = self.lease_backend(key)
+        return acquire(backend, ttl=ttl, done=done, waiting=waiting, poll=self.lease_poll)
 
     @abstractmethod
     def lease_keys(self) -> list[str]:
         """Every key that has ever been leased and not tidied up."""
 
-    def holders(self) -> list[tuple[str, dict[str, Any]]]:
+    def holders(self) -> list[tuple[str, Holder]]:
         """(key, who holds its lease), dead or alive."""
-        held = ((key, self.board(key).holder()) for key in self.lease_keys())
+        held = ((key, self.lease_backend(key).holder()) for key in self.lease_keys())
         return [(key, holder) for key, holder in held if holder is not None]
 
     def leased(self) -> set[str]:
@@ -214,12 +253,12 @@ class Store(ABC):
 
     def free_dead_leases(self) -> list[str]:
         """Frees what processes known to be dead still hold; the keys."""
-        return [key for key in self.lease_keys() if free_if_dead(self.board(key))]
+        return [key for key in self.lease_keys() if free_if_dead(self.lease_backend(key))]
 
-    def tell_untold(self, log: EventLog) -> list[str]:
+    def publish_pending(self, log: EventLog) -> list[str]:
         """Tells the lineage what killed processes committed or removed; see
         `foundry_core.store.outbox`."""
-        return tell_untold(log, self.read)
+        return publish_pending(log, self.read)
 
     @abstractmethod
     def artifacts(self) -> list[tuple[str, str]]:
@@ -230,10 +269,32 @@ class Store(ABC):
         """Bytes of what dead attempts left and is older than so many seconds; removed if `apply`.
         `protected` keys are passed over."""
 
+    def _sweep_work(self, folder: Path, committed: bool, older_than: float, apply: bool) -> int:
+        """`sweep` of a key's local work folder. Scratch, from which training resumes, goes only
+        when the key is committed or after SCRATCH_SECONDS."""
+        freed = 0
+        for path in [*folder.iterdir()] if folder.is_dir() else []:
+            if path.name.startswith(REPLACED) and not committed:
+                continue
+            leftover = path.name.startswith(_OF_ATTEMPTS) and path.is_dir()
+            limit = older_than if committed or leftover else max(older_than, SCRATCH_SECONDS)
+            size, newest = extent(path)
+            if time.time() - newest > limit:
+                freed += size
+                if apply:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if apply and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        return freed
 
-def parse_manifest(data: Any) -> Artifact:
-    """The artifact that artifact.json describes; ValueError when it describes none."""
-    try:
-        return Artifact.from_json(data)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no manifest: {error}") from None
+
+def _content(input_content_key: str) -> str:
+    return f"content/{input_content_key}"
+
+
+def inside_store(place: str) -> FoundryError:
+    """Of `check_place`: these files cannot be imported."""
+    return FoundryError(
+        f"{place} is the store's own, or holds it",
+        "`foundry lineage tag KEY name@tag` names what is in the store; import other folders",
+    )

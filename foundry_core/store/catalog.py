@@ -4,15 +4,17 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
+from foundry_core.blobs import is_name
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
+from foundry_core.files import json_text
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed
 from foundry_core.pipeline.spec import StageSpec
 from foundry_core.store.base import State, Store
-from foundry_core.store.documents import is_name
-from foundry_core.store.manifest import Artifact, encode
+from foundry_core.store.manifest import Artifact
 
 
 class StoreCatalog:
@@ -32,11 +34,11 @@ class StoreCatalog:
         return self._seen[kind, key]
 
     def _note(self, place: tuple[str, str], state: State) -> None:
-        found = _committed(state.artifact) if state.artifact else None
-        self._seen[place] = (state.status, state.problem, found)
+        committed = _committed(state.artifact) if state.artifact else None
+        self._seen[place] = (state.status, state.problem, committed)
 
-    def by_content(self, kind: str, content_key: str) -> Committed | None:
-        artifact = self._store.by_content(kind, content_key)
+    def by_content(self, kind: str, input_content_key: str) -> Committed | None:
+        artifact = self._store.by_content(kind, input_content_key)
         return _committed(artifact) if artifact else None
 
     def last_failure(self, key: str) -> str | None:
@@ -57,15 +59,16 @@ def record_run(store: Store, run_id: str, pipeline: str, specs: Mapping[str, Sta
     documents = store.documents
     known = set(documents.names("code"))
     for spec in specs.values():
-        if spec.closure and f"{spec.closure}.json" not in known:
-            documents.write(f"code/{spec.closure}.json", encode(spec.functions))
+        if spec.code_fingerprint and f"{spec.code_fingerprint}.json" not in known:
+            name = f"code/{spec.code_fingerprint}.json"
+            documents.write(name, json_text(spec.functions).encode())
     record = {
         "run_id": run_id,
         "pipeline": pipeline,
         "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "stages": {name: _recorded(spec) for name, spec in specs.items()},
     }
-    documents.write(f"runs/{run_id}.json", encode(record))
+    documents.write(f"runs/{run_id}.json", json_text(record).encode())
     documents.write(f"runs/latest-{pipeline}", f"{run_id}\n".encode())
 
 
@@ -74,8 +77,8 @@ def _recorded(spec: StageSpec) -> dict[str, Any]:
         "kind": spec.kind,
         "key": spec.key,
         "code": spec.code,
-        "closure": spec.closure,
-        "recipe": spec.recipe,
+        "code_fingerprint": spec.code_fingerprint,
+        "recipe": spec.recipe_json,
         "seed": spec.seed,
         "sources": spec.sources,
         "inputs": spec.inputs,
@@ -92,7 +95,9 @@ def load_baseline(store: Store, pipeline: str, run_id: str | None = None) -> Bas
             return None
     record = load_run(store, run_id)
     stages = {
-        name: BaselineStage(**stage, functions=lambda c=stage["closure"]: _functions(store, c))
+        name: BaselineStage(
+            **stage, functions=partial(known_functions, store, stage["code_fingerprint"])
+        )
         for name, stage in record["stages"].items()
     }
     return Baseline(run_id=run_id, stages=stages)
@@ -112,8 +117,9 @@ def run_ids(store: Store) -> list[str]:
     return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
 
-def _functions(store: Store, closure: str) -> Mapping[str, str]:
+def known_functions(store: Store, fingerprint: str) -> Mapping[str, str]:
+    """The functions of a code fingerprint, as `record_run` keeps them; {} for an unknown one."""
     try:
-        return json.loads(store.documents.read(f"code/{closure}.json"))
+        return json.loads(store.documents.read(f"code/{fingerprint}.json"))
     except FileNotFoundError:
         return {}

@@ -44,12 +44,13 @@ def naming_disk(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        places = [place, home_dir()]
-        where = error.filename if isinstance(error.filename, str) else None
+        where = Path(error.filename) if isinstance(error.filename, str) else None
         if error.errno in _FULL:
             # write() does not say where: the fuller disk it is
-            where = where or min(places, key=_free)
-            raise full_disk(where) from error
+            fuller = min(
+                place, home_dir(), key=lambda path: shutil.disk_usage(_existing(path)).free
+            )
+            raise full_disk(where or fuller) from error
         if error.errno in _REFUSED:
             raise FoundryError(
                 f"{where or place} cannot be written: the place is {_REFUSED[error.errno]}",
@@ -57,10 +58,6 @@ def naming_disk(place: Path) -> Iterator[None]:
                 "set FOUNDRY_STORE or FOUNDRY_HOME to another place",
             ) from error
         raise
-
-
-def _free(path: Path) -> int:
-    return shutil.disk_usage(_existing(path)).free
 
 
 def _existing(path: Path) -> Path:

@@ -3,7 +3,7 @@
 Reaching goes through inputs and links. Nothing young, and nothing whose lease is held, is touched,
 nor what those reach, nor what a run at work plans. Removal takes the key's lease, looks again
 whether a run, alias, pin, lease or link came meanwhile, and tells the lineage. What an unreadable
-manifest reaches cannot be told: as long as there is one, nothing is removed.
+manifest reaches cannot be known: as long as there is one, nothing is removed.
 """
 
 import functools
@@ -20,33 +20,35 @@ from foundry_core.store.base import Store
 from foundry_core.store.catalog import load_run, run_ids
 from foundry_core.store.lease import Lease
 from foundry_core.store.manifest import Artifact
-from foundry_core.store.outbox import announce_removal, tell, withdraw
+from foundry_core.store.outbox import abort, enqueue_removal, publish
 from foundry_core.store.references import aliases, pins
 
 GRACE_HOURS = 24.0
 KEEP_RUNS = 3
 _LONGEST_GRACE_HOURS = 876_000.0
 
-# Ids of the runs that are at work, asked whenever it matters.
-Living = Callable[[], Iterable[str]]
+# Gives the ids of the runs that are at work; called whenever it matters.
+RunsAtWork = Callable[[], Iterable[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Garbage:
-    """doomed: links first, so that none is left without its files. unreadable: kept, and named.
-    leases: keys that had one. settled: keys that no run that is kept may turn into a link."""
+    """to_delete: links first, so that none is left without its files. unreadable: kept, and named.
+    leases: keys that had one. unchanging: keys that no run that is kept may turn into a link.
+    again: looks again by the same bounds; `held` are keys whose lease the caller holds."""
 
-    doomed: tuple[Artifact, ...]
+    to_delete: tuple[Artifact, ...]
     kept: int
     unreadable: tuple[str, ...]
     seen: tuple[Any, ...]
     leases: frozenset[str]
-    settled: frozenset[str]
+    unchanging: frozenset[str]
+    again: Callable[[frozenset[str]], "Garbage"]
 
 
 def owned_bytes(artifact: Artifact) -> int:
-    """What lies in the store itself: links and adopted files cost nothing."""
-    shared = artifact.linked_to or artifact.adopted
+    """What lies in the store itself: links and external files cost nothing."""
+    shared = artifact.linked_to or artifact.external
     return 0 if shared else sum(file.size for file in artifact.files)
 
 
@@ -55,47 +57,52 @@ def find_garbage(
     *,
     keep_runs: int = KEEP_RUNS,
     grace_hours: float = GRACE_HOURS,
-    living: Living = tuple,
-    ours: frozenset[str] = frozenset(),
+    at_work: RunsAtWork = tuple,
 ) -> Garbage:
-    """What `remove` would take away. `ours`: keys whose lease the caller holds. FoundryError for a
-    bound that is none."""
+    """What `remove` takes away. FoundryError for a bound that is none."""
     if keep_runs < 0 or not 0 <= grace_hours <= _LONGEST_GRACE_HOURS:
         raise FoundryError(
             f"gc: keep-runs = {keep_runs} and grace-hours = {grace_hours:g} must be ≥ 0, "
             f"and the hours ≤ {_LONGEST_GRACE_HOURS:g}",
             "0 keeps only what aliases, pins, leases and runs at work reach",
         )
+    return _look(store, keep_runs, grace_hours, at_work, frozenset())
+
+
+def _look(
+    store: Store, keep_runs: int, grace_hours: float, at_work: RunsAtWork, held: frozenset[str]
+) -> Garbage:
     seen = _seen(store)
     limit = datetime.now(UTC) - timedelta(hours=grace_hours)
     leases = frozenset(store.lease_keys())
-    leased = store.leased() - ours
+    leased = store.leased() - held
     present, unreadable = _read_all(store)
     young = {key for key, artifact in present.items() if _time(artifact.created) > limit}
-    of_runs = _keys_of_runs(store, keep_runs, limit, leased, {*pins(store), *living()})
+    of_runs = _keys_of_runs(store, keep_runs, limit, leased, {*pins(store), *at_work()})
     roots = leased | young | of_runs | {place["key"] for place in aliases(store).values()}
     kept = reach(roots, {key: _needs(artifact) for key, artifact in present.items()})
-    doomed = [artifact for key, artifact in present.items() if key not in kept]
+    to_delete = [artifact for key, artifact in present.items() if key not in kept]
     return Garbage(
-        doomed=tuple(sorted(doomed, key=lambda a: (a.linked_to is None, a.kind, a.key))),
-        kept=len(present) - len(doomed),
+        to_delete=tuple(sorted(to_delete, key=lambda a: (a.linked_to is None, a.kind, a.key))),
+        kept=len(present) - len(to_delete),
         unreadable=unreadable,
         seen=seen,
         leases=leases,
-        settled=frozenset(present.keys() - of_runs - leased),
+        unchanging=frozenset(present.keys() - of_runs - leased),
+        again=functools.partial(_look, store, keep_runs, grace_hours, at_work),
     )
 
 
 def reach(roots: Iterable[str], needs: Mapping[str, Iterable[str]]) -> set[str]:
     """The roots and everything they need, directly or not."""
-    found: set[str] = set()
+    reached: set[str] = set()
     pending = list(roots)
     while pending:
         key = pending.pop()
-        if key not in found:
-            found.add(key)
+        if key not in reached:
+            reached.add(key)
             pending += needs.get(key, ())
-    return found
+    return reached
 
 
 def tidy(store: Store, log: EventLog) -> None:
@@ -107,47 +114,36 @@ def tidy(store: Store, log: EventLog) -> None:
         if lease is not None:
             with lease:
                 store.restore(kind, key)
-    store.tell_untold(log)
+    store.publish_pending(log)
 
 
-def remove(
-    store: Store,
-    log: EventLog,
-    garbage: Garbage,
-    *,
-    keep_runs: int = KEEP_RUNS,
-    grace_hours: float = GRACE_HOURS,
-    living: Living = tuple,
-) -> list[Artifact]:
+def remove(store: Store, log: EventLog, garbage: Garbage) -> list[Artifact]:
     """Removes what is garbage still; returns it. FoundryError while a manifest is unreadable."""
-    look = functools.partial(
-        find_garbage, store, keep_runs=keep_runs, grace_hours=grace_hours, living=living
-    )
     garbage = _all_read(garbage)
-    doomed = {artifact.key for artifact in garbage.doomed}
+    looked_at = {artifact.key for artifact in garbage.to_delete}
     removed = []
-    for artifact in tuple(garbage.doomed):
+    for artifact in tuple(garbage.to_delete):
         lease = _if_free(store, artifact.key)
         if lease is None:
             continue
         with lease:
-            ours = frozenset({artifact.key})
-            # A lease of our own may still show: in an object store it leaves a tombstone.
-            new_leases = set(store.lease_keys()) - garbage.leases - doomed
+            held = frozenset({artifact.key})
+            # This call's own leases may still show: in an object store each leaves a tombstone.
+            new_leases = set(store.lease_keys()) - garbage.leases - looked_at
             if new_leases or _seen(store) != garbage.seen:
-                garbage = _all_read(look(ours=ours))
-            if artifact.key not in {found.key for found in garbage.doomed}:
+                garbage = _all_read(garbage.again(held))
+            if artifact.key not in {other.key for other in garbage.to_delete}:
                 continue
-            if _remove(store, log, artifact, garbage.settled):
+            if _remove(store, log, artifact, garbage.unchanging):
                 removed.append(artifact)
             else:
-                garbage = _all_read(look(ours=ours))
+                garbage = _all_read(garbage.again(held))
     return removed
 
 
 def _if_free(store: Store, key: str) -> Lease | None:
     """The key's lease, unless another holds it."""
-    return store.acquire(key, settled=iter((False, True, True)).__next__)
+    return store.acquire(key, done=iter((False, True, True)).__next__)
 
 
 def _all_read(garbage: Garbage) -> Garbage:
@@ -160,32 +156,27 @@ def _all_read(garbage: Garbage) -> Garbage:
     return garbage
 
 
-def _remove(store: Store, log: EventLog, artifact: Artifact, settled: frozenset[str]) -> bool:
+def _remove(store: Store, log: EventLog, artifact: Artifact, unchanging: frozenset[str]) -> bool:
     """False when a link came that needs the files. It is looked for once nobody can link to them
     any more; who links looks afterwards whether they still are there."""
     kind, key = artifact.kind, artifact.key
-    intent = announce_removal(log, kind, key, artifact.created, "gc", "")
-    wanted = functools.partial(_linked, store, artifact, settled)
+    entry = enqueue_removal(log, kind, key, artifact.created, "gc", "")
+    wanted = functools.partial(_linked, store, artifact, unchanging)
     if not store.set_aside(kind, key, wanted):
-        withdraw(log, intent)
+        abort(log, entry)
         return False
-    name = f"content/{artifact.content_key}"
-    try:
-        if store.documents.read(name).decode().strip() == key:
-            store.documents.delete([name])
-    except FileNotFoundError:
-        pass
-    tell(log, intent)
+    store.forget_content(artifact)
+    publish(log, entry)
     return True
 
 
-def _linked(store: Store, artifact: Artifact, settled: frozenset[str]) -> bool:
+def _linked(store: Store, artifact: Artifact, unchanging: frozenset[str]) -> bool:
     """Whether a link to an artifact came since its store was looked through. What cannot be read
     may be one."""
-    names = set(store.documents.names(artifact.kind)) - settled - {artifact.key}
-    found = (store.read(artifact.kind, name) for name in names)
+    names = set(store.documents.names(artifact.kind)) - unchanging - {artifact.key}
+    others = (store.read(artifact.kind, name) for name in names)
     try:
-        return any(other and other.linked_to == artifact.key for other in found)
+        return any(other and other.linked_to == artifact.key for other in others)
     except FoundryError:
         return True
 
@@ -226,8 +217,8 @@ def _read_all(store: Store) -> tuple[dict[str, Artifact], tuple[str, ...]]:
             return None
 
     with ThreadPoolExecutor(8) as pool:
-        found = [artifact for artifact in pool.map(read, store.artifacts()) if artifact]
-    return {artifact.key: artifact for artifact in found}, tuple(sorted(unreadable))
+        readable = [artifact for artifact in pool.map(read, store.artifacts()) if artifact]
+    return {artifact.key: artifact for artifact in readable}, tuple(sorted(unreadable))
 
 
 def _seen(store: Store) -> tuple[Any, ...]:

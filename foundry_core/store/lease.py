@@ -1,4 +1,4 @@
-"""Leases: at most one living worker per key.
+"""Leases: at most one worker at a time per key.
 
 A lease is a create-exclusive file with an owner token and a heartbeat count. A waiter takes it over
 only when the holder is known dead (same host and boot, its process gone or replaced) or when the
@@ -11,19 +11,17 @@ finds out in `verify` when it goes on, and discards its work.
 
 import contextlib
 import fcntl
-import json
 import os
 import socket
 import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NotRequired, Protocol, TypedDict
 
-from foundry_core.store.manifest import write_durably
+from foundry_core.files import create, json_line, read_json, write_atomic
 
 TTL_SECONDS = 60.0
 _HEARTBEAT_SECONDS = 5.0
@@ -59,9 +57,27 @@ def _pid_namespace() -> str:
         return ""
 
 
-def process_identity(pid: int | None = None) -> dict[str, Any]:
-    """What tells a process of this machine (default: this one) from every other one, of any host,
-    for `is_dead` and `is_alive`."""
+class Process(TypedDict):
+    """What tells a process from every other one, of any host."""
+
+    host: str
+    boot: str
+    namespace: str
+    pid: int
+    start: str | None
+
+
+class Holder(Process):
+    """Who has a lease. token: no other taker has it. released: given back (only where a lease
+    stays as a tombstone)."""
+
+    token: str
+    beat: int
+    released: NotRequired[bool]
+
+
+def process_identity(pid: int | None = None) -> Process:
+    """A process of this machine, by default this one, for `is_dead` and `is_alive`."""
     pid = os.getpid() if pid is None else pid
     return {
         "host": socket.gethostname(),
@@ -72,16 +88,19 @@ def process_identity(pid: int | None = None) -> dict[str, Any]:
     }
 
 
-@dataclass
-class _Observed:
-    beat: Any
-    since: float
+def new_holder() -> Holder:
+    """This process, before its first heartbeat."""
+    return {**process_identity(), "token": uuid.uuid4().hex, "beat": 0}
+
+
+# A token, and the heartbeats since it was taken.
+Beat = tuple[str, int]
 
 
 class Lease(ABC):
     """A held lease; a context manager that beats until it is left."""
 
-    def __init__(self, owner: dict[str, Any], key: str) -> None:
+    def __init__(self, owner: Holder, key: str) -> None:
         self._owner = owner
         self._key = key
         self._stop = threading.Event()
@@ -116,7 +135,8 @@ class Lease(ABC):
                 return
 
     @abstractmethod
-    def _holds(self) -> bool: ...
+    def _holds(self) -> bool:
+        """Whether this process still has it."""
 
     @abstractmethod
     def _renew(self, beat: int) -> bool:
@@ -124,24 +144,24 @@ class Lease(ABC):
 
     @abstractmethod
     def release(self) -> None:
-        """Gives the lease back if it is still ours."""
+        """Gives the lease back if this process still holds it."""
 
 
-class Board(Protocol):
-    """Where one key's lease hangs, as one waiter sees it."""
+class LeaseBackend(Protocol):
+    """Where one key's lease is kept, as one waiter sees it."""
 
     def claim(self) -> Lease | None:
         """The lease if it is free, exclusively."""
 
-    def holder(self) -> dict[str, Any] | None:
+    def holder(self) -> Holder | None:
         """Who has it, with a token and a beat; None when it is free."""
 
-    def break_stale(self, holder: dict[str, Any]) -> None:
+    def break_stale(self, holder: Holder) -> None:
         """Frees it for the next `claim`, unless it has moved since this holder was read."""
 
 
 class _FileLease(Lease):
-    def __init__(self, path: Path, owner: dict[str, Any]) -> None:
+    def __init__(self, path: Path, owner: Holder) -> None:
         super().__init__(owner, path.name)
         self._path = path
 
@@ -154,7 +174,7 @@ class _FileLease(Lease):
         with contextlib.suppress(OSError), _lock(self._path):
             if not self._holds():
                 return False
-            write_durably(self._path, json.dumps(self._owner | {"beat": beat}).encode())
+            write_atomic(self._path, json_line({**self._owner, "beat": beat}))
         return True
 
     def release(self) -> None:
@@ -163,17 +183,18 @@ class _FileLease(Lease):
                 self._path.unlink(missing_ok=True)
 
 
-def read_lease(path: Path) -> dict[str, Any] | None:
+def read_lease(path: Path) -> Holder | None:
     """The lease's owner, or None. A torn file reads as an owner that never beats."""
     try:
-        return json.loads(path.read_text())
+        return read_json(path)
     except FileNotFoundError:
         return None
     except ValueError:
-        return {"token": "torn", "beat": 0, "host": "", "pid": 0, "boot": "", "start": ""}
+        nobody: Process = {"host": "", "boot": "", "namespace": "", "pid": 0, "start": ""}
+        return {**nobody, "token": "torn", "beat": 0}
 
 
-def is_dead(process: dict[str, Any]) -> bool:
+def is_dead(process: Mapping[str, Any]) -> bool:
     """True only when it can be known: same host, and rebooted since or the process is gone."""
     if process["host"] != socket.gethostname():
         return False
@@ -182,92 +203,87 @@ def is_dead(process: dict[str, Any]) -> bool:
     return _visible(process) and _process_start(process["pid"]) != process["start"]
 
 
-def is_alive(process: dict[str, Any]) -> bool:
+def is_alive(process: Mapping[str, Any]) -> bool:
     """True only when it can be known: the process is one of this machine's."""
     here = process["host"] == socket.gethostname() and process["boot"] == _boot_id()
     return here and _visible(process) and _process_start(process["pid"]) == process["start"]
 
 
-def _visible(process: dict[str, Any]) -> bool:
+def _visible(process: Mapping[str, Any]) -> bool:
     return process.get("namespace", "") == _pid_namespace()
 
 
 def acquire(
-    place: Path | Board,
+    backend: LeaseBackend,
     *,
     ttl: float = TTL_SECONDS,
-    settled: Callable[[], bool] = lambda: False,
-    waiting: Callable[[dict[str, Any]], None] = lambda holder: None,
+    done: Callable[[], bool] = lambda: False,
+    waiting: Callable[[Holder], None] = lambda holder: None,
     poll: float = 0.2,
 ) -> Lease | None:
-    """The lease, or None as soon as `settled()` says the work was done by another.
+    """The lease, or None as soon as `done()` says that another did the work.
 
-    Blocks while a living worker holds it; `waiting(holder)` is called once per new holder. `place`:
-    the path of a lease file, or what else leases hang on.
+    Blocks while a worker that is not known to be dead holds it; `waiting(holder)` is called once
+    per new holder.
     """
-    board = FileBoard(place) if isinstance(place, Path) else place
-    observed: _Observed | None = None
-    told = None
+    observed: Beat | None = None
+    since = 0.0
+    waits_for = None
     while True:
-        if settled():
+        if done():
             return None
-        lease = board.claim()
+        lease = backend.claim()
         if lease is not None:
             return lease
-        holder = board.holder()
+        holder = backend.holder()
         if holder is None:
             continue
-        if holder["token"] != told:
-            told = holder["token"]
+        if holder["token"] != waits_for:
+            waits_for = holder["token"]
             waiting(holder)
         beat = beat_of(holder)
         now = time.monotonic()
-        if observed is None or observed.beat != beat:
-            observed = _Observed(beat, now)
-        silent = now - observed.since > ttl and not is_alive(holder)
+        if observed != beat:
+            observed, since = beat, now
+        silent = now - since > ttl and not is_alive(holder)
         if silent or is_dead(holder):
-            board.break_stale(holder)
+            backend.break_stale(holder)
             observed = None
             continue
         time.sleep(poll)
 
 
-def free_if_dead(board: Board) -> bool:
+def free_if_dead(backend: LeaseBackend) -> bool:
     """Frees a lease whose holder is known to be dead. Waiters do it themselves; this is for keys
     that nobody waits for."""
-    holder = board.holder()
+    holder = backend.holder()
     if holder is None or not is_dead(holder):
         return False
-    board.break_stale(holder)
-    lease = board.claim()
+    backend.break_stale(holder)
+    lease = backend.claim()
     if lease is not None:
         lease.release()
     return True
 
 
-class FileBoard:
+class FileLeaseBackend:
+    """A file that exists while the lease is held."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def claim(self) -> Lease | None:
-        path = self._path
-        owner = {"token": uuid.uuid4().hex, "beat": 0} | process_identity()
-        temporary = path.with_name(f".{path.name}.{owner['token']}")
-        temporary.write_text(json.dumps(owner))
-        try:
-            # link() fails when the name exists: whole content and exclusivity in one step.
-            os.link(temporary, path)
-        except FileExistsError:
+        owner = new_holder()
+        # Its holder dies with the machine: what a crash tears or loses costs a waiter the TTL.
+        if not create(self._path, json_line(owner), durable=False):
             return None
-        finally:
-            temporary.unlink()
-        return _FileLease(path, owner)
+        return _FileLease(self._path, owner)
 
-    def holder(self) -> dict[str, Any] | None:
+    def holder(self) -> Holder | None:
         return read_lease(self._path)
 
-    def break_stale(self, holder: dict[str, Any]) -> None:
+    def break_stale(self, holder: Holder) -> None:
         with _lock(self._path):
             held = read_lease(self._path)
             if held is not None and beat_of(held) == beat_of(holder):
@@ -283,5 +299,6 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def beat_of(lease: dict[str, Any]) -> tuple[Any, Any]:
-    return lease["token"], lease.get("beat")
+def beat_of(holder: Holder) -> Beat:
+    """What moves with every heartbeat and every change of hands."""
+    return holder["token"], holder["beat"]

@@ -1,15 +1,12 @@
 """artifact.json: the commit point of an artifact, and the digests it states."""
 
 import hashlib
-import json
-import os
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from foundry_core.errors import FoundryError
+from foundry_core.files import json_text, sha256_of, walk
 
 MANIFEST = "artifact.json"
 RECORDS = "records/"
@@ -45,17 +42,17 @@ class ArtifactInput:
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """A committed artifact. `linked_to` is the key whose files it shares, after a cut-off: its
-    recipe differs upstream, its bytes do not. `files_at` is where its files lie if not beside
-    artifact.json: a folder below (one per attempt, in an object store), or an absolute path or
-    s3:// address (adopted by reference)."""
+    """A committed artifact. `linked_to` is the key whose files it shares, after an early cutoff:
+    its recipe differs upstream, its bytes do not. `files_at` is where its files lie if not beside
+    artifact.json: a folder below (one per attempt, in an object store), or the absolute path or
+    s3:// address that it was imported from."""
 
     kind: str
     key: str
     content: str
-    content_key: str
+    input_content_key: str
     code: str
-    closure: str
+    code_fingerprint: str
     recipe: Mapping[str, Any]
     seed: int
     sources: Mapping[str, str]
@@ -72,8 +69,8 @@ class Artifact:
     schema: int = SCHEMA
 
     @property
-    def adopted(self) -> bool:
-        """Whether the files belong to somebody else: they are read and checked, never deleted."""
+    def external(self) -> bool:
+        """Whether the files lie outside the store: they are read and checked, never deleted."""
         return self.files_at.startswith("/") or "://" in self.files_at
 
     def to_json(self) -> dict[str, Any]:
@@ -81,14 +78,22 @@ class Artifact:
         data["files"] = [_file_json(file) for file in self.files]
         return data
 
+    def encoded(self) -> bytes:
+        """The bytes of artifact.json."""
+        return json_text(self.to_json(), nan=True).encode()
+
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Artifact":
-        files = tuple(
-            File(path=f["path"], size=f["size"], sha256=f["sha256"], tag=f.get("tag", ""))
-            for f in data["files"]
-        )
-        inputs = tuple(ArtifactInput(**i) for i in data["inputs"])
-        return cls(**{**data, "files": files, "inputs": inputs})
+    def from_json(cls, data: Any) -> "Artifact":
+        """ValueError for what is no manifest."""
+        try:
+            files = tuple(
+                File(path=f["path"], size=f["size"], sha256=f["sha256"], tag=f.get("tag", ""))
+                for f in data["files"]
+            )
+            inputs = tuple(ArtifactInput(**i) for i in data["inputs"])
+            return cls(**{**data, "files": files, "inputs": inputs})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no manifest: {error}") from None
 
 
 def _file_json(file: File) -> dict[str, Any]:
@@ -96,12 +101,16 @@ def _file_json(file: File) -> dict[str, Any]:
     return data | {"tag": file.tag} if file.tag else data
 
 
-def content_digest(files: tuple[File, ...]) -> str:
-    """Digest over the sorted (path, size, sha256) of the outputs; records do not count."""
+def content_digest(files: Iterable[File]) -> str:
+    """The identity of the bytes: the outputs count, records do not."""
+    return files_digest(file for file in files if file.role == "output")
+
+
+def files_digest(files: Iterable[File]) -> str:
+    """Digest over the sorted (path, size, sha256)."""
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda f: f.path):
-        if file.role == "output":
-            digest.update(f"{file.path}\0{file.size}\0{file.sha256}\n".encode())
+        digest.update(f"{file.path}\0{file.size}\0{file.sha256}\n".encode())
     return digest.hexdigest()
 
 
@@ -114,66 +123,6 @@ def scan(folder: Path) -> tuple[File, ...]:
 
 
 def files_below(folder: Path) -> list[str]:
-    """The files that whoever reads the folder finds, links followed; artifact.json is not one.
-    FoundryError for what has no bytes to digest: pipes, sockets, links to nothing."""
-    return sorted(set(_walk(str(folder), "", ())) - {MANIFEST})
-
-
-def _walk(top: str, below: str, around: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    """around: the folders that this one lies in. A link back to one of them shows nothing new."""
-    here = os.stat(os.path.join(top, below))
-    if (here.st_dev, here.st_ino) in around:
-        return
-    for name in os.listdir(os.path.join(top, below)):
-        path = f"{below}{name}"
-        if not encodable(name):
-            raise FoundryError(f"{top}/{path!a}: the name is not UTF-8", "rename it")
-        try:
-            mode = os.stat(os.path.join(top, path)).st_mode
-        except FileNotFoundError:
-            raise FoundryError(f"{top}/{path} links to nothing", "remove or mend it") from None
-        if stat.S_ISDIR(mode):
-            yield from _walk(top, f"{path}/", (*around, (here.st_dev, here.st_ino)))
-        elif stat.S_ISREG(mode):
-            yield path
-        else:
-            raise FoundryError(f"{top}/{path} is neither file nor folder", "remove it")
-
-
-def encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """tmp + fsync + rename: after a crash the file is whole or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    fsync_folder(path.parent)
-
-
-def fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def encode(data: Mapping[str, Any]) -> bytes:
-    return (json.dumps(data, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()
+    """The files that whoever reads the folder finds, links followed; artifact.json is not one. A
+    link back to a folder around it adds nothing. FoundryError for what has no bytes to digest."""
+    return sorted({name for name, _ in walk(folder, loops=True)} - {MANIFEST})

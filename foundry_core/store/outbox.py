@@ -1,127 +1,135 @@
-"""Intents: what a commit or a removal is going to tell the lineage, written before it happens.
+"""The outbox: what a commit or a removal is going to tell the lineage, written before it happens.
 
 The commit of an artifact is one rename, its events come after. A process killed in between would
 leave an artifact that no table knows, and an attempt that runs forever. So the events are stored
-first, with their ids and times, under the log's `intents/`; whoever comes next tells those whose
-artifact stands (or, of a removal, no longer stands). Telling twice writes one event. Normally there
+first, with their ids and times, under the log's `outbox/`; whoever comes next publishes those whose
+artifact is committed (or, of a removal, is gone). Publishing twice writes one event. Normally there
 is nothing to list: one look per run.
 """
 
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from foundry_core.errors import FoundryError
+from foundry_core.lineage.event_types import (
+    ArtifactCommitted,
+    ArtifactRemoved,
+    AttemptFinished,
+    Event,
+)
 from foundry_core.lineage.events import EventLog, committed_identity, encode
 from foundry_core.store.lease import is_dead, process_identity
 from foundry_core.store.manifest import Artifact
 
-INTENTS = "intents"
+OUTBOX = "outbox"
 _FORGOTTEN = timedelta(days=1)
+# (type, data, id, time)
+StoredEvent = tuple[str, Mapping[str, Any], str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Intent:
-    """events: (type, data, id, time). `created` tells the artifact from others of its key.
-    if_dead: told once the owner is known to be dead, whatever stands."""
+class OutboxEntry:
+    """Events that wait for what they tell of. `created` tells the artifact from others of its key.
+    if_dead: published once the owner is known to be dead, whatever is committed."""
 
-    name: str
     kind: str
     key: str
-    created: str
-    owner: Mapping[str, Any]
-    events: Sequence[tuple[str, Mapping[str, Any], str, str]]
+    events: Sequence[StoredEvent]
+    created: str = ""
     removal: bool = False
     if_dead: bool = False
+    owner: Mapping[str, Any] = field(default_factory=process_identity)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def happened(self, standing: Artifact | None) -> bool:
-        """Whether what was intended was done, by what stands under the key now."""
+    @property
+    def name(self) -> str:
+        return f"{OUTBOX}/{self.key[:16]}-{self.token}.json"
+
+    def happened(self, committed: Artifact | None) -> bool:
+        """Whether what the events tell of was done, by what is committed under the key now."""
         if self.if_dead:
             return is_dead(dict(self.owner))
-        stands = standing is not None and standing.created == self.created
-        return stands != self.removal
+        present = committed is not None and committed.created == self.created
+        return present != self.removal
 
     def age(self) -> timedelta:
         return datetime.now(UTC) - datetime.fromisoformat(self.events[-1][3])
 
 
-def announce(
+def enqueue(
     log: EventLog,
     artifact: Artifact,
-    rows: Mapping[str, Any],
-    finished: Mapping[str, Any] | None = None,
-) -> Intent:
-    """Writes the intent of a commit. finished: the attempt_finished to tell with it."""
-    manifest = artifact.to_json()
-    committed = ("artifact_committed", {"artifact": manifest} | rows, *committed_identity(manifest))
-    events = [committed]
+    event: ArtifactCommitted,
+    finished: AttemptFinished | None = None,
+) -> OutboxEntry:
+    """Stores the event of a commit, and that of the attempt which ends with it."""
+    events: list[StoredEvent] = [(event.type, event.data(), *committed_identity(event.artifact))]
     if finished is not None:
-        events.append(("attempt_finished", finished, str(uuid.uuid4()), log.now()))
-    return _written(log, artifact.kind, artifact.key, artifact.created, events)
-
-
-def announce_removal(
-    log: EventLog, kind: str, key: str, created: str, reason: str, run_id: str
-) -> Intent:
-    """Writes the intent of taking an artifact away. created: '' when its manifest is damaged."""
-    data = {"kind": kind, "key": key, "reason": reason, "run_id": run_id}
-    removed = ("artifact_removed", data, str(uuid.uuid4()), log.now())
-    return _written(log, kind, key, created, [removed], removal=True)
-
-
-def announce_loss(log: EventLog, kind: str, key: str, finished: Mapping[str, Any]) -> Intent:
-    """Writes what is told of an attempt whose process dies before it withdraws this. Its time is
-    now: whatever the attempt itself tells later stands."""
-    lost = ("attempt_finished", finished, str(uuid.uuid4()), log.now())
-    return _written(log, kind, key, "", [lost], if_dead=True)
-
-
-def _written(
-    log: EventLog, kind: str, key: str, created: str, events: Sequence[Any], **when: bool
-) -> Intent:
-    intent = Intent(
-        name=f"{INTENTS}/{key[:16]}-{uuid.uuid4().hex}.json",
-        kind=kind,
-        key=key,
-        created=created,
-        owner=process_identity(),
-        events=events,
-        **when,
+        events.append(_happening(log, finished))
+    entry = OutboxEntry(
+        kind=artifact.kind, key=artifact.key, events=events, created=artifact.created
     )
-    log.files.create(intent.name, encode(vars(intent)))
-    return intent
+    return _stored(log, entry)
 
 
-def tell(log: EventLog, intent: Intent) -> None:
-    """What was intended happened."""
-    for event_type, data, event_id, at in intent.events:
+def enqueue_removal(
+    log: EventLog, kind: str, key: str, created: str, reason: str, run_id: str
+) -> OutboxEntry:
+    """Stores the event of a removal. created: '' when the artifact's manifest is damaged."""
+    event = ArtifactRemoved(kind=kind, key=key, reason=reason, run_id=run_id)
+    events = [_happening(log, event)]
+    return _stored(
+        log, OutboxEntry(kind=kind, key=key, events=events, created=created, removal=True)
+    )
+
+
+def enqueue_loss(log: EventLog, kind: str, key: str, finished: AttemptFinished) -> OutboxEntry:
+    """Stores the end of an attempt whose process dies before it aborts this. Its time is now: what
+    the attempt itself says later counts instead."""
+    events = [_happening(log, finished)]
+    return _stored(log, OutboxEntry(kind=kind, key=key, events=events, if_dead=True))
+
+
+def _happening(log: EventLog, event: Event) -> StoredEvent:
+    return event.type, event.data(), str(uuid.uuid4()), log.now()
+
+
+def _stored(log: EventLog, entry: OutboxEntry) -> OutboxEntry:
+    log.blobs.create(entry.name, encode(vars(entry)))
+    return entry
+
+
+def publish(log: EventLog, entry: OutboxEntry) -> None:
+    """Appends the events, since what they tell of was done."""
+    for event_type, data, event_id, at in entry.events:
         log.append_data(event_type, data, event_id=event_id, at=at)
-    log.files.delete(intent.name)
+    log.blobs.delete(entry.name)
 
 
-def withdraw(log: EventLog, intent: Intent) -> None:
-    """It will not happen."""
-    log.files.delete(intent.name)
+def abort(log: EventLog, entry: OutboxEntry) -> None:
+    """Drops the events, since what they tell of will not be done."""
+    log.blobs.delete(entry.name)
 
 
-def tell_untold(log: EventLog, read: Callable[[str, str], Artifact | None]) -> list[str]:
-    """Tells what killed processes left untold; returns the keys. `read`: (kind, key) → what is
-    committed. An intent that came to nothing goes once its process is known to be dead, or, of
+def publish_pending(log: EventLog, read: Callable[[str, str], Artifact | None]) -> list[str]:
+    """Publishes what killed processes left; returns the keys. `read`: (kind, key) → what is
+    committed. An entry that came to nothing goes once its process is known to be dead, or, of
     another host, after a day: nobody can tell whether that one lives, and if it does after all, it
-    still tells by itself."""
-    told = []
-    for base in log.files.names(INTENTS):
+    still publishes by itself."""
+    published = []
+    for base in log.blobs.names(OUTBOX):
         try:
-            intent = Intent(**json.loads(log.files.read(f"{INTENTS}/{base}")))
-            standing = read(intent.kind, intent.key)
+            entry = OutboxEntry(**json.loads(log.blobs.read(f"{OUTBOX}/{base}")))
+            committed = read(entry.kind, entry.key)
         except (FileNotFoundError, FoundryError):
-            continue  # told by another, or a damaged manifest that a run is going to replace
-        if intent.happened(standing):
-            tell(log, intent)
-            told.append(intent.key)
-        elif not intent.if_dead and (is_dead(dict(intent.owner)) or intent.age() > _FORGOTTEN):
-            withdraw(log, intent)
-    return told
+            continue  # published by another, or a damaged manifest that a run is going to replace
+        if entry.happened(committed):
+            publish(log, entry)
+            published.append(entry.key)
+        elif not entry.if_dead and (is_dead(dict(entry.owner)) or entry.age() > _FORGOTTEN):
+            abort(log, entry)
+    return published

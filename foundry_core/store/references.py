@@ -5,12 +5,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from foundry_core.blobs import LONGEST_NAME, is_name
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
+from foundry_core.files import json_text
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import load_run
-from foundry_core.store.documents import LONGEST_NAME, is_name
-from foundry_core.store.manifest import Artifact, encode
+from foundry_core.store.manifest import Artifact
 
 _ALIAS = re.compile(r"[A-Za-z0-9][\w.-]*@[A-Za-z0-9][\w.-]*")
 _PREFIX_DIGITS = 8
@@ -30,12 +31,13 @@ def alias_document(alias: str) -> str:
 def set_alias(store: Store, alias: str, artifact: Artifact) -> None:
     """`name@tag` means this artifact from now on."""
     record = {"kind": artifact.kind, "key": artifact.key}
-    store.documents.write(alias_document(alias), encode(record))
+    store.documents.write(alias_document(alias), json_text(record).encode())
 
 
 def remove_alias(store: Store, alias: str) -> None:
+    """The name means nothing any more. FoundryError when it meant nothing."""
     _alias(store, alias)
-    store.documents.delete([alias_document(alias)])
+    store.documents.delete(alias_document(alias))
 
 
 def aliases(store: Store) -> dict[str, Mapping[str, str]]:
@@ -55,16 +57,16 @@ def find(store: Store, ref: str) -> Artifact:
                 "build it again, or `foundry lineage tag` another",
             )
         return artifact
-    found = [(kind, key) for kind, key in store.artifacts() if key.startswith(ref)]
-    if len(ref) < _PREFIX_DIGITS or not found:
+    matches = [(kind, key) for kind, key in store.artifacts() if key.startswith(ref)]
+    if len(ref) < _PREFIX_DIGITS or not matches:
         raise FoundryError(
             f"the store has no artifact {ref!r}",
             f"give an alias name@tag, or {_PREFIX_DIGITS} digits or more of a key",
         )
-    if len(found) > 1:
-        listed = ", ".join(f"{kind}/{key[:16]}" for kind, key in found[:4])
-        raise FoundryError(f"{ref!r} begins {len(found)} keys: {listed}", "give more digits")
-    artifact = store.read(*found[0])
+    if len(matches) > 1:
+        listed = ", ".join(f"{kind}/{key[:16]}" for kind, key in matches[:4])
+        raise FoundryError(f"{ref!r} begins {len(matches)} keys: {listed}", "give more digits")
+    artifact = store.read(*matches[0])
     if artifact is None:
         raise FoundryError(f"artifact {ref!r} was removed meanwhile", "run again")
     return artifact
@@ -73,17 +75,19 @@ def find(store: Store, ref: str) -> Artifact:
 def pin(store: Store, run_id: str) -> None:
     """Everything this run used stays, whatever `gc` is asked."""
     load_run(store, run_id)
-    store.documents.write(f"pins/{run_id}", encode({"run_id": run_id}))
+    store.documents.write(f"pins/{run_id}", json_text({"run_id": run_id}).encode())
 
 
 def unpin(store: Store, run_id: str) -> None:
+    """Lets `gc` have what only this run uses. FoundryError when it is not pinned."""
     known = pins(store)
     if run_id not in known:
         raise FoundryError(f"run {run_id!r} is not pinned", nearest(run_id, known))
-    store.documents.delete([f"pins/{run_id}"])
+    store.documents.delete(f"pins/{run_id}")
 
 
 def pins(store: Store) -> list[str]:
+    """Ids of the pinned runs."""
     return store.documents.names("pins")
 
 

@@ -3,15 +3,13 @@
     <kind>/<key>/artifact.json            the commit point: a create-only put
     <kind>/<key>/files-<attempt>-<token>/ the files it names; two uploaders never mix
     work/<key>/a<n>, attempts, failure.json   attempts under way, their count, what failed
-    leases/<key>/<number>, events/, content/<content key>, runs/, code/, aliases/, pins/
+    leases/<key>/<number>, events/, content/<input-content key>, runs/, code/, aliases/, pins/
 
 Work happens in $FOUNDRY_HOME/work/<store>/<key>, on this host: a training's checkpoints survive its
 processes, and the host only if FOUNDRY_HOME lies on a shared disk. Reading goes through the cache.
 """
 
 import contextlib
-import hashlib
-import json
 import os
 import shutil
 import time
@@ -19,30 +17,31 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from foundry_core.errors import FoundryError
-from foundry_core.home import cache_dir, home_dir
+from foundry_core.files import json_text, sha256_hex
+from foundry_core.home import home_dir
 from foundry_core.objects import Objects, StoreUnavailable, connect
-from foundry_core.store import adopted
-from foundry_core.store import s3_files as remote_files
-from foundry_core.store.base import State, Store, parse_manifest
+from foundry_core.store import external, s3_files
+from foundry_core.store.base import Check, State, Store, inside_store, no_check
 from foundry_core.store.cache import CorruptFile, FileCache
-from foundry_core.store.lease import Board, process_identity
-from foundry_core.store.local import own_place, sweep_work
-from foundry_core.store.manifest import MANIFEST, Artifact, encode, write_durably
-from foundry_core.store.s3_lease import RemoteBoard
-from foundry_core.store.verified import Seals
+from foundry_core.store.lease import LeaseBackend, process_identity
+from foundry_core.store.manifest import MANIFEST, Artifact
+from foundry_core.store.s3_files import Manifests
+from foundry_core.store.s3_lease import S3LeaseBackend
+from foundry_core.store.verified import VerifiedDigests
 
-_OURS = {"work", "leases", "events", "content", "runs", "code", "aliases", "pins"}
-# A heartbeat must fail, or succeed, well within the TTL.
+_NOT_KINDS = {"work", "leases", "events", "content", "runs", "code", "aliases", "pins"}
 _PLANNING_THREADS = 16
+# A heartbeat must fail, or succeed, well within the TTL.
 _LEASE_PATIENCE_SECONDS = 5.0
 # No taker sleeps between its look at the numbers and its put for so long.
 _TOMBSTONE_SECONDS = 86_400.0
 
 
-class RemoteStore(Store):
+class S3Store(Store):
+    """The store below `objects`; `open` checks that it can be used."""
+
     lease_poll = 1.0
 
     def __init__(self, objects: Objects) -> None:
@@ -51,54 +50,49 @@ class RemoteStore(Store):
         self.documents = objects
         self._objects = objects
         self._leases = connect(f"{objects.uri}/leases", patience=_LEASE_PATIENCE_SECONDS)
-        name = hashlib.sha256(self.uri.encode()).hexdigest()[:12]
+        name = sha256_hex(self.uri)[:12]
         self._work = self.workplace = home_dir() / "work" / name
-        self._manifests = cache_dir() / "manifests" / name
+        self._manifests = Manifests(objects, name)
         self._cache = FileCache()
         self._uploads: dict[tuple[str, str], str] = {}
 
     @classmethod
-    def open(cls, uri: str) -> "RemoteStore":
+    def open(cls, uri: str) -> "S3Store":
         store = cls(connect(uri))
         store._objects.check()
         return store
 
-    def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
-        try:
-            return json.loads(self._objects.read(f"{kind}/{key}/{MANIFEST}"))
-        except FileNotFoundError:
-            return None
-
     def state(self, kind: str, key: str) -> State:
         """One listing: it shows artifact.json, whose bytes are cached under their entity tag, and
         the sizes and entity tags of the files."""
-        place = self._objects.below(f"{kind}/{key}")
-        listed = {found.name: found for found in place.find()}
+        folder = self._objects.below(f"{kind}/{key}")
+        listed = {entry.name: entry for entry in folder.find()}
         if MANIFEST not in listed:
             return State(status="missing")
         try:
-            artifact = self._known(kind, key, listed[MANIFEST].tag)
+            artifact = self._manifests.read(kind, key, listed[MANIFEST].tag)
         except ValueError:
             return State(status="corrupt", problem=f"{MANIFEST} is damaged")
         if artifact is None:
             return State(status="missing")
-        if artifact.linked_to or artifact.adopted:
+        if artifact.linked_to or artifact.external:
             problem = self._problem(artifact)
         else:
             below = f"{artifact.files_at}/"
-            found = [
+            uploads = [
                 replace(entry, name=name.removeprefix(below))
                 for name, entry in listed.items()
                 if name.startswith(below)
             ]
-            problem = remote_files.compare(found, artifact.files) or self._noted(artifact)
-        return State(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
+            problem = s3_files.compare(uploads, artifact.files)
+            problem = problem or self._manifests.problem(artifact)
+        return State.of(artifact, problem)
 
     def states(self, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], State]:
         """Listings take a round trip each: many at a time."""
         with ThreadPoolExecutor(_PLANNING_THREADS) as pool:
-            found = pool.map(lambda place: self.state(*place), places)
-            return dict(zip(places, found, strict=True))
+            states = pool.map(lambda place: self.state(*place), places)
+            return dict(zip(places, states, strict=True))
 
     def verify(self, kind: str, key: str) -> State:
         known = self.state(kind, key)
@@ -106,44 +100,46 @@ class RemoteStore(Store):
         if artifact is None:
             return known
         problem = self._problem(artifact, noted=False)
-        if not problem and artifact.adopted:
-            problem = adopted.check(artifact, Seals(), read_all=True)
+        if not problem and artifact.external:
+            problem = external.check(artifact, VerifiedDigests(), read_all=True)
         elif not problem:
             owner = self._owner(artifact)
-            problem = remote_files.rehash(self._place(owner), owner.files)
-            self._note(owner, problem)
-        return State(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
+            problem = s3_files.rehash(self._place(owner), owner.files)
+            self._manifests.note_problem(owner, problem)
+        return State.of(artifact, problem)
 
     @contextlib.contextmanager
     def reading(self, artifact: Artifact) -> Iterator[Path]:
-        if artifact.adopted:
-            with adopted.reading(artifact) as folder:
+        if artifact.external:
+            with external.reading(artifact) as folder:
                 yield folder
             return
         owner = self._owner(artifact)
-        source = remote_files.download(self._place(owner))
+        source = s3_files.download(self._place(owner))
         try:
             with self._cache.reading(owner.files, source) as folder:
                 yield folder
         except CorruptFile as error:
-            self._note(owner, error.message)
+            self._manifests.note_problem(owner, error.message)
             raise
 
     def file_path(self, artifact: Artifact, name: str) -> Path | None:
         """Fetches this one file only."""
-        if artifact.adopted:
+        if artifact.external:
             return super().file_path(artifact, name)
         owner = self._owner(artifact)
         for file in owner.files:
             if file.path == name:
-                source = remote_files.download(self._place(owner))
-                return self._held.enter_context(self._cache.reading([file], source)) / name
+                source = s3_files.download(self._place(owner))
+                return self._reading.enter_context(self._cache.reading([file], source)) / name
         return None
 
     def attempt(self, key: str) -> tuple[str, Path, Path]:
-        """The marker's create-only put makes the number unique, also where a lease was lost."""
+        """The marker's create-only put makes the number unique, also where a lease was lost; no
+        other process puts the same bytes."""
         number = self._attempts(key) + 1
-        while not self._objects.create(f"work/{key}/a{number}", _marker()):
+        marker = json_text({"owner": process_identity(), "token": os.urandom(8).hex()}).encode()
+        while not self._objects.create(f"work/{key}/a{number}", marker):
             number += 1
         self._objects.write(f"work/{key}/attempts", str(number).encode())
         folder, scratch = self._work / key / f"a{number}", self._work / key / "scratch"
@@ -164,24 +160,10 @@ class RemoteStore(Store):
         with contextlib.suppress(StoreUnavailable):
             if uploads:
                 self._delete_below(uploads)
-            self._objects.delete([f"work/{key}/{attempt}"])
-
-    def record_failure(self, key: str, error: str) -> None:
-        self._objects.write(f"work/{key}/failure.json", encode({"error": error}))
-
-    def last_failure(self, key: str) -> str | None:
-        try:
-            return json.loads(self._objects.read(f"work/{key}/failure.json"))["error"]
-        except (FileNotFoundError, ValueError):
-            return None
+            self._objects.delete(f"work/{key}/{attempt}")
 
     def commit(
-        self,
-        artifact: Artifact,
-        folder: Path,
-        verify: Callable[[], None] = lambda: None,
-        *,
-        replaces: bool = False,
+        self, artifact: Artifact, folder: Path, verify: Check = no_check, *, replaces: bool = False
     ) -> bool:
         """Uploads, then publishes by one create-only put. When that put's outcome cannot be known
         (StoreUnavailable), the uploads stay: it may have happened. What is replaced goes by one
@@ -190,7 +172,7 @@ class RemoteStore(Store):
         name = f"files-{folder.name}-{os.urandom(8).hex()}"
         uploads = f"{artifact.kind}/{artifact.key}/{name}"
         self._uploads[artifact.key, folder.name] = uploads
-        files = remote_files.upload(self._objects.below(uploads), folder, artifact.files)
+        files = s3_files.upload(self._objects.below(uploads), folder, artifact.files)
         verify()
         self._uploads.pop((artifact.key, folder.name))
         if not self._publish(replace(artifact, files=files, files_at=name), tag):
@@ -200,25 +182,18 @@ class RemoteStore(Store):
         return True
 
     def _manifest_tag(self, artifact: Artifact) -> str:
-        found = self._objects.look(f"{artifact.kind}/{artifact.key}/{MANIFEST}")
-        return found.tag if found else ""
-
-    def replacing(self) -> list[tuple[str, str]]:
-        """A replacement is one put."""
-        return []
-
-    def restore(self, kind: str, key: str) -> None:
-        pass
+        listed = self._objects.look(f"{artifact.kind}/{artifact.key}/{MANIFEST}")
+        return listed.tag if listed else ""
 
     def check_place(self, place: str) -> None:
         if "://" not in place:
             raise FoundryError(
                 f"{self.uri} cannot refer to {place}: other hosts do not see it",
-                "copy the files to s3:// and adopt them there, or use a store on a shared disk",
+                "copy the files to s3:// and import them there, or use a store on a shared disk",
             )
         folder, root = f"{place.rstrip('/')}/", f"{self.uri}/"
         if folder.startswith(root) or root.startswith(folder):
-            raise own_place(place)
+            raise inside_store(place)
 
     def link(self, artifact: Artifact) -> bool:
         return self._publish(artifact)
@@ -235,29 +210,29 @@ class RemoteStore(Store):
         except ValueError:
             artifact, uploads = None, ""
         name = f"{kind}/{key}/{MANIFEST}"
-        there = self._objects.exists(name)
-        self._objects.delete([name])
+        there = self._objects.look(name) is not None
+        self._objects.delete(name)
         if artifact and wanted():
-            self._objects.create(name, encode(artifact.to_json()))
+            self._objects.create(name, artifact.encoded())
             return False
-        if artifact and uploads and not artifact.adopted:
+        if artifact and uploads and not artifact.external:
             self._delete_below(f"{kind}/{key}/{uploads}")
         if there:
             shutil.rmtree(self._work / key / "scratch", ignore_errors=True)
         return there
 
-    def board(self, key: str) -> Board:
-        return RemoteBoard(self._leases, key)
+    def lease_backend(self, key: str) -> LeaseBackend:
+        return S3LeaseBackend(self._leases, key)
 
     def lease_keys(self) -> list[str]:
         return self._leases.folders()
 
     def artifacts(self) -> list[tuple[str, str]]:
-        found = []
+        committed = []
         for kind in self._kinds():
             parts = (listed.name.split("/") for listed in self._objects.find(kind))
-            found += [(kind, part[1]) for part in parts if part[2:] == [MANIFEST]]
-        return sorted(found)
+            committed += [(kind, part[1]) for part in parts if part[2:] == [MANIFEST]]
+        return sorted(committed)
 
     def sweep(self, protected: Callable[[str], bool], *, older_than: float, apply: bool) -> int:
         """Uploads that no artifact.json names, markers, and this host's work folders."""
@@ -268,22 +243,26 @@ class RemoteStore(Store):
             for key in self._objects.folders(kind):
                 if not protected(key):
                     freed += self._sweep_uploads(kind, key, now - older_than, apply)
-        for key in self._objects.folders("work"):
-            old = [
-                o
-                for o in self._objects.find(f"work/{key}")
-                if o.modified.timestamp() < now - older_than
-            ]
-            if not protected(key) and apply and key in committed:
-                self._objects.delete(o.name for o in old)
-        before = now - max(older_than, _TOMBSTONE_SECONDS)
-        for entry in self._leases.find() if apply else ():
-            if entry.modified.timestamp() < before and not protected(entry.name.partition("/")[0]):
-                self._leases.delete([entry.name])
+        if apply:
+            self._sweep_markers(committed, protected, now - older_than)
+            self._sweep_leases(protected, now - max(older_than, _TOMBSTONE_SECONDS))
         for work in self._work.glob("*"):
             if not protected(work.name):
-                freed += sweep_work(work, work.name in committed, older_than, apply)
+                freed += self._sweep_work(work, work.name in committed, older_than, apply)
         return freed
+
+    def _sweep_markers(
+        self, committed: set[str], protected: Callable[[str], bool], before: float
+    ) -> None:
+        for key in self._objects.folders("work"):
+            if key in committed and not protected(key):
+                listed = self._objects.find(f"work/{key}")
+                self._objects.delete(*(o.name for o in listed if o.modified.timestamp() < before))
+
+    def _sweep_leases(self, protected: Callable[[str], bool], before: float) -> None:
+        for entry in self._leases.find():
+            if entry.modified.timestamp() < before and not protected(entry.name.partition("/")[0]):
+                self._leases.delete(entry.name)
 
     def _sweep_uploads(self, kind: str, key: str, before: float, apply: bool) -> int:
         try:
@@ -294,20 +273,19 @@ class RemoteStore(Store):
         for uploads in self._objects.folders(f"{kind}/{key}"):
             if artifact is not None and uploads == artifact.files_at:
                 continue
-            found = self._objects.find(f"{kind}/{key}/{uploads}")
-            if all(o.modified.timestamp() < before for o in found):
-                freed += sum(o.size for o in found)
+            listed = self._objects.find(f"{kind}/{key}/{uploads}")
+            if all(o.modified.timestamp() < before for o in listed):
+                freed += sum(o.size for o in listed)
                 if apply:
-                    self._objects.delete(o.name for o in found)
+                    self._objects.delete(*(o.name for o in listed))
         return freed
 
     def _publish(self, artifact: Artifact, replaced: str = "") -> bool:
         """The commit point. What comes after it may fail without harm: it is housekeeping.
         replaced: the entity tag of the manifest that is to go."""
-        content = f"{artifact.linked_to or artifact.key}\n".encode()
-        self._objects.write(f"content/{artifact.content_key}", content)
+        self._index(artifact)
         name = f"{artifact.kind}/{artifact.key}/{MANIFEST}"
-        data = encode(artifact.to_json())
+        data = artifact.encoded()
         if replaced:
             done = self._objects.replace(name, data, replaced) is not None
         else:
@@ -316,20 +294,11 @@ class RemoteStore(Store):
             return False
         with contextlib.suppress(StoreUnavailable):
             self._delete_below(f"work/{artifact.key}")
-        self._forget_work(artifact)
-        return True
-
-    def _forget_work(self, artifact: Artifact) -> None:
-        """All but the attempt's own folder, which the cache takes over."""
+        # The attempt's own folder the cache takes over.
         for path in (self._work / artifact.key).glob("*"):
             if path.name != artifact.attempt:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
-
-    def _attempts(self, key: str) -> int:
-        try:
-            return int(self._objects.read(f"work/{key}/attempts"))
-        except FileNotFoundError:
-            return 0
+        return True
 
     def _owner(self, artifact: Artifact) -> Artifact:
         """The artifact whose files these are. FoundryError when they were replaced or are gone."""
@@ -347,57 +316,17 @@ class RemoteStore(Store):
         return self._objects.below(f"{owner.kind}/{owner.key}/{owner.files_at}")
 
     def _problem(self, artifact: Artifact, *, noted: bool = True) -> str:
-        if artifact.adopted:
-            return adopted.check(artifact, Seals())
+        if artifact.external:
+            return external.check(artifact, VerifiedDigests())
         try:
             owner = self._owner(artifact)
         except FoundryError as error:
             return error.message
-        problem = remote_files.check(self._place(owner), owner.files)
-        return problem or (self._noted(owner) if noted else "")
-
-    def _known(self, kind: str, key: str, tag: str) -> Artifact | None:
-        """The manifest with this entity tag, from this host's cache if it is there."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return Artifact.from_json(json.loads(self._cached_manifest(key, tag).read_bytes()))
-        try:
-            data, tag = self._objects.read_tagged(f"{kind}/{key}/{MANIFEST}")
-        except FileNotFoundError:
-            return None
-        artifact = parse_manifest(json.loads(data))
-        path = self._cached_manifest(key, tag)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, data)
-        return artifact
-
-    def _cached_manifest(self, key: str, tag: str) -> Path:
-        return self._manifests / f"{key}-{''.join(filter(str.isalnum, tag))}.json"
-
-    def _note(self, owner: Artifact, problem: str) -> None:
-        """Remembers on this host that bytes are wrong which the listing shows as right."""
-        path = self._note_path(owner)
-        if problem:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(path, problem.encode())
-        else:
-            path.unlink(missing_ok=True)
-
-    def _noted(self, owner: Artifact) -> str:
-        try:
-            return self._note_path(owner).read_text()
-        except FileNotFoundError:
-            return ""
-
-    def _note_path(self, owner: Artifact) -> Path:
-        return self._manifests / f"{owner.key}-{owner.files_at}.problem"
+        problem = s3_files.compare(self._place(owner).find(), owner.files)
+        return problem or (self._manifests.problem(owner) if noted else "")
 
     def _delete_below(self, folder: str) -> None:
-        self._objects.delete([listed.name for listed in self._objects.find(folder)])
+        self._objects.delete(*(listed.name for listed in self._objects.find(folder)))
 
     def _kinds(self) -> list[str]:
-        return [name for name in self._objects.folders() if name not in _OURS]
-
-
-def _marker() -> bytes:
-    """Unique, so that of two processes at one number one is told that the name is taken."""
-    return encode({"owner": process_identity(), "token": os.urandom(8).hex()})
+        return [name for name in self._objects.folders() if name not in _NOT_KINDS]

@@ -1,13 +1,18 @@
-"""An artifact's files as objects: uploaded and re-read by many threads, checked by one listing."""
+"""An artifact's files as objects: uploaded and re-read by many threads, checked by one listing. And
+the manifests that this host has read of them."""
 
+import contextlib
+import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from foundry_core.files import read_json, write_cache
+from foundry_core.home import cache_dir
 from foundry_core.objects import Listed, Objects
 from foundry_core.store.cache import Download
-from foundry_core.store.manifest import MANIFEST, File
+from foundry_core.store.manifest import MANIFEST, Artifact, File
 
 THREADS = 8
 
@@ -17,25 +22,20 @@ def upload(place: Objects, folder: Path, files: Sequence[File]) -> tuple[File, .
     lists other sizes than were sent."""
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda file: place.upload(folder / file.path, file.path), files))
-    listed = {found.name: found for found in place.find()}
+    listed = {entry.name: entry for entry in place.find()}
     tagged = []
     for file in files:
-        found = listed.get(file.path)
-        if found is None or found.size != file.size:
+        entry = listed.get(file.path)
+        if entry is None or entry.size != file.size:
             raise OSError(f"{place.uri}/{file.path} is not there as it was uploaded")
-        tagged.append(replace(file, tag=found.tag))
+        tagged.append(replace(file, tag=entry.tag))
     return tuple(tagged)
 
 
-def check(place: Objects, files: Sequence[File], *, complete: bool = False) -> str:
-    """`compare` with what lies there now."""
-    return compare(place.find(), files, complete=complete)
-
-
-def compare(found: Iterable[Listed], files: Sequence[File], *, complete: bool = False) -> str:
+def compare(listing: Iterable[Listed], files: Sequence[File], *, complete: bool = False) -> str:
     """'' when a listing shows every file as it was committed, else what is wrong with the first
     bad one. Reads no file: sizes and entity tags decide. complete: more files are wrong too."""
-    listed = {entry.name: entry for entry in found}
+    listed = {entry.name: entry for entry in listing}
     for file in files:
         entry = listed.pop(file.path, None)
         if entry is None:
@@ -61,14 +61,58 @@ def rehash(place: Objects, files: Sequence[File]) -> str:
 
 def scan(place: Objects) -> tuple[File, ...]:
     """Every object below with its digest (read once), sorted by path."""
-    found = [listed for listed in place.find() if listed.name != MANIFEST]
+    entries = [entry for entry in place.find() if entry.name != MANIFEST]
     with ThreadPoolExecutor(THREADS) as pool:
-        digests = list(pool.map(lambda listed: place.digest(listed.name, listed.size), found))
+        digests = list(pool.map(lambda entry: place.digest(entry.name, entry.size), entries))
     return tuple(
-        File(path=listed.name, size=listed.size, sha256=digest, tag=listed.tag)
-        for listed, digest in zip(found, digests, strict=True)
+        File(path=entry.name, size=entry.size, sha256=digest, tag=entry.tag)
+        for entry, digest in zip(entries, digests, strict=True)
     )
 
 
 def download(place: Objects) -> Download:
+    """Fetches files from there, for a cache."""
     return lambda file, path: place.download(file.path, path, file.size)
+
+
+class Manifests:
+    """What this host remembers of the manifests in an object store, so that planning downloads none
+    of them twice. store: tells the stores of one home apart."""
+
+    def __init__(self, objects: Objects, store: str) -> None:
+        self._objects = objects
+        self._folder = cache_dir() / "manifests" / store
+
+    def read(self, kind: str, key: str, tag: str) -> Artifact | None:
+        """The manifest with this entity tag, or what is there now; None when nothing is. Raises
+        ValueError when it is damaged."""
+        with contextlib.suppress(OSError, ValueError):
+            return Artifact.from_json(read_json(self._cached(key, tag)))
+        try:
+            data, tag = self._objects.read_tagged(f"{kind}/{key}/{MANIFEST}")
+        except FileNotFoundError:
+            return None
+        artifact = Artifact.from_json(json.loads(data))
+        write_cache(self._cached(key, tag), data)
+        return artifact
+
+    def note_problem(self, owner: Artifact, problem: str) -> None:
+        """Remembers that bytes are wrong which the listing shows as right; '' forgets it."""
+        path = self._problem_file(owner)
+        if problem:
+            write_cache(path, problem)
+        else:
+            path.unlink(missing_ok=True)
+
+    def problem(self, owner: Artifact) -> str:
+        """What was noted of the artifact's files, or ''."""
+        try:
+            return self._problem_file(owner).read_text()
+        except FileNotFoundError:
+            return ""
+
+    def _cached(self, key: str, tag: str) -> Path:
+        return self._folder / f"{key}-{''.join(filter(str.isalnum, tag))}.json"
+
+    def _problem_file(self, owner: Artifact) -> Path:
+        return self._folder / f"{owner.key}-{owner.files_at}.problem"

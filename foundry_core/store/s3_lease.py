@@ -10,101 +10,101 @@ that looked long ago finds itself below the largest. Heartbeats are conditional 
 import contextlib
 import json
 import threading
-import uuid
-from typing import Any
 
+from foundry_core.files import json_line
 from foundry_core.objects import Objects, StoreUnavailable
-from foundry_core.store.lease import Lease, beat_of, process_identity
+from foundry_core.store.lease import Beat, Holder, Lease, beat_of, new_holder
 
 
-class RemoteLease(Lease):
-    def __init__(self, board: "RemoteBoard", number: int, owner: dict[str, Any], tag: str) -> None:
-        super().__init__(owner, board.key)
-        self._board = board
+class S3Lease(Lease):
+    """Held as long as no larger number than its own is there."""
+
+    def __init__(self, backend: "S3LeaseBackend", number: int, owner: Holder, tag: str) -> None:
+        super().__init__(owner, backend.key)
+        self._backend = backend
         self._number = number
         self._tag: str | None = tag
         self._renewing = threading.Lock()
 
     def _holds(self) -> bool:
-        top = self._board.top()
+        top = self._backend.top()
         if top != self._number:
             return False
-        held = self._board.read(top)
+        held = self._backend.read(top)
         return held is not None and held[0]["token"] == self._owner["token"]
 
     def _renew(self, beat: int) -> bool:
         # An unreachable store ends no heartbeat: it may be back before the TTL is over.
         with contextlib.suppress(StoreUnavailable):
-            return self._overwrite({"beat": beat})
+            return self._overwrite({**self._owner, "beat": beat})
         return True
 
     def release(self) -> None:
         with contextlib.suppress(StoreUnavailable):
-            self._overwrite({"released": True})
+            self._overwrite({**self._owner, "released": True})
 
-    def _overwrite(self, change: dict[str, Any]) -> bool:
+    def _overwrite(self, owner: Holder) -> bool:
         with self._renewing:
             if self._tag is not None:
-                self._tag = self._board.replace(self._number, self._owner | change, self._tag)
+                self._tag = self._backend.replace(self._number, owner, self._tag)
             return self._tag is not None
 
 
-class RemoteBoard:
+class S3LeaseBackend:
     """One key's leases. For one waiter: it remembers which stale holder it has broken."""
 
     def __init__(self, objects: Objects, key: str) -> None:
         self.key = key
         self._objects = objects
-        self._broken: tuple[Any, Any] | None = None
+        self._broken: Beat | None = None
 
-    def claim(self) -> RemoteLease | None:
+    def claim(self) -> S3Lease | None:
         top = self.top()
         held = self.read(top) if top else None
         if held and not held[0].get("released") and beat_of(held[0]) != self._broken:
             return None
-        owner = {"token": uuid.uuid4().hex, "beat": 0} | process_identity()
+        owner = new_holder()
         number = top + 1
-        if not self._objects.create(self._name(number), _encode(owner)):
+        if not self._objects.create(self._name(number), json_line(owner).encode()):
             return None
         if self.top() != number:
-            self._objects.delete([self._name(number)])
+            self._objects.delete(self._name(number))
             return None
         mine = self.read(number)
         if mine is None:
             return None
         older = [name for name in self._names() if int(name) < number]
-        self._objects.delete([f"{self.key}/{name}" for name in older])
-        return RemoteLease(self, number, owner, mine[1])
+        self._objects.delete(*(f"{self.key}/{name}" for name in older))
+        return S3Lease(self, number, owner, mine[1])
 
-    def holder(self) -> dict[str, Any] | None:
+    def holder(self) -> Holder | None:
         """Who holds the lease now; None when it is free."""
         top = self.top()
         held = self.read(top) if top else None
         return None if held is None or held[0].get("released") else held[0]
 
-    def break_stale(self, holder: dict[str, Any]) -> None:
+    def break_stale(self, holder: Holder) -> None:
         """Lets the next `claim` take the number after this holder's, if it has not moved."""
         self._broken = beat_of(holder)
 
     def top(self) -> int:
+        """The largest number; 0 when there never was one."""
         return max((int(name) for name in self._names()), default=0)
 
-    def read(self, number: int) -> tuple[dict[str, Any], str] | None:
+    def read(self, number: int) -> tuple[Holder, str] | None:
+        """Who has, or had, this number, and the entity tag."""
         try:
             data, tag = self._objects.read_tagged(self._name(number))
         except FileNotFoundError:
             return None
         return json.loads(data), tag
 
-    def replace(self, number: int, owner: dict[str, Any], tag: str) -> str | None:
-        return self._objects.replace(self._name(number), _encode(owner), tag)
+    def replace(self, number: int, owner: Holder, tag: str) -> str | None:
+        """The new entity tag; None when another one wrote since."""
+        return self._objects.replace(self._name(number), json_line(owner).encode(), tag)
 
     def _names(self) -> list[str]:
         return [name for name in self._objects.names(self.key) if name.isdigit()]
 
     def _name(self, number: int) -> str:
         return f"{self.key}/{number:012d}"
-
-
-def _encode(owner: dict[str, Any]) -> bytes:
-    return json.dumps(owner, sort_keys=True).encode()

@@ -1,79 +1,80 @@
-"""Seals: the stat signatures of files whose digests were verified, so that checking an artifact
-again costs a stat per file. A seal is a cache in the user's home: losing it costs a size check
+"""Which files had which stat signature when their digests were verified, so that checking an
+artifact again costs a stat per file. A cache in the user's home: losing it costs a size check
 instead of a digest check until the next `verify`.
 """
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from foundry_core.home import cache_dir, write_cache
+from foundry_core.files import (
+    Signature,
+    json_line,
+    read_cache,
+    sha256_hex,
+    sha256_of,
+    signature,
+    write_cache,
+)
+from foundry_core.home import cache_dir
 from foundry_core.store.manifest import MANIFEST, File
 
-Signature = list[int]
+# No file has this signature: one that is known by it is read at every check.
+_DAMAGED: Signature = (-1, -1, -1, -1)
 
 
-class Seals:
-    def seal(self, folder: Path, files: Sequence[File]) -> None:
-        """Records the present signatures; call only right after the digests were computed."""
-        self._write(folder, {f.path: _signature(folder / f.path) for f in files})
+class VerifiedDigests:
+    """The signatures of the verified files of any number of folders."""
+
+    def record(self, folder: Path, files: Sequence[File]) -> None:
+        """Takes the present signatures; call only right after the digests were computed."""
+        self._write(folder, {f.path: signature(os.stat(folder / f.path)) for f in files})
 
     def forget(self, folder: Path) -> None:
-        self._seal_file(folder).unlink(missing_ok=True)
+        """For folders that are deleted."""
+        self._cache_file(folder).unlink(missing_ok=True)
 
     def check(self, folder: Path, files: Sequence[File], *, read_all: bool = False) -> str:
         """'' when the files are whole, else what is wrong with the first bad one.
 
-        Sizes always count; a file whose signature moved since it was sealed is re-read, as is one
-        without a seal that was written after artifact.json, which a commit writes last.
+        Sizes always count; a file whose signature moved since it was recorded is re-read, as is one
+        without a signature that was written after artifact.json, which a commit writes last.
         """
-        sealed = self._read(folder)
+        verified = self._read(folder)
         place = str(folder)  # of thousands of files: joining Paths would cost more than their stats
         committed_ns = _modified(folder / MANIFEST)
         moved: dict[str, Signature] = {}
         for file in files:
             try:
-                signature = _signature(f"{place}/{file.path}")
+                stat = os.stat(f"{place}/{file.path}")
             except (FileNotFoundError, NotADirectoryError):
                 return f"{file.path} is missing"
-            if signature[0] != file.size:
-                return f"{file.path} has {signature[0]} bytes, {file.size} were committed"
-            known = sealed.get(file.path)
-            if known == signature and not read_all:
+            if stat.st_size != file.size:
+                return f"{file.path} has {stat.st_size} bytes, {file.size} were committed"
+            now, known = signature(stat), verified.get(file.path)
+            if known == now and not read_all:
                 continue
-            if known is None and signature[1] <= committed_ns and not read_all:
+            if known is None and stat.st_mtime_ns <= committed_ns and not read_all:
                 continue
             if not (folder / file.path).is_file():
                 return f"{file.path} is no file any more"
-            if _sha256(folder / file.path) != file.sha256:
-                # No signature equals this one: from now on the file is read at every check.
-                self._write(folder, sealed | moved | {file.path: []})
+            if sha256_of(folder / file.path) != file.sha256:
+                self._write(folder, verified | moved | {file.path: _DAMAGED})
                 return f"{file.path} has another digest than was committed"
-            moved[file.path] = signature
+            moved[file.path] = now
         if moved:
-            self._write(folder, sealed | moved)
+            self._write(folder, verified | moved)
         return ""
 
-    def _seal_file(self, folder: Path) -> Path:
-        name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:32]
-        return cache_dir() / "seals" / f"{name}.json"
+    def _cache_file(self, folder: Path) -> Path:
+        return cache_dir() / "verified" / f"{sha256_hex(str(folder.absolute()))[:32]}.json"
 
     def _read(self, folder: Path) -> dict[str, Signature]:
-        try:
-            return json.loads(self._seal_file(folder).read_text())
-        except (OSError, ValueError):
-            return {}
+        known = read_cache(self._cache_file(folder)) or {}
+        return {path: (row[0], row[1], row[2], row[3]) for path, row in known.items()}
 
     def _write(self, folder: Path, signatures: dict[str, Signature]) -> None:
-        write_cache(self._seal_file(folder), json.dumps(signatures))
-
-
-def _signature(path: str | Path) -> Signature:
-    """ctime is in it because a tool that restores mtime cannot set it back."""
-    stat = os.stat(path)
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns]
+        write_cache(self._cache_file(folder), json_line(signatures))
 
 
 def _modified(path: Path) -> int:
@@ -81,8 +82,3 @@ def _modified(path: Path) -> int:
         return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -6,8 +6,6 @@ kill at any instant leaves the previous ones untouched. The last two are kept, s
 torn (a full or failing disk) costs a few steps and not the run.
 """
 
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -18,6 +16,8 @@ from typing import Any
 
 import safetensors.torch
 from torch import Tensor
+
+from foundry_core.files import read_json, sha256_of, sync, write_json
 
 _log = logging.getLogger(__name__)
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
@@ -45,15 +45,15 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Pat
         "format": "foundry-checkpoint",
         "version": 1,
         "step": checkpoint.step,
-        "tensors_sha256": _sha256(building / _TENSORS),
+        "tensors_sha256": sha256_of(building / _TENSORS),
         "scalars": dict(checkpoint.scalars),
     }
-    (building / _STATE).write_text(json.dumps(state, sort_keys=True, indent=1) + "\n")
-    for path in (building / _TENSORS, building / _STATE, building):
-        _fsync(path)
+    write_json(building / _STATE, state)
+    sync(building / _TENSORS)
+    sync(building)
     shutil.rmtree(final, ignore_errors=True)
     os.rename(building, final)
-    _fsync(root)
+    sync(root)
     for old in _committed(root)[:-keep]:
         shutil.rmtree(old)
     return final
@@ -73,8 +73,8 @@ def load_latest_checkpoint(root: Path) -> Checkpoint | None:
 
 
 def _read(path: Path) -> Checkpoint:
-    state = json.loads((path / _STATE).read_text())
-    found = _sha256(path / _TENSORS)
+    state = read_json(path / _STATE)
+    found = sha256_of(path / _TENSORS)
     if found != state["tensors_sha256"]:
         raise ValueError(f"digest {found[:12]}, expected {state['tensors_sha256'][:12]}")
     tensors = safetensors.torch.load_file(path / _TENSORS)
@@ -83,16 +83,3 @@ def _read(path: Path) -> Checkpoint:
 
 def _committed(root: Path) -> list[Path]:
     return sorted(root.glob("step_*"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,5 @@
-"""What a training run is (TrainingConfig: identity) and what it may use (TrainResources: not).
+"""What a training run is (TrainingConfig: identity) and what it may use (TrainResources: not); and
+the cross-checks that the training stages share.
 
 Imports no torch: planning validates these.
 """
@@ -7,8 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from foundry_core.config.registry import OneOf
+from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config, Resources
+from foundry_core.training.sinks import SINKS
+from foundry_core.training.sinks.base import MetricSink
 
 
 def _count(value: Any) -> Any:
@@ -42,7 +47,7 @@ class OptimizerConfig(Config):
 
 
 class ScheduleConfig(Config):
-    """Learning rate as a pure function of the step (schedule.py).
+    """Learning rate as a pure function of the step (optim.py).
 
     wsd: warm up, hold, then fall over the last `decay_fraction` of the steps; a longer budget
     shares the stable phase of a shorter one.
@@ -55,6 +60,8 @@ class ScheduleConfig(Config):
 
 
 class FixedEma(Config):
+    """The same decay at every update."""
+
     kind: Literal["fixed"] = "fixed"
     decay: float = Field(0.99, ge=0, lt=1)
 
@@ -110,14 +117,14 @@ class TrainingConfig(Config):
         """
         if self.steps is not None:
             return self.steps
-        name, budget, unit = (
-            ("samples", self.samples, samples_per_step)
-            if self.samples is not None
-            else ("tokens", self.tokens, tokens_per_step)
-        )
-        if unit is None:
+        if self.samples is not None:
+            name, budget, unit = "samples", self.samples, samples_per_step
+        elif tokens_per_step is not None:
+            name, budget, unit = "tokens", self.tokens or 0, tokens_per_step
+        else:
             raise FoundryError(
-                f"training.{name}={budget} has no meaning in this stage: its batches hold no text",
+                f"training.tokens={self.tokens} has no meaning in this stage: its batches hold no "
+                "text",
                 "set training.steps or training.samples",
             )
         if 0 < budget < unit:
@@ -146,6 +153,13 @@ class TrainResources(Resources):
         0, ge=0, description="processes that prepare batches; 0: the training process does"
     )
 
+    sinks: tuple[Annotated[MetricSink, OneOf(SINKS, "kind")], ...] = Field(
+        (), description="who else sees the rows of metrics.jsonl while they grow"
+    )
+
     @property
     def workers(self) -> int:
         return self.num_workers or max(1, int(self.gpus))
+
+
+MODALITIES = (TEXT, CAPTIONS, ROBOT)

@@ -17,7 +17,7 @@ from foundry_core.errors import FoundryError
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """This process's place. size > 1 needs an initialised torch.distributed process group."""
+    """One process among those of a run. size > 1 needs an initialised torch.distributed group."""
 
     rank: int = 0
     size: int = 1
@@ -36,6 +36,7 @@ class World:
         return tensor.tolist()
 
     def barrier(self) -> None:
+        """Waits for every rank."""
         if self.size > 1:
             dist.barrier()
 
@@ -62,7 +63,8 @@ def parallelise(module: nn.Module, world: World, strategy: str) -> nn.Module:
     for block in reversed(blocks):  # inner lists first
         if any(True for _ in block.parameters()):
             fully_shard(block, mesh=mesh)
-    return fully_shard(module, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    return module
 
 
 @contextmanager
@@ -72,8 +74,9 @@ def gradient_sync(module: nn.Module, enabled: bool) -> Iterator[None]:
         with nullcontext() if enabled else module.no_sync():
             yield
         return
-    if hasattr(module, "set_requires_gradient_sync"):
-        module.set_requires_gradient_sync(enabled)
+    set_sync = getattr(module, "set_requires_gradient_sync", None)  # FSDP2's
+    if callable(set_sync):
+        set_sync(enabled)
     yield
 
 
@@ -86,8 +89,9 @@ def full(tensor: Tensor) -> Tensor:
 def fill(target: Tensor, value: Tensor) -> None:
     """target ← the whole `value`, keeping this rank's shard if target is sharded."""
     if hasattr(target, "full_tensor"):
-        from torch.distributed.tensor import distribute_tensor
+        from torch.distributed.tensor import DTensor, distribute_tensor
 
+        assert isinstance(target, DTensor)
         value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
     target.copy_(value)
 

@@ -6,28 +6,28 @@ writes the artifact; all ranks read inputs and scratch, which several machines m
 
 import contextlib
 import dataclasses
-import json
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from foundry_core.errors import FoundryError
+from foundry_core.files import read_cache, read_json, write_json
 from foundry_core.parallel import ray_session
 from foundry_core.pipeline.stage import StageContext
 from foundry_core.training.distributed import World
 
-Worker = Callable[[StageContext, World], Mapping[str, Any]]
+Worker = Callable[[StageContext, World], Mapping[str, float]]
 
 _POLL_SECONDS = 0.5
 _MAX_FAILURES = 3
 _MISTAKE = "mistake.json"
 
 
-def launch(worker: Worker, ctx: StageContext) -> Mapping[str, Any]:
+def launch(worker: Worker, ctx: StageContext) -> Mapping[str, float]:
     """Metrics of rank 0. ctx.resources is a TrainResources."""
     resources = ctx.resources
     if resources.gpus and not torch.cuda.is_available() and resources.workers == 1:
@@ -53,9 +53,10 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _launch_ray(worker: Worker, ctx: StageContext) -> Mapping[str, Any]:
+def _launch_ray(worker: Worker, ctx: StageContext) -> Mapping[str, float]:
     """TorchTrainer named after the stage's key. A lost worker restarts the group, which continues
-    from the loop's own checkpoint in scratch: Ray's checkpoints would be a second truth."""
+    from the loop's own checkpoint in scratch: Ray's checkpoints would be a second
+    account of the same state."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -83,8 +84,9 @@ def _launch_ray(worker: Worker, ctx: StageContext) -> Mapping[str, Any]:
     with ray_session(slots), _relay(progress_file, ctx.progress):
         trainer.fit()
     if mistake_file.exists():
-        raise FoundryError(*json.loads(mistake_file.read_text()))
-    return json.loads((ctx.scratch / "metrics.json").read_text())
+        raise FoundryError(*read_json(mistake_file))
+    metrics: Mapping[str, float] = read_json(ctx.scratch / "metrics.json")
+    return metrics
 
 
 def _ray_worker(config: Mapping[str, Any]) -> None:
@@ -94,24 +96,24 @@ def _ray_worker(config: Mapping[str, Any]) -> None:
     import ray.train.torch
 
     ctx: StageContext = config["ctx"]
-    place = ray.train.get_context()
+    context = ray.train.get_context()
     world = World(
-        rank=place.get_world_rank(),
-        size=place.get_world_size(),
+        rank=context.get_world_rank(),
+        size=context.get_world_size(),
         device=ray.train.torch.get_device(),
     )
     mistake = ctx.scratch / _MISTAKE
     if mistake.exists():
         return
-    progress = _FileProgress(ctx.scratch / "progress.json") if world.main else _silent
+    progress = partial(_write_progress, ctx.scratch / "progress.json") if world.main else _silent
     try:
         with threads(ctx.resources.cpus):
             metrics = config["worker"](dataclasses.replace(ctx, progress=progress), world)
     except FoundryError as error:
-        mistake.write_text(json.dumps([error.message, error.hint]))
+        write_json(mistake, [error.message, error.hint])
         raise
     if world.main:
-        (ctx.scratch / "metrics.json").write_text(json.dumps(dict(metrics), sort_keys=True))
+        write_json(ctx.scratch / "metrics.json", dict(metrics))
     world.barrier()
 
 
@@ -119,16 +121,11 @@ def _silent(done: float, total: float, message: str = "", **values: float) -> No
     """Progress of ranks other than 0."""
 
 
-class _FileProgress:
+def _write_progress(
+    path: Path, done: float, total: float, message: str = "", **values: float
+) -> None:
     """Rank 0's progress as a file, which the launching process relays."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __call__(self, done: float, total: float, message: str = "", **values: float) -> None:
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps([done, total, message, values]))
-        os.replace(temporary, self._path)
+    write_json(path, [done, total, message, values], durable=False)
 
 
 @contextlib.contextmanager
@@ -137,12 +134,12 @@ def _relay(path: Path, progress: Callable[..., None]) -> Iterator[None]:
     stop = threading.Event()
 
     def poll() -> None:
-        seen = ""
+        seen = None
         while not stop.wait(_POLL_SECONDS):
-            text = path.read_text() if path.exists() else ""
-            if text and text != seen:
-                seen = text
-                done, total, message, values = json.loads(text)
+            latest = read_cache(path)
+            if latest and latest != seen:
+                seen = latest
+                done, total, message, values = latest
                 progress(done, total, message, **values)
 
     thread = threading.Thread(target=poll, daemon=True)

@@ -8,83 +8,39 @@ state: the state of a run is its weights, moments, average and step.
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
+from foundry_core.files import write_json
 from foundry_core.pipeline.stage import Progress
 from foundry_core.training.checkpoint import Checkpoint, load_latest_checkpoint, save_checkpoint
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, gradient_sync, parallelise
-from foundry_core.training.ema import Ema
 from foundry_core.training.metrics import MetricsLog
-from foundry_core.training.microbatch import split_batch
-from foundry_core.training.optim import build_optimizer, clip_gradients, freeze, set_lr
-from foundry_core.training.schedule import lr_multiplier
-from foundry_core.training.state import RunState
-
-Batch = Mapping[str, Tensor]
-MixedBatch = Mapping[str, Batch]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepKey:
-    """Coordinates of the randomness of a step; objectives add the sample id."""
-
-    seed: int
-    step: int
-
-
-class Objective(Protocol):
-    """Loss of one modality."""
-
-    def count(self, batch: Batch) -> float:
-        """Valid elements of a batch as the loader made it."""
-        ...
-
-    def prepare(self, batch: Batch) -> Batch:
-        """Host work on a micro-batch before it travels to the device: checks, indices."""
-        ...
-
-    def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
-        """Sums over the batch's valid elements. `loss` is differentiated; the rest is logged."""
-        ...
-
-
-class MixedLoss(nn.Module):
-    """Σ weight · sum / count over the modalities of a micro-batch: one forward, one backward.
-
-    A module of its own because DDP and FSDP hook into `forward`.
-    """
-
-    def __init__(
-        self, model: nn.Module, objectives: Mapping[str, Objective], weights: Mapping[str, float]
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.objectives = dict(objectives)
-        self.weights = dict(weights)
-
-    def forward(
-        self, batch: MixedBatch, counts: Mapping[str, float], key: StepKey
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        total: Tensor | None = None
-        logged: dict[str, Tensor] = {}
-        for modality, part in batch.items():
-            sums = self.objectives[modality](self.model, part, key)
-            means = {name: value / counts[modality] for name, value in sums.items()}
-            weighted = self.weights.get(modality, 1.0) * means["loss"]
-            total = weighted if total is None else total + weighted
-            for name, value in means.items():
-                logged[f"{modality}_{name}"] = value.detach()
-        logged["loss"] = total.detach()
-        return total, logged
+from foundry_core.training.mixed_batch import (
+    Batch,
+    MixedBatch,
+    MixedLoss,
+    Objective,
+    StepKey,
+    split_batch,
+)
+from foundry_core.training.optim import (
+    build_optimizer,
+    clip_gradients,
+    freeze,
+    lr_multiplier,
+    set_lr,
+)
+from foundry_core.training.sinks.base import MetricWriters, RunInfo
+from foundry_core.training.state import Ema, RunState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +51,14 @@ class TrainResult:
     resumed_from: int
     skipped: int
     last: Mapping[str, float]
-    seconds: float
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, float]:
+        """Flat numbers, of the stage's result."""
         return {
             "steps": self.steps,
             "resumed_from_step": self.resumed_from,
             "skipped_updates": self.skipped,
-            **{f"final_{name}": value for name, value in self.last.items() if name != "step"},
+            **{f"final_{name}": value for name, value in self.last.items()},
         }
 
 
@@ -110,10 +66,13 @@ class TrainResult:
 class Trainer:
     """Everything a run is made of. `train()` leaves the final weights in `model`.
 
+    stage, key: what metric sinks call the run.
     batches(first_step) yields the mixed batch of each step from `first_step` on (this rank's part
     of it): what lets a run resume anywhere is that the batch of a step depends on the step alone.
     """
 
+    stage: str = "training"
+    key: str = ""
     model: nn.Module
     objectives: Mapping[str, Objective]
     batches: Callable[[int], Iterable[MixedBatch]]
@@ -130,9 +89,28 @@ class Trainer:
     world: World = field(default_factory=World)
 
     def train(self) -> TrainResult:
+        """Runs to total_steps, from the newest checkpoint in `scratch` if there is one.
+
+        FoundryError for a loss that is not finite, or data that end early.
+        """
         started = time.monotonic(), time.process_time()
         self._prepare()
         first = self._resume()
+        run = RunInfo(
+            stage=self.stage,
+            key=self.key,
+            seed=self.seed,
+            first_step=first,
+            total_steps=self.total_steps,
+        )
+        writers = MetricWriters(self.resources.sinks if self.world.main else (), run)
+        try:
+            self._steps(first, writers)
+        finally:
+            writers.close()
+        return self._finish(first, *started)
+
+    def _steps(self, first: int, writers: MetricWriters) -> None:
         for step, batch in zip(range(first, self.total_steps), self.batches(first), strict=False):
             multiplier = lr_multiplier(self.config.schedule, step, self.total_steps)
             set_lr(self.optimizer, multiplier)
@@ -147,7 +125,7 @@ class Trainer:
             if self.ema:
                 self.ema.update(step + 1)
             self.done = step + 1
-            self._report(self.config.optimizer.lr * multiplier)
+            self._report(self.config.optimizer.lr * multiplier, writers)
             if self._checkpoint_due:
                 self._save()
         if self.done < self.total_steps:
@@ -155,7 +133,6 @@ class Trainer:
                 f"the data ended at step {self.done} of {self.total_steps}",
                 "lower the budget, or let the loader repeat its data",
             )
-        return self._finish(first, *started)
 
     def _prepare(self) -> None:
         self.model.to(self.world.device)
@@ -214,21 +191,20 @@ class Trainer:
             "skips with training.non_finite.policy=skip",
         )
 
-    def _report(self, lr: float) -> None:
+    def _report(self, lr: float, writers: MetricWriters) -> None:
         if self.done % self.resources.log_every == 0 or self.done == self.total_steps:
-            self.log.write_row(self.done, lr=lr)
+            row = self.log.write_row(self.done, lr=lr)
+            if row:
+                writers.write(self.done, row)
         now = time.monotonic()
         if self.world.main and (now - self._shown_at > 0.5 or self.done == self.total_steps):
             self._shown_at = now
-            shown = {n: v for n, v in self.log.last.items() if n != "step"}
-            self.progress(self.done, self.total_steps, "training", **shown)
+            self.progress(self.done, self.total_steps, "training", **self.log.last)
 
     def _time_for_checkpoint(self) -> bool:
         """Decided by rank 0 before a step and obeyed by all after it: saving may be collective."""
-        seconds, steps = (
-            self.resources.checkpoint_every_seconds,
-            self.resources.checkpoint_every_steps,
-        )
+        seconds = self.resources.checkpoint_every_seconds
+        steps = self.resources.checkpoint_every_steps
         by_time = seconds is not None and time.monotonic() - self._saved_at >= seconds
         by_step = steps is not None and (self.done + 1) % steps == 0
         return by_time or by_step
@@ -260,24 +236,16 @@ class Trainer:
             self.ema.copy_to_module()
         self.loss.eval()
         self.log.close()
-        result = TrainResult(
-            steps=self.total_steps,
-            resumed_from=first,
-            skipped=self.skipped,
-            last=self.log.last,
-            seconds=seconds,
-        )
         if self.world.main:
             self.records.mkdir(parents=True, exist_ok=True)
-            (self.records / "metrics.jsonl").write_bytes(
-                (self.scratch / "metrics.jsonl").read_bytes()
-            )
+            shutil.copyfile(self.scratch / "metrics.jsonl", self.records / "metrics.jsonl")
             timings = {
                 "seconds": seconds,
                 "resumed_from_step": first,
                 "steps_per_second": (self.total_steps - first) / max(seconds, 1e-9),
                 "cpu_seconds": time.process_time() - cpu,
             }
-            text = json.dumps(timings, sort_keys=True, indent=1) + "\n"
-            (self.records / "timings.json").write_text(text)
-        return result
+            write_json(self.records / "timings.json", timings, durable=False)
+        return TrainResult(
+            steps=self.total_steps, resumed_from=first, skipped=self.skipped, last=self.log.last
+        )

@@ -5,15 +5,26 @@ and the sums of the unfinished window; resuming cuts the file there, so that an 
 leaves the same bytes as an uninterrupted one.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
+
+from foundry_core.files import json_line
+
+
+class LogState(TypedDict):
+    """What resumes a log: the file's length, the unfinished window, the last row."""
+
+    bytes: int
+    sums: dict[str, float]
+    steps: int
+    last: dict[str, float]
 
 
 class MetricsLog:
-    """Rows of means over the steps since the previous row."""
+    """Rows of means over the steps since the previous row. last: the latest one, without its
+    step."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,22 +34,24 @@ class MetricsLog:
         self.last: dict[str, float] = {}
 
     def add(self, values: Mapping[str, float]) -> None:
+        """The values of one step."""
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._steps += 1
 
     def write_row(self, step: int, **now: float) -> dict[str, float]:
-        """Closes the window after `step` completed steps; `now` holds values not averaged."""
+        """Closes the window after `step` completed steps and returns its row without the step; {}
+        where the window is empty. now: values that are not averaged."""
         if not self._steps:
-            return self.last
+            return {}
         means = {name: total / self._steps for name, total in self._sums.items()}
-        self.last = {"step": step, **means, **now}
-        self._stream.write(json.dumps(self.last, sort_keys=True).encode() + b"\n")
+        self.last = {**means, **now}
+        self._stream.write(json_line({"step": step, **self.last}).encode())
         self._stream.flush()
         self._sums, self._steps = {}, 0
         return self.last
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> LogState:
         """What resumes the log right here; the bytes are on the disk when this returns."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
@@ -49,7 +62,7 @@ class MetricsLog:
             "last": self.last,
         }
 
-    def restore(self, state: Mapping[str, Any] | None) -> None:
+    def restore(self, state: LogState | None) -> None:
         """Continues from `state`, or from nothing."""
         self._stream.truncate(state["bytes"] if state else 0)
         self._stream.seek(0, os.SEEK_END)

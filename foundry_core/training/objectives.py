@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from foundry_core.models.config import VLMConfig
+from foundry_core.models.interfaces import Backbone, Decoder, LanguageModel
+from foundry_core.models.layers import Visibility
+from foundry_core.models.noise import Key
 from foundry_core.models.placeholders import check_image_tokens
 from foundry_core.models.vla import VLA, check_obs_tokens
-from foundry_core.training.loop import Batch, StepKey
-
-TEXT, CAPTIONS, ROBOT = "text", "captions", "robot"
+from foundry_core.training.mixed_batch import Batch, StepKey
 
 
 def text_targets(segments: Tensor) -> Tensor:
@@ -44,9 +45,14 @@ class TextLoss:
         }
 
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
-        language = language_part(model)
-        hidden = language(batch["tokens"], segments=batch["segments"], return_hidden=True)
-        return next_token_sums(language, hidden, batch["index"], batch["targets"], self.z_loss)
+        decoder = model.backbone if isinstance(model, VLA) else model
+        if isinstance(decoder, Backbone):
+            hidden = decoder.hidden(None, batch["tokens"], segments=batch["segments"])
+        else:
+            assert isinstance(decoder, LanguageModel)
+            visible = Visibility(segments=batch["segments"])
+            hidden = decoder.hidden(decoder.embed(batch["tokens"]), visible)
+        return next_token_sums(decoder, hidden, batch, self.z_loss)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +80,9 @@ class CaptionLoss:
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
         # Padding is on the right, where causality hides it: no mask to build.
         backbone = model.backbone if isinstance(model, VLA) else model
-        hidden = backbone(batch["images"], batch["tokens"], return_hidden=True)
-        return next_token_sums(backbone, hidden, batch["index"], batch["targets"], self.z_loss)
+        assert isinstance(backbone, Backbone)
+        hidden = backbone.hidden(batch["images"], batch["tokens"])
+        return next_token_sums(backbone, hidden, batch, self.z_loss)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +102,8 @@ class ActionLoss:
         check_image_tokens(tokens, self.image_token_id, images, self.tokens_per_image)
         return batch
 
-    def __call__(self, model: VLA, batch: Batch, key: StepKey) -> dict[str, Tensor]:
+    def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
+        assert isinstance(model, VLA)
         # `<obs>` is the last real token: under plain causality it sees no padding. Some
         # transformers backbones attend both ways over a prompt and need the mask.
         native = isinstance(model.backbone.config, VLMConfig)
@@ -106,27 +114,19 @@ class ActionLoss:
             batch["proprio"],
             batch["actions"],
             batch["action_mask"],
-            seed=key.seed,
-            step=key.step,
-            sample_ids=batch["sample_ids"],
+            Key(key.seed, key.step, batch["sample_ids"]),
         )
         draws = count / batch["action_mask"].sum().clamp(min=1)
         return {"loss": total / draws.clamp(min=1)}
 
 
-def language_part(model: nn.Module) -> nn.Module:
-    """The decoder inside a VLA or VLM; a language model is its own."""
-    backbone = model.backbone if isinstance(model, VLA) else model
-    return getattr(backbone, "language", backbone)
-
-
 def next_token_sums(
-    head: nn.Module, hidden: Tensor, index: Tensor, targets: Tensor, z_loss: float
+    decoder: Decoder, hidden: Tensor, batch: Batch, z_loss: float
 ) -> dict[str, Tensor]:
     """Cross-entropy (and z-loss, coef · logsumexp²) summed over the target positions.
 
     hidden [B,T,D]; index int64 [n] into B·T; targets int64 [n]. Softmax in float32.
     """
-    rows = hidden.flatten(0, 1).index_select(0, index)
-    loss, penalty = head.next_token_sums(rows, targets, z_loss)
+    rows = hidden.flatten(0, 1).index_select(0, batch["index"])
+    loss, penalty = decoder.next_token_sums(rows, batch["targets"], z_loss)
     return {"loss": loss, "z_loss": penalty} if z_loss else {"loss": loss}

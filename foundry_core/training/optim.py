@@ -1,5 +1,6 @@
-"""AdamW with decay on matrices only, per-group rates, freezing, and gradient clipping."""
+"""AdamW with decay on matrices only, per-group rates and their schedule, freezing, clipping."""
 
+import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
-from foundry_core.training.config import OptimizerConfig
+from foundry_core.training.config import OptimizerConfig, ScheduleConfig
 
 _NEVER_DECAYED = ("position", "pos_emb")
 
@@ -71,7 +72,27 @@ def build_optimizer(
     )
 
 
+def lr_multiplier(config: ScheduleConfig, step: int, total: int) -> float:
+    """Multiplier of the peak rate at 0-based `step` of `total`.
+
+    Pure, so that a resumed run needs no state. Warm-up (step+1)/warmup, so that the first step
+    already learns and step warmup−1 is at the peak; then the fall to min_ratio at `total`.
+    """
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    if config.kind == "constant":
+        return 1.0
+    start = config.warmup
+    if config.kind == "wsd":
+        start = max(start, total - round(config.decay_fraction * total))
+    progress = min(1.0, max(0.0, (step - start) / max(1, total - start)))
+    if config.kind == "wsd":
+        return 1.0 - (1.0 - config.min_ratio) * progress
+    return config.min_ratio + (1.0 - config.min_ratio) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
 def set_lr(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
+    """Every group's rate becomes its peak rate times the multiplier."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * multiplier
 

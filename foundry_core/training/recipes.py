@@ -1,31 +1,40 @@
-"""Cross-checks that the training stages share. No torch: planning imports this."""
+"""What the kinds of training stages share. No torch: planning imports this."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from foundry_core.data.loading.config import DataConfig
 from foundry_core.errors import FoundryError
+from foundry_core.models.config import weight_sources
+from foundry_core.pipeline.stage import Config, Stage, Upstream
+from foundry_core.training.config import MODALITIES, TrainResources
 
-MODALITIES = ("text", "captions", "robot")
-
-
-def labels_of(inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """modality → labels of the connected datasets."""
-    return {name: list(inputs.get(name, {})) for name in MODALITIES}
+Inputs = Mapping[str, Mapping[str, Upstream]]
 
 
-def check_batches(data: DataConfig, labels: Mapping[str, list[str]]) -> None:
-    data.check_labels(labels)
+class TrainStage(Stage):
+    """A kind whose recipe has `model`, `data` and `training`: pretrained weights that the model
+    names are sources, and the data's modalities must be connected."""
+
+    code = "1"
+    Resources = TrainResources
+
+    @classmethod
+    def sources(cls, recipe: Any) -> Mapping[str, str]:
+        return weight_sources(recipe.model)
+
+    @classmethod
+    def check(cls, recipe: Any, inputs: Inputs) -> None:
+        recipe.data.check_labels({name: list(inputs.get(name, {})) for name in MODALITIES})
 
 
-def check_source_of_tokens(slot: str, described: Any, inputs: Mapping[str, Any]) -> None:
+def check_source_of_tokens(slot: str, described: Config | None, inputs: Inputs) -> None:
     """A model builds on the upstream one, or is described and given a tokenizer."""
     if inputs.get(slot):
         return
     if described is None:
         raise FoundryError(
             f"no {slot} is connected and the recipe does not describe one",
-            f"connect the input {slot!r}, or give the part of `model` it stands for",
+            f"connect the input {slot!r}, or give the part of `model` it would replace",
         )
     if not inputs.get("tokenizer"):
         raise FoundryError(

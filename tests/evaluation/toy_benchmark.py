@@ -120,3 +120,6 @@ class Walker:
         goal += float(np.random.default_rng([seed, replan]).normal(0, self.noise))
         steps = here + self.speed * np.sign(goal - here) * np.arange(1, self.horizon + 1)
         return {FIELD: np.clip(steps, min(here, goal), max(here, goal))[:, None]}
+
+
+BENCHMARK = Line

@@ -238,7 +238,7 @@ class Campaign:
         events = self._store.events(self._home)
         self._expect(checks.lineage_differences(self._home, events, self._scratch), "lineage")
         index = self._home / "lineage.duckdb"
-        self._expect(checks.untold(index, keys), "untold")
+        self._expect(checks.unlisted(index, keys), "unlisted")
         settled = {row[2] for row in result["stages"].values()}
         self._expect(checks.unfinished_attempts(index, settled), "attempt in flight")
 

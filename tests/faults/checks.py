@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
+from foundry_core.lineage.connection import attach
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.index import Index, attach
+from foundry_core.lineage.index import Index
 
 NOT_KINDS = {"work", "leases", "events", "content", "runs", "code", "aliases", "pins"}
 TABLES = (
     *("pipeline_run", "stage_spec", "stage_input", "run_stage", "attempt", "artifact"),
-    *("artifact_input", "file", "metric", "episode", "event"),
+    *("artifact_input", "file", "metric", "episode", "score", "event"),
 )
 
 
@@ -144,7 +145,7 @@ def _first_difference(left: list[tuple], right: list[tuple]) -> str:
     return str(only[0])[:300] if only else "multiplicity"
 
 
-def untold(index: Path, committed: set[str]) -> list[str]:
+def unlisted(index: Path, committed: set[str]) -> list[str]:
     """Committed keys that lineage does not list, and the reverse."""
     with attach(index) as connection:
         rows = connection.execute("select key from artifact where present").fetchall()
@@ -166,6 +167,6 @@ def unfinished_attempts(index: Path, keys: set[str]) -> list[str]:
 def stage_of(command: str) -> str:
     """The stage whose child process has this command line; '' when it is just ending."""
     try:
-        return json.loads((Path(command.split()[-1]) / "job.json").read_text())["stage"]
+        return json.loads((Path(command.split()[-1]) / "job.json").read_text())["spec"]["name"]
     except (OSError, ValueError):
         return ""

@@ -12,7 +12,7 @@ Drawn = Callable[[random.Random], Any]
 @dataclass(frozen=True, kw_only=True)
 class FaultPipeline:
     """path: a pipeline document. start: overrides of the first run. leaves: what may change.
-    silent: a leaf that changes a recipe but no byte (early cut-off). weights: of campaign.WAYS.
+    silent: a leaf that changes a recipe but no byte (early cutoff). weights: of campaign.WAYS.
     cli_share: how many of the timed kills go through `foundry run`, Prefect included.
     aimed: take the stages in turn. Each is made to run by a new leaf of its own, else by a new
     seed, alone, and is killed while its own process lives. Random instants of a whole run would

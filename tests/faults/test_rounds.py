@@ -47,8 +47,8 @@ def test_the_checker_sees_half_artifacts_and_what_lineage_lacks(home, tmp_path):
     assert "without a readable artifact.json" in view.damage()["emit", artifact.key]
     keys = {done.artifact(name).key for name in ("second", "model", "total")}
     index = home / "lineage.duckdb"
-    assert checks.untold(index, keys) == [f"{artifact.key[:12]} is in lineage only"]
-    assert checks.untold(index, keys | {artifact.key, "ab" * 32}) == [
+    assert checks.unlisted(index, keys) == [f"{artifact.key[:12]} is in lineage only"]
+    assert checks.unlisted(index, keys | {artifact.key, "ab" * 32}) == [
         f"{'ab' * 6} is not in lineage"
     ]
     for path in (home / "store" / "events").glob("2*/*.json"):

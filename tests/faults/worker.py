@@ -15,8 +15,8 @@ import signal
 import sys
 import threading
 
-from flows.run.engine import PipelineRun
-from flows.run.planning import Request, prepare
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 from foundry_core.config.overrides import parse_override
 from foundry_core.execution.job import Interrupted, StageFailed
 from foundry_core.home import home_dir, store_uri

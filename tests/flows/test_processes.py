@@ -26,7 +26,7 @@ def sleeper():
 
 
 def test_an_entry_lives_as_long_as_its_process(sleeper):
-    written = processes.record("run", "r1", sleeper.pid, pipeline="demo")
+    written = processes.record("run", "r1", sleeper.pid, facts={"pipeline": "demo"})
     (entry,) = processes.entries("run")
     assert entry == written
     assert entry.facts == {"pipeline": "demo"}

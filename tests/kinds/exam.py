@@ -1,8 +1,9 @@
 """Plays scenarios with a model of `train`: the better its weight, the more succeed."""
 
-import json
 import random
 
+from foundry_core.evaluation.score import Score, write_scores
+from foundry_core.files import write_json_lines
 from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage, slot
 
 
@@ -27,7 +28,7 @@ class Exam(Stage):
             raise ValueError("told to fail")
         skill = min(1.0, float((ctx.input("model").path / "weight.txt").read_text()) / 10)
         skill -= ctx.recipe.pass_mark / 10
-        cells, episodes = {}, []
+        scores, episodes = {}, []
         for task in ctx.recipe.tasks:
             successes = 0
             for index in range(ctx.recipe.episodes_per_task):
@@ -37,16 +38,9 @@ class Exam(Stage):
                 successes += success
                 row = {"task": task, "scenario": scenario, "success": success, "steps": 1}
                 episodes.append(row | {"crash": False, "seed": ctx.seed})
-            cells[task] = {
-                "n": ctx.recipe.episodes_per_task,
-                "successes": successes,
-                "crashed": 0,
-            }
-        (ctx.out / "evaluation.json").write_text(json.dumps({"tasks": cells}, sort_keys=True))
-        lines = "".join(json.dumps(row) + "\n" for row in episodes)
-        (ctx.records / "episodes.jsonl").write_text(lines)
-        total = sum(cell["successes"] for cell in cells.values())
-        return {"success_rate": total / len(episodes)}
+            scores[task] = Score(n=ctx.recipe.episodes_per_task, successes=successes)
+        write_json_lines(ctx.records / "episodes.jsonl", episodes)
+        return write_scores(ctx.out, ctx.records, scores, {})
 
 
 STAGE = Exam

@@ -1,4 +1,4 @@
-"""Called by the kinds: part of their closures."""
+"""Called by the kinds: part of their code fingerprints."""
 
 TERMINATOR = "\n"
 

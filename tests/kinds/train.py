@@ -17,7 +17,6 @@ class Train(Stage):
     output = ArtifactType.LANGUAGE_MODEL
     inputs = {"text": slot(ArtifactType.TEXT_SHARDS)}
     code = "1"
-    trains = True
     Recipe = TrainRecipe
 
     @staticmethod

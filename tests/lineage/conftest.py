@@ -1,10 +1,10 @@
-"""Fixtures of the lineage tests; the history they index is told in history.py."""
+"""Fixtures of the lineage tests; the history they index is in history.py."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from history import tell
+from history import write_history
 
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index
@@ -17,16 +17,16 @@ def log(tmp_path: Path) -> EventLog:
 
 
 @pytest.fixture(scope="session")
-def told(tmp_path_factory: pytest.TempPathFactory):
+def history(tmp_path_factory: pytest.TempPathFactory):
     """The history, indexed once for all tests that only read: (names, home, log)."""
     home = tmp_path_factory.mktemp("home")
     log = EventLog(home / "store" / "events")
-    names = tell(log)
+    names = write_history(log)
     Index(home / INDEX_NAME, log).advance()
     return SimpleNamespace(names=names, home=home, log=log)
 
 
 @pytest.fixture
-def lineage(told):
-    with connect(told.home) as connection:
+def lineage(history):
+    with connect(history.home) as connection:
         yield connection

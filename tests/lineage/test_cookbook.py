@@ -25,39 +25,39 @@ def fill(query: str, names) -> str:
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_query(lineage, told, query):
-    rows = sql(lineage, fill(query, told.names))
+def test_query(lineage, history, query):
+    rows = sql(lineage, fill(query, history.names))
     assert bool(rows) != any(view in query for view in EMPTY)
 
 
-def ask(lineage, told, part: str):
+def ask(lineage, history, part: str):
     (query,) = [query for query in QUERIES if part in query]
-    return sql(lineage, fill(query, told.names))
+    return sql(lineage, fill(query, history.names))
 
 
-def test_runs_that_used_a_shard(lineage, told):
-    found = {(row["run_id"], row["stage"]) for row in ask(lineage, told, "sha256 = ':shard'")}
-    first, second = told.names.first, told.names.second
+def test_runs_that_used_a_shard(lineage, history):
+    found = {(row["run_id"], row["stage"]) for row in ask(lineage, history, "sha256 = ':shard'")}
+    first, second = history.names.first, history.names.second
     both = {(run, name) for run in (first, second) for name in ("robot", "stats", "vla", "eval")}
     assert found == both | {("third", "stats")}
 
 
-def test_what_changed_between_two_rates(lineage, told):
-    (row,) = ask(lineage, told, "from config_diff")
+def test_what_changed_between_two_rates(lineage, history):
+    (row,) = ask(lineage, history, "from config_diff")
     assert (row["place"], row["path"]) == ("policy", "recipe.training.lr")
 
 
-def test_savings(lineage, told):
+def test_savings(lineage, history):
     shares = {
         row["run_id"]: row["share_of_time_saved"]
-        for row in ask(lineage, told, "share_of_time_saved")
+        for row in ask(lineage, history, "share_of_time_saved")
     }
-    assert shares[told.names.second] == 0.5
-    assert shares[told.names.first] == 0
+    assert shares[history.names.second] == 0.5
+    assert shares[history.names.first] == 0
 
 
-def test_evaluations_downstream_of_a_data_set(lineage, told):
-    rates = [row["success_rate"] for row in ask(lineage, told, "from downstream(':dataset')")]
+def test_evaluations_downstream_of_a_data_set(lineage, history):
+    rates = [row["success_rate"] for row in ask(lineage, history, "from downstream(':dataset')")]
     assert rates == [0.9, 0.4]
 
 

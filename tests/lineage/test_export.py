@@ -36,8 +36,8 @@ def test_a_folder_that_cannot_be_written(lineage, tmp_path):
         write_openlineage(iter(()), tmp_path / "file" / "openlineage.jsonl")
 
 
-def test_openlineage_events_follow_the_specification(lineage, told):
-    names = told.names
+def test_openlineage_events_follow_the_specification(lineage, history):
+    names = history.names
     events = list(openlineage(lineage))
     by_type = {}
     for event in events:
@@ -70,8 +70,8 @@ def test_openlineage_events_follow_the_specification(lineage, told):
     assert list(openlineage(lineage)) == events
 
 
-def test_openlineage_of_one_run_goes_to_a_file(lineage, told, tmp_path):
+def test_openlineage_of_one_run_goes_to_a_file(lineage, history, tmp_path):
     path = tmp_path / "events.ndjson"
-    count = write_openlineage(openlineage(lineage, run_id=told.names.second), path)
+    count = write_openlineage(openlineage(lineage, run_id=history.names.second), path)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert count == len(lines) == 4

@@ -1,24 +1,34 @@
 import contextlib
-import gc
 import multiprocessing
 import os
 import random
 import shutil
 import tempfile
 from pathlib import Path
-from unittest import mock
 
 import duckdb
 import pytest
-from history import PROVENANCE, digest, manifest, stage, tell, uuid_of
+from history import PROVENANCE, digest, manifest, planned, scores, stage, uuid_of, write_history
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundry_core.errors import FoundryError
 from foundry_core.lineage import index as index_module
-from foundry_core.lineage import tail
+from foundry_core.lineage.connection import attach
+from foundry_core.lineage.event_types import (
+    AblationFinished,
+    AblationStarted,
+    AliasSet,
+    ArtifactCommitted,
+    ArtifactRemoved,
+    AttemptFinished,
+    AttemptStarted,
+    Event,
+    RunFinished,
+    RunStarted,
+    StageResolved,
+)
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.index import Index, attach
+from foundry_core.lineage.index import Index
 from foundry_core.lineage.segments import compact
 
 # Views that are functions of the others, and slow to ask hundreds of times.
@@ -26,64 +36,71 @@ DERIVED = ("run_summary", "compute_spent_saved", "in_flight", "eval_scores", "ab
 
 
 def rows(path: Path) -> dict[str, list[str]]:
-    """Everything in the index, less what tells how it came there."""
+    """Everything in the index, less how it came there."""
     found = {}
     with attach(path) as connection:
-        views = connection.execute(
-            "select schema_name || '.' || view_name from duckdb_views() "
-            "where database_name = 'lineage' and schema_name in ('fact', 'main') and not internal"
+        tables = connection.execute(
+            "select table_schema || '.' || table_name from information_schema.tables "
+            "where table_catalog = 'lineage' and table_name not in ('meta', 'segment')"
         ).fetchall()
-        for name in (name for (name,) in views if name.partition(".")[2] not in DERIVED):
+        for name in (name for (name,) in tables if name.partition(".")[2] not in DERIVED):
             fetched = connection.execute(f"select * from {name}").fetchall()
             found[name] = sorted(map(repr, fetched))
     assert len(found) > 25
     return found
 
 
-def conflicting_events() -> list[tuple]:
-    """(type, data, run, time, id) with rivals for every entity: retold runs, rebuilt artifacts,
-    removals before and after, moved aliases, attempts closed by others, ties in time."""
+Stamped = tuple[Event, str, str]
+
+
+def conflicting_events() -> list[Stamped]:
+    """(event, time, id) with several for every entity: runs said twice, rebuilt artifacts, removals
+    before and after, moved aliases, attempts closed by others, ties in time."""
     old, new = stage("a", "x", {"v": 1}, {}), stage("b", "y", {"v": 2}, {})
     child = stage("c", "z", {"v": 3}, {"many": old, "other": new})
-    told: list[tuple] = []
+    stamped: list[Stamped] = []
 
-    def add(kind, data, run=None, at=None):
-        second = len(told) if at is None else at
-        told.append((kind, data, run, f"2026-05-01T10:00:{second:02d}.000000Z", uuid_of(len(told))))
+    def add(event: Event, at: int | None = None) -> None:
+        second = len(stamped) if at is None else at
+        stamped.append((event, f"2026-05-01T10:00:{second:02d}.000000Z", uuid_of(len(stamped))))
 
     for stages in ([old], [old, new, child]):
-        add("run_started", {"pipeline": "p", "stages": stages, "git": {}}, "r")
-    add("stage_resolved", {"stage": "a", "key": old["key"], "action": "run"}, "r")
-    add("stage_resolved", {"stage": "a", "key": old["key"], "action": "reuse"}, "r", at=2)
+        add(RunStarted(run_id="r", pipeline="p", stages=[planned(one) for one in stages]))
+    for action in ("run", "reuse"):
+        add(StageResolved(run_id="r", stage="a", key=old["key"], action=action), at=2)
     attempt = {"key": old["key"], "attempt": "a1"}
-    who = attempt | {"kind": "x", "stage": "a", "provenance": PROVENANCE}
     for run in ("r0", "r", "r1"):
-        add("attempt_started", who, run)
-        add("attempt_finished", attempt | {"state": "lost"})
-    add("attempt_finished", attempt | {"state": "failed", "error": "x"}, "r1")
-    add("attempt_finished", attempt | {"state": "committed", "seconds": 1.0}, "r1")
+        add(AttemptStarted(run_id=run, **attempt, kind="x", stage="a", provenance=PROVENANCE))
+        add(AttemptFinished(**attempt, state="lost"))
+    add(AttemptFinished(run_id="r1", **attempt, state="failed", error="x"))
+    add(AttemptFinished(run_id="r1", **attempt, state="committed", seconds=1.0))
     for built in (old, child):
         for metrics in ({"loss": 1.0}, {"loss": 2.0, "tokens": 3}):
             artifact = manifest(built, "r") | {"metrics": metrics}
             steps = [{"step": i, "name": "loss", "value": 1.0} for i in range(len(metrics))]
-            add("artifact_committed", {"artifact": artifact, "metric_rows": steps})
-        add("artifact_removed", {"kind": "x", "key": built["key"], "reason": "gc"}, at=20)
-    artifact = {"artifact": manifest(old, "r") | {"content": digest("rebuilt")}}
-    add("artifact_committed", artifact, at=21)
+            score = scores(len(metrics), 4, 0, 0.1, 0.9)
+            add(ArtifactCommitted(artifact=artifact, metric_rows=steps, score_rows=[score]))
+        add(ArtifactRemoved(kind="x", key=built["key"], reason="gc"), at=20)
+    rebuilt = manifest(old, "r") | {"content": digest("rebuilt")}
+    add(ArtifactCommitted(artifact=rebuilt), at=21)
     for key in (old["key"], None, child["key"]):
-        add("alias_set", {"alias": "a@b", "key": key})
+        add(AliasSet(alias="a@b", key=key))
     for status in ("failed", "succeeded"):
-        add("run_finished", {"status": status, "metrics": {}}, "r")
-        data = {"ablation_id": "ab", "base_pipeline": "p"}
-        add("ablation_started", data | {"variants": [{"variant": status, "overrides": []}]})
+        add(RunFinished(run_id="r", status=status, metrics={}))
+        variants = [{"variant": status, "overrides": []}]
+        add(AblationStarted(ablation_id="ab", base_pipeline="p", variants=variants))
         effects = [{"variant": status, "path": "v", "old": 1, "new": 2, "success": 0.5, "n": 2}]
-        add("ablation_finished", {"ablation_id": "ab", "status": status, "effects": effects})
-    return told
+        add(AblationFinished(ablation_id="ab", status=status, effects=effects))
+    return stamped
 
 
-def put(log: EventLog, event: tuple) -> None:
-    kind, data, run, at, event_id = event
-    log.append(kind, data, run, at=at, event_id=event_id)
+def put(log: EventLog, stamped: Stamped) -> None:
+    event, at, event_id = stamped
+    log.append(event, at=at, event_id=event_id)
+
+
+def set_alias(log: EventLog, alias: str = "new@one") -> None:
+    log.append(AliasSet(alias=alias, key="k"))
 
 
 @pytest.fixture(scope="module")
@@ -100,20 +117,18 @@ def expected_rows(tmp_path_factory):
 @settings(max_examples=8, deadline=None)
 @given(order=st.randoms(use_true_random=False), cuts=st.integers(1, 5), compacting=st.booleans())
 def test_any_order_of_arrival_gives_the_rows_of_a_rebuild(expected_rows, order, cuts, compacting):
-    told = conflicting_events()
-    order.shuffle(told)
+    stamped = conflicting_events()
+    order.shuffle(stamped)
     with tempfile.TemporaryDirectory() as folder:
         log = EventLog(f"{folder}/events")
         index = Index(f"{folder}/lineage.duckdb", log)
-        bounds = sorted(order.sample(range(1, len(told)), cuts))
-        limit = order.choice([0, 5, 15, 400])
-        for first, last in zip([0, *bounds], [*bounds, len(told)], strict=True):
-            for event in told[first:last]:
+        bounds = sorted(order.sample(range(1, len(stamped)), cuts))
+        for first, last in zip([0, *bounds], [*bounds, len(stamped)], strict=True):
+            for event in stamped[first:last]:
                 put(log, event)
             if compacting and order.random() < 0.5:
                 compact(log, older_than_seconds=0, least=1)
-            with mock.patch.object(index_module, "MAX_EVENTS", limit):
-                assert index.advance().events == last - first
+            assert index.advance().events == last - first
         assert index.advance().events == 0
         assert rows(index.path) == expected_rows
         index.rebuild()
@@ -144,6 +159,7 @@ def test_the_latest_fact_stands(expected_rows, tmp_path):
     assert ask("select present, removed_reason from artifact where kind = 'z'") == [(False, "gc")]
     assert ask("select count(*) from metric where step is not null") == [(2,)]
     assert ask("select count(*) from artifact_input") == [(2,)]
+    assert ask("select a.kind, s.successes from score s join artifact a using (key)") == [("z", 2)]
     assert ask("select alias, a.kind from alias join artifact a using (key)") == [("a@b", "z")]
     assert ask("select variant from ablation_variant") == [("succeeded",)]
     assert ask("select variant, old, new from ablation_effects") == [("succeeded", "1", "2")]
@@ -152,59 +168,63 @@ def test_the_latest_fact_stands(expected_rows, tmp_path):
 
 
 def test_duplicates_in_segments_and_loose_files_count_once(log, tmp_path):
-    tell(log)
-    loose = {name: log.files.read(name) for name in log.loose()}
+    write_history(log)
+    loose = {name: log.blobs.read(name) for name in log.loose()}
     before = Index(tmp_path / "before.duckdb", log)
     before.rebuild()
     assert compact(log, older_than_seconds=0, least=1) == len(loose)
     assert log.loose() == [] and len(log.segments()) == 1
     for number, (name, data) in enumerate(loose.items()):
         if number % 2:
-            log.files.create(name, data)
+            log.blobs.create(name, data)
     assert compact(log, older_than_seconds=0, least=1) == len(loose) // 2
     for name, data in loose.items():
-        log.files.create(name, data)
+        log.blobs.create(name, data)
     after = Index(tmp_path / "after.duckdb", log)
     assert after.rebuild().events == len(loose)
     assert rows(after.path) == rows(before.path)
     assert before.advance().events == 0
 
 
-def test_a_long_log_compacts_itself_when_it_is_folded(log, tmp_path, monkeypatch):
+def test_a_long_log_compacts_itself_when_the_index_advances(log, tmp_path, monkeypatch):
     monkeypatch.setattr(index_module, "COMPACT_ABOVE", 510)
     monkeypatch.setattr(index_module, "COMPACT_AFTER_SECONDS", 0.0)
     index = Index(tmp_path / "lineage.duckdb", log)
     index.advance()
-    fold(index, events=500)
+    for number in range(500):
+        set_alias(log, f"filler@{number}")
+    index.advance()
     assert len(log.loose()) == 500
     before = rows(index.path)["main.event"]
-    fold(index, events=11)
+    for number in range(11):
+        set_alias(log, f"more@{number}")
+    index.advance()
     assert (len(log.loose()), len(log.segments())) == (0, 1)
     assert index.advance().events == 0
-    log.append("alias_set", {"alias": "new@one", "key": "k"})
+    set_alias(log)
     assert index.advance().events == 1
     after = rows(index.path)["main.event"]
     assert len(after) == 512 and set(after) > set(before)
 
 
 def test_young_events_and_few_events_stay_loose(log):
-    tell(log)
-    told = log.loose()
-    assert compact(log, older_than_seconds=0, least=len(told) + 1) == 0
-    log.append("artifact_removed", {"kind": "x", "key": "k", "reason": "now"})
-    assert compact(log, older_than_seconds=600, least=1) == len(told)
+    write_history(log)
+    count = len(log.loose())
+    assert compact(log, older_than_seconds=0, least=count + 1) == 0
+    log.append(ArtifactRemoved(kind="x", key="k", reason="now"))
+    assert compact(log, older_than_seconds=600, least=1) == count
     assert len(log.loose()) == 1
 
 
 def test_a_crash_before_the_deletion_of_compacted_events_is_harmless(log, tmp_path, monkeypatch):
-    tell(log)
+    write_history(log)
     count = len(log.loose())
 
     def die(name):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(log.files, "delete", die)
+        patch.setattr(log.blobs, "delete", die)
         with contextlib.suppress(KeyboardInterrupt):
             compact(log, older_than_seconds=0, least=1)
     assert (len(log.loose()), len(log.segments())) == (count, 1)
@@ -213,87 +233,63 @@ def test_a_crash_before_the_deletion_of_compacted_events_is_harmless(log, tmp_pa
 
 def test_an_open_reader_keeps_what_it_opened(log, tmp_path):
     index = Index(tmp_path / "lineage.duckdb", log)
-    tell(log)
+    write_history(log)
     index.advance()
     with attach(index.path) as early, duckdb.connect(index.path, read_only=True) as raw:
-        log.append("alias_set", {"alias": "new@one", "key": "k"})
+        set_alias(log)
         assert index.advance().events == 1
         query = "select count(*) from alias"
-        assert early.execute(query).fetchone() == (1,)
-        assert raw.execute(query).fetchone() == (2,), "opened by DuckDB itself, it follows"
         with attach(index.path) as late:
             assert late.execute(query).fetchone() == (2,)
-        fold(index)
-        assert early.execute(query).fetchone() == (1,)
-        assert raw.execute(query).fetchone() == (2,)
+        index.rebuild()
+        for reader in (early, raw):
+            assert reader.execute(query).fetchone() == (1,)
 
 
-def fold(index: Index, events: int = 1) -> None:
-    """An advance that does not use the tail."""
-    for number in range(events):
-        index.log.append("alias_set", {"alias": f"filler@{number}", "key": None})
-    before = index.path.stat().st_ino
-    with mock.patch.object(index_module, "MAX_EVENTS", -1):
-        assert index.advance().events == events
-    assert index.path.stat().st_ino != before
-
-
-def test_a_few_events_go_to_the_tail_and_many_are_folded(log, tmp_path):
+def test_a_notebook_that_opened_the_file_for_writing_disturbs_nobody(log, tmp_path):
     index = Index(tmp_path / "lineage.duckdb", log)
-    tell(log)
+    write_history(log)
     index.advance()
-    before = tail.signature(index.path)
-    log.append("alias_set", {"alias": "new@one", "key": "k"})
+    with duckdb.connect(index.path) as notebook:
+        set_alias(log)
+        assert index.advance().events == 1
+        with attach(index.path) as reader:
+            assert reader.execute("select count(*) from alias").fetchone() == (2,)
+        assert notebook.execute("select count(*) from alias").fetchone() == (1,)
+        notebook.execute("create table mine (a int)")
+    assert "mine" not in "".join(rows(index.path))
+    set_alias(log, "new@two")
     assert index.advance().events == 1
-    assert tail.signature(index.path) == before, "the index file itself was written"
-    seen = rows(index.path)
-    assert sum("new@one" in row for row in seen["main.alias"]) == 1
-    assert index.advance().events == 0
-    fold(index)
-    unfilled = rows(index.path)
-    assert unfilled["main.alias"] == seen["main.alias"]
-    assert unfilled["main.artifact"] == seen["main.artifact"]
 
 
-def test_a_long_event_and_a_new_package_list_are_folded_at_once(log, tmp_path):
+def test_nothing_new_writes_nothing(log, tmp_path):
     index = Index(tmp_path / "lineage.duckdb", log)
-    tell(log)
+    write_history(log)
     index.advance()
-    steps = [{"step": i, "name": "loss", "value": 0.1} for i in range(8000)]
-    log.append("artifact_committed", {"artifact": {"key": "k"}, "metric_rows": steps})
-    before = tail.signature(index.path)
+    before = index.path.stat()
+    assert index.advance().events == 0
+    after = index.path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_package_lists_come_with_the_attempts_that_name_them(log, tmp_path):
+    index = Index(tmp_path / "lineage.duckdb", log)
+    write_history(log)
     index.advance()
-    middle = tail.signature(index.path)
-    attempt = {"key": "k", "kind": "x", "attempt": "a1", "stage": "s"}
-    log.append("attempt_started", attempt | {"provenance": {"packages": {"new": "1.0"}}}, "r")
+    packages = {"packages": {"new": "1.0"}}
+    log.append(
+        AttemptStarted(run_id="r", key="k", kind="x", attempt="a1", stage="s", provenance=packages)
+    )
     index.advance()
-    assert len({before, middle, tail.signature(index.path)}) == 3
     with attach(index.path) as connection:
         query = "select version from package where name = 'new'"
         assert connection.execute(query).fetchall() == [("1.0",)]
 
 
-def test_a_lost_tail_is_named_by_readers_and_mended_by_the_next_advance(log, tmp_path):
-    index = Index(tmp_path / "lineage.duckdb", log)
-    tell(log)
-    index.advance()
-    log.append("alias_set", {"alias": "new@one", "key": "k"})
-    index.advance()
-    before = rows(index.path)
-    for path in tail.Tails(index.path).folder.glob("*.jsonl"):
-        path.unlink()
-    with pytest.raises(FoundryError, match="lost its tail"):
-        attach(index.path)
-    index.advance()
-    assert rows(index.path) == before
-
-
 def test_a_copied_home_can_be_read_where_it_is(log, tmp_path):
     home = tmp_path / "home"
     index = Index(home / "lineage.duckdb", log)
-    tell(log)
-    index.advance()
-    log.append("alias_set", {"alias": "new@one", "key": "k"})
+    write_history(log)
     index.advance()
     before = rows(index.path)
     shutil.copytree(home, tmp_path / "copy")
@@ -301,24 +297,12 @@ def test_a_copied_home_can_be_read_where_it_is(log, tmp_path):
     assert rows(tmp_path / "copy" / "lineage.duckdb") == before
 
 
-def test_readers_leave_no_pins_behind(log, tmp_path):
-    index = Index(tmp_path / "lineage.duckdb", log)
-    index.advance()
-    connection = attach(index.path)
-    folder = tail.Tails(index.path).folder
-    assert len(list(folder.glob("*.pin"))) == 1
-    connection.close()
-    del connection
-    gc.collect()
-    assert list(folder.glob("*.pin")) == []
-
-
 def test_a_writer_killed_at_work_leaves_the_old_index(log, tmp_path):
     index = Index(tmp_path / "lineage.duckdb", log)
-    tell(log)
+    write_history(log)
     index.advance()
     before = rows(index.path)
-    log.append("alias_set", {"alias": "new@one", "key": "k"})
+    set_alias(log)
     child = os.fork()
     if child == 0:
         os.replace = lambda *_: os._exit(9)
@@ -334,15 +318,14 @@ def test_a_writer_killed_at_work_leaves_the_old_index(log, tmp_path):
 def _advance(path: str, root: str, number: int) -> None:
     log = EventLog(root)
     for step in range(3):
-        alias = {"alias": f"writer@{number}-{step}", "key": "k"}
-        log.append("alias_set", alias)
+        set_alias(log, f"writer@{number}-{step}")
         Index(path, log).advance()
 
 
 def test_processes_advance_one_index_without_loss(log, tmp_path):
     path = tmp_path / "lineage.duckdb"
     context = multiprocessing.get_context("fork")
-    arguments = [(str(path), log.files.root, number) for number in range(4)]
+    arguments = [(str(path), log.blobs.uri, number) for number in range(4)]
     workers = [context.Process(target=_advance, args=given) for given in arguments]
     for worker in workers:
         worker.start()
@@ -354,26 +337,26 @@ def test_processes_advance_one_index_without_loss(log, tmp_path):
 
 
 def test_a_damaged_event_is_named_and_the_rest_is_read(log, tmp_path):
-    tell(log)
+    write_history(log)
     name = log.loose()[3]
-    data = log.files.read(name)
-    log.files.delete(name)
-    log.files.create(name, data[: len(data) // 2])
+    data = log.blobs.read(name)
+    log.blobs.delete(name)
+    log.blobs.create(name, data[: len(data) // 2])
     index = Index(tmp_path / "lineage.duckdb", log)
     result = index.advance()
     assert result.events == len(log.loose()) - 1
     assert [problem.partition(":")[0] for problem in result.unreadable] == [name]
     assert compact(log, older_than_seconds=0, least=1) == result.events
     assert log.loose() == [name], "a damaged event must not be deleted"
-    log.files.delete(name)
-    log.files.create(name, data)
+    log.blobs.delete(name)
+    log.blobs.create(name, data)
     mended = index.advance()
     assert (mended.events, mended.unreadable) == (1, ())
 
 
 @pytest.mark.parametrize("damage", ["deleted", "truncated", "other log", "other schema"])
 def test_an_index_that_cannot_be_used_is_rebuilt(log, tmp_path, damage):
-    tell(log)
+    write_history(log)
     index = Index(tmp_path / "lineage.duckdb", log)
     index.advance()
     before = rows(index.path)
@@ -393,7 +376,7 @@ class MemoryFiles:
     """Files without local paths, as in an object store."""
 
     def __init__(self):
-        self.root = f"memory://{random.random()}"
+        self.uri = f"memory://{random.random()}"
         self._data = {}
 
     def create(self, name, data):
@@ -418,8 +401,8 @@ class MemoryFiles:
 
 def test_a_remote_log_is_indexed_and_compacted_like_a_local_one(log, tmp_path):
     remote = EventLog(MemoryFiles())
-    tell(remote)
-    tell(log)
+    write_history(remote)
+    write_history(log)
     near, far = Index(tmp_path / "near.duckdb", log), Index(tmp_path / "far.duckdb", remote)
     near.advance()
     assert compact(remote, older_than_seconds=0, least=1) == len(log.loose())

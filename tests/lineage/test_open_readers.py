@@ -8,7 +8,7 @@ import pytest
 from foundry_core.lineage import queries
 from tests.runs import run
 
-# As a person would write it: open, look, keep open until told to end, look again.
+# As a person would write it: open, look, keep open until asked to end, look again.
 NOTEBOOK = """
 import sys, duckdb
 {connect}

@@ -10,12 +10,10 @@ from foundry_core.lineage.queries import INDEX_NAME, connect, diff, runs, show, 
 OLD, NEW = digest("old bytes"), digest("new bytes")
 
 
-@pytest.fixture(params=["folded", "in the tail"])
+@pytest.fixture(params=["at once", "run by run"])
 def rebuilt(request, log, tmp_path):
     """Runs a and c around b, which built the same evaluation again, by force."""
     history, index = History(log), Index(tmp_path / INDEX_NAME, log)
-    if request.param == "in the tail":
-        index.advance()
     evaluation = stage("eval", "evaluate", {"n": 10}, {})
     for run_id, content, successes in (("a", OLD, 9), ("b", NEW, 2)):
         history.start(run_id, [evaluation])
@@ -23,20 +21,22 @@ def rebuilt(request, log, tmp_path):
         scored = {"content": content, "metrics": {"rate": successes / 10}, "created": created}
         rows = episodes(successes, 10 - successes)
         history.build(run_id, evaluation, episode_rows=rows, **scored)
-        history.add("run_finished", {"status": "succeeded"}, run_id)
+        history.finish(run_id)
+        if request.param == "run by run":
+            index.advance()
     history.start("c", [evaluation | {"action": "reuse"}])
     history.resolve("c", evaluation, "reuse", evaluation["key"], "recipe")
-    history.add("run_finished", {"status": "succeeded"}, "c")
+    history.finish("c")
     index.advance()
     with connect(tmp_path) as connection:
         yield connection
 
 
-def test_every_run_keeps_the_scores_of_what_stood_when_it_ended(rebuilt):
+def test_every_run_keeps_the_scores_of_what_its_stages_came_out_as(rebuilt):
     rates = {run["run_id"]: run["scores"]["eval"]["success_rate"] for run in runs(rebuilt)}
     assert rates == {"a": 0.9, "b": 0.2, "c": 0.2}
     rows = sql(rebuilt, "select success_rate from eval_scores where task = 'all'")
-    assert rows == [{"success_rate": 0.2}], "eval_scores tells what stands now"
+    assert rows == [{"success_rate": 0.2}], "eval_scores has the latest"
 
 
 def test_a_difference_of_runs_shows_what_came_out_otherwise_under_one_key(rebuilt):

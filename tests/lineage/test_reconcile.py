@@ -4,7 +4,8 @@ import shutil
 import pytest
 from history import manifest, stage
 
-from foundry_core.lineage.index import Index, attach
+from foundry_core.lineage.connection import attach
+from foundry_core.lineage.index import Index
 from foundry_core.lineage.rebuild import reconcile
 from foundry_core.store import references
 from foundry_core.store.local import LocalStore
@@ -12,13 +13,16 @@ from foundry_core.store.local import LocalStore
 
 @pytest.fixture
 def store(log, tmp_path):
-    """A store with one artifact whose event was never told."""
+    """A store with one artifact whose event was never published."""
     built = stage("a", "x", {"v": 1}, {})
     folder = tmp_path / "store" / "x" / built["key"]
     (folder / "records").mkdir(parents=True)
     (folder / "artifact.json").write_text(json.dumps(manifest(built, "r")))
     (folder / "records" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.25}\n')
     (folder / "records" / "episodes.jsonl").write_text('{"task": "push", "success": true}\n')
+    score = {"task": "", "n": 4, "successes": 2, "crashed": 0, "pending": 0}
+    bounds = {"rate": 0.5, "low": 0.1, "high": 0.9}
+    (folder / "records" / "scores.jsonl").write_text(json.dumps(score | bounds))
     return folder
 
 
@@ -28,29 +32,30 @@ def ask(index, query):
 
 
 def run(index, store):
-    shelf = LocalStore(store.parent.parent)
-    return reconcile(index, shelf, lambda: references.aliases(shelf))
+    reader = LocalStore(store.parent.parent)
+    return reconcile(index, reader, lambda: references.aliases(reader))
 
 
-def test_an_untold_commit_is_told_once_with_its_records(store, log, tmp_path):
+def test_an_unpublished_commit_is_published_once_with_its_records(store, log, tmp_path):
     index = Index(tmp_path / "lineage.duckdb", log)
     assert run(index, store).committed == (store.name,)
     assert ask(index, "select key, present from artifact") == [(store.name, True)]
     assert ask(index, "select value from metric where step = 1") == [(0.25,)]
     assert ask(index, "select task, success from episode") == [("push", True)]
+    assert ask(index, "select task, n, rate, low from score") == [("", 4, 0.5, 0.1)]
     assert run(index, store).committed == ()
     other = Index(tmp_path / "other.duckdb", log)
     run(other, store)
     assert len(log.loose()) == 1
 
 
-def test_two_processes_tell_the_same_event(store, log, tmp_path):
+def test_two_processes_publish_the_same_event(store, log, tmp_path):
     indexes = [Index(tmp_path / f"{i}.duckdb", log) for i in range(2)]
     names = []
     for index in indexes:
         run(index, store)
         names.append(log.loose())
-        log.files.delete(names[-1][0])
+        log.blobs.delete(names[-1][0])
     assert names[0] == names[1]
 
 
@@ -72,19 +77,19 @@ def test_an_unreadable_manifest_is_named(store, log, tmp_path):
     assert found.committed == () and store.name in found.unreadable[0]
 
 
-def test_names_that_were_set_or_removed_untold_are_told(store, log, tmp_path):
-    index, shelf = Index(tmp_path / "lineage.duckdb", log), LocalStore(store.parent.parent)
-    artifact = shelf.read("x", store.name)
-    references.set_alias(shelf, "policy@best", artifact)
+def test_names_that_were_set_or_removed_without_an_event_get_one(store, log, tmp_path):
+    index, reader = Index(tmp_path / "lineage.duckdb", log), LocalStore(store.parent.parent)
+    artifact = reader.read("x", store.name)
+    references.set_alias(reader, "policy@best", artifact)
     assert run(index, store).aliases == ("policy@best",)
     assert ask(index, "select alias, key from alias") == [("policy@best", store.name)]
     assert run(index, store).aliases == ()
-    references.remove_alias(shelf, "policy@best")
+    references.remove_alias(reader, "policy@best")
     assert run(index, store).aliases == ("policy@best",)
     assert ask(index, "from alias") == []
 
 
 def test_a_name_that_cannot_be_read_is_said(store, log, tmp_path):
-    index, shelf = Index(tmp_path / "lineage.duckdb", log), LocalStore(store.parent.parent)
-    shelf.documents.write("aliases/policy@best", b"{")
+    index, reader = Index(tmp_path / "lineage.duckdb", log), LocalStore(store.parent.parent)
+    reader.documents.write("aliases/policy@best", b"{")
     assert run(index, store).unreadable[0].startswith("aliases: ")

@@ -14,12 +14,12 @@ def shown(renderable, width: int = 200) -> str:
     return stream.getvalue()
 
 
-def test_the_tree_shows_rate_with_interval_recipe_digests_and_commit(lineage, told):
-    text = shown(render.trace_tree(queries.trace(lineage, told.names.second)))
+def test_the_tree_shows_rate_with_interval_recipe_digests_and_commit(lineage, history):
+    text = shown(render.trace_tree(queries.trace(lineage, history.names.second)))
     for part in (
-        "success 0.900 (9/10, Wilson 0.60-0.98, 2 crashed)",
+        "success 0.900 (9/10, 95% 0.55-0.99, 2 crashed)",
         f"training.lr={LR_2}",
-        digest(told.names.robot["key"], 1),
+        digest(history.names.robot["key"], 1),
         "commit c0ffee",
         "uncommitted changes",
         "(shown above)",
@@ -48,19 +48,19 @@ def test_narrow_tables_fold_long_texts_and_keep_names_and_numbers_whole():
     assert text.count("word") == 30
 
 
-def test_why_says_what_changed_in_words(lineage, told):
-    found = queries.why(lineage, told.names.policies[1]["key"])
+def test_why_says_what_changed_in_words(lineage, history):
+    found = queries.why(lineage, history.names.policies[1]["key"])
     text = shown(render.why_tree(found))
-    assert f"{told.names.second}, stage vla: run" in text
+    assert f"{history.names.second}, stage vla: run" in text
     assert f"vla.training.lr: {LR_1} → {LR_2}" in text
-    assert f"against the one before it, {told.names.policies[0]['key'][:12]}" in text
+    assert f"against the one before it, {history.names.policies[0]['key'][:12]}" in text
     assert f"recipe.training.lr: {LR_1} → {LR_2}" in text
     alone = {"key": "a" * 64, "runs": [], "previous": None, "changes": []}
-    assert "no run tells of it" in shown(render.why_tree(alone))
+    assert "no run has it" in shown(render.why_tree(alone))
 
 
-def test_a_difference_shows_leaves_and_sums_up_what_only_one_side_has(lineage, told):
-    names = told.names
+def test_a_difference_shows_leaves_and_sums_up_what_only_one_side_has(lineage, history):
+    names = history.names
     changes = queries.diff(lineage, names.first, names.second)
     changes += [
         {"place": "vla_2", "path": "kind", "old": None, "new": "train_vla"},
@@ -77,12 +77,12 @@ def test_a_difference_shows_leaves_and_sums_up_what_only_one_side_has(lineage, t
     assert "nothing differs" in shown(render.diff_tree([], "A", "B"))
 
 
-def test_records_show_leaves_and_tables_without_blanks(lineage, told):
-    text = shown(render.record(queries.show(lineage, told.names.policies[1]["key"])))
+def test_records_show_leaves_and_tables_without_blanks(lineage, history):
+    text = shown(render.record(queries.show(lineage, history.names.policies[1]["key"])))
     assert f"training.lr: {LR_2}" in text
     assert "linked_to" not in text, "it is null"
     assert "policy@best" in text and "committed" in text
-    run = shown(render.record(queries.show(lineage, told.names.second)))
+    run = shown(render.record(queries.show(lineage, history.names.second)))
     assert f"vla.training.lr: {LR_1} → {LR_2}" in run, "reasons are sentences in tables too"
 
 

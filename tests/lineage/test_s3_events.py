@@ -1,10 +1,9 @@
 """The event log on S3's API (moto over HTTP): create-only puts, listing, compaction."""
 
 import pytest
-from history import tell
+from history import write_history
 
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.files import open_files
 from foundry_core.lineage.index import Index
 from foundry_core.lineage.segments import compact
 from tests.s3 import s3_server, use_s3
@@ -21,23 +20,10 @@ def address(endpoint, monkeypatch):
     return use_s3(monkeypatch, endpoint)
 
 
-def test_names_are_taken_once(address):
-    files = open_files(address)
-    assert files.create("a/b", b"one")
-    assert not files.create("a/b", b"two")
-    assert files.read("a/b") == b"one"
-    assert (files.names(""), files.names("a"), files.names("x")) == (["a"], ["b"], [])
-    files.delete("a/b")
-    files.delete("a/b")
-    assert files.names("a") == []
-    with pytest.raises(FileNotFoundError):
-        files.read("a/b")
-
-
 @pytest.mark.slow
 def test_a_log_on_s3_is_indexed_before_and_after_compaction(address, tmp_path):
     log = EventLog(f"{address}/events")
-    tell(log)
+    write_history(log)
     count = len(log.loose())
     assert Index(tmp_path / "before.duckdb", log).advance().events == count
     assert compact(log, older_than_seconds=0, least=1) == count

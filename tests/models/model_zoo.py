@@ -6,12 +6,13 @@ from torch import Tensor
 from foundry_core.models.build import build_model
 from foundry_core.models.config import (
     ConvViTConfig,
-    FlowHeadConfig,
     ProjectorConfig,
     TransformerConfig,
     VLAConfig,
     VLMConfig,
 )
+from foundry_core.models.heads.flow import FlowHeadConfig
+from foundry_core.models.noise import Key
 
 VOCABULARY, IMAGE, OBS = 50, 48, 49
 TOKENS_PER_IMAGE = 4
@@ -64,6 +65,17 @@ def awake(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 def build(config, seed: int = 0) -> torch.nn.Module:
     return awake(build_model(config, seed), seed)
+
+
+def count_parameters(config) -> int:
+    """Without allocating any: the module is built on the meta device."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in build_model(config).parameters())
+
+
+def acting(seed, step, rows: int) -> Key:
+    """What the noise of `rows` clients depends on."""
+    return Key(seed, step, torch.zeros(rows, dtype=torch.int64))
 
 
 def plain_tokens(batch: int, length: int, seed: int = 0) -> Tensor:

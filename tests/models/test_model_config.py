@@ -2,11 +2,8 @@ import pytest
 from model_zoo import language_config, vlm_config
 from pydantic import TypeAdapter, ValidationError
 
-from foundry_core.models.config import (
-    ModelConfig,
-    VLAConfig,
-    swiglu_dim,
-)
+from foundry_core.models.config import ModelConfig, VLAConfig
+from foundry_core.models.sizes import swiglu_dim
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@ import json
 
 import pytest
 import torch
-from model_zoo import build, language_config, robot_batch, vla_config, vlm_config
+from model_zoo import build, count_parameters, language_config, robot_batch, vla_config, vlm_config
 from safetensors.torch import load_file, save_file
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.build import build_model, count_parameters
+from foundry_core.models.build import build_model
 from foundry_core.models.io import load_config, load_model, save_model
 
 CONFIGS = {

@@ -3,9 +3,10 @@ import sys
 
 import pytest
 import torch
+from model_zoo import count_parameters
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.build import build_model, count_parameters
+from foundry_core.models.build import build_model
 from foundry_core.models.presets import load_preset, preset_names
 from foundry_core.models.vision import build_vision
 
@@ -72,7 +73,7 @@ def test_all_presets_are_valid():
 
 
 def test_configs_import_no_torch():
-    modules = "foundry_core.models.presets, foundry_core.models.weights"
+    modules = "foundry_core.models.presets, foundry_core.models.config"
     code = f"import {modules}, sys; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

@@ -6,6 +6,8 @@ from model_zoo import build, language_config, plain_tokens
 
 from foundry_core.errors import FoundryError
 from foundry_core.models import layers
+from foundry_core.models.interfaces import Tap
+from foundry_core.models.layers import Visibility
 from foundry_core.models.transformer import Transformer
 
 SHAPES = {
@@ -34,7 +36,7 @@ def test_packed_documents_equal_separate_ones():
     first, second = plain_tokens(1, 5, seed=1), plain_tokens(1, 7, seed=2)
     packed = model(
         torch.cat((first, second), dim=1),
-        segments=torch.tensor([[0] * 5 + [1] * 7], dtype=torch.int32),
+        Visibility(segments=torch.tensor([[0] * 5 + [1] * 7], dtype=torch.int32)),
     )
     separate = torch.cat((model(first), model(second)), dim=1)
     torch.testing.assert_close(packed, separate, atol=1e-5, rtol=0)
@@ -49,15 +51,15 @@ def test_padding_changes_nothing(left):
     padded = torch.zeros(1, 11, dtype=torch.int64)
     mask = torch.zeros(1, 11, dtype=torch.bool)
     padded[:, left : left + 6], mask[:, left : left + 6] = tokens, True
-    out = model(padded, attention_mask=mask)
+    out = model(padded, Visibility(keys=mask))
     assert out.isfinite().all()
     torch.testing.assert_close(out[:, left : left + 6], model(tokens), atol=1e-5, rtol=0)
 
 
 def test_spans_see_both_ways_and_only_their_own():
-    allowed = layers.attention_mask(
-        5, torch.device("cpu"), bidirectional_spans=torch.tensor([[1, 1, 2, 2, 0]])
-    ).allowed[0, 0]
+    allowed = (
+        Visibility(spans=torch.tensor([[1, 1, 2, 2, 0]])).mask(5, torch.device("cpu")).allowed[0, 0]
+    )
     expected = torch.tensor(
         [
             [1, 1, 0, 0, 0],
@@ -75,10 +77,11 @@ def test_attention_in_blocks_of_queries(monkeypatch):
     model = build(language_config())
     tokens = plain_tokens(2, 20)
     segments = (torch.arange(20) > 6).int().expand(2, -1)
-    whole = model(tokens), model(tokens, segments=segments)
+    packed = Visibility(segments=segments)
+    whole = model(tokens), model(tokens, packed)
     monkeypatch.setattr(layers, "_QUERY_BLOCK", 8)
     torch.testing.assert_close(model(tokens), whole[0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(model(tokens, segments=segments), whole[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(model(tokens, packed), whole[1], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
@@ -86,7 +89,7 @@ def test_plain_and_fused_attention_agree(monkeypatch, kv_heads):
     torch.manual_seed(0)
     q = torch.randn(2, 4, 9, 8)
     k, v = torch.randn(2, 2, kv_heads, 9, 8)
-    mask = layers.attention_mask(9, q.device, segments=torch.tensor([[0] * 4 + [1] * 5, [0] * 9]))
+    mask = Visibility(segments=torch.tensor([[0] * 4 + [1] * 5, [0] * 9])).mask(9, q.device)
     for given in (mask, None):
         plain = layers.attend(q, k, v, given, causal=True)
         monkeypatch.setattr(layers, "PLAIN_ATTENTION_LIMIT", 0)
@@ -159,27 +162,18 @@ def test_new_vocabulary_rows_are_the_mean():
     assert model.vocab_size == 53
 
 
-def test_padding_rows_in_use_become_the_mean_of_used_ones():
-    model = build(language_config())
-    old = model.embedding.weight.clone()
-    model.resize_vocabulary(41, used=40)
-    assert model.vocab_size == 50
-    torch.testing.assert_close(model.embedding.weight[40], old[:40].mean(0))
-    torch.testing.assert_close(model.embedding.weight[41:], old[41:])
-
-
 def test_tap_concatenates_the_last_layers():
     model = build(language_config())
     seen = []
     for block in model.blocks:
         block.register_forward_hook(lambda _m, _i, output: seen.append(output))
     tokens, positions = plain_tokens(2, 6), torch.tensor([2, 5])
-    last = model(tokens, return_hidden=True)[[0, 1], positions]
+    last = model.hidden(model.embed(tokens))[[0, 1], positions]
     embeddings = model.embed(tokens)
-    raw = model.tap(embeddings, positions, layers=3, norm="none")
+    raw = model.tap(embeddings, Tap(positions=positions, layers=3, norm="none"))
     expected = torch.stack([h[[0, 1], positions] for h in seen[1:4]], dim=1)
     torch.testing.assert_close(raw, expected.flatten(1)[:, None])
-    normed = model.tap(embeddings, positions, layers=3, norm="final")
+    normed = model.tap(embeddings, Tap(positions=positions, layers=3, norm="final"))
     torch.testing.assert_close(normed, model.norm(expected).flatten(1)[:, None])
     torch.testing.assert_close(normed[:, 0, -32:], last)
 
@@ -187,20 +181,9 @@ def test_tap_concatenates_the_last_layers():
 def test_tap_deeper_than_the_model_is_refused():
     with pytest.raises(FoundryError, match=r"tap_layers is 5.*4 layers"):
         build(language_config()).tap(
-            torch.zeros(1, 2, 32), torch.zeros(1, dtype=torch.int64), layers=5, norm="none"
+            torch.zeros(1, 2, 32),
+            Tap(positions=torch.zeros(1, dtype=torch.int64), layers=5, norm="none"),
         )
-
-
-def test_checkpointing_gives_the_same_gradients():
-    model = build(language_config())
-    tokens = plain_tokens(2, 6)
-    model(tokens).square().sum().backward()
-    plain = [p.grad.clone() for p in model.parameters()]
-    model.zero_grad()
-    model.activation_checkpointing = True
-    model(tokens).square().sum().backward()
-    for a, b in zip(plain, (p.grad for p in model.parameters()), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
 def test_bfloat16_autocast_stays_close():
@@ -209,9 +192,3 @@ def test_bfloat16_autocast_stays_close():
     with torch.autocast("cpu", torch.bfloat16):
         half = model(tokens).float()
     assert (half - model(tokens)).abs().max() < 0.1
-
-
-def test_tokens_or_embeddings_not_both():
-    model = build(language_config())
-    with pytest.raises(FoundryError, match="exactly one"):
-        model(plain_tokens(1, 2), embeddings=torch.zeros(1, 2, 32))

@@ -4,12 +4,7 @@ from model_zoo import awake
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import ConvViTConfig, ImageNormalization, ProjectorConfig, ViTConfig
-from foundry_core.models.vision import (
-    Projector,
-    VisionTransformer,
-    normalize_images,
-    pixel_shuffle,
-)
+from foundry_core.models.vision import Projector, VisionTransformer, normalize_images, pixel_shuffle
 
 
 def test_pixel_shuffle_known_values():

@@ -3,6 +3,7 @@ import torch
 from model_zoo import IMAGE, OBS, build, robot_batch, vla_config, vlm_config
 
 from foundry_core.errors import FoundryError
+from foundry_core.models.noise import Key
 from foundry_core.models.vla import VLA
 
 
@@ -66,9 +67,7 @@ def loss_terms(model, batch, step=0):
         batch["proprio"],
         batch["actions"],
         batch["action_mask"],
-        seed=0,
-        step=step,
-        sample_ids=batch["sample_ids"],
+        Key(0, step, batch["sample_ids"]),
     )
 
 

@@ -3,6 +3,7 @@ import torch
 from model_zoo import build, language_config, plain_tokens, robot_batch, vlm_config
 
 from foundry_core.errors import FoundryError
+from foundry_core.models.layers import Visibility
 from foundry_core.models.vlm import VLM, check_vocabulary
 
 
@@ -33,7 +34,8 @@ def test_bidirectional_images_look_ahead_within_one_image(kind, sees):
     for moved, others in ((3, slice(0, 3)), (7, slice(4, 7))):  # the last patch of each image
         changed = embedded.clone()
         changed[0, moved, :5] += 1.0
-        after = model.language(embeddings=changed, bidirectional_spans=model._spans(is_image))
+        visible = Visibility(spans=model._spans(is_image))
+        after = model.logits(model.language.hidden(changed, visible))
         difference = (after - before)[0].abs()
         assert (difference[others].max() > 1e-4) == sees
         assert difference[:moved].max() < 1e-4 or sees
@@ -76,7 +78,7 @@ def test_vocabulary_disagreement_is_spelled_out():
 def test_next_token_sums_equal_cross_entropy():
     model = build(vlm_config())
     batch = robot_batch([5, 5])
-    hidden = model(batch["images"], batch["tokens"], return_hidden=True).flatten(0, 1)
+    hidden = model.hidden(batch["images"], batch["tokens"]).flatten(0, 1)
     targets = torch.arange(len(hidden)) % 40
     loss, _ = model.next_token_sums(hidden, targets)
     expected = torch.nn.functional.cross_entropy(model.logits(hidden), targets, reduction="sum")

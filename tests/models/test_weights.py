@@ -4,10 +4,15 @@ from pydantic import ValidationError
 
 from foundry_core.config.canonical import canonical
 from foundry_core.errors import FoundryError
-from foundry_core.identity.sources import path_identity
-from foundry_core.models.config import HFLanguageConfig, HFVisionConfig, HFVLMConfig, VLAConfig
+from foundry_core.identity.sources import fingerprint
+from foundry_core.models.config import (
+    HFLanguageConfig,
+    HFVisionConfig,
+    HFVLMConfig,
+    VLAConfig,
+    weight_sources,
+)
 from foundry_core.models.presets import load_preset
-from foundry_core.models.weights import weight_sources
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 TOWER = {"kind": "hf", "image_size": 32, "patch_size": 8, "width": 16}
@@ -31,11 +36,11 @@ def test_every_folder_is_found_at_its_place(tmp_path):
         language={"kind": "hf_causal_lm", "path": language}, vision={**TOWER, "path": tower}
     )
     assert weight_sources(VLAConfig(backbone=backbone, head=HEAD)) == {
-        "model.backbone.language": path_identity(language),
-        "model.backbone.vision": path_identity(tower),
+        "model.backbone.language": fingerprint(language),
+        "model.backbone.vision": fingerprint(tower),
     }
     whole = VLAConfig(backbone=HFVLMConfig(image_size=32, path=tower), head=HEAD)
-    assert weight_sources(whole) == {"model.backbone": path_identity(tower)}
+    assert weight_sources(whole) == {"model.backbone": fingerprint(tower)}
     assert weight_sources(VLAConfig(head=HEAD)) == weight_sources(vlm_config()) == {}
 
 
@@ -81,7 +86,7 @@ def test_a_hub_name_that_is_a_folder_here_is_refused(tmp_path, monkeypatch):
     with pytest.raises(FoundryError, match="a folder here"):
         weight_sources(HFLanguageConfig(source="tower", revision=COMMIT))
     (relative,) = weight_sources(HFLanguageConfig(path="tower")).values()
-    assert relative == path_identity(tmp_path / "tower")
+    assert relative == fingerprint(tmp_path / "tower")
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -9,8 +9,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foundry_core.identity.code import CodeIndex
-from foundry_core.identity.sources import path_identity
+from foundry_core.identity.code import CodeFingerprint, CodeIndex
+from foundry_core.identity.code import fingerprint as code_fingerprint
+from foundry_core.identity.sources import fingerprint
 from foundry_core.pipeline import spec as identity
 from foundry_core.pipeline.graph import build_pipeline
 from foundry_core.pipeline.spec import identify
@@ -147,18 +148,16 @@ def test_place_host_and_environment_do_not_count(tmp_path, monkeypatch, leaves, 
         assert keys(document(leaves)) == before
 
 
-PINNED = "953d4459bd7674a31a8d759b0cb8530f269ca8a84fd2056c2007ec7b83aaaa2e"
+PINNED = "131208494aa2c3b4416d344c62a0fb02849f7032d30b683482abd96db476dc86"
 
 
 def test_keys_of_one_recipe_are_what_they_were(monkeypatch):
     """A pinned value: whoever changes the canonical form re-keys every store there is."""
-    monkeypatch.setattr(identity, "closure_of", lambda stage, index: _Fixed())
+    monkeypatch.setattr(identity, "stage_fingerprint", lambda *_: _FIXED)
     assert keys(document({}))["total"] == PINNED
 
 
-class _Fixed:
-    digest = "0" * 64
-    functions: dict = {}
+_FIXED = CodeFingerprint(digest="0" * 64, functions={})
 
 
 # A stage, a helper it calls, and all that the helper reaches: every number below can change the
@@ -212,7 +211,7 @@ def code_digest(folder: Path, values, noise):
         (package / name).write_text(text.format(**values, **noise))
         # Two examples may write files of one size within a tick of the clock.
         os.utime(package / name, ns=(next(_TICKS), next(_TICKS)))
-    return CodeIndex({"pkg": folder}).closure("pkg.stage", "Work.run").digest
+    return code_fingerprint("pkg.stage", "Work.run", index=CodeIndex({"pkg": folder})).digest
 
 
 _TICKS = iter(range(10**18, 10**19, 10**9))
@@ -249,9 +248,9 @@ def test_the_folder_that_code_and_sources_lie_in_does_not_count(folder):
     for place in (one, other):
         place.mkdir(parents=True)
     assert code_digest(one, values, words) == code_digest(other, values, words)
-    assert path_identity(one / "pkg") == path_identity(other / "pkg")
+    assert fingerprint(one / "pkg") == fingerprint(other / "pkg")
     (other / "pkg" / "constants.py").write_text("OFFSET = 2\n")
-    assert path_identity(one / "pkg") != path_identity(other / "pkg")
+    assert fingerprint(one / "pkg") != fingerprint(other / "pkg")
 
 
 def test_a_source_rewritten_with_its_old_size_and_time_is_another_source(folder):
@@ -259,8 +258,8 @@ def test_a_source_rewritten_with_its_old_size_and_time_is_another_source(folder)
     path.write_text("one")
     old = 10**18
     os.utime(path, ns=(old, old))
-    before = path_identity(path)
-    assert path_identity(path) == before
+    before = fingerprint(path)
+    assert fingerprint(path) == before
     path.write_text("two")
     os.utime(path, ns=(old, old))
-    assert path_identity(path) != before
+    assert fingerprint(path) != before

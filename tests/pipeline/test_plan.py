@@ -4,17 +4,18 @@ from dataclasses import dataclass, field
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from flows.console import plan_table
+from flows.runs.planning import Request, prepare
 from foundry_core.config.overrides import apply_overrides, parse_override
 from foundry_core.errors import FoundryError
+from foundry_core.identity.code import CodeFingerprint
+from foundry_core.pipeline import spec as spec_module
 from foundry_core.pipeline.graph import build_pipeline
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed, plan
 from foundry_core.pipeline.spec import identify
 from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage, slot
-from tests.support import KINDS, words
+from tests.support import KINDS, WORDS, words
 
 
 @pytest.fixture(autouse=True)
@@ -39,13 +40,14 @@ class Memory:
                 for slot, named in spec.upstream.items()
                 for label, up in named.items()
             }
-            by_content = spec.content_key(
+            by_content = spec.input_content_key(
                 {s: {lb: content[u] for lb, u in n.items()} for s, n in spec.upstream.items()}
             )
             self.built[spec.key] = (
                 by_content,
                 Committed(key=spec.key, content=content[name], inputs=inputs, seconds=2.0),
             )
+        return self
 
     def status(self, kind, key):
         if key not in self.built:
@@ -53,25 +55,18 @@ class Memory:
         status = "corrupt" if key in self.corrupt else "ok"
         return status, "bad digest" if key in self.corrupt else "", self.built[key][1]
 
-    def by_content(self, kind, content_key):
-        found = [
-            c for k, c in self.built.values() if k == content_key and c.key not in self.corrupt
-        ]
-        return found[0] if found else None
+    def by_content(self, kind, input_content_key):
+        for known, committed in self.built.values():
+            if known == input_content_key and committed.key not in self.corrupt:
+                return committed
+        return None
 
     def last_failure(self, key):
         return self.failures.get(key)
 
 
 def baseline_of(specs):
-    stages = {
-        name: BaselineStage(
-            kind=s.kind, key=s.key, code=s.code, recipe=s.recipe, seed=s.seed, sources=s.sources,
-            inputs=s.inputs, upstream=s.upstream, functions=lambda s=s: s.functions,
-            closure=s.closure,
-        )
-        for name, s in specs.items()
-    }  # fmt: skip
+    stages = {name: BaselineStage.of(spec) for name, spec in specs.items()}
     return Baseline(run_id="r1", stages=stages)
 
 
@@ -92,15 +87,14 @@ def test_nothing_built_runs_everything():
 
 def test_everything_built_runs_nothing():
     pipeline = words()
-    catalog, specs = Memory(), identify(pipeline)
-    catalog.build(specs)
+    specs = identify(pipeline)
+    catalog = Memory().build(specs)
     assert set(actions(plan(pipeline, specs, catalog)).values()) == {"reuse"}
 
 
 def test_a_changed_leaf_cascades_with_its_root_cause():
     base = identify(words())
-    catalog = Memory()
-    catalog.build(base)
+    catalog = Memory().build(base)
     changed = words("first.word=uno")
     result = plan(changed, identify(changed), catalog, baseline=baseline_of(base))
     assert actions(result) == {"first": "run", "model": "run", "total": "run", "second": "reuse"}
@@ -149,8 +143,7 @@ def chain(*overrides):
 
 def test_an_input_that_changed_for_several_reasons_names_them_all():
     base = identify(chain())
-    catalog = Memory()
-    catalog.build(base)
+    catalog = Memory().build(base)
     changed = chain("first.word=x", "second.seed=5", "both.end=.")
     result = plan(changed, identify(changed), catalog, baseline=baseline_of(base))
     assert input_reasons(result, "both") == [("first", "first"), ("second", "second")]
@@ -172,18 +165,9 @@ def test_the_root_cause_is_named_through_a_stage_that_is_reused():
     assert input_reasons(result, "last") == [("both", "first"), ("first", "first")]
 
 
-def test_resources_never_re_run():
-    base = identify(words())
-    catalog = Memory()
-    catalog.build(base)
-    changed = words("first.resources.cpus=4")
-    assert set(actions(plan(changed, identify(changed), catalog)).values()) == {"reuse"}
-
-
 def test_seed_and_code_reasons():
     base = identify(words())
-    catalog = Memory()
-    catalog.build(base)
+    catalog = Memory().build(base)
     changed = words("model.seed=8")
     result = plan(changed, identify(changed), catalog, baseline=baseline_of(base))
     assert first_reason(result, "model").category == "SEED"
@@ -193,8 +177,7 @@ def test_seed_and_code_reasons():
 def test_early_cut_off_by_content():
     """`first` is rebuilt under another recipe and comes out equal: downstream is reused."""
     base = identify(words())
-    catalog = Memory()
-    catalog.build(base)
+    catalog = Memory().build(base)
     changed = words("first.comment=other")
     specs = identify(changed)
     catalog.build({"first": specs["first"]}, {"first": f"content-{base['first'].key}"})
@@ -206,8 +189,7 @@ def test_early_cut_off_by_content():
 
 def test_other_content_of_an_input_is_no_reuse():
     specs = identify(words())
-    catalog = Memory()
-    catalog.build(specs)
+    catalog = Memory().build(specs)
     by_content, first = catalog.built[specs["first"].key]
     rebuilt = Committed(key=first.key, content="other", inputs={}, seconds=1.0)
     catalog.built[specs["first"].key] = (by_content, rebuilt)
@@ -219,8 +201,7 @@ def test_other_content_of_an_input_is_no_reuse():
 def test_absent_intermediate_is_not_rebuilt_unless_needed():
     pipeline = words()
     specs = identify(pipeline)
-    catalog = Memory()
-    catalog.build(specs)
+    catalog = Memory().build(specs)
     del catalog.built[specs["first"].key]
     assert set(actions(plan(pipeline, specs, catalog)).values()) == {"reuse"}
     result = plan(pipeline, specs, catalog, force=["model"])
@@ -231,8 +212,7 @@ def test_absent_intermediate_is_not_rebuilt_unless_needed():
 def test_corrupt_failed_forced_are_named():
     pipeline = words()
     specs = identify(pipeline)
-    catalog = Memory()
-    catalog.build(specs)
+    catalog = Memory().build(specs)
     catalog.corrupt.add(specs["model"].key)
     del catalog.built[specs["total"].key]
     catalog.failures[specs["total"].key] = "ValueError: x"
@@ -249,17 +229,56 @@ def test_only_limits_the_scope():
         plan(pipeline, identify(pipeline), Memory(), only=["modle"])
 
 
-LEAVES = ["first.word", "first.lines", "second.rate", "model.steps", "total.budget", "model.seed"]
+@pytest.fixture
+def drifting(monkeypatch):
+    """Makes the code of the training kind another one; its declared version stays."""
+
+    def drift():
+        real = spec_module.stage_fingerprint
+
+        def edited(stage, recipe, index):
+            found = real(stage, recipe, index)
+            if stage.kind != "train":
+                return found
+            functions = {**found.functions, "tests.kinds.train:Train.run": "edited"}
+            return CodeFingerprint(digest="e" * 64, functions=functions)
+
+        monkeypatch.setattr(spec_module, "stage_fingerprint", edited)
+
+    return drift
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.sampled_from(LEAVES), unique=True, min_size=1, max_size=3))
-def test_exactly_the_changed_stages_and_what_follows_get_new_keys(leaves):
+def test_code_that_drifts_under_a_declared_version_is_shown_and_reused(drifting):
     base = identify(words())
-    changed = identify(
-        words(*[f"{leaf}='7'" if leaf == "first.word" else f"{leaf}=7" for leaf in leaves])
-    )
-    touched = {leaf.split(".")[0] for leaf in leaves}
-    below = {"first": {"model", "total"}, "second": {"total"}}
-    expected = touched | {name for stage in touched for name in below.get(stage, ())}
-    assert {name for name in base if base[name].key != changed[name].key} == expected
+    catalog = Memory().build(base)
+    drifting()
+    specs = identify(words())
+    result = plan(words(), specs, catalog, baseline=baseline_of(base))
+    model = result.stages["model"]
+    assert (model.action, model.drift) == ("reuse", ("tests.kinds.train:Train.run",))
+    assert all(row.drift == () for name, row in result.stages.items() if name != "model")
+    unknown = plan(words(), specs, catalog)
+    assert unknown.stages["model"].drift == (), "nothing to compare with"
+
+
+def test_strict_code_lets_the_code_itself_decide(drifting):
+    declared, strict = identify(words()), identify(words(), strict_code=True)
+    assert declared["model"].code == "version:tests.kinds.train:1"
+    assert strict["model"].code == f"fingerprint:{declared['model'].code_fingerprint}"
+    assert strict["model"].key != declared["model"].key
+    assert strict["first"] == declared["first"]
+    catalog = Memory().build(strict)
+    drifting()
+    again = identify(words(), strict_code=True)
+    model = plan(words(), again, catalog, baseline=baseline_of(strict)).stages["model"]
+    assert (model.action, model.drift) == ("run", ())
+    assert [reason.category for reason in model.reasons] == ["CODE"]
+    assert "Train.run" in model.reasons[0].sentence()
+
+
+def test_a_request_for_strict_code_is_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path))
+    monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
+    for strict in (False, True):
+        found = prepare(Request(pipeline=str(WORDS), strict_code=strict)).specs["model"].code
+        assert found.startswith("fingerprint:") == strict

@@ -62,7 +62,11 @@ def test_an_untrained_head_returns_its_noise_as_absolute_targets(bench):
     policy, seen = load_policy(bench.root / "untrained"), observation(3)
     found = plan(policy, seed=11, seen=seen, times=2)
     one, zero = torch.tensor([1]), torch.tensor([0])
-    z = noise.normal(torch.tensor([11]), one, zero, (1, 8, 10), stream=2)[0, 0].double().numpy()
+    z = (
+        noise.normal(noise.Key(torch.tensor([11]), one, zero), (1, 8, 10), stream=2)[0, 0]
+        .double()
+        .numpy()
+    )
     rules = Normalizer.load(bench.root / "untrained")
     measured = seen["lowdim"]
     xyz, rotation = absolute_pose(

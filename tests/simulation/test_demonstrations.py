@@ -10,8 +10,9 @@ import pytest
 from foundry_core.data.images import decode_image
 from foundry_core.errors import FoundryError
 from foundry_core.simulation import catalog
+from foundry_core.simulation.collection import CollectDemosRecipe, CollectJob
 from foundry_core.simulation.config import RenderConfig
-from foundry_core.simulation.demonstrations import DemonstrationJob, pack, record, start_wandered
+from foundry_core.simulation.demonstrations import pack, record, start_wandered
 from foundry_core.simulation.scenarios import MAX_RETRIES, demonstration_scenario
 from foundry_core.simulation.simulator import Simulator, shared_simulator
 
@@ -19,9 +20,9 @@ RENDER = RenderConfig(size=32, supersample=1)
 TASK = "door-unlock-v3"
 
 
-def job(slot: int, task: str = TASK, **changes) -> DemonstrationJob:
-    settings = {"seed": 0, "render": RENDER, "wander": 15, "tail_steps": 3, "max_steps": 100}
-    return DemonstrationJob(task=task, slot=slot, **(settings | changes))
+def job(slot: int, task: str = TASK, **changes) -> CollectJob:
+    recipe = CollectDemosRecipe(render=RENDER, **changes)
+    return CollectJob(task=task, slot=slot, seed=0, recipe=recipe)
 
 
 @pytest.mark.parametrize("slot", [2, 7])

@@ -5,21 +5,14 @@ import re
 import numpy as np
 
 from foundry_core.simulation.camera import CameraPose
+from foundry_core.simulation.collection import CollectJob, CollectScenesRecipe
 from foundry_core.simulation.config import RenderConfig
-from foundry_core.simulation.scenes import SceneJob, describe, direction, place, record_scenes
+from foundry_core.simulation.scenes import describe, direction, place, record_scenes
 from foundry_core.simulation.simulator import shared_simulator
 
 RENDER = RenderConfig(size=32, supersample=1)
-JOB = SceneJob(
-    task="lever-pull-v3",
-    slot=3,
-    seed=0,
-    render=RENDER,
-    frames=3,
-    steps_between=2,
-    expert_share=0.5,
-    randomized_share=0.5,
-)
+RECIPE = CollectScenesRecipe(render=RENDER, frames_per_scenario=3, steps_between=2)
+JOB = CollectJob(task="lever-pull-v3", slot=3, seed=0, recipe=RECIPE)
 
 
 def test_direction_names_the_side_and_rounds_to_centimetres():

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from foundry_core.store.cache import CorruptFile, FileCache, entry_name
-from foundry_core.store.manifest import File, scan
+from foundry_core.store.cache import CorruptFile, FileCache
+from foundry_core.store.manifest import File, files_digest, scan
 
 
 @pytest.fixture(autouse=True)
@@ -49,10 +49,10 @@ def test_files_are_fetched_once_and_again_when_harmed():
     assert use(cache, source) == source.data
     assert use(cache, source) == source.data
     assert sorted(source.asked) == ["a", "b"]
-    (cache.root / entry_name(source.files) / "a").write_bytes(b"onx")
+    (cache.root / files_digest(source.files) / "a").write_bytes(b"onx")
     assert use(FileCache(limit=1000), source) == source.data
     assert sorted(source.asked) == ["a", "a", "b"]
-    (cache.root / entry_name(source.files) / "b").unlink()
+    (cache.root / files_digest(source.files) / "b").unlink()
     assert use(cache, source) == source.data
 
 
@@ -61,7 +61,7 @@ def test_wrong_bytes_never_appear():
     source.data["a"] = b"two"
     with pytest.raises(CorruptFile, match="a: the store has a file with sha256"):
         use(cache, source)
-    assert not list((cache.root / entry_name(source.files)).rglob("*"))
+    assert not list((cache.root / files_digest(source.files)).rglob("*"))
 
 
 def test_the_least_recently_used_goes_first_and_the_bound_holds():
@@ -73,7 +73,7 @@ def test_the_least_recently_used_goes_first_and_the_bound_holds():
     use(cache, old)
     time.sleep(0.02)
     use(cache, new)
-    assert entries(cache) == {entry_name(old.files), entry_name(new.files)}
+    assert entries(cache) == {files_digest(old.files), files_digest(new.files)}
     size = sum(p.stat().st_size for p in cache.root.rglob("*") if p.is_file())
     assert size <= 10
 
@@ -85,7 +85,7 @@ def test_what_is_read_stays_even_above_the_bound():
         use(cache, other)
         assert (folder / "a").read_bytes() == b"12345"
     use(cache, Source(a="third"))
-    assert entry_name(held.files) not in entries(cache)
+    assert files_digest(held.files) not in entries(cache)
 
 
 def _hold(home, source, ready, done):
@@ -105,7 +105,7 @@ def test_another_process_evicts_only_what_nobody_reads(home):
         assert ready.wait(30)
         cache = FileCache(limit=0)
         cache.make_room(0)
-        assert entries(cache) == {entry_name(source.files)}
+        assert entries(cache) == {files_digest(source.files)}
     finally:
         done.set()
         reader.join(30)

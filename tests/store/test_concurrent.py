@@ -1,4 +1,4 @@
-"""Several processes at one store: one works, the others wait; a living holder is never robbed."""
+"""Several processes at one store: one works, the others wait; nobody robs a holder."""
 
 import collections
 import json
@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from foundry_core.execution import runner as execute_module
+from foundry_core.execution import attempt as attempt_module
 from foundry_core.lineage.events import EventLog
 from foundry_core.store import lease as lease_module
-from foundry_core.store.lease import LeaseLost, acquire, read_lease
+from foundry_core.store.lease import FileLeaseBackend, LeaseLost, acquire, read_lease
 from foundry_core.store.local import LocalStore
 from tests.runs import Forked, end_forked, run
 
@@ -59,12 +59,12 @@ def test_eight_processes_commit_each_key_once(home):
     assert len(events(home, "attempt_started")) == 4
     assert [e["state"] for e in events(home, "attempt_finished")] == ["committed"] * 4
     assert not [p for p in (home / "store" / "leases").iterdir() if p.name != ".lock"]
-    assert not list((home / "store" / "events" / "intents").iterdir())
+    assert not list((home / "store" / "events" / "outbox").iterdir())
 
 
 def _hold_and_stop(path):
     """Stops itself while it holds the lease; says whether it still held it when it went on."""
-    with acquire(path) as lease:
+    with acquire(FileLeaseBackend(path)) as lease:
         os.kill(os.getpid(), signal.SIGSTOP)
         lease.verify()
     return "held"
@@ -75,7 +75,9 @@ def test_a_stopped_holder_on_this_machine_keeps_its_lease_beyond_the_ttl(tmp_pat
     holder = Forked(_hold_and_stop, path)
     until(path.exists)
     deadline = time.monotonic() + 1.5
-    taken = acquire(path, ttl=0.3, poll=0.05, settled=lambda: time.monotonic() > deadline)
+    taken = acquire(
+        FileLeaseBackend(path), ttl=0.3, poll=0.05, done=lambda: time.monotonic() > deadline
+    )
     assert taken is None
     assert read_lease(path)["pid"] == holder.pid
     os.kill(holder.pid, signal.SIGCONT)
@@ -89,7 +91,7 @@ def test_a_stopped_holder_elsewhere_loses_it_and_notices(tmp_path, monkeypatch):
     holder = Forked(_hold_and_stop, path)
     until(path.exists)
     monkeypatch.setattr(socket, "gethostname", lambda: here)
-    with acquire(path, ttl=0.3, poll=0.05) as mine:
+    with acquire(FileLeaseBackend(path), ttl=0.3, poll=0.05) as mine:
         os.kill(holder.pid, signal.SIGCONT)
         with pytest.raises(RuntimeError, match="LeaseLost"):
             holder.result()
@@ -100,16 +102,16 @@ def test_a_stopped_holder_elsewhere_loses_it_and_notices(tmp_path, monkeypatch):
 def _elsewhere(ready_to_stop):
     """A run on a machine of another name that stops after its model's child has ended."""
     socket.gethostname = lambda: "elsewhere"
-    run_child = execute_module.run_child
+    run_child = attempt_module.run_child
 
-    def stops(job, *arguments):
-        result = run_child(job, *arguments)
-        if job.spec.name == "model":
+    def stops(work, *arguments):
+        result = run_child(work, *arguments)
+        if work.job.spec.name == "model":
             ready_to_stop.touch()
             os.kill(os.getpid(), signal.SIGSTOP)
         return result
 
-    execute_module.run_child = stops
+    attempt_module.run_child = stops
     actions, done = run()
     return actions["model"], done.artifact("model").attempt
 
@@ -152,7 +154,7 @@ def test_ten_waiters_take_over_a_dead_holder_one_after_the_other(tmp_path):
 def _increment(path, count):
     """Read, wait, write: loses an update unless it is alone."""
     for _ in range(4):
-        with acquire(path, poll=0.001):
+        with acquire(FileLeaseBackend(path), poll=0.001):
             value = int(count.read_text())
             time.sleep(0.002)
             count.write_text(str(value + 1))
@@ -160,7 +162,7 @@ def _increment(path, count):
 
 def test_verify_raises_once_the_lease_is_gone(tmp_path):
     path = tmp_path / "k"
-    with acquire(path) as lease:
+    with acquire(FileLeaseBackend(path)) as lease:
         path.unlink()
         with pytest.raises(LeaseLost, match="taken over"):
             lease.verify()

@@ -14,10 +14,10 @@ from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
 from foundry_core.lineage import events as events_module
 from foundry_core.lineage import queries
+from foundry_core.lineage.connection import attach
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.index import attach
-from foundry_core.store.base import Store
 from foundry_core.store.disk import is_full
+from foundry_core.store.open import open_store
 from tests.faults import checks
 from tests.runs import prepared, run
 from tests.support import WORDS
@@ -78,7 +78,7 @@ def whole(store, home, tmp_path):
     assert checks.LocalView(store).damage() == {}
     assert checks.lineage_differences(home, str(store / "events"), tmp_path) == []
     keys = {key for _, key in checks.LocalView(store).committed()}
-    assert checks.untold(home / "lineage.duckdb", keys) == []
+    assert checks.unlisted(home / "lineage.duckdb", keys) == []
 
 
 BIG = "first.lines=2000000"
@@ -103,10 +103,9 @@ def test_a_stage_that_fills_the_disk_names_it_and_runs_once_there_is_room(
 
 
 def test_a_disk_that_fills_up_between_two_stages(disk, store_on_disk, home, tmp_path):
-    from flows.console import Console
-    from flows.run.engine import PipelineRun
+    from flows.runs.engine import PipelineRun
 
-    under_way = PipelineRun(prepared(), console=Console(quiet=True))
+    under_way = PipelineRun(prepared())
     under_way.start()
     under_way.stage("first")
     filler = disk.fill()
@@ -132,9 +131,9 @@ def test_no_room_for_the_index_fails_no_run_and_heals(disk, home, monkeypatch, c
     monkeypatch.setenv("FOUNDRY_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("FOUNDRY_HOME", str(disk.folder / "home"))
     from flows.console import Console
-    from flows.run.engine import PipelineRun
+    from flows.runs.engine import PipelineRun
 
-    under_way = PipelineRun(prepared(), console=Console(quiet=True))
+    under_way = PipelineRun(prepared(), observe=Console(quiet=True).observe)
     under_way.start()
     for name in under_way.affected():
         under_way.stage(name)
@@ -180,7 +179,7 @@ def test_a_read_only_store_is_named_by_its_upkeep(disk, store_on_disk, tmp_path,
         ["tag", key, "b@1"],
         ["untag", "a@1"],
         ["pin", done.run_id],
-        ["adopt", "emit", str(tmp_path / "bytes")],
+        ["import", "emit", str(tmp_path / "bytes")],
         ["gc", "--apply", "--keep-runs", "0", "--grace-hours", "0"],
     ):
         assert main(["lineage", *arguments]) == 2, arguments
@@ -240,12 +239,12 @@ def test_a_harmed_file_is_named_by_plan_and_verify_and_mended_by_the_run(how, ho
 
 
 def test_bytes_that_rot_without_a_trace_are_found_by_verify(home):
-    """A bad disk changes no inode: the seal is made to look current, as if nothing had happened."""
+    """A bad disk changes no inode: its signature is taken again, as if nothing had happened."""
     _, before = run()
     store, artifact = before.prepared.store, before.artifact("first")
     path = store.files_path(artifact) / "text.txt"
     _flip_in_secret(path)
-    store._seals.seal(path.parent, artifact.files)
+    store._verified.record(path.parent, artifact.files)
     assert store.state("emit", artifact.key).status == "ok"
     assert "text.txt has another digest" in store.verify("emit", artifact.key).problem
 
@@ -259,17 +258,18 @@ def test_a_torn_manifest_is_corrupt_and_mended(text, home):
     assert (reason.category, reason.path) == ("CORRUPT", "artifact.json is damaged")
     assert before.prepared.store.verify("emit", path.parent.name).problem == reason.path
     assert run("model.rate=0.5")[0]["first"] == "run"
-    assert Store.open(str(home / "store")).state("emit", path.parent.name).status == "ok"
+    assert open_store(str(home / "store")).state("emit", path.parent.name).status == "ok"
 
 
 def test_a_content_index_that_points_to_other_bytes_is_not_believed(home):
-    """The entry of one content key is made to name a key that was built from other input bytes."""
+    """The entry of one input-content key is made to name a key built from other input bytes."""
     _, before = run()
     run("first.word=uno")
     other = prepared("first.word=uno").specs["model"].key
-    entry = home / "store" / "content" / before.artifact("model").content_key
+    entry = home / "store" / "content" / before.artifact("model").input_content_key
     entry.write_text(f"{other}\n")
-    catalogued = before.prepared.store.by_content("train", before.artifact("model").content_key)
+    input_content_key = before.artifact("model").input_content_key
+    catalogued = before.prepared.store.by_content("train", input_content_key)
     assert catalogued is None
 
 

@@ -7,15 +7,14 @@ import pytest
 
 from flows import processes
 from flows.cli import main
-from flows.console import Console
-from flows.run.engine import PipelineRun
+from flows.runs.engine import PipelineRun
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
 from foundry_core.lineage.events import EventLog
 from foundry_core.objects import StoreUnavailable
 from foundry_core.store import gc, references
-from foundry_core.store.base import Store
 from foundry_core.store.local import LocalStore
+from foundry_core.store.open import open_store
 from tests.runs import Forked, prepared, run
 
 EVERYTHING = {"keep_runs": 0, "grace_hours": 0}
@@ -28,7 +27,7 @@ def home(small_home):
 
 
 def begin(*overrides, **options):
-    under_way = PipelineRun(prepared(*overrides, **options), console=Console(quiet=True))
+    under_way = PipelineRun(prepared(*overrides, **options))
     under_way.start()
     return under_way
 
@@ -94,7 +93,7 @@ def test_a_link_that_came_meanwhile_keeps_the_files_it_shares():
     garbage = gc.find_garbage(store, **EVERYTHING)
     outcome = at_work.stage("model")
     assert outcome.artifact.linked_to == done.artifact("model").key
-    removed = gc.remove(store, EventLog(store.events_uri), garbage, **EVERYTHING)
+    removed = gc.remove(store, EventLog(store.events_uri), garbage)
     assert done.artifact("model").key not in {artifact.key for artifact in removed}
     assert store.state("train", outcome.artifact.key).status == "ok"
     assert store.state("train", done.artifact("model").key).status == "ok"
@@ -122,8 +121,8 @@ def test_what_vanished_between_plan_and_run_is_said():
     planned = prepared("total.unit=k")
     store = planned.store
     garbage = gc.find_garbage(store, **EVERYTHING)
-    gc.remove(store, EventLog(store.events_uri), garbage, **EVERYTHING)
-    late = PipelineRun(planned, console=Console(quiet=True))
+    gc.remove(store, EventLog(store.events_uri), garbage)
+    late = PipelineRun(planned)
     late.start()
     with pytest.raises(FoundryError, match=r"removed from the store.*run again"):
         late.stage("total")
@@ -132,9 +131,9 @@ def test_what_vanished_between_plan_and_run_is_said():
 
 
 def _die_before_telling():
-    import foundry_core.execution.runner
+    import foundry_core.execution.attempt
 
-    foundry_core.execution.runner.tell = lambda *arguments: os._exit(9)
+    foundry_core.execution.attempt.publish = lambda *arguments: os._exit(9)
     run()
 
 
@@ -142,7 +141,7 @@ def _die_before_telling():
 def test_what_a_killed_run_committed_is_told_before_it_can_go(home, command):
     forked = Forked(_die_before_telling)
     forked.process.join()
-    store = Store.open(str(home / "store"))
+    store = open_store(str(home / "store"))
     ((_, key),) = store.artifacts()
     processes.entries("run")[0].forget()
     assert main(list(command)) == 0
@@ -161,7 +160,7 @@ def test_the_first_gc_after_a_killed_holder_removes(home, capsys):
     capsys.readouterr()
     assert main([*GC, "--apply", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["artifacts"]) == 1
-    assert Store.open(str(home / "store")).artifacts() == []
+    assert open_store(str(home / "store")).artifacts() == []
 
 
 @pytest.mark.parametrize("hours", ["nan", "inf", "1e9", "-1"])

@@ -6,40 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from training_stages import run_stage
 
 from foundry_core.data.statistics.builder import compute_statistics
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.stage import InputArtifact, StageContext
 from tasks.merge_stats import STAGE, MergeStatsRecipe
 
 
 def run(tmp_path: Path, recipe: MergeStatsRecipe, order: list[str]) -> Path:
     out = tmp_path / f"out-{'-'.join(order)}"
-    out.mkdir()
-    inputs = {}
-    for label in order:
+    folders = {label: tmp_path / label for label in order}
+    for label, folder in folders.items():
         rng = np.random.default_rng(len(label))
         windows = rng.normal(len(label), 1, size=(40, 3, 2))
         fields = {"x": windows} if label == "a" else {"x": windows, "only_here": windows}
-        folder = tmp_path / label
         item = ("e", fields, np.ones((40, 3), bool))
         compute_statistics([item]).save(folder / "stats.json")
-        inputs[label] = InputArtifact(
-            path=folder, stage=label, kind="convert_robot", key=label, content=label
-        )
-    context = StageContext(
-        name="stats",
-        key="k",
-        seed=0,
-        recipe=recipe,
-        resources=STAGE.Resources(),
-        inputs={"datasets": inputs},
-        out=out,
-        scratch=tmp_path,
-        progress=lambda *args, **values: None,
-    )
-    metrics = STAGE.run(context)
+    metrics = run_stage(STAGE, out, tmp_path, recipe, {"datasets": folders})
     assert metrics["datasets"] == len(order)
     drawn = [label for label in order if (recipe.weights or {}).get(label, 1) > 0]
     assert metrics["windows"] == 40 * len(drawn)

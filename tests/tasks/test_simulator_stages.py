@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from training_stages import run_stage
 
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.stage import InputArtifact, StageContext, Upstream
+from foundry_core.pipeline.stage import Upstream
 from foundry_core.simulation import catalog
 from tasks.collect_demos import CollectDemos, CollectDemosRecipe
 from tasks.collect_scenes import CollectScenes, CollectScenesRecipe
@@ -20,25 +21,20 @@ RENDER = {"size": 32, "supersample": 1}
 TASKS = ["door-unlock-v3", "drawer-open-v3"]
 
 
-def run_stage(kind, root: Path, recipe: dict, *, cpus=1, seed=0, inputs=None, **resources):
-    out, scratch = root / "out", root / "scratch"
-    out.mkdir(parents=True)
-    scratch.mkdir()
+def run(kind, root: Path, recipe: dict, *, cpus=1, seed=0, inputs=None, **resources):
     calls = []
-    context = StageContext(
-        name="x",
-        key="0" * 64,
+    metrics = run_stage(
+        kind,
+        root / "out",
+        root / "scratch",
+        recipe,
+        inputs or {},
         seed=seed,
-        recipe=kind.Recipe(**recipe),
-        resources=kind.Resources(cpus=cpus, **resources),
-        inputs=inputs or {},
-        out=out,
-        scratch=scratch,
+        resources={"cpus": cpus, **resources},
         progress=lambda done, total, message="", **values: calls.append((done, total)),
     )
-    metrics = kind.run(context)
     assert calls[-1][0] == calls[-1][1] == len(calls)
-    return out, metrics
+    return root / "out", metrics
 
 
 def tree_bytes(root: Path) -> dict[str, bytes]:
@@ -50,7 +46,7 @@ SCENES = {"tasks": TASKS, "frames_per_task": 5, "render": RENDER}
 
 
 def test_collect_demos_writes_the_agreed_folder(tmp_path):
-    out, metrics = run_stage(CollectDemos, tmp_path, DEMOS)
+    out, metrics = run(CollectDemos, tmp_path, DEMOS)
     document = json.loads((out / "demos.json").read_text())
     assert document["format"] == "foundry-demonstrations"
     assert document["hz"] == 16.0
@@ -62,7 +58,7 @@ def test_collect_demos_writes_the_agreed_folder(tmp_path):
 
 
 def test_collect_scenes_writes_one_line_per_frame(tmp_path):
-    out, metrics = run_stage(CollectScenes, tmp_path, SCENES)
+    out, metrics = run(CollectScenes, tmp_path, SCENES)
     lines = [json.loads(line) for line in (out / "scenes.jsonl").read_text().splitlines()]
     assert metrics == {"scenes": 10, "images": 20}
     assert [line["task"] for line in lines] == [TASKS[0]] * 5 + [TASKS[1]] * 5
@@ -72,16 +68,16 @@ def test_collect_scenes_writes_one_line_per_frame(tmp_path):
 
 def test_another_seed_gives_other_demonstrations(tmp_path):
     recipe = DEMOS | {"tasks": TASKS[:1], "episodes_per_task": 1}
-    one, _ = run_stage(CollectDemos, tmp_path / "a", recipe, seed=0)
-    other, _ = run_stage(CollectDemos, tmp_path / "b", recipe, seed=1)
+    one, _ = run(CollectDemos, tmp_path / "a", recipe, seed=0)
+    other, _ = run(CollectDemos, tmp_path / "b", recipe, seed=1)
     assert not set(tree_bytes(one / "episodes")) & set(tree_bytes(other / "episodes"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "recipe"), [(CollectDemos, DEMOS), (CollectScenes, SCENES)])
 def test_bytes_do_not_depend_on_the_number_of_workers(kind, recipe, tmp_path):
-    one, _ = run_stage(kind, tmp_path / "a", recipe)
-    two, _ = run_stage(kind, tmp_path / "b", recipe, cpus=2)
+    one, _ = run(kind, tmp_path / "a", recipe)
+    two, _ = run(kind, tmp_path / "b", recipe, cpus=2)
     assert tree_bytes(one) == tree_bytes(two)
 
 
@@ -114,9 +110,7 @@ def test_evaluate_writes_results_pictures_and_metrics(tmp_path, monkeypatch):
 
     stand_in = types.SimpleNamespace(load_policy=load_policy)
     monkeypatch.setitem(sys.modules, "foundry_core.serving.policy", stand_in)
-    artifact = InputArtifact(
-        path=tmp_path / "policy", stage="p", kind="train_vla", key="k" * 64, content="c" * 64
-    )
+    policy = {"policy": {"policy": tmp_path / "policy"}}
     recipe = {
         "tasks": TASKS,
         "episodes_per_task": 2,
@@ -124,16 +118,14 @@ def test_evaluate_writes_results_pictures_and_metrics(tmp_path, monkeypatch):
         "blank_images": True,
         "options": {"render": RENDER},
     }
-    out, metrics = run_stage(
-        Evaluate, tmp_path / "run", recipe, inputs={"policy": {"policy": artifact}}, lanes=2
-    )
+    out, metrics = run(Evaluate, tmp_path / "run", recipe, inputs=policy, env_workers=2)
     assert loaded == [(tmp_path / "policy", "cpu", True)]
     assert metrics["n"] == 4
     assert metrics["crashed"] == 0
     assert metrics["success_rate"] == metrics["successes"] / 4
     document = json.loads((out / "evaluation.json").read_text())
     # By content: an equal policy under another key makes an equal evaluation.
-    assert document["policy"] == "c" * 64
+    assert document["policy"] == "policy"
     assert set(document["tasks"]) == set(TASKS)
     assert len(list(out.glob("results/DrawerOpenV3/rollouts/*/results.json"))) == 1
     assert len(list(out.glob("frames/*/000000_*.png"))) == 2

@@ -1,14 +1,13 @@
-"""Runs training stages on tiny synthetic datasets, with hand-made contexts."""
+"""Runs stages with hand-made contexts, the training stages on tiny synthetic datasets."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from loading_synthetic import make_captions, make_robot, make_text
-
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.pipeline.registry import stage_kind
-from foundry_core.pipeline.stage import InputArtifact, StageContext
+from foundry_core.pipeline.stage import InputArtifact, Stage, StageContext
+from tests.synthetic import make_captions, make_robot, make_text
 
 TRAINING = {"steps": 6, "schedule": {"warmup": 2}, "ema": {"kind": "fixed", "decay": 0.9}}
 LANGUAGE = {"dim": 16, "n_layers": 4, "n_heads": 2, "ffn_dim": 32, "context": 32}
@@ -21,6 +20,42 @@ HEAD = {"kind": "flow", "dim": 16, "n_layers": 2, "n_heads": 2, "ffn_dim": 32, "
 TEXT = {"batch_size": 8}
 CAPTIONS = {"batch_size": 4, "images": ["front", "wrist"]}
 ROBOT = {"batch_size": 4, "inputs": {"cameras": ["front", "wrist"], "horizon": 8}}
+
+
+def run_stage(
+    kind: type[Stage],
+    out: Path,
+    scratch: Path,
+    recipe: Any,
+    inputs: dict[str, dict[str, Path]],
+    *,
+    name: str = "x",
+    seed: int = 0,
+    resources: dict[str, Any] | None = None,
+    progress: Any = lambda *args, **values: None,
+) -> dict[str, Any]:
+    """The stage's metrics. inputs: slot → label → folder."""
+    for folder in (out, scratch):
+        folder.mkdir(parents=True, exist_ok=True)
+    artifacts = {
+        slot: {
+            label: InputArtifact(path=path, stage=label, kind="", key=label, content=label)
+            for label, path in several.items()
+        }
+        for slot, several in inputs.items()
+    }
+    context = StageContext(
+        name=name,
+        key=name,
+        seed=seed,
+        recipe=kind.Recipe.model_validate(recipe),
+        resources=kind.Resources.model_validate(resources or {}),
+        inputs=artifacts,
+        out=out,
+        scratch=scratch,
+        progress=progress,
+    )
+    return dict(kind.run(context))
 
 
 class Bench:
@@ -48,28 +83,13 @@ class Bench:
         resources: dict[str, Any] | None = None,
     ) -> tuple[Path, dict[str, Any]]:
         """(output folder, metrics). inputs: slot → dataset's or earlier stage's name."""
-        stage = stage_kind(kind)
         out, scratch = self.root / name, self.root / f"{name}.scratch"
-        out.mkdir(exist_ok=True)
-        scratch.mkdir(exist_ok=True)
-        places = {s: self.datasets.get(source, self.root / source) for s, source in inputs.items()}
-        metrics = stage.run(
-            StageContext(
-                name=name,
-                key=name,
-                seed=seed,
-                recipe=stage.Recipe.model_validate(recipe),
-                resources=stage.Resources.model_validate(resources or {}),
-                inputs={
-                    slot: {slot: InputArtifact(path=path, stage=slot, kind="", key="", content="")}
-                    for slot, path in places.items()
-                },
-                out=out,
-                scratch=scratch,
-                progress=lambda *args, **values: None,
-            )
-        )
-        return out, dict(metrics)
+        places = {
+            slot: {slot: self.datasets.get(source, self.root / source)}
+            for slot, source in inputs.items()
+        }
+        options = {"name": name, "seed": seed, "resources": resources}
+        return out, run_stage(stage_kind(kind), out, scratch, recipe, places, **options)
 
     def llm(self, name: str = "llm", **options: Any) -> tuple[Path, dict[str, Any]]:
         recipe = {"model": LANGUAGE, "data": {"text": TEXT}, "training": TRAINING}

@@ -7,8 +7,9 @@ from model_zoo import vlm_config as make_vlm_config
 from torch.nn import functional as F
 
 from foundry_core.errors import FoundryError
-from foundry_core.training.loop import MixedLoss, StepKey
-from foundry_core.training.microbatch import split_batch
+from foundry_core.models.layers import Visibility
+from foundry_core.models.noise import Key
+from foundry_core.training.mixed_batch import MixedLoss, StepKey, split_batch
 from foundry_core.training.objectives import ActionLoss, CaptionLoss, TextLoss
 
 KEY = StepKey(seed=5, step=7)
@@ -46,7 +47,7 @@ def sums(objective, model, batch, key=KEY):
 
 def test_text_loss_ignores_targets_in_another_document():
     model, batch = build(language_config()), text_batch()
-    logits = model(batch["tokens"][:, :-1], segments=batch["segments"][:, :-1])
+    logits = model(batch["tokens"][:, :-1], Visibility(segments=batch["segments"][:, :-1]))
     expected, count = 0.0, 0
     for row in range(4):
         for t in range(10):
@@ -89,12 +90,12 @@ def test_action_loss_is_masked_and_averaged_over_draws(draws):
     torch.testing.assert_close(first, second)
     assert actions().count(batch) == batch["action_mask"].sum()
     pairs = model.head.training_pairs(
-        batch["actions"], batch["action_mask"], seed=5, step=7, sample_ids=batch["sample_ids"]
+        batch["actions"], batch["action_mask"], Key(5, 7, batch["sample_ids"])
     )
     context = model.head.trunk.context(
         model.condition(batch["images"], batch["tokens"], batch["token_mask"]), batch["proprio"]
     )
-    error = model.head.velocity(context, pairs.noised, pairs.times) - pairs.target
+    error = model.head.predict(context, pairs.noised, pairs.times) - pairs.target
     expected = (error.square() * batch["action_mask"][:, None]).sum() / draws
     torch.testing.assert_close(first, expected)
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from foundry_core.training.config import FixedEma, PowerEma, ScheduleConfig
-from foundry_core.training.ema import Ema, ema_decay
-from foundry_core.training.schedule import lr_multiplier
+from foundry_core.training.optim import lr_multiplier
+from foundry_core.training.state import Ema, ema_decay
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from foundry_core.models.noise import normal
+from foundry_core.models.noise import Key, normal
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World
-from foundry_core.training.loop import Batch, MixedBatch, StepKey, Trainer
+from foundry_core.training.loop import Trainer
+from foundry_core.training.mixed_batch import Batch, MixedBatch, StepKey
 
 
 class ToyObjective:
@@ -22,7 +23,7 @@ class ToyObjective:
         return batch
 
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
-        noise = normal(key.seed, key.step, batch["sample_ids"], batch["y"].shape[1:], stream=1)
+        noise = normal(Key(key.seed, key.step, batch["sample_ids"]), batch["y"].shape[1:], stream=1)
         error = model(batch["x"] + 0.1 * noise) - batch["y"]
         return {"loss": (error.square() * batch["mask"]).sum()}
 
@@ -44,8 +45,8 @@ def toy_batches(first: int, world: World = World(), sizes=(8, 4)) -> Iterator[Mi
         batch = {}
         for modality, size in zip(("a", "b"), sizes, strict=True):
             ids = torch.arange(size) + size * step
-            x = normal(7, 0, ids, (6,), stream=ord(modality))
-            mask = (normal(8, 0, ids, (6,), stream=ord(modality)) > -0.5).float()
+            x = normal(Key(7, 0, ids), (6,), stream=ord(modality))
+            mask = (normal(Key(8, 0, ids), (6,), stream=ord(modality)) > -0.5).float()
             y = torch.sin(x) + (1 if modality == "b" else 0)
             share = slice(world.rank * size // world.size, (world.rank + 1) * size // world.size)
             tensors = {"x": x, "y": y, "mask": mask, "sample_ids": ids}

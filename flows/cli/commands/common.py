@@ -2,31 +2,38 @@
 
 import argparse
 import json
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from flows.run.planning import Request
+from flows.runs.planning import Prepared, Request
 from foundry_core.config.overrides import parse_override
 
+if TYPE_CHECKING:
+    from flows.console import Console
+    from flows.runs.engine import RunResult
+    from flows.runs.walk import Work
 
-def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+
+def add_pipeline_arguments(parser: argparse.ArgumentParser, override: str) -> None:
+    """A pipeline and changes to it. override: what `-o` does."""
     parser.add_argument("pipeline", help="a name (see stage_configs/pipelines) or a YAML file")
-    parser.add_argument(
-        "-o",
-        "--override",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change one value, e.g. llm.training.steps=200",
-    )
-    parser.add_argument("--only", action="append", default=[], metavar="STAGE")
-    parser.add_argument("--force", action="append", default=[], metavar="STAGE")
-    parser.add_argument("--baseline", metavar="RUN", help="explain against this run")
+    many: dict[str, Any] = {"action": "append", "default": []}
+    parser.add_argument("-o", "--override", **many, metavar="PATH=VALUE", help=override)
     parser.add_argument(
         "--strict-code", action="store_true", help="changed training code re-runs training"
     )
 
 
+def add_request_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `request` reads."""
+    add_pipeline_arguments(parser, "change one value, e.g. llm.training.steps=200")
+    parser.add_argument("--only", action="append", default=[], metavar="STAGE")
+    parser.add_argument("--force", action="append", default=[], metavar="STAGE")
+    parser.add_argument("--baseline", metavar="RUN", help="explain against this run")
+
+
 def request(options: argparse.Namespace) -> Request:
+    """What those arguments ask for."""
     return Request(
         pipeline=options.pipeline,
         overrides=tuple(parse_override(text) for text in options.override),
@@ -35,6 +42,49 @@ def request(options: argparse.Namespace) -> Request:
         baseline=options.baseline,
         strict_code=options.strict_code,
     )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """An unknown backend is not refused here: listing all of them would cost 30 ms."""
+    parser.add_argument(
+        "--dispatch",
+        default="inline",
+        metavar="BACKEND",
+        help="where stages run that ask for GPUs: inline (here), gpu-pool, ray-job, or another",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
+
+
+def needs_work(prepared: Prepared) -> bool:
+    """Whether anything runs or is linked: else Prefect is never imported."""
+    return any(row.action == "run" or row.how == "content" for row in prepared.plan.stages.values())
+
+
+def carry_out(
+    work: "Work", prepared: Prepared, plan: str, console: "Console", folder: Path
+) -> "RunResult":
+    """Runs what is prepared and returns it as JSON. plan: for a page that renders Markdown.
+    folder: of the run."""
+    if needs_work(prepared):
+        from flows.foundry import run_locally
+
+        return run_locally(work, plan, console, folder / "logs" / "prefect-server.log")
+    work.start()
+    return work.finish("succeeded")
+
+
+def exit_code(status: str) -> int:
+    """0 when all came through, 130 when a person stopped it, else 1."""
+    return {"succeeded": 0, "interrupted": 130}.get(status, 1)
+
+
+def answer(options: argparse.Namespace, value: Any, text: str) -> int:
+    """Prints a command's answer, as JSON or for a person; its exit code."""
+    if options.json:
+        print_json(value)
+    else:
+        print(text)
+    return 0
 
 
 def print_json(value: Any) -> None:

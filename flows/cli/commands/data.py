@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _preview(options: argparse.Namespace) -> int:
     from flows.reports.datasets import mix_loader, stage_loader
-    from flows.run.planning import Request
+    from flows.runs.planning import Request
     from foundry_core.data.inspection.preview import preview, render_preview, save_images
 
     overrides = tuple(parse_override(text) for text in options.override)
@@ -104,7 +104,7 @@ def _preview(options: argparse.Namespace) -> int:
 
 
 def _stats(options: argparse.Namespace) -> int:
-    from foundry_core.data.inspection.figures import dataset_statistics
+    from foundry_core.data.inspection.recompute import dataset_statistics
 
     statistics = dataset_statistics(options.folder)
     if options.out:
@@ -132,7 +132,7 @@ def _shown_statistics(options: argparse.Namespace, statistics: Any) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
-    from foundry_core.data.inspection.figures import merge_folders
+    from foundry_core.data.statistics.dataset import merge_files
 
     folders: dict[str, str] = {}
     for text in options.folders:
@@ -148,7 +148,7 @@ def _merge(options: argparse.Namespace) -> int:
                 "give one weight per dataset, in their order",
             )
         weights = dict(zip(folders, options.weights, strict=True))
-    merged, report = merge_folders(folders, weights)
+    merged, report = merge_files(folders, weights)
     merged.save(options.out)
     print_json({"written": str(options.out), **report})
     return 0

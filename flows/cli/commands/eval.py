@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.cli.commands.common import print_json
+from flows.cli.commands.common import answer, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,19 +33,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from foundry_core.errors import FoundryError
-    from foundry_core.evaluation.comparison.compare import compare, comparison_table
-    from foundry_core.evaluation.rollout.results import read_tree
+    from foundry_core.evaluation.comparison.compare import compare
+    from foundry_core.evaluation.comparison.tables import comparison_table
+    from foundry_core.evaluation.rollout.results_tree import read_tree
 
     if not 0 < options.alpha < 1:
         raise FoundryError(f"--alpha {options.alpha} must lie strictly between 0 and 1", "e.g. .05")
     results = read_tree(options.tree)
-    cells: dict[str, dict[str, dict[str, int]]] = {}
-    for (model, task), cell in results.cells.items():
-        counts = {"n": cell.n, "successes": cell.successes, "crashed": cell.crashed}
-        cells.setdefault(model, {})[task] = counts
-    found = compare(cells, options.base or results.models[0], options.alpha)
+    found = compare(results.scores(), options.base or results.models[0], options.alpha)
     if options.json:
-        print_json(found | {"budget": results.budget})
+        print_json(found.to_json() | {"budget": results.budget})
         return 0
     from flows.console import print_table
 
@@ -82,8 +79,4 @@ def _power(options: argparse.Namespace) -> int:
     else:
         found["episodes"] = power.fixed_episodes(question)
         text = f"{found['episodes']} episodes per arm, tested once at the end"
-    if options.json:
-        print_json(found)
-    else:
-        print(text)
-    return 0
+    return answer(options, found, text)

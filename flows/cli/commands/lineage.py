@@ -2,11 +2,12 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from flows.cli.commands import upkeep
-from flows.cli.commands.common import print_json
+from flows.cli.commands.common import answer, print_json
 from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir, store_uri
 
@@ -49,19 +50,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.action in upkeep.ACTIONS:
         return upkeep.run(options)
-    from foundry_core.lineage import queries
+    import duckdb
+
+    from foundry_core.lineage import graph, queries
     from foundry_core.lineage.events import EventLog
     from foundry_core.lineage.index import Index
-    from foundry_core.store.base import Store
+    from foundry_core.store.open import open_store
 
-    store = Store.open(store_uri())
+    store = open_store(store_uri())
     index = Index(home_dir() / queries.INDEX_NAME, EventLog(store.events_uri))
     if options.action == "rebuild":
         return _rebuild(options, index, store)
-    _advance(index)
+    try:
+        index.advance()
+    # Where nothing can be written, the index is read as it is.
+    except (OSError, duckdb.IOException) as error:
+        print(f"foundry: the lineage index is shown as it was last: {error}", file=sys.stderr)
     connection = queries.connect()
     if options.action == "graph":
-        return _graph(options, connection)
+        nodes, edges = queries.graph_of(connection, options.ref)
+        print(getattr(graph, options.format)(nodes, edges))
+        return 0
     if options.action == "export":
         return _export(options, connection)
     answer = _answer(options, connection, queries)
@@ -70,16 +79,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         _render(options, answer)
     return 0
-
-
-def _advance(index: Any) -> None:
-    """Brings the index up to date; where nothing can be written, it is read as it is."""
-    import duckdb
-
-    try:
-        index.advance()
-    except (OSError, duckdb.IOException) as error:
-        print(f"foundry: the lineage index is shown as it was last: {error}", file=sys.stderr)
 
 
 def _rebuild(options: argparse.Namespace, index: Any, store: Any) -> int:
@@ -123,22 +122,15 @@ def _render(options: argparse.Namespace, answer: Any) -> None:
     from flows.terminal import stdout
     from foundry_core.lineage import render
 
-    shown = {
+    shown: dict[str, Callable[[Any], Any]] = {
         "runs": render.runs_table,
         "trace": render.trace_tree,
         "why": render.why_tree,
         "show": render.record,
         "diff": lambda changes: render.diff_tree(changes, options.old, options.new),
-    }.get(options.action, render.table_of)
-    stdout().print(shown(answer) if answer or options.action == "diff" else "nothing")
-
-
-def _graph(options: argparse.Namespace, connection: Any) -> int:
-    from foundry_core.lineage import graph, queries
-
-    nodes, edges = queries.graph_of(connection, options.ref)
-    print(getattr(graph, options.format)(nodes, edges))
-    return 0
+    }
+    show = shown.get(options.action, render.table_of)
+    stdout().print(show(answer) if answer or options.action == "diff" else "nothing")
 
 
 def _export(options: argparse.Namespace, connection: Any) -> int:
@@ -147,19 +139,12 @@ def _export(options: argparse.Namespace, connection: Any) -> int:
     if options.format == "openlineage":
         path = options.folder / "openlineage.jsonl"
         count = export.write_openlineage(export.openlineage(connection), path)
-        _show(options, {"written": [str(path)], "events": count})
-    else:
-        written = export.export_tables(connection, options.folder, options.format)
-        _show(options, {"written": [str(path) for path in written]})
-    return 0
+        return _show(options, {"written": [str(path)], "events": count})
+    written = export.export_tables(connection, options.folder, options.format)
+    return _show(options, {"written": [str(path) for path in written]})
 
 
-def _show(options: argparse.Namespace, record: dict[str, Any]) -> None:
-    if options.json:
-        print_json(record)
-    else:
-        for name, value in record.items():
-            if isinstance(value, list):
-                print(f"{name}:", *value, sep="\n  ")
-            else:
-                print(f"{name}: {value}")
+def _show(options: argparse.Namespace, record: dict[str, Any]) -> int:
+    lists = {name: "\n  ".join(["", *v]) for name, v in record.items() if isinstance(v, list)}
+    lines = [f"{name}:{lists.get(name, f' {value}')}" for name, value in record.items()]
+    return answer(options, record, "\n".join(lines))

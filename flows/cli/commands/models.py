@@ -24,8 +24,7 @@ def run(options: argparse.Namespace) -> int:
     table = Table("preset", "kind", "width", "layers")
     for name, config in configs.items():
         shown = config.get("head", {}) if "dim" not in config else config
-        table.add_row(
-            name, config["kind"], str(shown.get("dim", "")), str(shown.get("n_layers", ""))
-        )
+        sizes = (str(shown.get(size, "")) for size in ("dim", "n_layers"))
+        table.add_row(name, config["kind"], *sizes)
     stdout().print(table)
     return 0

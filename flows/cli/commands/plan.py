@@ -3,11 +3,9 @@
 import argparse
 
 from flows.cli.commands.common import add_request_arguments, print_json, request
-from flows.run.planning import prepare
+from flows.runs.planning import prepare
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_request_arguments(parser)
+add_arguments = add_request_arguments
 
 
 def run(options: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from flows.cli.commands.common import print_json
+from flows.cli.commands.common import answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,8 +14,4 @@ def run(options: argparse.Namespace) -> int:
     from flows.service.reaper import reap
 
     reaped = reap(server=configured())
-    if options.json:
-        print_json(reaped.done)
-    else:
-        print("\n".join(reaped.lines()) or "nothing to close")
-    return 0
+    return answer(options, reaped, "\n".join(reaped.lines()) or "nothing to close")

@@ -2,7 +2,7 @@
 
 import argparse
 
-from flows.cli.commands.common import print_json
+from flows.cli.commands.common import answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,9 +14,5 @@ def run(options: argparse.Namespace) -> int:
     from flows.reports.run_report import write_run_report
 
     write = write_ablation_report if options.run in ablation_ids() else write_run_report
-    path = write(options.run)
-    if options.json:
-        print_json({"report": str(path)})
-    else:
-        print(path)
-    return 0
+    path = str(write(options.run))
+    return answer(options, {"report": path}, path)

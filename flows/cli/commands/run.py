@@ -1,23 +1,29 @@
 """`foundry run PIPELINE`."""
 
 import argparse
-from typing import Any
 
-from flows.cli.commands.common import add_request_arguments, print_json, request
-from flows.console import Console, plan_table, print_table
-from flows.dispatch.base import DISPATCHERS, make_dispatcher
-from flows.run.planning import Prepared, prepare
+from flows.cli.commands.common import (
+    add_request_arguments,
+    add_run_arguments,
+    carry_out,
+    exit_code,
+    needs_work,
+    print_json,
+    request,
+)
+from flows.console import Console, plan_markdown, plan_table, print_table
+from flows.dispatch.base import BACKENDS, make_backend
+from flows.runs.engine import PipelineRun, RunResult
+from flows.runs.planning import Prepared, prepare
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_request_arguments(parser)
-    parser.add_argument(
-        "--dispatch", default="inline", choices=DISPATCHERS, help="where training runs"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
+    add_run_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    BACKENDS.module(options.dispatch)  # an unknown one is refused before anything is planned
     prepared = prepare(request(options))
     quiet = options.json
     print_table(plan_table(prepared.plan), quiet)
@@ -25,33 +31,24 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             print_json(prepared.plan.to_json())
         return 0
-    console = Console(quiet=quiet)
-    result = run_all(prepared, console, options.dispatch)
+    result = run_all(prepared, Console(quiet=quiet), options.dispatch)
     if options.json:
         print_json(result)
     else:
         summarise(result)
-    return {"succeeded": 0, "interrupted": 130}.get(result["status"], 1)
+    return exit_code(result["status"])
 
 
-def run_all(prepared: Prepared, console: Console, dispatch: str = "inline") -> dict[str, Any]:
-    """A fully cached request never starts Prefect."""
-    if needs_work(prepared):
-        from flows.foundry import run_prepared
-
-        return run_prepared(prepared, console, make_dispatcher(dispatch))
-    from flows.run.engine import PipelineRun
-
-    cached = PipelineRun(prepared, console=console)
-    cached.start()
-    return cached.finish("succeeded")
+def run_all(prepared: Prepared, console: Console, dispatch: str = "inline") -> RunResult:
+    """Carries out a prepared request; the result says how it ended."""
+    backend = make_backend(dispatch) if needs_work(prepared) else None
+    under_way = PipelineRun(prepared, observe=console.observe, backend=backend)
+    plan = plan_markdown(prepared.plan)
+    return carry_out(under_way, prepared, plan, console, under_way.folder)
 
 
-def needs_work(prepared: Prepared) -> bool:
-    return any(row.action == "run" or row.how == "content" for row in prepared.plan.stages.values())
-
-
-def summarise(result: dict[str, Any]) -> None:
+def summarise(result: RunResult) -> None:
+    """For a person: what was built, reused and failed."""
     built = [stage["name"] for stage in result["stages"] if stage["attempt"]]
     reused = [stage["name"] for stage in result["stages"] if stage["action"] == "reuse"]
     print(f"run {result['run_id']}: {result['status']} in {result['seconds']:.1f} s")

@@ -1,15 +1,17 @@
 """`foundry serve`: Prefect's server, pools, deployments, workers and the reaper in one command."""
 
 import argparse
+import os
 import signal
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from flows import processes
 from flows.cli.commands.common import print_json
-from flows.prefect.settings import HOST, PORT, api_url
+from flows.prefect import HOST, PORT, api_url
 from foundry_core.errors import FoundryError
 
 
@@ -17,7 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=HOST, help="address of the server (default: loopback)")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument(
-        "--gpu-limit", type=int, metavar="N", help="trainings at once (default: one per GPU)"
+        "--gpu-limit",
+        type=int,
+        metavar="N",
+        help="stages with GPUs at once (default: one per GPU)",
     )
     parser.add_argument(
         "--check", action="store_true", help="say what is wrong, if anything; start nothing"
@@ -36,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(found: list, as_json: bool) -> int:
     if as_json:
-        print_json([{"problem": one.problem, "remedy": one.remedy} for one in found])
+        print_json([asdict(one) for one in found])
     elif found:
         for one in found:
             print(f"✗ {one.problem}\n  → {one.remedy}", file=sys.stderr)
@@ -46,8 +51,6 @@ def _check(found: list, as_json: bool) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    import os
-
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
@@ -63,7 +66,7 @@ def _serve(options: argparse.Namespace) -> int:
     limit = options.gpu_limit or visible_gpus() or 1
     keeper = reaper.Reaper(_say)
     began = time.monotonic()
-    with processes.recorded("serve", str(options.port), url=url):
+    with processes.recorded("serve", str(options.port), facts={"url": url}):
         try:
             services.start_server()
             names = deployments.apply(Path.cwd(), gpu_limit=limit)
@@ -74,12 +77,12 @@ def _serve(options: argparse.Namespace) -> int:
         finally:
             _say("stops …")
             keeper.stop()
-            services.stop()
+            services.stop_workers()
             try:
                 if not services.server.ended:
                     reaper.close_all("foundry serve was stopped")
             finally:
-                services.stop_server()
+                services.server.stop()
     return 0
 
 
@@ -89,7 +92,7 @@ def _say(text: str) -> None:
 
 def _announce(url: str, names: list[str], limit: int, seconds: float) -> None:
     _say(f"ready in {seconds:.0f} s: {url.removesuffix('/api')}   (Ctrl-C stops everything)")
-    _say(f"deployments: {', '.join(names)}; {limit} training(s) at once")
+    _say(f"deployments: {', '.join(names)}; {limit} stage(s) with GPUs at once")
     _say("in another shell:")
     _say(f"  export PREFECT_API_URL={url}")
     _say("  prefect deployment run foundry/full -p pipeline=demo --watch")

@@ -1,4 +1,4 @@
-"""`foundry lineage tag|untag|pin|unpin|gc|adopt|verify`: what is kept in the store, and under which
+"""`foundry lineage tag|untag|pin|unpin|gc|import|verify`: what is kept in the store, under which
 names."""
 
 import argparse
@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from flows import processes
-from flows.cli.commands.common import print_json
+from flows.cli.commands.common import answer
 from foundry_core.errors import FoundryError
 from foundry_core.home import store_uri
 from foundry_core.lineage.event_types import AliasSet
@@ -17,6 +17,7 @@ from foundry_core.pipeline.registry import stage_kind
 from foundry_core.store import gc, references
 from foundry_core.store.base import Store
 from foundry_core.store.disk import naming_disk
+from foundry_core.store.open import open_store
 
 ACTIONS = {
     "tag": "name an artifact (name@tag), or list the names",
@@ -24,7 +25,7 @@ ACTIONS = {
     "pin": "keep everything a run used, or list the pinned runs",
     "unpin": "let a run's artifacts go to `gc` again",
     "gc": "remove what no name, pinned or recent run reaches (shows only, without --apply)",
-    "adopt": "take a folder or s3:// prefix in by reference, as made by a kind of stage",
+    "import": "refer to a folder or s3:// prefix as what a kind of stage makes",
     "verify": "re-read and re-hash artifacts",
 }
 
@@ -41,28 +42,20 @@ def add_arguments(action: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--apply", action="store_true", help="remove; without it nothing is")
         parser.add_argument("--keep-runs", type=int, default=gc.KEEP_RUNS, metavar="N")
         parser.add_argument("--grace-hours", type=float, default=gc.GRACE_HOURS, metavar="H")
-    if action == "adopt":
+    if action == "import":
         parser.add_argument("kind", help="the kind of stage it stands for, e.g. train_llm")
         parser.add_argument("place", help="a folder, or s3://bucket/prefix")
         parser.add_argument("--name", metavar="NAME@TAG")
     if action == "verify":
         parser.add_argument("refs", nargs="*", metavar="KEY", help="default: everything")
-        parser.add_argument("--all", action="store_true", help="everything, said aloud")
+        parser.add_argument("--all", action="store_true", help="everything, which is the default")
 
 
 def run(options: argparse.Namespace) -> int:
-    store = Store.open(store_uri())
-    action = {
-        "tag": _tag,
-        "untag": _untag,
-        "pin": _pin,
-        "unpin": _unpin,
-        "gc": _gc,
-        "adopt": _adopt,
-        "verify": _verify,
-    }[options.action]
+    store = open_store(store_uri())
+    actions = (_tag, _untag, _pin, _unpin, _gc, _import, _verify)
     with naming_disk(store.workplace):
-        return action(options, store)
+        return dict(zip(ACTIONS, actions, strict=True))[options.action](options, store)
 
 
 def _tag(options: argparse.Namespace, store: Store) -> int:
@@ -100,22 +93,23 @@ def _unpin(options: argparse.Namespace, store: Store) -> int:
 
 
 def _gc(options: argparse.Namespace, store: Store) -> int:
-    bounds = {"keep_runs": options.keep_runs, "grace_hours": options.grace_hours}
-    bounds["living"] = functools.partial(_at_work, store)
     log = EventLog(store.events_uri)
     if options.apply:
         gc.tidy(store, log)
-    garbage = gc.find_garbage(store, **bounds)
-    doomed = list(garbage.doomed)
-    if options.apply:
-        doomed = gc.remove(store, log, garbage, **bounds)
-    leased = store.leased()
-    leftovers = store.sweep(
-        leased.__contains__, older_than=options.grace_hours * 3600, apply=options.apply
+    garbage = gc.find_garbage(
+        store,
+        keep_runs=options.keep_runs,
+        grace_hours=options.grace_hours,
+        at_work=functools.partial(_at_work, store),
     )
-    rows = [
+    artifacts = list(garbage.to_delete)
+    if options.apply:
+        artifacts = gc.remove(store, log, garbage)
+    age = options.grace_hours * 3600
+    leftovers = store.sweep(store.leased().__contains__, older_than=age, apply=options.apply)
+    rows: list[dict[str, Any]] = [
         {"kind": a.kind, "key": a.key, "bytes": gc.owned_bytes(a), "created": a.created}
-        for a in doomed
+        for a in artifacts
     ]
     result = {
         "applied": options.apply,
@@ -125,21 +119,17 @@ def _gc(options: argparse.Namespace, store: Store) -> int:
         "kept": garbage.kept,
         "unreadable": list(garbage.unreadable),
     }
-    if options.json:
-        print_json(result)
-        return 0
-    for row in rows:
-        print(f"  {row['kind']}/{row['key'][:12]}  {row['bytes'] / 1e6:.1f} MB")
-    verb = "removed" if options.apply else "would remove"
-    print(
-        f"{verb} {len(rows)} artifacts ({result['bytes'] / 1e6:.1f} MB) and "
-        f"{leftovers / 1e6:.1f} MB that dead attempts left; {garbage.kept} artifacts stay"
+    lines = [f"  {row['kind']}/{row['key'][:12]}  {row['bytes'] / 1e6:.1f} MB" for row in rows]
+    lines.append(
+        f"{'removed' if options.apply else 'would remove'} {len(rows)} artifacts "
+        f"({result['bytes'] / 1e6:.1f} MB) and {leftovers / 1e6:.1f} MB that dead attempts left; "
+        f"{garbage.kept} artifacts stay"
     )
-    for problem in garbage.unreadable:
-        print(f"  not touched, and `--apply` refuses until it is mended: {problem}")
+    untouched = "  not touched, and `--apply` refuses until it is mended: "
+    lines += [untouched + problem for problem in garbage.unreadable]
     if not options.apply and (rows or leftovers):
-        print("`--apply` removes them")
-    return 0
+        lines.append("`--apply` removes them")
+    return answer(options, result, "\n".join(lines))
 
 
 def _at_work(store: Store) -> list[str]:
@@ -148,9 +138,9 @@ def _at_work(store: Store) -> list[str]:
     return [run.id for run in found if run.facts.get("store") == store.uri and not run.dead]
 
 
-def _adopt(options: argparse.Namespace, store: Store) -> int:
-    from foundry_core.store.adopt import adopt
-    from foundry_core.store.adopted import describe, summary
+def _import(options: argparse.Namespace, store: Store) -> int:
+    from foundry_core.store.external import describe, summary
+    from foundry_core.store.imports import import_artifact
 
     kind = stage_kind(options.kind).kind
     if options.name is not None:
@@ -158,26 +148,21 @@ def _adopt(options: argparse.Namespace, store: Store) -> int:
     if options.place:
         store.check_place(options.place)
     log = EventLog(store.events_uri)
-    artifact = adopt(store, log, describe(kind, options.place))
+    artifact = import_artifact(store, log, describe(kind, options.place))
     if options.name is not None:
         references.set_alias(store, options.name, artifact)
         _tell_alias(store, options.name, artifact.key)
-    found = summary(artifact)
-    if options.json:
-        print_json(found | {"name": options.name})
-        return 0
-    for name, value in found.items():
-        print(f"{name}: {value}")
+    shown = summary(artifact)
     way = "uri" if "://" in artifact.files_at else "path"
-    declared = {way: artifact.files_at, "kind": kind, "digest": found["digest"]}
-    print("in a pipeline:")
-    print(f"  {_yaml_line({'stage': {'import': declared}})}")
-    return 0
+    declared = {way: artifact.files_at, "kind": kind, "digest": shown["digest"]}
+    lines = [f"{name}: {value}" for name, value in shown.items()]
+    lines += ["in a pipeline:", f"  {_yaml_line({'stage': {'import': declared}})}"]
+    return answer(options, shown | {"name": options.name}, "\n".join(lines))
 
 
 def _yaml_line(document: dict[str, Any]) -> str:
     """A mapping as one line of YAML that reads back as it is."""
-    form = {"default_flow_style": True, "sort_keys": False, "width": float("inf")}
+    form: dict[str, Any] = {"default_flow_style": True, "sort_keys": False, "width": float("inf")}
     line = yaml.safe_dump(document, allow_unicode=True, **form).strip()
     if "\n" in line:
         line = yaml.safe_dump(document, default_style='"', **form).strip()
@@ -194,12 +179,11 @@ def _verify(options: argparse.Namespace, store: Store) -> int:
         for kind, key in places
     ]
     bad = [row for row in found if row["problem"]]
-    if options.json:
-        print_json({"artifacts": len(found), "corrupt": bad})
-        return 1 if bad else 0
-    print(f"{len(found)} artifacts read, {len(bad)} corrupt")
-    for row in bad:
-        print(f"  {row['kind']}/{row['key'][:12]}: {row['problem']}")
+    lines = [f"{len(found)} artifacts read, {len(bad)} corrupt"]
+    lines += [f"  {row['kind']}/{row['key'][:12]}: {row['problem']}" for row in bad]
+    answer(options, {"artifacts": len(found), "corrupt": bad}, "\n".join(lines))
+    if bad and options.json:
+        return 1
     if bad:
         raise FoundryError(
             f"{len(bad)} artifacts are corrupt", "run the pipeline again: it rebuilds what it needs"
@@ -208,8 +192,4 @@ def _verify(options: argparse.Namespace, store: Store) -> int:
 
 
 def _rows(options: argparse.Namespace, rows: list[dict[str, Any]], form: str) -> int:
-    if options.json:
-        print_json(rows)
-    else:
-        print("\n".join(form.format(**row) for row in rows) or "none")
-    return 0
+    return answer(options, rows, "\n".join(form.format(**row) for row in rows) or "none")

@@ -1,45 +1,39 @@
 """Captioned images → caption shards. Workers check and resize; the shards are written in order."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from foundry_core.data.config import ImageConfig
-from foundry_core.data.convert.report import Report, Skip, write_json
+from foundry_core.data.convert.report import Report, Skip
 from foundry_core.data.images import decode_image, encode_jpeg, image_format, transform
-from foundry_core.data.shards.write import Sample, ShardFolderWriter
-from foundry_core.data.sources.captions import Captioned, CaptionRef, caption_refs, read_captions
-from foundry_core.data.sources.config import CaptionSource
-from foundry_core.data.sources.text import Broken
+from foundry_core.data.shards.description import CaptionDescription
+from foundry_core.data.shards.write import ShardFolderWriter, ShardSample
+from foundry_core.data.sources.base import Broken, Captioned, CaptionFormat, SourceRef
 from foundry_core.errors import FoundryError
+from foundry_core.files import json_line
 from foundry_core.parallel import ray_map, ray_session
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionJob:
-    source: CaptionSource
-    ref: CaptionRef
-    image: ImageConfig
-
-
-@dataclass(frozen=True, kw_only=True)
 class CaptionChunk:
-    samples: list[Sample]
+    """What became of a piece. names: of all its images."""
+
+    samples: list[ShardSample]
     names: set[str]
     skipped: list[Skip]
 
 
-def prepare(job: CaptionJob) -> CaptionChunk:
+def prepare(source: CaptionFormat, image: ImageConfig, ref: SourceRef) -> CaptionChunk:
     """Runs in a worker: every image is decoded once, so that no broken one reaches a shard."""
     chunk = CaptionChunk(samples=[], names=set(), skipped=[])
-    for item in read_captions(job.source, job.ref):
+    for item in source.items(ref):
         if isinstance(item, Broken):
             chunk.skipped.append((item.id, item.reason))
             continue
         try:
-            chunk.samples.append((item.id, _members(item, job.image)))
+            chunk.samples.append((item.id, _members(item, image)))
             chunk.names.update(item.images)
         except FoundryError as error:
             chunk.skipped.append((item.id, error.message))
@@ -60,12 +54,12 @@ def _members(item: Captioned, config: ImageConfig) -> dict[str, bytes]:
             data, extension = encode_jpeg(image, config.jpeg_quality), "jpg"
         members[extension if name == "image" else f"{name}.{extension}"] = data
     members["txt"] = item.caption.encode()
-    members["json"] = json.dumps(item.metadata, sort_keys=True, ensure_ascii=False).encode()
+    members["json"] = json_line(item.metadata).encode()
     return members
 
 
 def convert_captions(
-    source: CaptionSource,
+    source: CaptionFormat,
     out: Path,
     *,
     image: ImageConfig,
@@ -73,26 +67,20 @@ def convert_captions(
     max_skipped: int,
     workers: int,
     progress: Callable[..., None],
-) -> dict[str, Any]:
+) -> dict[str, int]:
     """Writes shards, manifest, dataset.json and report.json; returns counts."""
-    jobs = [CaptionJob(source=source, ref=ref, image=image) for ref in caption_refs(source)]
+    refs, work = source.refs(), partial(prepare, source, image)
     report = Report("captioned images", max_skipped)
     writer = ShardFolderWriter(out, samples_per_shard)
     names: set[str] = set()
     with ray_session(workers):
-        for done, chunk in enumerate(ray_map(prepare, jobs, workers=workers), start=1):
+        for done, chunk in enumerate(ray_map(work, refs, workers=workers), start=1):
             for key, members in chunk.samples:
                 writer.add(key, members)
             names |= chunk.names
             report.add(len(chunk.samples), chunk.skipped)
-            progress(done, len(jobs), f"{report.converted} samples")
+            progress(done, len(refs), f"{report.converted} samples")
     writer.close()
     report.write(out)
-    dataset = {
-        "format": "foundry-captions",
-        "version": 1,
-        "images": sorted(names),
-        "sequences": report.converted,
-    }
-    write_json(out / "dataset.json", dataset)
+    CaptionDescription(images=sorted(names), sequences=report.converted).write(out)
     return {"samples": report.converted, "skipped": len(report.skipped)}

@@ -1,20 +1,12 @@
 """What a conversion saw, converted and skipped: nothing is dropped in silence."""
 
-import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from foundry_core.errors import FoundryError
+from foundry_core.files import write_json
 
 Skip = tuple[str, str]
-
-
-def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Stable bytes: sorted keys, fixed indent, a final newline, no NaN."""
-    text = json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False)
-    Path(path).write_text(text + "\n", encoding="utf-8")
 
 
 class Report:
@@ -30,6 +22,7 @@ class Report:
         self.skipped: list[Skip] = []
 
     def add(self, converted: int, skipped: Iterable[Skip] = ()) -> None:
+        """Counts a piece's items. Raises FoundryError when too many were skipped so far."""
         self.converted += converted
         self.skipped += skipped
         if len(self.skipped) > self._max_skipped:
@@ -46,15 +39,12 @@ class Report:
         if count:
             self.left_out[reason] = self.left_out.get(reason, 0) + count
 
-    @property
-    def seen(self) -> int:
-        return self.converted + len(self.skipped) + sum(self.left_out.values())
-
-    def write(self, folder: Path, **details: Any) -> None:
+    def write(self, folder: Path, **details: int | str) -> None:
         """`report.json`. A conversion that yields nothing is an error, not an empty data set."""
+        seen = self.converted + len(self.skipped) + sum(self.left_out.values())
         if not self.converted:
             raise FoundryError(
-                f"0 of {self.seen} {self._items} were converted"
+                f"0 of {seen} {self._items} were converted"
                 + "".join(f"; {n} left out: {why}" for why, n in sorted(self.left_out.items())),
                 "the data set would be empty: check source and recipe",
             )
@@ -62,7 +52,7 @@ class Report:
             folder / "report.json",
             {
                 "items": self._items,
-                "seen": self.seen,
+                "seen": seen,
                 "converted": self.converted,
                 "left_out": self.left_out,
                 "skipped": [{"id": name, "reason": reason} for name, reason in self.skipped],

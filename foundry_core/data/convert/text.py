@@ -4,22 +4,23 @@ Packing is one stream over all documents, so the rows cannot depend on who token
 at some 10^7 tokens/s, far above what the workers of one machine produce.
 """
 
-import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from foundry_core.data.convert.report import Report, Skip, write_json
+from foundry_core.data.convert.report import Report, Skip
+from foundry_core.data.shards.description import TextDescription
 from foundry_core.data.shards.write import ShardFolderWriter
-from foundry_core.data.sources.config import TextSource, TokenTars
-from foundry_core.data.sources.text import Broken, Document, TextRef, read_text, text_refs
-from foundry_core.data.text.packing import Packer, join_documents, token_dtype
+from foundry_core.data.sources.base import Broken, Document, SourceRef, TextFormat
 from foundry_core.data.text.tokenizer import Tokenizer
+from foundry_core.errors import FoundryError
+from foundry_core.files import hash64, write_json
 from foundry_core.parallel import ray_map, ray_session
 
 EVALUATION = "eval"
@@ -35,24 +36,21 @@ class Vocabulary:
     digest: str
 
     @classmethod
-    def of(cls, source: TextSource, tokenizer: Path | None) -> "Vocabulary":
-        if isinstance(source, TokenTars):
-            return cls(
-                size=source.vocab_size, eos_id=source.eos_id, pad_id=source.eos_id, digest=""
-            )
+    def of(cls, source: TextFormat, tokenizer: Path | None) -> "Vocabulary":
+        """Of tokens that others made, or of our tokenizer."""
+        ids = source.token_ids
+        if ids is not None:
+            return cls(size=ids.vocab_size, eos_id=ids.eos_id, pad_id=ids.eos_id, digest="")
         loaded = _tokenizer(tokenizer)
-        return cls(
-            size=loaded.vocab_size,
-            eos_id=loaded.eos_id,
-            pad_id=loaded.pad_id,
-            digest=loaded.digest,
-        )
+        size, eos, pad = loaded.vocab_size, loaded.eos_id, loaded.pad_id
+        return cls(size=size, eos_id=eos, pad_id=pad, digest=loaded.digest)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenJob:
-    source: TextSource
-    ref: TextRef
+    """What tokenising a piece of the source takes."""
+
+    source: TextFormat
     tokenizer: Path | None
     vocabulary: Vocabulary
     eval_fraction: float
@@ -68,65 +66,59 @@ class TokenChunk:
     skipped: tuple[Skip, ...]
 
 
-def tokenise(job: TokenJob) -> TokenChunk:
+def tokenise(job: TokenJob, ref: SourceRef) -> TokenChunk:
     """Runs in a worker: reads a ref, tokenises, splits off evaluation documents by their hash (so
     that equal documents fall on one side, whatever else is in the source)."""
-    documents: list[Document] = []
+    train: list[Document] = []
+    evaluation: list[Document] = []
     skipped: list[Skip] = []
-    for item in read_text(job.source, job.ref):
+    for item in job.source.read(ref):
         if isinstance(item, Broken):
             skipped.append((item.id, item.reason))
         else:
-            documents.append(item)
-    dtype = token_dtype(job.vocabulary.size)
-    sides: list[list[Document]] = [[], []]
-    for document in documents:
-        sides[_is_evaluation(document, job.eval_fraction)].append(document)
+            side = evaluation if _is_evaluation(item, job.eval_fraction) else train
+            side.append(item)
     return TokenChunk(
-        streams=tuple(_stream(side, job, dtype) for side in sides),
-        documents=(len(sides[0]), len(sides[1])),
-        characters=sum(len(document.text) for document in documents),
+        streams=(_stream(train, job), _stream(evaluation, job)),
+        documents=(len(train), len(evaluation)),
+        characters=sum(len(document.text) for document in (*train, *evaluation)),
         skipped=tuple(skipped),
     )
 
 
 def convert_text(
-    source: TextSource,
+    source: TextFormat,
     tokenizer: Path | None,
     out: Path,
     *,
     context: int,
     samples_per_shard: int,
     eval_fraction: float,
-    tail: str,
+    tail: Literal["drop", "pad"],
     max_skipped: int,
     workers: int,
     progress: Callable[..., None],
 ) -> dict[str, int]:
     """Writes shards (+ `eval/` where a fraction is set aside), dataset.json and report.json."""
     vocabulary = Vocabulary.of(source, tokenizer)
-    jobs = [
-        TokenJob(
-            source=source,
-            ref=ref,
-            tokenizer=tokenizer,
-            vocabulary=vocabulary,
-            eval_fraction=eval_fraction,
-        )
-        for ref in text_refs(source)
-    ]
+    refs = source.refs()
+    job = TokenJob(
+        source=source, tokenizer=tokenizer, vocabulary=vocabulary, eval_fraction=eval_fraction
+    )
     report = Report("documents", max_skipped)
     folders = [out, out / EVALUATION] if eval_fraction else [out]
     splits = [_Split(folder, vocabulary, context, samples_per_shard) for folder in folders]
     characters = 0
-    for done, chunk in enumerate(_chunks(jobs, workers), start=1):
-        report.add(sum(chunk.documents), chunk.skipped)
-        characters += chunk.characters
-        for split, stream, documents in zip(splits, chunk.streams, chunk.documents, strict=False):
-            split.add(stream, documents)
-        progress(done, len(jobs), f"{report.converted} documents, {splits[0].tokens} tokens")
-    tails = [split.close(tail) for split in splits]
-    report.write(out, tail_tokens=sum(tails), tail=tail, characters=characters)
+    with ray_session(workers):
+        for done, chunk in enumerate(ray_map(partial(tokenise, job), refs, workers=workers), 1):
+            report.add(sum(chunk.documents), chunk.skipped)
+            characters += chunk.characters
+            # No evaluation split: its stream is empty.
+            for split, stream, count in zip(splits, chunk.streams, chunk.documents, strict=False):
+                split.add(stream, count)
+            progress(done, len(refs), f"{report.converted} documents, {splits[0].tokens} tokens")
+    left_over = sum(split.close(tail) for split in splits)
+    report.write(out, tail_tokens=left_over, tail=tail, characters=characters)
     return {
         "documents": report.converted,
         "skipped": len(report.skipped),
@@ -134,13 +126,37 @@ def convert_text(
         "tokens": splits[0].tokens,
         "sequences": splits[0].rows,
         "eval_sequences": splits[1].rows if eval_fraction else 0,
-        "tail_tokens": sum(tails),
+        "tail_tokens": left_over,
     }
 
 
-def _chunks(jobs: Sequence[TokenJob], workers: int) -> Iterator[TokenChunk]:
-    with ray_session(workers):
-        yield from ray_map(tokenise, jobs, workers=workers)
+def train_tokenizer(
+    sources: Sequence[TextFormat],
+    out: Path,
+    *,
+    vocab_size: int,
+    sample: float,
+    progress: Callable[..., None],
+) -> dict[str, float]:
+    """Streams the documents once. Unreadable ones are counted: merges do not miss a few."""
+    counts = {"documents": 0, "unreadable": 0, "characters": 0}
+
+    def texts() -> Iterator[str]:
+        pieces = [(source, ref) for source in sources for ref in source.refs()]
+        for done, (source, ref) in enumerate(pieces, start=1):
+            for item in source.read(ref):
+                if isinstance(item, Broken):
+                    counts["unreadable"] += 1
+                elif sample == 1.0 or hash64(item.text) < sample * 2**64:
+                    counts["documents"] += 1
+                    counts["characters"] += len(item.text)
+                    yield item.text
+            progress(done, len(pieces), f"{counts['documents']} documents")
+
+    tokenizer = Tokenizer.train(texts(), vocab_size)
+    tokenizer.save(out)
+    write_json(out / "report.json", counts)
+    return {**counts, "vocab_size": tokenizer.vocab_size}
 
 
 class _Split:
@@ -161,7 +177,7 @@ class _Split:
         self.documents += documents
         self._write(self._packer.add(stream))
 
-    def close(self, tail: str) -> int:
+    def close(self, tail: Literal["drop", "pad"]) -> int:
         """Writes the last row padded ("pad") or leaves it out ("drop"); returns its tokens."""
         rest = self._packer.finish()
         if len(rest) and tail == "pad":
@@ -171,21 +187,16 @@ class _Split:
         elif len(rest):
             self.tokens -= len(rest)
         self._writer.close()
-        write_json(
-            self._folder / "dataset.json",
-            {
-                "format": "foundry-text",
-                "version": 1,
-                "context": self._context,
-                "vocab_size": self._vocabulary.size,
-                "tokenizer": self._vocabulary.digest,
-                "eos_id": self._vocabulary.eos_id,
-                "pad_id": self._vocabulary.pad_id,
-                "tokens": self.tokens,
-                "sequences": self.rows,
-                "documents": self.documents,
-            },
-        )
+        TextDescription(
+            context=self._context,
+            vocab_size=self._vocabulary.size,
+            tokenizer=self._vocabulary.digest,
+            eos_id=self._vocabulary.eos_id,
+            pad_id=self._vocabulary.pad_id,
+            tokens=self.tokens,
+            sequences=self.rows,
+            documents=self.documents,
+        ).write(self._folder)
         return len(rest)
 
     def _write(self, rows: np.ndarray) -> None:
@@ -202,11 +213,14 @@ def _npy_header(length: int, dtype: np.dtype) -> bytes:
     return buffer.getvalue()[: -length * dtype.itemsize]
 
 
-def _stream(documents: list[Document], job: TokenJob, dtype: np.dtype) -> np.ndarray:
+def _stream(documents: list[Document], job: TokenJob) -> np.ndarray:
+    """Tokens of the documents one after another, each ended by eos."""
+    dtype = token_dtype(job.vocabulary.size)
     if not documents:
         return np.empty(0, dtype=dtype)
-    if isinstance(job.source, TokenTars):
-        return np.concatenate([document.tokens for document in documents]).astype(dtype)
+    tokenised = [document.tokens for document in documents if document.tokens is not None]
+    if tokenised:  # eos included, as others wrote them
+        return np.concatenate(tokenised).astype(dtype)
     ids = _tokenizer(job.tokenizer).encode_batch([document.text for document in documents])
     return join_documents(ids, job.vocabulary.eos_id, dtype)
 
@@ -215,10 +229,54 @@ def _is_evaluation(document: Document, fraction: float) -> bool:
     if not fraction:
         return False
     data = document.text.encode() if document.tokens is None else document.tokens.tobytes()
-    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big") < fraction * 2**64
+    return hash64(data) < fraction * 2**64
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(folder: Path) -> Tokenizer:
+def _tokenizer(folder: Path | None) -> Tokenizer:
+    if folder is None:
+        raise FoundryError("texts need a tokenizer", "connect the stage's input 'tokenizer'")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one core per worker
     return Tokenizer.load(folder)
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """uint16 as long as every id fits (half the bytes), else uint32."""
+    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+
+
+def join_documents(documents: list[list[int]], eos_id: int, dtype: np.dtype) -> np.ndarray:
+    """One array: each document followed by eos."""
+    lengths = np.array([len(document) + 1 for document in documents], dtype=np.int64)
+    stream = np.empty(int(lengths.sum()), dtype=dtype)
+    ends = np.cumsum(lengths) - 1
+    inside = np.ones(len(stream), dtype=bool)
+    inside[ends] = False
+    stream[ends] = eos_id
+    stream[inside] = np.fromiter(
+        (token for document in documents for token in document), dtype, len(stream) - len(documents)
+    )
+    return stream
+
+
+class Packer:
+    """Cuts a stream that arrives in pieces into rows [n, row_length]; where a piece ends leaves no
+    trace in the rows. `finish` gives what is left over, which the caller pads or counts."""
+
+    def __init__(self, row_length: int, dtype: np.dtype) -> None:
+        if row_length < 2:
+            raise FoundryError(f"a row of {row_length} tokens has nothing to predict")
+        self._row = row_length
+        self._rest = np.empty(0, dtype=dtype)
+
+    def add(self, stream: np.ndarray) -> np.ndarray:
+        """Rows [n, row_length] that are full now."""
+        joined = np.concatenate([self._rest, stream.astype(self._rest.dtype, copy=False)])
+        whole = len(joined) // self._row * self._row
+        self._rest = joined[whole:].copy()
+        return joined[:whole].reshape(-1, self._row)
+
+    def finish(self) -> np.ndarray:
+        """The tokens that fill no row; the packer is empty then."""
+        rest, self._rest = self._rest, self._rest[:0]
+        return rest

@@ -1,8 +1,8 @@
-"""`foundry data inspect`: what a folder of shards holds, ours or anybody's."""
+"""`foundry data inspect`: what a folder of shards holds, of this project or anybody's."""
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from foundry_core.data.images import decode_image, image_format
+from foundry_core.data.images import image_format
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
-from foundry_core.data.loading.npy import read_npy, read_npz
 from foundry_core.data.loading.shards import CheckedShards
+from foundry_core.data.shards.write import ShardInfo
+from foundry_core.data.webdataset import decode_member
 from foundry_core.errors import FoundryError
+from foundry_core.files import read_json
 
 _FORMATS = {"foundry-text": TEXT, "foundry-captions": CAPTIONS, "foundry-robot": ROBOT}
 _SHOWN_MEMBERS = 40
@@ -48,24 +50,25 @@ def modality_of(shards: CheckedShards) -> str:
     )
 
 
-def contents(source: str | os.PathLike, sample: int = 0) -> dict[str, Any]:
-    """{"source", "modality", "dataset", "shards", "samples", "bytes", "report", "sample"}.
+def contents(source: str | os.PathLike[str], sample: int = 0) -> dict[str, Any]:
+    """What a folder or an address of shards holds, and one of its samples.
 
-    dataset: dataset.json without per-episode lists; report: what the conversion skipped, counted;
-    sample: key and members of one sample, with sizes and what they decode to.
+    dataset: dataset.json without per-episode lists. digests: whether the manifest states them.
+    report: what the conversion skipped, counted; None where it left no report. sample.members:
+    {name: {bytes, holds}}, holds being one line on what it decodes to.
     """
     shards = CheckedShards(source)
     count = len(shards)
     if not 0 <= sample < count:
         raise FoundryError(f"{shards.source!r} has no sample {sample}", f"it has {count}")
-    rows = shards.shards.shards
+    rows = shards.shards
     return {
         "source": shards.source,
         "modality": modality_of(shards),
         "dataset": {k: v for k, v in shards.info.items() if not _per_episode(v)},
         "shards": len(rows),
         "samples": count,
-        "bytes": sum(row.bytes or shards.shards.path(n).stat().st_size for n, row in _held(shards)),
+        "bytes": sum(row.bytes or shards.path(n).stat().st_size for n, row in _held(shards)),
         "digests": all(row.sha256 for row in rows),
         "report": _report(shards),
         "sample": {
@@ -78,17 +81,18 @@ def contents(source: str | os.PathLike, sample: int = 0) -> dict[str, Any]:
     }
 
 
-def render_contents(found: Mapping[str, Any]) -> RenderableType:
-    head = Table(title=found["source"], title_justify="left", show_header=False)
-    head.add_row("modality", found["modality"])
-    size = f"{found['bytes'] / 1e6:.1f} MB"
-    head.add_row("samples", f"{found['samples']} in {found['shards']} shards, {size}")
-    head.add_row("digests", "in the manifest" if found["digests"] else "none: foreign shards")
-    for name, value in found["dataset"].items():
+def render_contents(contents: dict[str, Any]) -> RenderableType:
+    """Two tables: the dataset, and the members of the sample."""
+    head = Table(title=contents["source"], title_justify="left", show_header=False)
+    head.add_row("modality", contents["modality"])
+    size = f"{contents['bytes'] / 1e6:.1f} MB"
+    head.add_row("samples", f"{contents['samples']} in {contents['shards']} shards, {size}")
+    head.add_row("digests", "in the manifest" if contents["digests"] else "none: foreign shards")
+    for name, value in contents["dataset"].items():
         head.add_row(name, json.dumps(value) if isinstance(value, (dict, list)) else str(value))
-    for name, value in (found["report"] or {}).items():
+    for name, value in (contents["report"] or {}).items():
         head.add_row(f"conversion: {name}", str(value))
-    sample = found["sample"]
+    sample = contents["sample"]
     table = Table(title=f"sample {sample['number']}: {sample['key']}", title_justify="left")
     for heading in ("member", "bytes", "holds"):
         table.add_column(heading, justify="right" if heading == "bytes" else "left")
@@ -98,10 +102,10 @@ def render_contents(found: Mapping[str, Any]) -> RenderableType:
     return Group(head, table, Text(f"and {more} more members" if more > 0 else ""))
 
 
-def _held(shards: CheckedShards) -> Iterable[tuple[int, Any]]:
+def _held(shards: CheckedShards) -> Iterable[tuple[int, ShardInfo]]:
     """Shards whose size can be known: stated, or lying here."""
-    for number, row in enumerate(shards.shards.shards):
-        if row.bytes is not None or shards.shards.path(number).exists():
+    for number, row in enumerate(shards.shards):
+        if row.bytes is not None or shards.path(number).exists():
             yield number, row
 
 
@@ -113,7 +117,7 @@ def _report(shards: CheckedShards) -> dict[str, Any] | None:
     path = shards.beside("report.json")
     if path is None:
         return None
-    report = json.loads(path.read_text())
+    report = read_json(path)
     skipped = report.get("skipped", [])
     return {k: v for k, v in report.items() if isinstance(v, (int, str)) or k == "left_out"} | {
         "skipped": len(skipped) if isinstance(skipped, list) else skipped
@@ -123,24 +127,23 @@ def _report(shards: CheckedShards) -> dict[str, Any] | None:
 def _member(name: str, data: memoryview) -> dict[str, Any]:
     """Size, and one line on what it decodes to; what does not decode says so."""
     try:
-        holds = _holds(name.rpartition(".")[2], data)
-    except (FoundryError, ValueError) as error:
+        holds = _holds(name, data)
+    except FoundryError as error:
         holds = f"unreadable: {error}"
     return {"bytes": len(data), "holds": holds}
 
 
-def _holds(extension: str, data: memoryview) -> str:
-    if image_format(data):
-        height, width = decode_image(data).shape[:2]
-        return f"image {height} x {width}"
-    if extension == "npz":
-        arrays = read_npz(data)
-        return "; ".join(f"{k} {_array(v)}" for k, v in sorted(arrays.items()))
-    if extension == "npy":
-        return _array(read_npy(data))
-    if extension in ("json", "txt"):
-        text = bytes(data).decode()
+def _holds(name: str, data: memoryview) -> str:
+    if name.endswith((".json", ".txt")) or name in ("json", "txt"):
+        text = bytes(data).decode(errors="replace")
         return text if len(text) <= 200 else text[:200] + "..."
+    value = decode_member(name, data)
+    if image_format(data):
+        return f"image {value.shape[0]} x {value.shape[1]}"
+    if isinstance(value, np.ndarray):
+        return _array(value)
+    if name.endswith("npz"):
+        return "; ".join(f"{k} {_array(v)}" for k, v in sorted(value.items()))
     return ""
 
 

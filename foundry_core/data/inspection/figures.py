@@ -1,14 +1,13 @@
-"""What `foundry data stats | merge-stats | show` compute and draw.
+"""What `foundry data stats | merge-stats | show` draw.
 
 Every command is a function that returns plain data (for --json) and one that renders it with rich;
 plots need matplotlib, which is imported only to draw.
 """
 
 import io
-import json
 import os
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from foundry_core.data.config import PoseGroup, WindowConfig
-from foundry_core.data.loading.npy import read_npz
-from foundry_core.data.loading.shards import CheckedShards
-from foundry_core.data.robot.poses import RELATIVE, add_relative_fields
-from foundry_core.data.robot.windows import anchors, cut_windows
-from foundry_core.data.statistics.builder import compute_statistics
 from foundry_core.data.statistics.dataset import DatasetStatistics
-from foundry_core.data.statistics.merge import merge_report, merge_statistics
 from foundry_core.data.statistics.summary import QUANTILES, FieldStatistics, percentile_key
 from foundry_core.errors import FoundryError
 
@@ -42,35 +34,13 @@ img{{display:block;max-width:100%;margin:2em 0}}</style>
 """
 
 
-def dataset_statistics(source: str | os.PathLike) -> DatasetStatistics:
-    """Recomputed from the shards of a robot dataset, whatever its layout and stats.json say.
-
-    Episodes are windowed as dataset.json says, and every `*__poses__*` pose is also taken relative
-    to the measured pose of its arm at the anchor.
-    """
-    shards = CheckedShards(source)
-    if shards.info.get("layout", "sample") == "episode":
-        window = WindowConfig(**shards.info["window"])
-        items = (_episode(shards, i, window) for i in range(len(shards)))
-        return compute_statistics(items, past=window.past)
-    first = json.loads(bytes(shards.member(0, "metadata.json")))
-    items = (_sample(shards, i) for i in range(len(shards)))
-    return compute_statistics(items, past=int(first["anchor_relative_idx"]))
-
-
-def merge_folders(
-    folders: Mapping[str, str | os.PathLike], weights: Mapping[str, float] | None = None
-) -> tuple[DatasetStatistics, dict[str, Any]]:
-    """(merged statistics, report) of folders or stats.json files by label."""
-    parts = {label: DatasetStatistics.load(folder) for label, folder in folders.items()}
-    merged = merge_statistics(parts, weights)
-    return merged, merge_report(parts) | {"weighting": merged.weighting}
-
-
 def describe(statistics: DatasetStatistics, fields: Sequence[str] = ()) -> dict[str, Any]:
-    """{"fields": {field: {"count", "steps", "past", "dims": [{mean, std, min, max, percentiles,
-    discrete, histogram}]}}}. histogram: shares in 24 equal bins between 1st and 99th percentile,
-    as the stored digest has them."""
+    """The numbers of some fields, or of all. FoundryError for a field that there is not.
+
+    {weighting, windows (None for statistics as others published them), fields: {name: {count,
+    steps, past, dims}}}. dims: of each dimension mean, std, min, max, the percentiles as stats.json
+    names them, discrete, and histogram: shares in 24 equal bins between 1st and 99th percentile.
+    """
     names = [name for name in statistics.fields if not fields or name in fields]
     for field in fields:
         statistics[field]  # names the nearest on a miss
@@ -81,7 +51,8 @@ def describe(statistics: DatasetStatistics, fields: Sequence[str] = ()) -> dict[
     }
 
 
-def render_statistics(description: Mapping[str, Any]) -> RenderableType:
+def render_statistics(description: dict[str, Any]) -> RenderableType:
+    """A table of all dimensions."""
     table = Table(title="Statistics over valid steps", title_justify="left")
     for heading in ("field", "dim", "count", "mean", "std", "min", "1 %", "50 %", "99 %", "max"):
         table.add_column(heading, justify="left" if heading == "field" else "right")
@@ -213,40 +184,3 @@ def _histogram(field: FieldStatistics, dim: int, bins: int) -> tuple[np.ndarray,
 def _spark(shares: Sequence[float]) -> str:
     top = max(shares, default=0) or 1
     return "".join(_BARS[round(share / top * (len(_BARS) - 1))] for share in shares)
-
-
-def _episode(
-    shards: CheckedShards, index: int, window: WindowConfig
-) -> tuple[str, dict[str, np.ndarray], np.ndarray]:
-    fields = _numeric(read_npz(shards.member(index, "lowdim.npz")))
-    length = len(next(iter(fields.values())))
-    cut, past, future = cut_windows(fields, anchors(length, window), window)
-    return shards.key(index), add_relative_fields(cut, window.past, _groups(cut)), past | future
-
-
-def _sample(shards: CheckedShards, index: int) -> tuple[str, dict[str, np.ndarray], np.ndarray]:
-    arrays = read_npz(shards.member(index, "lowdim.npz"))
-    real = arrays.pop("past_mask") | arrays.pop("future_mask")
-    fields = {name: values[None] for name, values in _numeric(arrays).items()}
-    return shards.key(index), fields, real[None]
-
-
-def _numeric(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Signals [L, D]: no camera matrices, texts or masks."""
-    return {
-        name: values.astype(np.float64)
-        for name, values in arrays.items()
-        if values.ndim == 2 and values.dtype.kind in "fiu"
-    }
-
-
-def _groups(fields: Mapping[str, np.ndarray]) -> list[PoseGroup]:
-    """Arms by LBM's naming, for which relative poses are not stored."""
-    poses: dict[str, list[str]] = {}
-    for name in sorted(fields):
-        parts = name.split("__")
-        if len(parts) == 5 and parts[2] == "poses" and parts[4] == "xyz":
-            reference = "__".join([parts[0], "actual", *parts[2:4]])
-            if f"{reference}__xyz" in fields and name + RELATIVE not in fields:
-                poses.setdefault(reference, []).append(name.removesuffix("__xyz"))
-    return [PoseGroup(reference=r, poses=tuple(names)) for r, names in poses.items()]

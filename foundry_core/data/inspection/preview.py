@@ -1,23 +1,28 @@
 """`foundry data preview`: what a batch really contains."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
+from foundry_core.data.loading.config import CAPTIONS, TEXT
 from foundry_core.data.loading.loader import Loader, MixedBatch
 from foundry_core.data.text.tokenizer import Tokenizer
 
 
 def preview(loader: Loader, tokenizer: Tokenizer, step: int = 0) -> dict[str, Any]:
-    """{"step", "modalities": {modality: {...}}, "report"}: per modality the samples per dataset,
-    shapes, ranges, padding, target and mask shares, and the first sample's text."""
+    """What the batch of a step holds: {step, modalities, report}.
+
+    Per modality: datasets {label: {samples, share of the draws, size of the dataset}}, tensors
+    {name: {shape, dtype, min, mean, max}}, epoch_length (draws in which every sample comes once;
+    None in a weighted mix), its first sample's text, and shares of the batch such as `padding`.
+    """
     batch = loader.batch(step)
     modalities = {}
     for name, part in batch.items():
@@ -33,31 +38,33 @@ def preview(loader: Loader, tokenizer: Tokenizer, step: int = 0) -> dict[str, An
                 for number, label in enumerate(modality.labels)
             },
             "tensors": {key: _tensor(value.numpy()) for key, value in part.items()},
+            "epoch_length": modality.order.epoch_length,
             **_contents(name, part, tokenizer),
         }
     return {"step": step, "modalities": modalities, "report": loader.report()}
 
 
-def render_preview(found: Mapping[str, Any]) -> RenderableType:
+def render_preview(preview: dict[str, Any]) -> RenderableType:
+    """Tables per modality: datasets, tensors, shares."""
     parts: list[RenderableType] = []
-    for name, modality in found["modalities"].items():
-        datasets = Table(title=f"{name}, step {found['step']}", title_justify="left")
+    for title, modality in preview["modalities"].items():
+        datasets = Table(title=f"{title}, step {preview['step']}", title_justify="left")
         for heading in ("dataset", "samples", "share", "of"):
             datasets.add_column(heading)
-        for label, entry in modality["datasets"].items():
-            datasets.add_row(
-                label, str(entry["samples"]), f"{entry['share']:.4f}", str(entry["size"])
-            )
+        for label, part in modality["datasets"].items():
+            datasets.add_row(label, str(part["samples"]), f"{part['share']:.4f}", str(part["size"]))
         tensors = Table()
         for heading in ("tensor", "shape", "dtype", "min", "mean", "max"):
             tensors.add_column(heading)
-        for key, entry in modality["tensors"].items():
-            values = (f"{entry[k]:.4g}" for k in ("min", "mean", "max"))
-            tensors.add_row(key, str(entry["shape"]), entry["dtype"], *values)
+        for name, entry in modality["tensors"].items():
+            values = [f"{v:.4g}" for v in (entry["min"], entry["mean"], entry["max"])]
+            tensors.add_row(name, str(entry["shape"]), entry["dtype"], *values)
         parts += [datasets, tensors]
-        for key in ("padding", "documents_per_row", "targets", "valid_action_steps"):
-            if key in modality:
-                parts.append(Text(f"{key.replace('_', ' ')}: {modality[key]:.3f}"))
+        for key, value in modality.items():
+            if isinstance(value, float):
+                parts.append(Text(f"{key.replace('_', ' ')}: {value:.3f}"))
+        if modality["epoch_length"]:
+            parts.append(Text(f"every sample once in {modality['epoch_length']} draws"))
         parts.append(Text(f"first sample: {modality['first_sample'][:300]!r}\n"))
     return Group(*parts)
 
@@ -78,18 +85,18 @@ def save_images(batch: MixedBatch, folder: Path, limit: int = 8) -> list[Path]:
     return written
 
 
-def _contents(name: str, part: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+def _contents(name: str, part: Mapping[str, torch.Tensor], tokenizer: Tokenizer) -> dict[str, Any]:
     first = tokenizer.decode(part["tokens"][0].tolist())
     if name == TEXT:
         documents = part["segments"].numpy().max(axis=1) + 1
         return {"documents_per_row": float(documents.mean()), "first_sample": first}
     if name == CAPTIONS:
         targets = part["target_mask"]
-        said = tokenizer.decode(part["tokens"][0][targets[0]].tolist())
+        caption = tokenizer.decode(part["tokens"][0][targets[0]].tolist())
         return {
             "padding": 1 - float(part["token_mask"].float().mean()),
             "targets": float(targets.float().mean()),
-            "first_sample": said,
+            "first_sample": caption,
         }
     real = part["token_mask"]
     return {
@@ -100,15 +107,11 @@ def _contents(name: str, part: Mapping[str, Any], tokenizer: Tokenizer) -> dict[
 
 
 def _tensor(values: np.ndarray) -> dict[str, Any]:
-    shape: Sequence[int] = values.shape
     numbers = values.astype(np.float64)
     return {
-        "shape": list(shape),
+        "shape": list(values.shape),
         "dtype": str(values.dtype),
         "min": float(numbers.min()),
         "mean": float(numbers.mean()),
         "max": float(numbers.max()),
     }
-
-
-__all__ = ["CAPTIONS", "ROBOT", "TEXT", "preview", "render_preview", "save_images"]

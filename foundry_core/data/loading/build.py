@@ -1,11 +1,12 @@
 """From a DataConfig and the connected datasets to a Loader."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from foundry_core.data.loading.captions import CaptionDataset
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT, DataConfig, LoaderResources
-from foundry_core.data.loading.loader import Loader, SampleDataset
+from foundry_core.data.loading.dataset import SampleDataset
+from foundry_core.data.loading.loader import Loader
 from foundry_core.data.loading.robot import RobotDataset
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.loading.text import TextDataset
@@ -29,42 +30,45 @@ def build_loader(
     resources: LoaderResources | None = None,
     train: bool = True,
 ) -> Loader:
-    """sources: {"text" | "captions" | "robot": {label: folder or remote address}}.
-
-    The tokenizer must already know <|image|> where captions or robot data are read, and <|obs|>
-    for robot data. normalizer: required for robot data.
+    """The loader of a run. sources: {"text" | "captions" | "robot": {label: folder or address}}.
+    The tokenizer must know <|image|> where captions or robot data are read, and <|obs|> for robot
+    data, which need the normalizer too.
     """
     config.check_labels({name: list(parts) for name, parts in sources.items()})
     resources = resources or LoaderResources()
-    parts = max(1, resources.workers) * max(1, len(sources.get(ROBOT, {})))
     datasets: dict[str, dict[str, SampleDataset]] = {}
-    for name in config.modalities:
-        datasets[name] = {}
+
+    def opened(name: str) -> Iterator[tuple[str, CheckedShards]]:
         for label, source in sources[name].items():
-            shards = CheckedShards(source, verify=resources.verify)
-            if name == TEXT:
-                datasets[name][label] = TextDataset(
-                    shards, eos_id=tokenizer.eos_id, vocab_size=tokenizer.vocab_size
-                )
-            elif name == CAPTIONS:
-                prompts = PromptBuilder(tokenizer, tokens_per_image, config.captions.prompt)
-                datasets[name][label] = CaptionDataset(
-                    shards, config.captions, prompts, train=train
-                )
-            else:
-                if normalizer is None:
-                    raise FoundryError("robot data needs a normaliser made from its statistics")
-                transform = RobotTransform(
-                    config.robot.inputs, normalizer, tokenizer, tokens_per_image
-                )
-                datasets[name][label] = RobotDataset(
-                    shards,
-                    config.robot,
-                    transform,
-                    train=train,
-                    cache_bytes=resources.cache_bytes // parts,
-                    window_bytes=resources.window_bytes // parts,
-                )
+            yield label, CheckedShards(source, verify=resources.verify)
+
+    if config.text:
+        datasets[TEXT] = {
+            label: TextDataset(shards, eos_id=tokenizer.eos_id, vocab_size=tokenizer.vocab_size)
+            for label, shards in opened(TEXT)
+        }
+    if config.captions:
+        prompts = PromptBuilder(tokenizer, tokens_per_image, config.captions.prompt)
+        datasets[CAPTIONS] = {
+            label: CaptionDataset(shards, config.captions, prompts, train=train)
+            for label, shards in opened(CAPTIONS)
+        }
+    if config.robot:
+        if normalizer is None:
+            raise FoundryError("robot data needs a normaliser made from its statistics")
+        transform = RobotTransform(config.robot.inputs, normalizer, tokenizer, tokens_per_image)
+        parts = max(1, resources.workers) * max(1, len(sources[ROBOT]))
+        datasets[ROBOT] = {
+            label: RobotDataset(
+                shards,
+                config.robot,
+                transform,
+                train=train,
+                cache_bytes=resources.cache_bytes // parts,
+                window_bytes=resources.window_bytes // parts,
+            )
+            for label, shards in opened(ROBOT)
+        }
     _check_alike(datasets)
     return Loader(
         config,
@@ -79,10 +83,10 @@ def build_loader(
 def _check_alike(datasets: Mapping[str, Mapping[str, SampleDataset]]) -> None:
     """Rows of one batch must have one shape, whatever dataset they come from."""
     for name, attribute in ((TEXT, "row_length"), (CAPTIONS, "images")):
-        found = {label: getattr(d, attribute) for label, d in datasets.get(name, {}).items()}
-        if len(set(found.values())) > 1:
+        values = {label: getattr(d, attribute) for label, d in datasets.get(name, {}).items()}
+        if len(set(values.values())) > 1:
             raise FoundryError(
-                f"{name} datasets of one mix differ in {attribute}: {found}",
+                f"{name} datasets of one mix differ in {attribute}: {values}",
                 "convert them with one context length"
                 if name == TEXT
                 else "name the common images in data.captions.images",

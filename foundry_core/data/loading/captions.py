@@ -1,47 +1,42 @@
 """Images with captions."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import numpy as np
 
-from foundry_core.data.images import decode_image
 from foundry_core.data.loading.config import CaptionData
-from foundry_core.data.loading.pixels import Place, changes_nothing, fill, image_size, own_place
+from foundry_core.data.loading.dataset import SampleDataset
+from foundry_core.data.loading.pixels import ImageReader, OutputBuffer, new_buffer
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
 from foundry_core.data.robot.prompts import PromptBuilder
-from foundry_core.data.robot.transforms import Sample, pad_tokens, view_images
+from foundry_core.data.robot.transforms import Sample, pad_tokens
 from foundry_core.errors import FoundryError
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 
 
-class CaptionDataset:
+class CaptionDataset(SampleDataset):
     """One image per name in config.images, in that order, and a caption. Published img2dataset
     tars name their one image by its format alone; it is called "image" here."""
 
     def __init__(
         self, shards: CheckedShards, config: CaptionData, prompts: PromptBuilder, *, train: bool
     ) -> None:
-        self.shards = shards
-        self.counters: dict[str, int] = {}
+        super().__init__(shards)
         self._config = config
         self._prompts = prompts
-        self._augment = config.augment if train else None
         self._names = config.images or self._probe()
-        self._plain = changes_nothing(config.image, self._augment)
-
-    def __len__(self) -> int:
-        return len(self.shards)
+        self._images = ImageReader(shards, config.image, config.augment if train else None)
 
     @property
     def images(self) -> int:
         return len(self._names)
 
-    def read(self, index: int, sample_key: int, place: Place = own_place) -> Sample:
+    def read(self, index: int, sample_key: int, output: OutputBuffer = new_buffer) -> Sample:
+        """images uint8 [N, 3, h, w], tokens int64 [T], targets bool [T]."""
         members = self.shards.members(index)
         where = self.shards.where(index)
-        files = {_image_name(ext): data for ext, data in members.items() if _is_image(ext)}
+        files = {_image_name(ext): ext for ext in members if _is_image(ext)}
         missing = [name for name in self._names if name not in files]
         if missing or "txt" not in members:
             raise UnreadableSample(
@@ -51,35 +46,16 @@ class CaptionDataset:
             caption = bytes(members["txt"]).decode()
         except UnicodeDecodeError as error:
             raise UnreadableSample(f"{where}: {error}") from error
-        images = self._pictures({n: files[n] for n in self._names}, where, sample_key, place)
         tokens, targets, cut = self._prompts.caption(
             caption, len(self._names), self._config.max_tokens
         )
         if cut:
-            self.counters["captions_cut"] = self.counters.get("captions_cut", 0) + 1
+            self.count("captions_cut")
         return {
-            "images": images.transpose(0, 3, 1, 2),
+            "images": self._images.read(index, [files[n] for n in self._names], sample_key, output),
             "tokens": np.array(tokens, dtype=np.int64),
             "targets": np.array(targets, dtype=bool),
         }
-
-    def _pictures(
-        self, files: Mapping[str, memoryview], where: str, sample_key: int, place: Place
-    ) -> np.ndarray:
-        """uint8 [N, h, w, 3] at its place."""
-        config = self._config.image
-        with _unreadable(where):
-            size = image_size(next(iter(files.values())), where)
-        plain = self._plain and config.size in (None, size)
-        out = place((len(files), *size, 3)) if plain else None
-        with _unreadable(where):
-            if plain and fill(files, out, where):
-                return out
-            pictures = [decode_image(data, f"{n} of {where}") for n, data in files.items()]
-        made = view_images(pictures, config, self._augment, sample_key).transpose(0, 2, 3, 1)
-        out = place(made.shape)
-        out[...] = made
-        return out
 
     def _probe(self) -> tuple[str, ...]:
         if not len(self.shards):
@@ -95,20 +71,12 @@ class CaptionDataset:
 
 
 def collate_captions(samples: Sequence[Sample], pad_id: int, pad_multiple: int) -> Sample:
-    """All but the images, which lie where they were placed."""
+    """All but the images, which are in the batch already."""
     tokens, mask = pad_tokens([s["tokens"] for s in samples], pad_id, pad_multiple)
     targets = np.zeros(tokens.shape, dtype=bool)
     for row, sample in enumerate(samples):
         targets[row, : len(sample["targets"])] = sample["targets"]
     return {"tokens": tokens, "token_mask": mask, "target_mask": targets}
-
-
-@contextmanager
-def _unreadable(where: str) -> Iterator[None]:
-    try:
-        yield
-    except FoundryError as error:
-        raise UnreadableSample(f"{where}: {error}") from error
 
 
 def _is_image(extension: str) -> bool:

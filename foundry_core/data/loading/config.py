@@ -9,8 +9,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from foundry_core.data.robot.normalize_config import NormalizationConfig
-from foundry_core.data.robot.transform_config import Augment, ImageInput, Prompt, RobotInputs
+from foundry_core.data.robot.transform_config import (
+    Augment,
+    ImageInput,
+    NormalizationConfig,
+    Prompt,
+    RobotInputs,
+)
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
 

@@ -5,11 +5,13 @@ it fast. There is no state to save but the step.
 """
 
 import itertools
+import signal
+import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,27 +26,17 @@ from foundry_core.data.loading.config import (
     LoaderResources,
     ModalityData,
 )
-from foundry_core.data.loading.order import Draws, Order, rank_slice
-from foundry_core.data.loading.pixels import ImageRoom, Place
+from foundry_core.data.loading.dataset import SampleDataset
+from foundry_core.data.loading.order import Draw, Draws, Order, rank_slice
+from foundry_core.data.loading.pixels import BatchImages, OutputBuffer
 from foundry_core.data.loading.shards import UnreadableSample
 from foundry_core.data.loading.text import collate_text
-from foundry_core.data.loading.workers import MixedBatch, made_by_workers, pinned, pinning
 from foundry_core.data.robot.transforms import Sample, collate_robot
 from foundry_core.errors import FoundryError
 
 _ATTEMPTS = 1000
-
-
-class SampleDataset(Protocol):
-    """One dataset of one modality. `read` may raise UnreadableSample; `counters` counts what it
-    had to change in samples (cut captions). Where samples have images, `read` is also told their
-    place in the batch; `ahead(indices)`, where a dataset has it, is told what it will be asked."""
-
-    counters: dict[str, int]
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int, sample_key: int, *place: Place) -> Sample: ...
+MixedBatch = dict[str, dict[str, torch.Tensor]]
+Made = tuple[MixedBatch, Mapping[str, int]]
 
 
 class Modality:
@@ -62,11 +54,9 @@ class Modality:
         self._keys = [key(seed, name, label) for label in self.labels]
 
     def ahead(self, draws: Draws) -> None:
-        """Tells datasets that prepare samples together which ones a batch is about to read."""
+        """Announces to each dataset which samples a batch is about to read."""
         for number, dataset in enumerate(self.datasets):
-            tell = getattr(dataset, "ahead", None)
-            if tell is not None:
-                tell(draws.sample[draws.dataset == number].tolist())
+            dataset.ahead(draws.sample[draws.dataset == number].tolist())
 
     def sample_key(self, dataset: int, sample: int, epoch: int) -> int:
         """Of everything random about one sighting of a sample."""
@@ -109,12 +99,12 @@ class Loader:
         """The batches of first_step, first_step + 1, ... without end. Closing the iterator ends
         its workers."""
         if self.resources.workers == 0:
-            pin = pinning(self.resources)
+            pin = _pinning(self.resources)
             for step in itertools.count(first_step):
                 batch = self.batch(step, rank, world)
-                yield pinned(batch) if pin else batch
+                yield _pinned(batch) if pin else batch
         make = partial(self._made, rank=rank, world=world)
-        with closing(made_by_workers(make, first_step, self.resources)) as made:
+        with closing(_made_by_workers(make, first_step, self.resources)) as made:
             for batch, counters in made:
                 self._count(counters)
                 yield batch
@@ -146,39 +136,30 @@ class Loader:
             part = rank_slice(size, rank, world)
             draws = modality.order.draws(step * size + part.start, part.stop - part.start)
             samples, ids = [], np.empty(len(draws), dtype=np.int64)
-            room = None if name == TEXT else ImageRoom(len(draws))
+            images = BatchImages(len(draws))
             modality.ahead(draws)
-            rows = zip(
-                draws.dataset.tolist(), draws.sample.tolist(), draws.epoch.tolist(), strict=True
-            )
-            for row, (dataset, sample, epoch) in enumerate(rows):
-                place = () if room is None else (room.place(row),)
-                content, used = self._read(modality, dataset, sample, epoch, counters, *place)
+            for row, draw in enumerate(draws):
+                content, used = self._read(modality, draw, counters, images.row(row))
                 samples.append(content)
-                ids[row] = modality.first_ids[dataset] + used
-                counters[f"{name}.{modality.labels[dataset]}.samples"] += 1
-            images = {} if room is None else {"images": room.images}
-            arrays[name] = images | self._collate(name, samples) | {"sample_ids": ids}
+                ids[row] = modality.first_ids[draw[0]] + used
+                counters[f"{name}.{modality.labels[draw[0]]}.samples"] += 1
+            pixels = {} if images.images is None else {"images": images.images}
+            arrays[name] = pixels | self._collate(name, samples) | {"sample_ids": ids}
         for name, value in self._dataset_counters().items():
             if value != before.get(name, 0):
                 counters[name] = value - before.get(name, 0)
         return arrays, dict(counters)
 
     def _read(
-        self,
-        modality: Modality,
-        dataset: int,
-        sample: int,
-        epoch: int,
-        counters: Counter[str],
-        *place: Place,
+        self, modality: Modality, draw: Draw, counters: Counter[str], output: OutputBuffer
     ) -> tuple[Sample, int]:
         """(sample, its index): the one drawn, or under policy "skip" what stands in for it."""
+        dataset, sample, epoch = draw
         source = modality.datasets[dataset]
         index = sample
         for attempt in range(_ATTEMPTS):
             try:
-                made = source.read(index, modality.sample_key(dataset, index, epoch), *place)
+                made = source.read(index, modality.sample_key(dataset, index, epoch), output)
                 return made, index
             except UnreadableSample:
                 if self.config.unreadable.policy == "stop":
@@ -195,19 +176,19 @@ class Loader:
             return collate_text(samples, self._eos_id)
         if name == CAPTIONS:
             return collate_captions(samples, self._pad_id, self.config.pad_multiple)
-        rows = [{k: v for k, v in sample.items() if k != "images"} for sample in samples]
-        return collate_robot(rows, self._pad_id, self.config.pad_multiple)
+        assert name == ROBOT, name
+        for sample in samples:
+            del sample["images"]  # they are in the batch already
+        return collate_robot(samples, self._pad_id, self.config.pad_multiple)
 
     def _dataset_counters(self) -> dict[str, int]:
-        found = {}
+        counters: dict[str, int] = {}
         for name, modality in self.modalities.items():
             for label, dataset in zip(modality.labels, modality.datasets, strict=True):
                 for counter, value in dataset.counters.items():
-                    found[f"{name}.{label}.{counter}"] = value
-                shards: Any = getattr(dataset, "shards", None)
-                if shards is not None:
-                    found[f"{name}.{label}.shards_fetched"] = shards.fetched
-        return found
+                    counters[f"{name}.{label}.{counter}"] = value
+                counters[f"{name}.{label}.shards_fetched"] = dataset.fetched
+        return counters
 
 
 def _tensors(arrays: Mapping[str, Sample]) -> MixedBatch:
@@ -216,4 +197,74 @@ def _tensors(arrays: Mapping[str, Sample]) -> MixedBatch:
     }
 
 
-__all__ = ["CAPTIONS", "ROBOT", "TEXT", "Loader", "MixedBatch", "Modality", "SampleDataset"]
+def _made_by_workers(
+    make: Callable[[int], Made], first_step: int, resources: LoaderResources
+) -> Generator[Made, None, None]:
+    """make(first_step), make(first_step + 1), ... by worker processes, at most workers x prefetch
+    ahead. Closing the iterator ends the workers.
+
+    A worker that dies (out of memory, kill -9, a crashing codec) becomes a FoundryError here within
+    seconds; a mistake of the user's inside a worker becomes the same error as without workers.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
+    batches = iter(
+        torch.utils.data.DataLoader(
+            _Steps(make),
+            sampler=itertools.count(first_step),
+            batch_size=None,
+            num_workers=resources.workers,
+            prefetch_factor=resources.prefetch,
+            pin_memory=_pinning(resources),
+            generator=torch.Generator(),  # torch seeds its workers: not from the global state
+        )
+    )
+    # torch's handler would raise inside whatever line the main thread is at, a forward pass say.
+    # Without it, waiting for a batch looks after the workers every few seconds.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, handler)
+    try:
+        while True:
+            outcome = _next(batches, resources)
+            if isinstance(outcome, FoundryError):
+                raise outcome
+            yield outcome
+    finally:
+        del batches
+
+
+def _pinning(resources: LoaderResources) -> bool:
+    """Page-locked batches, for copies that overlap with compute; means nothing without CUDA."""
+    return resources.pin_memory and torch.cuda.is_available()
+
+
+def _pinned(batch: MixedBatch) -> MixedBatch:
+    """The batch in page-locked memory."""
+    return {name: {k: v.pin_memory() for k, v in part.items()} for name, part in batch.items()}
+
+
+def _next(batches: Iterator[Any], resources: LoaderResources) -> Any:
+    try:
+        return next(batches)
+    except RuntimeError as error:
+        if not any(word in str(error) for word in ("DataLoader worker", "Pin memory thread")):
+            raise
+        raise FoundryError(
+            f"a loader worker died: {error} ({resources.workers} workers, each up to "
+            f"{resources.prefetch} batches ahead)",
+            "most often memory ran out: lower loader_workers; the run resumes from its last "
+            "checkpoint",
+        ) from error
+
+
+class _Steps(torch.utils.data.Dataset):
+    """Step → batch, for torch's worker processes. A user's mistake travels as a value: torch would
+    raise it again with a traceback for its message."""
+
+    def __init__(self, make: Callable[[int], Made]) -> None:
+        self._make = make
+
+    def __getitem__(self, step: int) -> Made | FoundryError:
+        try:
+            return self._make(step)
+        except FoundryError as error:
+            return error

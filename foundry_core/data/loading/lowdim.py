@@ -15,8 +15,8 @@ import numpy as np
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import WindowConfig
 from foundry_core.data.loading.config import RobotData
-from foundry_core.data.loading.npy import read_npz
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
+from foundry_core.data.npy import read_npz
 from foundry_core.data.robot.transforms import RobotTransform
 from foundry_core.data.robot.windows import anchors, cut_windows, episode_length, image_steps
 from foundry_core.errors import FoundryError
@@ -54,15 +54,6 @@ class Windows:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Cut:
-    """A ready-cut window as stored, reduced to the steps the model needs: [T, D] each."""
-
-    fields: Mapping[str, np.ndarray]
-    real: np.ndarray
-    instructions: Table
-
-
 class WindowReader:
     """Reads windows of one dataset. window: as dataset.json has it; None reads ready-cut samples
     (the published layout), each of which is its own episode."""
@@ -94,15 +85,15 @@ class WindowReader:
         """Ready-cut samples, prepared together."""
         cuts = {sample: self._cut(sample) for sample in samples}
         groups: dict[tuple[str, ...], list[int]] = {}
-        for sample, cut in cuts.items():
-            groups.setdefault(tuple(sorted(cut.fields)), []).append(sample)
+        for sample, (stored, _, _) in cuts.items():
+            groups.setdefault(tuple(sorted(stored)), []).append(sample)
         made: dict[int, Windows] = {}
         for names, members in groups.items():
-            fields = {name: np.stack([cuts[m].fields[name] for m in members]) for name in names}
-            real = np.stack([cuts[m].real for m in members])
+            fields = {name: np.stack([cuts[m][0][name] for m in members]) for name in names}
+            real = np.stack([cuts[m][1] for m in members])
             windows = self._prepare(fields, real, self._reach("copy").past, [], {})
             for number, member in enumerate(members):
-                made[member] = windows.one(number, cuts[member].instructions)
+                made[member] = windows.one(number, cuts[member][2])
         return made
 
     def _stored(self, episode: int, masks: Collection[str]) -> tuple[dict[str, np.ndarray], Table]:
@@ -121,8 +112,9 @@ class WindowReader:
             )
         return arrays, table
 
-    def _cut(self, sample: int) -> _Cut:
-        """The anchor's place is in the metadata."""
+    def _cut(self, sample: int) -> tuple[dict[str, np.ndarray], np.ndarray, Table]:
+        """(fields, which steps are real, instructions) of a ready-cut window, reduced to the steps
+        the model needs: [T, D] each. The anchor's place is in the metadata."""
         arrays, table = self._stored(sample, ("past_mask", "future_mask"))
         (stored,) = self._shards.several(sample, ("metadata.json",))
         try:
@@ -139,11 +131,8 @@ class WindowReader:
                 f"{-reach.past}..{reach.future}",
                 "shorten data.robot.inputs.horizon, or convert with a wider window",
             )
-        return _Cut(
-            fields={name: values[first : last + 1] for name, values in arrays.items()},
-            real=real[first : last + 1],
-            instructions=table,
-        )
+        needed = slice(first, last + 1)
+        return {name: values[needed] for name, values in arrays.items()}, real[needed], table
 
     def _prepare(
         self,

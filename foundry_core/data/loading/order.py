@@ -2,21 +2,64 @@
 
 A draw is numbered by a position p = 0, 1, 2, ... over the whole run: step s with global batch B
 makes the draws s·B .. s·B+B-1, and rank r of R takes the r-th of R equal slices of them. A position
-gives its dataset (mix.py), its number n among that dataset's draws, from it the epoch n // size
-and the place n % size in it, and a keyed permutation of that epoch gives the sample. So the state
-of a loader is the step, resuming costs nothing, and ranks or workers cannot change anything.
+gives its dataset (Mix), its number n among that dataset's draws, from it the epoch n // size
+and the position n % size in it, and a keyed permutation of that epoch gives the sample. So the
+state of a loader is the step, resuming costs nothing, and ranks or workers cannot change anything.
 """
 
-from collections.abc import Mapping, Sequence
+import heapq
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
 from foundry_core.data.keyed import key, mix_array
-from foundry_core.data.loading.mix import Mix
 from foundry_core.errors import FoundryError
 
+MAX_PERIOD = 1 << 17
 _ROUNDS = 6
+
+
+class Mix:
+    """Which stream each draw comes from: exact shares at every prefix, at any position in O(1).
+
+    Shares are fractions p_i / Q. Within a period of Q draws dataset i's j-th draw is due in the
+    window [floor(j Q / p_i), ceil((j+1) Q / p_i) - 1]; serving the earliest deadline first meets
+    all windows (Baruah et al. 1996, "proportionate progress"), and meeting them is the same as:
+    after n draws the count of dataset i differs from n p_i / Q by less than 1, for every n. One
+    period is tabulated.
+
+    Weights are taken as the decimals they are written as (0.9 is nine tenths). Where their common
+    denominator exceeds MAX_PERIOD they are rounded to multiples of 1/MAX_PERIOD, a positive weight
+    never to 0; `weights` are the fractions that are honoured.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        if not weights or any(not math.isfinite(w) or w < 0 for w in weights):
+            raise FoundryError(f"mix weights {list(weights)} must be finite and not negative")
+        exact = [Fraction(repr(float(w))) for w in weights]
+        total = sum(exact)
+        if total == 0:
+            raise FoundryError(f"mix weights {list(weights)} are all 0: nothing would be drawn")
+        shares = [w / total for w in exact]
+        self.period = math.lcm(*(share.denominator for share in shares))
+        if self.period > MAX_PERIOD:
+            self.period = MAX_PERIOD
+            self._counts = _apportion(shares, MAX_PERIOD)
+        else:
+            self._counts = [int(share * self.period) for share in shares]
+        self.weights = [Fraction(count, self.period) for count in self._counts]
+        self._table = _schedule(self._counts, self.period)
+        self._nth = _occurrences(self._table, len(weights))
+
+    def draws(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """(stream [count], number of the draw among that stream's draws [count]), int64."""
+        positions = np.arange(first, first + count, dtype=np.int64)
+        turn, at = positions // self.period, positions % self.period
+        stream = self._table[at]
+        return stream, turn * np.array(self._counts, dtype=np.int64)[stream] + self._nth[at]
 
 
 class Permutation:
@@ -49,6 +92,10 @@ class Permutation:
         return (left << self._half) | right
 
 
+# (dataset number, sample in it, epoch of that dataset)
+Draw = tuple[int, int, int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Draws:
     """Draws of one modality: dataset number, sample in it, epoch of that dataset; int64 [n]."""
@@ -59,6 +106,10 @@ class Draws:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def __iter__(self) -> Iterator[Draw]:
+        columns = (self.dataset.tolist(), self.sample.tolist(), self.epoch.tolist())
+        return zip(*columns, strict=True)
 
 
 class Order:
@@ -76,7 +127,7 @@ class Order:
         self.sizes = np.array([sizes[label] for label in self.labels], dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self.sizes)])
         self._seed = seed
-        self.mix = Mix([1.0]) if weights is None else Mix(_listed(weights, self.labels))
+        self.mix = Mix([1.0] if weights is None else [weights[label] for label in self.labels])
         self._pooled = weights is None
         self._cache: dict[tuple[int, int], Permutation] = {}
         for label, size, share in zip(self.labels, self.sizes, self.shares, strict=True):
@@ -107,16 +158,16 @@ class Order:
         """Sample of the same dataset that stands in for an unreadable one: a pure function of what
         it replaces, hence the same on every rank and worker."""
         size = int(self.sizes[dataset])
-        place = np.array([key(self._seed, "substitute", sample, epoch, attempt) % size])
-        return int(self._permutation(dataset, epoch)(place)[0])
+        position = np.array([key(self._seed, "substitute", sample, epoch, attempt) % size])
+        return int(self._permutation(dataset, epoch)(position)[0])
 
     def _resolve(self, stream: np.ndarray, number: np.ndarray) -> Draws:
         sizes = self._starts[-1:] if self._pooled else self.sizes
-        epoch, place = number // sizes[stream], number % sizes[stream]
+        epoch, position = number // sizes[stream], number % sizes[stream]
         sample = np.empty(len(stream), dtype=np.int64)
         for which, turn in {(int(s), int(e)) for s, e in zip(stream, epoch, strict=True)}:
             here = (stream == which) & (epoch == turn)
-            sample[here] = self._permutation(-1 if self._pooled else which, turn)(place[here])
+            sample[here] = self._permutation(-1 if self._pooled else which, turn)(position[here])
         if not self._pooled:
             return Draws(dataset=stream, sample=sample, epoch=epoch)
         dataset = np.searchsorted(self._starts, sample, side="right") - 1
@@ -144,10 +195,38 @@ def rank_slice(batch_size: int, rank: int, world: int) -> slice:
     return slice(rank * share, (rank + 1) * share)
 
 
-def _listed(weights: Mapping[str, float], labels: Sequence[str]) -> list[float]:
-    if set(weights) != set(labels):
-        raise FoundryError(
-            f"mix weights name {sorted(weights)}, the connected datasets are {list(labels)}",
-            "give every dataset a weight (0 means never), or none at all",
-        )
-    return [float(weights[label]) for label in labels]
+def _apportion(shares: Sequence[Fraction], seats: int) -> list[int]:
+    """Largest remainders, with one seat for every positive share."""
+    counts = [max(int(share * seats), 1 if share else 0) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda i: (counts[i] - shares[i] * seats, i))
+    spare = seats - sum(counts)
+    for i in by_remainder[:spare] if spare > 0 else []:
+        counts[i] += 1
+    while sum(counts) > seats:
+        counts[max(range(len(counts)), key=lambda i: counts[i] - shares[i] * seats)] -= 1
+    return counts
+
+
+def _schedule(counts: Sequence[int], period: int) -> np.ndarray:
+    """int64 [period]: earliest deadline first; of equal deadlines the lower number."""
+    table = np.empty(period, dtype=np.int64)
+    waiting = [(0, i, 0) for i, count in enumerate(counts) if count]
+    heapq.heapify(waiting)
+    ready: list[tuple[int, int, int]] = []
+    for slot in range(period):
+        while waiting and waiting[0][0] <= slot:
+            _, i, j = heapq.heappop(waiting)
+            heapq.heappush(ready, (-(-(j + 1) * period // counts[i]) - 1, i, j))
+        _, i, j = heapq.heappop(ready)
+        table[slot] = i
+        if j + 1 < counts[i]:
+            heapq.heappush(waiting, ((j + 1) * period // counts[i], i, j + 1))
+    return table
+
+
+def _occurrences(table: np.ndarray, streams: int) -> np.ndarray:
+    nth = np.empty(len(table), dtype=np.int64)
+    for stream in range(streams):
+        here = table == stream
+        nth[here] = np.arange(np.count_nonzero(here))
+    return nth

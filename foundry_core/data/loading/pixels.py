@@ -1,47 +1,49 @@
-"""The images of a batch, decoded where the batch will lie.
+"""The images of a batch, decoded into the memory that the batch has, cached where there is room.
 
 Stacking images into samples and samples into batches moves every pixel twice, into memory that the
 kernel has to zero first: that costs a third of what decoding them costs.
 """
 
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
-import simplejpeg
-from PIL import Image
 
-from foundry_core.data.images import decode_image
+from foundry_core.data.images import decode_image, decode_into, image_size
+from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
 from foundry_core.data.robot.transform_config import Augment, ImageInput
+from foundry_core.data.robot.transforms import view_images
 from foundry_core.errors import FoundryError
 
-_JPEG = b"\xff\xd8"
-Place = Callable[[tuple[int, ...]], np.ndarray]
+File = np.ndarray | memoryview
+# Shape → uint8 memory of that shape, to be filled.
+OutputBuffer = Callable[[tuple[int, ...]], np.ndarray]
 
 
-def own_place(shape: tuple[int, ...]) -> np.ndarray:
-    """A place outside any batch."""
+def new_buffer(shape: tuple[int, ...]) -> np.ndarray:
+    """Memory outside any batch."""
     return np.empty(shape, dtype=np.uint8)
 
 
-class ImageRoom:
-    """Room for [rows, N, H, W, 3]; the first row that is placed says what N, H and W are."""
+class BatchImages:
+    """Memory for [rows, N, H, W, 3]; the first row that is asked for says what N, H and W are."""
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
         self._pixels: np.ndarray | None = None
 
-    def place(self, row: int) -> Place:
-        """Gives row `row` as uint8 [N, H, W, 3] when told its shape."""
-        return partial(self._at, row)
+    def row(self, row: int) -> OutputBuffer:
+        """Gives uint8 [N, H, W, 3] of the batch."""
+        return partial(self._buffer, row)
 
     @property
-    def images(self) -> np.ndarray:
-        """uint8 [rows, N, 3, H, W], channels last in memory: most models want them so anyway."""
-        return self._pixels.transpose(0, 1, 4, 2, 3)
+    def images(self) -> np.ndarray | None:
+        """uint8 [rows, N, 3, H, W], channels last in memory: most models want them so anyway. None
+        where no row has images."""
+        return None if self._pixels is None else self._pixels.transpose(0, 1, 4, 2, 3)
 
-    def _at(self, row: int, shape: tuple[int, ...]) -> np.ndarray:
+    def _buffer(self, row: int, shape: tuple[int, ...]) -> np.ndarray:
         if self._pixels is None:
             self._pixels = np.empty((self._rows, *shape), dtype=np.uint8)
         if self._pixels.shape[1:] != shape:
@@ -52,47 +54,89 @@ class ImageRoom:
         return self._pixels[row]
 
 
-def image_size(data: bytes | memoryview, where: str) -> tuple[int, int]:
-    """(height, width) of an image file, from its header."""
+class ImageReader:
+    """Images of one dataset as the model takes them. cache_bytes bounds the decoded ones kept,
+    which are never evicted: under a random order every image is as likely as any other to come
+    next, and eviction would only add work."""
+
+    def __init__(
+        self,
+        shards: CheckedShards,
+        config: ImageInput,
+        augment: Augment | None,
+        cache_bytes: int = 0,
+    ) -> None:
+        self._shards, self._config, self._augment = shards, config, augment
+        self._cache: dict[tuple[int, str], np.ndarray] = {}
+        self._room = cache_bytes
+        # Pixels go from the decoder into the batch where nothing is done to them.
+        self._plain = config.crop == 1.0 and (
+            augment is None or augment == Augment(scope=augment.scope)
+        )
+
+    def read(
+        self, sample: int, names: Sequence[str], sample_key: int, output: OutputBuffer
+    ) -> np.ndarray:
+        """uint8 [N, 3, h, w] of the named members; UnreadableSample where one does not decode."""
+        where = self._shards.where(sample)
+        cached = {name: self._cache.get((sample, name)) for name in names}
+        absent = [name for name, image in cached.items() if image is None]
+        stored = dict(zip(absent, self._shards.several(sample, absent), strict=True))
+        files = {n: stored[n] if image is None else image for n, image in cached.items()}
+        out = self._decoded_into(files, where, output) if self._plain else None
+        if out is not None:
+            decoded = dict(zip(files, out, strict=True))
+        else:
+            decoded = {name: _decoded(file, f"{name} of {where}") for name, file in files.items()}
+            views = view_images([*decoded.values()], self._config, self._augment, sample_key)
+            made = views.transpose(0, 2, 3, 1)
+            out = output(made.shape)
+            out[...] = made
+        for name in absent:
+            self._keep((sample, name), decoded[name])
+        return out.transpose(0, 3, 1, 2)
+
+    def _decoded_into(
+        self, files: Mapping[str, File], where: str, output: OutputBuffer
+    ) -> np.ndarray | None:
+        """uint8 [N, H, W, 3] in the output buffer; None where an image needs more than decoding."""
+        name, first = next(iter(files.items()))
+        if isinstance(first, np.ndarray):
+            size = (first.shape[0], first.shape[1])
+        else:
+            with _unreadable():
+                size = image_size(first, f"{name} of {where}")
+        if self._config.size not in (None, size):
+            return None
+        out = output((len(files), *size, 3))
+        for pixels, (name, file) in zip(out, files.items(), strict=True):
+            if isinstance(file, np.ndarray):
+                if file.shape != pixels.shape:
+                    return None
+                pixels[...] = file
+                continue
+            with _unreadable():
+                if not decode_into(file, pixels, f"{name} of {where}"):
+                    return None
+        return out
+
+    def _keep(self, at: tuple[int, str], image: np.ndarray) -> None:
+        """A copy: `image` may be a piece of a batch."""
+        if image.nbytes <= self._room:
+            self._cache[at] = image.copy()
+            self._room -= image.nbytes
+
+
+def _decoded(file: File, where: str) -> np.ndarray:
+    if isinstance(file, np.ndarray):
+        return file
+    with _unreadable():
+        return decode_image(file, where)
+
+
+@contextmanager
+def _unreadable() -> Iterator[None]:
     try:
-        if data[:2] == _JPEG:
-            return simplejpeg.decode_jpeg_header(data)[:2]
-        with Image.open(io.BytesIO(data)) as picture:
-            return picture.size[::-1]
-    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FoundryError(f"{where} is not a readable image: {error}") from error
-
-
-def decode_into(data: bytes | memoryview, out: np.ndarray, where: str) -> bool:
-    """The pixels of `decode_image` into `out` (contiguous uint8 [H, W, 3]); False, with `out`
-    undefined, where the image has another size."""
-    if data[:2] == _JPEG:
-        try:
-            return simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out).shape == out.shape
-        except ValueError as error:
-            if image_size(data, where) != out.shape[:2]:  # the buffer was too small
-                return False
-            raise FoundryError(f"{where} is not a readable image: {error}") from error
-    image = decode_image(data, where)
-    if image.shape != out.shape:
-        return False
-    out[...] = image
-    return True
-
-
-def fill(files: Mapping[str, np.ndarray | memoryview], out: np.ndarray, where: str) -> bool:
-    """Images by name, decoded before or not, into uint8 [N, H, W, 3]; False, with `out` undefined,
-    where one of them has another size."""
-    for pixels, (name, file) in zip(out, files.items(), strict=True):
-        if isinstance(file, np.ndarray):
-            if file.shape != pixels.shape:
-                return False
-            pixels[...] = file
-        elif not decode_into(file, pixels, f"{name} of {where}"):
-            return False
-    return True
-
-
-def changes_nothing(image: ImageInput, augment: Augment | None) -> bool:
-    """Whether images of the right size go to the model as they were stored."""
-    return image.crop == 1.0 and (augment is None or augment == Augment(scope=augment.scope))
+        yield
+    except FoundryError as error:
+        raise UnreadableSample(error.message, error.hint) from error

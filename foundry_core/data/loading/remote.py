@@ -4,21 +4,21 @@ Whole shards are fetched: a random order touches all of a shard sooner or later,
 per shard is what object stores are fast and cheap at.
 """
 
-import fcntl
-import hashlib
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from foundry_core.bounded_cache import BoundedCache
 from foundry_core.data.shards.index import index_path
 from foundry_core.errors import FoundryError
+from foundry_core.files import replacing, sha256_hex
 from foundry_core.home import cache_dir
+from foundry_core.retry import Retry
 
 CACHE_BYTES = 20 << 30
-_ATTEMPTS, _PAUSE_SECONDS = 2, 1.0
+RETRY = Retry(attempts=2, pause=2.0)
 
 
 class RemoteUnreachable(FoundryError):
@@ -33,81 +33,53 @@ class RemoteFolder:
         self, source: str, *, cache: Path | None = None, cache_bytes: int = CACHE_BYTES
     ) -> None:
         self.source = source
-        name = hashlib.sha256(source.encode()).hexdigest()[:24]
-        self.folder = (cache or cache_dir() / "shards") / name
+        self.folder = (cache or cache_dir() / "shards") / sha256_hex(source)[:24]
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / ".locks").mkdir(exist_ok=True)
-        self._cache_bytes = cache_bytes
+        self._cache = BoundedCache(
+            self.folder, cache_bytes, pattern="*.tar", companions=_companions
+        )
         self._opened: tuple[int, Any, str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": None}
 
-    def require(self, name: str) -> None:
-        if not self.fetch(name):
-            raise FoundryError(
-                f"{self.source!r} holds no {name}", "check the address of the dataset"
-            )
-
     def fetch(self, name: str) -> bool:
         """The file, whole or not at all; False where the source has none of that name. A source
         that cannot be asked is asked once more, then RemoteUnreachable."""
-        temporary = self.folder / f".{name}.{os.getpid()}"
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                filesystem, root = self._filesystem()
-                filesystem.get_file(f"{root}/{name}", os.fspath(temporary))
-                os.replace(temporary, self.folder / name)
-                return True
-            except FileNotFoundError:
-                return False
-            except Exception as error:  # every fsspec backend raises exceptions of its own
-                if attempt == _ATTEMPTS:
-                    raise RemoteUnreachable(
-                        f"{self.source}/{name} cannot be fetched ({_ATTEMPTS} attempts): "
-                        f"{type(error).__name__}: {error}",
-                        "check the service, credentials and network; the run resumes from its "
-                        "last checkpoint",
-                    ) from error
-                time.sleep(_PAUSE_SECONDS)
-            finally:
-                temporary.unlink(missing_ok=True)
-        return False
+        where = f"{self.source}/{name}"
+        try:
+            RETRY.call(f"fetching {where}", lambda: self._download(name), _may_pass)
+        except FileNotFoundError:
+            return False
+        except Exception as error:  # every fsspec backend raises exceptions of its own
+            raise RemoteUnreachable(
+                f"{where} cannot be fetched ({RETRY.attempts} attempts): "
+                f"{type(error).__name__}: {error}",
+                "check the service, credentials and network; the run resumes from its last "
+                "checkpoint",
+            ) from error
+        return True
 
     def fetch_shard(self, tar: str) -> bool:
-        """A shard with its index, then room for it: other shards go, longest fetched first."""
+        """A shard with its index, under its lock; then room for it: other shards go."""
         if not self.fetch(tar):
             return False
-        path = self.folder / tar
-        self.fetch(index_path(path).name)
-        self._shrink(keep=path)
+        self.fetch(index_path(self.folder / tar).name)
+        self._cache.make_room()
         return True
 
     @contextmanager
     def locked(self, tar: str) -> Iterator[None]:
         """Among the processes that share the folder: one fetches a shard while the others wait and
-        find it; nobody deletes it before the holder has opened it."""
-        with (self.folder / ".locks" / tar).open("w") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+        find it; nobody deletes it before the holder has opened it. Deleted later, it stays readable
+        in the processes that have it mapped."""
+        with self._cache.using(tar), self._cache.filling(tar):
             yield
 
-    def _shrink(self, keep: Path) -> None:
-        """Maps of deleted shards stay valid in the processes that hold them."""
-        tars = [(path, stat) for path in self.folder.glob("*.tar") if (stat := _stat(path))]
-        total = sum(stat.st_size for _, stat in tars)
-        for path, stat in sorted(tars, key=lambda item: item[1].st_mtime_ns):
-            if total <= self._cache_bytes:
-                return
-            if path == keep:
-                continue
-            with (self.folder / ".locks" / path.name).open("w") as stream:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:  # somebody is about to open it
-                    continue
-                index_path(path).unlink(missing_ok=True)
-                path.unlink(missing_ok=True)
-            total -= stat.st_size
+    def _download(self, name: str) -> None:
+        filesystem, root = self._filesystem()
+        with replacing(self.folder / name) as temporary:
+            filesystem.get_file(f"{root}/{name}", os.fspath(temporary))
 
     def _filesystem(self) -> tuple[Any, str]:
         """Opened per process: its event loop does not survive the fork of a loader worker."""
@@ -119,8 +91,10 @@ class RemoteFolder:
         return self._opened[1], self._opened[2]
 
 
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None
+def _may_pass(error: Exception) -> bool:
+    """fsspec's backends tell too little apart; that a file is absent they all say alike."""
+    return not isinstance(error, FileNotFoundError)
+
+
+def _companions(tar: Path) -> tuple[Path, ...]:
+    return (index_path(tar),)

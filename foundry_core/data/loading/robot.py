@@ -10,45 +10,24 @@ than two JPEG decodes). Images are decoded one by one, only the cameras and step
 import json
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from itertools import accumulate
-from typing import Any
-
-import numpy as np
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import WindowConfig
-from foundry_core.data.images import decode_image
 from foundry_core.data.keyed import key
 from foundry_core.data.loading.config import RobotData
+from foundry_core.data.loading.dataset import SampleDataset
 from foundry_core.data.loading.lowdim import WindowReader, Windows
-from foundry_core.data.loading.pixels import Place, changes_nothing, fill, image_size, own_place
-from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
+from foundry_core.data.loading.pixels import ImageReader, OutputBuffer, new_buffer
+from foundry_core.data.loading.shards import CheckedShards
+from foundry_core.data.robot.transform_config import RobotInputs
 from foundry_core.data.robot.transforms import RobotTransform, Sample
 from foundry_core.data.robot.windows import anchors
 from foundry_core.errors import FoundryError
 
 
-class ImageCache:
-    """Decoded images up to a bound. Filled once, never evicted: under a random order every image
-    is as likely as any other to come next, and eviction would only add work."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._images: dict[tuple[int, str], np.ndarray] = {}
-        self.bytes = 0
-
-    def get(self, at: tuple[int, str]) -> np.ndarray | None:
-        return self._images.get(at)
-
-    def put(self, at: tuple[int, str], image: np.ndarray) -> None:
-        """Keeps a copy: `image` may be a piece of a batch."""
-        if self.bytes + image.nbytes <= self._limit:
-            self._images[at] = image.copy()
-            self.bytes += image.nbytes
-
-
-class RobotDataset:
+class RobotDataset(SampleDataset):
     """Windows of one dataset. cache_bytes bounds the decoded images that are kept, window_bytes the
     cut windows (least recently used go first)."""
 
@@ -62,28 +41,25 @@ class RobotDataset:
         cache_bytes: int,
         window_bytes: int,
     ) -> None:
-        self.shards = shards
-        self.counters: dict[str, int] = {}
+        super().__init__(shards)
         self.transform = transform
         self._config, self._inputs = config, config.inputs
-        self._augment = config.augment if train else None
         self._train = train
-        self._images = ImageCache(cache_bytes)
+        self._images = ImageReader(
+            shards, config.inputs.image, config.augment if train else None, cache_bytes
+        )
         self._windows: OrderedDict[int, Windows] = OrderedDict()
         self._windows_bytes, self._windows_limit = 0, window_bytes
         info = shards.info
         self.layout = info.get("layout", "sample")
         window = None
         if self.layout == "episode":
-            self._check(info)
+            _check_inputs(shards, self._inputs)
             window = WindowConfig(**info["window"])
-            self._ends = list(accumulate(self._count(info, window)))
+            self._ends = list(accumulate(_windows_per_episode(shards, window)))
         else:
             self._ends = list(range(1, len(shards) + 1))
         self._reader = WindowReader(shards, config, transform, window)
-        # Pixels go from the decoder into the batch where nothing is done to them.
-        self._size: tuple[int, int] | None = None  # of the images, as most datasets have one
-        self._plain = changes_nothing(self._inputs.image, self._augment)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -101,18 +77,18 @@ class RobotDataset:
         for sample, windows in made.items():
             self._keep(sample, windows)
 
-    def read(self, index: int, sample_key: int, place: Place = own_place) -> Sample:
+    def read(self, index: int, sample_key: int, output: OutputBuffer = new_buffer) -> Sample:
         """images, tokens, proprio [S, P], actions [K, A], action_mask [K, A] of window `index`.
-        place: where the images are wanted."""
+        output: memory for the images."""
         episode = bisect_right(self._ends, index)
         number = index - (self._ends[episode - 1] if episode else 0)
         windows = self._lowdim(episode)
         tokens, cut = self.transform.tokens(self._instruction(episode, windows, sample_key))
         if cut:
-            self.counters["instructions_cut"] = self.counters.get("instructions_cut", 0) + 1
+            self.count("instructions_cut")
         names = self._image_names(windows, number)
         return {
-            "images": self._pictures(episode, names, sample_key, place),
+            "images": self._images.read(episode, names, sample_key, output),
             "tokens": tokens,
             "proprio": windows.proprio[number],
             "actions": windows.actions[number],
@@ -125,59 +101,6 @@ class RobotDataset:
             return [f"{camera}_t{offset}.jpg" for camera in cameras for offset in offsets]
         steps = windows.image_steps[number]
         return [f"{camera}_{step:06d}.jpg" for camera in cameras for step in steps]
-
-    def _pictures(
-        self, episode: int, names: Sequence[str], sample_key: int, place: Place
-    ) -> np.ndarray:
-        """uint8 [N, 3, h, w]."""
-        files = self._files(episode, names)
-        out = self._in_place(episode, files, place) if self._plain else None
-        if out is None:
-            images = [self._image(episode, name, file) for name, file in files.items()]
-            made = self.transform.images(images, self._augment, sample_key).transpose(0, 2, 3, 1)
-            out = place(made.shape)
-            out[...] = made
-        return out.transpose(0, 3, 1, 2)
-
-    def _files(self, episode: int, names: Sequence[str]) -> dict[str, np.ndarray | memoryview]:
-        """Decoded where they are cached, else as stored."""
-        files: dict[str, Any] = {name: self._images.get((episode, name)) for name in names}
-        absent = [name for name, image in files.items() if image is None]
-        files.update(zip(absent, self.shards.several(episode, absent), strict=True))
-        return files
-
-    def _in_place(
-        self, episode: int, files: Mapping[str, np.ndarray | memoryview], place: Place
-    ) -> np.ndarray | None:
-        """uint8 [N, H, W, 3] at its place; None where an image needs more than decoding."""
-        where = self.shards.where(episode)
-        name, first = next(iter(files.items()))
-        if isinstance(first, np.ndarray):
-            size = first.shape[:2]
-        else:
-            size = self._size = self._size or _size(first, f"{name} of {where}")
-        if self._inputs.image.size not in (None, size):
-            return None
-        out = place((len(files), *size, 3))
-        try:
-            if not fill(files, out, where):
-                return None
-        except FoundryError as error:
-            raise UnreadableSample(error.message, error.hint) from error
-        for pixels, (name, file) in zip(out, files.items(), strict=True):
-            if not isinstance(file, np.ndarray):
-                self._images.put((episode, name), pixels)
-        return out
-
-    def _image(self, episode: int, name: str, file: np.ndarray | memoryview) -> np.ndarray:
-        if isinstance(file, np.ndarray):
-            return file
-        try:
-            image = decode_image(file, where=f"{name} of {self.shards.where(episode)}")
-        except FoundryError as error:
-            raise UnreadableSample(error.message, error.hint) from error
-        self._images.put((episode, name), image)
-        return image
 
     def _instruction(self, episode: int, windows: Windows, sample_key: int) -> str:
         wanted = self._config.instruction
@@ -197,12 +120,10 @@ class RobotDataset:
         return choices[key(sample_key, "instruction") % len(choices)]
 
     def _lowdim(self, episode: int) -> Windows:
-        if episode in self._windows:
-            self._windows.move_to_end(episode)
-            return self._windows[episode]
-        windows = self._reader.episode(episode)
-        self._keep(episode, windows)
-        return windows
+        if episode not in self._windows:
+            self._keep(episode, self._reader.episode(episode))
+        self._windows.move_to_end(episode)
+        return self._windows[episode]
 
     def _keep(self, episode: int, windows: Windows) -> None:
         self._windows[episode] = windows
@@ -210,50 +131,45 @@ class RobotDataset:
         while self._windows_bytes > self._windows_limit and len(self._windows) > 1:
             self._windows_bytes -= self._windows.popitem(last=False)[1].nbytes
 
-    def _count(self, info: Mapping[str, Any], window: WindowConfig) -> list[int]:
-        """Windows per episode, from the lengths in dataset.json or the episodes' metadata; checked
-        against the stated total."""
-        lengths = info.get("lengths")
-        if lengths is None:
-            try:
-                lengths = [
-                    int(json.loads(bytes(self.shards.peek(i, "metadata.json")))["length"])
-                    for i in range(len(self.shards))
-                ]
-            except (ValueError, KeyError) as error:
-                raise FoundryError(
-                    f"an episode of {self.shards.source!r} has no readable length: {error!r}",
-                    "convert the dataset again",
-                ) from error
-        counts = [len(anchors(length, window)) for length in lengths]
-        if sum(counts) != info.get("windows", sum(counts)):
+
+def _windows_per_episode(shards: CheckedShards, window: WindowConfig) -> list[int]:
+    """From the lengths in dataset.json or the episodes' metadata; checked
+    against the stated total."""
+    info = shards.info
+    lengths = info.get("lengths")
+    if lengths is None:
+        try:
+            lengths = [
+                int(json.loads(bytes(shards.peek(i, "metadata.json")))["length"])
+                for i in range(len(shards))
+            ]
+        except (ValueError, KeyError) as error:
             raise FoundryError(
-                f"{self.shards.source!r} states {info['windows']} windows, its episodes make "
-                f"{sum(counts)}",
-                "its dataset.json and shards do not belong together: convert it again",
-            )
-        return counts
+                f"an episode of {shards.source!r} has no readable length: {error!r}",
+                "convert the dataset again",
+            ) from error
+    counts = [len(anchors(length, window)) for length in lengths]
+    if sum(counts) != info.get("windows", sum(counts)):
+        raise FoundryError(
+            f"{shards.source!r} states {info['windows']} windows, its episodes make {sum(counts)}",
+            "its dataset.json and shards do not belong together: convert it again",
+        )
+    return counts
 
-    def _check(self, info: Mapping[str, Any]) -> None:
-        """Cameras, window and fields against what the dataset says it has."""
-        window, inputs = info["window"], self._inputs
-        for camera in inputs.cameras:
-            if camera not in info["cameras"]:
-                raise FoundryError(
-                    f"{self.shards.source!r} has no camera {camera!r}",
-                    nearest(camera, info["cameras"]),
-                )
-        future = inputs.horizon - inputs.action_past - 1
-        if future > window["future"] or inputs.action_past > window["past"]:
+
+def _check_inputs(shards: CheckedShards, inputs: RobotInputs) -> None:
+    """Cameras, window and fields against what the dataset says it has."""
+    info, window = shards.info, shards.info["window"]
+    for camera in inputs.cameras:
+        if camera not in info["cameras"]:
             raise FoundryError(
-                f"actions from -{inputs.action_past} to {future} around the anchor exceed the "
-                f"windows of {self.shards.source!r} (-{window['past']}..{window['future']})",
-                "shorten data.robot.inputs.horizon, or convert with a wider window",
+                f"{shards.source!r} has no camera {camera!r}",
+                nearest(camera, info["cameras"]),
             )
-
-
-def _size(data: memoryview, where: str) -> tuple[int, int]:
-    try:
-        return image_size(data, where)
-    except FoundryError as error:
-        raise UnreadableSample(error.message, error.hint) from error
+    future = inputs.horizon - inputs.action_past - 1
+    if future > window["future"] or inputs.action_past > window["past"]:
+        raise FoundryError(
+            f"actions from -{inputs.action_past} to {future} around the anchor exceed the "
+            f"windows of {shards.source!r} (-{window['past']}..{window['future']})",
+            "shorten data.robot.inputs.horizon, or convert with a wider window",
+        )

@@ -6,20 +6,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from foundry_core.data.loading.npy import read_npy
+from foundry_core.data.loading.dataset import SampleDataset
+from foundry_core.data.loading.pixels import OutputBuffer, new_buffer
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
+from foundry_core.data.npy import read_npy
 from foundry_core.data.robot.transforms import Sample
 from foundry_core.errors import FoundryError
 
-_OURS, _PUBLISHED = "tokens.npy", "json.gz"
+_NPY, _PUBLISHED = "tokens.npy", "json.gz"
 
 
-class TextDataset:
+class TextDataset(SampleDataset):
     """Rows of context + 1 tokens: our shards (.npy), or published ones (.json.gz lists)."""
 
     def __init__(self, shards: CheckedShards, *, eos_id: int, vocab_size: int) -> None:
-        self.shards = shards
-        self.counters: dict[str, int] = {}
+        super().__init__(shards)
         info = shards.info
         if info.get("eos_id", eos_id) != eos_id or info.get("vocab_size", 0) > vocab_size:
             raise FoundryError(
@@ -28,17 +29,14 @@ class TextDataset:
                 f"{vocab_size}",
                 "convert the text with the model's tokenizer",
             )
-        self._extension = _OURS
+        self._extension = _NPY
         self.row_length = info["context"] + 1 if "context" in info else self._probe()
 
-    def __len__(self) -> int:
-        return len(self.shards)
-
-    def read(self, index: int, sample_key: int) -> Sample:
+    def read(self, index: int, sample_key: int, output: OutputBuffer = new_buffer) -> Sample:
         """{"tokens": unsigned [T+1]}, a view into the shard."""
         data = self.shards.member(index, self._extension)
         try:
-            tokens = read_npy(data) if self._extension == _OURS else _unpack(data)
+            tokens = read_row({self._extension: data})
         except (FoundryError, ValueError, OSError, EOFError) as error:
             raise UnreadableSample(f"{self.shards.where(index)}: {error}") from error
         if tokens.shape != (self.row_length,):
@@ -51,14 +49,13 @@ class TextDataset:
         if not len(self.shards):
             raise FoundryError(f"text shards {self.shards.source!r} are empty")
         present = self.shards.members(0)
-        self._extension = _OURS if _OURS in present else _PUBLISHED
+        self._extension = _NPY if _NPY in present else _PUBLISHED
         if self._extension not in present:
             raise FoundryError(
-                f"{self.shards.source!r} holds {sorted(present)}, neither {_OURS} nor {_PUBLISHED}",
+                f"{self.shards.source!r} holds {sorted(present)}, neither {_NPY} nor {_PUBLISHED}",
                 "is it a text dataset?",
             )
-        data = present[self._extension]
-        return len(read_npy(data) if self._extension == _OURS else _unpack(data))
+        return len(read_row(present))
 
 
 def collate_text(samples: Sequence[Sample], eos_id: int) -> Sample:
@@ -72,12 +69,8 @@ def collate_text(samples: Sequence[Sample], eos_id: int) -> Sample:
 
 def read_row(members: Mapping[str, memoryview]) -> np.ndarray:
     """Tokens of one sample, in either layout."""
-    if _OURS in members:
-        return read_npy(members[_OURS])
+    if _NPY in members:
+        return read_npy(members[_NPY])
     if _PUBLISHED not in members:
-        raise FoundryError(f"neither {_OURS} nor {_PUBLISHED} among {sorted(members)}")
-    return _unpack(members[_PUBLISHED])
-
-
-def _unpack(data: memoryview) -> np.ndarray:
-    return np.array(json.loads(gzip.decompress(data)), dtype=np.uint32)
+        raise FoundryError(f"neither {_NPY} nor {_PUBLISHED} among {sorted(members)}")
+    return np.array(json.loads(gzip.decompress(members[_PUBLISHED])), dtype=np.uint32)

@@ -1,7 +1,5 @@
 """One demonstration, whatever raw format it came from, and the checks every format shares."""
 
-import io
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,8 +8,6 @@ import numpy as np
 from foundry_core.config.suggest import nearest
 from foundry_core.data.robot.windows import episode_length
 from foundry_core.errors import FoundryError
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +34,7 @@ class Episode:
 
 
 class UnusableEpisode(FoundryError):
-    """This episode's data break a rule; a conversion may be told to tolerate some of them."""
+    """This episode's data break a rule; a recipe may tolerate some of them (max_skipped)."""
 
 
 def check_episode(episode: Episode, cameras: tuple[str, ...], fields: tuple[str, ...]) -> None:
@@ -67,16 +63,3 @@ def check_episode(episode: Episode, cameras: tuple[str, ...], fields: tuple[str,
                 f"{where}: field {name!r} is not finite at step {int(np.argmax(bad))}",
                 "mend or remove the episode, or raise max_skipped",
             )
-
-
-def write_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """An uncompressed .npz whose bytes depend on the arrays alone (np.savez stamps the time)."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted(arrays):
-            member = io.BytesIO()
-            np.lib.format.write_array(
-                member, np.ascontiguousarray(arrays[name]), allow_pickle=False
-            )
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), member.getvalue())
-    return buffer.getvalue()

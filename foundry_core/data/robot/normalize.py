@@ -7,7 +7,6 @@ normalised = clip((x - centre) / scale, ±clip). The mode chooses centre and sca
   identity                                    unchanged, never clipped
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from foundry_core.config.suggest import nearest
-from foundry_core.data.robot.normalize_config import FieldNormalization, NormalizationConfig
+from foundry_core.data.robot.transform_config import FieldNormalization, NormalizationConfig
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.statistics.summary import FieldStatistics
 from foundry_core.errors import FoundryError
+from foundry_core.files import json_text, read_json, write_atomic
 
 _BOUNDS = {"percentile_1_99": (0.01, 0.99), "percentile_5_95": (0.05, 0.95)}
 
@@ -37,20 +37,11 @@ class FieldNormalizer:
     def dims(self) -> int:
         return self.centre.shape[-1]
 
-    def normalize(self, values: np.ndarray, first_step: int) -> np.ndarray:
-        centre, scale = self._at(values, first_step)
-        normalised = (values - centre) / scale
-        if self.clip is None:
-            return normalised
-        return np.clip(normalised, -self.clip, self.clip)
+    def clipped(self, normalised: np.ndarray) -> np.ndarray:
+        return normalised if self.clip is None else np.clip(normalised, -self.clip, self.clip)
 
-    def denormalize(self, values: np.ndarray, first_step: int) -> np.ndarray:
-        centre, scale = self._at(values, first_step)
-        if self.clip is not None:
-            values = np.clip(values, -self.clip, self.clip)
-        return values * scale + centre
-
-    def _at(self, values: np.ndarray, first_step: int) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, values: np.ndarray, first_step: int) -> tuple[np.ndarray, np.ndarray]:
+        """(centre, scale) for values [..., K, D] or [D] whose first step is `first_step`."""
         if self.centre.ndim == 1:
             return self.centre, self.scale
         steps = values.shape[-2] if values.ndim > 1 else 1
@@ -98,26 +89,28 @@ class Normalizer:
         return self.fields[field]
 
     def normalize(self, field: str, values: np.ndarray, first_step: int = 0) -> np.ndarray:
-        return self._checked(field, values).normalize(values, first_step)
+        """Of a field, [..., K, D]. FoundryError for other dimensions than the statistics have."""
+        rule = self._checked(field, values)
+        centre, scale = rule.at(values, first_step)
+        return rule.clipped((values - centre) / scale)
 
     def denormalize(self, field: str, values: np.ndarray, first_step: int = 0) -> np.ndarray:
-        return self._checked(field, values).denormalize(values, first_step)
+        """The inverse of `normalize`."""
+        rule = self._checked(field, values)
+        centre, scale = rule.at(values, first_step)
+        return rule.clipped(values) * scale + centre
 
     def to_json(self) -> str:
+        """The text of normalizer.json."""
         entries = {
-            name: {
-                "centre": field.centre.tolist(),
-                "scale": field.scale.tolist(),
-                "clip": field.clip,
-                "past": field.past,
-            }
+            name: vars(field) | {"centre": field.centre.tolist(), "scale": field.scale.tolist()}
             for name, field in self.fields.items()
         }
-        document = {"format": "foundry-normalizer", "version": 1, "fields": entries}
-        return json.dumps(document, sort_keys=True, indent=1, allow_nan=False) + "\n"
+        return json_text({"format": "foundry-normalizer", "version": 1, "fields": entries})
 
-    def save(self, path: str | os.PathLike) -> None:
-        Path(path).write_text(self.to_json())
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes normalizer.json."""
+        write_atomic(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Normalizer":
@@ -126,7 +119,7 @@ class Normalizer:
         if path.is_dir():
             path = path / "normalizer.json"
         try:
-            entries = json.loads(path.read_text())["fields"]
+            entries = read_json(path)["fields"]
             return cls(
                 {
                     name: FieldNormalizer(

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from foundry_core.data.config import PoseGroup
+from foundry_core.data.robot.transform_config import RELATIVE
 from foundry_core.errors import FoundryError
-
-RELATIVE = "_relative"
 
 
 def encode_rot6d(rotation: np.ndarray) -> np.ndarray:
@@ -47,11 +46,6 @@ def absolute_pose(
     reference = decode_rot6d(reference_rot6d)
     position = (reference @ xyz[..., None])[..., 0] + reference_xyz
     return position, encode_rot6d(reference @ decode_rot6d(rot6d))
-
-
-def wrap_angle(angle: np.ndarray) -> np.ndarray:
-    """To [-pi, pi): the short way round, for relative joint positions."""
-    return np.mod(angle + np.pi, 2 * np.pi) - np.pi
 
 
 def add_relative_fields(

@@ -97,8 +97,7 @@ class RobotTransform:
             names += _pose_pair(field) if field.endswith(RELATIVE) else (field,)
         for field in self.inputs.fields:
             if field.endswith(RELATIVE):
-                reference = self.inputs.reference(field)
-                names += (f"{reference}__xyz", f"{reference}__rot_6d")
+                names += _pose_pair(self.inputs.reference(field))
         return tuple(dict.fromkeys(names))
 
     @cached_property
@@ -113,14 +112,9 @@ class RobotTransform:
         )
         return np.array(tokens, dtype=np.int64), cut
 
-    def images(
-        self,
-        images: Sequence[np.ndarray],
-        augment: Augment | None = None,
-        sample_key: int = 0,
-    ) -> np.ndarray:
+    def images(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """N images uint8 [H, W, 3], camera-major → uint8 [N, 3, h, w]."""
-        return view_images(images, self.inputs.image, augment, sample_key)
+        return view_images(images, self.inputs.image)
 
     def proprio(
         self,
@@ -183,9 +177,8 @@ class RobotTransform:
                 out[name] = stored[plain]
                 continue
             xyz, rotation = _pose_pair(name)
-            p0, r0 = self._reference(name, measured)
             out[xyz + RELATIVE], out[rotation + RELATIVE] = relative_pose(
-                stored[xyz], stored[rotation], p0[..., None, :], r0[..., None, :]
+                stored[xyz], stored[rotation], *self._reference(name, measured)
             )
         return out
 
@@ -208,23 +201,23 @@ class RobotTransform:
                 out[stored] = raw[name]
                 continue
             xyz, rotation = _pose_pair(name)
-            p0, r0 = self._reference(name, measured)
             out[xyz], out[rotation] = absolute_pose(
-                raw[xyz + RELATIVE], raw[rotation + RELATIVE], p0[..., None, :], r0[..., None, :]
+                raw[xyz + RELATIVE], raw[rotation + RELATIVE], *self._reference(name, measured)
             )
         return out
 
     def _reference(
         self, name: str, measured: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        prefix = self.inputs.reference(name)
-        for field in (f"{prefix}__xyz", f"{prefix}__rot_6d"):
+        """[..., 1, 3 and 6]: of the measured pose, for every step."""
+        xyz, rotation = _pose_pair(self.inputs.reference(name))
+        for field in (xyz, rotation):
             if field not in measured:
                 raise FoundryError(
                     f"{name!r} is relative to {field!r}, which is not measured",
                     nearest(field, measured),
                 )
-        return measured[f"{prefix}__xyz"], measured[f"{prefix}__rot_6d"]
+        return measured[xyz][..., None, :], measured[rotation][..., None, :]
 
 
 def collate_robot(samples: Sequence[Sample], pad_id: int, pad_multiple: int = 1) -> Sample:
@@ -236,14 +229,11 @@ def collate_robot(samples: Sequence[Sample], pad_id: int, pad_multiple: int = 1)
     names = [name for name in samples[0] if name not in ("tokens", "images")]
     batch = {name: np.stack([sample[name] for sample in samples]) for name in names}
     if "images" in samples[0]:
-        batch["images"] = stack_images([sample["images"] for sample in samples])
+        # Channels last in memory as decoders write them: moving them would cost as much as
+        # decoding, and most models want channels_last anyway.
+        stacked = np.stack([sample["images"].transpose(0, 2, 3, 1) for sample in samples])
+        batch["images"] = stacked.transpose(0, 1, 4, 2, 3)
     return batch | {"tokens": tokens, "token_mask": mask}
-
-
-def stack_images(images: Sequence[np.ndarray]) -> np.ndarray:
-    """[N, 3, H, W] each → [B, N, 3, H, W], with channels last in memory as decoders write them:
-    moving them would cost as much as decoding. Most models want channels_last anyway."""
-    return np.stack([i.transpose(0, 2, 3, 1) for i in images]).transpose(0, 1, 4, 2, 3)
 
 
 def pad_tokens(

@@ -74,6 +74,7 @@ def image_steps(length: int, anchor_steps: np.ndarray, offsets: tuple[int, ...])
 
 
 def episode_length(lowdim: Mapping[str, np.ndarray]) -> int:
+    """Steps of an episode. FoundryError where its fields differ in length."""
     lengths = {name: len(values) for name, values in lowdim.items()}
     if len(set(lengths.values())) != 1:
         raise FoundryError(

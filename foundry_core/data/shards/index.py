@@ -4,7 +4,6 @@ A sample is a run of neighbouring members with one key; the key is the member's 
 first dot of its last path part, the rest is the extension (webdataset's rule).
 """
 
-import io
 import os
 import tarfile
 import zipfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from foundry_core.data.npy import write_npz
 from foundry_core.data.shards.tar import BLOCK
 from foundry_core.errors import FoundryError
 
@@ -30,13 +30,13 @@ def split_name(name: str) -> tuple[str, str]:
 @dataclass(frozen=True, kw_only=True)
 class ShardIndex:
     """Members of one shard: names [M], data offsets int64 [M], sizes int64 [M]; sample i owns the
-    members starts[i]..starts[i+1] (int64 [N+1]); `bytes` is the size of the tar it describes."""
+    members starts[i]..starts[i+1] (int64 [N+1]); tar_bytes: size of the tar."""
 
     names: tuple[str, ...]
     offsets: np.ndarray
     sizes: np.ndarray
     starts: np.ndarray
-    bytes: int
+    tar_bytes: int
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -51,23 +51,23 @@ class ShardIndex:
         return {name: number for number, name in enumerate(self.names)}
 
     def span(self, sample: int) -> range:
+        """Numbers of the members of a sample."""
         return range(int(self.starts[sample]), int(self.starts[sample + 1]))
 
     def to_bytes(self) -> bytes:
-        """Uncompressed npz; NumPy stamps its entries 1980-01-01, so equal indices are equal."""
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            names=np.frombuffer("\n".join(self.names).encode(), dtype=np.uint8),
-            offsets=self.offsets,
-            sizes=self.sizes,
-            starts=self.starts,
-            bytes=np.int64(self.bytes),
+        """An .npz; equal indices are equal bytes."""
+        return write_npz(
+            {
+                "names": np.frombuffer("\n".join(self.names).encode(), dtype=np.uint8),
+                "offsets": self.offsets,
+                "sizes": self.sizes,
+                "starts": self.starts,
+                "bytes": np.array([self.tar_bytes]),
+            }
         )
-        return buffer.getvalue()
 
 
-def build_index(members: list[tuple[str, int, int]], total_bytes: int) -> ShardIndex:
+def build_index(members: list[tuple[str, int, int]], tar_bytes: int) -> ShardIndex:
     """From (name, data offset, size) in file order. Keys may not come back later in the shard."""
     starts: list[int] = []
     previous: str | None = None
@@ -88,11 +88,12 @@ def build_index(members: list[tuple[str, int, int]], total_bytes: int) -> ShardI
         offsets=np.array([offset for _, offset, _ in members], dtype=np.int64),
         sizes=np.array([size for _, _, size in members], dtype=np.int64),
         starts=np.array([*starts, len(members)], dtype=np.int64),
-        bytes=total_bytes,
+        tar_bytes=tar_bytes,
     )
 
 
 def index_path(shard: Path) -> Path:
+    """Where the index of a tar lies: beside it."""
     return shard.with_name(shard.name.removesuffix(".tar") + INDEX_SUFFIX)
 
 
@@ -112,17 +113,17 @@ def load_index(shard: Path) -> ShardIndex:
                 offsets=stored["offsets"],
                 sizes=stored["sizes"],
                 starts=stored["starts"],
-                bytes=int(stored["bytes"]),
+                tar_bytes=int(stored["bytes"][0]),
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
         raise FoundryError(
             f"shard index {str(path)!r} is unreadable: {error}",
             "delete it: it is rebuilt in memory from the tar",
         ) from error
     actual = shard.stat().st_size
-    if actual != index.bytes:
+    if actual != index.tar_bytes:
         raise FoundryError(
-            f"shard {str(shard)!r} has {actual} bytes, its index was written for {index.bytes}",
+            f"shard {str(shard)!r} has {actual} bytes, its index was written for {index.tar_bytes}",
             "the shard is truncated or was replaced: convert or fetch it again",
         )
     return index

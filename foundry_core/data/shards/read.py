@@ -1,19 +1,21 @@
 """Reading shards at random: an mmap per tar, members as views into it, nothing copied."""
 
-import hashlib
 import json
 import mmap
 import os
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.shards.index import ShardIndex, load_index, scan_tar, split_name
-from foundry_core.data.shards.write import MANIFEST, ShardInfo
+from foundry_core.data.shards.write import DATASET_MANIFEST, ShardInfo
 from foundry_core.errors import FoundryError
+from foundry_core.files import sha256_of
 
 _OPEN_SHARDS = 128
 
@@ -31,10 +33,8 @@ class ShardSet:
         self.shards = read_manifest(self.folder)
         self._open: OrderedDict[int, tuple[ShardIndex, memoryview]] = OrderedDict()
 
-    def __getstate__(self) -> dict:
-        state = self.__dict__.copy()
-        state["_open"] = OrderedDict()
-        return state
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": OrderedDict()}
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -47,10 +47,6 @@ class ShardSet:
 
     def __len__(self) -> int:
         return self._ends[-1] if self.shards else 0
-
-    @cached_property
-    def keys(self) -> list[str]:
-        return [key for number in range(len(self.shards)) for key in self.index(number).keys]
 
     def locate(self, sample: int) -> tuple[int, int]:
         """(shard number, position in it) of a sample."""
@@ -74,46 +70,45 @@ class ShardSet:
 
     def member(self, sample: int, extension: str) -> memoryview:
         """One member of a sample, without touching its hundreds of neighbours (episodes)."""
+        return self.several(sample, (extension,))[0]
+
+    def several(self, sample: int, extensions: Sequence[str]) -> list[memoryview]:
+        """Some members of one sample, whose shard is looked after once."""
         number, position = self.locate(sample)
-        index, data = self._shard(number)
-        name = f"{index.keys[position]}.{extension}"
-        if name not in index.positions:
-            present = [split_name(index.names[member])[1] for member in index.span(position)]
-            raise FoundryError(
-                f"sample {index.keys[position]!r} of {str(self.path(number))!r} has no member "
-                f"{extension!r}",
-                nearest(extension, present),
-            )
-        return _view(index, data, index.positions[name])
+        return self._several(self._shard(number), position, extensions) if extensions else []
 
     def index(self, number: int) -> ShardIndex:
+        """Of a shard, mapped from then on."""
         return self._shard(number)[0]
 
     def path(self, number: int) -> Path:
+        """The tar of a shard."""
         return self.folder / f"{self.shards[number].shard}.tar"
 
     def forget(self, number: int) -> None:
         """Drops the map of a shard, so that the next read opens the file as it is then."""
         self._open.pop(number, None)
 
-    def verify(self) -> None:
-        """Re-reads every shard. FoundryError names the first that is not what was written."""
-        for number in range(len(self.shards)):
-            self.verify_shard(number)
-
-    def verify_shard(self, number: int) -> None:
-        """Size, sha256 and count against the manifest, headers against the index."""
+    def damage(self, number: int, *, digest: bool = True) -> str:
+        """What is wrong with the file of a shard, by the manifest; "" if nothing is."""
         shard, path = self.shards[number], self.path(number)
-        self._check_size(path, shard)
-        if shard.sha256 is not None:
-            with path.open("rb") as stream:
-                actual = hashlib.file_digest(stream, "sha256").hexdigest()
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            return f"listed in {DATASET_MANIFEST} but missing"
+        if shard.bytes is not None and size != shard.bytes:
+            return f"{size} bytes where the manifest says {shard.bytes} (truncated?)"
+        if digest and shard.sha256 is not None:
+            actual = sha256_of(path)
             if actual != shard.sha256:
-                raise FoundryError(
-                    f"shard {str(path)!r} has sha256 {actual[:12]}..., the manifest says "
-                    f"{shard.sha256[:12]}...",
-                    "its bytes were changed: convert or fetch it again",
-                )
+                return f"sha256 {actual[:12]}... where the manifest says {shard.sha256[:12]}..."
+        return ""
+
+    def verify(self, number: int) -> None:
+        """Size, sha256 and count of a shard against the manifest, headers against the index.
+        FoundryError says what is not what was written."""
+        shard, path = self.shards[number], self.path(number)
+        self._refuse(number, self.damage(number))
         scanned, stored = scan_tar(path), load_index(path)
         if len(scanned) != shard.num_sequences:
             raise FoundryError(
@@ -132,7 +127,7 @@ class ShardSet:
             self._open.move_to_end(number)
             return self._open[number]
         path = self.path(number)
-        self._check_size(path, self.shards[number])
+        self._refuse(number, self.damage(number, digest=False))
         index = load_index(path)
         with path.open("rb") as stream:
             data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
@@ -141,18 +136,25 @@ class ShardSet:
             self._open.popitem(last=False)  # unmapped once the last view into it is gone
         return index, data
 
-    def _check_size(self, path: Path, shard: ShardInfo) -> None:
-        try:
-            size = path.stat().st_size
-        except FileNotFoundError:
+    def _several(
+        self, shard: tuple[ShardIndex, memoryview], position: int, extensions: Sequence[str]
+    ) -> list[memoryview]:
+        index, data = shard
+        names = [f"{index.keys[position]}.{extension}" for extension in extensions]
+        for name, extension in zip(names, extensions, strict=True):
+            if name not in index.positions:
+                present = [split_name(index.names[member])[1] for member in index.span(position)]
+                raise FoundryError(
+                    f"sample {index.keys[position]!r} in {str(self.folder)!r} has no member "
+                    f"{extension!r}",
+                    nearest(extension, present),
+                )
+        return [_view(index, data, index.positions[name]) for name in names]
+
+    def _refuse(self, number: int, problem: str) -> None:
+        if problem:
             raise FoundryError(
-                f"shard {str(path)!r} is listed in {MANIFEST} but missing",
-                "convert or fetch it again",
-            ) from None
-        if shard.bytes is not None and size != shard.bytes:
-            raise FoundryError(
-                f"shard {str(path)!r} has {size} bytes, the manifest says {shard.bytes}",
-                "it is truncated or was replaced: convert or fetch it again",
+                f"shard {str(self.path(number))!r}: {problem}", "convert or fetch it again"
             )
 
 
@@ -163,12 +165,13 @@ def _view(index: ShardIndex, data: memoryview, member: int) -> memoryview:
 
 def read_manifest(folder: Path) -> list[ShardInfo]:
     """The manifest's lines, or one line per *.tar (counted) where there is no manifest."""
-    path = folder / MANIFEST
+    path = folder / DATASET_MANIFEST
     if not path.exists():
         tars = sorted(folder.glob("*.tar"))
         if not tars:
             raise FoundryError(
-                f"{str(folder)!r} holds neither {MANIFEST} nor any .tar", "is it a shard folder?"
+                f"{str(folder)!r} holds neither {DATASET_MANIFEST} nor any .tar",
+                "is it a shard folder?",
             )
         return [ShardInfo(shard=tar.stem, num_sequences=len(load_index(tar))) for tar in tars]
     shards = []

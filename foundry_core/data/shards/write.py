@@ -1,6 +1,5 @@
 """Writing shards: deterministic tars, an index beside each, one manifest per folder."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,9 +8,11 @@ from pathlib import Path
 from foundry_core.data.shards.index import build_index, index_path
 from foundry_core.data.shards.tar import TarWriter
 from foundry_core.errors import FoundryError
+from foundry_core.files import write_json_lines
 
-MANIFEST = "manifest.jsonl"
-Sample = tuple[str, Mapping[str, bytes]]
+DATASET_MANIFEST = "manifest.jsonl"
+# (key, {extension: bytes})
+ShardSample = tuple[str, Mapping[str, bytes]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +26,11 @@ class ShardInfo:
 
 
 def shard_name(number: int) -> str:
+    """A shard's file name without .tar."""
     return f"shard_{number:06d}"
 
 
-def write_shard(path: str | os.PathLike, samples: Iterable[Sample]) -> ShardInfo:
+def write_shard(path: str | os.PathLike, samples: Iterable[ShardSample]) -> ShardInfo:
     """Writes `<path>` (a .tar) and its index from (key, {extension: bytes}) in the given order.
 
     Members of a sample are sorted by extension, so that a dict's order never reaches the bytes.
@@ -57,16 +59,6 @@ def write_shard(path: str | os.PathLike, samples: Iterable[Sample]) -> ShardInfo
     )
 
 
-def write_shards(
-    folder: str | os.PathLike, samples: Iterable[Sample], samples_per_shard: int
-) -> list[ShardInfo]:
-    """Cuts a stream into shards of `samples_per_shard` (the last may be shorter), with manifest."""
-    writer = ShardFolderWriter(folder, samples_per_shard)
-    for key, members in samples:
-        writer.add(key, members)
-    return writer.close()
-
-
 class ShardFolderWriter:
     """Takes samples one by one and writes a shard whenever it is full. Holds one shard's samples
     in memory. The manifest appears at `close`: a folder without it is unfinished."""
@@ -75,18 +67,19 @@ class ShardFolderWriter:
         if samples_per_shard < 1:
             raise FoundryError(f"samples_per_shard is {samples_per_shard}, it must be at least 1")
         self._folder, self._limit = Path(folder), samples_per_shard
-        self._waiting: list[Sample] = []
+        self._waiting: list[ShardSample] = []
         self._shards: list[ShardInfo] = []
 
     def add(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Writes a shard when this sample fills one."""
         self._waiting.append((key, members))
         if len(self._waiting) == self._limit:
             self._flush()
 
     def close(self) -> list[ShardInfo]:
+        """Writes what is left, then the manifest."""
         if self._waiting:
             self._flush()
-        self._folder.mkdir(parents=True, exist_ok=True)
         write_manifest(self._folder, self._shards)
         return self._shards
 
@@ -97,14 +90,12 @@ class ShardFolderWriter:
 
 
 def write_manifest(folder: str | os.PathLike, shards: Sequence[ShardInfo]) -> None:
-    lines = [
-        json.dumps({k: v for k, v in asdict(shard).items() if v is not None}, sort_keys=True)
-        for shard in shards
-    ]
-    Path(folder, MANIFEST).write_text("".join(f"{line}\n" for line in lines))
+    """manifest.jsonl: a line per shard, in the published keys."""
+    lines = ({k: v for k, v in asdict(s).items() if v is not None} for s in shards)
+    write_json_lines(Path(folder, DATASET_MANIFEST), lines)
 
 
-def close_ranks(folder: str | os.PathLike, shards: Sequence[ShardInfo]) -> list[ShardInfo]:
+def renumber_shards(folder: str | os.PathLike, shards: Sequence[ShardInfo]) -> list[ShardInfo]:
     """Numbers the non-empty shards 0, 1, 2, ... and deletes the empty ones, keeping the order.
 
     Parallel writers name shards before they know what will be skipped; a gap in the numbers would

@@ -1,13 +1,20 @@
-"""Splitting files into pieces of work whose borders depend on the content alone."""
+"""What formats share: finding files, splitting them into pieces whose borders depend on the content
+alone, tars of documents."""
 
-from collections.abc import Iterable
+import tarfile
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from foundry_core.config.suggest import nearest
+from foundry_core.data.sources.base import Broken, Document, PathSource, SourceRef, TextFormat
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import source_files
 
 T = TypeVar("T")
+# About what one worker reads at once.
+PIECE_BYTES = 1 << 20
 
 
 def find_files(path: str, endings: tuple[str, ...]) -> list[Path]:
@@ -18,14 +25,14 @@ def find_files(path: str, endings: tuple[str, ...]) -> list[Path]:
     if not root.is_dir():
         raise FoundryError(f"source {str(root)!r} does not exist", "check the path in the recipe")
     names = source_files(root)
-    found = [root / name for name in sorted(names) if name.endswith(endings)]
-    if not found:
+    files = [root / name for name in sorted(names) if name.endswith(endings)]
+    if not files:
         others = sorted({Path(name).suffix for name in names})
         raise FoundryError(
             f"source {str(root)!r} holds no file that ends in {' or '.join(endings)}",
             f"it holds files ending in: {', '.join(others) or 'nothing'}",
         )
-    return found
+    return files
 
 
 def groups_by_size(items: Iterable[tuple[T, int]], limit: int) -> list[tuple[T, ...]]:
@@ -55,3 +62,73 @@ def line_ranges(path: Path, limit: int) -> list[tuple[int, int]]:
             ranges.append((start, stop))
             start = stop
     return ranges
+
+
+def tar_refs(path: str) -> list[SourceRef]:
+    """Runs of neighbouring members of the tars at `path`."""
+    from foundry_core.data.shards.index import scan_tar
+
+    refs: list[SourceRef] = []
+    for file in find_files(path, (".tar",)):
+        sized = [(number, int(size)) for number, size in enumerate(scan_tar(file).sizes)]
+        refs += [
+            SourceRef(
+                name=f"{file.name}[{group[0]}]",
+                files=(str(file),),
+                start=group[0],
+                stop=group[-1] + 1,
+            )
+            for group in groups_by_size(sized, PIECE_BYTES)
+        ]
+    return refs
+
+
+def tar_members(ref: SourceRef) -> Iterator[tuple[str, bytes]]:
+    """("tar/member", bytes) of a piece that `tar_refs` gave."""
+    from foundry_core.data.shards.index import scan_tar
+    from foundry_core.data.shards.tar import read_span
+
+    index = scan_tar(ref.path)
+    with ref.path.open("rb") as stream:
+        for member in range(ref.start, ref.stop):
+            data = read_span(stream, int(index.offsets[member]), int(index.sizes[member]))
+            yield f"{ref.path.name}/{index.names[member]}", data
+
+
+class DocumentTars(TextFormat, PathSource):
+    """Base of the formats whose documents are the members of tars."""
+
+    def refs(self) -> list[SourceRef]:
+        return tar_refs(self.path)
+
+    def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
+        for name, data in tar_members(ref):
+            yield self._document(name, data)
+
+    @abstractmethod
+    def _document(self, name: str, data: bytes) -> Document | Broken: ...
+
+
+def text_field(name: str, record: object, field: str) -> Document | Broken:
+    """A document of a JSON value: an object with the text under `field`."""
+    held = record if isinstance(record, dict) else {}
+    if not isinstance(held.get(field), str):
+        return Broken(id=name, reason=f"no string field {field!r}: {nearest(field, held)}")
+    return Document(id=name, text=held[field])
+
+
+def tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of every file of a tar. Raises what tarfile does where it is damaged."""
+    with tarfile.open(path) as tar:
+        for member in tar:
+            stream = tar.extractfile(member)
+            if stream:
+                yield member.name, stream.read()
+
+
+def decoded(name: str, data: bytes) -> Document | Broken:
+    """A document of UTF-8 bytes."""
+    try:
+        return Document(id=name, text=data.decode())
+    except UnicodeDecodeError as error:
+        return Broken(id=name, reason=f"not UTF-8: {error.reason} at byte {error.start}")

@@ -10,34 +10,33 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from foundry_core.data.sources.config import PackageDocs, PathSource
+from foundry_core.data.sources.base import RawFormat
 from foundry_core.errors import FoundryError
-from foundry_core.identity.remote_sources import listing_identity, remote_objects
-from foundry_core.identity.sources import is_remote
+from foundry_core.identity.sources import listing_fingerprint, remote_objects
 from foundry_core.objects import Listed, Objects
 
 _THREADS = 16
-S = TypeVar("S", bound=PathSource | PackageDocs)
+S = TypeVar("S", bound=RawFormat)
 
 
 def local_source(source: S, scratch: Path, progress: Callable[..., None]) -> S:
     """`source`, or what it names on S3 as files below `scratch`. An attempt that follows a killed
     one goes on where that was. Raises FoundryError when the source changes meanwhile."""
-    if isinstance(source, PackageDocs) or not is_remote(source.path):
+    if source.remote is None:
         return source
-    place, found = remote_objects(source.path)
-    identity = listing_identity(found)
+    bucket, objects = remote_objects(source.remote)
+    identity = listing_fingerprint(objects)
     folder = scratch / f"source-{identity[:16]}"
-    _fetch(place, found, folder, progress)
-    if listing_identity(remote_objects(source.path)[1]) != identity:
-        raise FoundryError(f"source {source.path!r} changed while it was fetched", "run again")
-    single = len(found) == 1 and place.uri != source.path.rstrip("/")
-    path = folder / found[0].name if single else folder
+    _fetch(bucket, objects, folder, progress)
+    if listing_fingerprint(remote_objects(source.remote)[1]) != identity:
+        raise FoundryError(f"source {source.remote!r} changed while it was fetched", "run again")
+    single = len(objects) == 1 and bucket.uri != source.remote.rstrip("/")
+    path = folder / objects[0].name if single else folder
     return source.fetched(str(path))
 
 
 def _fetch(
-    place: Objects, found: list[Listed], folder: Path, progress: Callable[..., None]
+    bucket: Objects, objects: list[Listed], folder: Path, progress: Callable[..., None]
 ) -> None:
     """Files that are there are whole: each comes under another name first."""
 
@@ -47,15 +46,15 @@ def _fetch(
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.part")
             temporary.unlink(missing_ok=True)
-            place.download(listed.name, temporary, listed.size)
+            bucket.download(listed.name, temporary, listed.size)
             os.replace(temporary, path)
         return listed.size
 
     folder.mkdir(parents=True, exist_ok=True)
-    total, done = sum(listed.size for listed in found), 0
+    total, done = sum(listed.size for listed in objects), 0
     pool = ThreadPoolExecutor(_THREADS)
     try:
-        for one in as_completed([pool.submit(fetch, listed) for listed in found]):
+        for one in as_completed([pool.submit(fetch, listed) for listed in objects]):
             done += one.result()
             progress(done, total, "fetches the source", bytes=done)
     finally:

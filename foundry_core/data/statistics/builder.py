@@ -4,6 +4,7 @@ Legend: N windows, T steps, D dimensions of a field, C dimensions of all fields 
 """
 
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 
 import numpy as np
 
@@ -19,10 +20,11 @@ CENTROIDS = 200
 _BUFFERED_VALUES = 6_000_000
 _FANOUT = 8
 
-Windows = tuple[str, Mapping[str, np.ndarray], np.ndarray]
+# (episode id, {field: [N, T, D]}, valid [N, T])
+EpisodeWindows = tuple[str, Mapping[str, np.ndarray], np.ndarray]
 
 
-def compute_statistics(windows: Iterable[Windows], *, past: int = 0) -> DatasetStatistics:
+def compute_statistics(windows: Iterable[EpisodeWindows], *, past: int = 0) -> DatasetStatistics:
     """Statistics of (episode id, {field: float64 [N, T, D]}, valid: bool [N, T]) items.
 
     past: index of the anchor step in the windows. The result depends on the sequence of values
@@ -38,9 +40,8 @@ def compute_statistics(windows: Iterable[Windows], *, past: int = 0) -> DatasetS
 class StatisticsBuilder:
     """Takes windows episode by episode; memory stays bounded (about 50 MB of values).
 
-    Values are buffered and digested in blocks of a fixed number of windows: sorting long columns
-    is what makes this fast, and a block's length that depends on shapes alone keeps the result a
-    function of the sequence.
+    Values are digested in blocks (sorting long columns is what makes this fast), whose length
+    depends on shapes alone, so that the result stays a function of the sequence.
     """
 
     def __init__(self, *, past: int = 0) -> None:
@@ -57,6 +58,7 @@ class StatisticsBuilder:
         self._digests: list[list[Centroids]] = []
 
     def add(self, episode: str, fields: Mapping[str, np.ndarray], valid: np.ndarray) -> None:
+        """Windows of one episode: {field: [N, T, D]}, valid: bool [N, T]."""
         valid = np.asarray(valid, dtype=bool)
         self._check(episode, fields, valid)
         if not len(valid):
@@ -65,15 +67,16 @@ class StatisticsBuilder:
         if not np.isfinite(joined).all():
             self._refuse_non_finite(episode, fields, valid)
         while len(joined):
-            room = self._block - self._buffered
-            self._values.append(joined[:room])
-            self._valid.append(valid[:room])
-            self._buffered += len(joined[:room])
-            joined, valid = joined[room:], valid[room:]
+            free = self._block - self._buffered
+            self._values.append(joined[:free])
+            self._valid.append(valid[:free])
+            self._buffered += len(joined[:free])
+            joined, valid = joined[free:], valid[free:]
             if self._buffered == self._block:
                 self._flush()
 
     def finish(self) -> DatasetStatistics:
+        """Statistics of all that was added. FoundryError for no windows."""
         if self._buffered:
             self._flush()
         if not self._windows:
@@ -83,13 +86,14 @@ class StatisticsBuilder:
             )
         steps = [digests.compress(_join(parts), CENTROIDS) for parts in self._digests]
         fields, at = {}, 0
-        counts = np.array([m.mass[0] for m in self._moments], dtype=np.int64)
+        moments = moment_ops.stack(self._moments)
+        counts = moments.mass[:, 0].astype(np.int64)
         for name, dims in zip(self._names, self._dims, strict=True):
             columns = slice(at, at + dims)
             fields[name] = FieldLeaf(
                 past=self._past,
                 count=counts,
-                moments=_stack_moments(self._moments, columns),
+                moments=moments.each(itemgetter((slice(None), columns))),
                 digest=_stack_rows(steps, columns),
             )
             at += dims
@@ -154,19 +158,11 @@ def _join(parts: list[Centroids]) -> Centroids:
     return parts[0] if len(parts) == 1 else digests.union(parts)
 
 
-def _stack_moments(steps: list[Moments], columns: slice) -> Moments:
-    names = ("mass", "mean", "m2", "low", "high")
-    return Moments(**{k: np.stack([getattr(m, k)[columns] for m in steps]) for k in names})
-
-
 def _stack_rows(steps: list[Centroids], columns: slice) -> Centroids:
-    width = max(step.width for step in steps)
-
-    def stack(name: str, fill: float) -> np.ndarray:
-        cells = [getattr(step, name)[columns] for step in steps]
-        wide = [np.pad(c, ((0, 0), (0, width - c.shape[1])), constant_values=fill) for c in cells]
-        return np.concatenate(wide)
-
-    return Centroids(
-        means=stack("means", np.inf), counts=stack("counts", 0), flat=stack("flat", False)
-    )
+    parts = [step.each(itemgetter(columns)) for step in steps]
+    out, at = digests.empty(sum(p.rows for p in parts), max(p.width for p in parts)), 0
+    for part in parts:
+        cells = (slice(at, at + part.rows), slice(part.width))
+        digests.put(out, cells, part.means, part.counts, part.flat)
+        at += part.rows
+    return out

@@ -12,14 +12,13 @@ Every centroid carries a `flat` mark: all its values are equal. Flat centroids a
 distribution, at which quantiles stay exact instead of being interpolated.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 FEW_VALUES = 16
-DELTA, K = 0.01, 25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +40,13 @@ class Centroids:
     def width(self) -> int:
         return self.means.shape[1]
 
+    def each(self, change: Callable[[np.ndarray], np.ndarray]) -> "Centroids":
+        """With every array changed in the same way."""
+        return Centroids(**{name: change(cells) for name, cells in vars(self).items()})
+
     def scaled(self, factor: float) -> "Centroids":
-        return Centroids(means=self.means, counts=self.counts * factor, flat=self.flat)
+        """The same values, each weighing `factor` times as much."""
+        return replace(self, counts=self.counts * factor)
 
     def row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(means, counts, flat) of one digest without its unused cells."""
@@ -50,10 +54,17 @@ class Centroids:
         return self.means[index, :used], self.counts[index, :used], self.flat[index, :used]
 
 
-def empty(rows: int) -> Centroids:
+def empty(rows: int, width: int = 0) -> Centroids:
+    """Digests of no values, with room for `width` centroids each."""
+    shape = (rows, width)
     return Centroids(
-        means=np.empty((rows, 0)), counts=np.empty((rows, 0)), flat=np.empty((rows, 0), bool)
+        means=np.full(shape, np.inf), counts=np.zeros(shape), flat=np.zeros(shape, bool)
     )
+
+
+def put(into: Centroids, at: Any, means: Any, counts: Any, flat: Any) -> None:
+    """Fills the cells `at`, any NumPy index."""
+    into.means[at], into.counts[at], into.flat[at] = means, counts, flat
 
 
 def from_values(values: np.ndarray, limit: int) -> Centroids:
@@ -90,17 +101,12 @@ def union(parts: Sequence[Centroids]) -> Centroids:
 
     Equal means keep the order of the parts, so canonical order of parts gives canonical bytes.
     """
-    means = np.concatenate([p.means for p in parts], axis=1)
-    counts = np.concatenate([p.counts for p in parts], axis=1)
-    flat = np.concatenate([p.flat for p in parts], axis=1)
-    order = np.argsort(means, axis=1, kind="stable")
-    take = np.take_along_axis
-    width = int(np.count_nonzero(counts, axis=1).max()) if counts.size else 0
-    return Centroids(
-        means=take(means, order, 1)[:, :width],
-        counts=take(counts, order, 1)[:, :width],
-        flat=take(flat, order, 1)[:, :width],
+    joined = Centroids(
+        **{k: np.concatenate([vars(p)[k] for p in parts], axis=1) for k in vars(parts[0])}
     )
+    order = np.argsort(joined.means, axis=1, kind="stable")
+    width = int(np.count_nonzero(joined.counts, axis=1).max()) if joined.counts.size else 0
+    return joined.each(lambda cells: np.take_along_axis(cells, order, 1)[:, :width])
 
 
 def compress(digest: Centroids, limit: int) -> Centroids:
@@ -115,8 +121,7 @@ def fold_steps(digest: Centroids, steps: int) -> Centroids:
     def fold(cells: np.ndarray) -> np.ndarray:
         return cells.reshape(steps, dims, -1).transpose(1, 0, 2).reshape(dims, -1)
 
-    loose = Centroids(means=fold(digest.means), counts=fold(digest.counts), flat=fold(digest.flat))
-    return union([loose])
+    return union([digest.each(fold)])
 
 
 def few_valued(digest: Centroids) -> np.ndarray:
@@ -172,23 +177,6 @@ def quantiles(
         what = np.concatenate([[low[index]], np.repeat(means, 2), [high[index]]])
         answer[:, index] = np.interp(targets * max(total - gap, 0.0), where, what)
     return np.clip(answer, low, high)
-
-
-def to_tdigest_dict(means: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
-    """The package's stored form of one row; equal means become one centroid, as its tree needs."""
-    starts = np.flatnonzero(np.r_[True, means[1:] != means[:-1]]) if len(means) else []
-    weights = np.add.reduceat(counts, starts) if len(means) else []
-    centroids = (
-        [{"c": float(c), "m": float(m)} for m, c in zip(means[starts], weights, strict=True)]
-        if len(means)
-        else []
-    )
-    return {
-        "n": float(sum(c["c"] for c in centroids)),
-        "delta": DELTA,
-        "K": K,
-        "centroids": centroids,
-    }
 
 
 def _scale(q: np.ndarray, limit: int) -> np.ndarray:
@@ -254,20 +242,13 @@ def _pad(
     """Row-sorted flat cells → padded arrays."""
     sizes = np.bincount(row, minlength=rows)
     column = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    shape = (rows, int(sizes.max()))
-    out_means, out_counts = np.full(shape, np.inf), np.zeros(shape)
-    out_flat = np.zeros(shape, bool)
-    out_means[row, column] = means
-    out_counts[row, column] = counts
-    out_flat[row, column] = flat
-    return Centroids(means=out_means, counts=out_counts, flat=out_flat)
+    out = empty(rows, int(sizes.max()))
+    put(out, (row, column), means, counts, flat)
+    return out
 
 
 def _interleave(yes: Centroids, no: Centroids, mask: np.ndarray) -> Centroids:
-    shape = (len(mask), max(yes.width, no.width))
-    means, counts, flat = np.full(shape, np.inf), np.zeros(shape), np.zeros(shape, bool)
+    out = empty(len(mask), max(yes.width, no.width))
     for part, rows in ((yes, mask), (no, ~mask)):
-        means[rows, : part.width] = part.means
-        counts[rows, : part.width] = part.counts
-        flat[rows, : part.width] = part.flat
-    return Centroids(means=means, counts=counts, flat=flat)
+        put(out, (rows, slice(part.width)), part.means, part.counts, part.flat)
+    return out

@@ -1,23 +1,25 @@
 """A leaf: what one dataset (one pass over its windows) contributes to any statistics.
 
 Legend: T steps of the window, D dimensions of a field; digest rows are (step, dimension).
-Leaves are never altered by merging, only listed; see merge.py for why.
+Leaves are never altered by merging, only listed; see dataset.py for why.
 """
 
-import hashlib
-import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from foundry_core.data.npy import write_npz
+from foundry_core.data.statistics import digest as digests
 from foundry_core.data.statistics.digest import Centroids
 from foundry_core.data.statistics.moments import Moments
 from foundry_core.errors import FoundryError
+from foundry_core.files import json_line, sha256_hex, write_atomic
 
 _MOMENTS = ("mass", "mean", "m2", "low", "high")
 
@@ -33,6 +35,12 @@ class FieldLeaf:
     count: np.ndarray
     moments: Moments
     digest: Centroids
+
+    def scaled(self, factor: float) -> "FieldLeaf":
+        """The same observations, each weighing `factor` times as much."""
+        if factor == 1.0:
+            return self
+        return replace(self, moments=self.moments.scaled(factor), digest=self.digest.scaled(factor))
 
     @property
     def steps(self) -> int:
@@ -55,35 +63,30 @@ class Leaf:
     def id(self) -> str:
         """Content digest (without the scale): the canonical order of leaves."""
         header, arrays = _pack(self)
-        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-        for name in sorted(arrays):
-            digest.update(np.ascontiguousarray(arrays[name]).tobytes())
-        return digest.hexdigest()
-
-    def rescaled(self, scale: float) -> "Leaf":
-        return replace(self, scale=scale)
+        cells = [np.ascontiguousarray(arrays[name]).tobytes() for name in sorted(arrays)]
+        return sha256_hex(json_line(header).encode() + b"".join(cells))
 
 
 def canonical(leaves: Sequence[Leaf]) -> tuple[Leaf, ...]:
+    """The order in which leaves are combined, whatever order they came in."""
     return tuple(sorted(leaves, key=lambda leaf: (leaf.id, leaf.scale)))
 
 
 def save_leaves(path: Path, leaves: Sequence[Leaf]) -> None:
-    """Uncompressed npz without pickles; NumPy stamps 1980 into it, so equal leaves, equal bytes."""
-    headers, everything = [], {}
+    """Equal leaves give equal bytes."""
+    headers: list[dict[str, Any]] = []
+    everything: dict[str, np.ndarray] = {}
     for number, leaf in enumerate(leaves):
         header, arrays = _pack(leaf)
         headers.append(header | {"scale": leaf.scale})
         everything |= {f"{number}.{name}": array for name, array in arrays.items()}
-    text = json.dumps(
-        {"format": "foundry-statistics-leaves", "version": 1, "leaves": headers}, sort_keys=True
-    )
-    buffer = io.BytesIO()
-    np.savez(buffer, header=np.frombuffer(text.encode(), dtype=np.uint8), **everything)
-    path.write_bytes(buffer.getvalue())
+    text = json_line({"format": "foundry-statistics-leaves", "version": 1, "leaves": headers})
+    everything["header"] = np.frombuffer(text.encode(), dtype=np.uint8)
+    write_atomic(path, write_npz(everything))
 
 
 def load_leaves(path: Path) -> tuple[Leaf, ...]:
+    """Of `save_leaves`. FoundryError for a file that is damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             headers = json.loads(stored["header"].tobytes().decode())["leaves"]
@@ -117,15 +120,13 @@ def _pack(leaf: Leaf) -> tuple[dict, dict[str, np.ndarray]]:
     def gather(cells: list[np.ndarray], dtype: type) -> np.ndarray:
         return np.concatenate([np.zeros(0, dtype), *cells])
 
-    digests = [field.digest for field in fields]
-    pairs = list(zip(digests, used, strict=True))
     arrays = {
         "sizes": gather([u.sum(axis=1) for u in used], np.int64),
-        "means": gather([d.means[u] for d, u in pairs], np.float64),
-        "counts": gather([d.counts[u] for d, u in pairs], np.float64),
-        "flat": gather([d.flat[u] for d, u in pairs], np.bool_),
         "observed": gather([field.count for field in fields], np.int64),
     }
+    for name, dtype in (("means", np.float64), ("counts", np.float64), ("flat", np.bool_)):
+        cells = [vars(f.digest)[name][u] for f, u in zip(fields, used, strict=True)]
+        arrays[name] = gather(cells, dtype)
     for name in _MOMENTS:
         arrays[name] = gather([getattr(f.moments, name).ravel() for f in fields], np.float64)
     return header, arrays
@@ -138,19 +139,16 @@ def _unpack(header: dict, arrays: Mapping[str, np.ndarray]) -> Leaf:
         rows = steps * dims
         sizes = arrays["sizes"][row : row + rows]
         cells = slice(cell, cell + int(sizes.sum()))
-        shape = (rows, int(sizes.max(initial=0)))
-        mask = np.arange(shape[1]) < sizes[:, None]
-        means, counts = np.full(shape, np.inf), np.zeros(shape)
-        flat = np.zeros(shape, bool)
-        means[mask], counts[mask] = arrays["means"][cells], arrays["counts"][cells]
-        flat[mask] = arrays["flat"][cells]
+        digest = digests.empty(rows, int(sizes.max(initial=0)))
+        mask = np.arange(digest.width) < sizes[:, None]
+        digests.put(digest, mask, *(arrays[name][cells] for name in ("means", "counts", "flat")))
         fields[name] = FieldLeaf(
             past=past,
             count=arrays["observed"][step : step + steps],
             moments=Moments(
                 **{k: arrays[k][row : row + rows].reshape(steps, dims) for k in _MOMENTS}
             ),
-            digest=Centroids(means=means, counts=counts, flat=flat),
+            digest=digest,
         )
         row, cell, step = row + rows, cells.stop, step + steps
     return Leaf(windows=header["windows"], fields=fields, scale=header["scale"])

@@ -5,7 +5,8 @@ A running sum of squares loses everything at a large offset (in float32, data ar
 standard deviation 0); deviations from the mean do not.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,14 +21,13 @@ class Moments:
     low: np.ndarray
     high: np.ndarray
 
+    def each(self, change: Callable[[np.ndarray], np.ndarray]) -> "Moments":
+        """With every array changed in the same way."""
+        return Moments(**{name: change(values) for name, values in vars(self).items()})
+
     def scaled(self, factor: float) -> "Moments":
-        return Moments(
-            mass=self.mass * factor,
-            mean=self.mean,
-            m2=self.m2 * factor,
-            low=self.low,
-            high=self.high,
-        )
+        """The same observations, each weighing `factor` times as much."""
+        return replace(self, mass=self.mass * factor, m2=self.m2 * factor)
 
     def std(self, count: np.ndarray) -> np.ndarray:
         """Sample standard deviation for `count` observations; 0 where there is only one."""
@@ -37,13 +37,16 @@ class Moments:
 
 
 def empty(shape: tuple[int, ...]) -> Moments:
+    """Of no observations."""
+    low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
     return Moments(
-        mass=np.zeros(shape),
-        mean=np.zeros(shape),
-        m2=np.zeros(shape),
-        low=np.full(shape, np.inf),
-        high=np.full(shape, -np.inf),
+        mass=np.zeros(shape), mean=np.zeros(shape), m2=np.zeros(shape), low=low, high=high
     )
+
+
+def stack(rows: Sequence[Moments]) -> Moments:
+    """[R] each → [len(rows), R]."""
+    return Moments(**{k: np.stack([vars(row)[k] for row in rows]) for k in vars(rows[0])})
 
 
 def of_values(values: np.ndarray) -> Moments:
@@ -74,10 +77,5 @@ def combine(a: Moments, b: Moments) -> Moments:
     mean = a.mean + delta * (b.mass / safe)
     m2 = a.m2 + b.m2 + delta * delta * (a.mass * b.mass / safe)
     mean = np.where(a.mass == 0, b.mean, np.where(b.mass == 0, a.mean, mean))
-    return Moments(
-        mass=mass,
-        mean=mean,
-        m2=m2,
-        low=np.minimum(a.low, b.low),
-        high=np.maximum(a.high, b.high),
-    )
+    low, high = np.minimum(a.low, b.low), np.maximum(a.high, b.high)
+    return Moments(mass=mass, mean=mean, m2=m2, low=low, high=high)

@@ -6,6 +6,7 @@ s - past steps after it, whatever the horizons of the leaves.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from foundry_core.data.statistics import moments as moment_ops
 from foundry_core.data.statistics.digest import Centroids
 from foundry_core.data.statistics.leaf import FieldLeaf, Leaf
 from foundry_core.data.statistics.moments import Moments
+from foundry_core.data.statistics.tdigests import StoredDigest, stored_digest
 from foundry_core.errors import FoundryError
 
 QUANTILES = (0.01, 0.02, 0.05, 0.5, 0.95, 0.98, 0.99)
@@ -26,7 +28,7 @@ class FieldStatistics:
     """Statistics of one field; float64, [D] globally and [T, D] per step, NaN where count is 0.
 
     count: int64 [T] valid observations per step. past: index of the anchor step.
-    quantiles: {q: [D]}; tdigest: one dict per dimension, as `tdigest.TDigest.to_dict` writes.
+    quantiles: {q: [D]}; tdigest: one digest per dimension, as the package `tdigest` stores it.
     """
 
     past: int
@@ -41,7 +43,7 @@ class FieldStatistics:
     max_per_timestep: np.ndarray
     quantiles: dict[float, np.ndarray]
     quantiles_per_timestep: dict[float, np.ndarray]
-    tdigest: list[dict[str, Any]]
+    tdigest: list[StoredDigest]
     discrete: np.ndarray
 
     @property
@@ -75,24 +77,24 @@ class FieldStatistics:
         mean = _array(entry["mean"])
         shape = _array(entry["mean_per_timestep"]).shape
         names = [f"{m}{p}" for m in ("mean", "std", "min", "max") for p in ("", "_per_timestep")]
+
+        def quantiles(suffix: str, shape: tuple[int, ...]) -> dict[float, np.ndarray]:
+            unknown = np.full(shape, np.nan)
+            return {q: _array(entry.get(percentile_key(q) + suffix, unknown)) for q in QUANTILES}
+
         return cls(
             past=entry.get("past", 0),
             count=np.broadcast_to(np.asarray(entry["count"], dtype=np.int64), shape[:1]),
             **{name: _array(entry[name]) for name in names},
-            quantiles={
-                q: _array(entry.get(percentile_key(q), np.full(mean.shape, np.nan)))
-                for q in QUANTILES
-            },
-            quantiles_per_timestep={
-                q: _array(entry.get(f"{percentile_key(q)}_per_timestep", np.full(shape, np.nan)))
-                for q in QUANTILES
-            },
+            quantiles=quantiles("", mean.shape),
+            quantiles_per_timestep=quantiles("_per_timestep", shape),
             tdigest=entry.get("tdigest", []),
             discrete=np.asarray(entry.get("discrete", [False] * len(mean)), dtype=bool),
         )
 
 
 def percentile_key(q: float) -> str:
+    """The published name of a quantile: 0.05 is percentile_5."""
     return f"percentile_{round(q * 100)}"
 
 
@@ -126,34 +128,20 @@ def combine_field(leaves: Sequence[Leaf], name: str) -> FieldLeaf:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Aligned:
-    count: np.ndarray
-    moments: Moments
-    digest: Centroids
-
-    def scaled(self, scale: float) -> "_Aligned":
-        if scale == 1.0:
-            return self
-        return _Aligned(
-            count=self.count,
-            moments=self.moments.scaled(scale),
-            digest=self.digest.scaled(scale),
-        )
-
-
-def _align(part: FieldLeaf, past: int, steps: int) -> _Aligned:
+def _align(part: FieldLeaf, past: int, steps: int) -> FieldLeaf:
+    """On a window of more steps, where nothing was observed."""
     before = past - part.past
     after = steps - before - part.steps
     if not before and not after:
-        return _Aligned(count=part.count, moments=part.moments, digest=part.digest)
+        return part
 
     def pad(array: np.ndarray, fill: float, per_step: int = 1) -> np.ndarray:
         widths = [(before * per_step, after * per_step), *[(0, 0)] * (array.ndim - 1)]
         return np.pad(array, widths, constant_values=fill)
 
     blank = {"mass": 0.0, "mean": 0.0, "m2": 0.0, "low": np.inf, "high": -np.inf}
-    return _Aligned(
+    return FieldLeaf(
+        past=past,
         count=pad(part.count, 0),
         moments=Moments(**{k: pad(getattr(part.moments, k), v) for k, v in blank.items()}),
         digest=Centroids(
@@ -169,8 +157,7 @@ def _summarise_field(part: FieldLeaf, leaves: Sequence[Leaf]) -> FieldStatistics
     unit = 1.0 if all(leaf.scale == 1.0 for leaf in leaves) else None
     total = moment_ops.empty((dims,))
     for step in range(steps):
-        row = {k: getattr(per_step, k)[step] for k in ("mass", "mean", "m2", "low", "high")}
-        total = moment_ops.combine(total, Moments(**row))
+        total = moment_ops.combine(total, per_step.each(itemgetter(step)))
     everything = digests.fold_steps(part.digest, steps)
     discrete = digests.few_valued(everything)
     stored = digests.compress(everything, STORED_CENTROIDS)
@@ -200,7 +187,7 @@ def _summarise_field(part: FieldLeaf, leaves: Sequence[Leaf]) -> FieldStatistics
         max_per_timestep=per(per_step.high),
         quantiles=dict(zip(QUANTILES, q_all, strict=True)),
         quantiles_per_timestep=dict(zip(QUANTILES, q_step, strict=True)),
-        tdigest=[digests.to_tdigest_dict(*stored.row(dim)[:2]) for dim in range(dims)],
+        tdigest=[stored_digest(*stored.row(dim)[:2]) for dim in range(dims)],
         discrete=discrete,
     )
 
@@ -214,9 +201,7 @@ def _quantiles(
     exact = (loose.flat | (loose.counts == 0)).all(axis=1)
     answer = digests.quantiles(packed, QUANTILES, low, high, discrete, unit)
     if exact.any():
-        rows = Centroids(
-            means=loose.means[exact], counts=loose.counts[exact], flat=loose.flat[exact]
-        )
+        rows = loose.each(lambda cells: cells[exact])
         answer[:, exact] = digests.quantiles(
             rows, QUANTILES, low[exact], high[exact], discrete[exact], unit
         )
@@ -225,8 +210,10 @@ def _quantiles(
 
 def _listed(array: np.ndarray) -> list:
     """Nested lists with None for NaN: JSON has no NaN."""
-    if np.isnan(array).any():
-        return np.where(np.isnan(array), None, array).tolist()
+    holes = np.isnan(array)
+    if holes.any():
+        array = array.astype(object)
+        array[holes] = None
     return array.tolist()
 
 

@@ -5,16 +5,16 @@ coordinates, poses) are spelt the same way whatever stands beside them. Text nev
 special token: "<|endoftext|>" inside a document is five ordinary pieces, not the end of it.
 """
 
-import hashlib
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from foundry_core.errors import FoundryError
+from foundry_core.files import read_json, sha256_hex, write_atomic, write_json
 
 EOS = "<|endoftext|>"
 PAD = "<|pad|>"
@@ -63,10 +63,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: str | os.PathLike) -> "Tokenizer":
+        """Of a folder. FoundryError for one that holds no tokenizer, or a damaged one."""
         folder = Path(folder)
         try:
             backend = tokenizers.Tokenizer.from_str((folder / _FILE).read_text())
-            config = json.loads((folder / _CONFIG).read_text())
+            config = read_json(folder / _CONFIG)
         except FileNotFoundError as error:
             raise FoundryError(
                 f"{str(folder)!r} is no tokenizer: {Path(error.filename).name} is missing",
@@ -83,9 +84,9 @@ class Tokenizer:
         return cls(backend, eos, _special(config, "pad") or eos)
 
     def save(self, folder: str | os.PathLike) -> None:
+        """Writes tokenizer.json and tokenizer_config.json, as Hugging Face reads them."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _FILE).write_text(self._text())
+        write_atomic(folder / _FILE, self._text())
         config = {
             "eos": self.eos,
             "eos_token": self.eos,
@@ -94,9 +95,10 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "vocab_size": self.vocab_size,
         }
-        (folder / _CONFIG).write_text(json.dumps(config, sort_keys=True, indent=2) + "\n")
+        write_json(folder / _CONFIG, config)
 
     def encode(self, text: str) -> list[int]:
+        """Ids of a text; no special tokens are added."""
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -105,6 +107,7 @@ class Tokenizer:
         return [encoding.ids for encoding in batch]
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
+        """The text of ids; bytes that are no UTF-8 become U+FFFD."""
         return self._backend.decode(list(map(int, ids)), skip_special_tokens=skip_special)
 
     def add_special(self, token: str) -> int:
@@ -113,13 +116,14 @@ class Tokenizer:
         return self.token_id(token)
 
     def token_id(self, token: str) -> int:
-        found = self._backend.token_to_id(token)
-        if found is None:
+        """FoundryError for a token that the vocabulary lacks."""
+        id_ = self._backend.token_to_id(token)
+        if id_ is None:
             raise FoundryError(
                 f"the tokenizer has no token {token!r}",
                 "add it with add_special, or mend its config",
             )
-        return found
+        return id_
 
     @property
     def vocab_size(self) -> int:
@@ -128,13 +132,13 @@ class Tokenizer:
     @property
     def digest(self) -> str:
         """sha256 of tokenizer.json as saved."""
-        return hashlib.sha256(self._text().encode()).hexdigest()
+        return sha256_hex(self._text())
 
     def _text(self) -> str:
         return self._backend.to_str(pretty=True) + "\n"
 
 
-def _special(config: dict, name: str) -> str | None:
+def _special(config: Mapping[str, Any], name: str) -> str | None:
     """Ours ("eos"), or Hugging Face's ("eos_token", a string or an object with content)."""
     value = config.get(name) or config.get(f"{name}_token")
     return value.get("content") if isinstance(value, dict) else value

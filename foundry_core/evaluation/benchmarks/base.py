@@ -1,18 +1,17 @@
 """What a benchmark is: named tasks, seeded scenarios, and an environment that plays them.
 
-A benchmark is one module of this package that defines BENCHMARK, a `Benchmark` subclass; nothing
-else knows its name. The module imports quickly (its tasks are read while planning); simulators are
-imported by `environment`. A benchmark whose simulator runs elsewhere and asks for actions itself
-fits too: `observe` waits for its next request and `act` answers it.
+A benchmark is one module, of this package or of any installed distribution, that defines
+`BENCHMARK`, a `Benchmark` subclass. The module imports quickly (its tasks are read while planning);
+simulators are imported by `environment`. A benchmark whose simulator runs elsewhere and asks for
+actions itself fits too: `observe` waits for its next request and `act` answers it.
 """
 
-import importlib
-import pkgutil
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NotRequired, Protocol, TypedDict
 
+from foundry_core.config.registry import Registry
 from foundry_core.config.suggest import nearest
 from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
@@ -50,9 +49,11 @@ class Observation(TypedDict):
 class Environment(Protocol):
     """One simulator playing one episode at a time. Faults are raised, whatever their type."""
 
-    def reset(self, scenario: Scenario) -> None: ...
+    def reset(self, scenario: Scenario) -> None:
+        """Begins an episode: the same whatever was played before."""
 
-    def observe(self) -> Observation: ...
+    def observe(self) -> Observation:
+        """What the policy is shown now; asking twice changes nothing."""
 
     def act(self, targets: Mapping[str, Any]) -> None:
         """One control step towards absolute targets: action field → float64 [D]."""
@@ -70,24 +71,29 @@ class Environment(Protocol):
 class Benchmark(Config):
     """A benchmark's settings (its fields: everything that can change an outcome) and its parts.
 
-    packages: installed distributions that the outcomes depend on; part of an evaluation's identity.
+    name: what messages call it. hz: control steps per second. packages: installed distributions
+    that the outcomes depend on; part of an evaluation's identity.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     hz: ClassVar[float]
 
+    @abstractmethod
     def tasks(self) -> Mapping[str, BenchmarkTask]:
-        raise NotImplementedError
+        """Every task by name."""
 
+    @abstractmethod
     def cameras(self) -> tuple[str, ...]:
-        raise NotImplementedError
+        """The keys of an observation's images."""
+
+    @abstractmethod
+    def environment(self, task: str) -> Environment:
+        """A simulator of the task; imports what it needs."""
 
     def default_tasks(self) -> tuple[str, ...]:
+        """What an evaluation that names no tasks runs."""
         return tuple(self.tasks())
-
-    def environment(self, task: str) -> Environment:
-        raise NotImplementedError
 
     def check_scenarios(self, first: int, count: int) -> None:
         """FoundryError unless scenarios first .. first + count - 1 exist for evaluation."""
@@ -99,6 +105,7 @@ class Benchmark(Config):
         trained on something this benchmark does not show."""
 
     def task(self, name: str) -> BenchmarkTask:
+        """The task; FoundryError with the nearest name otherwise."""
         tasks = self.tasks()
         if name not in tasks:
             raise FoundryError(f"{self.name} has no task {name!r}", nearest(name, tasks))
@@ -108,19 +115,24 @@ class Benchmark(Config):
         return Scenario(task=self.task(task), index=index)
 
 
-def benchmark_names() -> list[str]:
-    found = pkgutil.iter_modules([str(Path(__file__).parent)])
-    return sorted(module.name for module in found if module.name != "base")
-
-
-def benchmark_module(name: str) -> str:
-    """The dotted module of a benchmark; FoundryError with the nearest name otherwise."""
-    if name not in benchmark_names():
-        raise FoundryError(f"unknown benchmark {name!r}", nearest(name, benchmark_names()))
-    return f"{__package__}.{name}"
+BENCHMARKS: Registry[type[Benchmark]] = Registry(
+    group="foundry.benchmarks",
+    package=__package__,
+    attribute="BENCHMARK",
+    noun="benchmark",
+)
 
 
 def load_benchmark(name: str, options: Mapping[str, Any] | None = None) -> Benchmark:
-    """The benchmark with these settings; FoundryError names the setting that is wrong."""
-    kind: type[Benchmark] = importlib.import_module(benchmark_module(name)).BENCHMARK
-    return validate(kind, options, f"benchmark {name!r}")
+    """The benchmark with these settings. FoundryError names the setting that is wrong, or what the
+    benchmark's class does not define."""
+    kind = BENCHMARKS.get(name)
+    attributes = [one for one in ("name", "hz") if not hasattr(kind, one)]
+    missing = [*attributes, *sorted(kind.__abstractmethods__)]
+    if missing:
+        raise FoundryError(
+            f"benchmark {name!r}: {kind.__name__} does not define {', '.join(missing)}",
+            "every Benchmark defines name, hz, tasks, cameras and environment",
+        )
+    benchmark: Benchmark = validate(kind, options, f"benchmark {name!r}")
+    return benchmark

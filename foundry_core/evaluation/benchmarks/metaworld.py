@@ -14,14 +14,14 @@ from foundry_core.evaluation.benchmarks.base import (
     Observation,
     Scenario,
 )
-from foundry_core.simulation.catalog import CONTROL_HZ, TASKS
+from foundry_core.simulation.catalog import CONTROL_HZ, PACKAGES, TASKS
 from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig
 from foundry_core.simulation.scenarios import check_evaluation
 
 
 class MetaWorld(Benchmark):
     name: ClassVar[str] = "metaworld"
-    packages: ClassVar[tuple[str, ...]] = ("metaworld", "mujoco")
+    packages: ClassVar[tuple[str, ...]] = PACKAGES
     hz: ClassVar[float] = CONTROL_HZ
 
     render: RenderConfig = RenderConfig()
@@ -48,11 +48,11 @@ class MetaWorld(Benchmark):
         if kind != "collect_demos":
             return
         trained: RenderConfig = recipe.render
-        ours = (self.render.size, self.render.supersample)
-        if (trained.size, trained.supersample) != ours:
+        drawn = (self.render.size, self.render.supersample)
+        if (trained.size, trained.supersample) != drawn:
             raise FoundryError(
                 f"the policy's demonstrations are drawn at size {trained.size} x supersample "
-                f"{trained.supersample}, the evaluation at {ours[0]} x {ours[1]}",
+                f"{trained.supersample}, the evaluation at {drawn[0]} x {drawn[1]}",
                 "set the evaluation's options.render to the demonstrations' render",
             )
         missing = sorted(set(trained.cameras) - set(self.render.cameras))

@@ -1,134 +1,141 @@
-"""Pictures as inline SVG: small, sharp, the same bytes for the same numbers.
+"""Pictures as inline SVG, drawn by matplotlib: the same bytes for the same numbers.
 
-Colours come from CSS variables with fallbacks, so that a page can follow light and dark schemes.
+Ink and grid lines are CSS variables with fallbacks, so that a page's pictures follow its light or
+dark scheme.
 """
 
+import io
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from foundry_core.evaluation.comparison.result import ComparedScore, Comparison
+
 _COLOURS = ("#2b6cb0", "#c05621", "#718096", "#2f855a", "#6b46c1", "#b83280")
-_TEXT = 'font-family="system-ui, sans-serif" font-size="12" fill="var(--ink, #1a202c)"'
-_LINE = 'stroke="var(--line, #cbd5e0)" stroke-width="1"'
+_INK, _LINE = "#1a202c", "#cbd5e0"
+_SIZE = 12  # of letters
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _INK,
+    "axes.prop_cycle": f"cycler('color', {_COLOURS})",
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": _SIZE,
+    "axes.titleweight": "bold",
+    "font.size": _SIZE,
+    "grid.color": _LINE,
+    "legend.fontsize": _SIZE,
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "foundry",
+    "text.color": _INK,
+    "xtick.bottom": False,
+    "xtick.labelcolor": _INK,
+    "ytick.left": False,
+    "ytick.labelcolor": _INK,
+}
+# What savefig would stamp: clock, version, and addresses that a page without links must not hold.
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def success_bars(comparison: Mapping[str, Any]) -> str:
+def success_bars(comparison: Comparison) -> str:
     """Success per task and label, with 95 % intervals as whiskers."""
-    labels, tasks = comparison["labels"], [*comparison["tasks"], "all tasks"]
-    cells = {**comparison["cells"], "all tasks": comparison["pooled"]}
-    bar, gap, left, top, height = 26, 30, 46, 34, 200
-    group = bar * len(labels) + gap
-    entry = 40 + 8 * max(len(label) for label in labels)
-    width = left + max(group * len(tasks), entry * len(labels)) + 10
-    out = [_open(width, top + height + 44, "Success per task with 95 % intervals")]
-    for percent in range(0, 101, 25):
-        y = top + height * (1 - percent / 100)
-        out.append(f'<line x1="{left}" x2="{width - 10}" y1="{y}" y2="{y}" {_LINE}/>')
-        out.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end" {_TEXT}>{percent} %</text>')
-    for number, label in enumerate(labels):
-        x = left + entry * number
-        out.append(f'<rect x="{x}" y="8" width="12" height="12" fill="{_colour(number)}"/>')
-        out.append(f'<text x="{x + 18}" y="18" {_TEXT}>{escape(label)}</text>')
-    for at, task in enumerate(tasks):
-        start = left + at * group + gap / 2
+    tasks = [*comparison.tasks, "all tasks"]
+    scores = {**comparison.scores, "all tasks": comparison.pooled}
+    labels, share = comparison.labels, 0.8 / len(comparison.labels)
+
+    def draw(axes: Any) -> None:
         for number, label in enumerate(labels):
-            out.append(_bar(cells[task][label], start + number * bar, bar, top, height, number))
-        middle = start + bar * len(labels) / 2
-        name = escape(task.removesuffix("-v3"))
-        out.append(
-            f'<text x="{middle}" y="{top + height + 18}" text-anchor="middle" {_TEXT}>{name}</text>'
-        )
-    return "\n".join([*out, "</svg>"]) + "\n"
+            places = [at + share * (number - (len(labels) - 1) / 2) for at in range(len(tasks))]
+            of_label = [scores[task][label] for task in tasks]
+            rates = [score.counted.rate or 0.0 for score in of_label]
+            axes.bar(
+                places,
+                rates,
+                0.85 * share,
+                yerr=_whiskers(of_label, rates),
+                color=f"C{number}",
+                label=label,
+                error_kw={"ecolor": _INK, "capsize": 4, "elinewidth": 1.5},
+            )
+        axes.set_xticks(range(len(tasks)), [task.removesuffix("-v3") for task in tasks])
+        _percents(axes)
+        columns = max(1, min(len(labels), 60 // max(map(len, labels))))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False)
 
-
-def _bar(cell: Mapping[str, Any], x: float, width: int, top: int, height: int, number: int) -> str:
-    rate = cell["rate"] or 0.0
-    y, middle = top + height * (1 - rate), x + width / 2
-    low, high = top + height * (1 - cell["low"]), top + height * (1 - cell["high"])
-    whisker = 'stroke="var(--ink, #1a202c)" stroke-width="1.5"'
-    return (
-        f'<rect x="{x + 2:g}" y="{y:g}" width="{width - 4}" height="{height * rate:g}" '
-        f'fill="{_colour(number)}"><title>{cell["successes"]} of {cell["n"]}</title></rect>'
-        f'<line x1="{middle:g}" x2="{middle:g}" y1="{low:g}" y2="{high:g}" {whisker}/>'
-        f'<line x1="{middle - 4:g}" x2="{middle + 4:g}" y1="{low:g}" y2="{low:g}" {whisker}/>'
-        f'<line x1="{middle - 4:g}" x2="{middle + 4:g}" y1="{high:g}" y2="{high:g}" {whisker}/>'
-    )
+    width = 60 + max(26 * len(labels) + 30, 90) * len(tasks)
+    return _svg(draw, max(width, 480), 280, "Success per task with 95 % intervals")
 
 
 def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     """Lines over steps, e.g. the losses of one training stage; points are (step, value)."""
-    left, top, width, height = 58, 34, 420, 180
-    points = [point for line in series.values() for point in line]
-    out = [_open(left + width + 16, top + height + 36, title)]
-    out.append(f'<text x="{left}" y="16" {_TEXT} font-weight="600">{escape(title)}</text>')
-    if not points:
-        return "\n".join([*out, "</svg>"]) + "\n"
-    last = max(x for x, _ in points) or 1
-    low, high = min(y for _, y in points), max(y for _, y in points)
-    span = (high - low) or 1.0
-    for share in (0, 0.5, 1):
-        y = top + height * (1 - share)
-        out.append(f'<line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" {_LINE}/>')
-        value = f"{low + share * span:.3g}"
-        out.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end" {_TEXT}>{value}</text>')
-    for number, (name, line) in enumerate(series.items()):
-        path = " ".join(
-            f"{left + width * x / last:.1f},{top + height * (1 - (y - low) / span):.1f}"
-            for x, y in line
-        )
-        colour = _colour(number)
-        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
-        x = left + width - 8
-        y = top + 14 + 16 * number
-        label = f'<text x="{x}" y="{y}" text-anchor="end" {_TEXT}>{escape(name)}</text>'
-        out.append(label.replace("var(--ink, #1a202c)", colour))
-    out.append(f'<text x="{left}" y="{top + height + 20}" {_TEXT}>0</text>')
-    out.append(
-        f'<text x="{left + width}" y="{top + height + 20}" text-anchor="end" {_TEXT}>'
-        f"step {last:g}</text>"
-    )
-    return "\n".join([*out, "</svg>"]) + "\n"
+
+    def draw(axes: Any) -> None:
+        for number, (name, points) in enumerate(series.items()):
+            axes.plot(*zip(*points, strict=True), color=f"C{number}", label=name)
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("step")
+        axes.grid(axis="y")
+        if series:
+            axes.legend(loc="upper right", frameon=False)
+
+    return _svg(draw, 490, 250, title)
 
 
 def response(name: str, points: Sequence[tuple[float, float, float, float]]) -> str:
     """Success over a setting's value, with intervals; points are (value, rate, low, high). Equal
     steps between values: settings are varied by factors as often as by sums."""
-    left, top, height, step = 58, 24, 180, 110
-    width = step * len(points)
-    out = [_open(left + width + 16, top + height + 52, f"Success over {name}")]
-    for percent in range(0, 101, 25):
-        y = top + height * (1 - percent / 100)
-        out.append(f'<line x1="{left}" x2="{left + width}" y1="{y}" y2="{y}" {_LINE}/>')
-        out.append(f'<text x="{left - 6}" y="{y + 4}" text-anchor="end" {_TEXT}>{percent} %</text>')
-    places = [left + step * (number + 0.5) for number in range(len(points))]
-    line = " ".join(
-        f"{x:g},{top + height * (1 - point[1]):.1f}"
-        for x, point in zip(places, points, strict=True)
-    )
-    out.append(f'<polyline points="{line}" fill="none" stroke="{_colour(0)}" stroke-width="1.6"/>')
-    for x, (value, rate, low, high) in zip(places, points, strict=True):
-        y0, y1, y2 = (top + height * (1 - share) for share in (rate, low, high))
-        whisker = f'stroke="{_colour(0)}" stroke-width="1.5"'
-        out.append(f'<line x1="{x:g}" x2="{x:g}" y1="{y1:.1f}" y2="{y2:.1f}" {whisker}/>')
-        title = f"{value:g}: {100 * rate:.1f} %"
-        out.append(
-            f'<circle cx="{x:g}" cy="{y0:.1f}" r="4" fill="{_colour(0)}"><title>{title}</title>'
-            f'</circle><text x="{x:g}" y="{top + height + 18}" text-anchor="middle" {_TEXT}>'
-            f"{value:g}</text>"
-        )
-    out.append(
-        f'<text x="{left + width / 2:g}" y="{top + height + 40}" text-anchor="middle" {_TEXT}>'
-        f"{escape(name)}</text>"
-    )
-    return "\n".join([*out, "</svg>"]) + "\n"
+
+    def draw(axes: Any) -> None:
+        values, rates, lows, highs = zip(*points, strict=True)
+        places = range(len(points))
+        axes.plot(places, rates, color="C0", marker="o")
+        axes.vlines(places, lows, highs, color="C0", linewidth=1.5)
+        axes.set_xticks(places, [f"{value:g}" for value in values])
+        axes.set_xlim(-0.5, len(points) - 0.5)
+        axes.set_xlabel(name)
+        _percents(axes)
+
+    return _svg(draw, 75 + 110 * len(points), 255, f"Success over {name}")
 
 
-def _open(width: float, height: float, title: str) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width:g} {height:g}" '
-        f'width="{width:g}" height="{height:g}"><title>{escape(title)}</title>'
-    )
+def _whiskers(scores: Sequence[ComparedScore], rates: Sequence[float]) -> list[list[float]]:
+    """[below, above] the bars' ends: the interval is of the tested episodes, the bar counts all."""
+    bounds = list(zip(rates, (score.interval for score in scores), strict=True))
+    below = [max(0.0, rate - low) for rate, (low, _) in bounds]
+    return [below, [max(0.0, high - rate) for rate, (_, high) in bounds]]
 
 
-def _colour(number: int) -> str:
-    return _COLOURS[number % len(_COLOURS)]
+def _percents(axes: Any) -> None:
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], [f"{percent} %" for percent in range(0, 101, 25)])
+    axes.set_axisbelow(True)
+    axes.grid(axis="y")
+
+
+def _svg(draw: Any, width: float, height: float, title: str) -> str:
+    """width, height: pixels. draw: is given the axes. Importing matplotlib takes half a second."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    written = io.StringIO()
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure.subplots())
+        figure.savefig(written, format="svg", transparent=True, metadata=_NO_METADATA)
+    return _inline(written.getvalue(), title)
+
+
+def _inline(document: str, title: str) -> str:
+    """The <svg> element alone, as a page can hold several: no ids that two pictures share, lengths
+    in pixels, the page's letters and colours."""
+    svg = document[document.index("<svg") :]
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)
+    svg = re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', svg)
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
+    svg = svg.replace(_INK, f"var(--ink, {_INK})").replace(_LINE, f"var(--line, {_LINE})")
+    return svg.replace(">", f' role="img"><title>{escape(title)}</title>', 1)

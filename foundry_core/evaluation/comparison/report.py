@@ -1,4 +1,5 @@
-"""report.html: one self-contained page about a run, readable without scripts or a network.
+"""The files of a comparison, and report.html: one self-contained page about a run, readable without
+scripts or a network.
 
 The page knows nothing of stores or databases: a caller gathers ReportData.
 """
@@ -10,25 +11,54 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from foundry_core.evaluation.comparison.compare import p_text, rows
 from foundry_core.evaluation.comparison.plots import curves, success_bars
+from foundry_core.evaluation.comparison.result import FILE, Comparison
+from foundry_core.evaluation.comparison.tables import markdown, p_text, rows
+from foundry_core.files import write_atomic, write_json
 
-Strip = tuple[str, str, bytes]
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+STAGE_COLUMNS = ("stage", "kind", "key", "action", "why", "seconds")
+
+
+def write_comparison(out: Path, comparison: Comparison) -> dict[str, Any]:
+    """comparison.json, table.md and success.svg; returns the stage's metrics: success_<label>,
+    n_<label>, p_<label> (corrected), and of an ablation design_effect and seed_deviation."""
+    write_json(out / FILE, comparison.to_json())
+    (out / "table.md").write_text(markdown(comparison), encoding="utf-8")
+    (out / "success.svg").write_text(success_bars(comparison), encoding="utf-8")
+    metrics: dict[str, Any] = {}
+    for label, score in comparison.pooled.items():
+        metrics |= {f"success_{label}": score.counted.rate, f"n_{label}": score.counted.n}
+    for label, difference in comparison.against_base.items():
+        metrics[f"p_{label}"] = difference.p_corrected
+    if comparison.seeds is not None:
+        metrics["design_effect"] = comparison.seeds.design_effect
+        if comparison.seeds.deviation is not None:
+            metrics["seed_deviation"] = comparison.seeds.deviation
+    return metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filmstrip:
+    """Pictures of a recorded episode. label: of the evaluation. png: the file's bytes."""
+
+    label: str
+    caption: str
+    png: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """stages: {name, kind, key, action, why, seconds} each. losses: stage → series → (step, value).
-    strips: (label, caption, PNG) of recorded episodes. lineage_svg: an inline <svg>. sections:
-    (title, HTML) of more that is shown before the successes. unequal: the settings in which the
-    compared evaluations asked for different scenarios."""
+    """stages: a row of STAGE_COLUMNS for each. losses: stage → series → (step, value). lineage_svg:
+    an inline <svg>. sections: (title, HTML) of more that is shown before the successes. unequal:
+    the settings in which the compared evaluations asked for different scenarios."""
 
     title: str
     run_id: str
-    comparison: Mapping[str, Any] | None
-    stages: Sequence[Mapping[str, Any]]
-    losses: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
-    strips: Sequence[Strip] = ()
+    comparison: Comparison | None
+    stages: Sequence[Sequence[str]]
+    losses: Mapping[str, Curves]
+    filmstrips: Sequence[Filmstrip] = ()
     lineage_svg: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
@@ -37,64 +67,68 @@ class ReportData:
 
 
 def write_report(path: Path, data: ReportData) -> Path:
+    """Writes the page; returns its path."""
+    facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in data.provenance.items())
+    commands = escape("\n".join(data.commands))
     parts = [
-        _verdict(data.comparison),
+        f'<p class="verdict">{escape(verdict(data.comparison))}</p>' if data.comparison else "",
         *(_section(title, body) for title, body in data.sections),
         _section("Success", _results(data.comparison, data.unequal)),
-        _section("What the policies do", _strips(data.strips)),
+        _section("What the policies do", _filmstrips(data.filmstrips)),
         _section("Training", _losses(data.losses)),
         _section("Lineage", f'<div class="wide">{data.lineage_svg}</div>'),
-        _section("Stages", _stages(data.stages)),
-        _section("Provenance", _provenance(data.provenance)),
-        _section("Ask further", _commands(data.commands)),
+        _section("Stages", table_html(STAGE_COLUMNS, data.stages)),
+        _section("Provenance", f"<dl>{facts}</dl>" if facts else ""),
+        _section("Ask further", f"<pre>{commands}</pre>" if commands else ""),
     ]
     body = "\n".join(part for part in parts if part)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
+    page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(data.title)}</title><style>{_STYLE}</style></head><body><main>"
         f"<h1>{escape(data.title)}</h1><p class=run>run {escape(data.run_id)}</p>"
-        f"{body}</main></body></html>\n",
-        encoding="utf-8",
+        f"{body}</main></body></html>\n"
     )
+    write_atomic(path, page, durable=False)
     return path
 
 
-def verdict(comparison: Mapping[str, Any]) -> str:
+def verdict(comparison: Comparison) -> str:
     """The comparison in words: rates with counts and intervals, differences with p-values."""
-    base = comparison["base"]
-    sentences = [f"{_spoken(base, comparison)}."]
-    for label, found in comparison["against_base"].items():
-        points = abs(100 * found["difference"])
-        way = "below" if found["difference"] >= 0 else "above"
+    base = comparison.base
+    sentences = [f"{_success(base, comparison)}."]
+    for label in comparison.labels[1:]:
+        found = comparison.against_base[label]
+        points = abs(100 * found.difference)
+        way = "below" if found.difference >= 0 else "above"
+        p = f"(p = {p_text(found.p_corrected)})"
         sure = (
-            f"an exact test separates them (p = {p_text(found['p_corrected'])})"
-            if found["p_corrected"] <= comparison["alpha"]
-            else f"not separated by an exact test (p = {p_text(found['p_corrected'])})"
+            f"an exact test separates them {p}"
+            if found.p_corrected <= comparison.alpha
+            else f"not separated by an exact test {p}"
         )
-        sentences.append(f"{_spoken(label, comparison)}, {points:.0f} points {way} {base}: {sure}.")
+        sentences.append(
+            f"{_success(label, comparison)}, {points:.0f} points {way} {base}: {sure}."
+        )
     return " ".join(sentences)
 
 
-def _spoken(label: str, comparison: Mapping[str, Any]) -> str:
-    cell = comparison["pooled"][label]
+def _success(label: str, comparison: Comparison) -> str:
+    score = comparison.pooled[label]
+    counted, (low, high) = score.counted, score.interval
+    if counted.rate is None:
+        return f"“{label}” has no episode with an outcome"
     return (
-        f"“{label}” succeeds in {cell['successes']} of {cell['n']} episodes "
-        f"({100 * cell['rate']:.0f} %, 95 % interval {100 * cell['low']:.0f}"
-        f"–{100 * cell['high']:.0f} %)"
+        f"“{label}” succeeds in {counted.successes} of {counted.n} episodes "
+        f"({100 * counted.rate:.0f} %, 95 % interval {100 * low:.0f}–{100 * high:.0f} %)"
     )
-
-
-def _verdict(comparison: Mapping[str, Any] | None) -> str:
-    return f'<p class="verdict">{escape(verdict(comparison))}</p>' if comparison else ""
 
 
 def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
 
 
-def _results(comparison: Mapping[str, Any] | None, unequal: Sequence[str]) -> str:
+def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
     if comparison is None:
         return ""
     header, *body = rows(comparison)
@@ -109,35 +143,21 @@ def _results(comparison: Mapping[str, Any] | None, unequal: Sequence[str]) -> st
     return f'{table}<p class=note>{note}</p><div class="wide">{success_bars(comparison)}</div>'
 
 
-def _strips(strips: Sequence[Strip]) -> str:
+def _filmstrips(filmstrips: Sequence[Filmstrip]) -> str:
     figures = []
-    for label, caption, image in strips:
-        source = f"data:image/png;base64,{base64.b64encode(image).decode()}"
-        alt = escape(f"{label}: {caption}", quote=True)
+    for one in filmstrips:
+        source = f"data:image/png;base64,{base64.b64encode(one.png).decode()}"
+        alt = escape(f"{one.label}: {one.caption}", quote=True)
         figures.append(
-            f'<figure><img src="{source}" alt="{alt}"><figcaption><b>{escape(label)}</b> '
-            f"{escape(caption)}</figcaption></figure>"
+            f'<figure><img src="{source}" alt="{alt}"><figcaption><b>{escape(one.label)}</b> '
+            f"{escape(one.caption)}</figcaption></figure>"
         )
     return "".join(figures)
 
 
-def _losses(losses: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> str:
+def _losses(losses: Mapping[str, Curves]) -> str:
     plots = [curves(stage, series) for stage, series in losses.items() if series]
     return f'<div class="grid">{"".join(plots)}</div>' if plots else ""
-
-
-def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
-    header = ["stage", "kind", "key", "action", "why", "seconds"]
-    return table_html(header, [[str(stage[name]) for name in header] for stage in stages])
-
-
-def _provenance(facts: Mapping[str, str]) -> str:
-    pairs = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
-    return f"<dl>{pairs}</dl>" if pairs else ""
-
-
-def _commands(commands: Sequence[str]) -> str:
-    return f"<pre>{escape(chr(10).join(commands))}</pre>" if commands else ""
 
 
 def table_html(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -8,30 +8,33 @@ between the seeds of one variant, pooled over the variants and never taken below
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import floor, sqrt
 from typing import Any
 
 from scipy import stats
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.comparison.compare import Cells, compare
+from foundry_core.evaluation.comparison.compare import TaskScores, common_tasks, compare_tested
+from foundry_core.evaluation.comparison.result import ComparedScore, Comparison, Effect, Seeds
+from foundry_core.evaluation.score import Score, total
 
 # Two values of one normal population differ by less than this many standard deviations in 95 %.
 _REPEATABILITY = 1.959964 * sqrt(2)
+Change = tuple[str | None, Any, Any]
 
 
 def judge(
-    evaluations: Mapping[str, Cells],
+    evaluations: Mapping[str, TaskScores],
     variants: Mapping[str, Sequence[str]],
     base: str,
     alpha: float = 0.05,
-) -> dict[str, Any]:
-    """evaluations: label → task → {n, successes, crashed}; variants: name → its labels, by seed.
+) -> Comparison:
+    """evaluations: label → task → score; variants: name → the labels of its evaluations, by seed.
 
-    Returns what `compare` returns, with variants as labels, and `seeds` beside it: every
-    replicate's rate, the spread between seeds with its interval, the design effect and the unit.
-    One variant alone (a noise floor) has no differences to test. FoundryError where a variant
-    has no evaluation, or none of its tasks are common to all.
+    Returns what `compare` returns, with variants as labels, and `seeds`: every replicate's score
+    and the spread between seeds. One variant alone (a noise floor) has no differences to test.
+    FoundryError where a variant has no evaluation, or no task is common to all.
     """
     for name, labels in variants.items():
         missing = [label for label in labels if label not in evaluations]
@@ -40,149 +43,97 @@ def judge(
                 f"variant {name!r} has no evaluation {', '.join(missing) or 'at all'}",
                 f"the evaluations are {sorted(evaluations)}",
             )
+    tasks = common_tasks(evaluations)
     groups = {name: [evaluations[label] for label in labels] for name, labels in variants.items()}
-    tasks = _common_tasks(evaluations)
     spread = seed_spread(groups, tasks)
-    effect = spread["design_effect"]
-    pooled = {name: _pool(cells) for name, cells in groups.items()}
-    tested = {name: _deflate(cells, effect) for name, cells in pooled.items()}
-    result = compare(tested, base, alpha)
-    _restore_counts(result, pooled)
+    scores = {
+        name: {
+            task: _deflated(total(one[task] for one in of_variant), spread.design_effect)
+            for task in common_tasks(dict(enumerate(of_variant)))
+        }
+        for name, of_variant in groups.items()
+    }
     replicates = {
-        name: [
-            {"evaluation": label, **_rate(evaluations[label], tasks)}
-            for label in variants[name]
-        ]
-        for name in variants
-    }  # fmt: skip
-    unit = "seeds" if spread["degrees"] else "episodes"
-    return result | {"seeds": spread | {"unit": unit, "replicates": replicates}}
+        name: {label: _overall(evaluations[label], tasks) for label in labels}
+        for name, labels in variants.items()
+    }
+    seeds = replace(spread, replicates=replicates)
+    return replace(compare_tested(scores, base, alpha), seeds=seeds)
 
 
-def seed_spread(groups: Mapping[str, Sequence[Cells]], tasks: Sequence[str]) -> dict[str, Any]:
-    """How far equal recipes with different seeds lie apart.
-
-    deviation: standard deviation of a seed's success rate over all tasks, pooled over variants,
-        with a chi-square interval; None with one seed per variant.
-    binomial: what it would be if seeds did not matter and only episodes were random.
-    repeatable: two single seeds of ONE recipe differ by less than this in 95 % of cases.
-    """
+def seed_spread(groups: Mapping[str, Sequence[TaskScores]], tasks: Sequence[str]) -> Seeds:
+    """groups: variant → the scores of each of its seeds. Returned without `replicates`."""
     squares = pearson = expected = 0.0
     degrees = 0
-    for cells in groups.values():
-        rates = [_rate(one, tasks)["rate"] for one in cells]
-        if len(cells) < 2 or None in rates:
+    for scores in groups.values():
+        rates = [rate for one in scores if (rate := _overall(one, tasks).rate) is not None]
+        if len(rates) < 2 or len(rates) < len(scores):
             continue
         mean = sum(rates) / len(rates)
         own = sum((rate - mean) ** 2 for rate in rates)
-        chance = _binomial_variance(cells, tasks)
+        chance = _binomial_variance(scores, tasks)
         squares += own
         degrees += len(rates) - 1
         expected += chance * (len(rates) - 1)
         # Nothing varies where every episode of every seed agrees: no evidence of either kind.
         pearson += own / chance if chance else 0.0
     if not degrees:
-        return {"degrees": 0, "deviation": None, "low": None, "high": None, "binomial": None} | {
-            "repeatable": None,
-            "dispersion": None,
-            "design_effect": 1.0,
-        }
+        return Seeds()
     deviation = sqrt(squares / degrees)
     dispersion = pearson / degrees
-    return {
-        "degrees": degrees,
-        "deviation": deviation,
-        "low": sqrt(squares / stats.chi2.ppf(0.975, degrees)),
-        "high": sqrt(squares / stats.chi2.ppf(0.025, degrees)),
-        "binomial": sqrt(expected / degrees),
-        "repeatable": _REPEATABILITY * deviation,
-        "dispersion": dispersion,
-        "design_effect": max(1.0, dispersion),
-    }
+    return Seeds(
+        degrees=degrees,
+        deviation=deviation,
+        low=sqrt(squares / stats.chi2.ppf(0.975, degrees)),
+        high=sqrt(squares / stats.chi2.ppf(0.025, degrees)),
+        binomial=sqrt(expected / degrees),
+        repeatable=_REPEATABILITY * deviation,
+        dispersion=dispersion,
+        design_effect=max(1.0, dispersion),
+    )
 
 
-def _common_tasks(evaluations: Mapping[str, Cells]) -> list[str]:
-    return sorted(set.intersection(*(set(cells) for cells in evaluations.values())))
+def _overall(scores: TaskScores, tasks: Sequence[str]) -> Score:
+    return total(scores[task] for task in tasks)
 
 
-def _rate(cells: Cells, tasks: Sequence[str]) -> dict[str, Any]:
-    n = sum(cells[task]["n"] for task in tasks)
-    successes = sum(cells[task]["successes"] for task in tasks)
-    return {"n": n, "successes": successes, "rate": successes / n if n else None}
-
-
-def _binomial_variance(cells: Sequence[Cells], tasks: Sequence[str]) -> float:
+def _binomial_variance(scores: Sequence[TaskScores], tasks: Sequence[str]) -> float:
     """Variance of one seed's overall rate if every task had one rate for all seeds. Tasks are kept
     apart: pooled, their different difficulty would feign variance that seeds do not have."""
-    total = sum(cells[0][task]["n"] for task in tasks)
     variance = 0.0
     for task in tasks:
-        n = sum(one[task]["n"] for one in cells)
-        rate = sum(one[task]["successes"] for one in cells) / n if n else 0.0
-        variance += cells[0][task]["n"] * rate * (1 - rate)
-    return variance / total**2 if total else 0.0
+        rate = total(one[task] for one in scores).rate or 0.0
+        variance += scores[0][task].n * rate * (1 - rate)
+    n = _overall(scores[0], tasks).n
+    return variance / n**2 if n else 0.0
 
 
-def _pool(cells: Sequence[Cells]) -> dict[str, dict[str, int]]:
-    keys = ("n", "successes", "crashed")
-    tasks = set.intersection(*(set(one) for one in cells))
-    return {
-        task: {key: sum(one[task].get(key, 0) for one in cells) for key in keys}
-        for task in sorted(tasks)
-    }
+def _deflated(counted: Score, effect: float) -> ComparedScore:
+    """Tested as `effect` times fewer episodes, at the same rate to within one episode."""
+    if effect <= 1 or not counted.n:
+        return ComparedScore(counted=counted, tested=counted)
+    n = min(counted.n, max(1, floor(counted.n / effect)))
+    tested = replace(counted, n=n, successes=round(counted.successes * n / counted.n))
+    return ComparedScore(counted=counted, tested=tested)
 
 
-def _deflate(cells: Cells, effect: float) -> dict[str, dict[str, int]]:
-    """Counts worth `effect` times fewer episodes, at the same rate to within one episode."""
-    if effect <= 1:
-        return {task: dict(cell) for task, cell in cells.items()}
-    smaller = {}
-    for task, cell in cells.items():
-        n = min(cell["n"], max(1, floor(cell["n"] / effect)))
-        successes = round(cell["successes"] * n / cell["n"]) if cell["n"] else 0
-        smaller[task] = {**cell, "n": n, "successes": successes}
-    return smaller
-
-
-def _restore_counts(result: dict[str, Any], pooled: Mapping[str, Cells]) -> None:
-    """Cells show what was counted; intervals, p-values and letters stay those of the test."""
-    total = {
-        name: {
-            key: sum(cells[task].get(key, 0) for task in result["tasks"])
-            for key in ("n", "successes", "crashed")
-        }
-        for name, cells in pooled.items()
-    }
-    rows = [(result["pooled"], total)]
-    for task, shown in result["cells"].items():
-        rows.append((shown, {name: pooled[name][task] for name in shown}))
-    for shown, counted in rows:
-        for name, cell in shown.items():
-            n, successes = counted[name]["n"], counted[name]["successes"]
-            cell |= {"n": n, "successes": successes, "rate": successes / n if n else None}
-    for name, found in result["against_base"].items():
-        rates = [result["pooled"][label]["rate"] or 0.0 for label in (result["base"], name)]
-        found["difference"] = rates[0] - rates[1]
-
-
-def effects(
-    judged: Mapping[str, Any], changes: Mapping[str, Sequence[tuple[str, Any, Any]]]
-) -> list[dict[str, Any]]:
-    """One row per variant and changed path (old and new value), the base with no path: what
-    lineage keeps in `ablation_effects`."""
-    rows = []
-    for name in judged["labels"]:
-        cell, found = judged["pooled"][name], judged["against_base"].get(name)
-        row = {
-            "variant": name,
-            "success": cell["rate"],
-            "n": cell["n"],
-            "low": cell["low"],
-            "high": cell["high"],
-            "p_value": found["p_corrected"] if found else None,
-            "decision": found["decision"] if found else "the base",
-            "letters": judged["letters"][name],
-        }
-        for path, old, new in changes.get(name) or [(None, None, None)]:
-            rows.append(row | {"path": path, "old": old, "new": new})
-    return rows
+def effects(judged: Comparison, changes: Mapping[str, Sequence[Change]]) -> list[Effect]:
+    """One row per variant and changed path (path, old and new value), the base with no path."""
+    found = []
+    for name in judged.labels:
+        score, difference = judged.pooled[name], judged.against_base.get(name)
+        low, high = score.interval
+        row = Effect(
+            variant=name,
+            success=score.counted.rate,
+            n=score.counted.n,
+            low=low,
+            high=high,
+            p_value=difference.p_corrected if difference else None,
+            decision=difference.decision if difference else "the base",
+            letters=judged.letters[name],
+        )
+        none: Sequence[Change] = [(None, None, None)]
+        for path, old, new in changes.get(name) or none:
+            found.append(replace(row, path=path, old=old, new=new))
+    return found

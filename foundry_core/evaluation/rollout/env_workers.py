@@ -1,40 +1,41 @@
-"""Lanes: places where one episode at a time is simulated, in this process or in Ray actors.
+"""Env workers: each simulates one episode at a time, in this process or in a Ray actor.
 
-A lane owns its simulators and is told two things: start an episode, or carry out targets until the
-policy is wanted again. It never raises: whatever goes wrong inside is a fault with its traceback.
+A worker owns its simulators and does two things: it starts an episode, and it carries out targets
+until the policy is wanted again. It never raises: whatever goes wrong inside is a fault with its
+traceback.
 """
 
 import traceback
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from foundry_core.evaluation.benchmarks.base import Benchmark, Environment, Observation, Scenario
-from foundry_core.evaluation.rollout.video import animation, strip
+from foundry_core.evaluation.rollout.video import encode_filmstrip, encode_video
 
 _KEPT_ENVIRONMENTS = 2
-"""Episodes come task after task, so a lane seldom goes back; each one costs 100 MB."""
+"""Episodes come task after task, so a worker seldom goes back; each one costs 100 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Turn:
-    """What a lane answers: an observation when the policy is wanted, else how the episode ended.
+class StepResult:
+    """What a worker answers: an observation when the policy is wanted, else how the episode ended.
 
-    fault: traceback of a simulator's failure, None if all went well. strip, animation: encoded
-    pictures of a recorded episode, at its end.
+    fault: traceback of a simulator's failure, None if all went well. filmstrip (PNG), video
+    (WebP): of a recorded episode, at its end.
     """
 
     observation: Observation | None = None
     success: bool = False
     steps: int = 0
     fault: str | None = None
-    strip: bytes | None = None
-    animation: bytes | None = None
+    filmstrip: bytes | None = None
+    video: bytes | None = None
 
 
-class Player:
-    """The lane's work, the same in any process.
+class EnvWorker:
+    """The work itself, the same in any process.
 
     history: how many observations before the present one the policy wants.
     """
@@ -43,37 +44,41 @@ class Player:
         self._benchmark = benchmark
         self._history = history
         self._environments: OrderedDict[str, Environment] = OrderedDict()
-        self._scenario: Scenario | None = None
         self._steps = 0
-        self._film: list[Any] | None = None
+        self._frames: list[Any] | None = None
         self._past: list[Observation] = []
 
-    def start(self, scenario: Scenario, record: bool) -> Turn:
+    def start(self, scenario: Scenario, record: bool) -> StepResult:
+        """Begins an episode. record: keep pictures of it."""
+        self._scenario, self._steps, self._past = scenario, 0, []
         try:
-            self._scenario, self._steps, self._past = scenario, 0, []
             environment = self._environment()
             environment.reset(scenario)
-            self._film = [environment.picture()] if record else None
-            return self._turn(environment)
+            self._frames = [environment.picture()] if record else None
+            return self._result(environment)
         except Exception:
             return self._fault()
 
-    def advance(self, targets: list[Mapping[str, Any]]) -> Turn:
+    def step(self, targets: list[Mapping[str, Any]]) -> StepResult:
         """Commands `targets` one after the other; stops early at success or the step limit."""
         try:
             environment = self._environment()
             for left in range(len(targets) - 1, -1, -1):
                 environment.act(targets[len(targets) - 1 - left])
                 self._steps += 1
-                if self._film is not None:
-                    self._film.append(environment.picture())
+                if self._frames is not None:
+                    self._frames.append(environment.picture())
                 if environment.success or self._steps >= self._limit:
                     break
                 if 0 < left <= self._history:
                     self._past.append(environment.observe())
-            return self._turn(environment)
+            return self._result(environment)
         except Exception:
             return self._fault()
+
+    def close(self) -> None:
+        for environment in self._environments.values():
+            environment.close()
 
     @property
     def _limit(self) -> int:
@@ -87,22 +92,23 @@ class Player:
             self._environments[task] = self._benchmark.environment(task)
         return self._environments[task]
 
-    def _turn(self, environment: Environment) -> Turn:
+    def _result(self, environment: Environment) -> StepResult:
         if environment.success or self._steps >= self._limit:
-            return Turn(success=bool(environment.success), steps=self._steps, **self._pictures())
+            frames, self._frames = self._frames, None
+            return StepResult(
+                success=bool(environment.success),
+                steps=self._steps,
+                filmstrip=encode_filmstrip(frames) if frames else None,
+                video=encode_video(frames, self._benchmark.hz) if frames else None,
+            )
         observation = environment.observe()
         if self._history:
-            observation = Observation(**observation, history=self._past[-self._history :])
-            self._past = [*observation["history"], Observation(**{**observation, "history": []})]
-        return Turn(observation=observation, steps=self._steps)
+            past = self._past[-self._history :]
+            observation = Observation(**{**observation, "history": past})
+            self._past = [*past, Observation(**{**observation, "history": []})]
+        return StepResult(observation=observation, steps=self._steps)
 
-    def _pictures(self) -> dict[str, bytes]:
-        if self._film is None:
-            return {}
-        film, self._film = self._film, None
-        return {"strip": strip(film), "animation": animation(film, self._benchmark.hz)}
-
-    def _fault(self) -> Turn:
+    def _fault(self) -> StepResult:
         """The broken simulator is thrown away: a retry gets a fresh one."""
         report = traceback.format_exc()
         broken = self._environments.pop(self._scenario.task.name, None)
@@ -111,45 +117,33 @@ class Player:
                 broken.close()
             except Exception:
                 report += f"\nand while closing it:\n{traceback.format_exc()}"
-        return Turn(steps=self._steps, fault=report)
+        return StepResult(steps=self._steps, fault=report)
 
 
-class Lanes(Protocol):
-    """`count` lanes; one call per lane at a time."""
-
-    count: int
-
-    def submit(self, lane: int, method: str, *arguments: Any) -> None: ...
-
-    def ready(self) -> list[tuple[int, Turn]]:
-        """Blocks until at least one submitted call is answered; returns all answers there are."""
-
-    def close(self) -> None: ...
-
-
-class LocalLanes:
-    """Lanes in this process, played one after the other: batches, but no parallelism."""
+class LocalEnvWorkers:
+    """`count` workers in this process, one after the other: batches, but no parallelism."""
 
     def __init__(self, benchmark: Benchmark, history: int, count: int) -> None:
         self.count = count
-        self._players = [Player(benchmark, history) for _ in range(count)]
-        self._calls: list[tuple[int, str, tuple]] = []
+        self._workers = [EnvWorker(benchmark, history) for _ in range(count)]
+        self._calls: list[tuple[int, str, tuple[Any, ...]]] = []
 
-    def submit(self, lane: int, method: str, *arguments: Any) -> None:
-        self._calls.append((lane, method, arguments))
+    def submit(self, worker: int, method: str, *arguments: Any) -> None:
+        """Calls a method of an `EnvWorker`, one at a time; `ready` returns its answer."""
+        self._calls.append((worker, method, arguments))
 
-    def ready(self) -> list[tuple[int, Turn]]:
+    def ready(self) -> list[tuple[int, StepResult]]:
+        """Blocks until at least one submitted call is answered; returns all answers there are."""
         calls, self._calls = self._calls, []
-        return [(lane, getattr(self._players[lane], method)(*args)) for lane, method, args in calls]
+        return [(at, getattr(self._workers[at], method)(*args)) for at, method, args in calls]
 
     def close(self) -> None:
-        for player in self._players:
-            for environment in player._environments.values():
-                environment.close()
+        for worker in self._workers:
+            worker.close()
 
 
-class RayLanes:
-    """Lanes in Ray actors, `cpus` cores shared among them. An actor that dies (out of memory, a
+class RayEnvWorkers:
+    """The same in Ray actors, `cpus` cores shared among them. An actor that dies (out of memory, a
     driver's crash) is a fault of its episode and is replaced. Needs an open `ray_session`."""
 
     def __init__(self, benchmark: Benchmark, history: int, count: int, cpus: int) -> None:
@@ -157,16 +151,16 @@ class RayLanes:
 
         self.count = count
         self._ray = ray
-        self._actor = ray.remote(num_cpus=cpus / count)(Player)
+        self._actor = ray.remote(num_cpus=cpus / count)(EnvWorker)
         self._arguments = (benchmark, history)
         self._actors = [self._new() for _ in range(count)]
         self._waiting: dict[Any, int] = {}
 
-    def submit(self, lane: int, method: str, *arguments: Any) -> None:
-        reference = getattr(self._actors[lane], method).remote(*arguments)
-        self._waiting[reference] = lane
+    def submit(self, worker: int, method: str, *arguments: Any) -> None:
+        reference = getattr(self._actors[worker], method).remote(*arguments)
+        self._waiting[reference] = worker
 
-    def ready(self) -> list[tuple[int, Turn]]:
+    def ready(self) -> list[tuple[int, StepResult]]:
         references = list(self._waiting)
         self._ray.wait(references, num_returns=1)
         done, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
@@ -179,12 +173,15 @@ class RayLanes:
     def _new(self) -> Any:
         return self._actor.remote(*self._arguments)
 
-    def _answer(self, reference: Any) -> tuple[int, Turn]:
-        lane = self._waiting.pop(reference)
+    def _answer(self, reference: Any) -> tuple[int, StepResult]:
+        worker = self._waiting.pop(reference)
         try:
-            return lane, self._ray.get(reference)
+            return worker, self._ray.get(reference)
         except self._ray.exceptions.RayError:
             report = traceback.format_exc()
-            self._ray.kill(self._actors[lane])
-            self._actors[lane] = self._new()
-            return lane, Turn(fault=report)
+            self._ray.kill(self._actors[worker])
+            self._actors[worker] = self._new()
+            return worker, StepResult(fault=report)
+
+
+EnvWorkers = LocalEnvWorkers | RayEnvWorkers

@@ -1,39 +1,50 @@
 """Closed-loop episodes of many scenarios against one batched policy.
 
-The policy lives here; simulators live in lanes. Whatever observations are waiting are answered in
-one forward pass. An episode is a pure function of (scenario, its seed, policy), so results do not
-depend on how many lanes there are, up to what batch composition does to floating point.
+The policy runs here, the simulators in env workers. Whatever observations are waiting are answered
+in one forward pass. An episode is a pure function of (scenario, its seed, policy), so results do
+not depend on how many env workers there are, up to what batch composition does to floating point.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.benchmarks.base import Benchmark, Observation, Scenario
-from foundry_core.evaluation.rollout.env_workers import Lanes, LocalLanes, RayLanes, Turn
-from foundry_core.evaluation.rollout.results import EpisodeResult
+from foundry_core.evaluation.rollout.env_workers import (
+    EnvWorkers,
+    LocalEnvWorkers,
+    RayEnvWorkers,
+    StepResult,
+)
+from foundry_core.evaluation.score import EpisodeResult
 from foundry_core.parallel import ray_session
 
 ATTEMPTS = 2
 """A simulator's fault is tried once more on the same scenario, then recorded as crashed."""
 
 
-class Policy(Protocol):
-    """What a rollout asks of a policy. `history` (default 0) past observations may be wanted.
+class PolicyProtocol(Protocol):
+    """What a rollout asks of a policy. An attribute `history` says how many past observations are
+    wanted, by default none.
 
     reset: forgets the client; its noise is a function of (seed, replan index) from here on.
     infer: absolute targets, action field → float64 [K, D], one entry per request, one forward
         pass for all of them.
     """
 
-    execute_steps: int
-    cameras: Sequence[str]
-    hz: float
+    @property
+    def execute_steps(self) -> int: ...
+
+    @property
+    def cameras(self) -> Sequence[str]: ...
+
+    @property
+    def hz(self) -> float: ...
 
     def reset(self, client: str, seed: int) -> None: ...
 
@@ -52,17 +63,26 @@ class EpisodePlan:
     attempt: int = 0
 
     @property
+    def key(self) -> tuple[str, int]:
+        """(task, scenario), as of its result."""
+        return self.scenario.task.name, self.scenario.index
+
+    @property
     def client(self) -> str:
         return f"{self.scenario.task.name}/{self.scenario.index}/{self.attempt}"
 
+    def result(self, **outcome: Any) -> EpisodeResult:
+        task, scenario = self.key
+        return EpisodeResult(task=task, scenario=scenario, seed=self.seed, **outcome)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Episode:
-    """A finished episode with its pictures (encoded), if it was recorded."""
+class Rollout:
+    """A finished episode; filmstrip (PNG) and video (WebP) if it was recorded."""
 
     result: EpisodeResult
-    strip: bytes | None = None
-    animation: bytes | None = None
+    filmstrip: bytes | None = None
+    video: bytes | None = None
 
 
 def plan_episodes(
@@ -93,97 +113,87 @@ def plan_episodes(
 
 def run_episodes(
     benchmark: Benchmark,
-    policy: Policy,
+    policy: PolicyProtocol,
     plans: Sequence[EpisodePlan],
     *,
-    workers: int = 1,
-    lanes: int | None = None,
+    processes: int = 1,
+    env_workers: int | None = None,
     execute_steps: int | None = None,
-    on_episode: Callable[[Episode], None] = lambda episode: None,
+    on_rollout: Callable[[Rollout], None] = lambda rollout: None,
 ) -> list[EpisodeResult]:
-    """Plays all plans; results in the order of the plans, `on_episode` in the order of finishing.
+    """Plays all plans; results in the order of the plans, `on_rollout` in the order of finishing.
 
-    workers: processes to simulate in (1: this one). lanes: episodes at a time, default one per
-    worker; more make larger batches. execute_steps: targets carried out before asking again,
+    processes: to simulate in (1: this one). env_workers: episodes at a time, default one per
+    process; more make larger batches. execute_steps: targets carried out before asking again,
     default the policy's own. Errors of the policy are raised: they are no simulator's fault.
     """
     execute = _check_policy(benchmark, policy, execute_steps)
     if not plans:
         return []
-    count = max(1, min(lanes or workers, len(plans)))
+    count = max(1, min(env_workers or processes, len(plans)))
     history = int(getattr(policy, "history", 0))
-    with _open_lanes(benchmark, history, count, workers) as opened:
-        finished = {}
-        for plan, episode in _play(opened, policy, plans, execute, benchmark.hz):
-            finished[plan.scenario.task.name, plan.scenario.index] = episode.result
-            on_episode(episode)
-    return [finished[plan.scenario.task.name, plan.scenario.index] for plan in plans]
-
-
-@contextmanager
-def _open_lanes(benchmark: Benchmark, history: int, count: int, workers: int) -> Iterator[Lanes]:
-    if workers <= 1:
-        local = LocalLanes(benchmark, history, count)
-        try:
-            yield local
-        finally:
-            local.close()
-        return
-    with ray_session(workers):
-        remote = RayLanes(benchmark, history, count, min(workers, count))
-        try:
-            yield remote
-        finally:
-            remote.close()
+    finished = {}
+    with ExitStack() as stack:
+        workers: EnvWorkers
+        if processes > 1:
+            stack.enter_context(ray_session(processes))
+            workers = RayEnvWorkers(benchmark, history, count, min(processes, count))
+        else:
+            workers = LocalEnvWorkers(benchmark, history, count)
+        stack.callback(workers.close)
+        for rollout in _play(workers, policy, plans, execute, benchmark.hz):
+            finished[rollout.result.key] = rollout.result
+            on_rollout(rollout)
+    return [finished[plan.key] for plan in plans]
 
 
 def _play(
-    lanes: Lanes, policy: Policy, plans: Sequence[EpisodePlan], execute: int, hz: float
-) -> Iterator[tuple[EpisodePlan, Episode]]:
+    workers: EnvWorkers,
+    policy: PolicyProtocol,
+    plans: Sequence[EpisodePlan],
+    execute: int,
+    hz: float,
+) -> Iterator[Rollout]:
     waiting = deque(plans)
     playing: dict[int, EpisodePlan] = {}
 
-    def start(lane: int, plan: EpisodePlan) -> None:
-        playing[lane] = plan
+    def start(worker: int, plan: EpisodePlan) -> None:
+        playing[worker] = plan
         policy.reset(plan.client, plan.seed)
-        lanes.submit(lane, "start", plan.scenario, plan.record)
+        workers.submit(worker, "start", plan.scenario, plan.record)
 
-    for lane in range(lanes.count):
+    for worker in range(workers.count):
         if waiting:
-            start(lane, waiting.popleft())
+            start(worker, waiting.popleft())
     while playing:
         wanting: list[tuple[int, Observation]] = []
-        for lane, turn in lanes.ready():
-            plan = playing[lane]
-            if turn.fault is None and turn.observation is not None:
-                wanting.append((lane, turn.observation))
+        for worker, result in workers.ready():
+            plan = playing[worker]
+            if result.fault is None and result.observation is not None:
+                wanting.append((worker, result.observation))
                 continue
-            if turn.fault is not None and plan.attempt + 1 < ATTEMPTS:
-                start(lane, replace(plan, attempt=plan.attempt + 1))
+            if result.fault is not None and plan.attempt + 1 < ATTEMPTS:
+                start(worker, replace(plan, attempt=plan.attempt + 1))
                 continue
-            yield plan, _episode(plan, turn, hz)
-            del playing[lane]
+            yield _rollout(plan, result, hz)
+            del playing[worker]
             if waiting:
-                start(lane, waiting.popleft())
+                start(worker, waiting.popleft())
         if wanting:
-            requests = [(playing[lane].client, observation) for lane, observation in wanting]
+            requests = [(playing[worker].client, observation) for worker, observation in wanting]
             answers = policy.infer(requests)
-            for (lane, _), answer in zip(wanting, answers, strict=True):
-                lanes.submit(lane, "advance", _first_targets(answer, execute))
+            for (worker, _), answer in zip(wanting, answers, strict=True):
+                workers.submit(worker, "step", _first_targets(answer, execute))
 
 
-def _episode(plan: EpisodePlan, turn: Turn, hz: float) -> Episode:
-    result = EpisodeResult(
-        task=plan.scenario.task.name,
-        scenario=plan.scenario.index,
-        success=None if turn.fault is not None else turn.success,
-        pending=False,
-        seconds=turn.steps / hz,
-        steps=turn.steps,
-        failure_message=turn.fault,
-        seed=plan.seed,
+def _rollout(plan: EpisodePlan, last: StepResult, hz: float) -> Rollout:
+    result = plan.result(
+        success=None if last.fault is not None else last.success,
+        seconds=last.steps / hz,
+        steps=last.steps,
+        failure_message=last.fault,
     )
-    return Episode(result=result, strip=turn.strip, animation=turn.animation)
+    return Rollout(result=result, filmstrip=last.filmstrip, video=last.video)
 
 
 def _first_targets(answer: Mapping[str, np.ndarray], execute: int) -> list[dict[str, np.ndarray]]:
@@ -197,7 +207,7 @@ def _first_targets(answer: Mapping[str, np.ndarray], execute: int) -> list[dict[
     return [{name: values[step] for name, values in answer.items()} for step in range(execute)]
 
 
-def _check_policy(benchmark: Benchmark, policy: Policy, execute_steps: int | None) -> int:
+def _check_policy(benchmark: Benchmark, policy: PolicyProtocol, execute_steps: int | None) -> int:
     """The number of steps to execute; FoundryError where policy and benchmark do not fit."""
     missing = sorted(set(policy.cameras) - set(benchmark.cameras()))
     if missing:

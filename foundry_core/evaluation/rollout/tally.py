@@ -8,12 +8,13 @@ are not journalled; the next attempt tries them again.
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from foundry_core.evaluation.rollout.episodes import Episode, EpisodePlan
-from foundry_core.evaluation.rollout.results import EpisodeResult, write_results
+from foundry_core.evaluation.rollout.episodes import EpisodePlan, Rollout
+from foundry_core.evaluation.rollout.results_tree import write_results
+from foundry_core.evaluation.score import EpisodeResult, Score, score_of
+from foundry_core.files import json_line
 
 _FIELDS = ("task", "scenario", "success", "seconds", "steps", "seed")
 
@@ -26,36 +27,27 @@ class Tally:
     ) -> None:
         self._out, self._scratch = out, scratch
         self._requested, self._budget = requested, budget
-        self._results = {
-            (p.scenario.task.name, p.scenario.index): EpisodeResult(
-                task=p.scenario.task.name,
-                scenario=p.scenario.index,
-                success=None,
-                pending=True,
-                seed=p.seed,
-            )
-            for p in plans
-        }
+        self._results = {p.key: p.result(success=None, pending=True) for p in plans}
         self._plans = plans
         self._journal = scratch / "episodes.jsonl"
         self._restore()
 
     def missing(self) -> list[EpisodePlan]:
         """Plans without a result yet, in order."""
-        return [p for p in self._plans if self._results[_key(p)].pending]
+        return [p for p in self._plans if self._results[p.key].pending]
 
-    def add(self, episode: Episode) -> None:
+    def add(self, rollout: Rollout) -> None:
         """Pictures, then the journal, then the task's results.json, each one atomic enough: a
         line torn by a crash is ignored and its episode played again."""
-        result = episode.result
-        self._results[result.task, result.scenario] = result
+        result = rollout.result
+        self._results[result.key] = result
         name = f"{result.scenario:06d}_{result.status}"
-        self._picture(f"frames/{result.task}/{name}.png", episode.strip)
-        self._picture(f"records/videos/{result.task}/{name}.webp", episode.animation)
+        self._picture(f"frames/{result.task}/{name}.png", rollout.filmstrip)
+        self._picture(f"records/videos/{result.task}/{name}.webp", rollout.video)
         if not result.crashed:
             entry = {name: getattr(result, name) for name in _FIELDS}
             with self._journal.open("a", encoding="utf-8") as journal:
-                journal.write(json.dumps(entry, sort_keys=True) + "\n")
+                journal.write(json_line(entry))
         self._write([r for r in self._results.values() if r.task == result.task])
 
     def finish(self) -> list[EpisodeResult]:
@@ -68,27 +60,27 @@ class Tally:
         return results
 
     @property
-    def done(self) -> int:
-        return sum(not r.pending for r in self._results.values())
-
-    @property
-    def success_rate(self) -> float:
-        """Of what has finished so far; 0 while nothing has."""
-        outcomes = [r.success for r in self._results.values() if r.success is not None]
-        return sum(outcomes) / len(outcomes) if outcomes else 0.0
+    def score(self) -> Score:
+        """Of all tasks, so far."""
+        return score_of(list(self._results.values()))
 
     def _restore(self) -> None:
         if not self._journal.is_file():
             return
-        for line in self._journal.read_text(encoding="utf-8").splitlines():
+        lines = self._journal.read_bytes()
+        if not lines.endswith(b"\n"):  # torn by a crash: the next line must not join it
+            with self._journal.open("ab") as journal:
+                journal.write(b"\n")
+        for line in lines.splitlines():
             try:
                 entry = json.loads(line)
-                key = entry["task"], entry["scenario"]
+                fields = {name: entry[name] for name in _FIELDS}
             except (ValueError, KeyError, TypeError):
                 continue
+            key = fields["task"], fields["scenario"]
             planned = self._results.get(key)
-            if planned is not None and planned.seed == entry.get("seed"):
-                self._results[key] = EpisodeResult(**{**asdict(planned), "pending": False, **entry})
+            if planned is not None and planned.seed == fields["seed"]:
+                self._results[key] = replace(planned, pending=False, **fields)
 
     def _picture(self, name: str, data: bytes | None) -> None:
         if data is not None:
@@ -100,29 +92,7 @@ class Tally:
         write_results(self._out, "results", results, requested=self._requested, budget=self._budget)
 
 
-def count_cells(results: Sequence[EpisodeResult]) -> dict[str, dict[str, int]]:
-    """task → {"n", "successes", "crashed"}; n leaves crashes out."""
-    cells: dict[str, dict[str, int]] = {}
-    for result in results:
-        cell = cells.setdefault(result.task, {"n": 0, "successes": 0, "crashed": 0})
-        cell["n"] += result.success is not None
-        cell["successes"] += bool(result.success)
-        cell["crashed"] += result.crashed
-    return cells
-
-
-def episode_line(result: EpisodeResult) -> str:
-    """A line of records/episodes.jsonl, as lineage reads it."""
-    entry: dict[str, Any] = {
-        "task": result.task,
-        "scenario": result.scenario,
-        "success": result.success,
-        "steps": result.steps,
-        "crash": result.crashed,
-        "seed": result.seed,
-    }
-    return json.dumps(entry, sort_keys=True) + "\n"
-
-
-def _key(plan: EpisodePlan) -> tuple[str, int]:
-    return plan.scenario.task.name, plan.scenario.index
+def episode_row(result: EpisodeResult) -> dict[str, str | int | bool | None]:
+    """A line of records/episodes.jsonl, as the lineage reads it."""
+    names = ("task", "scenario", "success", "steps", "seed")
+    return {name: getattr(result, name) for name in names} | {"crash": result.crashed}

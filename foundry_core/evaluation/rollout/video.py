@@ -1,4 +1,4 @@
-"""Pictures of an episode: a strip to look at, an animation to watch. NumPy and Pillow only."""
+"""Pictures of an episode: a filmstrip to look at, a video to watch. NumPy and Pillow only."""
 
 import io
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ _GAP = 4
 _WEBP_QUALITY = 75
 
 
-def strip(frames: Sequence[np.ndarray], count: int = 8) -> bytes:
+def encode_filmstrip(frames: Sequence[np.ndarray], count: int = 8) -> bytes:
     """PNG with `count` frames side by side, evenly spaced from the first to the last."""
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
     height, width, _ = frames[0].shape
@@ -23,7 +23,7 @@ def strip(frames: Sequence[np.ndarray], count: int = 8) -> bytes:
     return buffer.getvalue()
 
 
-def animation(frames: Sequence[np.ndarray], hz: float, hold_seconds: float = 1.0) -> bytes:
+def encode_video(frames: Sequence[np.ndarray], hz: float, hold_seconds: float = 1.0) -> bytes:
     """Animated WebP at `hz` frames per second of simulated time; the last frame is held."""
     pictures = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
     durations = [round(1000 / hz)] * len(pictures)

@@ -1,8 +1,5 @@
-"""What a count of successes says about a success rate: exact interval and posterior."""
+"""What a count of successes says about a success rate: the exact interval."""
 
-from dataclasses import dataclass
-
-import numpy as np
 from scipy import stats
 
 from foundry_core.errors import FoundryError
@@ -27,29 +24,3 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     low = stats.beta.ppf(tail, successes, n - successes + 1) if successes else 0.0
     high = stats.beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
     return float(low), float(high)
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """Beta(1 + successes, 1 + failures): the rate's posterior under a uniform prior."""
-
-    successes: int
-    n: int
-
-    def __post_init__(self) -> None:
-        check_counts(self.successes, self.n)
-
-    @property
-    def _beta(self):
-        return stats.beta(1 + self.successes, 1 + self.n - self.successes)
-
-    @property
-    def mean(self) -> float:
-        return (1 + self.successes) / (2 + self.n)
-
-    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        low, high = self._beta.interval(confidence)
-        return float(low), float(high)
-
-    def quantile(self, q: np.ndarray) -> np.ndarray:
-        return self._beta.ppf(q)

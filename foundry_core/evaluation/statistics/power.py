@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.statistics.sequential import Plan, design, stopping
+from foundry_core.evaluation.statistics.sequential import SequentialDesign, build_table, stopping
 
 # A minute or two, and a gigabyte or two.
 _DESIGN_PAIRS = 800
@@ -77,8 +77,8 @@ def fixed_power(question: Question, episodes: int) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sequential:
-    """A sequential design. expected: pairs until it stops if the rates are as asked;
+class SequentialPower:
+    """What a sequential design achieves. expected: pairs until it stops if the rates are as asked;
     expected_if_equal: if both are the base's."""
 
     n_max: int
@@ -87,7 +87,7 @@ class Sequential:
     expected_if_equal: float
 
 
-def sequential_design(question: Question) -> Sequential:
+def sequential_design(question: Question) -> SequentialPower:
     """The smallest budget, to within a tenth, whose test has the wanted power, exactly computed.
     Seconds up to 200 pairs, a minute at 500; time and memory grow with the square, so FoundryError
     beyond 800."""
@@ -104,7 +104,7 @@ def sequential_design(question: Question) -> Sequential:
     )
 
 
-def sequential_power(question: Question, n_max: int) -> Sequential:
+def sequential_power(question: Question, n_max: int) -> SequentialPower:
     """Exact power and expected length of the sequential test with a budget of `n_max` pairs.
     A design effect does not apply: pairs must be independent."""
     if question.design_effect != 1:
@@ -112,15 +112,15 @@ def sequential_power(question: Question, n_max: int) -> Sequential:
             f"design_effect = {question.design_effect}: sequential pairs must be independent",
             "plan a fixed number of episodes for several seeds",
         )
-    table = design(Plan(n_max=n_max, alpha=question.level))
+    table = build_table(SequentialDesign(n_max=n_max, alpha=question.level))
     up, down = stopping(table, question.base, question.variant)
-    same = sum(stopping(table, question.base, question.base))
+    up_if_equal, down_if_equal = stopping(table, question.base, question.base)
     right = up if question.variant > question.base else down
-    return Sequential(
+    return SequentialPower(
         n_max=n_max,
         power=float(right.sum()),
         expected=_expected(up + down, n_max),
-        expected_if_equal=_expected(same, n_max),
+        expected_if_equal=_expected(up_if_equal + down_if_equal, n_max),
     )
 
 

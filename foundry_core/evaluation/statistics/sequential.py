@@ -28,7 +28,7 @@ MAX_PAIRS = 4000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SequentialDesign:
     """What must be fixed before the first episode.
 
     n_max: pairs at most. alpha: total over both directions, or of each with two_sided=False.
@@ -79,7 +79,7 @@ class Table:
     error: largest type-I error of one direction over the certification grid.
     """
 
-    plan: Plan
+    design: SequentialDesign
     critical: np.ndarray
     cells: np.ndarray
     share: np.ndarray
@@ -94,29 +94,29 @@ class Decision:
     pairs: int
 
 
-def design(plan: Plan) -> Table:
+def build_table(design: SequentialDesign) -> Table:
     """Designs and certifies the table: 2 s for 200 pairs, half a minute for 500."""
     scale = 1.0
     while True:
-        critical, cells, share = _grow(plan, plan.per_direction * scale)
-        edge = 1e-3 / plan.n_max
+        critical, cells, share = _grow(design, design.per_direction * scale)
+        edge = 1e-3 / design.n_max
         error = float(_risk(cells, share, _logit_grid(edge, CERTIFY_POINTS)).max())
-        if error <= plan.per_direction:
-            return Table(plan=plan, critical=critical, cells=cells, share=share, error=error)
-        scale *= 0.9995 * plan.per_direction / error
+        if error <= design.per_direction:
+            return Table(design=design, critical=critical, cells=cells, share=share, error=error)
+        scale *= 0.9995 * design.per_direction / error
 
 
 def decide(table: Table, base: Sequence[bool], tested: Sequence[bool]) -> Decision:
     """Walks the pairs in order and stops at the first look that separates."""
     if len(base) != len(tested):
         raise FoundryError(f"pairs need equally many outcomes, got {len(base)} and {len(tested)}")
-    if len(base) > table.plan.n_max:
+    if len(base) > table.design.n_max:
         raise FoundryError(
-            f"{len(base)} pairs, the test was planned for at most {table.plan.n_max}",
+            f"{len(base)} pairs, the test was planned for at most {table.design.n_max}",
             "plan a new comparison with new episodes; an old budget cannot be extended",
         )
     x, y = np.cumsum(np.asarray(base, int)), np.cumsum(np.asarray(tested, int))
-    for n in (n for n in table.plan.looks if n <= len(base)):
+    for n in (n for n in table.design.looks if n <= len(base)):
         a, b = int(x[n - 1]), int(y[n - 1])
         if b >= table.critical[n, a]:
             return Decision(direction=1, pairs=n)
@@ -128,7 +128,7 @@ def decide(table: Table, base: Sequence[bool], tested: Sequence[bool]) -> Decisi
 def stopping(table: Table, p_base: float, p_tested: float) -> tuple[np.ndarray, np.ndarray]:
     """Exact P(stop at pair n for "better"), P(… "worse"), each [n_max + 1], at two true rates."""
     n, x, y = table.cells.T
-    up, down = np.zeros(table.plan.n_max + 1), np.zeros(table.plan.n_max + 1)
+    up, down = np.zeros(table.design.n_max + 1), np.zeros(table.design.n_max + 1)
     np.add.at(up, n, _mass(n, x, p_base) * _mass(n, y, p_tested) * table.share)
     np.add.at(down, n, _mass(n, y, p_base) * _mass(n, x, p_tested) * table.share)
     return up, down
@@ -144,7 +144,7 @@ def _logit_grid(edge: float, points: int) -> np.ndarray:
     return expit(np.linspace(logit(edge), -logit(edge), points))
 
 
-def _advance(share: np.ndarray, n: int) -> np.ndarray:
+def _one_pair_later(share: np.ndarray, n: int) -> np.ndarray:
     """[n, n] → [n + 1, n + 1]: undecided share of the paths through each (x, y), one pair later.
 
     A path to x of n came from x-1 in x/n of the orders. Shares do not depend on p, so one array
@@ -160,20 +160,20 @@ def _advance(share: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-def _grow(plan: Plan, budget: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _grow(design: SequentialDesign, budget: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Critical values and rejecting cells with at most `budget` error per direction."""
-    grid = _logit_grid(1 / (2 * plan.n_max), NULL_POINTS)
-    size = plan.n_max + 1
+    grid = _logit_grid(1 / (2 * design.n_max), NULL_POINTS)
+    size = design.n_max + 1
     critical = np.full((size, size), size + 1, dtype=np.int16)
     used = np.zeros(len(grid))
     share = np.ones((1, 1))
-    looks, cells, shares = set(plan.looks), [], []
+    looks, cells, shares = set(design.looks), [], []
     for n in range(1, size):
-        share = _advance(share, n)
+        share = _one_pair_later(share, n)
         if n not in looks:
             continue
         pmf = _mass(np.array(n), np.arange(n + 1)[None], grid[:, None])
-        edge, used = _grow_look(share, pmf, used, budget * plan.spent(n))
+        edge, used = _grow_look(share, pmf, used, budget * design.spent(n))
         critical[n, : n + 1] = edge
         rejected = np.arange(n + 1)[None] >= edge[:, None]
         x, y = np.nonzero(rejected & (share > 0))
@@ -237,13 +237,8 @@ def _risk(cells: np.ndarray, share: np.ndarray, rates: np.ndarray) -> np.ndarray
     """Type-I error of one direction at each common rate."""
     n, x, y = cells.T
     total, pairs = x + y, 2 * n
-    log_paths = (
-        2 * gammaln(n + 1)
-        - gammaln(x + 1)
-        - gammaln(n - x + 1)
-        - gammaln(y + 1)
-        - gammaln(n - y + 1)
-        + np.log(share)
-    )
+    log_paths = 2 * gammaln(n + 1) + np.log(share)
+    for k in (x, n - x, y, n - y):
+        log_paths -= gammaln(k + 1)
     risk = [np.exp(log_paths + total * np.log(p) + (pairs - total) * np.log1p(-p)) for p in rates]
     return np.array([r.sum() for r in risk])

@@ -1,124 +1,56 @@
-"""Flow-matching action head: a_t = (1−t)·z + t·a, target velocity a − z.
+"""Flow matching."""
 
-Legend: B batch, r noise draws per observation, K horizon, A action dim, C condition tokens.
-"""
+from typing import TYPE_CHECKING, Annotated, Literal, Unpack
 
-from dataclasses import dataclass
+from pydantic import Field
 
-import torch
-from torch import Tensor
+from foundry_core.models.heads.base import HeadSizes, TransformerHeadConfig
+from foundry_core.models.sizes import positive
+from foundry_core.pipeline.stage import Config
 
-from foundry_core.errors import FoundryError
-from foundry_core.models import noise
-from foundry_core.models.config import FlowHeadConfig
-from foundry_core.models.heads.times import sample_times
-from foundry_core.models.heads.trunk import ActionHead
-
-_STREAM_TRAIN, _STREAM_SAMPLE = 1, 2
+if TYPE_CHECKING:
+    from foundry_core.models.heads.networks.base import ActionHead
 
 
-@dataclass(frozen=True, kw_only=True)
-class FlowPairs:
-    """What one training step regresses: noised [B,r,K,A], times [B,r], target [B,r,K,A]."""
+class UniformTimes(Config):
+    """t ~ U[0, 1): the paper's."""
 
-    noised: Tensor
-    times: Tensor
-    target: Tensor
+    kind: Literal["uniform"] = "uniform"
 
 
-class FlowHead(ActionHead):
-    """Predicts the velocity that carries noise to actions; integrates it to act."""
+class BetaTimes(Config):
+    """t ~ Beta(alpha, beta); (1, 1.5) puts more draws near the noise end t = 0."""
 
-    def __init__(self, config: FlowHeadConfig, **sizes: int) -> None:
-        super().__init__(config, time=config.time, noised=True, **sizes)
-
-    def training_pairs(
-        self,
-        actions: Tensor,
-        action_mask: Tensor,
-        *,
-        seed: noise.Coordinate,
-        step: noise.Coordinate,
-        sample_ids: Tensor,
-    ) -> FlowPairs:
-        """actions, action_mask [B,K,A] → r draws each. Masked elements are 0 in `noised`: padding
-        never reaches the network. Pure in (seed, step, sample_ids), whatever the batch."""
-        draws = self.config.num_noise_samples
-        z = noise.normal(seed, step, sample_ids, (draws, *actions.shape[1:]), stream=_STREAM_TRAIN)
-        times = sample_times(self.config.times, seed, step, sample_ids, draws)
-        mask = action_mask[:, None]
-        a = torch.where(mask, actions[:, None].float(), 0.0)
-        noised = torch.where(mask, torch.lerp(z, a, times[:, :, None, None]), 0.0)
-        return FlowPairs(noised=noised, times=times, target=a - z)
-
-    def velocity(self, context: Tensor, noised: Tensor, times: Tensor) -> Tensor:
-        """context [B,C+S,D] (see HeadTrunk.context), noised [B,r,K,A], times [B,r]
-        → float32 [B,r,K,A]."""
-        batch, draws = times.shape
-        context = context[:, None].expand(-1, draws, -1, -1).flatten(0, 1)
-        tokens = self.action_in(noised.flatten(0, 1))
-        return self.trunk(context, tokens, times.flatten()).unflatten(0, (batch, draws))
-
-    def training_loss_terms(
-        self,
-        condition: Tensor,
-        proprio: Tensor | None,
-        actions: Tensor,
-        action_mask: Tensor,
-        *,
-        seed: noise.Coordinate,
-        step: noise.Coordinate,
-        sample_ids: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """(sum of squared errors over valid elements and draws, their count), float32 scalars on
-        the batch's device: the caller divides by the count over the global batch."""
-        pairs = self.training_pairs(
-            actions, action_mask, seed=seed, step=step, sample_ids=sample_ids
-        )
-        context = self.trunk.context(condition, proprio)
-        error = self.velocity(context, pairs.noised, pairs.times) - pairs.target
-        squared = torch.where(action_mask[:, None], error.square(), 0.0)
-        count = action_mask.sum(dtype=torch.float32) * self.config.num_noise_samples
-        return squared.sum(), count
-
-    @torch.no_grad()
-    def sample(
-        self,
-        condition: Tensor,
-        proprio: Tensor | None,
-        *,
-        seeds: noise.Coordinate,
-        steps: noise.Coordinate,
-        sample_ids: Tensor | None = None,
-        action_mask: Tensor | None = None,
-        solver_steps: int | None = None,
-    ) -> Tensor:
-        """Action chunks float32 [B,K,A], from noise that is a function of (seed, step, sample id)
-        of each row alone. action_mask [B,K,A] zeroes dimensions this robot does not have."""
-        batch, device = condition.shape[0], condition.device
-        if sample_ids is None:
-            sample_ids = torch.zeros(batch, dtype=torch.int64, device=device)
-        context = self.trunk.context(condition, proprio)
-        shape = (1, self.horizon, self.action_dim)
-        x = noise.normal(seeds, steps, sample_ids, shape, stream=_STREAM_SAMPLE)
-
-        def velocity(x: Tensor, t: float) -> Tensor:
-            if action_mask is not None:
-                x = torch.where(action_mask[:, None], x, 0.0)
-            return self.velocity(context, x, torch.full((batch, 1), t, device=device))
-
-        x = integrate(velocity, x, solver_steps or self.config.steps, self.config.solver)[:, 0]
-        return x if action_mask is None else torch.where(action_mask, x, 0.0)
+    kind: Literal["beta"] = "beta"
+    alpha: float = Field(1.0, gt=0)
+    beta: float = Field(1.5, gt=0)
 
 
-def integrate(velocity, x: Tensor, steps: int, solver: str = "euler") -> Tensor:
-    """Integrates dx/dt = velocity(x, t) from t = 0 to 1 on the grid t_i = i/steps, exactly `steps`
-    steps for every `steps` (a running `t += 1/steps` takes one too many for some)."""
-    if steps < 1:
-        raise FoundryError(f"the flow solver takes at least 1 step, got {steps}")
-    for i in range(steps):
-        v = velocity(x, i / steps)
-        if solver == "heun":
-            v = (v + velocity(x + v / steps, (i + 1) / steps)) / 2
-        x = x + v / steps
-    return x
+class LogitNormalTimes(Config):
+    """t = sigmoid(mean + std·n), n ~ N(0, 1)."""
+
+    kind: Literal["logit_normal"] = "logit_normal"
+    mean: float = 0.0
+    std: float = Field(1.0, gt=0)
+
+
+TimesConfig = Annotated[UniformTimes | BetaTimes | LogitNormalTimes, Field(discriminator="kind")]
+
+
+class FlowHeadConfig(TransformerHeadConfig):
+    """Flow transformer: a_t = (1−t)·z + t·a, velocity a − z, mean squared error."""
+
+    kind: Literal["flow"] = "flow"
+    time: Literal["adaln", "sum", "token"] = "sum"
+    times: TimesConfig = UniformTimes()
+    num_noise_samples: int = positive(1, description="draws per observation, sharing it")
+    solver: Literal["euler", "heun"] = "euler"
+    steps: int = positive(10, description="solver steps per action chunk")
+
+    def build(self, **sizes: Unpack[HeadSizes]) -> "ActionHead":
+        from foundry_core.models.heads.networks.flow import FlowHead
+
+        return FlowHead(self, **sizes)
+
+
+HEAD = FlowHeadConfig

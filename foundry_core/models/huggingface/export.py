@@ -1,14 +1,13 @@
-"""Native models as plain transformers checkpoints, and back, with equal logits.
+"""Saved models as plain transformers checkpoints, with equal logits.
 
-| native                       | transformers                    |
-|------------------------------|---------------------------------|
-| norm rms                     | LlamaForCausalLM                |
-| norm rms, qk_norm            | Qwen3ForCausalLM                |
-| norm layer                   | StableLmForCausalLM             |
-| VLM of vit + linear + Llama  | Idefics3ForConditionalGeneration |
+| native              | transformers                     |
+|---------------------|----------------------------------|
+| norm rms            | LlamaForCausalLM                 |
+| norm rms, qk_norm   | Qwen3ForCausalLM                 |
+| norm layer          | StableLmForCausalLM              |
+| vlm of a vit, linear projector | Idefics3ForConditionalGeneration |
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from transformers import (
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     LlamaConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen3Config,
@@ -28,11 +28,12 @@ from transformers import (
 )
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import HFLanguageConfig, TransformerConfig, ViTConfig
-from foundry_core.models.huggingface.backbones import HFLanguage
-from foundry_core.models.huggingface.load import load_or_build
+from foundry_core.files import read_json
+from foundry_core.models.config import ConvViTConfig, TransformerConfig, ViTConfig
+from foundry_core.models.huggingface.language import HFLanguage
 from foundry_core.models.huggingface.vlm import HFVLM
 from foundry_core.models.io import load_model
+from foundry_core.models.sizes import kind_of
 from foundry_core.models.transformer import Transformer
 from foundry_core.models.vision import VisionTransformer
 from foundry_core.models.vlm import VLM
@@ -49,17 +50,25 @@ def export_hf(model_dir: Path, out_dir: Path) -> None:
         exported = model.model
     else:
         raise FoundryError(
-            f"{model_dir} is a {config.kind}, transformers has no architecture for it",
+            f"{model_dir} is a {kind_of(config)}, transformers has no architecture for it",
             "export the language model or the vision-language model it was made from",
         )
     exported.save_pretrained(out_dir, safe_serialization=True)
     _export_tokenizer(Path(model_dir), Path(out_dir))
 
 
-def import_causal_lm(source: str, revision: str | None = None) -> Transformer:
-    """A Llama, Qwen3 or StableLM checkpoint (directory or hub name) as a native transformer."""
-    settings = HFLanguageConfig(source=source, revision=revision)
-    return from_causal_lm(load_or_build(AutoModelForCausalLM, settings))
+def _export_tokenizer(model_dir: Path, out_dir: Path) -> None:
+    path = model_dir / "tokenizer.json"
+    if not path.is_file():
+        return
+    names = read_json(model_dir / "tokenizer_config.json")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(path), eos_token=names.get("eos"), pad_token=names.get("pad")
+    )
+    tokenizer.save_pretrained(out_dir)
+    config = AutoConfig.from_pretrained(out_dir)
+    config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    config.save_pretrained(out_dir)
 
 
 def to_causal_lm(model: Transformer) -> PreTrainedModel:
@@ -67,68 +76,11 @@ def to_causal_lm(model: Transformer) -> PreTrainedModel:
     settings = _causal_lm_config(model.config)
     with torch.device("meta"):
         exported = AutoModelForCausalLM.from_config(settings)
-    return _fill(exported, settings, dict(_language_weights(model, "model.")))
+    return _filled(exported, settings, dict(_language_weights(model, "model.")))
 
 
-def to_idefics3(model: VLM) -> PreTrainedModel:
-    vision, projector = model.vision, model.config.projector
-    refused = [
-        reason
-        for reason, wrong in (
-            (
-                f"vision {model.config.vision.kind}",
-                not isinstance(vision, VisionTransformer)
-                or not isinstance(vision.config, ViTConfig),
-            ),
-            (f"projector {projector.kind}", projector.kind != "linear"),
-            ("projector.bias", projector.bias),
-            ("image_attention bidirectional", model.config.image_attention != "causal"),
-            ("a transformers language model", not isinstance(model.language, Transformer)),
-        )
-        if wrong
-    ]
-    if refused:
-        raise FoundryError(
-            f"this VLM has no transformers counterpart: {', '.join(refused)}",
-            "Idefics3 is vit + linear projector without bias + causal native language model",
-        )
-    v = vision.config
-    settings = Idefics3Config(
-        image_token_id=model.image_token_id,
-        scale_factor=projector.pixel_shuffle,
-        tie_word_embeddings=model.language.config.tie_embeddings,
-        text_config=_causal_lm_config(model.language.config).to_dict(),
-        vision_config={
-            "hidden_size": v.dim,
-            "intermediate_size": v.mlp_dim or 4 * v.dim,
-            "num_hidden_layers": v.n_layers,
-            "num_attention_heads": v.n_heads,
-            "image_size": v.image_size,
-            "patch_size": v.patch_size,
-            "layer_norm_eps": v.norm_eps,
-            "hidden_act": "gelu_pytorch_tanh",
-        },
-    )
-    with torch.device("meta"):
-        exported = Idefics3ForConditionalGeneration(settings)
-    weights = dict(_language_weights(model.language, "model.text_model."))
-    weights |= dict(_vision_weights(vision, "model.vision_model."))
-    weights["model.connector.modality_projection.proj.weight"] = model.projector.layers[0].weight
-    return _fill(exported, settings, weights)
-
-
-def from_causal_lm(model: PreTrainedModel) -> Transformer:
-    """A native transformer with the weights of a Llama, Qwen3 or StableLM model."""
-    native = Transformer(_native_config(model.config))
-    source = model.state_dict()
-    with torch.no_grad():
-        for name, target in _language_weights(native, "model."):
-            # The fused matrices are viewed part by part: filling the parts fills the whole.
-            target.copy_(source[name])
-    return native
-
-
-def _causal_lm_config(config: TransformerConfig) -> Any:
+def _causal_lm_config(config: TransformerConfig) -> PreTrainedConfig:
+    """FoundryError for an architecture without counterpart."""
     problems = [
         f"{name} {value}"
         for name, value in (
@@ -147,7 +99,7 @@ def _causal_lm_config(config: TransformerConfig) -> Any:
             f"this language model has no transformers counterpart: {', '.join(problems)}",
             "norm rms exports to Llama (with qk_norm: Qwen3), norm layer to StableLM",
         )
-    common = {
+    common: dict[str, Any] = {
         "vocab_size": config.vocab_size,
         "hidden_size": config.dim,
         "intermediate_size": config.hidden_dim,
@@ -163,51 +115,8 @@ def _causal_lm_config(config: TransformerConfig) -> Any:
     if config.norm == "layer":
         common["rope_parameters"]["partial_rotary_factor"] = 1.0
         return StableLmConfig(**common, layer_norm_eps=config.norm_eps, use_qkv_bias=False)
-    kind = Qwen3Config if config.qk_norm else LlamaConfig
-    return kind(**common, rms_norm_eps=config.norm_eps, head_dim=config.key_dim)
-
-
-def _native_config(settings: Any) -> TransformerConfig:
-    kind = settings.model_type
-    if kind not in ("llama", "qwen3", "stablelm"):
-        raise FoundryError(
-            f"model_type {kind!r} has no native counterpart (llama, qwen3, stablelm do)",
-            "use it as it is: language: {kind: hf_causal_lm, source: ...}",
-        )
-    rope = settings.rope_parameters
-    unsupported = {
-        "rope_type": rope["rope_type"] != "default",
-        "partial_rotary_factor": rope.get("partial_rotary_factor", 1.0) != 1.0,
-        "attention_bias": getattr(settings, "attention_bias", False),
-        "mlp_bias": getattr(settings, "mlp_bias", False),
-        "use_qkv_bias": getattr(settings, "use_qkv_bias", False),
-        "qk_layernorm": getattr(settings, "qk_layernorm", False),
-        "use_parallel_residual": getattr(settings, "use_parallel_residual", False),
-        "sliding_window": getattr(settings, "use_sliding_window", False),
-        "hidden_act": settings.hidden_act != "silu",
-    }
-    found = [name for name, wrong in unsupported.items() if wrong]
-    if found:
-        raise FoundryError(
-            f"this {kind} checkpoint uses {', '.join(found)}, which the native model lacks",
-            "use it as it is: language: {kind: hf_causal_lm, source: ...}",
-        )
-    layer = kind == "stablelm"
-    return TransformerConfig(
-        vocab_size=settings.vocab_size,
-        dim=settings.hidden_size,
-        n_layers=settings.num_hidden_layers,
-        n_heads=settings.num_attention_heads,
-        n_kv_heads=settings.num_key_value_heads,
-        head_dim=getattr(settings, "head_dim", None),
-        ffn_dim=settings.intermediate_size,
-        norm="layer" if layer else "rms",
-        norm_eps=settings.layer_norm_eps if layer else settings.rms_norm_eps,
-        qk_norm=kind == "qwen3",
-        rope_theta=rope["rope_theta"],
-        tie_embeddings=settings.tie_word_embeddings,
-        context=settings.max_position_embeddings,
-    )
+    common |= {"rms_norm_eps": config.norm_eps, "head_dim": config.key_dim}
+    return Qwen3Config(**common) if config.qk_norm else LlamaConfig(**common)
 
 
 def _language_weights(model: Transformer, prefix: str) -> Iterator[tuple[str, Tensor]]:
@@ -226,7 +135,7 @@ def _language_weights(model: Transformer, prefix: str) -> Iterator[tuple[str, Te
         for name, part in zip("qkv", parts, strict=True):
             yield f"{layer}self_attn.{name}_proj.weight", part
         yield f"{layer}self_attn.o_proj.weight", block.attention.out.weight
-        if block.attention.q_norm is not None:
+        if block.attention.q_norm is not None and block.attention.k_norm is not None:
             yield f"{layer}self_attn.q_norm.weight", block.attention.q_norm.weight
             yield f"{layer}self_attn.k_norm.weight", block.attention.k_norm.weight
         gate, up = block.ffn.gate_up.weight.chunk(2)
@@ -235,9 +144,82 @@ def _language_weights(model: Transformer, prefix: str) -> Iterator[tuple[str, Te
         yield f"{layer}mlp.down_proj.weight", block.ffn.down.weight
 
 
+def _norm_weights(name: str, norm: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """(transformers name, weight) of a norm: weight, and bias where it has one."""
+    for kind, parameter in norm.named_parameters():
+        yield f"{name}.{kind}", parameter
+
+
+def _filled(shell: PreTrainedModel, settings: Any, weights: dict[str, Tensor]) -> PreTrainedModel:
+    """A real model of the shell's class with exactly these weights."""
+    expected = set(shell.state_dict())
+    if expected != set(weights):
+        raise RuntimeError(f"conversion is incomplete: {sorted(expected ^ set(weights))[:5]}")
+    model = type(shell)(settings)
+    model.load_state_dict({name: w.detach().clone() for name, w in weights.items()})
+    return model.eval()
+
+
+def to_idefics3(model: VLM) -> PreTrainedModel:
+    """The same function as a transformers model; FoundryError for what has no counterpart."""
+    vision, language = _parts(model)
+    settings = Idefics3Config(
+        image_token_id=model.image_token_id,
+        scale_factor=model.projector.factor,
+        tie_word_embeddings=language.config.tie_embeddings,
+        text_config=_causal_lm_config(language.config).to_dict(),
+        vision_config=_vision_config(vision.config),
+    )
+    with torch.device("meta"):
+        exported = Idefics3ForConditionalGeneration(settings)
+    (projection,) = model.projector.layers
+    weights = {
+        **dict(_language_weights(language, "model.text_model.")),
+        **dict(_vision_weights(vision, "model.vision_model.")),
+        "model.connector.modality_projection.proj.weight": projection.weight,
+    }
+    return _filled(exported, settings, weights)
+
+
+def _parts(model: VLM) -> tuple[VisionTransformer, Transformer]:
+    """What is converted: a vit and a native decoder."""
+    vision, language, projector = model.vision, model.language, model.config.projector
+    refused = [
+        reason
+        for reason, wrong in (
+            (f"vision {vision.config.kind}", not isinstance(vision.config, ViTConfig)),
+            (f"projector {projector.kind}", projector.kind != "linear"),
+            ("projector.bias", projector.bias),
+            ("image_attention bidirectional", model.config.image_attention != "causal"),
+            ("a transformers language model", not isinstance(language, Transformer)),
+        )
+        if wrong
+    ]
+    if isinstance(vision, VisionTransformer) and isinstance(language, Transformer) and not refused:
+        return vision, language
+    raise FoundryError(
+        f"this VLM has no transformers counterpart: {', '.join(refused)}",
+        "Idefics3 is vit + linear projector without bias + causal native language model",
+    )
+
+
+def _vision_config(config: ViTConfig | ConvViTConfig) -> dict[str, int | float | str]:
+    assert isinstance(config, ViTConfig)  # _parts refuses others
+    return {
+        "hidden_size": config.dim,
+        "intermediate_size": config.hidden_dim,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "image_size": config.image_size,
+        "patch_size": config.patch_size,
+        "layer_norm_eps": config.norm_eps,
+        "hidden_act": "gelu_pytorch_tanh",
+    }
+
+
 def _vision_weights(model: VisionTransformer, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    yield f"{prefix}embeddings.patch_embedding.weight", model.patchify.weight
-    yield f"{prefix}embeddings.patch_embedding.bias", model.patchify.bias
+    for kind, parameter in model.patchify.named_parameters():
+        yield f"{prefix}embeddings.patch_embedding.{kind}", parameter
     yield f"{prefix}embeddings.position_embedding.weight", model.positions
     yield from _norm_weights(f"{prefix}post_layernorm", model.norm)
     for i, block in enumerate(model.blocks):
@@ -251,32 +233,3 @@ def _vision_weights(model: VisionTransformer, prefix: str) -> Iterator[tuple[str
             yield f"{layer}self_attn.out_proj.{kind}", getattr(block.attention.out, kind)
             yield f"{layer}mlp.fc1.{kind}", getattr(block.ffn.up, kind)
             yield f"{layer}mlp.fc2.{kind}", getattr(block.ffn.down, kind)
-
-
-def _norm_weights(name: str, norm: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for kind, parameter in norm.named_parameters():
-        yield f"{name}.{kind}", parameter
-
-
-def _fill(shell: PreTrainedModel, settings: Any, weights: dict[str, Tensor]) -> PreTrainedModel:
-    """A real model of the shell's class with exactly these weights."""
-    expected = set(shell.state_dict())
-    if expected != set(weights):
-        raise RuntimeError(f"conversion is incomplete: {sorted(expected ^ set(weights))[:5]}")
-    model = type(shell)(settings)
-    model.load_state_dict({name: w.detach().clone() for name, w in weights.items()})
-    return model.eval()
-
-
-def _export_tokenizer(model_dir: Path, out_dir: Path) -> None:
-    path = model_dir / "tokenizer.json"
-    if not path.is_file():
-        return
-    names = json.loads((model_dir / "tokenizer_config.json").read_text(encoding="utf-8"))
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(path), eos_token=names.get("eos"), pad_token=names.get("pad")
-    )
-    tokenizer.save_pretrained(out_dir)
-    config = AutoConfig.from_pretrained(out_dir)
-    config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-    config.save_pretrained(out_dir)

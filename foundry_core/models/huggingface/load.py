@@ -1,42 +1,44 @@
 """Transformers modules by name, directory or config; without remote code, from safetensors."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFConfig
 
+C = TypeVar("C", bound=HFConfig)
 _VOLATILE = ("transformers_version", "_name_or_path", "architectures", "dtype")
 
 
-def load_or_build(auto_class: Any, config: HFConfig) -> nn.Module:
+def load_or_build(auto_class: Any, config: HFConfig) -> PreTrainedModel:
     """float32 module of auto_class: pretrained weights with `source` or `path`, random ones with
     `config`."""
-    return _build(auto_class, config) if config.config is not None else _load(auto_class, config)
+    if config.config is None:
+        return _load(auto_class, config)
+    return _build(auto_class, config.kind, config.config)
 
 
-def _build(auto_class: Any, config: HFConfig) -> nn.Module:
-    settings = dict(config.config)
+def _build(auto_class: Any, kind: str, architecture: Mapping[str, Any]) -> PreTrainedModel:
+    settings = dict(architecture)
     model_type = settings.pop("model_type", None)
     if model_type is None:
-        raise FoundryError(
-            f"{config.kind}.config has no model_type", "e.g. {model_type: llama, ...}"
-        )
+        raise FoundryError(f"{kind}.config has no model_type", "e.g. {model_type: llama, ...}")
     try:
-        settings = AutoConfig.for_model(model_type, **settings)
+        resolved = AutoConfig.for_model(model_type, **settings)
     except (ValueError, TypeError) as error:
-        raise FoundryError(f"{config.kind}.config: {error}") from error
+        raise FoundryError(f"{kind}.config: {error}") from error
     with _quiet():
-        return auto_class.from_config(_without_pooling(settings), dtype=torch.float32)
+        return auto_class.from_config(_without_pooling(resolved), dtype=torch.float32)
 
 
-def _load(auto_class: Any, config: HFConfig) -> nn.Module:
-    weights = config.source or _absolute(config.path)
+def _load(auto_class: Any, config: HFConfig) -> PreTrainedModel:
+    # A relative name that is no folder would be looked up on the hub, an absolute one never.
+    weights = config.source or str(Path(config.path or "").expanduser().absolute())
     options = {"revision": config.revision, "trust_remote_code": False}
     try:
         with _quiet():
@@ -59,12 +61,12 @@ def _without_pooling(settings: Any) -> Any:
     """SigLIP's pooling head feeds nothing here. Left out of random and pretrained towers alike: a
     saved model is built before its weights are read, and must have the same parts."""
     for part in (settings, getattr(settings, "vision_config", None)):
-        if hasattr(part, "vision_use_head"):
+        if part is not None and hasattr(part, "vision_use_head"):
             part.vision_use_head = False
     return settings
 
 
-def resolve(config: HFConfig, module: nn.Module, **update: Any) -> HFConfig:
+def resolve(config: C, module: PreTrainedModel, **update: Any) -> C:
     """The config of a loaded module: self-contained, with the architecture instead of a name."""
     architecture = module.config.to_dict()
     for key in _VOLATILE:
@@ -79,11 +81,6 @@ def resolve(config: HFConfig, module: nn.Module, **update: Any) -> HFConfig:
             **update,
         }
     )
-
-
-def _absolute(folder: str) -> str:
-    """Transformers looks a relative name that is no folder up on the hub, never an absolute one."""
-    return str(Path(folder).expanduser().absolute())
 
 
 def _plain(value: Any) -> Any:

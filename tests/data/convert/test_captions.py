@@ -10,7 +10,8 @@ from foundry_core.data.config import ImageConfig
 from foundry_core.data.convert.captions import convert_captions
 from foundry_core.data.images import decode_image, encode_jpeg
 from foundry_core.data.shards.read import ShardSet
-from foundry_core.data.sources.config import ImageCaptionTars, SceneFolder
+from foundry_core.data.sources.captions.img2dataset import ImageCaptionTars
+from foundry_core.data.sources.captions.scenes import SceneFolder
 from foundry_core.errors import FoundryError
 
 

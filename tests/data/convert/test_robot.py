@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
-from foundry_core.data.convert.robot import RobotSettings, convert_robot
+from foundry_core.data.convert.robot import convert_robot
+from foundry_core.data.convert.robot_samples import RobotSettings
 from foundry_core.data.images import encode_jpeg
-from foundry_core.data.robot.episodes import write_npz
+from foundry_core.data.npy import write_npz
 from foundry_core.data.shards.read import ShardSet
-from foundry_core.data.sources.config import Demonstrations, Spartan
+from foundry_core.data.sources.robot.demonstrations import Demonstrations
+from foundry_core.data.sources.robot.spartan import Spartan
 from foundry_core.errors import FoundryError
 
 ARM = "poses__right::panda"
@@ -31,9 +33,8 @@ def silent(*_args, **_values):
     """Progress nobody looks at."""
 
 
-def settings(source, **changes):
+def settings(**changes):
     values = {
-        "source": source,
         "cameras": ("scene",),
         "fields": FIELDS,
         "groups": (GROUP,),
@@ -84,7 +85,8 @@ def demos(tmp_path):
 
 def convert(source, out, workers=1, max_skipped=0, **changes):
     return convert_robot(
-        settings(source, **changes),
+        source,
+        settings(**changes),
         out,
         episodes_per_shard=2,
         max_skipped=max_skipped,

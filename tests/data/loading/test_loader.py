@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from loading_synthetic import INPUTS, make_text
 
 from foundry_core.data.images import decode_image
 from foundry_core.data.loading.build import build_loader
@@ -30,6 +29,7 @@ from foundry_core.data.robot.transform_config import Augment, ImageInput, RobotI
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
+from tests.synthetic import INPUTS, make_text
 
 Make = Callable[..., Loader]
 MIXED = DataConfig(
@@ -372,7 +372,7 @@ def test_published_layouts_are_read(
         relative.append(fields)
         windows.append((str(sample), fields, arrays["past_mask"] | arrays["future_mask"]))
     stats = compute_statistics([(n, f, m[None]) for n, f, m in windows], past=1)
-    from foundry_core.data.robot.normalize_config import NormalizationConfig
+    from foundry_core.data.robot.transform_config import NormalizationConfig
 
     normalizer = Normalizer.from_statistics(
         stats, inputs.fields, NormalizationConfig(mode="std", clip=None)

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from foundry_core.data.loading.config import DataConfig, LoaderResources, TextData
+from foundry_core.data.loading.dataset import SampleDataset
 from foundry_core.data.loading.loader import Loader
+from foundry_core.data.loading.pixels import OutputBuffer, new_buffer
 from foundry_core.errors import FoundryError
 
 
-class Diary:
+class Diary(SampleDataset):
     """A text dataset whose reads, from whatever process, are written down."""
 
     def __init__(self, folder: Path, slow: float = 0.0) -> None:
@@ -26,7 +28,11 @@ class Diary:
     def __len__(self) -> int:
         return 1000
 
-    def read(self, index: int, sample_key: int) -> dict[str, np.ndarray]:
+    fetched = 0
+
+    def read(
+        self, index: int, sample_key: int, output: OutputBuffer = new_buffer
+    ) -> dict[str, np.ndarray]:
         time.sleep(self._slow)
         with self._file.open("ab") as stream:
             stream.write(b".")

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loading_synthetic import GRIPPER, INPUTS, make_robot, npz
 
-from foundry_core.data.inspection.figures import dataset_statistics
+from foundry_core.data.inspection.recompute import dataset_statistics
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import (
     CaptionData,
@@ -21,9 +20,9 @@ from foundry_core.data.loading.config import (
 )
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.shards.read import ShardSet
-from foundry_core.data.shards.write import write_shards
-from foundry_core.data.statistics.merge import merge_report, merge_statistics
+from foundry_core.data.statistics.dataset import merge_report, merge_statistics
 from foundry_core.errors import FoundryError
+from tests.synthetic import GRIPPER, INPUTS, make_robot, npz, write_shards
 
 
 @pytest.fixture
@@ -128,7 +127,7 @@ def differing(tmp_path: Path) -> dict[str, Path]:
 
 def test_datasets_with_other_fields_and_horizons_share_a_batch(make, differing) -> None:
     parts = {label: dataset_statistics(folder) for label, folder in differing.items()}
-    report = merge_report(parts)
+    report = merge_report(parts, "count")
     assert report["partial_fields"][GRIPPER.format("action")]["missing"] == ["bare"]
     assert len(report["horizons"]) > 3
     normalizer = Normalizer.from_statistics(merge_statistics(parts), INPUTS.fields)

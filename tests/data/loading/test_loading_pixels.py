@@ -5,18 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loading_synthetic import INPUTS, make_robot, picture
 from PIL import Image
 
-from foundry_core.data.images import decode_image, encode_jpeg
+from foundry_core.data.images import decode_image, decode_into, encode_jpeg, image_size
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import CaptionData, DataConfig, LoaderResources, RobotData
-from foundry_core.data.loading.pixels import ImageRoom, decode_into, image_size
+from foundry_core.data.loading.pixels import BatchImages
 from foundry_core.data.robot.normalize import Normalizer
-from foundry_core.data.robot.normalize_config import NormalizationConfig
-from foundry_core.data.robot.transform_config import Augment, ImageInput, RobotInputs
-from foundry_core.data.shards.write import write_shards
+from foundry_core.data.robot.transform_config import (
+    Augment,
+    ImageInput,
+    NormalizationConfig,
+    RobotInputs,
+)
 from foundry_core.errors import FoundryError
+from tests.synthetic import INPUTS, make_robot, picture, write_shards
 
 
 def png(image: np.ndarray) -> bytes:
@@ -37,12 +40,13 @@ def test_decoding_into_memory_gives_the_pixels_of_the_decoder(encode) -> None:
         decode_into(data[: len(data) // 2], out, "front of e1")
 
 
-def test_a_room_takes_rows_of_one_shape() -> None:
-    room = ImageRoom(2)
-    room.place(1)((3, 4, 5, 3))[...] = 7
-    assert room.images.shape == (2, 3, 3, 4, 5) and (room.images[1] == 7).all()
+def test_the_images_of_a_batch_are_rows_of_one_shape() -> None:
+    batch = BatchImages(2)
+    batch.row(1)((3, 4, 5, 3))[...] = 7
+    images = batch.images
+    assert images is not None and images.shape == (2, 3, 3, 4, 5) and (images[1] == 7).all()
     with pytest.raises(FoundryError, match="different shapes"):
-        room.place(0)((3, 4, 4, 3))
+        batch.row(0)((3, 4, 4, 3))
 
 
 @pytest.fixture
@@ -98,7 +102,7 @@ def test_images_of_several_sizes_are_resized_or_refused(make, tmp_path: Path) ->
 
 def test_ready_cut_samples_prepared_together_equal_one_by_one(shared_data, tokenizer) -> None:
     inputs = RobotInputs(cameras=("scene_right_0",), horizon=16, action_past=1)
-    from foundry_core.data.inspection.figures import dataset_statistics
+    from foundry_core.data.inspection.recompute import dataset_statistics
 
     folder = shared_data / "lbm_robotics_shard"
     normalizer = Normalizer.from_statistics(

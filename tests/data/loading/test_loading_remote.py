@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from loading_synthetic import INPUTS
 
 from flows.cli import main
 from foundry_core.data.inspection.validate import validate
@@ -29,6 +28,8 @@ from foundry_core.data.loading.loader import Loader
 from foundry_core.data.loading.remote import RemoteUnreachable
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
 from foundry_core.errors import FoundryError
+from foundry_core.retry import Retry
+from tests.synthetic import INPUTS
 
 ROBOT = DataConfig(robot=RobotData(batch_size=8, inputs=INPUTS))
 SKIP = UnreadableConfig(policy="skip", max_skips=10_000)
@@ -123,7 +124,7 @@ def faults(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("foundry_core.data.loading.remote._PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("foundry_core.data.loading.remote.RETRY", Retry(attempts=2, pause=0.01))
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     return faults
 

@@ -7,7 +7,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from loading_synthetic import INPUTS
 
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import (
@@ -20,6 +19,7 @@ from foundry_core.data.loading.config import (
 from foundry_core.data.loading.loader import Loader, MixedBatch
 from foundry_core.data.loading.order import Draws
 from foundry_core.data.robot.transform_config import Augment
+from tests.synthetic import INPUTS
 
 AUGMENT = Augment(shift=2, brightness=0.2, crop="random")
 CONFIGS = {

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from tdigest import TDigest
 
 from foundry_core.data.statistics.builder import compute_statistics
-from foundry_core.data.statistics.dataset import DatasetStatistics
-from foundry_core.data.statistics.merge import merge_report, merge_statistics
+from foundry_core.data.statistics.dataset import DatasetStatistics, merge_report, merge_statistics
 from foundry_core.data.statistics.summary import QUANTILES
 from foundry_core.errors import FoundryError
 
@@ -167,7 +166,7 @@ def test_different_fields_and_horizons_merge_field_by_field() -> None:
         [parts["short"]["x"].mean_per_timestep[1], parts["long"]["x"].mean_per_timestep[3]], axis=0
     )
     np.testing.assert_allclose(merged["x"].mean_per_timestep[3], both)
-    report = merge_report(parts)
+    report = merge_report(parts, "count")
     assert report["partial_fields"]["y"] == {"in": ["short"], "missing": ["long"]}
     assert report["horizons"]["x"] == {"short": [1, 2], "long": [3, 5]}
     other = compute_statistics([("e", {"x": np.zeros((4, 4, 5))}, np.ones((4, 4), bool))])

@@ -2,11 +2,16 @@ import math
 
 import pytest
 import torch
-from model_zoo import awake
+from model_zoo import acting, awake
 from pydantic import ValidationError
 
-from foundry_core.models.config import DiffusionHeadConfig
-from foundry_core.models.heads.diffusion import DiffusionHead, denoise, signal_levels
+from foundry_core.models.heads.networks.diffusion import (
+    DiffusionHead,
+    DiffusionHeadConfig,
+    denoise,
+    signal_levels,
+)
+from foundry_core.models.noise import Key
 
 SIZES = {"condition_dim": 8, "proprio_dim": 6, "proprio_steps": 2, "horizon": 3, "action_dim": 5}
 
@@ -33,7 +38,8 @@ def test_with_the_true_noise_every_sampler_lands_on_the_data(count, sampler_draw
     levels = signal_levels(20).tolist()
     truth = torch.tensor([0.3, -0.8, 0.5])
 
-    def predict(x, level):
+    def predict(x, time):
+        level = round(time * 20)
         return (x - math.sqrt(levels[level]) * truth) / math.sqrt(1 - levels[level])
 
     draws = torch.randn(4, sampler_draws or count, 1, 3)
@@ -49,7 +55,11 @@ def test_ddpm_keeps_a_unit_normal():
         levels = signal_levels(count).tolist()
         draws = torch.randn(5000, count, 1, 1, generator=torch.Generator().manual_seed(0))
         out = denoise(
-            lambda x, level, at=levels: math.sqrt(1 - at[level]) * x, draws, levels, count, 50.0
+            lambda x, time, at=levels: math.sqrt(1 - at[round(time * len(at))]) * x,
+            draws,
+            levels,
+            count,
+            50.0,
         )
         assert out.mean().item() == pytest.approx(0, abs=0.05)
         spread.append(out.std().item())
@@ -67,12 +77,12 @@ def test_learns_and_samples():
     mask, proprio = torch.ones(n, 3, 5, dtype=torch.bool), torch.zeros(n, 2, 6)
     for step in range(150):
         loss, count = head.training_loss_terms(
-            condition, proprio, actions, mask, seed=0, step=step, sample_ids=torch.arange(n)
+            condition, proprio, actions, mask, Key(0, step, torch.arange(n))
         )
         optimizer.zero_grad()
         (loss / count).backward()
         optimizer.step()
-    out = head.sample(condition, proprio, seeds=torch.arange(n), steps=0)
+    out = head.sample(condition, proprio, acting(torch.arange(n), 0, n))
     assert (out - actions).abs().mean() < 0.25
 
 
@@ -80,15 +90,13 @@ def test_masks_and_determinism():
     head = awake(DiffusionHead(config(sampler="ddpm", num_noise_samples=2), **SIZES))
     condition, proprio, actions = torch.randn(4, 1, 8), torch.randn(4, 2, 6), torch.randn(4, 3, 5)
     mask = torch.rand(4, 3, 5) > 0.4
-    kwargs = {"seed": 0, "step": 0, "sample_ids": torch.arange(4)}
-    loss, count = head.training_loss_terms(condition, proprio, actions, mask, **kwargs)
+    key = Key(0, 0, torch.arange(4))
+    loss, count = head.training_loss_terms(condition, proprio, actions, mask, key)
     garbage = torch.where(mask, actions, float("nan"))
-    assert torch.equal(
-        loss, head.training_loss_terms(condition, proprio, garbage, mask, **kwargs)[0]
-    )
+    assert torch.equal(loss, head.training_loss_terms(condition, proprio, garbage, mask, key)[0])
     assert count == 2 * mask.sum()
-    out = head.sample(condition, proprio, seeds=torch.tensor([5, 6, 7, 8]), steps=2)
-    alone = head.sample(condition[2:3], proprio[2:3], seeds=7, steps=2)
+    out = head.sample(condition, proprio, acting(torch.tensor([5, 6, 7, 8]), 2, 4))
+    alone = head.sample(condition[2:3], proprio[2:3], acting(7, 2, 1))
     torch.testing.assert_close(out[2:3], alone, atol=1e-4, rtol=0)
 
 

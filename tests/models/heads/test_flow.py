@@ -3,13 +3,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_zoo import awake, flow_config
+from model_zoo import acting, awake, flow_config
 from scipy import stats
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import BetaTimes, LogitNormalTimes, UniformTimes
-from foundry_core.models.heads.flow import FlowHead, integrate
-from foundry_core.models.heads.times import sample_times
+from foundry_core.models.heads.flow import BetaTimes, LogitNormalTimes, UniformTimes
+from foundry_core.models.heads.networks.flow import FlowHead, integrate, sample_times
+from foundry_core.models.noise import Key
 
 SIZES = {
     "condition_dim": 8,
@@ -65,7 +65,7 @@ def test_heun_is_second_order():
 def test_pairs_are_the_straight_line():
     h = head(num_noise_samples=6)
     _, _, actions, mask = batch()
-    pairs = h.training_pairs(actions, mask, seed=0, step=3, sample_ids=torch.arange(4))
+    pairs = h.training_pairs(actions, mask, Key(0, 3, torch.arange(4)))
     assert pairs.noised.shape == pairs.target.shape == (4, 6, 3, 5)
     assert pairs.times.shape == (4, 6)
     t = pairs.times[:, :, None, None]
@@ -83,10 +83,10 @@ def test_pairs_are_the_straight_line():
 def test_masked_elements_change_nothing(time):
     h = head(time=time, num_noise_samples=2)
     condition, proprio, actions, mask = batch()
-    kwargs = {"seed": 0, "step": 0, "sample_ids": torch.arange(4)}
-    loss, count = h.training_loss_terms(condition, proprio, actions, mask, **kwargs)
+    key = Key(0, 0, torch.arange(4))
+    loss, count = h.training_loss_terms(condition, proprio, actions, mask, key)
     garbage = torch.where(mask, actions, float("nan"))
-    again, _ = h.training_loss_terms(condition, proprio, garbage, mask, **kwargs)
+    again, _ = h.training_loss_terms(condition, proprio, garbage, mask, key)
     assert torch.equal(loss, again)
     assert count == 2 * mask.sum()
     loss.backward()
@@ -99,7 +99,7 @@ def test_time_and_condition_matter(time):
     condition, proprio, actions, _ = batch()
     x = actions[:, None]
     v = [
-        h.velocity(h.trunk.context(c, p), x, torch.full((4, 1), t))
+        h.predict(h.trunk.context(c, p), x, torch.full((4, 1), t))
         for c, p, t in (
             (condition, proprio, 0.1),
             (condition, proprio, 0.9),
@@ -116,9 +116,9 @@ def test_draws_share_the_condition_and_stay_apart():
     condition, proprio, _, _ = batch()
     context = h.trunk.context(condition, proprio)
     x, t = torch.randn(4, 3, 3, 5), torch.rand(4, 3)
-    together = h.velocity(context, x, t)
+    together = h.predict(context, x, t)
     for r in range(3):
-        alone = h.velocity(context, x[:, r : r + 1], t[:, r : r + 1])
+        alone = h.predict(context, x[:, r : r + 1], t[:, r : r + 1])
         torch.testing.assert_close(together[:, r : r + 1], alone, atol=1e-5, rtol=0)
 
 
@@ -134,22 +134,22 @@ def test_the_head_learns_a_target():
     mask, proprio = torch.ones(n, 3, 5, dtype=torch.bool), torch.zeros(n, 2, 6)
     for step in range(150):
         loss, count = h.training_loss_terms(
-            condition, proprio, actions, mask, seed=0, step=step, sample_ids=torch.arange(n)
+            condition, proprio, actions, mask, Key(0, step, torch.arange(n))
         )
         optimizer.zero_grad()
         (loss / count).backward()
         optimizer.step()
-    out = h.sample(condition, proprio, seeds=torch.arange(n), steps=0)
+    out = h.sample(condition, proprio, acting(torch.arange(n), 0, n))
     assert (out - actions).abs().mean() < 0.25
 
 
 def test_sampling_depends_on_each_row_s_seed_alone():
     h = head()
     condition, proprio, _, mask = batch()
-    out = h.sample(condition, proprio, seeds=torch.tensor([5, 6, 7, 8]), steps=2)
-    alone = h.sample(condition[2:3], proprio[2:3], seeds=7, steps=2)
+    out = h.sample(condition, proprio, acting(torch.tensor([5, 6, 7, 8]), 2, 4))
+    alone = h.sample(condition[2:3], proprio[2:3], acting(7, 2, 1))
     torch.testing.assert_close(out[2:3], alone, atol=1e-5, rtol=0)
-    masked = h.sample(condition, proprio, seeds=5, steps=2, action_mask=mask)
+    masked = h.sample(condition, proprio, acting(5, 2, 4), action_mask=mask)
     assert masked[~mask].eq(0).all()
 
 
@@ -163,17 +163,17 @@ def test_sampling_depends_on_each_row_s_seed_alone():
     ],
 )
 def test_times_follow_their_distribution(config, distribution):
-    t = sample_times(config, 0, 0, torch.arange(20000), 2)
+    t = sample_times(config, Key(0, 0, torch.arange(20000)), 2)
     assert t.min() >= 0
     assert t.max() < 1
     assert stats.kstest(t.double().numpy().ravel(), distribution.cdf).pvalue > 1e-3
 
 
 def test_logit_normal_times():
-    t = sample_times(LogitNormalTimes(mean=0.3, std=0.8), 0, 0, torch.arange(20000), 1)
+    t = sample_times(LogitNormalTimes(mean=0.3, std=0.8), Key(0, 0, torch.arange(20000)), 1)
     n = torch.logit(t.double()).numpy().ravel()
     assert stats.kstest(n, stats.norm(0.3, 0.8).cdf).pvalue > 1e-3
-    extreme = sample_times(LogitNormalTimes(mean=60.0), 0, 0, torch.arange(9), 1)
+    extreme = sample_times(LogitNormalTimes(mean=60.0), Key(0, 0, torch.arange(9)), 1)
     assert extreme.max() < 1
 
 

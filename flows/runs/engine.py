@@ -1,0 +1,335 @@
+"""One run of one pipeline, without a word of Prefect: record, execute stage by stage, record.
+
+The Prefect flow, the command line and tests drive the same object. It prints nothing: an observer
+is given what happens.
+"""
+
+import contextlib
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypedDict
+
+from flows import processes
+from flows.dispatch.base import Backend
+from flows.dispatch.inline import Inline
+from flows.dispatch.slots import Slots
+from flows.runs.events import (
+    Note,
+    RunObserver,
+    StageFailedEvent,
+    StageFinished,
+    StageProgress,
+    StageStarted,
+    unobserved,
+)
+from flows.runs.planning import Prepared
+from flows.runs.walk import Pending, StagesFailed, Submit, in_order
+from foundry_core.errors import FoundryError
+from foundry_core.execution.job import Interrupted, Outcome, StageJob
+from foundry_core.home import home_dir
+from foundry_core.lineage.event_types import (
+    PlannedInput,
+    PlannedStage,
+    RunFinished,
+    RunStarted,
+    StageResolved,
+)
+from foundry_core.lineage.events import EventLog
+from foundry_core.lineage.provenance import collect_provenance
+from foundry_core.pipeline.plan import StagePlan
+from foundry_core.store.catalog import record_run
+from foundry_core.store.disk import naming_disk
+from foundry_core.store.manifest import Artifact
+
+Watch = Callable[[Mapping[str, Any]], None]
+
+
+class RunResult(TypedDict):
+    """A run as JSON. stages: rows of the plan with what became of them; metrics: by
+    `<stage>.<name>`."""
+
+    run_id: str
+    pipeline: str
+    status: str
+    seconds: float
+    stages: list[dict[str, Any]]
+    metrics: dict[str, Any]
+
+
+def new_run_id(pipeline: str) -> str:
+    """Sorts by time, says what it is of, and is no one else's."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    return f"{stamp}-{pipeline}-{secrets.token_hex(3)}"
+
+
+class PipelineRun:
+    """State of one run. Thread-safe where stages of one run execute concurrently."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        observe: RunObserver = unobserved,
+        job_ref: str | None = None,
+        slots: Slots | None = None,
+        backend: Backend | None = None,
+        run_id: str | None = None,
+        parent: str | None = None,
+        ablation: Mapping[str, str] | None = None,
+    ) -> None:
+        """job_ref: what this is called where it runs. parent: the run that it is part of.
+        ablation: {id, variant} of the ablation that it belongs to."""
+        self.prepared = prepared
+        self.run_id = run_id or new_run_id(prepared.pipeline.name)
+        self.folder = home_dir() / "runs" / self.run_id
+        self.cancelled = threading.Event()
+        self.outcomes: dict[str, Outcome] = {}
+        self.failures: dict[str, str] = {}
+        self._observe = observe
+        self._job_ref = job_ref
+        self._parent, self._ablation = parent, ablation
+        self._slots = slots or Slots()
+        self._backend = backend or Inline()
+        self._started = time.monotonic()
+        self._events = EventLog(prepared.store.events_uri)
+
+    @property
+    def title(self) -> str:
+        return f"{self.prepared.pipeline.name} {self.run_id}"
+
+    def start(self) -> None:
+        """Records what is about to happen, before anything happens. FoundryError when the store or
+        the home cannot be written."""
+        prepared, name = self.prepared, self.prepared.pipeline.name
+        # Under a worker, the flow run is what can be cancelled.
+        flow_run = os.environ.get("PREFECT__FLOW_RUN_ID")
+        facts = {"pipeline": name, "store": prepared.store.uri, "flow_run": flow_run}
+        with naming_disk(prepared.store.workplace):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._entry = processes.record("run", self.run_id, facts=facts)
+            prepared.store.publish_pending(self._events)
+            self.record_started()
+            record_run(prepared.store, self.run_id, name, prepared.specs)
+            for row in prepared.plan.stages.values():
+                if row.action == "reuse" and row.artifact and row.how == "recipe":
+                    self.record_resolved(row, row.artifact, "reuse", row.how)
+
+    def record_started(self) -> None:
+        """The event that the run begins, with its plan."""
+        prepared = self.prepared
+        self._events.append(
+            RunStarted(
+                run_id=self.run_id,
+                pipeline=prepared.pipeline.name,
+                overrides=[list(pair) for pair in prepared.request.overrides],
+                argv=sys.argv,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                git=collect_provenance(sys.argv).get("git"),
+                stages=[_planned(prepared, row) for row in prepared.plan.stages.values()],
+                parent=self._parent,
+                ablation=self._ablation,
+                job_ref=self._job_ref,
+            )
+        )
+
+    def record_resolved(self, row: StagePlan, artifact: str, action: str, how: str) -> None:
+        """The event that a stage has its artifact in this run."""
+        self._events.append(
+            StageResolved(
+                run_id=self.run_id,
+                stage=row.name,
+                key=row.key,
+                artifact_key=artifact,
+                action=action,
+                how=how or None,
+                reasons=row.to_json()["reasons"],
+            )
+        )
+
+    def affected(self) -> list[str]:
+        """Stages that run, and those downstream of one, whose reuse must be asked again once the
+        new content is known; in topological order."""
+        found: dict[str, None] = {}
+        for name, row in self.prepared.plan.stages.items():
+            upstream = (up for _, _, up in self.prepared.pipeline.stages[name].upstream())
+            if row.action == "run" or row.how == "content" or any(up in found for up in upstream):
+                found[name] = None
+        return list(found)
+
+    def walk(self, submit: Submit = in_order) -> None:
+        """Submits everything that the plan did not settle, upstream first, and waits for it. A
+        failed stage stops what needs it and nothing else; then StagesFailed."""
+        submitted: dict[str, Pending] = {}
+        try:
+            for stage in self.affected():
+                needed = (up for _, _, up in self.prepared.pipeline.stages[stage].upstream())
+                upstream = [submitted[up] for up in needed if up in submitted]
+                submitted[stage] = submit(self, stage, upstream)
+            failed = [name for name, stage in submitted.items() if not stage.completed()]
+        except BaseException:
+            # Ctrl-C, or a cancellation: whoever waits for threads waits for stages, which look.
+            self.cancelled.set()
+            raise
+        if failed:
+            raise StagesFailed(f"stages not completed: {', '.join(failed)}")
+
+    def stage(self, name: str, job_ref: str | None = None, watch: Watch | None = None) -> Outcome:
+        """Executes or reuses one stage whose upstream is there. job_ref: what the caller is called
+        where it runs. `watch` is given the stage's progress, as the observer is."""
+        job = self._job(name, job_ref or self._job_ref)
+        resources = self.prepared.pipeline.stages[name].resources
+
+        def observe(state: Mapping[str, Any]) -> None:
+            self._observe(StageProgress(name, state))
+            if watch is not None:
+                watch(state)
+
+        # What runs elsewhere needs no CPU of this machine while it is waited for.
+        elsewhere = self._backend.remote(resources)
+        hold = self._slots.hold(resources.cpus, self.cancelled.is_set)
+        with contextlib.nullcontext(True) if elsewhere else hold as held:
+            if not held or self.cancelled.is_set():
+                raise Interrupted(f"stage {name!r} did not start: the run was cancelled")
+            self._observe(StageStarted(name))
+            store, events = self.prepared.store, self._events
+            outcome = self._backend.run(
+                job, store, events, observe=observe, cancelled=self.cancelled
+            )
+        self.outcomes[name] = outcome
+        row = self.prepared.plan.stages[name]
+        self.record_resolved(row, outcome.artifact.key, outcome.action, outcome.how)
+        self._observe(StageFinished(name, outcome))
+        return outcome
+
+    def _job(self, name: str, job_ref: str | None) -> StageJob:
+        node = self.prepared.pipeline.stages[name]
+        reasons = self.prepared.plan.stages[name].reasons
+        return StageJob(
+            spec=self.prepared.specs[name],
+            resources=node.resources,
+            inputs={
+                slot: {label: self.artifact(up) for label, up in named.items()}
+                for slot, named in node.inputs.items()
+            },
+            run_id=self.run_id,
+            log=self.folder / "logs" / f"{name}.log",
+            force=any(reason.category == "FORCED" for reason in reasons),
+            job_ref=job_ref,
+        )
+
+    def fail(self, name: str, error: str) -> None:
+        """A stage did not come through: remembered for the result, and shown."""
+        self.failures[name] = error
+        self._observe(StageFailedEvent(name, error))
+
+    def artifact(self, name: str) -> Artifact:
+        """The committed artifact of a stage of this run."""
+        if name in self.outcomes:
+            return self.outcomes[name].artifact
+        row = self.prepared.plan.stages[name]
+        key = row.artifact or row.key
+        artifact = self.prepared.store.read(row.kind, key)
+        if artifact is None:
+            raise FoundryError(
+                f"stage {name!r}: {row.kind}/{key[:12]}, which this run reuses, was removed from "
+                "the store since it was planned",
+                "run again: it is rebuilt; `gc` keeps what runs at work use, `gc --grace-hours` "
+                "what is young",
+            )
+        return artifact
+
+    def finish(self, status: str, error: str = "") -> RunResult:
+        """Records the end, brings the lineage index up to date, returns the run as JSON."""
+        with naming_disk(self.prepared.store.workplace):
+            result = self.record_finished(status, error)
+        self._entry.forget()
+        self._advance_index()
+        return result
+
+    def _advance_index(self) -> None:
+        """The index is derived: a disk without room for it is a note, and fails no run."""
+        import duckdb
+
+        from foundry_core.lineage.index import Index
+        from foundry_core.lineage.queries import INDEX_NAME
+
+        try:
+            Index(home_dir() / INDEX_NAME, self._events).advance()
+        except (OSError, duckdb.IOException) as error:
+            text = (
+                f"the lineage index in {home_dir()} is behind: {error}"
+                " (make room; the next run or `foundry lineage rebuild` brings it up to date)"
+            )
+            self._observe(Note(text))
+
+    def record_finished(self, status: str, error: str = "") -> RunResult:
+        """The event that the run ended, so; the run as JSON."""
+        result = self.to_json(status)
+        self._events.append(
+            RunFinished(
+                run_id=self.run_id,
+                status=status,
+                seconds=result["seconds"],
+                metrics=result["metrics"],
+                error=error,
+            )
+        )
+        return result
+
+    def to_json(self, status: str) -> RunResult:
+        """The run as it is now, ended with `status`."""
+        stages = []
+        metrics: dict[str, Any] = {}
+        for name, row in self.prepared.plan.stages.items():
+            outcome = self.outcomes.get(name)
+            artifact = outcome.artifact if outcome else None
+            if artifact is None and row.artifact:
+                artifact = self.prepared.store.read(row.kind, row.artifact)
+            if artifact:
+                metrics |= {f"{name}.{key}": value for key, value in artifact.metrics.items()}
+            stages.append(
+                row.to_json()
+                | {
+                    "action": outcome.action if outcome else row.action,
+                    "attempt": outcome.attempt if outcome else None,
+                    "seconds": round(outcome.seconds, 3) if outcome else 0.0,
+                    "error": self.failures.get(name),
+                }
+            )
+        return {
+            "run_id": self.run_id,
+            "pipeline": self.prepared.pipeline.name,
+            "status": status,
+            "seconds": round(time.monotonic() - self._started, 3),
+            "stages": stages,
+            "metrics": metrics,
+        }
+
+
+def _planned(prepared: Prepared, row: StagePlan) -> PlannedStage:
+    spec = prepared.specs[row.name]
+    node = prepared.pipeline.stages[row.name]
+    return PlannedStage(
+        name=row.name,
+        kind=row.kind,
+        key=row.key,
+        action=row.action,
+        reasons=row.to_json()["reasons"],
+        recipe=spec.recipe_json,
+        resources=node.resources.model_dump(mode="json"),
+        seed=spec.seed,
+        code=spec.code,
+        code_fingerprint=spec.code_fingerprint,
+        sources=spec.sources,
+        inputs=[
+            PlannedInput(slot=slot, label=label, stage=up, key=spec.inputs[slot][label])
+            for slot, label, up in node.upstream()
+        ],
+    )

@@ -1,0 +1,91 @@
+"""dataset.json: what a folder of shards says of itself. Written by conversions, checked by
+`foundry data validate`; it may say more than is required of it.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from foundry_core.data.config import PoseGroup, WindowConfig
+from foundry_core.files import write_json
+from foundry_core.pipeline.stage import Config
+
+DESCRIPTION = "dataset.json"
+Count = Annotated[int, Field(ge=1)]
+
+
+class Description(Config):
+    """Base of the three."""
+
+    model_config = ConfigDict(extra="ignore")
+    version: Literal[1] = 1
+
+    @property
+    def samples(self) -> int:
+        """How many the shards hold."""
+        raise NotImplementedError
+
+    def write(self, folder: Path) -> None:
+        """Writes dataset.json."""
+        write_json(folder / DESCRIPTION, self.model_dump(mode="json", exclude_none=True))
+
+
+class TextDescription(Description):
+    """tokenizer: digest of the one that encoded the documents; "" for tokens that others made."""
+
+    format: Literal["foundry-text"] = "foundry-text"
+    context: Count
+    vocab_size: int = Field(ge=2)
+    tokenizer: str = ""
+    eos_id: int = Field(ge=0)
+    pad_id: int | None = None
+    tokens: int | None = None
+    sequences: int = Field(ge=0)
+    documents: int | None = None
+
+    @property
+    def samples(self) -> int:
+        return self.sequences
+
+
+class CaptionDescription(Description):
+    """images: the names of the samples' images."""
+
+    format: Literal["foundry-captions"] = "foundry-captions"
+    images: list[str] = Field(min_length=1)
+    sequences: Count
+
+    @property
+    def samples(self) -> int:
+        return self.sequences
+
+
+class CameraSize(Config):
+    """In pixels."""
+
+    model_config = ConfigDict(extra="ignore")
+    height: Count
+    width: Count
+
+
+class RobotDescription(Description):
+    """fields: dimensions of each stored field. lengths: steps of each episode, in order. tasks:
+    episodes of each."""
+
+    format: Literal["foundry-robot"] = "foundry-robot"
+    layout: Literal["episode", "sample"]
+    hz: float = Field(gt=0)
+    cameras: dict[str, CameraSize]
+    fields: dict[str, int] = Field(min_length=1)
+    relative: tuple[PoseGroup, ...] = ()
+    window: WindowConfig
+    image_steps: tuple[int, ...] = ()
+    tasks: dict[str, int] = {}
+    episodes: Count
+    lengths: list[int] | None = None
+    windows: Count
+
+    @property
+    def samples(self) -> int:
+        return self.episodes if self.layout == "episode" else self.windows

@@ -1,0 +1,203 @@
+"""What a raw format is: the config that a recipe's `source` holds, which also reads it.
+
+Three open sets (foundry_core/config/registry.py), one file per format: text/, captions/, robot/.
+A file defines one config class and ends in `FORMAT = <that class>`; its name is the format's.
+Planning imports these files, so NumPy, Arrow and their like are imported inside the methods.
+
+A source splits into pieces (`SourceRef`), which workers read one by one. The pieces and their order
+depend on the source alone, never on the number of workers.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field
+
+from foundry_core.config.canonical import Location
+from foundry_core.config.registry import OneOf, Registry
+from foundry_core.errors import FoundryError
+from foundry_core.identity.sources import fingerprint, is_remote
+from foundry_core.pipeline.stage import Config
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from foundry_core.data.robot.episodes import Episode
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRef:
+    """A piece of a source that one worker reads at once: files, or a range of one file.
+
+    name: what reports call it. start, stop: bytes, lines, members, row groups or episodes, as the
+    format has them; stop -1 is the end.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    start: int = 0
+    stop: int = -1
+
+    @property
+    def path(self) -> Path:
+        return Path(self.files[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One text; `tokens` (uint32) instead, where the source was tokenised by others."""
+
+    id: str
+    text: str = ""
+    tokens: "np.ndarray | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captioned:
+    """images: {name: file bytes}; "image" where the source names no camera."""
+
+    id: str
+    images: dict[str, bytes]
+    caption: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """What could not be read, and why: counted, recorded, and limited by the recipe."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenIds:
+    """The vocabulary that a source was tokenised with by others."""
+
+    vocab_size: int
+    eos_id: int
+
+
+class RawFormat(Config):
+    """Base of all formats. A class that names its `format` defines every abstract method; one that
+    does not is refused when its module is imported."""
+
+    format: str
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        missing = sorted(cls.__abstractmethods__)
+        if "format" in cls.__annotations__ and missing:
+            raise FoundryError(
+                f"{cls.__module__}.{cls.__name__} defines no {' and no '.join(missing)}",
+                "foundry_core/data/sources/base.py says what each of them gives",
+            )
+
+    @classmethod
+    @abstractmethod
+    def options(cls, source: str) -> dict[str, Any]:
+        """The fields that SRC of `foundry data convert --from FORMAT SRC DST` stands for."""
+
+    @abstractmethod
+    def identity(self) -> Mapping[str, str]:
+        """{what: digest} of all that is read: equal contents are equal, wherever they lie."""
+
+    @property
+    def remote(self) -> str | None:
+        """Address of what is to be fetched before it is read; None for what lies here."""
+        return None
+
+    def fetched(self, path: str) -> Self:
+        """This source with its files copied to `path`. Asked of remote sources only."""
+        raise NotImplementedError(f"{self.format} sources are not fetched")
+
+
+class PathSource(RawFormat):
+    """Base of the formats that lie in a file or folder, here or on S3."""
+
+    path: Location[str] = Field(
+        description="file or folder; identified by content, a single file by its name too"
+    )
+
+    @classmethod
+    def options(cls, source: str) -> dict[str, Any]:
+        return {"path": source if is_remote(source) else str(Path(source).absolute())}
+
+    @property
+    def root(self) -> Path:
+        return Path(self.path).expanduser()
+
+    def identity(self) -> Mapping[str, str]:
+        digests = {self.format: fingerprint(self.path)}
+        if self.remote is None and self.root.is_file():
+            digests["file name"] = self.root.name  # in sample keys and reports, as a folder's are
+        return digests
+
+    @property
+    def remote(self) -> str | None:
+        return self.path if is_remote(self.path) else None
+
+    def fetched(self, path: str) -> Self:
+        return self.model_copy(update={"path": path})
+
+
+class TextFormat(RawFormat):
+    """Documents."""
+
+    @abstractmethod
+    def refs(self) -> list[SourceRef]:
+        """The source's pieces in canonical order. FoundryError where there is nothing."""
+
+    @abstractmethod
+    def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
+        """The documents of a piece. FoundryError where its file is damaged as a whole."""
+
+    @property
+    def token_ids(self) -> TokenIds | None:
+        """The vocabulary, where documents are token ids already; None for texts."""
+        return None
+
+
+class CaptionFormat(RawFormat):
+    """Images with captions."""
+
+    @abstractmethod
+    def refs(self) -> list[SourceRef]:
+        """The source's pieces in canonical order. FoundryError where there is nothing."""
+
+    @abstractmethod
+    def items(self, ref: SourceRef) -> Iterator[Captioned | Broken]:
+        """The captioned images of a piece."""
+
+
+class RobotFormat(RawFormat):
+    """Demonstrations of robots."""
+
+    @abstractmethod
+    def episodes(self) -> list[SourceRef]:
+        """One piece per episode, in canonical order. FoundryError where there is none."""
+
+    @abstractmethod
+    def read_episode(self, ref: SourceRef) -> "Episode":
+        """Raises UnusableEpisode for one that is truncated or breaks a rule of the format."""
+
+
+def _registry(kind: str, folder: str) -> Registry[Any]:
+    return Registry(
+        group=f"foundry.{kind}_formats",
+        package=f"foundry_core.data.sources.{folder}",
+        attribute="FORMAT",
+        noun=f"{kind} format",
+    )
+
+
+TEXT_FORMATS: Registry[type[TextFormat]] = _registry("text", "text")
+CAPTION_FORMATS: Registry[type[CaptionFormat]] = _registry("caption", "captions")
+ROBOT_FORMATS: Registry[type[RobotFormat]] = _registry("robot", "robot")
+
+TextSource = Annotated[TextFormat, OneOf(TEXT_FORMATS, "format")]
+CaptionSource = Annotated[CaptionFormat, OneOf(CAPTION_FORMATS, "format")]
+RobotSource = Annotated[RobotFormat, OneOf(ROBOT_FORMATS, "format")]

@@ -1,0 +1,69 @@
+"""Demonstrations as the simulator stages record them: demos.json, episodes/<task>/<id>.tar."""
+
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Literal
+
+from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
+from foundry_core.data.sources.files import tar_files
+from foundry_core.errors import FoundryError
+from foundry_core.identity.sources import source_files
+
+if TYPE_CHECKING:
+    from foundry_core.data.robot.episodes import Episode
+
+
+class Demonstrations(RobotFormat, PathSource):
+    """Episodes as the simulator stages record them (demos.json + episodes/<task>/<id>.tar)."""
+
+    format: Literal["demonstrations"] = "demonstrations"
+
+    def episodes(self) -> list[SourceRef]:
+        """Every episode file, sorted by task and name."""
+        if not (self.root / "demos.json").is_file():
+            raise FoundryError(
+                f"{str(self.root)!r} holds no demos.json", "point it at a collect_demos artifact"
+            )
+        tars = [PurePosixPath(n) for n in source_files(self.root) if n.endswith(".tar")]
+        return [
+            SourceRef(name=str(tar), files=(str(self.root / tar),))
+            for tar in tars
+            if tar.parts[0] == "episodes" and len(tar.parts) == 3
+        ]
+
+    def read_episode(self, ref: SourceRef) -> "Episode":
+        import numpy as np
+
+        from foundry_core.data.robot.episodes import Episode, UnusableEpisode
+
+        try:
+            members = dict(tar_files(ref.path))
+            meta = json.loads(members["meta.json"])
+            with np.load(io.BytesIO(members["lowdim.npz"]), allow_pickle=False) as arrays:
+                lowdim = {name: arrays[name] for name in arrays.files}
+        except (
+            tarfile.TarError, EOFError, KeyError, ValueError, OSError, zipfile.BadZipFile,
+        ) as error:  # fmt: skip
+            raise UnusableEpisode(
+                f"{ref.path.name} is not a readable episode: {error!r}", "record it again"
+            ) from error
+        images: dict[str, list[bytes]] = {}
+        for name in sorted(members):
+            camera, slash, _ = name.partition("/")
+            if slash:
+                images.setdefault(camera, []).append(members[name])
+        return Episode(
+            id=meta["id"],
+            task=meta["task"],
+            hz=meta["hz"],
+            success=meta["success"],
+            instructions=meta["instructions"],
+            lowdim=lowdim,
+            images=images,
+        )
+
+
+FORMAT = Demonstrations

@@ -1,0 +1,165 @@
+"""LBM Eval's raw "diffusion spartan" episodes.
+
+tasks/<Skill>/.../diffusion_spartan/episode_<n>/processed/{observations,actions,...}.npz at 10 Hz.
+`skill_type` in actions.npz holds pickled enums and is never read: the skill's name is in the path.
+"""
+
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import PrivateAttr
+
+from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
+from foundry_core.errors import FoundryError
+from foundry_core.identity.sources import is_remote, source_files
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from foundry_core.data.robot.episodes import Episode
+
+HZ = 10.0
+_SIDES = ("right", "left")
+
+
+class Spartan(RobotFormat, PathSource):
+    """LBM "diffusion spartan" episodes below a root, task, or episode folder."""
+
+    format: Literal["spartan"] = "spartan"
+    _above: tuple[str, ...] | None = PrivateAttr(None)
+
+    def identity(self) -> Mapping[str, str]:
+        above = self.folders_above()
+        return {**super().identity(), **({"folders above": "/".join(above)} if above else {})}
+
+    def fetched(self, path: str) -> Self:
+        copy = super().fetched(path)
+        copy._above = self.folders_above()
+        return copy
+
+    def folders_above(self) -> tuple[str, ...]:
+        """From the last `tasks` in the root's own path to the skill that follows it, as far as the
+        path goes; nothing where `tasks` lies in the root."""
+        if self._above is not None:
+            return self._above
+        path = self.path
+        if not is_remote(path):
+            path = os.path.abspath(os.path.expanduser(path))
+            if os.path.isdir(os.path.join(path, "tasks")):
+                return ()
+        parts = path.rstrip("/").split("/")
+        marks = [number for number, part in enumerate(parts) if part == "tasks"]
+        return tuple(parts[marks[-1] : marks[-1] + 2]) if marks else ()
+
+    def episodes(self) -> list[SourceRef]:
+        """The `processed` folders below a root, a task folder or an episode folder, sorted."""
+        names = source_files(self.root) if self.root.is_dir() else []
+        folders = [
+            path.parent
+            for path in map(PurePosixPath, names)
+            if path.parts[-2:] == ("processed", "observations.npz")
+        ]
+        if not folders:
+            raise FoundryError(
+                f"no episode_*/processed/observations.npz below {str(self.root)!r}",
+                "point it at the folder that holds tasks/, a task, or an episode",
+            )
+        return [SourceRef(name=str(f), files=(str(self.root / f),)) for f in folders]
+
+    def read_episode(self, ref: SourceRef) -> "Episode":
+        """One episode; its id is its path below the root. The folders above the root say its skill
+        where none below it does."""
+        import yaml
+
+        from foundry_core.data.robot.episodes import Episode, UnusableEpisode
+
+        folder = ref.path
+        try:
+            observations = _arrays(folder / "observations.npz")
+            actions = _arrays(folder / "actions.npz", skip=("skill_type",))["actions"]
+            metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
+            names = metadata["camera_id_to_semantic_name"]
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UnusableEpisode(
+                f"{folder.parent} is not a readable spartan episode: {error!r}", "fetch it again"
+            ) from error
+        measured = {
+            name: array
+            for name, array in observations.items()
+            if name.startswith("robot__") and array.dtype.kind == "f"
+        }
+        below = folder.parent.relative_to(self.root)
+        skill = _skill((*self.folders_above(), *below.parts))
+        stored = observations.get("language_instruction")
+        instruction = str(stored[0]) if stored is not None and len(stored) else _words(skill)
+        return Episode(
+            id=re.sub(r"[^A-Za-z0-9_-]+", "_", str(below)).strip("_") or skill,
+            task=skill,
+            hz=HZ,
+            success=_success(folder / "summary.npz"),
+            instructions={"original": [instruction]},
+            lowdim=measured | split_actions(actions),
+            images={names[i]: observations[i] for i in names if i in observations},
+            intrinsics=_by_name(folder / "intrinsics.npz", names),
+            extrinsics=_by_name(folder / "extrinsics.npz", names),
+        )
+
+
+def split_actions(actions: "np.ndarray") -> dict[str, "np.ndarray"]:
+    """[T, 20] = R xyz 3 | R rot6d 6 | L xyz 3 | L rot6d 6 | R gripper | L gripper → fields."""
+    from foundry_core.data.robot.episodes import UnusableEpisode
+
+    if actions.ndim != 2 or actions.shape[1] != 20:
+        raise UnusableEpisode(f"actions have shape {actions.shape}, expected (T, 20)", "check them")
+    fields: dict[str, np.ndarray] = {}
+    for number, side in enumerate(_SIDES):
+        at = 9 * number
+        fields[f"robot__action__poses__{side}::panda__xyz"] = actions[:, at : at + 3]
+        fields[f"robot__action__poses__{side}::panda__rot_6d"] = actions[:, at + 3 : at + 9]
+        fields[f"robot__action__grippers__{side}::panda_hand"] = actions[:, 18 + number, None]
+    return fields
+
+
+def _arrays(path: Path, skip: tuple[str, ...] = ()) -> dict[str, "np.ndarray"]:
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as archive:
+        wanted = [
+            n for n in archive.files if n not in skip and not n.endswith(("_depth", "_label"))
+        ]
+        return {name: archive[name] for name in wanted}
+
+
+def _by_name(path: Path, names: Mapping[str, str]) -> dict[str, "np.ndarray"]:
+    if not path.is_file():
+        return {}
+    return {names[i]: array for i, array in _arrays(path).items() if i in names}
+
+
+def _success(path: Path) -> bool | None:
+    import numpy as np
+
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as archive:
+        return bool(archive["episode_success"]) if "episode_success" in archive.files else None
+
+
+def _skill(folders: tuple[str, ...]) -> str:
+    """The folder after the last `tasks`, or the episode's own. A root that is an episode does not
+    lend its name: it is not part of what identifies it."""
+    marks = [number for number, name in enumerate(folders[:-1]) if name == "tasks"]
+    if marks:
+        return folders[marks[-1] + 1]
+    return folders[-1] if folders else "episode"
+
+
+def _words(skill: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", skill).lower()
+
+
+FORMAT = Spartan

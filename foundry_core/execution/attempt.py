@@ -1,0 +1,199 @@
+"""One attempt at one stage, under the lease of its key: begin, run, describe, commit, close.
+
+A process may be killed between any two lines. What it leaves is closed by whoever takes the lease
+next, and events that belong to a commit are stored before it (`foundry_core.store.outbox`).
+"""
+
+import dataclasses
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+from foundry_core.errors import FoundryError
+from foundry_core.execution.control import Usage
+from foundry_core.execution.job import Interrupted, Outcome, StageFailed, StageJob, Work
+from foundry_core.execution.supervise import run_child
+from foundry_core.files import write_atomic
+from foundry_core.lineage.event_types import AttemptFinished, AttemptStarted
+from foundry_core.lineage.provenance import collect_provenance
+from foundry_core.lineage.records import committed_event
+from foundry_core.objects import StoreUnavailable
+from foundry_core.store.lease import Lease, LeaseLost
+from foundry_core.store.manifest import Artifact, scan
+from foundry_core.store.outbox import OutboxEntry, abort, enqueue, enqueue_loss, publish
+
+State = Literal["failed", "interrupted", "discarded"]
+
+
+class Attempt:
+    """Builds a job's artifact once. replaced: the intact artifact that stays in service under the
+    key until this one is committed."""
+
+    def __init__(self, work: Work, lease: Lease, replaced: Artifact | None) -> None:
+        self._work, self._lease, self._replaced = work, lease, replaced
+        self._job, self._store, self._events = work.job, work.store, work.events
+        self._started = time.monotonic()
+        self._loss: OutboxEntry | None = None
+        self._usage: Usage | None = None
+
+    def build(self) -> Outcome:
+        """The story of an attempt. Raises StageFailed, Interrupted, LeaseLost or FoundryError; by
+        then the attempt is closed as what it came to."""
+        self.begin()
+        try:
+            artifact = self.run()
+            entry = self.enqueue(artifact)
+            committed = self.commit(artifact)
+        except StoreUnavailable:
+            # Nobody can be told, and a commit may have happened: the marker of this attempt stays,
+            # and whoever comes next tells what became of it.
+            shutil.rmtree(self._out, ignore_errors=True)
+            raise
+        except BaseException as error:
+            self.fail(error)
+            raise
+        self._store.discard(self._job.spec.key, self._name)
+        if committed:
+            publish(self._events, entry)
+            self._forget_loss()
+        else:
+            abort(self._events, entry)
+            artifact = self._store.read(artifact.kind, artifact.key) or artifact
+            self.close("discarded", "another attempt was committed first")
+        return Outcome(artifact=artifact, action="run", attempt=self._name)
+
+    def begin(self) -> None:
+        """Closes what dead workers left, takes folders, and records that the attempt starts."""
+        job, spec = self._job, self._job.spec
+        close_abandoned(self._work)
+        self._name, self._out, self._scratch = self._store.attempt(spec.key)
+        _keep_scratch_of(self._scratch, job.input_content_key, self._replaced)
+        self._provenance = collect_provenance(sys.argv)
+        self._events.append(
+            AttemptStarted(
+                run_id=job.run_id,
+                key=spec.key,
+                kind=spec.kind,
+                stage=spec.name,
+                attempt=self._name,
+                pid=os.getpid(),
+                provenance=self._provenance,
+                job_ref=job.job_ref,
+            )
+        )
+        if self._replaced:
+            # Perhaps nobody takes this key's lease again: the artifact is there.
+            lost = dataclasses.replace(_lost(job, self._name), run_id=job.run_id)
+            self._loss = enqueue_loss(self._events, spec.kind, spec.key, lost)
+
+    def run(self) -> Artifact:
+        """Runs the stage in a child process; the artifact that it made, not yet committed."""
+        result = run_child(self._work, self._lease, self._out, self._scratch)
+        self._usage = result.usage
+        self._lease.verify()
+        if result.error:
+            raise self._failure(result.error, result.hint)
+        files = scan(self._out)
+        if not files:
+            raise self._failure("it wrote no files", "a stage must write to out")
+        return self._job.manifest(
+            files,
+            attempt=self._name,
+            metrics=result.metrics,
+            provenance=self._provenance,
+            created=self._events.now(),
+            seconds=time.monotonic() - self._started,
+        )
+
+    def enqueue(self, artifact: Artifact) -> OutboxEntry:
+        """Stores the events of the commit, before it."""
+        self._lease.verify()
+        try:
+            event = committed_event(artifact.to_json(), self._out.joinpath)
+        except ValueError as error:
+            hint = "a record is one JSON object a line"
+            raise self._failure(f"its records cannot be read: {error}", hint) from None
+        return enqueue(self._events, artifact, event, self._finished("committed"))
+
+    def commit(self, artifact: Artifact) -> bool:
+        """Publishes the artifact; False when another was committed first."""
+        return self._store.commit(
+            artifact, self._out, self._lease.verify, replaces=self._replaced is not None
+        )
+
+    def fail(self, error: BaseException) -> None:
+        """Closes the attempt as what the error makes of it, and removes its files."""
+        try:
+            if isinstance(error, Interrupted | KeyboardInterrupt):
+                self.close("interrupted")
+            elif isinstance(error, LeaseLost):
+                self.close("discarded", str(error))
+            elif isinstance(error, StageFailed):
+                self.close("failed", error.error)
+            elif isinstance(error, OSError | FoundryError):
+                shutil.rmtree(self._out, ignore_errors=True)  # makes room for the event
+                self.close("failed", str(error))
+        finally:
+            self._store.discard(self._job.spec.key, self._name)
+
+    def close(self, state: State, error: str = "") -> None:
+        """Records how the attempt ended."""
+        self._events.append(self._finished(state, error))
+        self._forget_loss()
+
+    def _finished(self, state: State | Literal["committed"], error: str = "") -> AttemptFinished:
+        seconds = time.monotonic() - self._started
+        return dataclasses.replace(
+            _lost(self._job, self._name),
+            run_id=self._job.run_id,
+            state=state,
+            error=error,
+            seconds=seconds,
+            cpu_seconds=self._usage.cpu_seconds if self._usage else None,
+            gpu_seconds=self._job.resources.gpus * seconds,
+            peak_memory=self._usage.peak_memory if self._usage else None,
+        )
+
+    def _failure(self, error: str, hint: str) -> StageFailed:
+        self._store.record_failure(self._job.spec.key, error)
+        return StageFailed(self._job.spec.name, error, hint, self._job.log)
+
+    def _forget_loss(self) -> None:
+        if self._loss:
+            abort(self._events, self._loss)
+
+
+def close_abandoned(work: Work) -> None:
+    """Records and removes what a killed worker left. Its scratch stays: training resumes there."""
+    for attempt in work.store.abandoned(work.job.spec.key):
+        work.events.append(_lost(work.job, attempt))
+        work.store.discard(work.job.spec.key, attempt)
+
+
+def _lost(job: StageJob, attempt: str) -> AttemptFinished:
+    """The end of an attempt whose process died."""
+    return AttemptFinished(
+        key=job.spec.key,
+        attempt=attempt,
+        state="lost",
+        kind=job.spec.kind,
+        stage=job.spec.name,
+        error="its process died",
+        seconds=0.0,
+        gpu_seconds=0.0,
+    )
+
+
+def _keep_scratch_of(scratch: Path, input_content_key: str, replaced: Artifact | None) -> None:
+    """Empties the scratch unless it was begun from these very input bytes: a recipe key may name
+    inputs that were built again since and came out otherwise. What was begun to replace an artifact
+    is not what that artifact came from."""
+    begun = f"{input_content_key} for {replaced.created}" if replaced else input_content_key
+    mark = scratch.with_name("scratch-of")
+    if not (mark.exists() and mark.read_text() == begun):
+        shutil.rmtree(scratch)
+        scratch.mkdir()
+        write_atomic(mark, begun)

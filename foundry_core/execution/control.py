@@ -1,0 +1,71 @@
+"""What the parent and the child of an attempt tell each other, in files of a control folder.
+
+job.json and result.json are read by one version of the program, that of the parent: the child
+refuses to run from other packages.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from foundry_core.execution.job import StageJob
+from foundry_core.execution.python import package_origins
+from foundry_core.files import read_json, write_atomic
+from foundry_core.pipeline.stage import InputArtifact
+
+JOB = "job.json"
+RESULT = "result.json"
+PROGRESS = "progress.json"
+Inputs = Mapping[str, Mapping[str, InputArtifact]]
+
+
+def write_job(control: Path, job: StageJob, inputs: Inputs, out: Path, scratch: Path) -> None:
+    """All that the stage's process needs to know. inputs: folders that stay until it has ended."""
+    plain = {
+        "parent": os.getpid(),
+        "origins": package_origins(),
+        "spec": job.spec.to_json(),
+        "resources": job.resources.model_dump(mode="json"),
+        "inputs": {
+            slot: {label: asdict(artifact) for label, artifact in named.items()}
+            for slot, named in inputs.items()
+        },
+        "out": out,
+        "scratch": scratch,
+    }
+    write_atomic(control / JOB, json.dumps(plain, default=os.fspath), durable=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Of a process and its children. peak_memory: bytes."""
+
+    cpu_seconds: float
+    peak_memory: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildResult:
+    """What a stage came to: its metrics, or why it failed."""
+
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+    hint: str = ""
+    usage: Usage | None = None
+
+    def write(self, control: Path) -> None:
+        # NaN is a metric too: of a loss that diverged.
+        write_atomic(control / RESULT, json.dumps(asdict(self)), durable=False)
+
+    @classmethod
+    def read(cls, control: Path) -> "ChildResult | None":
+        """None when the process left none."""
+        try:
+            data = read_json(control / RESULT)
+        except FileNotFoundError:
+            return None
+        usage = Usage(**data["usage"]) if data["usage"] else None
+        return cls(**{**data, "usage": usage})

@@ -1,0 +1,131 @@
+"""Transformers language models, and the text stack of transformers VLMs, as native decoders."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from foundry_core.errors import FoundryError
+from foundry_core.models.config import HFLanguageConfig, HFVLMConfig
+from foundry_core.models.huggingface.load import load_or_build, resolve
+from foundry_core.models.interfaces import Decoder, LanguageModel, Tap, check_tap
+from foundry_core.models.layers import Visibility
+
+_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+
+
+class HFDecoder(Decoder):
+    """Over `model`, a transformers model whose text stack is `text`."""
+
+    # Any: transformers' models and text stacks share no class that declares these parts.
+    model: Any
+
+    def __init__(self, auto_class: Any, config: HFLanguageConfig | HFVLMConfig) -> None:
+        super().__init__()
+        self.model = load_or_build(auto_class, config)
+        self.settings = self.model.config.get_text_config()
+        for scale in ("logits_scaling", "logit_scale"):
+            if getattr(self.settings, scale, None) not in (None, 1, 1.0):
+                raise FoundryError(
+                    f"{self.settings.model_type} scales its logits ({scale}), which is unsupported"
+                )
+        if config.vocab_size is not None:
+            self.resize_vocabulary(config.vocab_size)
+
+    @property
+    def text(self) -> Any:
+        """Layers and final norm. A property: its parameters must not be registered twice."""
+        return self.model.get_decoder()
+
+    @property
+    def dim(self) -> int:
+        return self.settings.hidden_size
+
+    @property
+    def text_layers(self) -> nn.ModuleList:
+        return self.text.layers
+
+    @property
+    def vocab_size(self) -> int:
+        return self.model.get_input_embeddings().weight.shape[0]
+
+    @property
+    def output_layer(self) -> tuple[Tensor, Tensor | None, float | None]:
+        head = self.model.get_output_embeddings()
+        cap = getattr(self.settings, "final_logit_softcapping", None)
+        return head.weight, getattr(head, "bias", None), cap
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        return self.model.get_input_embeddings()(tokens)
+
+    def decode(self, embeddings: Tensor, visible: Visibility) -> Tensor:
+        """As LanguageModel.hidden."""
+        seen = visible.keys
+        if visible.segments is not None or visible.spans is not None:
+            mask = visible.mask(embeddings.shape[1], embeddings.device)
+            # Eager attention adds its mask to the scores; the fused kernels take booleans.
+            eager = self.text.config._attn_implementation == "eager"
+            if mask is not None:
+                seen = mask.bias(embeddings.dtype) if eager else mask.allowed
+        output = self.text(inputs_embeds=embeddings, attention_mask=seen, use_cache=False)
+        return output.last_hidden_state
+
+    def tap_during(self, run: Callable[[], Any], tap: Tap) -> Tensor:
+        """What run() makes of the tapped layers: [B, 1, layers·D].
+
+        Hooks on the layers, because transformers' own hidden_states norm the last entry only.
+        """
+        check_tap(tap.layers, self.n_layers)
+        index = tap.positions[:, None, None].expand(-1, 1, self.dim)
+        taps: list[Tensor] = []
+
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            taps.append(hidden.gather(1, index))
+
+        handles = [layer.register_forward_hook(keep) for layer in self.text.layers[-tap.layers :]]
+        try:
+            run()
+        finally:
+            for handle in handles:
+                handle.remove()
+        return tap.join(taps, self._norm)
+
+    def _norm(self, hidden: Tensor) -> Tensor:
+        for name in _FINAL_NORMS:
+            if hasattr(self.text, name):
+                return getattr(self.text, name)(hidden)
+        raise FoundryError(
+            f"{self.settings.model_type}: no final norm found", "set tap_norm to 'none'"
+        )
+
+    @torch.no_grad()
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        """Tied heads stay tied."""
+        rows = self.vocab_size
+        if vocab_size <= rows:
+            return
+        self.model.resize_token_embeddings(vocab_size, mean_resizing=False)
+        for part in (self.model.get_input_embeddings(), self.model.get_output_embeddings()):
+            weight = part.weight
+            weight[rows:vocab_size] = weight[:rows].mean(dim=0)
+
+
+class HFLanguage(HFDecoder, LanguageModel):
+    """AutoModelForCausalLM as the language part of a VLM, or on its own."""
+
+    def __init__(self, config: HFLanguageConfig) -> None:
+        super().__init__(AutoModelForCausalLM, config)
+        self._config = config
+
+    @property
+    def config(self) -> HFLanguageConfig:
+        return resolve(self._config, self.model, vocab_size=self.vocab_size)
+
+    def hidden(self, embeddings: Tensor, visible: Visibility = Visibility()) -> Tensor:
+        return self.decode(embeddings, visible)
+
+    def tap(self, embeddings: Tensor, tap: Tap, visible: Visibility = Visibility()) -> Tensor:
+        return self.tap_during(lambda: self.decode(embeddings, visible), tap)

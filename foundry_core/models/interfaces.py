@@ -1,0 +1,174 @@
+"""What the parts of a model offer each other, native and transformers' alike.
+
+Legend: B batch, T sequence, D width, V vocabulary, N images per sample, n images.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from foundry_core.errors import FoundryError
+from foundry_core.models.config import (
+    ConvViTConfig,
+    HFLanguageConfig,
+    HFVisionConfig,
+    HFVLMConfig,
+    TransformerConfig,
+    ViTConfig,
+    VLMConfig,
+)
+from foundry_core.models.cross_entropy import linear_cross_entropy
+from foundry_core.models.layers import Visibility
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tap:
+    """What an action head reads: the last `layers` layers' hidden states at positions int64 [B].
+    norm: see VLAConfig.tap_norm."""
+
+    positions: Tensor
+    layers: int
+    norm: str
+
+    def join(self, hidden: Iterable[Tensor], norm: Callable[[Tensor], Tensor]) -> Tensor:
+        """The layers' [B,1,D], the lowest first → [B, 1, layers·D]. norm: the model's final one."""
+        tapped = torch.stack(list(hidden), dim=2)
+        return (norm(tapped) if self.norm == "final" else tapped).flatten(2)
+
+
+def check_tap(layers: int, available: int) -> None:
+    """FoundryError when a tap wants more layers than there are."""
+    if layers > available:
+        raise FoundryError(
+            f"tap_layers is {layers}, but the backbone has {available} layers",
+            f"set tap_layers to at most {available}",
+        )
+
+
+class Decoder(nn.Module, ABC):
+    """What language models and vision-language models have in common."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """D of the hidden states."""
+
+    @property
+    @abstractmethod
+    def text_layers(self) -> nn.ModuleList:
+        """The decoder's blocks; adapters go into these."""
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.text_layers)
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Rows of the embedding, padding of the table included."""
+
+    @property
+    @abstractmethod
+    def output_layer(self) -> tuple[Tensor, Tensor | None, float | None]:
+        """Weight [V,D] and bias of the logits, and the cap of their soft cap."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Final-normed hidden states [..., D] → logits [..., V], in the compute type."""
+        weight, bias, cap = self.output_layer
+        logits = nn.functional.linear(hidden, weight, bias)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def next_token_sums(
+        self, hidden: Tensor, targets: Tensor, z_loss: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """(loss, its z-loss part) summed over rows: final-normed hidden [n,D], targets int64 [n].
+        Equal to cross-entropy over `logits`, without ever holding all of them."""
+        weight, bias, cap = self.output_layer
+        if bias is not None:
+            raise FoundryError("the language model's output layer has a bias: unsupported")
+        return linear_cross_entropy(hidden, weight, targets, z_loss=z_loss, soft_cap=cap)
+
+    @abstractmethod
+    def resize_vocabulary(self, vocab_size: int) -> None:
+        """Grows embedding and head to `vocab_size` rows; new ones are the mean of those before.
+        Never shrinks: rows beyond the tokenizer's size are padding of the table."""
+
+
+class LanguageModel(Decoder):
+    """A decoder."""
+
+    @property
+    @abstractmethod
+    def config(self) -> TransformerConfig | HFLanguageConfig:
+        """Describes the module as it is now, its grown vocabulary included."""
+
+    @abstractmethod
+    def embed(self, tokens: Tensor) -> Tensor:
+        """int64 [B,T] → [B,T,D]."""
+
+    @abstractmethod
+    def hidden(self, embeddings: Tensor, visible: Visibility = Visibility()) -> Tensor:
+        """[B,T,D] → final-normed hidden states [B,T,D]."""
+
+    @abstractmethod
+    def tap(self, embeddings: Tensor, tap: Tap, visible: Visibility = Visibility()) -> Tensor:
+        """[B, 1, layers·D]: see Tap.join."""
+
+    def forward(self, tokens: Tensor, visible: Visibility = Visibility()) -> Tensor:
+        """Logits [B,T,V]."""
+        return self.logits(self.hidden(self.embed(tokens), visible))
+
+
+class VisionTower(nn.Module, ABC):
+    """uint8 [n,3,H,W] → [n, patches, width]."""
+
+    @property
+    @abstractmethod
+    def config(self) -> ViTConfig | ConvViTConfig | HFVisionConfig:
+        """Describes the module without the folder or hub name it came from."""
+
+
+class Backbone(Decoder):
+    """A vision-language model.
+
+    images uint8 [B,N,3,H,W] or None for text alone; tokens int64 [B,T]; token_mask bool [B,T],
+    False at padding (not needed when padding is on the right).
+    """
+
+    @property
+    @abstractmethod
+    def config(self) -> VLMConfig | HFVLMConfig:
+        """Describes the module as it is now, its grown vocabulary included."""
+
+    @property
+    @abstractmethod
+    def tokens_per_image(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def image_token_id(self) -> int: ...
+
+    @abstractmethod
+    def hidden(
+        self,
+        images: Tensor | None,
+        tokens: Tensor,
+        token_mask: Tensor | None = None,
+        segments: Tensor | None = None,
+    ) -> Tensor:
+        """Final-normed hidden states [B,T,D]. segments: see Visibility."""
+
+    @abstractmethod
+    def features(
+        self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None, tap: Tap
+    ) -> Tensor:
+        """[B, 1, layers·D]: see Tap.join."""
+
+    def forward(
+        self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None = None
+    ) -> Tensor:
+        """Logits [B,T,V]."""
+        return self.logits(self.hidden(images, tokens, token_mask))

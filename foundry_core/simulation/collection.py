@@ -1,0 +1,78 @@
+"""What the stages that record in the simulator share. No MuJoCo: planning imports this."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import Field
+
+from foundry_core.identity.sources import package_fingerprint
+from foundry_core.parallel import ordered_map
+from foundry_core.pipeline.stage import Recipe, Stage, StageContext
+from foundry_core.simulation.catalog import PACKAGES
+from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames
+from foundry_core.simulation.scenarios import MAX_SLOTS
+
+
+class CollectRecipe(Recipe):
+    tasks: TaskNames = DEFAULT_TASKS
+    render: RenderConfig = RenderConfig()
+
+
+class CollectDemosRecipe(CollectRecipe):
+    episodes_per_task: int = Field(100, ge=1, le=MAX_SLOTS)
+    random_start_steps: int = Field(
+        15, ge=0, description="every other episode starts after 0..this many unrecorded steps"
+    )
+    tail_steps: int = Field(3, ge=1, description="steps recorded from success on")
+    max_steps: int = Field(100, ge=1, le=100, description="control steps an expert may take")
+
+
+class CollectScenesRecipe(CollectRecipe):
+    frames_per_task: int = Field(600, ge=1)
+    frames_per_scenario: int = Field(4, ge=1, le=20)
+    steps_between: int = Field(3, ge=1, le=5, description="control steps from frame to frame")
+    expert_share: float = Field(
+        0.5, ge=0, le=1, description="scenarios that begin with some of the expert's work"
+    )
+    randomized_share: float = Field(
+        0.5, ge=0, le=1, description="captions that put the instruction in other words"
+    )
+
+
+R = TypeVar("R", bound=CollectRecipe)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectJob(Generic[R]):
+    """One slot of one task: what is recorded in one go, a pure function of these fields."""
+
+    task: str
+    slot: int
+    seed: int
+    recipe: R
+
+
+class CollectStage(Stage):
+    """A kind that records in the simulator, whose packages are sources."""
+
+    @classmethod
+    def sources(cls, recipe: CollectRecipe) -> Mapping[str, str]:
+        return {name: package_fingerprint(name) for name in PACKAGES}
+
+
+def record_slots(
+    ctx: StageContext, record: Callable[[CollectJob[Any]], T], slots: int
+) -> Iterator[tuple[int, int, T]]:
+    """(slots done, slots in all, what was recorded): `slots` of every task, in order whatever the
+    number of processes."""
+    recipe = ctx.recipe
+    jobs = [
+        CollectJob(task=task, slot=slot, seed=ctx.seed, recipe=recipe)
+        for task in recipe.tasks
+        for slot in range(slots)
+    ]
+    recorded = ordered_map(record, jobs, workers=ctx.resources.cpus)
+    for done, result in enumerate(recorded, start=1):
+        yield done, len(jobs), result

@@ -1,0 +1,121 @@
+"""Mixed batches {modality: {name: tensor}}: parts of them that fit into memory, and their loss."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from foundry_core.errors import FoundryError
+
+Batch = Mapping[str, Tensor]
+MixedBatch = Mapping[str, Batch]
+
+_PADDED = ("tokens", "token_mask", "target_mask")
+_MULTIPLE = 8  # what tensor cores like rows to be
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepKey:
+    """Coordinates of the randomness of a step; objectives add the sample id."""
+
+    seed: int
+    step: int
+
+
+class Objective(Protocol):
+    """Loss of one modality."""
+
+    def count(self, batch: Batch) -> float:
+        """Valid elements of a batch as the loader made it."""
+        ...
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Host work on a micro-batch before it travels to the device: checks, indices."""
+        ...
+
+    def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
+        """Sums over the batch's valid elements. `loss` is differentiated; the rest is logged."""
+        ...
+
+
+class MixedLoss(nn.Module):
+    """Σ weight · sum / count over the modalities of a micro-batch: one forward, one backward.
+
+    A module of its own because DDP and FSDP hook into `forward`.
+    """
+
+    def __init__(
+        self, model: nn.Module, objectives: Mapping[str, Objective], weights: Mapping[str, float]
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objectives = dict(objectives)
+        self.weights = dict(weights)
+
+    def forward(
+        self, batch: MixedBatch, counts: Mapping[str, float], key: StepKey
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        terms: list[Tensor] = []
+        logged: dict[str, Tensor] = {}
+        for modality, part in batch.items():
+            sums = self.objectives[modality](self.model, part, key)
+            means = {name: value / counts[modality] for name, value in sums.items()}
+            terms.append(self.weights.get(modality, 1.0) * means["loss"])
+            for name, value in means.items():
+                logged[f"{modality}_{name}"] = value.detach()
+        total = functools.reduce(torch.add, terms)
+        logged["loss"] = total.detach()
+        return total, logged
+
+
+def split_batch(batch: MixedBatch, micro_batch: int | None) -> list[MixedBatch]:
+    """Equal parts of at most `micro_batch` samples, each with its share of every modality. Every
+    row is in exactly one part, with all its real tokens.
+
+    Which samples a step has is decided before this, and sums do not ask for the order of rows: so
+    here, and only here, rows of like length come together, cut to the longest of their part.
+    """
+    sizes = {m: len(next(iter(part.values()))) for m, part in batch.items()}
+    if micro_batch is None or sum(sizes.values()) <= micro_batch:
+        return [batch]
+    parts = -(-sum(sizes.values()) // micro_batch)
+    check_micro_batch(sizes, micro_batch)
+    cut = {m: _by_length(part, parts) for m, part in batch.items()}
+    return [{m: pieces[i] for m, pieces in cut.items()} for i in range(parts)]
+
+
+def check_micro_batch(sizes: Mapping[str, int], micro_batch: int | None) -> None:
+    """Raises unless every modality's batch divides into the same number of parts."""
+    if micro_batch is None:
+        return
+    parts = -(-sum(sizes.values()) // micro_batch)
+    for modality, size in sizes.items():
+        if size % parts:
+            raise FoundryError(
+                f"{modality} batch of {size} does not divide into {parts} micro-batches "
+                f"(micro_batch={micro_batch}, {sum(sizes.values())} samples per worker in all)",
+                "choose resources.micro_batch so that every modality's batch divides",
+            )
+
+
+def _by_length(batch: Batch, parts: int) -> list[Batch]:
+    """Packed rows (no token_mask) are all of one length and stay in their order."""
+    mask = batch.get("token_mask")
+    if mask is None:
+        return [dict(zip(batch, rows, strict=True)) for rows in _chunks(batch, parts)]
+    lengths, order = torch.sort(mask.sum(dim=1), stable=True)
+    ordered = {name: tensor[order] for name, tensor in batch.items()}
+    longest = lengths.view(parts, -1).amax(dim=1).tolist()
+    cut: list[Batch] = []
+    for rows, real in zip(_chunks(ordered, parts), longest, strict=True):
+        length = min(mask.shape[1], -(-real // _MULTIPLE) * _MULTIPLE)
+        named = dict(zip(batch, rows, strict=True))
+        cut.append({n: t[:, :length] if n in _PADDED else t for n, t in named.items()})
+    return cut
+
+
+def _chunks(batch: Batch, parts: int) -> list[tuple[Tensor, ...]]:
+    return list(zip(*(tensor.chunk(parts) for tensor in batch.values()), strict=True))

@@ -1,0 +1,81 @@
+"""What a metric sink is, and the writers of a run together."""
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from foundry_core.pipeline.stage import Config
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """The training whose metrics come. first_step: completed steps it resumes after, or 0."""
+
+    stage: str
+    key: str
+    seed: int
+    first_step: int
+    total_steps: int
+
+
+class MetricWriter(Protocol):
+    """An open sink."""
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """A row of metrics.jsonl after `step` completed steps: means since the row before."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class MetricSink(Config):
+    """Base of every sink's config, chosen by `kind`.
+
+    A training that was killed resumes at its last checkpoint and gives the rows after it again:
+    `open` is then called with that checkpoint as first_step, and steps beyond it may be there
+    already.
+    """
+
+    kind: str
+
+    def open(self, run: RunInfo) -> MetricWriter:
+        """Called on rank 0 before the first step. Imports here what the sink needs."""
+        raise NotImplementedError
+
+
+class MetricWriters:
+    """The writers of a run. One that fails is left out from there on, with a line in the log: the
+    training is worth more than its plot."""
+
+    def __init__(self, sinks: Iterable[MetricSink], run: RunInfo) -> None:
+        self._open: list[tuple[str, MetricWriter]] = []
+        for sink in sinks:
+            with _left_out_if_it_fails(sink.kind):
+                self._open.append((sink.kind, sink.open(run)))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        still_open = []
+        for kind, writer in self._open:
+            with _left_out_if_it_fails(kind):
+                writer.write(step, values)
+                still_open.append((kind, writer))
+        self._open = still_open
+
+    def close(self) -> None:
+        for kind, writer in self._open:
+            with _left_out_if_it_fails(kind):
+                writer.close()
+        self._open = []
+
+
+@contextlib.contextmanager
+def _left_out_if_it_fails(kind: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a tracker's client may raise anything
+        reason = str(error) or type(error).__name__
+        _log.warning("metric sink %s is left out from here on: %s", kind, reason.splitlines()[0])

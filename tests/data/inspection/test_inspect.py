@@ -1,0 +1,111 @@
+"""What the data commands show."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from foundry_core.data.inspection.figures import (
+    describe,
+    plot_statistics,
+    render_statistics,
+)
+from foundry_core.data.inspection.preview import preview, render_preview, save_images
+from foundry_core.data.inspection.recompute import dataset_statistics
+from foundry_core.data.loading.build import build_loader
+from foundry_core.data.loading.config import CaptionData, DataConfig, RobotData, TextData
+from foundry_core.data.robot.normalize import Normalizer
+from foundry_core.data.statistics.dataset import DatasetStatistics, merge_files
+from foundry_core.data.text.tokenizer import Tokenizer
+from foundry_core.errors import FoundryError
+from tests.synthetic import INPUTS
+
+
+def text_of(renderable) -> str:
+    console = Console(width=240, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(renderable)
+    return console.export_text()
+
+
+def test_recomputed_statistics_equal_the_converters(datasets: dict) -> None:
+    folder = datasets["robot"]["lever"]
+    stored = json.loads((folder / "stats.json").read_text())
+    again = json.loads(dataset_statistics(folder).to_json())
+    extra = {f"robot__actual__poses__right::panda__{p}_relative" for p in ("xyz", "rot_6d")}
+    assert set(again) - set(stored) == extra
+    assert {name: again[name] for name in stored} == stored
+
+
+def test_description_table_and_plots(datasets: dict, tmp_path: Path) -> None:
+    stats = DatasetStatistics.load(datasets["robot"]["lever"])
+    gripper = "robot__action__grippers__right::panda_hand"
+    description = describe(stats, [gripper])
+    assert list(description["fields"]) == [gripper]
+    (dim,) = description["fields"][gripper]["dims"]
+    assert dim["discrete"] and sum(dim["histogram"]) == pytest.approx(1)
+    wide = describe(stats)["fields"]["robot__actual__poses__right::panda__xyz"]["dims"][0]
+    assert sum(wide["histogram"]) == pytest.approx(0.98, abs=0.02)
+    assert len(json.dumps(description, allow_nan=False)) > 100
+    assert gripper in text_of(render_statistics(description))
+    (path,) = plot_statistics(stats, tmp_path, [gripper])
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(FoundryError, match="no statistics for field"):
+        describe(stats, ["nothing"])
+
+
+def test_published_statistics_without_digests_can_be_shown(shared_data: Path) -> None:
+    path = shared_data / "lbm_raw" / "expected_stats_past1_future14_pad3_12.json"
+    assert "robot__version" in text_of(render_statistics(describe(DatasetStatistics.load(path))))
+
+
+def test_published_sample_shards_have_statistics(shared_data: Path) -> None:
+    stats = dataset_statistics(shared_data / "lbm_robotics_shard")
+    field = stats["robot__action__poses__right::panda__xyz_relative"]
+    assert field.past == 1 and field.steps == 16 and field.count[1] == 5
+
+
+def test_merging_folders_reports(datasets: dict) -> None:
+    merged, report = merge_files(datasets["robot"], {"lever": 1, "door": 1})
+    assert report["weighting"] == "mix" == merged.weighting
+    assert report["partial_fields"] == {}
+
+
+def test_preview_counts_what_is_in_the_batch(
+    datasets: dict, tokenizer: Tokenizer, normalizer: Normalizer, tmp_path: Path
+) -> None:
+    config = DataConfig(
+        text=TextData(batch_size=10, weights={"web": 0.7, "docs": 0.3}),
+        captions=CaptionData(batch_size=3),
+        robot=RobotData(batch_size=4, inputs=INPUTS),
+    )
+    loader = build_loader(
+        config, datasets, seed=0, tokenizer=tokenizer, tokens_per_image=2, normalizer=normalizer
+    )
+    found = preview(loader, tokenizer, step=3)
+    text = found["modalities"]["text"]
+    assert {k: v["samples"] for k, v in text["datasets"].items()} == {"web": 7, "docs": 3}
+    robot, batch = found["modalities"]["robot"], loader.batch(3)["robot"]
+    assert robot["tensors"]["images"]["shape"] == [4, 2, 3, 16, 16]
+    assert robot["padding"] == pytest.approx(1 - batch["token_mask"].float().mean().item())
+    valid = batch["action_mask"].numpy()[..., 0].mean()
+    assert robot["valid_action_steps"] == pytest.approx(valid)
+    assert found["modalities"]["captions"]["first_sample"].startswith("a picture of")
+    assert "robot, step 3" in text_of(render_preview(found))
+    json.dumps(found, allow_nan=False)
+    sheets = save_images(loader.batch(3), tmp_path)
+    assert [path.name for path in sheets] == ["captions.png", "robot.png"]
+    from PIL import Image
+
+    with Image.open(tmp_path / "robot.png") as sheet:
+        assert np.asarray(sheet).shape == (64, 32, 3)
+
+
+def test_digests_are_exported_and_merged_by_the_files_name(datasets, tmp_path: Path) -> None:
+    dataset_statistics(datasets["robot"]["lever"]).save(tmp_path / "lever.tdigest.json")
+    paths = {"door": datasets["robot"]["door"], "lever": tmp_path / "lever.tdigest.json"}
+    merged, _ = merge_files(paths)
+    field = "robot__actual__poses__right::panda__xyz"
+    counts = [DatasetStatistics.load(path)[field].count.sum() for path in paths.values()]
+    assert merged[field].count.sum() == sum(counts)

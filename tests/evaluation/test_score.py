@@ -1,0 +1,87 @@
+"""One score from the episodes to every reader."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foundry_core.errors import FoundryError
+from foundry_core.evaluation.score import Score, read_scores, total, write_scores
+from foundry_core.files import read_json, read_json_lines
+
+counts = st.builds(
+    lambda successes, failures, crashed, pending: Score(
+        n=successes + failures, successes=successes, crashed=crashed, pending=pending
+    ),
+    *[st.integers(0, 500)] * 4,
+)
+
+
+def test_known_interval():
+    score = Score(n=200, successes=160, crashed=3)
+    assert score.rate == 0.8
+    assert score.interval == pytest.approx((0.737774, 0.853106), abs=1e-6)
+
+
+def test_nothing_counted_says_nothing():
+    score = Score(crashed=4, pending=2)
+    assert score.rate is None
+    assert score.interval == (0.0, 1.0)
+    assert score.to_json() == {
+        "n": 0, "successes": 0, "crashed": 4, "pending": 2, "rate": None, "low": 0.0, "high": 1.0,
+    }  # fmt: skip
+
+
+@given(counts, counts)
+def test_sums_and_json_lose_nothing(one, other):
+    whole = one + other
+    assert whole == total([other, one])
+    assert (whole.n, whole.pending) == (one.n + other.n, one.pending + other.pending)
+    assert Score.from_json(whole.to_json()) == whole
+    assert Score.from_json(whole.to_json()).to_json() == whole.to_json()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"n": 3, "successes": 4}, "4 successes in 3 episodes"),
+        ({"n": -1}, "n = -1 is no count"),
+        ({"n": 2, "crashed": -1}, "crashed = -1 is no count"),
+        ({"n": 2.0}, "no count"),
+        ({"n": True}, "no count"),
+    ],
+)
+def test_counts_that_cannot_be_are_refused(wrong, words):
+    with pytest.raises(FoundryError, match=words):
+        Score(**wrong)
+
+
+def test_one_writer_for_the_file_the_rows_and_the_metrics(tmp_path):
+    scores = {"pull": Score(n=4, successes=1), "open": Score(n=2, successes=2, crashed=1)}
+    out, records = tmp_path, tmp_path / "records"
+    metrics = write_scores(out, records, scores, {"benchmark": "line"})
+    assert metrics == {
+        "success_rate": 0.5,
+        "n": 6,
+        "successes": 3,
+        "crashed": 1,
+        "pending": 0,
+        "success_rate/pull": 0.25,
+        "success_rate/open": 1.0,
+    }
+    document = read_json(out / "evaluation.json")
+    assert document["benchmark"] == "line"
+    assert document["total"] == Score(n=6, successes=3, crashed=1).to_json()
+    rows = list(read_json_lines(records / "scores.jsonl"))
+    assert [row["task"] for row in rows] == ["open", "pull", ""]
+    assert rows[1] == {"task": "pull", **document["tasks"]["pull"]}
+    assert rows[2] == {"task": "", **document["total"]}
+    assert read_scores(out) == scores
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", '{"tasks": {"a": {"n": 1}}}', '{"tasks": {"a": {"n": 1, "successes": 2}}}']
+)
+def test_files_of_another_form_are_refused_with_their_name(tmp_path, text):
+    (tmp_path / "evaluation.json").write_text(text)
+    with pytest.raises(FoundryError, match=r"evaluation\.json"):
+        read_scores(tmp_path)

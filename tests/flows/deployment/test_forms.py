@@ -1,0 +1,113 @@
+"""Forms of the deployments, and what a run shows where a server is configured."""
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from pydantic import ValidationError
+
+from flows import foundry
+from flows.console import markdown_table
+from flows.deployment import artifacts
+from flows.deployment.forms import (
+    Axis,
+    NamedVariant,
+    Override,
+    PipelineName,
+    ablation_request,
+    request,
+)
+from flows.dispatch.base import BACKENDS
+from flows.prefect.page import publish
+from foundry_core.config.documents import find_pipeline, pipeline_names
+from foundry_core.errors import FoundryError
+
+
+def test_values_are_yaml_and_numbers_are_taken_as_typed():
+    typed = Override(path=" vla.data.robot.batch_size ", value=16).pair()
+    assert typed == ("vla.data.robot.batch_size", 16)
+    assert Override(path="a.b", value="1e-3").pair() == ("a.b", 1e-3)
+    assert Override(path="a.b", value=True).pair() == ("a.b", True)
+    assert Axis(path="a.b", values="100, 2e2, [x, y]").vary().values == (100, 200.0, ["x", "y"])
+    with pytest.raises(FoundryError, match=r"override 'a\.b'"):
+        Override(path="a.b", value="[1").pair()
+
+
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        (Override, {"path": "a", "value": "1", "vaule": "2"}),
+        (Axis, {"path": "a", "value": "1"}),
+        (NamedVariant, {"name": "v", "overrides": []}),
+        (NamedVariant, {"name": "v", "overrides": [{"path": "a", "value": "1", "x": 1}]}),
+    ],
+)
+def test_a_typing_error_is_refused_at_every_level(form, content):
+    with pytest.raises(ValidationError):
+        form.model_validate(content)
+
+
+def test_requests_are_those_of_the_command_line():
+    demo = PipelineName("demo")
+    change = [Override(path="llm.training.steps", value="5")]
+    found = request(demo, change, ["vla"], [])
+    assert (found.pipeline, found.overrides, found.only) == (
+        "demo",
+        (("llm.training.steps", 5),),
+        ("vla",),
+    )
+    asked = ablation_request(
+        demo,
+        [Axis(path="llm.training.steps", values="5, 10")],
+        [NamedVariant(name="small", overrides=change)],
+        3,
+        [],
+        "",
+    )
+    assert asked.title == "ablation llm.training.steps ×2; small; seeds ×3"
+    assert asked.evaluation is None
+    assert asked.variants[0].overrides == (("llm.training.steps", 5),)
+
+
+def test_both_deployments_are_one_flow_with_a_form_each():
+    assert foundry.full.name == foundry.ablation.name == "foundry"
+    schema = foundry.ablation.parameters.model_dump_for_openapi()
+    assert schema["definitions"]["PipelineName"]["enum"] == pipeline_names()
+    assert schema["definitions"]["DispatchName"]["enum"] == BACKENDS.names()
+    assert schema["definitions"]["Override"]["additionalProperties"] is False
+    assert schema.get("required", []) == []
+    assert all(field.get("description") for field in schema["properties"].values())
+
+
+def test_a_labs_own_pipelines_are_offered_beside_ours(tmp_path, monkeypatch):
+    (tmp_path / "ours.yaml").write_text("stages: {}\n")
+    monkeypatch.setenv("FOUNDRY_PIPELINES", str(tmp_path))
+    assert {"ours", "demo"} <= set(pipeline_names())
+    assert find_pipeline("ours") == tmp_path / "ours.yaml"
+    with pytest.raises(FoundryError, match="unknown pipeline 'owrs'"):
+        find_pipeline("owrs")
+
+
+def test_without_a_server_nothing_is_published():
+    def create(**content):
+        raise AssertionError("published")
+
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert not artifacts.configured()
+        publish(create, key="plan")
+        assert artifacts.progress_of("0" * 64) is None
+
+
+def test_pictures_are_drawn_on_white_and_large_ones_left_out():
+    svg = artifacts.on_white("<svg><title>t</title><g/></svg>")
+    assert svg == b'<svg><title>t</title><rect width="100%" height="100%" fill="#fff"/><g/></svg>'
+    assert artifacts._image("png", b"abc", "x") == "![x](data:image/png;base64,YWJj)"
+    assert "see the report" in artifacts._image("png", bytes(600_000), "x")
+
+
+def test_lines_of_a_console_become_log_messages():
+    said = []
+    print("model: starts\n\nmodel: done", file=artifacts.LogLines(said.append))
+    assert said == ["model: starts", "model: done"]
+
+
+def test_cells_cannot_break_a_table():
+    assert markdown_table([["a"], ["x|y"]]) == "| a |\n| --- |\n| x¦y |\n"

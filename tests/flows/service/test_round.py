@@ -1,0 +1,120 @@
+"""The whole round on one machine: server, pools, deployments, both workers, a pipeline and an
+ablation whose training is executed by the worker of the GPU pool."""
+
+import json
+import signal
+import subprocess
+
+import pytest
+
+from tests.orchestration import CLI, Serving, until
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory):
+    with Serving(tmp_path_factory.mktemp("round") / "home") as started:
+        yield started
+
+
+def test_a_full_run_trains_in_the_gpu_pool(serving):
+    done = serving.prefect(
+        *("deployment", "run", "foundry/full", "-p", "pipeline=exams", "--watch"), timeout=500
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (training,) = serving.trainings("COMPLETED")
+    assert training["work_pool_name"] == "gpu-pool"
+    assert training["parameters"]["job"]["spec"]["kind"] == "train"
+    rows = serving.lineage("select stage, job_ref from attempt")
+    refs = {row["stage"]: row["job_ref"] for row in rows}
+    assert refs.keys() == {"text", "model", "exam"}
+    assert refs["model"] == f"prefect:flow-run/{training['id']}"
+    assert refs["text"].startswith("prefect:task-run/") and refs["text"] != refs["exam"]
+    (run,) = serving.lineage("select run_id, status, job_ref from pipeline_run")
+    assert run["status"] == "succeeded"
+    coordinator = serving.run(run["job_ref"].removeprefix("prefect:flow-run/"))
+    assert coordinator["work_pool_name"] == "foundry"
+
+
+def test_an_ablation_reuses_the_base_and_gives_a_verdict(serving):
+    flow_run = serving.submit(
+        "foundry/ablation", pipeline="exams", vary=[{"path": "model.rate", "values": "0.9"}]
+    )
+    assert serving.ended(flow_run, 300) == "COMPLETED"
+    trained = [run["name"].split()[0] for run in serving.trainings("COMPLETED")]
+    assert len(trained) == 2, trained
+    rows = serving.lineage("select variant, decision from ablation_effects")
+    decisions = {row["variant"]: row["decision"] for row in rows}
+    assert decisions == {"base": "the base", "rate=0.9": "worse than the base"}
+
+
+def test_two_ablations_at_once_on_a_pool_of_one_share_what_is_equal(serving):
+    """The base is new to both, and each waits for the pool's only slot."""
+    both = [
+        serving.submit(
+            "foundry/ablation",
+            pipeline="exams",
+            overrides=[{"path": "model.rate", "value": "0.05"}],
+            vary=[{"path": "model.steps", "values": steps}],
+        )
+        for steps in ("7", "9")
+    ]
+    assert [serving.ended(one, 400) for one in both] == ["COMPLETED", "COMPLETED"]
+    rows = serving.lineage(
+        "select key, count(*) as n from attempt join artifact using (key) "
+        "where attempt.kind = 'train' and recipe::varchar like '%0.05%' group by key"
+    )
+    assert [row["n"] for row in rows] == [1, 1, 1], rows
+
+
+def test_cancelling_a_local_run_cancels_its_training(serving):
+    run = subprocess.Popen(
+        [*CLI, "run", "exams", "--dispatch", "gpu-pool", "-o", "model.seconds=600"],
+        env=serving.environment,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    until(lambda: serving.children() and serving.trainings("RUNNING"), 120, "it trains")
+    ((name, _),) = serving.pids("run").items()
+    cancelled = serving.foundry("cancel", name)
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert run.wait(120) == 130
+    until(lambda: not serving.flow_runs() and not serving.leases(), 120, "all is closed")
+    assert serving.children() == []
+    rows = serving.lineage(f"select status from pipeline_run where run_id = '{name}'")
+    assert rows == [{"status": "interrupted"}]
+
+
+def test_unknown_parameters_are_refused(serving):
+    wrong = {"path": "model.rate", "valeu": "0.9"}
+    with pytest.raises(Exception, match="HTTP Error 4"):
+        serving.submit("foundry/full", pipeline="exams", overrides=[wrong])
+
+
+def test_check_and_status_in_plain_words(serving):
+    port = str(serving.port)
+    assert serving.foundry("serve", "--check", "--port", port).returncode == 0
+    again = serving.foundry("serve", "--port", port)
+    assert again.returncode == 2
+    assert f"runs on 127.0.0.1:{port} already" in again.stderr
+    status = json.loads(serving.foundry("status", "--json").stdout)
+    assert status["server"] == serving.url
+    assert {pool["pool"]: len(pool["online"]) for pool in status["pools"]} == {
+        "foundry": 1,
+        "gpu-pool": 1,
+    }
+    assert status["runs"] == status["queue"] == status["leases"] == []
+
+
+def test_interrupting_serve_leaves_nothing(tmp_path):
+    with Serving(tmp_path / "home") as serving:
+        flow_run = serving.submit(
+            "foundry/full", pipeline="exams", overrides=[{"path": "model.seconds", "value": "600"}]
+        )
+        until(lambda: serving.children() and serving.trainings("RUNNING"), 120, "it trains")
+        assert serving.state(flow_run) == "RUNNING"
+        serving.process.send_signal(signal.SIGINT)
+        serving.process.wait(60)
+        until(lambda: not serving.processes(), 10, "no process is left")
+        assert serving.process.returncode == 0

@@ -1,0 +1,77 @@
+"""Bytes by name, in a folder and on S3's API (moto over HTTP): the same calls, the same answers."""
+
+import threading
+
+import pytest
+
+from foundry_core.blobs import FolderBlobs, is_name, open_blobs
+from foundry_core.errors import FoundryError
+from tests.s3 import s3_server, use_s3
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["folder", "s3"])
+def blobs(request, tmp_path):
+    if request.param == "folder":
+        return open_blobs(str(tmp_path / "blobs"))
+    endpoint = request.getfixturevalue("endpoint")
+    return open_blobs(use_s3(request.getfixturevalue("monkeypatch"), endpoint))
+
+
+def test_names_are_taken_once(blobs):
+    assert blobs.names() == []
+    assert blobs.create("a/b", b"one")
+    assert not blobs.create("a/b", b"two")
+    assert blobs.create("a/b", b"one"), "these are its bytes"
+    assert blobs.read("a/b") == b"one"
+    assert (blobs.names(), blobs.names("a"), blobs.names("x")) == (["a"], ["b"], [])
+    blobs.write("a/b", b"two")
+    blobs.write("a/c/d", b"")
+    assert blobs.read("a/b") == b"two"
+    assert blobs.names("a") == ["b", "c"]
+    blobs.delete("a/b", "a/never")
+    blobs.delete()
+    assert blobs.names("a") == ["c"]
+    with pytest.raises(FileNotFoundError):
+        blobs.read("a/b")
+
+
+def test_of_many_creators_one_wins(blobs):
+    won = []
+    threads = [
+        threading.Thread(target=lambda i=i: blobs.create("k", b"%d" % i) and won.append(i))
+        for i in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert blobs.read("k") == b"%d" % won[0]
+
+
+def test_where_they_lie(blobs):
+    blobs.write("a", b"x")
+    path = blobs.local("a")
+    assert path is None if "://" in blobs.uri else path.read_bytes() == b"x"
+    assert open_blobs(blobs.uri).read("a") == b"x"
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x"])
+def test_a_folder_is_not_left(tmp_path, name):
+    blobs = FolderBlobs(tmp_path / "store")
+    calls = [blobs.read, blobs.names, blobs.delete, blobs.local]
+    calls += [lambda n: blobs.write(n, b""), lambda n: blobs.create(n, b"")]
+    for call in calls:
+        with pytest.raises(FoundryError, match="is no name below"):
+            call(name)
+
+
+def test_what_people_type_is_one_name():
+    assert is_name("a@1")
+    assert not any(map(is_name, ["", ".", "..", ".a", "a/b", "a\0", "n" * 221]))
