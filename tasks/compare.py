@@ -11,7 +11,7 @@ from foundry_core.pipeline import stage
 
 class CompareRecipe(stage.Recipe):
     base: str = Field(description="label of the evaluation the others are compared with")
-    alpha: float = Field(0.05, gt=0, lt=1, description="level of each family of comparisons")
+    alpha: float = Field(0.05, gt=0, lt=1, description="level of the whole table")
 
 
 class Compare(stage.Stage):
@@ -37,10 +37,10 @@ class Compare(stage.Stage):
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.evaluation.comparison.compare import compare
         from foundry_core.evaluation.comparison.report import write_comparison
-        from foundry_core.evaluation.score import read_scores
+        from foundry_core.evaluation.score import read_evaluation
 
         inputs = ctx.inputs["evaluations"].items()
-        evaluations = {label: read_scores(artifact.path) for label, artifact in inputs}
+        evaluations = {label: read_evaluation(artifact.path) for label, artifact in inputs}
         return write_comparison(ctx.out, compare(evaluations, ctx.recipe.base, ctx.recipe.alpha))
 
 

@@ -1,12 +1,13 @@
 """Policy → Evaluation: closed-loop episodes on fresh scenarios of a benchmark."""
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from foundry_core.evaluation.benchmarks.base import BENCHMARKS, load_benchmark
-from foundry_core.evaluation.score import EpisodeResult, scores_by_task, write_scores
+from foundry_core.evaluation.score import EpisodeResult, Evaluation, write_evaluation
 from foundry_core.files import write_json_lines
 from foundry_core.identity.code import fingerprint
 from foundry_core.identity.sources import package_fingerprint
@@ -120,22 +121,38 @@ class Evaluate(stage.Stage):
             execute_steps=recipe.execute_steps,
             on_rollout=on_rollout,
         )
-        return _conclude(ctx, tally.finish())
+        steps = recipe.execute_steps or policy.execute_steps
+        return _conclude(ctx, tally.finish(), steps)
 
 
-def _conclude(ctx: stage.StageContext, results: list[EpisodeResult]) -> dict[str, Any]:
+def _conclude(
+    ctx: stage.StageContext, results: list[EpisodeResult], execute_steps: int
+) -> dict[str, Any]:
     """Writes evaluation.json and the records; returns the metrics. An evaluation of crashes only
     says nothing about the policy and is a failure of the stage."""
+    from foundry_core.evaluation.rollout.crashes import crash_causes
     from foundry_core.evaluation.rollout.tally import episode_row
 
     write_json_lines(ctx.records / "episodes.jsonl", map(episode_row, results))
+    recipe = ctx.recipe
+    benchmark = load_benchmark(recipe.benchmark, recipe.options)
     facts = {
-        "benchmark": ctx.recipe.benchmark,
-        "blank_images": ctx.recipe.blank_images,
+        "benchmark": recipe.benchmark,
+        "options": benchmark.model_dump(mode="json"),
+        "packages": {name: version(name) for name in benchmark.packages},
+        "hz": benchmark.hz,
+        "success": benchmark.success_semantics,
+        "first_scenario": recipe.first_scenario,
+        "episodes_per_task": recipe.episodes_per_task,
+        "execute_steps": execute_steps,
+        "seed": ctx.seed,
+        "blank_images": recipe.blank_images,
+        "crashes": crash_causes(results),
         # By content: an equal policy under another key makes an equal evaluation.
         "policy": ctx.input("policy").content,
     }
-    metrics = write_scores(ctx.out, ctx.records, scores_by_task(results), facts)
+    evaluation = Evaluation.of(results, recipe.budget or recipe.episodes_per_task)
+    metrics = write_evaluation(ctx.out, ctx.records, evaluation, facts)
     if not metrics["n"]:
         raise RuntimeError(
             f"all {metrics['crashed']} episodes crashed; the first:\n{results[0].failure_message}"

@@ -22,7 +22,10 @@ class VerdictRecipe(stage.Recipe):
     variants: dict[str, tuple[str, ...]] = Field(
         description="variant → labels of its evaluations, one per seed"
     )
-    alpha: float = Field(0.05, gt=0, lt=1, description="level of each family of comparisons")
+    alpha: float = Field(0.05, gt=0, lt=1, description="level of the whole table")
+    started: int | None = Field(
+        None, ge=1, description="comparisons as they were started; those dropped since count"
+    )
 
     @model_validator(mode="after")
     def _names_its_base(self) -> Self:
@@ -64,15 +67,17 @@ class Verdict(stage.Stage):
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.evaluation.comparison.report import write_comparison
-        from foundry_core.evaluation.comparison.verdict import judge
-        from foundry_core.evaluation.score import read_scores
+        from foundry_core.evaluation.comparison.verdict import judge_variants
+        from foundry_core.evaluation.score import read_evaluation
 
         inputs = ctx.inputs["evaluations"].items()
-        evaluations = {label: read_scores(artifact.path) for label, artifact in inputs}
+        evaluations = {label: read_evaluation(artifact.path) for label, artifact in inputs}
         recipe = ctx.recipe
         names = sorted(recipe.variants, key=lambda name: (name != recipe.base, _natural(name)))
         variants = {name: recipe.variants[name] for name in names}
-        found = judge(evaluations, variants, recipe.base, recipe.alpha)
+        found = judge_variants(
+            evaluations, variants, recipe.base, recipe.alpha, size=recipe.started
+        )
         return write_comparison(ctx.out, found)
 
 

@@ -9,7 +9,8 @@ from flows.reports.run_report import gather
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.plots import response
 from foundry_core.evaluation.comparison.report import table_html, write_report
-from foundry_core.evaluation.comparison.tables import p_text
+from foundry_core.evaluation.comparison.sentences import p_text
+from foundry_core.evaluation.comparison.verdict import seeds_of
 from foundry_core.home import home_dir
 from foundry_core.lineage import queries
 
@@ -45,9 +46,9 @@ def write_ablation_report(ablation_id: str) -> Path:
         (f"Success over {path}", f'<div class="wide">{response(path, points)}</div>')
         for path, points in responses(effects).items()
     ]
-    if data.comparison is not None and data.comparison.seeds is not None:
-        seeds = data.comparison.seeds.to_json()
-        sections.append(("Seeds", f"<p>{seeds_text(seeds)}</p>{_replicates(seeds)}"))
+    if data.comparison is not None:
+        seeds = seeds_of(data.comparison)
+        sections.append(("Seeds", f"<p>{seeds_text(seeds)}</p>{_seed_rows(seeds)}"))
     data = replace(
         data,
         title=f"{ablation['base_pipeline']}: what each change does",
@@ -110,18 +111,23 @@ def _number(value: Any) -> bool:
 
 def seeds_text(seeds: Row) -> str:
     """What the seeds say about noise, and what the verdict is therefore about."""
-    if seeds["unit"] == "episodes":
+    if seeds["deviation"] is None:
         return (
             "One seed per variant: the verdict is about the policies that were trained. Whether "
-            "the recipes differ, only several seeds can show."
+            "the recipes differ, only several seeds can show: three runs each are the least."
         )
-    return (
+    scatter = (
         f"Equal recipes with other seeds scatter by {_points(seeds['deviation'])} points "
-        f"(standard deviation; 95 % interval {_points(seeds['low'])} to {_points(seeds['high'])}); "
-        f"chance of episodes alone would give {_points(seeds['binomial'])}. Two single seeds of "
-        f"one recipe differ by less than {_points(seeds['repeatable'])} points in 95 % of cases. "
-        f"The verdict is about recipes: all counts were divided by the design effect "
-        f"{seeds['design_effect']:.2f} before testing."
+        f"(standard deviation; 95 % interval {_points(seeds['low'])} to {_points(seeds['high'])}). "
+    )
+    if seeds["fewest"] == 2:
+        return scatter + (
+            "With two seeds the verdict is provisional: it takes the scatter of all variants to be "
+            "alike. Three runs each would make it one about the recipes."
+        )
+    return scatter + (
+        "The verdict is about recipes: a difference counts where it is larger than that scatter "
+        "and the episodes say so too."
     )
 
 
@@ -129,13 +135,13 @@ def _points(rate: float) -> str:
     return f"{100 * rate:.1f}"
 
 
-def _replicates(seeds: Row) -> str:
+def _seed_rows(seeds: Row) -> str:
     rows = [
-        [name, evaluation, f"{score['successes']} of {score['n']}"]
-        for name, replicates in seeds["replicates"].items()
-        for evaluation, score in replicates.items()
+        [name, evaluation, "-" if rate is None else f"{100 * rate:.1f} %"]
+        for name, rates in seeds["rates"].items()
+        for evaluation, rate in rates.items()
     ]
-    return table_html(["variant", "replicate", "successes"], rows) if rows else ""
+    return table_html(["variant", "seed", "success"], rows) if rows else ""
 
 
 def _commands(ablation: Row, effects: Sequence[Row]) -> list[str]:

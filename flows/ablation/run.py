@@ -156,6 +156,8 @@ class AblationRun:
                 effects=effects,
             )
         )
+        from foundry_core.evaluation.comparison.verdict import seeds_of
+
         result = self.run.finish("failed" if status == "partial" else status, error)
         return {
             **result,
@@ -164,7 +166,7 @@ class AblationRun:
             "evaluation": self.ablation.evaluation,
             "seed_runs": seed_runs,
             "effects": effects,
-            "seeds": verdict[1].seeds.to_json() if verdict and verdict[1].seeds else None,
+            "seeds": seeds_of(verdict[1]) if verdict else None,
             "comparison_key": comparison_key,
             "error": error,
         }

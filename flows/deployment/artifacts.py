@@ -110,8 +110,8 @@ def _show_rollouts(name: str, artifact: Artifact, folder: Path) -> None:
 
 
 def _show_comparison(name: str, folder: Path) -> None:
-    from foundry_core.evaluation.comparison.report import verdict
     from foundry_core.evaluation.comparison.result import read_comparison
+    from foundry_core.evaluation.comparison.sentences import verdict
     from foundry_core.evaluation.comparison.tables import markdown
 
     found = read_comparison(folder / "comparison.json")

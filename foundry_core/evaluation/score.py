@@ -134,34 +134,92 @@ def scores_by_task(episodes: Iterable[EpisodeResult]) -> dict[str, Score]:
     return {task: score_of(of_task) for task, of_task in by_task.items()}
 
 
-def write_scores(
-    out: Path, records: Path, scores: Mapping[str, Score], facts: Mapping[str, Any]
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found of one policy, scenario by scenario.
+
+    budget: scenarios per task that were committed to before the first one. outcomes: task →
+    scenario → success, None after a crash; a scenario not run yet is absent.
+    """
+
+    budget: int
+    outcomes: Mapping[str, Mapping[int, bool | None]]
+
+    @cached_property
+    def scores(self) -> dict[str, Score]:
+        """task → score; what is missing of the budget is pending."""
+        found = {}
+        for task, by_scenario in self.outcomes.items():
+            results = list(by_scenario.values())
+            found[task] = Score(
+                n=sum(result is not None for result in results),
+                successes=sum(result is True for result in results),
+                crashed=sum(result is None for result in results),
+                pending=max(0, self.budget - len(results)),
+            )
+        return found
+
+    @classmethod
+    def of(cls, episodes: Iterable[EpisodeResult], budget: int) -> "Evaluation":
+        outcomes: dict[str, dict[int, bool | None]] = {}
+        for episode in episodes:
+            by_scenario = outcomes.setdefault(episode.task, {})
+            if not episode.pending:
+                by_scenario[episode.scenario] = episode.success
+        return cls(budget=budget, outcomes=outcomes)
+
+
+_STATUS = {"success": True, "failure": False, "crash": None}
+
+
+def write_evaluation(
+    out: Path, records: Path, evaluation: Evaluation, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Writes what every stage that makes an Evaluation leaves; returns its metrics.
 
-    scores: task → score. facts: more fields of evaluation.json, beside `tasks` and `total`.
-    records/scores.jsonl, which the lineage reads, has a row per task and one for all, whose task
-    is "". Metrics: success_rate (None without an outcome), the counts, success_rate/<task>.
+    facts: more fields of evaluation.json, beside `budget`, `tasks` (each task's score, and the
+    scenarios by outcome) and `total`. records/scores.jsonl, which the lineage reads, has a row per
+    task and one for all, whose task is "". Metrics: success_rate (None without an outcome), the
+    counts, success_rate/<task>.
     """
+    scores = evaluation.scores
     whole = total(scores.values())
-    tasks = {task: score.to_json() for task, score in scores.items()}
-    write_json(out / FILE, {**facts, "tasks": tasks, "total": whole.to_json()})
-    rows = [*sorted(tasks.items()), ("", whole.to_json())]
-    write_json_lines(records / "scores.jsonl", ({"task": task, **row} for task, row in rows))
+    rows = {task: score.to_json() for task, score in sorted(scores.items())}
+    tasks = {
+        task: row | {"scenarios": _by_status(evaluation.outcomes[task])}
+        for task, row in rows.items()
+    }
+    document = {**facts, "budget": evaluation.budget, "tasks": tasks, "total": whole.to_json()}
+    write_json(out / FILE, document)
+    lines = [*rows.items(), ("", whole.to_json())]
+    write_json_lines(records / "scores.jsonl", ({"task": task, **row} for task, row in lines))
     rates = {f"success_rate/{task}": score.rate for task, score in scores.items() if score.n}
     counts = {name: getattr(whole, name) for name in _COUNTS}
     return {"success_rate": whole.rate, **counts, **rates}
 
 
-def read_scores(folder: Path) -> dict[str, Score]:
-    """task → score of an Evaluation's folder. FoundryError for a file of another form."""
-    document = read_json(folder / FILE)
-    tasks = document.get("tasks") if isinstance(document, dict) else None
-    if not isinstance(tasks, dict):
-        raise FoundryError(
-            f"{folder / FILE} has no scores by task", "evaluate again: the file is of another form"
-        )
+def _by_status(outcomes: Mapping[int, bool | None]) -> dict[str, list[int]]:
+    return {
+        status: sorted(scenario for scenario, found in outcomes.items() if found is outcome)
+        for status, outcome in _STATUS.items()
+    }
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Of an Evaluation's folder. FoundryError for a file of another form."""
     try:
-        return {task: Score.from_json(score) for task, score in tasks.items()}
-    except FoundryError as error:
-        raise FoundryError(f"{folder / FILE}: {error}", "evaluate again") from None
+        document = read_json(folder / FILE)
+        outcomes = {
+            str(task): {
+                int(scenario): outcome
+                for status, outcome in _STATUS.items()
+                for scenario in entry["scenarios"][status]
+            }
+            for task, entry in document["tasks"].items()
+        }
+        return Evaluation(budget=int(document["budget"]), outcomes=outcomes)
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise FoundryError(
+            f"{folder / FILE} has no outcomes by task and scenario ({error!r})",
+            "evaluate again: the file is of another form",
+        ) from None

@@ -124,7 +124,7 @@ class StageContext:
         `out/records/` are kept and digested too but do not enter the content digest: logs,
         timings, `records/metrics.jsonl` ({"step": int, <name>: number...} per line),
         `records/episodes.jsonl` ({"task", "scenario", "success", "steps", "crash", "seed"}) and
-        `records/scores.jsonl` (written by `foundry_core.evaluation.score.write_scores`).
+        `records/scores.jsonl` (written by `foundry_core.evaluation.score.write_evaluation`).
     scratch: survives failed attempts of the same key and is deleted after the commit; training
         checkpoints live here, so that the next attempt resumes.
     """

@@ -2,7 +2,7 @@
 
 import random
 
-from foundry_core.evaluation.score import Score, write_scores
+from foundry_core.evaluation.score import Evaluation, write_evaluation
 from foundry_core.files import write_json_lines
 from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage, slot
 
@@ -28,19 +28,19 @@ class Exam(Stage):
             raise ValueError("told to fail")
         skill = min(1.0, float((ctx.input("model").path / "weight.txt").read_text()) / 10)
         skill -= ctx.recipe.pass_mark / 10
-        scores, episodes = {}, []
+        outcomes, episodes = {}, []
         for task in ctx.recipe.tasks:
-            successes = 0
+            outcomes[task] = {}
             for index in range(ctx.recipe.episodes_per_task):
                 scenario = ctx.recipe.first_scenario + index
                 luck = random.Random(f"{task}/{scenario}/{ctx.seed}").random()
                 success = luck < skill
-                successes += success
+                outcomes[task][scenario] = success
                 row = {"task": task, "scenario": scenario, "success": success, "steps": 1}
                 episodes.append(row | {"crash": False, "seed": ctx.seed})
-            scores[task] = Score(n=ctx.recipe.episodes_per_task, successes=successes)
         write_json_lines(ctx.records / "episodes.jsonl", episodes)
-        return write_scores(ctx.out, ctx.records, scores, {})
+        evaluation = Evaluation(budget=ctx.recipe.episodes_per_task, outcomes=outcomes)
+        return write_evaluation(ctx.out, ctx.records, evaluation, {})
 
 
 STAGE = Exam

@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="eval_command", metavar="WHAT", required=True)
     compare = commands.add_parser("compare", help="models of a results tree, with exact tests")
     compare.add_argument("tree", type=Path, help="[<set>/]<model>/<Task>/rollouts/…/results.json")
-    compare.add_argument("--base", help="the model the others are held against (default: first)")
+    compare.add_argument("--base", help="hold the others against this one (default: all pairs)")
     compare.add_argument("--alpha", type=float, default=0.05)
     power = commands.add_parser("power", help="how many episodes a comparison needs")
     power.add_argument("--base", type=float, required=True, help="success rate of the base")
@@ -34,19 +34,25 @@ def run(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from foundry_core.errors import FoundryError
     from foundry_core.evaluation.comparison.compare import compare
+    from foundry_core.evaluation.comparison.sentences import verdict
     from foundry_core.evaluation.comparison.tables import comparison_table
     from foundry_core.evaluation.rollout.results_tree import read_tree
 
     if not 0 < options.alpha < 1:
         raise FoundryError(f"--alpha {options.alpha} must lie strictly between 0 and 1", "e.g. .05")
     results = read_tree(options.tree)
-    found = compare(results.scores(), options.base or results.models[0], options.alpha)
+    found = compare(results.evaluations(), options.base, options.alpha)
+    crashes = results.crashes()
     if options.json:
-        print_json(found.to_json() | {"budget": results.budget})
+        print_json(found.to_json() | {"budget": results.budget, "crashes": crashes})
         return 0
     from flows.console import print_table
 
     print_table(comparison_table(found))
+    print(verdict(found))
+    if crashes:
+        causes = ", ".join(f"{count} {cause}" for cause, count in crashes.items())
+        print(f"{sum(crashes.values())} episodes crashed and count for no policy: {causes}")
     return 0
 
 

@@ -9,7 +9,7 @@ actions itself fits too: `observe` waits for its next request and `act` answers 
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NotRequired, Protocol, TypedDict
+from typing import Any, ClassVar, Literal, NotRequired, Protocol, TypedDict
 
 from foundry_core.config.registry import Registry
 from foundry_core.config.suggest import nearest
@@ -72,12 +72,16 @@ class Benchmark(Config):
     """A benchmark's settings (its fields: everything that can change an outcome) and its parts.
 
     name: what messages call it. hz: control steps per second. packages: installed distributions
-    that the outcomes depend on; part of an evaluation's identity.
+    that the outcomes depend on; part of an evaluation's identity. success_semantics: solved at any
+    time ("ever") or at the end ("final"). actions: the fields that `act` needs, with their sizes: a
+    policy that commands something else has failed; empty: whatever it commands is carried out.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     hz: ClassVar[float]
+    success_semantics: ClassVar[Literal["ever", "final"]] = "ever"
+    actions: ClassVar[Mapping[str, int]] = {}
 
     @abstractmethod
     def tasks(self) -> Mapping[str, BenchmarkTask]:

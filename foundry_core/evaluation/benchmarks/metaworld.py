@@ -14,7 +14,7 @@ from foundry_core.evaluation.benchmarks.base import (
     Observation,
     Scenario,
 )
-from foundry_core.simulation.catalog import CONTROL_HZ, PACKAGES, TASKS
+from foundry_core.simulation.catalog import ACTION_FIELDS, CONTROL_HZ, PACKAGES, TASKS
 from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig
 from foundry_core.simulation.scenarios import check_evaluation
 
@@ -23,6 +23,7 @@ class MetaWorld(Benchmark):
     name: ClassVar[str] = "metaworld"
     packages: ClassVar[tuple[str, ...]] = PACKAGES
     hz: ClassVar[float] = CONTROL_HZ
+    actions: ClassVar[Mapping[str, int]] = ACTION_FIELDS
 
     render: RenderConfig = RenderConfig()
 

@@ -1,122 +1,206 @@
-"""Evaluations side by side: every score with its interval, every difference with an exact p-value.
+"""Policies and recipes side by side: one engine for `compare`, `verdict` and `eval compare`.
 
-Each label is compared with the base over all tasks together (pooled) and per task, by Barnard's
-exact unconditional test. The pooled comparisons form one family and the per-task ones another;
-each is corrected by Holm. Labels share a letter unless their pooled difference is significant.
+One table is one family: the pairs that are tested are fixed before anything is looked at (every
+label against the base, or all pairs), their p-values are corrected together by Holm, and words and
+letters follow from those. Which test a pair gets is the business of `pairs`.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from itertools import combinations
-from operator import add
-from typing import Any
+from math import sqrt
+from statistics import fmean
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.comparison.result import (
-    ComparedScore,
-    Comparison,
-    Difference,
-    PValue,
-)
-from foundry_core.evaluation.score import Score
+from foundry_core.evaluation.comparison.pairs import Arm, PairTest, balanced_rate, pair_test
+from foundry_core.evaluation.comparison.result import Comparison, Difference, Family, Overall
+from foundry_core.evaluation.score import Evaluation, Score, total
+from foundry_core.evaluation.statistics.block_test import block_test
 from foundry_core.evaluation.statistics.families import compact_letters, holm
-from foundry_core.evaluation.statistics.fixed import Arms, barnard
 
-TaskScores = Mapping[str, Score]
-ComparedScores = Mapping[str, ComparedScore]
+Variants = Mapping[str, Mapping[str, Evaluation]]
 
 
-def compare(evaluations: Mapping[str, TaskScores], base: str, alpha: float = 0.05) -> Comparison:
-    """evaluations: label → task → score. Only tasks that all labels ran are compared."""
-    scores = {
-        label: {task: ComparedScore(counted=score, tested=score) for task, score in tasks.items()}
-        for label, tasks in sorted(evaluations.items())
-    }
-    return compare_tested(scores, base, alpha)
-
-
-def compare_tested(
-    evaluations: Mapping[str, ComparedScores], base: str, alpha: float
+def compare(
+    evaluations: Mapping[str, Evaluation], base: str | None = None, alpha: float = 0.05
 ) -> Comparison:
-    """As `compare`, where fewer episodes are tested than were counted. Labels keep their order,
-    the base comes first."""
-    if base not in evaluations:
-        raise FoundryError(
-            f"base {base!r} is not among the evaluations {sorted(evaluations)}",
-            "name one of the labels of the input 'evaluations'",
+    """label → evaluation of one policy. With a base every other label is held against it; without
+    one all pairs are compared."""
+    return judge({label: {label: one} for label, one in evaluations.items()}, base, alpha)
+
+
+def judge(
+    variants: Variants,
+    base: str | None = None,
+    alpha: float = 0.05,
+    *,
+    size: int | None = None,
+) -> Comparison:
+    """variants: label → its evaluations by name, one per seed. size: of the family as it was
+    started, where variants have dropped out since: they count with p = 1.
+
+    FoundryError where the base is unknown, a variant has no evaluation, or no task is common.
+    """
+    _check(variants, base)
+    order = list(variants) if base is None else [base, *(x for x in variants if x != base)]
+    arms = {label: Arm(label, list(variants[label].values())) for label in order}
+    tasks = common_tasks(arms)
+    family: Family = "pairs" if base is None else "base"
+    pairs = _pairs(order, family)
+    count = max(size or 0, len(pairs))
+    tests = {
+        pair: pair_test(
+            arms[pair[1]], arms[pair[0]], tasks, list(arms.values()), alpha / max(1, count)
         )
-    tasks = common_tasks(evaluations)
-    others = {task for scores in evaluations.values() for task in scores} - set(tasks)
-    labels = [base, *(label for label in evaluations if label != base)]
-    pooled = {label: reduce(add, (evaluations[label][task] for task in tasks)) for label in labels}
+        for pair in pairs
+    }
+    overall = {label: _overall(variants[label], arms[label], tasks) for label in order}
+    differences = _differences(tests, alpha, count)
+    separated = [(one.base, one.variant) for one in differences if one.separated]
+    ranked = sorted(order, key=lambda label: (-(overall[label].rate or 0.0), label))
     return Comparison(
         base=base,
         alpha=alpha,
-        labels=labels,
+        family=family,
+        size=count,
+        labels=order,
         tasks=tasks,
-        left_out=sorted(others),
-        scores={task: {label: evaluations[label][task] for label in labels} for task in tasks},
-        pooled=pooled,
-        against_base=_against_base(evaluations, pooled, labels, tasks, alpha),
-        letters=_letters(pooled, labels, alpha),
+        missing=_missing(arms, tasks),
+        scores=_scores(arms),
+        overall=overall,
+        differences=differences,
+        by_task=_by_task(arms, tasks, base) if base is not None else {},
+        letters=compact_letters(ranked, separated),
+        deviation=_deviation([arm.rates(tasks) for arm in arms.values()]),
     )
 
 
-def common_tasks(evaluations: Mapping[Any, Mapping[str, object]]) -> list[str]:
-    """The tasks that all ran, sorted. FoundryError when there is none."""
-    tasks = sorted(set.intersection(*(set(scores) for scores in evaluations.values())))
+def _check(variants: Variants, base: str | None) -> None:
+    if base is not None and base not in variants:
+        raise FoundryError(
+            f"base {base!r} is not among the evaluations {sorted(variants)}",
+            "name one of the labels of the input 'evaluations'",
+        )
+    for label, evaluations in variants.items():
+        if not evaluations:
+            raise FoundryError(f"variant {label!r} has no evaluation", "evaluate it, or drop it")
+
+
+def _pairs(order: Sequence[str], family: Family) -> list[tuple[str, str]]:
+    """(held against, tested)"""
+    if family == "base":
+        return [(order[0], label) for label in order[1:]]
+    return list(combinations(order, 2))
+
+
+def common_tasks(arms: Mapping[str, Arm]) -> list[str]:
+    """The tasks that every evaluation ran, sorted. FoundryError when there is none."""
+    every = [set(e.outcomes) for arm in arms.values() for e in arm.evaluations]
+    tasks = sorted(set.intersection(*every))
     if not tasks:
         raise FoundryError("the evaluations share no task", "evaluate them on the same tasks")
     return tasks
 
 
-def _p_value(a: ComparedScore, b: ComparedScore) -> float:
-    return barnard(Arms(s1=a.tested.successes, n1=a.tested.n, s0=b.tested.successes, n0=b.tested.n))
+def _missing(arms: Mapping[str, Arm], common: Sequence[str]) -> dict[str, list[str]]:
+    every = {task for arm in arms.values() for e in arm.evaluations for task in e.outcomes}
+    return {
+        task: [
+            label
+            for label, arm in arms.items()
+            if any(task not in one.outcomes for one in arm.evaluations)
+        ]
+        for task in sorted(every - set(common))
+    }
 
 
-def _against_base(
-    evaluations: Mapping[str, ComparedScores],
-    pooled: ComparedScores,
-    labels: Sequence[str],
-    tasks: Sequence[str],
-    alpha: float,
-) -> dict[str, Difference]:
-    base, variants = labels[0], labels[1:]
-    by_label = _corrected([_p_value(pooled[base], pooled[label]) for label in variants])
-    pairs = [(label, task) for label in variants for task in tasks]
-    p_tasks = [_p_value(evaluations[base][t], evaluations[label][t]) for label, t in pairs]
-    by_task = dict(zip(pairs, _corrected(p_tasks), strict=True))
-    found = {}
-    for label, p in zip(variants, by_label, strict=True):
-        difference = _rate(pooled[base]) - _rate(pooled[label])
-        found[label] = Difference(
-            difference=difference,
-            p_value=p.p_value,
-            p_corrected=p.p_corrected,
-            decision=_decision(p.p_corrected <= alpha, difference),
-            tasks={task: by_task[label, task] for task in tasks},
+def _scores(arms: Mapping[str, Arm]) -> dict[str, dict[str, Score]]:
+    """task → label → score over the label's seeds, of every task that it ran."""
+    found: dict[str, dict[str, Score]] = {}
+    for label, arm in arms.items():
+        for task in {task for one in arm.evaluations for task in one.outcomes}:
+            scores = [one.scores[task] for one in arm.evaluations if task in one.scores]
+            found.setdefault(task, {})[label] = total(scores)
+    return dict(sorted(found.items()))
+
+
+def _overall(evaluations: Mapping[str, Evaluation], arm: Arm, tasks: Sequence[str]) -> Overall:
+    seeds = {name: balanced_rate(one, tasks) for name, one in evaluations.items()}
+    rates = arm.rates(tasks)
+    return Overall(
+        counted=total(one.scores[task] for one in arm.evaluations for task in tasks),
+        rate=fmean(rates) if rates else None,
+        seeds=seeds,
+    )
+
+
+def _differences(
+    tests: Mapping[tuple[str, str], PairTest], alpha: float, size: int
+) -> list[Difference]:
+    dropped = [1.0] * (size - len(tests))
+    known = [1.0 if test.p is None else test.p for test in tests.values()]
+    corrected = holm([*known, *dropped])
+    return [
+        Difference(
+            variant=variant,
+            base=base,
+            difference=test.difference,
+            low=test.low,
+            high=test.high,
+            decision=_decision(test, p, alpha),
+            basis=test.basis,
+            test=test.test,
+            p_value=test.p,
+            p_corrected=None if test.p is None else p,
+            p_episodes=test.p_episodes,
+            p_seeds=test.p_seeds,
+            pairs=test.pairs,
+            discordant=test.discordant,
+            unpaired=test.unpaired,
+            detectable=test.detectable,
+            note=test.note,
         )
+        for ((base, variant), test), p in zip(tests.items(), corrected, strict=False)
+    ]
+
+
+def _decision(test: PairTest, p: float, alpha: float) -> str:
+    if test.direction:
+        return "better" if test.direction > 0 else "worse"
+    if test.p is None:
+        return "undecided" if test.test == "exact walk" else "no verdict"
+    if p > alpha:
+        return "not separated"
+    return "better" if test.difference > 0 else "worse"
+
+
+def _by_task(
+    arms: Mapping[str, Arm], tasks: Sequence[str], base: str
+) -> dict[str, dict[str, float]]:
+    """Corrected over labels and tasks together: a table of its own, beside the verdict."""
+    places = [(task, label) for task in tasks for label in arms if label != base]
+    raw = []
+    for task, label in places:
+        try:
+            raw.append(block_test(arms[label].outcomes([task]), arms[base].outcomes([task])).p)
+        except FoundryError:  # one arm has nothing but crashes there
+            raw.append(1.0)
+    found: dict[str, dict[str, float]] = {task: {} for task in tasks}
+    for (task, label), p in zip(places, holm(raw), strict=True):
+        found[task][label] = p
     return found
 
 
-def _corrected(p_values: Sequence[float]) -> list[PValue]:
-    corrected = zip(p_values, holm(p_values), strict=True)
-    return [PValue(p_value=p, p_corrected=holms) for p, holms in corrected]
+def _deviation(rates: Sequence[Sequence[float]]) -> tuple[float, float, float] | None:
+    """Standard deviation of seeds' rates, pooled over variants, with its chi-square interval."""
+    from scipy import stats
 
-
-def _rate(score: ComparedScore) -> float:
-    return score.counted.rate or 0.0
-
-
-def _decision(separated: bool, difference: float) -> str:
-    if not separated:
-        return "not separated from the base"
-    return "worse than the base" if difference > 0 else "better than the base"
-
-
-def _letters(pooled: ComparedScores, labels: Sequence[str], alpha: float) -> dict[str, str]:
-    ranked = sorted(labels, key=lambda label: (-_rate(pooled[label]), label))
-    pairs = list(combinations(ranked, 2))
-    corrected = holm([_p_value(pooled[a], pooled[b]) for a, b in pairs])
-    separated = [pair for pair, p in zip(pairs, corrected, strict=True) if p <= alpha]
-    return compact_letters(ranked, separated)
+    groups = [group for group in rates if len(group) > 1]
+    degrees = sum(len(group) - 1 for group in groups)
+    if not degrees:
+        return None
+    squares = sum(sum((rate - fmean(group)) ** 2 for rate in group) for group in groups)
+    return (
+        sqrt(squares / degrees),
+        sqrt(squares / stats.chi2.ppf(0.975, degrees)),
+        sqrt(squares / stats.chi2.ppf(0.025, degrees)),
+    )

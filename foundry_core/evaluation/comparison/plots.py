@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from foundry_core.evaluation.comparison.result import ComparedScore, Comparison
+from foundry_core.evaluation.comparison.result import Comparison
+from foundry_core.evaluation.score import Score
 
 _COLOURS = ("#2b6cb0", "#c05621", "#718096", "#2f855a", "#6b46c1", "#b83280")
 _INK, _LINE = "#1a202c", "#cbd5e0"
@@ -43,14 +44,15 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 def success_bars(comparison: Comparison) -> str:
     """Success per task and label, with 95 % intervals as whiskers."""
     tasks = [*comparison.tasks, "all tasks"]
-    scores = {**comparison.scores, "all tasks": comparison.pooled}
+    whole = {label: overall.counted for label, overall in comparison.overall.items()}
+    scores = {**comparison.scores, "all tasks": whole}
     labels, share = comparison.labels, 0.8 / len(comparison.labels)
 
     def draw(axes: Any) -> None:
         for number, label in enumerate(labels):
             places = [at + share * (number - (len(labels) - 1) / 2) for at in range(len(tasks))]
             of_label = [scores[task][label] for task in tasks]
-            rates = [score.counted.rate or 0.0 for score in of_label]
+            rates = [score.rate or 0.0 for score in of_label]
             axes.bar(
                 places,
                 rates,
@@ -101,11 +103,10 @@ def response(name: str, points: Sequence[tuple[float, float, float, float]]) -> 
     return _svg(draw, 75 + 110 * len(points), 255, f"Success over {name}")
 
 
-def _whiskers(scores: Sequence[ComparedScore], rates: Sequence[float]) -> list[list[float]]:
-    """[below, above] the bars' ends: the interval is of the tested episodes, the bar counts all."""
+def _whiskers(scores: Sequence[Score], rates: Sequence[float]) -> list[list[float]]:
+    """[below, above] the bars' ends."""
     bounds = list(zip(rates, (score.interval for score in scores), strict=True))
-    below = [max(0.0, rate - low) for rate, (low, _) in bounds]
-    return [below, [max(0.0, high - rate) for rate, (_, high) in bounds]]
+    return [[rate - low for rate, (low, _) in bounds], [high - rate for rate, (_, high) in bounds]]
 
 
 def _percents(axes: Any) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 from foundry_core.evaluation.comparison.plots import curves, success_bars
 from foundry_core.evaluation.comparison.result import FILE, Comparison
-from foundry_core.evaluation.comparison.tables import markdown, p_text, rows
+from foundry_core.evaluation.comparison.sentences import verdict
+from foundry_core.evaluation.comparison.tables import as_csv, markdown, rows
 from foundry_core.files import write_atomic, write_json
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
@@ -21,20 +22,22 @@ STAGE_COLUMNS = ("stage", "kind", "key", "action", "why", "seconds")
 
 
 def write_comparison(out: Path, comparison: Comparison) -> dict[str, Any]:
-    """comparison.json, table.md and success.svg; returns the stage's metrics: success_<label>,
-    n_<label>, p_<label> (corrected), and of an ablation design_effect and seed_deviation."""
+    """comparison.json, table.md, table.csv, verdict.txt and success.svg; returns the stage's
+    metrics: success_<label> (every task weighing the same), n_<label>, p_<label> (corrected, where
+    a label was tested against the base), and of several seeds seed_deviation."""
     write_json(out / FILE, comparison.to_json())
     (out / "table.md").write_text(markdown(comparison), encoding="utf-8")
+    (out / "table.csv").write_text(as_csv(comparison), encoding="utf-8")
+    (out / "verdict.txt").write_text(verdict(comparison) + "\n", encoding="utf-8")
     (out / "success.svg").write_text(success_bars(comparison), encoding="utf-8")
     metrics: dict[str, Any] = {}
-    for label, score in comparison.pooled.items():
-        metrics |= {f"success_{label}": score.counted.rate, f"n_{label}": score.counted.n}
-    for label, difference in comparison.against_base.items():
-        metrics[f"p_{label}"] = difference.p_corrected
-    if comparison.seeds is not None:
-        metrics["design_effect"] = comparison.seeds.design_effect
-        if comparison.seeds.deviation is not None:
-            metrics["seed_deviation"] = comparison.seeds.deviation
+    for label, overall in comparison.overall.items():
+        metrics |= {f"success_{label}": overall.rate, f"n_{label}": overall.counted.n}
+    for one in comparison.differences:
+        if one.base == comparison.base:
+            metrics[f"p_{one.variant}"] = one.p_corrected
+    if comparison.deviation is not None:
+        metrics["seed_deviation"] = comparison.deviation[0]
     return metrics
 
 
@@ -93,37 +96,6 @@ def write_report(path: Path, data: ReportData) -> Path:
     return path
 
 
-def verdict(comparison: Comparison) -> str:
-    """The comparison in words: rates with counts and intervals, differences with p-values."""
-    base = comparison.base
-    sentences = [f"{_success(base, comparison)}."]
-    for label in comparison.labels[1:]:
-        found = comparison.against_base[label]
-        points = abs(100 * found.difference)
-        way = "below" if found.difference >= 0 else "above"
-        p = f"(p = {p_text(found.p_corrected)})"
-        sure = (
-            f"an exact test separates them {p}"
-            if found.p_corrected <= comparison.alpha
-            else f"not separated by an exact test {p}"
-        )
-        sentences.append(
-            f"{_success(label, comparison)}, {points:.0f} points {way} {base}: {sure}."
-        )
-    return " ".join(sentences)
-
-
-def _success(label: str, comparison: Comparison) -> str:
-    score = comparison.pooled[label]
-    counted, (low, high) = score.counted, score.interval
-    if counted.rate is None:
-        return f"“{label}” has no episode with an outcome"
-    return (
-        f"“{label}” succeeds in {counted.successes} of {counted.n} episodes "
-        f"({100 * counted.rate:.0f} %, 95 % interval {100 * low:.0f}–{100 * high:.0f} %)"
-    )
-
-
 def _section(title: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
 
@@ -138,7 +110,8 @@ def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
         note += "may be the scenarios. "
     else:
         note += "every policy met the same ones. "
-    note += "p-values: Barnard's exact test, corrected by Holm."
+    tests = sorted({one.test for one in comparison.differences})
+    note += f"p-values: {', '.join(tests)}; corrected by Holm over {comparison.size}."
     table = table_html(header, body)
     return f'{table}<p class=note>{note}</p><div class="wide">{success_bars(comparison)}</div>'
 

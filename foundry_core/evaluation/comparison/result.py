@@ -3,97 +3,92 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from foundry_core.config.validation import read_as
 from foundry_core.evaluation.score import Score
 
 FILE = "comparison.json"
+Family = Literal["base", "pairs"]
+Basis = Literal["none", "provisional", "recipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparedScore:
-    """counted: what happened. tested: what the interval and the tests see; fewer episodes at the
-    same rate where equal recipes disagree by their seed (the design effect), else the same."""
+class Difference:
+    """`variant` held against `base`, two labels of the table.
 
-    counted: Score
-    tested: Score
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return self.tested.interval
-
-    def __add__(self, other: "ComparedScore") -> "ComparedScore":
-        return ComparedScore(
-            counted=self.counted + other.counted, tested=self.tested + other.tested
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PValue:
-    """p_corrected: by Holm, within its family of tests."""
-
-    p_value: float
-    p_corrected: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference(PValue):
-    """A label against the base, in all tasks and in each. difference: base's rate less its own."""
-
-    difference: float
-    decision: str
-    tasks: Mapping[str, PValue]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seeds:
-    """How far equal recipes with different seeds lie apart; None with one seed per variant.
-
-    degrees: of freedom. deviation: standard deviation of a seed's success rate over all tasks,
-        pooled over variants, within [low, high] (chi-square, 95 %).
-    binomial: what it would be if seeds did not matter and only episodes were random.
-    repeatable: two single seeds of ONE recipe differ by less than this in 95 % of cases.
-    dispersion, design_effect: variance between seeds by the binomial one, as found and at least 1.
-    replicates: variant → evaluation → score over all tasks.
+    difference: mean over the common tasks of the variant's success rate less the base's, with an
+    approximate 95 % interval [low, high]: the test decides, not the interval.
+    p_value, p_corrected: exact, and by Holm within the table's family; None where the sequential
+    design was asked instead, or nothing can be said. p_episodes, p_seeds: its parts.
+    decision: "better", "worse", "not separated", "undecided" (sequential: go on) or "no verdict".
+    basis: what a decision speaks of: "none" these trained policies, else the recipes.
+    detectable: the smallest difference that this much data separates with 80 % power.
     """
 
-    degrees: int = 0
-    deviation: float | None = None
-    low: float | None = None
-    high: float | None = None
-    binomial: float | None = None
-    repeatable: float | None = None
-    dispersion: float | None = None
-    design_effect: float = 1.0
-    replicates: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    variant: str
+    base: str
+    difference: float
+    low: float
+    high: float
+    decision: str
+    basis: Basis
+    test: str
+    p_value: float | None = None
+    p_corrected: float | None = None
+    p_episodes: float | None = None
+    p_seeds: float | None = None
+    pairs: int = 0
+    discordant: int = 0
+    unpaired: int = 0
+    detectable: float | None = None
+    note: str = ""
 
     @property
-    def unit(self) -> str:
-        """What is drawn at random, and so what the verdict speaks of: 'seeds' or 'episodes'."""
-        return "seeds" if self.degrees else "episodes"
+    def separated(self) -> bool:
+        return self.decision in ("better", "worse")
 
-    def to_json(self) -> dict[str, Any]:
-        """The fields, and `unit`."""
-        return {**as_json(self), "unit": self.unit}
+
+@dataclass(frozen=True, kw_only=True)
+class Overall:
+    """A label over the common tasks. counted: all episodes together. rate: the mean of its tasks'
+    rates, which is what is compared; seeds: that of each seed's evaluation, by label."""
+
+    counted: Score
+    rate: float | None
+    seeds: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """labels: the base first. tasks: those that all labels ran; left_out: the others. scores:
-    task → label → score; pooled: over all tasks. letters: two labels share one unless an exact test
-    separates them. seeds: of an ablation's verdict."""
+    """labels: the base first, if there is one. tasks: those that all labels ran, which alone are
+    compared; missing: other tasks, with the labels that lack them. scores: task → label → score, of
+    every task. family: which pairs were tested, and corrected together: every label against the
+    base, or all pairs; size: how many that were as it was started. by_task: task → label → p
+    against the base, Holm over labels and tasks. letters: two labels share one unless their pair
+    is separated; pairs that were not tested share one too. deviation: standard deviation of rates
+    between seeds, pooled over labels, with a 95 % interval, where there are several."""
 
-    base: str
+    base: str | None
     alpha: float
+    family: Family
+    size: int
     labels: Sequence[str]
     tasks: Sequence[str]
-    left_out: Sequence[str]
-    scores: Mapping[str, Mapping[str, ComparedScore]]
-    pooled: Mapping[str, ComparedScore]
-    against_base: Mapping[str, Difference]
+    missing: Mapping[str, Sequence[str]]
+    scores: Mapping[str, Mapping[str, Score]]
+    overall: Mapping[str, Overall]
+    differences: Sequence[Difference]
+    by_task: Mapping[str, Mapping[str, float]]
     letters: Mapping[str, str]
-    seeds: Seeds | None = None
+    deviation: tuple[float, float, float] | None = None
+
+    def against_base(self, label: str) -> Difference | None:
+        """The difference of a label and the base; None for the base."""
+        for one in self.differences:
+            if (one.variant, one.base) == (label, self.base):
+                return one
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """The content of comparison.json: all fields by name, a score as {n, successes, crashed,
@@ -133,4 +128,6 @@ def as_json(value: Any) -> Any:
         return {one.name: as_json(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):
         return {key: as_json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(one) for one in value]
     return value

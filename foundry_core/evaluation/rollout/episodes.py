@@ -141,7 +141,7 @@ def run_episodes(
         else:
             workers = LocalEnvWorkers(benchmark, history, count)
         stack.callback(workers.close)
-        for rollout in _play(workers, policy, plans, execute, benchmark.hz):
+        for rollout in _play(workers, policy, plans, execute, benchmark.hz, benchmark.actions):
             finished[rollout.result.key] = rollout.result
             on_rollout(rollout)
     return [finished[plan.key] for plan in plans]
@@ -153,9 +153,11 @@ def _play(
     plans: Sequence[EpisodePlan],
     execute: int,
     hz: float,
+    actions: Mapping[str, int],
 ) -> Iterator[Rollout]:
     waiting = deque(plans)
     playing: dict[int, EpisodePlan] = {}
+    results: dict[int, StepResult] = {}
 
     def start(worker: int, plan: EpisodePlan) -> None:
         playing[worker] = plan
@@ -169,6 +171,7 @@ def _play(
         wanting: list[tuple[int, Observation]] = []
         for worker, result in workers.ready():
             plan = playing[worker]
+            results[worker] = result
             if result.fault is None and result.observation is not None:
                 wanting.append((worker, result.observation))
                 continue
@@ -183,15 +186,26 @@ def _play(
             requests = [(playing[worker].client, observation) for worker, observation in wanting]
             answers = policy.infer(requests)
             for (worker, _), answer in zip(wanting, answers, strict=True):
-                workers.submit(worker, "step", _first_targets(answer, execute))
+                targets = _first_targets(answer, execute)
+                wrong = _out_of_contract(targets, actions)
+                if not wrong:
+                    workers.submit(worker, "step", targets)
+                    continue
+                # The policy's failure, not the simulator's: it counts.
+                yield _rollout(
+                    playing.pop(worker), replace(results[worker], success=False), hz, wrong
+                )
+                if waiting:
+                    start(worker, waiting.popleft())
 
 
-def _rollout(plan: EpisodePlan, last: StepResult, hz: float) -> Rollout:
+def _rollout(plan: EpisodePlan, last: StepResult, hz: float, wrong: str = "") -> Rollout:
+    """wrong: what the policy commanded that cannot be carried out."""
     result = plan.result(
         success=None if last.fault is not None else last.success,
         seconds=last.steps / hz,
         steps=last.steps,
-        failure_message=last.fault,
+        failure_message=last.fault or wrong or None,
     )
     return Rollout(result=result, filmstrip=last.filmstrip, video=last.video)
 
@@ -205,6 +219,23 @@ def _first_targets(answer: Mapping[str, np.ndarray], execute: int) -> list[dict[
             "lower execute_steps to the policy's horizon",
         )
     return [{name: values[step] for name, values in answer.items()} for step in range(execute)]
+
+
+def _out_of_contract(
+    targets: Sequence[Mapping[str, np.ndarray]], actions: Mapping[str, int]
+) -> str:
+    """What is wrong with the first bad target of a policy; '' when all can be carried out."""
+    for step, target in enumerate(targets):
+        missing = sorted(actions.keys() - target.keys())
+        if missing:
+            return f"the policy commands no {', '.join(missing)}"
+        for name, value in target.items():
+            size = actions.get(name)
+            if np.ndim(value) != 1 or (size is not None and len(value) != size):
+                return f"target {name!r} of step {step} has shape {np.shape(value)}, not [{size}]"
+            if not np.isfinite(value).all():
+                return f"target {name!r} of step {step} is not finite"
+    return ""
 
 
 def _check_policy(benchmark: Benchmark, policy: PolicyProtocol, execute_steps: int | None) -> int:

@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field, StrictBool
 
 from foundry_core.config.validation import read_as
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.score import EpisodeResult, Score, score_of
+from foundry_core.evaluation.rollout.crashes import crash_causes
+from foundry_core.evaluation.score import EpisodeResult, Evaluation, Score, score_of
 from foundry_core.files import walk, write_json
 
 FIXED_STAMP = "1970-01-01T00-00-00"
@@ -66,6 +67,20 @@ class Results:
         for (model, task), episodes in self.episodes.items():
             found.setdefault(model, {})[task] = score_of(episodes)
         return found
+
+    def evaluations(self) -> dict[str, Evaluation]:
+        """model → what was found of it."""
+        return {
+            model: Evaluation.of(
+                (one for (of, _), some in self.episodes.items() if of == model for one in some),
+                self.budget,
+            )
+            for model in self.models
+        }
+
+    def crashes(self) -> dict[str, int]:
+        """cause → episodes, over all models."""
+        return crash_causes(one for some in self.episodes.values() for one in some)
 
 
 def pascal_case(name: str) -> str:

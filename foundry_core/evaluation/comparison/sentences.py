@@ -1,0 +1,85 @@
+"""A comparison in words: what may be claimed, about what, and what could not have been seen."""
+
+from foundry_core.evaluation.comparison.result import Comparison, Difference, Overall
+from foundry_core.evaluation.statistics.block_test import SMALLEST_P
+
+_WORDS = {"better": "is better than", "worse": "is worse than"}
+
+
+def p_text(p: float | None) -> str:
+    """Three decimals, or the power of ten below a thousandth; sums of many terms are good to
+    1e-12."""
+    if p is None:
+        return "none"
+    if p < SMALLEST_P:
+        return f"< {SMALLEST_P:.0e}"
+    return f"{p:.1e}" if p < 1e-3 else f"{p:.3f}"
+
+
+def verdict(comparison: Comparison) -> str:
+    """The comparison of every label with the base; where there is none, a sentence per pair that
+    is separated."""
+    base = comparison.base
+    if base is None:
+        found = [one for one in comparison.differences if one.separated]
+        if not found:
+            return "No pair is separated."
+        return " ".join(sentence(comparison, one) for one in found)
+    first = f"{_rate(base, comparison.overall[base])}."
+    return " ".join([first, *(sentence(comparison, one) for one in comparison.differences)])
+
+
+def sentence(comparison: Comparison, found: Difference) -> str:
+    """What one difference says, and about what."""
+    rate = _rate(found.variant, comparison.overall[found.variant])
+    points = f"{abs(100 * found.difference):.0f} points"
+    way = "above" if found.difference > 0 else "below"
+    interval = f"(95 % {100 * found.low:+.0f} to {100 * found.high:+.0f})"
+    parts = [f"{rate}, {points} {way} {found.base} {interval}: {_claim(comparison, found)}"]
+    if found.note:
+        parts.append(found.note[0].upper() + found.note[1:])
+    return ". ".join(parts) + "."
+
+
+def _claim(comparison: Comparison, found: Difference) -> str:
+    p = f"p = {p_text(found.p_corrected)}"
+    if comparison.size > 1 and found.p_corrected is not None:
+        p += f", corrected over {comparison.size} comparisons"
+    if found.decision == "no verdict":
+        return "no verdict"
+    if found.decision == "undecided":
+        return "not decided yet"
+    if found.decision == "not separated":
+        missed = (
+            f"; a true difference of {100 * found.detectable:.0f} points would have been separated "
+            "with 80 % power"
+            if found.detectable
+            else "; this much data could have separated nothing"
+        )
+        return f"not separated ({p}){missed}"
+    words = f"{_WORDS[found.decision]} {found.base}"
+    if found.basis == "recipe":
+        return f"recipe “{found.variant}” {words} on these tasks ({p})"
+    if found.basis == "provisional":
+        return f"provisional: it {words} if all variants' runs scatter alike ({p})"
+    runs = max(len(one.seeds) for one in comparison.overall.values())
+    sequential = found.p_corrected is None
+    proof = "by the sequential design" if sequential else p
+    one_run = ". One training run each says nothing about the recipes" if runs == 1 else ""
+    return f"these trained policies differ, it {words} ({proof}){one_run}"
+
+
+def _rate(label: str, overall: Overall) -> str:
+    counted = overall.counted
+    if counted.rate is None or overall.rate is None:
+        return f"“{label}” has no episode with an outcome"
+    low, high = counted.interval
+    text = (
+        f"“{label}” succeeds in {counted.successes} of {counted.n} episodes "
+        f"({100 * counted.rate:.0f} %, 95 % interval {100 * low:.0f} to {100 * high:.0f} %)"
+    )
+    if abs(counted.rate - overall.rate) > 0.005:
+        text += f", {100 * overall.rate:.0f} % with every task weighing the same"
+    if counted.pending:
+        text += f", {counted.pending} pending"
+    return text
