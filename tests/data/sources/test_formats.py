@@ -62,7 +62,7 @@ def test_a_recipe_holds_the_chosen_format_and_comes_back_equal():
     [
         ({"format": "jsnol", "path": "/a"}, "unknown text format 'jsnol'.*jsonl"),
         ({"format": "spartan", "path": "/a"}, "unknown text format 'spartan'"),
-        ({"path": "/a"}, "format is required; valid: .*jsonl, packages, parquet"),
+        ({"path": "/a"}, "format is required .valid: .*jsonl, packages, parquet"),
         ({"format": "jsonl", "path": "/a", "feild": "x"}, "feild"),
         ("/a", "a mapping is expected"),
     ],
