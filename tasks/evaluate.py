@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from foundry_core.errors import FoundryError
 from foundry_core.evaluation.benchmarks.base import BENCHMARKS, load_benchmark
 from foundry_core.evaluation.score import EpisodeResult, Evaluation, write_evaluation
 from foundry_core.files import write_json_lines
@@ -76,6 +77,8 @@ class Evaluate(stage.Stage):
             benchmark.task(task)
         for upstream in _ancestors(inputs):
             benchmark.check_training(upstream.kind, upstream.recipe)
+        for name, policy in inputs.get("policy", {}).items():
+            _check_horizon(recipe.execute_steps, name, policy.recipe)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
@@ -158,6 +161,18 @@ def _conclude(
             f"all {metrics['crashed']} episodes crashed; the first:\n{results[0].failure_message}"
         )
     return metrics
+
+
+def _check_horizon(execute_steps: int | None, name: str, policy: Any) -> None:
+    """A policy's recipe says how far it predicts; an imported one states nothing."""
+    wanted = getattr(getattr(getattr(policy, "data", None), "robot", None), "inputs", None)
+    ahead = wanted.horizon - wanted.action_past if wanted else None
+    if execute_steps is not None and ahead is not None and execute_steps > ahead:
+        raise FoundryError(
+            f"execute_steps = {execute_steps} exceeds the {ahead} steps that policy {name!r} "
+            "predicts",
+            "lower execute_steps, or train with a larger data.robot.inputs.horizon",
+        )
 
 
 def _ancestors(inputs: Mapping[str, Mapping[str, stage.Upstream]]) -> list[stage.Upstream]:

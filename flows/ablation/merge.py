@@ -52,8 +52,10 @@ def merge(
     evaluation: str,
     code: CodeIndex,
     store: Store,
+    started: int | None = None,
 ) -> Prepared:
-    """The merged graph of the seed runs and the verdict over their evaluations, planned.
+    """The merged graph of the seed runs and the verdict over their evaluations, planned. started:
+    comparisons of the ablation as it began, where variants have dropped out since.
 
     Reasons name the pipeline's own stages: the base is compared with its latest run, every other
     seed run with the base.
@@ -63,7 +65,7 @@ def merge(
     first_names: dict[str, str] = {}
     for seed_run in seed_runs:
         _add(seed_run, nodes, specs, first_names)
-    nodes[VERDICT] = _verdict(seed_runs, evaluation, request.alpha)
+    nodes[VERDICT] = _verdict(seed_runs, evaluation, request.alpha, started)
     specs[VERDICT] = identify_stage(nodes[VERDICT], specs, code, request.strict_code)
     first = seed_runs[0]
     pipeline = Pipeline(
@@ -118,13 +120,16 @@ def _renamed(
     }
 
 
-def _verdict(seed_runs: Sequence[SeedRun], evaluation: str, alpha: float) -> StageNode:
+def _verdict(
+    seed_runs: Sequence[SeedRun], evaluation: str, alpha: float, started: int | None
+) -> StageNode:
     stage = stage_kind(VERDICT)
     variants: dict[str, list[str]] = {}
     for seed_run in seed_runs:
         variants.setdefault(seed_run.variant, []).append(seed_run.label)
     base = seed_runs[0].variant
-    recipe = validate(stage.Recipe, {"base": base, "variants": variants, "alpha": alpha}, VERDICT)
+    values = {"base": base, "variants": variants, "alpha": alpha, "started": started}
+    recipe = validate(stage.Recipe, values, VERDICT)
     upstream = {}
     for r in seed_runs:
         node = r.pipeline.stages[evaluation]

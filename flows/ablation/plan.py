@@ -124,11 +124,12 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
 
 def reduced(ablation: Ablation, variants: Iterable[str]) -> Ablation:
     """The same ablation with fewer variants, planned anew: for a verdict without those that
-    failed."""
+    failed. They still count in its correction: the family is the one that was started."""
     kept = set(variants)
     seed_runs = tuple(r for r in ablation.seed_runs if r.variant in kept)
     store = ablation.merged.store
-    merged = merge(ablation.request, seed_runs, ablation.evaluation, CodeIndex(), store)
+    started = len(ablation.by_variant) - 1
+    merged = merge(ablation.request, seed_runs, ablation.evaluation, CodeIndex(), store, started)
     changes = {name: found for name, found in ablation.changes.items() if name in kept}
     return replace(ablation, seed_runs=seed_runs, merged=merged, changes=changes)
 

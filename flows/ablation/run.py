@@ -6,7 +6,7 @@ merged graph's run; every seed run has a record of its own in the lineage, so th
 compared and reported like any other run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -183,9 +183,32 @@ class AblationRun:
                 continue
             why = next((failed[r.label] for r in seed_runs if r.label in failed), "")
             decision = f"no verdict: {why.splitlines()[0]}" if why else "no verdict"
+            row = Effect(variant=name, decision=decision, **self._finished_score(seed_runs))
             for path, old, new in self.ablation.changes[name] or [(None, None, None)]:
-                rows.append(Effect(variant=name, path=path, old=old, new=new, decision=decision))
+                rows.append(replace(row, path=path, old=old, new=new))
         return [asdict(row) for row in rows]
+
+    def _finished_score(self, seed_runs: Sequence[SeedRun]) -> dict[str, Any]:
+        """What a variant without a verdict reached, where all of its seeds were evaluated."""
+        from foundry_core.evaluation.score import Score, total
+
+        scores = []
+        for r in seed_runs:
+            artifact = self._evaluated(r)
+            if artifact is None:
+                return {}
+            counts = {name: int(artifact.metrics.get(name, 0)) for name in ("n", "successes")}
+            scores.append(Score(**counts))
+        whole = total(scores)
+        low, high = whole.interval
+        return {"success": whole.rate, "n": whole.n, "low": low, "high": high}
+
+    def _evaluated(self, seed_run: SeedRun) -> Artifact | None:
+        name = seed_run.names[self.ablation.evaluation]
+        if name in self.run.outcomes:
+            return self.run.outcomes[name].artifact
+        row = self.run.prepared.plan.stages[name]
+        return self.run.prepared.store.read(row.kind, row.artifact) if row.artifact else None
 
     def _conclude(self, seed_run: SeedRun, unfinished: str, error: str) -> dict[str, Any]:
         """Records what became of a seed run's stages, under the pipeline's own names. `unfinished`

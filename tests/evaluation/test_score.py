@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.score import Score, read_scores, total, write_scores
+from foundry_core.evaluation.score import (
+    EpisodeResult,
+    Evaluation,
+    Score,
+    read_evaluation,
+    total,
+    write_evaluation,
+)
 from foundry_core.files import read_json, read_json_lines
 
 counts = st.builds(
@@ -56,32 +63,55 @@ def test_counts_that_cannot_be_are_refused(wrong, words):
 
 
 def test_one_writer_for_the_file_the_rows_and_the_metrics(tmp_path):
-    scores = {"pull": Score(n=4, successes=1), "open": Score(n=2, successes=2, crashed=1)}
+    found = Evaluation(
+        budget=5,
+        outcomes={
+            "pull": {3: True, 4: False, 5: False, 6: False},
+            "open": {3: True, 4: None, 5: True},
+        },
+    )
     out, records = tmp_path, tmp_path / "records"
-    metrics = write_scores(out, records, scores, {"benchmark": "line"})
+    metrics = write_evaluation(out, records, found, {"benchmark": "line"})
     assert metrics == {
         "success_rate": 0.5,
         "n": 6,
         "successes": 3,
         "crashed": 1,
-        "pending": 0,
+        "pending": 3,
         "success_rate/pull": 0.25,
         "success_rate/open": 1.0,
     }
     document = read_json(out / "evaluation.json")
-    assert document["benchmark"] == "line"
-    assert document["total"] == Score(n=6, successes=3, crashed=1).to_json()
+    assert (document["benchmark"], document["budget"]) == ("line", 5)
+    assert document["total"] == Score(n=6, successes=3, crashed=1, pending=3).to_json()
+    scenarios = document["tasks"]["open"].pop("scenarios")
+    assert scenarios == {"success": [3, 5], "failure": [], "crash": [4]}
     rows = list(read_json_lines(records / "scores.jsonl"))
     assert [row["task"] for row in rows] == ["open", "pull", ""]
-    assert rows[1] == {"task": "pull", **document["tasks"]["pull"]}
+    assert rows[0] == {"task": "open", **document["tasks"]["open"]}
     assert rows[2] == {"task": "", **document["total"]}
-    assert read_scores(out) == scores
+    assert read_evaluation(out) == found
+
+
+def test_what_was_not_run_is_pending():
+    plans = [EpisodeResult(task="pull", scenario=i, success=None, pending=True) for i in range(3)]
+    done = EpisodeResult(task="pull", scenario=0, success=True)
+    found = Evaluation.of([done, *plans[1:]], 4)
+    assert found.scores == {"pull": Score(n=1, successes=1, pending=3)}
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "{}", '{"tasks": {"a": {"n": 1}}}', '{"tasks": {"a": {"n": 1, "successes": 2}}}']
+    "text",
+    [
+        "[]",
+        "{}",
+        '{"budget": 1, "tasks": {"a": {"n": 1}}}',
+        '{"budget": 1, "tasks": {"a": {"scenarios": {"success": [1]}}}}',
+        '{"budget": 1, "tasks": {"a": {"scenarios": 3}}}',
+        "no JSON",
+    ],
 )
 def test_files_of_another_form_are_refused_with_their_name(tmp_path, text):
     (tmp_path / "evaluation.json").write_text(text)
     with pytest.raises(FoundryError, match=r"evaluation\.json"):
-        read_scores(tmp_path)
+        read_evaluation(tmp_path)

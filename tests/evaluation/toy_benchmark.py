@@ -25,6 +25,7 @@ class Line(Benchmark):
 
     name: ClassVar[str] = "line"
     hz: ClassVar[float] = 10.0
+    actions: ClassVar[Mapping[str, int]] = {FIELD: 1}
 
     faults: dict[int, int] = {}
     kills: tuple[int, ...] = ()

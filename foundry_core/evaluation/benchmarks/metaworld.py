@@ -14,7 +14,7 @@ from foundry_core.evaluation.benchmarks.base import (
     Observation,
     Scenario,
 )
-from foundry_core.simulation.catalog import ACTION_FIELDS, CONTROL_HZ, PACKAGES, TASKS
+from foundry_core.simulation.catalog import ACTION_GRIPPER, ACTION_XYZ, CONTROL_HZ, PACKAGES, TASKS
 from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig
 from foundry_core.simulation.scenarios import check_evaluation
 
@@ -23,7 +23,8 @@ class MetaWorld(Benchmark):
     name: ClassVar[str] = "metaworld"
     packages: ClassVar[tuple[str, ...]] = PACKAGES
     hz: ClassVar[float] = CONTROL_HZ
-    actions: ClassVar[Mapping[str, int]] = ACTION_FIELDS
+    # The gripper keeps its orientation, whatever is commanded.
+    actions: ClassVar[Mapping[str, int]] = {ACTION_XYZ: 3, ACTION_GRIPPER: 1}
 
     render: RenderConfig = RenderConfig()
 

@@ -17,16 +17,17 @@ def p_text(p: float | None) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
-    """The comparison of every label with the base; where there is none, a sentence per pair that
-    is separated."""
+    """A sentence per label that was held against the base; where all pairs were compared, which of
+    them are not separated."""
     base = comparison.base
-    if base is None:
-        found = [one for one in comparison.differences if one.separated]
-        if not found:
-            return "No pair is separated."
-        return " ".join(sentence(comparison, one) for one in found)
-    first = f"{_rate(base, comparison.overall[base])}."
-    return " ".join([first, *(sentence(comparison, one) for one in comparison.differences)])
+    if base is not None:
+        first = f"{_rate(base, comparison.overall[base])}."
+        return " ".join([first, *(sentence(comparison, one) for one in comparison.differences)])
+    found = [one for one in comparison.differences if not one.separated]
+    text = f"{comparison.size - len(found)} of {comparison.size} pairs are separated."
+    for one in found:
+        text += f" {one.base} and {one.variant}: {_claim(comparison, one)}."
+    return text
 
 
 def sentence(comparison: Comparison, found: Difference) -> str:

@@ -76,6 +76,10 @@ class EnvWorker:
         except Exception:
             return self._fault()
 
+    def give_up(self) -> StepResult:
+        """Ends the episode where it is: a failure, with its pictures."""
+        return self._ended(success=False)
+
     def close(self) -> None:
         for environment in self._environments.values():
             environment.close()
@@ -94,19 +98,22 @@ class EnvWorker:
 
     def _result(self, environment: Environment) -> StepResult:
         if environment.success or self._steps >= self._limit:
-            frames, self._frames = self._frames, None
-            return StepResult(
-                success=bool(environment.success),
-                steps=self._steps,
-                filmstrip=encode_filmstrip(frames) if frames else None,
-                video=encode_video(frames, self._benchmark.hz) if frames else None,
-            )
+            return self._ended(bool(environment.success))
         observation = environment.observe()
         if self._history:
             past = self._past[-self._history :]
             observation = Observation(**{**observation, "history": past})
             self._past = [*past, Observation(**{**observation, "history": []})]
         return StepResult(observation=observation, steps=self._steps)
+
+    def _ended(self, success: bool) -> StepResult:
+        frames, self._frames = self._frames, None
+        return StepResult(
+            success=success,
+            steps=self._steps,
+            filmstrip=encode_filmstrip(frames) if frames else None,
+            video=encode_video(frames, self._benchmark.hz) if frames else None,
+        )
 
     def _fault(self) -> StepResult:
         """The broken simulator is thrown away: a retry gets a fresh one."""

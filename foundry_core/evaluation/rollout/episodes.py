@@ -157,7 +157,7 @@ def _play(
 ) -> Iterator[Rollout]:
     waiting = deque(plans)
     playing: dict[int, EpisodePlan] = {}
-    results: dict[int, StepResult] = {}
+    wrongs: dict[int, str] = {}
 
     def start(worker: int, plan: EpisodePlan) -> None:
         playing[worker] = plan
@@ -171,14 +171,13 @@ def _play(
         wanting: list[tuple[int, Observation]] = []
         for worker, result in workers.ready():
             plan = playing[worker]
-            results[worker] = result
             if result.fault is None and result.observation is not None:
                 wanting.append((worker, result.observation))
                 continue
             if result.fault is not None and plan.attempt + 1 < ATTEMPTS:
                 start(worker, replace(plan, attempt=plan.attempt + 1))
                 continue
-            yield _rollout(plan, result, hz)
+            yield _rollout(plan, result, hz, wrongs.pop(worker, ""))
             del playing[worker]
             if waiting:
                 start(worker, waiting.popleft())
@@ -192,11 +191,8 @@ def _play(
                     workers.submit(worker, "step", targets)
                     continue
                 # The policy's failure, not the simulator's: it counts.
-                yield _rollout(
-                    playing.pop(worker), replace(results[worker], success=False), hz, wrong
-                )
-                if waiting:
-                    start(worker, waiting.popleft())
+                wrongs[worker] = wrong
+                workers.submit(worker, "give_up")
 
 
 def _rollout(plan: EpisodePlan, last: StepResult, hz: float, wrong: str = "") -> Rollout:

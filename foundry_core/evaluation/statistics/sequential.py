@@ -12,15 +12,13 @@ Notation: n pairs so far, x successes of one arm, y of the other, p a common rat
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from scipy import stats
 from scipy.special import expit, gammaln, logit, xlog1py, xlogy
 
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.statistics.spending import Spending, spent
 
-Spending = Literal["linear", "obrien-fleming", "pocock"]
 NULL_POINTS = 129
 CERTIFY_POINTS = 801
 FULL_LOOKS = 500
@@ -32,12 +30,14 @@ class SequentialDesign:
     """What must be fixed before the first episode.
 
     n_max: pairs at most. alpha: total over both directions, or of each with two_sided=False.
+    spending: O'Brien and Fleming's by default: rates .5 and .7 are told apart with power .80 within
+    100 pairs, against .75 by even spending, which on the other hand stops a clear case sooner.
     look_every: pairs between looks; 0 means after each up to 500 pairs and 500 looks beyond.
     """
 
     n_max: int
     alpha: float = 0.05
-    spending: Spending = "linear"
+    spending: Spending = "obrien-fleming"
     two_sided: bool = True
     look_every: int = 0
 
@@ -60,13 +60,7 @@ class SequentialDesign:
 
     def spent(self, n: int) -> float:
         """Share of the error budget that may be used up to pair n: 0 … 1."""
-        u = n / self.n_max
-        if self.spending == "linear":
-            return u
-        if self.spending == "pocock":
-            return float(np.log1p((np.e - 1) * u))
-        z = stats.norm.isf(self.alpha / 2)
-        return float(2 * stats.norm.sf(z / np.sqrt(u)) / self.alpha)
+        return spent(self.spending, n / self.n_max, self.alpha)
 
 
 @dataclass(frozen=True, kw_only=True)

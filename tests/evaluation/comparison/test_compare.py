@@ -1,3 +1,5 @@
+import csv
+import io
 from dataclasses import replace
 
 import pytest
@@ -8,27 +10,34 @@ from foundry_core.evaluation.comparison.plots import curves, response, success_b
 from foundry_core.evaluation.comparison.report import (
     Filmstrip,
     ReportData,
-    verdict,
     write_comparison,
     write_report,
 )
 from foundry_core.evaluation.comparison.result import read_comparison
-from foundry_core.evaluation.comparison.tables import markdown, p_text, score_text
-from foundry_core.evaluation.score import Score
+from foundry_core.evaluation.comparison.sentences import p_text, verdict
+from foundry_core.evaluation.comparison.tables import as_csv, markdown, score_text
+from foundry_core.evaluation.score import Evaluation
 from foundry_core.evaluation.statistics.families import compact_letters
 from foundry_core.evaluation.statistics.fixed import Arms, barnard, mcnemar
 from foundry_core.evaluation.statistics.intervals import clopper_pearson
 
 
-def score(successes, n=25, crashed=0):
-    return Score(n=n, successes=successes, crashed=crashed)
+def evaluation(budget=25, **tasks):
+    """task=(successes, crashes): the first scenarios succeed, the last crash."""
+    outcomes = {}
+    for task, counts in tasks.items():
+        successes, crashed = counts if isinstance(counts, tuple) else (counts, 0)
+        done = [True] * successes + [False] * (budget - successes - crashed) + [None] * crashed
+        outcomes[task] = dict(enumerate(done))
+    return Evaluation(budget=budget, outcomes=outcomes)
 
 
 EVALUATIONS = {
-    "policy": {"open": score(24), "pull": score(22)},
-    "blind": {"open": score(4), "pull": score(8)},
-    "untrained": {"open": score(0), "pull": score(0, crashed=1)},
+    "policy": evaluation(open=24, pull=22),
+    "blind": evaluation(open=4, pull=8),
+    "untrained": evaluation(open=0, pull=(0, 1)),
 }
+MORE = EVALUATIONS | {"blind": evaluation(open=4, pull=8, push=25)}
 
 
 def test_known_values():
@@ -44,27 +53,136 @@ def test_known_values():
 def test_base_against_every_other():
     found = compare(EVALUATIONS, "policy")
     assert found.labels == ["policy", "blind", "untrained"]
-    assert found.pooled["policy"].counted.successes == 46
-    assert found.against_base["blind"].decision == "worse than the base"
-    assert found.against_base["blind"].p_corrected < 1e-9
+    assert found.overall["policy"].counted.successes == 46
+    assert found.against_base("blind").decision == "worse"
+    assert found.against_base("blind").p_corrected < 1e-9
+    assert found.against_base("policy") is None
+    assert found.letters == {"policy": "a", "blind": "b", "untrained": "b"}
+    assert compare(EVALUATIONS, "blind").against_base("policy").decision == "better"
+
+
+def test_all_pairs_have_letters_that_say_all():
+    found = compare(EVALUATIONS)
+    assert (found.family, found.size) == ("pairs", 3)
     assert found.letters == {"policy": "a", "blind": "b", "untrained": "c"}
-    assert compare(EVALUATIONS, "blind").against_base["policy"].decision.startswith("better")
+    assert verdict(found) == "3 of 3 pairs are separated."
 
 
-def test_equal_policies_share_a_letter():
-    same = {"a": {"t": score(12)}, "b": {"t": score(13)}}
+def test_words_p_and_letters_never_disagree():
+    """Better than the base and sharing its letter was possible: the letters came from a family of
+    all pairs, the words from one of pairs with the base."""
+    rates = {"base": 10, "v1": 19, "v2": 13, "v3": 12}
+    found = compare({name: evaluation(t=count) for name, count in rates.items()}, "base")
+    for one in found.differences:
+        shares = set(found.letters[one.variant]) & set(found.letters["base"])
+        assert bool(shares) != one.separated
+        assert one.separated == (one.p_corrected <= found.alpha)
+
+
+def test_equal_policies_share_a_letter_and_what_could_have_been_seen_is_said():
+    same = {"a": evaluation(t=12), "b": evaluation(t=13)}
     found = compare(same, "a")
     assert found.letters == {"a": "a", "b": "a"}
-    assert found.against_base["b"].decision == "not separated from the base"
+    (difference,) = found.differences
+    assert difference.decision == "not separated"
+    assert "not separated (p = 1.000)" in verdict(found)
+    other = {"a": evaluation(budget=100, t=40, u=60), "b": evaluation(budget=100, t=43, u=57)}
+    assert "points would have been separated with 80 % power" in verdict(compare(other, "a"))
 
 
-def test_only_common_tasks_are_pooled_and_the_rest_is_named():
-    extra = EVALUATIONS | {"blind": EVALUATIONS["blind"] | {"push": score(25)}}
-    found = compare(extra, "policy")
-    assert found.left_out == ["push"]
-    assert found.pooled["blind"].counted.n == 50
+def test_pairing_counts():
+    """112 against 100 successes on the same 200 scenarios, nested: pooled counts give p = .244."""
+    found = compare({"a": evaluation(200, t=112), "b": evaluation(200, t=100)}, "a")
+    (difference,) = found.differences
+    assert difference.p_value == pytest.approx(2 * 0.5**12)
+    assert difference.decision == "worse"
+    assert (difference.pairs, difference.discordant, difference.test) == (
+        200,
+        12,
+        "exact block test",
+    )
+
+
+def test_one_task_without_shared_scenarios_is_tested_by_barnard():
+    one = Evaluation(budget=10, outcomes={"t": {i: i < 7 for i in range(10)}})
+    other = Evaluation(budget=10, outcomes={"t": {i: i < 102 for i in range(100, 110)}})
+    (difference,) = compare({"a": one, "b": other}, "a").differences
+    assert difference.test == "Barnard, unpaired"
+    assert difference.p_value == pytest.approx(0.0414, abs=2e-4)
+
+
+def test_an_unfinished_evaluation_is_judged_by_its_design_or_not_at_all():
+    """12 of a budget of 200, 4 against 10 successes: one look at the end of nothing."""
+    few = {i: i < 4 for i in range(12)}
+    many = {i: i < 10 for i in range(12)}
+    found = compare(
+        {
+            "a": Evaluation(budget=200, outcomes={"t": few}),
+            "b": Evaluation(budget=200, outcomes={"t": many}),
+        },
+        "a",
+    )
+    (difference,) = found.differences
+    assert (difference.decision, difference.p_value) == ("undecided", None)
+    assert found.letters == {"a": "a", "b": "a"}
+    assert "188 pending" in markdown(found)
+    assert "not decided after 12 rounds, go on" in difference.note
+    clear = {
+        "a": Evaluation(budget=200, outcomes={"t": dict.fromkeys(range(60), False)}),
+        "b": Evaluation(budget=200, outcomes={"t": dict.fromkeys(range(60), True)}),
+    }
+    (difference,) = compare(clear, "a").differences
+    assert difference.decision == "better"
+    assert "these trained policies differ" in verdict(compare(clear, "a"))
+
+
+def test_unbalanced_evaluations_of_equal_rates_are_not_separated():
+    """Finished, with other shares of the tasks: 83 % against 17 % of all episodes, 50 % of both."""
+    easy = {i: i % 10 != 0 for i in range(200)}
+    hard = {i: i % 10 == 0 for i in range(200)}
+
+    def part(outcomes, count):
+        return {i: outcome for i, outcome in outcomes.items() if i < count}
+
+    found = compare(
+        {
+            "a": Evaluation(budget=200, outcomes={"easy": easy, "hard": part(hard, 20)}),
+            "b": Evaluation(budget=200, outcomes={"easy": part(easy, 20), "hard": hard}),
+        },
+        "a",
+    )
+    (difference,) = found.differences
+    assert not difference.separated
+    assert found.overall["a"].rate == pytest.approx(found.overall["b"].rate)
+    assert "180 pending" in markdown(found)
+    assert "mean of the tasks' rates" in markdown(found)
+
+
+def test_crashes_that_would_turn_the_verdict_forbid_one():
+    """29 of 30 against 20 of 41: separated; but the other eleven of the better one crashed."""
+    good = dict.fromkeys(range(29), True) | {29: False} | dict.fromkeys(range(30, 41), None)
+    bad = {i: i < 9 or i >= 30 for i in range(41)}
+    found = compare(
+        {
+            "bad": Evaluation(budget=41, outcomes={"t": bad}),
+            "good": Evaluation(budget=41, outcomes={"t": good}),
+        },
+        "bad",
+    )
+    (difference,) = found.differences
+    assert difference.decision == "no verdict"
+    assert "they turn the verdict" in difference.note
+    assert "no verdict" in verdict(found)
+
+
+def test_only_common_tasks_are_compared_and_the_rest_is_shown():
+    found = compare(MORE, "policy")
+    assert found.tasks == ["open", "pull"]
+    assert found.missing == {"push": ["policy", "untrained"]}
+    assert found.overall["blind"].counted.n == 50
+    assert "| push (not compared) | not evaluated | 25/25" in markdown(found)
     with pytest.raises(FoundryError, match="share no task"):
-        compare({"a": {"x": score(1)}, "b": {"y": score(1)}}, "a")
+        compare({"a": evaluation(x=1), "b": evaluation(y=1)}, "a")
     with pytest.raises(FoundryError, match="base 'c' is not among"):
         compare(EVALUATIONS, "c")
 
@@ -72,10 +190,13 @@ def test_only_common_tasks_are_pooled_and_the_rest_is_named():
 def test_a_rate_never_stands_alone():
     found = compare(EVALUATIONS, "policy")
     text = score_text(found.scores["pull"]["untrained"])
-    assert text == "0/25  0 % [0, 14], 1 crashed"
+    assert text == "0/24  0 % [0, 14], 1 crashed"
     assert "24/25  96 % [80, 100]" in markdown(found)
     assert p_text(0.0123) == "0.012"
     assert p_text(1.5e-9) == "1.5e-09"
+    assert p_text(0.0) == "< 1e-12"
+    table = list(csv.reader(io.StringIO(as_csv(found))))
+    assert table[1][:6] == ["open", "policy", "25", "24", "0", "0"]
 
 
 def test_report_is_one_readable_page(tmp_path):
@@ -120,11 +241,11 @@ def test_pictures_are_equal_for_equal_numbers_and_follow_the_page():
 
 
 def test_files_hold_what_was_found(tmp_path):
-    found = compare(EVALUATIONS | {"blind": EVALUATIONS["blind"] | {"push": score(25)}}, "policy")
+    found = compare(MORE, "policy")
     metrics = write_comparison(tmp_path, found)
-    assert metrics["success_policy"] == 0.92
+    assert metrics["success_policy"] == pytest.approx(0.92)
     assert metrics["n_blind"] == 50
-    assert metrics["p_untrained"] == found.against_base["untrained"].p_corrected
+    assert metrics["p_untrained"] == found.against_base("untrained").p_corrected
     assert read_comparison(tmp_path / "comparison.json") == found
     assert (tmp_path / "table.md").read_text() == markdown(found)
     assert (tmp_path / "success.svg").read_text() == success_bars(found)

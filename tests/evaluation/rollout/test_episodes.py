@@ -1,6 +1,7 @@
 """Rollouts: independent of env workers and processes, replanning exactly, honest about crashes."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -94,13 +95,26 @@ def test_a_lasting_fault_is_a_crash_with_its_traceback_and_no_failure():
     assert [r for r in results if not r.crashed] == [r for r in sound if r.scenario != 2]
 
 
-def test_a_target_that_is_no_number_is_a_crash():
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ({FIELD: np.full((4, 1), np.nan)}, "not finite"),
+        ({FIELD: np.zeros((4, 2))}, r"has shape \(2,\), not \[1\]"),
+        ({FIELD: np.zeros(4)}, "has shape"),
+        ({"other": np.zeros((4, 1))}, f"commands no {FIELD}"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_the_policys_failure(answer, message):
+    """It would leave the denominator as a crash, and the policy would look better for it."""
+
     class Broken(Walker):
         def _answer(self, client, observation):
-            return {FIELD: np.full((4, 1), np.nan)}
+            return answer if len(self.seen[client]) else super()._answer(client, observation)
 
-    results = run_episodes(Line(), Broken(), plans(Line(), 1))
-    assert all(r.crashed and "not finite" in r.failure_message for r in results)
+    results = run_episodes(Line(), Broken(), plans(Line(), 2, record=1), env_workers=2)
+    assert [r.success for r in results] == [False] * 4
+    assert all(re.search(message, r.failure_message) for r in results)
+    assert [r.steps for r in results] == [2] * 4
 
 
 def test_an_error_of_the_policy_is_raised():

@@ -118,7 +118,7 @@ def test_the_verdict_orders_variants_and_letters_tell_them_apart():
     result = execute("model.steps=10,40")
     rows = {row["variant"]: row for row in result["effects"]}
     assert rows["base"]["success"] > rows["steps=10"]["success"] > rows["steps=40"]["success"]
-    assert rows["steps=40"]["decision"] == "worse than the base"
+    assert rows["steps=40"]["decision"] == "worse than the base (these policies)"
     assert rows["steps=40"]["p_value"] < 0.001
     assert (rows["steps=40"]["path"], rows["steps=40"]["old"], rows["steps=40"]["new"]) == (
         "model.steps",
@@ -195,12 +195,13 @@ def test_a_failing_variant_costs_only_its_own_verdict():
     result = execute("model.steps=20", variants=["bad:exam.fail=true"])
     assert result["status"] == "partial"
     rows = {row["variant"]: row for row in result["effects"]}
-    assert rows["steps=20"]["decision"] == "worse than the base"
+    assert rows["steps=20"]["decision"] == "worse than the base (these policies)"
     assert rows["bad"]["success"] is None
     assert "told to fail" in rows["bad"]["decision"]
     assert [r["status"] for r in result["seed_runs"]] == ["succeeded", "succeeded", "failed"]
-    # The verdict without it is the one that an ablation without it would reach.
-    assert execute("model.steps=20")["comparison_key"] == result["comparison_key"]
+    # It counts in the family that was started: p is corrected over two comparisons.
+    alone = {row["variant"]: row for row in execute("model.steps=20")["effects"]}
+    assert rows["steps=20"]["p_value"] == pytest.approx(2 * alone["steps=20"]["p_value"])
 
 
 def test_one_failing_seed_takes_its_variant_along():
@@ -227,7 +228,7 @@ def test_without_the_base_there_is_no_verdict():
 def test_seeds_alone_measure_the_noise_floor():
     result = execute(seeds=4)
     seeds = result["seeds"]
-    assert seeds["degrees"] == 3
+    assert seeds["fewest"] == 4
     assert 0 < seeds["low"] < seeds["deviation"] < seeds["high"]
     assert len({r["success_rate"] for r in result["seed_runs"]}) > 1
     assert [row["decision"] for row in result["effects"]] == ["the base"]
@@ -237,7 +238,7 @@ def test_report_shows_table_curve_seeds_and_lineage():
     result = execute("model.steps=10,20", seeds=2)
     text = write_ablation_report(result["ablation_id"]).read_text()
     picture = "<title>Success over model.steps</title>"
-    for part in (picture, "Seeds", "Lineage", "steps=20/1", "design effect"):
+    for part in (picture, "Seeds", "Lineage", "steps=20/1", "provisional"):
         assert part in text
     with pytest.raises(FoundryError, match="'nothing' is not an ablation"):
         write_ablation_report("nothing")
@@ -314,7 +315,7 @@ def test_command_line_through_prefect_with_a_failing_variant(home):
     assert result["status"] == "partial"
     assert Path(result["report"]).is_file()
     assert {r["variant"]: r["decision"] for r in result["effects"]}["steps=20"] == (
-        "worse than the base"
+        "worse than the base (these policies)"
     )
     shown = cli("report", result["ablation_id"], "--json")
     assert json.loads(shown.stdout)["report"] == result["report"]

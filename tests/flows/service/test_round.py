@@ -46,7 +46,7 @@ def test_an_ablation_reuses_the_base_and_gives_a_verdict(serving):
     assert len(trained) == 2, trained
     rows = serving.lineage("select variant, decision from ablation_effects")
     decisions = {row["variant"]: row["decision"] for row in rows}
-    assert decisions == {"base": "the base", "rate=0.9": "worse than the base"}
+    assert decisions == {"base": "the base", "rate=0.9": "worse than the base (these policies)"}
 
 
 def test_two_ablations_at_once_on_a_pool_of_one_share_what_is_equal(serving):

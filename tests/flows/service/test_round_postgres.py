@@ -26,7 +26,9 @@ def test_a_run_and_an_ablation_through_the_pools(serving):
     assert serving.ended(ablation, 300) == "COMPLETED"
     assert len(serving.trainings("COMPLETED")) == 2
     rows = serving.lineage("select variant, decision from ablation_effects")
-    assert {row["variant"]: row["decision"] for row in rows}["rate=0.9"] == "worse than the base"
+    assert {row["variant"]: row["decision"] for row in rows}[
+        "rate=0.9"
+    ] == "worse than the base (these policies)"
 
 
 def test_nothing_was_written_to_sqlite(serving):
