@@ -21,8 +21,11 @@ def verdict(comparison: Comparison) -> str:
     them are not separated."""
     base = comparison.base
     if base is not None:
-        first = f"{_rate(base, comparison.overall[base])}."
-        return " ".join([first, *(sentence(comparison, one) for one in comparison.differences)])
+        parts = [f"{_rate(base, comparison.overall[base])}."]
+        parts += [sentence(comparison, one) for one in comparison.differences]
+        if any(one.separated and one.basis == "none" for one in comparison.differences):
+            parts.append("One training run each says nothing about the recipes.")
+        return " ".join(parts)
     found = [one for one in comparison.differences if not one.separated]
     text = f"{comparison.size - len(found)} of {comparison.size} pairs are separated."
     for one in found:
@@ -43,7 +46,7 @@ def sentence(comparison: Comparison, found: Difference) -> str:
 
 
 def _claim(comparison: Comparison, found: Difference) -> str:
-    p = f"p = {p_text(found.p_corrected)}"
+    p = f"p = {p_text(found.p_corrected)}".replace("= <", "<")
     if comparison.size > 1 and found.p_corrected is not None:
         p += f", corrected over {comparison.size} comparisons"
     if found.decision == "no verdict":
@@ -63,11 +66,8 @@ def _claim(comparison: Comparison, found: Difference) -> str:
         return f"recipe “{found.variant}” {words} on these tasks ({p})"
     if found.basis == "provisional":
         return f"provisional: it {words} if all variants' runs scatter alike ({p})"
-    runs = max(len(one.seeds) for one in comparison.overall.values())
-    sequential = found.p_corrected is None
-    proof = "by the sequential design" if sequential else p
-    one_run = ". One training run each says nothing about the recipes" if runs == 1 else ""
-    return f"these trained policies differ, it {words} ({proof}){one_run}"
+    proof = "by the sequential design" if found.p_corrected is None else p
+    return f"these trained policies differ, it {words} ({proof})"
 
 
 def _rate(label: str, overall: Overall) -> str:
