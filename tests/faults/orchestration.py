@@ -221,7 +221,7 @@ def _resumed(run: Run, again: str) -> str:
     """Whether the second run resumed or reused the training. Raises AssertionError for neither."""
     row = run.serving.lineage(
         "select s.action from run_stage s join pipeline_run r using (run_id) "
-        f"where r.prefect_flow_run_id = '{again}' and s.stage = 'model'"
+        f"where r.job_ref = 'prefect:flow-run/{again}' and s.stage = 'model'"
     )
     if row[0]["action"] == "reuse":
         return "reused"

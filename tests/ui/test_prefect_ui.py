@@ -145,7 +145,7 @@ def test_a_form_filled_in_a_browser_starts_what_was_typed(served, pictures):
     assert {r["work_pool_name"] for r in trainings} == {"gpu-pool"}
     connection = queries.connect(served.home)
     (whole,) = [r for r in queries.sql(connection, "from pipeline_run") if r["parent"] is None]
-    assert whole["prefect_flow_run_id"] == run_id
+    assert whole["job_ref"] == f"prefect:flow-run/{run_id}"
     (ablation,) = queries.sql(connection, "from ablation")
     assert ablation["status"] == "succeeded"
     assert f"ablation:{ablation['ablation_id']}" in run["tags"]

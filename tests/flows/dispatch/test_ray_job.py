@@ -144,8 +144,8 @@ def test_a_job_trains_and_the_lineage_has_its_id(address):
     run.finish("succeeded")
     key = run.prepared.specs["model"].key
     with queries.connect() as connection:
-        rows = queries.sql(connection, "select ray_job_id from attempt where kind = 'train'")
-    assert rows == [{"ray_job_id": f"{key}-a1"}]
+        rows = queries.sql(connection, "select job_ref from attempt where kind = 'train'")
+    assert rows == [{"job_ref": f"ray:{key}-a1"}]
     assert [job.status for job in jobs(key)] == ["SUCCEEDED"]
     assert processes.entries("ray-job") == []
 
