@@ -4,22 +4,17 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from flows.runs.events import (
-    Note,
-    RunEvent,
-    StageFailedEvent,
-    StageFinished,
-    StageProgress,
-    StageStarted,
-)
 from flows.terminal import stdout, values_text
 from foundry_core.pipeline.plan import Plan, StagePlan, short_names
+
+if TYPE_CHECKING:  # planning prints a table, and needs no run
+    from flows.runs.events import RunEvent
 
 _LOG_EVERY_SECONDS = 20.0
 
@@ -53,8 +48,16 @@ class Console:
         if self._live:
             self._progress.stop()
 
-    def observe(self, event: RunEvent) -> None:
+    def observe(self, event: "RunEvent") -> None:
         """Shows an event of a run."""
+        from flows.runs.events import (
+            Note,
+            StageFailedEvent,
+            StageFinished,
+            StageProgress,
+            StageStarted,
+        )
+
         match event:
             case StageStarted(name):
                 self._started(name)

@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.benchmarks.base import BENCHMARKS, load_benchmark
-from foundry_core.evaluation.score import EpisodeResult, Evaluation, write_evaluation
 from foundry_core.files import write_json_lines
 from foundry_core.identity.code import fingerprint
 from foundry_core.identity.sources import package_fingerprint
 from foundry_core.pipeline import stage
+
+if TYPE_CHECKING:
+    from foundry_core.evaluation.score import EpisodeResult
 
 
 class EvaluateRecipe(stage.Recipe):
@@ -129,12 +131,13 @@ class Evaluate(stage.Stage):
 
 
 def _conclude(
-    ctx: stage.StageContext, results: list[EpisodeResult], execute_steps: int
+    ctx: stage.StageContext, results: "list[EpisodeResult]", execute_steps: int
 ) -> dict[str, Any]:
     """Writes evaluation.json and the records; returns the metrics. An evaluation of crashes only
     says nothing about the policy and is a failure of the stage."""
     from foundry_core.evaluation.rollout.crashes import crash_causes
     from foundry_core.evaluation.rollout.tally import episode_row
+    from foundry_core.evaluation.score import Evaluation, write_evaluation
 
     write_json_lines(ctx.records / "episodes.jsonl", map(episode_row, results))
     recipe = ctx.recipe

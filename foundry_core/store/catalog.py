@@ -87,13 +87,16 @@ def _recorded(spec: StageSpec) -> dict[str, Any]:
 
 
 def load_baseline(store: Store, pipeline: str, run_id: str | None = None) -> Baseline | None:
-    """A named run's specs, or those of the pipeline's latest run; None when there is none yet."""
+    """A named run's specs, or those of the pipeline's latest run; None when there is none yet, or
+    when an earlier version wrote it: its keys have nothing in common with today's."""
     if run_id is None:
         try:
             run_id = store.documents.read(f"runs/latest-{pipeline}").decode().strip()
         except FileNotFoundError:
             return None
     record = load_run(store, run_id)
+    if any("code_fingerprint" not in stage for stage in record["stages"].values()):
+        return None
     stages = {
         name: BaselineStage(
             **stage, functions=partial(known_functions, store, stage["code_fingerprint"])

@@ -91,9 +91,14 @@ class Artifact:
                 for f in data["files"]
             )
             inputs = tuple(ArtifactInput(**i) for i in data["inputs"])
-            return cls(**{**data, "files": files, "inputs": inputs})
+            named = {_RENAMED.get(name, name): value for name, value in data.items()}
+            return cls(**{**named, "files": files, "inputs": inputs})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no manifest: {error}") from None
+
+
+# Artifacts of earlier versions have other keys, but gc and lineage must be able to read them.
+_RENAMED = {"closure": "code_fingerprint", "content_key": "input_content_key"}
 
 
 def _file_json(file: File) -> dict[str, Any]:

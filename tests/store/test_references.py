@@ -1,8 +1,12 @@
 """Names and run ids that people type: no place elsewhere, one line for every mistake."""
 
+import json
+
 import pytest
 
 from flows.cli import main
+from foundry_core.store.catalog import load_baseline
+from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
 from tests.runs import run
 
@@ -48,3 +52,17 @@ def test_a_long_name_is_refused_and_a_stray_file_is_none(home, capsys):
 
 def test_an_unknown_store_has_no_names(tmp_path):
     assert open_store(str(tmp_path / "new")).documents.names("aliases") == []
+
+
+def test_what_an_earlier_version_wrote_is_read(tmp_path):
+    """Its keys mean nothing to a plan, but it is not in the way of one, nor of gc."""
+    store = open_store(str(tmp_path))
+    old = {"name": "a", "kind": "emit", "key": "k", "code": "1", "closure": "c", "recipe": {}}
+    store.documents.write("runs/r1.json", json.dumps({"stages": {"a": old}}).encode())
+    store.documents.write("runs/latest-words", b"r1")
+    assert load_baseline(store, "words") is None
+    names = ("kind", "key", "content", "code", "attempt", "run_id", "created")
+    manifest = dict.fromkeys(names, "x") | {"recipe": {}, "seed": 0, "sources": {}, "inputs": []}
+    manifest |= {"files": [], "metrics": {}, "seconds": 0.0, "closure": "c", "content_key": "k"}
+    artifact = Artifact.from_json(manifest)
+    assert (artifact.code_fingerprint, artifact.input_content_key) == ("c", "k")
