@@ -79,10 +79,20 @@ def merge(
         run_id=previous.run_id if previous else BASE, stages=_baseline(seed_runs, previous)
     )
     catalog = StoreCatalog(store, specs.values())
-    planned = plan(pipeline, specs, catalog, baseline=against, only=[VERDICT])
+    planned = plan(
+        pipeline,
+        specs,
+        catalog,
+        baseline=against,
+        only=[VERDICT],
+        strict_env=request.strict_env,
+    )
     return Prepared(
         request=Request(
-            pipeline=request.pipeline, overrides=request.overrides, strict_code=request.strict_code
+            pipeline=request.pipeline,
+            overrides=request.overrides,
+            strict_code=request.strict_code,
+            strict_env=request.strict_env,
         ),
         pipeline=pipeline,
         specs=specs,

@@ -56,6 +56,7 @@ class AblationRequest:
     evaluation: str | None = None
     alpha: float = 0.05
     strict_code: bool = False
+    strict_env: bool = False
 
     @property
     def title(self) -> str:

@@ -210,7 +210,6 @@ class PipelineRun:
 
     def _job(self, name: str, job_ref: str | None) -> StageJob:
         node = self.prepared.pipeline.stages[name]
-        reasons = self.prepared.plan.stages[name].reasons
         return StageJob(
             spec=self.prepared.specs[name],
             resources=node.resources,
@@ -220,7 +219,7 @@ class PipelineRun:
             },
             run_id=self.run_id,
             log=self.folder / "logs" / f"{name}.log",
-            force=any(reason.category == "FORCED" for reason in reasons),
+            force=self.prepared.plan.stages[name].rebuilds,
             job_ref=job_ref,
         )
 

@@ -17,6 +17,7 @@ from foundry_core.execution.control import Usage
 from foundry_core.execution.job import Interrupted, Outcome, StageFailed, StageJob, Work
 from foundry_core.execution.supervise import run_child
 from foundry_core.files import write_atomic
+from foundry_core.identity.environment import BUILT_ON
 from foundry_core.lineage.event_types import AttemptFinished, AttemptStarted
 from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.lineage.records import committed_event
@@ -103,7 +104,7 @@ class Attempt:
             files,
             attempt=self._name,
             metrics=result.metrics,
-            provenance=self._provenance,
+            provenance={**self._provenance, BUILT_ON: result.built_on},
             created=self._events.now(),
             seconds=time.monotonic() - self._started,
         )

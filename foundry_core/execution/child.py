@@ -24,6 +24,7 @@ from foundry_core.execution.control import JOB, PROGRESS, ChildResult, Usage
 from foundry_core.execution.python import check_origins
 from foundry_core.execution.recheck import check_unchanged
 from foundry_core.files import read_json, write_atomic
+from foundry_core.identity.environment import environment_of, torch_flags
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec
 from foundry_core.pipeline.stage import InputArtifact, StageContext
@@ -65,8 +66,8 @@ def usage() -> Usage:
     return Usage(cpu_seconds=cpu, peak_memory=max(own.ru_maxrss, children.ru_maxrss) * 1024)
 
 
-def run_stage(data: Mapping[str, Any], control: Path) -> dict[str, Any]:
-    """The metrics of the job that job.json describes, run between two looks at its identity. Raises
+def run_stage(data: Mapping[str, Any], control: Path) -> ChildResult:
+    """What comes of the job that job.json describes, run between two looks at its identity. Raises
     FoundryError when this process is not of the parent's packages, or no longer takes the recipe.
     """
     check_origins(data["origins"])
@@ -89,9 +90,13 @@ def run_stage(data: Mapping[str, Any], control: Path) -> dict[str, Any]:
         progress=FileProgress(control / PROGRESS),
     )
     check_unchanged(stage, spec, "since the run was planned")
+    # Before it runs: a stage may set variables for those that it starts.
+    environment = environment_of(spec.packages, spec.variables, context.resources.gpus)
     metrics = stage.run(context)
     check_unchanged(stage, spec, "while it ran")
-    return dict(metrics)
+    numerics = {**environment.numerics, **torch_flags()}
+    built_on = dataclasses.replace(environment, numerics=numerics)
+    return ChildResult(metrics=dict(metrics), built_on=built_on.to_json())
 
 
 def _input(path: str, **plain: str) -> InputArtifact:
@@ -103,7 +108,7 @@ def main(control: Path) -> int:
     out = Path(data["out"])
     die_with_parent(data["parent"])
     try:
-        result = ChildResult(metrics=run_stage(data, control))
+        result = run_stage(data, control)
     # The boundary of the process: whatever went wrong is reported to the parent.
     except BaseException as error:
         traceback.print_exc()

@@ -49,12 +49,13 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class ChildResult:
-    """What a stage came to: its metrics, or why it failed."""
+    """What a stage came to: its metrics, or why it failed; what it ran on."""
 
     metrics: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
     hint: str = ""
     usage: Usage | None = None
+    built_on: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, control: Path) -> None:
         # NaN is a metric too: of a loss that diverged.

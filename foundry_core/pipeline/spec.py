@@ -7,7 +7,7 @@ Resources, paths, hosts and times never enter either.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import cached_property
@@ -37,6 +37,7 @@ class StageSpec:
     code_fingerprint: the digest of the code as it is, also where a declared version decides.
     recipe: the validated settings; recipe_bytes: what of them is identity, as canonical JSON.
     inputs: the upstream recipe keys; upstream: the upstream stages.
+    packages, variables: what the code imports from elsewhere and reads of the environment.
     """
 
     name: str
@@ -51,6 +52,8 @@ class StageSpec:
     sources: Mapping[str, str] = field(default_factory=dict)
     inputs: ByInput = field(default_factory=dict)
     upstream: ByInput = field(default_factory=dict)
+    packages: Sequence[str] = field(default=(), repr=False)
+    variables: Sequence[str] = field(default=(), repr=False)
 
     @cached_property
     def recipe_json(self) -> dict[str, Json]:
@@ -138,6 +141,8 @@ def identify_stage(
         sources=sources,
         inputs=inputs,
         upstream=node.inputs,
+        packages=found.packages,
+        variables=found.variables,
     )
     return replace(spec, key=spec.input_content_key(inputs))
 

@@ -11,6 +11,7 @@ from foundry_core.blobs import is_name
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
 from foundry_core.files import json_text
+from foundry_core.identity.environment import BUILT_ON, Environment
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed
 from foundry_core.pipeline.spec import StageSpec
 from foundry_core.store.base import State, Store
@@ -51,6 +52,7 @@ def _committed(artifact: Artifact) -> Committed:
         content=artifact.content,
         inputs={(i.slot, i.label): i.content for i in artifact.inputs},
         seconds=artifact.seconds,
+        built_on=Environment.from_json(artifact.provenance.get(BUILT_ON)),
     )
 
 

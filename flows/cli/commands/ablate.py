@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
         evaluation=options.only_evaluations,
         alpha=options.alpha,
         strict_code=options.strict_code,
+        strict_env=options.strict_env,
     )
     ablation = plan_ablation(request)
     quiet = options.json

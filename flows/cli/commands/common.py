@@ -22,6 +22,11 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser, override: str) -> No
     parser.add_argument(
         "--strict-code", action="store_true", help="changed training code re-runs training"
     )
+    parser.add_argument(
+        "--strict-env",
+        action="store_true",
+        help="what was built with other packages, variables or processors is built again",
+    )
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +46,7 @@ def request(options: argparse.Namespace) -> Request:
         force=tuple(options.force),
         baseline=options.baseline,
         strict_code=options.strict_code,
+        strict_env=options.strict_env,
     )
 
 
