@@ -44,6 +44,7 @@ def run(
     baseline: str | None = None,
     strict_code: bool = False,
     strict_env: bool = False,
+    strict_reads: bool = False,
     dispatch: str = "inline",
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -52,7 +53,11 @@ def run(
     from flows.cli.commands.run import run_all
     from flows.console import Console
 
-    strict = {"strict_code": strict_code, "strict_env": strict_env}
+    strict = {
+        "strict_code": strict_code,
+        "strict_env": strict_env,
+        "strict_reads": strict_reads,
+    }
     chosen = {"only": tuple(only), "force": tuple(force), "baseline": baseline}
     prepared = _prepared(pipeline, overrides, **strict, **chosen)
     return dict(run_all(prepared, Console(quiet=quiet), dispatch))

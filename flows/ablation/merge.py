@@ -93,6 +93,7 @@ def merge(
             overrides=request.overrides,
             strict_code=request.strict_code,
             strict_env=request.strict_env,
+            strict_reads=request.strict_reads,
         ),
         pipeline=pipeline,
         specs=specs,

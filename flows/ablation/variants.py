@@ -57,6 +57,7 @@ class AblationRequest:
     alpha: float = 0.05
     strict_code: bool = False
     strict_env: bool = False
+    strict_reads: bool = False
 
     @property
     def title(self) -> str:

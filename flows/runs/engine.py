@@ -31,7 +31,14 @@ from flows.runs.events import (
 from flows.runs.planning import Prepared
 from flows.runs.walk import Pending, StagesFailed, Submit, in_order
 from foundry_core.errors import FoundryError
-from foundry_core.execution.job import Interrupted, Outcome, StageJob
+from foundry_core.execution.job import (
+    NAME_IT,
+    UNDECLARED_READS,
+    Interrupted,
+    Outcome,
+    StageJob,
+    undeclared,
+)
 from foundry_core.home import home_dir
 from foundry_core.lineage.event_types import (
     PlannedInput,
@@ -206,6 +213,9 @@ class PipelineRun:
         row = self.prepared.plan.stages[name]
         self.record_resolved(row, outcome.artifact.key, outcome.action, outcome.how)
         self._observe(StageFinished(name, outcome))
+        files = outcome.artifact.provenance.get(UNDECLARED_READS)
+        if outcome.action == "run" and files:
+            self._observe(Note(f"stage {name} {undeclared(files)}: {NAME_IT}"))
         return outcome
 
     def _job(self, name: str, job_ref: str | None) -> StageJob:
@@ -220,6 +230,7 @@ class PipelineRun:
             run_id=self.run_id,
             log=self.folder / "logs" / f"{name}.log",
             force=self.prepared.plan.stages[name].rebuilds,
+            strict_reads=self.prepared.request.strict_reads,
             job_ref=job_ref,
         )
 

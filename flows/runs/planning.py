@@ -28,6 +28,7 @@ class Request:
     baseline: str | None = None
     strict_code: bool = False
     strict_env: bool = False
+    strict_reads: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,22 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from foundry_core.errors import FoundryError
 from foundry_core.execution.control import Usage
-from foundry_core.execution.job import Interrupted, Outcome, StageFailed, StageJob, Work
+from foundry_core.execution.job import (
+    NAME_IT,
+    UNDECLARED_READS,
+    Interrupted,
+    Outcome,
+    StageFailed,
+    StageJob,
+    Work,
+    undeclared,
+)
 from foundry_core.execution.supervise import run_child
 from foundry_core.files import write_atomic
 from foundry_core.identity.environment import BUILT_ON
@@ -39,6 +49,7 @@ class Attempt:
         self._started = time.monotonic()
         self._loss: OutboxEntry | None = None
         self._usage: Usage | None = None
+        self._undeclared: Sequence[str] = ()
 
     def build(self) -> Outcome:
         """The story of an attempt. Raises StageFailed, Interrupted, LeaseLost or FoundryError; by
@@ -93,10 +104,12 @@ class Attempt:
     def run(self) -> Artifact:
         """Runs the stage in a child process; the artifact that it made, not yet committed."""
         result = run_child(self._work, self._lease, self._out, self._scratch)
-        self._usage = result.usage
+        self._usage, self._undeclared = result.usage, result.undeclared_reads
         self._lease.verify()
         if result.error:
             raise self._failure(result.error, result.hint)
+        if result.undeclared_reads and self._job.strict_reads:
+            raise self._failure(f"it {undeclared(result.undeclared_reads)}", NAME_IT)
         files = scan(self._out)
         if not files:
             raise self._failure("it wrote no files", "a stage must write to out")
@@ -104,7 +117,11 @@ class Attempt:
             files,
             attempt=self._name,
             metrics=result.metrics,
-            provenance={**self._provenance, BUILT_ON: result.built_on},
+            provenance={
+                **self._provenance,
+                BUILT_ON: result.built_on,
+                UNDECLARED_READS: result.undeclared_reads,
+            },
             created=self._events.now(),
             seconds=time.monotonic() - self._started,
         )
@@ -156,6 +173,7 @@ class Attempt:
             cpu_seconds=self._usage.cpu_seconds if self._usage else None,
             gpu_seconds=self._job.resources.gpus * seconds,
             peak_memory=self._usage.peak_memory if self._usage else None,
+            undeclared_reads=self._undeclared or None,
         )
 
     def _failure(self, error: str, hint: str) -> StageFailed:

@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
-from foundry_core.execution.control import JOB, PROGRESS, ChildResult, Usage
+from foundry_core.execution import reads
+from foundry_core.execution.control import JOB, PROGRESS, READS, ChildResult, Usage
 from foundry_core.execution.python import check_origins
 from foundry_core.execution.recheck import check_unchanged
 from foundry_core.files import read_json, write_atomic
+from foundry_core.identity import sources
 from foundry_core.identity.environment import environment_of, torch_flags
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec
@@ -89,14 +91,22 @@ def run_stage(data: Mapping[str, Any], control: Path) -> ChildResult:
         scratch=Path(data["scratch"]),
         progress=FileProgress(control / PROGRESS),
     )
-    check_unchanged(stage, spec, "since the run was planned")
+    declared = [i.path for named in context.inputs.values() for i in named.values()]
+    places = [str(path) for path in (context.out, context.scratch, control, *declared)]
+    reading = reads.watch(control / READS, places, data["spec"]["recipe"])
+    with reading.identifying():
+        check_unchanged(stage, spec, "since the run was planned")
     # Before it runs: a stage may set variables for those that it starts.
     environment = environment_of(spec.packages, spec.variables, context.resources.gpus)
     metrics = stage.run(context)
     check_unchanged(stage, spec, "while it ran")
     numerics = {**environment.numerics, **torch_flags()}
     built_on = dataclasses.replace(environment, numerics=numerics)
-    return ChildResult(metrics=dict(metrics), built_on=built_on.to_json())
+    return ChildResult(
+        metrics=dict(metrics),
+        built_on=built_on.to_json(),
+        undeclared_reads=reads.found(control / READS, sources.looked_at),
+    )
 
 
 def _input(path: str, **plain: str) -> InputArtifact:
@@ -135,6 +145,8 @@ def _failed(error: BaseException, out: Path) -> ChildResult:
     return ChildResult(error=error.message, hint=error.hint)
 
 
+if __name__ == "__mp_main__":  # a process of multiprocessing that the stage started
+    reads.join()
 if __name__ == "__main__":
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     sys.exit(main(Path(sys.argv[1])))

@@ -30,6 +30,8 @@ from foundry_core.home import cached, keep
 if TYPE_CHECKING:
     from foundry_core.objects import Listed, Objects
 
+# What this process took for a source, by absolute path: a stage may read it.
+looked_at: set[str] = set()
 _EDITABLE = ("__editable__", "_editable_impl_")
 
 
@@ -127,6 +129,7 @@ def fingerprint(path: str | os.PathLike) -> str:
     if is_remote(path):
         return listing_fingerprint(remote_objects(os.fspath(path))[1])
     root = Path(path).expanduser()
+    looked_at.add(os.path.abspath(root))
     if not root.exists():
         raise FoundryError(
             f"source {str(root)!r} does not exist", "check the path in the stage's recipe"
@@ -191,6 +194,7 @@ def source_file(root: Path, name: str) -> Path:
 def files_fingerprint(root: str, names: Sequence[str]) -> str:
     """Content digest of many small files below `root`. Remembered as a whole: an entry for each
     would make every plan parse all of them."""
+    looked_at.update(os.path.abspath(os.path.join(root, name)) for name in names)
     key = _list_key(root, names)
     known = cached("file-lists.json")
     if key in known:

@@ -131,7 +131,7 @@ class AttemptStarted(Event):
 @dataclass(frozen=True, kw_only=True)
 class AttemptFinished(Event):
     """state: committed, failed, interrupted, discarded or lost. Without a run_id it closes the
-    latest attempt of that key and name."""
+    latest attempt of that key and name. undeclared_reads: files that its key does not know."""
 
     type = "attempt_finished"
     key: str
@@ -145,6 +145,7 @@ class AttemptFinished(Event):
     gpu_seconds: float | None = None
     peak_memory: int | None = None
     resumed_from_step: int | None = None
+    undeclared_reads: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

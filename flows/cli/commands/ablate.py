@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
         alpha=options.alpha,
         strict_code=options.strict_code,
         strict_env=options.strict_env,
+        strict_reads=options.strict_reads,
     )
     ablation = plan_ablation(request)
     quiet = options.json

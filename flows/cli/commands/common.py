@@ -27,6 +27,11 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser, override: str) -> No
         action="store_true",
         help="what was built with other packages, variables or processors is built again",
     )
+    parser.add_argument(
+        "--strict-reads",
+        action="store_true",
+        help="a stage that reads a file which its key does not know fails",
+    )
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +52,7 @@ def request(options: argparse.Namespace) -> Request:
         baseline=options.baseline,
         strict_code=options.strict_code,
         strict_env=options.strict_env,
+        strict_reads=options.strict_reads,
     )
 
 
