@@ -82,6 +82,10 @@ class Evaluate(stage.Stage):
         for name, policy in inputs.get("policy", {}).items():
             _check_horizon(recipe.execute_steps, name, policy.recipe)
 
+    @classmethod
+    def numerics(cls, resources: EvaluateResources) -> Mapping[str, str]:
+        return {"threads": str(resources.cpus)} if resources.device == "cpu" else {}
+
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.evaluation.rollout.episodes import Rollout, plan_episodes, run_episodes

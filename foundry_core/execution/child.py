@@ -26,7 +26,8 @@ from foundry_core.execution.python import check_origins
 from foundry_core.execution.recheck import check_unchanged
 from foundry_core.files import read_json, write_atomic
 from foundry_core.identity import sources
-from foundry_core.identity.environment import environment_of, torch_flags
+from foundry_core.identity.environment import torch_flags
+from foundry_core.pipeline.drift import stage_environment
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec
 from foundry_core.pipeline.stage import InputArtifact, StageContext
@@ -97,7 +98,7 @@ def run_stage(data: Mapping[str, Any], control: Path) -> ChildResult:
     with reading.identifying():
         check_unchanged(stage, spec, "since the run was planned")
     # Before it runs: a stage may set variables for those that it starts.
-    environment = environment_of(spec.packages, spec.variables, context.resources.gpus)
+    environment = stage_environment(stage, spec, context.resources)
     metrics = stage.run(context)
     check_unchanged(stage, spec, "while it ran")
     numerics = {**environment.numerics, **torch_flags()}

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from foundry_core.files import sha256_hex
@@ -76,16 +77,21 @@ class Environment:
         ]
 
 
-def environment_of(packages: Iterable[str], variables: Iterable[str], gpus: float) -> Environment:
+def environment_of(
+    packages: Iterable[str],
+    variables: Iterable[str],
+    gpus: float = 0,
+    numerics: Mapping[str, str] = MappingProxyType({}),
+) -> Environment:
     """What a stage would run on in this process's place. packages, variables: as its code
-    fingerprint names them."""
+    fingerprint names them. numerics: what it says of its resources."""
     imported = list(packages)
     torch = "torch" in imported
     names = {*variables, *(_NUMERIC if torch else ())}
     return Environment(
         packages=versions_of(imported) | {"python": ".".join(map(str, sys.version_info[:3]))},
         variables={name: _digest(os.environ.get(name)) for name in sorted(names) if _counts(name)},
-        numerics=_device(gpus > 0) if torch else {},
+        numerics={**numerics, **(_device(gpus > 0) if torch else {})},
     )
 
 

@@ -1,16 +1,19 @@
-"""How what there is now differs from what an artifact was built on, in words."""
+"""What a stage runs on here and now, and how that differs from what its artifact was built on, in
+words."""
 
 from collections.abc import Sequence
 
-from foundry_core.identity.environment import Drift, Environment, environment_of
+from foundry_core.identity.environment import Environment, environment_of
 from foundry_core.pipeline.spec import StageSpec
+from foundry_core.pipeline.stage import Resources, Stage
 
 _SHOWN = 3
 
 
-def environment_drift(spec: StageSpec, gpus: float, built_on: Environment) -> list[Drift]:
-    """What a stage with so many GPUs would find otherwise, here and now."""
-    return built_on.drift_to(environment_of(spec.packages, spec.variables, gpus))
+def stage_environment(stage: type[Stage], spec: StageSpec, resources: Resources) -> Environment:
+    """What a stage with these resources runs on, here and now."""
+    numerics = stage.numerics(resources)
+    return environment_of(spec.packages, spec.variables, resources.gpus, numerics)
 
 
 def drift_phrase(path: str, old: str, new: str) -> str:
@@ -19,7 +22,8 @@ def drift_phrase(path: str, old: str, new: str) -> str:
     if what == "variable":  # digests: the values are nobody's business
         before, after = ("set" if value else "unset" for value in (old, new))
         return f"${name} {before}, now {'otherwise' if before == after else after}"
-    return f"{name} {old or 'absent'}, now {new or 'absent'}"
+    name = {"cpu": "", "gpu": ""}.get(name, f"{name} ")
+    return f"{name}{old or 'absent'}, now {new or 'absent'}"
 
 
 def drift_line(phrases: Sequence[str]) -> str:

@@ -243,6 +243,8 @@ def _check(stages: Mapping[str, StageNode]) -> None:
         }
         try:
             node.stage.check(node.recipe, inputs)
+            if not issubclass(node.stage, Imported):
+                node.stage.check_resources(node.recipe, node.resources)
         except FoundryError as error:
             raise FoundryError(f"stage {name!r}: {error.message}", error.hint) from None
         kind = "import" if issubclass(node.stage, Imported) else node.kind

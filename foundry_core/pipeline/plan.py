@@ -13,7 +13,7 @@ from foundry_core.config.canonical import canonical
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
 from foundry_core.identity.environment import Environment
-from foundry_core.pipeline.drift import drift_line, drift_phrase, environment_drift
+from foundry_core.pipeline.drift import drift_line, drift_phrase, stage_environment
 from foundry_core.pipeline.graph import Pipeline
 from foundry_core.pipeline.spec import StageSpec
 
@@ -286,11 +286,11 @@ def _drifted(
     for name, resolution in available.items():
         if resolution.committed is None:
             continue
-        gpus = pipeline.stages[name].resources.gpus
-        drift = environment_drift(specs[name], gpus, resolution.committed.built_on)
+        node = pipeline.stages[name]
+        now = stage_environment(node.stage, specs[name], node.resources)
         reasons = tuple(
             Reason(category="ENVIRONMENT", path=f"{d.what} {d.name}", old=d.old, new=d.new)
-            for d in drift
+            for d in resolution.committed.built_on.drift_to(now)
         )
         if reasons:
             found[name] = reasons

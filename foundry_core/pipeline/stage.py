@@ -80,7 +80,8 @@ class Recipe(Config):
 
 
 class Resources(Config):
-    """Everything that must not change a stage's result. Never enters the identity."""
+    """Everything that must not change a stage's result, beyond the rounding of floats
+    (`Stage.numerics`). Never enters the identity."""
 
     cpus: int = Field(1, ge=1, description="CPU cores the stage may use (threads or Ray workers)")
     gpus: float = Field(0, ge=0, description="GPUs the stage asks for; fractions share one")
@@ -192,6 +193,16 @@ class Stage:
     @classmethod
     def check(cls, recipe: Any, inputs: Mapping[str, Mapping[str, Upstream]]) -> None:
         """Cross-check against upstream recipes; raise FoundryError before any device is touched."""
+
+    @classmethod
+    def numerics(cls, resources: Any) -> Mapping[str, str]:
+        """Name → value of each resource that decides in which order floats are added: recorded
+        with the artifact, and drift where it is another one."""
+        return {}
+
+    @classmethod
+    def check_resources(cls, recipe: Any, resources: Any) -> None:
+        """Raises FoundryError for resources that this recipe cannot use."""
 
     @staticmethod
     def run(ctx: StageContext) -> Mapping[str, Any]:

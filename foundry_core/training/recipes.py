@@ -6,7 +6,7 @@ from typing import Any
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import weight_sources
 from foundry_core.pipeline.stage import Config, Stage, Upstream
-from foundry_core.training.config import MODALITIES, TrainResources
+from foundry_core.training.config import MODALITIES, TrainResources, check_divides
 
 Inputs = Mapping[str, Mapping[str, Upstream]]
 
@@ -21,6 +21,22 @@ class TrainStage(Stage):
     @classmethod
     def sources(cls, recipe: Any) -> Mapping[str, str]:
         return weight_sources(recipe.model)
+
+    @classmethod
+    def numerics(cls, resources: TrainResources) -> Mapping[str, str]:
+        split = {
+            "workers": resources.workers if resources.workers > 1 else None,
+            "strategy": resources.strategy if resources.workers > 1 else None,
+            "micro_batch": resources.micro_batch,
+        }
+        # A GPU adds without the threads of its process.
+        threads = {} if resources.gpus else {"threads": str(resources.cpus)}
+        return threads | {name: str(value or "none") for name, value in split.items()}
+
+    @classmethod
+    def check_resources(cls, recipe: Any, resources: TrainResources) -> None:
+        for name, part in recipe.data.modalities.items():
+            check_divides(part.batch_size, resources.workers, name)
 
     @classmethod
     def check(cls, recipe: Any, inputs: Inputs) -> None:

@@ -30,6 +30,10 @@ class Draw(Stage):
     output = ArtifactType.TEXT
     Recipe = DrawRecipe
 
+    @classmethod
+    def numerics(cls, resources):
+        return {"threads": str(resources.cpus)}
+
     @staticmethod
     def run(ctx):
         import glyphs
@@ -82,6 +86,13 @@ def shown(renderable):
     out = io.StringIO()
     Console(file=out, width=250).print(renderable)
     return out.getvalue()
+
+
+def test_other_resources_that_round_otherwise_are_drift(draw):
+    draw(run=True)
+    row = draw(overrides=(("draw.resources.cpus", 2),)).stages["draw"]
+    assert row.action == "reuse"
+    assert [reason.sentence() for reason in row.reasons] == ["built with threads 1, now 2"]
 
 
 def test_drift_is_said_and_rebuilt_on_demand(draw, tmp_path, monkeypatch):
