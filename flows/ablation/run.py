@@ -65,6 +65,7 @@ class AblationRun:
 
     def start(self) -> None:
         """Records the ablation, its run and its seed runs before anything happens."""
+        self.run.check_resources()
         request = self.ablation.request
         overrides = {r.variant: r.overrides for r in reversed(self.ablation.seed_runs)}
         self._events.append(

@@ -112,8 +112,9 @@ class PipelineRun:
 
     def start(self) -> None:
         """Records what is about to happen, before anything happens. FoundryError when the store or
-        the home cannot be written."""
+        the home cannot be written, or a stage can never start where it would run."""
         prepared, name = self.prepared, self.prepared.pipeline.name
+        self.check_resources()
         # Under a worker, the flow run is what can be cancelled.
         flow_run = os.environ.get("PREFECT__FLOW_RUN_ID")
         facts = {"pipeline": name, "store": prepared.store.uri, "flow_run": flow_run}
@@ -126,6 +127,12 @@ class PipelineRun:
             for row in prepared.plan.stages.values():
                 if row.action == "reuse" and row.artifact and row.how == "recipe":
                     self.record_resolved(row, row.artifact, "reuse", row.how)
+
+    def check_resources(self) -> None:
+        """FoundryError when a stage that runs can never start where it would."""
+        stages = self.prepared.pipeline.stages
+        for row in self.prepared.plan.to_run():
+            self._backend.check(row.name, stages[row.name].resources)
 
     def record_started(self) -> None:
         """The event that the run begins, with its plan."""

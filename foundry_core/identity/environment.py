@@ -139,6 +139,16 @@ def gpu_names() -> Sequence[str]:
     return [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
 
 
+def visible_gpus() -> int:
+    """How many GPUs a process of this machine may use."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    present = len(gpu_names()) or len(list(Path("/dev").glob("nvidia[0-9]*")))
+    if chosen is None:
+        return present
+    named = [part for part in chosen.split(",") if part.strip() not in ("", "-1")]
+    return min(len(named), present)
+
+
 @cache
 def cpu_model() -> str:
     """As the kernel calls it; the architecture where it does not."""
