@@ -5,16 +5,16 @@ bodies, constants, default arguments, decorators, base classes, module-level val
 referenced, what a module does when it is imported (registrations, patches), the methods of the
 classes whose instances a recipe holds, data files beside a module that asks for its `__file__`.
 What does not: docstrings, comments, formatting, annotations of parameters and results (unless the
-module inspects them), other packages (their versions are recorded with each attempt).
+module inspects them), other packages (their versions are drift: `identity.environment`).
 
 Names are resolved statically. A class counts whole once it is named; a module counts whole when a
 name in it cannot be resolved (`getattr(module, x)`, a module's `__getattr__`). Both err towards a
 re-run.
 
-Limits, what is NOT seen: modules whose names are put together at run time, `__subclasses__()`,
-compiled extensions, and whatever a stage reads from a network. A kind that loads so says what it
-loads in its `sources`. The members of open sets (`foundry_core.config.registry`) are no such case:
-the one that a recipe chose is an instance in it, and counts by its class.
+Limits, what is NOT seen: modules whose names are put together at run time, `__subclasses__()`, and
+whatever a stage reads from a network. A kind that loads so says what it loads in its `sources`. The
+members of open sets (`foundry_core.config.registry`) are no such case: the one that a recipe chose
+is an instance in it, and counts by its class.
 """
 
 import contextlib

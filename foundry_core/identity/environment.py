@@ -7,6 +7,7 @@ Limits, what is NOT seen: packages that only other packages import, variables wh
 together at run time or that only other packages read, drivers and system libraries.
 """
 
+import math
 import os
 import re
 import sys
@@ -31,6 +32,7 @@ _NUMERIC = (
     *("ATEN_CPU_CAPABILITY", "CUBLAS_WORKSPACE_CONFIG", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS"),
     *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TORCH_NUM_THREADS"),
 )
+_OTHER_MAKES = ("/dev/kfd", "/dev/dxg")
 _GPUS = Path("/proc/driver/nvidia/gpus")
 
 
@@ -139,8 +141,11 @@ def gpu_names() -> Sequence[str]:
     return [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
 
 
-def visible_gpus() -> int:
-    """How many GPUs a process of this machine may use."""
+def visible_gpus() -> float:
+    """How many GPUs a process of this machine may use; infinity where they are of another make,
+    which only their own tools can count."""
+    if any(map(os.path.exists, _OTHER_MAKES)):
+        return math.inf
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     present = len(gpu_names()) or len(list(Path("/dev").glob("nvidia[0-9]*")))
     if chosen is None:

@@ -22,7 +22,7 @@ from foundry_core.lineage.event_types import RunFinished
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index
 
-EXAMS = Path(__file__).parents[2] / "kinds" / "exams.yaml"
+EXAMS = Path(__file__).parents[2] / "kinds" / "exams_here.yaml"
 CLI = [sys.executable, "-m", "flows.cli"]
 
 
