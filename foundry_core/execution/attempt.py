@@ -22,8 +22,9 @@ from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.lineage.records import committed_event
 from foundry_core.objects import StoreUnavailable
 from foundry_core.store.lease import Lease, LeaseLost
-from foundry_core.store.manifest import Artifact, scan
+from foundry_core.store.manifest import Artifact
 from foundry_core.store.outbox import OutboxEntry, abort, enqueue, enqueue_loss, publish
+from foundry_core.store.output import scan_output
 
 State = Literal["failed", "interrupted", "discarded"]
 
@@ -96,7 +97,10 @@ class Attempt:
         self._lease.verify()
         if result.error:
             raise self._failure(result.error, result.hint)
-        files = scan(self._out)
+        try:
+            files = scan_output(self._out)
+        except FoundryError as error:
+            raise self._failure(error.message, error.hint) from None
         if not files:
             raise self._failure("it wrote no files", "a stage must write to out")
         return self._job.manifest(

@@ -1,6 +1,5 @@
 """The store as the planner sees it, and the baselines it explains against."""
 
-import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from foundry_core.files import json_text
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed
 from foundry_core.pipeline.spec import StageSpec
 from foundry_core.store.base import State, Store
-from foundry_core.store.manifest import Artifact
+from foundry_core.store.manifest import MOST_BYTES, Artifact, is_key
 
 
 class StoreCatalog:
@@ -107,11 +106,30 @@ def load_baseline(store: Store, pipeline: str, run_id: str | None = None) -> Bas
 
 
 def load_run(store: Store, run_id: str) -> dict[str, Any]:
-    """What `record_run` wrote. FoundryError for an unknown run."""
-    with contextlib.suppress(FileNotFoundError):
-        if is_name(run_id):
-            return json.loads(store.documents.read(f"runs/{run_id}.json"))
+    """What `record_run` wrote. FoundryError for an unknown run, and for what is no run's record."""
+    if is_name(run_id):
+        try:
+            return _checked(store.documents.read(f"runs/{run_id}.json", most=MOST_BYTES), run_id)
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            raise FoundryError(
+                f"store: runs/{run_id}.json is no record of a run ({error})",
+                "restore the file, or delete it: plans then explain against another run, and gc "
+                "does not know what this one used",
+            ) from None
     raise FoundryError(f"unknown run {run_id!r}", nearest(run_id, run_ids(store)))
+
+
+def _checked(data: bytes, run_id: str) -> dict[str, Any]:
+    record = json.loads(data)
+    stages = record.get("stages") if isinstance(record, dict) else None
+    if not isinstance(stages, dict) or record.get("run_id", run_id) != run_id:
+        raise ValueError("another run's, or none")
+    for name, stage in stages.items():
+        if not (isinstance(stage, dict) and isinstance(stage.get("key"), str)):
+            raise ValueError(f"stage {name!r} has no key")
+    return record
 
 
 def run_ids(store: Store) -> list[str]:
@@ -122,6 +140,8 @@ def run_ids(store: Store) -> list[str]:
 
 def known_functions(store: Store, fingerprint: str) -> Mapping[str, str]:
     """The functions of a code fingerprint, as `record_run` keeps them; {} for an unknown one."""
+    if not is_key(fingerprint):
+        return {}
     try:
         return json.loads(store.documents.read(f"code/{fingerprint}.json"))
     except FileNotFoundError:

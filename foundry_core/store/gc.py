@@ -79,7 +79,7 @@ def _look(
     present, unreadable = _read_all(store)
     young = {key for key, artifact in present.items() if _time(artifact.created) > limit}
     of_runs = _keys_of_runs(store, keep_runs, limit, leased, {*pins(store), *at_work()})
-    roots = leased | young | of_runs | {place["key"] for place in aliases(store).values()}
+    roots = leased | young | of_runs | {place.key for place in aliases(store).values()}
     kept = reach(roots, {key: _needs(artifact) for key, artifact in present.items()})
     to_delete = [artifact for key, artifact in present.items() if key not in kept]
     return Garbage(

@@ -255,7 +255,8 @@ def test_a_torn_manifest_is_corrupt_and_mended(text, home):
     path = before.prepared.store.path("emit", before.artifact("first").key) / "artifact.json"
     path.write_text(text)
     (reason,) = prepared("model.rate=0.5").plan.stages["first"].reasons
-    assert (reason.category, reason.path) == ("CORRUPT", "artifact.json is damaged")
+    assert reason.category == "CORRUPT"
+    assert reason.path.startswith("artifact.json is damaged: ")
     assert before.prepared.store.verify("emit", path.parent.name).problem == reason.path
     assert run("model.rate=0.5")[0]["first"] == "run"
     assert open_store(str(home / "store")).state("emit", path.parent.name).status == "ok"

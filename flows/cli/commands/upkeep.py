@@ -3,6 +3,7 @@ names."""
 
 import argparse
 import functools
+from dataclasses import asdict
 from typing import Any
 
 import yaml
@@ -10,7 +11,7 @@ import yaml
 from flows import processes
 from flows.cli.commands.common import answer
 from foundry_core.errors import FoundryError
-from foundry_core.home import store_uri
+from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage.event_types import AliasSet
 from foundry_core.lineage.events import EventLog
 from foundry_core.pipeline.registry import stage_kind
@@ -26,7 +27,7 @@ ACTIONS = {
     "unpin": "let a run's artifacts go to `gc` again",
     "gc": "remove what no name, pinned or recent run reaches (shows only, without --apply)",
     "import": "refer to a folder or s3:// prefix as what a kind of stage makes",
-    "verify": "re-read and re-hash artifacts",
+    "verify": "re-read artifacts and events; compare them with their digests, keys and commits",
 }
 
 
@@ -60,7 +61,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _tag(options: argparse.Namespace, store: Store) -> int:
     if options.ref is None:
-        rows = [{"name": name} | dict(place) for name, place in references.aliases(store).items()]
+        named = references.aliases(store).items()
+        rows = [{"name": name, "kind": place.kind, "key": place.key} for name, place in named]
         return _rows(options, rows, "{name}  {kind}/{key:.12}")
     if options.name is None:
         raise FoundryError("a name is missing", "foundry lineage tag KEY name@tag")
@@ -172,23 +174,30 @@ def _yaml_line(document: dict[str, Any]) -> str:
 def _verify(options: argparse.Namespace, store: Store) -> int:
     if options.refs and options.all:
         raise FoundryError("both KEY and --all", "give one of them")
+    from foundry_core.lineage.queries import INDEX_NAME
+    from foundry_core.store.audit import audit
+
     named = [references.find(store, ref) for ref in options.refs]
     places = [(a.kind, a.key) for a in named] if named else store.artifacts()
-    found = [
-        {"kind": kind, "key": key, "problem": store.verify(kind, key).problem}
-        for kind, key in places
-    ]
-    bad = [row for row in found if row["problem"]]
-    lines = [f"{len(found)} artifacts read, {len(bad)} corrupt"]
-    lines += [f"  {row['kind']}/{row['key'][:12]}: {row['problem']}" for row in bad]
-    answer(options, {"artifacts": len(found), "corrupt": bad}, "\n".join(lines))
-    if bad and options.json:
-        return 1
-    if bad:
-        raise FoundryError(
-            f"{len(bad)} artifacts are corrupt", "run the pipeline again: it rebuilds what it needs"
-        )
-    return 0
+    found = audit(store, EventLog(store.events_uri), places, home_dir() / INDEX_NAME)
+    corrupt, chains = found.corrupt, found.chains
+    lines = [f"{found.artifacts} artifacts read, {len(corrupt)} corrupt"]
+    lines += [f"  {one.kind}/{one.key[:12]}: {one.problem} ({one.mend})" for one in corrupt]
+    lines.append(
+        f"{chains.events} events in {chains.writers} chains, {len(chains.problems)} broken; "
+        f"unchained: {chains.unchained} from before"
+    )
+    lines += [f"  {problem}" for problem in chains.problems]
+    shown = {"artifacts": found.artifacts, "corrupt": [asdict(one) for one in corrupt]}
+    answer(options, shown | {"events": asdict(chains)}, "\n".join(lines))
+    if options.json or not (corrupt or chains.problems):
+        return 1 if corrupt or chains.problems else 0
+    if corrupt:
+        raise FoundryError(f"{len(corrupt)} artifacts are corrupt", corrupt[0].mend)
+    raise FoundryError(
+        f"the lineage's history in {store.events_uri} was changed",
+        "restore the folder from a copy, then `foundry lineage rebuild`; artifacts are not harmed",
+    )
 
 
 def _rows(options: argparse.Namespace, rows: list[dict[str, Any]], form: str) -> int:
