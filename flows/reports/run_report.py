@@ -7,9 +7,10 @@ from flows.runs.planning import Prepared
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.report import Filmstrip, ReportData, write_report
 from foundry_core.evaluation.comparison.result import Comparison, read_comparison
-from foundry_core.files import json_line, read_json_lines
+from foundry_core.files import json_line
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import answers, graph, queries
+from foundry_core.lineage.records import metric_lines
 from foundry_core.store.base import Store
 from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
@@ -95,7 +96,7 @@ def _losses(
 
 def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Series → (step, value) of a training artifact's records, thinned for a picture."""
-    lines = list(read_json_lines(folder / "records" / "metrics.jsonl"))
+    lines = [row for row in metric_lines(folder.joinpath) if row.get("step") is not None]
     lines = lines[:: max(1, len(lines) // _POINTS)]
     series = {key: [(row["step"], row[key]) for row in lines if key in row] for key in _SHOWN}
     parts = [key for key in series if series[key]]

@@ -115,12 +115,16 @@ class Attempt:
     def enqueue(self, artifact: Artifact) -> OutboxEntry:
         """Stores the events of the commit, before it."""
         self._lease.verify()
-        try:
-            event = committed_event(artifact.to_json(), self._out.joinpath)
-        except ValueError as error:
-            hint = "a record is one JSON object a line"
-            raise self._failure(f"its records cannot be read: {error}", hint) from None
-        return enqueue(self._events, artifact, event, self._finished("committed"))
+        event, problems = committed_event(artifact.to_json(), self._out.joinpath)
+        said = ""
+        if problems:
+            said = (
+                f"{len(problems)} lines of its records are left out of the lineage: {problems[0]}"
+            )
+            self._work.observe({"message": said})
+            with self._job.log.open("a") as log:
+                log.write("\n".join(["foundry: left out of the lineage:", *problems, ""]))
+        return enqueue(self._events, artifact, event, self._finished("committed", said))
 
     def commit(self, artifact: Artifact) -> bool:
         """Publishes the artifact; False when another was committed first."""

@@ -92,13 +92,15 @@ def _publish_commits(
     absent: keys whose last event says that they are gone. Theirs happens now rather than when they
     were created, so that it comes after that one.
     """
-    published, unreadable = [], []
+    published: list[str] = []
+    unreadable: list[str] = []
     for key, kind in sorted(missing.items()):
         try:
             artifact = store.read(kind, key)
             if artifact is None:
                 continue
-            event = committed_event(artifact.to_json(), partial(store.record, artifact))
+            event, problems = committed_event(artifact.to_json(), partial(store.record, artifact))
+            unreadable += (f"{kind}/{key}: {problem}" for problem in problems)
             if key in absent:
                 log.append(event)
             else:

@@ -11,8 +11,8 @@ from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
 from foundry_core.files import json_text
 from foundry_core.store.base import Store
-from foundry_core.store.catalog import load_run
 from foundry_core.store.manifest import Artifact, Place
+from foundry_core.store.run_records import load_run
 
 _ALIAS = re.compile(r"[A-Za-z0-9][\w.-]*@[A-Za-z0-9][\w.-]*")
 _PREFIX_DIGITS = 8
@@ -78,7 +78,7 @@ def find(store: Store, ref: str) -> Artifact:
 
 def pin(store: Store, run_id: str) -> None:
     """Everything this run used stays, whatever `gc` is asked."""
-    load_run(store, run_id)
+    load_run(store.documents, run_id)
     store.documents.write(f"pins/{run_id}", json_text({"run_id": run_id}).encode())
 
 

@@ -391,8 +391,9 @@ class MemoryFiles:
         found = (name.removeprefix(below) for name in self._data if name.startswith(below))
         return sorted({name.partition("/")[0] for name in found})
 
-    def delete(self, name):
-        self._data.pop(name, None)
+    def delete(self, *names):
+        for name in names:
+            self._data.pop(name, None)
 
     def local(self, name):
         return None

@@ -18,10 +18,10 @@ from foundry_core.files import sha256_hex
 from foundry_core.objects import Listed
 from foundry_core.store import gc, references, s3_files
 from foundry_core.store.cache import FileCache
-from foundry_core.store.catalog import load_run
 from foundry_core.store.external import imported
 from foundry_core.store.manifest import Artifact, File, check_paths, content_digest, parsed
 from foundry_core.store.output import scan_output
+from foundry_core.store.run_records import load_run
 from foundry_core.store.s3 import S3Store
 from foundry_core.store.s3_files import Manifests
 from tests.runs import prepared, run
@@ -323,7 +323,7 @@ def test_a_name_that_means_no_artifact_is_one_line_and_can_be_removed(text, home
 def test_a_record_that_is_no_runs_is_named_and_stops_gc(text, home):
     _, done = run()
     (home / "store" / "runs" / f"{done.run_id}.json").write_text(text)
-    for ask in (lambda: load_run(done.prepared.store, done.run_id), prepared):
+    for ask in (lambda: load_run(done.prepared.store.documents, done.run_id), prepared):
         with pytest.raises(FoundryError, match="no record of a run"):
             ask()
     with pytest.raises(FoundryError, match="no record of a run"):
