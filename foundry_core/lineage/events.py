@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry_core.blobs import Blobs, open_blobs
-from foundry_core.files import json_line, sha256_hex
+from foundry_core.files import encodable, json_line, sha256_hex
 
 if TYPE_CHECKING:  # 7 ms of every plan, which tells nothing
     from foundry_core.lineage.event_types import Event
@@ -145,8 +145,14 @@ class EventLog:
 
     def read(self, name: str) -> dict[str, Any]:
         """Raises FileNotFoundError (compacted meanwhile) or ValueError (damaged)."""
-        event = json.loads(self.blobs.read(name))
-        if not _is_event(event, name):
+        data = self.blobs.read(name)
+        try:
+            event = json.loads(data)
+        except RecursionError:
+            event = None
+        # Text that is no UTF-8 can only come in by an escape, which no writer of ours uses.
+        odd = b"\\ud" in data.lower() and not encodable(json_line(event))
+        if odd or not _is_event(event, name):
             raise ValueError(f"{name} is not an event")
         return event
 
@@ -224,7 +230,8 @@ def _is_event(event: Any, name: str) -> bool:
     """Whether it says what every event says, and is the one of this name."""
     try:
         named = event_name(event["time"], event["id"]) == name
-        return named and isinstance(event["data"], dict) and isinstance(event["type"], str)
+        run = isinstance(event.get("run_id"), str | None)
+        return named and run and isinstance(event["data"], dict) and isinstance(event["type"], str)
     except (KeyError, TypeError, ValueError):
         return False
 

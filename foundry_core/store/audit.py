@@ -76,7 +76,13 @@ def _history(log: EventLog, index: Path) -> tuple[Chains, dict[str, Event]]:
     for event in events_of(log, check.problems):
         check.add(event)
         if event["type"] in ("artifact_committed", "artifact_removed"):
-            short = _short(event)
+            try:
+                short = _short(event)
+            except (KeyError, TypeError, AttributeError) as error:
+                check.problems.append(
+                    f"{event['type']} {event['id']} is of another form: {error!r}"
+                )
+                continue
             before = told.get(short["key"])
             if before is None or before["moment"] <= short["moment"]:
                 told[short["key"]] = short
@@ -88,9 +94,8 @@ def _short(event: Event) -> dict[str, Any]:
     data = event["data"]
     short = {"moment": (event["time"], event["id"]), "type": event["type"]}
     if event["type"] == "artifact_removed":
-        return short | {"key": data.get("key"), "reason": data.get("reason")}
-    artifact = data.get("artifact") or {}
-    return short | {"key": artifact.get("key"), "facts": _facts(artifact)}
+        return short | {"key": str(data["key"]), "reason": data.get("reason")}
+    return short | {"key": str(data["artifact"]["key"]), "facts": _facts(data["artifact"])}
 
 
 def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:

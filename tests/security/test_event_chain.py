@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from foundry_core.lineage.chain import ChainCheck, events_of
 from foundry_core.lineage.event_types import AliasSet
 from foundry_core.lineage.events import SEGMENTS, EventLog, encode, event_name
 from foundry_core.lineage.index import Index
+from foundry_core.lineage.projection import PROJECTIONS
 from foundry_core.lineage.segments import compact, read_segment
 from foundry_core.store.audit import audit
 from foundry_core.store.open import open_store
+from foundry_core.store.outbox import publish_pending
 from tests.runs import run
 
 
@@ -276,6 +279,68 @@ def test_no_change_of_a_chained_event_goes_unseen(data):
             place[field] = value
             path.write_bytes(encode(event))
         assert check(log).problems, (how, name, last)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=4,
+)
+_NAMES = ("artifact", "run_id", "key", "stages", "files", "inputs", "metrics", "created", "alias")
+_DATA = st.recursive(
+    st.dictionaries(st.sampled_from(_NAMES), _JSON, max_size=4),
+    lambda inner: st.dictionaries(st.sampled_from(_NAMES), inner | st.lists(inner, max_size=2)),
+    max_leaves=4,
+)
+TYPES = sorted({projection.event for projection in PROJECTIONS})
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(TYPES), _DATA), min_size=1, max_size=4), _JSON)
+def test_events_of_any_form_stop_neither_index_nor_verify(told, run_id):
+    with tempfile.TemporaryDirectory() as folder:
+        log = EventLog(f"{folder}/store/events")
+        for kind, data in told:
+            event = {"schema": 1, "type": kind, "data": data, "run_id": run_id}
+            event |= {"id": str(uuid.uuid4()), "time": log.now()}
+            text = json.dumps(event)
+            log.blobs.create(event_name(event["time"], event["id"]), text.encode())
+        tell(log, "a")
+        index = Index(f"{folder}/lineage.duckdb", log)
+        assert index.advance().events >= 1
+        found = audit(open_store(f"{folder}/store"), log, [], index.path)
+        assert found.chains.events >= 1
+        compact(log, least=1)
+        index.rebuild()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"{", b"[]", b"[" * 100_000, b'{"id": "\\ud800"}', b'{"time": 1, "id": 2}', b"null", b"7"],
+)
+def test_a_file_that_is_no_event_is_named_and_left(tmp_path, data):
+    log = EventLog(tmp_path)
+    (name,) = tell(log, "a")
+    log.blobs.write(name, data)
+    index = Index(tmp_path / "lineage.duckdb", log)
+    assert name in index.advance().unreadable[0]
+    assert name in check(log).problems[0]
+    assert compact(log, least=1) == 0 and log.loose() == [name]
+
+
+@given(st.binary(max_size=50) | st.builds(lambda value: json.dumps(value).encode(), _JSON))
+def test_what_is_no_entry_of_an_outbox_publishes_nothing(data):
+    with tempfile.TemporaryDirectory() as folder:
+        log = EventLog(folder)
+        log.blobs.create("outbox/a-b.json", data)
+        assert publish_pending(log, lambda kind, key: None) == []
+
+
+def test_an_outbox_entry_that_names_another_place_is_not_read(tmp_path):
+    log = EventLog(tmp_path)
+    entry = {"kind": "../x", "key": "k" * 64, "events": [], "owner": {}, "token": "t"}
+    log.blobs.create("outbox/a-b.json", encode(entry))
+    assert publish_pending(log, lambda kind, key: pytest.fail("read")) == []
 
 
 def _forged(store, kind, key, change):
