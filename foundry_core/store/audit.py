@@ -61,10 +61,11 @@ def audit(store: Store, log: EventLog, places: Sequence[tuple[str, str]], index:
     for kind, key in places:
         state = store.verify(kind, key)
         problem, mend = state.problem, "run the pipeline again: it rebuilds what it needs"
-        if state.artifact and not problem:
+        event = told.get(key)
+        if state.artifact and not problem and not (event and event.get("old")):
             problem, mend = _key_problem(state.artifact), _REBUILD
         if state.artifact and not problem and key[:16] not in pending:
-            problem, mend = _told_problem(state.artifact, told.get(key))
+            problem, mend = _told_problem(state.artifact, event)
         if problem:
             found.append(Finding(kind=kind, key=key, problem=problem, mend=mend))
     return Audit(artifacts=len(places), corrupt=tuple(found), chains=chains)
@@ -95,7 +96,9 @@ def _short(event: Event) -> dict[str, Any]:
     short = {"moment": (event["time"], event["id"]), "type": event["type"]}
     if event["type"] == "artifact_removed":
         return short | {"key": str(data["key"]), "reason": data.get("reason")}
-    return short | {"key": str(data["artifact"]["key"]), "facts": _facts(data["artifact"])}
+    artifact = data["artifact"]
+    old = not RENAMED.keys().isdisjoint(artifact)  # keys were computed otherwise then
+    return short | {"key": str(artifact["key"]), "facts": _facts(artifact), "old": old}
 
 
 def _facts(manifest: Mapping[str, Any]) -> dict[str, str]:

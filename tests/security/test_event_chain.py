@@ -416,3 +416,27 @@ def test_links_and_imports_are_as_they_were_told(home, tmp_path, capsys):
     assert main(["lineage", "import", "emit", str(tmp_path / "bytes"), "--name", "a@1"]) == 0
     assert verify(capsys)[0] == 0
     assert EventLog(home / "store" / "events").blobs.names(SEGMENTS) == []
+
+
+def test_what_an_earlier_version_committed_is_compared_with_its_commit_only(home, capsys):
+    """Its keys were computed otherwise; its events have no chain and other names of fields."""
+    _, done = run()
+    store, total = done.prepared.store, done.artifact("total")
+    log = EventLog(store.events_uri)
+    path = store.path("measure", total.key) / "artifact.json"
+    document = json.loads(path.read_text())
+    old = document | {"closure": document["code_fingerprint"], "code": "1"}
+    del old["code_fingerprint"]
+    path.write_text(json.dumps(old))
+    for name in log.loose():
+        event = log.read(name)
+        del event["chain"]
+        if event["data"].get("artifact", {}).get("key") == total.key:
+            event["data"]["artifact"] = old
+        log.blobs.write(name, encode(event))
+    code, found = verify(capsys)
+    assert (code, found["corrupt"]) == (0, [])
+    assert found["events"]["unchained"] == found["events"]["events"]
+    path.write_text(json.dumps(old | {"seed": 7}))
+    code, found = verify(capsys)
+    assert code == 1 and "its seed differ" in found["corrupt"][0]["problem"]
