@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from foundry_core.errors import FoundryError
+from foundry_core.data.contract.matching import Match, match
+from foundry_core.data.contract.statements import PolicyContract
 from foundry_core.evaluation.benchmarks.base import BENCHMARKS, load_benchmark
 from foundry_core.files import write_json_lines
 from foundry_core.identity.code import fingerprint
@@ -77,24 +78,30 @@ class Evaluate(stage.Stage):
         benchmark.check_scenarios(recipe.first_scenario, recipe.episodes_per_task)
         for task in recipe.tasks:
             benchmark.task(task)
-        for upstream in _ancestors(inputs):
-            benchmark.check_training(upstream.kind, upstream.recipe)
-        for name, policy in inputs.get("policy", {}).items():
-            _check_horizon(recipe.execute_steps, name, policy.recipe)
+        _match(recipe, inputs)
+
+    @classmethod
+    def notes(
+        cls, recipe: EvaluateRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
+    ) -> list[str]:
+        found = _match(recipe, inputs)
+        return found.notes() if found else []
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.evaluation.rollout.episodes import Rollout, plan_episodes, run_episodes
         from foundry_core.evaluation.rollout.tally import Tally
+        from foundry_core.serving.adapted import AdaptedPolicy
         from foundry_core.serving.policy import load_policy
 
         recipe = ctx.recipe
         benchmark = load_benchmark(recipe.benchmark, recipe.options)
-        policy = load_policy(
+        loaded = load_policy(
             ctx.input("policy").path,
             device=ctx.resources.device,
             blank_images=recipe.blank_images,
         )
+        policy = AdaptedPolicy(loaded, benchmark.contract(), benchmark.name)
         plans = plan_episodes(
             benchmark,
             recipe.tasks or benchmark.default_tasks(),
@@ -166,24 +173,19 @@ def _conclude(
     return metrics
 
 
-def _check_horizon(execute_steps: int | None, name: str, policy: Any) -> None:
-    """A policy's recipe says how far it predicts; an imported one states nothing."""
-    wanted = getattr(getattr(getattr(policy, "data", None), "robot", None), "inputs", None)
-    ahead = wanted.horizon - wanted.action_past if wanted else None
-    if execute_steps is not None and ahead is not None and execute_steps > ahead:
-        raise FoundryError(
-            f"execute_steps = {execute_steps} exceeds the {ahead} steps that policy {name!r} "
-            "predicts",
-            "lower execute_steps, or train with a larger data.robot.inputs.horizon",
-        )
-
-
-def _ancestors(inputs: Mapping[str, Mapping[str, stage.Upstream]]) -> list[stage.Upstream]:
-    found: list[stage.Upstream] = []
-    for artifacts in inputs.values():
-        for upstream in artifacts.values():
-            found += [upstream, *_ancestors(upstream.inputs)]
-    return found
+def _match(
+    recipe: EvaluateRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
+) -> Match | None:
+    """The policy's contract against the benchmark's; None for an imported policy, which states its
+    contract when it is loaded."""
+    (policy,) = inputs["policy"].values()
+    contract = policy.states
+    if not isinstance(contract, PolicyContract):
+        return None
+    if recipe.execute_steps is not None:
+        contract = contract.model_copy(update={"execute_steps": recipe.execute_steps})
+    benchmark = load_benchmark(recipe.benchmark, recipe.options)
+    return match(contract, benchmark.contract(), f"policy {policy.name!r}", benchmark.name)
 
 
 STAGE = Evaluate

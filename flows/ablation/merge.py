@@ -73,6 +73,12 @@ def merge(
         seed=first.pipeline.seed,
         stages=nodes,
         overrides=request.overrides,
+        notes={
+            merged: r.pipeline.notes[stage]
+            for r in seed_runs
+            for stage, merged in r.names.items()
+            if stage in r.pipeline.notes
+        },
     )
     previous = load_baseline(store, first.pipeline.name)
     against = Baseline(

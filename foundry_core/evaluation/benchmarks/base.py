@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Literal, NotRequired, Protocol, TypedDict
 from foundry_core.config.registry import Registry
 from foundry_core.config.suggest import nearest
 from foundry_core.config.validation import validate
+from foundry_core.data.contract.fields import FieldContract
+from foundry_core.data.contract.statements import CameraContract, ExamContract
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
 
@@ -73,15 +75,17 @@ class Benchmark(Config):
 
     name: what messages call it. hz: control steps per second. packages: installed distributions
     that the outcomes depend on; part of an evaluation's identity. success_semantics: solved at any
-    time ("ever") or at the end ("final"). actions: the fields that `act` needs, with their sizes: a
-    policy that commands something else has failed; empty: whatever it commands is carried out.
+    time ("ever") or at the end ("final"). observes: what its observations
+    measure. commands: the targets that `act` needs: a policy that commands something else has
+    failed. Either may be empty: then nothing is known of it, and whatever comes is passed on.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     hz: ClassVar[float]
     success_semantics: ClassVar[Literal["ever", "final"]] = "ever"
-    actions: ClassVar[Mapping[str, int]] = {}
+    observes: ClassVar[Mapping[str, FieldContract]] = {}
+    commands: ClassVar[Mapping[str, FieldContract]] = {}
 
     @abstractmethod
     def tasks(self) -> Mapping[str, BenchmarkTask]:
@@ -104,9 +108,15 @@ class Benchmark(Config):
         if first < 0:
             raise FoundryError(f"{self.name}: scenario {first} is negative")
 
-    def check_training(self, kind: str, recipe: Any) -> None:
-        """Called for every stage upstream of the policy: FoundryError where the policy was
-        trained on something this benchmark does not show."""
+    def pictures(self) -> Mapping[str, CameraContract]:
+        """What each camera's images are."""
+        return dict.fromkeys(self.cameras(), CameraContract())
+
+    def contract(self) -> ExamContract:
+        """This side of what a policy must fit (foundry_core/data/contract)."""
+        return ExamContract(
+            hz=self.hz, cameras=self.pictures(), observes=self.observes, commands=self.commands
+        )
 
     def task(self, name: str) -> BenchmarkTask:
         """The task; FoundryError with the nearest name otherwise."""

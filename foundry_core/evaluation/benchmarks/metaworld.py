@@ -6,7 +6,8 @@ Success does not end an episode in Meta-World; here it latches and the rollout s
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from foundry_core.errors import FoundryError
+from foundry_core.data.contract.fields import FieldContract
+from foundry_core.data.contract.statements import CameraContract
 from foundry_core.evaluation.benchmarks.base import (
     Benchmark,
     BenchmarkTask,
@@ -15,7 +16,13 @@ from foundry_core.evaluation.benchmarks.base import (
     Scenario,
 )
 from foundry_core.simulation.catalog import ACTION_GRIPPER, ACTION_XYZ, CONTROL_HZ, PACKAGES, TASKS
-from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig
+from foundry_core.simulation.config import (
+    COMMANDED,
+    DEFAULT_TASKS,
+    MEASURED,
+    RenderConfig,
+    cameras_contract,
+)
 from foundry_core.simulation.scenarios import check_evaluation
 
 
@@ -24,7 +31,10 @@ class MetaWorld(Benchmark):
     packages: ClassVar[tuple[str, ...]] = PACKAGES
     hz: ClassVar[float] = CONTROL_HZ
     # The gripper keeps its orientation, whatever is commanded.
-    actions: ClassVar[Mapping[str, int]] = {ACTION_XYZ: 3, ACTION_GRIPPER: 1}
+    commands: ClassVar[Mapping[str, FieldContract]] = {
+        name: COMMANDED[name] for name in (ACTION_XYZ, ACTION_GRIPPER)
+    }
+    observes: ClassVar[Mapping[str, FieldContract]] = MEASURED
 
     render: RenderConfig = RenderConfig()
 
@@ -46,23 +56,8 @@ class MetaWorld(Benchmark):
     def check_scenarios(self, first: int, count: int) -> None:
         check_evaluation(first, count)
 
-    def check_training(self, kind: str, recipe: Any) -> None:
-        if kind != "collect_demos":
-            return
-        trained: RenderConfig = recipe.render
-        drawn = (self.render.size, self.render.supersample)
-        if (trained.size, trained.supersample) != drawn:
-            raise FoundryError(
-                f"the policy's demonstrations are drawn at size {trained.size} x supersample "
-                f"{trained.supersample}, the evaluation at {drawn[0]} x {drawn[1]}",
-                "set the evaluation's options.render to the demonstrations' render",
-            )
-        missing = sorted(set(trained.cameras) - set(self.render.cameras))
-        if missing:
-            raise FoundryError(
-                f"the demonstrations' cameras {missing} are missing from the evaluation",
-                "add them to the evaluation's options.render.cameras",
-            )
+    def pictures(self) -> Mapping[str, CameraContract]:
+        return cameras_contract(self.render)
 
 
 class _Environment:
