@@ -178,9 +178,9 @@ def _match(
 ) -> Match | None:
     """The policy's contract against the benchmark's; None for an imported policy, which states its
     contract when it is loaded."""
-    (policy,) = inputs["policy"].values()
-    contract = policy.states
-    if not isinstance(contract, PolicyContract):
+    policy = next(iter(inputs.get("policy", {}).values()), None)
+    contract = policy.states if policy else None
+    if policy is None or not isinstance(contract, PolicyContract):
         return None
     if recipe.execute_steps is not None:
         contract = contract.model_copy(update={"execute_steps": recipe.execute_steps})

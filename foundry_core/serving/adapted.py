@@ -1,7 +1,7 @@
 """A policy behind the contract of the exam or robot that it meets: what differs is converted."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,7 +9,9 @@ from foundry_core.data.contract.fields import UNITS
 from foundry_core.data.contract.matching import Conversion, match
 from foundry_core.data.contract.statements import ExamContract
 from foundry_core.data.robot.rotations import convert_rotation
-from foundry_core.serving.policy import Policy
+
+if TYPE_CHECKING:
+    from foundry_core.serving.policy import Policy
 
 
 class AdaptedPolicy:
@@ -17,7 +19,7 @@ class AdaptedPolicy:
     fits as it is passes through unchanged. FoundryError names the first difference that cannot be
     converted."""
 
-    def __init__(self, policy: Policy, exam: ExamContract, examined: str) -> None:
+    def __init__(self, policy: "Policy", exam: ExamContract, examined: str) -> None:
         self._policy = policy
         self._match = match(policy.contract, exam, "the policy", examined)
         policy.do_without(self._match.absent)

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from foundry_core.data.contract.fields import FieldContract
 from foundry_core.evaluation.benchmarks.base import (
     Benchmark,
     BenchmarkTask,
@@ -25,7 +26,7 @@ class Line(Benchmark):
 
     name: ClassVar[str] = "line"
     hz: ClassVar[float] = 10.0
-    actions: ClassVar[Mapping[str, int]] = {FIELD: 1}
+    commands: ClassVar[Mapping[str, FieldContract]] = {FIELD: FieldContract(dims=1)}
 
     faults: dict[int, int] = {}
     kills: tuple[int, ...] = ()

@@ -10,9 +10,9 @@ import pytest
 from pydantic import ValidationError
 from training_stages import run_stage
 
+from foundry_core.data.contract.statements import PolicyContract
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.stage import Upstream
-from foundry_core.simulation import catalog
+from foundry_core.simulation import catalog, config
 from tasks.collect_demos import CollectDemos, CollectDemosRecipe
 from tasks.collect_scenes import CollectScenes, CollectScenesRecipe
 from tasks.evaluate import Evaluate, EvaluateRecipe
@@ -49,8 +49,8 @@ def test_collect_demos_writes_the_agreed_folder(tmp_path):
     out, metrics = run(CollectDemos, tmp_path, DEMOS)
     document = json.loads((out / "demos.json").read_text())
     assert document["format"] == "foundry-demonstrations"
-    assert document["hz"] == 16.0
-    assert document["cameras"]["wrist"] == {"height": 32, "width": 32}
+    assert document["contract"]["hz"] == 16.0
+    assert document["contract"]["cameras"]["wrist"]["drawn"] == [32, 32]
     steps = sum(task["steps"] for task in document["tasks"].values())
     assert metrics["demonstrations"] == len(list(out.glob("episodes/*/*.tar"))) == 4
     assert metrics["steps"] == steps
@@ -85,12 +85,18 @@ class Opener:
     """A scripted stand-in for a trained policy: pulls whatever the hand is over towards -y."""
 
     execute_steps, cameras, hz = 3, ("workspace",), catalog.CONTROL_HZ
+    contract = PolicyContract(
+        hz=hz, cameras={}, observes={}, commands=config.COMMANDED, ahead=4, execute_steps=3
+    )
 
     def __init__(self, path, device, blank_images):
         self.loaded = (path, device, blank_images)
 
     def reset(self, client, seed):
         pass
+
+    def do_without(self, fields):
+        assert not fields
 
     def infer(self, requests):
         answers = []
@@ -141,25 +147,6 @@ def test_evaluate_refuses_before_anything_runs():
         Evaluate.check(EvaluateRecipe(options={"render": {"cameras": ["eye"]}}), {})
     with pytest.raises(ValidationError, match="exceeds the budget 10"):
         EvaluateRecipe(episodes_per_task=11, budget=10)
-
-
-def test_evaluate_must_draw_what_the_demonstrations_drew():
-    demos = Upstream(
-        name="demos", kind="collect_demos", recipe=CollectDemosRecipe(render={"size": 96})
-    )
-    robot = Upstream(
-        name="robot", kind="convert_robot", recipe=demos.recipe, inputs={"demos": {"d": demos}}
-    )
-    policy = Upstream(
-        name="vla", kind="train_vla", recipe=demos.recipe, inputs={"robot": {"r": robot}}
-    )
-    inputs = {"policy": {"policy": policy}}
-    with pytest.raises(FoundryError, match="size 96"):
-        Evaluate.check(EvaluateRecipe(), inputs)
-    Evaluate.check(EvaluateRecipe(options={"render": {"size": 96}}), inputs)
-    with pytest.raises(FoundryError, match="wrist"):
-        narrow = {"render": {"size": 96, "cameras": ["workspace"]}}
-        Evaluate.check(EvaluateRecipe(options=narrow), inputs)
 
 
 def test_identity_covers_simulator_and_benchmark_code():

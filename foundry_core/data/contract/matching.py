@@ -50,17 +50,17 @@ def match(policy: PolicyContract, exam: ExamContract, trained: str, examined: st
     cannot be converted."""
     _check_rate(policy, exam, trained, examined)
     _check_steps(policy, trained)
-    pictures = [
-        note
-        for name, camera in policy.cameras.items()
-        if (note := _picture(name, camera, policy, exam, trained, examined))
-    ]
+    chains: dict[str, list[str]] = {}
+    for name, camera in policy.cameras.items():
+        chain = _picture(name, camera, policy, exam, trained, examined)
+        if chain:
+            chains.setdefault(chain, []).append(name)
     absent = _absent(policy, exam)
     return Match(
         observations=_conversions(policy.observes, exam.observes, absent, trained, examined, True),
         targets=_conversions(exam.commands, policy.commands, frozenset(), trained, examined, False),
         absent=absent,
-        pictures=tuple(pictures),
+        pictures=tuple(f"{', '.join(names)}: {chain}" for chain, names in chains.items()),
     )
 
 
@@ -121,7 +121,7 @@ def _picture(
         steps.append(f"{_size(stored)} ({trained_on.stored.method}, as its data)")
     if policy.image_size is not None and policy.image_size != stored:
         steps.append(f"{_size(policy.image_size)} (its own input)")
-    return f"{name}: {' → '.join(steps)}" if len(steps) > 1 else ""
+    return " → ".join(steps) if len(steps) > 1 else ""
 
 
 def _size(size: tuple[int, int]) -> str:
