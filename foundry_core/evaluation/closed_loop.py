@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from foundry_core.evaluation.score import EpisodeResult
 
 
+_SCENARIOS = ("benchmark", "tasks", "episodes_per_task", "budget", "first_scenario")
+
+
 class ScenariosRecipe(stage.Recipe):
     """Scenario indices are the benchmark's, not the seed's: evaluations that share
     `first_scenario` meet the same scenarios, which is what pairs them in a comparison."""
@@ -40,6 +43,13 @@ class ScenariosRecipe(stage.Recipe):
                 f"episodes_per_task {self.episodes_per_task} exceeds the budget {self.budget}"
             )
         return self
+
+
+def scenarios_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an evaluation's recipe as JSON: which scenarios are met, how many were planned before the
+    first one, and when one counts as solved."""
+    asked = {name: recipe[name] for name in _SCENARIOS if name in recipe}
+    return asked | {"success": recipe.get("options", {}).get("success", "ever")}
 
 
 def benchmark_of(recipe: ScenariosRecipe) -> Benchmark:
@@ -127,15 +137,18 @@ def _conclude(
     from foundry_core.evaluation.rollout.crashes import crash_causes
     from foundry_core.evaluation.rollout.tally import episode_row
     from foundry_core.evaluation.score import Evaluation, write_evaluation
+    from foundry_core.evaluation.success import criterion
 
     write_json_lines(ctx.records / "episodes.jsonl", map(episode_row, results))
-    recipe = ctx.recipe
+    recipe, options = ctx.recipe, benchmark.model_dump(mode="json")
+    tasks = dict.fromkeys(result.task for result in results)
     found = {
         "benchmark": recipe.benchmark,
-        "options": benchmark.model_dump(mode="json"),
+        "options": options,
         "packages": {name: version(name) for name in benchmark.packages},
         "hz": benchmark.hz,
-        "success": benchmark.success_semantics,
+        "success": options["success"],
+        "criterion": criterion(benchmark.success, (benchmark.task(t).max_steps for t in tasks)),
         "first_scenario": recipe.first_scenario,
         "episodes_per_task": recipe.episodes_per_task,
         "crashes": crash_causes(results),

@@ -80,7 +80,7 @@ class LineEnvironment:
         if not np.isfinite(target):
             raise ArithmeticError("target is not finite")
         self._place += float(np.clip(target - self._place, -1, 1))
-        self.success = self.success or abs(self._place - self._goal) < 0.3
+        self.success = abs(self._place - self._goal) < 0.3
 
     def picture(self) -> np.ndarray:
         picture = np.zeros((24, 24, 3), dtype=np.uint8)
