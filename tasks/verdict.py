@@ -11,10 +11,8 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.closed_loop import scenarios_of
 from foundry_core.pipeline import stage
-
-# What decides which scenarios an evaluation meets, and how many were planned before the first one.
-_SCENARIOS = ("benchmark", "tasks", "episodes_per_task", "budget", "first_scenario")
 
 
 class VerdictRecipe(stage.Recipe):
@@ -39,7 +37,8 @@ class Verdict(stage.Stage):
     output = stage.ArtifactType.COMPARISON
     seeded = False
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
-        "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True)
+        "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True),
+        "controls": stage.slot(stage.ArtifactType.EVALUATION, many=True, optional=True),
     }
     Recipe = VerdictRecipe
 
@@ -54,9 +53,10 @@ class Verdict(stage.Stage):
                 "every evaluation belongs to exactly one variant",
             )
         first = recipe.variants[recipe.base][0]
-        wanted = _scenarios(connected[first].recipe)
-        for label in named:
-            for name, value in _scenarios(connected[label].recipe).items():
+        wanted = scenarios_of(connected[first].recipe.model_dump(mode="json"))
+        asked = {**inputs.get("controls", {}), **connected}
+        for label, upstream in asked.items():
+            for name, value in scenarios_of(upstream.recipe.model_dump(mode="json")).items():
                 if value != wanted.get(name):
                     raise FoundryError(
                         f"{label} is evaluated with {name} = {value}, {first} with "
@@ -66,30 +66,28 @@ class Verdict(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+        from foundry_core.evaluation.comparison.controls import with_controls
         from foundry_core.evaluation.comparison.report import write_comparison
         from foundry_core.evaluation.comparison.verdict import judge_variants
         from foundry_core.evaluation.score import read_evaluation
 
-        inputs = ctx.inputs["evaluations"].items()
-        evaluations = {label: read_evaluation(artifact.path) for label, artifact in inputs}
+        read = {
+            slot: {label: read_evaluation(artifact.path) for label, artifact in named.items()}
+            for slot, named in ctx.inputs.items()
+        }
         recipe = ctx.recipe
         names = sorted(recipe.variants, key=lambda name: (name != recipe.base, _natural(name)))
         variants = {name: recipe.variants[name] for name in names}
         found = judge_variants(
-            evaluations, variants, recipe.base, recipe.alpha, size=recipe.started
+            read["evaluations"], variants, recipe.base, recipe.alpha, size=recipe.started
         )
-        return write_comparison(ctx.out, found)
+        return write_comparison(ctx.out, with_controls(found, read.get("controls", {})))
 
 
 def _natural(name: str) -> list[tuple[float, str]]:
     """steps=400 before steps=1000."""
     parts = re.split(r"(\d+(?:\.\d+)?)", name)
     return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)]
-
-
-def _scenarios(recipe: Any) -> dict[str, Any]:
-    values = recipe.model_dump(mode="json")
-    return {name: values[name] for name in _SCENARIOS if name in values}
 
 
 STAGE = Verdict
