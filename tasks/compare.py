@@ -37,10 +37,10 @@ class Compare(stage.Stage):
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.evaluation.comparison.compare import compare
         from foundry_core.evaluation.comparison.report import write_comparison
-        from foundry_core.evaluation.score import read_evaluation
+        from foundry_core.evaluation.together import read_together
 
         inputs = ctx.inputs["evaluations"].items()
-        evaluations = {label: read_evaluation(artifact.path) for label, artifact in inputs}
+        evaluations = read_together({label: artifact.path for label, artifact in inputs})
         return write_comparison(ctx.out, compare(evaluations, ctx.recipe.base, ctx.recipe.alpha))
 
 

@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.benchmarks.base import BENCHMARKS, load_benchmark
-from foundry_core.files import write_json_lines
 from foundry_core.identity.code import fingerprint
 from foundry_core.identity.sources import package_fingerprint
 from foundry_core.pipeline import stage
@@ -135,29 +134,33 @@ def _conclude(
 ) -> dict[str, Any]:
     """Writes evaluation.json and the records; returns the metrics. An evaluation of crashes only
     says nothing about the policy and is a failure of the stage."""
-    from foundry_core.evaluation.rollout.crashes import crash_causes
-    from foundry_core.evaluation.rollout.tally import episode_row
-    from foundry_core.evaluation.score import Evaluation, write_evaluation
+    from foundry_core.evaluation.facts import EvaluationFacts
+    from foundry_core.evaluation.score import (
+        Evaluation,
+        crash_causes,
+        write_episodes,
+        write_evaluation,
+    )
 
-    write_json_lines(ctx.records / "episodes.jsonl", map(episode_row, results))
     recipe = ctx.recipe
     benchmark = load_benchmark(recipe.benchmark, recipe.options)
-    facts = {
-        "benchmark": recipe.benchmark,
-        "options": benchmark.model_dump(mode="json"),
-        "packages": {name: version(name) for name in benchmark.packages},
-        "hz": benchmark.hz,
-        "success": benchmark.success_semantics,
-        "first_scenario": recipe.first_scenario,
-        "episodes_per_task": recipe.episodes_per_task,
-        "execute_steps": execute_steps,
-        "seed": ctx.seed,
-        "blank_images": recipe.blank_images,
-        "crashes": crash_causes(results),
-        # By content: an equal policy under another key makes an equal evaluation.
-        "policy": ctx.input("policy").content,
-    }
     evaluation = Evaluation.of(results, recipe.budget or recipe.episodes_per_task)
+    facts = EvaluationFacts(
+        benchmark=recipe.benchmark,
+        options=benchmark.model_dump(mode="json"),
+        packages={name: version(name) for name in benchmark.packages},
+        hz=benchmark.hz,
+        success=benchmark.success_semantics,
+        max_steps={task: benchmark.task(task).max_steps for task in evaluation.outcomes},
+        first_scenario=recipe.first_scenario,
+        episodes_per_task=recipe.episodes_per_task,
+        execute_steps=execute_steps,
+        seed=ctx.seed,
+        blank_images=recipe.blank_images,
+        crashes=crash_causes(results),
+        policy=ctx.input("policy").content,
+    )
+    write_episodes(ctx.records, results)
     metrics = write_evaluation(ctx.out, ctx.records, evaluation, facts)
     if not metrics["n"]:
         raise RuntimeError(

@@ -53,10 +53,12 @@ class Verdict(stage.Stage):
                 f"{sorted(connected)}",
                 "every evaluation belongs to exactly one variant",
             )
-        first = recipe.variants[recipe.base][0]
-        wanted = _scenarios(connected[first].recipe)
-        for label in named:
-            for name, value in _scenarios(connected[label].recipe).items():
+        # What an imported evaluation was asked, its file says and not its recipe.
+        asked = {label: found for label in named if (found := _scenarios(connected[label].recipe))}
+        first = next(filter(asked.__contains__, [*recipe.variants[recipe.base], *named]), "")
+        wanted = asked.get(first, {})
+        for label, values in asked.items():
+            for name, value in values.items():
                 if value != wanted.get(name):
                     raise FoundryError(
                         f"{label} is evaluated with {name} = {value}, {first} with "
@@ -68,10 +70,10 @@ class Verdict(stage.Stage):
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.evaluation.comparison.report import write_comparison
         from foundry_core.evaluation.comparison.verdict import judge_variants
-        from foundry_core.evaluation.score import read_evaluation
+        from foundry_core.evaluation.together import read_together
 
         inputs = ctx.inputs["evaluations"].items()
-        evaluations = {label: read_evaluation(artifact.path) for label, artifact in inputs}
+        evaluations = read_together({label: artifact.path for label, artifact in inputs})
         recipe = ctx.recipe
         names = sorted(recipe.variants, key=lambda name: (name != recipe.base, _natural(name)))
         variants = {name: recipe.variants[name] for name in names}

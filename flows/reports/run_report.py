@@ -135,7 +135,8 @@ def _unequal(artifacts: dict[str, Artifact], compared: Artifact | None) -> list[
     return [
         name
         for name in ("benchmark", "tasks", "episodes_per_task", "budget", "first_scenario")
-        if len({json_line(recipe.get(name)) for recipe in recipes}) > 1
+        # An imported evaluation's recipe names none.
+        if len({json_line(recipe[name]) for recipe in recipes if name in recipe}) > 1
     ]
 
 
