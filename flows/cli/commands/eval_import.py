@@ -1,6 +1,7 @@
 """`foundry eval import TREE`: published results into the store and the lineage."""
 
 import argparse
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,8 +90,14 @@ def _lines(found: "Sequence[ModelImport]", names: dict[str, str], dry: bool) -> 
     for one in found:
         way = {"alias": names[one.model]} if names else {"key": one.artifact.key}
         declared = {**way, "kind": one.artifact.kind, "digest": f"sha256:{one.artifact.content}"}
-        lines.append(f"  {yaml_line({one.model: {'import': declared}})}")
+        lines.append(f"  {yaml_line({_stage_name(one.model): {'import': declared}})}")
     return lines
+
+
+def _stage_name(model: str) -> str:
+    """Stages are called as identifiers are."""
+    name = re.sub(r"\W", "_", model)
+    return name if name.isidentifier() else f"_{name}"
 
 
 def _left_out(one: "ModelImport") -> str:
