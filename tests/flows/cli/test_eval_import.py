@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from flows.cli import main
+from flows.reports.run_report import gather
 from flows.runs.engine import PipelineRun
 from flows.runs.planning import Request, prepare
 from foundry_core.errors import FoundryError
@@ -212,6 +213,7 @@ def test_a_pipeline_compares_it_with_an_evaluation_of_ours(capsys, store, tree, 
     assert sorted(i.label for i in compared.inputs) == ["big", "ours", "small"]
     key = compared.key
     assert len(sql(f"select 1 from upstream('{key}') where kind = 'evaluate'")) == 2
+    assert gather(under_way.run_id).unequal == [], "an import asks nothing else, it says nothing"
 
 
 def test_an_import_killed_half_way_is_done_by_the_next(capsys, store, tree):
