@@ -43,8 +43,9 @@ def _code() -> list[str]:
 
 def _packed(table: Table, echo: str) -> bytes:
     arrays = {name: np.asarray(getattr(table, name), dtype) for name, dtype in _DTYPES.items()}
+    sealed = arrays | {"seal": np.array([echo, _digest(arrays, echo)])}
     stream = io.BytesIO()
-    np.savez_compressed(stream, seal=np.array([echo, _digest(arrays, echo)]), **arrays)
+    np.savez_compressed(stream, allow_pickle=False, **sealed)
     return stream.getvalue()
 
 

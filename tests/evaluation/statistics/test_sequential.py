@@ -38,8 +38,9 @@ def test_the_level_over_every_outcome_of_five_pairs(spending):
     [(50, False, 4), (200, False, 5), (50, True, 5), (200, True, 6)],
 )
 def test_straight_pairs_stop_as_soon_as_they_may(n_max, two_sided, first):
-    """n pairs of failure and success have a chance of at most 4^-n among equal arms (rate 1/2):
-    with even spending they separate at the first n with 4^-n <= alpha (of a direction) n / n_max."""
+    """n pairs of failure and success have a chance of at most 4^-n among equal arms (rate 1/2).
+    With even spending they separate as soon as that is within the n / n_max of a direction's alpha
+    that may be spent."""
     share = 0.05 / (2 if two_sided else 1) / n_max
     assert first == next(n for n in range(1, n_max) if 4.0**-n <= n * share)
     design = SequentialDesign(n_max=n_max, spending="linear", two_sided=two_sided)
