@@ -7,7 +7,7 @@ the power at a difference, from a tenth as many tables, beside that of the plain
 Barnard) on the same data. Exit code 1 where a level is more than two standard errors above its
 bound, or where pairing scenarios whose outcomes are alike finds less than the plain way. With --out
 the rows are kept in a Markdown file, and a later run goes on where the last one ended. 20,000
-tables a cell take three quarters of an hour on two cores.
+tables a cell take half an hour on two cores.
 """
 
 import argparse
