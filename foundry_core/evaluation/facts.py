@@ -28,19 +28,21 @@ class EvaluationFacts:
     """Fields of evaluation.json beside `budget`, `tasks` and `total`. None or empty: not known.
 
     benchmark, options, packages: what was played, with which settings, and the versions of the
-    simulator's packages. success: when an episode counts ("ever" or "final"). hz: control steps per
-    second; max_steps: task → their limit. first_scenario, episodes_per_task: the scenarios asked
-    for. execute_steps: targets carried out per plan. seed: of the policy's noise (that of each
-    episode is in records/episodes.jsonl). blank_images: the policy saw grey pictures. crashes:
-    cause → episodes. policy: its content digest, for an equal policy under another key makes an
-    equal evaluation.
+    simulator's packages. success: the rule by which an episode counts (evaluation/success.py);
+    criterion: the same in words. hz: control steps per second; max_steps: task → their limit.
+    first_scenario, episodes_per_task: the scenarios asked for. execute_steps: targets carried out
+    per plan. seed: of the policy's noise (that of each episode is in records/episodes.jsonl).
+    blank_images: the policy saw grey pictures. control: what played, where nothing that has learned
+    did. crashes: cause → episodes. policy: its content digest, for an equal policy under another
+    key makes an equal evaluation.
     """
 
     benchmark: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     packages: Mapping[str, str] = field(default_factory=dict)
     hz: float | None = None
-    success: str | None = None
+    success: str | Mapping[str, int] | None = None
+    criterion: str | None = None
     max_steps: Mapping[str, int] = field(default_factory=dict)
     first_scenario: int | None = None
     episodes_per_task: int | None = None
@@ -49,6 +51,7 @@ class EvaluationFacts:
     blank_images: bool | None = None
     crashes: Mapping[str, int] = field(default_factory=dict)
     policy: str | None = None
+    control: str | None = None
     imported: ImportedFrom | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -147,11 +147,13 @@ class Evaluation:
     """What an evaluation found of one policy, scenario by scenario.
 
     budget: scenarios per task that were committed to before the first one. outcomes: task →
-    scenario → success, None after a crash; a scenario not run yet is absent.
+    scenario → success, None after a crash; a scenario not run yet is absent. criterion: when an
+    episode counted as solved, in words; "" where its file does not say.
     """
 
     budget: int
     outcomes: Mapping[str, Mapping[int, bool | None]]
+    criterion: str = ""
 
     @cached_property
     def scores(self) -> dict[str, Score]:
@@ -237,7 +239,8 @@ def read_evaluation(folder: Path) -> Evaluation:
             }
             for task, entry in document["tasks"].items()
         }
-        return Evaluation(budget=int(document["budget"]), outcomes=outcomes)
+        criterion = str(document.get("criterion", ""))
+        return Evaluation(budget=int(document["budget"]), outcomes=outcomes, criterion=criterion)
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise FoundryError(
             f"{folder / FILE} has no outcomes by task and scenario ({error!r})",
