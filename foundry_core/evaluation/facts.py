@@ -55,7 +55,8 @@ class EvaluationFacts:
     imported: ImportedFrom | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """What is known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def asked(self) -> Iterator[tuple[str, Any]]:
         """(path, value) of what is known of the question: what the policy was asked, and how it
