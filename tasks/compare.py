@@ -45,14 +45,16 @@ class Compare(stage.Stage):
         from foundry_core.evaluation.comparison.compare import compare
         from foundry_core.evaluation.comparison.controls import with_controls
         from foundry_core.evaluation.comparison.report import write_comparison
-        from foundry_core.evaluation.score import read_evaluation
+        from foundry_core.evaluation.together import read_together
 
         read = {
-            slot: {label: read_evaluation(artifact.path) for label, artifact in named.items()}
+            slot: {label: artifact.path for label, artifact in named.items()}
             for slot, named in ctx.inputs.items()
         }
-        found = compare(read["evaluations"], ctx.recipe.base, ctx.recipe.alpha)
-        return write_comparison(ctx.out, with_controls(found, read.get("controls", {})))
+        evaluations = read_together(read["evaluations"])
+        found = compare(evaluations, ctx.recipe.base, ctx.recipe.alpha)
+        controls = read_together(read.get("controls", {}))
+        return write_comparison(ctx.out, with_controls(found, controls))
 
 
 STAGE = Compare

@@ -52,11 +52,17 @@ class Verdict(stage.Stage):
                 f"{sorted(connected)}",
                 "every evaluation belongs to exactly one variant",
             )
-        first = recipe.variants[recipe.base][0]
-        wanted = scenarios_of(connected[first].recipe.model_dump(mode="json"))
-        asked = {**inputs.get("controls", {}), **connected}
-        for label, upstream in asked.items():
-            for name, value in scenarios_of(upstream.recipe.model_dump(mode="json")).items():
+        # What an imported evaluation was asked, its file says and not its recipe.
+        upstream = {**connected, **inputs.get("controls", {})}
+        asked = {
+            label: found
+            for label, one in upstream.items()
+            if (found := scenarios_of(one.recipe.model_dump(mode="json")))
+        }
+        first = next(filter(asked.__contains__, [*recipe.variants[recipe.base], *named]), "")
+        wanted = asked.get(first, {})
+        for label, values in asked.items():
+            for name, value in values.items():
                 if value != wanted.get(name):
                     raise FoundryError(
                         f"{label} is evaluated with {name} = {value}, {first} with "
@@ -69,19 +75,22 @@ class Verdict(stage.Stage):
         from foundry_core.evaluation.comparison.controls import with_controls
         from foundry_core.evaluation.comparison.report import write_comparison
         from foundry_core.evaluation.comparison.verdict import judge_variants
-        from foundry_core.evaluation.score import read_evaluation
+        from foundry_core.evaluation.together import read_together
 
         read = {
-            slot: {label: read_evaluation(artifact.path) for label, artifact in named.items()}
+            slot: {label: artifact.path for label, artifact in named.items()}
             for slot, named in ctx.inputs.items()
         }
+        evaluations = read_together(read["evaluations"])
         recipe = ctx.recipe
         names = sorted(recipe.variants, key=lambda name: (name != recipe.base, _natural(name)))
         variants = {name: recipe.variants[name] for name in names}
         found = judge_variants(
-            read["evaluations"], variants, recipe.base, recipe.alpha, size=recipe.started
+            evaluations, variants, recipe.base, recipe.alpha, size=recipe.started
         )
-        return write_comparison(ctx.out, with_controls(found, read.get("controls", {})))
+        return write_comparison(
+            ctx.out, with_controls(found, read_together(read.get("controls", {})))
+        )
 
 
 def _natural(name: str) -> list[tuple[float, str]]:

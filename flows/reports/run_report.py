@@ -132,7 +132,10 @@ def first_episodes(folder: Path) -> list[Path]:
 def _unequal(artifacts: dict[str, Artifact], compared: Artifact | None) -> list[str]:
     """Settings that decide which scenarios are met, where compared evaluations differ in them."""
     keys = {i.key for i in compared.inputs} if compared else set()
-    asked = [scenarios_of(a.recipe) for a in artifacts.values() if a.key in keys]
+    # An imported evaluation's recipe says nothing of what it was asked.
+    asked = [
+        found for a in artifacts.values() if a.key in keys and (found := scenarios_of(a.recipe))
+    ]
     names = dict.fromkeys(name for one in asked for name in one)
     return [name for name in names if len({json_line(one.get(name)) for one in asked}) > 1]
 

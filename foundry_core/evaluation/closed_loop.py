@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field, model_validator
 
 from foundry_core.evaluation.benchmarks.base import BENCHMARKS, Benchmark, load_benchmark
-from foundry_core.files import write_json_lines
 from foundry_core.identity.code import fingerprint
 from foundry_core.identity.sources import package_fingerprint
 from foundry_core.pipeline import stage
@@ -47,8 +46,10 @@ class ScenariosRecipe(stage.Recipe):
 
 def scenarios_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Of an evaluation's recipe as JSON: which scenarios are met, how many were planned before the
-    first one, and when one counts as solved."""
+    first one, and when one counts as solved. Nothing of an imported one: its file says that."""
     asked = {name: recipe[name] for name in _SCENARIOS if name in recipe}
+    if not asked:
+        return {}
     return asked | {"success": recipe.get("options", {}).get("success", "ever")}
 
 
@@ -134,27 +135,32 @@ def _conclude(
 ) -> dict[str, Any]:
     """Writes evaluation.json and the records; returns the metrics. An evaluation of crashes only
     says nothing about the policy and is a failure of the stage."""
-    from foundry_core.evaluation.rollout.crashes import crash_causes
-    from foundry_core.evaluation.rollout.tally import episode_row
-    from foundry_core.evaluation.score import Evaluation, write_evaluation
+    from foundry_core.evaluation.facts import EvaluationFacts
+    from foundry_core.evaluation.score import (
+        Evaluation,
+        crash_causes,
+        write_episodes,
+        write_evaluation,
+    )
     from foundry_core.evaluation.success import criterion
 
-    write_json_lines(ctx.records / "episodes.jsonl", map(episode_row, results))
     recipe, options = ctx.recipe, benchmark.model_dump(mode="json")
-    tasks = dict.fromkeys(result.task for result in results)
-    found = {
-        "benchmark": recipe.benchmark,
-        "options": options,
-        "packages": {name: version(name) for name in benchmark.packages},
-        "hz": benchmark.hz,
-        "success": options["success"],
-        "criterion": criterion(benchmark.success, (benchmark.task(t).max_steps for t in tasks)),
-        "first_scenario": recipe.first_scenario,
-        "episodes_per_task": recipe.episodes_per_task,
-        "crashes": crash_causes(results),
-        **facts,
-    }
     evaluation = Evaluation.of(results, recipe.budget or recipe.episodes_per_task)
+    max_steps = {task: benchmark.task(task).max_steps for task in evaluation.outcomes}
+    found = EvaluationFacts(
+        benchmark=recipe.benchmark,
+        options=options,
+        packages={name: version(name) for name in benchmark.packages},
+        hz=benchmark.hz,
+        success=options["success"],
+        criterion=criterion(benchmark.success, max_steps.values()),
+        max_steps=max_steps,
+        first_scenario=recipe.first_scenario,
+        episodes_per_task=recipe.episodes_per_task,
+        crashes=crash_causes(results),
+        **facts,
+    )
+    write_episodes(ctx.records, results)
     metrics = write_evaluation(ctx.out, ctx.records, evaluation, found)
     if not metrics["n"]:
         raise RuntimeError(

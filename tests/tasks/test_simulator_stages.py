@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from foundry_core.data.contract.statements import PolicyContract
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.benchmarks.base import Benchmark
 from foundry_core.evaluation.benchmarks.metaworld import MetaWorld
+from foundry_core.evaluation.facts import read_facts
 from foundry_core.simulation import catalog, config
 from tasks.collect_demos import CollectDemos, CollectDemosRecipe
 from tasks.collect_scenes import CollectScenes, CollectScenesRecipe
@@ -133,8 +135,17 @@ def test_evaluate_writes_results_pictures_and_metrics(tmp_path, monkeypatch):
     assert metrics["crashed"] == 0
     assert metrics["success_rate"] == metrics["successes"] / 4
     document = json.loads((out / "evaluation.json").read_text())
+    facts = read_facts(out)
+    assert facts.to_json().items() <= document.items()
     # By content: an equal policy under another key makes an equal evaluation.
-    assert document["policy"] == "policy"
+    assert facts.policy == "policy"
+    assert (facts.benchmark, facts.success, facts.hz) == ("metaworld", "ever", 16.0)
+    assert facts.options["render"]["size"] == RENDER["size"]
+    assert facts.packages == {name: version(name) for name in ("metaworld", "mujoco")}
+    assert set(facts.max_steps) == set(TASKS)
+    assert (facts.first_scenario, facts.episodes_per_task, document["budget"]) == (0, 2, 2)
+    assert (facts.seed, facts.execute_steps, facts.blank_images) == (0, 3, True)
+    assert (facts.crashes, facts.imported) == ({}, None)
     assert set(document["tasks"]) == set(TASKS)
     assert len(list(out.glob("results/DrawerOpenV3/rollouts/*/results.json"))) == 1
     assert len(list(out.glob("frames/*/000000_*.png"))) == 2
