@@ -23,6 +23,7 @@ _EPISODE: _Columns = {
     "scenario": (str, int),
     "success": (bool,),
     "steps": (int,),
+    "seconds": _NUMBER,
     "crash": (str, bool),
     "seed": (int,),
 }
