@@ -15,9 +15,9 @@ from foundry_core.evaluation.results.base import read_results
 from foundry_core.evaluation.score import Evaluation, read_evaluation
 from foundry_core.evaluation.together import one_spelling
 from foundry_core.store.base import Store
-from foundry_core.store.catalog import load_run, run_ids
 from foundry_core.store.manifest import Artifact
 from foundry_core.store.references import find
+from foundry_core.store.run_records import load_run, run_ids
 
 _KEY_DIGITS = 12
 
@@ -89,7 +89,7 @@ def _of_path(path: Path) -> list[SourcedEvaluation]:
 
 
 def _of_reference(ref: str, store: Store) -> list[SourcedEvaluation]:
-    if ref in run_ids(store):
+    if ref in run_ids(store.documents):
         return _of_run(ref, store)
     try:
         artifact = find(store, ref)
@@ -109,7 +109,7 @@ def _of_reference(ref: str, store: Store) -> list[SourcedEvaluation]:
 
 def _of_run(run_id: str, store: Store) -> list[SourcedEvaluation]:
     """By stage; what the store has of them now."""
-    stages = load_run(store, run_id)["stages"]
+    stages = load_run(store.documents, run_id)["stages"]
     artifacts = ((name, store.read(s["kind"], s["key"])) for name, s in stages.items())
     found = [_of_artifact(name, one, store) for name, one in artifacts if one is not None]
     evaluations = [one for one in found if one is not None]

@@ -62,7 +62,10 @@ def import_files(store: Store, log: EventLog, artifact: Artifact, folder: Path) 
         try:
             shutil.copytree(folder, out, dirs_exist_ok=True)
             artifact = replace(artifact, attempt=name, created=log.now())
-            entry = enqueue(log, artifact, committed_event(artifact.to_json(), out.joinpath))
+            event, problems = committed_event(artifact.to_json(), out.joinpath)
+            if problems:
+                raise FoundryError(f"{folder}: {problems[0]}", "mend the record, import again")
+            entry = enqueue(log, artifact, event)
             replaces = before.status != "missing"
             if store.commit(artifact, out, lease.verify, replaces=replaces):
                 publish(log, entry)

@@ -1,12 +1,13 @@
 """The journal lets a killed evaluation go on; the tree is right after every episode."""
 
+import json
+
 import pytest
 
 from foundry_core.evaluation.results.lbm import read_tree
 from foundry_core.evaluation.rollout.episodes import plan_episodes, run_episodes
 from foundry_core.evaluation.rollout.tally import Tally
 from foundry_core.evaluation.score import Score, score_of, scores_by_task, write_episodes
-from foundry_core.files import read_json_lines
 from tests.evaluation.toy_benchmark import Line, LineEnvironment, Walker
 
 
@@ -98,7 +99,7 @@ def test_scores_and_rows_leave_crashes_out(places, tmp_path):
     }
     assert score_of(results) == tally.score
     write_episodes(tmp_path, results)
-    rows = list(read_json_lines(tmp_path / "episodes.jsonl"))
+    rows = [json.loads(line) for line in (tmp_path / "episodes.jsonl").open()]
     assert len(rows) == 6, "none of what was not run"
     assert rows[1] == {
         "task": "near",

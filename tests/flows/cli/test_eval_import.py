@@ -17,7 +17,7 @@ from flows.runs.planning import Request, prepare
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.facts import EvaluationFacts, read_facts
 from foundry_core.evaluation.score import Evaluation, read_evaluation
-from foundry_core.files import read_json_lines, sha256_of
+from foundry_core.files import sha256_of
 from foundry_core.lineage import queries
 from foundry_core.store.local import LocalStore
 from foundry_core.store.open import open_store
@@ -111,7 +111,7 @@ def test_each_model_becomes_an_evaluation_that_stands_alone(capsys, store, tree)
     outcomes = read_evaluation(folder).outcomes
     assert set(outcomes) == {"Add", "Sort"}
     assert [outcomes["Add"][i] for i in (0, 3, 4, 39)] == [True, True, False, None]
-    rows = list(read_json_lines(folder / "records" / "episodes.jsonl"))
+    rows = [json.loads(line) for line in (folder / "records" / "episodes.jsonl").open()]
     assert len(rows) == 80
     assert (rows[39]["crash"], rows[39]["success"], rows[0]["seconds"]) == ("disk full", None, 1.5)
 
