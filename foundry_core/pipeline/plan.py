@@ -128,7 +128,8 @@ class Baseline:
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
     """One row. `artifact` is what a reuse points to; `drift` lists the functions of a training
-    stage that changed since its version was declared for the reused artifact."""
+    stage that changed since its version was declared for the reused artifact. notes: what its kind
+    says of the declaration (`Stage.notes`)."""
 
     name: str
     kind: str
@@ -140,6 +141,7 @@ class StagePlan:
     how: Literal["recipe", "content", "unneeded", ""] = ""
     artifact: str | None = None
     drift: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def rebuilds(self) -> bool:
@@ -203,14 +205,17 @@ def plan(
         return explain(specs[name], past.get(name), explained)
 
     rows = {
-        name: _row(
-            spec,
-            available[name],
-            name in running,
-            explained,
-            past.get(name),
-            catalog,
-            drifted.get(name, ()),
+        name: replace(
+            _row(
+                spec,
+                available[name],
+                name in running,
+                explained,
+                past.get(name),
+                catalog,
+                drifted.get(name, ()),
+            ),
+            notes=tuple(pipeline.notes.get(name, ())),
         )
         for name, spec in specs.items()
         if name in scope
