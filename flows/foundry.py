@@ -12,14 +12,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from flows import processes
+from flows import processes, signals
 from flows.ablation.plan import plan_ablation
 from flows.ablation.report import write_ablation_report
 from flows.ablation.run import AblationRun
 from flows.ablation.table import plan_markdown as ablation_markdown
 from flows.console import Console, plan_markdown
 from flows.deployment import artifacts, forms
-from flows.deployment.shutdown import ends_on_sigterm
 from flows.deployment.temporary_server import temporary_server
 from flows.dispatch.base import make_backend
 from flows.prefect.api import cancel_children, describe_run
@@ -140,16 +139,21 @@ def ablation(
 def run_locally(work: Work, plan: str, console: Console, log: Path) -> RunResult:
     """Carries out prepared work inside Prefect, with a temporary server where none is configured,
     which writes to `log`. plan: the work's plan in Markdown. A failed stage raises nothing: the
-    result's status says so."""
-    work.start()
-    failure = None
-    try:
-        with ends_on_sigterm(), console, no_tracebacks(), temporary_server(log):
-            _local(work, plan, name=work.title)
-    # Whatever a stage or Prefect raised: recorded with the run, never swallowed.
-    except (KeyboardInterrupt, TerminationSignal, Exception) as error:
-        failure = error
-    return work.finish(*_end(failure))
+    result's status says so. A KeyboardInterrupt goes on when the run's end is recorded."""
+    with signals.held() as released:
+        work.start()
+        failure = None
+        try:
+            with released(), console, no_tracebacks(), temporary_server(log):
+                _local(work, plan, name=work.title)
+        # Whatever a stage or Prefect raised: recorded with the run, never swallowed.
+        except (KeyboardInterrupt, Exception) as error:
+            failure = error
+        result = work.finish(*_end(failure))
+    if isinstance(failure, KeyboardInterrupt):
+        failure.add_note(f"{work.title}: cancelled; the next run takes up what it left")
+        raise failure
+    return result
 
 
 @_foundry(flow_run_name="{name}", validate_parameters=False)
@@ -176,7 +180,7 @@ def _end(failure: BaseException | None) -> tuple[str, str]:
     if failure is None:
         return "succeeded", ""
     if isinstance(failure, KeyboardInterrupt | TerminationSignal):
-        return "interrupted", "interrupted"
+        return "cancelled", str(failure) or "Ctrl-C"
     return "failed", str(failure)
 
 

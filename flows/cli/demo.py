@@ -10,13 +10,13 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 
+from flows.cli import reported
 from flows.cli.commands.common import exit_code
 from flows.cli.commands.run import run_all, summarise
 from flows.console import Console, plan_table
 from flows.runs.planning import Prepared, Request, prepare
 from flows.terminal import stdout
 from foundry_core.config.overrides import parse_override
-from foundry_core.errors import FoundryError
 
 
 def main() -> int:
@@ -24,12 +24,7 @@ def main() -> int:
     parser.add_argument("pipeline", nargs="?", default="demo", choices=("demo", "demo-fast"))
     name = parser.parse_args().pipeline
     out = stdout()
-    try:
-        status = _run(out, name)
-        return status or _cascade(out, name)
-    except FoundryError as error:
-        print(f"foundry: {error}", file=sys.stderr)
-        return 2
+    return reported(lambda: _run(out, name) or _cascade(out, name))
 
 
 def _request(name: str, *overrides: str) -> Prepared:

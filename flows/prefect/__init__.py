@@ -8,6 +8,7 @@ Prefect reads its settings once, when it is first imported; they are applied her
 import contextlib
 import os
 
+from flows.prefect import secret
 from flows.processes import entries
 from foundry_core.home import home_dir
 
@@ -25,7 +26,7 @@ _DEFAULTS = {
 
 
 def api_url(host: str, port: int) -> str:
-    return f"http://{host}:{port}/api"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/api"
 
 
 def _apply() -> None:
@@ -39,10 +40,11 @@ def _apply() -> None:
             prefect_home.mkdir(parents=True, exist_ok=True)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    if "PREFECT_API_URL" not in os.environ:
-        for entry in entries("serve"):
-            if entry.local and not entry.dead:
-                os.environ["PREFECT_API_URL"] = entry.facts["url"]
+    for entry in entries("serve"):
+        if entry.local and not entry.dead:
+            chosen = os.environ.setdefault("PREFECT_API_URL", entry.facts["url"])
+            if chosen == entry.facts["url"] and (password := secret.known()):
+                os.environ.setdefault(secret.CLIENT, password)
 
 
 _apply()

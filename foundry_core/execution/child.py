@@ -21,6 +21,7 @@ from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.execution.control import JOB, PROGRESS, ChildResult, Usage
+from foundry_core.execution.family import adopt_orphans, kill_descendants
 from foundry_core.execution.python import check_origins
 from foundry_core.execution.recheck import check_unchanged
 from foundry_core.files import read_json, write_atomic
@@ -102,12 +103,15 @@ def main(control: Path) -> int:
     data = read_json(control / JOB)
     out = Path(data["out"])
     die_with_parent(data["parent"])
+    adopt_orphans()
     try:
         result = ChildResult(metrics=run_stage(data, control))
     # The boundary of the process: whatever went wrong is reported to the parent.
     except BaseException as error:
         traceback.print_exc()
         result = _failed(error, out)
+    # A daemon would go on writing into what is digested now. The group is ended by the parent.
+    kill_descendants(os.getpid(), spare_group=os.getpgrp())
     result = dataclasses.replace(result, usage=usage())
     try:
         result.write(control)
