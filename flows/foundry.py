@@ -1,7 +1,7 @@
 """The flow `foundry`: plan, walk the graph, record.
 
 One flow with three entry points: `full` and `ablation` for deployments, each with its form, and
-`run_locally` for what a terminal or a notebook has prepared. Stages are Prefect tasks; ready
+`run_locally` for what a terminal has prepared. Stages are Prefect tasks; ready
 branches run concurrently. Prefect's own caching is off: a stage's identity decides what is reused,
 and a stage reaches Prefect only if it must run or lies downstream of one that must.
 """
@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from flows import processes, signals
+from flows import processes
 from flows.ablation.plan import plan_ablation
 from flows.ablation.report import write_ablation_report
 from flows.ablation.run import AblationRun
@@ -36,6 +36,7 @@ from flows.prefect.flows import (
 )
 from flows.reports.run_report import write_run_report
 from flows.runs.engine import PipelineRun, RunResult
+from flows.runs.local import carried_out, end_of
 from flows.runs.planning import prepare
 from flows.runs.walk import Pending, Work
 
@@ -138,22 +139,13 @@ def ablation(
 
 def run_locally(work: Work, plan: str, console: Console, log: Path) -> RunResult:
     """Carries out prepared work inside Prefect, with a temporary server where none is configured,
-    which writes to `log`. plan: the work's plan in Markdown. A failed stage raises nothing: the
-    result's status says so. A KeyboardInterrupt goes on when the run's end is recorded."""
-    with signals.held() as released:
-        work.start()
-        failure = None
-        try:
-            with released(), console, no_tracebacks(), temporary_server(log):
-                _local(work, plan, name=work.title)
-        # Whatever a stage or Prefect raised: recorded with the run, never swallowed.
-        except (KeyboardInterrupt, Exception) as error:
-            failure = error
-        result = work.finish(*_end(failure))
-    if isinstance(failure, KeyboardInterrupt):
-        failure.add_note(f"{work.title}: cancelled; the next run takes up what it left")
-        raise failure
-    return result
+    which writes to `log`. plan: the work's plan in Markdown. Ends as `carried_out` does."""
+
+    def walk() -> None:
+        with no_tracebacks(), temporary_server(log):
+            _local(work, plan, name=work.title)
+
+    return carried_out(work, console, walk)
 
 
 @_foundry(flow_run_name="{name}", validate_parameters=False)
@@ -170,18 +162,10 @@ def _carried_out(walk: Callable[[], None], finish: Callable[[str, str], RunResul
     try:
         walk()
     except (KeyboardInterrupt, TerminationSignal, Exception) as error:
-        finish(*_end(error))
+        cancelled = isinstance(error, TerminationSignal)
+        finish(*(("cancelled", "terminated") if cancelled else end_of(error)))
         raise
-    return finish(*_end(None))
-
-
-def _end(failure: BaseException | None) -> tuple[str, str]:
-    """Status and error of a run that ended so."""
-    if failure is None:
-        return "succeeded", ""
-    if isinstance(failure, KeyboardInterrupt | TerminationSignal):
-        return "cancelled", str(failure) or "Ctrl-C"
-    return "failed", str(failure)
+    return finish(*end_of(None))
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def _run(out: RichConsole, name: str) -> int:
     """The whole pipeline; prints the verdict."""
     prepared = _request(name)
     out.print(plan_table(prepared.plan))
-    result = run_all(prepared, Console())
+    result = run_all(prepared, Console(), prefect=True)
     summarise(result)
     if result["status"] != "succeeded":
         return exit_code(result["status"])
@@ -67,13 +67,13 @@ def _cascade(out: RichConsole, name: str) -> int:
     out.print("\n[bold]a cheap change, really run: other scenarios for the policy's evaluation")
     cheap = "evaluate.first_scenario=1000"
     few = "evaluate.episodes_per_task=5"
-    result = run_all(_request(name, cheap, few), Console())
+    result = run_all(_request(name, cheap, few), Console(), prefect=True)
     summarise(result)
     if result["status"] != "succeeded":
         return 1
 
     out.print("\n[bold]the original configuration again")
-    back = run_all(_request(name), Console())
+    back = run_all(_request(name), Console(), prefect=True)
     summarise(back)
     built = [stage["name"] for stage in back["stages"] if stage["attempt"]]
     if built:

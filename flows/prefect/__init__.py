@@ -14,6 +14,7 @@ from foundry_core.home import home_dir
 
 HOST, PORT = "127.0.0.1", 4200
 QUIET = "WARNING"
+_PROFILES = "PREFECT_HOME" in os.environ or "PREFECT_PROFILE" in os.environ
 _DEFAULTS = {
     # Without a configured server, Prefect would start one of its own.
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
@@ -27,6 +28,18 @@ _DEFAULTS = {
 
 def api_url(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/api"
+
+
+def server_named() -> bool:
+    """Whether the environment, this home or a profile of Prefect's names a server. Prefect itself
+    is imported only to read profiles, which count where PREFECT_HOME or PREFECT_PROFILE is set."""
+    if "PREFECT_API_URL" in os.environ:
+        return True
+    if not _PROFILES:
+        return False
+    from flows.prefect.api import configured
+
+    return configured()
 
 
 def _apply() -> None:

@@ -168,16 +168,18 @@ def statuses(home: Path) -> set[str]:
         return {s for (s,) in connection.execute("select status from pipeline_run").fetchall()}
 
 
-RUN = ("run", str(WORDS), "-o", "model.seconds=60", "-o", "model.steps=600")
+RUN = ("run", str(WORDS), "-o", "model.seconds=60", "-o", "model.steps=60")
 ABLATE = (
     *("ablate", str(KINDS / "exams.yaml"), "--vary", "model.rate=0.1,0.2"),
-    *("-o", "model.seconds=60", "-o", "model.steps=600", "-o", "model.resources.gpus=0"),
+    *("-o", "model.seconds=60", "-o", "model.steps=60", "-o", "model.resources.gpus=0"),
 )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("arguments", [RUN, ABLATE], ids=["run", "ablate"])
+@pytest.mark.parametrize(
+    "arguments", [RUN, ABLATE, (*RUN, "--prefect")], ids=["run", "ablate", "prefect"]
+)
 @pytest.mark.parametrize("how", ["keys", "term", "all"])
 def test_a_run_in_a_terminal_ends_soon_and_the_next_one_resumes(arguments, how, tmp_path):
     """keys: Ctrl-C. term: SIGTERM to the command. all: to all its processes at once, as the end of
@@ -198,9 +200,10 @@ def test_a_run_in_a_terminal_ends_soon_and_the_next_one_resumes(arguments, how, 
     until(lambda: not left_of(home), 5, f"nothing is left: {left_of(home)}")
     assert statuses(home) == {"cancelled"}
     again = [part.replace("=60", "=0") if "seconds" in part else part for part in arguments]
-    if arguments is RUN and how == "keys":
-        Terminal(home, *again, "--json").ended(240)
-        assert "succeeded" in statuses(home)
+    assert Terminal(home, *again).ended(300) == 0
+    assert "succeeded" in statuses(home)
+    resumed = [int(path.read_text()) for path in home.glob("store/train/*/records/resumed.txt")]
+    assert max(resumed) > 0
 
 
 @pytest.mark.slow
