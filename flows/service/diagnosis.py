@@ -46,13 +46,30 @@ def unusable(host: str, port: int) -> list[Finding]:
     wrong = versions()
     if place := misplaced(host, port):
         return [*wrong, place]
-    if not listening(host, port):
-        return [*wrong, *unbound(host, port)]
+    refused = _bind(host, port)
+    if refused is None:
+        return wrong
+    if refused.errno != errno.EADDRINUSE:
+        problem = f"{host}:{port} cannot be listened on ({refused.strerror})"
+        remedy = "give --host an address of this machine, and --port a number above 1023"
+        return [*wrong, Finding(problem, remedy)]
     if not healthy(api_url(host, port)):
         return [*wrong, taken(host, port)]
     problem = f"a Prefect server runs on {host}:{port} already"
     remedy = "stop it, or give --port; `foundry serve --check` looks at the one that runs"
     return [*wrong, Finding(problem, remedy)]
+
+
+def _bind(host: str, port: int) -> OSError | None:
+    """Why nothing may listen at an address; None when something may."""
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            return error
+    return None
 
 
 def misplaced(host: str, port: int) -> Finding | None:
@@ -64,23 +81,6 @@ def misplaced(host: str, port: int) -> Finding | None:
     except (OSError, UnicodeError):
         return Finding(f"host {host!r} is not known", "give --host an address of this machine")
     return None
-
-
-def unbound(host: str, port: int) -> list[Finding]:
-    """Why nothing may listen at an address that is free; empty when something may."""
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return [taken(host, port)]
-            problem = f"{host}:{port} cannot be listened on ({error.strerror})"
-            return [
-                Finding(problem, "give --host an address of this machine, --port one above 1023")
-            ]
-    return []
 
 
 def taken(host: str, port: int) -> Finding:

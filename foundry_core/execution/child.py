@@ -25,6 +25,7 @@ from foundry_core.execution.family import adopt_orphans, kill_descendants
 from foundry_core.execution.python import check_origins
 from foundry_core.execution.recheck import check_unchanged
 from foundry_core.files import read_json, write_atomic
+from foundry_core.parallel import private_ray
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec
 from foundry_core.pipeline.stage import InputArtifact, StageContext
@@ -136,4 +137,5 @@ def _failed(error: BaseException, out: Path) -> ChildResult:
 
 if __name__ == "__main__":
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    private_ray()
     sys.exit(main(Path(sys.argv[1])))

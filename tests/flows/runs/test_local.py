@@ -23,13 +23,17 @@ def actions(result):
     return {stage["name"]: stage["action"] for stage in result["stages"]}
 
 
-def test_branches_work_at_the_same_time(small_home, monkeypatch):
+def test_branches_work_at_the_same_time(small_home):
     under_way = PipelineRun(prepared())
     both = threading.Barrier(2, timeout=60)
     stage = under_way.stage
-    under_way.stage = lambda name: (
-        (both.wait() if name in ("first", "second") else None) or stage(name)
-    )
+
+    def meeting(name):
+        if name in ("first", "second"):
+            both.wait()
+        return stage(name)
+
+    under_way.stage = meeting
     result = run(under_way)
     assert result["status"] == "succeeded"
     assert set(actions(result).values()) == {"run"}
