@@ -117,4 +117,4 @@ def test_interrupting_serve_leaves_nothing(tmp_path):
         serving.process.send_signal(signal.SIGINT)
         serving.process.wait(60)
         until(lambda: not serving.processes(), 10, "no process is left")
-        assert serving.process.returncode == 0
+        assert serving.process.returncode == 130
