@@ -40,7 +40,7 @@ def exit_code(error: KeyboardInterrupt) -> int:
     return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
 
 
-def ended_by_parent(end: Callable[[], None]) -> None:
+def ended_by_parent(end: Callable[[], object]) -> None:
     """For a service: it ends with its parent, or when that sends STOP, and no sooner. Who signals
     all processes of a container or a batch job would else take the server away from runs that
     record their end. What it starts takes signals as usual."""

@@ -33,7 +33,7 @@ def api_url(host: str, port: int) -> str:
 def server_named() -> bool:
     """Whether the environment, this home or a profile of Prefect's names a server. Prefect itself
     is imported only to read profiles, which count where PREFECT_HOME or PREFECT_PROFILE is set."""
-    if "PREFECT_API_URL" in os.environ:
+    if os.environ.get("PREFECT_API_URL"):
         return True
     if not _PROFILES:
         return False

@@ -79,9 +79,10 @@ def refusal(flow_run: FlowRun, deployment: DeploymentResponse | None, declared: 
         return "the flow run belongs to no deployment"
     if flow_run.job_variables:
         return f"the flow run sets job variables ({', '.join(flow_run.job_variables)})"
-    if deployment.entrypoint not in declared:
-        return f"the deployment's entrypoint {deployment.entrypoint!r} is none of Foundry's"
-    if deployment.job_variables not in ({}, declared[deployment.entrypoint]):
+    entrypoint = deployment.entrypoint or ""
+    if entrypoint not in declared:
+        return f"the deployment's entrypoint {entrypoint!r} is none of Foundry's"
+    if deployment.job_variables not in ({}, declared[entrypoint]):
         return f"the deployment sets job variables ({', '.join(deployment.job_variables)})"
     if deployment.pull_steps or deployment.storage_document_id or deployment.path:
         return "the deployment fetches code of its own"
