@@ -144,7 +144,7 @@ def _why(row: StagePlan) -> str:
     reasons = "; ".join(own)
     how = {"content": "same recipe, same input bytes", "unneeded": ""}.get(row.how, "")
     drift = f"code drifted: {short_names(row.drift)}" if row.drift else ""
-    return "; ".join(part for part in (reasons, how, drift) if part)
+    return "; ".join(part for part in (reasons, how, drift, *row.notes) if part)
 
 
 def print_table(table: Table, quiet: bool = False) -> None:

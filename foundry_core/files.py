@@ -262,20 +262,6 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
-def read_json_lines(path: Path) -> Iterator[Any]:
-    """The values of a file of lines; nothing where there is no file. Raises ValueError with the
-    line's number for one that is no JSON."""
-    if not path.is_file():
-        return
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise ValueError(f"{path}, line {number}: {error}") from None
-
-
 def read_cache(path: Path) -> Any:
     """The JSON of a cache file; None when there is none, or none that can be read."""
     try:

@@ -36,6 +36,13 @@ def plan_notes(ablation: Ablation) -> list[str]:
         f"verdict: {_doing(ablation.merged.plan.stages[VERDICT])}",
         f"{len(work)} stage(s) to run{cost}" if work else "nothing to run: all is known",
     ]
+    notes += dict.fromkeys(
+        f"{stage}: {note}"
+        for seed_run in ablation.seed_runs
+        for stage, stated in seed_run.pipeline.notes.items()
+        if stage in seed_run.scope
+        for note in stated
+    )
     return notes + [f"left out: {note}" for note in ablation.notes]
 
 

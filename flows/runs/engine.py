@@ -19,6 +19,7 @@ from flows import processes
 from flows.dispatch.base import Backend
 from flows.dispatch.inline import Inline
 from flows.dispatch.slots import Slots
+from flows.runs import folders
 from flows.runs.events import (
     Note,
     RunObserver,
@@ -44,7 +45,7 @@ from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.catalog import record_run
-from foundry_core.store.disk import naming_disk
+from foundry_core.store.disk import is_full, naming_disk
 from foundry_core.store.manifest import Artifact
 
 Watch = Callable[[Mapping[str, Any]], None]
@@ -111,7 +112,8 @@ class PipelineRun:
         flow_run = os.environ.get("PREFECT__FLOW_RUN_ID")
         facts = {"pipeline": name, "store": prepared.store.uri, "flow_run": flow_run}
         with naming_disk(prepared.store.workplace):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.affected():  # a cached run leaves no folder
+                self.folder.mkdir(parents=True, exist_ok=True)
             self._entry = processes.record("run", self.run_id, facts=facts)
             prepared.store.publish_pending(self._events)
             self.record_started()
@@ -251,6 +253,7 @@ class PipelineRun:
             result = self.record_finished(status, error)
         self._entry.forget()
         self._advance_index()
+        folders.prune()
         return result
 
     def _advance_index(self) -> None:
@@ -262,7 +265,10 @@ class PipelineRun:
 
         try:
             Index(home_dir() / INDEX_NAME, self._events).advance()
-        except (OSError, duckdb.IOException) as error:
+        except (OSError, duckdb.Error) as error:
+            of_disk = isinstance(error, OSError | duckdb.IOException | duckdb.FatalException)
+            if not (of_disk or is_full(error)):
+                raise
             text = (
                 f"the lineage index in {home_dir()} is behind: {error}"
                 " (make room; the next run or `foundry lineage rebuild` brings it up to date)"

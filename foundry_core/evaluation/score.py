@@ -6,6 +6,7 @@ rate and exact interval, is made once, from the episodes of an evaluation. Files
 reports and the lineage carry it on; nothing else divides counts or bounds a rate.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.crashes import crash_cause
+from foundry_core.evaluation.facts import FILE, EvaluationFacts
 from foundry_core.files import read_json, write_json, write_json_lines
 
-FILE = "evaluation.json"
 _COUNTS = ("n", "successes", "crashed", "pending")
 
 
@@ -59,6 +61,12 @@ class EpisodeResult:
         if self.success is None:
             return "crashed"
         return "success" if self.success else "failure"
+
+
+def crash_causes(episodes: Iterable[EpisodeResult]) -> dict[str, int]:
+    """cause → crashed episodes, the most frequent first."""
+    causes = Counter(crash_cause(one.failure_message) for one in episodes if one.crashed)
+    return dict(sorted(causes.items(), key=lambda item: (-item[1], item[0])))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +147,13 @@ class Evaluation:
     """What an evaluation found of one policy, scenario by scenario.
 
     budget: scenarios per task that were committed to before the first one. outcomes: task →
-    scenario → success, None after a crash; a scenario not run yet is absent.
+    scenario → success, None after a crash; a scenario not run yet is absent. criterion: when an
+    episode counted as solved, in words; "" where its file does not say.
     """
 
     budget: int
     outcomes: Mapping[str, Mapping[int, bool | None]]
+    criterion: str = ""
 
     @cached_property
     def scores(self) -> dict[str, Score]:
@@ -173,12 +183,12 @@ _STATUS = {"success": True, "failure": False, "crash": None}
 
 
 def write_evaluation(
-    out: Path, records: Path, evaluation: Evaluation, facts: Mapping[str, Any]
+    out: Path, records: Path, evaluation: Evaluation, facts: EvaluationFacts | None = None
 ) -> dict[str, Any]:
     """Writes what every stage that makes an Evaluation leaves; returns its metrics.
 
-    facts: more fields of evaluation.json, beside `budget`, `tasks` (each task's score, and the
-    scenarios by outcome) and `total`. records/scores.jsonl, which the lineage reads, has a row per
+    evaluation.json has the facts beside `budget`, `tasks` (each task's score, and the scenarios by
+    outcome) and `total`. records/scores.jsonl, which the lineage reads, has a row per
     task and one for all, whose task is "". Metrics: success_rate (None without an outcome), the
     counts, success_rate/<task>.
     """
@@ -189,13 +199,25 @@ def write_evaluation(
         task: row | {"scenarios": _by_status(evaluation.outcomes[task])}
         for task, row in rows.items()
     }
-    document = {**facts, "budget": evaluation.budget, "tasks": tasks, "total": whole.to_json()}
-    write_json(out / FILE, document)
+    found = {"budget": evaluation.budget, "tasks": tasks, "total": whole.to_json()}
+    write_json(out / FILE, (facts.to_json() if facts else {}) | found)
     lines = [*rows.items(), ("", whole.to_json())]
     write_json_lines(records / "scores.jsonl", ({"task": task, **row} for task, row in lines))
     rates = {f"success_rate/{task}": score.rate for task, score in scores.items() if score.n}
     counts = {name: getattr(whole, name) for name in _COUNTS}
     return {"success_rate": whole.rate, **counts, **rates}
+
+
+def write_episodes(records: Path, episodes: Iterable[EpisodeResult]) -> None:
+    """records/episodes.jsonl, which the lineage reads. crash: the cause of one, else null."""
+    names = ("task", "scenario", "success", "steps", "seconds", "seed")
+    rows = (
+        {name: getattr(one, name) for name in names}
+        | {"crash": crash_cause(one.failure_message) if one.crashed else None}
+        for one in episodes
+        if not one.pending
+    )
+    write_json_lines(records / "episodes.jsonl", rows)
 
 
 def _by_status(outcomes: Mapping[int, bool | None]) -> dict[str, list[int]]:
@@ -217,7 +239,8 @@ def read_evaluation(folder: Path) -> Evaluation:
             }
             for task, entry in document["tasks"].items()
         }
-        return Evaluation(budget=int(document["budget"]), outcomes=outcomes)
+        criterion = str(document.get("criterion", ""))
+        return Evaluation(budget=int(document["budget"]), outcomes=outcomes, criterion=criterion)
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise FoundryError(
             f"{folder / FILE} has no outcomes by task and scenario ({error!r})",

@@ -22,8 +22,9 @@ from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.lineage.records import committed_event
 from foundry_core.objects import StoreUnavailable
 from foundry_core.store.lease import Lease, LeaseLost
-from foundry_core.store.manifest import Artifact, scan
+from foundry_core.store.manifest import Artifact
 from foundry_core.store.outbox import OutboxEntry, abort, enqueue, enqueue_loss, publish
+from foundry_core.store.output import scan_output
 
 State = Literal["failed", "interrupted", "discarded"]
 
@@ -96,7 +97,10 @@ class Attempt:
         self._lease.verify()
         if result.error:
             raise self._failure(result.error, result.hint)
-        files = scan(self._out)
+        try:
+            files = scan_output(self._out)
+        except FoundryError as error:
+            raise self._failure(error.message, error.hint) from None
         if not files:
             raise self._failure("it wrote no files", "a stage must write to out")
         return self._job.manifest(
@@ -111,12 +115,16 @@ class Attempt:
     def enqueue(self, artifact: Artifact) -> OutboxEntry:
         """Stores the events of the commit, before it."""
         self._lease.verify()
-        try:
-            event = committed_event(artifact.to_json(), self._out.joinpath)
-        except ValueError as error:
-            hint = "a record is one JSON object a line"
-            raise self._failure(f"its records cannot be read: {error}", hint) from None
-        return enqueue(self._events, artifact, event, self._finished("committed"))
+        event, problems = committed_event(artifact.to_json(), self._out.joinpath)
+        said = ""
+        if problems:
+            said = (
+                f"{len(problems)} lines of its records are left out of the lineage: {problems[0]}"
+            )
+            self._work.observe({"message": said})
+            with self._job.log.open("a") as log:
+                log.write("\n".join(["foundry: left out of the lineage:", *problems, ""]))
+        return enqueue(self._events, artifact, event, self._finished("committed", said))
 
     def commit(self, artifact: Artifact) -> bool:
         """Publishes the artifact; False when another was committed first."""

@@ -100,7 +100,8 @@ class Baseline:
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
     """One row. `artifact` is what a reuse points to; `drift` lists the functions of a training
-    stage that changed since its version was declared for the reused artifact."""
+    stage that changed since its version was declared for the reused artifact. notes: what its kind
+    says of the declaration (`Stage.notes`)."""
 
     name: str
     kind: str
@@ -112,6 +113,7 @@ class StagePlan:
     how: Literal["recipe", "content", "unneeded", ""] = ""
     artifact: str | None = None
     drift: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"reasons": [asdict(reason) for reason in self.reasons]}
@@ -162,7 +164,10 @@ def plan(
         return explain(specs[name], past.get(name), explained)
 
     rows = {
-        name: _row(spec, available[name], name in running, explained, past.get(name), catalog)
+        name: replace(
+            _row(spec, available[name], name in running, explained, past.get(name), catalog),
+            notes=tuple(pipeline.notes.get(name, ())),
+        )
         for name, spec in specs.items()
         if name in scope
     }

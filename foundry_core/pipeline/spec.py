@@ -29,6 +29,28 @@ SCHEMA = 1
 ByInput: TypeAlias = Mapping[str, Mapping[str, str]]
 
 
+def identity_key(
+    *,
+    kind: str,
+    code: str,
+    recipe: Mapping[str, Json],
+    seed: int,
+    sources: Mapping[str, str],
+    inputs: ByInput,
+) -> str:
+    """The key of a stage that is this: over the keys of its inputs, or over their contents."""
+    identity = {
+        "schema": SCHEMA,
+        "kind": kind,
+        "code": code,
+        "recipe": recipe,
+        "seed": seed,
+        "sources": sources,
+        "inputs": inputs,
+    }
+    return digest(identity)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageSpec:
     """All that identifies one stage of one pipeline; what baselines are compared with.
@@ -59,16 +81,14 @@ class StageSpec:
 
     def input_content_key(self, contents: ByInput) -> str:
         """The key over content digests instead of recipe keys."""
-        identity = {
-            "schema": SCHEMA,
-            "kind": self.kind,
-            "code": self.code,
-            "recipe": self.recipe_json,
-            "seed": self.seed,
-            "sources": self.sources,
-            "inputs": contents,
-        }
-        return digest(identity)
+        return identity_key(
+            kind=self.kind,
+            code=self.code,
+            recipe=self.recipe_json,
+            seed=self.seed,
+            sources=self.sources,
+            inputs=contents,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For a process that runs the stage. Recipes travel in the one spelling of the key: what it

@@ -5,7 +5,7 @@ quickly (no torch, ray, transformers, mujoco at module level): planning loads it
 the rest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -123,8 +123,8 @@ class StageContext:
     out: empty directory of this attempt; everything in it is committed. Files under
         `out/records/` are kept and digested too but do not enter the content digest: logs,
         timings, `records/metrics.jsonl` ({"step": int, <name>: number...} per line),
-        `records/episodes.jsonl` ({"task", "scenario", "success", "steps", "crash", "seed"}) and
-        `records/scores.jsonl` (written by `foundry_core.evaluation.score.write_evaluation`).
+        `records/episodes.jsonl` ({"task", "scenario", "success", "steps", "seconds", "crash",
+        "seed"}) and `records/scores.jsonl` (`foundry_core.evaluation.score` writes both).
     scratch: survives failed attempts of the same key and is deleted after the commit; training
         checkpoints live here, so that the next attempt resumes.
     """
@@ -156,12 +156,14 @@ class StageContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """The declaration of an upstream stage, for cross-checks before anything runs."""
+    """The declaration of an upstream stage, for cross-checks before anything runs. states: what its
+    kind says of the artifact it will make; None for an imported one."""
 
     name: str
     kind: str
     recipe: Recipe
     inputs: Mapping[str, Mapping[str, "Upstream"]] = field(default_factory=dict)
+    states: Any = None
 
 
 class Stage:
@@ -192,6 +194,18 @@ class Stage:
     @classmethod
     def check(cls, recipe: Any, inputs: Mapping[str, Mapping[str, Upstream]]) -> None:
         """Cross-check against upstream recipes; raise FoundryError before any device is touched."""
+
+    @classmethod
+    def states(cls, recipe: Any, inputs: Mapping[str, Mapping[str, Upstream]]) -> Any:
+        """What can be said of the artifact before it is made, for the checks of what is downstream
+        (`Upstream.states`); called after `check`."""
+        return None
+
+    @classmethod
+    def notes(cls, recipe: Any, inputs: Mapping[str, Mapping[str, Upstream]]) -> Sequence[str]:
+        """What a reader of the plan should know though it is no error, such as a conversion between
+        what one stage gives and this one takes. One line each; called after `check`."""
+        return ()
 
     @staticmethod
     def run(ctx: StageContext) -> Mapping[str, Any]:

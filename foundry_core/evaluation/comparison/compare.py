@@ -71,6 +71,7 @@ def judge(
         by_task=_by_task(arms, tasks, base) if base is not None else {},
         letters=compact_letters(ranked, separated),
         deviation=_deviation([arm.rates(tasks) for arm in arms.values()]),
+        criterion=_criterion(arms),
     )
 
 
@@ -131,6 +132,18 @@ def _overall(evaluations: Mapping[str, Evaluation], arm: Arm, tasks: Sequence[st
         rate=fmean(rates) if rates else None,
         seeds=seeds,
     )
+
+
+def _criterion(arms: Mapping[str, Arm]) -> str:
+    """Of all labels; of each where they differ, which nothing in the numbers would show."""
+    by_label = {
+        label: " or ".join(sorted({one.criterion or "not stated" for one in arm.evaluations}))
+        for label, arm in arms.items()
+    }
+    criteria = set(by_label.values())
+    if len(criteria) == 1:
+        return "" if criteria == {"not stated"} else criteria.pop()
+    return "success, which differs: " + "; ".join(f"{k}: {text}" for k, text in by_label.items())
 
 
 def _differences(

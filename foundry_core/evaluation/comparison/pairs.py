@@ -5,7 +5,7 @@ one per seed. `verdicts` of the documentation says why each rule is as it is.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from foundry_core.evaluation.score import Evaluation
@@ -44,7 +44,7 @@ class Arm:
             by_scenario: dict[int, list[bool]] = {}
             for evaluation in self.evaluations:
                 for scenario, success in evaluation.outcomes[task].items():
-                    outcome = crash if success is None else success
+                    outcome = _counted(success, crash)
                     if outcome is not None:
                         by_scenario.setdefault(scenario, []).append(outcome)
             found[task] = by_scenario
@@ -133,15 +133,19 @@ def _with_crashes(
 ) -> tuple[float | None, str]:
     """Where crashes differ between the arms, the verdict must survive their being counted against
     the better arm and for the other; if it does not, there is none."""
-    shares = a.crash_share(tasks), b.crash_share(tasks)
-    if shares[0] == shares[1] or p > level:
+    if a.crash_share(tasks) == b.crash_share(tasks) or p > level:
         return p, ""
     better, worse = (a, b) if found.difference > 0 else (b, a)
     bounded = block_test(better.outcomes(tasks, crash=False), worse.outcomes(tasks, crash=True))
-    text = f"{100 * shares[0]:.1f} % of {a.name} and {100 * shares[1]:.1f} % of {b.name} crashed"
+    text = _crash_shares(a, b, tasks)
     if bounded.p > level or bounded.difference <= 0:
         return None, f"{text}: counted against the better arm, they turn the verdict"
     return max(p, bounded.p), f"{text}; counted against the better arm, they leave the verdict"
+
+
+def _crash_shares(a: Arm, b: Arm, tasks: Sequence[str]) -> str:
+    shares = [f"{100 * arm.crash_share(tasks):.1f} % of {arm.name}" for arm in (a, b)]
+    return f"{' and '.join(shares)} crashed"
 
 
 def _recipes(
@@ -205,13 +209,16 @@ def _detectable_recipe(
 def _unfinished(a: Arm, b: Arm, tasks: Sequence[str], found: BlockTest, level: float) -> PairTest:
     """Judged by its sequential design, a look after every complete round, or not at all."""
     result = _walk(a, b, tasks, level)
-    left = f"{a.pending(tasks)} and {b.pending(tasks)} episodes are pending"
+    note = f"{a.pending(tasks)} and {b.pending(tasks)} episodes are pending"
+    if result and result.direction:
+        result, crashed = _walk_with_crashes(a, b, tasks, result, level)
+        note += crashed
     if result is None:
-        note = f"{left}: only complete rounds of shared scenarios may be judged before the end"
+        note += ": only complete rounds of shared scenarios may be judged before the end"
     elif result.direction:
-        note = f"{left}: decided after {result.rounds} rounds"
+        note += f": decided after {result.rounds} rounds"
     else:
-        note = f"{left}: not decided after {result.rounds} rounds, go on"
+        note += f": not decided after {result.rounds} rounds, go on"
     return PairTest(
         difference=found.difference,
         low=found.low,
@@ -227,28 +234,51 @@ def _unfinished(a: Arm, b: Arm, tasks: Sequence[str], found: BlockTest, level: f
     )
 
 
-def _walk(a: Arm, b: Arm, tasks: Sequence[str], level: float) -> WalkResult | None:
+def _walk_with_crashes(
+    a: Arm, b: Arm, tasks: Sequence[str], found: WalkResult, level: float
+) -> tuple[WalkResult, str]:
+    """As `_with_crashes`: what remains of a decision where crashes differ between the arms."""
+    if a.crash_share(tasks) == b.crash_share(tasks):
+        return found, ""
+    against = (False, True) if found.direction > 0 else (True, False)
+    bounded = _walk(a, b, tasks, level, against) or found
+    text = f"; {_crash_shares(a, b, tasks)}; counted against the better arm, they"
+    if bounded.direction == found.direction:
+        return bounded, f"{text} leave the verdict"
+    return replace(bounded, direction=0), f"{text} turn the verdict"
+
+
+def _walk(
+    a: Arm,
+    b: Arm,
+    tasks: Sequence[str],
+    level: float,
+    crashes: tuple[bool | None, bool | None] = (None, None),
+) -> WalkResult | None:
     """The walk over the rounds, one scenario of every task in the order of the scenarios, that
-    both arms have completed; None for several seeds, and where no round is complete."""
+    both arms have completed; None for several seeds, and where no round is complete. crashes: what
+    they count as in either arm; None: the episode is done and has no partner, so its pair is not
+    discordant."""
     if max(len(a.evaluations), len(b.evaluations)) > 1:
         return None
-    one, other = a.evaluations[0], b.evaluations[0]
-    budget = min(one.budget, other.budget)
-    orders = [sorted(one.outcomes[task].keys() | other.outcomes[task].keys()) for task in tasks]
+    one, other = a.evaluations[0].outcomes, b.evaluations[0].outcomes
+    budget = min(a.evaluations[0].budget, b.evaluations[0].budget)
+    orders = [sorted(one[task].keys() | other[task].keys()) for task in tasks]
     looks: list[Look] = []
     wins = losses = 0
     for number, scenarios in enumerate(zip(*orders, strict=False), 1):
-        round_ = [
-            (one.outcomes[task].get(scenario, _ABSENT), other.outcomes[task].get(scenario, _ABSENT))
-            for task, scenario in zip(tasks, scenarios, strict=True)
-        ]
-        if any(_ABSENT in pair for pair in round_):
+        places = list(zip(tasks, scenarios, strict=True))
+        if any(at not in one[task] or at not in other[task] for task, at in places):
             break
-        # A crashed episode has no partner: not discordant.
-        wins += sum(x is True and y is False for x, y in round_)
-        losses += sum(x is False and y is True for x, y in round_)
+        pairs = [
+            (_counted(one[task][at], crashes[0]), _counted(other[task][at], crashes[1]))
+            for task, at in places
+        ]
+        wins += pairs.count((True, False))
+        losses += pairs.count((False, True))
         looks.append(Look(rounds=number, wins=wins, losses=losses))
     return walk(WalkDesign(rounds=budget, alpha=level), looks) if looks else None
 
 
-_ABSENT = "absent"
+def _counted(outcome: bool | None, crash: bool | None) -> bool | None:
+    return crash if outcome is None else outcome

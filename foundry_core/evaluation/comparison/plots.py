@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from foundry_core.evaluation.comparison.controls import control_columns, over_all_tasks
 from foundry_core.evaluation.comparison.result import Comparison
 from foundry_core.evaluation.score import Score
 
@@ -42,16 +43,23 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def success_bars(comparison: Comparison) -> str:
-    """Success per task and label, with 95 % intervals as whiskers."""
+    """Success per task and label, with 95 % intervals as whiskers; controls are hatched."""
     tasks = [*comparison.tasks, "all tasks"]
-    whole = {label: overall.counted for label, overall in comparison.overall.items()}
-    scores = {**comparison.scores, "all tasks": whole}
-    labels, share = comparison.labels, 0.8 / len(comparison.labels)
+    bars = {
+        label: [comparison.scores[task][label] for task in comparison.tasks]
+        + [comparison.overall[label].counted]
+        for label in comparison.labels
+    }
+    controls = control_columns(comparison)
+    for name, of_control in controls.items():
+        of_tasks = [of_control.get(task, Score()) for task in comparison.tasks]
+        bars[name] = [*of_tasks, over_all_tasks(comparison, of_control)]
+    labels, share = list(bars), 0.8 / len(bars)
 
     def draw(axes: Any) -> None:
         for number, label in enumerate(labels):
             places = [at + share * (number - (len(labels) - 1) / 2) for at in range(len(tasks))]
-            of_label = [scores[task][label] for task in tasks]
+            of_label = bars[label]
             rates = [score.rate or 0.0 for score in of_label]
             axes.bar(
                 places,
@@ -60,6 +68,7 @@ def success_bars(comparison: Comparison) -> str:
                 yerr=_whiskers(of_label, rates),
                 color=f"C{number}",
                 label=label,
+                hatch="//" if label in controls else None,
                 error_kw={"ecolor": _INK, "capsize": 4, "elinewidth": 1.5},
             )
         axes.set_xticks(range(len(tasks)), [task.removesuffix("-v3") for task in tasks])

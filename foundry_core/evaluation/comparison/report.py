@@ -104,7 +104,8 @@ def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
     if comparison is None:
         return ""
     header, *body = rows(comparison)
-    note = "Scenarios were not seen in training; "
+    criterion = comparison.criterion or "success as recorded"
+    note = f"Rates: {criterion}. Scenarios were not seen in training; "
     if unequal:
         note += f"the policies met different ones ({', '.join(unequal)}), and what separates them "
         note += "may be the scenarios. "

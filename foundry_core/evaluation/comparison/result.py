@@ -67,7 +67,9 @@ class Comparison:
     base, or all pairs; size: how many that were as it was started. by_task: task → label → p
     against the base, Holm over labels and tasks. letters: two labels share one unless their pair
     is separated; pairs that were not tested share one too. deviation: standard deviation of rates
-    between seeds, pooled over labels, with a 95 % interval, where there are several."""
+    between seeds, pooled over labels, with a 95 % interval, where there are several. criterion:
+    when an episode counted as solved, in words; "" where it is not known. controls: label → task →
+    score of what learned nothing, shown beside the rest and part of no test."""
 
     base: str | None
     alpha: float
@@ -82,6 +84,8 @@ class Comparison:
     by_task: Mapping[str, Mapping[str, float]]
     letters: Mapping[str, str]
     deviation: tuple[float, float, float] | None = None
+    criterion: str = ""
+    controls: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
 
     def against_base(self, label: str) -> Difference | None:
         """The difference of a label and the base; None for the base."""

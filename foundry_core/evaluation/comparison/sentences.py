@@ -1,5 +1,6 @@
 """A comparison in words: what may be claimed, about what, and what could not have been seen."""
 
+from foundry_core.evaluation.comparison.controls import cautions
 from foundry_core.evaluation.comparison.result import Comparison, Difference, Overall
 from foundry_core.evaluation.statistics.block_test import SMALLEST_P
 
@@ -18,19 +19,19 @@ def p_text(p: float | None) -> str:
 
 def verdict(comparison: Comparison) -> str:
     """A sentence per label that was held against the base; where all pairs were compared, which of
-    them are not separated."""
+    them are not separated; then the tasks that a control solves too."""
     base = comparison.base
     if base is not None:
         parts = [f"{_rate(base, comparison.overall[base])}."]
         parts += [sentence(comparison, one) for one in comparison.differences]
         if any(one.separated and one.basis == "none" for one in comparison.differences):
             parts.append("One training run each says nothing about the recipes.")
-        return " ".join(parts)
+        return " ".join([*parts, *cautions(comparison)])
     found = [one for one in comparison.differences if not one.separated]
     text = f"{comparison.size - len(found)} of {comparison.size} pairs are separated."
     for one in found:
         text += f" {one.base} and {one.variant}: {_claim(comparison, one)}."
-    return text
+    return " ".join([text, *cautions(comparison)])
 
 
 def sentence(comparison: Comparison, found: Difference) -> str:

@@ -5,6 +5,7 @@ import io
 
 from rich.table import Table
 
+from foundry_core.evaluation.comparison.controls import control_columns, over_all_tasks
 from foundry_core.evaluation.comparison.result import Comparison
 from foundry_core.evaluation.comparison.sentences import p_text
 from foundry_core.evaluation.comparison.verdict import decision_text
@@ -27,14 +28,20 @@ def score_text(score: Score | None) -> str:
 
 
 def rows(comparison: Comparison) -> list[list[str]]:
-    """Header and rows: every task, all together, what each label's difference to the base says."""
+    """Header and rows: every task, all together, what each label's difference to the base says.
+    Controls come last and have scores alone."""
     labels, overall = comparison.labels, comparison.overall
+    controls = control_columns(comparison)
     body = []
     for task in [*comparison.tasks, *comparison.missing]:
         scores = comparison.scores[task]
         left_out = " (not compared)" if task in comparison.missing else ""
-        body.append([task + left_out, *(score_text(scores.get(label)) for label in labels)])
-    body.append(["all tasks", *(score_text(overall[label].counted) for label in labels)])
+        shown = [scores.get(label) for label in labels]
+        shown += [of_control.get(task) for of_control in controls.values()]
+        body.append([task + left_out, *map(score_text, shown)])
+    whole = [overall[label].counted for label in labels]
+    whole += [over_all_tasks(comparison, of_control) for of_control in controls.values()]
+    body.append(["all tasks", *map(score_text, whole)])
     if any(_uneven(comparison, label) for label in labels):
         rates = [overall[label].rate for label in labels]
         even = ["-" if rate is None else f"{100 * rate:.1f} %" for rate in rates]
@@ -55,7 +62,8 @@ def rows(comparison: Comparison) -> list[list[str]]:
     if comparison.family == "base" and len(labels) > 2:
         letters = "letters (shared = not separated, or not compared)"
     body.append([letters, *(comparison.letters[label] for label in labels)])
-    return [["task", *labels], *body]
+    header = ["task", *labels, *controls]
+    return [header, *(row + [""] * (len(header) - len(row)) for row in body)]
 
 
 def _uneven(comparison: Comparison, label: str) -> bool:
@@ -67,7 +75,8 @@ def _uneven(comparison: Comparison, label: str) -> bool:
 def comparison_table(comparison: Comparison) -> Table:
     """`rows` for a terminal."""
     header, *body = rows(comparison)
-    table = Table(title="success, 95 % Clopper-Pearson intervals", title_justify="left")
+    title = f"{comparison.criterion or 'success as recorded'}, 95 % Clopper-Pearson intervals"
+    table = Table(title=title, title_justify="left")
     for column in header:
         table.add_column(column, overflow="fold")
     last = len(comparison.tasks) + len(comparison.missing) - 1
@@ -77,14 +86,16 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def markdown(comparison: Comparison) -> str:
-    """`rows` as a Markdown table."""
+    """`rows` as a Markdown table, then when an episode counts as solved."""
     header, *body = rows(comparison)
     lines = [header, ["---"] * len(header), *body]
-    return "".join(f"| {' | '.join(row)} |\n" for row in lines)
+    table = "".join(f"| {' | '.join(row)} |\n" for row in lines)
+    return table + (f"\nRates: {comparison.criterion}.\n" if comparison.criterion else "")
 
 
 def as_csv(comparison: Comparison) -> str:
-    """One line per task and label, and per label over all tasks (task '')."""
+    """One line per task and label, and per label over all tasks (task ''). Controls, which have no
+    letters, come last."""
     text = io.StringIO(newline="")
     names = ("task", "label", "n", "successes", "crashed", "pending", "rate", "low", "high")
     writer = csv.writer(text, lineterminator="\n")
@@ -96,4 +107,8 @@ def as_csv(comparison: Comparison) -> str:
     for label, overall in comparison.overall.items():
         row = overall.counted.to_json() | {"rate": overall.rate}
         writer.writerow(["", label, *(row[name] for name in names[2:]), comparison.letters[label]])
+    for column, of_control in control_columns(comparison).items():
+        for task, score in {**of_control, "": over_all_tasks(comparison, of_control)}.items():
+            row = score.to_json()
+            writer.writerow([task, column, *(row[name] for name in names[2:]), ""])
     return text.getvalue()

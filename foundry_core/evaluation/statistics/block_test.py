@@ -17,6 +17,7 @@ Notation: NA, NB a task's episodes; w = 1/NA + 1/NB what one success of A is wor
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import gcd, sqrt
 
 import numpy as np
@@ -56,18 +57,6 @@ class TaskBlocks:
 
     shared: tuple[Block, ...]
     rest: Block | None = None
-
-    @property
-    def blocks(self) -> tuple[Block, ...]:
-        return (*self.shared, self.rest) if self.rest else self.shared
-
-    @property
-    def n_a(self) -> int:
-        return sum(block.n_a for block in self.blocks)
-
-    @property
-    def n_b(self) -> int:
-        return sum(block.n_b for block in self.blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,37 +116,73 @@ def block_test(a: Outcomes, b: Outcomes, *, mid: bool = False) -> BlockTest:
 
 def exact_test(tasks: Mapping[str, TaskBlocks], *, mid: bool = False) -> BlockTest:
     """The test of blocks that are laid out already."""
-    weights = _integer_weights([1 / task.n_a + 1 / task.n_b for task in tasks.values()])
-    laws = [_null_law(task.blocks) for task in tasks.values()]
-    law = _weighted_sum(laws, weights)
-    seen = sum(
-        weight * (sum(block.a for block in task.blocks) - _least(task.blocks))
-        for weight, task in zip(weights, tasks.values(), strict=True)
-    )
+    found = _counts(tasks)
+    weights = _integer_weights((1 / found.task_a + 1 / found.task_b).tolist())
+    weight = np.array(weights)[found.task]
+    law = _null_law(found, weight)
+    seen = int(weight @ (found.a - np.maximum(0, found.m - found.n_b)))
     at = law[seen] / 2 if mid else 0.0
     upper, lower = float(law[seen:].sum() - at), float(law[: seen + 1].sum() - at)
     p = min(1.0, 2 * max(min(upper, lower), 0.0))
-    shared = [block for task in tasks.values() for block in task.shared]
-    difference = float(np.mean([_difference(task) for task in tasks.values()]))
-    deviation = _deviation(tasks)
-    centre = difference * (1 - 2 / (len(shared) + 2)) if shared else difference
+    pairs = int(found.shared.sum())
+    difference = float(
+        np.mean(found.per_task(found.a) / found.task_a - found.per_task(found.b) / found.task_b)
+    )
+    deviation = _deviation(found)
+    centre = difference * (1 - 2 / (pairs + 2)) if pairs else difference
     return BlockTest(
         difference=difference,
         p=p,
         low=max(-1.0, centre - _Z95 * deviation),
         high=min(1.0, centre + _Z95 * deviation),
         deviation=deviation,
-        null_deviation=_null_deviation(tasks),
+        null_deviation=_null_deviation(found),
         tasks=tuple(tasks),
-        pairs=len(shared),
-        discordant=sum(block.a * block.n_b != block.b * block.n_a for block in shared),
-        unpaired=sum(task.rest.n_a + task.rest.n_b for task in tasks.values() if task.rest),
+        pairs=pairs,
+        discordant=int((found.shared & (found.a * found.n_b != found.b * found.n_a)).sum()),
+        unpaired=int((found.n_a + found.n_b)[~found.shared].sum()),
     )
 
 
-def _difference(task: TaskBlocks) -> float:
-    a, b = sum(block.a for block in task.blocks), sum(block.b for block in task.blocks)
-    return a / task.n_a - b / task.n_b
+@dataclass(frozen=True, kw_only=True)
+class _Counts:
+    """Every block of a comparison, arrays [blocks], and its tasks' episodes, arrays [tasks]. task:
+    the place of a block's task."""
+
+    n_a: np.ndarray
+    a: np.ndarray
+    n_b: np.ndarray
+    b: np.ndarray
+    task: np.ndarray
+    shared: np.ndarray
+    task_a: np.ndarray
+    task_b: np.ndarray
+
+    @property
+    def m(self) -> np.ndarray:
+        return self.a + self.b
+
+    def per_task(self, values: np.ndarray) -> np.ndarray:
+        return np.bincount(self.task, values, len(self.task_a))
+
+
+def _counts(tasks: Mapping[str, TaskBlocks]) -> _Counts:
+    rows: list[tuple[int, ...]] = []
+    for place, task in enumerate(tasks.values()):
+        rows += [(block.n_a, block.a, block.n_b, block.b, place, 1) for block in task.shared]
+        if task.rest:
+            rows.append((task.rest.n_a, task.rest.a, task.rest.n_b, task.rest.b, place, 0))
+    n_a, a, n_b, b, task_of, shared = np.array(rows).T.copy()
+    return _Counts(
+        n_a=n_a,
+        a=a,
+        n_b=n_b,
+        b=b,
+        task=task_of,
+        shared=shared > 0,
+        task_a=np.bincount(task_of, n_a, len(tasks)),
+        task_b=np.bincount(task_of, n_b, len(tasks)),
+    )
 
 
 def _integer_weights(weights: Sequence[float]) -> list[int]:
@@ -168,26 +193,29 @@ def _integer_weights(weights: Sequence[float]) -> list[int]:
     return [weight // common for weight in rounded]
 
 
-def _least(blocks: Sequence[Block]) -> int:
-    """The fewest successes of A that these blocks allow: where their law begins."""
-    return sum(max(0, block.a + block.b - block.n_b) for block in blocks)
+def _null_law(found: _Counts, weight: np.ndarray) -> np.ndarray:
+    """Probabilities of Σ weight · A's successes, from the fewest possible on. Equal blocks of equal
+    weight are one power, whatever their tasks."""
+    columns = (weight, found.n_a, found.n_b, found.m)
+    equal = Counter(zip(*(column.tolist() for column in columns), strict=True))
+    laws: dict[int, np.ndarray] = {}
+    for (worth, n_a, n_b, m), count in sorted(equal.items()):
+        law = _power(_hypergeometric(n_a, n_b, m), count)
+        laws[worth] = _convolve(laws[worth], law) if worth in laws else law
+    return _weighted_sum(list(laws.values()), list(laws))
 
 
-def _null_law(blocks: Sequence[Block]) -> np.ndarray:
-    """Probabilities of A's successes in one task, from the fewest possible on."""
-    law = np.ones(1)
-    equal = Counter((block.n_a, block.n_b, block.a + block.b) for block in blocks)
-    for (n_a, n_b, m), count in sorted(equal.items()):
-        least, most = max(0, m - n_b), min(m, n_a)
-        if least == most:
-            continue
-        one = stats.hypergeom.pmf(np.arange(least, most + 1), n_a + n_b, m, n_a)
-        law = _convolve(law, _power(one / one.sum(), count))
-    return law
+@lru_cache(maxsize=512)
+def _hypergeometric(n_a: int, n_b: int, m: int) -> np.ndarray:
+    """The law of A's successes in one block, from the fewest possible on; not to be changed."""
+    law = stats.hypergeom.pmf(np.arange(max(0, m - n_b), min(m, n_a) + 1), n_a + n_b, m, n_a)
+    return law / law.sum()
 
 
 def _power(law: np.ndarray, count: int) -> np.ndarray:
     """The law of the sum of `count` independent draws."""
+    if len(law) == 1:
+        return np.ones(1)
     if len(law) == 2 and law[0] == law[1]:
         return stats.binom.pmf(np.arange(count + 1), count, 0.5)
     result, square = np.ones(1), law
@@ -230,41 +258,32 @@ def _convolve(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.maximum(fft.irfft(product, length)[:size], 0.0)
 
 
-def _null_deviation(tasks: Mapping[str, TaskBlocks]) -> float:
+def _null_deviation(found: _Counts) -> float:
     """Standard deviation of the difference if the arms are exchangeable in every block."""
-    variance = 0.0
-    for task in tasks.values():
-        own = sum(_hypergeometric_variance(block) for block in task.blocks)
-        variance += (1 / task.n_a + 1 / task.n_b) ** 2 * own
-    return sqrt(variance) / len(tasks)
+    n_a, n_b, m = found.n_a.astype(float), found.n_b.astype(float), found.m.astype(float)
+    total = n_a + n_b
+    variance = m * (total - m) * n_a * n_b / (total**2 * np.maximum(total - 1, 1))
+    worth = (1 / found.task_a + 1 / found.task_b)[found.task]
+    return sqrt(float(worth**2 @ variance)) / len(found.task_a)
 
 
-def _hypergeometric_variance(block: Block) -> float:
-    total, m = block.n_a + block.n_b, block.a + block.b
-    if total < 2:
-        return 0.0
-    return m * (total - m) * block.n_a * block.n_b / (total**2 * (total - 1))
-
-
-def _deviation(tasks: Mapping[str, TaskBlocks]) -> float:
+def _deviation(found: _Counts) -> float:
     """Standard deviation of the difference as estimated, with one scenario added in which only A,
     and one in which only B succeeds (without them the interval covers 92 % at 25 pairs)."""
-    shared = [block for task in tasks.values() for block in task.shared]
-    gaps = np.array([block.a / block.n_a - block.b / block.n_b for block in shared])
-    square = (float(gaps @ gaps) + 2) / (len(gaps) + 2)
-    spread = square - (float(gaps.sum()) / (len(gaps) + 2)) ** 2
-    variance = 0.0
-    for task in tasks.values():
-        for block in task.shared:
-            share = (block.n_a / task.n_a + block.n_b / task.n_b) / 2
-            variance += share**2 * spread * len(gaps) / (len(gaps) + 2)
-        if task.rest:
-            variance += _share_variance(task.rest.a, task.rest.n_a, task.n_a)
-            variance += _share_variance(task.rest.b, task.rest.n_b, task.n_b)
-    return sqrt(variance) / len(tasks)
+    share_a, share_b = found.n_a / found.task_a[found.task], found.n_b / found.task_b[found.task]
+    paired, alone = found.shared, ~found.shared
+    gaps = found.a[paired] / found.n_a[paired] - found.b[paired] / found.n_b[paired]
+    more = len(gaps) + 2
+    spread = (float(gaps @ gaps) + 2) / more - (float(gaps.sum()) / more) ** 2
+    share = (share_a[paired] + share_b[paired]) / 2
+    variance = float(share @ share) * spread * len(gaps) / more
+    for part, successes, n in ((share_a, found.a, found.n_a), (share_b, found.b, found.n_b)):
+        variance += _rest_variance(part[alone], successes[alone], n[alone])
+    return sqrt(variance) / len(found.task_a)
 
 
-def _share_variance(successes: int, n: int, total: int) -> float:
-    """Of the part that n of a task's `total` episodes have in its rate."""
+def _rest_variance(share: np.ndarray, successes: np.ndarray, n: np.ndarray) -> float:
+    """Of the part that unpaired episodes have in the rates of their tasks; share: of its task's
+    episodes that they are."""
     rate = (successes + 1) / (n + 2)
-    return (n / total) ** 2 * rate * (1 - rate) / (n + 2)
+    return float(share**2 @ (rate * (1 - rate) / (n + 2)))

@@ -1,10 +1,6 @@
 """Why episodes crashed, in a few words each: what a reader of results counts."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable
-
-from foundry_core.evaluation.score import EpisodeResult
 
 # What the last line of a traceback says, by cause: those of LBM Eval's published results, and ours.
 _CAUSES = (
@@ -29,9 +25,3 @@ def crash_cause(message: str | None) -> str:
             return cause
     found = _TYPE.match(last)
     return found[1].rpartition(".")[2] if found else "unknown"
-
-
-def crash_causes(episodes: Iterable[EpisodeResult]) -> dict[str, int]:
-    """cause → crashed episodes, the most frequent first."""
-    causes = Counter(crash_cause(one.failure_message) for one in episodes if one.crashed)
-    return dict(sorted(causes.items(), key=lambda item: (-item[1], item[0])))
