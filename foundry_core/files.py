@@ -77,12 +77,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def create(path: Path, data: bytes | str, *, durable: bool = True) -> bool:
+def create(path: Path, data: bytes | str, *, durable: bool = True, mode: int = 0o666) -> bool:
     """Writes a file unless its name is taken, then False and nothing is changed. Of any number of
     callers at once, one gets True."""
     temporary = _temporary(path)
     try:
-        _write_new(temporary, data, durable)
+        _write_new(temporary, data, durable, mode)
         # link() refuses a taken name, which rename() would silently replace.
         os.link(temporary, path)
     except FileExistsError:
@@ -114,8 +114,8 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
 
 
-def _write_new(path: Path, data: bytes | str, durable: bool) -> None:
-    with path.open("xb") as stream:
+def _write_new(path: Path, data: bytes | str, durable: bool, mode: int = 0o666) -> None:
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
         stream.write(data.encode() if isinstance(data, str) else data)
         if durable:
             stream.flush()

@@ -143,7 +143,7 @@ class AblationRun:
             self.run.failures.pop(VERDICT, None)
         if status == "failed" and verdict is not None:
             status = "partial"
-        unfinished = "interrupted" if status == "interrupted" else "failed"
+        unfinished = "cancelled" if status == "cancelled" else "failed"
         seed_runs = []
         for r in self.ablation.seed_runs:
             seed_runs.append(self._conclude(r, unfinished, failed.get(r.label, "")))

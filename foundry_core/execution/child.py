@@ -22,11 +22,13 @@ from typing import Any
 from foundry_core.errors import FoundryError
 from foundry_core.execution import reads
 from foundry_core.execution.control import JOB, PROGRESS, READS, ChildResult, Usage
+from foundry_core.execution.family import adopt_orphans, kill_descendants
 from foundry_core.execution.python import check_origins
 from foundry_core.execution.recheck import check_unchanged
 from foundry_core.files import read_json, write_atomic
 from foundry_core.identity import sources
 from foundry_core.identity.environment import torch_flags
+from foundry_core.parallel import private_ray
 from foundry_core.pipeline.drift import stage_environment
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec
@@ -118,12 +120,15 @@ def main(control: Path) -> int:
     data = read_json(control / JOB)
     out = Path(data["out"])
     die_with_parent(data["parent"])
+    adopt_orphans()
     try:
         result = run_stage(data, control)
     # The boundary of the process: whatever went wrong is reported to the parent.
     except BaseException as error:
         traceback.print_exc()
         result = _failed(error, out)
+    # A daemon would go on writing into what is digested now. The group is ended by the parent.
+    kill_descendants(os.getpid(), spare_group=os.getpgrp())
     result = dataclasses.replace(result, usage=usage())
     try:
         result.write(control)
@@ -150,4 +155,5 @@ if __name__ == "__mp_main__":  # a process of multiprocessing that the stage sta
     reads.join()
 if __name__ == "__main__":
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    private_ray()
     sys.exit(main(Path(sys.argv[1])))

@@ -102,7 +102,7 @@ class StageResolved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
-    """status: succeeded, failed, interrupted or lost. metrics: <stage>.<name> → value."""
+    """status: succeeded, failed, cancelled or lost. metrics: <stage>.<name> → value."""
 
     type = "run_finished"
     run_id: str

@@ -169,6 +169,18 @@ def test_a_read_only_store_can_be_planned_and_a_run_says_what_is_wrong(disk, sto
     assert run("first.word=uno")[0]["first"] == "run"
 
 
+def test_a_report_on_a_read_only_home_is_one_line(disk, monkeypatch, capsys):
+    monkeypatch.setenv("FOUNDRY_HOME", str(disk.folder / "home"))
+    disk.remount("size=64m")
+    _, done = run()
+    disk.remount("ro")
+    capsys.readouterr()
+    assert main(["report", done.run_id]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be written: the place is read-only" in said
+    assert said.count("\n") == 1
+
+
 def test_a_read_only_store_is_named_by_its_upkeep(disk, store_on_disk, tmp_path, capsys):
     _, done = run()
     (tmp_path / "bytes").mkdir()
