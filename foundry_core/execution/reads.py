@@ -30,6 +30,8 @@ _VARIABLE = "FOUNDRY_READS"
 _RAY_HOOK = "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"
 _KNOWN, _FOUND = "known.json", "found"
 _CODE = (".py", ".pyc", ".so", ".pth")
+# Of installed distributions, which an editable install keeps beside its sources.
+_METADATA = (".dist-info/", ".egg-info/")
 _SYSTEM = (
     *("/bin/", "/dev/", "/etc/", "/lib/", "/lib64/"),
     *("/proc/", "/run/", "/sbin/", "/sys/", "/usr/"),
@@ -91,6 +93,8 @@ class Reads:
     def _is_foreign(self, path: str) -> bool:
         inside = f"{path}/"
         if inside.startswith(self._known) or path.endswith(_CODE):
+            return False
+        if any(mark in path for mark in _METADATA):
             return False
         return inside.startswith(self._named) or not inside.startswith(self._tolerated)
 
