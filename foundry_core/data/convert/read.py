@@ -38,8 +38,8 @@ def _check(episode: Episode) -> None:
     hz = episode.hz
     if isinstance(hz, bool) or not isinstance(hz, int | float) or not 0 < hz < 1e6:
         raise UnusableEpisode(f"episode {episode.id!r} has the rate {hz!r}", "it is a number of Hz")
-    texts = [episode.id, episode.task, *sum(map(list, episode.instructions.values()), [])]
-    for text in texts:
+    spoken = [text for texts in episode.instructions.values() for text in texts]
+    for text in (episode.id, episode.task, *spoken):
         if not isinstance(text, str) or not _printable(text):
             raise UnusableEpisode(
                 f"episode {episode.id!r} has the text {text!r}", "texts are valid Unicode"
