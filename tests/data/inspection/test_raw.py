@@ -79,7 +79,7 @@ def test_canonical_names_stay_in_a_draft():
 
 
 def test_nothing_readable_is_one_error():
-    with pytest.raises(FoundryError, match="none of the first 5 .*e0 is cut short"):
+    with pytest.raises(FoundryError, match=r"none of the first 5 .*e0 is cut short"):
         raw_contents(Source(broken=[f"e{n}" for n in range(7)]), "somewhere")
 
 
