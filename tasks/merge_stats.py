@@ -1,6 +1,7 @@
 """Statistics of several robot datasets → statistics of their mix."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
@@ -44,19 +45,28 @@ class MergeStats(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+        from foundry_core.data.inspection.check import merged_coverage
+        from foundry_core.data.robot.coverage import NOTED, largest_share
         from foundry_core.data.statistics.dataset import merge_files
         from foundry_core.files import write_json
 
         paths = {label: artifact.path for label, artifact in ctx.inputs["datasets"].items()}
         merged, report = merge_files(paths, ctx.recipe.weights)
         merged.save(ctx.out / "stats.json")
-        write_json(ctx.out / "report.json", {**report, "weights": ctx.recipe.weights})
+        found = merged_coverage(merged, paths.values())
+        shown = {name: asdict(field) for name, field in found.items()}
+        report |= {"weights": ctx.recipe.weights, "normalization": shown}
+        write_json(ctx.out / "report.json", report)
+        shares = [share for field in found.values() for share in field.clipped]
         return {
             "datasets": len(paths),
             "windows": merged.windows,
             "fields": len(merged.fields),
             "partial_fields": len(report["partial_fields"]),
             "fields_with_different_horizons": len(report["horizons"]),
+            "clipped_dimensions": sum(share > NOTED for share in shares),
+            "largest_clipped_share": largest_share(found.values()),
+            "constant_dimensions": sum(sum(field.constant) for field in found.values()),
         }
 
 

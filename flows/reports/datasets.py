@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,19 @@ if TYPE_CHECKING:
     from foundry_core.data.loading.build import Sources
     from foundry_core.data.loading.loader import Loader
     from foundry_core.data.loading.shards import CheckedShards
+    from foundry_core.data.robot.coverage import FieldCoverage
     from foundry_core.data.statistics.dataset import DatasetStatistics
     from foundry_core.data.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Previewed:
+    """coverage: of the normalised fields, for robot data."""
+
+    loader: "Loader"
+    tokenizer: "Tokenizer"
+    coverage: "Mapping[str, FieldCoverage]"
+
 
 _PREVIEW_BATCH = 16
 _FORMATS: Mapping[str, Registry[Any]] = {
@@ -40,7 +51,7 @@ _FORMATS: Mapping[str, Registry[Any]] = {
 _VOCABULARY_OF = ("tokenizer", "llm", "vlm")  # slots through which a vocabulary is inherited
 
 
-def stage_loader(request: Request, stage: str) -> "tuple[Loader, Tokenizer]":
+def stage_loader(request: Request, stage: str) -> "Previewed":
     """What a training stage of a pipeline will read, or has read. Its datasets and tokenizer must
     be built; the models upstream need not be, so that a batch is seen before anything trains."""
     from foundry_core.data.statistics.dataset import DatasetStatistics
@@ -65,7 +76,7 @@ def stage_loader(request: Request, stage: str) -> "tuple[Loader, Tokenizer]":
         (producer,) = node.inputs["stats"].values()
         statistics = DatasetStatistics.load(_built(prepared, producer))
     seed, tokens = prepared.specs[stage].seed, _tokens_per_image(prepared, node)
-    return _loader(data, sources, tokenizer, statistics, seed, tokens), tokenizer
+    return _previewed(data, sources, tokenizer, statistics, seed, tokens)
 
 
 def mix_loader(
@@ -75,7 +86,7 @@ def mix_loader(
     tokenizer: Path | None = None,
     tokens_per_image: int = 1,
     seed: int = 0,
-) -> "tuple[Loader, Tokenizer]":
+) -> "Previewed":
     """A mix of shard folders or addresses, "[LABEL=]PLACE[@WEIGHT]" each. Modalities are what the
     folders hold; overrides are paths in the data config. Without a tokenizer, bytes are tokens."""
     from foundry_core.data.inspection.contents import modality_of
@@ -113,7 +124,7 @@ def mix_loader(
     statistics = None
     if data.robot:
         statistics = merge_statistics({k: _statistics(s) for k, s in robots.items()})
-    return _loader(data, sources, words, statistics, seed, tokens_per_image), words
+    return _previewed(data, sources, words, statistics, seed, tokens_per_image)
 
 
 def raw_source(
@@ -242,28 +253,39 @@ def _tokens_per_image(prepared: Prepared, node: StageNode) -> int:
     return 1
 
 
-def _loader(
+def _previewed(
     data: DataConfig,
     sources: "Sources",
     tokenizer: "Tokenizer",
     statistics: "DatasetStatistics | None",
     seed: int,
     tokens_per_image: int,
-) -> "Loader":
+) -> "Previewed":
     """Adds the special tokens to the tokenizer that training adds, in its order."""
     from foundry_core.data.loading.build import build_loader
+    from foundry_core.data.loading.shards import CheckedShards
+    from foundry_core.data.robot.coverage import coverage
     from foundry_core.data.robot.normalize import Normalizer
     from foundry_core.data.robot.prompts import IMAGE, OBS
+    from foundry_core.data.shards.description import field_meanings
 
     if data.captions or data.robot:
         tokenizer.add_special(IMAGE)
-    normalizer = None
+    normalizer, covered = None, {}
     if data.robot and statistics:
         tokenizer.add_special(OBS)
         normalizer = Normalizer.from_statistics(
-            statistics, data.robot.inputs.fields, data.robot.normalization
+            statistics,
+            data.robot.inputs.fields,
+            data.robot.normalization,
+            {
+                name: meaning
+                for place in sources["robot"].values()
+                for name, meaning in field_meanings(CheckedShards(place).info).items()
+            },
         )
-    return build_loader(
+        covered = coverage(statistics, normalizer)
+    loader = build_loader(
         data,
         sources,
         seed=seed,
@@ -271,6 +293,7 @@ def _loader(
         tokens_per_image=tokens_per_image,
         normalizer=normalizer,
     )
+    return Previewed(loader=loader, tokenizer=tokenizer, coverage=covered)
 
 
 def _parsed(part: str) -> tuple[str, str, float | None]:

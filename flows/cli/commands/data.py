@@ -68,6 +68,10 @@ def _add_looks(actions: Any) -> None:
     validate = actions.add_parser("validate", help="digests, schema, and samples decoded")
     validate.add_argument("folder")
     validate.add_argument("--samples", type=int, default=50, help="how many to decode; 0: all")
+    check = actions.add_parser("check", help="what normalisation cuts off a robot dataset")
+    check.add_argument("folder")
+    check.add_argument("--stats", type=Path, help="stats.json, or its folder; else the dataset's")
+    check.add_argument("--force", action="store_true", help="even if they are of other datasets")
 
 
 def _add_overrides(parser: argparse.ArgumentParser, example: str) -> None:
@@ -94,7 +98,7 @@ def _preview(options: argparse.Namespace) -> int:
     if options.step < 0:
         raise FoundryError(f"--step {options.step}: steps count from 0")
     if options.mix:
-        loader, tokenizer = mix_loader(
+        made = mix_loader(
             options.mix,
             overrides,
             tokenizer=options.tokenizer,
@@ -103,10 +107,11 @@ def _preview(options: argparse.Namespace) -> int:
         )
     else:
         request = Request(pipeline=options.pipeline, overrides=overrides)
-        loader, tokenizer = stage_loader(request, options.stage)
-    found = preview(loader, tokenizer, options.step)
+        made = stage_loader(request, options.stage)
+    found = preview(made.loader, made.tokenizer, options.step, made.coverage)
     if options.images:
-        found["sheets"] = [str(p) for p in save_images(loader.batch(options.step), options.images)]
+        batch = made.loader.batch(options.step)
+        found["sheets"] = [str(p) for p in save_images(batch, options.images)]
     return _show(options, found, render_preview)
 
 
@@ -139,6 +144,7 @@ def _shown_statistics(options: argparse.Namespace, statistics: Any) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
+    from foundry_core.data.inspection.check import merged_coverage
     from foundry_core.data.statistics.dataset import merge_files
 
     folders: dict[str, str] = {}
@@ -156,8 +162,10 @@ def _merge(options: argparse.Namespace) -> int:
             )
         weights = dict(zip(folders, options.weights, strict=True))
     merged, report = merge_files(folders, weights)
+    found = merged_coverage(merged, folders.values())
     merged.save(options.out)
-    print_json({"written": str(options.out), **report})
+    shown = {name: asdict(field) for name, field in found.items()}
+    print_json({"written": str(options.out), **report, "normalization": shown})
     return 0
 
 
@@ -194,6 +202,13 @@ def _validate(options: argparse.Namespace) -> int:
     return 1 if report["findings"] else 0
 
 
+def _check(options: argparse.Namespace) -> int:
+    from foundry_core.data.inspection.check import check, render_check
+
+    found = check(options.folder, options.stats, force=options.force)
+    return _show(options, found, render_check)
+
+
 def _convert(options: argparse.Namespace) -> int:
     from flows.reports.datasets import convert
 
@@ -226,5 +241,6 @@ _ACTIONS = {
     "merge-stats": _merge,
     "inspect": _inspect,
     "validate": _validate,
+    "check": _check,
     "convert": _convert,
 }

@@ -94,6 +94,11 @@ class PolicyContract(Config):
     ahead: int = Field(ge=1)
     execute_steps: int = Field(ge=1)
 
+    @property
+    def fields(self) -> Mapping[str, FieldContract]:
+        """Meanings of all stored fields."""
+        return {**self.observes, **self.commands}
+
 
 def policy_contract(
     inputs: RobotInputs,

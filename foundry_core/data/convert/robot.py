@@ -100,9 +100,10 @@ def _samples(job: RobotJob, part: RobotPart, builder: StatisticsBuilder) -> Iter
     for episode in _episodes(job, part):
         steps = anchors(episode.length, window)
         cut, past, future = cut_windows(episode.lowdim, steps, window)
-        windows = add_relative_fields(cut, window.past, job.settings.groups)
+        real = past | future
+        windows = add_relative_fields(cut, window.past, job.settings.groups, real)
         if len(steps):
-            builder.add(episode.id, windows, past | future)
+            builder.add(episode.id, windows, real)
         part.count(episode, len(steps))
         if job.settings.layout == "episode":
             yield episode_sample(episode)

@@ -1,6 +1,7 @@
 """`foundry data preview`: what a batch really contains."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,21 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from foundry_core.data.inspection.check import coverage_table
 from foundry_core.data.loading.config import CAPTIONS, TEXT
 from foundry_core.data.loading.loader import Loader, MixedBatch
+from foundry_core.data.robot.coverage import FieldCoverage
 from foundry_core.data.text.tokenizer import Tokenizer
 
 
-def preview(loader: Loader, tokenizer: Tokenizer, step: int = 0) -> dict[str, Any]:
-    """What the batch of a step holds: {step, modalities, report}.
+def preview(
+    loader: Loader,
+    tokenizer: Tokenizer,
+    step: int = 0,
+    coverage: Mapping[str, FieldCoverage] | None = None,
+) -> dict[str, Any]:
+    """What the batch of a step holds: {step, modalities, report, normalization}. coverage: of the
+    statistics by the normaliser, for robot data.
 
     Per modality: datasets {label: {samples, share of the draws, size of the dataset}}, tensors
     {name: {shape, dtype, min, mean, max}}, epoch_length (draws in which every sample comes once;
@@ -41,7 +50,12 @@ def preview(loader: Loader, tokenizer: Tokenizer, step: int = 0) -> dict[str, An
             "epoch_length": modality.order.epoch_length,
             **_contents(name, part, tokenizer),
         }
-    return {"step": step, "modalities": modalities, "report": loader.report()}
+    return {
+        "step": step,
+        "modalities": modalities,
+        "report": loader.report(),
+        "normalization": {name: asdict(field) for name, field in (coverage or {}).items()},
+    }
 
 
 def render_preview(preview: dict[str, Any]) -> RenderableType:
@@ -66,6 +80,8 @@ def render_preview(preview: dict[str, Any]) -> RenderableType:
         if modality["epoch_length"]:
             parts.append(Text(f"every sample once in {modality['epoch_length']} draws"))
         parts.append(Text(f"first sample: {modality['first_sample'][:300]!r}\n"))
+    if preview["normalization"]:
+        parts.append(coverage_table(preview["normalization"]))
     return Group(*parts)
 
 

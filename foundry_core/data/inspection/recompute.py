@@ -36,7 +36,8 @@ def _episode(shards: CheckedShards, index: int, window: WindowConfig) -> Episode
     fields = _numeric(read_npz(shards.member(index, "lowdim.npz")))
     length = len(next(iter(fields.values())))
     cut, past, future = cut_windows(fields, anchors(length, window), window)
-    return shards.key(index), add_relative_fields(cut, window.past, _groups(cut)), past | future
+    real = past | future
+    return shards.key(index), add_relative_fields(cut, window.past, _groups(cut), real), real
 
 
 def _sample(shards: CheckedShards, index: int) -> EpisodeWindows:

@@ -146,10 +146,10 @@ class WindowReader:
         measured = {n: cut[n][:, past] for n in transform.measured_fields if n in cut}
         action_steps = slice(past - inputs.action_past, past - inputs.action_past + inputs.horizon)
         targets = {n: cut[n][:, action_steps] for n in transform.target_fields if n in cut}
-        actions, known = transform.actions(targets, measured)
+        actions, known = transform.actions(targets, measured, real[:, action_steps])
         steps = [past + step for step in inputs.proprio_steps]
         history = {n: cut[n][:, steps] for n in measured}
-        proprio = transform.proprio(history, measured, lead=(len(real),))
+        proprio = transform.proprio(history, measured, lead=(len(real),), real=real[:, steps])
         mask = real[:, action_steps, None] & known
         return Windows(
             actions=np.where(mask, actions, np.float32(0)),

@@ -31,12 +31,22 @@ def decode_rot6d(rot6d: np.ndarray) -> np.ndarray:
 
 
 def relative_pose(
-    xyz: np.ndarray, rot6d: np.ndarray, reference_xyz: np.ndarray, reference_rot6d: np.ndarray
+    xyz: np.ndarray,
+    rot6d: np.ndarray,
+    reference_xyz: np.ndarray,
+    reference_rot6d: np.ndarray,
+    real: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Poses seen from the reference: R_rel = R0^T R, p_rel = R0^T (p - p0)."""
+    """Poses seen from the reference: R_rel = R0^T R, p_rel = R0^T (p - p0).
+
+    real, bool [...] without the last axis: False at padded steps. Those that hold zeros stay zero,
+    for zeros are no rotation; without the mask they are refused.
+    """
     inverse = np.swapaxes(decode_rot6d(reference_rot6d), -1, -2)
+    blank = False if real is None else ~(real | rot6d.any(axis=-1))[..., None]
     position = (inverse @ (xyz - reference_xyz)[..., None])[..., 0]
-    return position, encode_rot6d(inverse @ decode_rot6d(rot6d))
+    rotation = encode_rot6d(inverse @ decode_rot6d(np.where(blank, reference_rot6d, rot6d)))
+    return np.where(blank, 0.0, position), np.where(blank, 0.0, rotation)
 
 
 def absolute_pose(
@@ -49,13 +59,17 @@ def absolute_pose(
 
 
 def add_relative_fields(
-    windows: Mapping[str, np.ndarray], reference_index: int, pose_groups: Sequence[PoseGroup]
+    windows: Mapping[str, np.ndarray],
+    reference_index: int,
+    pose_groups: Sequence[PoseGroup],
+    real: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """`windows` plus `<field>_relative` for every pose of every group.
 
     Fields are [..., T, D]; the reference is the group's MEASURED pose at step `reference_index` of
     the window, one for the whole window, also for desired and commanded poses, so that a policy
-    only needs what it measures to turn its output into targets.
+    only needs what it measures to turn its output into targets. real: bool [..., T], see
+    `relative_pose`.
     """
     out = dict(windows)
     for group in pose_groups:
@@ -71,7 +85,7 @@ def add_relative_fields(
         for pose in group.poses:
             xyz, rot6d = f"{pose}__xyz", f"{pose}__rot_6d"
             out[xyz + RELATIVE], out[rot6d + RELATIVE] = relative_pose(
-                windows[xyz], windows[rot6d], origin, axes
+                windows[xyz], windows[rot6d], origin, axes, real
             )
     return out
 

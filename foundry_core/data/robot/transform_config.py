@@ -191,14 +191,18 @@ class FieldNormalization(Config):
     """Rule of one field.
 
     floor: least half-range (std: least deviation) of a dimension, in its own units; without it a
-    constant dimension's scale is its sensor's noise.
+    constant dimension's scale is its sensor's noise. null: by what the field is, see `least_scale`.
+    sparse "range": min and max bound a dimension whose rare values percentiles (or a deviation)
+    would lose: one with few values, one with half of its values alike, and one that rests within
+    its floor at that step. "percentile" treats these like all others.
     clip: bound on the normalised value; None never clips. identity ignores both.
     """
 
     mode: Mode = "percentile_1_99"
     per_timestep: bool = True
     clip: float | None = Field(1.5, gt=0)
-    floor: float = Field(1e-2, gt=0)
+    floor: float | None = Field(None, gt=0)
+    sparse: Literal["range", "percentile"] = "range"
 
 
 class FieldOverride(Config):
@@ -209,6 +213,7 @@ class FieldOverride(Config):
     clip: float | None = Field(None, gt=0)
     no_clip: bool = False
     floor: float | None = Field(None, gt=0)
+    sparse: Literal["range", "percentile"] | None = None
 
 
 class NormalizationConfig(FieldNormalization):

@@ -105,12 +105,14 @@ class RobotTransform:
         fields: Mapping[str, np.ndarray],
         measured: Mapping[str, np.ndarray],
         lead: tuple[int, ...] = (),
+        real: np.ndarray | None = None,
     ) -> np.ndarray:
         """{stored field: [*lead, S, D] at the proprio steps} → float32 [*lead, S, P] normalised.
 
         measured: {field: [*lead, D]} at the anchor, for relative poses. Absent fields become 0.
+        real: bool [*lead, S], False at padded steps.
         """
-        present = self._relative(self.inputs.proprio_fields, fields, measured)
+        present = self._relative(self.inputs.proprio_fields, fields, measured, real)
         shape = (*lead, len(self.inputs.proprio_steps))
         parts = [np.zeros((*shape, 0))]
         for name, dims in self.proprio_dims.items():
@@ -125,14 +127,18 @@ class RobotTransform:
         return np.concatenate(parts, axis=-1).astype(np.float32)
 
     def actions(
-        self, targets: Mapping[str, np.ndarray], measured: Mapping[str, np.ndarray]
+        self,
+        targets: Mapping[str, np.ndarray],
+        measured: Mapping[str, np.ndarray],
+        real: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """(float32 [..., K, A] normalised, bool [A] which dims the data has).
 
         targets: {stored action field: [..., K, D]}, absolute; measured: {field: [..., D]} at the
-        anchor. Fields that `targets` lacks are 0 and False.
+        anchor. Fields that `targets` lacks are 0 and False. real: bool [..., K], False at padded
+        steps.
         """
-        relative = self._relative(self.inputs.action_fields, targets, measured)
+        relative = self._relative(self.inputs.action_fields, targets, measured, real)
         shape = next(iter(targets.values())).shape[:-1]
         parts, known = [], []
         for name, dims in self.action_dims.items():
@@ -150,6 +156,7 @@ class RobotTransform:
         names: Sequence[str],
         stored: Mapping[str, np.ndarray],
         measured: Mapping[str, np.ndarray],
+        real: np.ndarray | None,
     ) -> dict[str, np.ndarray]:
         """The named fields that can be made of the stored ones, not normalised."""
         out: dict[str, np.ndarray] = {}
@@ -162,7 +169,7 @@ class RobotTransform:
                 continue
             xyz, rotation = pose_pair(name)
             out[xyz + RELATIVE], out[rotation + RELATIVE] = relative_pose(
-                stored[xyz], stored[rotation], *self._reference(name, measured)
+                stored[xyz], stored[rotation], *self._reference(name, measured), real
             )
         return out
 

@@ -2,14 +2,15 @@
 `foundry data validate`; it may say more than is required of it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from foundry_core.config.validation import read_as
+from foundry_core.config.validation import read_as, validate
 from foundry_core.data.config import PoseGroup, WindowConfig
-from foundry_core.data.contract.fields import canonical_field
+from foundry_core.data.contract.fields import FieldContract, canonical_field
 from foundry_core.data.contract.statements import CameraContract, DataContract
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
@@ -103,6 +104,12 @@ class RobotDescription(Description):
     @property
     def samples(self) -> int:
         return self.episodes if self.layout == "episode" else self.windows
+
+
+def field_meanings(info: Mapping[str, Any]) -> Mapping[str, FieldContract]:
+    """Of the stored fields, by a dataset.json; none where it has no contract."""
+    contract = info.get("contract")
+    return validate(DataContract, contract, DESCRIPTION).fields if contract else {}
 
 
 def read_robot(folder: Path) -> RobotDescription:

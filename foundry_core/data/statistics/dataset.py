@@ -22,7 +22,13 @@ from typing import Any, TypeVar
 from foundry_core.data.statistics import digest as digests
 from foundry_core.data.statistics import tdigests
 from foundry_core.data.statistics.leaf import Leaf, canonical, load_leaves, save_leaves
-from foundry_core.data.statistics.summary import FieldStatistics, combine_field, summarise
+from foundry_core.data.statistics.published import leaf_of_summary, stated_past
+from foundry_core.data.statistics.summary import (
+    ID_DIGITS,
+    FieldStatistics,
+    combine_field,
+    summarise,
+)
 from foundry_core.errors import FoundryError
 from foundry_core.files import json_line, read_json, write_atomic
 
@@ -33,7 +39,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, kw_only=True)
 class DatasetStatistics:
     """fields: per-field numbers. leaves: their sources in canonical order; empty where only a
-    stats.json was found, which is enough to normalise but not to merge."""
+    stats.json was found, which is enough to normalise; for a merge one is made of its numbers."""
 
     fields: Mapping[str, FieldStatistics]
     leaves: tuple[Leaf, ...] = ()
@@ -51,7 +57,18 @@ class DatasetStatistics:
 
     @cached_property
     def windows(self) -> int:
-        return sum(leaf.windows for leaf in self.leaves)
+        return sum(leaf.windows for leaf in self.parts)
+
+    @cached_property
+    def parts(self) -> tuple[Leaf, ...]:
+        """The leaves, or the one that a stats.json alone makes."""
+        return self.leaves or (leaf_of_summary(self.fields),)
+
+    @cached_property
+    def datasets(self) -> tuple[str, ...]:
+        """Ids of the datasets that these statistics are of: those of their leaves."""
+        stated = {name for field in self.fields.values() for name in field.datasets}
+        return tuple(sorted(stated or {leaf.id[:ID_DIGITS] for leaf in self.parts}))
 
     def __getitem__(self, field: str) -> FieldStatistics:
         if field not in self.fields:
@@ -103,9 +120,10 @@ class DatasetStatistics:
         if path.is_dir():
             path = path / "stats.json"
         try:
+            past = stated_past(path.parent)
             entries = read_json(path)
             fields = {
-                name: FieldStatistics.from_dict(entry)
+                name: FieldStatistics.from_dict(entry, past)
                 for name, entry in entries.items()
                 if isinstance(entry, dict) and "mean_per_timestep" in entry
             }
@@ -136,22 +154,15 @@ def merge_statistics(
     named = _labelled(parts)
     if not named:
         raise FoundryError("nothing to merge: no statistics were given")
-    for label, part in named.items():
-        if not part.leaves:
-            raise FoundryError(
-                f"statistics {label!r} have no leaves (stats.leaves.npz is missing beside "
-                "their stats.json) and cannot be merged",
-                "recompute them with `foundry data stats`",
-            )
     if weights is None:
-        return DatasetStatistics.of_leaves([leaf for p in named.values() for leaf in p.leaves])
+        return DatasetStatistics.of_leaves([leaf for p in named.values() for leaf in p.parts])
     shares = _shares(sorted(named), _labelled(weights))
     windows = sum(named[label].windows for label in shares)
     return DatasetStatistics.of_leaves(
         [
             leaf
             for label, share in shares.items()
-            for leaf in _weighted(named[label].leaves, share * windows)
+            for leaf in _weighted(named[label].parts, share * windows)
         ]
     )
 
@@ -168,8 +179,8 @@ def merge_files(
 def merge_report(parts: Mapping[str, DatasetStatistics], weighting: str) -> dict[str, Any]:
     """What did not line up: fields in some parts only, and fields with different horizons.
 
-    parts: {label: {"windows", "fields"}}; partial_fields: {field: {"in", "missing"}} by labels;
-    horizons: {field: {label: [past, future]}} where they differ; weighting: "count" or "mix".
+    parts: {label: {"windows", "fields", "datasets": ids}}; partial_fields: {field: {"in",
+    "missing"}} by labels; horizons: {field: {label: [past, future]}} where they differ; weighting: "count" or "mix".
     """
     names = sorted({name for part in parts.values() for name in part.fields})
     partial: dict[str, dict[str, list[str]]] = {}
@@ -188,7 +199,11 @@ def merge_report(parts: Mapping[str, DatasetStatistics], weighting: str) -> dict
     return {
         "weighting": weighting,
         "parts": {
-            label: {"windows": part.windows, "fields": len(part.fields)}
+            label: {
+                "windows": part.windows,
+                "fields": len(part.fields),
+                "datasets": list(part.datasets),
+            }
             for label, part in sorted(parts.items())
         },
         "partial_fields": partial,

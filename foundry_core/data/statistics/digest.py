@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 FEW_VALUES = 16
+DISTINCT_BOUND = 64  # far below the centroids of a leaf, so that fewer values are all kept apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +140,28 @@ def few_valued(digest: Centroids) -> np.ndarray:
                 distinct <= FEW_VALUES and counts.sum() >= 16 * distinct
             )
     return answer
+
+
+def concentration(digest: Centroids) -> tuple[np.ndarray, np.ndarray]:
+    """([R] share of the most frequent value, int64 [R] how many values there are, at most
+    DISTINCT_BOUND + 1). A share is that of an atom: exact from half a percent of a leaf up."""
+    share, distinct = np.zeros(digest.rows), np.zeros(digest.rows, dtype=np.int64)
+    for index in range(digest.rows):
+        means, counts, flat = digest.row(index)
+        if not len(means):
+            continue
+        starts = np.flatnonzero(np.r_[True, means[1:] != means[:-1]])
+        atoms = np.add.reduceat(np.where(flat, counts, 0.0), starts)
+        share[index] = atoms.max() / counts.sum()
+        many = DISTINCT_BOUND + 1
+        distinct[index] = min(len(starts), many) if flat.all() else many
+    return share, distinct
+
+
+def mass_outside(digest: Centroids, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """[R]: weight of what lies below low or above high [R]; a centroid counts by its mean."""
+    outside = (digest.means < low[:, None]) | (digest.means > high[:, None])
+    return np.sum(digest.counts * outside, axis=1)
 
 
 def quantiles(

@@ -21,6 +21,7 @@ from foundry_core.errors import FoundryError
 
 QUANTILES = (0.01, 0.02, 0.05, 0.5, 0.95, 0.98, 0.99)
 STORED_CENTROIDS = 256
+ID_DIGITS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class FieldStatistics:
 
     count: int64 [T] valid observations per step. past: index of the anchor step.
     quantiles: {q: [D]}; tdigest: one digest per dimension, as the package `tdigest` stores it.
+    mode_share [D]: of the most frequent value; distinct, int64 [D]: number of values, counted up to
+    DISTINCT_BOUND + 1; NaN and 0 where a file does not say. datasets: ids of the leaves.
     """
 
     past: int
@@ -45,6 +48,9 @@ class FieldStatistics:
     quantiles_per_timestep: dict[float, np.ndarray]
     tdigest: list[StoredDigest]
     discrete: np.ndarray
+    mode_share: np.ndarray
+    distinct: np.ndarray
+    datasets: tuple[str, ...]
 
     @property
     def dims(self) -> int:
@@ -55,12 +61,15 @@ class FieldStatistics:
         return len(self.count)
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys of the published stats.json, and past, discrete, percentile_50."""
+        """The keys of the published stats.json, and our own beside them."""
         entry: dict[str, Any] = {
             "past": self.past,
             "count": self.count.tolist(),
             "percentile_sample_count": self.count.tolist(),
             "discrete": self.discrete.tolist(),
+            "mode_share": _listed(self.mode_share),
+            "distinct": self.distinct.tolist(),
+            "datasets": list(self.datasets),
             "tdigest": self.tdigest,
         }
         for name in ("mean", "std", "min", "max"):
@@ -72,8 +81,9 @@ class FieldStatistics:
         return entry
 
     @classmethod
-    def from_dict(cls, entry: dict[str, Any]) -> "FieldStatistics":
-        """Of our own stats.json, or of a published one (no digest, no median: NaN there)."""
+    def from_dict(cls, entry: dict[str, Any], past: int = 0) -> "FieldStatistics":
+        """Of our own stats.json, or of a published one (no digest, no median: NaN there). past:
+        where the entry has none."""
         mean = _array(entry["mean"])
         shape = _array(entry["mean_per_timestep"]).shape
         names = [f"{m}{p}" for m in ("mean", "std", "min", "max") for p in ("", "_per_timestep")]
@@ -83,13 +93,16 @@ class FieldStatistics:
             return {q: _array(entry.get(percentile_key(q) + suffix, unknown)) for q in QUANTILES}
 
         return cls(
-            past=entry.get("past", 0),
+            past=entry.get("past", past),
             count=np.broadcast_to(np.asarray(entry["count"], dtype=np.int64), shape[:1]),
             **{name: _array(entry[name]) for name in names},
             quantiles=quantiles("", mean.shape),
             quantiles_per_timestep=quantiles("_per_timestep", shape),
             tdigest=entry.get("tdigest", []),
             discrete=np.asarray(entry.get("discrete", [False] * len(mean)), dtype=bool),
+            mode_share=_array(entry.get("mode_share", np.full(len(mean), np.nan))),
+            distinct=np.asarray(entry.get("distinct", [0] * len(mean)), dtype=np.int64),
+            datasets=tuple(entry.get("datasets", ())),
         )
 
 
@@ -101,7 +114,12 @@ def percentile_key(q: float) -> str:
 def summarise(leaves: Sequence[Leaf]) -> dict[str, FieldStatistics]:
     """Leaves must come in canonical order: Chan's formula rounds differently in another one."""
     names = sorted({name for leaf in leaves for name in leaf.fields})
-    return {name: _summarise_field(combine_field(leaves, name), leaves) for name in names}
+    return {
+        name: _summarise_field(
+            combine_field(leaves, name), [leaf for leaf in leaves if name in leaf.fields]
+        )
+        for name in names
+    }
 
 
 def combine_field(leaves: Sequence[Leaf], name: str) -> FieldLeaf:
@@ -160,6 +178,7 @@ def _summarise_field(part: FieldLeaf, leaves: Sequence[Leaf]) -> FieldStatistics
         total = moment_ops.combine(total, per_step.each(itemgetter(step)))
     everything = digests.fold_steps(part.digest, steps)
     discrete = digests.few_valued(everything)
+    mode_share, distinct = digests.concentration(everything)
     stored = digests.compress(everything, STORED_CENTROIDS)
     q_all = _quantiles(everything, stored, total, discrete, unit)
     q_step = _quantiles(
@@ -189,6 +208,9 @@ def _summarise_field(part: FieldLeaf, leaves: Sequence[Leaf]) -> FieldStatistics
         quantiles_per_timestep=dict(zip(QUANTILES, q_step, strict=True)),
         tdigest=[stored_digest(*stored.row(dim)[:2]) for dim in range(dims)],
         discrete=discrete,
+        mode_share=mode_share,
+        distinct=distinct,
+        datasets=tuple(sorted({leaf.id[:ID_DIGITS] for leaf in leaves})),
     )
 
 

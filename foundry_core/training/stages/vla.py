@@ -1,6 +1,9 @@
 """Demonstrations → a policy."""
 
+import logging
+
 from foundry_core.data.contract.statements import policy_contract
+from foundry_core.data.robot.coverage import coverage, coverage_notes
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.prompts import OBS
 from foundry_core.data.robot.transforms import RobotTransform
@@ -27,6 +30,8 @@ from foundry_core.training.stages.job import (
     upstream_tokenizer,
 )
 
+_log = logging.getLogger(__name__)
+
 
 def train_policy(ctx: StageContext, world: World) -> Metrics:
     """A policy on an upstream VLM, or from scratch with `model.backbone` given. What serving
@@ -51,7 +56,12 @@ def train_policy(ctx: StageContext, world: World) -> Metrics:
         backbone = scratch_vlm(model, tokenizer)
     image = required(model, "backbone.image_token_id", backbone.image_token_id)
     statistics = DatasetStatistics.load(ctx.input("stats").path / "stats.json")
-    normalizer = Normalizer.from_statistics(statistics, robot.inputs.fields, robot.normalization)
+    normalizer = Normalizer.from_statistics(
+        statistics, robot.inputs.fields, robot.normalization, contract.fields
+    )
+    if world.main:
+        for line in coverage_notes(coverage(statistics, normalizer)):
+            _log.warning("%s", line)
     transform = RobotTransform(robot.inputs, normalizer, tokenizer, backbone.tokens_per_image)
     config = _resolved(model, transform, obs)
     with seeded(ctx.seed):

@@ -1,5 +1,6 @@
 """Normalisers: known values, floors, overrides, exact inverse, files."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,40 @@ def test_files_round_trip_exactly(stats: DatasetStatistics, tmp_path: Path) -> N
     assert again.to_json() == norm.to_json()
     values = np.random.default_rng(0).normal(50, 40, size=(7, 2, 2))
     np.testing.assert_array_equal(again.normalize("ramp", values), norm.normalize("ramp", values))
-    (tmp_path / "normalizer.json").write_text("{}")
-    with pytest.raises(FoundryError, match="damaged"):
+    document = json.loads(norm.to_json())
+    del document["fields"]["ramp"]["by_range"]  # as earlier releases wrote it
+    (tmp_path / "normalizer.json").write_text(json.dumps(document))
+    assert Normalizer.load(tmp_path)["ramp"].by_range == ()
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        (("version",), 99, r"version \('foundry-normalizer', 99\)"),
+        (("format",), None, "format and version"),
+        (("fields",), None, "damaged"),
+        (("fields", "ramp", "centre", 0, 1), float("-inf"), "'ramp': .*not finite"),
+        (("fields", "ramp", "centre", 0, 1), None, "'ramp': .*not finite"),
+        (("fields", "ramp", "scale", 2, 0), float("nan"), "'ramp': .*not finite"),
+        (("fields", "ramp", "scale", 2, 0), 0.0, "'ramp': a scale is 0"),
+        (("fields", "ramp", "scale", 2, 0), -2.0, "'ramp': a scale is -2"),
+        (("fields", "ramp", "scale"), [1.0, 1.0], r"'ramp': centre \(3, 2\) and scale \(2,\)"),
+        (("fields", "ramp", "centre", 1), [1.0], "damaged"),
+        (("fields", "ramp", "past"), 3, "'ramp': the anchor lies at step 3"),
+        (("fields", "ramp", "past"), 0.5, r"'ramp': the anchor lies at step 0\.5"),
+        (("fields", "ramp", "clip"), 0.0, r"'ramp': the clip is 0\.0"),
+        (("fields", "ramp", "clip"), float("nan"), "'ramp': the clip is nan"),
+    ],
+)
+def test_what_normalises_nothing_is_refused(
+    stats: DatasetStatistics, tmp_path: Path, where: tuple, value: object, message: str
+) -> None:
+    document = json.loads(Normalizer.from_statistics(stats, ["ramp"]).to_json())
+    *way, last = where
+    place = document
+    for key in way:
+        place = place[key]
+    place[last] = value
+    (tmp_path / "normalizer.json").write_text(json.dumps(document))
+    with pytest.raises(FoundryError, match=message):
         Normalizer.load(tmp_path)

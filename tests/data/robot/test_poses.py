@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundry_core.data.config import PoseGroup
+from foundry_core.data.config import PoseGroup, WindowConfig
 from foundry_core.data.robot.poses import (
     absolute_pose,
     add_relative_fields,
@@ -15,6 +15,7 @@ from foundry_core.data.robot.poses import (
     encode_rot6d,
     relative_pose,
 )
+from foundry_core.data.robot.windows import anchors, cut_windows, source_steps
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.errors import FoundryError
 
@@ -85,6 +86,33 @@ def test_relative_to_itself_is_the_identity_and_moves_with_no_world_frame():
     after = relative_pose(moved[0], turned[0], moved[1], turned[1])
     np.testing.assert_allclose(after[0], before[0], atol=1e-12)
     np.testing.assert_allclose(after[1], before[1], atol=1e-12)
+
+
+@pytest.mark.parametrize("padding", ["copy", "reflect", "zero"])
+def test_padded_steps_of_every_kind_become_relative(padding: str) -> None:
+    """L = 12, past 1, future 14: reflected and repeated steps are those of the episode again, zeros
+    stay zeros, and no real step depends on the padding."""
+    rng, length = np.random.default_rng(2), 12
+    episode = {"a__xyz": rng.normal(size=(length, 3)), "a__rot_6d": encode_rot6d(rotations(4, 12))}
+    window = WindowConfig(
+        past=1, future=14, max_padding_left=1, max_padding_right=14, padding=padding
+    )
+    steps = anchors(length, window)
+    cut, past, future = cut_windows(episode, steps, window)
+    real, sources = past | future, source_steps(length, steps, window)
+    assert not real[9, 4:].any() and real[9, 1:4].all()
+    made = add_relative_fields(cut, 1, [PoseGroup(reference="a", poses=("a",))], real)
+    for row, anchor in enumerate(steps):
+        expected = relative_pose(
+            *(values[sources[row]] for values in episode.values()),
+            *(values[anchor] for values in episode.values()),
+        )
+        for name, values in zip(("a__xyz_relative", "a__rot_6d_relative"), expected, strict=True):
+            shown = np.where(sources[row][:, None] < 0, 0.0, values)
+            np.testing.assert_allclose(made[name][row], shown, atol=1e-12)
+    if padding == "zero":
+        with pytest.raises(FoundryError, match="no rotation"):
+            add_relative_fields(cut, 1, [PoseGroup(reference="a", poses=("a",))])
 
 
 def test_degenerate_rotations_and_missing_fields_are_named():

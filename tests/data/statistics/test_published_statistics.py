@@ -10,7 +10,7 @@ from foundry_core.data.config import PoseGroup, WindowConfig
 from foundry_core.data.robot.poses import add_relative_fields
 from foundry_core.data.robot.windows import anchors, cut_windows
 from foundry_core.data.statistics.builder import compute_statistics
-from foundry_core.data.statistics.dataset import DatasetStatistics
+from foundry_core.data.statistics.dataset import DatasetStatistics, merge_statistics
 
 PARTS = (("xyz", 3), ("rot_6d", 6))
 
@@ -99,3 +99,37 @@ def test_a_published_file_can_be_read(shared_data: Path) -> None:
     assert field.mean_per_timestep.shape == (16, 3)
     assert field.quantiles[0.01][0] == -0.3
     assert stats.leaves == ()
+
+
+def test_a_published_file_is_a_leaf_of_a_merge(
+    both: tuple[dict, DatasetStatistics], shared_data: Path, tmp_path: Path
+) -> None:
+    """Moments as they stand; quantiles within what the stated ones leave open. Where its config
+    lies beside it, steps are aligned by it."""
+    _, ours = both
+    published = shared_data / "lbm_raw" / "expected_stats_past1_future14_pad3_12.json"
+    (tmp_path / "stats.json").write_bytes(published.read_bytes())
+    (tmp_path / "preprocessing_config.yaml").write_text("past_lowdim_steps: 1\n")
+    theirs = DatasetStatistics.load(tmp_path)
+    again = merge_statistics([theirs])
+    assert again.datasets == theirs.datasets and len(again.leaves) == 1
+    for name, field in again.fields.items():
+        stated, exact = theirs[name], ours[name]
+        assert field.past == 1
+        for key in ("count", "mean", "std", "min", "max"):
+            suffix = "" if key == "count" else "_per_timestep"
+            np.testing.assert_allclose(
+                getattr(field, key + suffix), getattr(stated, key + suffix), atol=1e-9
+            )
+        np.testing.assert_allclose(field.std, exact.std, rtol=1e-6, atol=1e-12)
+        spread = np.maximum(exact.max - exact.min, 1e-9)
+        for q in (0.01, 0.02, 0.05, 0.95, 0.98, 0.99):
+            off = field.quantiles_per_timestep[q] - stated.quantiles_per_timestep[q]
+            if not exact.discrete.any():
+                assert np.abs(off / spread).max() < 0.01, (name, q)
+    gripper = "robot__desired__grippers__right::panda_hand"
+    assert again[gripper].discrete.all()
+    np.testing.assert_allclose(again[gripper].mode_share, ours[gripper].mode_share, atol=1e-9)
+    merged = merge_statistics({"ours": ours, "theirs": theirs})
+    assert merged.windows == 2 * ours.windows
+    np.testing.assert_allclose(merged[gripper].mean, ours[gripper].mean, atol=1e-12)
