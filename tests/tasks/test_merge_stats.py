@@ -27,6 +27,7 @@ def run(tmp_path: Path, recipe: MergeStatsRecipe, order: list[str]) -> Path:
     assert metrics["datasets"] == len(order)
     drawn = [label for label in order if (recipe.weights or {}).get(label, 1) > 0]
     assert metrics["windows"] == 40 * len(drawn)
+    assert metrics["clipped_dimensions"] == 0 and metrics["largest_clipped_share"] <= 0.01
     return out
 
 
@@ -38,6 +39,11 @@ def test_order_of_inputs_leaves_no_trace_and_the_report_names_what_differs(tmp_p
     report = json.loads((one / "report.json").read_text())
     assert report["partial_fields"] == {"only_here": {"in": ["long", "longer"], "missing": ["a"]}}
     assert report["weighting"] == "count"
+    assert set(report["normalization"]) == {"x", "only_here"}
+    assert report["normalization"]["x"]["constant"] == [False, False]
+    (dataset,) = report["parts"]["a"]["datasets"]
+    merged = DatasetStatistics.load(one)
+    assert dataset in merged["x"].datasets and dataset not in merged["only_here"].datasets
 
 
 def test_weights_follow_the_mix(tmp_path: Path) -> None:

@@ -180,7 +180,8 @@ def merge_report(parts: Mapping[str, DatasetStatistics], weighting: str) -> dict
     """What did not line up: fields in some parts only, and fields with different horizons.
 
     parts: {label: {"windows", "fields", "datasets": ids}}; partial_fields: {field: {"in",
-    "missing"}} by labels; horizons: {field: {label: [past, future]}} where they differ; weighting: "count" or "mix".
+    "missing"}} by labels; horizons: {field: {label: [past, future]}} where they differ;
+    weighting: "count" or "mix".
     """
     names = sorted({name for part in parts.values() for name in part.fields})
     partial: dict[str, dict[str, list[str]]] = {}

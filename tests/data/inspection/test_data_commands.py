@@ -16,6 +16,7 @@ from flows.cli import main
 from flows.cli.commands import data
 from flows.reports.datasets import formats
 from foundry_core.data.shards.read import ShardSet
+from foundry_core.data.statistics.builder import compute_statistics
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.text.tokenizer import Tokenizer
 from tests.synthetic import make_captions, make_robot, make_text, npz, write_shards
@@ -58,6 +59,7 @@ def test_preview_of_a_mix_counts_what_every_dataset_gave(
     counts = {k: v["samples"] for k, v in modalities["robot"]["datasets"].items()}
     assert counts == {"lever": 6, "other": 2}
     assert modalities["robot"]["tensors"]["actions"]["shape"] == [8, 4, 10]
+    assert {len(f["clipped"]) for f in found["normalization"].values()} == {1, 3, 6}
     assert 0 < modalities["robot"]["valid_action_steps"] <= 1
     assert modalities["captions"]["datasets"]["scenes"]["samples"] == 16
     assert sorted(p.name for p in (home / "sheets").iterdir()) == ["captions.png", "robot.png"]
@@ -177,6 +179,40 @@ def test_statistics_computed_shown_and_merged(run: Run, datasets: dict, home: Pa
             "error"
         ]
     )
+
+
+def test_check_shows_what_is_cut_off_and_refuses_statistics_of_others(
+    run: Run, datasets: dict, home: Path
+) -> None:
+    robot = datasets["robot"]
+    gripper = "robot__action__grippers__right::panda_hand"
+    own = run("check", robot["lever"])
+    assert all("__actual__" in name and "_relative" in name for name in own["without"])
+    assert own["normalization"][gripper]["by_range"] == [True]
+    assert own["normalization"][gripper]["clipped"] == [0.0]
+    lever, door = (f"{label}={robot[label]}" for label in ("lever", "door"))
+    report = run("merge-stats", lever, door, "--out", home / "both" / "stats.json")
+    assert report["normalization"][gripper]["constant"] == [False]
+    assert run("check", robot["door"], "--stats", home / "both")["statistics"] == str(home / "both")
+    run("stats", robot["door"], "--out", home / "again" / "stats.json")
+    run("check", robot["door"], "--stats", home / "again")
+
+    # Far narrower than the data, and of another dataset.
+    narrow = {
+        name: 0.01 * np.random.default_rng(0).normal(size=(200, 9, field.dims))
+        for name, field in DatasetStatistics.load(robot["door"]).fields.items()
+    }
+    item = ("e", narrow, np.ones((200, 9), bool))
+    compute_statistics([item], past=1).save(home / "narrow" / "stats.json")
+    report = run("merge-stats", f"narrow={home / 'narrow'}", "--out", home / "m" / "stats.json")
+    (home / "m" / "report.json").write_text(json.dumps(report))
+    refused = run("check", robot["door"], "--stats", home / "m", code=2)["error"]
+    assert f"statistics of narrow ({report['parts']['narrow']['datasets'][0]})" in refused
+    assert str(robot["door"]) in refused
+    forced = run("check", robot["door"], "--stats", home / "m", "--force")
+    assert any(gripper in note and "outside the clip" in note for note in forced["notes"])
+    assert "no robot data" in run("check", datasets["captions"]["scenes"], code=2)["error"]
+    assert main(["data", "check", str(robot["door"])]) == 0
 
 
 def test_statistics_that_are_not_there_are_named(run: Run, home: Path, datasets: dict) -> None:

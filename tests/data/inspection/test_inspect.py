@@ -35,6 +35,8 @@ def test_recomputed_statistics_equal_the_converters(datasets: dict) -> None:
     again = json.loads(dataset_statistics(folder).to_json())
     extra = {f"robot__actual__poses__right::panda__{p}_relative" for p in ("xyz", "rot_6d")}
     assert set(again) - set(stored) == extra
+    for entry in (*stored.values(), *again.values()):
+        del entry["datasets"]  # with the extra fields it is another leaf
     assert {name: again[name] for name in stored} == stored
 
 

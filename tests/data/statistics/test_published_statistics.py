@@ -104,8 +104,7 @@ def test_a_published_file_can_be_read(shared_data: Path) -> None:
 def test_a_published_file_is_a_leaf_of_a_merge(
     both: tuple[dict, DatasetStatistics], shared_data: Path, tmp_path: Path
 ) -> None:
-    """Moments as they stand; quantiles within what the stated ones leave open. Where its config
-    lies beside it, steps are aligned by it."""
+    """Moments as they stand; where its config lies beside it, steps are aligned by it."""
     _, ours = both
     published = shared_data / "lbm_raw" / "expected_stats_past1_future14_pad3_12.json"
     (tmp_path / "stats.json").write_bytes(published.read_bytes())
@@ -122,14 +121,30 @@ def test_a_published_file_is_a_leaf_of_a_merge(
                 getattr(field, key + suffix), getattr(stated, key + suffix), atol=1e-9
             )
         np.testing.assert_allclose(field.std, exact.std, rtol=1e-6, atol=1e-12)
-        spread = np.maximum(exact.max - exact.min, 1e-9)
-        for q in (0.01, 0.02, 0.05, 0.95, 0.98, 0.99):
-            off = field.quantiles_per_timestep[q] - stated.quantiles_per_timestep[q]
-            if not exact.discrete.any():
-                assert np.abs(off / spread).max() < 0.01, (name, q)
     gripper = "robot__desired__grippers__right::panda_hand"
     assert again[gripper].discrete.all()
-    np.testing.assert_allclose(again[gripper].mode_share, ours[gripper].mode_share, atol=1e-9)
+    np.testing.assert_allclose(again[gripper].mode_share, ours[gripper].mode_share, atol=0.01)
     merged = merge_statistics({"ours": ours, "theirs": theirs})
     assert merged.windows == 2 * ours.windows
     np.testing.assert_allclose(merged[gripper].mean, ours[gripper].mean, atol=1e-12)
+
+
+def test_quantiles_of_a_stats_json_without_digests_survive_a_merge(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    columns = [rng.normal(size=(5000, 3)), rng.gamma(2, size=(5000, 3))]
+    columns.append(np.where(rng.random((5000, 3)) < 0.005, 0.0, 0.1))
+    values = np.stack(columns, axis=-1)
+    entry = json.loads(
+        compute_statistics([("e", {"x": values}, np.ones((5000, 3), bool))]).to_json()
+    )["x"]
+    ours = ("tdigest", "discrete", "mode_share", "distinct", "datasets", "percentile_50")
+    entry = {key: value for key, value in entry.items() if not key.startswith(ours)}
+    (tmp_path / "stats.json").write_text(json.dumps({"x": entry}))
+    field = merge_statistics([DatasetStatistics.load(tmp_path)])["x"]
+    for q, found in field.quantiles.items():
+        for dim in (0, 1):
+            rank = np.mean(values[..., dim] <= found[dim])
+            assert rank == pytest.approx(q, abs=0.05 if q == 0.5 else 0.003)
+        assert found[2] == 0.1
+    assert field.discrete.tolist() == [False, False, True]
+    assert field.mode_share[2] == pytest.approx(np.mean(values[..., 2] == 0.1), abs=1e-9)
