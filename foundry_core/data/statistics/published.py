@@ -2,8 +2,9 @@
 
 Legend: T steps, D dimensions, E cuts.
 Moments are taken over as they stand. A digest is made of the stated quantiles, between which the
-values are taken to lie evenly, with a median that gives the mean; a dimension of which two values
-are stated in all has only these two, in the proportion that the mean tells.
+values are taken to lie evenly (LBM's files state no median: there it is no more than a guess); a
+dimension of which two values are stated in all has only these two, in the proportion that the mean
+tells.
 """
 
 from collections.abc import Mapping
@@ -66,33 +67,18 @@ def _put_row(digest: digests.Centroids, stats: FieldStatistics, step: int, dim: 
     stated = {q: values[step, dim] for q, values in stats.quantiles_per_timestep.items()}
     points = {0.0: low, **{q: v for q, v in stated.items() if np.isfinite(v)}, 1.0: high}
     shares, values = np.array(list(points)), np.maximum.accumulate(list(points.values()))
-    if np.isin(values, (low, high)).all():
+    if np.isin(values, (low, high), invert=True).sum() <= 1:  # one may be interpolated
         upper = (mean - low) / (high - low) if high > low else 1.0
         weights = np.clip([1 - upper, upper], 0.0, 1.0)
         used = weights > 0
         means, weights, flat = np.array([low, high])[used], weights[used], np.ones(used.sum(), bool)
+    elif n <= _CUTS:  # as many values, of one observation each
+        means, weights = np.interp(np.linspace(0, 1, n), shares, values), np.full(n, 1 / n)
+        flat = np.ones(n, bool)
     else:
-        if 0.5 not in points:
-            shares, values = _with_median(shares, values, mean)
-        if n <= _CUTS:  # as many values, of one observation each
-            means, weights = np.interp(np.linspace(0, 1, n), shares, values), np.full(n, 1 / n)
-            flat = np.ones(n, bool)
-        else:
-            tails = (1 - np.cos(np.pi * np.arange(_CUTS + 1) / _CUTS)) / 2  # finest at the ends
-            edges = np.union1d(tails, shares)
-            at = np.interp(edges, shares, values)
-            means, weights, flat = (at[1:] + at[:-1]) / 2, np.diff(edges), at[1:] == at[:-1]
+        tails = (1 - np.cos(np.pi * np.arange(_CUTS + 1) / _CUTS)) / 2  # finest at the ends
+        edges = np.union1d(tails, shares)
+        at = np.interp(edges, shares, values)
+        means, weights, flat = (at[1:] + at[:-1]) / 2, np.diff(edges), at[1:] == at[:-1]
     cells = (step * stats.dims + dim, slice(len(means)))
     digests.put(digest, cells, means, weights * n, flat)
-
-
-def _with_median(
-    shares: np.ndarray, values: np.ndarray, mean: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """The curve with a point at one half, so that its mean is the stated one as far as it can."""
-    at = int(np.searchsorted(shares, 0.5))
-    now = np.sum(np.diff(shares) * (values[1:] + values[:-1]) / 2)
-    middle = (values[at - 1] + values[at]) / 2
-    middle += (mean - now) * 2 / (shares[at] - shares[at - 1])
-    middle = np.clip(middle, values[at - 1], values[at])
-    return np.insert(shares, at, 0.5), np.insert(values, at, middle)
