@@ -127,6 +127,29 @@ def test_episodes_come_back_as_they_were(demos, tmp_path):
     assert f"robot__action__{ARM}__xyz_relative" in str(stats.keys()) + str(stats.get("fields"))
 
 
+def test_statistics_and_real_steps_do_not_depend_on_the_padding(demos, tmp_path):
+    def arrays(out):
+        shards = ShardSet(out)
+        for number in range(len(shards)):
+            with np.load(io.BytesIO(bytes(shards.members(number)["lowdim.npz"]))) as stored:
+                yield {name: stored[name] for name in stored.files}
+
+    window = WindowConfig(past=1, future=3, max_padding_left=1, max_padding_right=3)
+    for padding in ("copy", "reflect", "zero"):
+        (tmp_path / padding).mkdir()
+        padded = window.model_copy(update={"padding": padding})
+        convert(Demonstrations(path=str(demos)), tmp_path / padding, layout="sample", window=padded)
+    stats = {(tmp_path / p / "stats.json").read_bytes() for p in ("copy", "reflect", "zero")}
+    assert len(stats) == 1
+    turned, seen = f"robot__action__{ARM}__rot_6d_relative", 0
+    for copied, zeros in zip(arrays(tmp_path / "copy"), arrays(tmp_path / "zero"), strict=True):
+        real = copied["past_mask"] | copied["future_mask"]
+        seen += np.count_nonzero(~real)
+        np.testing.assert_array_equal(zeros[turned][real], copied[turned][real])
+        assert not zeros[turned][~real].any()
+    assert seen
+
+
 def test_refusals_name_episode_field_and_step(demos, tmp_path):
     write_episode(demos, 3, nan_at=4)
     out = tmp_path / "out"

@@ -1,6 +1,7 @@
 """Batches: contents, resume on any ranks and workers, exact mixes, corrupt shards."""
 
 import itertools
+import json
 import random
 import shutil
 import time
@@ -348,6 +349,20 @@ def test_user_mistakes_travel_through_workers_as_they_are(make: Make, tmp_path: 
         for _ in range(20):
             next(batches)
     batches.close()
+
+
+def test_batches_do_not_depend_on_the_padding(make: Make, datasets: dict, tmp_path: Path) -> None:
+    """Poses of steps that are padding are made relative too, and masked."""
+    robot = RobotData(batch_size=16, inputs=INPUTS)
+    batches = []
+    for padding in ("copy", "zero", "reflect"):
+        folder = shutil.copytree(datasets["robot"]["door"], tmp_path / padding)
+        info = json.loads((folder / "dataset.json").read_text())
+        info["window"]["padding"] = padding
+        (folder / "dataset.json").write_text(json.dumps(info))
+        batches.append(make(DataConfig(robot=robot), {"robot": {"door": folder}}).batch(0))
+    assert not batches[0]["robot"]["action_mask"].all()
+    assert equal(batches[0], batches[1]) and equal(batches[0], batches[2])
 
 
 def test_published_layouts_are_read(
