@@ -46,7 +46,7 @@ class MergeStats(stage.Stage):
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.data.inspection.check import merged_coverage
-        from foundry_core.data.robot.coverage import NOTED, largest_share
+        from foundry_core.data.robot.coverage import NOTED
         from foundry_core.data.statistics.dataset import merge_files
         from foundry_core.files import write_json
 
@@ -65,7 +65,7 @@ class MergeStats(stage.Stage):
             "partial_fields": len(report["partial_fields"]),
             "fields_with_different_horizons": len(report["horizons"]),
             "clipped_dimensions": sum(share > NOTED for share in shares),
-            "largest_clipped_share": largest_share(found.values()),
+            "largest_clipped_share": max(shares, default=0.0),
             "constant_dimensions": sum(sum(field.constant) for field in found.values()),
         }
 

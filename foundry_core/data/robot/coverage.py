@@ -3,7 +3,7 @@
 Legend: T steps, D dimensions of a field.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,11 +47,6 @@ def coverage_notes(found: Mapping[str, FieldCoverage]) -> list[str]:
         for dim, share in enumerate(field.clipped)
         if share > NOTED
     ]
-
-
-def largest_share(found: Iterable[FieldCoverage]) -> float:
-    """Clipped, of any dimension."""
-    return max((share for field in found for share in field.clipped), default=0.0)
 
 
 def _field(statistics: DatasetStatistics, name: str, rule: FieldNormalizer) -> FieldCoverage:

@@ -2,7 +2,8 @@
 
 import logging
 
-from foundry_core.data.contract.statements import policy_contract
+from foundry_core.data.contract.statements import PolicyContract, policy_contract
+from foundry_core.data.loading.config import RobotData
 from foundry_core.data.robot.coverage import coverage, coverage_notes
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.prompts import OBS
@@ -56,12 +57,7 @@ def train_policy(ctx: StageContext, world: World) -> Metrics:
         backbone = scratch_vlm(model, tokenizer)
     image = required(model, "backbone.image_token_id", backbone.image_token_id)
     statistics = DatasetStatistics.load(ctx.input("stats").path / "stats.json")
-    normalizer = Normalizer.from_statistics(
-        statistics, robot.inputs.fields, robot.normalization, contract.fields
-    )
-    if world.main:
-        for line in coverage_notes(coverage(statistics, normalizer)):
-            _log.warning("%s", line)
+    normalizer = policy_normalizer(statistics, robot, contract, world)
     transform = RobotTransform(robot.inputs, normalizer, tokenizer, backbone.tokens_per_image)
     config = _resolved(model, transform, obs)
     with seeded(ctx.seed):
@@ -83,6 +79,19 @@ def train_policy(ctx: StageContext, world: World) -> Metrics:
         )
         settings.save(ctx.out)
     return metrics
+
+
+def policy_normalizer(
+    statistics: DatasetStatistics, robot: RobotData, contract: PolicyContract, world: World
+) -> Normalizer:
+    """By the recipe, with floors in the units of the data; logs each dimension it clips a lot."""
+    normalizer = Normalizer.from_statistics(
+        statistics, robot.inputs.fields, robot.normalization, contract.fields
+    )
+    if world.main:
+        for line in coverage_notes(coverage(statistics, normalizer)):
+            _log.warning("%s", line)
+    return normalizer
 
 
 def _resolved(model: VLAConfig, transform: RobotTransform, obs: int) -> VLAConfig:
