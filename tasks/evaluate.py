@@ -135,7 +135,6 @@ def _conclude(
 ) -> dict[str, Any]:
     """Writes evaluation.json and the records; returns the metrics. An evaluation of crashes only
     says nothing about the policy and is a failure of the stage."""
-    from foundry_core.evaluation.rollout.crashes import crash_causes
     from foundry_core.evaluation.rollout.tally import episode_row
     from foundry_core.evaluation.score import Evaluation, write_evaluation
 
@@ -153,7 +152,6 @@ def _conclude(
         "execute_steps": execute_steps,
         "seed": ctx.seed,
         "blank_images": recipe.blank_images,
-        "crashes": crash_causes(results),
         # By content: an equal policy under another key makes an equal evaluation.
         "policy": ctx.input("policy").content,
     }

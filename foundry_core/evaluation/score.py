@@ -7,12 +7,13 @@ reports and the lineage carry it on; nothing else divides counts or bounds a rat
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.crashes import crash_causes
 from foundry_core.files import read_json, write_json, write_json_lines
 
 FILE = "evaluation.json"
@@ -87,6 +88,12 @@ class Score:
         """None while there is no outcome."""
         return self.successes / self.n if self.n else None
 
+    @property
+    def rate_with_crashes(self) -> float | None:
+        """The rate if every crash were a failure of the policy."""
+        done = self.n + self.crashed
+        return self.successes / done if done else None
+
     @cached_property
     def interval(self) -> tuple[float, float]:
         """Clopper and Pearson's exact 95 % interval of the rate; (0, 1) without an outcome.
@@ -139,11 +146,13 @@ class Evaluation:
     """What an evaluation found of one policy, scenario by scenario.
 
     budget: scenarios per task that were committed to before the first one. outcomes: task →
-    scenario → success, None after a crash; a scenario not run yet is absent.
+    scenario → success, None after a crash; a scenario not run yet is absent. causes: of the crashes,
+    as far as known: cause → episodes.
     """
 
     budget: int
     outcomes: Mapping[str, Mapping[int, bool | None]]
+    causes: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def scores(self) -> dict[str, Score]:
@@ -162,11 +171,14 @@ class Evaluation:
     @classmethod
     def of(cls, episodes: Iterable[EpisodeResult], budget: int) -> "Evaluation":
         outcomes: dict[str, dict[int, bool | None]] = {}
+        crashed = []
         for episode in episodes:
+            if episode.crashed:
+                crashed.append(episode.failure_message)
             by_scenario = outcomes.setdefault(episode.task, {})
             if not episode.pending:
                 by_scenario[episode.scenario] = episode.success
-        return cls(budget=budget, outcomes=outcomes)
+        return cls(budget=budget, outcomes=outcomes, causes=crash_causes(crashed))
 
 
 _STATUS = {"success": True, "failure": False, "crash": None}
@@ -177,8 +189,8 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """Writes what every stage that makes an Evaluation leaves; returns its metrics.
 
-    facts: more fields of evaluation.json, beside `budget`, `tasks` (each task's score, and the
-    scenarios by outcome) and `total`. records/scores.jsonl, which the lineage reads, has a row per
+    facts: more fields of evaluation.json, beside `crashes` (by cause), `budget`, `tasks` (each task's
+    score, and the scenarios by outcome) and `total`. records/scores.jsonl, which the lineage reads, has a row per
     task and one for all, whose task is "". Metrics: success_rate (None without an outcome), the
     counts, success_rate/<task>.
     """
@@ -189,7 +201,13 @@ def write_evaluation(
         task: row | {"scenarios": _by_status(evaluation.outcomes[task])}
         for task, row in rows.items()
     }
-    document = {**facts, "budget": evaluation.budget, "tasks": tasks, "total": whole.to_json()}
+    document = {
+        **facts,
+        "crashes": dict(evaluation.causes),
+        "budget": evaluation.budget,
+        "tasks": tasks,
+        "total": whole.to_json(),
+    }
     write_json(out / FILE, document)
     lines = [*rows.items(), ("", whole.to_json())]
     write_json_lines(records / "scores.jsonl", ({"task": task, **row} for task, row in lines))
@@ -217,7 +235,8 @@ def read_evaluation(folder: Path) -> Evaluation:
             }
             for task, entry in document["tasks"].items()
         }
-        return Evaluation(budget=int(document["budget"]), outcomes=outcomes)
+        causes = {str(cause): int(n) for cause, n in document.get("crashes", {}).items()}
+        return Evaluation(budget=int(document["budget"]), outcomes=outcomes, causes=causes)
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise FoundryError(
             f"{folder / FILE} has no outcomes by task and scenario ({error!r})",

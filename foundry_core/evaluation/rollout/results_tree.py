@@ -14,7 +14,6 @@ from pydantic import BaseModel, Field, StrictBool
 
 from foundry_core.config.validation import read_as
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.rollout.crashes import crash_causes
 from foundry_core.evaluation.score import EpisodeResult, Evaluation, Score, score_of
 from foundry_core.files import walk, write_json
 
@@ -77,10 +76,6 @@ class Results:
             )
             for model in self.models
         }
-
-    def crashes(self) -> dict[str, int]:
-        """cause → episodes, over all models."""
-        return crash_causes(one for some in self.episodes.values() for one in some)
 
 
 def pascal_case(name: str) -> str:
