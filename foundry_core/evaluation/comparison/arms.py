@@ -37,6 +37,7 @@ class Arm:
     _outcomes: dict[tuple[str, bool | None], dict[int, tuple[bool, ...]]] = field(
         default_factory=dict
     )
+    _counted: dict[tuple[str, ...], Score] = field(default_factory=dict)
 
     @property
     def evaluations(self) -> list[Evaluation]:
@@ -56,7 +57,10 @@ class Arm:
 
     def counted(self, tasks: Sequence[str]) -> Score:
         """All its episodes together."""
-        return total(one.scores[task] for one in self.evaluations for task in tasks)
+        key = tuple(tasks)
+        if key not in self._counted:
+            self._counted[key] = total(e.scores[task] for e in self.evaluations for task in tasks)
+        return self._counted[key]
 
     def rates(self, tasks: Sequence[str]) -> tuple[float, ...]:
         """One per seed; seeds without an outcome in every task are left out."""

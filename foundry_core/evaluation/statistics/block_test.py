@@ -90,9 +90,15 @@ class TaskBlocks:
         return sum(count * block.b for block, count in self.blocks)
 
     @cached_property
-    def law(self) -> np.ndarray:
-        """Null probabilities of A's successes, from the fewest possible on."""
-        return _null_law(self.blocks)
+    def kinds(self) -> "Counter[Kind]":
+        """What the null law depends on, and how often."""
+        found: Counter[Kind] = Counter()
+        for block, count in self.blocks:
+            found[block.n_a, block.n_b, block.a + block.b] += count
+        return found
+
+
+Kind = tuple[int, int, int]  # episodes of A, of B, successes of both
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,9 +172,10 @@ def exact_test(tasks: Mapping[str, TaskBlocks], *, mid: bool = False) -> BlockTe
         weight * (task.a - _least(task.blocks))
         for weight, task in zip(weights, tasks.values(), strict=True)
     )
-    lower, upper = _tails([task.law for task in tasks.values()], weights, seen)
+    laws = _null_laws(list(tasks.values()), weights)
+    lower, upper = _tails(laws, seen)
     if mid:
-        at = (upper - _tails([task.law for task in tasks.values()], weights, seen + 1)[1]) / 2
+        at = (upper - _tails(laws, seen + 1)[1]) / 2
         lower, upper = lower - at, upper - at
     pairs = sum(len(task.shared) for task in tasks.values())
     difference = float(np.mean([one.a / one.n_a - one.b / one.n_b for one in tasks.values()]))
@@ -206,16 +213,20 @@ def _least(blocks: Sequence[tuple[Block, int]]) -> int:
     return sum(count * max(0, block.a + block.b - block.n_b) for block, count in blocks)
 
 
-def _null_law(blocks: Sequence[tuple[Block, int]]) -> np.ndarray:
-    """Probabilities of A's successes in one task, from the fewest possible on."""
-    law = np.ones(1)
-    equal: Counter[tuple[int, int, int]] = Counter()
-    for block, count in blocks:
-        equal[block.n_a, block.n_b, block.a + block.b] += count
-    for (n_a, n_b, m), count in sorted(equal.items()):
-        if max(0, m - n_b) < min(m, n_a):
-            law = _convolve(law, _power(_hypergeometric(n_a, n_b, m), count))
-    return law
+def _null_laws(tasks: Sequence[TaskBlocks], weights: Sequence[int]) -> dict[int, np.ndarray]:
+    """weight → probabilities of A's successes in the tasks of this weight, from the fewest possible
+    on. Equal blocks of equal weight are one power, whatever their tasks."""
+    kinds: dict[int, Counter[Kind]] = {}
+    for task, weight in zip(tasks, weights, strict=True):
+        kinds.setdefault(weight, Counter()).update(task.kinds)
+    laws = {}
+    for weight, counted in sorted(kinds.items()):
+        laws[weight] = np.ones(1)
+        for (n_a, n_b, m), count in sorted(counted.items()):
+            if max(0, m - n_b) < min(m, n_a):
+                power = _power(_hypergeometric(n_a, n_b, m), count)
+                laws[weight] = _convolve(laws[weight], power)
+    return laws
 
 
 @lru_cache(maxsize=1024)
@@ -226,14 +237,13 @@ def _hypergeometric(n_a: int, n_b: int, m: int) -> np.ndarray:
     return np.array([comb(n_a, k) * comb(n_b, m - k) / ways for k in counts])
 
 
-@lru_cache(maxsize=1024)
 def _fair(count: int) -> np.ndarray:
-    """Binomial probabilities of `count` fair coins."""
-    ways, row = 1, []
-    for heads in range(count + 1):
-        row.append(ways / 2**count)
-        ways = ways * (count - heads) // (heads + 1)
-    return np.array(row)
+    """Binomial probabilities of `count` fair coins, by ratios from the middle outward."""
+    half = count // 2
+    heads = np.arange(half, count)
+    up = np.concatenate([[1.0], np.cumprod((count - heads) / (heads + 1))])
+    law = np.concatenate([up[count - 2 * half + 1 :][::-1], up])
+    return law / law.sum()
 
 
 def _power(law: np.ndarray, count: int) -> np.ndarray:
@@ -250,18 +260,13 @@ def _power(law: np.ndarray, count: int) -> np.ndarray:
     return result
 
 
-def _tails(laws: Sequence[np.ndarray], weights: Sequence[int], seen: int) -> tuple[float, float]:
-    """P(Σ weight · X <= seen) and P(Σ weight · X >= seen).
-
-    Laws of equal weight are summed on their own, short lattice; of the widest of these sums only
-    the tails are needed, so the long lattice of all weights together is never made.
-    """
-    by_weight: dict[int, np.ndarray] = {}
-    for law, weight in sorted(zip(laws, weights, strict=True), key=lambda one: len(one[0])):
-        by_weight[weight] = _convolve(by_weight.get(weight, np.ones(1)), law)
-    widest = max(by_weight, key=lambda weight: len(by_weight[weight]))
-    last = by_weight.pop(widest)
-    values, chances = _others(list(by_weight.values()), list(by_weight))
+def _tails(laws: Mapping[int, np.ndarray], seen: int) -> tuple[float, float]:
+    """P(Σ weight · X <= seen) and P(Σ weight · X >= seen); laws: weight → of X. Of the widest only
+    the tails are needed, so the long lattice of all weights together is seldom made."""
+    widest = max(laws, key=lambda weight: len(laws[weight]))
+    last = laws[widest]
+    others = {weight: law for weight, law in laws.items() if weight != widest}
+    values, chances = _others(list(others.values()), list(others))
     left = seen - values
     up_to = np.concatenate([[0.0], np.cumsum(last)])  # [k]: P(X < k)
     beyond = np.concatenate([np.cumsum(last[::-1])[::-1], [0.0]])  # [k]: P(X >= k)

@@ -3,7 +3,7 @@
 from math import e, log1p, sqrt
 from typing import Literal
 
-from scipy import stats
+from scipy import special
 
 Spending = Literal["linear", "obrien-fleming", "pocock"]
 
@@ -20,5 +20,5 @@ def spent(spending: Spending, share: float, alpha: float) -> float:
         return min(1.0, share)
     if spending == "pocock":
         return float(log1p((e - 1) * share))
-    z = stats.norm.isf(alpha / 2)
-    return float(2 * stats.norm.sf(z / sqrt(share)) / alpha)
+    z = -special.ndtri(alpha / 2)
+    return float(2 * special.ndtr(-z / sqrt(share)) / alpha)

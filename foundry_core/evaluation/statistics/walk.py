@@ -119,15 +119,13 @@ def _spread(law: np.ndarray, steps: int) -> np.ndarray:
 def _boundary(law: np.ndarray, allowed: float) -> tuple[int | None, float]:
     """The smallest k whose two-sided mass fits into what is allowed, and that mass."""
     most = len(law) // 2
-    k, mass = None, 0.0
-    for distance in range(most, 0, -1):
-        here = float(law[most + distance] + law[most - distance])
-        if mass + here > allowed * (1 + 1e-12):
-            break
-        mass += here
-        if here:
-            k = distance
-    return k, mass
+    outer = law[:most] + law[:most:-1]  # from the farthest |D| to 1
+    masses = np.cumsum(outer)
+    fitting = int(np.searchsorted(masses, allowed * (1 + 1e-12), side="right"))
+    filled = np.flatnonzero(outer[:fitting])
+    if not len(filled):
+        return None, 0.0
+    return most - int(filled[-1]), float(masses[fitting - 1])
 
 
 def walk_power(design: WalkDesign, discordant: Sequence[int], win: float) -> float:
