@@ -146,8 +146,8 @@ class Evaluation:
     """What an evaluation found of one policy, scenario by scenario.
 
     budget: scenarios per task that were committed to before the first one. outcomes: task →
-    scenario → success, None after a crash; a scenario not run yet is absent. causes: of the crashes,
-    as far as known: cause → episodes.
+    scenario → success, None after a crash; a scenario not run yet is absent. causes: of the
+    crashes, as far as known: cause → episodes.
     """
 
     budget: int
@@ -189,10 +189,10 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """Writes what every stage that makes an Evaluation leaves; returns its metrics.
 
-    facts: more fields of evaluation.json, beside `crashes` (by cause), `budget`, `tasks` (each task's
-    score, and the scenarios by outcome) and `total`. records/scores.jsonl, which the lineage reads, has a row per
-    task and one for all, whose task is "". Metrics: success_rate (None without an outcome), the
-    counts, success_rate/<task>.
+    facts: more fields of evaluation.json, beside `crashes` (by cause), `budget`, `tasks` (each
+    task's score, and the scenarios by outcome) and `total`. records/scores.jsonl, which the lineage
+    reads, has a row per task and one for all, whose task is "". Metrics: success_rate (None
+    without an outcome), the counts, success_rate/<task>.
     """
     scores = evaluation.scores
     whole = total(scores.values())

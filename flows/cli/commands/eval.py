@@ -1,10 +1,12 @@
 """`foundry eval compare TREE` and `foundry eval power`: statistics of evaluations made anywhere."""
 
 import argparse
+import os
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.cli.commands.common import answer, print_json
+from flows.cli.commands import eval_output
+from flows.cli.commands.common import answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare.add_argument("tree", type=Path, help="[<set>/]<model>/<Task>/rollouts/…/results.json")
     compare.add_argument("--base", help="hold the others against this one (default: all pairs)")
     compare.add_argument("--alpha", type=float, default=0.05)
+    eval_output.add_output_arguments(compare)
     power = commands.add_parser("power", help="how many episodes a comparison needs")
     power.add_argument("--base", type=float, required=True, help="success rate of the base")
     power.add_argument("--variant", type=float, required=True, help="rate worth finding")
@@ -32,28 +35,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    # Many short sums: threads would only wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from foundry_core.errors import FoundryError
     from foundry_core.evaluation.comparison.compare import compare
-    from foundry_core.evaluation.comparison.sentences import verdict
-    from foundry_core.evaluation.comparison.tables import comparison_table
+    from foundry_core.evaluation.comparison.groups import parse_groups
     from foundry_core.evaluation.rollout.results_tree import read_tree
 
     if not 0 < options.alpha < 1:
         raise FoundryError(f"--alpha {options.alpha} must lie strictly between 0 and 1", "e.g. .05")
-    results = read_tree(options.tree)
-    found = compare(results.evaluations(), options.base, options.alpha)
-    crashes = results.crashes()
-    if options.json:
-        print_json(found.to_json() | {"budget": results.budget, "crashes": crashes})
-        return 0
-    from flows.console import print_table
-
-    print_table(comparison_table(found))
-    print(verdict(found))
-    if crashes:
-        causes = ", ".join(f"{count} {cause}" for cause, count in crashes.items())
-        print(f"{sum(crashes.values())} episodes crashed and count for no policy: {causes}")
-    return 0
+    evaluations = read_tree(options.tree).evaluations()
+    groups = parse_groups(options.group)
+    found = compare(evaluations, options.base, options.alpha, groups=groups)
+    return eval_output.show(options, found)
 
 
 def _power(options: argparse.Namespace) -> int:

@@ -110,9 +110,7 @@ class Pairing:
 def compared_tasks(arms: Mapping[str, Arm], asked: Sequence[str]) -> tuple[list[str], list[str]]:
     """Of tasks that all arms list: those in which every arm has an outcome, and the arms that have
     none in any. Such an arm says nothing, and must not take the tasks from the others."""
-    silent = [
-        label for label, arm in arms.items() if not any(arm.speaks(task) for task in asked)
-    ]
+    silent = [label for label, arm in arms.items() if not any(arm.speaks(task) for task in asked)]
     speaking = [arm for label, arm in arms.items() if label not in silent]
     tasks = [task for task in asked if all(arm.speaks(task) for arm in speaking)]
     return (tasks if speaking else []), silent

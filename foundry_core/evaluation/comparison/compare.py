@@ -15,7 +15,7 @@ from statistics import fmean
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.arms import Arm, Pairing
-from foundry_core.evaluation.comparison.family import Pairings, family_table
+from foundry_core.evaluation.comparison.family import family_table
 from foundry_core.evaluation.comparison.groups import Groups, check_groups, known_groups
 from foundry_core.evaluation.comparison.result import Comparison, Family, TaskTable
 from foundry_core.evaluation.score import Evaluation, Score, total

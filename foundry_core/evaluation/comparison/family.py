@@ -21,9 +21,7 @@ def family_table(
     size: of the family as it was started; who dropped out counts with p = 1."""
     tasks, _ = compared_tasks(arms, asked)
     level = alpha / max(1, size)
-    setting = Setting(
-        tasks=tasks, asked=asked, arms=list(arms.values()), alpha=alpha, level=level
-    )
+    setting = Setting(tasks=tasks, asked=asked, arms=list(arms.values()), alpha=alpha, level=level)
     tests = {pair: pair_test(pairing, setting) for pair, pairing in pairings.items()}
     overall = {label: _overall(arm, tasks or asked) for label, arm in arms.items()}
     differences = _differences(tests, alpha, size)
@@ -64,8 +62,7 @@ def _differences(
     ]
     found = zip(tests.items(), holm([*plain, *dropped]), holm([*bounded, *dropped]), strict=False)
     return [
-        _difference(pair, test, without, against, alpha)
-        for (pair, test), without, against in found
+        _difference(pair, test, without, against, alpha) for (pair, test), without, against in found
     ]
 
 

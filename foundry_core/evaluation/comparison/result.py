@@ -107,9 +107,9 @@ class Comparison(TaskTable):
     labels: the base first, if there is one. missing: tasks that are not compared, with the labels
     that did not run them or have no outcome there. scores: task → label → score, of every task.
     family: which pairs were tested, and corrected together: every label against the base, or all
-    pairs. groups: of several tasks, by name; task_tables: by task, where there are several. crashes:
-    label → cause → episodes. deviation: standard deviation of rates between seeds, pooled over
-    labels, with a 95 % interval, where there are several."""
+    pairs. groups: of several tasks, by name; task_tables: by task, where there are several.
+    crashes: label → cause → episodes. deviation: standard deviation of rates between seeds, pooled
+    over labels, with a 95 % interval, where there are several."""
 
     base: str | None
     alpha: float

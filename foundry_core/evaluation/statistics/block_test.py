@@ -275,9 +275,7 @@ def _tails(laws: Mapping[int, np.ndarray], seen: int) -> tuple[float, float]:
     return float(lower), float(upper)
 
 
-def _others(
-    laws: Sequence[np.ndarray], weights: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
+def _others(laws: Sequence[np.ndarray], weights: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Values of Σ weight · X, some more than once, and their probabilities."""
     if prod(map(len, laws)) > _POINTS:
         law = _weighted_sum(laws, weights)
