@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from foundry_core.evaluation.comparison.names import folded
 from foundry_core.evaluation.comparison.result import Comparison, TaskTable
-from foundry_core.evaluation.comparison.sentences import open_pairs, p_text, silences
-from foundry_core.evaluation.comparison.verdict import decision_text
+from foundry_core.evaluation.comparison.sentences import ONE_RUN, open_pairs, p_text, silences
 from foundry_core.evaluation.score import Score
 
 _TASK_WIDTH = 24
+_WHOLE = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,10 @@ class Grid:
 
 def grids(comparison: Comparison, width: int) -> list[Grid]:
     """All of a comparison, the tables of single tasks within `width` columns."""
-    found = []
+    found, room = [], max(17, width - 64)
     for title, table in comparison.summaries().items():
-        found += summary_grids(comparison, title, table)
-    return [*found, *crash_grids(comparison), *task_grids(comparison, width)]
+        found += summary_grids(comparison, title, table, room)
+    return [*found, *crash_grids(comparison, room), *task_grids(comparison, width)]
 
 
 def numbers(comparison: Comparison) -> dict[str, str]:
@@ -39,19 +39,24 @@ def numbers(comparison: Comparison) -> dict[str, str]:
     return {label: f"#{place}" for place, label in enumerate(comparison.ranked(), 1)}
 
 
-def summary_grids(comparison: Comparison, title: str, table: TaskTable) -> list[Grid]:
-    """What the labels reach over the table's tasks, and what their differences to the base say."""
+def summary_grids(
+    comparison: Comparison, title: str, table: TaskTable, room: int = _WHOLE
+) -> list[Grid]:
+    """What the labels reach over the table's tasks, and what their differences to the base say.
+    room: columns for a label."""
     number = numbers(comparison)
     pending = any(one.counted.pending for one in table.overall.values())
     extra = ["pending"] if pending else []
     rows = []
     for label in table.ranked():
         one = table.overall[label]
-        row = [number[label], label, _percent(one.rate), *_counts(one.counted)]
+        row = [number[label], folded(label, room), _percent(one.rate), *_counts(one.counted)]
         row += [str(one.counted.crashed), _percent(one.rate_with_crashes)]
         row += [str(one.counted.pending)] * pending
-        rows.append([*row, "no verdict" if table.mute(label) else table.letters[label]])
-    header = ["#", "label", "mean", "episodes", "95 %", "crashed", "if failed", *extra, "letters"]
+        mark = "no verdict" if table.mute(label) else comparison.mark(table, label)
+        rows.append([*row, mark])
+    last = "letters" if comparison.base is None else "to base"
+    header = ["#", "label", "mean %", "episodes", "95 %", "crashed", "if\nfailed", *extra, last]
     notes = [] if comparison.base else open_pairs(table, number)
     where = f"{len(table.tasks)} tasks" if len(table.tasks) != 1 else "one task"
     head = Grid(
@@ -60,7 +65,9 @@ def summary_grids(comparison: Comparison, title: str, table: TaskTable) -> list[
         rows=rows,
         notes=[*notes, *silences(table, number)],
     )
-    return [head] if comparison.base is None else [head, difference_grid(comparison, title, table)]
+    return (
+        [head] if comparison.base is None else [head, _differences(comparison, title, table, room)]
+    )
 
 
 def family_text(comparison: Comparison, table: TaskTable) -> str:
@@ -69,7 +76,7 @@ def family_text(comparison: Comparison, table: TaskTable) -> str:
     return f"a family of {table.size} {pairs}, Holm"
 
 
-def difference_grid(comparison: Comparison, title: str, table: TaskTable) -> Grid:
+def _differences(comparison: Comparison, title: str, table: TaskTable, room: int) -> Grid:
     """Each label against the base."""
     rows = []
     for one in table.differences:
@@ -77,14 +84,19 @@ def difference_grid(comparison: Comparison, title: str, table: TaskTable) -> Gri
         if one.difference is not None and one.low is not None and one.high is not None:
             interval = f"{100 * one.difference:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
         seen = "" if one.detectable is None else f"{100 * one.detectable:.1f}"
-        decision = decision_text(one.decision, one.basis)
-        rows.append([one.variant, interval, p_text(one.p_corrected), decision, seen])
+        about = f" ({one.basis})" if one.separated and one.basis != "none" else ""
+        decision = one.decision + about
+        rows.append([folded(one.variant, room), interval, p_text(one.p_corrected), decision, seen])
     header = ["label", "points [95 %]", "p (Holm)", "decision", "80 % power"]
-    notes = [f"{one.variant}: {one.note}." for one in table.differences if one.note]
+    # That a separation survives its crashes is in the files.
+    noted = [x for x in table.differences if x.note and (not x.separated or x.p_value is None)]
+    notes = [f"{one.variant}: {one.note}." for one in noted]
+    if any(one.separated and one.basis == "none" for one in table.differences):
+        notes.append(ONE_RUN)
     return Grid(title=f"{title}: against {comparison.base}", header=header, rows=rows, notes=notes)
 
 
-def crash_grids(comparison: Comparison) -> list[Grid]:
+def crash_grids(comparison: Comparison, room: int = _WHOLE) -> list[Grid]:
     """Crashes by cause and label; none where nothing crashed."""
     number = numbers(comparison)
     totals: dict[str, int] = {}
@@ -98,7 +110,7 @@ def crash_grids(comparison: Comparison) -> list[Grid]:
     for label in (label for label in comparison.ranked() if label in comparison.crashes):
         causes = comparison.crashes[label]
         counts = [*(causes.get(cause, 0) for cause in order), sum(causes.values())]
-        rows.append([number[label], label, *map(str, counts)])
+        rows.append([number[label], folded(label, room), *map(str, counts)])
     rows.append(["", "all", *(str(totals[cause]) for cause in order), str(sum(totals.values()))])
     note = "Crashes count for no policy; “if failed” is the mean with each as a failure."
     header = ["#", "label", *(cause.replace(" ", "\n") for cause in order), "all"]
@@ -123,10 +135,13 @@ def task_grids(comparison: Comparison, width: int) -> list[Grid]:
             for task in tasks
         ]
         header = ["task", *(number[label] for label in block)]
-        title = f"each task: successes/episodes letters, % [95 %]; columns {header[1]}"
-        title += f" to {header[-1]}" if len(block) > 1 else ""
+        columns = f"{header[1]} to {header[-1]}" if len(block) > 1 else header[1]
+        title = f"each task, {columns}: successes, decision, % [95 %]"
         found.append(Grid(title=title, header=header, rows=rows))
     note = "Each task is a family of its own: letters hold within a row."
+    if comparison.base is not None:
+        note = f"Each task is a family of its own. Against {comparison.base}: + better, − worse, "
+        note += "= not separated, ? no verdict."
     unsure = _unsure(comparison, number)
     last = found[-1]
     found[-1] = Grid(title=last.title, header=last.header, rows=last.rows, notes=[note, *unsure])
@@ -155,8 +170,8 @@ def _cell(comparison: Comparison, task: str, label: str) -> str:
     lines = ["no outcome"]
     if score.rate is not None:
         low, high = score.interval
-        letters = f" {table.letters[label]}" if table else ""
-        lines = [f"{score.successes}/{score.n}{letters}"]
+        mark = f" {comparison.mark(table, label)}" if table else ""
+        lines = [f"{score.successes}/{score.n}{mark}"]
         lines.append(f"{100 * score.rate:.0f} [{100 * low:.0f}, {100 * high:.0f}]")
     lines += [f"{score.crashed} crashed"] * (score.crashed > 0)
     lines += [f"{score.pending} pending"] * (score.pending > 0)
@@ -171,4 +186,4 @@ def _counts(score: Score) -> list[str]:
 
 
 def _percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:.2f} %"
+    return "-" if rate is None else f"{100 * rate:.2f}"

@@ -79,7 +79,7 @@ def _panels(
                 score = table.overall[label].counted
                 if score.n:
                     row(axes, place, score, colours[label])
-                words = table.letters[label] if score.n else "no outcome"
+                words = comparison.mark(table, label)
                 axes.text(1.03, place, words, va="center", size=_SMALL, transform=_beside(axes))
             axes.set_title(folded(name, 27), loc="left", size=10)
             percents(axes.xaxis, axes.set_xlim, "")
@@ -164,7 +164,8 @@ def radar(comparison: Comparison) -> Picture:
         label: [comparison.scores[task][label].rate or 0.0 for task in tasks] for label in order
     }
     mean = [fmean(of_task) for of_task in zip(*rates.values(), strict=True)]
-    legend = "\n".join(f"{number}  {task}" for number, task in enumerate(tasks, 1))
+    spokes = [f"{number}  {task}" for number, task in enumerate(tasks, 1)]
+    legend = "\n".join([*spokes, "", "dotted: the mean of all"])
 
     def draw(figure: Any) -> None:
         import numpy as np
@@ -191,7 +192,7 @@ def radar(comparison: Comparison) -> Picture:
             axes.set_axis_off()
         side.text(0.02, 0.97, legend, va="top", size=10, linespacing=1.5)
 
-    width, height = columns * 215 + 330, max(lines * 235, 17 * len(tasks) + 20)
+    width, height = columns * 215 + 330, max(lines * 235, 17 * len(tasks) + 60)
     return Picture("Success over the tasks", width, height, draw)
 
 

@@ -126,6 +126,18 @@ class Comparison(TaskTable):
         """The difference of a label and the base over all tasks; None for the base."""
         return self.against(self.base, label)
 
+    def mark(self, table: TaskTable, label: str) -> str:
+        """What a table decides of a label, in a few letters: where all pairs were compared its
+        letters, else "base", or what it is to the base: + better, − worse, = not separated, ? no
+        verdict."""
+        if table.mute(label):
+            return "no outcome"
+        if self.base is None:
+            return table.letters[label]
+        found = table.against(self.base, label)
+        signs = {"better": "+", "worse": "−", "not separated": "="}
+        return "base" if found is None else signs.get(found.decision, "?")
+
     def summaries(self) -> dict[str, TaskTable]:
         """The tables of several tasks, by title: all, and the groups."""
         return {"all tasks": self, **self.groups}

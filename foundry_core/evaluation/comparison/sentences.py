@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from foundry_core.evaluation.comparison.result import Comparison, Difference, Overall, TaskTable
 from foundry_core.evaluation.statistics.block_test import SMALLEST_P
 
+ONE_RUN = "One training run each says nothing about the recipes."
 _WORDS = {"better": "is better than", "worse": "is worse than"}
 
 
@@ -26,7 +27,7 @@ def verdict(comparison: Comparison) -> str:
         parts = [f"{_rate(base, comparison.overall[base])}."]
         parts += [sentence(comparison, one) for one in comparison.differences]
         if any(one.separated and one.basis == "none" for one in comparison.differences):
-            parts.append("One training run each says nothing about the recipes.")
+            parts.append(ONE_RUN)
     else:
         separated = sum(one.separated for one in comparison.differences)
         parts = [f"{separated} of {comparison.size} pairs are separated."]

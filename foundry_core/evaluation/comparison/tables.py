@@ -19,7 +19,7 @@ from foundry_core.evaluation.score import Score
 
 FAMILIES = (
     "Each table is a family of its own, corrected by Holm: all tasks, every group, every single "
-    "task (whose letters stand behind its intervals). Letters hold within a table."
+    "task (what it decides stands behind its intervals). Letters hold within a table."
 )
 
 
@@ -49,7 +49,7 @@ def rows(comparison: Comparison) -> list[list[str]]:
         cells = [score_text(scores.get(label)) for label in labels]
         if table and table.tasks:
             cells = [
-                cell if table.mute(label) else f"{cell}  {table.letters[label]}"
+                cell if table.mute(label) else f"{cell}  {comparison.mark(table, label)}"
                 for cell, label in zip(cells, labels, strict=True)
             ]
         body.append([task + left_out, *cells])
@@ -87,7 +87,7 @@ def _uneven(comparison: Comparison, label: str) -> bool:
 def terminal_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
     """All of a comparison, for a terminal this wide."""
     for grid in grids(comparison, width):
-        table = Table(title=grid.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=grid.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for place, column in enumerate(grid.header):
             several = any("\n" in row[place] for row in grid.rows)
             numeric = not several and all(row[place][-1:] in "0123456789%-" for row in grid.rows)
