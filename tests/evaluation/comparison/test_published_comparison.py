@@ -1,4 +1,4 @@
-"""The published evaluations of nine policies on 19 tasks of LBM Eval: counts, crashes and letters."""
+"""Nine published policies on 19 tasks of LBM Eval: counts, crashes, means and letters."""
 
 from itertools import combinations
 
