@@ -115,7 +115,7 @@ def forest(comparison: Comparison) -> Picture:
                 _difference(axes, row, table, pair)
             axes.axvline(0, color=INK, linewidth=1)
             axes.set_title(f"{title}: points", loc="left", size=10)
-            axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}")
+            axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}" if value else "0")
             axes.tick_params(axis="x", labelsize=_SMALL)
             axes.grid(axis="x")
             axes.set_axisbelow(True)

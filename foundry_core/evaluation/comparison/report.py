@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from foundry_core.evaluation.comparison.grids import Grid, crash_grids, summary_grids
+from foundry_core.evaluation.comparison.grids import Grid, crash_grids, summary_grids, task_grids
 from foundry_core.evaluation.comparison.pictures import forest, task_bars
 from foundry_core.evaluation.comparison.plots import curves, success_bars
 from foundry_core.evaluation.comparison.result import FILE, Comparison
@@ -21,6 +21,8 @@ from foundry_core.files import write_atomic, write_json
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 _BARS = 40  # in one picture
+_COLUMNS = 4  # of labels in one table
+_PAGE = 160  # columns of text that a page has room for
 STAGE_COLUMNS = ("stage", "kind", "key", "action", "why", "seconds")
 
 
@@ -106,7 +108,7 @@ def _section(title: str, body: str) -> str:
 def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
     if comparison is None:
         return ""
-    header, *body = rows(comparison)
+    many = len(comparison.labels) > _COLUMNS
     note = "Scenarios were not seen in training; "
     if unequal:
         note += f"the policies met different ones ({', '.join(unequal)}), and what separates them "
@@ -115,7 +117,11 @@ def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
         note += "every policy met the same ones. "
     tests = sorted({one.test for one in comparison.differences})
     note += f"p-values: {', '.join(tests)}; corrected by Holm over {comparison.size}."
-    table = table_html(header, body)
+    if many:
+        table = "".join(map(_grid_html, summary_grids(comparison, "all tasks", comparison)))
+    else:
+        header, *body = rows(comparison)
+        table = table_html(header, body)
     parts = [table, f"<p class=note>{note}</p>", _wide(_bars(comparison))]
     if comparison.differences:
         parts.append(_wide(forest(comparison).svg()))
@@ -124,6 +130,8 @@ def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
         for title, group in comparison.groups.items()
         for grid in summary_grids(comparison, title, group)
     ]
+    if many:
+        tables += task_grids(comparison, _PAGE)
     parts += map(_grid_html, [*tables, *crash_grids(comparison)])
     if comparison.task_tables or comparison.groups:
         parts.append(f"<p class=note>{FAMILIES}</p>")
@@ -191,7 +199,7 @@ h3{font-size:1rem;margin:1.6rem 0 .4rem}
 .verdict{font-size:1.12rem;background:var(--tint);border-left:4px solid #2b6cb0;
 padding:1rem 1.2rem;margin:1.4rem 0}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;width:100%}
-th,td{text-align:left;vertical-align:top;padding:.4rem .8rem .4rem 0;
+th,td{text-align:left;vertical-align:top;white-space:pre-line;padding:.4rem .8rem .4rem 0;
 border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
 thead th{color:var(--soft);font-weight:600}tbody th{font-weight:500}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:1rem}

@@ -121,7 +121,7 @@ def by_blocks(setting: Setting, rng: Rng, layout: Layout) -> tuple[float, float]
 
 def plain(tasks: Mapping[str, TaskBlocks]) -> float:
     """The plain way: counts of all tasks together, pairing ignored."""
-    blocks = [block for task in tasks.values() for block in task.blocks]
+    blocks = [block for task in tasks.values() for block, n in task.blocks for _ in range(n)]
     total = _rest(blocks, blocks)
     return barnard(Arms(s1=total.a, n1=total.n_a, s0=total.b, n0=total.n_b))
 
