@@ -91,7 +91,7 @@ def _panels(
             axes.set_axis_off()
 
     height = lines * (_ROW * len(order) + 66)
-    return Picture(title, 7 * max(map(len, short.values())) + 235 * columns, height, draw)
+    return Picture(title, 7 * max(map(len, short.values())) + 220 * columns, height, draw)
 
 
 def forest(comparison: Comparison) -> Picture:
@@ -123,7 +123,7 @@ def forest(comparison: Comparison) -> Picture:
             axes.tick_params(axis="y", labelsize=_SMALL)
             axes.set_ylim(len(pairs) - 0.4, -0.6)
 
-    width = 5.6 * max(map(len, names)) + 310 * len(tables)
+    width = 5.6 * max(map(len, names)) + 270 * len(tables)
     title = "Differences of success rates with 95 % intervals, and what was decided"
     return Picture(title, width, (_ROW + 1) * len(pairs) + 70, draw)
 

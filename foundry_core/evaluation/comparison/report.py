@@ -22,7 +22,7 @@ from foundry_core.files import write_atomic, write_json
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 _BARS = 40  # in one picture
 _COLUMNS = 4  # of labels in one table
-_PAGE = 160  # columns of text that a page has room for
+_PAGE = 96  # columns of text that a page has room for
 STAGE_COLUMNS = ("stage", "kind", "key", "action", "why", "seconds")
 
 
