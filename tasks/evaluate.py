@@ -1,50 +1,28 @@
 """Policy → Evaluation: closed-loop episodes on fresh scenarios of a benchmark."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.benchmarks.base import BENCHMARKS, load_benchmark
-from foundry_core.files import write_json_lines
-from foundry_core.identity.code import fingerprint
-from foundry_core.identity.sources import package_fingerprint
+from foundry_core.evaluation.closed_loop import (
+    ScenariosRecipe,
+    benchmark_sources,
+    checked_benchmark,
+    play,
+)
 from foundry_core.pipeline import stage
 
-if TYPE_CHECKING:
-    from foundry_core.evaluation.score import EpisodeResult
 
+class EvaluateRecipe(ScenariosRecipe):
+    """The seed is the policy's noise."""
 
-class EvaluateRecipe(stage.Recipe):
-    """Scenario indices are the benchmark's, not the seed's: evaluations that share
-    `first_scenario` meet the same scenarios, which is what pairs them in a comparison. The seed
-    is the policy's noise."""
-
-    benchmark: str = "metaworld"
-    options: dict[str, Any] = Field(
-        default_factory=dict, description="settings of the benchmark, such as render"
-    )
-    tasks: tuple[str, ...] = Field((), description="empty: the benchmark's default tasks")
-    episodes_per_task: int = Field(25, ge=1)
-    budget: int | None = Field(
-        None, description="episodes per task fixed for good; default: episodes_per_task"
-    )
-    first_scenario: int = Field(0, ge=0)
     execute_steps: int | None = Field(
         None, ge=1, description="targets carried out per plan; default: the policy's"
     )
     blank_images: bool = Field(False, description="control: the policy sees grey pictures")
     record_per_task: int = Field(2, ge=0, description="episodes per task that keep pictures")
-
-    @model_validator(mode="after")
-    def _budget_holds(self) -> Self:
-        if self.budget is not None and self.budget < self.episodes_per_task:
-            raise ValueError(
-                f"episodes_per_task {self.episodes_per_task} exceeds the budget {self.budget}"
-            )
-        return self
 
 
 class EvaluateResources(stage.Resources):
@@ -63,20 +41,13 @@ class Evaluate(stage.Stage):
 
     @classmethod
     def sources(cls, recipe: EvaluateRecipe) -> Mapping[str, str]:
-        """The benchmark is loaded by name, so its code enters the identity here."""
-        benchmark = load_benchmark(recipe.benchmark, recipe.options)
-        code = fingerprint(BENCHMARKS.module(recipe.benchmark), "BENCHMARK").digest
-        packages = {name: package_fingerprint(name) for name in benchmark.packages}
-        return {f"benchmark:{recipe.benchmark}": code, **packages}
+        return benchmark_sources(recipe)
 
     @classmethod
     def check(
         cls, recipe: EvaluateRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
     ) -> None:
-        benchmark = load_benchmark(recipe.benchmark, recipe.options)
-        benchmark.check_scenarios(recipe.first_scenario, recipe.episodes_per_task)
-        for task in recipe.tasks:
-            benchmark.task(task)
+        benchmark = checked_benchmark(recipe)
         for upstream in _ancestors(inputs):
             benchmark.check_training(upstream.kind, upstream.recipe)
         for name, policy in inputs.get("policy", {}).items():
@@ -84,84 +55,26 @@ class Evaluate(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.evaluation.rollout.episodes import Rollout, plan_episodes, run_episodes
-        from foundry_core.evaluation.rollout.tally import Tally
         from foundry_core.serving.policy import load_policy
 
-        recipe = ctx.recipe
-        benchmark = load_benchmark(recipe.benchmark, recipe.options)
+        recipe, artifact = ctx.recipe, ctx.input("policy")
         policy = load_policy(
-            ctx.input("policy").path,
-            device=ctx.resources.device,
-            blank_images=recipe.blank_images,
+            artifact.path, device=ctx.resources.device, blank_images=recipe.blank_images
         )
-        plans = plan_episodes(
-            benchmark,
-            recipe.tasks or benchmark.default_tasks(),
-            first=recipe.first_scenario,
-            count=recipe.episodes_per_task,
-            seed=ctx.seed,
-            record=recipe.record_per_task,
-        )
-        tally = Tally(
-            ctx.out,
-            ctx.scratch,
-            plans,
-            requested=recipe.episodes_per_task,
-            budget=recipe.budget or recipe.episodes_per_task,
-        )
-
-        def on_rollout(rollout: Rollout) -> None:
-            tally.add(rollout)
-            score = tally.score
-            done, rate = len(plans) - score.pending, score.rate or 0.0
-            ctx.progress(done, len(plans), rollout.result.task, success_rate=rate)
-
-        run_episodes(
-            benchmark,
+        # By content: an equal policy under another key makes an equal evaluation.
+        facts = {
+            "seed": ctx.seed,
+            "blank_images": recipe.blank_images,
+            "policy": artifact.content,
+        }
+        return play(
+            ctx,
             policy,
-            tally.missing(),
-            processes=ctx.resources.cpus,
+            facts,
+            record=recipe.record_per_task,
             env_workers=ctx.resources.env_workers or None,
             execute_steps=recipe.execute_steps,
-            on_rollout=on_rollout,
         )
-        steps = recipe.execute_steps or policy.execute_steps
-        return _conclude(ctx, tally.finish(), steps)
-
-
-def _conclude(
-    ctx: stage.StageContext, results: "list[EpisodeResult]", execute_steps: int
-) -> dict[str, Any]:
-    """Writes evaluation.json and the records; returns the metrics. An evaluation of crashes only
-    says nothing about the policy and is a failure of the stage."""
-    from foundry_core.evaluation.rollout.tally import episode_row
-    from foundry_core.evaluation.score import Evaluation, write_evaluation
-
-    write_json_lines(ctx.records / "episodes.jsonl", map(episode_row, results))
-    recipe = ctx.recipe
-    benchmark = load_benchmark(recipe.benchmark, recipe.options)
-    facts = {
-        "benchmark": recipe.benchmark,
-        "options": benchmark.model_dump(mode="json"),
-        "packages": {name: version(name) for name in benchmark.packages},
-        "hz": benchmark.hz,
-        "success": benchmark.success_semantics,
-        "first_scenario": recipe.first_scenario,
-        "episodes_per_task": recipe.episodes_per_task,
-        "execute_steps": execute_steps,
-        "seed": ctx.seed,
-        "blank_images": recipe.blank_images,
-        # By content: an equal policy under another key makes an equal evaluation.
-        "policy": ctx.input("policy").content,
-    }
-    evaluation = Evaluation.of(results, recipe.budget or recipe.episodes_per_task)
-    metrics = write_evaluation(ctx.out, ctx.records, evaluation, facts)
-    if not metrics["n"]:
-        raise RuntimeError(
-            f"all {metrics['crashed']} episodes crashed; the first:\n{results[0].failure_message}"
-        )
-    return metrics
 
 
 def _check_horizon(execute_steps: int | None, name: str, policy: Any) -> None:

@@ -11,10 +11,8 @@ from typing import Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.closed_loop import scenarios_of
 from foundry_core.pipeline import stage
-
-# What decides which scenarios an evaluation meets, and how many were planned before the first one.
-_SCENARIOS = ("benchmark", "tasks", "episodes_per_task", "budget", "first_scenario")
 
 
 class VerdictRecipe(stage.Recipe):
@@ -39,7 +37,8 @@ class Verdict(stage.Stage):
     output = stage.ArtifactType.COMPARISON
     seeded = False
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
-        "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True)
+        "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True),
+        "controls": stage.slot(stage.ArtifactType.EVALUATION, many=True, optional=True),
     }
     Recipe = VerdictRecipe
 
@@ -53,10 +52,17 @@ class Verdict(stage.Stage):
                 f"{sorted(connected)}",
                 "every evaluation belongs to exactly one variant",
             )
-        first = recipe.variants[recipe.base][0]
-        wanted = _scenarios(connected[first].recipe)
-        for label in named:
-            for name, value in _scenarios(connected[label].recipe).items():
+        # What an imported evaluation was asked, its file says and not its recipe.
+        upstream = {**connected, **inputs.get("controls", {})}
+        asked = {
+            label: found
+            for label, one in upstream.items()
+            if (found := scenarios_of(one.recipe.model_dump(mode="json")))
+        }
+        first = next(filter(asked.__contains__, [*recipe.variants[recipe.base], *named]), "")
+        wanted = asked.get(first, {})
+        for label, values in asked.items():
+            for name, value in values.items():
                 if value != wanted.get(name):
                     raise FoundryError(
                         f"{label} is evaluated with {name} = {value}, {first} with "
@@ -66,30 +72,31 @@ class Verdict(stage.Stage):
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+        from foundry_core.evaluation.comparison.controls import with_controls
         from foundry_core.evaluation.comparison.report import write_comparison
         from foundry_core.evaluation.comparison.verdict import judge_variants
-        from foundry_core.evaluation.score import read_evaluation
+        from foundry_core.evaluation.together import read_together
 
-        inputs = ctx.inputs["evaluations"].items()
-        evaluations = {label: read_evaluation(artifact.path) for label, artifact in inputs}
+        read = {
+            slot: {label: artifact.path for label, artifact in named.items()}
+            for slot, named in ctx.inputs.items()
+        }
+        evaluations = read_together(read["evaluations"])
         recipe = ctx.recipe
         names = sorted(recipe.variants, key=lambda name: (name != recipe.base, _natural(name)))
         variants = {name: recipe.variants[name] for name in names}
         found = judge_variants(
             evaluations, variants, recipe.base, recipe.alpha, size=recipe.started
         )
-        return write_comparison(ctx.out, found)
+        return write_comparison(
+            ctx.out, with_controls(found, read_together(read.get("controls", {})))
+        )
 
 
 def _natural(name: str) -> list[tuple[float, str]]:
     """steps=400 before steps=1000."""
     parts = re.split(r"(\d+(?:\.\d+)?)", name)
     return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)]
-
-
-def _scenarios(recipe: Any) -> dict[str, Any]:
-    values = recipe.model_dump(mode="json")
-    return {name: values[name] for name in _SCENARIOS if name in values}
 
 
 STAGE = Verdict

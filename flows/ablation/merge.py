@@ -7,6 +7,7 @@ from typing import Any
 from flows.ablation.variants import BASE, AblationRequest
 from flows.runs.planning import Prepared, Request
 from foundry_core.config.validation import validate
+from foundry_core.evaluation.closed_loop import scenarios_of
 from foundry_core.identity.code import CodeIndex
 from foundry_core.pipeline.graph import Pipeline, StageNode
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Plan, StagePlan, plan
@@ -17,14 +18,16 @@ from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog, load_baseline
 
 VERDICT = "verdict"
+_CONTROL = "evaluate_control"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeedRun:
     """One variant with one seed: a whole pipeline.
 
-    several: whether there are other seeds of the variant. scope: the stages that its evaluation
-    needs. names: stage → its name in the merged graph, filled in by `merge`.
+    several: whether there are other seeds of the variant. scope: its evaluation, the controls on
+    the same scenarios, and what these need. names: stage → its name in the merged graph, filled in
+    by `merge`.
     """
 
     variant: str
@@ -130,19 +133,40 @@ def _verdict(
     base = seed_runs[0].variant
     values = {"base": base, "variants": variants, "alpha": alpha, "started": started}
     recipe = validate(stage.Recipe, values, VERDICT)
-    upstream = {}
+    upstream: dict[str, dict[str, Upstream]] = {"evaluations": {}, "controls": {}}
     for r in seed_runs:
-        node = r.pipeline.stages[evaluation]
-        upstream[r.label] = Upstream(name=r.names[evaluation], kind=node.kind, recipe=node.recipe)
-    stage.check(recipe, {"evaluations": upstream})
+        upstream["evaluations"][r.label] = _upstream(r, evaluation)
+        for name, stage_name in controls_of(r.pipeline, evaluation).items():
+            upstream["controls"].setdefault(name, _upstream(r, stage_name))
+    stage.check(recipe, upstream)
     return StageNode(
         name=VERDICT,
         stage=stage,
         recipe=recipe,
         resources=stage.Resources(),
         seed=0,
-        inputs={"evaluations": {r.label: r.names[evaluation] for r in seed_runs}},
+        inputs={
+            slot: {label: one.name for label, one in named.items()}
+            for slot, named in upstream.items()
+            if named
+        },
     )
+
+
+def _upstream(seed_run: SeedRun, stage: str) -> Upstream:
+    node = seed_run.pipeline.stages[stage]
+    return Upstream(name=seed_run.names[stage], kind=node.kind, recipe=node.recipe)
+
+
+def controls_of(pipeline: Pipeline, evaluation: str) -> dict[str, str]:
+    """Control → the stage that plays it on the scenarios of the evaluation."""
+    asked = scenarios_of(pipeline.stages[evaluation].recipe.model_dump(mode="json"))
+    found: dict[str, str] = {}
+    for name, node in pipeline.stages.items():
+        recipe = node.recipe.model_dump(mode="json")
+        if node.kind == _CONTROL and scenarios_of(recipe) == asked:
+            found.setdefault(recipe["control"], name)
+    return found
 
 
 def _baseline(seed_runs: Sequence[SeedRun], previous: Baseline | None) -> dict[str, BaselineStage]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from flows.ablation.merge import SeedRun, merge
+from flows.ablation.merge import SeedRun, controls_of, merge
 from flows.ablation.variants import BASE, AblationRequest, Change, Variant, expand
 from flows.runs.planning import Prepared
 from foundry_core.config.overrides import STAGE_KEYS
@@ -167,6 +167,7 @@ def _seed_run(
         specs = identify(pipeline, code=code, strict_code=request.strict_code)
     except FoundryError as error:
         raise FoundryError(f"variant {variant.name!r}: {error.message}", error.hint) from None
+    wanted = [evaluation, *controls_of(pipeline, evaluation).values()]
     return SeedRun(
         variant=variant.name,
         seed=seed,
@@ -174,7 +175,7 @@ def _seed_run(
         overrides=overrides,
         pipeline=pipeline,
         specs=specs,
-        scope=frozenset(pipeline.with_ancestors([evaluation])),
+        scope=frozenset(pipeline.with_ancestors(wanted)),
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from flows.runs.engine import RunResult
 from flows.runs.planning import Prepared
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.closed_loop import scenarios_of
 from foundry_core.evaluation.comparison.report import Filmstrip, ReportData, write_report
 from foundry_core.evaluation.comparison.result import Comparison, read_comparison
 from foundry_core.files import json_line, read_json_lines
@@ -131,12 +132,12 @@ def first_episodes(folder: Path) -> list[Path]:
 def _unequal(artifacts: dict[str, Artifact], compared: Artifact | None) -> list[str]:
     """Settings that decide which scenarios are met, where compared evaluations differ in them."""
     keys = {i.key for i in compared.inputs} if compared else set()
-    recipes = [a.recipe for a in artifacts.values() if a.key in keys]
-    return [
-        name
-        for name in ("benchmark", "tasks", "episodes_per_task", "budget", "first_scenario")
-        if len({json_line(recipe.get(name)) for recipe in recipes}) > 1
+    # An imported evaluation's recipe says nothing of what it was asked.
+    asked = [
+        found for a in artifacts.values() if a.key in keys and (found := scenarios_of(a.recipe))
     ]
+    names = dict.fromkeys(name for one in asked for name in one)
+    return [name for name in names if len({json_line(one.get(name)) for one in asked}) > 1]
 
 
 def _provenance(artifacts: dict[str, Artifact]) -> dict[str, str]:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.crashes import crash_causes
+from foundry_core.evaluation.crashes import crash_cause, crash_causes
+from foundry_core.evaluation.facts import FILE, EvaluationFacts
 from foundry_core.files import read_json, write_json, write_json_lines
 
-FILE = "evaluation.json"
 _COUNTS = ("n", "successes", "crashed", "pending")
 
 
@@ -147,12 +147,14 @@ class Evaluation:
 
     budget: scenarios per task that were committed to before the first one. outcomes: task →
     scenario → success, None after a crash; a scenario not run yet is absent. causes: of the
-    crashes, as far as known: cause → episodes.
+    crashes, as far as known: cause → episodes. criterion: when an episode counted as solved, in
+    words; "" where its file does not say.
     """
 
     budget: int
     outcomes: Mapping[str, Mapping[int, bool | None]]
     causes: Mapping[str, int] = field(default_factory=dict)
+    criterion: str = ""
 
     @cached_property
     def scores(self) -> dict[str, Score]:
@@ -185,14 +187,14 @@ _STATUS = {"success": True, "failure": False, "crash": None}
 
 
 def write_evaluation(
-    out: Path, records: Path, evaluation: Evaluation, facts: Mapping[str, Any]
+    out: Path, records: Path, evaluation: Evaluation, facts: EvaluationFacts | None = None
 ) -> dict[str, Any]:
     """Writes what every stage that makes an Evaluation leaves; returns its metrics.
 
-    facts: more fields of evaluation.json, beside `crashes` (by cause), `budget`, `tasks` (each
-    task's score, and the scenarios by outcome) and `total`. records/scores.jsonl, which the lineage
-    reads, has a row per task and one for all, whose task is "". Metrics: success_rate (None
-    without an outcome), the counts, success_rate/<task>.
+    evaluation.json has the facts beside `crashes` (by cause), `budget`, `tasks` (each task's score,
+    and the scenarios by outcome) and `total`. records/scores.jsonl, which the lineage reads, has a
+    row per task and one for all, whose task is "". Metrics: success_rate (None without an outcome),
+    the counts, success_rate/<task>.
     """
     scores = evaluation.scores
     whole = total(scores.values())
@@ -201,19 +203,30 @@ def write_evaluation(
         task: row | {"scenarios": _by_status(evaluation.outcomes[task])}
         for task, row in rows.items()
     }
-    document = {
-        **facts,
+    found = {
         "crashes": dict(evaluation.causes),
         "budget": evaluation.budget,
         "tasks": tasks,
         "total": whole.to_json(),
     }
-    write_json(out / FILE, document)
+    write_json(out / FILE, (facts.to_json() if facts else {}) | found)
     lines = [*rows.items(), ("", whole.to_json())]
     write_json_lines(records / "scores.jsonl", ({"task": task, **row} for task, row in lines))
     rates = {f"success_rate/{task}": score.rate for task, score in scores.items() if score.n}
     counts = {name: getattr(whole, name) for name in _COUNTS}
     return {"success_rate": whole.rate, **counts, **rates}
+
+
+def write_episodes(records: Path, episodes: Iterable[EpisodeResult]) -> None:
+    """records/episodes.jsonl, which the lineage reads. crash: the cause of one, else null."""
+    names = ("task", "scenario", "success", "steps", "seconds", "seed")
+    rows = (
+        {name: getattr(one, name) for name in names}
+        | {"crash": crash_cause(one.failure_message) if one.crashed else None}
+        for one in episodes
+        if not one.pending
+    )
+    write_json_lines(records / "episodes.jsonl", rows)
 
 
 def _by_status(outcomes: Mapping[int, bool | None]) -> dict[str, list[int]]:
@@ -235,8 +248,12 @@ def read_evaluation(folder: Path) -> Evaluation:
             }
             for task, entry in document["tasks"].items()
         }
-        causes = {str(cause): int(n) for cause, n in document.get("crashes", {}).items()}
-        return Evaluation(budget=int(document["budget"]), outcomes=outcomes, causes=causes)
+        return Evaluation(
+            budget=int(document["budget"]),
+            outcomes=outcomes,
+            causes={str(cause): int(n) for cause, n in document.get("crashes", {}).items()},
+            criterion=str(document.get("criterion", "")),
+        )
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise FoundryError(
             f"{folder / FILE} has no outcomes by task and scenario ({error!r})",

@@ -151,7 +151,8 @@ class AttemptFinished(Event):
 class ArtifactCommitted(Event):
     """artifact: the content of artifact.json. The rows are those of its records
     (`foundry_core.lineage.records`): metrics {step, name, value}, episodes {task, scenario,
-    success, steps, crash, seed}, scores {task, n, successes, crashed, pending, rate, low, high}."""
+    success, steps, seconds, crash, seed}, scores {task, n, successes, crashed, pending, rate, low,
+    high}."""
 
     type = "artifact_committed"
     artifact: Json

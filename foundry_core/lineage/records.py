@@ -12,7 +12,7 @@ from foundry_core.lineage.event_types import ArtifactCommitted
 METRICS = "records/metrics.jsonl"
 EPISODES = "records/episodes.jsonl"
 SCORES = "records/scores.jsonl"
-_EPISODE = ("task", "scenario", "success", "steps", "crash", "seed")
+_EPISODE = ("task", "scenario", "success", "steps", "seconds", "crash", "seed")
 _SCORE = ("task", "n", "successes", "crashed", "pending", "rate", "low", "high")
 
 # Gives the local path of a file of the artifact; None when it has no such file.

@@ -123,8 +123,8 @@ class StageContext:
     out: empty directory of this attempt; everything in it is committed. Files under
         `out/records/` are kept and digested too but do not enter the content digest: logs,
         timings, `records/metrics.jsonl` ({"step": int, <name>: number...} per line),
-        `records/episodes.jsonl` ({"task", "scenario", "success", "steps", "crash", "seed"}) and
-        `records/scores.jsonl` (written by `foundry_core.evaluation.score.write_evaluation`).
+        `records/episodes.jsonl` ({"task", "scenario", "success", "steps", "seconds", "crash",
+        "seed"}) and `records/scores.jsonl` (`foundry_core.evaluation.score` writes both).
     scratch: survives failed attempts of the same key and is deleted after the commit; training
         checkpoints live here, so that the next attempt resumes.
     """

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.facts import EvaluationFacts
 from foundry_core.evaluation.score import (
     EpisodeResult,
     Evaluation,
@@ -72,7 +73,7 @@ def test_one_writer_for_the_file_the_rows_and_the_metrics(tmp_path):
         causes={"solver": 1},
     )
     out, records = tmp_path, tmp_path / "records"
-    metrics = write_evaluation(out, records, found, {"benchmark": "line"})
+    metrics = write_evaluation(out, records, found, EvaluationFacts(benchmark="line"))
     assert metrics == {
         "success_rate": 0.5,
         "n": 6,

@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,15 @@ from pydantic import ValidationError
 from training_stages import run_stage
 
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.benchmarks.base import Benchmark
+from foundry_core.evaluation.benchmarks.metaworld import MetaWorld
+from foundry_core.evaluation.facts import read_facts
 from foundry_core.pipeline.stage import Upstream
 from foundry_core.simulation import catalog
 from tasks.collect_demos import CollectDemos, CollectDemosRecipe
 from tasks.collect_scenes import CollectScenes, CollectScenesRecipe
 from tasks.evaluate import Evaluate, EvaluateRecipe
+from tasks.evaluate_control import EvaluateControl, EvaluateControlRecipe
 
 RENDER = {"size": 32, "supersample": 1}
 TASKS = ["door-unlock-v3", "drawer-open-v3"]
@@ -124,12 +129,41 @@ def test_evaluate_writes_results_pictures_and_metrics(tmp_path, monkeypatch):
     assert metrics["crashed"] == 0
     assert metrics["success_rate"] == metrics["successes"] / 4
     document = json.loads((out / "evaluation.json").read_text())
+    facts = read_facts(out)
+    assert facts.to_json().items() <= document.items()
     # By content: an equal policy under another key makes an equal evaluation.
-    assert document["policy"] == "policy"
+    assert facts.policy == "policy"
+    assert (facts.benchmark, facts.success, facts.hz) == ("metaworld", "ever", 16.0)
+    assert facts.options["render"]["size"] == RENDER["size"]
+    assert facts.packages == {name: version(name) for name in ("metaworld", "mujoco")}
+    assert set(facts.max_steps) == set(TASKS)
+    assert (facts.first_scenario, facts.episodes_per_task, document["budget"]) == (0, 2, 2)
+    assert (facts.seed, facts.execute_steps, facts.blank_images) == (0, 3, True)
+    assert (document["crashes"], facts.imported) == ({}, None)
     assert set(document["tasks"]) == set(TASKS)
     assert len(list(out.glob("results/DrawerOpenV3/rollouts/*/results.json"))) == 1
     assert len(list(out.glob("frames/*/000000_*.png"))) == 2
     assert len((out / "records" / "episodes.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_control_is_played_without_a_policy_a_seed_or_a_picture(tmp_path):
+    recipe = {"tasks": TASKS[:1], "episodes_per_task": 2, "options": {"success": {"held": 4}}}
+    out, metrics = run(EvaluateControl, tmp_path, recipe)
+    assert (metrics["n"], metrics["successes"]) == (2, 0)
+    document = json.loads((out / "evaluation.json").read_text())
+    assert (document["control"], document["success"]) == ("still", {"held": 4})
+    assert document["criterion"] == "success held for 4 steps within 100 steps"
+    assert not {"policy", "seed"} & set(document)
+    assert not (out / "frames").exists()
+    assert (EvaluateControl.seeded, dict(EvaluateControl.inputs)) == (False, {})
+    assert EvaluateControl.sources(EvaluateControlRecipe()) == Evaluate.sources(EvaluateRecipe())
+
+
+def test_a_benchmark_without_a_way_to_stay_still_has_no_control(monkeypatch):
+    EvaluateControl.check(EvaluateControlRecipe(), {})
+    monkeypatch.setattr(MetaWorld, "still", Benchmark.still)
+    with pytest.raises(FoundryError, match="does not say what keeps its robot where it is"):
+        EvaluateControl.check(EvaluateControlRecipe(), {})
 
 
 def test_evaluate_refuses_before_anything_runs():

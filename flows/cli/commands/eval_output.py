@@ -1,6 +1,8 @@
 """What `foundry eval compare` prints and writes of a comparison."""
 
 import argparse
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +28,14 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def show(options: argparse.Namespace, found: "Comparison") -> int:
-    """Prints the comparison in the format that was asked for; writes --out."""
+def show(
+    options: argparse.Namespace,
+    found: "Comparison",
+    budgets: Mapping[str, int],
+    unequal: Sequence[str],
+) -> int:
+    """Prints the comparison in the format that was asked for; writes --out. budgets: by label.
+    unequal: a line for whatever the evaluations were asked differently."""
     from foundry_core.evaluation.comparison import tables
 
     if options.out is not None:
@@ -36,8 +44,11 @@ def show(options: argparse.Namespace, found: "Comparison") -> int:
         write_all(options.out, found)
     form = "json" if options.json else options.format
     if form == "json":
-        print_json(found.to_json())
-    elif form == "csv":
+        print_json(found.to_json() | {"budgets": budgets, "unequal": unequal})
+        return 0
+    for line in unequal:
+        print(f"warning: {line}", file=sys.stderr)
+    if form == "csv":
         print(tables.as_csv(found), end="")
     elif form == "markdown":
         print(tables.markdown(found), end="")

@@ -17,6 +17,7 @@ from foundry_core.pipeline.registry import stage_kind
 from foundry_core.store import gc, references
 from foundry_core.store.base import Store
 from foundry_core.store.disk import naming_disk
+from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
 
 ACTIONS = {
@@ -65,10 +66,15 @@ def _tag(options: argparse.Namespace, store: Store) -> int:
     if options.name is None:
         raise FoundryError("a name is missing", "foundry lineage tag KEY name@tag")
     artifact = references.find(store, options.ref)
-    references.set_alias(store, options.name, artifact)
-    _tell_alias(store, options.name, artifact.key)
+    name_artifact(store, options.name, artifact)
     row = {"name": options.name, "kind": artifact.kind, "key": artifact.key}
     return _rows(options, [row], "{name} is {kind}/{key:.12}")
+
+
+def name_artifact(store: Store, name: str, artifact: Artifact) -> None:
+    """`name` means the artifact from now on, in the store and in the lineage."""
+    references.set_alias(store, name, artifact)
+    _tell_alias(store, name, artifact.key)
 
 
 def _untag(options: argparse.Namespace, store: Store) -> int:
@@ -150,17 +156,16 @@ def _import(options: argparse.Namespace, store: Store) -> int:
     log = EventLog(store.events_uri)
     artifact = import_artifact(store, log, describe(kind, options.place))
     if options.name is not None:
-        references.set_alias(store, options.name, artifact)
-        _tell_alias(store, options.name, artifact.key)
+        name_artifact(store, options.name, artifact)
     shown = summary(artifact)
     way = "uri" if "://" in artifact.files_at else "path"
     declared = {way: artifact.files_at, "kind": kind, "digest": shown["digest"]}
     lines = [f"{name}: {value}" for name, value in shown.items()]
-    lines += ["in a pipeline:", f"  {_yaml_line({'stage': {'import': declared}})}"]
+    lines += ["in a pipeline:", f"  {yaml_line({'stage': {'import': declared}})}"]
     return answer(options, shown | {"name": options.name}, "\n".join(lines))
 
 
-def _yaml_line(document: dict[str, Any]) -> str:
+def yaml_line(document: dict[str, Any]) -> str:
     """A mapping as one line of YAML that reads back as it is."""
     form: dict[str, Any] = {"default_flow_style": True, "sort_keys": False, "width": float("inf")}
     line = yaml.safe_dump(document, allow_unicode=True, **form).strip()

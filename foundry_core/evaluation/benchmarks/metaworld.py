@@ -1,6 +1,6 @@
 """Meta-World as a benchmark: the same simulator, cameras and control as collection.
 
-Success does not end an episode in Meta-World; here it latches and the rollout stops there.
+Success does not end an episode in Meta-World; here the rollout stops where `success` says.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,15 @@ from foundry_core.evaluation.benchmarks.base import (
     Observation,
     Scenario,
 )
-from foundry_core.simulation.catalog import ACTION_GRIPPER, ACTION_XYZ, CONTROL_HZ, PACKAGES, TASKS
+from foundry_core.simulation.catalog import (
+    ACTION_GRIPPER,
+    ACTION_XYZ,
+    CONTROL_HZ,
+    GRIPPER,
+    PACKAGES,
+    TASKS,
+    XYZ,
+)
 from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig
 from foundry_core.simulation.scenarios import check_evaluation
 
@@ -41,7 +49,16 @@ class MetaWorld(Benchmark):
         return self.render.cameras
 
     def environment(self, task: str) -> Environment:
-        return _Environment(self.task(task), self.render)
+        return _Environment(self.task(task), self, draws=True)
+
+    def unseen_environment(self, task: str) -> Environment:
+        return _Environment(self.task(task), self, draws=False)
+
+    def still(self, observation: Observation) -> Mapping[str, Any]:
+        """The measured pose. The hand hangs a few mm below its target: whoever commands again and
+        again what is measured then lets it sink."""
+        measured = observation["lowdim"]
+        return {ACTION_XYZ: measured[XYZ], ACTION_GRIPPER: measured[GRIPPER]}
 
     def check_scenarios(self, first: int, count: int) -> None:
         check_evaluation(first, count)
@@ -66,18 +83,19 @@ class MetaWorld(Benchmark):
 
 
 class _Environment:
-    def __init__(self, task: BenchmarkTask, render: RenderConfig) -> None:
+    def __init__(self, task: BenchmarkTask, benchmark: MetaWorld, *, draws: bool) -> None:
         from foundry_core.simulation.simulator import Simulator
 
-        self._task = task
-        self._simulator = Simulator(task.name, render)
+        self._task, self._draws = task, draws
+        self._at_any_time = benchmark.success == "ever"
+        self._simulator = Simulator(task.name, benchmark.render)
 
     def reset(self, scenario: Scenario) -> None:
         self._simulator.reset(scenario.index)
 
     def observe(self) -> Observation:
         return Observation(
-            images=self._simulator.images(),
+            images=self._simulator.images() if self._draws else {},
             lowdim=self._simulator.lowdim(),
             instruction=self._task.instruction,
         )
@@ -87,7 +105,7 @@ class _Environment:
 
     @property
     def success(self) -> bool:
-        return self._simulator.success
+        return self._simulator.success if self._at_any_time else self._simulator.solved
 
     def picture(self) -> Any:
         return self._simulator.picture(self._simulator.render.cameras[0])

@@ -20,12 +20,18 @@ LEFT_OUT: Crashes = (None, None)
 
 def balanced_rate(evaluation: Evaluation, tasks: Sequence[str]) -> float | None:
     """The mean of the tasks' success rates; None where one has no outcome."""
-    return _mean([evaluation.scores[task].rate for task in tasks])
+    return mean_rate([evaluation.scores[task].rate for task in tasks])
 
 
-def _mean(rates: Sequence[float | None]) -> float | None:
+def mean_rate(rates: Sequence[float | None]) -> float | None:
+    """None where there are none, or one of them is."""
     known = [rate for rate in rates if rate is not None]
     return fmean(known) if known and len(known) == len(rates) else None
+
+
+def as_counted(outcome: bool | None, crash: bool | None) -> bool | None:
+    """An episode's outcome where a crash counts as `crash`."""
+    return crash if outcome is None else outcome
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Arm:
             found: dict[int, tuple[bool, ...]] = {}
             for evaluation in self.evaluations:
                 for scenario, success in evaluation.outcomes[task].items():
-                    outcome = crash if success is None else success
+                    outcome = as_counted(success, crash)
                     if outcome is not None:
                         found[scenario] = (*found.get(scenario, ()), outcome)
             self._outcomes[task, crash] = found
@@ -70,7 +76,7 @@ class Arm:
     def rate_with_crashes(self, tasks: Sequence[str]) -> float | None:
         """The mean over seeds and tasks if every crash were a failure."""
         rates = [one.scores[task].rate_with_crashes for one in self.evaluations for task in tasks]
-        return _mean(rates)
+        return mean_rate(rates)
 
     def speaks(self, task: str) -> bool:
         """Whether every seed has an outcome there."""

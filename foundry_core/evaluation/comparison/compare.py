@@ -81,6 +81,7 @@ def judge(
         task_tables={task: table([task]) for task in asked} if len(asked) > 1 else {},
         crashes=_crashes(arms),
         deviation=_deviation([arm.rates(whole.tasks) for arm in arms.values()]),
+        criterion=_criterion(arms),
     )
 
 
@@ -145,6 +146,18 @@ def _crashes(arms: Mapping[str, Arm]) -> dict[str, dict[str, int]]:
         if +causes:
             found[label] = dict((+causes).most_common())
     return found
+
+
+def _criterion(arms: Mapping[str, Arm]) -> str:
+    """Of all labels; of each where they differ, which nothing in the numbers would show."""
+    by_label = {
+        label: " or ".join(sorted({one.criterion or "not stated" for one in arm.evaluations}))
+        for label, arm in arms.items()
+    }
+    criteria = set(by_label.values())
+    if len(criteria) == 1:
+        return "" if criteria == {"not stated"} else criteria.pop()
+    return "success, which differs: " + "; ".join(f"{k}: {text}" for k, text in by_label.items())
 
 
 def _deviation(rates: Sequence[Sequence[float]]) -> tuple[float, float, float] | None:

@@ -23,6 +23,7 @@ COLOURS = (
     "#999933",
     "#7f7f7f",
 )
+HATCH = "//"  # of controls
 INK, LINE = "#1a202c", "#cbd5e0"
 _SIZE = 12  # of letters
 _STYLE: dict[Any, Any] = {

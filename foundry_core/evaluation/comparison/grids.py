@@ -5,10 +5,11 @@ numbered columns, in blocks as wide as there is room.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from foundry_core.evaluation.comparison.controls import cautions, control_columns, controls_over
 from foundry_core.evaluation.comparison.names import folded
-from foundry_core.evaluation.comparison.result import Comparison, TaskTable
+from foundry_core.evaluation.comparison.result import Comparison, Overall, TaskTable
 from foundry_core.evaluation.comparison.sentences import ONE_RUN, open_pairs, p_text, silences
 from foundry_core.evaluation.score import Score
 
@@ -31,6 +32,9 @@ def grids(comparison: Comparison, width: int) -> list[Grid]:
     found, room = [], max(17, width - 64)
     for title, table in comparison.summaries().items():
         found += summary_grids(comparison, title, table, room)
+    criterion = comparison.criterion or "success as recorded"
+    rates = f"Rates: {criterion}; 95 % Clopper-Pearson intervals."
+    found[0] = replace(found[0], notes=[*found[0].notes, rates, *cautions(comparison)])
     return [*found, *crash_grids(comparison, room), *task_grids(comparison, width)]
 
 
@@ -42,19 +46,23 @@ def numbers(comparison: Comparison) -> dict[str, str]:
 def summary_grids(
     comparison: Comparison, title: str, table: TaskTable, room: int = _WHOLE
 ) -> list[Grid]:
-    """What the labels reach over the table's tasks, and what their differences to the base say.
-    room: columns for a label."""
+    """What the labels and the controls reach over the table's tasks, and what the labels'
+    differences to the base say. room: columns for a label."""
     number = numbers(comparison)
-    pending = any(one.counted.pending for one in table.overall.values())
+    controls = controls_over(comparison, table)
+    pending = any(one.counted.pending for one in [*table.overall.values(), *controls.values()])
     extra = ["pending"] if pending else []
+
+    def row(place: str, name: str, one: Overall, mark: str) -> list[str]:
+        cells = [place, folded(name, room), _percent(one.rate), *_counts(one.counted)]
+        cells += [str(one.counted.crashed), _percent(one.rate_with_crashes)]
+        return [*cells, *[str(one.counted.pending)] * pending, mark]
+
     rows = []
     for label in table.ranked():
-        one = table.overall[label]
-        row = [number[label], folded(label, room), _percent(one.rate), *_counts(one.counted)]
-        row += [str(one.counted.crashed), _percent(one.rate_with_crashes)]
-        row += [str(one.counted.pending)] * pending
         mark = "no verdict" if table.mute(label) else comparison.mark(table, label)
-        rows.append([*row, mark])
+        rows.append(row(number[label], label, table.overall[label], mark))
+    rows += [row("", name, one, "") for name, one in controls.items()]
     last = "letters" if comparison.base is None else "to base"
     header = ["#", "label", "mean %", "episodes", "95 %", "crashed", "if\nfailed", *extra, last]
     notes = [] if comparison.base else open_pairs(table, number)
@@ -118,12 +126,20 @@ def crash_grids(comparison: Comparison, room: int = _WHOLE) -> list[Grid]:
 
 
 def task_grids(comparison: Comparison, width: int) -> list[Grid]:
-    """Every task, labels as numbered columns in blocks; a task is a family of its own."""
-    number = numbers(comparison)
-    order = comparison.ranked()
+    """Every task, labels as numbered columns in blocks, then the controls; a task is a family of
+    its own."""
+    number, controls = numbers(comparison), control_columns(comparison)
+    heads = number | {name: name.replace(" ", "\n") for name in controls}
+    order = [*comparison.ranked(), *controls]
     tasks = [*comparison.tasks, *comparison.missing]
-    cells = {(task, label): _cell(comparison, task, label) for task in tasks for label in order}
-    widest = max(len(line) for cell in cells.values() for line in cell.split("\n"))
+    cells = {(task, label): _cell(comparison, task, label) for task in tasks for label in number}
+    cells |= {
+        (task, name): _score_lines(by_task.get(task))
+        for task in tasks
+        for name, by_task in controls.items()
+    }
+    texts = [*cells.values(), *heads.values()]
+    widest = max(len(line) for text in texts for line in text.split("\n"))
     per_block = max(1, (width - _TASK_WIDTH) // (widest + 2))
     # Blocks of one size: the last one would else have a column or two.
     per_block = -(-len(order) // -(-len(order) // per_block))
@@ -134,8 +150,9 @@ def task_grids(comparison: Comparison, width: int) -> list[Grid]:
             [_task_text(comparison, task), *(cells[task, label] for label in block)]
             for task in tasks
         ]
-        header = ["task", *(number[label] for label in block)]
-        columns = f"{header[1]} to {header[-1]}" if len(block) > 1 else header[1]
+        header = ["task", *(heads[label] for label in block)]
+        first, last = (number.get(label, label) for label in (block[0], block[-1]))
+        columns = f"{first} to {last}" if len(block) > 1 else first
         title = f"each task, {columns}: successes, decision, % [95 %]"
         found.append(Grid(title=title, header=header, rows=rows))
     note = "Each task is a family of its own: letters hold within a row."
@@ -143,8 +160,7 @@ def task_grids(comparison: Comparison, width: int) -> list[Grid]:
         note = f"Each task is a family of its own. Against {comparison.base}: + better, − worse, "
         note += "= not separated, ? no verdict."
     unsure = _unsure(comparison, number)
-    last = found[-1]
-    found[-1] = Grid(title=last.title, header=last.header, rows=last.rows, notes=[note, *unsure])
+    found[-1] = replace(found[-1], notes=[note, *unsure])
     return found
 
 
@@ -164,13 +180,17 @@ def _task_text(comparison: Comparison, task: str) -> str:
 
 
 def _cell(comparison: Comparison, task: str, label: str) -> str:
-    score, table = comparison.scores[task].get(label), comparison.task_tables.get(task)
+    table = comparison.task_tables.get(task)
+    mark = f" {comparison.mark(table, label)}" if table else ""
+    return _score_lines(comparison.scores[task].get(label), mark)
+
+
+def _score_lines(score: Score | None, mark: str = "") -> str:
     if score is None:
         return "not run"
     lines = ["no outcome"]
     if score.rate is not None:
         low, high = score.interval
-        mark = f" {comparison.mark(table, label)}" if table else ""
         lines = [f"{score.successes}/{score.n}{mark}"]
         lines.append(f"{100 * score.rate:.0f} [{100 * low:.0f}, {100 * high:.0f}]")
     lines += [f"{score.crashed} crashed"] * (score.crashed > 0)

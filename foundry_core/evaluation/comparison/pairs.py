@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from foundry_core.evaluation.comparison.arms import Arm, Pairing
+from foundry_core.evaluation.comparison.arms import LEFT_OUT, Arm, Crashes, Pairing, as_counted
 from foundry_core.evaluation.statistics.block_test import BlockTest
 from foundry_core.evaluation.statistics.detectable import (
     difference_by_deviation,
@@ -114,21 +114,24 @@ def _episodes(a: Arm, b: Arm, tasks: Sequence[str], found: BlockTest) -> tuple[f
 def _with_crashes(pairing: Pairing, setting: Setting, result: PairTest) -> PairTest:
     """Where crashes differ between the arms, a separation must survive their being counted against
     the better arm and for the other."""
-    shares = pairing.a.crash_share(setting.tasks), pairing.b.crash_share(setting.tasks)
-    if shares[0] == shares[1] or result.p is None or result.p > setting.alpha:
+    a, b, tasks = pairing.a, pairing.b, setting.tasks
+    if a.crash_share(tasks) == b.crash_share(tasks):
+        return result
+    if result.p is None or result.p > setting.alpha:
         return result
     ahead = (result.difference or 0.0) > 0
-    bounded = pairing.test(setting.tasks, (not ahead, ahead))
+    bounded = pairing.test(tasks, (not ahead, ahead))
     kept = bounded.difference > 0 if ahead else bounded.difference < 0
-    words = (
-        f"{100 * share:.1f} % of {arm.name}"
-        for share, arm in zip(shares, (pairing.a, pairing.b), strict=True)
-    )
     return replace(
         result,
         p_crashes=max(result.p, bounded.p) if kept else 1.0,
-        crashes=f"{' and '.join(words)} crashed",
+        crashes=_crash_shares(a, b, tasks),
     )
+
+
+def _crash_shares(a: Arm, b: Arm, tasks: Sequence[str]) -> str:
+    shares = [f"{100 * arm.crash_share(tasks):.1f} % of {arm.name}" for arm in (a, b)]
+    return f"{' and '.join(shares)} crashed"
 
 
 def _recipes(a: Arm, b: Arm, setting: Setting, found: BlockTest, episodes: PairTest) -> PairTest:
@@ -177,14 +180,17 @@ def _detectable_recipe(
 
 def _unfinished(a: Arm, b: Arm, setting: Setting, found: BlockTest) -> PairTest:
     """Judged by its sequential design, a look after every complete round, or not at all."""
-    result = _walk(a, b, setting.asked, setting.level)
-    left = f"{a.pending(setting.asked)} and {b.pending(setting.asked)} episodes are pending"
+    result = _walk(a, b, setting)
+    note = f"{a.pending(setting.asked)} and {b.pending(setting.asked)} episodes are pending"
+    if result and result.direction:
+        result, crashed = _walk_with_crashes(a, b, setting, result)
+        note += crashed
     if result is None:
-        note = f"{left}: only complete rounds of shared scenarios may be judged before the end"
+        note += ": only complete rounds of shared scenarios may be judged before the end"
     elif result.direction:
-        note = f"{left}: decided after {result.rounds} rounds"
+        note += f": decided after {result.rounds} rounds"
     else:
-        note = f"{left}: not decided after {result.rounds} rounds, go on"
+        note += f": not decided after {result.rounds} rounds, go on"
     return PairTest(
         difference=found.difference,
         low=found.low,
@@ -200,28 +206,41 @@ def _unfinished(a: Arm, b: Arm, setting: Setting, found: BlockTest) -> PairTest:
     )
 
 
-def _walk(a: Arm, b: Arm, tasks: Sequence[str], level: float) -> WalkResult | None:
+def _walk_with_crashes(
+    a: Arm, b: Arm, setting: Setting, found: WalkResult
+) -> tuple[WalkResult, str]:
+    """As `_with_crashes`: what remains of a decision where crashes differ between the arms."""
+    if a.crash_share(setting.asked) == b.crash_share(setting.asked):
+        return found, ""
+    against = (False, True) if found.direction > 0 else (True, False)
+    bounded = _walk(a, b, setting, against) or found
+    text = f"; {_crash_shares(a, b, setting.asked)}; counted against the better arm, they"
+    if bounded.direction == found.direction:
+        return bounded, f"{text} leave the verdict"
+    return replace(bounded, direction=0), f"{text} turn the verdict"
+
+
+def _walk(a: Arm, b: Arm, setting: Setting, crashes: Crashes = LEFT_OUT) -> WalkResult | None:
     """The walk over the rounds, one scenario of every task in the order of the scenarios, that
-    both arms have completed; None for several seeds, and where no round is complete."""
+    both arms have completed; None for several seeds, and where no round is complete. crashes: what
+    they count as in either arm; None: the episode is done and has no partner, so its pair is not
+    discordant."""
     if max(len(a.evaluations), len(b.evaluations)) > 1:
         return None
-    one, other = a.evaluations[0], b.evaluations[0]
-    budget = min(one.budget, other.budget)
-    orders = [sorted(one.outcomes[task].keys() | other.outcomes[task].keys()) for task in tasks]
+    one, other, tasks = a.evaluations[0].outcomes, b.evaluations[0].outcomes, setting.asked
+    budget = min(a.evaluations[0].budget, b.evaluations[0].budget)
+    orders = [sorted(one[task].keys() | other[task].keys()) for task in tasks]
     looks: list[Look] = []
     wins = losses = 0
     for number, scenarios in enumerate(zip(*orders, strict=False), 1):
-        round_ = [
-            (one.outcomes[task].get(scenario, _ABSENT), other.outcomes[task].get(scenario, _ABSENT))
-            for task, scenario in zip(tasks, scenarios, strict=True)
-        ]
-        if any(_ABSENT in pair for pair in round_):
+        places = list(zip(tasks, scenarios, strict=True))
+        if any(at not in one[task] or at not in other[task] for task, at in places):
             break
-        # A crashed episode has no partner: not discordant.
-        wins += sum(x is True and y is False for x, y in round_)
-        losses += sum(x is False and y is True for x, y in round_)
+        pairs = [
+            (as_counted(one[task][at], crashes[0]), as_counted(other[task][at], crashes[1]))
+            for task, at in places
+        ]
+        wins += pairs.count((True, False))
+        losses += pairs.count((False, True))
         looks.append(Look(rounds=number, wins=wins, losses=losses))
-    return walk(WalkDesign(rounds=budget, alpha=level), looks) if looks else None
-
-
-_ABSENT = "absent"
+    return walk(WalkDesign(rounds=budget, alpha=setting.level), looks) if looks else None

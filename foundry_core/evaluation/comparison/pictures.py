@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
-from foundry_core.evaluation.comparison.drawing import COLOURS, INK, Picture, percents
+from foundry_core.evaluation.comparison.controls import controls_over
+from foundry_core.evaluation.comparison.drawing import COLOURS, HATCH, INK, Picture, percents
 from foundry_core.evaluation.comparison.names import folded, without_common_start
 from foundry_core.evaluation.comparison.result import Comparison, Difference, TaskTable
 from foundry_core.evaluation.comparison.sentences import p_text
@@ -14,6 +15,7 @@ from foundry_core.evaluation.score import Score
 
 _ROW, _SMALL = 15, 9
 _POINTS = 80  # of a density
+_CONTROL = {"facecolor": "white", "edgecolor": INK, "hatch": HATCH}
 
 
 def pictures(comparison: Comparison) -> dict[str, Picture]:
@@ -32,7 +34,7 @@ def pictures(comparison: Comparison) -> dict[str, Picture]:
 def violins(comparison: Comparison, tables: Mapping[str, TaskTable]) -> Picture:
     """What the counts of each table leave likely of each label's rate: Beta(1 + s, 1 + f)."""
 
-    def row(axes: Any, place: int, score: Score, colour: str) -> None:
+    def row(axes: Any, place: int, score: Score, style: Mapping[str, Any]) -> None:
         import numpy as np
 
         s, f = score.successes, score.n - score.successes
@@ -43,7 +45,7 @@ def violins(comparison: Comparison, tables: Mapping[str, TaskTable]) -> Picture:
         half = 0.42 * np.exp(log - log.max())
         seen = half > 1e-3
         rate, half = rate[seen], half[seen]
-        axes.fill_between(rate, place - half, place + half, color=colour, linewidth=0.8)
+        axes.fill_between(rate, place - half, place + half, linewidth=0.8, **style)
 
     return _panels(comparison, tables, row, "Success rates: posteriors of the counts, with letters")
 
@@ -51,9 +53,9 @@ def violins(comparison: Comparison, tables: Mapping[str, TaskTable]) -> Picture:
 def task_bars(comparison: Comparison) -> Picture:
     """Success per task with exact 95 % intervals, and the task's letters."""
 
-    def row(axes: Any, place: int, score: Score, colour: str) -> None:
+    def row(axes: Any, place: int, score: Score, style: Mapping[str, Any]) -> None:
         low, high = score.interval
-        axes.barh(place, score.rate or 0.0, 0.72, color=colour)
+        axes.barh(place, score.rate or 0.0, 0.72, **style)
         axes.hlines(place, low, high, color=INK, linewidth=1.3)
 
     title = "Success per task with exact 95 % intervals and letters"
@@ -63,11 +65,15 @@ def task_bars(comparison: Comparison) -> Picture:
 def _panels(
     comparison: Comparison,
     tables: Mapping[str, TaskTable],
-    row: Callable[[Any, int, Score, str], None],
+    row: Callable[[Any, int, Score, Mapping[str, Any]], None],
     title: str,
 ) -> Picture:
-    """A panel per table, a row per label, the best of all tasks on top."""
-    order, short = comparison.ranked(), without_common_start(comparison.labels)
+    """A panel per table, a row per label, the best of all tasks on top, then the controls,
+    hatched."""
+    short = without_common_start(comparison.labels)
+    names = [short[label] for label in comparison.ranked()] + list(
+        controls_over(comparison, comparison)
+    )
     columns = min(len(tables), 4)
     lines = -(-len(tables) // columns)
     colours = _colours(comparison)
@@ -75,23 +81,27 @@ def _panels(
     def draw(figure: Any) -> None:
         grid = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
         for axes, (name, table) in zip(grid, tables.items(), strict=False):
-            for place, label in enumerate(order):
+            for place, label in enumerate(comparison.ranked()):
                 score = table.overall[label].counted
                 if score.n:
-                    row(axes, place, score, colours[label])
+                    row(axes, place, score, {"color": colours[label]})
                 words = comparison.mark(table, label)
                 axes.text(1.03, place, words, va="center", size=_SMALL, transform=_beside(axes))
+            controls = controls_over(comparison, table).values()
+            for place, control in enumerate(controls, len(comparison.labels)):
+                if control.counted.n:
+                    row(axes, place, control.counted, _CONTROL)
             axes.set_title(folded(name, 27), loc="left", size=10)
             percents(axes.xaxis, axes.set_xlim, "")
             axes.tick_params(axis="x", labelsize=_SMALL)
-            axes.set_yticks(range(len(order)), [short[label] for label in order])
+            axes.set_yticks(range(len(names)), names)
             axes.tick_params(axis="y", labelsize=10)
-            axes.set_ylim(len(order) - 0.4, -0.6)
+            axes.set_ylim(len(names) - 0.4, -0.6)
         for axes in grid[len(tables) :]:
             axes.set_axis_off()
 
-    height = lines * (_ROW * len(order) + 66)
-    return Picture(title, 7 * max(map(len, short.values())) + 220 * columns, height, draw)
+    height = lines * (_ROW * len(names) + 66)
+    return Picture(title, 7 * max(map(len, names)) + 220 * columns, height, draw)
 
 
 def forest(comparison: Comparison) -> Picture:

@@ -3,22 +3,30 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from foundry_core.evaluation.comparison.drawing import INK, Picture, percents
+from foundry_core.evaluation.comparison.controls import control_columns, over
+from foundry_core.evaluation.comparison.drawing import HATCH, INK, Picture, percents
 from foundry_core.evaluation.comparison.result import Comparison
 from foundry_core.evaluation.score import Score
 
 
 def success_bars(comparison: Comparison) -> str:
-    """Success per task and label, with 95 % intervals as whiskers."""
+    """Success per task and label, with 95 % intervals as whiskers; controls are hatched."""
     tasks = [*comparison.tasks, "all tasks"]
-    whole = {label: overall.counted for label, overall in comparison.overall.items()}
-    scores = {**comparison.scores, "all tasks": whole}
-    labels, share = comparison.labels, 0.8 / len(comparison.labels)
+    bars = {
+        label: [comparison.scores[task][label] for task in comparison.tasks]
+        + [comparison.overall[label].counted]
+        for label in comparison.labels
+    }
+    controls = control_columns(comparison)
+    for name, of_control in controls.items():
+        of_tasks = [of_control.get(task, Score()) for task in comparison.tasks]
+        bars[name] = [*of_tasks, over(of_control, comparison.tasks).counted]
+    labels, share = list(bars), 0.8 / len(bars)
 
     def draw(axes: Any) -> None:
         for number, label in enumerate(labels):
             places = [at + share * (number - (len(labels) - 1) / 2) for at in range(len(tasks))]
-            of_label = [scores[task][label] for task in tasks]
+            of_label = bars[label]
             rates = [score.rate or 0.0 for score in of_label]
             axes.bar(
                 places,
@@ -27,6 +35,7 @@ def success_bars(comparison: Comparison) -> str:
                 yerr=_whiskers(of_label, rates),
                 color=f"C{number}",
                 label=label,
+                hatch=HATCH if label in controls else None,
                 error_kw={"ecolor": INK, "capsize": 4, "elinewidth": 1.5},
             )
         axes.set_xticks(range(len(tasks)), [task.removesuffix("-v3") for task in tasks])

@@ -109,7 +109,8 @@ def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
     if comparison is None:
         return ""
     many = len(comparison.labels) > _COLUMNS
-    note = "Scenarios were not seen in training; "
+    criterion = comparison.criterion or "success as recorded"
+    note = f"Rates: {criterion}. Scenarios were not seen in training; "
     if unequal:
         note += f"the policies met different ones ({', '.join(unequal)}), and what separates them "
         note += "may be the scenarios. "
@@ -140,7 +141,8 @@ def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
 
 def _bars(comparison: Comparison) -> str:
     """As many panels as tasks, where the bars of all would not fit one picture."""
-    if len(comparison.labels) * len(comparison.tasks) > _BARS and comparison.task_tables:
+    rows = len(comparison.labels) + len(comparison.controls)
+    if rows * len(comparison.tasks) > _BARS and comparison.task_tables:
         return task_bars(comparison).svg()
     return success_bars(comparison)
 

@@ -109,7 +109,9 @@ class Comparison(TaskTable):
     family: which pairs were tested, and corrected together: every label against the base, or all
     pairs. groups: of several tasks, by name; task_tables: by task, where there are several.
     crashes: label → cause → episodes. deviation: standard deviation of rates between seeds, pooled
-    over labels, with a 95 % interval, where there are several."""
+    over labels, with a 95 % interval, where there are several. criterion: when an episode counted
+    as solved, in words; "" where it is not known. controls: label → task → score of what learned
+    nothing, shown beside the rest and part of no test."""
 
     base: str | None
     alpha: float
@@ -121,6 +123,8 @@ class Comparison(TaskTable):
     task_tables: Mapping[str, TaskTable] = field(default_factory=dict)
     crashes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     deviation: tuple[float, float, float] | None = None
+    criterion: str = ""
+    controls: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
 
     def against_base(self, label: str) -> Difference | None:
         """The difference of a label and the base over all tasks; None for the base."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from foundry_core.evaluation.comparison.controls import cautions
 from foundry_core.evaluation.comparison.result import Comparison, Difference, Overall, TaskTable
 from foundry_core.evaluation.statistics.block_test import SMALLEST_P
 
@@ -21,7 +22,8 @@ def p_text(p: float | None) -> str:
 
 def verdict(comparison: Comparison) -> str:
     """A sentence per label that was held against the base; where all pairs were compared, which of
-    them are not separated. Then, what a label has no outcome in."""
+    them are not separated. Then, what a label has no outcome in, and the tasks that a control
+    solves too."""
     base = comparison.base
     if base is not None:
         parts = [f"{_rate(base, comparison.overall[base])}."]
@@ -32,7 +34,7 @@ def verdict(comparison: Comparison) -> str:
         separated = sum(one.separated for one in comparison.differences)
         parts = [f"{separated} of {comparison.size} pairs are separated."]
         parts += open_pairs(comparison)
-    return " ".join([*parts, *silences(comparison)])
+    return " ".join([*parts, *silences(comparison), *cautions(comparison)])
 
 
 def open_pairs(table: TaskTable, names: Mapping[str, str] | None = None) -> list[str]:

@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from foundry_core.evaluation.comparison.controls import control_columns, controls_over, over
 from foundry_core.evaluation.comparison.grids import Grid, crash_grids, grids, summary_grids
-from foundry_core.evaluation.comparison.result import Comparison, Difference, TaskTable
+from foundry_core.evaluation.comparison.result import Comparison, Difference, Overall, TaskTable
 from foundry_core.evaluation.comparison.sentences import p_text
 from foundry_core.evaluation.comparison.verdict import decision_text
 from foundry_core.evaluation.score import Score
@@ -39,8 +40,10 @@ def score_text(score: Score | None) -> str:
 
 
 def rows(comparison: Comparison) -> list[list[str]]:
-    """Header and rows: every task, all together, what each label's difference to the base says."""
+    """Header and rows: every task, all together, what each label's difference to the base says.
+    Controls come last and have scores alone."""
     labels, overall = comparison.labels, comparison.overall
+    controls = control_columns(comparison)
     body = []
     for task in [*comparison.tasks, *comparison.missing]:
         scores = comparison.scores[task]
@@ -52,8 +55,10 @@ def rows(comparison: Comparison) -> list[list[str]]:
                 cell if table.mute(label) else f"{cell}  {comparison.mark(table, label)}"
                 for cell, label in zip(cells, labels, strict=True)
             ]
+        cells += [score_text(of_control.get(task)) for of_control in controls.values()]
         body.append([task + left_out, *cells])
-    body.append(["all tasks", *(score_text(overall[label].counted) for label in labels)])
+    whole = [*(overall[label] for label in labels), *controls_over(comparison, comparison).values()]
+    body.append(["all tasks", *(score_text(one.counted) for one in whole)])
     if any(_uneven(comparison, label) for label in labels):
         rates = [overall[label].rate for label in labels]
         even = ["-" if rate is None else f"{100 * rate:.1f} %" for rate in rates]
@@ -75,7 +80,8 @@ def rows(comparison: Comparison) -> list[list[str]]:
         letters = "letters (shared = not separated, or not compared)"
     mute = {label: "no verdict" for label in labels if comparison.mute(label)}
     body.append([letters, *(mute.get(label, comparison.letters[label]) for label in labels)])
-    return [["task", *labels], *body]
+    header = ["task", *labels, *controls]
+    return [header, *(row + [""] * (len(header) - len(row)) for row in body)]
 
 
 def _uneven(comparison: Comparison, label: str) -> bool:
@@ -102,9 +108,11 @@ def terminal_tables(comparison: Comparison, width: int) -> Iterator[RenderableTy
 
 
 def markdown(comparison: Comparison) -> str:
-    """`rows` as a Markdown table, and tables of the groups and crashes where there are any."""
-    header, *body = rows(comparison)
-    parts = [_pipes([header, *body])]
+    """`rows` as a Markdown table, when an episode counts as solved, and tables of the groups and
+    crashes where there are any."""
+    parts = [_pipes(rows(comparison))]
+    if comparison.criterion:
+        parts.append(f"Rates: {comparison.criterion}.\n")
     for title, table in comparison.groups.items():
         parts += map(_grid_markdown, summary_grids(comparison, title, table))
     parts += map(_grid_markdown, crash_grids(comparison))
@@ -131,9 +139,9 @@ _DIFFERENCE = ("difference", "difference_low", "difference_high", "p", "decision
 
 
 def as_csv(comparison: Comparison) -> str:
-    """One line per table and label. kind: all, group, task, or "not compared". rate: of several
-    tasks their mean; low, high: of the counts. base, difference, p (corrected within the table) and
-    decision where there is a base."""
+    """One line per table and label. kind: all, group, task, "not compared" or control; those come
+    last and are part of no test. rate: of several tasks their mean; low, high: of the counts. base,
+    difference, p (corrected within the table) and decision where there is a base."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     names = ("table", "kind", "label", *_SCORE, "rate_with_crashes", "letters", "base")
@@ -152,6 +160,10 @@ def as_csv(comparison: Comparison) -> str:
             row = score.to_json()
             cells = [task, "not compared", label, *(row[key] for key in _SCORE)]
             writer.writerow([*cells, score.rate_with_crashes, *[""] * (len(_DIFFERENCE) + 2)])
+    for name, label, one in _control_rows(comparison):
+        row = one.counted.to_json() | {"rate": one.rate}
+        cells = [name, "control", label, *(row[key] for key in _SCORE), one.rate_with_crashes]
+        writer.writerow([*cells, *[""] * (len(_DIFFERENCE) + 2)])
     return text.getvalue()
 
 
@@ -159,6 +171,14 @@ def _tables(comparison: Comparison) -> list[tuple[str, str, TaskTable]]:
     found: list[tuple[str, str, TaskTable]] = [("all tasks", "all", comparison)]
     found += [(name, "group", table) for name, table in comparison.groups.items()]
     return found + [(task, "task", table) for task, table in comparison.task_tables.items()]
+
+
+def _control_rows(comparison: Comparison) -> Iterator[tuple[str, str, Overall]]:
+    """(table, control, what it reaches there): its tasks, the groups, all tasks."""
+    summaries = [*reversed(comparison.summaries().items())]
+    for name, by_task in control_columns(comparison).items():
+        yield from ((task, name, over(by_task, [task])) for task in by_task)
+        yield from ((title, name, over(by_task, table.tasks)) for title, table in summaries)
 
 
 def _difference_cells(found: Difference | None) -> list[Any]:

@@ -131,15 +131,15 @@ def run_episodes(
     if not plans:
         return []
     count = max(1, min(env_workers or processes, len(plans)))
-    history = int(getattr(policy, "history", 0))
+    history, sees = int(getattr(policy, "history", 0)), bool(policy.cameras)
     finished = {}
     with ExitStack() as stack:
         workers: EnvWorkers
         if processes > 1:
             stack.enter_context(ray_session(processes))
-            workers = RayEnvWorkers(benchmark, history, count, min(processes, count))
+            workers = RayEnvWorkers(benchmark, history, sees, count, min(processes, count))
         else:
-            workers = LocalEnvWorkers(benchmark, history, count)
+            workers = LocalEnvWorkers(benchmark, history, sees, count)
         stack.callback(workers.close)
         for rollout in _play(workers, policy, plans, execute, benchmark.hz, benchmark.actions):
             finished[rollout.result.key] = rollout.result

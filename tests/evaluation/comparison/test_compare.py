@@ -18,9 +18,6 @@ from foundry_core.evaluation.comparison.result import read_comparison
 from foundry_core.evaluation.comparison.sentences import p_text, verdict
 from foundry_core.evaluation.comparison.tables import as_csv, markdown, score_text
 from foundry_core.evaluation.score import EpisodeResult, Evaluation
-from foundry_core.evaluation.statistics.families import compact_letters
-from foundry_core.evaluation.statistics.fixed import Arms, barnard, mcnemar
-from foundry_core.evaluation.statistics.intervals import clopper_pearson
 
 
 def evaluation(budget=25, **tasks):
@@ -39,16 +36,6 @@ EVALUATIONS = {
     "untrained": evaluation(open=0, pull=(0, 1)),
 }
 MORE = EVALUATIONS | {"blind": evaluation(open=4, pull=8, push=25)}
-
-
-def test_known_values():
-    assert clopper_pearson(145, 200, 0.90) == pytest.approx((0.668265, 0.776667), abs=1e-6)
-    assert clopper_pearson(0, 200, 0.90) == pytest.approx((0, 0.014867), abs=1e-6)
-    assert clopper_pearson(160, 200) == pytest.approx((0.737774, 0.853106), abs=1e-6)
-    assert barnard(Arms(s1=7, n1=10, s0=2, n0=10), "greater") == pytest.approx(0.020695, abs=1e-6)
-    assert mcnemar(5, 0) == pytest.approx(2 * 0.5**5)
-    pairs = [("a", "c"), ("a", "d"), ("b", "d")]
-    assert compact_letters("abcd", pairs) == {"a": "a", "b": "ab", "c": "bc", "d": "c"}
 
 
 def test_base_against_every_other():

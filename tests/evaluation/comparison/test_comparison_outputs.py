@@ -17,7 +17,7 @@ from foundry_core.evaluation.comparison.pictures import pictures
 from foundry_core.evaluation.comparison.report import ReportData, write_report
 from foundry_core.evaluation.comparison.result import read_comparison
 from foundry_core.evaluation.comparison.tables import as_csv, markdown, terminal_tables
-from foundry_core.evaluation.rollout.results_tree import write_results
+from foundry_core.evaluation.results.lbm import write_results
 from foundry_core.evaluation.score import EpisodeResult, Evaluation
 
 TASKS = [f"BimanualPutSpatulaNumber{i}OnPlateFromTheUtensilCrock" for i in range(19)]
@@ -157,6 +157,7 @@ def test_the_command_prints_every_format_and_writes_the_folder(tree, tmp_path, c
     assert main([*command, "--json", "--out", str(tmp_path / "out")]) == 0
     document = json.loads(capsys.readouterr().out)
     assert list(document["groups"]) == ["drawers"]
+    assert (document.pop("budgets"), document.pop("unequal")) == ({"one": 10, "two": 10}, [])
     assert document == json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert main(["eval", "compare", str(tree), "--group", "drawers=Pul"]) == 2
     assert "did you mean 'Pull'?" in capsys.readouterr().err

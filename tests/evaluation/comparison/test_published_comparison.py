@@ -6,8 +6,9 @@ import pytest
 
 from foundry_core.evaluation.comparison.compare import compare
 from foundry_core.evaluation.comparison.groups import known_groups
-from foundry_core.evaluation.rollout.results_tree import pascal_case, read_tree
+from foundry_core.evaluation.results.lbm import read_tree
 from foundry_core.evaluation.score import Score
+from foundry_core.evaluation.task_names import pascal_case
 from foundry_core.files import read_json
 
 PUBLISHED = {  # % over the 16 main tasks, crashes as failures
