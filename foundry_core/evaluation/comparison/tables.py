@@ -102,7 +102,7 @@ def terminal_tables(comparison: Comparison, width: int) -> Iterator[RenderableTy
             table.add_row(*map(escape, row))
         yield table
         for note in grid.notes:
-            yield Padding(escape(note), (0, 0, 0, 2))
+            yield Padding(escape(note), (0, 0, 0, 2), expand=False)
         if grid.notes:
             yield ""
 
