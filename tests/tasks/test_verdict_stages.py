@@ -4,11 +4,12 @@ import pytest
 from training_stages import run_stage
 
 from foundry_core.evaluation.comparison.result import read_comparison
+from foundry_core.evaluation.facts import EvaluationFacts
 from foundry_core.evaluation.score import Evaluation, write_evaluation
 from tasks.compare import Compare
 from tasks.verdict import Verdict
 
-FACTS = {"criterion": "success at any time within 100 steps"}
+FACTS = EvaluationFacts(criterion="success at any time within 100 steps")
 SUCCESSES = {"policy": 20, "other": 8, "still": 10}
 
 
@@ -35,7 +36,7 @@ def test_controls_are_read_and_stay_out_of_the_family(kind, recipe, inputs, tmp_
     metrics = run_stage(kind, tmp_path / "out", tmp_path / "scratch", recipe, inputs)
     assert set(metrics) == {"success_policy", "success_other", "n_policy", "n_other", "p_other"}
     found = read_comparison(tmp_path / "out" / "comparison.json")
-    assert (found.size, found.criterion) == (1, FACTS["criterion"])
+    assert (found.size, found.criterion) == (1, FACTS.criterion)
     assert found.controls["still"]["open"].successes == 10
     text = (tmp_path / "out" / "verdict.txt").read_text()
     assert text.endswith("Doing nothing solves open in 10 of 20: its successes say little.\n")
