@@ -136,12 +136,7 @@ def _conclude(
     """Writes evaluation.json and the records; returns the metrics. An evaluation of crashes only
     says nothing about the policy and is a failure of the stage."""
     from foundry_core.evaluation.facts import EvaluationFacts
-    from foundry_core.evaluation.score import (
-        Evaluation,
-        crash_causes,
-        write_episodes,
-        write_evaluation,
-    )
+    from foundry_core.evaluation.score import Evaluation, write_episodes, write_evaluation
     from foundry_core.evaluation.success import criterion
 
     recipe, options = ctx.recipe, benchmark.model_dump(mode="json")
@@ -157,7 +152,6 @@ def _conclude(
         max_steps=max_steps,
         first_scenario=recipe.first_scenario,
         episodes_per_task=recipe.episodes_per_task,
-        crashes=crash_causes(results),
         **facts,
     )
     write_episodes(ctx.records, results)

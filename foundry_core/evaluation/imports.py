@@ -87,7 +87,7 @@ def import_model(
         model=model,
         tasks=len(evaluation.outcomes),
         score=total(evaluation.scores.values()),
-        crashes=dict(results.facts[model].crashes),
+        crashes=dict(evaluation.causes),
         artifact=artifact,
         known=known,
     )

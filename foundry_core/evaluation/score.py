@@ -6,15 +6,14 @@ rate and exact interval, is made once, from the episodes of an evaluation. Files
 reports and the lineage carry it on; nothing else divides counts or bounds a rate.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.crashes import crash_cause
+from foundry_core.evaluation.crashes import crash_cause, crash_causes
 from foundry_core.evaluation.facts import FILE, EvaluationFacts
 from foundry_core.files import read_json, write_json, write_json_lines
 
@@ -63,12 +62,6 @@ class EpisodeResult:
         return "success" if self.success else "failure"
 
 
-def crash_causes(episodes: Iterable[EpisodeResult]) -> dict[str, int]:
-    """cause → crashed episodes, the most frequent first."""
-    causes = Counter(crash_cause(one.failure_message) for one in episodes if one.crashed)
-    return dict(sorted(causes.items(), key=lambda item: (-item[1], item[0])))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """n: episodes with an outcome, of which `successes` succeeded. crashed, pending: episodes
@@ -94,6 +87,12 @@ class Score:
     def rate(self) -> float | None:
         """None while there is no outcome."""
         return self.successes / self.n if self.n else None
+
+    @property
+    def rate_with_crashes(self) -> float | None:
+        """The rate if every crash were a failure of the policy."""
+        done = self.n + self.crashed
+        return self.successes / done if done else None
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -147,12 +146,14 @@ class Evaluation:
     """What an evaluation found of one policy, scenario by scenario.
 
     budget: scenarios per task that were committed to before the first one. outcomes: task →
-    scenario → success, None after a crash; a scenario not run yet is absent. criterion: when an
-    episode counted as solved, in words; "" where its file does not say.
+    scenario → success, None after a crash; a scenario not run yet is absent. causes: of the
+    crashes, as far as known: cause → episodes. criterion: when an episode counted as solved, in
+    words; "" where its file does not say.
     """
 
     budget: int
     outcomes: Mapping[str, Mapping[int, bool | None]]
+    causes: Mapping[str, int] = field(default_factory=dict)
     criterion: str = ""
 
     @cached_property
@@ -172,11 +173,14 @@ class Evaluation:
     @classmethod
     def of(cls, episodes: Iterable[EpisodeResult], budget: int) -> "Evaluation":
         outcomes: dict[str, dict[int, bool | None]] = {}
+        crashed = []
         for episode in episodes:
+            if episode.crashed:
+                crashed.append(episode.failure_message)
             by_scenario = outcomes.setdefault(episode.task, {})
             if not episode.pending:
                 by_scenario[episode.scenario] = episode.success
-        return cls(budget=budget, outcomes=outcomes)
+        return cls(budget=budget, outcomes=outcomes, causes=crash_causes(crashed))
 
 
 _STATUS = {"success": True, "failure": False, "crash": None}
@@ -187,10 +191,10 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """Writes what every stage that makes an Evaluation leaves; returns its metrics.
 
-    evaluation.json has the facts beside `budget`, `tasks` (each task's score, and the scenarios by
-    outcome) and `total`. records/scores.jsonl, which the lineage reads, has a row per
-    task and one for all, whose task is "". Metrics: success_rate (None without an outcome), the
-    counts, success_rate/<task>.
+    evaluation.json has the facts beside `crashes` (by cause), `budget`, `tasks` (each task's score,
+    and the scenarios by outcome) and `total`. records/scores.jsonl, which the lineage reads, has a
+    row per task and one for all, whose task is "". Metrics: success_rate (None without an outcome),
+    the counts, success_rate/<task>.
     """
     scores = evaluation.scores
     whole = total(scores.values())
@@ -199,7 +203,12 @@ def write_evaluation(
         task: row | {"scenarios": _by_status(evaluation.outcomes[task])}
         for task, row in rows.items()
     }
-    found = {"budget": evaluation.budget, "tasks": tasks, "total": whole.to_json()}
+    found = {
+        "crashes": dict(evaluation.causes),
+        "budget": evaluation.budget,
+        "tasks": tasks,
+        "total": whole.to_json(),
+    }
     write_json(out / FILE, (facts.to_json() if facts else {}) | found)
     lines = [*rows.items(), ("", whole.to_json())]
     write_json_lines(records / "scores.jsonl", ({"task": task, **row} for task, row in lines))
@@ -239,8 +248,12 @@ def read_evaluation(folder: Path) -> Evaluation:
             }
             for task, entry in document["tasks"].items()
         }
-        criterion = str(document.get("criterion", ""))
-        return Evaluation(budget=int(document["budget"]), outcomes=outcomes, criterion=criterion)
+        return Evaluation(
+            budget=int(document["budget"]),
+            outcomes=outcomes,
+            causes={str(cause): int(n) for cause, n in document.get("crashes", {}).items()},
+            criterion=str(document.get("criterion", "")),
+        )
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise FoundryError(
             f"{folder / FILE} has no outcomes by task and scenario ({error!r})",
