@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.benchmarks.base import BENCHMARKS, load_benchmark
+from foundry_core.evaluation.design import Design
 from foundry_core.files import write_json_lines
 from foundry_core.identity.code import fingerprint
 from foundry_core.identity.sources import package_fingerprint
@@ -31,6 +33,10 @@ class EvaluateRecipe(stage.Recipe):
     budget: int | None = Field(
         None, description="episodes per task fixed for good; default: episodes_per_task"
     )
+    design: Annotated[Design | None, OmitWhen(None)] = Field(
+        None,
+        description="how it may be judged before the budget is played; default: a look a round",
+    )
     first_scenario: int = Field(0, ge=0)
     execute_steps: int | None = Field(
         None, ge=1, description="targets carried out per plan; default: the policy's"
@@ -44,6 +50,9 @@ class EvaluateRecipe(stage.Recipe):
             raise ValueError(
                 f"episodes_per_task {self.episodes_per_task} exceeds the budget {self.budget}"
             )
+        budget = self.budget or self.episodes_per_task
+        if self.design is not None and (self.design.looks or 1) > budget:
+            raise ValueError(f"design.looks {self.design.looks} exceeds the budget {budget}")
         return self
 
 
@@ -157,7 +166,8 @@ def _conclude(
         # By content: an equal policy under another key makes an equal evaluation.
         "policy": ctx.input("policy").content,
     }
-    evaluation = Evaluation.of(results, recipe.budget or recipe.episodes_per_task)
+    budget = recipe.budget or recipe.episodes_per_task
+    evaluation = Evaluation.of(results, budget, recipe.design)
     metrics = write_evaluation(ctx.out, ctx.records, evaluation, facts)
     if not metrics["n"]:
         raise RuntimeError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.design import Design
 from foundry_core.files import read_json, write_json, write_json_lines
 
 FILE = "evaluation.json"
@@ -139,11 +140,13 @@ class Evaluation:
     """What an evaluation found of one policy, scenario by scenario.
 
     budget: scenarios per task that were committed to before the first one. outcomes: task →
-    scenario → success, None after a crash; a scenario not run yet is absent.
+    scenario → success, None after a crash; a scenario not run yet is absent. design: how it may be
+    judged before its end, where that was fixed beforehand.
     """
 
     budget: int
     outcomes: Mapping[str, Mapping[int, bool | None]]
+    design: Design | None = None
 
     @cached_property
     def scores(self) -> dict[str, Score]:
@@ -160,13 +163,40 @@ class Evaluation:
         return found
 
     @classmethod
-    def of(cls, episodes: Iterable[EpisodeResult], budget: int) -> "Evaluation":
+    def of(
+        cls, episodes: Iterable[EpisodeResult], budget: int, design: Design | None = None
+    ) -> "Evaluation":
         outcomes: dict[str, dict[int, bool | None]] = {}
         for episode in episodes:
             by_scenario = outcomes.setdefault(episode.task, {})
             if not episode.pending:
                 by_scenario[episode.scenario] = episode.success
-        return cls(budget=budget, outcomes=outcomes)
+        return cls(budget=budget, outcomes=outcomes, design=design)
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation of one policy from its finished parts; their budgets add up. FoundryError for
+    an unfinished part, for other tasks, and for a scenario that is in two of them."""
+    outcomes: dict[str, dict[int, bool | None]] = {task: {} for task in parts[0].outcomes}
+    for part in parts:
+        if total(part.scores.values()).pending:
+            raise FoundryError(
+                "a part of an evaluation is not finished", "evaluate it to the end, then join it"
+            )
+        if part.outcomes.keys() != outcomes.keys():
+            raise FoundryError(
+                f"one part ran the tasks {sorted(outcomes)}, another {sorted(part.outcomes)}",
+                "parts of an evaluation run the same tasks",
+            )
+        for task, found in part.outcomes.items():
+            twice = outcomes[task].keys() & found.keys()
+            if twice:
+                raise FoundryError(
+                    f"scenario {min(twice)} of {task} is in two parts of one evaluation",
+                    "parts have scenarios of their own: see first_scenario, episodes_per_task",
+                )
+            outcomes[task] |= found
+    return Evaluation(budget=sum(part.budget for part in parts), outcomes=outcomes)
 
 
 _STATUS = {"success": True, "failure": False, "crash": None}
@@ -177,10 +207,10 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """Writes what every stage that makes an Evaluation leaves; returns its metrics.
 
-    facts: more fields of evaluation.json, beside `budget`, `tasks` (each task's score, and the
-    scenarios by outcome) and `total`. records/scores.jsonl, which the lineage reads, has a row per
-    task and one for all, whose task is "". Metrics: success_rate (None without an outcome), the
-    counts, success_rate/<task>.
+    facts: more fields of evaluation.json, beside `budget`, `design`, `tasks` (each task's score,
+    and the scenarios by outcome) and `total`. records/scores.jsonl, which the lineage reads, has a
+    row per task and one for all, whose task is "". Metrics: success_rate (None without an outcome),
+    the counts, success_rate/<task>.
     """
     scores = evaluation.scores
     whole = total(scores.values())
@@ -189,8 +219,9 @@ def write_evaluation(
         task: row | {"scenarios": _by_status(evaluation.outcomes[task])}
         for task, row in rows.items()
     }
-    document = {**facts, "budget": evaluation.budget, "tasks": tasks, "total": whole.to_json()}
-    write_json(out / FILE, document)
+    design = evaluation.design.model_dump(mode="json") if evaluation.design else None
+    fixed = {"budget": evaluation.budget, "design": design}
+    write_json(out / FILE, {**facts, **fixed, "tasks": tasks, "total": whole.to_json()})
     lines = [*rows.items(), ("", whole.to_json())]
     write_json_lines(records / "scores.jsonl", ({"task": task, **row} for task, row in lines))
     rates = {f"success_rate/{task}": score.rate for task, score in scores.items() if score.n}
@@ -217,7 +248,9 @@ def read_evaluation(folder: Path) -> Evaluation:
             }
             for task, entry in document["tasks"].items()
         }
-        return Evaluation(budget=int(document["budget"]), outcomes=outcomes)
+        stated = document.get("design")
+        design = None if stated is None else Design(**stated)
+        return Evaluation(budget=int(document["budget"]), outcomes=outcomes, design=design)
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise FoundryError(
             f"{folder / FILE} has no outcomes by task and scenario ({error!r})",

@@ -24,7 +24,7 @@ from foundry_core.lineage.events import EventLog, event_id
 from foundry_core.lineage.ingest import create_facts, create_incoming, ingest
 from foundry_core.lineage.segments import compact, put_events, take_segments
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 # Listing loose events costs every advance 0.1 ms per hundred.
 COMPACT_ABOVE = 5000
 COMPACT_AFTER_SECONDS = 3600.0

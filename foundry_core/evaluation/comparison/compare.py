@@ -5,17 +5,26 @@ label against the base, or all pairs), their p-values are corrected together by 
 letters follow from those. Which test a pair gets is the business of `pairs`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from math import sqrt
 from statistics import fmean
 
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.comparison.by_design import (
+    check_design,
+    common_design,
+    design_test,
+    sequential,
+)
 from foundry_core.evaluation.comparison.pairs import Arm, PairTest, balanced_rate, pair_test
-from foundry_core.evaluation.comparison.result import Comparison, Difference, Family, Overall
+from foundry_core.evaluation.comparison.result import Comparison, Difference, Overall
+from foundry_core.evaluation.design import Design, Family
 from foundry_core.evaluation.score import Evaluation, Score, total
 from foundry_core.evaluation.statistics.block_test import block_test
 from foundry_core.evaluation.statistics.families import compact_letters, holm
+from foundry_core.evaluation.statistics.walk import WalkDesign
 
 Variants = Mapping[str, Mapping[str, Evaluation]]
 
@@ -36,14 +45,19 @@ def judge(
     size: int | None = None,
 ) -> Comparison:
     """variants: label → its evaluations by name, one per seed. size: of the family as it was
-    started, where variants have dropped out since: they count with p = 1.
+    started, where variants have dropped out since: they count with p = 1. With a design, size is
+    of the comparisons with the base.
 
-    FoundryError where the base is unknown, a variant has no evaluation, or no task is common.
+    FoundryError where the base is unknown, a variant has no evaluation, no task is common, or
+    evaluations state other designs.
     """
     _check(variants, base)
     order = list(variants) if base is None else [base, *(x for x in variants if x != base)]
     arms = {label: Arm(label, list(variants[label].values())) for label in order}
     tasks = common_tasks(arms)
+    registered = common_design(arms)
+    if registered:
+        return _by_design(variants, arms, tasks, base, alpha, size, *registered)
     family: Family = "pairs" if base is None else "base"
     pairs = _pairs(order, family)
     count = max(size or 0, len(pairs))
@@ -53,22 +67,80 @@ def judge(
         )
         for pair in pairs
     }
+    found = _table(variants, arms, tasks, base, alpha, family, count, tests)
+    return replace(found, by_task=_by_task(arms, tasks, base)) if base is not None else found
+
+
+def _by_design(
+    variants: Variants,
+    arms: Mapping[str, Arm],
+    tasks: list[str],
+    base: str | None,
+    alpha: float,
+    size: int | None,
+    design: Design,
+    rounds: int,
+) -> Comparison:
+    """Nothing per task: its p-values would be those of a single look."""
+    check_design(design, base, alpha)
+    labels = list(arms)
+    started = max(len(labels), (size or 0) + 1)
+    level = design.pair_level(started)
+    walk = WalkDesign(rounds=rounds, alpha=level, spending=design.spending)
+    tests = {
+        (one, other): design_test(arms[other], arms[one], tasks, walk, design.ends(rounds))
+        for one, other in design.pairs(labels)
+    }
+    count = len(design.pairs([str(number) for number in range(started)]))
+    found = _table(variants, arms, tasks, base, alpha, design.family, count, tests)
+    played = sequential(design, rounds, arms, tasks, found.differences)
+    return replace(_without_pending(found, played.stopped), sequential=played)
+
+
+def _without_pending(found: Comparison, stopped: Collection[str]) -> Comparison:
+    """What a label does not play because it is decided is not pending."""
+    scores = {
+        task: {label: _played(one, label in stopped) for label, one in by_label.items()}
+        for task, by_label in found.scores.items()
+    }
+    overall = {
+        label: replace(one, counted=_played(one.counted, label in stopped))
+        for label, one in found.overall.items()
+    }
+    return replace(found, scores=scores, overall=overall)
+
+
+def _played(score: Score, stopped: bool) -> Score:
+    return replace(score, pending=0) if stopped else score
+
+
+def _table(
+    variants: Variants,
+    arms: Mapping[str, Arm],
+    tasks: list[str],
+    base: str | None,
+    alpha: float,
+    family: Family,
+    size: int,
+    tests: Mapping[tuple[str, str], PairTest],
+) -> Comparison:
+    order = list(arms)
     overall = {label: _overall(variants[label], arms[label], tasks) for label in order}
-    differences = _differences(tests, alpha, count)
+    differences = _differences(tests, alpha, size)
     separated = [(one.base, one.variant) for one in differences if one.separated]
     ranked = sorted(order, key=lambda label: (-(overall[label].rate or 0.0), label))
     return Comparison(
         base=base,
         alpha=alpha,
         family=family,
-        size=count,
+        size=size,
         labels=order,
         tasks=tasks,
         missing=_missing(arms, tasks),
         scores=_scores(arms),
         overall=overall,
         differences=differences,
-        by_task=_by_task(arms, tasks, base) if base is not None else {},
+        by_task={},
         letters=compact_letters(ranked, separated),
         deviation=_deviation([arm.rates(tasks) for arm in arms.values()]),
     )
@@ -166,8 +238,10 @@ def _differences(
 def _decision(test: PairTest, p: float, alpha: float) -> str:
     if test.direction:
         return "better" if test.direction > 0 else "worse"
+    if test.ended:
+        return "not separated"
     if test.p is None:
-        return "undecided" if test.test == "exact walk" else "no verdict"
+        return "undecided" if test.test in ("exact walk", "e-value") else "no verdict"
     if p > alpha:
         return "not separated"
     return "better" if test.difference > 0 else "worse"

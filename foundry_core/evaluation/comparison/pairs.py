@@ -69,8 +69,9 @@ class PairTest:
     """difference: mean over tasks of A's rate less B's, with an approximate 95 % interval.
 
     basis: what the p-value speaks of: these two trained policies, or the recipes; provisional with
-    two seeds. test: the name of the test. p: uncorrected; None where the sequential design says go
-    on, and where no test applies. direction: of a sequential decision, 1, -1 or 0.
+    two seeds. test: the name of the test. p: uncorrected; None where a sequential design decides,
+    and where no test applies. direction: of a sequential decision, 1, -1 or 0; ended: whether its
+    last look left it at 0.
     p_episodes, p_seeds: the parts whose larger one p is. detectable: the smallest true difference
     that this much data separates with 80 % power at `alpha`. note: what a reader must know.
     """
@@ -82,6 +83,7 @@ class PairTest:
     test: str
     p: float | None
     direction: int = 0
+    ended: bool = False
     p_episodes: float | None = None
     p_seeds: float | None = None
     pairs: int = 0
@@ -234,21 +236,30 @@ def _walk(a: Arm, b: Arm, tasks: Sequence[str], level: float) -> WalkResult | No
         return None
     one, other = a.evaluations[0], b.evaluations[0]
     budget = min(one.budget, other.budget)
-    orders = [sorted(one.outcomes[task].keys() | other.outcomes[task].keys()) for task in tasks]
+    looks = complete_rounds(one.outcomes, other.outcomes, tasks)
+    return walk(WalkDesign(rounds=budget, alpha=level), looks) if looks else None
+
+
+Known = Mapping[str, Mapping[int, bool | None]]
+
+
+def complete_rounds(one: Known, other: Known, tasks: Sequence[str]) -> list[Look]:
+    """A look after every round that both have completed: one scenario of every task, in the order
+    of the scenarios. A crashed episode has no partner: its pair is not discordant."""
+    orders = [sorted(one[task].keys() | other[task].keys()) for task in tasks]
     looks: list[Look] = []
     wins = losses = 0
     for number, scenarios in enumerate(zip(*orders, strict=False), 1):
         round_ = [
-            (one.outcomes[task].get(scenario, _ABSENT), other.outcomes[task].get(scenario, _ABSENT))
+            (one[task].get(scenario, _ABSENT), other[task].get(scenario, _ABSENT))
             for task, scenario in zip(tasks, scenarios, strict=True)
         ]
         if any(_ABSENT in pair for pair in round_):
             break
-        # A crashed episode has no partner: not discordant.
         wins += sum(x is True and y is False for x, y in round_)
         losses += sum(x is False and y is True for x, y in round_)
         looks.append(Look(rounds=number, wins=wins, losses=losses))
-    return walk(WalkDesign(rounds=budget, alpha=level), looks) if looks else None
+    return looks
 
 
 _ABSENT = "absent"

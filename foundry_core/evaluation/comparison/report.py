@@ -111,7 +111,10 @@ def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
     else:
         note += "every policy met the same ones. "
     tests = sorted({one.test for one in comparison.differences})
-    note += f"p-values: {', '.join(tests)}; corrected by Holm over {comparison.size}."
+    if comparison.sequential is None:
+        note += f"p-values: {', '.join(tests)}; corrected by Holm over {comparison.size}."
+    else:
+        note += f"Decisions: {', '.join(tests)}; the level is shared by {comparison.size} pairs."
     table = table_html(header, body)
     return f'{table}<p class=note>{note}</p><div class="wide">{success_bars(comparison)}</div>'
 

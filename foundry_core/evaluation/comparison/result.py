@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foundry_core.config.validation import read_as
+from foundry_core.evaluation.design import Family, Rule
 from foundry_core.evaluation.score import Score
 
 FILE = "comparison.json"
-Family = Literal["base", "pairs"]
 Basis = Literal["none", "provisional", "recipe"]
 
 
@@ -60,14 +60,32 @@ class Overall:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sequential:
+    """How a table was judged that may be looked at before its end. rounds: the budget, one scenario
+    of every task each, over which `looks` are spread. played: label → complete rounds. stopped:
+    label → look after which it needed no more. episodes: played by all labels; saved: not played
+    by those that stopped."""
+
+    spending: Rule
+    looks: int
+    rounds: int
+    played: Mapping[str, int]
+    stopped: Mapping[str, int]
+    episodes: int
+    saved: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Comparison:
     """labels: the base first, if there is one. tasks: those that all labels ran, which alone are
     compared; missing: other tasks, with the labels that lack them. scores: task → label → score, of
     every task. family: which pairs were tested, and corrected together: every label against the
-    base, or all pairs; size: how many that were as it was started. by_task: task → label → p
-    against the base, Holm over labels and tasks. letters: two labels share one unless their pair
-    is separated; pairs that were not tested share one too. deviation: standard deviation of rates
-    between seeds, pooled over labels, with a 95 % interval, where there are several."""
+    base, or all pairs (best: at levels that keep only the best safe); size: how many that were as
+    it was started. by_task: task → label → p against the base, Holm over labels and tasks.
+    letters: two labels share one unless their pair is separated; pairs that were not tested share
+    one too. deviation: standard deviation of rates between seeds, pooled over labels, with a 95 %
+    interval, where there are several. sequential: where the evaluations state a design, which then
+    decides instead of p-values."""
 
     base: str | None
     alpha: float
@@ -82,6 +100,7 @@ class Comparison:
     by_task: Mapping[str, Mapping[str, float]]
     letters: Mapping[str, str]
     deviation: tuple[float, float, float] | None = None
+    sequential: Sequential | None = None
 
     def against_base(self, label: str) -> Difference | None:
         """The difference of a label and the base; None for the base."""

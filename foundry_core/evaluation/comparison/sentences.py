@@ -20,17 +20,30 @@ def verdict(comparison: Comparison) -> str:
     """A sentence per label that was held against the base; where all pairs were compared, which of
     them are not separated."""
     base = comparison.base
+    saved = saved_text(comparison)
     if base is not None:
         parts = [f"{_rate(base, comparison.overall[base])}."]
         parts += [sentence(comparison, one) for one in comparison.differences]
         if any(one.separated and one.basis == "none" for one in comparison.differences):
             parts.append("One training run each says nothing about the recipes.")
-        return " ".join(parts)
+        return " ".join([*parts, *([saved] if saved else [])])
     found = [one for one in comparison.differences if not one.separated]
     text = f"{comparison.size - len(found)} of {comparison.size} pairs are separated."
     for one in found:
         text += f" {one.base} and {one.variant}: {_claim(comparison, one)}."
-    return text
+    return f"{text} {saved}".rstrip()
+
+
+def saved_text(comparison: Comparison) -> str:
+    """By which design the table was judged, and what it saved; nothing without one."""
+    one = comparison.sequential
+    if one is None:
+        return ""
+    budget = len(comparison.labels) * one.rounds * len(comparison.tasks)
+    return (
+        f"Judged by its design ({one.spending}, {one.looks} looks at up to {one.rounds} rounds): "
+        f"{one.episodes} of {budget} episodes were played, {one.saved} were not needed."
+    )
 
 
 def sentence(comparison: Comparison, found: Difference) -> str:
@@ -47,7 +60,11 @@ def sentence(comparison: Comparison, found: Difference) -> str:
 
 def _claim(comparison: Comparison, found: Difference) -> str:
     p = f"p = {p_text(found.p_corrected)}".replace("= <", "<")
-    if comparison.size > 1 and found.p_corrected is not None:
+    if found.p_corrected is None:
+        p = "by the sequential design"
+        if comparison.family == "best":
+            p += ", which keeps only the best safe"
+    elif comparison.size > 1:
         p += f", corrected over {comparison.size} comparisons"
     if found.decision == "no verdict":
         return "no verdict"
@@ -66,8 +83,7 @@ def _claim(comparison: Comparison, found: Difference) -> str:
         return f"recipe “{found.variant}” {words} on these tasks ({p})"
     if found.basis == "provisional":
         return f"provisional: it {words} if all variants' runs scatter alike ({p})"
-    proof = "by the sequential design" if found.p_corrected is None else p
-    return f"these trained policies differ, it {words} ({proof})"
+    return f"these trained policies differ, it {words} ({p})"
 
 
 def _rate(label: str, overall: Overall) -> str:

@@ -39,6 +39,8 @@ def rows(comparison: Comparison) -> list[list[str]]:
         rates = [overall[label].rate for label in labels]
         even = ["-" if rate is None else f"{100 * rate:.1f} %" for rate in rates]
         body.append(["mean of the tasks' rates", *even])
+    if comparison.sequential is not None:
+        body.append(["rounds played", *(rounds_text(comparison, label) for label in labels)])
     if comparison.base is not None:
         found = [comparison.against_base(label) for label in labels]
         family = f"p against {comparison.base} (exact, Holm over {comparison.size})"
@@ -56,6 +58,15 @@ def rows(comparison: Comparison) -> list[list[str]]:
         letters = "letters (shared = not separated, or not compared)"
     body.append([letters, *(comparison.letters[label] for label in labels)])
     return [["task", *labels], *body]
+
+
+def rounds_text(comparison: Comparison, label: str) -> str:
+    """'10 of 40, stopped at look 1'; nothing without a design."""
+    played = comparison.sequential
+    if played is None:
+        return ""
+    stopped = f", stopped at look {played.stopped[label]}" if label in played.stopped else ""
+    return f"{played.played[label]} of {played.rounds}{stopped}"
 
 
 def _uneven(comparison: Comparison, label: str) -> bool:

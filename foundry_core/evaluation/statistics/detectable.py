@@ -4,12 +4,14 @@
 pairs were discordant, how far seeds lie apart), so these are estimates, not promises.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import sqrt
 
 import numpy as np
 from scipy import optimize, stats
+
+from foundry_core.evaluation.statistics.walk import WalkDesign, walk_power
 
 _POWER = 0.8
 _GRID = 120
@@ -33,6 +35,19 @@ def paired_difference(pairs: int, discordant_share: float, alpha: float = 0.05) 
     if lacks(discordant_share) < 0:
         return None
     return float(optimize.brentq(lacks, 0.0, discordant_share, xtol=1e-5))
+
+
+def walk_difference(design: WalkDesign, discordant: Sequence[int], pairs: int) -> float | None:
+    """For the walk on so many pairs, of which these came out differently between looks at equal
+    distances. None as above."""
+    if walk_power(design, discordant, 1.0) < _POWER:
+        return None
+
+    def lacks(win: float) -> float:
+        return walk_power(design, discordant, win) - _POWER
+
+    win = optimize.brentq(lacks, 0.5, 1.0, xtol=1e-4)
+    return float((2 * win - 1) * sum(discordant) / pairs)
 
 
 def _paired_power(pairs: int, share: float, difference: float, alpha: float) -> float:
