@@ -23,8 +23,9 @@ VERDICT = "verdict"
 class SeedRun:
     """One variant with one seed: a whole pipeline.
 
-    several: whether there are other seeds of the variant. scope: the stages that its evaluation
-    needs. names: stage → its name in the merged graph, filled in by `merge`.
+    several: whether there are other seeds of the variant. parts: the stages that make up its
+    evaluation, one unless it is looked at early; played: how many of them it plays at most. names:
+    stage → its name in the merged graph, filled in by `merge`.
     """
 
     variant: str
@@ -33,13 +34,28 @@ class SeedRun:
     overrides: tuple[tuple[str, Any], ...]
     pipeline: Pipeline
     specs: Mapping[str, StageSpec]
-    scope: frozenset[str]
+    parts: tuple[str, ...]
+    played: int
     names: dict[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """What tables call it."""
         return f"{self.variant}/{self.seed}" if self.several else self.variant
+
+    @property
+    def evaluations(self) -> dict[str, str]:
+        """What the verdict calls them → the stages of the parts that it plays."""
+        if len(self.parts) == 1:
+            return {self.label: self.parts[0]}
+        numbered = enumerate(self.parts[: self.played], 1)
+        return {f"{self.label}.{number}": part for number, part in numbered}
+
+    @property
+    def rounds(self) -> int:
+        """Scenarios per task of all its parts."""
+        recipes: list[Any] = [self.pipeline.stages[part].recipe for part in self.parts]
+        return sum(recipe.episodes_per_task for recipe in recipes)
 
     def stage_name(self, stage: str) -> str:
         """What a stage is called in the merged graph if no seed run before needs it."""
@@ -49,13 +65,12 @@ class SeedRun:
 def merge(
     request: AblationRequest,
     seed_runs: Sequence[SeedRun],
-    evaluation: str,
     code: CodeIndex,
     store: Store,
     started: int | None = None,
 ) -> Prepared:
     """The merged graph of the seed runs and the verdict over their evaluations, planned. started:
-    comparisons of the ablation as it began, where variants have dropped out since.
+    variants of the ablation as it began, where some have dropped out since.
 
     Reasons name the pipeline's own stages: the base is compared with its latest run, every other
     seed run with the base.
@@ -65,7 +80,7 @@ def merge(
     first_names: dict[str, str] = {}
     for seed_run in seed_runs:
         _add(seed_run, nodes, specs, first_names)
-    nodes[VERDICT] = _verdict(seed_runs, evaluation, request.alpha, started)
+    nodes[VERDICT] = _verdict(seed_runs, request, started)
     specs[VERDICT] = identify_stage(nodes[VERDICT], specs, code, request.strict_code)
     first = seed_runs[0]
     pipeline = Pipeline(
@@ -98,8 +113,9 @@ def _add(
     first_names: dict[str, str],
 ) -> None:
     """Adds what no seed run before had. Upstream comes first in a pipeline, so it is named."""
+    scope = seed_run.pipeline.with_ancestors(seed_run.evaluations.values())
     for stage, node in seed_run.pipeline.stages.items():
-        if stage not in seed_run.scope:
+        if stage not in scope:
             continue
         spec = seed_run.specs[stage]
         merged = first_names.setdefault(spec.key, seed_run.stage_name(stage))
@@ -121,19 +137,23 @@ def _renamed(
 
 
 def _verdict(
-    seed_runs: Sequence[SeedRun], evaluation: str, alpha: float, started: int | None
+    seed_runs: Sequence[SeedRun], request: AblationRequest, started: int | None
 ) -> StageNode:
     stage = stage_kind(VERDICT)
     variants: dict[str, list[str]] = {}
-    for seed_run in seed_runs:
-        variants.setdefault(seed_run.variant, []).append(seed_run.label)
-    base = seed_runs[0].variant
-    values = {"base": base, "variants": variants, "alpha": alpha, "started": started}
-    recipe = validate(stage.Recipe, values, VERDICT)
-    upstream = {}
+    inputs, upstream = {}, {}
     for r in seed_runs:
-        node = r.pipeline.stages[evaluation]
-        upstream[r.label] = Upstream(name=r.names[evaluation], kind=node.kind, recipe=node.recipe)
+        variants.setdefault(r.variant, []).extend(r.evaluations)
+        for label, part in r.evaluations.items():
+            node = r.pipeline.stages[part]
+            inputs[label] = r.names[part]
+            upstream[label] = Upstream(name=r.names[part], kind=node.kind, recipe=node.recipe)
+    values: dict[str, Any] = {"base": seed_runs[0].variant, "variants": variants}
+    values |= {"alpha": request.alpha, "started": started and started - 1}
+    if request.design is not None:
+        rounds = seed_runs[0].rounds
+        values["race"] = {"design": request.design.model_dump(), "rounds": rounds}
+    recipe = validate(stage.Recipe, values, VERDICT)
     stage.check(recipe, {"evaluations": upstream})
     return StageNode(
         name=VERDICT,
@@ -141,7 +161,7 @@ def _verdict(
         recipe=recipe,
         resources=stage.Resources(),
         seed=0,
-        inputs={"evaluations": {r.label: r.names[evaluation] for r in seed_runs}},
+        inputs={"evaluations": inputs},
     )
 
 

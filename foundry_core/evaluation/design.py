@@ -3,7 +3,8 @@
 Part of recipes and files, so importing it loads no statistics.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
@@ -59,3 +60,13 @@ class Design(Config):
         others = max(1, arms - 1)
         shares = {"base": others, "pairs": others * arms / 2, "best": others / 2}
         return min(self.alpha / shares[self.family], 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Of a race. needed: arm → parts that the design has asked of it so far. look: the next one,
+    for which those `running` must play their part; None, and nobody runs, when it is over."""
+
+    needed: Mapping[str, int]
+    look: int | None
+    running: tuple[str, ...] = ()

@@ -5,25 +5,15 @@ that a race that was cut off goes on where it was, and anybody can check one tha
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.design import Design
+from foundry_core.evaluation.design import Design, Standing
 from foundry_core.evaluation.score import Evaluation, joined
 from foundry_core.evaluation.statistics.racing import Outcomes, Race, RaceDesign
 
 # arm → its parts, in the order of the looks; the base first
 Parts = Mapping[str, Sequence[Evaluation]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """needed: arm → parts that the design has asked of it so far. look: the next one, for which
-    `running` must play their part; None when the race is over."""
-
-    needed: Mapping[str, int]
-    look: int | None
-    running: tuple[str, ...] = ()
 
 
 def replay(design: Design, rounds: int, parts: Parts, started: int = 0) -> Standing:
