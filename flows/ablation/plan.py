@@ -83,8 +83,18 @@ class Ablation:
         running = [r for r in self.seed_runs if r.variant in standing.running]
         return [r.names[r.parts[standing.look - 1]] for r in running]
 
+    @property
+    def at_most(self) -> list[StagePlan]:
+        """Parts of later looks: whether they are played, the looks before decide."""
+        if self.standing is None:
+            return []
+        soon = set(self.next_parts(self.standing))
+        rows = self.merged.plan.stages
+        parts = [r.names[part] for r in self.seed_runs for part in r.evaluations.values()]
+        return [rows[name] for name in parts if rows[name].action == "run" and name not in soon]
+
     def estimated_seconds(self) -> float | None:
-        """Work still to do, each shared stage once; None where nothing like it ever ran."""
+        """Work still to do at most, each shared stage once; None where nothing like it ever ran."""
         seconds = [row.estimated_seconds for row in self.merged.plan.to_run()]
         known = [one for one in seconds if one is not None]
         return sum(known) if len(known) == len(seconds) else None

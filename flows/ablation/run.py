@@ -68,8 +68,10 @@ class AblationRun:
 
     def start(self) -> None:
         """Records the ablation, its run and its seed runs before anything happens."""
-        request = self.ablation.request
-        seed_runs = self.ablation.seed_runs
+        request, seed_runs = self.ablation.request, self.ablation.seed_runs
+        fixed = None
+        if request.design is not None:
+            fixed = request.design.model_dump() | {"rounds": seed_runs[0].rounds}
         overrides = {r.variant: r.overrides for r in reversed(seed_runs)}
         self._events.append(
             AblationStarted(
@@ -81,8 +83,7 @@ class AblationRun:
                 ],
                 vary={one.path: list(one.values) for one in request.vary},
                 seeds=request.seeds,
-                design=request.design
-                and request.design.model_dump() | {"rounds": seed_runs[0].rounds},
+                design=fixed,
             )
         )
         self.run.start()

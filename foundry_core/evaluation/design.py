@@ -6,7 +6,7 @@ Part of recipes and files, so importing it loads no statistics.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
@@ -18,6 +18,8 @@ from foundry_core.pipeline.stage import Config
 Rule = Literal[Spending, "e-value"]
 # base: every variant against the base. pairs: all against all. best: the best is not dropped.
 Family = Literal["base", "pairs", "best"]
+SPENDINGS: tuple[str, ...] = get_args(Rule)
+FAMILIES: tuple[str, ...] = get_args(Family)
 
 
 class Design(Config):

@@ -1,6 +1,11 @@
 """A comparison in words: what may be claimed, about what, and what could not have been seen."""
 
-from foundry_core.evaluation.comparison.result import Comparison, Difference, Overall
+from foundry_core.evaluation.comparison.result import (
+    Comparison,
+    Difference,
+    Overall,
+    Sequential,
+)
 from foundry_core.evaluation.statistics.block_test import SMALLEST_P
 
 _WORDS = {"better": "is better than", "worse": "is worse than"}
@@ -20,7 +25,7 @@ def verdict(comparison: Comparison) -> str:
     """A sentence per label that was held against the base; where all pairs were compared, which of
     them are not separated."""
     base = comparison.base
-    saved = saved_text(comparison)
+    saved = saved_text(comparison.sequential) if comparison.sequential else ""
     if base is not None:
         parts = [f"{_rate(base, comparison.overall[base])}."]
         parts += [sentence(comparison, one) for one in comparison.differences]
@@ -34,16 +39,19 @@ def verdict(comparison: Comparison) -> str:
     return f"{text} {saved}".rstrip()
 
 
-def saved_text(comparison: Comparison) -> str:
-    """By which design the table was judged, and what it saved; nothing without one."""
-    one = comparison.sequential
-    if one is None:
-        return ""
-    budget = len(comparison.labels) * one.rounds * len(comparison.tasks)
+def saved_text(one: Sequential) -> str:
+    """What looking early saved, and what each label played."""
+    played = "; ".join(f"{label} {rounds_text(one, label)}" for label in one.played)
     return (
-        f"Judged by its design ({one.spending}, {one.looks} looks at up to {one.rounds} rounds): "
-        f"{one.episodes} of {budget} episodes were played, {one.saved} were not needed."
+        f"Judged by its design ({one.spending}, {one.looks} looks), which left out {one.saved} of "
+        f"{one.episodes + one.saved} episodes. Rounds played: {played}."
     )
+
+
+def rounds_text(one: Sequential, label: str) -> str:
+    """'10 of 40, stopped at look 1'"""
+    stopped = f", stopped at look {one.stopped[label]}" if label in one.stopped else ""
+    return f"{one.played[label]} of {one.rounds}{stopped}"
 
 
 def sentence(comparison: Comparison, found: Difference) -> str:

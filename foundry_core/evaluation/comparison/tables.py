@@ -6,7 +6,7 @@ import io
 from rich.table import Table
 
 from foundry_core.evaluation.comparison.result import Comparison
-from foundry_core.evaluation.comparison.sentences import p_text
+from foundry_core.evaluation.comparison.sentences import p_text, rounds_text
 from foundry_core.evaluation.comparison.verdict import decision_text
 from foundry_core.evaluation.score import Score
 
@@ -40,7 +40,8 @@ def rows(comparison: Comparison) -> list[list[str]]:
         even = ["-" if rate is None else f"{100 * rate:.1f} %" for rate in rates]
         body.append(["mean of the tasks' rates", *even])
     if comparison.sequential is not None:
-        body.append(["rounds played", *(rounds_text(comparison, label) for label in labels)])
+        played = comparison.sequential
+        body.append(["rounds played", *(rounds_text(played, label) for label in labels)])
     if comparison.base is not None:
         found = [comparison.against_base(label) for label in labels]
         family = f"p against {comparison.base} (exact, Holm over {comparison.size})"
@@ -58,15 +59,6 @@ def rows(comparison: Comparison) -> list[list[str]]:
         letters = "letters (shared = not separated, or not compared)"
     body.append([letters, *(comparison.letters[label] for label in labels)])
     return [["task", *labels], *body]
-
-
-def rounds_text(comparison: Comparison, label: str) -> str:
-    """'10 of 40, stopped at look 1'; nothing without a design."""
-    played = comparison.sequential
-    if played is None:
-        return ""
-    stopped = f", stopped at look {played.stopped[label]}" if label in played.stopped else ""
-    return f"{played.played[label]} of {played.rounds}{stopped}"
 
 
 def _uneven(comparison: Comparison, label: str) -> bool:
