@@ -27,7 +27,8 @@ def plan_rows(ablation: Ablation) -> list[list[str]]:
 def plan_notes(ablation: Ablation) -> list[str]:
     """What the table leaves out: the stages that all share, the verdict, the cost, the rest."""
     rows = ablation.rows(ablation.seed_runs[0])
-    shared = [name for name in rows if name not in _differing(ablation)]
+    parts = ablation.seed_runs[0].parts if ablation.standing else ()
+    shared = [name for name in rows if name not in (*_differing(ablation), *parts)]
     seconds = ablation.estimated_seconds()
     work = ablation.merged.plan.to_run()
     cost = "" if seconds is None else f", about {_seconds(seconds)} of work"
