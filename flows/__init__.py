@@ -26,11 +26,13 @@ def plan(
     force: Sequence[str] = (),
     baseline: str | None = None,
     strict_code: bool = False,
+    strict_env: bool = False,
 ) -> "Plan":
     """What a run would do, and why, as `foundry plan`. pipeline: a name or a YAML file. Raises
     FoundryError for every mistake that can be known before a device is touched."""
+    strict = {"strict_code": strict_code, "strict_env": strict_env}
     chosen = {"only": tuple(only), "force": tuple(force), "baseline": baseline}
-    return _prepared(pipeline, overrides, strict_code=strict_code, **chosen).plan
+    return _prepared(pipeline, overrides, **strict, **chosen).plan
 
 
 def run(
@@ -41,6 +43,8 @@ def run(
     force: Sequence[str] = (),
     baseline: str | None = None,
     strict_code: bool = False,
+    strict_env: bool = False,
+    strict_reads: bool = False,
     dispatch: str = "inline",
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -49,8 +53,13 @@ def run(
     from flows.cli.commands.run import run_all
     from flows.console import Console
 
+    strict = {
+        "strict_code": strict_code,
+        "strict_env": strict_env,
+        "strict_reads": strict_reads,
+    }
     chosen = {"only": tuple(only), "force": tuple(force), "baseline": baseline}
-    prepared = _prepared(pipeline, overrides, strict_code=strict_code, **chosen)
+    prepared = _prepared(pipeline, overrides, **strict, **chosen)
     return dict(run_all(prepared, Console(quiet=quiet), dispatch))
 
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from flows.terminal import stdout, values_text
-from foundry_core.pipeline.plan import Plan, StagePlan, short_names
+from foundry_core.pipeline.plan import Plan, StagePlan, sentences, short_names
 
 if TYPE_CHECKING:  # planning prints a table, and needs no run
     from flows.runs.events import RunEvent
@@ -130,7 +130,9 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _why(row: StagePlan) -> str:
-    own = [reason.sentence() for reason in row.reasons if reason.category != "INPUT"]
+    own = sentences(reason for reason in row.reasons if reason.category != "INPUT")
+    if row.action == "reuse" and any(r.category == "ENVIRONMENT" for r in row.reasons):
+        own[-1] += " (--strict-env rebuilds)"
     through: dict[str, list[str]] = {}
     for reason in row.reasons:
         if reason.category == "INPUT":
@@ -144,7 +146,7 @@ def _why(row: StagePlan) -> str:
     reasons = "; ".join(own)
     how = {"content": "same recipe, same input bytes", "unneeded": ""}.get(row.how, "")
     drift = f"code drifted: {short_names(row.drift)}" if row.drift else ""
-    return "; ".join(part for part in (reasons, how, drift) if part)
+    return "; ".join(part for part in (reasons, how, drift, *row.notes) if part)
 
 
 def print_table(table: Table, quiet: bool = False) -> None:

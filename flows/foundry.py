@@ -1,7 +1,7 @@
 """The flow `foundry`: plan, walk the graph, record.
 
 One flow with three entry points: `full` and `ablation` for deployments, each with its form, and
-`run_locally` for what a terminal or a notebook has prepared. Stages are Prefect tasks; ready
+`run_locally` for what a terminal has prepared. Stages are Prefect tasks; ready
 branches run concurrently. Prefect's own caching is off: a stage's identity decides what is reused,
 and a stage reaches Prefect only if it must run or lies downstream of one that must.
 """
@@ -19,7 +19,6 @@ from flows.ablation.run import AblationRun
 from flows.ablation.table import plan_markdown as ablation_markdown
 from flows.console import Console, plan_markdown
 from flows.deployment import artifacts, forms
-from flows.deployment.shutdown import ends_on_sigterm
 from flows.deployment.temporary_server import temporary_server
 from flows.dispatch.base import make_backend
 from flows.prefect.api import cancel_children, describe_run
@@ -37,6 +36,7 @@ from flows.prefect.flows import (
 )
 from flows.reports.run_report import write_run_report
 from flows.runs.engine import PipelineRun, RunResult
+from flows.runs.local import carried_out, end_of
 from flows.runs.planning import prepare
 from flows.runs.walk import Pending, Work
 
@@ -149,17 +149,13 @@ def ablation(
 
 def run_locally(work: Work, plan: str, console: Console, log: Path) -> RunResult:
     """Carries out prepared work inside Prefect, with a temporary server where none is configured,
-    which writes to `log`. plan: the work's plan in Markdown. A failed stage raises nothing: the
-    result's status says so."""
-    work.start()
-    failure = None
-    try:
-        with ends_on_sigterm(), console, no_tracebacks(), temporary_server(log):
+    which writes to `log`. plan: the work's plan in Markdown. Ends as `carried_out` does."""
+
+    def walk() -> None:
+        with no_tracebacks(), temporary_server(log):
             _local(work, plan, name=work.title)
-    # Whatever a stage or Prefect raised: recorded with the run, never swallowed.
-    except (KeyboardInterrupt, TerminationSignal, Exception) as error:
-        failure = error
-    return work.finish(*_end(failure))
+
+    return carried_out(work, console, walk)
 
 
 @_foundry(flow_run_name="{name}", validate_parameters=False)
@@ -176,18 +172,10 @@ def _carried_out(walk: Callable[[], None], finish: Callable[[str, str], RunResul
     try:
         walk()
     except (KeyboardInterrupt, TerminationSignal, Exception) as error:
-        finish(*_end(error))
+        cancelled = isinstance(error, TerminationSignal)
+        finish(*(("cancelled", "terminated") if cancelled else end_of(error)))
         raise
-    return finish(*_end(None))
-
-
-def _end(failure: BaseException | None) -> tuple[str, str]:
-    """Status and error of a run that ended so."""
-    if failure is None:
-        return "succeeded", ""
-    if isinstance(failure, KeyboardInterrupt | TerminationSignal):
-        return "interrupted", "interrupted"
-    return "failed", str(failure)
+    return finish(*end_of(None))
 
 
 @dataclass(frozen=True)

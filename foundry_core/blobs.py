@@ -29,8 +29,8 @@ class Blobs(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Replaces what was there."""
 
-    def read(self, name: str) -> bytes:
-        """Raises FileNotFoundError."""
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """Raises FileNotFoundError, and ValueError for more than `most` bytes."""
 
     def delete(self, *names: str) -> None:
         """Deleting what is gone is no error."""
@@ -79,8 +79,12 @@ class FolderBlobs:
     def write(self, name: str, data: bytes) -> None:
         files.write_atomic(self.local(name), data)
 
-    def read(self, name: str) -> bytes:
-        return self.local(name).read_bytes()
+    def read(self, name: str, most: int | None = None) -> bytes:
+        with self.local(name).open("rb") as stream:
+            data = stream.read() if most is None else stream.read(most + 1)
+        if most is not None and len(data) > most:
+            raise ValueError(f"{name} has more than the {most} bytes that are read")
+        return data
 
     def delete(self, *names: str) -> None:
         for name in names:

@@ -77,12 +77,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def create(path: Path, data: bytes | str, *, durable: bool = True) -> bool:
+def create(path: Path, data: bytes | str, *, durable: bool = True, mode: int = 0o666) -> bool:
     """Writes a file unless its name is taken, then False and nothing is changed. Of any number of
     callers at once, one gets True."""
     temporary = _temporary(path)
     try:
-        _write_new(temporary, data, durable)
+        _write_new(temporary, data, durable, mode)
         # link() refuses a taken name, which rename() would silently replace.
         os.link(temporary, path)
     except FileExistsError:
@@ -114,8 +114,8 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
 
 
-def _write_new(path: Path, data: bytes | str, durable: bool) -> None:
-    with path.open("xb") as stream:
+def _write_new(path: Path, data: bytes | str, durable: bool, mode: int = 0o666) -> None:
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
         stream.write(data.encode() if isinstance(data, str) else data)
         if durable:
             stream.flush()
@@ -260,20 +260,6 @@ def write_json_lines(path: Path, values: Iterable[Any]) -> None:
 def read_json(path: Path) -> Any:
     """Raises FileNotFoundError, and ValueError for what is no JSON in UTF-8."""
     return json.loads(path.read_bytes())
-
-
-def read_json_lines(path: Path) -> Iterator[Any]:
-    """The values of a file of lines; nothing where there is no file. Raises ValueError with the
-    line's number for one that is no JSON."""
-    if not path.is_file():
-        return
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise ValueError(f"{path}, line {number}: {error}") from None
 
 
 def read_cache(path: Path) -> Any:

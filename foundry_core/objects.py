@@ -105,13 +105,16 @@ class Objects:
         """FoundryError when the bucket is absent, or not readable with these credentials."""
         self._page("", delimiter="/", most=1)
 
-    def read(self, name: str) -> bytes:
-        """Raises FileNotFoundError."""
-        return self.read_tagged(name)[0]
+    def read(self, name: str, most: int | None = None) -> bytes:
+        """Raises FileNotFoundError, and ValueError for more than `most` bytes."""
+        return self.read_tagged(name, most)[0]
 
-    def read_tagged(self, name: str) -> tuple[bytes, str]:
-        """(bytes, entity tag). Raises FileNotFoundError."""
-        return self._retry(f"read {name}", lambda: self._get(name))
+    def read_tagged(self, name: str, most: int | None = None) -> tuple[bytes, str]:
+        """(bytes, entity tag). Raises as `read` does."""
+        data, tag, size = self._retry(f"read {name}", lambda: self._get(name, most=most))
+        if size > len(data):
+            raise ValueError(f"{name} has {size} bytes, {most} at most are read")
+        return data, tag
 
     def create(self, name: str, data: bytes) -> bool:
         """A create-only put. False when the name holds other bytes already."""
@@ -284,15 +287,18 @@ class Objects:
     def _put(self, name: str, data: bytes, **conditions: str) -> str:
         return self._call("put_object", name=name, Body=data, **conditions)["ETag"]
 
-    def _get(self, name: str, **options: str) -> tuple[bytes, str]:
+    def _get(self, name: str, *, most: int | None = None, **options: str) -> tuple[bytes, str, int]:
+        """(bytes, entity tag, size); no bytes of what has more than `most`."""
         import fsspec
 
-        async def fetch() -> tuple[bytes, str]:
+        async def fetch() -> tuple[bytes, str, int]:
             answer = await self._fs._call_s3(
                 "get_object", Bucket=self.bucket, Key=self._key(name), **options
             )
+            size = answer["ContentLength"]
             async with answer["Body"] as body:
-                return await body.read(), answer["ETag"]
+                data = b"" if most is not None and size > most else await body.read()
+            return data, answer["ETag"], size
 
         return fsspec.asyn.sync(self._fs.loop, fetch)
 

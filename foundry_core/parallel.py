@@ -5,6 +5,8 @@ written from them is the same for any number.
 """
 
 import os
+import secrets
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -13,12 +15,21 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+def private_ray() -> None:
+    """Before Ray is imported: a local Ray asks every caller for a token that this process made up.
+    Its ports are open on all of the machine's addresses, and who may use them runs what they like.
+    A cluster named by RAY_ADDRESS, and RAY_AUTH_MODE where it is set, are left alone."""
+    if not {"RAY_ADDRESS", "RAY_AUTH_MODE"} & os.environ.keys() and "ray" not in sys.modules:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
 @contextmanager
 def ray_session(cpus: int) -> Iterator[None]:
     """Connects to RAY_ADDRESS, or starts a local Ray with `cpus` slots for the block's duration.
 
     Starting costs 3-6 s on a laptop: open one session per stage, not per call.
     """
+    private_ray()
     import ray
 
     if ray.is_initialized():

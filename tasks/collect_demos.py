@@ -3,16 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+from foundry_core.data.contract.statements import DataContract
 from foundry_core.files import json_line, write_json
 from foundry_core.pipeline import stage
-from foundry_core.simulation.catalog import CONTROL_HZ
 from foundry_core.simulation.collection import CollectDemosRecipe, CollectStage, record_slots
+from foundry_core.simulation.config import data_contract
 
 
 class CollectDemos(CollectStage):
     kind = "collect_demos"
     output = stage.ArtifactType.DEMONSTRATIONS
     Recipe = CollectDemosRecipe
+
+    @classmethod
+    def states(cls, recipe: CollectDemosRecipe, inputs: Mapping[str, Any]) -> DataContract:
+        return data_contract(recipe.render)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
@@ -41,12 +46,10 @@ class CollectDemos(CollectStage):
                 }
                 log.write(json_line(row))
                 ctx.progress(done, total, demo.task, steps=demo.length)
-        side = {"height": recipe.render.size, "width": recipe.render.size}
         document = {
             "format": "foundry-demonstrations",
             "version": 1,
-            "hz": CONTROL_HZ,
-            "cameras": dict.fromkeys(recipe.render.cameras, side),
+            "contract": data_contract(recipe.render).model_dump(mode="json"),
             "tasks": tasks,
         }
         write_json(ctx.out / "demos.json", document)

@@ -4,15 +4,21 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
+from foundry_core.data.contract.statements import DataContract
 from foundry_core.files import json_line
 from foundry_core.pipeline import stage
 from foundry_core.simulation.collection import CollectScenesRecipe, CollectStage, record_slots
+from foundry_core.simulation.config import cameras_contract
 
 
 class CollectScenes(CollectStage):
     kind = "collect_scenes"
     output = stage.ArtifactType.SCENES
     Recipe = CollectScenesRecipe
+
+    @classmethod
+    def states(cls, recipe: CollectScenesRecipe, inputs: Mapping[str, Any]) -> DataContract:
+        return DataContract(cameras=cameras_contract(recipe.render))
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:

@@ -19,7 +19,8 @@ class Compare(stage.Stage):
     output = stage.ArtifactType.COMPARISON
     seeded = False
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
-        "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True)
+        "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True),
+        "controls": stage.slot(stage.ArtifactType.EVALUATION, many=True, optional=True),
     }
     Recipe = CompareRecipe
 
@@ -32,16 +33,28 @@ class Compare(stage.Stage):
             )
         if len(labels) < 2:
             raise FoundryError("one evaluation cannot be compared", "connect at least two")
+        twice = sorted(set(labels) & set(inputs.get("controls", {})))
+        if twice:
+            raise FoundryError(
+                f"{twice[0]!r} is both an evaluation and a control",
+                "what is compared enters the tests, a control does not: give it one label",
+            )
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.evaluation.comparison.compare import compare
+        from foundry_core.evaluation.comparison.controls import with_controls
         from foundry_core.evaluation.comparison.report import write_comparison
-        from foundry_core.evaluation.score import read_evaluation
+        from foundry_core.evaluation.together import read_together
 
-        inputs = ctx.inputs["evaluations"].items()
-        evaluations = {label: read_evaluation(artifact.path) for label, artifact in inputs}
-        return write_comparison(ctx.out, compare(evaluations, ctx.recipe.base, ctx.recipe.alpha))
+        read = {
+            slot: {label: artifact.path for label, artifact in named.items()}
+            for slot, named in ctx.inputs.items()
+        }
+        evaluations = read_together(read["evaluations"])
+        found = compare(evaluations, ctx.recipe.base, ctx.recipe.alpha)
+        controls = read_together(read.get("controls", {}))
+        return write_comparison(ctx.out, with_controls(found, controls))
 
 
 STAGE = Compare

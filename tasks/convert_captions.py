@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from foundry_core.data.config import ImageConfig
+from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import CaptionSource
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline import stage
@@ -39,6 +40,12 @@ class ConvertCaptions(stage.Stage):
                 "input 'scenes'",
                 "connect 'scenes' to a collect_scenes stage, or give a source",
             )
+
+    @classmethod
+    def states(cls, recipe: ConvertCaptionsRecipe, inputs: Mapping[str, Any]) -> DataContract:
+        given = [scenes.states for scenes in inputs.get("scenes", {}).values()]
+        known = next((one for one in given if isinstance(one, DataContract)), DataContract())
+        return known.converted(known.cameras, (), recipe.image, {})
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:

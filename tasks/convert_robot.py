@@ -5,7 +5,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
+from foundry_core.config.suggest import nearest
+from foundry_core.data.config import ImageConfig, PoseGroup, Turn, WindowConfig
+from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import RobotSource
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline import stage
@@ -34,6 +36,9 @@ class ConvertRobotRecipe(stage.Recipe):
     window: WindowConfig = WindowConfig()
     image_steps: tuple[int, ...] = Field((0,), min_length=1, description="around the anchor")
     image: ImageConfig = ImageConfig()
+    rotate: dict[str, Turn] = Field(
+        {}, description="degrees counter-clockwise per camera, before anything else"
+    )
     layout: Literal["episode", "sample"] = Field(
         "episode", description="whole episodes, or the published one-sample-per-window layout"
     )
@@ -63,6 +68,17 @@ class ConvertRobot(stage.Stage):
                 "'demos'",
                 "connect 'demos' to a collect_demos stage, or give a source",
             )
+        given = _given(recipe, inputs)
+        for camera in (*recipe.cameras, *recipe.rotate) if given.cameras else ():
+            if camera not in given.cameras:
+                raise FoundryError(
+                    f"the source has no camera {camera!r}", nearest(camera, given.cameras)
+                )
+
+    @classmethod
+    def states(cls, recipe: ConvertRobotRecipe, inputs: Mapping[str, Any]) -> DataContract:
+        given = _given(recipe, inputs)
+        return given.converted(recipe.cameras, recipe.fields, recipe.image, recipe.rotate)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
@@ -81,6 +97,7 @@ class ConvertRobot(stage.Stage):
             window=recipe.window,
             image_steps=recipe.image_steps,
             image=recipe.image,
+            rotate=recipe.rotate,
             layout=recipe.layout,
             keep_failures=recipe.keep_failures,
         )
@@ -93,6 +110,16 @@ class ConvertRobot(stage.Stage):
             workers=ctx.resources.cpus,
             progress=ctx.progress,
         )
+
+
+def _given(
+    recipe: ConvertRobotRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
+) -> DataContract:
+    """What is known of the raw data before they are read."""
+    if recipe.source is not None:
+        return recipe.source.contract()
+    states = [demos.states for demos in inputs.get("demos", {}).values()]
+    return next((one for one in states if isinstance(one, DataContract)), DataContract())
 
 
 STAGE = ConvertRobot

@@ -8,7 +8,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.models.config import TransformerConfig
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig
-from foundry_core.training.recipes import Inputs, TrainStage
+from foundry_core.training.recipes import Inputs, ModelFacts, TrainStage, check_texts, facts_of
 
 
 class TrainLlmRecipe(stage.Recipe):
@@ -42,6 +42,12 @@ class TrainLlm(TrainStage):
                     f"{recipe.model.context}",
                     "raise model.context, or convert the text with a shorter context",
                 )
+
+        check_texts(inputs, cls.states(recipe, inputs))
+
+    @classmethod
+    def states(cls, recipe: TrainLlmRecipe, inputs: Inputs) -> ModelFacts:
+        return facts_of(inputs, "", recipe.model, None)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, float]:

@@ -5,14 +5,27 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from foundry_core.config.suggest import nearest
+from foundry_core.data.contract.statements import (
+    DataContract,
+    PolicyContract,
+    policy_contract,
+)
 from foundry_core.data.loading.config import DataConfig
-from foundry_core.data.robot.transform_config import RobotInputs
+from foundry_core.data.robot.transform_config import RELATIVE, RobotInputs, pose_prefix
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import VLAConfig
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig
-from foundry_core.training.recipes import Inputs, TrainStage, check_source_of_tokens
+from foundry_core.training.recipes import (
+    Inputs,
+    ModelFacts,
+    TrainStage,
+    check_captions,
+    check_pictures,
+    check_source_of_tokens,
+    check_texts,
+    facts_of,
+)
 
 
 class TrainVlaRecipe(stage.Recipe):
@@ -27,6 +40,7 @@ class TrainVlaRecipe(stage.Recipe):
 
 class TrainVla(TrainStage):
     kind = "train_vla"
+    code = "2"
     output = stage.ArtifactType.POLICY
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "vlm": stage.slot(stage.ArtifactType.VISION_LANGUAGE_MODEL, optional=True),
@@ -47,14 +61,50 @@ class TrainVla(TrainStage):
                 "data.robot is missing: a policy learns from demonstrations", "set it"
             )
         wanted = recipe.data.robot.inputs
-        if recipe.execute_steps > wanted.horizon - wanted.action_past:
+        if recipe.execute_steps > wanted.ahead:
             raise FoundryError(
-                f"execute_steps = {recipe.execute_steps} exceeds the {wanted.horizon} predicted "
-                f"steps from -{wanted.action_past} on",
+                f"execute_steps = {recipe.execute_steps} exceeds the {wanted.ahead} steps that are "
+                "predicted from the present on",
                 "lower execute_steps or raise data.robot.inputs.horizon",
             )
         for label, robot in inputs["robot"].items():
-            _check_shards(label, robot.recipe, wanted)
+            _check_windows(label, robot.recipe, wanted)
+        facts = _backbone(recipe, inputs)
+        contract = cls.states(recipe, inputs)
+        sizes = {name: camera.size for name, camera in contract.cameras.items()}
+        if recipe.images:
+            check_pictures("the robot data", sizes, wanted.image.size, facts)
+        check_texts(inputs, facts)
+        check_captions(recipe, inputs, facts)
+        if facts.n_layers is not None and recipe.model.tap_layers > facts.n_layers:
+            raise FoundryError(
+                f"model.tap_layers = {recipe.model.tap_layers}, the language model has "
+                f"{facts.n_layers} layers",
+                f"lower it to at most {facts.n_layers}",
+            )
+
+    @classmethod
+    def states(cls, recipe: TrainVlaRecipe, inputs: Inputs) -> PolicyContract:
+        robot = recipe.data.robot
+        assert robot is not None  # `check` came first
+        return policy_contract(
+            robot.inputs,
+            recipe.execute_steps,
+            {label: _stated(one) for label, one in inputs["robot"].items()},
+            mask_missing=robot.missing_fields == "mask",
+        )
+
+    @classmethod
+    def notes(cls, recipe: TrainVlaRecipe, inputs: Inputs) -> list[str]:
+        (stats,) = inputs["stats"].values()
+        described = {one.name for one in stats.inputs.get("datasets", {}).values()}
+        trained = {one.name for one in inputs["robot"].values()}
+        if not described or described == trained:
+            return []
+        return [
+            f"normalised with the statistics of {', '.join(sorted(described))}, trained on "
+            f"{', '.join(sorted(trained))}"
+        ]
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, float]:
@@ -64,24 +114,43 @@ class TrainVla(TrainStage):
         return launch(train_policy, ctx)
 
 
-def _check_shards(label: str, shards: stage.Recipe, wanted: RobotInputs) -> None:
-    """Cameras and horizon of the policy against the conversion that will feed it; an imported
-    artifact states neither."""
-    cameras = getattr(shards, "cameras", wanted.cameras)
-    for camera in wanted.cameras:
-        if camera not in cameras:
-            raise FoundryError(
-                f"dataset {label!r} is converted without camera {camera!r}",
-                nearest(camera, cameras),
-            )
+def _stated(robot: stage.Upstream) -> DataContract:
+    """Of a conversion; an imported dataset states nothing before it is read."""
+    return robot.states if isinstance(robot.states, DataContract) else DataContract()
+
+
+def _backbone(recipe: TrainVlaRecipe, inputs: Inputs) -> ModelFacts:
+    described = recipe.model.backbone
+    language = getattr(described, "language", None)
+    return facts_of(inputs, "vlm", language, described.image_size if described else None)
+
+
+def _check_windows(label: str, shards: stage.Recipe, wanted: RobotInputs) -> None:
+    """Horizon and relative poses of the policy against the conversion that will feed it; an
+    imported artifact states neither."""
     window = getattr(shards, "window", None)
-    future = wanted.horizon - wanted.action_past - 1
+    future = wanted.ahead - 1
     if window and (future > window.future or wanted.action_past > window.past):
         raise FoundryError(
             f"horizon {wanted.horizon} reaches from -{wanted.action_past} to {future} around the "
             f"anchor, the windows of {label!r} from -{window.past} to {window.future}",
             "lower data.robot.inputs.horizon, or convert with a wider window",
         )
+    groups = getattr(shards, "relative", None)
+    if groups is None:
+        return
+    references = {pose: group.reference for group in groups for pose in group.poses}
+    for field in wanted.fields:
+        if not field.endswith(RELATIVE):
+            continue
+        pose, reference = pose_prefix(field), wanted.reference(field)
+        if references.get(pose) != reference:
+            given = references.get(pose)
+            stated = f"takes it relative to {given!r}" if given else "takes it relative to nothing"
+            raise FoundryError(
+                f"{field!r} is relative to {reference!r}; the conversion of {label!r} {stated}",
+                "name both alike: data.robot.inputs.references, and `relative` of the conversion",
+            )
 
 
 STAGE = TrainVla

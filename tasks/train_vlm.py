@@ -7,7 +7,15 @@ from foundry_core.data.loading.config import DataConfig
 from foundry_core.models.config import VLMConfig
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig
-from foundry_core.training.recipes import Inputs, TrainStage, check_source_of_tokens
+from foundry_core.training.recipes import (
+    Inputs,
+    ModelFacts,
+    TrainStage,
+    check_captions,
+    check_source_of_tokens,
+    check_texts,
+    facts_of,
+)
 
 
 class TrainVlmRecipe(stage.Recipe):
@@ -33,6 +41,13 @@ class TrainVlm(TrainStage):
     def check(cls, recipe: TrainVlmRecipe, inputs: Inputs) -> None:
         super().check(recipe, inputs)
         check_source_of_tokens("llm", recipe.model.language, inputs)
+        facts = cls.states(recipe, inputs)
+        check_texts(inputs, facts)
+        check_captions(recipe, inputs, facts)
+
+    @classmethod
+    def states(cls, recipe: TrainVlmRecipe, inputs: Inputs) -> ModelFacts:
+        return facts_of(inputs, "llm", recipe.model.language, recipe.model.image_size)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, float]:

@@ -5,18 +5,17 @@ per seed, stand behind one label.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from foundry_core.config.canonical import OmitWhen
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.closed_loop import scenarios_of
 from foundry_core.evaluation.design import Design
 from foundry_core.pipeline import stage
-
-# What decides which scenarios an evaluation meets, and how many were planned before the first one.
-_SCENARIOS = ("benchmark", "tasks", "episodes_per_task", "budget", "design", "first_scenario")
 
 
 class PlannedRace(stage.Config):
@@ -53,13 +52,14 @@ class Verdict(stage.Stage):
     output = stage.ArtifactType.COMPARISON
     seeded = False
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
-        "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True)
+        "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True),
+        "controls": stage.slot(stage.ArtifactType.EVALUATION, many=True, optional=True),
     }
     Recipe = VerdictRecipe
 
     @classmethod
     def check(cls, recipe: VerdictRecipe, inputs: Mapping[str, Any]) -> None:
-        connected = inputs["evaluations"]
+        connected, controls = inputs["evaluations"], inputs.get("controls", {})
         named = [label for labels in recipe.variants.values() for label in labels]
         if sorted(named) != sorted(connected):
             raise FoundryError(
@@ -67,28 +67,42 @@ class Verdict(stage.Stage):
                 f"{sorted(connected)}",
                 "every evaluation belongs to exactly one variant",
             )
-        first = recipe.variants[recipe.base][0]
-        wanted = _scenarios(connected[first].recipe)
-        for labels in recipe.variants.values():
-            for number, label in enumerate(labels):
-                expected = wanted | (_part(recipe.race, number, wanted) if recipe.race else {})
-                for name, value in _scenarios(connected[label].recipe).items():
-                    if value != expected.get(name):
-                        raise FoundryError(
-                            f"{label} is evaluated with {name} = {value}, not {expected.get(name)} "
-                            f"as {first} demands: variants must meet the same scenarios",
-                            "vary what trains or how the policy runs, not what it is asked",
-                        )
+        # What an imported evaluation was asked, its file says and not its recipe.
+        asked = {
+            label: found
+            for label, one in {**connected, **controls}.items()
+            if (found := _asked(one.recipe.model_dump(mode="json")))
+        }
+        race = recipe.race  # of which a later part does not say where the first one begins
+        leading = [recipe.variants[recipe.base], *recipe.variants.values()]
+        labels = (label for some in leading for label in (some[:1] if race else some))
+        first = next(filter(asked.__contains__, labels), "")
+        wanted = dict.fromkeys(asked, asked.get(first, {}))
+        if race is not None:
+            wanted = _of_race(recipe.variants, race, asked.get(first, {}), controls)
+        for label, values in asked.items():
+            for name, value in values.items():
+                if value != wanted[label].get(name):
+                    raise FoundryError(
+                        f"{label} is evaluated with {name} = {value}, not "
+                        f"{wanted[label].get(name)} as {first} demands: variants must meet the "
+                        "same scenarios",
+                        "vary what trains or how the policy runs, not what it is asked",
+                    )
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+        from foundry_core.evaluation.comparison.controls import with_controls
         from foundry_core.evaluation.comparison.race import finished_race
         from foundry_core.evaluation.comparison.report import write_comparison
         from foundry_core.evaluation.comparison.verdict import judge_variants
-        from foundry_core.evaluation.score import read_evaluation
+        from foundry_core.evaluation.together import read_together
 
-        inputs = ctx.inputs["evaluations"].items()
-        evaluations = {label: read_evaluation(artifact.path) for label, artifact in inputs}
+        read = {
+            slot: {label: artifact.path for label, artifact in named.items()}
+            for slot, named in ctx.inputs.items()
+        }
+        evaluations = read_together(read["evaluations"])
         recipe = ctx.recipe
         names = sorted(recipe.variants, key=lambda name: (name != recipe.base, _natural(name)))
         variants = {name: recipe.variants[name] for name in names}
@@ -100,7 +114,9 @@ class Verdict(stage.Stage):
         found = judge_variants(
             evaluations, variants, recipe.base, recipe.alpha, size=recipe.started
         )
-        return write_comparison(ctx.out, found)
+        return write_comparison(
+            ctx.out, with_controls(found, read_together(read.get("controls", {})))
+        )
 
 
 def _natural(name: str) -> list[tuple[float, str]]:
@@ -109,23 +125,37 @@ def _natural(name: str) -> list[tuple[float, str]]:
     return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)]
 
 
-def _part(race: PlannedRace, number: int, first: Mapping[str, Any]) -> dict[str, Any]:
-    """The scenarios of a variant's part, counted from 0, where the base's first part has these."""
+def _asked(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What is equal in all evaluations of a verdict. A control states no design; a budget of just
+    the episodes is none."""
+    found = scenarios_of(recipe) | {name: recipe[name] for name in ("design",) if name in recipe}
+    if found and found.get("budget") == found.get("episodes_per_task"):
+        found["budget"] = None
+    return found
+
+
+def _of_race(
+    variants: Mapping[str, tuple[str, ...]],
+    race: PlannedRace,
+    first: Mapping[str, Any],
+    controls: Iterable[str],
+) -> dict[str, dict[str, Any]]:
+    """Label → what it is asked, where the first part of a variant is asked `first`: a part of the
+    scenarios; of a control all of them."""
     ends = (0, *race.design.ends(race.rounds))
-    if number + 1 >= len(ends):
-        raise FoundryError(
-            f"a variant has {number + 1} parts, the design {len(ends) - 1} looks",
-            "a part is what is played before a look",
-        )
-    return {
-        "first_scenario": first.get("first_scenario", 0) + ends[number],
-        "episodes_per_task": ends[number + 1] - ends[number],
-    }
-
-
-def _scenarios(recipe: Any) -> dict[str, Any]:
-    values = recipe.model_dump(mode="json")
-    return {name: values[name] for name in _SCENARIOS if name in values}
+    whole = {label: {**first, "episodes_per_task": race.rounds} for label in controls}
+    begin = first.get("first_scenario", 0)
+    parts = {}
+    for labels in variants.values():
+        if len(labels) >= len(ends):
+            raise FoundryError(
+                f"a variant has {len(labels)} parts, the design {len(ends) - 1} looks",
+                "a part is what is played before a look",
+            )
+        for label, (played, end) in zip(labels, pairwise(ends), strict=False):
+            part = {"first_scenario": begin + played, "episodes_per_task": end - played}
+            parts[label] = {**first, **part}
+    return whole | parts
 
 
 STAGE = Verdict

@@ -1,5 +1,6 @@
 """`foundry serve` on a free port and a home of its own, for tests of the whole round."""
 
+import base64
 import json
 import os
 import signal
@@ -110,7 +111,8 @@ class Serving:
         return self._call([*CLI, *arguments], timeout)
 
     def prefect(self, *arguments: str, timeout: float = 180) -> subprocess.CompletedProcess:
-        return self._call([*PREFECT, *arguments], timeout, PREFECT_API_URL=self.url)
+        known = {"PREFECT_API_URL": self.url, "PREFECT_API_AUTH_STRING": self.password}
+        return self._call([*PREFECT, *arguments], timeout, **known)
 
     def _call(self, command: list[str], timeout: float, **more: str) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -134,11 +136,24 @@ class Serving:
                 time.sleep(1.0)
         return self._once(path, body)
 
+    @property
+    def password(self) -> str:
+        return (self.home / "serve" / "password").read_text()
+
+    def headers(self) -> dict[str, str]:
+        """What a page of the UI sends: the password, and the token it was given."""
+        encoded = base64.b64encode(self.password.encode()).decode()
+        known = {"Authorization": f"Basic {encoded}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/csrf-token?client=tests", headers=known)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            token = json.loads(answer.read())["token"]
+        return {**known, "Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "tests"}
+
     def _once(self, path: str, body: Any) -> Any:
         request = urllib.request.Request(
             self.url + path,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            headers=self.headers(),
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.loads(answer.read() or b"null")

@@ -101,6 +101,7 @@ def make_robot(
         "layout": "episode",
         "hz": 16.0,
         "cameras": {camera: {"height": size, "width": size} for camera in INPUTS.cameras},
+        "fields": {name: values.shape[1] for name, values in fields.items()},
         "window": WINDOW.model_dump(),
         "episodes": episodes,
         "windows": total,

@@ -7,6 +7,7 @@ from typing import Any
 from flows.ablation.variants import BASE, AblationRequest
 from flows.runs.planning import Prepared, Request
 from foundry_core.config.validation import validate
+from foundry_core.evaluation.closed_loop import scenarios_of
 from foundry_core.identity.code import CodeIndex
 from foundry_core.pipeline.graph import Pipeline, StageNode
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Plan, StagePlan, plan
@@ -17,6 +18,7 @@ from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog, load_baseline
 
 VERDICT = "verdict"
+_CONTROL = "evaluate_control"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,8 @@ class SeedRun:
     """One variant with one seed: a whole pipeline.
 
     several: whether there are other seeds of the variant. parts: the stages that make up its
-    evaluation, one unless it is looked at early; played: how many of them it plays at most. names:
+    evaluation, one unless it is looked at early; played: how many of them it plays at most.
+    controls: control → the stage that plays it on the scenarios of the whole evaluation. names:
     stage → its name in the merged graph, filled in by `merge`.
     """
 
@@ -36,6 +39,7 @@ class SeedRun:
     specs: Mapping[str, StageSpec]
     parts: tuple[str, ...]
     played: int
+    controls: Mapping[str, str]
     names: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -50,6 +54,12 @@ class SeedRun:
             return {self.label: self.parts[0]}
         numbered = enumerate(self.parts[: self.played], 1)
         return {f"{self.label}.{number}": part for number, part in numbered}
+
+    @property
+    def scope(self) -> set[str]:
+        """The parts that it plays, the controls, and what these need."""
+        wanted = [*self.evaluations.values(), *self.controls.values()]
+        return self.pipeline.with_ancestors(wanted)
 
     @property
     def rounds(self) -> int:
@@ -88,16 +98,33 @@ def merge(
         seed=first.pipeline.seed,
         stages=nodes,
         overrides=request.overrides,
+        notes={
+            merged: r.pipeline.notes[stage]
+            for r in seed_runs
+            for stage, merged in r.names.items()
+            if stage in r.pipeline.notes
+        },
     )
     previous = load_baseline(store, first.pipeline.name)
     against = Baseline(
         run_id=previous.run_id if previous else BASE, stages=_baseline(seed_runs, previous)
     )
     catalog = StoreCatalog(store, specs.values())
-    planned = plan(pipeline, specs, catalog, baseline=against, only=[VERDICT])
+    planned = plan(
+        pipeline,
+        specs,
+        catalog,
+        baseline=against,
+        only=[VERDICT],
+        strict_env=request.strict_env,
+    )
     return Prepared(
         request=Request(
-            pipeline=request.pipeline, overrides=request.overrides, strict_code=request.strict_code
+            pipeline=request.pipeline,
+            overrides=request.overrides,
+            strict_code=request.strict_code,
+            strict_env=request.strict_env,
+            strict_reads=request.strict_reads,
         ),
         pipeline=pipeline,
         specs=specs,
@@ -113,7 +140,7 @@ def _add(
     first_names: dict[str, str],
 ) -> None:
     """Adds what no seed run before had. Upstream comes first in a pipeline, so it is named."""
-    scope = seed_run.pipeline.with_ancestors(seed_run.evaluations.values())
+    scope = seed_run.scope
     for stage, node in seed_run.pipeline.stages.items():
         if stage not in scope:
             continue
@@ -141,28 +168,48 @@ def _verdict(
 ) -> StageNode:
     stage = stage_kind(VERDICT)
     variants: dict[str, list[str]] = {}
-    inputs, upstream = {}, {}
+    upstream: dict[str, dict[str, Upstream]] = {"evaluations": {}, "controls": {}}
     for r in seed_runs:
         variants.setdefault(r.variant, []).extend(r.evaluations)
         for label, part in r.evaluations.items():
-            node = r.pipeline.stages[part]
-            inputs[label] = r.names[part]
-            upstream[label] = Upstream(name=r.names[part], kind=node.kind, recipe=node.recipe)
+            upstream["evaluations"][label] = _upstream(r, part)
+        for name, control in r.controls.items():
+            upstream["controls"].setdefault(name, _upstream(r, control))
     values: dict[str, Any] = {"base": seed_runs[0].variant, "variants": variants}
     values |= {"alpha": request.alpha, "started": started and started - 1}
     if request.design is not None:
         rounds = seed_runs[0].rounds
         values["race"] = {"design": request.design.model_dump(), "rounds": rounds}
     recipe = validate(stage.Recipe, values, VERDICT)
-    stage.check(recipe, {"evaluations": upstream})
+    stage.check(recipe, upstream)
     return StageNode(
         name=VERDICT,
         stage=stage,
         recipe=recipe,
         resources=stage.Resources(),
         seed=0,
-        inputs={"evaluations": inputs},
+        inputs={
+            slot: {label: one.name for label, one in named.items()}
+            for slot, named in upstream.items()
+            if named
+        },
     )
+
+
+def _upstream(seed_run: SeedRun, stage: str) -> Upstream:
+    node = seed_run.pipeline.stages[stage]
+    return Upstream(name=seed_run.names[stage], kind=node.kind, recipe=node.recipe)
+
+
+def controls_of(pipeline: Pipeline, evaluation: str) -> dict[str, str]:
+    """Control → the stage that plays it on the scenarios of the evaluation."""
+    asked = scenarios_of(pipeline.stages[evaluation].recipe.model_dump(mode="json"))
+    found: dict[str, str] = {}
+    for name, node in pipeline.stages.items():
+        recipe = node.recipe.model_dump(mode="json")
+        if node.kind == _CONTROL and scenarios_of(recipe) == asked:
+            found.setdefault(recipe["control"], name)
+    return found
 
 
 def _baseline(seed_runs: Sequence[SeedRun], previous: Baseline | None) -> dict[str, BaselineStage]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from flows.ablation.merge import SeedRun, merge
+from flows.ablation.merge import SeedRun, controls_of, merge
 from flows.ablation.parts import in_parts, standing
 from flows.ablation.variants import BASE, AblationRequest, Change, Variant, expand
 from flows.runs.planning import Prepared
@@ -248,6 +248,7 @@ def _seed_run(
         specs=specs,
         parts=tuple(parts),
         played=len(parts),
+        controls=controls_of(pipeline, evaluation),
     )
 
 

@@ -68,6 +68,7 @@ class AblationRun:
 
     def start(self) -> None:
         """Records the ablation, its run and its seed runs before anything happens."""
+        self.run.check_resources()
         request, seed_runs = self.ablation.request, self.ablation.seed_runs
         fixed = None
         if request.design is not None:
@@ -120,8 +121,9 @@ class AblationRun:
         return errors
 
     def _error(self, seed_run: SeedRun) -> str | None:
-        """Of the first of its stages that failed."""
-        own = (self.run.failures.get(stage) for stage in seed_run.names.values())
+        """Of the first stage that failed of those that its evaluation needs."""
+        needed = seed_run.pipeline.with_ancestors(seed_run.parts)
+        own = (self.run.failures.get(seed_run.names[x]) for x in seed_run.names if x in needed)
         return next(filter(None, own), None)
 
     def survivors(self) -> PipelineRun | None:
@@ -209,7 +211,7 @@ class AblationRun:
             self.run.failures.pop(VERDICT, None)
         if status == "failed" and verdict is not None:
             status = "partial"
-        unfinished = "interrupted" if status == "interrupted" else "failed"
+        unfinished = "cancelled" if status == "cancelled" else "failed"
         seed_runs = []
         for r in self.ablation.seed_runs:
             seed_runs.append(self._conclude(r, unfinished, failed.get(r.label, "")))

@@ -49,6 +49,13 @@ def plan_notes(ablation: Ablation) -> list[str]:
             f"design: looks after {ends} of {rounds} rounds (a scenario of every task each); "
             f"spending {design.spending}, family {design.family}, alpha {design.alpha}",
         )
+    notes += dict.fromkeys(
+        f"{stage}: {note}"
+        for seed_run in ablation.seed_runs
+        for stage, stated in seed_run.pipeline.notes.items()
+        if stage in seed_run.scope
+        for note in stated
+    )
     return notes + [f"left out: {note}" for note in ablation.notes]
 
 

@@ -59,6 +59,8 @@ class AblationRequest:
     evaluation: str | None = None
     alpha: float = 0.05
     strict_code: bool = False
+    strict_env: bool = False
+    strict_reads: bool = False
     looks: int | None = None
     spending: str | None = None
     family: str | None = None

@@ -10,8 +10,9 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from flows import signals
 from foundry_core.errors import FoundryError
 
 # What is imported lives as long as the process: looking for garbage in it takes 15 ms of a plan.
@@ -62,19 +63,32 @@ def _execute(arguments: Sequence[str]) -> int:
             sub.add_argument("--json", action="store_true", help="print JSON")
             sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    module = importlib.import_module(f"flows.cli.commands.{options.command}")
+    as_json = getattr(options, "json", False)
+    return reported(lambda: module.run(options), as_json=as_json, debug=options.debug)
+
+
+def reported(command: Callable[[], int], *, as_json: bool = False, debug: bool = False) -> int:
+    """The exit code of a command, which ends soon after a signal. An error, or that it was
+    interrupted, is one line."""
     try:
-        return importlib.import_module(f"flows.cli.commands.{options.command}").run(options)
+        with signals.ends_on_signals():
+            return command()
     except FoundryError as error:
-        if options.debug:
+        if debug:
             raise
-        if getattr(options, "json", False):
+        if as_json:
             print(json.dumps({"error": error.message, "hint": error.hint}))
         else:
             print(f"foundry: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as end:
+        why = "; ".join(getattr(end, "__notes__", ())) or "interrupted"
+        if as_json:
+            print(json.dumps({"error": why, "hint": ""}))
+        else:
+            print(f"foundry: {why}", file=sys.stderr)
+        return signals.exit_code(end)
 
 
 def _ended(end: SystemExit) -> int:

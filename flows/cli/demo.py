@@ -10,13 +10,13 @@ from typing import Any
 
 from rich.console import Console as RichConsole
 
+from flows.cli import reported
 from flows.cli.commands.common import exit_code
 from flows.cli.commands.run import run_all, summarise
 from flows.console import Console, plan_table
 from flows.runs.planning import Prepared, Request, prepare
 from flows.terminal import stdout
 from foundry_core.config.overrides import parse_override
-from foundry_core.errors import FoundryError
 
 
 def main() -> int:
@@ -24,12 +24,7 @@ def main() -> int:
     parser.add_argument("pipeline", nargs="?", default="demo", choices=("demo", "demo-fast"))
     name = parser.parse_args().pipeline
     out = stdout()
-    try:
-        status = _run(out, name)
-        return status or _cascade(out, name)
-    except FoundryError as error:
-        print(f"foundry: {error}", file=sys.stderr)
-        return 2
+    return reported(lambda: _run(out, name) or _cascade(out, name))
 
 
 def _request(name: str, *overrides: str) -> Prepared:
@@ -41,16 +36,17 @@ def _run(out: RichConsole, name: str) -> int:
     """The whole pipeline; prints the verdict."""
     prepared = _request(name)
     out.print(plan_table(prepared.plan))
-    result = run_all(prepared, Console())
+    result = run_all(prepared, Console(), prefect=True)
     summarise(result)
     if result["status"] != "succeeded":
         return exit_code(result["status"])
     from flows.reports.run_report import comparison_of, write_run_report
-    from foundry_core.evaluation.comparison.tables import comparison_table
+    from foundry_core.evaluation.comparison.tables import terminal_tables
 
     comparison = comparison_of(prepared, result)
     if comparison is not None:
-        out.print(comparison_table(comparison))
+        for part in terminal_tables(comparison, out.width):
+            out.print(part)
     out.print(f"report: {write_run_report(result['run_id'])}")
     return 0
 
@@ -72,13 +68,13 @@ def _cascade(out: RichConsole, name: str) -> int:
     out.print("\n[bold]a cheap change, really run: other scenarios for the policy's evaluation")
     cheap = "evaluate.first_scenario=1000"
     few = "evaluate.episodes_per_task=5"
-    result = run_all(_request(name, cheap, few), Console())
+    result = run_all(_request(name, cheap, few), Console(), prefect=True)
     summarise(result)
     if result["status"] != "succeeded":
         return 1
 
     out.print("\n[bold]the original configuration again")
-    back = run_all(_request(name), Console())
+    back = run_all(_request(name), Console(), prefect=True)
     summarise(back)
     built = [stage["name"] for stage in back["stages"] if stage["attempt"]]
     if built:

@@ -57,7 +57,7 @@ def show_stage(run: PipelineRun, name: str) -> None:
         return
     artifact = run.artifact(name)
     folder = run.prepared.store.files_path(artifact)
-    if artifact.kind == "evaluate":
+    if artifact.kind in ("evaluate", "evaluate_control"):
         _show_rollouts(name, artifact, folder)
     elif artifact.kind in ("compare", "verdict"):
         _show_comparison(name, folder)

@@ -4,7 +4,6 @@ flows/prefect.yaml is their only description (deploy/prefect.yaml is a link to i
 idempotent: a server that has them is brought up to date.
 """
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,24 +29,21 @@ def full_name(entry: Mapping[str, Any]) -> str:
     return f"{pools.load_flow(entry['entrypoint']).name}/{entry['name']}"
 
 
-def apply(directory: Path, *, gpu_limit: int) -> list[str]:
-    """Creates or updates everything; the deployments' full names. directory: where relative paths
-    in parameters start. gpu_limit: how many GPU stages run at once."""
+def job_variables() -> dict[str, dict[str, Any]]:
+    """Entrypoint of each declared deployment → its job variables."""
+    return {one["entrypoint"]: one["work_pool"]["job_variables"] for one in declared()}
+
+
+def apply(*, gpu_limit: int) -> list[str]:
+    """Creates or updates everything; the deployments' full names. gpu_limit: how many GPU stages
+    run at once."""
     with api() as client:
         for pool, limit, about in (
             (PIPELINE_POOL, None, "Coordinators: full pipelines and ablations"),
             (GPU_POOL, gpu_limit, "Stages with GPUs; the limit is how many run at once"),
         ):
             pools.put_pool(client, pool, limit, about)
-        names = [pools.put_deployment(client, one, _local(one, directory)) for one in declared()]
+        names = [pools.put_deployment(client, one) for one in declared()]
         about = "The reaper's counterpart for runs on other machines"
         pools.put_silence_automation(client, _ZOMBIES, about, _SILENT_SECONDS)
     return names
-
-
-def _local(entry: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """This interpreter, not the first `python` on a PATH; and not Prefect's temporary folder."""
-    job = entry["work_pool"]["job_variables"]
-    words = job["command"].split()
-    words[0] = sys.executable if words[0] == "python" else words[0]
-    return {**job, "command": " ".join(words), "working_dir": str(directory)}

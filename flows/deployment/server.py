@@ -10,7 +10,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from flows.prefect import secret
 from flows.processes import PARENT, wait_until
+from flows.signals import STOP
 from foundry_core.errors import FoundryError
 from foundry_core.execution.python import python_command
 from foundry_core.files import write_atomic
@@ -30,6 +32,16 @@ def service_environment(**settings: str) -> dict[str, str]:
     return {**os.environ, **settings, PARENT: str(os.getpid()), "PYTHONSAFEPATH": "1"}
 
 
+def server_settings(url: str, password: str) -> dict[str, str]:
+    """Of a server at `url` that takes requests of its own pages alone, which name it as they were
+    asked for, and of who knows the password; an empty one asks for none."""
+    return {
+        secret.SERVER: password,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url.removesuffix("/api"),
+        "PREFECT_SERVER_UI_API_URL": "/api",
+    }
+
+
 def spawn(command: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Starts a service that writes to `log`. It has a session of its own, so that Ctrl-C in a
     terminal reaches its parent first, which then stops everything in order."""
@@ -46,8 +58,8 @@ def spawn(command: list[str], log: Path, environment: dict[str, str]) -> subproc
 
 
 def stop(process: subprocess.Popen[bytes], patience: float) -> None:
-    """Asked by SIGTERM, then killed: its own children die with it."""
-    process.terminate()
+    """Asked, then killed: its own children die with it."""
+    process.send_signal(STOP)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(patience)
     process.kill()

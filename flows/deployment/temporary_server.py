@@ -12,11 +12,12 @@ from flows.deployment.server import (
     database_made,
     entry_command,
     not_started,
+    server_settings,
     service_environment,
     spawn,
     stop,
 )
-from flows.prefect import HOST, api_url
+from flows.prefect import HOST, api_url, secret
 from flows.prefect.api import configured, connected
 
 _TRIES = 3
@@ -38,21 +39,22 @@ def temporary_server(log: Path) -> Iterator[None]:
         return
     with contextlib.ExitStack() as stack:
         with database_made():
-            url = _started(log, stack)
-        with connected(url):
+            url = _started(log, password := secret.new(), stack)
+        with connected(url, password):
             yield
 
 
-def _started(log: Path, stack: contextlib.ExitStack) -> str:
+def _started(log: Path, password: str, stack: contextlib.ExitStack) -> str:
     """The URL of a server that answers; `stack` ends it."""
     for _ in range(_TRIES):
         # Another process may take the port before the server does: then it ends, and is started
         # again on another.
         port = _free_port()
         command = entry_command("server", HOST, str(port))
-        process = spawn(command, log, service_environment(**_SETTINGS))
-        stack.callback(stop, process, _STOP_SECONDS)
         url = api_url(HOST, port)
+        settings = _SETTINGS | server_settings(url, password)
+        process = spawn(command, log, service_environment(**settings))
+        stack.callback(stop, process, _STOP_SECONDS)
         if answers(url, process):
             return url
         if process.poll() is None:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from foundry_core.config.registry import Registry
+from foundry_core.errors import FoundryError
 
 if TYPE_CHECKING:
     from foundry_core.execution.job import Observer, Outcome, StageJob
@@ -28,6 +29,9 @@ class Backend(ABC):
     def remote(self, resources: "Resources") -> bool:
         """Whether such a stage leaves this machine: then it needs none of its CPU slots."""
         return False
+
+    def check(self, stage: str, resources: "Resources") -> None:  # noqa: B027
+        """Raises FoundryError for a stage that can never start where it would run."""
 
     @abstractmethod
     def run(
@@ -55,3 +59,10 @@ BACKENDS: Registry[type[Backend]] = Registry(
 def make_backend(name: str) -> Backend:
     """Raises FoundryError for an unknown name, or when what it needs cannot be reached."""
     return BACKENDS.get(name)()
+
+
+def too_few_gpus(stage: str, wanted: float, present: float, where: str) -> FoundryError:
+    return FoundryError(
+        f"stage {stage!r} asks for {wanted:g} GPUs, {where} has {present:g}",
+        f"set {stage}.resources.gpus, or run it where they are: --dispatch gpu-pool or ray-job",
+    )

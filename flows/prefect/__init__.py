@@ -8,11 +8,13 @@ Prefect reads its settings once, when it is first imported; they are applied her
 import contextlib
 import os
 
+from flows.prefect import secret
 from flows.processes import entries
 from foundry_core.home import home_dir
 
 HOST, PORT = "127.0.0.1", 4200
 QUIET = "WARNING"
+_PROFILES = "PREFECT_HOME" in os.environ or "PREFECT_PROFILE" in os.environ
 _DEFAULTS = {
     # Without a configured server, Prefect would start one of its own.
     "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",
@@ -25,7 +27,19 @@ _DEFAULTS = {
 
 
 def api_url(host: str, port: int) -> str:
-    return f"http://{host}:{port}/api"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/api"
+
+
+def server_named() -> bool:
+    """Whether the environment, this home or a profile of Prefect's names a server. Prefect itself
+    is imported only to read profiles, which count where PREFECT_HOME or PREFECT_PROFILE is set."""
+    if os.environ.get("PREFECT_API_URL"):
+        return True
+    if not _PROFILES:
+        return False
+    from flows.prefect.api import configured
+
+    return configured()
 
 
 def _apply() -> None:
@@ -39,10 +53,11 @@ def _apply() -> None:
             prefect_home.mkdir(parents=True, exist_ok=True)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    if "PREFECT_API_URL" not in os.environ:
-        for entry in entries("serve"):
-            if entry.local and not entry.dead:
-                os.environ["PREFECT_API_URL"] = entry.facts["url"]
+    for entry in entries("serve"):
+        if entry.local and not entry.dead:
+            chosen = os.environ.setdefault("PREFECT_API_URL", entry.facts["url"])
+            if chosen == entry.facts["url"] and (password := secret.known()):
+                os.environ.setdefault(secret.CLIENT, password)
 
 
 _apply()

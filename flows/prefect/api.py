@@ -13,8 +13,9 @@ from prefect.deployments import run_deployment
 from prefect.events.worker import EventsWorker
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
+from flows.prefect import secret
 from foundry_core.errors import FoundryError
 
 __all__ = ["FlowRun", "StateType"]
@@ -48,6 +49,13 @@ def api() -> Iterator[SyncPrefectClient]:
     try:
         with get_client(sync_client=True) as client:
             yield client
+    except PrefectHTTPStatusError as error:
+        if error.response.status_code != httpx.codes.UNAUTHORIZED:
+            raise
+        raise FoundryError(
+            f"the Prefect server at {url} asks for another password",
+            f"set {secret.CLIENT} to it, or FOUNDRY_HOME to the home of its `foundry serve`",
+        ) from error
     except _UNREACHABLE as error:
         raise FoundryError(
             f"the Prefect server at {url} does not answer ({type(error).__name__})",
@@ -132,11 +140,11 @@ def configured() -> bool:
 
 
 @contextlib.contextmanager
-def connected(url: str) -> Iterator[None]:
+def connected(url: str, password: str) -> Iterator[None]:
     """In the block, Prefect talks to the server at `url`, which ends after it. What is queued for
     it is sent before the block is left."""
     _temporary.add(url)
-    with temporary_settings({PREFECT_API_URL: url}):
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}):
         try:
             yield
         finally:

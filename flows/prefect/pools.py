@@ -17,7 +17,6 @@ from prefect.events.schemas.automations import (
 )
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_entrypoint
-from prefect.workers.process import ProcessWorker
 
 from flows.prefect.api import api
 
@@ -61,9 +60,14 @@ def has_deployment(name: str) -> bool:
 
 
 def put_pool(client: Client, name: str, limit: int | None, description: str) -> None:
-    """Creates or updates a pool of processes."""
+    """Creates or updates a pool of processes. Its template has no variables: the server refuses
+    deployments and flow runs that would set a command, an environment or a folder, and the worker
+    has its own (flows/prefect/worker.py)."""
     settings: dict[str, Any] = {
-        "base_job_template": ProcessWorker.get_default_base_job_template(),
+        "base_job_template": {
+            "job_configuration": {"stream_output": True},
+            "variables": {"type": "object", "properties": {}, "additionalProperties": False},
+        },
         "concurrency_limit": limit,
         "description": description,
     }
@@ -75,7 +79,7 @@ def put_pool(client: Client, name: str, limit: int | None, description: str) -> 
         client.update_work_pool(name, WorkPoolUpdate(**settings))
 
 
-def put_deployment(client: Client, entry: Mapping[str, Any], job_variables: dict[str, Any]) -> str:
+def put_deployment(client: Client, entry: Mapping[str, Any]) -> str:
     """Creates or updates a deployment as prefect.yaml declares it; its full name."""
     flow = load_flow(entry["entrypoint"])
     client.create_deployment(
@@ -85,7 +89,7 @@ def put_deployment(client: Client, entry: Mapping[str, Any], job_variables: dict
         tags=entry["tags"],
         entrypoint=entry["entrypoint"],
         work_pool_name=entry["work_pool"]["name"],
-        job_variables=job_variables,
+        job_variables={},
         parameter_openapi_schema=flow.parameters.model_dump_for_openapi(),
         enforce_parameter_schema=True,
     )

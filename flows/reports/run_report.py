@@ -5,11 +5,13 @@ from pathlib import Path
 from flows.runs.engine import RunResult
 from flows.runs.planning import Prepared
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.closed_loop import scenarios_of
 from foundry_core.evaluation.comparison.report import Filmstrip, ReportData, write_report
 from foundry_core.evaluation.comparison.result import Comparison, read_comparison
-from foundry_core.files import json_line, read_json_lines
+from foundry_core.files import json_line
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import answers, graph, queries
+from foundry_core.lineage.records import metric_lines
 from foundry_core.store.base import Store
 from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
@@ -95,7 +97,7 @@ def _losses(
 
 def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """Series → (step, value) of a training artifact's records, thinned for a picture."""
-    lines = list(read_json_lines(folder / "records" / "metrics.jsonl"))
+    lines = [row for row in metric_lines(folder.joinpath) if row.get("step") is not None]
     lines = lines[:: max(1, len(lines) // _POINTS)]
     series = {key: [(row["step"], row[key]) for row in lines if key in row] for key in _SHOWN}
     parts = [key for key in series if series[key]]
@@ -134,12 +136,12 @@ def _unequal(artifacts: dict[str, Artifact], compared: Artifact | None) -> list[
     if compared and compared.recipe.get("race"):
         return []
     keys = {i.key for i in compared.inputs} if compared else set()
-    recipes = [a.recipe for a in artifacts.values() if a.key in keys]
-    return [
-        name
-        for name in ("benchmark", "tasks", "episodes_per_task", "budget", "first_scenario")
-        if len({json_line(recipe.get(name)) for recipe in recipes}) > 1
+    # An imported evaluation's recipe says nothing of what it was asked.
+    asked = [
+        found for a in artifacts.values() if a.key in keys and (found := scenarios_of(a.recipe))
     ]
+    names = dict.fromkeys(name for one in asked for name in one)
+    return [name for name in names if len({json_line(one.get(name)) for one in asked}) > 1]
 
 
 def _provenance(artifacts: dict[str, Artifact]) -> dict[str, str]:

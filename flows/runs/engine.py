@@ -19,6 +19,7 @@ from flows import processes
 from flows.dispatch.base import Backend
 from flows.dispatch.inline import Inline
 from flows.dispatch.slots import Slots
+from flows.runs import folders
 from flows.runs.events import (
     Note,
     RunObserver,
@@ -31,7 +32,14 @@ from flows.runs.events import (
 from flows.runs.planning import Prepared
 from flows.runs.walk import Pending, StagesFailed, Submit, in_order
 from foundry_core.errors import FoundryError
-from foundry_core.execution.job import Interrupted, Outcome, StageJob
+from foundry_core.execution.job import (
+    NAME_IT,
+    UNDECLARED_READS,
+    Interrupted,
+    Outcome,
+    StageJob,
+    undeclared,
+)
 from foundry_core.home import home_dir
 from foundry_core.lineage.event_types import (
     PlannedInput,
@@ -44,7 +52,7 @@ from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.catalog import record_run
-from foundry_core.store.disk import naming_disk
+from foundry_core.store.disk import is_full, naming_disk
 from foundry_core.store.manifest import Artifact
 
 Watch = Callable[[Mapping[str, Any]], None]
@@ -105,13 +113,15 @@ class PipelineRun:
 
     def start(self) -> None:
         """Records what is about to happen, before anything happens. FoundryError when the store or
-        the home cannot be written."""
+        the home cannot be written, or a stage can never start where it would run."""
         prepared, name = self.prepared, self.prepared.pipeline.name
+        self.check_resources()
         # Under a worker, the flow run is what can be cancelled.
         flow_run = os.environ.get("PREFECT__FLOW_RUN_ID")
         facts = {"pipeline": name, "store": prepared.store.uri, "flow_run": flow_run}
         with naming_disk(prepared.store.workplace):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.affected():  # a cached run leaves no folder
+                self.folder.mkdir(parents=True, exist_ok=True)
             self._entry = processes.record("run", self.run_id, facts=facts)
             prepared.store.publish_pending(self._events)
             self.record_started()
@@ -119,6 +129,12 @@ class PipelineRun:
             for row in prepared.plan.stages.values():
                 if row.action == "reuse" and row.artifact and row.how == "recipe":
                     self.record_resolved(row, row.artifact, "reuse", row.how)
+
+    def check_resources(self) -> None:
+        """FoundryError when a stage that runs can never start where it would."""
+        stages = self.prepared.pipeline.stages
+        for row in self.prepared.plan.to_run():
+            self._backend.check(row.name, stages[row.name].resources)
 
     def record_started(self) -> None:
         """The event that the run begins, with its plan."""
@@ -211,11 +227,13 @@ class PipelineRun:
         row = self.prepared.plan.stages[name]
         self.record_resolved(row, outcome.artifact.key, outcome.action, outcome.how)
         self._observe(StageFinished(name, outcome))
+        files = outcome.artifact.provenance.get(UNDECLARED_READS)
+        if outcome.action == "run" and files:
+            self._observe(Note(f"stage {name} {undeclared(files)}: {NAME_IT}"))
         return outcome
 
     def _job(self, name: str, job_ref: str | None) -> StageJob:
         node = self.prepared.pipeline.stages[name]
-        reasons = self.prepared.plan.stages[name].reasons
         return StageJob(
             spec=self.prepared.specs[name],
             resources=node.resources,
@@ -225,7 +243,8 @@ class PipelineRun:
             },
             run_id=self.run_id,
             log=self.folder / "logs" / f"{name}.log",
-            force=any(reason.category == "FORCED" for reason in reasons),
+            force=self.prepared.plan.stages[name].rebuilds,
+            strict_reads=self.prepared.request.strict_reads,
             job_ref=job_ref,
         )
 
@@ -256,6 +275,7 @@ class PipelineRun:
             result = self.record_finished(status, error)
         self._entry.forget()
         self._advance_index()
+        folders.prune()
         return result
 
     def _advance_index(self) -> None:
@@ -267,7 +287,10 @@ class PipelineRun:
 
         try:
             Index(home_dir() / INDEX_NAME, self._events).advance()
-        except (OSError, duckdb.IOException) as error:
+        except (OSError, duckdb.Error) as error:
+            of_disk = isinstance(error, OSError | duckdb.IOException | duckdb.FatalException)
+            if not (of_disk or is_full(error)):
+                raise
             text = (
                 f"the lineage index in {home_dir()} is behind: {error}"
                 " (make room; the next run or `foundry lineage rebuild` brings it up to date)"

@@ -27,6 +27,8 @@ class Request:
     force: tuple[str, ...] = ()
     baseline: str | None = None
     strict_code: bool = False
+    strict_env: bool = False
+    strict_reads: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,5 +54,6 @@ def prepare(request: Request, store: Store | None = None) -> Prepared:
         baseline=load_baseline(store, pipeline.name, request.baseline),
         only=request.only,
         force=request.force,
+        strict_env=request.strict_env,
     )
     return Prepared(request=request, pipeline=pipeline, specs=specs, plan=worked_out, store=store)

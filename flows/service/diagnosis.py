@@ -4,6 +4,7 @@ Looks from the outside inwards and stops at the first layer that is broken: with
 is nothing to say about its pools.
 """
 
+import errno
 import importlib.metadata
 import os
 import socket
@@ -29,6 +30,8 @@ class Finding:
 def findings(host: str, port: int) -> list[Finding]:
     """Everything known to be wrong; empty when a full pipeline could be started from the UI."""
     wrong = versions()
+    if place := misplaced(host, port):
+        return [*wrong, place]
     if not listening(host, port):
         problem = f"nothing listens on {host}:{port}: no server runs"
         return [*wrong, Finding(problem, "start `foundry serve`")]
@@ -41,8 +44,15 @@ def findings(host: str, port: int) -> list[Finding]:
 def unusable(host: str, port: int) -> list[Finding]:
     """Why `foundry serve` could not start here."""
     wrong = versions()
-    if not listening(host, port):
+    if place := misplaced(host, port):
+        return [*wrong, place]
+    refused = _bind(host, port)
+    if refused is None:
         return wrong
+    if refused.errno != errno.EADDRINUSE:
+        problem = f"{host}:{port} cannot be listened on ({refused.strerror})"
+        remedy = "give --host an address of this machine, and --port a number above 1023"
+        return [*wrong, Finding(problem, remedy)]
     if not healthy(api_url(host, port)):
         return [*wrong, taken(host, port)]
     problem = f"a Prefect server runs on {host}:{port} already"
@@ -50,11 +60,34 @@ def unusable(host: str, port: int) -> list[Finding]:
     return [*wrong, Finding(problem, remedy)]
 
 
+def _bind(host: str, port: int) -> OSError | None:
+    """Why nothing may listen at an address; None when something may."""
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            return error
+    return None
+
+
+def misplaced(host: str, port: int) -> Finding | None:
+    """Why there can be no server at such an address."""
+    if not 0 < port < 1 << 16:
+        return Finding(f"there is no port {port}", "give --port a number from 1 to 65535")
+    try:
+        socket.getaddrinfo(host, port)
+    except (OSError, UnicodeError):
+        return Finding(f"host {host!r} is not known", "give --host an address of this machine")
+    return None
+
+
 def taken(host: str, port: int) -> Finding:
     """What to say of a port that another program uses."""
     return Finding(
         f"port {port} on {host} is taken by another program",
-        f"give another port (`foundry serve --port {port + 1}`), or stop that program",
+        f"give another port (`foundry serve --port {port % 65535 + 1}`), or stop that program",
     )
 
 
@@ -74,9 +107,11 @@ def versions() -> list[Finding]:
 
 def listening(host: str, port: int) -> bool:
     """Whether any program takes connections there."""
-    with socket.socket() as probe:
-        probe.settimeout(2)
-        return probe.connect_ex((host, port)) == 0
+    try:
+        with socket.create_connection((host, port), timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def orchestration() -> list[Finding]:

@@ -28,6 +28,7 @@ _PENDING_SECONDS = 180.0
 _ENDED_SECONDS = 45.0
 _RAY_SECONDS = 600.0
 _STOP_SECONDS = 10.0
+_CANCEL_SECONDS = 20.0
 _OPEN_RUNS = """select run_id from pipeline_run
     where coalesce(status, 'running') = 'running' and (run_id = ? or parent = ?)"""
 
@@ -63,14 +64,29 @@ def _dead(kind: processes.Kind) -> list[processes.Entry]:
     return [entry for entry in processes.entries(kind) if entry.dead]
 
 
-def close_all(message: str) -> None:
-    """For a server that is about to stop: what its workers left open is closed now."""
+def cancel_all(message: str, patience: float = _CANCEL_SECONDS) -> None:
+    """For a server that is about to stop: what its workers have begun is cancelled, as in the UI.
+    Returns when they have ended it, or after `patience` seconds."""
+    from flows.prefect.api import StateType, cancel_run, open_runs
+
+    for run in open_runs(states=[StateType.PENDING, StateType.RUNNING]):
+        if run.work_pool_name is not None:
+            cancel_run(run.id, message)
+    processes.wait_until(lambda: all(e.dead for e in processes.entries("flow-run")), patience, 0.2)
+
+
+def close_all(message: str, *, server: bool) -> None:
+    """For a server whose workers were stopped: what they left open is closed now. server: whether
+    it answers."""
     reaped = Reaped()
-    _flow_runs(reaped, message)
-    _orphans(reaped)
+    _runs(reaped, "cancelled", message)
+    _leases(reaped)
+    if server:
+        _flow_runs(reaped, message)
+        _orphans(reaped)
 
 
-def _runs(reaped: Reaped) -> None:
+def _runs(reaped: Reaped, status: str = "lost", error: str = "its process died") -> None:
     """Pipeline runs of dead processes: the lineage learns that they, and the runs they had begun
     for the variants of an ablation, ended."""
     from foundry_core.lineage import queries
@@ -82,9 +98,7 @@ def _runs(reaped: Reaped) -> None:
         index.advance()
         with contextlib.closing(queries.connect()) as connection:
             rows = connection.execute(_OPEN_RUNS, [entry.id, entry.id]).fetchall()
-        lost = RunFinished(
-            run_id="", status="lost", seconds=0.0, metrics={}, error="its process died"
-        )
+        lost = RunFinished(run_id="", status=status, seconds=0.0, metrics={}, error=error)
         for (run_id,) in rows:
             log.append(replace(lost, run_id=run_id))
             reaped.add("runs closed", run_id)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from flows import processes
 from flows.deployment.server import (
@@ -21,6 +22,7 @@ from flows.deployment.server import (
     entry_command,
     last_lines,
     not_started,
+    server_settings,
     service_environment,
     spawn,
     stop,
@@ -41,6 +43,7 @@ _CHILD_SETTINGS = {
     "PREFECT_RUNNER_AUTO_INSTALL_DEPENDENCIES": "false",
     # A server that restarts takes some 10 s; calls are repeated for minutes.
     "PREFECT_CLIENT_MAX_RETRIES": "8",
+    "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
 }
 
 
@@ -77,14 +80,18 @@ class Service:
 class Services:
     """The server and the workers of this machine."""
 
-    def __init__(self, host: str, port: int, pools: tuple[str, ...]) -> None:
-        self.host, self.port = host, port
+    def __init__(
+        self, host: str, port: int, names: tuple[str, ...], password: str, pools: tuple[str, ...]
+    ) -> None:
+        """names: what else browsers may call the server. password: empty for none."""
         self.url = api_url(host, port)
         logs = home_dir() / "serve"
         chosen = {name: os.environ.get(name, value) for name, value in _CHILD_SETTINGS.items()}
         chosen |= {"PREFECT_API_URL": self.url, "FOUNDRY_HOME": str(home_dir())}
+        chosen |= server_settings(self.url, password)
         self._environment = service_environment(**chosen)
-        self.server = Service("server", ("server", host, str(port)), logs / "server.log")
+        arguments = ("server", host, str(port), *names)
+        self.server = Service("server", arguments, logs / "server.log")
         machine = socket.gethostname()
         self.workers = [
             Service(f"worker-{pool}", ("worker", pool, f"{machine} {pool}"), logs / f"{pool}.log")
@@ -103,14 +110,13 @@ class Services:
         for worker in self.workers:
             worker.start(self._environment)
 
-    def watch(
-        self, stop: threading.Event, say: Callable[[str], None], died: Callable[[], None]
-    ) -> None:
-        """Starts again what ends, until `stop`, and calls `died`. Raises FoundryError when starting
-        again does not help."""
-        while not stop.wait(0.5):
+    def watch(self, say: Callable[[str], None], died: Callable[[], None]) -> NoReturn:
+        """Starts again what ends, until a signal comes, and calls `died`. Raises FoundryError when
+        starting again does not help."""
+        while True:
+            time.sleep(0.5)
             for service in (self.server, *self.workers):
-                if service.ended and not stop.is_set():
+                if service.ended:
                     self._restart(service, say)
                     died()
 

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from foundry_core.pipeline.stage import Config
 
+Turn = Literal[90, 180, 270]
 Size = Annotated[tuple[int, int], Field(description="(height, width) in pixels")]
 
 

@@ -9,21 +9,33 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from foundry_core.errors import FoundryError
 from foundry_core.execution.control import Usage
-from foundry_core.execution.job import Interrupted, Outcome, StageFailed, StageJob, Work
+from foundry_core.execution.job import (
+    NAME_IT,
+    UNDECLARED_READS,
+    Interrupted,
+    Outcome,
+    StageFailed,
+    StageJob,
+    Work,
+    undeclared,
+)
 from foundry_core.execution.supervise import run_child
 from foundry_core.files import write_atomic
+from foundry_core.identity.environment import BUILT_ON
 from foundry_core.lineage.event_types import AttemptFinished, AttemptStarted
 from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.lineage.records import committed_event
 from foundry_core.objects import StoreUnavailable
 from foundry_core.store.lease import Lease, LeaseLost
-from foundry_core.store.manifest import Artifact, scan
+from foundry_core.store.manifest import Artifact
 from foundry_core.store.outbox import OutboxEntry, abort, enqueue, enqueue_loss, publish
+from foundry_core.store.output import scan_output
 
 State = Literal["failed", "interrupted", "discarded"]
 
@@ -38,6 +50,7 @@ class Attempt:
         self._started = time.monotonic()
         self._loss: OutboxEntry | None = None
         self._usage: Usage | None = None
+        self._undeclared: Sequence[str] = ()
 
     def build(self) -> Outcome:
         """The story of an attempt. Raises StageFailed, Interrupted, LeaseLost or FoundryError; by
@@ -92,18 +105,27 @@ class Attempt:
     def run(self) -> Artifact:
         """Runs the stage in a child process; the artifact that it made, not yet committed."""
         result = run_child(self._work, self._lease, self._out, self._scratch)
-        self._usage = result.usage
+        self._usage, self._undeclared = result.usage, result.undeclared_reads
         self._lease.verify()
         if result.error:
             raise self._failure(result.error, result.hint)
-        files = scan(self._out)
+        if result.undeclared_reads and self._job.strict_reads:
+            raise self._failure(f"it {undeclared(result.undeclared_reads)}", NAME_IT)
+        try:
+            files = scan_output(self._out)
+        except FoundryError as error:
+            raise self._failure(error.message, error.hint) from None
         if not files:
             raise self._failure("it wrote no files", "a stage must write to out")
         return self._job.manifest(
             files,
             attempt=self._name,
             metrics=result.metrics,
-            provenance=self._provenance,
+            provenance={
+                **self._provenance,
+                BUILT_ON: result.built_on,
+                UNDECLARED_READS: result.undeclared_reads,
+            },
             created=self._events.now(),
             seconds=time.monotonic() - self._started,
         )
@@ -111,12 +133,16 @@ class Attempt:
     def enqueue(self, artifact: Artifact) -> OutboxEntry:
         """Stores the events of the commit, before it."""
         self._lease.verify()
-        try:
-            event = committed_event(artifact.to_json(), self._out.joinpath)
-        except ValueError as error:
-            hint = "a record is one JSON object a line"
-            raise self._failure(f"its records cannot be read: {error}", hint) from None
-        return enqueue(self._events, artifact, event, self._finished("committed"))
+        event, problems = committed_event(artifact.to_json(), self._out.joinpath)
+        said = ""
+        if problems:
+            said = (
+                f"{len(problems)} lines of its records are left out of the lineage: {problems[0]}"
+            )
+            self._work.observe({"message": said})
+            with self._job.log.open("a") as log:
+                log.write("\n".join(["foundry: left out of the lineage:", *problems, ""]))
+        return enqueue(self._events, artifact, event, self._finished("committed", said))
 
     def commit(self, artifact: Artifact) -> bool:
         """Publishes the artifact; False when another was committed first."""
@@ -155,6 +181,7 @@ class Attempt:
             cpu_seconds=self._usage.cpu_seconds if self._usage else None,
             gpu_seconds=self._job.resources.gpus * seconds,
             peak_memory=self._usage.peak_memory if self._usage else None,
+            undeclared_reads=self._undeclared or None,
         )
 
     def _failure(self, error: str, hint: str) -> StageFailed:

@@ -20,10 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
-from foundry_core.execution.control import JOB, PROGRESS, ChildResult, Usage
+from foundry_core.execution import reads
+from foundry_core.execution.control import JOB, PROGRESS, READS, ChildResult, Usage
+from foundry_core.execution.family import adopt_orphans, kill_descendants
 from foundry_core.execution.python import check_origins
 from foundry_core.execution.recheck import check_unchanged
 from foundry_core.files import read_json, write_atomic
+from foundry_core.identity import sources
+from foundry_core.identity.environment import torch_flags
+from foundry_core.parallel import private_ray
+from foundry_core.pipeline.drift import stage_environment
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec
 from foundry_core.pipeline.stage import InputArtifact, StageContext
@@ -65,8 +71,8 @@ def usage() -> Usage:
     return Usage(cpu_seconds=cpu, peak_memory=max(own.ru_maxrss, children.ru_maxrss) * 1024)
 
 
-def run_stage(data: Mapping[str, Any], control: Path) -> dict[str, Any]:
-    """The metrics of the job that job.json describes, run between two looks at its identity. Raises
+def run_stage(data: Mapping[str, Any], control: Path) -> ChildResult:
+    """What comes of the job that job.json describes, run between two looks at its identity. Raises
     FoundryError when this process is not of the parent's packages, or no longer takes the recipe.
     """
     check_origins(data["origins"])
@@ -88,10 +94,22 @@ def run_stage(data: Mapping[str, Any], control: Path) -> dict[str, Any]:
         scratch=Path(data["scratch"]),
         progress=FileProgress(control / PROGRESS),
     )
-    check_unchanged(stage, spec, "since the run was planned")
+    declared = [i.path for named in context.inputs.values() for i in named.values()]
+    places = [str(path) for path in (context.out, context.scratch, control, *declared)]
+    reading = reads.watch(control / READS, places, data["spec"]["recipe"])
+    with reading.identifying():
+        check_unchanged(stage, spec, "since the run was planned")
+    # Before it runs: a stage may set variables for those that it starts.
+    environment = stage_environment(stage, spec, context.resources)
     metrics = stage.run(context)
     check_unchanged(stage, spec, "while it ran")
-    return dict(metrics)
+    numerics = {**environment.numerics, **torch_flags()}
+    built_on = dataclasses.replace(environment, numerics=numerics)
+    return ChildResult(
+        metrics=dict(metrics),
+        built_on=built_on.to_json(),
+        undeclared_reads=reads.found(control / READS, sources.looked_at),
+    )
 
 
 def _input(path: str, **plain: str) -> InputArtifact:
@@ -102,12 +120,15 @@ def main(control: Path) -> int:
     data = read_json(control / JOB)
     out = Path(data["out"])
     die_with_parent(data["parent"])
+    adopt_orphans()
     try:
-        result = ChildResult(metrics=run_stage(data, control))
+        result = run_stage(data, control)
     # The boundary of the process: whatever went wrong is reported to the parent.
     except BaseException as error:
         traceback.print_exc()
         result = _failed(error, out)
+    # A daemon would go on writing into what is digested now. The group is ended by the parent.
+    kill_descendants(os.getpid(), spare_group=os.getpgrp())
     result = dataclasses.replace(result, usage=usage())
     try:
         result.write(control)
@@ -130,6 +151,9 @@ def _failed(error: BaseException, out: Path) -> ChildResult:
     return ChildResult(error=error.message, hint=error.hint)
 
 
+if __name__ == "__mp_main__":  # a process of multiprocessing that the stage started
+    reads.join()
 if __name__ == "__main__":
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    private_ray()
     sys.exit(main(Path(sys.argv[1])))

@@ -6,7 +6,7 @@ refuses to run from other packages.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from foundry_core.pipeline.stage import InputArtifact
 JOB = "job.json"
 RESULT = "result.json"
 PROGRESS = "progress.json"
+READS = "reads"
 Inputs = Mapping[str, Mapping[str, InputArtifact]]
 
 
@@ -49,12 +50,15 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class ChildResult:
-    """What a stage came to: its metrics, or why it failed."""
+    """What a stage came to: its metrics, or why it failed; what it ran on, and which files
+    it read that its key does not know."""
 
     metrics: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
     hint: str = ""
     usage: Usage | None = None
+    built_on: Mapping[str, Any] = field(default_factory=dict)
+    undeclared_reads: Sequence[str] = ()
 
     def write(self, control: Path) -> None:
         # NaN is a metric too: of a loss that diverged.

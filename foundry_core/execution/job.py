@@ -1,7 +1,7 @@
 """What a stage is when it is ready to run, and what comes of it."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,10 @@ from foundry_core.store.catalog import known_functions
 from foundry_core.store.manifest import Artifact, ArtifactInput, File, content_digest
 
 Observer = Callable[[Mapping[str, Any]], None]
-_FIELDS = {"spec", "resources", "inputs", "run_id", "log", "force", "job_ref"}
+_FIELDS = {"spec", "resources", "inputs", "run_id", "log", "force", "strict_reads", "job_ref"}
+# Where an artifact's provenance holds them.
+UNDECLARED_READS = "undeclared_reads"
+NAME_IT = "name it in sources(), or make it an input"
 _SHARED = "coordinator and workers must share one store: set FOUNDRY_STORE alike for both"
 
 
@@ -39,7 +42,8 @@ class StageJob:
     """A stage ready to run: its identity, its resources, its committed inputs.
 
     inputs: slot → label → committed artifact. log: where the stage's output goes. force: build it
-    although it is committed. job_ref: where it runs for somebody who waits for it, as events say.
+    although it is committed. strict_reads: refuse what read files that its key does not know.
+    job_ref: where it runs for somebody who waits for it, as events say.
     """
 
     spec: StageSpec
@@ -48,6 +52,7 @@ class StageJob:
     run_id: str
     log: Path
     force: bool = False
+    strict_reads: bool = False
     job_ref: str | None = None
 
     @property
@@ -131,6 +136,7 @@ class StageJob:
             "run_id": self.run_id,
             "log": str(self.log),
             "force": self.force,
+            "strict_reads": self.strict_reads,
             "job_ref": self.job_ref,
         }
 
@@ -153,7 +159,7 @@ class StageJob:
             for slot, named in data["inputs"].items()
         }
         resources = stage_kind(spec.kind).Resources.model_validate(data["resources"])
-        plain = {name: data[name] for name in ("run_id", "force", "job_ref")}
+        plain = {name: data[name] for name in ("run_id", "force", "strict_reads", "job_ref")}
         return cls(spec=spec, resources=resources, inputs=inputs, log=Path(data["log"]), **plain)
 
 
@@ -177,6 +183,12 @@ class Outcome:
     how: str = ""
     seconds: float = 0.0
     attempt: str | None = None
+
+
+def undeclared(files: Sequence[str]) -> str:
+    """What is said of a stage that read these."""
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return f"read {', '.join(files[:3])}{more}, which its key does not know"
 
 
 def outcome_of(job: StageJob, store: Store) -> Outcome:

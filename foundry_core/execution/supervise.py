@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from foundry_core.execution.control import PROGRESS, ChildResult, Inputs, write_job
+from foundry_core.execution.family import followed, kill_descendants
 from foundry_core.execution.job import Interrupted, Observer, Work
 from foundry_core.execution.python import python_command
 from foundry_core.execution.recheck import drop_stale_bytecode
@@ -93,12 +94,17 @@ def _observe(path: Path, seen: str, observe: Observer) -> str:
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    """Ends the child's whole session: first asked, then killed. Grandchildren that left a finished
-    child behind are killed too."""
-    if child.poll() is None:
-        _signal_group(child.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_TERMINATE_SECONDS)
+    """Ends the child and all that it started: first asked, then killed. One that has finished left
+    at most processes of its group (foundry_core/execution/child.py)."""
+    with followed(child.pid) as send:
+        if child.poll() is None:
+            send(signal.SIGTERM)
+            _signal_group(child.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_TERMINATE_SECONDS)
+        if child.poll() is None:
+            kill_descendants(child.pid)
+        send(signal.SIGKILL)
     _signal_group(child.pid, signal.SIGKILL)
     child.wait()
 

@@ -5,16 +5,16 @@ bodies, constants, default arguments, decorators, base classes, module-level val
 referenced, what a module does when it is imported (registrations, patches), the methods of the
 classes whose instances a recipe holds, data files beside a module that asks for its `__file__`.
 What does not: docstrings, comments, formatting, annotations of parameters and results (unless the
-module inspects them), other packages (their versions are recorded with each attempt).
+module inspects them), other packages (their versions are drift: `identity.environment`).
 
 Names are resolved statically. A class counts whole once it is named; a module counts whole when a
 name in it cannot be resolved (`getattr(module, x)`, a module's `__getattr__`). Both err towards a
 re-run.
 
-Limits, what is NOT seen: modules whose names are put together at run time, `__subclasses__()`,
-compiled extensions, and whatever a stage reads from a network. A kind that loads so says what it
-loads in its `sources`. The members of open sets (`foundry_core.config.registry`) are no such case:
-the one that a recipe chose is an instance in it, and counts by its class.
+Limits, what is NOT seen: modules whose names are put together at run time, `__subclasses__()`, and
+whatever a stage reads from a network. A kind that loads so says what it loads in its `sources`. The
+members of open sets (`foundry_core.config.registry`) are no such case: the one that a recipe chose
+is an instance in it, and counts by its class.
 """
 
 import contextlib
@@ -30,13 +30,13 @@ from typing import TYPE_CHECKING
 from foundry_core.errors import FoundryError
 from foundry_core.files import sha256_hex
 from foundry_core.home import cached, keep
-from foundry_core.identity.code_modules import Modules
+from foundry_core.identity.code_modules import Modules, Reached
 
 if TYPE_CHECKING:
     from foundry_core.identity.code_graph import Graph
 
 PACKAGES = ("foundry_core", "tasks", "flows")
-_CACHE = "fingerprints-2.json"
+_CACHE = "fingerprints-3.json"
 Functions = Mapping[str, str]
 # (module, a name in it)
 Named = tuple[str, str]
@@ -44,10 +44,16 @@ Named = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class CodeFingerprint:
-    """digest over all functions; `functions` maps 'module:name' to each one's own digest."""
+    """digest over all functions; `functions` maps 'module:name' to each one's own digest.
+
+    Not in the digest: `packages`, the modules that this code imports from elsewhere (and compiled
+    ones of ours), and `variables`, what it reads of the environment; see `identity.environment`.
+    """
 
     digest: str
     functions: Functions
+    packages: Sequence[str] = ()
+    variables: Sequence[str] = ()
 
 
 def fingerprint(
@@ -63,9 +69,9 @@ def fingerprint(
     of their bases count, their fields do not. The packages of all that is named are followed
     beside ours. Raises FoundryError when there is no such entry.
     """
-    functions = (index or CodeIndex()).functions(module, entry, sorted(set(methods_of)))
-    lines = "".join(f"{name} {sha}\n" for name, sha in functions.items())
-    return CodeFingerprint(digest=sha256_hex(lines), functions=functions)
+    found = (index or CodeIndex()).reached(module, entry, sorted(set(methods_of)))
+    lines = "".join(f"{name} {sha}\n" for name, sha in found.functions.items())
+    return CodeFingerprint(digest=sha256_hex(lines), **found._asdict())
 
 
 class CodeIndex:
@@ -78,8 +84,8 @@ class CodeIndex:
         self._packages = frozenset(roots)
         self._graphs: dict[frozenset[str], Graph] = {}
 
-    def functions(self, module: str, entry: str, methods_of: Sequence[Named] = ()) -> Functions:
-        """'module:name' → digest of each piece of code; see `fingerprint`."""
+    def reached(self, module: str, entry: str, methods_of: Sequence[Named] = ()) -> Reached:
+        """What the entry leads to; see `fingerprint`."""
         named = {name.partition(".")[0] for name in (module, *(m for m, _ in methods_of))}
         for package in named - self._modules.roots.keys():
             self._modules.roots[package] = _folder_of(package)
@@ -88,11 +94,11 @@ class CodeIndex:
         if question not in self._known:
             self._known[question] = self._walk(module, entry, methods_of, packages)
             self._save()
-        return self._known[question]
+        return Reached(*self._known[question])
 
     def _walk(
         self, module: str, entry: str, methods_of: Sequence[Named], packages: frozenset[str]
-    ) -> Functions:
+    ) -> Reached:
         # 5 ms of every plan, for those whose code was edited
         from foundry_core.identity.code_graph import Graph
 
@@ -103,19 +109,19 @@ class CodeIndex:
         return graph.reached(start)
 
     @cached_property
-    def _known(self) -> dict[str, Functions]:
+    def _known(self) -> dict[str, Reached]:
         """Answers of earlier processes, when nothing that they were found in has changed since."""
         kept, modules = cached(_CACHE), self._modules
         current = (
             bool(kept)
             and self._finds(kept["roots"])
             and all(modules.state(m) == state for m, state in kept["modules"].items())
-            and all(modules.data(m) == digest for m, digest in kept["data"].items())
+            and all(modules.data_at(at) == digest for at, digest in kept["data"].items())
         )
         if not current:
             return {}
         modules.looked_at.update(kept["modules"])
-        return dict(kept["functions"])
+        return dict(kept["reached"])
 
     def _finds(self, roots: Mapping[str, str]) -> bool:
         """Whether the packages that were followed lie where they lay."""
@@ -132,7 +138,7 @@ class CodeIndex:
                 "roots": {package: str(root) for package, root in self._modules.roots.items()},
                 "modules": self._modules.looked_at,
                 "data": self._modules.data_digests,
-                "functions": self._known,
+                "reached": self._known,
             }
             keep(_CACHE, kept)
 

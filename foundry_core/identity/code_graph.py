@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from foundry_core.errors import FoundryError
-from foundry_core.identity.code_modules import Modules, Summary
+from foundry_core.identity.code_modules import Modules, Reached, Summary
 
 WHOLE = "*"
 EFFECTS = "<import>"
@@ -20,15 +20,20 @@ class Graph:
         self._packages = packages
         self._links: dict[Reference, set[Reference]] = {}
 
-    def reached(self, pending: list[Reference]) -> dict[str, str]:
-        """The hash of everything in code that `pending` leads to."""
+    def reached(self, pending: list[Reference]) -> Reached:
+        """Everything in code that `pending` leads to."""
         seen: set[Reference] = set()
         while pending:
             reference = pending.pop()
             if reference not in seen:
                 seen.add(reference)
                 pending += self._links_of(reference)
-        return dict(sorted(found for r in seen for found in self._hashes(*r)))
+        items = [item for reference in seen if (item := self._item(*reference))]
+        return Reached(
+            functions=dict(sorted(found for r in seen for found in self._hashes(*r))),
+            packages=sorted({name for item in items for name in self._outside(item)}),
+            variables=sorted({name for item in items for name in item["variables"]}),
+        )
 
     def entry(self, module: str, name: str) -> list[Reference]:
         """Where a walk starts. A method that is no plain static one may use all of its class."""
@@ -75,6 +80,8 @@ class Graph:
         if info is None:
             return set()
         found = {(module, EFFECTS)}
+        if name == DATA:
+            return found
         if name == WHOLE:
             found.update((module, n) for n in info["definitions"] if n.isidentifier())
             for bound in info["imports"]:
@@ -99,14 +106,33 @@ class Graph:
         return found
 
     def _hashes(self, module: str, name: str) -> Iterator[tuple[str, str]]:
-        info = self._module(module)
-        if info is None or name == WHOLE:
+        if name == DATA:
+            yield f"{module}:{DATA}", self._source.data(module)
+        item = self._item(module, name)
+        if item is None:
             return
-        item = info["effects"] if name == EFFECTS else info["definitions"][name]
         if item["hash"]:
             yield f"{module}:{name}", item["hash"]
         if item["data"]:
-            yield f"{module}:{DATA}", self._source.data(module)
+            above = f"^{item['data']}" if item["data"] > 1 else ""
+            yield f"{module}:{DATA}{above}", self._source.data(module, item["data"])
+
+    def _item(self, module: str, name: str) -> Summary | None:
+        info = self._module(module)
+        if info is None or name in (WHOLE, DATA):
+            return None
+        return info["effects"] if name == EFFECTS else info["definitions"][name]
+
+    def _outside(self, item: Summary) -> Iterator[str]:
+        """What it imports that has no source in the packages that are followed."""
+        named = [(chain[0], "") for chain in item["refs"] if chain[0]]
+        for module, name in (*item["modules"], *named):
+            if not self._known(module):
+                yield module.partition(".")[0]
+                continue
+            for inner in (module, f"{module}.{name}") if name else (module,):
+                if self._module(inner) is None and self._source.extension(inner):
+                    yield inner
 
     def _registers(self, base: Reference, depth: int = 8) -> bool:
         """Whether a class learns of its subclasses."""
@@ -162,6 +188,8 @@ class Graph:
                 found += [(module, EFFECTS), *self._imported(info, head, rest, trail)]
             if found:
                 return found
+        if head in _PLACES:
+            return [(module, DATA)]
         submodule = f"{module}.{head}"
         if self._module(submodule) is not None or self._source.is_folder(submodule):
             return self._resolve(submodule, rest, trail)
@@ -187,4 +215,5 @@ class Graph:
         return self._source.module(module) if self._known(module) else None
 
 
-_OF_EVERY_MODULE = ("__name__", "__file__", "__doc__", "__package__", "__path__", "__spec__")
+_OF_EVERY_MODULE = ("__name__", "__doc__", "__package__", "__spec__")
+_PLACES = ("__file__", "__path__")

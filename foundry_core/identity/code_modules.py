@@ -2,16 +2,26 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from foundry_core.files import settled, sha256_of, signature, walk
 from foundry_core.home import cached, keep
 
 Summary = dict[str, Any]
-_CACHE = "code-6.json"
+_CACHE = "code-7.json"
+
+
+class Reached(NamedTuple):
+    """functions: 'module:name' → hash. packages: modules outside that are imported, by top-level
+    name, and compiled ones inside, by whole name. variables: of the environment."""
+
+    functions: Mapping[str, str]
+    packages: Sequence[str]
+    variables: Sequence[str]
 
 
 class Modules:
@@ -49,18 +59,41 @@ class Modules:
         folder = root is not None and root.joinpath(*module.split(".")).is_dir()
         return _FOLDER if folder else ""
 
-    def data(self, module: str) -> str:
-        """Digest over the files beside a module that are no code."""
-        found = self._find(module)
-        if found is None:
+    def extension(self, module: str) -> bool:
+        """Whether it is compiled: there is a library where its source would lie."""
+        root = self.roots.get(module.partition(".")[0])
+        return root is not None and extension_file(root, module) is not None
+
+    def data(self, module: str, above: int = 1) -> str:
+        """Digest over the files that are no code in the folder of a module, or in one further
+        above inside its package; '' for a folder outside."""
+        folder = self._folder(module, above)
+        if folder is None:
             return ""
-        folder = Path(found[0]).parent
         digest = hashlib.sha256()
         for name, path in sorted(walk(folder, hidden=False, odd=False)):
             if not name.endswith(".py") and "__pycache__" not in name.split("/"):
                 digest.update(f"{name} {sha256_of(path)}\n".encode())
-        self.data_digests[module] = digest.hexdigest()[:16]
-        return self.data_digests[module]
+        at = f"{module}^{above}"
+        self.data_digests[at] = digest.hexdigest()[:16]
+        return self.data_digests[at]
+
+    def data_at(self, at: str) -> str:
+        """`data` of what a key of `data_digests` says."""
+        module, _, above = at.partition("^")
+        return self.data(module, int(above))
+
+    def _folder(self, module: str, above: int) -> Path | None:
+        package, *inner = module.split(".")
+        root = self.roots.get(package)
+        if root is None:
+            return None
+        found = self._find(module)
+        folder = root.joinpath(package, *inner) if found is None else Path(found[0]).parent
+        for _ in range(above - 1):
+            folder = folder.parent
+        inside = above == 1 or folder.is_relative_to(root / package)
+        return folder if inside and folder.is_dir() else None
 
     def save(self) -> None:
         """Keeps the summaries for the next process."""
@@ -111,6 +144,12 @@ class Modules:
 
 
 _FOLDER = "folder"
+
+
+def extension_file(root: Path, module: str) -> Path | None:
+    """The library that holds a compiled module below the folder of its top-level package."""
+    base = str(root.joinpath(*module.split(".")))
+    return next((p for s in EXTENSION_SUFFIXES if (p := Path(base + s)).is_file()), None)
 
 
 def _state(path: str, stat: os.stat_result) -> str:

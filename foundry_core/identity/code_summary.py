@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from foundry_core.identity.code_places import folders_above, variable_read
+
 # A reference: ['', name, …] is a name of the module itself, [module, name, …] comes from an import.
 Chain = tuple[str, ...]
 Bindings = dict[str, list[list[str]]]
@@ -61,6 +63,7 @@ class _Module:
     stars: list[str] = field(default_factory=list)
     modules: list[tuple[str, str]] = field(default_factory=list)
     effects: list[ast.AST] = field(default_factory=list)
+    constants: dict[str, str] = field(default_factory=dict)
 
     def take(self, statement: ast.stmt, context: list[ast.AST]) -> None:
         whole = [*context, statement]
@@ -75,6 +78,9 @@ class _Module:
             return
         self._import(statement)
         self._define(statement, whole)
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant):
+            for name in _bound_names(statement):
+                self.constants[name] = str(statement.value.value)
         if not isinstance(statement, (*_FUNCTIONS, ast.ClassDef, ast.Import, ast.ImportFrom)):
             self._bind(_bound_names(statement), whole)
         if _has_effect(statement):
@@ -141,7 +147,7 @@ class _Module:
         return self._item(nodes) | more
 
     def _item(self, nodes: list[ast.AST]) -> dict[str, Any]:
-        found = _References(self.package, frozenset(self.nodes), self.annotations)
+        found = _References(self.package, frozenset(self.nodes), self.annotations, self.constants)
         for node in nodes:
             found.visit(node, self.imports)
         for star in self.stars if nodes else ():
@@ -152,6 +158,7 @@ class _Module:
             "refs": sorted(map(list, found.chains)),
             "modules": sorted(found.modules),
             "data": found.data,
+            "variables": sorted(found.variables),
         }
 
 
@@ -165,20 +172,29 @@ class _References:
     package: str
     names: frozenset[str]
     annotations: _Annotations
+    constants: dict[str, str]
     chains: set[Chain] = field(default_factory=set)
     modules: set[tuple[str, str]] = field(default_factory=set)
-    data: bool = False
+    variables: set[str] = field(default_factory=set)
+    # How many folders up from the module's file data is read; 0: none.
+    data: int = 0
 
     def visit(
         self, node: ast.AST, imports: Bindings, annotations: _Annotations | None = None
     ) -> None:
         annotations = _inside_of(node, annotations or self.annotations)
+        above = folders_above(node)
+        if above is not None:
+            self.data = max(self.data, above, 1)
+        variable = variable_read(node, imports, self.constants)
+        if variable:
+            self.variables.add(variable)
         chain = _chain(node)
         if chain:
             self._name(chain, imports)
             return
         if isinstance(node, ast.Call):
-            self._call(node)
+            self._call(node, imports)
         if isinstance(node, ast.AnnAssign):
             self._text_annotations(node, imports)
         if isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
@@ -190,19 +206,17 @@ class _References:
 
     def _name(self, chain: list[str], imports: Bindings) -> None:
         head, *rest = chain
-        if head == "__file__":
-            self.data = True
         if head in ("globals", "eval", "exec"):
             self.chains.add(("",))
         for module, name in imports.get(head, []):
             self.chains.add((module, *([name] if name else []), *rest))
-            if ".".join([module, name]).startswith(("importlib.resources", "pkgutil.")):
-                self.data = True
+            if _reads_resources(module, name):
+                self.data = max(self.data, 1)
         if head in self.names:
             self.chains.add(("", head))
 
-    def _call(self, node: ast.Call) -> None:
-        """`import_module("a.b")`; a name that is put together cannot be seen."""
+    def _call(self, node: ast.Call, imports: Bindings) -> None:
+        """`import_module("a.b")`, `files("a.b")`; a name that is put together cannot be seen."""
         called = _chain(node.func)[-1:]
         first = node.args[0] if node.args else None
         text = first.value if isinstance(first, ast.Constant) else None
@@ -210,6 +224,12 @@ class _References:
             dots = len(text) - len(text.lstrip("."))
             base = _relative(self.package, dots)
             self.chains.add((".".join(filter(None, [base, text[dots:]])),))
+        head, *_ = _chain(node.func) or [""]
+        if any(_reads_resources(module, name) for module, name in imports.get(head, [])):
+            if isinstance(text, str):
+                self.chains.add((text, "__file__"))
+            elif first is not None and (package := _chain(first)):
+                self._name([*package, "__file__"], imports)
 
     def _text_annotations(self, node: ast.AnnAssign, imports: Bindings) -> None:
         for part in ast.walk(node.annotation):
@@ -228,6 +248,10 @@ class _References:
                 self.modules.update(modules)
                 self.chains.update((star,) for star in stars)
         return {**imports, **own}
+
+
+def _reads_resources(module: str, name: str) -> bool:
+    return f"{module}.{name}".startswith(("importlib.resources", "pkgutil."))
 
 
 def _flat(

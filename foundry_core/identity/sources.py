@@ -30,6 +30,8 @@ from foundry_core.home import cached, keep
 if TYPE_CHECKING:
     from foundry_core.objects import Listed, Objects
 
+# What this process took for a source, by absolute path: a stage may read it.
+looked_at: set[str] = set()
 _EDITABLE = ("__editable__", "_editable_impl_")
 
 
@@ -45,7 +47,7 @@ def package_fingerprint(name: str) -> str:
     editable install, or one without RECORD, is identified by the files of its import packages.
     """
     recorded, version, trees = _installed(normalized(name))
-    return recorded or _joined(version, [f"{tree.name} {_tree_digest(tree)}" for tree in trees])
+    return recorded or _joined(version, [f"{tree.name} {tree_digest(tree)}" for tree in trees])
 
 
 @cache
@@ -60,7 +62,7 @@ def _installed(name: str) -> tuple[str | None, str, tuple[Path, ...]]:
         ) from None
     version = _version(distribution)
     record = distribution.read_text("RECORD")
-    if record is None or _is_editable(distribution, record):
+    if record is None or is_editable(distribution, record):
         return None, version, _import_trees(distribution, name)
     lines = sorted(
         line
@@ -74,7 +76,7 @@ def _joined(version: str, lines: list[str]) -> str:
     return sha256_hex("\n".join([version, *lines]))
 
 
-def _is_editable(distribution: importlib.metadata.Distribution, record: str) -> bool:
+def is_editable(distribution: importlib.metadata.Distribution, record: str) -> bool:
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")
     return bool(origin.get("dir_info", {}).get("editable")) or any(
         mark in record for mark in _EDITABLE
@@ -99,7 +101,7 @@ def _import_trees(distribution: importlib.metadata.Distribution, name: str) -> t
     return tuple(trees)
 
 
-def _tree_digest(tree: Path) -> str:
+def tree_digest(tree: Path) -> str:
     if tree.is_file():
         return _file_digests([os.path.realpath(tree)])[0]
     return _folder_digest([(n, real) for n, real in _visible(tree) if "__pycache__" not in n])
@@ -127,6 +129,7 @@ def fingerprint(path: str | os.PathLike) -> str:
     if is_remote(path):
         return listing_fingerprint(remote_objects(os.fspath(path))[1])
     root = Path(path).expanduser()
+    looked_at.add(os.path.abspath(root))
     if not root.exists():
         raise FoundryError(
             f"source {str(root)!r} does not exist", "check the path in the stage's recipe"
@@ -191,6 +194,7 @@ def source_file(root: Path, name: str) -> Path:
 def files_fingerprint(root: str, names: Sequence[str]) -> str:
     """Content digest of many small files below `root`. Remembered as a whole: an entry for each
     would make every plan parse all of them."""
+    looked_at.update(os.path.abspath(os.path.join(root, name)) for name in names)
     key = _list_key(root, names)
     known = cached("file-lists.json")
     if key in known:

@@ -102,7 +102,7 @@ class StageResolved(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
-    """status: succeeded, failed, interrupted or lost. metrics: <stage>.<name> → value."""
+    """status: succeeded, failed, cancelled or lost. metrics: <stage>.<name> → value."""
 
     type = "run_finished"
     run_id: str
@@ -131,7 +131,7 @@ class AttemptStarted(Event):
 @dataclass(frozen=True, kw_only=True)
 class AttemptFinished(Event):
     """state: committed, failed, interrupted, discarded or lost. Without a run_id it closes the
-    latest attempt of that key and name."""
+    latest attempt of that key and name. undeclared_reads: files that its key does not know."""
 
     type = "attempt_finished"
     key: str
@@ -145,13 +145,15 @@ class AttemptFinished(Event):
     gpu_seconds: float | None = None
     peak_memory: int | None = None
     resumed_from_step: int | None = None
+    undeclared_reads: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactCommitted(Event):
     """artifact: the content of artifact.json. The rows are those of its records
     (`foundry_core.lineage.records`): metrics {step, name, value}, episodes {task, scenario,
-    success, steps, crash, seed}, scores {task, n, successes, crashed, pending, rate, low, high}."""
+    success, steps, seconds, crash, seed}, scores {task, n, successes, crashed, pending, rate, low,
+    high}."""
 
     type = "artifact_committed"
     artifact: Json

@@ -5,23 +5,31 @@ the latest (time, id) decides), so neither arrival order nor duplicates can chan
 Importing this module costs milliseconds: no duckdb, no pydantic.
 
     <events>/<yyyy-mm-dd>/<time ns>-<uuid>.json      one event
-    <events>/segments/<first ns>-<last ns>-<digest>.parquet   many old ones, compacted
+    <events>/segments/<first ns>-<last ns>-<digest>-<count>.parquet   many old ones, compacted
     <events>/blobs/<sha256>                          bulk that repeats: package lists, git diffs
     <events>/outbox/<id>.json                        events of commits under way
+
+History is chained, a chain per writer (an `EventLog` of a process): each event names the digest of
+its writer's event before, and a writer's first one that of the newest event it found in the log.
+`foundry_core.lineage.chain` walks the chains.
 """
 
+import contextlib
 import json
 import math
+import os
 import re
+import threading
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry_core.blobs import Blobs, open_blobs
-from foundry_core.files import json_line, sha256_hex
+from foundry_core.files import encodable, json_line, sha256_hex
 
 if TYPE_CHECKING:  # 7 ms of every plan, which tells nothing
     from foundry_core.lineage.event_types import Event
@@ -32,9 +40,26 @@ BLOBS = "blobs"
 # Whatever else lies there (a file manager's, a half copied one) is no event.
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _EVENT = re.compile(r"\d{19}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
-_SEGMENT = re.compile(r"\d{19}-\d{19}-[0-9a-f]{16}\.parquet")
+_SEGMENT = re.compile(r"\d{19}-\d{19}-[0-9a-f]{16}(-\d+)?\.parquet")
 _CLOCK_TRUST_SECONDS = 86_400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(kw_only=True)
+class _Writer:
+    """The chain of one writer. number, previous: of its next event, and the digest of its last.
+    after: the newest event of the log when it began, {id, sha256}."""
+
+    name: str = field(default_factory=lambda: os.urandom(8).hex())
+    pid: int = field(default_factory=os.getpid)
+    number: int = 0
+    previous: str = ""
+    after: Mapping[str, str] | None = None
+
+    def link(self) -> dict[str, Any]:
+        """What its next event says of its place."""
+        link = {"writer": self.name, "number": self.number, "previous": self.previous}
+        return link | ({"after": self.after} if self.after and not self.number else {})
 
 
 class EventLog:
@@ -44,6 +69,8 @@ class EventLog:
     def __init__(self, root: str | Path | Blobs) -> None:
         self.blobs: Blobs = open_blobs(str(root)) if isinstance(root, str | Path) else root
         self._last: int | None = None
+        self._lock = threading.Lock()
+        self._writer: _Writer | None = None
 
     def append(self, event: "Event", *, event_id: str | None = None, at: str | None = None) -> str:
         """Writes one event durably; returns its name below the log's root.
@@ -72,8 +99,27 @@ class EventLog:
             "data": self._detach(dict(data)),
         }
         name = event_name(moment, unique)
-        self.blobs.create(name, encode(event))
+        with self._lock:
+            self._write(name, event)
         return name
+
+    def _write(self, name: str, event: dict[str, Any]) -> None:
+        """Of a write that fails nobody knows what it left: the next event begins another chain."""
+        writer, self._writer = self._writer, None
+        if writer is None or writer.pid != os.getpid():
+            writer = _Writer(after=self._head())
+        data = encode(event | {"chain": writer.link()})
+        if self.blobs.create(name, data):
+            writer.number, writer.previous = writer.number + 1, sha256_hex(data)
+        self._writer = writer
+
+    def _head(self) -> dict[str, str] | None:
+        """The newest event, by id and digest; None when there is none that is not compacted."""
+        for day in reversed(self._days()):
+            for name in reversed(self._of_day(day)):
+                with contextlib.suppress(FileNotFoundError):
+                    return {"id": event_id(name), "sha256": sha256_hex(self.blobs.read(name))}
+        return None
 
     def now(self) -> str:
         """The time (UTC ISO) of what happens now: after all that the log holds, so that what a host
@@ -99,8 +145,14 @@ class EventLog:
 
     def read(self, name: str) -> dict[str, Any]:
         """Raises FileNotFoundError (compacted meanwhile) or ValueError (damaged)."""
-        event = json.loads(self.blobs.read(name))
-        if not _is_event(event, name):
+        data = self.blobs.read(name)
+        try:
+            event = json.loads(data)
+        except RecursionError:
+            event = None
+        # Text that is no UTF-8 can only come in by an escape, which no writer of ours uses.
+        odd = b"\\ud" in data.lower() and not encodable(json_line(event))
+        if odd or not _is_event(event, name):
             raise ValueError(f"{name} is not an event")
         return event
 
@@ -178,7 +230,8 @@ def _is_event(event: Any, name: str) -> bool:
     """Whether it says what every event says, and is the one of this name."""
     try:
         named = event_name(event["time"], event["id"]) == name
-        return named and isinstance(event["data"], dict) and isinstance(event["type"], str)
+        run = isinstance(event.get("run_id"), str | None)
+        return named and run and isinstance(event["data"], dict) and isinstance(event["type"], str)
     except (KeyError, TypeError, ValueError):
         return False
 

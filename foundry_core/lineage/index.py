@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -24,10 +24,13 @@ from foundry_core.lineage.events import EventLog, event_id
 from foundry_core.lineage.ingest import create_facts, create_incoming, ingest
 from foundry_core.lineage.segments import compact, put_events, take_segments
 
-SCHEMA_VERSION = 10
-# Listing loose events costs every advance 0.1 ms per hundred.
-COMPACT_ABOVE = 5000
-COMPACT_AFTER_SECONDS = 3600.0
+SCHEMA_VERSION = 11
+# Files in the log: so many at most are loose after an advance, and so few after a compaction. The
+# newest stay: single files are read fastest, and the next writer names the digest of one.
+LOOSE_EVENTS = 128
+KEPT_LOOSE = 16
+# Looks at a log whose segments another process merges at the same time.
+_LOOKS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +45,10 @@ class Advance:
 @dataclass(frozen=True, kw_only=True)
 class Pending:
     """What a log holds that an index lacks. events: the new loose ones. segments: names of new
-    ones. loose: how many event files there are, new or not. unreadable: damaged event files."""
+    ones. unreadable: damaged event files."""
 
     events: Sequence[dict[str, Any]]
     segments: Sequence[str]
-    loose: int
     unreadable: tuple[str, ...]
 
 
@@ -58,15 +60,19 @@ class Index:
         self.log = log
 
     def advance(self) -> Advance:
-        """Takes in what the log has gained. Rebuilds when there is no usable index of this log."""
+        """Takes in what the log has gained, and compacts the log. Rebuilds when there is no usable
+        index of this log."""
         start = time.monotonic()
         with self._lock():
-            pending = self._pending()
-            if pending is None:
-                return self._rebuild(start)
-            count = self._extend(pending) if pending.events or pending.segments else 0
-            if pending.loose > COMPACT_ABOVE:
-                compact(self.log, older_than_seconds=COMPACT_AFTER_SECONDS)
+            with contextlib.suppress(OSError, duckdb.IOException):  # a log can be read as it is
+                compact(self.log, least=LOOSE_EVENTS + 1 - KEPT_LOOSE, keep=KEPT_LOOSE)
+            return self._again(lambda: self._advance(start))
+
+    def _advance(self, start: float) -> Advance:
+        pending = self._pending()
+        if pending is None:
+            return self._rebuild(start)
+        count = self._extend(pending) if pending.events or pending.segments else 0
         return Advance(
             events=count, seconds=time.monotonic() - start, unreadable=pending.unreadable
         )
@@ -75,7 +81,15 @@ class Index:
         """Recreates the index from the log alone; readers see the old one until it is whole."""
         start = time.monotonic()
         with self._lock():
-            return self._rebuild(start)
+            return self._again(lambda: self._rebuild(start))
+
+    def _again(self, look: Callable[[], Advance]) -> Advance:
+        """A segment that was listed may be gone when it is read: what it held is in another."""
+        for _ in range(_LOOKS - 1):
+            with contextlib.suppress(FileNotFoundError):
+                return look()
+            self._clear_draft()
+        return look()
 
     def _pending(self) -> Pending | None:
         """What the log has gained; None when there is no usable index of this log."""
@@ -183,7 +197,7 @@ def find_pending(log: EventLog, index: duckdb.DuckDBPyConnection | None) -> Pend
             segments = _new_segments(log, index)
         except (ValueError, OSError) as error:
             unreadable.append(f"{name}: {error}")
-    return Pending(events=events, segments=segments, loose=len(loose), unreadable=tuple(unreadable))
+    return Pending(events=events, segments=segments, unreadable=tuple(unreadable))
 
 
 def _new_segments(log: EventLog, index: duckdb.DuckDBPyConnection | None) -> list[str]:

@@ -184,7 +184,9 @@ _COMMITTED = Projection(
             "provenance": {"git": _GIT},
         },
         "metric_rows": [_types("step:bigint name value:double")],
-        "episode_rows": [_types("task scenario crash success:boolean steps:bigint seed:ubigint")],
+        "episode_rows": [
+            _types("task scenario crash success:boolean steps:bigint seconds:double seed:ubigint")
+        ],
         "score_rows": [_SCORE],
     },
     columns={
@@ -217,7 +219,9 @@ _COMMITTED = Projection(
                 from (select key, unnest(map_entries(d.artifact.metrics)) as m from latest))
             where value is not null""",
         "episode": """
-            select key, e.task, e.scenario, e.success, e.steps, e.crash, e.seed
+            select key, e.task, e.scenario, e.success, e.steps, e.seconds,
+                case e.crash when 'false' then null when 'true' then 'unknown' else e.crash end,
+                e.seed
             from (select key, unnest(d.episode_rows) as e from latest)""",
     },
 )

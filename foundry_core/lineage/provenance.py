@@ -5,22 +5,19 @@ import platform
 import re
 import socket
 import subprocess
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from foundry_core.files import sha256_hex, sha256_of
+from foundry_core.identity.environment import SECRET, cpu_model
+from foundry_core.identity.packages import package_versions
 
-_PACKAGE = re.compile(
-    r"^(?P<name>[^-]+(?:-[^-\d][^-]*)*)-(?P<version>\d[^-]*)(?:-.*)?\.(dist|egg)-info$"
-)
 _ENVIRONMENT = (
     *("CUBLAS_", "CUDA_", "FOUNDRY_", "HF_HOME", "HF_HUB_OFFLINE", "KMP_", "MASTER_", "MKL_"),
     *("MUJOCO_", "NCCL_", "NVIDIA_", "OMP_", "OPENBLAS_", "PREFECT_", "PYOPENGL_", "PYTHON"),
     *("PYTORCH_", "RANK", "LOCAL_RANK", "RAY_", "SLURM_", "TORCH", "TRITON_", "WORLD_SIZE", "XLA_"),
 )
-_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|CONNECTION_URL|DATABASE_URL", re.I)
 _USERINFO = re.compile(r"(://)[^/@\s]+@")
 _MAX_DIFF = 4 * 1024 * 1024
 
@@ -86,27 +83,10 @@ def _file_digest(path: Path) -> str:
         return "unreadable"
 
 
-def package_versions(paths: Iterable[str] | None = None) -> dict[str, str]:
-    """name → version of every installed distribution, from the names of the *.dist-info folders:
-    5 ms where importlib.metadata, which opens each METADATA, takes 300."""
-    found: dict[str, str] = {}
-    for folder in sys.path if paths is None else paths:
-        try:
-            names = os.listdir(folder or ".")
-        except OSError:
-            continue
-        for name in names:
-            match = _PACKAGE.match(name)
-            if match:
-                normal = re.sub(r"[-_.]+", "-", match["name"]).lower()
-                found.setdefault(normal, match["version"])
-    return dict(sorted(found.items()))
-
-
 def hardware() -> dict[str, Any]:
     """{"cpu", "cores", "memory" (bytes), "gpus": [{"name", "memory", "driver"}], "system"}."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -114,17 +94,6 @@ def hardware() -> dict[str, Any]:
         "gpus": _gpus(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
-
-
-def _cpu_model() -> str:
-    try:
-        with open("/proc/cpuinfo") as stream:
-            for line in stream:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _gpus() -> list[dict[str, Any]]:
@@ -143,7 +112,7 @@ def safe_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: _USERINFO.sub(r"\1***@", value)
         for name, value in sorted(environment.items())
-        if name.startswith(_ENVIRONMENT) and not _SECRET.search(name)
+        if name.startswith(_ENVIRONMENT) and not SECRET.search(name)
     }
 
 
@@ -156,9 +125,9 @@ def safe_command(command: Sequence[str]) -> list[str]:
         if hide_next:
             masked.append("***")
             hide_next = False
-        elif equals and _SECRET.search(name):
+        elif equals and SECRET.search(name):
             masked.append(f"{name}=***")
         else:
-            hide_next = part.startswith("-") and not equals and bool(_SECRET.search(part))
+            hide_next = part.startswith("-") and not equals and bool(SECRET.search(part))
             masked.append(_USERINFO.sub(r"\1***@", part))
     return masked

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.connection import attach
@@ -16,9 +16,10 @@ from foundry_core.lineage.event_types import AliasSet, ArtifactRemoved
 from foundry_core.lineage.events import EventLog, committed_identity
 from foundry_core.lineage.index import Index
 from foundry_core.lineage.records import committed_event
+from foundry_core.store.manifest import Artifact, Place
 
-# Gives alias → {kind, key}.
-Aliases = Callable[[], Mapping[str, Mapping[str, str]]]
+# Gives alias → what it means.
+Aliases = Callable[[], Mapping[str, Place]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +38,10 @@ class StoreReader(Protocol):
     def artifacts(self) -> list[tuple[str, str]]:
         """(kind, key) of everything committed."""
 
-    def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
-        """artifact.json, or None. ValueError or OSError when it cannot be read."""
+    def read(self, kind: str, key: str) -> Artifact | None:
+        """What is committed. FoundryError when it cannot be read."""
 
-    def record(self, manifest: Mapping[str, Any], name: str) -> Path | None:
+    def record(self, artifact: Artifact, name: str) -> Path | None:
         """A local copy of a file of that artifact's own, if it has it."""
 
     def publish_pending(self, log: EventLog) -> list[str]:
@@ -91,19 +92,21 @@ def _publish_commits(
     absent: keys whose last event says that they are gone. Theirs happens now rather than when they
     were created, so that it comes after that one.
     """
-    published, unreadable = [], []
+    published: list[str] = []
+    unreadable: list[str] = []
     for key, kind in sorted(missing.items()):
         try:
-            manifest = store.manifest(kind, key)
-            if manifest is None:
+            artifact = store.read(kind, key)
+            if artifact is None:
                 continue
-            event = committed_event(manifest, partial(store.record, manifest))
+            event, problems = committed_event(artifact.to_json(), partial(store.record, artifact))
+            unreadable += (f"{kind}/{key}: {problem}" for problem in problems)
             if key in absent:
                 log.append(event)
             else:
-                event_id, at = committed_identity(manifest)
+                event_id, at = committed_identity(event.artifact)
                 log.append(event, event_id=event_id, at=at)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, FoundryError) as error:
             unreadable.append(f"{kind}/{key}: {error}")
             continue
         published.append(key)
@@ -112,7 +115,7 @@ def _publish_commits(
 
 def _publish_aliases(log: EventLog, named: Mapping[str, str], aliases: Aliases) -> list[str]:
     """A process killed between a name and its event leaves `named`, what the log says, behind."""
-    current = {name: place["key"] for name, place in aliases().items()}
+    current = {name: place.key for name, place in aliases().items()}
     moved = sorted(
         name for name in current.keys() | named.keys() if current.get(name) != named.get(name)
     )
@@ -123,6 +126,6 @@ def _publish_aliases(log: EventLog, named: Mapping[str, str], aliases: Aliases) 
 
 def _exists(store: StoreReader, kind: str, key: str) -> bool:
     try:
-        return store.manifest(kind, key) is not None
-    except (OSError, ValueError):
+        return store.read(kind, key) is not None
+    except FoundryError:
         return True

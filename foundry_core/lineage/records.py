@@ -1,37 +1,65 @@
 """The event of a committed artifact, with the rows of its records: one writer for the live run and
-for the rebuild, so that both write the same."""
+for the rebuild, so that both write the same. A record is a by-product: a line of it that cannot be
+read costs that line, not the work beside which it was written."""
 
+import json
 import math
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from foundry_core.files import read_json_lines
 from foundry_core.lineage.event_types import ArtifactCommitted
 
 METRICS = "records/metrics.jsonl"
 EPISODES = "records/episodes.jsonl"
 SCORES = "records/scores.jsonl"
-_EPISODE = ("task", "scenario", "success", "steps", "crash", "seed")
-_SCORE = ("task", "n", "successes", "crashed", "pending", "rate", "low", "high")
+# Column → what it may hold; null and absent are allowed everywhere.
+_Columns = Mapping[str, tuple[type, ...]]
+_NUMBER = (int, float)
+_STEP: _Columns = {"step": (int,)}
+_EPISODE: _Columns = {
+    "task": (str,),
+    "scenario": (str, int),
+    "success": (bool,),
+    "steps": (int,),
+    "seconds": _NUMBER,
+    "crash": (str, bool),
+    "seed": (int,),
+}
+_SCORE: _Columns = {
+    "task": (str,),
+    **dict.fromkeys(("n", "successes", "crashed", "pending"), (int,)),
+    **dict.fromkeys(("rate", "low", "high"), _NUMBER),
+}
 
 # Gives the local path of a file of the artifact; None when it has no such file.
 Record = Callable[[str], Path | None]
 
 
-def committed_event(manifest: Mapping[str, Any], record: Record) -> ArtifactCommitted:
-    """Reads the records of an artifact. ValueError for a line that is no JSON object."""
-    return ArtifactCommitted(
+def committed_event(
+    manifest: Mapping[str, Any], record: Record
+) -> tuple[ArtifactCommitted, tuple[str, ...]]:
+    """The event, and what is wrong with lines of the artifact's records that it leaves out: file,
+    line, why."""
+    problems: list[str] = []
+    event = ArtifactCommitted(
         artifact=manifest,
-        metric_rows=list(_metrics(record)),
-        episode_rows=[_columns(row, _EPISODE) for row in _objects(record, EPISODES)],
-        score_rows=[_columns(row, _SCORE) for row in _objects(record, SCORES)],
+        metric_rows=list(_metrics(_lines(record, METRICS, _STEP, problems))),
+        episode_rows=_rows(_lines(record, EPISODES, _EPISODE, problems), _EPISODE),
+        score_rows=_rows(_lines(record, SCORES, _SCORE, problems), _SCORE),
     )
+    return event, tuple(problems)
 
 
-def _metrics(record: Record) -> Iterator[dict[str, Any]]:
+def metric_lines(record: Record) -> list[dict[str, Any]]:
+    """The readable lines of an artifact's metrics: {"step": int, name: value, ...}."""
+    return list(_lines(record, METRICS, _STEP, []))
+
+
+def _metrics(lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """{"step": int, name: number, ...} per line, as a row per number."""
-    for row in _objects(record, METRICS):
+    for row in lines:
         step = row.pop("step", None)
         for name, value in row.items():
             if isinstance(value, int | float):
@@ -46,13 +74,34 @@ def _number(value: float) -> float:
         return math.copysign(math.inf, value)
 
 
-def _columns(row: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: row.get(name) for name in names}
+def _rows(lines: Iterator[dict[str, Any]], columns: _Columns) -> list[dict[str, Any]]:
+    return [{name: row.get(name) for name in columns} for row in lines]
 
 
-def _objects(record: Record, name: str) -> Iterator[dict[str, Any]]:
+def _lines(
+    record: Record, name: str, columns: _Columns, problems: list[str]
+) -> Iterator[dict[str, Any]]:
+    """The lines whose columns are of their types; what is wrong with others goes to problems."""
     path = record(name)
-    for row in read_json_lines(path) if path is not None else ():
-        if not isinstance(row, dict):
-            raise ValueError(f"{name}: {row!r} is no JSON object")
-        yield row
+    if path is None or not path.is_file():
+        return
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                if line.strip():
+                    yield _row(line, columns)
+            except (ValueError, RecursionError) as error:
+                problems.append(f"{name}, line {number}: {error}")
+
+
+def _row(line: bytes, columns: _Columns) -> dict[str, Any]:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"{reprlib.repr(row)} is no JSON object")
+    for column, types in columns.items():
+        value = row.get(column)
+        fits = value is None or type(value) in types
+        if not fits or (type(value) is int and abs(value) >= 2**64):
+            expected = " or ".join(kind.__name__ for kind in types)
+            raise ValueError(f"{column} = {reprlib.repr(value)}, {expected} is expected")
+    return row

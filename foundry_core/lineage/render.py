@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from foundry_core.lineage.answers import Change, FileRow, ScoreRow, TraceNode, WhyAnswer
-from foundry_core.pipeline.plan import Reason
+from foundry_core.pipeline.plan import Reason, sentences
 
 # Of the tables in a record: what a person looks for first. The rest is in the JSON.
 _CHOSEN = {
@@ -176,7 +176,7 @@ def _add_changes(tree: Tree, changes: Sequence[Change]) -> None:
 
 
 def _sentences(reasons: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    return [Reason(**reason).sentence() for reason in reasons or ()]
+    return sentences(Reason(**reason) for reason in reasons or ())
 
 
 def score_text(score: ScoreRow) -> str:

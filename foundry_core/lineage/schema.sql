@@ -21,9 +21,10 @@ create table artifact_input (
 create table file (key varchar, path varchar, size bigint, sha256 varchar, role varchar);
 -- step is null for the final metrics that the stage returned.
 create table metric (key varchar, step bigint, name varchar, value double);
+-- crash: the cause of one; null for an episode that has an outcome. seconds: simulated.
 create table episode (
-    key varchar, task varchar, scenario varchar, success boolean, steps bigint, crash varchar,
-    seed ubigint);
+    key varchar, task varchar, scenario varchar, success boolean, steps bigint, seconds double,
+    crash varchar, seed ubigint);
 -- Of every commit, as its evaluation wrote them; task '' is the total. [low, high] is null where
 -- there were none written, and the counts are of episodes.
 create table score (

@@ -1,6 +1,6 @@
 """A pipeline as a checked graph of stages."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -44,12 +44,14 @@ class StageNode:
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """Stages in topological order; equal declarations give equal order."""
+    """Stages in topological order; equal declarations give equal order. notes: stage → what its
+    kind wants the plan's reader to know."""
 
     name: str
     seed: int
     stages: Mapping[str, StageNode]
     overrides: tuple[tuple[str, Any], ...] = field(default=())
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @cached_property
     def consumers(self) -> Mapping[str, tuple[str, ...]]:
@@ -110,8 +112,8 @@ def build_pipeline(
     seed = _seed(document.get("seed", 0), f"{where}.seed")
     declared = {n: _stage(n, spec, kinds) for n, spec in specs.items()}
     ordered = _ordered({n: _node(n, spec, declared, seed) for n, spec in specs.items()})
-    _check(ordered)
-    return Pipeline(name=name, seed=seed, stages=ordered, overrides=overrides)
+    notes = _check(ordered)
+    return Pipeline(name=name, seed=seed, stages=ordered, overrides=overrides, notes=notes)
 
 
 def _seed(value: Any, where: str) -> int:
@@ -233,9 +235,10 @@ def _ordered(nodes: Mapping[str, StageNode]) -> dict[str, StageNode]:
     return {name: nodes[name] for name in order}
 
 
-def _check(stages: Mapping[str, StageNode]) -> None:
-    """Every stage's own cross-checks, upstream first."""
+def _check(stages: Mapping[str, StageNode]) -> dict[str, Sequence[str]]:
+    """Every stage's own cross-checks, upstream first; returns the stages' notes."""
     views: dict[str, Upstream] = {}
+    notes: dict[str, Sequence[str]] = {}
     for name, node in stages.items():
         inputs = {
             slot: {label: views[up] for label, up in sources.items()}
@@ -243,7 +246,16 @@ def _check(stages: Mapping[str, StageNode]) -> None:
         }
         try:
             node.stage.check(node.recipe, inputs)
+            if not issubclass(node.stage, Imported):
+                node.stage.check_resources(node.recipe, node.resources)
+            states = node.stage.states(node.recipe, inputs)
+            found = node.stage.notes(node.recipe, inputs)
         except FoundryError as error:
             raise FoundryError(f"stage {name!r}: {error.message}", error.hint) from None
+        if found:
+            notes[name] = found
         kind = "import" if issubclass(node.stage, Imported) else node.kind
-        views[name] = Upstream(name=name, kind=kind, recipe=node.recipe, inputs=inputs)
+        views[name] = Upstream(
+            name=name, kind=kind, recipe=node.recipe, inputs=inputs, states=states
+        )
+    return notes

@@ -12,18 +12,30 @@ from typing import Any, Literal, Protocol
 from foundry_core.config.canonical import canonical
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
+from foundry_core.identity.environment import Environment
+from foundry_core.pipeline.drift import drift_line, drift_phrase, stage_environment
 from foundry_core.pipeline.graph import Pipeline
 from foundry_core.pipeline.spec import StageSpec
 
 Action = Literal["reuse", "run"]
 Category = Literal[
-    "CONFIG", "CODE", "INPUT", "SOURCE", "SEED", "MISSING", "CORRUPT", "FAILED", "FORCED"
+    "CONFIG",
+    "CODE",
+    "INPUT",
+    "SOURCE",
+    "SEED",
+    "MISSING",
+    "CORRUPT",
+    "FAILED",
+    "FORCED",
+    "ENVIRONMENT",
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """One cause as data. upstream: the stage at the root of an INPUT change."""
+    """One cause as data. upstream: the stage at the root of an INPUT change. ENVIRONMENT: what an
+    artifact was built on is not what there is now; alone, no reason to build it again."""
 
     category: Category
     path: str = ""
@@ -41,7 +53,21 @@ class Reason:
             return f"{self.path} changes{cause}"
         if self.category == "SOURCE":
             return f"source {self.path} changed"
+        if self.category == "ENVIRONMENT":
+            return drift_line([self.phrase()])
         return self.path or self.category.lower()
+
+    def phrase(self) -> str:
+        """What differs, of an ENVIRONMENT reason."""
+        return drift_phrase(self.path, self.old, self.new)
+
+
+def sentences(reasons: Iterable[Reason]) -> list[str]:
+    """One for each, and one for all that tell of the environment."""
+    found = list(reasons)
+    said = [reason.sentence() for reason in found if reason.category != "ENVIRONMENT"]
+    phrases = [reason.phrase() for reason in found if reason.category == "ENVIRONMENT"]
+    return [*said, *([drift_line(phrases)] if phrases else [])]
 
 
 Explained = Callable[[str], tuple[Reason, ...]]
@@ -49,12 +75,14 @@ Explained = Callable[[str], tuple[Reason, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Committed:
-    """What the catalog says of a key. inputs: (slot, label) → content digest used."""
+    """What the catalog says of a key. inputs: (slot, label) → content digest used. built_on: what
+    is recorded of packages, variables and numerics."""
 
     key: str
     content: str
     inputs: Mapping[tuple[str, str], str]
     seconds: float
+    built_on: Environment = field(default_factory=Environment)
 
 
 class Catalog(Protocol):
@@ -100,7 +128,8 @@ class Baseline:
 @dataclass(frozen=True, kw_only=True)
 class StagePlan:
     """One row. `artifact` is what a reuse points to; `drift` lists the functions of a training
-    stage that changed since its version was declared for the reused artifact."""
+    stage that changed since its version was declared for the reused artifact. notes: what its kind
+    says of the declaration (`Stage.notes`)."""
 
     name: str
     kind: str
@@ -112,6 +141,14 @@ class StagePlan:
     how: Literal["recipe", "content", "unneeded", ""] = ""
     artifact: str | None = None
     drift: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether it runs although what is committed under its key is intact."""
+        return self.action == "run" and any(
+            reason.category in ("FORCED", "ENVIRONMENT") for reason in self.reasons
+        )
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"reasons": [asdict(reason) for reason in self.reasons]}
@@ -143,10 +180,12 @@ def plan(
     baseline: Baseline | None = None,
     only: Iterable[str] = (),
     force: Iterable[str] = (),
+    strict_env: bool = False,
 ) -> Plan:
     """The action and reasons of every stage that `only` (default: the whole pipeline) needs.
 
-    Lazy: an absent intermediate that no running stage reads is not rebuilt.
+    Lazy: an absent intermediate that no running stage reads is not rebuilt. strict_env: what would
+    be reused runs, where it was built in another environment.
     """
     forced = set(force)
     for name in forced - pipeline.stages.keys():
@@ -154,6 +193,10 @@ def plan(
     targets = list(only) or pipeline.targets
     scope = pipeline.with_ancestors([*targets, *(forced if not only else ())])
     available = _resolve_all(specs, catalog, scope, forced)
+    drifted = _drifted(pipeline, specs, available)
+    if strict_env:
+        forced |= drifted.keys()
+        available |= dict.fromkeys(drifted, Resolution(category="ENVIRONMENT"))
     running = _running(pipeline, available, targets, forced, scope)
     past = baseline.stages if baseline else {}
 
@@ -162,7 +205,18 @@ def plan(
         return explain(specs[name], past.get(name), explained)
 
     rows = {
-        name: _row(spec, available[name], name in running, explained, past.get(name), catalog)
+        name: replace(
+            _row(
+                spec,
+                available[name],
+                name in running,
+                explained,
+                past.get(name),
+                catalog,
+                drifted.get(name, ()),
+            ),
+            notes=tuple(pipeline.notes.get(name, ())),
+        )
         for name, spec in specs.items()
         if name in scope
     }
@@ -229,6 +283,25 @@ def _resolve_all(
     return found
 
 
+def _drifted(
+    pipeline: Pipeline, specs: Mapping[str, StageSpec], available: Mapping[str, Resolution]
+) -> dict[str, tuple[Reason, ...]]:
+    """How what there is now differs from what each artifact that may be reused was built on."""
+    found: dict[str, tuple[Reason, ...]] = {}
+    for name, resolution in available.items():
+        if resolution.committed is None:
+            continue
+        node = pipeline.stages[name]
+        now = stage_environment(node.stage, specs[name], node.resources)
+        reasons = tuple(
+            Reason(category="ENVIRONMENT", path=f"{d.what} {d.name}", old=d.old, new=d.new)
+            for d in resolution.committed.built_on.drift_to(now)
+        )
+        if reasons:
+            found[name] = reasons
+    return found
+
+
 def _outdated(committed: Committed, contents: Mapping[str, Mapping[str, str | None]]) -> bool:
     """True when an input that is present now has other content than the one that was used."""
     return any(
@@ -267,6 +340,7 @@ def _row(
     explained: Explained,
     old: BaselineStage | None,
     catalog: Catalog,
+    drifted: tuple[Reason, ...],
 ) -> StagePlan:
     inputs = {
         slot: next(iter(named))
@@ -278,6 +352,8 @@ def _row(
     if runs:
         if found.category == "MISSING":
             reasons = explained(spec.name) or (Reason(category="MISSING", path="never built"),)
+        elif found.category == "ENVIRONMENT":
+            reasons = drifted
         else:
             reasons = (Reason(category=found.category, path=found.problem),)
         return replace(row, reasons=reasons, estimated_seconds=_past(spec, old, catalog))
@@ -286,7 +362,9 @@ def _row(
         absent = Reason(category="MISSING", path="absent, not needed")
         return replace(row, action="reuse", how="unneeded", reasons=(absent,), drift=drift)
     artifact = found.committed.key
-    return replace(row, action="reuse", how=found.how, artifact=artifact, drift=drift)
+    return replace(
+        row, action="reuse", how=found.how, artifact=artifact, drift=drift, reasons=drifted
+    )
 
 
 def explain(spec: StageSpec, old: BaselineStage | None, explained: Explained) -> tuple[Reason, ...]:

@@ -7,7 +7,7 @@ Resources, paths, hosts and times never enter either.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import cached_property
@@ -29,6 +29,28 @@ SCHEMA = 1
 ByInput: TypeAlias = Mapping[str, Mapping[str, str]]
 
 
+def identity_key(
+    *,
+    kind: str,
+    code: str,
+    recipe: Mapping[str, Json],
+    seed: int,
+    sources: Mapping[str, str],
+    inputs: ByInput,
+) -> str:
+    """The key of a stage that is this: over the keys of its inputs, or over their contents."""
+    identity = {
+        "schema": SCHEMA,
+        "kind": kind,
+        "code": code,
+        "recipe": recipe,
+        "seed": seed,
+        "sources": sources,
+        "inputs": inputs,
+    }
+    return digest(identity)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageSpec:
     """All that identifies one stage of one pipeline; what baselines are compared with.
@@ -37,6 +59,7 @@ class StageSpec:
     code_fingerprint: the digest of the code as it is, also where a declared version decides.
     recipe: the validated settings; recipe_bytes: what of them is identity, as canonical JSON.
     inputs: the upstream recipe keys; upstream: the upstream stages.
+    packages, variables: what the code imports from elsewhere and reads of the environment.
     """
 
     name: str
@@ -51,6 +74,8 @@ class StageSpec:
     sources: Mapping[str, str] = field(default_factory=dict)
     inputs: ByInput = field(default_factory=dict)
     upstream: ByInput = field(default_factory=dict)
+    packages: Sequence[str] = field(default=(), repr=False)
+    variables: Sequence[str] = field(default=(), repr=False)
 
     @cached_property
     def recipe_json(self) -> dict[str, Json]:
@@ -59,16 +84,14 @@ class StageSpec:
 
     def input_content_key(self, contents: ByInput) -> str:
         """The key over content digests instead of recipe keys."""
-        identity = {
-            "schema": SCHEMA,
-            "kind": self.kind,
-            "code": self.code,
-            "recipe": self.recipe_json,
-            "seed": self.seed,
-            "sources": self.sources,
-            "inputs": contents,
-        }
-        return digest(identity)
+        return identity_key(
+            kind=self.kind,
+            code=self.code,
+            recipe=self.recipe_json,
+            seed=self.seed,
+            sources=self.sources,
+            inputs=contents,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For a process that runs the stage. Recipes travel in the one spelling of the key: what it
@@ -138,6 +161,8 @@ def identify_stage(
         sources=sources,
         inputs=inputs,
         upstream=node.inputs,
+        packages=found.packages,
+        variables=found.variables,
     )
     return replace(spec, key=spec.input_content_key(inputs))
 

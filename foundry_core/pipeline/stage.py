@@ -5,7 +5,7 @@ quickly (no torch, ray, transformers, mujoco at module level): planning loads it
 the rest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -80,7 +80,8 @@ class Recipe(Config):
 
 
 class Resources(Config):
-    """Everything that must not change a stage's result. Never enters the identity."""
+    """Everything that must not change a stage's result, beyond the rounding of floats
+    (`Stage.numerics`). Never enters the identity."""
 
     cpus: int = Field(1, ge=1, description="CPU cores the stage may use (threads or Ray workers)")
     gpus: float = Field(0, ge=0, description="GPUs the stage asks for; fractions share one")
@@ -123,8 +124,8 @@ class StageContext:
     out: empty directory of this attempt; everything in it is committed. Files under
         `out/records/` are kept and digested too but do not enter the content digest: logs,
         timings, `records/metrics.jsonl` ({"step": int, <name>: number...} per line),
-        `records/episodes.jsonl` ({"task", "scenario", "success", "steps", "crash", "seed"}) and
-        `records/scores.jsonl` (written by `foundry_core.evaluation.score.write_evaluation`).
+        `records/episodes.jsonl` ({"task", "scenario", "success", "steps", "seconds", "crash",
+        "seed"}) and `records/scores.jsonl` (`foundry_core.evaluation.score` writes both).
     scratch: survives failed attempts of the same key and is deleted after the commit; training
         checkpoints live here, so that the next attempt resumes.
     """
@@ -156,12 +157,14 @@ class StageContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """The declaration of an upstream stage, for cross-checks before anything runs."""
+    """The declaration of an upstream stage, for cross-checks before anything runs. states: what its
+    kind says of the artifact it will make; None for an imported one."""
 
     name: str
     kind: str
     recipe: Recipe
     inputs: Mapping[str, Mapping[str, "Upstream"]] = field(default_factory=dict)
+    states: Any = None
 
 
 class Stage:
@@ -192,6 +195,28 @@ class Stage:
     @classmethod
     def check(cls, recipe: Any, inputs: Mapping[str, Mapping[str, Upstream]]) -> None:
         """Cross-check against upstream recipes; raise FoundryError before any device is touched."""
+
+    @classmethod
+    def numerics(cls, resources: Any) -> Mapping[str, str]:
+        """Name → value of each resource that decides in which order floats are added: recorded
+        with the artifact, and drift where it is another one."""
+        return {}
+
+    @classmethod
+    def check_resources(cls, recipe: Any, resources: Any) -> None:
+        """Raises FoundryError for resources that this recipe cannot use."""
+
+    @classmethod
+    def states(cls, recipe: Any, inputs: Mapping[str, Mapping[str, Upstream]]) -> Any:
+        """What can be said of the artifact before it is made, for the checks of what is downstream
+        (`Upstream.states`); called after `check`."""
+        return None
+
+    @classmethod
+    def notes(cls, recipe: Any, inputs: Mapping[str, Mapping[str, Upstream]]) -> Sequence[str]:
+        """What a reader of the plan should know though it is no error, such as a conversion between
+        what one stage gives and this one takes. One line each; called after `check`."""
+        return ()
 
     @staticmethod
     def run(ctx: StageContext) -> Mapping[str, Any]:

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from foundry_core.data.contract.statements import CameraContract, PolicyContract
+from foundry_core.data.images import rotate, transform
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.transforms import RobotTransform, collate_robot
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
+from foundry_core.files import sha256_of
 from foundry_core.models.io import load_as
-from foundry_core.models.policy_settings import PolicySettings
+from foundry_core.models.policy_settings import NORMALIZER, PolicySettings
 from foundry_core.models.vla import VLA
 
 _GREY = 128
@@ -30,20 +33,21 @@ class Policy:
         self,
         model: VLA,
         transform: RobotTransform,
+        contract: PolicyContract,
         *,
-        hz: float,
-        execute_steps: int,
         pad_id: int,
         blank_images: bool = False,
     ) -> None:
         self.model = model.eval()
         self.transform = transform
-        self.hz = hz
-        self.execute_steps = execute_steps
+        self.contract = contract
+        self.hz = contract.hz
+        self.execute_steps = contract.execute_steps
         self.cameras = transform.inputs.cameras
         self.history = -min(*transform.inputs.image_steps, *transform.inputs.proprio_steps, 0)
         self._pad_id = pad_id
         self._blank = blank_images
+        self._absent: frozenset[str] = frozenset()
         self._clients: dict[str, list[int]] = {}
 
     def reset(self, client: str, seed: int) -> None:
@@ -53,6 +57,10 @@ class Policy:
     def forget(self, client: str) -> None:
         """Drops a client that is gone."""
         self._clients.pop(client, None)
+
+    def do_without(self, fields: frozenset[str]) -> None:
+        """From now on the robot lacks these stored fields: they are masked as in training."""
+        self._absent = fields
 
     def infer(
         self, requests: Sequence[tuple[str, Mapping[str, Any]]]
@@ -74,13 +82,21 @@ class Policy:
                 batch["proprio"],
                 seeds=torch.tensor(seeds, dtype=torch.int64, device=device),
                 steps=torch.tensor(plans, dtype=torch.int64, device=device),
+                action_mask=self._action_mask(len(requests), device),
             )
         for client, _ in requests:
             self._clients[client][1] += 1
         return [
-            self.transform.targets(row, observation["lowdim"])
+            self.transform.targets(row, observation["lowdim"], self._absent)
             for row, (_, observation) in zip(actions.float().cpu().numpy(), requests, strict=True)
         ]
+
+    def _action_mask(self, batch: int, device: torch.device) -> torch.Tensor | None:
+        """[B,K,A]; None where the robot has everything."""
+        if not self._absent:
+            return None
+        present = torch.from_numpy(self.transform.present_actions(self._absent))
+        return present.to(device).expand(batch, self.transform.inputs.horizon, -1)
 
     def _sample(self, observation: Mapping[str, Any]) -> dict[str, np.ndarray]:
         inputs = self.transform.inputs
@@ -94,6 +110,7 @@ class Policy:
         history = {
             name: np.stack([_at(past, step)["lowdim"][name] for step in inputs.proprio_steps])
             for name in self.transform.measured_fields
+            if name not in self._absent
         }
         tokens, _ = self.transform.tokens(observation["instruction"])
         return {
@@ -107,7 +124,17 @@ class Policy:
             raise FoundryError(
                 f"the observation lacks camera {camera!r}", f"it has {', '.join(sorted(images))}"
             )
-        return np.full_like(images[camera], _GREY) if self._blank else images[camera]
+        picture = as_stored(images[camera], self.contract.cameras[camera])
+        return np.full_like(picture, _GREY) if self._blank else picture
+
+
+def as_stored(picture: np.ndarray, camera: CameraContract) -> np.ndarray:
+    """A camera's picture as conversion would have stored it, but for JPEG."""
+    if camera.rotated:
+        picture, _ = rotate(picture, camera.rotated)
+    if camera.stored.size is None:
+        return picture
+    return transform(picture, camera.stored.size, camera.stored.method)[0]
 
 
 def _at(past: Sequence[Mapping[str, Any]], step: int) -> Mapping[str, Any]:
@@ -129,17 +156,21 @@ def load_policy(
     settings = PolicySettings.load(folder)
     model = load_as(VLA, folder, device=device)
     tokenizer = Tokenizer.load(folder)
+    if sha256_of(folder / NORMALIZER) != settings.normalizer:
+        raise FoundryError(
+            f"{folder / NORMALIZER} is not the normaliser that the policy was trained with",
+            "take both files from one artifact",
+        )
     transform = RobotTransform(
         settings.inputs,
-        Normalizer.load(folder / "normalizer.json"),
+        Normalizer.load(folder / NORMALIZER),
         tokenizer,
         model.backbone.tokens_per_image,
     )
     return Policy(
         model,
         transform,
-        hz=settings.hz,
-        execute_steps=settings.execute_steps,
+        settings.contract,
         pad_id=tokenizer.pad_id,
         blank_images=blank_images,
     )

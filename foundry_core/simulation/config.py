@@ -1,13 +1,27 @@
 """Configs of the simulator that recipes embed. No NumPy, no MuJoCo: planning imports this."""
 
+from collections.abc import Mapping
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from foundry_core.config.suggest import nearest
+from foundry_core.data.contract.fields import FieldContract
+from foundry_core.data.contract.statements import CameraContract, DataContract
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
-from foundry_core.simulation.catalog import CAMERAS, TASKS, TaskSpec
+from foundry_core.simulation.catalog import (
+    ACTION_GRIPPER,
+    ACTION_ROT6D,
+    ACTION_XYZ,
+    CAMERAS,
+    CONTROL_HZ,
+    GRIPPER,
+    ROT6D,
+    TASKS,
+    XYZ,
+    TaskSpec,
+)
 
 MAX_BUFFER = 1024
 
@@ -41,6 +55,32 @@ class RenderConfig(Config):
                 f"size x supersample = {self.size * self.supersample} exceeds {MAX_BUFFER} pixels"
             )
         return self
+
+
+MEASURED: Mapping[str, FieldContract] = {
+    XYZ: FieldContract(dims=3, quantity="position", unit="m", frame="world"),
+    ROT6D: FieldContract(dims=6, quantity="rotation", form="rot6d_rows", frame="world"),
+    GRIPPER: FieldContract(dims=1, quantity="gripper", unit="m", closed=0.0, open=0.1),
+}
+COMMANDED: Mapping[str, FieldContract] = {
+    ACTION_XYZ: MEASURED[XYZ],
+    ACTION_ROT6D: MEASURED[ROT6D],
+    ACTION_GRIPPER: MEASURED[GRIPPER],
+}
+
+
+def cameras_contract(render: RenderConfig) -> dict[str, CameraContract]:
+    """What is drawn, and how: a change of either makes other pictures."""
+    renderer = f"MuJoCo, averaged over {render.supersample}x{render.supersample}"
+    one = CameraContract(drawn=(render.size, render.size), renderer=renderer)
+    return dict.fromkeys(render.cameras, one)
+
+
+def data_contract(render: RenderConfig) -> DataContract:
+    """Of demonstrations that are recorded with it."""
+    return DataContract(
+        hz=CONTROL_HZ, cameras=cameras_contract(render), fields={**MEASURED, **COMMANDED}
+    )
 
 
 def known_tasks(tasks: tuple[str, ...]) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ class Simulator:
             self._mount(catalog.CAMERAS[camera])
         self._renderer: Any = None
         self.scenario: int | None = None
-        self.success = False
+        self.success = self.solved = False
         self.steps = 0
 
     def reset(self, scenario: int) -> None:
@@ -54,7 +54,7 @@ class Simulator:
         self._env.seed(int(seed))
         self._env.reset()
         self._settle()
-        self.scenario, self.success, self.steps = scenario, False, 0
+        self.scenario, self.success, self.solved, self.steps = scenario, False, False, 0
 
     def wander(self, steps: int, rng: np.random.Generator) -> None:
         """`steps` control steps in random directions that count as if they had not happened."""
@@ -71,7 +71,8 @@ class Simulator:
         """One control step (1/16 s) towards an absolute hand position and gripper opening.
 
         The target moves there evenly over the five Meta-World steps, at most 1 cm per step and
-        axis, Meta-World's own bound on actions. `success` latches; it never ends an episode.
+        axis, Meta-World's own bound on actions. `success` latches, `solved` is that of the last of
+        the five; neither ends an episode.
         """
         if not (np.isfinite(xyz).all() and np.isfinite(opening)):
             raise SimulationFault(
@@ -83,7 +84,8 @@ class Simulator:
             move = (xyz - self._target()) / (left * self._env.action_scale)
             action = np.append(np.clip(move, -1, 1), effort)
             *_, info = self._env.step(action)
-            self.success = self.success or info["success"] > 0
+            self.solved = info["success"] > 0
+            self.success = self.success or self.solved
         self.steps += 1
         self._check_stable()
 

@@ -9,10 +9,10 @@ import json
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from foundry_core.blobs import Blobs
 from foundry_core.errors import FoundryError
@@ -27,7 +27,7 @@ from foundry_core.store.lease import (
     free_if_dead,
     is_dead,
 )
-from foundry_core.store.manifest import MANIFEST, Artifact
+from foundry_core.store.manifest import MANIFEST, MOST_BYTES, Artifact, is_key, parsed
 from foundry_core.store.outbox import publish_pending
 
 # A training that nobody resumes for so long is given up.
@@ -57,6 +57,11 @@ class State:
     def of(cls, artifact: Artifact, problem: str) -> "State":
         """Corrupt if there is a problem."""
         return cls(status="corrupt" if problem else "ok", artifact=artifact, problem=problem)
+
+    @classmethod
+    def damaged(cls, error: ValueError) -> "State":
+        """Of a manifest that is not believed."""
+        return cls(status="corrupt", problem=f"{MANIFEST} is damaged: {error}")
 
 
 class Store(ABC):
@@ -89,15 +94,21 @@ class Store(ABC):
             ) from None
 
     def _parsed(self, kind: str, key: str) -> Artifact | None:
-        data = self.manifest(kind, key)
-        return None if data is None else Artifact.from_json(data)
-
-    def manifest(self, kind: str, key: str) -> dict[str, Any] | None:
-        """artifact.json as it is, or None. ValueError or OSError when it cannot be read."""
+        """ValueError or OSError when it cannot be read."""
         try:
-            return json.loads(self.documents.read(f"{kind}/{key}/{MANIFEST}"))
+            data = self.documents.read(f"{kind}/{key}/{MANIFEST}", most=MOST_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        return self._believed(parsed(data, kind, key))
+
+    def _believed(self, artifact: Artifact) -> Artifact:
+        """A manifest of this store. ValueError when its files lie where this store has none."""
+        if artifact.external:
+            try:
+                self.check_place(artifact.files_at)
+            except FoundryError as error:
+                raise ValueError(error.message) from None
+        return artifact
 
     @abstractmethod
     def state(self, kind: str, key: str) -> State:
@@ -114,8 +125,10 @@ class Store(ABC):
     def by_content(self, kind: str, input_content_key: str) -> Artifact | None:
         """An intact artifact computed from the same recipe and the same input bytes."""
         try:
-            key = self.documents.read(_content(input_content_key)).decode().strip()
-        except FileNotFoundError:
+            key = self.documents.read(_content(input_content_key), most=100).decode().strip()
+        except (FileNotFoundError, ValueError):
+            return None
+        if not is_key(key):
             return None
         state = self.state(kind, key)
         if state.artifact is None or state.artifact.input_content_key != input_content_key:
@@ -151,10 +164,8 @@ class Store(ABC):
         path = self.files_path(artifact) / name
         return path if path.is_file() else None
 
-    def record(self, manifest: Mapping[str, Any], name: str) -> Path | None:
-        """A local copy of a file of this artifact's own (a link has none). ValueError when it is
-        no manifest."""
-        artifact = Artifact.from_json(manifest)
+    def record(self, artifact: Artifact, name: str) -> Path | None:
+        """A local copy of a file of this artifact's own (a link has none)."""
         return None if artifact.linked_to else self.file_path(artifact, name)
 
     @abstractmethod

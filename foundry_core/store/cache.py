@@ -18,7 +18,7 @@ from foundry_core.bounded_cache import BoundedCache
 from foundry_core.errors import FoundryError
 from foundry_core.files import replacing, sha256_of
 from foundry_core.home import cache_dir
-from foundry_core.store.manifest import File, files_digest
+from foundry_core.store.manifest import File, checked, files_digest
 from foundry_core.store.verified import VerifiedDigests
 
 # Writes a file's bytes to a new path; returns the sha256 of what it wrote.
@@ -43,8 +43,10 @@ class FileCache:
     def reading(self, files: Sequence[File], download: Download) -> Iterator[Path]:
         """A folder with these files, fetched as far as they are absent; not evicted meanwhile.
 
-        Raises CorruptFile when the bytes received are not those that were committed.
+        Raises CorruptFile when the bytes received are not those that were committed, and
+        FoundryError for files that would lie elsewhere.
         """
+        checked(f"cache {self.root}", tuple(files))
         with self._cache.using(files_digest(files)) as folder:
             if not folder.is_dir() or self._verified.check(folder, files):
                 self._fetch(folder, files, download)
@@ -102,6 +104,7 @@ def cache_limit() -> int:
 
 
 def _receive(folder: Path, file: File, download: Download) -> None:
+    _unlink_links(folder, file.path)
     with replacing(folder / file.path) as temporary:
         received = download(file, temporary)
         if received != file.sha256:
@@ -110,6 +113,15 @@ def _receive(folder: Path, file: File, download: Download) -> None:
                 f"{file.sha256[:12]} was committed",
                 "run again: what is corrupt is rebuilt where it is needed",
             )
+
+
+def _unlink_links(folder: Path, name: str) -> None:
+    """What is written goes into this entry, whatever a link on the way there says."""
+    path = folder
+    for part in name.split("/"):
+        path /= part
+        if path.is_symlink():
+            path.unlink(missing_ok=True)
 
 
 def _is_whole(path: Path, file: File) -> bool:

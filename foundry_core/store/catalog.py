@@ -1,20 +1,18 @@
 """The store as the planner sees it, and the baselines it explains against."""
 
-import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from foundry_core.blobs import is_name
-from foundry_core.config.suggest import nearest
-from foundry_core.errors import FoundryError
 from foundry_core.files import json_text
+from foundry_core.identity.environment import BUILT_ON, Environment
 from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed
 from foundry_core.pipeline.spec import StageSpec
 from foundry_core.store.base import State, Store
-from foundry_core.store.manifest import Artifact
+from foundry_core.store.manifest import Artifact, is_key
+from foundry_core.store.run_records import latest_run, load_run, write_run
 
 
 class StoreCatalog:
@@ -51,6 +49,7 @@ def _committed(artifact: Artifact) -> Committed:
         content=artifact.content,
         inputs={(i.slot, i.label): i.content for i in artifact.inputs},
         seconds=artifact.seconds,
+        built_on=Environment.from_json(artifact.provenance.get(BUILT_ON)),
     )
 
 
@@ -68,8 +67,7 @@ def record_run(store: Store, run_id: str, pipeline: str, specs: Mapping[str, Sta
         "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "stages": {name: _recorded(spec) for name, spec in specs.items()},
     }
-    documents.write(f"runs/{run_id}.json", json_text(record).encode())
-    documents.write(f"runs/latest-{pipeline}", f"{run_id}\n".encode())
+    write_run(documents, record)
 
 
 def _recorded(spec: StageSpec) -> dict[str, Any]:
@@ -89,12 +87,10 @@ def _recorded(spec: StageSpec) -> dict[str, Any]:
 def load_baseline(store: Store, pipeline: str, run_id: str | None = None) -> Baseline | None:
     """A named run's specs, or those of the pipeline's latest run; None when there is none yet, or
     when an earlier version wrote it: its keys have nothing in common with today's."""
+    run_id = run_id or latest_run(store.documents, pipeline)
     if run_id is None:
-        try:
-            run_id = store.documents.read(f"runs/latest-{pipeline}").decode().strip()
-        except FileNotFoundError:
-            return None
-    record = load_run(store, run_id)
+        return None
+    record = load_run(store.documents, run_id)
     if any("code_fingerprint" not in stage for stage in record["stages"].values()):
         return None
     stages = {
@@ -106,22 +102,10 @@ def load_baseline(store: Store, pipeline: str, run_id: str | None = None) -> Bas
     return Baseline(run_id=run_id, stages=stages)
 
 
-def load_run(store: Store, run_id: str) -> dict[str, Any]:
-    """What `record_run` wrote. FoundryError for an unknown run."""
-    with contextlib.suppress(FileNotFoundError):
-        if is_name(run_id):
-            return json.loads(store.documents.read(f"runs/{run_id}.json"))
-    raise FoundryError(f"unknown run {run_id!r}", nearest(run_id, run_ids(store)))
-
-
-def run_ids(store: Store) -> list[str]:
-    """Every recorded run, oldest first (a run's id begins with its time)."""
-    names = store.documents.names("runs")
-    return [name.removesuffix(".json") for name in names if name.endswith(".json")]
-
-
 def known_functions(store: Store, fingerprint: str) -> Mapping[str, str]:
     """The functions of a code fingerprint, as `record_run` keeps them; {} for an unknown one."""
+    if not is_key(fingerprint):
+        return {}
     try:
         return json.loads(store.documents.read(f"code/{fingerprint}.json"))
     except FileNotFoundError:

@@ -73,7 +73,7 @@ def check(artifact: Artifact, verified: VerifiedDigests, *, read_all: bool = Fal
         return problem
     folder = Path(artifact.files_at)
     try:
-        problem = verified.check(folder, artifact.files, read_all=read_all)
+        problem = verified.check(folder, artifact.files, read_all=read_all, links_out=True)
         if problem:
             return f"{artifact.files_at}: {problem}"
         added = set(files_below(folder)) - {file.path for file in artifact.files}

@@ -7,7 +7,7 @@ manifest reaches cannot be known: as long as there is one, nothing is removed.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,11 +17,11 @@ from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
 from foundry_core.objects import StoreUnavailable
 from foundry_core.store.base import Store
-from foundry_core.store.catalog import load_run, run_ids
 from foundry_core.store.lease import Lease
 from foundry_core.store.manifest import Artifact
 from foundry_core.store.outbox import abort, enqueue_removal, publish
 from foundry_core.store.references import aliases, pins
+from foundry_core.store.run_records import all_runs
 
 GRACE_HOURS = 24.0
 KEEP_RUNS = 3
@@ -79,7 +79,7 @@ def _look(
     present, unreadable = _read_all(store)
     young = {key for key, artifact in present.items() if _time(artifact.created) > limit}
     of_runs = _keys_of_runs(store, keep_runs, limit, leased, {*pins(store), *at_work()})
-    roots = leased | young | of_runs | {place["key"] for place in aliases(store).values()}
+    roots = leased | young | of_runs | {place.key for place in aliases(store).values()}
     kept = reach(roots, {key: _needs(artifact) for key, artifact in present.items()})
     to_delete = [artifact for key, artifact in present.items() if key not in kept]
     return Garbage(
@@ -190,9 +190,7 @@ def _keys_of_runs(
     store: Store, keep: int, limit: datetime, leased: set[str], named: set[str]
 ) -> set[str]:
     """Keys of the stages of runs that are named, young, at work or among the last."""
-    names = run_ids(store)
-    with ThreadPoolExecutor(8) as pool:
-        runs: Sequence[Mapping[str, Any]] = list(pool.map(lambda n: load_run(store, n), names))
+    runs: list[Mapping[str, Any]] = [*all_runs(store.documents)]
     newest: dict[str, int] = {}
     keys: set[str] = set()
     for run in sorted(runs, key=lambda run: run.get("created", run["run_id"]), reverse=True):

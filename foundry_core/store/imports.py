@@ -1,11 +1,14 @@
-"""Imports artifacts whose bytes the store did not build: external ones, or those of another key."""
+"""Imports artifacts whose bytes the store did not build: external ones, those of another key, and
+files that were made from somebody's, which the store then keeps."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.event_types import ArtifactCommitted
 from foundry_core.lineage.events import EventLog
+from foundry_core.lineage.records import committed_event
 from foundry_core.pipeline.imports import Import
 from foundry_core.store.base import Store
 from foundry_core.store.external import describe, imported
@@ -43,6 +46,36 @@ def import_artifact(store: Store, log: EventLog, artifact: Artifact) -> Artifact
     return store.read(artifact.kind, artifact.key) or artifact
 
 
+def import_files(store: Store, log: EventLog, artifact: Artifact, folder: Path) -> bool:
+    """Commits an artifact that `foundry_core.store.external.imported` describes, with copies of its
+    files, and tells the lineage. False when it is there already."""
+    lease = store.acquire(artifact.key)
+    if lease is None:
+        raise RuntimeError("a lease without a condition is always got")
+    with lease:
+        before = store.state(artifact.kind, artifact.key)
+        if before.status == "ok":
+            return False
+        for dead in store.abandoned(artifact.key):
+            store.discard(artifact.key, dead)
+        name, out, _ = store.attempt(artifact.key)
+        try:
+            shutil.copytree(folder, out, dirs_exist_ok=True)
+            artifact = replace(artifact, attempt=name, created=log.now())
+            event, problems = committed_event(artifact.to_json(), out.joinpath)
+            if problems:
+                raise FoundryError(f"{folder}: {problems[0]}", "mend the record, import again")
+            entry = enqueue(log, artifact, event)
+            replaces = before.status != "missing"
+            if store.commit(artifact, out, lease.verify, replaces=replaces):
+                publish(log, entry)
+                return True
+            abort(log, entry)
+            return False
+        finally:
+            store.discard(artifact.key, name)
+
+
 def import_for_stage(
     store: Store, log: EventLog, stage: str, recipe: Import, run_id: str
 ) -> Artifact:
@@ -58,6 +91,12 @@ def import_for_stage(
             f"{recipe.kind} at {place} has content sha256:{artifact.content}, "
             f"{stage}.import.digest pins sha256:{recipe.content}",
             "restore the files, or pin the new digest if the change is meant",
+        )
+    if artifact.linked_to == artifact.key and not artifact.external:
+        # An intact one is found by its key: nothing is imported.
+        raise FoundryError(
+            f"{recipe.kind}/{artifact.key[:12]} was imported, and its files are not what they were",
+            "import it again",
         )
     return import_artifact(store, log, artifact)
 

@@ -21,7 +21,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.files import sync, write_atomic
 from foundry_core.store.base import REPLACED, Check, State, Store, inside_store, no_check
 from foundry_core.store.lease import FileLeaseBackend, LeaseBackend
-from foundry_core.store.manifest import MANIFEST, Artifact
+from foundry_core.store.manifest import MANIFEST, NOT_KINDS, Artifact
 from foundry_core.store.verified import VerifiedDigests
 
 
@@ -68,8 +68,8 @@ class LocalStore(Store):
         verified. Costs one stat per file when nothing changed."""
         try:
             artifact = self._parsed(kind, key)
-        except ValueError:
-            return State(status="corrupt", problem=f"{MANIFEST} is damaged")
+        except ValueError as error:
+            return State.damaged(error)
         except OSError:
             artifact = self.read(kind, key)
         if artifact is None:
@@ -211,7 +211,8 @@ class LocalStore(Store):
 
     def artifacts(self) -> list[tuple[str, str]]:
         found = self.root.glob(f"*/*/{MANIFEST}")
-        return sorted((p.parent.parent.name, p.parent.name) for p in found)
+        places = ((path.parent.parent.name, path.parent.name) for path in found)
+        return sorted(place for place in places if place[0] not in NOT_KINDS)
 
     def sweep(self, protected: Callable[[str], bool], *, older_than: float, apply: bool) -> int:
         committed = {key for _, key in self.artifacts()}

@@ -7,12 +7,13 @@ artifact is committed (or, of a removal, is gone). Publishing twice writes one e
 is nothing to list: one look per run.
 """
 
-import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.event_types import (
@@ -23,7 +24,7 @@ from foundry_core.lineage.event_types import (
 )
 from foundry_core.lineage.events import EventLog, committed_identity, encode
 from foundry_core.store.lease import is_dead, process_identity
-from foundry_core.store.manifest import Artifact
+from foundry_core.store.manifest import Artifact, Place
 
 OUTBOX = "outbox"
 _FORGOTTEN = timedelta(days=1)
@@ -115,6 +116,18 @@ def abort(log: EventLog, entry: OutboxEntry) -> None:
     log.blobs.delete(entry.name)
 
 
+def _entry(data: bytes) -> OutboxEntry:
+    """ValueError for what is no entry, of an artifact that can be."""
+    try:
+        entry = TypeAdapter(OutboxEntry).validate_json(data)
+        TypeAdapter(Place).validate_python({"kind": entry.kind, "key": entry.key})
+        entry.age()
+        is_dead(entry.owner)
+    except (TypeError, KeyError, IndexError, RecursionError) as error:
+        raise ValueError(f"no entry of an outbox: {error}") from None
+    return entry
+
+
 def publish_pending(log: EventLog, read: Callable[[str, str], Artifact | None]) -> list[str]:
     """Publishes what killed processes left; returns the keys. `read`: (kind, key) → what is
     committed. An entry that came to nothing goes once its process is known to be dead, or, of
@@ -123,10 +136,11 @@ def publish_pending(log: EventLog, read: Callable[[str, str], Artifact | None]) 
     published = []
     for base in log.blobs.names(OUTBOX):
         try:
-            entry = OutboxEntry(**json.loads(log.blobs.read(f"{OUTBOX}/{base}")))
+            entry = _entry(log.blobs.read(f"{OUTBOX}/{base}"))
             committed = read(entry.kind, entry.key)
-        except (FileNotFoundError, FoundryError):
-            continue  # published by another, or a damaged manifest that a run is going to replace
+        except (FileNotFoundError, FoundryError, ValueError):
+            # published by another, a damaged manifest that a run is going to replace, or no entry
+            continue
         if entry.happened(committed):
             publish(log, entry)
             published.append(entry.key)

@@ -1,20 +1,22 @@
 """Names for artifacts (`name@tag`), pins for runs, and finding an artifact by what people type."""
 
-import json
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from pydantic import TypeAdapter
 
 from foundry_core.blobs import LONGEST_NAME, is_name
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
 from foundry_core.files import json_text
 from foundry_core.store.base import Store
-from foundry_core.store.catalog import load_run
-from foundry_core.store.manifest import Artifact
+from foundry_core.store.manifest import Artifact, Place
+from foundry_core.store.run_records import load_run
 
 _ALIAS = re.compile(r"[A-Za-z0-9][\w.-]*@[A-Za-z0-9][\w.-]*")
 _PREFIX_DIGITS = 8
+_DOCUMENT_BYTES = 10_000
 
 
 def alias_document(alias: str) -> str:
@@ -30,18 +32,20 @@ def alias_document(alias: str) -> str:
 
 def set_alias(store: Store, alias: str, artifact: Artifact) -> None:
     """`name@tag` means this artifact from now on."""
-    record = {"kind": artifact.kind, "key": artifact.key}
-    store.documents.write(alias_document(alias), json_text(record).encode())
+    place = Place(kind=artifact.kind, key=artifact.key)
+    store.documents.write(alias_document(alias), json_text(asdict(place)).encode())
 
 
 def remove_alias(store: Store, alias: str) -> None:
     """The name means nothing any more. FoundryError when it meant nothing."""
-    _alias(store, alias)
-    store.documents.delete(alias_document(alias))
+    document, known = alias_document(alias), store.documents.names("aliases")
+    if alias not in known:
+        raise _unknown(alias, known)
+    store.documents.delete(document)
 
 
-def aliases(store: Store) -> dict[str, Mapping[str, str]]:
-    """alias → {kind, key}."""
+def aliases(store: Store) -> dict[str, Place]:
+    """alias → what it means. FoundryError for one that cannot be read."""
     names = filter(_ALIAS.fullmatch, store.documents.names("aliases"))
     return {name: _alias(store, name) for name in names}
 
@@ -50,10 +54,10 @@ def find(store: Store, ref: str) -> Artifact:
     """The committed artifact of an alias, a key, or a unique prefix of one (8 digits or more)."""
     if "@" in ref:
         place = _alias(store, ref)
-        artifact = store.read(place["kind"], place["key"])
+        artifact = store.read(place.kind, place.key)
         if artifact is None:
             raise FoundryError(
-                f"alias {ref!r} means {place['kind']}/{place['key'][:12]}, which the store lacks",
+                f"alias {ref!r} means {place.kind}/{place.key[:12]}, which the store lacks",
                 "build it again, or `foundry lineage tag` another",
             )
         return artifact
@@ -74,7 +78,7 @@ def find(store: Store, ref: str) -> Artifact:
 
 def pin(store: Store, run_id: str) -> None:
     """Everything this run used stays, whatever `gc` is asked."""
-    load_run(store, run_id)
+    load_run(store.documents, run_id)
     store.documents.write(f"pins/{run_id}", json_text({"run_id": run_id}).encode())
 
 
@@ -88,12 +92,21 @@ def unpin(store: Store, run_id: str) -> None:
 
 def pins(store: Store) -> list[str]:
     """Ids of the pinned runs."""
-    return store.documents.names("pins")
+    return [name for name in store.documents.names("pins") if is_name(name)]
 
 
-def _alias(store: Store, alias: str) -> dict[str, Any]:
+def _alias(store: Store, alias: str) -> Place:
     try:
-        return json.loads(store.documents.read(alias_document(alias)))
+        data = store.documents.read(alias_document(alias), most=_DOCUMENT_BYTES)
+        return TypeAdapter(Place).validate_json(data)
     except FileNotFoundError:
-        known = store.documents.names("aliases")
-        raise FoundryError(f"unknown alias {alias!r}", nearest(alias, known)) from None
+        raise _unknown(alias, store.documents.names("aliases")) from None
+    except ValueError:
+        raise FoundryError(
+            f"alias {alias!r} names no kind and key",
+            f"`foundry lineage untag {alias}` removes it; tag the artifact again",
+        ) from None
+
+
+def _unknown(alias: str, known: Sequence[str]) -> FoundryError:
+    return FoundryError(f"unknown alias {alias!r}", nearest(alias, known))

@@ -26,12 +26,11 @@ from foundry_core.store import external, s3_files
 from foundry_core.store.base import Check, State, Store, inside_store, no_check
 from foundry_core.store.cache import CorruptFile, FileCache
 from foundry_core.store.lease import LeaseBackend, process_identity
-from foundry_core.store.manifest import MANIFEST, Artifact
+from foundry_core.store.manifest import MANIFEST, NOT_KINDS, Artifact
 from foundry_core.store.s3_files import Manifests
 from foundry_core.store.s3_lease import S3LeaseBackend
 from foundry_core.store.verified import VerifiedDigests
 
-_NOT_KINDS = {"work", "leases", "events", "content", "runs", "code", "aliases", "pins"}
 _PLANNING_THREADS = 16
 # A heartbeat must fail, or succeed, well within the TTL.
 _LEASE_PATIENCE_SECONDS = 5.0
@@ -71,10 +70,11 @@ class S3Store(Store):
             return State(status="missing")
         try:
             artifact = self._manifests.read(kind, key, listed[MANIFEST].tag)
-        except ValueError:
-            return State(status="corrupt", problem=f"{MANIFEST} is damaged")
-        if artifact is None:
-            return State(status="missing")
+            if artifact is None:
+                return State(status="missing")
+            artifact = self._believed(artifact)
+        except ValueError as error:
+            return State.damaged(error)
         if artifact.linked_to or artifact.external:
             problem = self._problem(artifact)
         else:
@@ -329,4 +329,4 @@ class S3Store(Store):
         self._objects.delete(*(listed.name for listed in self._objects.find(folder)))
 
     def _kinds(self) -> list[str]:
-        return [name for name in self._objects.folders() if name not in _NOT_KINDS]
+        return [name for name in self._objects.folders() if name not in NOT_KINDS]

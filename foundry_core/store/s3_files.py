@@ -2,17 +2,16 @@
 the manifests that this host has read of them."""
 
 import contextlib
-import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from foundry_core.files import read_json, write_cache
+from foundry_core.files import write_cache
 from foundry_core.home import cache_dir
 from foundry_core.objects import Listed, Objects
 from foundry_core.store.cache import Download
-from foundry_core.store.manifest import MANIFEST, Artifact, File
+from foundry_core.store.manifest import MANIFEST, MOST_BYTES, Artifact, File, checked, parsed
 
 THREADS = 8
 
@@ -35,7 +34,7 @@ def upload(place: Objects, folder: Path, files: Sequence[File]) -> tuple[File, .
 def compare(listing: Iterable[Listed], files: Sequence[File], *, complete: bool = False) -> str:
     """'' when a listing shows every file as it was committed, else what is wrong with the first
     bad one. Reads no file: sizes and entity tags decide. complete: more files are wrong too."""
-    listed = {entry.name: entry for entry in listing}
+    listed = {entry.name: entry for entry in listing if not _is_folder(entry)}
     for file in files:
         entry = listed.pop(file.path, None)
         if entry is None:
@@ -60,14 +59,22 @@ def rehash(place: Objects, files: Sequence[File]) -> str:
 
 
 def scan(place: Objects) -> tuple[File, ...]:
-    """Every object below with its digest (read once), sorted by path."""
-    entries = [entry for entry in place.find() if entry.name != MANIFEST]
+    """Every object below with its digest (read once), sorted by path. FoundryError for names that
+    no artifact can have; they are looked at before anything is read."""
+    found = [
+        File(path=entry.name, size=entry.size, sha256="", tag=entry.tag)
+        for entry in place.find()
+        if entry.name != MANIFEST and not _is_folder(entry)
+    ]
+    files = checked(place.uri, tuple(found))
     with ThreadPoolExecutor(THREADS) as pool:
-        digests = list(pool.map(lambda entry: place.digest(entry.name, entry.size), entries))
-    return tuple(
-        File(path=entry.name, size=entry.size, sha256=digest, tag=entry.tag)
-        for entry, digest in zip(entries, digests, strict=True)
-    )
+        digests = pool.map(lambda file: place.digest(file.path, file.size), files)
+        return tuple(map(lambda file, digest: replace(file, sha256=digest), files, digests))
+
+
+def _is_folder(entry: Listed) -> bool:
+    """Consoles put empty objects where they show folders."""
+    return entry.size == 0 and entry.name.endswith("/")
 
 
 def download(place: Objects) -> Download:
@@ -87,12 +94,12 @@ class Manifests:
         """The manifest with this entity tag, or what is there now; None when nothing is. Raises
         ValueError when it is damaged."""
         with contextlib.suppress(OSError, ValueError):
-            return Artifact.from_json(read_json(self._cached(key, tag)))
+            return parsed(self._cached(key, tag).read_bytes(), kind, key)
         try:
-            data, tag = self._objects.read_tagged(f"{kind}/{key}/{MANIFEST}")
+            data, tag = self._objects.read_tagged(f"{kind}/{key}/{MANIFEST}", MOST_BYTES)
         except FileNotFoundError:
             return None
-        artifact = Artifact.from_json(json.loads(data))
+        artifact = parsed(data, kind, key)
         write_cache(self._cached(key, tag), data)
         return artifact
 

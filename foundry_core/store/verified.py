@@ -34,8 +34,16 @@ class VerifiedDigests:
         """For folders that are deleted."""
         self._cache_file(folder).unlink(missing_ok=True)
 
-    def check(self, folder: Path, files: Sequence[File], *, read_all: bool = False) -> str:
-        """'' when the files are whole, else what is wrong with the first bad one.
+    def check(
+        self,
+        folder: Path,
+        files: Sequence[File],
+        *,
+        read_all: bool = False,
+        links_out: bool = False,
+    ) -> str:
+        """'' when the files are whole, else what is wrong with the first bad one. links_out: they
+        may be links to files elsewhere, as in a folder that somebody imported.
 
         Sizes always count; a file whose signature moved since it was recorded is re-read, as is one
         without a signature that was written after artifact.json, which a commit writes last.
@@ -54,6 +62,8 @@ class VerifiedDigests:
             now, known = signature(stat), verified.get(file.path)
             if known == now and not read_all:
                 continue
+            if not links_out and not _inside(place, file.path):
+                return f"{file.path} is a link out of the artifact"
             if known is None and stat.st_mtime_ns <= committed_ns and not read_all:
                 continue
             if not (folder / file.path).is_file():
@@ -75,6 +85,11 @@ class VerifiedDigests:
 
     def _write(self, folder: Path, signatures: dict[str, Signature]) -> None:
         write_cache(self._cache_file(folder), json_line(signatures))
+
+
+def _inside(folder: str, name: str) -> bool:
+    real = os.path.realpath(folder)
+    return os.path.realpath(f"{folder}/{name}").startswith(f"{real}/")
 
 
 def _modified(path: Path) -> int:

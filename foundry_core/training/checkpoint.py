@@ -17,7 +17,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from foundry_core.files import read_json, sha256_of, sync, write_json
+from foundry_core.files import hash64, read_json, sha256_of, sync, write_json
 
 _log = logging.getLogger(__name__)
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
@@ -61,15 +61,35 @@ def save_checkpoint(root: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Pat
 
 def load_latest_checkpoint(root: Path) -> Checkpoint | None:
     """The newest checkpoint that verifies, or None. Torn ones are reported and removed."""
+    for step, _ in known_checkpoints(root):
+        checkpoint = load_checkpoint(root, step)
+        if checkpoint is not None:
+            return checkpoint
+    return None
+
+
+def known_checkpoints(root: Path) -> list[tuple[int, int]]:
+    """(step, digest of its state below 2**63) of each checkpoint, newest first, unread. What a
+    killed process was building is removed."""
     for path in root.glob(".building_*"):
         shutil.rmtree(path, ignore_errors=True)
+    found = []
     for path in reversed(_committed(root)):
-        try:
-            return _read(path)
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-            _log.warning("checkpoint %s is damaged (%s): falling back to an older one", path, error)
-            shutil.rmtree(path, ignore_errors=True)
-    return None
+        state = path / _STATE
+        data = state.read_bytes() if state.is_file() else b""
+        found.append((int(path.name.removeprefix("step_")), hash64(data) >> 1))
+    return found
+
+
+def load_checkpoint(root: Path, step: int) -> Checkpoint | None:
+    """The checkpoint of a step; None for one that is torn, which is reported and removed."""
+    path = root / f"step_{step:09d}"
+    try:
+        return _read(path)
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        _log.warning("checkpoint %s is damaged (%s): falling back to an older one", path, error)
+        shutil.rmtree(path, ignore_errors=True)
+        return None
 
 
 def _read(path: Path) -> Checkpoint:

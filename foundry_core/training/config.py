@@ -136,7 +136,8 @@ class TrainingConfig(Config):
 
 
 class TrainResources(Resources):
-    """What a training run may use; none of it changes the result beyond float tolerance.
+    """What a training run may use; none of it changes the result beyond float tolerance. What is
+    added in another order by it is recorded (`TrainStage.numerics`).
 
     cpus: threads of one worker. One worker runs in this process; several run in Ray Train.
     """
@@ -160,6 +161,15 @@ class TrainResources(Resources):
     @property
     def workers(self) -> int:
         return self.num_workers or max(1, int(self.gpus))
+
+
+def check_divides(batch: int, workers: int, modality: str) -> None:
+    """Raises FoundryError for a batch that workers cannot share equally."""
+    if batch % workers:
+        raise FoundryError(
+            f"{modality} batch of {batch} does not divide among {workers} workers",
+            "choose a number of workers that divides the batch of every modality",
+        )
 
 
 MODALITIES = (TEXT, CAPTIONS, ROBOT)

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from foundry_core.errors import FoundryError
+from foundry_core.training.config import check_divides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,15 @@ class World:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         return tensor.tolist()
+
+    def gather(self, values: Sequence[int]) -> list[list[int]]:
+        """The values of every rank, which are as many on each; one collective."""
+        if self.size == 1:
+            return [list(values)]
+        mine = torch.tensor(values, dtype=torch.int64, device=self.device)
+        every = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(every, mine)
+        return [one.tolist() for one in every]
 
     def barrier(self) -> None:
         """Waits for every rank."""
@@ -98,9 +107,5 @@ def fill(target: Tensor, value: Tensor) -> None:
 
 def local_batch_size(global_size: int, world: World, modality: str) -> int:
     """Samples of one modality per rank."""
-    if global_size % world.size:
-        raise FoundryError(
-            f"{modality} batch of {global_size} does not divide among {world.size} workers",
-            "choose a number of workers that divides the batch of every modality",
-        )
+    check_divides(global_size, world.size, modality)
     return global_size // world.size

@@ -18,6 +18,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.files import read_cache, read_json, write_json
 from foundry_core.parallel import ray_session
 from foundry_core.pipeline.stage import StageContext
+from foundry_core.training.config import TrainResources
 from foundry_core.training.distributed import World
 
 Worker = Callable[[StageContext, World], Mapping[str, float]]
@@ -82,11 +83,26 @@ def _launch_ray(worker: Worker, ctx: StageContext) -> Mapping[str, float]:
     )
     slots = resources.workers * max(1, resources.cpus) + 1  # one for Ray's controller
     with ray_session(slots), _relay(progress_file, ctx.progress):
+        _check_cluster(ctx.name, resources)
         trainer.fit()
     if mistake_file.exists():
         raise FoundryError(*read_json(mistake_file))
     metrics: Mapping[str, float] = read_json(ctx.scratch / "metrics.json")
     return metrics
+
+
+def _check_cluster(stage: str, resources: TrainResources) -> None:
+    """Raises FoundryError for more than the whole cluster has: Ray would wait for it for ever."""
+    import ray
+
+    present = ray.cluster_resources()
+    for name, wanted in (("GPU", resources.gpus), ("CPU", resources.workers * resources.cpus)):
+        if wanted > present.get(name, 0):
+            raise FoundryError(
+                f"stage {stage!r}: its {resources.workers} workers ask for {wanted:g} {name}s, "
+                f"Ray has {present.get(name, 0):g} here",
+                f"lower {stage}.resources, or dispatch to a pool or cluster that has them",
+            )
 
 
 def _ray_worker(config: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
 from foundry_core.pipeline.stage import Progress
-from foundry_core.training.checkpoint import Checkpoint, load_latest_checkpoint, save_checkpoint
+from foundry_core.training.checkpoint import Checkpoint, save_checkpoint
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, gradient_sync, parallelise
 from foundry_core.training.metrics import MetricsLog
@@ -39,6 +39,7 @@ from foundry_core.training.optim import (
     lr_multiplier,
     set_lr,
 )
+from foundry_core.training.resume import agreed_checkpoint
 from foundry_core.training.sinks.base import MetricWriters, RunInfo
 from foundry_core.training.state import Ema, RunState
 
@@ -219,8 +220,9 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def _resume(self) -> int:
-        """Restores the newest whole checkpoint; returns the number of completed steps."""
-        checkpoint = load_latest_checkpoint(self.scratch / "checkpoints")
+        """Restores the newest whole checkpoint, the same one on every rank; returns the number of
+        completed steps."""
+        checkpoint = agreed_checkpoint(self.scratch / "checkpoints", self.world)
         if checkpoint is None:
             self.log.restore(None)
             return 0

@@ -1,14 +1,91 @@
 """What the kinds of training stages share. No torch: planning imports this."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from foundry_core.config.suggest import nearest
+from foundry_core.data.config import Size
+from foundry_core.data.contract.statements import DataContract
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import weight_sources
 from foundry_core.pipeline.stage import Config, Stage, Upstream
-from foundry_core.training.config import MODALITIES, TrainResources
+from foundry_core.training.config import MODALITIES, TrainResources, check_divides
 
 Inputs = Mapping[str, Mapping[str, Upstream]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What is known of a model before it is trained; None is not known, as of an imported one.
+
+    n_layers: of its language part, which a head may tap. image_size: side of the squares that its
+    tower takes. tokenizer: the stage whose vocabulary it has.
+    """
+
+    n_layers: int | None = None
+    image_size: int | None = None
+    tokenizer: str | None = None
+
+
+def facts_of(inputs: Inputs, slot: str, language: Config | None, size: int | None) -> ModelFacts:
+    """Of a model that builds on the one in `slot`, or else on what its recipe describes. size: of
+    its images, None: the upstream model's."""
+    upstream = next(iter(inputs.get(slot, {}).values()), None)
+    if upstream is None:
+        tokenizer = next(iter(inputs.get("tokenizer", {}).values()), None)
+        layers = getattr(language, "n_layers", None)
+        name = tokenizer.name if tokenizer else None
+        return ModelFacts(n_layers=layers, image_size=size, tokenizer=name)
+    known = upstream.states if isinstance(upstream.states, ModelFacts) else ModelFacts()
+    return known if size is None else replace(known, image_size=size)
+
+
+def check_pictures(
+    dataset: str, sizes: Mapping[str, Size | None], wanted: Size | None, facts: ModelFacts
+) -> None:
+    """sizes: camera → stored size; wanted: what the loader makes of them, None: nothing.
+    FoundryError where a tower would be fed other sizes than it takes."""
+    if facts.image_size is None:
+        return
+    side = facts.image_size
+    for camera, stored in sizes.items():
+        size = wanted or stored
+        if size is not None and tuple(size) != (side, side):
+            raise FoundryError(
+                f"camera {camera!r} of {dataset} reaches the vision tower at {size[0]}x{size[1]}, "
+                f"which takes {side}x{side}",
+                f"set image.size to [{side}, {side}] in the stage's data, or convert to it",
+            )
+
+
+def check_texts(inputs: Inputs, facts: ModelFacts) -> None:
+    """Texts must be encoded with the tokenizer whose vocabulary the model has."""
+    for label, text in inputs.get("text", {}).items():
+        for tokenizer in text.inputs.get("tokenizer", {}).values():
+            if facts.tokenizer is not None and tokenizer.name != facts.tokenizer:
+                raise FoundryError(
+                    f"text dataset {label!r} is encoded with tokenizer {tokenizer.name!r}, the "
+                    f"model has the vocabulary of {facts.tokenizer!r}",
+                    "convert the text with the model's tokenizer",
+                )
+
+
+def check_captions(recipe: Any, inputs: Inputs, facts: ModelFacts) -> None:
+    """Images of captions against the tower."""
+    data = recipe.data.captions
+    if data is None:
+        return
+    for label, captions in inputs.get("captions", {}).items():
+        stated = captions.states
+        cameras = stated.cameras if isinstance(stated, DataContract) else {}
+        for name in data.images or () if cameras else ():
+            if name not in cameras:
+                raise FoundryError(
+                    f"caption dataset {label!r} has no image {name!r}", nearest(name, cameras)
+                )
+        sizes = {name: cameras[name].size for name in data.images or cameras if name in cameras}
+        check_pictures(f"captions {label!r}", sizes or {"image": None}, data.image.size, facts)
 
 
 class TrainStage(Stage):
@@ -21,6 +98,22 @@ class TrainStage(Stage):
     @classmethod
     def sources(cls, recipe: Any) -> Mapping[str, str]:
         return weight_sources(recipe.model)
+
+    @classmethod
+    def numerics(cls, resources: TrainResources) -> Mapping[str, str]:
+        split = {
+            "workers": resources.workers if resources.workers > 1 else None,
+            "strategy": resources.strategy if resources.workers > 1 else None,
+            "micro_batch": resources.micro_batch,
+        }
+        # A GPU adds without the threads of its process.
+        threads = {} if resources.gpus else {"threads": str(resources.cpus)}
+        return threads | {name: str(value or "none") for name, value in split.items()}
+
+    @classmethod
+    def check_resources(cls, recipe: Any, resources: TrainResources) -> None:
+        for name, part in recipe.data.modalities.items():
+            check_divides(part.batch_size, resources.workers, name)
 
     @classmethod
     def check(cls, recipe: Any, inputs: Inputs) -> None:

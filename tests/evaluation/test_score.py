@@ -1,10 +1,13 @@
 """One score from the episodes to every reader."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.facts import EvaluationFacts
 from foundry_core.evaluation.score import (
     EpisodeResult,
     Evaluation,
@@ -13,7 +16,7 @@ from foundry_core.evaluation.score import (
     total,
     write_evaluation,
 )
-from foundry_core.files import read_json, read_json_lines
+from foundry_core.files import read_json
 
 counts = st.builds(
     lambda successes, failures, crashed, pending: Score(
@@ -69,9 +72,10 @@ def test_one_writer_for_the_file_the_rows_and_the_metrics(tmp_path):
             "pull": {3: True, 4: False, 5: False, 6: False},
             "open": {3: True, 4: None, 5: True},
         },
+        causes={"solver": 1},
     )
     out, records = tmp_path, tmp_path / "records"
-    metrics = write_evaluation(out, records, found, {"benchmark": "line"})
+    metrics = write_evaluation(out, records, found, EvaluationFacts(benchmark="line"))
     assert metrics == {
         "success_rate": 0.5,
         "n": 6,
@@ -86,7 +90,7 @@ def test_one_writer_for_the_file_the_rows_and_the_metrics(tmp_path):
     assert document["total"] == Score(n=6, successes=3, crashed=1, pending=3).to_json()
     scenarios = document["tasks"]["open"].pop("scenarios")
     assert scenarios == {"success": [3, 5], "failure": [], "crash": [4]}
-    rows = list(read_json_lines(records / "scores.jsonl"))
+    rows = [json.loads(line) for line in (records / "scores.jsonl").read_text().splitlines()]
     assert [row["task"] for row in rows] == ["open", "pull", ""]
     assert rows[0] == {"task": "open", **document["tasks"]["open"]}
     assert rows[2] == {"task": "", **document["total"]}

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from foundry_core.data.contract.fields import FieldContract
 from foundry_core.evaluation.benchmarks.base import (
     Benchmark,
     BenchmarkTask,
@@ -21,14 +22,16 @@ MEASURED = "robot__actual__line"
 
 
 class Line(Benchmark):
-    """faults: scenario → how many attempts break (in the process that plays them)."""
+    """faults: scenario → how many attempts break (in the process that plays them). sag: how far
+    beyond its target a step ends."""
 
     name: ClassVar[str] = "line"
     hz: ClassVar[float] = 10.0
-    actions: ClassVar[Mapping[str, int]] = {FIELD: 1}
+    commands: ClassVar[Mapping[str, FieldContract]] = {FIELD: FieldContract(dims=1)}
 
     faults: dict[int, int] = {}
     kills: tuple[int, ...] = ()
+    sag: float = 0.0
 
     def tasks(self) -> Mapping[str, BenchmarkTask]:
         return {
@@ -42,6 +45,14 @@ class Line(Benchmark):
     def environment(self, task: str) -> "LineEnvironment":
         return LineEnvironment(self, self.task(task))
 
+    def unseen_environment(self, task: str) -> "LineEnvironment":
+        environment = self.environment(task)
+        environment.draws = False
+        return environment
+
+    def still(self, observation: Observation) -> Mapping[str, np.ndarray]:
+        return {FIELD: observation["lowdim"][MEASURED]}
+
 
 class LineEnvironment:
     opened: ClassVar[int] = 0
@@ -49,6 +60,7 @@ class LineEnvironment:
 
     def __init__(self, benchmark: Line, task: BenchmarkTask) -> None:
         self._benchmark, self._task = benchmark, task
+        self.draws = True
         type(self).opened += 1
 
     def reset(self, scenario: Scenario) -> None:
@@ -61,7 +73,7 @@ class LineEnvironment:
     def observe(self) -> Observation:
         image = np.full((4, 4, 3), round(self._goal * 10), dtype=np.uint8)
         return Observation(
-            images={"eye": image},
+            images={"eye": image} if self.draws else {},
             lowdim={MEASURED: np.array([self._place])},
             instruction=self._task.instruction,
         )
@@ -79,8 +91,8 @@ class LineEnvironment:
         target = float(targets[FIELD][0])
         if not np.isfinite(target):
             raise ArithmeticError("target is not finite")
-        self._place += float(np.clip(target - self._place, -1, 1))
-        self.success = self.success or abs(self._place - self._goal) < 0.3
+        self._place += float(np.clip(target - self._place, -1, 1)) + self._benchmark.sag
+        self.success = abs(self._place - self._goal) < 0.3
 
     def picture(self) -> np.ndarray:
         picture = np.zeros((24, 24, 3), dtype=np.uint8)

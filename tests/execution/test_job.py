@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from flows.dispatch.base import Backend
 from flows.runs.engine import PipelineRun
 from flows.runs.planning import Request, prepare
 from foundry_core.errors import FoundryError
@@ -13,16 +14,13 @@ from foundry_core.store.open import open_store
 from tests.support import WORDS
 
 
-class Capture:
+class Capture(Backend):
     """Executes here what arrived as JSON, and keeps it."""
 
     name = "capture"
 
     def __init__(self):
         self.jobs = {}
-
-    def remote(self, resources):
-        return False
 
     def run(self, job, store, events, *, observe, cancelled):
         text = json.dumps(job.to_json())

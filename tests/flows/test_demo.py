@@ -90,7 +90,8 @@ def test_the_cascade_re_runs_exactly_what_depends_on_the_language_model(finished
     second = actions(foundry(home, "run", "demo-fast", *LLM_CHANGE))
     reused = {name for name, action in second.items() if action == "reuse"}
     # An evaluation or comparison may come out equal and stop the cascade; conversions never run.
-    assert {"demos", "scenes", "tokenizer", "text", "captions", "robot", "stats"} <= reused
+    data = {"demos", "scenes", "tokenizer", "text", "captions", "robot", "stats"}
+    assert data | {"evaluate_still"} <= reused
     assert {"llm", "vlm", "vla"} <= set(second) - reused
 
     again = foundry(home, "run", "demo-fast")

@@ -12,6 +12,7 @@ class K:
         return {body}
 """
 MODULE = "def f():\n    return 11\n"
+READ = "def f():\n    return (Path(__file__).parents[1] / 'data' / 'd.txt').read_text()\n"
 OTHER = "def f():\n    return 0\n"
 
 
@@ -128,6 +129,39 @@ CASES = {
     "a file beside the code": (
         kind("(Path(__file__).parent / 'd.txt').read_text()", "from pathlib import Path\n"),
         {"d.txt": "11"},
+    ),
+    "a file above the code": (
+        kind("f()", "from lab.sub.m import f\n"),
+        {"sub/m.py": f"from pathlib import Path\n{READ}", "data/d.txt": "11"},
+    ),
+    "a file above the code, by os.path": (
+        kind("f()", "from lab.sub.m import f\n"),
+        {
+            "sub/m.py": "from os.path import *\ndef f():\n"
+            "    return open(join(dirname(__file__), '..', 'data', 'd.txt')).read()\n",
+            "data/d.txt": "11",
+        },
+    ),
+    "a file beside another module": (
+        kind("(Path(lab.sub.__file__).parent / 'd.txt').read_text()", "import lab.sub\n"),
+        {"sub/__init__.py": "", "sub/d.txt": "11"},
+    ),
+    "a resource of another package, by name": (
+        kind("f()", "from lab.sub.m import f\n"),
+        {
+            "sub/m.py": "from importlib.resources import files\n"
+            "def f():\n    return files('lab.data')\n",
+            "data/d.txt": "11",
+        },
+    ),
+    "a resource of another package": (
+        kind("f()", "from lab.sub.m import f\n"),
+        {
+            "sub/m.py": "from importlib import resources\nfrom lab import data\n"
+            "def f():\n    return resources.files(data)\n",
+            "data/__init__.py": "",
+            "data/d.txt": "11",
+        },
     ),
     "an annotation that is enforced": (
         kind("f('3')", "@validate_call\ndef f(x: t11):\n    return x\n"),

@@ -40,7 +40,7 @@ class Exam(Stage):
                 episodes.append(row | {"crash": False, "seed": ctx.seed})
         write_json_lines(ctx.records / "episodes.jsonl", episodes)
         evaluation = Evaluation(budget=ctx.recipe.episodes_per_task, outcomes=outcomes)
-        return write_evaluation(ctx.out, ctx.records, evaluation, {})
+        return write_evaluation(ctx.out, ctx.records, evaluation)
 
 
 STAGE = Exam

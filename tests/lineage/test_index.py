@@ -127,7 +127,7 @@ def test_any_order_of_arrival_gives_the_rows_of_a_rebuild(expected_rows, order, 
             for event in stamped[first:last]:
                 put(log, event)
             if compacting and order.random() < 0.5:
-                compact(log, older_than_seconds=0, least=1)
+                compact(log, least=1)
             assert index.advance().events == last - first
         assert index.advance().events == 0
         assert rows(index.path) == expected_rows
@@ -172,12 +172,12 @@ def test_duplicates_in_segments_and_loose_files_count_once(log, tmp_path):
     loose = {name: log.blobs.read(name) for name in log.loose()}
     before = Index(tmp_path / "before.duckdb", log)
     before.rebuild()
-    assert compact(log, older_than_seconds=0, least=1) == len(loose)
+    assert compact(log, least=1) == len(loose)
     assert log.loose() == [] and len(log.segments()) == 1
     for number, (name, data) in enumerate(loose.items()):
         if number % 2:
             log.blobs.create(name, data)
-    assert compact(log, older_than_seconds=0, least=1) == len(loose) // 2
+    assert compact(log, least=1) == len(loose) // 2
     for name, data in loose.items():
         log.blobs.create(name, data)
     after = Index(tmp_path / "after.duckdb", log)
@@ -187,8 +187,7 @@ def test_duplicates_in_segments_and_loose_files_count_once(log, tmp_path):
 
 
 def test_a_long_log_compacts_itself_when_the_index_advances(log, tmp_path, monkeypatch):
-    monkeypatch.setattr(index_module, "COMPACT_ABOVE", 510)
-    monkeypatch.setattr(index_module, "COMPACT_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(index_module, "LOOSE_EVENTS", 500)
     index = Index(tmp_path / "lineage.duckdb", log)
     index.advance()
     for number in range(500):
@@ -199,7 +198,7 @@ def test_a_long_log_compacts_itself_when_the_index_advances(log, tmp_path, monke
     for number in range(11):
         set_alias(log, f"more@{number}")
     index.advance()
-    assert (len(log.loose()), len(log.segments())) == (0, 1)
+    assert (len(log.loose()), len(log.segments())) == (index_module.KEPT_LOOSE, 1)
     assert index.advance().events == 0
     set_alias(log)
     assert index.advance().events == 1
@@ -210,23 +209,23 @@ def test_a_long_log_compacts_itself_when_the_index_advances(log, tmp_path, monke
 def test_young_events_and_few_events_stay_loose(log):
     write_history(log)
     count = len(log.loose())
-    assert compact(log, older_than_seconds=0, least=count + 1) == 0
-    log.append(ArtifactRemoved(kind="x", key="k", reason="now"))
-    assert compact(log, older_than_seconds=600, least=1) == count
-    assert len(log.loose()) == 1
+    assert compact(log, least=count + 1) == 0
+    newest = log.append(ArtifactRemoved(kind="x", key="k", reason="now"))
+    assert compact(log, least=1, keep=1) == count
+    assert log.loose() == [newest]
 
 
 def test_a_crash_before_the_deletion_of_compacted_events_is_harmless(log, tmp_path, monkeypatch):
     write_history(log)
     count = len(log.loose())
 
-    def die(name):
+    def die(*names):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(log.blobs, "delete", die)
         with contextlib.suppress(KeyboardInterrupt):
-            compact(log, older_than_seconds=0, least=1)
+            compact(log, least=1)
     assert (len(log.loose()), len(log.segments())) == (count, 1)
     assert Index(tmp_path / "lineage.duckdb", log).advance().events == count
 
@@ -346,7 +345,7 @@ def test_a_damaged_event_is_named_and_the_rest_is_read(log, tmp_path):
     result = index.advance()
     assert result.events == len(log.loose()) - 1
     assert [problem.partition(":")[0] for problem in result.unreadable] == [name]
-    assert compact(log, older_than_seconds=0, least=1) == result.events
+    assert compact(log, least=1) == result.events
     assert log.loose() == [name], "a damaged event must not be deleted"
     log.blobs.delete(name)
     log.blobs.create(name, data)
@@ -392,8 +391,9 @@ class MemoryFiles:
         found = (name.removeprefix(below) for name in self._data if name.startswith(below))
         return sorted({name.partition("/")[0] for name in found})
 
-    def delete(self, name):
-        self._data.pop(name, None)
+    def delete(self, *names):
+        for name in names:
+            self._data.pop(name, None)
 
     def local(self, name):
         return None
@@ -405,6 +405,6 @@ def test_a_remote_log_is_indexed_and_compacted_like_a_local_one(log, tmp_path):
     write_history(log)
     near, far = Index(tmp_path / "near.duckdb", log), Index(tmp_path / "far.duckdb", remote)
     near.advance()
-    assert compact(remote, older_than_seconds=0, least=1) == len(log.loose())
+    assert compact(remote, least=1) == len(log.loose())
     far.advance()
     assert rows(near.path) == rows(far.path)

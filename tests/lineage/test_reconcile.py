@@ -9,6 +9,7 @@ from foundry_core.lineage.index import Index
 from foundry_core.lineage.rebuild import reconcile
 from foundry_core.store import references
 from foundry_core.store.local import LocalStore
+from foundry_core.store.manifest import File, _without_role, content_digest
 
 
 @pytest.fixture
@@ -17,7 +18,9 @@ def store(log, tmp_path):
     built = stage("a", "x", {"v": 1}, {})
     folder = tmp_path / "store" / "x" / built["key"]
     (folder / "records").mkdir(parents=True)
-    (folder / "artifact.json").write_text(json.dumps(manifest(built, "r")))
+    document = manifest(built, "r")
+    document["content"] = content_digest(File(**f) for f in map(_without_role, document["files"]))
+    (folder / "artifact.json").write_text(json.dumps(document))
     (folder / "records" / "metrics.jsonl").write_text('{"step": 1, "loss": 0.25}\n')
     (folder / "records" / "episodes.jsonl").write_text('{"task": "push", "success": true}\n')
     score = {"task": "", "n": 4, "successes": 2, "crashed": 0, "pending": 0}

@@ -8,17 +8,28 @@ import pytest
 import torch
 from training_stages import Bench
 
+from foundry_core.data.config import ImageConfig, WindowConfig
+from foundry_core.data.contract.fields import FieldContract
+from foundry_core.data.contract.statements import CameraContract, ExamContract
+from foundry_core.data.convert.robot_samples import RobotSettings, stored_episode
+from foundry_core.data.images import decode_image
+from foundry_core.data.robot.episodes import Episode
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.poses import absolute_pose, encode_rot6d
+from foundry_core.data.robot.rotations import convert_rotation, to_matrix
 from foundry_core.errors import FoundryError
 from foundry_core.models import noise
-from foundry_core.serving.policy import load_policy
+from foundry_core.serving.adapted import AdaptedPolicy
+from foundry_core.serving.policy import as_stored, load_policy
 
 ARM = "robot__{}__poses__right::panda"
 XYZ, ROT, GRIPPER = (
     ARM.format("action") + "__xyz",
     ARM.format("action") + "__rot_6d",
     "robot__action__grippers__right::panda_hand",
+)
+SEEN_XYZ, SEEN_ROT, SEEN_GRIPPER = (
+    name.replace("action", "actual") for name in (XYZ, ROT, GRIPPER)
 )
 
 
@@ -108,16 +119,108 @@ def test_blanked_pictures_are_grey_ones(bench):
     np.testing.assert_array_equal(blind[XYZ], plan(load_policy(bench.root / "vla"), seen=grey)[XYZ])
 
 
-def test_only_the_stored_normaliser_is_used(bench, tmp_path):
+def test_an_exam_of_other_forms_gets_the_same_actions_in_its_own(bench):
+    """Quaternions, millimetres, and a gripper that is 1 when closed and -1 when open."""
+    plain, seen = load_policy(bench.root / "vla"), observation(4)
+    wanted = plan(plain, seen=seen)
+    contract = plain.contract
+    hand = {"quantity": "gripper", "dims": 1}
+    ours, theirs = (
+        FieldContract(**hand, closed=0.0, open=0.1),
+        FieldContract(**hand, closed=1, open=-1),
+    )
+    grippers = {GRIPPER: ours, SEEN_GRIPPER: ours}
+    for side in ("observes", "commands"):
+        stated = getattr(contract, side)
+        changed = {name: grippers.get(name, field) for name, field in stated.items()}
+        contract = contract.model_copy(update={side: changed})
+    plain.contract = contract
+    quaternion = FieldContract(quantity="rotation", form="quaternion_wxyz", dims=4)
+    millimetres = FieldContract(quantity="position", unit="mm", dims=3)
+    exam = ExamContract(
+        observes={SEEN_XYZ: millimetres, SEEN_ROT: quaternion, SEEN_GRIPPER: theirs},
+        commands={XYZ: millimetres, ROT: quaternion, GRIPPER: theirs},
+    )
+    lowdim = seen["lowdim"]
+    shown = {
+        SEEN_XYZ: 1000 * lowdim[SEEN_XYZ],
+        SEEN_ROT: convert_rotation(lowdim[SEEN_ROT], "rot6d_rows", "quaternion_wxyz"),
+        SEEN_GRIPPER: 1 - 20 * lowdim[SEEN_GRIPPER],
+    }
+    found = plan(AdaptedPolicy(plain, exam, "exam"), seen={**seen, "lowdim": shown})
+    np.testing.assert_allclose(found[XYZ], 1000 * wanted[XYZ], rtol=1e-5)
+    np.testing.assert_allclose(
+        to_matrix(found[ROT], "quaternion_wxyz"), to_matrix(wanted[ROT], "rot6d_rows"), atol=1e-5
+    )
+    np.testing.assert_allclose(found[GRIPPER], 1 - 20 * wanted[GRIPPER], atol=1e-5)
+
+
+def test_what_the_robot_lacks_is_masked_as_in_training(bench):
+    """An untrained head returns its noise: masked dimensions are zero before they are cut off, and
+    nothing of the absent part is asked for."""
+    policy, seen = load_policy(bench.root / "untrained"), observation(3)
+    whole = plan(policy, seen=seen)
+    policy.do_without(frozenset({GRIPPER, SEEN_GRIPPER}))
+    del seen["lowdim"][SEEN_GRIPPER]
+    found = plan(policy, seen=seen)
+    assert found.keys() == {XYZ, ROT}
+    np.testing.assert_allclose(found[XYZ], whole[XYZ], atol=1e-6)
+
+
+def test_a_masked_dimension_never_reaches_the_head(bench, monkeypatch):
+    policy, masks = load_policy(bench.root / "vla"), []
+    sample = policy.model.head.sample
+    monkeypatch.setattr(
+        policy.model.head,
+        "sample",
+        lambda *args, **named: masks.append(named["action_mask"]) or sample(*args, **named),
+    )
+    plan(policy)
+    policy.do_without(frozenset({GRIPPER}))
+    plan(policy)
+    assert masks[0] is None
+    assert masks[1].shape == (1, 8, 10)
+    assert masks[1][0].all(0).tolist() == [True] * 9 + [False]
+
+
+@pytest.mark.parametrize("turn", [0, 180])
+def test_pictures_take_the_way_that_the_data_took(bench, tmp_path, turn):
+    """The same drawing through conversion and through the policy: alike but for JPEG."""
+    rows, columns = np.mgrid[:32, :32]
+    drawn = np.stack([8 * rows, 8 * columns, 4 * (rows + columns)], axis=-1).astype(np.uint8)
+    episode = Episode(
+        id="e",
+        task="t",
+        hz=16,
+        success=True,
+        instructions={},
+        lowdim={},
+        images={"front": drawn[None]},
+    )
+    settings = RobotSettings(
+        cameras=("front",), fields=(), groups=(), window=WindowConfig(), image_steps=(0,),
+        image=ImageConfig(size=(16, 16), jpeg_quality=100),
+        rotate={"front": turn} if turn else {}, layout="episode", keep_failures=False,
+    )  # fmt: skip
+    (stored,) = stored_episode(episode, settings).images["front"]
+    camera = CameraContract(drawn=(32, 32), rotated=turn, stored=settings.image)
+    found = as_stored(drawn, camera)
+    difference = np.abs(found.astype(int) - decode_image(stored).astype(int))
+    assert found.shape == (16, 16, 3)
+    assert difference.max() <= 3
+    upside_down = np.abs(found[::-1, ::-1].astype(int) - decode_image(stored).astype(int))
+    assert upside_down.max() > 50
+
+
+def test_another_normaliser_is_refused(bench, tmp_path):
     shutil.copytree(bench.root / "vla", tmp_path / "policy")
     path = tmp_path / "policy" / "normalizer.json"
     document = json.loads(path.read_text())
     entry = document["fields"][GRIPPER]
     entry["centre"] = (np.asarray(entry["centre"]) + 1).tolist()
     path.write_text(json.dumps(document))
-    moved, plain = plan(load_policy(tmp_path / "policy")), plan(load_policy(bench.root / "vla"))
-    np.testing.assert_allclose(moved[GRIPPER], plain[GRIPPER] + 1, atol=1e-6)
-    np.testing.assert_array_equal(moved[XYZ], plain[XYZ])
+    with pytest.raises(FoundryError, match="is not the normaliser that the policy was trained"):
+        load_policy(tmp_path / "policy")
 
 
 def test_mistakes_are_named(bench, tmp_path):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from flows.cli import main
@@ -16,11 +17,12 @@ from foundry_core.lineage import events as events_module
 from foundry_core.lineage import queries
 from foundry_core.lineage.connection import attach
 from foundry_core.lineage.events import EventLog
+from foundry_core.lineage.index import Index
 from foundry_core.store.disk import is_full
 from foundry_core.store.open import open_store
 from tests.faults import checks
 from tests.runs import prepared, run
-from tests.support import WORDS
+from tests.support import WORDS, install_kinds, stage_alone
 
 STAGES = ("first", "second", "model", "total")
 
@@ -167,6 +169,18 @@ def test_a_read_only_store_can_be_planned_and_a_run_says_what_is_wrong(disk, sto
     assert run("first.word=uno")[0]["first"] == "run"
 
 
+def test_a_report_on_a_read_only_home_is_one_line(disk, monkeypatch, capsys):
+    monkeypatch.setenv("FOUNDRY_HOME", str(disk.folder / "home"))
+    disk.remount("size=64m")
+    _, done = run()
+    disk.remount("ro")
+    capsys.readouterr()
+    assert main(["report", done.run_id]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be written: the place is read-only" in said
+    assert said.count("\n") == 1
+
+
 def test_a_read_only_store_is_named_by_its_upkeep(disk, store_on_disk, tmp_path, capsys):
     _, done = run()
     (tmp_path / "bytes").mkdir()
@@ -255,7 +269,8 @@ def test_a_torn_manifest_is_corrupt_and_mended(text, home):
     path = before.prepared.store.path("emit", before.artifact("first").key) / "artifact.json"
     path.write_text(text)
     (reason,) = prepared("model.rate=0.5").plan.stages["first"].reasons
-    assert (reason.category, reason.path) == ("CORRUPT", "artifact.json is damaged")
+    assert reason.category == "CORRUPT"
+    assert reason.path.startswith("artifact.json is damaged: ")
     assert before.prepared.store.verify("emit", path.parent.name).problem == reason.path
     assert run("model.rate=0.5")[0]["first"] == "run"
     assert open_store(str(home / "store")).state("emit", path.parent.name).status == "ok"
@@ -302,3 +317,73 @@ def test_wrapped_errors_of_a_full_disk_are_recognised():
         assert is_full(wrapped)
     assert is_full(RuntimeError("I/O error: No space left on device (os error 28)"))
     assert not is_full(RuntimeError("out of memory"))
+
+
+FULL = [
+    OSError(28, "No space left on device"),
+    duckdb.IOException("Could not write all bytes to file"),
+    duckdb.FatalException("the database has been invalidated by a write that failed"),
+    duckdb.Error("checkpoint: No space left on device"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+def test_however_a_full_disk_shows_in_the_index_a_reused_run_succeeds(error, monkeypatch, capsys):
+    run()
+    capsys.readouterr()
+
+    def fail(index):
+        raise error
+
+    monkeypatch.setattr(Index, "advance", fail)
+    assert main(["run", str(WORDS)]) == 0
+    said = capsys.readouterr().err
+    assert "the lineage index" in said and said.count("\n") == 1
+
+
+def test_a_mistake_in_the_index_is_not_taken_for_a_full_disk(monkeypatch):
+    def fail(index):
+        raise duckdb.CatalogException("Table with name x does not exist")
+
+    monkeypatch.setattr(Index, "advance", fail)
+    with pytest.raises(duckdb.CatalogException):
+        run()
+
+
+BAD_LINE = """
+from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage
+
+
+class Careless(Stage):
+    kind = "careless"
+    output = ArtifactType.TEXT_SHARDS
+    Recipe = Recipe
+
+    @staticmethod
+    def run(ctx):
+        (ctx.out / "text.txt").write_text("days of work")
+        (ctx.records / "metrics.jsonl").write_text('{"step": 1, "loss": 2.5}\\n{"loss": nan}\\n')
+        return {}
+
+
+STAGE = Careless
+"""
+
+
+def test_a_metrics_line_that_is_no_json_costs_that_line_and_is_named(tmp_path, monkeypatch, home):
+    from flows.runs.engine import PipelineRun
+    from flows.runs.planning import Request, prepare
+
+    install_kinds(tmp_path, monkeypatch, {"careless": BAD_LINE})
+    under_way = PipelineRun(prepare(Request(pipeline=str(stage_alone(tmp_path, "careless")))))
+    under_way.start()
+    artifact = under_way.stage("careless").artifact
+    under_way.finish("succeeded")
+    assert under_way.prepared.store.verify("careless", artifact.key).status == "ok"
+    with attach(home / "lineage.duckdb") as connection:
+        assert connection.execute("select step, value from metric").fetchall() == [(1, 2.5)]
+        ((state, error),) = connection.execute("select state, error from attempt").fetchall()
+    assert state == "committed"
+    assert "records/metrics.jsonl, line 2: " in error
+    log = (under_way.folder / "logs" / "careless.log").read_text()
+    assert "left out of the lineage:\nrecords/metrics.jsonl, line 2: " in log

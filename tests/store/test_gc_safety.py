@@ -34,14 +34,14 @@ def begin(*overrides, **options):
 
 def failing_read(monkeypatch, error):
     """Every read of the artifact of `measure` fails so."""
-    read = LocalStore.manifest
+    read = LocalStore._parsed
 
-    def manifest(store, kind, key):
+    def parsed(store, kind, key):
         if kind == "measure":
             raise error
         return read(store, kind, key)
 
-    monkeypatch.setattr(LocalStore, "manifest", manifest)
+    monkeypatch.setattr(LocalStore, "_parsed", parsed)
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), StoreUnavailable("away")])

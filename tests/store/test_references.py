@@ -6,7 +6,7 @@ import pytest
 
 from flows.cli import main
 from foundry_core.store.catalog import load_baseline
-from foundry_core.store.manifest import Artifact
+from foundry_core.store.manifest import Artifact, content_digest
 from foundry_core.store.open import open_store
 from tests.runs import run
 
@@ -61,8 +61,9 @@ def test_what_an_earlier_version_wrote_is_read(tmp_path):
     store.documents.write("runs/r1.json", json.dumps({"stages": {"a": old}}).encode())
     store.documents.write("runs/latest-words", b"r1")
     assert load_baseline(store, "words") is None
-    names = ("kind", "key", "content", "code", "attempt", "run_id", "created")
-    manifest = dict.fromkeys(names, "x") | {"recipe": {}, "seed": 0, "sources": {}, "inputs": []}
-    manifest |= {"files": [], "metrics": {}, "seconds": 0.0, "closure": "c", "content_key": "k"}
+    manifest = dict.fromkeys(("kind", "code", "attempt", "run_id"), "x")
+    manifest |= {"recipe": {}, "seed": 0, "sources": {}, "inputs": [], "files": [], "metrics": {}}
+    manifest |= {"key": "a" * 64, "content": content_digest(()), "created": "2026-01-01T00:00:00"}
+    manifest |= {"seconds": 0.0, "closure": "c", "content_key": "b" * 64}
     artifact = Artifact.from_json(manifest)
-    assert (artifact.code_fingerprint, artifact.input_content_key) == ("c", "k")
+    assert (artifact.code_fingerprint, artifact.input_content_key) == ("c", "b" * 64)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from foundry_core.store.lease import LeaseLost
 from foundry_core.store.manifest import Artifact, content_digest, scan
 from foundry_core.store.open import open_store
 from foundry_core.store.s3 import S3Store
+from tests.evaluation.published import lbm_tree
 from tests.faults.s3_proxy import FaultyProxy
 from tests.s3 import s3_server, use_s3
 from tests.support import WORDS
@@ -354,6 +356,22 @@ def test_objects_are_imported_and_used_and_garbage_goes(uri, monkeypatch, tmp_pa
     )
     assert main(["lineage", "import", "emit", str(tmp_path)]) == 2
     assert "other hosts do not see it" in capsys.readouterr().err
+
+
+def test_published_results_are_kept_in_the_bucket(uri, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("FOUNDRY_STORE", uri)
+    tree = lbm_tree(tmp_path / "published", {"big": 3}, n=4)
+    for known in (False, True):
+        assert main(["eval", "import", str(tree), "--name", "paper", "--json"]) == 0
+        (one,) = json.loads(capsys.readouterr().out)["models"]
+        assert one["known"] is known
+    store = open_store(uri)
+    assert store.verify("evaluate", one["key"]).status == "ok"
+    assert store.documents.names("work") == []
+    shutil.rmtree(tmp_path / "home" / "cache")  # another host
+    assert main(["eval", "compare", "big@paper", f"again={tree}", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["overall"]["big@paper"]["counted"] == found["overall"]["again"]["counted"]
 
 
 def test_a_swept_store_keeps_what_is_committed(uri):

@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,16 @@ import pytest
 from pydantic import ValidationError
 from training_stages import run_stage
 
+from foundry_core.data.contract.statements import PolicyContract
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.stage import Upstream
-from foundry_core.simulation import catalog
+from foundry_core.evaluation.benchmarks.base import Benchmark
+from foundry_core.evaluation.benchmarks.metaworld import MetaWorld
+from foundry_core.evaluation.facts import read_facts
+from foundry_core.simulation import catalog, config
 from tasks.collect_demos import CollectDemos, CollectDemosRecipe
 from tasks.collect_scenes import CollectScenes, CollectScenesRecipe
 from tasks.evaluate import Evaluate, EvaluateRecipe
+from tasks.evaluate_control import EvaluateControl, EvaluateControlRecipe
 
 RENDER = {"size": 32, "supersample": 1}
 TASKS = ["door-unlock-v3", "drawer-open-v3"]
@@ -49,8 +54,8 @@ def test_collect_demos_writes_the_agreed_folder(tmp_path):
     out, metrics = run(CollectDemos, tmp_path, DEMOS)
     document = json.loads((out / "demos.json").read_text())
     assert document["format"] == "foundry-demonstrations"
-    assert document["hz"] == 16.0
-    assert document["cameras"]["wrist"] == {"height": 32, "width": 32}
+    assert document["contract"]["hz"] == 16.0
+    assert document["contract"]["cameras"]["wrist"]["drawn"] == [32, 32]
     steps = sum(task["steps"] for task in document["tasks"].values())
     assert metrics["demonstrations"] == len(list(out.glob("episodes/*/*.tar"))) == 4
     assert metrics["steps"] == steps
@@ -85,12 +90,18 @@ class Opener:
     """A scripted stand-in for a trained policy: pulls whatever the hand is over towards -y."""
 
     execute_steps, cameras, hz = 3, ("workspace",), catalog.CONTROL_HZ
+    contract = PolicyContract(
+        hz=hz, cameras={}, observes={}, commands=config.COMMANDED, ahead=4, execute_steps=3
+    )
 
     def __init__(self, path, device, blank_images):
         self.loaded = (path, device, blank_images)
 
     def reset(self, client, seed):
         pass
+
+    def do_without(self, fields):
+        assert not fields
 
     def infer(self, requests):
         answers = []
@@ -124,12 +135,41 @@ def test_evaluate_writes_results_pictures_and_metrics(tmp_path, monkeypatch):
     assert metrics["crashed"] == 0
     assert metrics["success_rate"] == metrics["successes"] / 4
     document = json.loads((out / "evaluation.json").read_text())
+    facts = read_facts(out)
+    assert facts.to_json().items() <= document.items()
     # By content: an equal policy under another key makes an equal evaluation.
-    assert document["policy"] == "policy"
+    assert facts.policy == "policy"
+    assert (facts.benchmark, facts.success, facts.hz) == ("metaworld", "ever", 16.0)
+    assert facts.options["render"]["size"] == RENDER["size"]
+    assert facts.packages == {name: version(name) for name in ("metaworld", "mujoco")}
+    assert set(facts.max_steps) == set(TASKS)
+    assert (facts.first_scenario, facts.episodes_per_task, document["budget"]) == (0, 2, 2)
+    assert (facts.seed, facts.execute_steps, facts.blank_images) == (0, 3, True)
+    assert (document["crashes"], facts.imported) == ({}, None)
     assert set(document["tasks"]) == set(TASKS)
     assert len(list(out.glob("results/DrawerOpenV3/rollouts/*/results.json"))) == 1
     assert len(list(out.glob("frames/*/000000_*.png"))) == 2
     assert len((out / "records" / "episodes.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_control_is_played_without_a_policy_a_seed_or_a_picture(tmp_path):
+    recipe = {"tasks": TASKS[:1], "episodes_per_task": 2, "options": {"success": {"held": 4}}}
+    out, metrics = run(EvaluateControl, tmp_path, recipe)
+    assert (metrics["n"], metrics["successes"]) == (2, 0)
+    document = json.loads((out / "evaluation.json").read_text())
+    assert (document["control"], document["success"]) == ("still", {"held": 4})
+    assert document["criterion"] == "success held for 4 steps within 100 steps"
+    assert not {"policy", "seed"} & set(document)
+    assert not (out / "frames").exists()
+    assert (EvaluateControl.seeded, dict(EvaluateControl.inputs)) == (False, {})
+    assert EvaluateControl.sources(EvaluateControlRecipe()) == Evaluate.sources(EvaluateRecipe())
+
+
+def test_a_benchmark_without_a_way_to_stay_still_has_no_control(monkeypatch):
+    EvaluateControl.check(EvaluateControlRecipe(), {})
+    monkeypatch.setattr(MetaWorld, "still", Benchmark.still)
+    with pytest.raises(FoundryError, match="does not say what keeps its robot where it is"):
+        EvaluateControl.check(EvaluateControlRecipe(), {})
 
 
 def test_evaluate_refuses_before_anything_runs():
@@ -141,25 +181,6 @@ def test_evaluate_refuses_before_anything_runs():
         Evaluate.check(EvaluateRecipe(options={"render": {"cameras": ["eye"]}}), {})
     with pytest.raises(ValidationError, match="exceeds the budget 10"):
         EvaluateRecipe(episodes_per_task=11, budget=10)
-
-
-def test_evaluate_must_draw_what_the_demonstrations_drew():
-    demos = Upstream(
-        name="demos", kind="collect_demos", recipe=CollectDemosRecipe(render={"size": 96})
-    )
-    robot = Upstream(
-        name="robot", kind="convert_robot", recipe=demos.recipe, inputs={"demos": {"d": demos}}
-    )
-    policy = Upstream(
-        name="vla", kind="train_vla", recipe=demos.recipe, inputs={"robot": {"r": robot}}
-    )
-    inputs = {"policy": {"policy": policy}}
-    with pytest.raises(FoundryError, match="size 96"):
-        Evaluate.check(EvaluateRecipe(), inputs)
-    Evaluate.check(EvaluateRecipe(options={"render": {"size": 96}}), inputs)
-    with pytest.raises(FoundryError, match="wrist"):
-        narrow = {"render": {"size": 96, "cameras": ["workspace"]}}
-        Evaluate.check(EvaluateRecipe(options=narrow), inputs)
 
 
 def test_identity_covers_simulator_and_benchmark_code():

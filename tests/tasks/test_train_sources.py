@@ -20,6 +20,7 @@ from foundry_core.training.recipes import TrainStage
 
 TOWER = {"kind": "hf", "image_size": 16, "patch_size": 4, "width": 8}
 UNTRAINED = {"steps": 0}
+SMALL = {"render": {"size": 16}}
 
 
 @pytest.fixture(autouse=True)
@@ -52,17 +53,23 @@ def vlm_model(**weights):
 def specs(**weights):
     """Of a train_vlm stage on such a tower, and of a train_vla stage with it in its backbone."""
     sources = [{"format": "packages", "packages": ["packaging"]}]
-    trained = {"data": {"captions": CAPTIONS}, "training": UNTRAINED}
+    names = ("workspace", "wrist")
+    captions = {**CAPTIONS, "images": names}
+    inputs = {**ROBOT["inputs"], "cameras": names}
+    trained = {"data": {"captions": captions}, "training": UNTRAINED}
     robot = {"robot": "robot", "stats": "stats", "tokenizer": "tok"}
     backbone = {"backbone": {"kind": "vlm", **vlm_model(**weights)}, "head": HEAD}
-    policy = {"data": {"robot": ROBOT}, "training": UNTRAINED, "model": backbone}
-    cameras = {"cameras": ["front", "wrist"]}
+    policy = {
+        "data": {"robot": {**ROBOT, "inputs": inputs}},
+        "training": UNTRAINED,
+        "model": backbone,
+    }
     stages = {
         "tok": {"kind": "train_tokenizer", "recipe": {"sources": sources}},
-        "scenes": {"kind": "collect_scenes"},
+        "scenes": {"kind": "collect_scenes", "recipe": SMALL},
         "captions": {"kind": "convert_captions", "inputs": {"scenes": "scenes"}},
-        "demos": {"kind": "collect_demos"},
-        "robot": {"kind": "convert_robot", "inputs": {"demos": "demos"}, "recipe": cameras},
+        "demos": {"kind": "collect_demos", "recipe": SMALL},
+        "robot": {"kind": "convert_robot", "inputs": {"demos": "demos"}},
         "stats": {"kind": "merge_stats", "inputs": {"datasets": "robot"}},
         "vlm": {
             "kind": "train_vlm",

@@ -48,7 +48,12 @@ def test_metrics_name_what_was_trained(bench):
 def test_a_policy_carries_all_that_serving_needs(bench):
     folder = bench.root / "vla"
     policy = json.loads((folder / "policy.json").read_text())
-    assert (policy["hz"], policy["execute_steps"]) == (16.0, 3)
+    contract = policy["contract"]
+    assert (contract["hz"], contract["execute_steps"], contract["ahead"]) == (16.0, 3, 8)
+    assert list(contract["cameras"]) == ["front", "wrist"]
+    assert (
+        contract["commands"]["robot__action__poses__right::panda__rot_6d"]["form"] == "rot6d_rows"
+    )
     assert policy["inputs"]["cameras"] == ["front", "wrist"]
     fields = {*policy["inputs"]["action_fields"], *policy["inputs"]["proprio_fields"]}
     assert set(Normalizer.load(folder).fields) == fields

@@ -9,6 +9,7 @@ from foundry_core.evaluation.comparison.result import read_comparison
 from foundry_core.evaluation.score import Evaluation, write_evaluation
 from foundry_core.pipeline.stage import Upstream
 from tasks.evaluate import EvaluateRecipe
+from tasks.evaluate_control import EvaluateControlRecipe
 from tasks.verdict import STAGE, VerdictRecipe
 
 RACE = {"design": {"looks": 2, "spending": "linear"}, "rounds": 20}
@@ -18,7 +19,7 @@ def recipe(**variants):
     return VerdictRecipe(base="base", variants=variants, race=RACE)
 
 
-def checked(found, **connected):
+def checked(found, control=None, **connected):
     """label=(first scenario, episodes)"""
     upstream = {
         label: Upstream(
@@ -28,7 +29,12 @@ def checked(found, **connected):
         )
         for label, (first, episodes) in connected.items()
     }
-    STAGE.check(found, {"evaluations": upstream})
+    controls = {}
+    if control:
+        first, episodes = control
+        asked = EvaluateControlRecipe(first_scenario=first, episodes_per_task=episodes)
+        controls["still"] = Upstream(name="still", kind="evaluate_control", recipe=asked)
+    STAGE.check(found, {"evaluations": upstream, "controls": controls})
 
 
 def run(tmp_path, found, rates):
@@ -38,7 +44,7 @@ def run(tmp_path, found, rates):
         outcomes = {"open": {at: at % 10 < rate for at in range(first, first + 10)}}
         folder = tmp_path / label
         part = Evaluation(budget=10, outcomes=outcomes)
-        write_evaluation(folder, folder / "records", part, {})
+        write_evaluation(folder, folder / "records", part)
         inputs[label] = SimpleNamespace(path=folder)
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
@@ -56,6 +62,15 @@ def test_parts_follow_each_other():
     with pytest.raises(FoundryError, match="a variant has 3 parts, the design 2 looks"):
         long = recipe(base=("b1", "b2", "b3"), bad=("x1",))
         checked(long, b1=(0, 10), b2=(10, 10), b3=(20, 10), x1=(0, 10))
+
+
+def test_a_control_plays_the_scenarios_of_all_parts():
+    variants, parts = recipe(base=("b1", "b2"), bad=("x1",)), {"b1": (5, 10), "x1": (5, 10)}
+    checked(variants, control=(5, 20), b2=(15, 10), **parts)
+    with pytest.raises(
+        FoundryError, match="still is evaluated with episodes_per_task = 10, not 20"
+    ):
+        checked(variants, control=(5, 10), b2=(15, 10), **parts)
 
 
 def test_one_level():

@@ -93,11 +93,17 @@ class Browser:
     def click(self, element: str) -> None:
         """A real click into the middle of the element that a JavaScript expression finds."""
         self.wait(f"!!({element})")
-        x, y = self.run(
-            f"(() => {{ const e = {element}; e.scrollIntoView({{block: 'center'}});"
+        centre = (
+            f"(() => {{ const e = {element};"
+            " e.scrollIntoView({block: 'center', behavior: 'instant'});"
             " const r = e.getBoundingClientRect();"
             " return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
+        x, y = self.run(centre)
+        time.sleep(0.2)
+        while (moved := self.run(centre)) != [x, y]:  # the page is still being laid out
+            x, y = moved
+            time.sleep(0.2)
         for kind in ("mousePressed", "mouseReleased"):
             self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from flows.prefect.guard import LOGIN
 from foundry_core.lineage import queries
 from tests.ui.browser import Browser, chromium
 
@@ -77,14 +78,26 @@ class Served:
         self.process.wait(60)
         self.log.close()
 
+    @property
+    def password(self):
+        return (self.home / "serve" / "password").read_text()
+
+    def call(self, method, path, **content):
+        """As a page of the UI calls: with the password, and the token it was given."""
+        with httpx.Client(base_url=f"{self.url}/api/", timeout=60) as client:
+            client.auth = httpx.BasicAuth(*self.password.split(":"))
+            token = client.get("csrf-token?client=tests").json()["token"]
+            client.headers.update({"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": "tests"})
+            return client.request(method, path, **content)
+
     def ask(self, path, **filters):
-        return httpx.post(f"{self.url}/api/{path}/filter", json=filters, timeout=60).json()
+        return self.call("POST", f"{path}/filter", json=filters).json()
 
     def deployment(self, name):
         return next(d["id"] for d in self.ask("deployments") if d["name"] == name)
 
     def flow_run(self, run_id):
-        return httpx.get(f"{self.url}/api/flow_runs/{run_id}", timeout=60).json()
+        return self.call("GET", f"flow_runs/{run_id}").json()
 
     def finished(self, run_id, seconds=300):
         def ended():
@@ -116,6 +129,8 @@ def pictures(tmp_path):
 
 def test_a_form_filled_in_a_browser_starts_what_was_typed(served, pictures):
     with Browser(1400, 1250) as page:
+        page.open(f"{served.url}{LOGIN}#{served.password}")
+        page.wait("location.pathname != '/foundry-login'")
         page.open(f"{served.url}/deployments/deployment/{served.deployment('ablation')}/run")
         page.click(button("Add item"))
         choose(page, "pipeline", "exams")
@@ -184,16 +199,16 @@ def _look_at_the_run(page, served, run_id, pictures):
     ],
 )
 def test_parameters_that_cannot_be_are_refused_by_the_server(served, wrong):
-    url = f"{served.url}/api/deployments/{served.deployment('ablation')}/create_flow_run"
-    answer = httpx.post(url, json={"parameters": wrong}, timeout=60)
+    path = f"deployments/{served.deployment('ablation')}/create_flow_run"
+    answer = served.call("POST", path, json={"parameters": wrong})
     assert answer.status_code in (409, 422), answer.text
     assert "alidation" in json.dumps(answer.json())
 
 
 def test_a_path_that_does_not_exist_fails_before_anything_runs(served):
-    url = f"{served.url}/api/deployments/{served.deployment('full')}/create_flow_run"
+    path = f"deployments/{served.deployment('full')}/create_flow_run"
     wrong = {"pipeline": "exams", "overrides": [{"path": "model.stepz", "value": "3"}]}
-    run_id = httpx.post(url, json={"parameters": wrong}, timeout=60).json()["id"]
+    run_id = served.call("POST", path, json={"parameters": wrong}).json()["id"]
     run = served.finished(run_id)
     assert run["state_type"] == "FAILED"
     assert "model.stepz" in run["state"]["message"]

@@ -70,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
         spending=options.spending,
         family=options.family,
         strict_code=options.strict_code,
+        strict_env=options.strict_env,
+        strict_reads=options.strict_reads,
     )
     ablation = plan_ablation(request)
     quiet = options.json
@@ -78,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             print_json(plan_json(ablation))
         return 0
-    result = run_all(ablation, Console(quiet=quiet), options.dispatch)
+    result = run_all(ablation, Console(quiet=quiet), options.dispatch, options.prefect)
     if options.json:
         print_json(result)
     else:
@@ -86,7 +88,9 @@ def run(options: argparse.Namespace) -> int:
     return exit_code(result["status"])
 
 
-def run_all(ablation: Ablation, console: Console, dispatch: str = "inline") -> dict[str, Any]:
+def run_all(
+    ablation: Ablation, console: Console, dispatch: str = "inline", prefect: bool = False
+) -> dict[str, Any]:
     """Carries out a planned ablation. Adds where the report lies."""
     from flows.ablation.report import write_ablation_report
     from flows.ablation.run import AblationRun
@@ -95,7 +99,7 @@ def run_all(ablation: Ablation, console: Console, dispatch: str = "inline") -> d
     backend = make_backend(dispatch) if needs_work(merged) else None
     under_way = AblationRun(ablation, observe=console.observe, backend=backend)
     plan = plan_markdown(ablation)
-    result = carry_out(under_way, merged, plan, console, under_way.run.folder)
+    result = carry_out(under_way, merged, plan, console, under_way.run.folder, prefect)
     return {**result, "report": str(write_ablation_report(under_way.ablation_id))}
 
 

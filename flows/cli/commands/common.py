@@ -22,6 +22,16 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser, override: str) -> No
     parser.add_argument(
         "--strict-code", action="store_true", help="changed training code re-runs training"
     )
+    parser.add_argument(
+        "--strict-env",
+        action="store_true",
+        help="what was built with other packages, variables or processors is built again",
+    )
+    parser.add_argument(
+        "--strict-reads",
+        action="store_true",
+        help="a stage that reads a file which its key does not know fails",
+    )
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +51,8 @@ def request(options: argparse.Namespace) -> Request:
         force=tuple(options.force),
         baseline=options.baseline,
         strict_code=options.strict_code,
+        strict_env=options.strict_env,
+        strict_reads=options.strict_reads,
     )
 
 
@@ -53,6 +65,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="where stages run that ask for GPUs: inline (here), gpu-pool, ray-job, or another",
     )
     parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
+    parser.add_argument(
+        "--prefect",
+        action="store_true",
+        help="as a flow of Prefect also where no server runs: a temporary one is started",
+    )
 
 
 def needs_work(prepared: Prepared) -> bool:
@@ -61,21 +78,25 @@ def needs_work(prepared: Prepared) -> bool:
 
 
 def carry_out(
-    work: "Work", prepared: Prepared, plan: str, console: "Console", folder: Path
+    work: "Work", prepared: Prepared, plan: str, console: "Console", folder: Path, prefect: bool
 ) -> "RunResult":
-    """Runs what is prepared and returns it as JSON. plan: for a page that renders Markdown.
-    folder: of the run."""
-    if needs_work(prepared):
+    """Runs what is prepared and returns it as JSON: as a flow of the Prefect server, if there is
+    one. plan: for a page that renders Markdown. folder: of the run. prefect: with a temporary
+    server where there is none, which costs some 10 s."""
+    from flows.prefect import server_named
+
+    if needs_work(prepared) and (prefect or server_named()):
         from flows.foundry import run_locally
 
         return run_locally(work, plan, console, folder / "logs" / "prefect-server.log")
-    work.start()
-    return work.finish("succeeded")
+    from flows.runs.local import carried_out, walk_in_threads
+
+    return carried_out(work, console, lambda: walk_in_threads(work))
 
 
 def exit_code(status: str) -> int:
-    """0 when all came through, 130 when a person stopped it, else 1."""
-    return {"succeeded": 0, "interrupted": 130}.get(status, 1)
+    """0 when all came through, else 1."""
+    return 0 if status == "succeeded" else 1
 
 
 def answer(options: argparse.Namespace, value: Any, text: str) -> int:

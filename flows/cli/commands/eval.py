@@ -1,18 +1,27 @@
-"""`foundry eval compare TREE` and `foundry eval power`: statistics of evaluations made anywhere."""
+"""`foundry eval compare SOURCE ...` and `foundry eval power`: statistics of evaluations made
+anywhere. `foundry eval import` has a module of its own."""
 
 import argparse
+import os
 from dataclasses import asdict
-from pathlib import Path
 
-from flows.cli.commands.common import answer, print_json
+from flows.cli.commands import eval_import, eval_output
+from flows.cli.commands.common import answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="eval_command", metavar="WHAT", required=True)
-    compare = commands.add_parser("compare", help="models of a results tree, with exact tests")
-    compare.add_argument("tree", type=Path, help="[<set>/]<model>/<Task>/rollouts/…/results.json")
+    compare = commands.add_parser("compare", help="evaluations side by side, with exact tests")
+    compare.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="a results tree or file, a folder with evaluation.json, an artifact's key or name, a "
+        "run; LABEL=SOURCE calls it LABEL",
+    )
     compare.add_argument("--base", help="hold the others against this one (default: all pairs)")
     compare.add_argument("--alpha", type=float, default=0.05)
+    eval_output.add_output_arguments(compare)
     power = commands.add_parser("power", help="how many episodes a comparison needs")
     power.add_argument("--base", type=float, required=True, help="success rate of the base")
     power.add_argument("--variant", type=float, required=True, help="rate worth finding")
@@ -23,37 +32,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = power.add_mutually_exclusive_group()
     how.add_argument("--episodes", type=int, help="instead: the power of so many per arm")
     how.add_argument("--sequential", action="store_true", help="stop as soon as it is clear")
-    for sub in (compare, power):
+    come = commands.add_parser("import", help="published results into the store and the lineage")
+    eval_import.add_arguments(come)
+    for sub in (compare, power, come):
         sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
-    return _compare(options) if options.eval_command == "compare" else _power(options)
+    actions = {"compare": _compare, "power": _power, "import": eval_import.run}
+    return actions[options.eval_command](options)
 
 
 def _compare(options: argparse.Namespace) -> int:
+    # Many short sums: threads would only wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from foundry_core.errors import FoundryError
     from foundry_core.evaluation.comparison.compare import compare
-    from foundry_core.evaluation.comparison.sentences import verdict
-    from foundry_core.evaluation.comparison.tables import comparison_table
-    from foundry_core.evaluation.rollout.results_tree import read_tree
+    from foundry_core.evaluation.comparison.groups import parse_groups
+    from foundry_core.evaluation.sources import load_sources
+    from foundry_core.home import store_uri
+    from foundry_core.store.open import open_store
 
     if not 0 < options.alpha < 1:
         raise FoundryError(f"--alpha {options.alpha} must lie strictly between 0 and 1", "e.g. .05")
-    results = read_tree(options.tree)
-    found = compare(results.evaluations(), options.base, options.alpha)
-    crashes = results.crashes()
-    if options.json:
-        print_json(found.to_json() | {"budget": results.budget, "crashes": crashes})
-        return 0
-    from flows.console import print_table
-
-    print_table(comparison_table(found))
-    print(verdict(found))
-    if crashes:
-        causes = ", ".join(f"{count} {cause}" for cause, count in crashes.items())
-        print(f"{sum(crashes.values())} episodes crashed and count for no policy: {causes}")
-    return 0
+    groups = parse_groups(options.group)
+    sources, unequal = load_sources(options.sources, lambda: open_store(store_uri()))
+    evaluations = {label: one.evaluation for label, one in sources.items()}
+    found = compare(evaluations, options.base, options.alpha, groups=groups)
+    budgets = {label: one.budget for label, one in evaluations.items()}
+    return eval_output.show(options, found, budgets, unequal)
 
 
 def _power(options: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
         if options.json:
             print_json(prepared.plan.to_json())
         return 0
-    result = run_all(prepared, Console(quiet=quiet), options.dispatch)
+    result = run_all(prepared, Console(quiet=quiet), options.dispatch, options.prefect)
     if options.json:
         print_json(result)
     else:
@@ -39,12 +39,14 @@ def run(options: argparse.Namespace) -> int:
     return exit_code(result["status"])
 
 
-def run_all(prepared: Prepared, console: Console, dispatch: str = "inline") -> RunResult:
-    """Carries out a prepared request; the result says how it ended."""
+def run_all(
+    prepared: Prepared, console: Console, dispatch: str = "inline", prefect: bool = False
+) -> RunResult:
+    """Carries out a prepared request; the result says how it ended. prefect: see `carry_out`."""
     backend = make_backend(dispatch) if needs_work(prepared) else None
     under_way = PipelineRun(prepared, observe=console.observe, backend=backend)
     plan = plan_markdown(prepared.plan)
-    return carry_out(under_way, prepared, plan, console, under_way.folder)
+    return carry_out(under_way, prepared, plan, console, under_way.folder, prefect)
 
 
 def summarise(result: RunResult) -> None:

@@ -2,22 +2,34 @@
 
 import argparse
 import os
-import signal
+import shlex
 import sys
-import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 from flows import processes
 from flows.cli.commands.common import print_json
-from flows.prefect import HOST, PORT, api_url
+from flows.prefect import HOST, PORT, api_url, secret
+from flows.prefect.guard import LOGIN, is_loopback
+from flows.signals import held
 from foundry_core.errors import FoundryError
+from foundry_core.home import home_dir
+from foundry_core.store.disk import naming_disk
+
+_STOPPED = "foundry serve was stopped"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=HOST, help="address of the server (default: loopback)")
     parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="another name by which browsers reach the server, e.g. a proxy's; may be repeated",
+    )
     parser.add_argument(
         "--gpu-limit",
         type=int,
@@ -36,7 +48,9 @@ def run(options: argparse.Namespace) -> int:
         return _check(findings(options.host, options.port), options.json)
     for finding in unusable(options.host, options.port):
         raise FoundryError(finding.problem, finding.remedy)
-    return _serve(options)
+    with naming_disk(home_dir()):
+        _serve(options)
+    return 0
 
 
 def _check(found: list, as_json: bool) -> int:
@@ -50,51 +64,62 @@ def _check(found: list, as_json: bool) -> int:
     return 2 if found else 0
 
 
-def _serve(options: argparse.Namespace) -> int:
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
-    url = api_url(options.host, options.port)
+def _serve(options: argparse.Namespace) -> None:
+    url, password = api_url(options.host, options.port), secret.make()
+    if not password and not is_loopback(options.host):
+        raise FoundryError(
+            f"a server on {options.host} needs a password: {secret.SERVER} is empty",
+            "unset it, and one is made; without any, stay on 127.0.0.1",
+        )
     # Before the first import of prefect: what runs in this process talks to the new server.
-    os.environ["PREFECT_API_URL"] = url
+    os.environ |= {"PREFECT_API_URL": url, secret.CLIENT: password}
     from flows.deployment import deployments
     from flows.prefect.api import GPU_POOL, PIPELINE_POOL
     from flows.service import reaper
     from flows.service.serve import Services
 
-    services = Services(options.host, options.port, (PIPELINE_POOL, GPU_POOL))
+    names = (options.host, *options.name)
+    services = Services(options.host, options.port, names, password, (PIPELINE_POOL, GPU_POOL))
     limit = options.gpu_limit or visible_gpus() or 1
     keeper = reaper.Reaper(_say)
     began = time.monotonic()
-    with processes.recorded("serve", str(options.port), facts={"url": url}):
+    with processes.recorded("serve", str(options.port), facts={"url": url}), held() as released:
         try:
-            services.start_server()
-            names = deployments.apply(Path.cwd(), gpu_limit=limit)
-            keeper.start()
-            services.start_workers()
-            _announce(services.url, names, limit, time.monotonic() - began)
-            services.watch(stop, _say, keeper.soon)
+            with released():
+                services.start_server()
+                applied = deployments.apply(gpu_limit=limit)
+                keeper.start()
+                services.start_workers()
+                _announce(url, password, applied, limit, time.monotonic() - began)
+                services.watch(_say, keeper.soon)
         finally:
             _say("stops …")
             keeper.stop()
-            services.stop_workers()
             try:
                 if not services.server.ended:
-                    reaper.close_all("foundry serve was stopped")
+                    reaper.cancel_all(_STOPPED)
             finally:
-                services.server.stop()
-    return 0
+                services.stop_workers()
+                try:
+                    reaper.close_all(_STOPPED, server=not services.server.ended)
+                finally:
+                    services.server.stop()
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _announce(url: str, names: list[str], limit: int, seconds: float) -> None:
-    _say(f"ready in {seconds:.0f} s: {url.removesuffix('/api')}   (Ctrl-C stops everything)")
+def _announce(url: str, password: str, names: list[str], limit: int, seconds: float) -> None:
+    page = url.removesuffix("/api")
+    if password and sys.stderr.isatty():  # a log is no place for it
+        page += f"{LOGIN}#{password}"
+    _say(f"ready in {seconds:.0f} s: {page}   (Ctrl-C stops everything)")
     _say(f"deployments: {', '.join(names)}; {limit} stage(s) with GPUs at once")
     _say("in another shell:")
     _say(f"  export PREFECT_API_URL={url}")
+    if password:
+        _say(f'  export {secret.CLIENT}="$(cat {shlex.quote(str(secret.path()))})"')
     _say("  prefect deployment run foundry/full -p pipeline=demo --watch")
 
 

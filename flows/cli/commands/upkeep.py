@@ -3,6 +3,7 @@ names."""
 
 import argparse
 import functools
+from dataclasses import asdict
 from typing import Any
 
 import yaml
@@ -10,13 +11,14 @@ import yaml
 from flows import processes
 from flows.cli.commands.common import answer
 from foundry_core.errors import FoundryError
-from foundry_core.home import store_uri
+from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage.event_types import AliasSet
 from foundry_core.lineage.events import EventLog
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.store import gc, references
 from foundry_core.store.base import Store
 from foundry_core.store.disk import naming_disk
+from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
 
 ACTIONS = {
@@ -26,7 +28,7 @@ ACTIONS = {
     "unpin": "let a run's artifacts go to `gc` again",
     "gc": "remove what no name, pinned or recent run reaches (shows only, without --apply)",
     "import": "refer to a folder or s3:// prefix as what a kind of stage makes",
-    "verify": "re-read and re-hash artifacts",
+    "verify": "re-read artifacts and events; compare them with their digests, keys and commits",
 }
 
 
@@ -60,15 +62,21 @@ def run(options: argparse.Namespace) -> int:
 
 def _tag(options: argparse.Namespace, store: Store) -> int:
     if options.ref is None:
-        rows = [{"name": name} | dict(place) for name, place in references.aliases(store).items()]
+        named = references.aliases(store).items()
+        rows = [{"name": name, "kind": place.kind, "key": place.key} for name, place in named]
         return _rows(options, rows, "{name}  {kind}/{key:.12}")
     if options.name is None:
         raise FoundryError("a name is missing", "foundry lineage tag KEY name@tag")
     artifact = references.find(store, options.ref)
-    references.set_alias(store, options.name, artifact)
-    _tell_alias(store, options.name, artifact.key)
+    name_artifact(store, options.name, artifact)
     row = {"name": options.name, "kind": artifact.kind, "key": artifact.key}
     return _rows(options, [row], "{name} is {kind}/{key:.12}")
+
+
+def name_artifact(store: Store, name: str, artifact: Artifact) -> None:
+    """`name` means the artifact from now on, in the store and in the lineage."""
+    references.set_alias(store, name, artifact)
+    _tell_alias(store, name, artifact.key)
 
 
 def _untag(options: argparse.Namespace, store: Store) -> int:
@@ -150,17 +158,16 @@ def _import(options: argparse.Namespace, store: Store) -> int:
     log = EventLog(store.events_uri)
     artifact = import_artifact(store, log, describe(kind, options.place))
     if options.name is not None:
-        references.set_alias(store, options.name, artifact)
-        _tell_alias(store, options.name, artifact.key)
+        name_artifact(store, options.name, artifact)
     shown = summary(artifact)
     way = "uri" if "://" in artifact.files_at else "path"
     declared = {way: artifact.files_at, "kind": kind, "digest": shown["digest"]}
     lines = [f"{name}: {value}" for name, value in shown.items()]
-    lines += ["in a pipeline:", f"  {_yaml_line({'stage': {'import': declared}})}"]
+    lines += ["in a pipeline:", f"  {yaml_line({'stage': {'import': declared}})}"]
     return answer(options, shown | {"name": options.name}, "\n".join(lines))
 
 
-def _yaml_line(document: dict[str, Any]) -> str:
+def yaml_line(document: dict[str, Any]) -> str:
     """A mapping as one line of YAML that reads back as it is."""
     form: dict[str, Any] = {"default_flow_style": True, "sort_keys": False, "width": float("inf")}
     line = yaml.safe_dump(document, allow_unicode=True, **form).strip()
@@ -172,23 +179,30 @@ def _yaml_line(document: dict[str, Any]) -> str:
 def _verify(options: argparse.Namespace, store: Store) -> int:
     if options.refs and options.all:
         raise FoundryError("both KEY and --all", "give one of them")
+    from foundry_core.lineage.queries import INDEX_NAME
+    from foundry_core.store.audit import audit
+
     named = [references.find(store, ref) for ref in options.refs]
     places = [(a.kind, a.key) for a in named] if named else store.artifacts()
-    found = [
-        {"kind": kind, "key": key, "problem": store.verify(kind, key).problem}
-        for kind, key in places
-    ]
-    bad = [row for row in found if row["problem"]]
-    lines = [f"{len(found)} artifacts read, {len(bad)} corrupt"]
-    lines += [f"  {row['kind']}/{row['key'][:12]}: {row['problem']}" for row in bad]
-    answer(options, {"artifacts": len(found), "corrupt": bad}, "\n".join(lines))
-    if bad and options.json:
-        return 1
-    if bad:
-        raise FoundryError(
-            f"{len(bad)} artifacts are corrupt", "run the pipeline again: it rebuilds what it needs"
-        )
-    return 0
+    found = audit(store, EventLog(store.events_uri), places, home_dir() / INDEX_NAME)
+    corrupt, chains = found.corrupt, found.chains
+    lines = [f"{found.artifacts} artifacts read, {len(corrupt)} corrupt"]
+    lines += [f"  {one.kind}/{one.key[:12]}: {one.problem} ({one.mend})" for one in corrupt]
+    lines.append(
+        f"{chains.events} events in {chains.writers} chains, {len(chains.problems)} broken; "
+        f"unchained: {chains.unchained} from before"
+    )
+    lines += [f"  {problem}" for problem in chains.problems]
+    shown = {"artifacts": found.artifacts, "corrupt": [asdict(one) for one in corrupt]}
+    answer(options, shown | {"events": asdict(chains)}, "\n".join(lines))
+    if options.json or not (corrupt or chains.problems):
+        return 1 if corrupt or chains.problems else 0
+    if corrupt:
+        raise FoundryError(f"{len(corrupt)} artifacts are corrupt", corrupt[0].mend)
+    raise FoundryError(
+        f"the lineage's history in {store.events_uri} was changed",
+        "restore the folder from a copy, then `foundry lineage rebuild`; artifacts are not harmed",
+    )
 
 
 def _rows(options: argparse.Namespace, rows: list[dict[str, Any]], form: str) -> int:

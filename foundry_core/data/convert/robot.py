@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from foundry_core.data.config import WindowConfig
+from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.convert.report import Report, Skip
 from foundry_core.data.convert.robot_samples import (
     RobotSettings,
@@ -61,6 +62,7 @@ class RobotPart:
     windows: int = 0
     cameras: dict[str, CameraSize] = field(default_factory=dict)
     dims: dict[str, int] = field(default_factory=dict)
+    drawn: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     hz: set[float] = field(default_factory=set)
     failures: int = 0
     skipped: list[Skip] = field(default_factory=list)
@@ -73,6 +75,8 @@ class RobotPart:
         self.windows += windows
         self.hz.add(episode.hz)
         self.dims |= {name: values.shape[1] for name, values in episode.lowdim.items()}
+        for camera, size in episode.drawn.items():
+            self.drawn.setdefault(camera, set()).add(size)
         for camera in episode.images.keys() - self.cameras.keys():
             height, width = episode.image_size(camera)
             self.cameras[camera] = CameraSize(height=height, width=width)
@@ -156,7 +160,7 @@ def convert_robot(
         )
     write_manifest(out, renumber_shards(out, [part.shard for part in parts]))
     _merged_statistics(parts, settings.window).save(out / "stats.json")
-    description = _description(settings, parts)
+    description = _description(source.contract(), settings, parts)
     description.write(out)
     return {
         "episodes": report.converted,
@@ -175,16 +179,19 @@ def _merged_statistics(parts: Sequence[RobotPart], window: WindowConfig) -> Data
     return merge_statistics(statistics).collapse()
 
 
-def _description(settings: RobotSettings, parts: Sequence[RobotPart]) -> RobotDescription:
+def _description(
+    stated: DataContract, settings: RobotSettings, parts: Sequence[RobotPart]
+) -> RobotDescription:
     rates = {rate for part in parts for rate in part.hz}
     if len(rates) > 1:
         raise FoundryError(
             f"episodes of one dataset have different rates {sorted(rates)} Hz",
             "convert them as separate datasets",
         )
+    (hz,) = rates
     return RobotDescription(
         layout=settings.layout,
-        hz=rates.pop(),
+        hz=hz,
         cameras={name: size for part in parts for name, size in part.cameras.items()},
         fields={name: dims for part in parts for name, dims in part.dims.items()},
         relative=settings.groups,
@@ -194,4 +201,25 @@ def _description(settings: RobotSettings, parts: Sequence[RobotPart]) -> RobotDe
         episodes=sum(len(part.ids) for part in parts),
         lengths=[length for part in parts for length in part.lengths],
         windows=sum(part.windows for part in parts),
+        contract=_contract(stated, settings, hz, parts),
     )
+
+
+def _contract(
+    stated: DataContract, settings: RobotSettings, hz: float, parts: Sequence[RobotPart]
+) -> DataContract:
+    """What the source states, converted, with what was found. FoundryError where the two differ."""
+    contract = stated.converted(settings.cameras, settings.fields, settings.image, settings.rotate)
+    if contract.hz not in (None, hz):
+        raise FoundryError(f"the source states {contract.hz:g} Hz, its episodes {hz:g} Hz")
+    cameras = {}
+    for name, camera in contract.cameras.items():
+        sizes = set().union(*(part.drawn.get(name, set()) for part in parts))
+        drawn = sizes.pop() if len(sizes) == 1 else None
+        cameras[name] = camera.model_copy(update={"drawn": drawn})
+    dims = {name: size for part in parts for name, size in part.dims.items()}
+    fields = {
+        name: meaning.model_copy(update={"dims": dims[name]})
+        for name, meaning in contract.fields.items()
+    }
+    return contract.model_copy(update={"hz": hz, "cameras": cameras, "fields": fields})

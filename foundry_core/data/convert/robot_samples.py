@@ -7,8 +7,15 @@ from typing import Literal
 
 import numpy as np
 
-from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
-from foundry_core.data.images import decode_image, encode_jpeg, image_format, transform
+from foundry_core.data.config import ImageConfig, PoseGroup, Turn, WindowConfig
+from foundry_core.data.images import (
+    decode_image,
+    encode_jpeg,
+    image_format,
+    image_size,
+    rotate,
+    transform,
+)
 from foundry_core.data.npy import write_npz
 from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 from foundry_core.data.robot.windows import cut_windows, image_steps
@@ -27,6 +34,7 @@ class RobotSettings:
     window: WindowConfig
     image_steps: tuple[int, ...]
     image: ImageConfig
+    rotate: Mapping[str, Turn]
     layout: Literal["episode", "sample"]
     keep_failures: bool
 
@@ -36,11 +44,13 @@ class StoredEpisode(Episode):
     """The chosen part of an episode of L steps.
 
     lowdim: {field: float64 [L, D]}. images: {camera: L JPEG files}. geometry: the cameras'
-    matrices per step, [L, 3, 3] and [L, 4, 4], in the published names.
+    matrices per step, [L, 3, 3] and [L, 4, 4], in the published names. drawn: {camera: (height,
+    width)} of its pictures before anything was done to them.
     """
 
     images: Mapping[str, list[bytes]]
     geometry: Mapping[str, np.ndarray]
+    drawn: Mapping[str, tuple[int, int]]
 
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) of its first image."""
@@ -59,7 +69,8 @@ def stored_episode(episode: Episode, settings: RobotSettings) -> StoredEpisode:
         images[camera] = []
         for step, raw in enumerate(episode.images[camera]):
             where = f"{camera} at step {step} of episode {episode.id!r}"
-            data, moved = _image(raw, settings.image, intrinsics, where)
+            turn = settings.rotate.get(camera, 0)
+            data, moved = _image(raw, settings.image, turn, intrinsics, where)
             images[camera].append(data)
         if intrinsics is not None:
             for name, matrix in (("original", intrinsics), ("rescaled", moved)):
@@ -68,7 +79,8 @@ def stored_episode(episode: Episode, settings: RobotSettings) -> StoredEpisode:
         if camera in episode.extrinsics:
             geometry[f"extrinsics.{camera}"] = episode.extrinsics[camera]
     lowdim = {name: np.asarray(episode.lowdim[name], np.float64) for name in settings.fields}
-    chosen = {"lowdim": lowdim, "images": images, "geometry": geometry}
+    drawn = {name: _size(episode.images[name][0]) for name in settings.cameras}
+    chosen = {"lowdim": lowdim, "images": images, "geometry": geometry, "drawn": drawn}
     return StoredEpisode(**vars(episode) | chosen)
 
 
@@ -151,18 +163,33 @@ def _texts(metadata: Mapping[str, object], episode: StoredEpisode) -> dict[str, 
     }
 
 
+def _size(raw: bytes | np.ndarray) -> tuple[int, int]:
+    """Of an image that was decoded before."""
+    if isinstance(raw, bytes):
+        return image_size(raw, "image")
+    height, width = raw.shape[:2]
+    return height, width
+
+
 def _image(
-    raw: bytes | np.ndarray, config: ImageConfig, intrinsics: np.ndarray | None, where: str
+    raw: bytes | np.ndarray,
+    config: ImageConfig,
+    turn: int,
+    intrinsics: np.ndarray | None,
+    where: str,
 ) -> tuple[bytes, np.ndarray | None]:
     """(JPEG, K). A JPEG that is right already keeps its bytes: decoding it again would cost
     quality."""
     jpeg = raw if isinstance(raw, bytes) and image_format(raw) == "jpg" else None
-    if jpeg is not None and config.size is None:
+    if jpeg is not None and config.size is None and not turn:
         return jpeg, intrinsics
     try:
         image = decode_image(raw, where) if isinstance(raw, bytes) else raw
     except FoundryError as error:
         raise UnusableEpisode(error.message, error.hint) from error
+    if turn:
+        image, intrinsics = rotate(image, turn, intrinsics)
+        jpeg = None
     height, width = image.shape[:2]
     if jpeg is not None and config.size == (height, width):
         return jpeg, intrinsics

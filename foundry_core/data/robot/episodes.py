@@ -1,7 +1,8 @@
 """One demonstration, whatever raw format it came from, and the checks every format shares."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias, overload
 
 import numpy as np
 
@@ -9,13 +10,38 @@ from foundry_core.config.suggest import nearest
 from foundry_core.data.robot.windows import episode_length
 from foundry_core.errors import FoundryError
 
+# An encoded file, or uint8 [H, W, 3].
+Picture: TypeAlias = bytes | np.ndarray
+
+
+class Frames(Sequence[Picture]):
+    """The pictures of one camera, read when they are asked for and not kept. read: step → picture;
+    raises UnusableEpisode."""
+
+    def __init__(self, length: int, read: Callable[[int], Picture]) -> None:
+        self._length, self._read = length, read
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, step: int) -> Picture: ...
+
+    @overload
+    def __getitem__(self, step: slice) -> list[Picture]: ...
+
+    def __getitem__(self, step: int | slice) -> Picture | list[Picture]:
+        if isinstance(step, slice):
+            return [self._read(one) for one in range(self._length)[step]]
+        return self._read(range(self._length)[step])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
     """L steps at `hz`.
 
-    lowdim: {field: float [L, ...]}, metres and rot6d. images: {camera: L encoded files or a uint8
-    array [L, H, W, 3]}. intrinsics: {camera: K [3, 3]}. extrinsics: {camera: [L, 4, 4]}.
+    lowdim: {field: float [L, ...]}, metres and rot6d. images: {camera: L pictures}, which need not
+    be in memory: `Frames`. intrinsics: {camera: K [3, 3]}. extrinsics: {camera: [L, 4, 4]}.
     """
 
     id: str
@@ -24,7 +50,7 @@ class Episode:
     success: bool | None
     instructions: Mapping[str, list[str]]
     lowdim: Mapping[str, np.ndarray]
-    images: Mapping[str, list[bytes] | np.ndarray]
+    images: Mapping[str, Sequence[Picture] | np.ndarray]
     intrinsics: Mapping[str, np.ndarray] = field(default_factory=dict)
     extrinsics: Mapping[str, np.ndarray] = field(default_factory=dict)
 

@@ -23,6 +23,12 @@ def pose_prefix(field: str) -> str:
     return field.removesuffix(RELATIVE).removesuffix("__xyz").removesuffix("__rot_6d")
 
 
+def pose_pair(field: str) -> tuple[str, str]:
+    """The two stored fields of the pose that a field is one half of."""
+    prefix = pose_prefix(field)
+    return f"{prefix}__xyz", f"{prefix}__rot_6d"
+
+
 class ImageInput(Config):
     """Geometry of one image: the part `crop` of it that is kept (centred, unless augmented), then
     brought to `size`. size None keeps the stored size; 1.0 keeps everything."""
@@ -103,6 +109,27 @@ class RobotInputs(Config):
     @property
     def images(self) -> int:
         return len(self.cameras) * len(self.image_steps)
+
+    @property
+    def measured_fields(self) -> tuple[str, ...]:
+        """Stored fields of the robot's state that a policy needs: proprio, references of poses."""
+        names: list[str] = []
+        for field in self.proprio_fields:
+            names += pose_pair(field) if field.endswith(RELATIVE) else (field,)
+        for field in self.fields:
+            if field.endswith(RELATIVE):
+                names += pose_pair(self.reference(field))
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def target_fields(self) -> tuple[str, ...]:
+        """Stored fields, absolute, that actions are made of and turned into."""
+        return tuple(dict.fromkeys(f.removesuffix(RELATIVE) for f in self.action_fields))
+
+    @property
+    def ahead(self) -> int:
+        """Steps that are predicted, from the present on."""
+        return self.horizon - self.action_past
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -6,8 +6,7 @@ Every transform towards the model has its inverse beside it, both are built from
 RobotInputs and Normalizer, and these travel with the policy: training and serving cannot drift.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from foundry_core.data.robot.transform_config import (
     Augment,
     ImageInput,
     RobotInputs,
-    pose_prefix,
+    pose_pair,
 )
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
@@ -76,6 +75,7 @@ class RobotTransform:
         tokens_per_image: int,
     ) -> None:
         self.inputs = inputs
+        self.measured_fields, self.target_fields = inputs.measured_fields, inputs.target_fields
         self.normalizer = normalizer
         self.prompts = PromptBuilder(tokenizer, tokens_per_image, inputs.prompt)
         self.action_dims = {name: normalizer[name].dims for name in inputs.action_fields}
@@ -88,22 +88,6 @@ class RobotTransform:
     @property
     def proprio_dim(self) -> int:
         return sum(self.proprio_dims.values())
-
-    @cached_property
-    def measured_fields(self) -> tuple[str, ...]:
-        """Fields of the robot's state that a policy needs: proprio, and references of poses."""
-        names: list[str] = []
-        for field in self.inputs.proprio_fields:
-            names += _pose_pair(field) if field.endswith(RELATIVE) else (field,)
-        for field in self.inputs.fields:
-            if field.endswith(RELATIVE):
-                names += _pose_pair(self.inputs.reference(field))
-        return tuple(dict.fromkeys(names))
-
-    @cached_property
-    def target_fields(self) -> tuple[str, ...]:
-        """Stored fields, absolute, that actions are made of and turned into."""
-        return tuple(dict.fromkeys(f.removesuffix(RELATIVE) for f in self.inputs.action_fields))
 
     def tokens(self, instruction: str) -> tuple[np.ndarray, bool]:
         """(int64 [T], whether the instruction was cut)."""
@@ -176,21 +160,31 @@ class RobotTransform:
             if not name.endswith(RELATIVE):
                 out[name] = stored[plain]
                 continue
-            xyz, rotation = _pose_pair(name)
+            xyz, rotation = pose_pair(name)
             out[xyz + RELATIVE], out[rotation + RELATIVE] = relative_pose(
                 stored[xyz], stored[rotation], *self._reference(name, measured)
             )
         return out
 
+    def present_actions(self, absent: Container[str]) -> np.ndarray:
+        """bool [A]: False for the dimensions of absent stored fields."""
+        dims = self.action_dims.items()
+        parts = [np.full(size, f.removesuffix(RELATIVE) not in absent) for f, size in dims]
+        return np.concatenate(parts)
+
     def targets(
-        self, actions: np.ndarray, measured: Mapping[str, np.ndarray]
+        self,
+        actions: np.ndarray,
+        measured: Mapping[str, np.ndarray],
+        absent: Container[str] = (),
     ) -> dict[str, np.ndarray]:
         """Inverse of `actions`: [..., K, A] normalised → {stored action field: float64 [..., K, D]}
-        absolute, with rotations made orthonormal."""
+        absolute, with rotations made orthonormal; without the absent fields."""
         raw, at = {}, 0
         for name, dims in self.action_dims.items():
             part = np.asarray(actions[..., at : at + dims], dtype=np.float64)
-            raw[name] = self.normalizer.denormalize(name, part, -self.inputs.action_past)
+            if name.removesuffix(RELATIVE) not in absent:
+                raw[name] = self.normalizer.denormalize(name, part, -self.inputs.action_past)
             at += dims
         out: dict[str, np.ndarray] = {}
         for name in raw:
@@ -200,7 +194,7 @@ class RobotTransform:
             if not name.endswith(RELATIVE):
                 out[stored] = raw[name]
                 continue
-            xyz, rotation = _pose_pair(name)
+            xyz, rotation = pose_pair(name)
             out[xyz], out[rotation] = absolute_pose(
                 raw[xyz + RELATIVE], raw[rotation + RELATIVE], *self._reference(name, measured)
             )
@@ -210,7 +204,7 @@ class RobotTransform:
         self, name: str, measured: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
         """[..., 1, 3 and 6]: of the measured pose, for every step."""
-        xyz, rotation = _pose_pair(self.inputs.reference(name))
+        xyz, rotation = pose_pair(self.inputs.reference(name))
         for field in (xyz, rotation):
             if field not in measured:
                 raise FoundryError(
@@ -247,8 +241,3 @@ def pad_tokens(
         tokens[number, : len(row)] = row
         mask[number, : len(row)] = True
     return tokens, mask
-
-
-def _pose_pair(name: str) -> tuple[str, str]:
-    prefix = pose_prefix(name)
-    return f"{prefix}__xyz", f"{prefix}__rot_6d"

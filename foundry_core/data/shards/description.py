@@ -7,7 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from foundry_core.config.validation import read_as
 from foundry_core.data.config import PoseGroup, WindowConfig
+from foundry_core.data.contract.fields import canonical_field
+from foundry_core.data.contract.statements import CameraContract, DataContract
+from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
 from foundry_core.pipeline.stage import Config
 
@@ -71,7 +75,7 @@ class CameraSize(Config):
 
 class RobotDescription(Description):
     """fields: dimensions of each stored field. lengths: steps of each episode, in order. tasks:
-    episodes of each."""
+    episodes of each. contract: what pictures and numbers mean; null in shards that others made."""
 
     format: Literal["foundry-robot"] = "foundry-robot"
     layout: Literal["episode", "sample"]
@@ -85,7 +89,29 @@ class RobotDescription(Description):
     episodes: Count
     lengths: list[int] | None = None
     windows: Count
+    contract: DataContract | None = None
+
+    @property
+    def stated(self) -> DataContract:
+        """The contract; without one, what the names of the fields tell."""
+        return self.contract or DataContract(
+            hz=self.hz,
+            cameras={name: CameraContract() for name in self.cameras},
+            fields={name: canonical_field(name, dims) for name, dims in self.fields.items()},
+        )
 
     @property
     def samples(self) -> int:
         return self.episodes if self.layout == "episode" else self.windows
+
+
+def read_robot(folder: Path) -> RobotDescription:
+    """Of a folder of robot shards; FoundryError where it has none, or one of another form."""
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise FoundryError(
+            f"{folder} has no {DESCRIPTION}: rate and cameras of its data are unknown",
+            "convert the dataset with this product, or write one (foundry data validate checks it)",
+        )
+    found: RobotDescription = read_as(RobotDescription, path, "convert the dataset again")
+    return found

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from foundry_core.config.canonical import Location
 from foundry_core.config.registry import OneOf, Registry
+from foundry_core.data.contract.statements import DataContract
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import fingerprint, is_remote
 from foundry_core.pipeline.stage import Config
@@ -175,6 +176,11 @@ class CaptionFormat(RawFormat):
 
 class RobotFormat(RawFormat):
     """Demonstrations of robots."""
+
+    def contract(self) -> DataContract:
+        """What pictures and numbers mean, as far as it is known without reading episodes. Fields
+        that it leaves out mean what their names tell (`canonical_field`)."""
+        return DataContract()
 
     @abstractmethod
     def episodes(self) -> list[SourceRef]:

@@ -9,12 +9,15 @@ actions itself fits too: `observe` waits for its next request and `act` answers 
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NotRequired, Protocol, TypedDict
+from typing import Any, ClassVar, NotRequired, Protocol, TypedDict
 
 from foundry_core.config.registry import Registry
 from foundry_core.config.suggest import nearest
 from foundry_core.config.validation import validate
+from foundry_core.data.contract.fields import FieldContract
+from foundry_core.data.contract.statements import CameraContract, ExamContract
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.success import SuccessRule
 from foundry_core.pipeline.stage import Config
 
 
@@ -60,7 +63,8 @@ class Environment(Protocol):
 
     @property
     def success(self) -> bool:
-        """Whether the task was solved at any time since the reset."""
+        """Whether the task is solved now; for a benchmark whose `success` is "ever" it may also say
+        whether it was at any time since the reset."""
 
     def picture(self) -> Any:
         """uint8 [H, W, 3] of the scene for people; drawing it changes nothing."""
@@ -72,16 +76,19 @@ class Benchmark(Config):
     """A benchmark's settings (its fields: everything that can change an outcome) and its parts.
 
     name: what messages call it. hz: control steps per second. packages: installed distributions
-    that the outcomes depend on; part of an evaluation's identity. success_semantics: solved at any
-    time ("ever") or at the end ("final"). actions: the fields that `act` needs, with their sizes: a
-    policy that commands something else has failed; empty: whatever it commands is carried out.
+    that the outcomes depend on; part of an evaluation's identity. observes: what its observations
+    measure. commands: the targets that `act` needs: a policy that commands something else has
+    failed. Either may be empty: then nothing is known of it, and whatever comes is passed on.
+    success: when an episode counts as solved; the rollout sees to it.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     hz: ClassVar[float]
-    success_semantics: ClassVar[Literal["ever", "final"]] = "ever"
-    actions: ClassVar[Mapping[str, int]] = {}
+    observes: ClassVar[Mapping[str, FieldContract]] = {}
+    commands: ClassVar[Mapping[str, FieldContract]] = {}
+
+    success: SuccessRule = "ever"
 
     @abstractmethod
     def tasks(self) -> Mapping[str, BenchmarkTask]:
@@ -95,6 +102,15 @@ class Benchmark(Config):
     def environment(self, task: str) -> Environment:
         """A simulator of the task; imports what it needs."""
 
+    def unseen_environment(self, task: str) -> Environment:
+        """For a policy without cameras: `observe` need not draw. Here: an ordinary one."""
+        return self.environment(task)
+
+    def still(self, observation: Observation) -> Mapping[str, Any]:
+        """Targets for `act` that keep the robot where it is observed to be, for controls that
+        learned nothing."""
+        raise NotImplementedError(f"{self.name} does not define `still`")
+
     def default_tasks(self) -> tuple[str, ...]:
         """What an evaluation that names no tasks runs."""
         return tuple(self.tasks())
@@ -104,9 +120,15 @@ class Benchmark(Config):
         if first < 0:
             raise FoundryError(f"{self.name}: scenario {first} is negative")
 
-    def check_training(self, kind: str, recipe: Any) -> None:
-        """Called for every stage upstream of the policy: FoundryError where the policy was
-        trained on something this benchmark does not show."""
+    def pictures(self) -> Mapping[str, CameraContract]:
+        """What each camera's images are."""
+        return dict.fromkeys(self.cameras(), CameraContract())
+
+    def contract(self) -> ExamContract:
+        """This side of what a policy must fit (foundry_core/data/contract)."""
+        return ExamContract(
+            hz=self.hz, cameras=self.pictures(), observes=self.observes, commands=self.commands
+        )
 
     def task(self, name: str) -> BenchmarkTask:
         """The task; FoundryError with the nearest name otherwise."""

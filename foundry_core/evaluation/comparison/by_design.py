@@ -4,13 +4,14 @@ At the end as well: who may look early cannot have the test of a single look bes
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.comparison.pairs import Arm, Known, PairTest, complete_rounds
+from foundry_core.evaluation.comparison.arms import LEFT_OUT, Arm, Crashes, Pairing
+from foundry_core.evaluation.comparison.pairs import PairTest, complete_rounds
 from foundry_core.evaluation.comparison.result import Difference, Sequential
 from foundry_core.evaluation.design import Design
-from foundry_core.evaluation.statistics.block_test import block_test
 from foundry_core.evaluation.statistics.detectable import walk_difference
 from foundry_core.evaluation.statistics.walk import Look, WalkDesign, WalkResult, walk
 
@@ -62,14 +63,19 @@ def design_test(
 ) -> PairTest:
     """A against B at the looks after `ends` rounds, as far as both have played. Everything it says
     is about the rounds at which it was judged."""
-    one, other = a.evaluations[0].outcomes, b.evaluations[0].outcomes
-    looks = _looks(one, other, tasks, ends)
+    looks = _looks(a, b, tasks, ends)
     result = walk(design, looks)
     first = result.rounds or design.rounds
-    one, other = _rounds(one, tasks, first), _rounds(other, tasks, first)
-    found = block_test(_counted(one), _counted(other))
+    a, b = _rounds(a, tasks, first), _rounds(b, tasks, first)
+    spoken = [task for task in tasks if a.outcomes(task) and b.outcomes(task)]
+    if not spoken:
+        note = "no task has outcomes of both"
+        return PairTest(
+            difference=None, low=None, high=None, basis="none", test="none", p=None, note=note
+        )
+    found = Pairing(a, b).test(spoken)
     ended = not result.direction and result.rounds == design.rounds
-    turned = result.direction and _crashes_turn(one, other, tasks, design, ends, result)
+    turned = result.direction and _crashes_turn(a, b, tasks, design, ends, result)
     name = "e-value" if design.spending == "e-value" else "exact walk"
     return PairTest(
         difference=found.difference,
@@ -89,22 +95,21 @@ def design_test(
     )
 
 
-def _looks(one: Known, other: Known, tasks: Sequence[str], ends: Sequence[int]) -> list[Look]:
-    played = complete_rounds(one, other, tasks)
+def _looks(
+    a: Arm, b: Arm, tasks: Sequence[str], ends: Sequence[int], crashes: Crashes = LEFT_OUT
+) -> list[Look]:
+    played = complete_rounds(a, b, tasks, crashes)
     return [played[end - 1] for end in ends if end <= len(played)]
 
 
-def _rounds(known: Known, tasks: Sequence[str], count: int) -> Known:
-    """The first rounds."""
-    return {task: {at: known[task][at] for at in sorted(known[task])[:count]} for task in tasks}
-
-
-def _counted(known: Known) -> dict[str, dict[int, list[bool]]]:
-    """Without crashes, as the block test takes it."""
-    return {
-        task: {at: [success] for at, success in found.items() if success is not None}
-        for task, found in known.items()
+def _rounds(arm: Arm, tasks: Sequence[str], count: int) -> Arm:
+    """The arm as it was after so many rounds."""
+    name, one = next(iter(arm.named.items()))
+    outcomes = {
+        task: {at: one.outcomes[task][at] for at in sorted(one.outcomes[task])[:count]}
+        for task in tasks
     }
+    return Arm(arm.name, {name: replace(one, outcomes=outcomes)})
 
 
 def _fresh(looks: Sequence[Look]) -> list[int]:
@@ -114,8 +119,8 @@ def _fresh(looks: Sequence[Look]) -> list[int]:
 
 
 def _crashes_turn(
-    one: Known,
-    other: Known,
+    a: Arm,
+    b: Arm,
     tasks: Sequence[str],
     design: WalkDesign,
     ends: Sequence[int],
@@ -123,21 +128,10 @@ def _crashes_turn(
 ) -> bool:
     """Whether the decision falls where crashes, if the arms differ in them, count against the
     better arm and for the other."""
-    if _crashes(one) == _crashes(other):
+    if a.crash_share(tasks) == b.crash_share(tasks):
         return False
-    filled = _filled(one, result.direction < 0), _filled(other, result.direction > 0)
-    return walk(design, _looks(*filled, tasks, ends)).direction != result.direction
-
-
-def _crashes(known: Known) -> int:
-    return sum(success is None for found in known.values() for success in found.values())
-
-
-def _filled(known: Known, crash: bool) -> Known:
-    return {
-        task: {at: crash if success is None else success for at, success in found.items()}
-        for task, found in known.items()
-    }
+    against = (False, True) if result.direction > 0 else (True, False)
+    return walk(design, _looks(a, b, tasks, ends, against)).direction != result.direction
 
 
 def _note(result: WalkResult, ends: Sequence[int], ended: bool) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from foundry_core.evaluation.benchmarks.base import Benchmark, Environment, Observation, Scenario
 from foundry_core.evaluation.rollout.video import encode_filmstrip, encode_video
+from foundry_core.evaluation.success import Judge
 
 _KEPT_ENVIRONMENTS = 2
 """Episodes come task after task, so a worker seldom goes back; each one costs 100 MB."""
@@ -37,10 +38,12 @@ class StepResult:
 class EnvWorker:
     """The work itself, the same in any process.
 
-    history: how many observations before the present one the policy wants.
+    history: how many observations before the present one the policy wants. sees: whether it looks
+    through any camera.
     """
 
-    def __init__(self, benchmark: Benchmark, history: int) -> None:
+    def __init__(self, benchmark: Benchmark, history: int, sees: bool) -> None:
+        self._new = benchmark.environment if sees else benchmark.unseen_environment
         self._benchmark = benchmark
         self._history = history
         self._environments: OrderedDict[str, Environment] = OrderedDict()
@@ -54,21 +57,23 @@ class EnvWorker:
         try:
             environment = self._environment()
             environment.reset(scenario)
+            self._judge = Judge(self._benchmark.success, environment.success)
             self._frames = [environment.picture()] if record else None
             return self._result(environment)
         except Exception:
             return self._fault()
 
     def step(self, targets: list[Mapping[str, Any]]) -> StepResult:
-        """Commands `targets` one after the other; stops early at success or the step limit."""
+        """Commands `targets` one after the other; stops early where the episode ends."""
         try:
             environment = self._environment()
             for left in range(len(targets) - 1, -1, -1):
                 environment.act(targets[len(targets) - 1 - left])
                 self._steps += 1
+                self._judge.step(environment.success)
                 if self._frames is not None:
                     self._frames.append(environment.picture())
-                if environment.success or self._steps >= self._limit:
+                if self._over:
                     break
                 if 0 < left <= self._history:
                     self._past.append(environment.observe())
@@ -85,20 +90,20 @@ class EnvWorker:
             environment.close()
 
     @property
-    def _limit(self) -> int:
-        return self._scenario.task.max_steps
+    def _over(self) -> bool:
+        return self._judge.decided or self._steps >= self._scenario.task.max_steps
 
     def _environment(self) -> Environment:
         task = self._scenario.task.name
         if task not in self._environments:
             while len(self._environments) >= _KEPT_ENVIRONMENTS:
                 self._environments.popitem(last=False)[1].close()
-            self._environments[task] = self._benchmark.environment(task)
+            self._environments[task] = self._new(task)
         return self._environments[task]
 
     def _result(self, environment: Environment) -> StepResult:
-        if environment.success or self._steps >= self._limit:
-            return self._ended(bool(environment.success))
+        if self._over:
+            return self._ended(self._judge.success)
         observation = environment.observe()
         if self._history:
             past = self._past[-self._history :]
@@ -130,9 +135,9 @@ class EnvWorker:
 class LocalEnvWorkers:
     """`count` workers in this process, one after the other: batches, but no parallelism."""
 
-    def __init__(self, benchmark: Benchmark, history: int, count: int) -> None:
+    def __init__(self, benchmark: Benchmark, history: int, sees: bool, count: int) -> None:
         self.count = count
-        self._workers = [EnvWorker(benchmark, history) for _ in range(count)]
+        self._workers = [EnvWorker(benchmark, history, sees) for _ in range(count)]
         self._calls: list[tuple[int, str, tuple[Any, ...]]] = []
 
     def submit(self, worker: int, method: str, *arguments: Any) -> None:
@@ -153,13 +158,15 @@ class RayEnvWorkers:
     """The same in Ray actors, `cpus` cores shared among them. An actor that dies (out of memory, a
     driver's crash) is a fault of its episode and is replaced. Needs an open `ray_session`."""
 
-    def __init__(self, benchmark: Benchmark, history: int, count: int, cpus: int) -> None:
+    def __init__(
+        self, benchmark: Benchmark, history: int, sees: bool, count: int, cpus: int
+    ) -> None:
         import ray
 
         self.count = count
         self._ray = ray
         self._actor = ray.remote(num_cpus=cpus / count)(EnvWorker)
-        self._arguments = (benchmark, history)
+        self._arguments = (benchmark, history, sees)
         self._actors = [self._new() for _ in range(count)]
         self._waiting: dict[Any, int] = {}
 

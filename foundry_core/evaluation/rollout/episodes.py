@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from foundry_core.data.contract.fields import FieldContract
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.benchmarks.base import Benchmark, Observation, Scenario
 from foundry_core.evaluation.rollout.env_workers import (
@@ -131,17 +132,17 @@ def run_episodes(
     if not plans:
         return []
     count = max(1, min(env_workers or processes, len(plans)))
-    history = int(getattr(policy, "history", 0))
+    history, sees = int(getattr(policy, "history", 0)), bool(policy.cameras)
     finished = {}
     with ExitStack() as stack:
         workers: EnvWorkers
         if processes > 1:
             stack.enter_context(ray_session(processes))
-            workers = RayEnvWorkers(benchmark, history, count, min(processes, count))
+            workers = RayEnvWorkers(benchmark, history, sees, count, min(processes, count))
         else:
-            workers = LocalEnvWorkers(benchmark, history, count)
+            workers = LocalEnvWorkers(benchmark, history, sees, count)
         stack.callback(workers.close)
-        for rollout in _play(workers, policy, plans, execute, benchmark.hz, benchmark.actions):
+        for rollout in _play(workers, policy, plans, execute, benchmark.hz, benchmark.commands):
             finished[rollout.result.key] = rollout.result
             on_rollout(rollout)
     return [finished[plan.key] for plan in plans]
@@ -153,7 +154,7 @@ def _play(
     plans: Sequence[EpisodePlan],
     execute: int,
     hz: float,
-    actions: Mapping[str, int],
+    commands: Mapping[str, FieldContract],
 ) -> Iterator[Rollout]:
     waiting = deque(plans)
     playing: dict[int, EpisodePlan] = {}
@@ -186,7 +187,7 @@ def _play(
             answers = policy.infer(requests)
             for (worker, _), answer in zip(wanting, answers, strict=True):
                 targets = _first_targets(answer, execute)
-                wrong = _out_of_contract(targets, actions)
+                wrong = _out_of_contract(targets, commands)
                 if not wrong:
                     workers.submit(worker, "step", targets)
                     continue
@@ -218,17 +219,18 @@ def _first_targets(answer: Mapping[str, np.ndarray], execute: int) -> list[dict[
 
 
 def _out_of_contract(
-    targets: Sequence[Mapping[str, np.ndarray]], actions: Mapping[str, int]
+    targets: Sequence[Mapping[str, np.ndarray]], commands: Mapping[str, FieldContract]
 ) -> str:
     """What is wrong with the first bad target of a policy; '' when all can be carried out."""
     for step, target in enumerate(targets):
-        missing = sorted(actions.keys() - target.keys())
+        missing = sorted(commands.keys() - target.keys())
         if missing:
             return f"the policy commands no {', '.join(missing)}"
         for name, value in target.items():
-            size = actions.get(name)
-            if np.ndim(value) != 1 or (size is not None and len(value) != size):
-                return f"target {name!r} of step {step} has shape {np.shape(value)}, not [{size}]"
+            size = commands[name].dims if name in commands else 0
+            if np.ndim(value) != 1 or (size and len(value) != size):
+                wanted = size or "D"
+                return f"target {name!r} of step {step} has shape {np.shape(value)}, not [{wanted}]"
             if not np.isfinite(value).all():
                 return f"target {name!r} of step {step} is not finite"
     return ""

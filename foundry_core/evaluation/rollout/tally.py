@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from foundry_core.evaluation.results.lbm import write_results
 from foundry_core.evaluation.rollout.episodes import EpisodePlan, Rollout
-from foundry_core.evaluation.rollout.results_tree import write_results
 from foundry_core.evaluation.score import EpisodeResult, Score, score_of
 from foundry_core.files import json_line
 
@@ -90,9 +90,3 @@ class Tally:
 
     def _write(self, results: Sequence[EpisodeResult]) -> None:
         write_results(self._out, "results", results, requested=self._requested, budget=self._budget)
-
-
-def episode_row(result: EpisodeResult) -> dict[str, str | int | bool | None]:
-    """A line of records/episodes.jsonl, as the lineage reads it."""
-    names = ("task", "scenario", "success", "steps", "seed")
-    return {name: getattr(result, name) for name in names} | {"crash": result.crashed}

@@ -17,10 +17,11 @@ Notation: NA, NB a task's episodes; w = 1/NA + 1/NB what one success of A is wor
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import gcd, sqrt
+from functools import cached_property, lru_cache
+from itertools import groupby
+from math import comb, gcd, prod, sqrt
 
 import numpy as np
-from scipy import fft, stats
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.statistics.intervals import check_counts
@@ -30,6 +31,8 @@ from foundry_core.evaluation.statistics.intervals import check_counts
 _STEPS = 100
 # Products above which a convolution by Fourier transform is cheaper; it is good to about 1e-15.
 _DIRECT = 50_000_000
+# Values of a sum of laws up to which each is kept on its own, without a lattice.
+_POINTS = 200_000
 # What a p-value by Fourier transform cannot tell from zero.
 SMALLEST_P = 1e-12
 _Z95 = 1.959964
@@ -57,17 +60,45 @@ class TaskBlocks:
     shared: tuple[Block, ...]
     rest: Block | None = None
 
-    @property
-    def blocks(self) -> tuple[Block, ...]:
-        return (*self.shared, self.rest) if self.rest else self.shared
+    @cached_property
+    def counted(self) -> Counter[Block]:
+        """The shared blocks, how often each: with few seeds there are few kinds."""
+        found: Counter[Block] = Counter()
+        for block, run in groupby(self.shared):  # equal ones lie together mostly
+            found[block] += len(list(run))
+        return found
 
-    @property
+    @cached_property
+    def blocks(self) -> list[tuple[Block, int]]:
+        """All blocks with their number."""
+        return [*self.counted.items(), *([(self.rest, 1)] if self.rest else [])]
+
+    @cached_property
     def n_a(self) -> int:
-        return sum(block.n_a for block in self.blocks)
+        return sum(count * block.n_a for block, count in self.blocks)
 
-    @property
+    @cached_property
     def n_b(self) -> int:
-        return sum(block.n_b for block in self.blocks)
+        return sum(count * block.n_b for block, count in self.blocks)
+
+    @cached_property
+    def a(self) -> int:
+        return sum(count * block.a for block, count in self.blocks)
+
+    @cached_property
+    def b(self) -> int:
+        return sum(count * block.b for block, count in self.blocks)
+
+    @cached_property
+    def kinds(self) -> "Counter[Kind]":
+        """What the null law depends on, and how often."""
+        found: Counter[Kind] = Counter()
+        for block, count in self.blocks:
+            found[block.n_a, block.n_b, block.a + block.b] += count
+        return found
+
+
+Kind = tuple[int, int, int]  # episodes of A, of B, successes of both
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +128,21 @@ def task_blocks(
 ) -> TaskBlocks | None:
     """scenario → that arm's outcomes, one per episode (several where several seeds played it).
     None where an arm has no episode."""
-    common = sorted(scenario for scenario in a.keys() & b.keys() if a[scenario] and b[scenario])
-    shared = tuple(_block(a[scenario], b[scenario]) for scenario in common)
-    alone_a = [outcome for scenario in a.keys() - set(common) for outcome in a[scenario]]
-    alone_b = [outcome for scenario in b.keys() - set(common) for outcome in b[scenario]]
+    both = a.keys() & b.keys()
+    kinds = Counter(
+        zip(map(tuple, map(a.__getitem__, both)), map(tuple, map(b.__getitem__, both)), strict=True)
+    )
+    alone_a = [outcome for scenario in a.keys() - both for outcome in a[scenario]]
+    alone_b = [outcome for scenario in b.keys() - both for outcome in b[scenario]]
+    shared: list[Block] = []
+    for (of_a, of_b), count in sorted(kinds.items()):
+        if of_a and of_b:
+            shared += [_block(of_a, of_b)] * count
+        else:
+            alone_a += of_a * count
+            alone_b += of_b * count
     rest = _block(alone_a, alone_b) if alone_a and alone_b else None
-    return TaskBlocks(shared=shared, rest=rest) if shared or rest else None
+    return TaskBlocks(shared=tuple(shared), rest=rest) if shared or rest else None
 
 
 def _block(a: Sequence[bool], b: Sequence[bool]) -> Block:
@@ -128,36 +168,36 @@ def block_test(a: Outcomes, b: Outcomes, *, mid: bool = False) -> BlockTest:
 def exact_test(tasks: Mapping[str, TaskBlocks], *, mid: bool = False) -> BlockTest:
     """The test of blocks that are laid out already."""
     weights = _integer_weights([1 / task.n_a + 1 / task.n_b for task in tasks.values()])
-    laws = [_null_law(task.blocks) for task in tasks.values()]
-    law = _weighted_sum(laws, weights)
     seen = sum(
-        weight * (sum(block.a for block in task.blocks) - _least(task.blocks))
+        weight * (task.a - _least(task.blocks))
         for weight, task in zip(weights, tasks.values(), strict=True)
     )
-    at = law[seen] / 2 if mid else 0.0
-    upper, lower = float(law[seen:].sum() - at), float(law[: seen + 1].sum() - at)
-    p = min(1.0, 2 * max(min(upper, lower), 0.0))
-    shared = [block for task in tasks.values() for block in task.shared]
-    difference = float(np.mean([_difference(task) for task in tasks.values()]))
+    laws = _null_laws(list(tasks.values()), weights)
+    lower, upper = _tails(laws, seen)
+    if mid:
+        at = (upper - _tails(laws, seen + 1)[1]) / 2
+        lower, upper = lower - at, upper - at
+    pairs = sum(len(task.shared) for task in tasks.values())
+    difference = float(np.mean([one.a / one.n_a - one.b / one.n_b for one in tasks.values()]))
     deviation = _deviation(tasks)
-    centre = difference * (1 - 2 / (len(shared) + 2)) if shared else difference
+    centre = difference * (1 - 2 / (pairs + 2)) if pairs else difference
     return BlockTest(
         difference=difference,
-        p=p,
+        p=min(1.0, 2 * max(min(upper, lower), 0.0)),
         low=max(-1.0, centre - _Z95 * deviation),
         high=min(1.0, centre + _Z95 * deviation),
         deviation=deviation,
         null_deviation=_null_deviation(tasks),
         tasks=tuple(tasks),
-        pairs=len(shared),
-        discordant=sum(block.a * block.n_b != block.b * block.n_a for block in shared),
+        pairs=pairs,
+        discordant=sum(
+            count
+            for task in tasks.values()
+            for block, count in task.counted.items()
+            if block.a * block.n_b != block.b * block.n_a
+        ),
         unpaired=sum(task.rest.n_a + task.rest.n_b for task in tasks.values() if task.rest),
     )
-
-
-def _difference(task: TaskBlocks) -> float:
-    a, b = sum(block.a for block in task.blocks), sum(block.b for block in task.blocks)
-    return a / task.n_a - b / task.n_b
 
 
 def _integer_weights(weights: Sequence[float]) -> list[int]:
@@ -168,28 +208,48 @@ def _integer_weights(weights: Sequence[float]) -> list[int]:
     return [weight // common for weight in rounded]
 
 
-def _least(blocks: Sequence[Block]) -> int:
+def _least(blocks: Sequence[tuple[Block, int]]) -> int:
     """The fewest successes of A that these blocks allow: where their law begins."""
-    return sum(max(0, block.a + block.b - block.n_b) for block in blocks)
+    return sum(count * max(0, block.a + block.b - block.n_b) for block, count in blocks)
 
 
-def _null_law(blocks: Sequence[Block]) -> np.ndarray:
-    """Probabilities of A's successes in one task, from the fewest possible on."""
-    law = np.ones(1)
-    equal = Counter((block.n_a, block.n_b, block.a + block.b) for block in blocks)
-    for (n_a, n_b, m), count in sorted(equal.items()):
-        least, most = max(0, m - n_b), min(m, n_a)
-        if least == most:
-            continue
-        one = stats.hypergeom.pmf(np.arange(least, most + 1), n_a + n_b, m, n_a)
-        law = _convolve(law, _power(one / one.sum(), count))
-    return law
+def _null_laws(tasks: Sequence[TaskBlocks], weights: Sequence[int]) -> dict[int, np.ndarray]:
+    """weight → probabilities of A's successes in the tasks of this weight, from the fewest possible
+    on. Equal blocks of equal weight are one power, whatever their tasks."""
+    kinds: dict[int, Counter[Kind]] = {}
+    for task, weight in zip(tasks, weights, strict=True):
+        kinds.setdefault(weight, Counter()).update(task.kinds)
+    laws = {}
+    for weight, counted in sorted(kinds.items()):
+        laws[weight] = np.ones(1)
+        for (n_a, n_b, m), count in sorted(counted.items()):
+            if max(0, m - n_b) < min(m, n_a):
+                power = _power(_hypergeometric(n_a, n_b, m), count)
+                laws[weight] = _convolve(laws[weight], power)
+    return laws
+
+
+@lru_cache(maxsize=1024)
+def _hypergeometric(n_a: int, n_b: int, m: int) -> np.ndarray:
+    """Probabilities of A's successes in one block, in whole numbers until the last division."""
+    ways = comb(n_a + n_b, m)
+    counts = range(max(0, m - n_b), min(m, n_a) + 1)
+    return np.array([comb(n_a, k) * comb(n_b, m - k) / ways for k in counts])
+
+
+def _fair(count: int) -> np.ndarray:
+    """Binomial probabilities of `count` fair coins, by ratios from the middle outward."""
+    half = count // 2
+    heads = np.arange(half, count)
+    up = np.concatenate([[1.0], np.cumprod((count - heads) / (heads + 1))])
+    law = np.concatenate([up[count - 2 * half + 1 :][::-1], up])
+    return law / law.sum()
 
 
 def _power(law: np.ndarray, count: int) -> np.ndarray:
     """The law of the sum of `count` independent draws."""
     if len(law) == 2 and law[0] == law[1]:
-        return stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        return _fair(count)
     result, square = np.ones(1), law
     while count:
         if count & 1:
@@ -198,6 +258,34 @@ def _power(law: np.ndarray, count: int) -> np.ndarray:
         if count:
             square = _convolve(square, square)
     return result
+
+
+def _tails(laws: Mapping[int, np.ndarray], seen: int) -> tuple[float, float]:
+    """P(Σ weight · X <= seen) and P(Σ weight · X >= seen); laws: weight → of X. Of the widest only
+    the tails are needed, so the long lattice of all weights together is seldom made."""
+    widest = max(laws, key=lambda weight: len(laws[weight]))
+    last = laws[widest]
+    others = {weight: law for weight, law in laws.items() if weight != widest}
+    values, chances = _others(list(others.values()), list(others))
+    left = seen - values
+    up_to = np.concatenate([[0.0], np.cumsum(last)])  # [k]: P(X < k)
+    beyond = np.concatenate([np.cumsum(last[::-1])[::-1], [0.0]])  # [k]: P(X >= k)
+    lower = chances @ up_to[np.clip(left // widest + 1, 0, len(last))]
+    upper = chances @ beyond[np.clip(-(-left // widest), 0, len(last))]
+    return float(lower), float(upper)
+
+
+def _others(laws: Sequence[np.ndarray], weights: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Values of Σ weight · X, some more than once, and their probabilities."""
+    if prod(map(len, laws)) > _POINTS:
+        law = _weighted_sum(laws, weights)
+        values = np.flatnonzero(law)
+        return values, law[values]
+    values, chances = np.zeros(1, dtype=int), np.ones(1)
+    for law, weight in zip(laws, weights, strict=True):
+        values = np.add.outer(values, weight * np.arange(len(law))).ravel()
+        chances = np.multiply.outer(chances, law).ravel()
+    return values, chances
 
 
 def _weighted_sum(laws: Sequence[np.ndarray], weights: Sequence[int]) -> np.ndarray:
@@ -225,16 +313,16 @@ def _convolve(left: np.ndarray, right: np.ndarray) -> np.ndarray:
             return out
         return np.convolve(left, right)
     size = len(left) + len(right) - 1
-    length = fft.next_fast_len(size, real=True)
-    product = fft.rfft(left, length) * fft.rfft(right, length)
-    return np.maximum(fft.irfft(product, length)[:size], 0.0)
+    length = 1 << (size - 1).bit_length()
+    product = np.fft.rfft(left, length) * np.fft.rfft(right, length)
+    return np.maximum(np.fft.irfft(product, length)[:size], 0.0)
 
 
 def _null_deviation(tasks: Mapping[str, TaskBlocks]) -> float:
     """Standard deviation of the difference if the arms are exchangeable in every block."""
     variance = 0.0
     for task in tasks.values():
-        own = sum(_hypergeometric_variance(block) for block in task.blocks)
+        own = sum(count * _hypergeometric_variance(block) for block, count in task.blocks)
         variance += (1 / task.n_a + 1 / task.n_b) ** 2 * own
     return sqrt(variance) / len(tasks)
 
@@ -249,15 +337,19 @@ def _hypergeometric_variance(block: Block) -> float:
 def _deviation(tasks: Mapping[str, TaskBlocks]) -> float:
     """Standard deviation of the difference as estimated, with one scenario added in which only A,
     and one in which only B succeeds (without them the interval covers 92 % at 25 pairs)."""
-    shared = [block for task in tasks.values() for block in task.shared]
-    gaps = np.array([block.a / block.n_a - block.b / block.n_b for block in shared])
-    square = (float(gaps @ gaps) + 2) / (len(gaps) + 2)
-    spread = square - (float(gaps.sum()) / (len(gaps) + 2)) ** 2
+    gaps = [
+        (block.a / block.n_a - block.b / block.n_b, count)
+        for task in tasks.values()
+        for block, count in task.counted.items()
+    ]
+    pairs = sum(count for _, count in gaps)
+    square = (sum(count * gap**2 for gap, count in gaps) + 2) / (pairs + 2)
+    spread = square - (sum(count * gap for gap, count in gaps) / (pairs + 2)) ** 2
     variance = 0.0
     for task in tasks.values():
-        for block in task.shared:
+        for block, count in task.counted.items():
             share = (block.n_a / task.n_a + block.n_b / task.n_b) / 2
-            variance += share**2 * spread * len(gaps) / (len(gaps) + 2)
+            variance += count * share**2 * spread * pairs / (pairs + 2)
         if task.rest:
             variance += _share_variance(task.rest.a, task.rest.n_a, task.n_a)
             variance += _share_variance(task.rest.b, task.rest.n_b, task.n_b)

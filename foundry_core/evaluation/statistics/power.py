@@ -12,7 +12,8 @@ import numpy as np
 from scipy import stats
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.statistics.sequential import SequentialDesign, build_table, stopping
+from foundry_core.evaluation.statistics.sequential import SequentialDesign, stopping
+from foundry_core.evaluation.statistics.sequential_tables import designed_table
 
 # A minute or two, and a gigabyte or two.
 _DESIGN_PAIRS = 800
@@ -89,8 +90,8 @@ class SequentialPower:
 
 def sequential_design(question: Question) -> SequentialPower:
     """The smallest budget, to within a tenth, whose test has the wanted power, exactly computed.
-    Seconds up to 200 pairs, a minute at 500; time and memory grow with the square, so FoundryError
-    beyond 800."""
+    Seconds up to 200 pairs, a minute at 500, the second time none; time and memory grow with the
+    square, so FoundryError beyond 800."""
     fixed = fixed_episodes(question)
     n_max = max(8, fixed)
     while n_max <= _DESIGN_PAIRS:
@@ -112,7 +113,7 @@ def sequential_power(question: Question, n_max: int) -> SequentialPower:
             f"design_effect = {question.design_effect}: sequential pairs must be independent",
             "plan a fixed number of episodes for several seeds",
         )
-    table = build_table(SequentialDesign(n_max=n_max, alpha=question.level))
+    table = designed_table(SequentialDesign(n_max=n_max, alpha=question.level))
     up, down = stopping(table, question.base, question.variant)
     up_if_equal, down_if_equal = stopping(table, question.base, question.base)
     right = up if question.variant > question.base else down

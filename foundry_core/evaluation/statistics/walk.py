@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.design import Rule
@@ -127,9 +127,9 @@ def _fresh(design: WalkDesign, before: Look, look: Look) -> int:
 @lru_cache(maxsize=4096)
 def _steps(count: int, win: float) -> np.ndarray:
     """The law of D after so many pairs, each won with this chance. Every second place is empty."""
-    law = np.zeros(2 * count + 1)
-    law[::2] = stats.binom.pmf(np.arange(count + 1), count, win)
-    return law
+    if count < 2:
+        return np.array([1 - win, 0.0, win]) if count else np.ones(1)
+    return np.convolve(_steps(count // 2, win), _steps(count - count // 2, win))
 
 
 def _distance(law: np.ndarray) -> np.ndarray:

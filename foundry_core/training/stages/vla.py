@@ -1,19 +1,17 @@
 """Demonstrations → a policy."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
+from foundry_core.data.contract.statements import policy_contract
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.prompts import OBS
 from foundry_core.data.robot.transforms import RobotTransform
+from foundry_core.data.shards.description import read_robot
 from foundry_core.data.statistics.dataset import DatasetStatistics
-from foundry_core.errors import FoundryError
-from foundry_core.files import read_json
+from foundry_core.files import sha256_of
 from foundry_core.models.build import seeded
 from foundry_core.models.config import VLAConfig, VLMConfig
 from foundry_core.models.interfaces import Backbone
 from foundry_core.models.io import load_as
-from foundry_core.models.policy_settings import PolicySettings
+from foundry_core.models.policy_settings import NORMALIZER, PolicySettings
 from foundry_core.models.sizes import required
 from foundry_core.models.vla import VLA
 from foundry_core.pipeline.stage import StageContext
@@ -38,6 +36,12 @@ def train_policy(ctx: StageContext, world: World) -> Metrics:
     vlm = optional_path(ctx, "vlm")
     robot = job.data.robot
     assert robot is not None  # TrainVla.check refuses a recipe without it
+    contract = policy_contract(
+        robot.inputs,
+        recipe.execute_steps,
+        {label: read_robot(path).stated for label, path in job.sources["robot"].items()},
+        mask_missing=robot.missing_fields == "mask",
+    )
     tokenizer = upstream_tokenizer(vlm, optional_path(ctx, "tokenizer"))
     obs = tokenizer.add_special(OBS)
     backbone: Backbone | VLMConfig
@@ -61,9 +65,12 @@ def train_policy(ctx: StageContext, world: World) -> Metrics:
     )
     metrics = train_and_save(job, module, tokenizer, objectives, loader, job.steps)
     if job.world.main:
-        normalizer.save(ctx.out / "normalizer.json")
-        rate = _rate(job.sources["robot"])
-        settings = PolicySettings(hz=rate, execute_steps=recipe.execute_steps, inputs=robot.inputs)
+        normalizer.save(ctx.out / NORMALIZER)
+        settings = PolicySettings(
+            contract=contract,
+            inputs=robot.inputs,
+            normalizer=sha256_of(ctx.out / NORMALIZER),
+        )
         settings.save(ctx.out)
     return metrics
 
@@ -87,13 +94,3 @@ def _policy(config: VLAConfig, backbone: Backbone | VLMConfig, vocab_size: int) 
     module = VLA(config.model_copy(update={"backbone": backbone}))
     module.backbone.resize_vocabulary(vocab_size)
     return module
-
-
-def _rate(robot: Mapping[str, Path]) -> float:
-    rates = {float(read_json(folder / "dataset.json")["hz"]) for folder in robot.values()}
-    if len(rates) > 1:
-        raise FoundryError(
-            f"robot datasets have different rates {sorted(rates)} Hz",
-            "a policy acts at one rate: train on datasets of one",
-        )
-    return rates.pop()

@@ -41,6 +41,7 @@ def settings(**changes):
         "window": WindowConfig(past=0, future=3, max_padding_right=3),
         "image_steps": (0,),
         "image": ImageConfig(),
+        "rotate": {},
         "layout": "episode",
         "keep_failures": False,
     }

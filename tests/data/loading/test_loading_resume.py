@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import time
 
 import numpy as np
 import pytest
@@ -99,13 +98,10 @@ def test_resuming_changes_nothing(case: int, make, uninterrupted) -> None:
     for step in range(first, first + STEPS):
         if (name, step) not in uninterrupted:
             uninterrupted[name, step] = rows(make(config, 0).batch(step))
-    started = time.perf_counter()
     parts = run(make, config, first, stop, workers[0], ranks[0])
     parts += run(make, config, first + stop, STEPS - stop, workers[1], ranks[1])
-    seconds = time.perf_counter() - started
     for step, part in enumerate(parts, start=first):
         assert part == uninterrupted[name, step], (name, step, workers, ranks)
-    assert seconds < 20  # 2 s on a machine of one's own
 
 
 def across_an_epoch(loader: Loader, rng: random.Random) -> int:

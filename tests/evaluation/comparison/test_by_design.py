@@ -6,10 +6,11 @@ import pytest
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.compare import compare
+from foundry_core.evaluation.comparison.grids import grids
 from foundry_core.evaluation.comparison.race import finished_race, replay
 from foundry_core.evaluation.comparison.report import write_comparison
 from foundry_core.evaluation.comparison.result import read_comparison
-from foundry_core.evaluation.comparison.sentences import verdict
+from foundry_core.evaluation.comparison.sentences import ONE_TABLE, verdict
 from foundry_core.evaluation.comparison.tables import markdown
 from foundry_core.evaluation.design import Design
 from foundry_core.evaluation.score import Evaluation, joined, read_evaluation, write_evaluation
@@ -57,8 +58,19 @@ def test_the_end_is_the_last_look_and_no_test_of_its_own():
     found = compare({"a": a, "b": b}, "a")
     one = found.against_base("b")
     assert (one.decision, one.p_value, one.discordant) == ("not separated", None, 4)
-    assert found.by_task == {}
     assert "not separated (by the sequential design)" in verdict(found)
+
+
+def test_there_is_no_table_of_a_single_look():
+    found = compare({"a": evaluation(9, 40), "b": evaluation(5, 40)}, "a", groups={"one": ["open"]})
+    assert (found.groups, found.task_tables) == ({}, {})
+    first, *_, last = grids(found, 100)
+    assert "which share the level of the design" in first.title
+    assert last.notes[0] == ONE_TABLE
+    assert ONE_TABLE in markdown(found)
+    assert "Holm" not in markdown(found)
+    with pytest.raises(FoundryError, match="no evaluation has task 'shut'"):
+        compare({"a": evaluation(9, 40), "b": evaluation(5, 40)}, "a", groups={"one": ["shut"]})
 
 
 def test_what_was_saved_is_counted_once_and_is_not_pending(tmp_path):
@@ -98,6 +110,12 @@ def test_crashes_that_turn_a_decision_leave_none():
     assert found.note.endswith("crashes counted against the better arm turn it")
 
 
+def test_who_only_crashed_until_the_look_has_no_verdict_before_it_has_an_outcome():
+    arms = {"a": evaluation(9, 10), "b": evaluation(0, 10, crashes=range(10))}
+    found = compare(arms, "a").against_base("b")
+    assert (found.decision, found.difference) == ("no verdict", None)
+
+
 def test_racing_for_the_best_says_what_it_promises():
     design = Design(looks=4, family="best")
     arms = {"a": evaluation(9, 10, design=design), "b": evaluation(0, 10, design=design)}
@@ -122,7 +140,7 @@ def test_a_table_has_one_design(other, alpha, base, words):
 
 def test_the_design_is_in_the_file(tmp_path):
     found = evaluation(9, 40)
-    write_evaluation(tmp_path, tmp_path / "records", found, {})
+    write_evaluation(tmp_path, tmp_path / "records", found)
     assert read_evaluation(tmp_path) == found
 
 
@@ -161,9 +179,16 @@ def test_parts_that_contradict_the_race_are_refused(played, words):
         (part(9, 0), "scenario 0 of open is in two parts"),
         (replace(part(9, 1), outcomes={"open": {}}, budget=0), "another \\['open'\\]"),
         (replace(part(9, 1), budget=11), "not finished"),
+        (replace(part(9, 1), criterion="held 5 steps"), "no stated rule in one part .*, by held"),
     ],
 )
 def test_parts_are_disjoint_finished_and_over_the_same_tasks(second, words):
     assert joined([part(9, 0), part(9, 1)]) == evaluation(9, 20, budget=20, design=None)
     with pytest.raises(FoundryError, match=words):
         joined([part(9, 0), second])
+
+
+def test_crashes_of_all_parts_are_one_evaluation_s():
+    one = replace(part(9, 0), causes={"solver": 2, "disk full": 1}, criterion="ever")
+    found = joined([one, replace(part(9, 1), causes={"disk full": 2}, criterion="ever")])
+    assert (found.causes, found.criterion) == ({"disk full": 3, "solver": 2}, "ever")

@@ -1,11 +1,13 @@
 """The journal lets a killed evaluation go on; the tree is right after every episode."""
 
+import json
+
 import pytest
 
+from foundry_core.evaluation.results.lbm import read_tree
 from foundry_core.evaluation.rollout.episodes import plan_episodes, run_episodes
-from foundry_core.evaluation.rollout.results_tree import read_tree
-from foundry_core.evaluation.rollout.tally import Tally, episode_row
-from foundry_core.evaluation.score import Score, score_of, scores_by_task
+from foundry_core.evaluation.rollout.tally import Tally
+from foundry_core.evaluation.score import Score, score_of, scores_by_task, write_episodes
 from tests.evaluation.toy_benchmark import Line, LineEnvironment, Walker
 
 
@@ -85,7 +87,7 @@ def test_another_seed_does_not_take_over_the_journal(places):
     assert len(tally_of(places, seed=1).missing()) == 8
 
 
-def test_scores_and_rows_leave_crashes_out(places):
+def test_scores_and_rows_leave_crashes_out(places, tmp_path):
     tally = tally_of(places)
     plans = tally.missing()
     run_episodes(Line(faults={1: 9}), Walker(noise=0.0), plans[:6], on_rollout=tally.add)
@@ -96,11 +98,15 @@ def test_scores_and_rows_leave_crashes_out(places):
         "far": Score(n=1, successes=1, crashed=1, pending=2),
     }
     assert score_of(results) == tally.score
-    assert episode_row(results[1]) == {
+    write_episodes(tmp_path, results)
+    rows = [json.loads(line) for line in (tmp_path / "episodes.jsonl").open()]
+    assert len(rows) == 6, "none of what was not run"
+    assert rows[1] == {
         "task": "near",
         "scenario": 1,
         "success": None,
         "steps": 1,
-        "crash": True,
+        "seconds": results[1].seconds,
+        "crash": "ArithmeticError",
         "seed": results[1].seed,
     }

@@ -126,7 +126,7 @@ def brute_force(task: TaskBlocks) -> Fraction:
     """Every choice of which episodes of a block are A's, equally likely. One task: the statistic
     is A's successes."""
     laws = []
-    for block in task.blocks:
+    for block in task.shared:
         episodes = [1] * (block.a + block.b) + [0] * (block.n_a + block.n_b - block.a - block.b)
         law: dict[int, int] = {}
         for labels in product((0, 1), repeat=len(episodes)):
@@ -142,7 +142,7 @@ def brute_force(task: TaskBlocks) -> Fraction:
             for y, q in law.items():
                 wider[x + y] = wider.get(x + y, Fraction(0)) + p * q
         total = wider
-    seen = sum(block.a for block in task.blocks)
+    seen = sum(block.a for block in task.shared)
     upper = sum(p for x, p in total.items() if x >= seen)
     lower = sum(p for x, p in total.items() if x <= seen)
     return min(Fraction(1), 2 * min(upper, lower))

@@ -1,21 +1,24 @@
 """What a verdict promises: among equal arms at most 5 % are called different, whatever the shape of
 the data; and what it gains. The long form, with more tables a cell, is benchmarks/verdicts.py."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from tests.evaluation.statistics.simulate import (
     ALPHA,
-    LAYOUTS,
+    HIGHEST,
     Setting,
+    beside_plain,
     by_blocks,
     by_recipes,
+    by_strata,
     by_walk,
     rejections,
 )
 
-TABLES = 400
+TABLES = 500
 
 
 def most(level: float, tables: int) -> float:
@@ -27,46 +30,48 @@ SHAPES = [Setting(tasks=1, scenarios=50), Setting(tasks=16, scenarios=8, rate=0.
 
 
 @pytest.mark.parametrize("setting", SHAPES, ids=["few tasks", "many tasks"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_exact_paths_keep_their_level(layout, setting):
-    path = partial(by_blocks, layout=LAYOUTS[layout])
-    assert rejections(path, setting, TABLES, seed=1)[0] <= most(ALPHA, TABLES)
+@pytest.mark.parametrize("played", ["all", "partly", "unbalanced", "crashes"])
+def test_exact_paths_keep_their_level(played, setting):
+    found = rejections(by_blocks, replace(setting, played=played), TABLES, seed=1)
+    assert found <= most(ALPHA, TABLES)
 
 
+@pytest.mark.parametrize("setting", SHAPES, ids=["few tasks", "many tasks"])
+def test_unpaired_tasks_keep_their_level(setting):
+    found = rejections(by_strata, replace(setting, correlation=0.0), TABLES, seed=1)
+    assert found <= most(ALPHA, TABLES)
+
+
+@pytest.mark.parametrize("played", ["all", "crashes"])
 @pytest.mark.parametrize("spending", ["linear", "obrien-fleming", "pocock"])
-def test_looking_after_every_round_keeps_the_level(spending):
+def test_looking_after_every_round_keeps_the_level(spending, played):
     path = partial(by_walk, spending=spending)
-    setting = Setting(tasks=4, scenarios=40)
-    assert rejections(path, setting, TABLES, seed=2)[0] <= most(ALPHA, TABLES)
-
-
-# The highest cell of a grid of 138, 138, 168, 71 and 46 settings of 500 to 2000 tables each.
-HIGHEST = {2: 0.067, 3: 0.047, 4: 0.054, 5: 0.053, 10: 0.068}
+    setting = Setting(tasks=4, scenarios=40, played=played)
+    assert rejections(path, setting, TABLES, seed=2) <= most(ALPHA, TABLES)
 
 
 @pytest.mark.parametrize("seeds", HIGHEST)
 def test_recipes_keep_their_level_where_seeds_scatter(seeds):
     setting = Setting(tasks=4, scenarios=10, seeds=seeds, spread=0.4)
-    found, _ = rejections(by_recipes, setting, TABLES, seed=3)
+    found = rejections(by_recipes, setting, TABLES, seed=3)
     assert found <= most(HIGHEST[seeds], TABLES)
 
 
 @pytest.mark.parametrize("arms", [4, 7])
 def test_families_keep_their_level(arms):
-    setting = Setting(tasks=2, scenarios=10, seeds=3, spread=0.3)
-    found, _ = rejections(partial(by_recipes, arms=arms), setting, TABLES // 2, seed=4)
-    assert found <= most(ALPHA, TABLES // 2)
+    setting = Setting(tasks=2, scenarios=10, seeds=3, spread=0.3, arms=arms)
+    assert rejections(by_recipes, setting, TABLES // 2, seed=4) <= most(ALPHA, TABLES // 2)
 
 
 def test_counting_episodes_where_seeds_scatter_does_not():
     """What the rule is for: pooled counts call a third of equal recipes different here."""
     setting = Setting(tasks=4, scenarios=50, seeds=3, spread=0.4)
-    found, pooled = rejections(by_recipes, setting, 200, seed=6)
+    found, pooled = beside_plain(by_recipes, setting, 200, seed=6)
     assert found <= most(HIGHEST[3], 200)
     assert pooled >= 0.3 * 200
 
 
 def test_pairing_wins_where_outcomes_are_alike():
     setting = Setting(tasks=4, scenarios=50, difference=0.12)
-    found, pooled = rejections(partial(by_blocks, layout=LAYOUTS["pairs"]), setting, 200, seed=5)
+    found, pooled = beside_plain(by_blocks, setting, 200, seed=5)
     assert found >= pooled + 20

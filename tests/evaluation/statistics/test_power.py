@@ -15,6 +15,11 @@ from foundry_core.evaluation.statistics.power import (
 from foundry_core.evaluation.statistics.sequential import SequentialDesign, build_table, decide
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path))
+
+
 def test_known_values_of_the_two_proportion_formula():
     # R: power.prop.test(p1 = .50, p2 = .75, power = .90) n = 76.7; n = 50 gives power 0.740.
     assert fixed_episodes(Question(base=0.5, variant=0.75, power=0.9)) == 77

@@ -2,22 +2,28 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from foundry_core.evaluation.statistics.block_test import Block, TaskBlocks, exact_test
-from foundry_core.evaluation.statistics.recipes import seed_test
+from foundry_core.evaluation.statistics.recipes import _pooled, seed_test
 
 POOLED = [
     ((0.50, 0.54), (0.62, 0.68), 0.069051),
     ((0.50, 0.54), (0.70, 0.71), 0.012191),
-]
-# Both variances are equal or nearly so: here Welch's p is the pooled one up to its degrees.
-WELCH = [
     ((0.50, 0.54, 0.58), (0.60, 0.66, 0.63), 0.035606),
     ((0.40, 0.52, 0.55), (0.62, 0.70, 0.66), 0.029577),
+    ((0.50, 0.55, 0.52, 0.58), (0.60, 0.66, 0.63, 0.61), 0.007212),
+    ((0.50, 0.55, 0.62, 0.58), (0.60, 0.66, 0.63, 0.61), 0.071091),
+    ((0.30, 0.42, 0.35, 0.51, 0.44), (0.52, 0.61, 0.40, 0.66, 0.58), 0.031495),
 ]
 
 
 @pytest.mark.parametrize(("a", "b", "p"), POOLED)
+def test_pooled_t(a, b, p):
+    assert _pooled(a, b, [a, b])[0] == pytest.approx(p, abs=5e-7)
+
+
+@pytest.mark.parametrize(("a", "b", "p"), POOLED[:2])
 def test_two_seeds_borrow_the_variance_and_stay_provisional(a, b, p):
     found = seed_test(a, b, {"a": a, "b": b})
     assert found.basis == "provisional"
@@ -25,12 +31,14 @@ def test_two_seeds_borrow_the_variance_and_stay_provisional(a, b, p):
     assert found.degrees == 2
 
 
-@pytest.mark.parametrize(("a", "b", "pooled"), WELCH)
+@pytest.mark.parametrize(("a", "b", "pooled"), POOLED[2:])
 def test_three_seeds_are_judged_by_welch(a, b, pooled):
     found = seed_test(a, b, {"a": a, "b": b})
     assert found.basis == "recipe"
-    assert found.degrees < 4
+    assert found.degrees < 2 * len(a) - 2
+    # With equally many runs the statistic is the pooled one's, on fewer degrees of freedom.
     assert found.p > pooled
+    assert found.p == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue, rel=1e-9)
 
 
 def test_one_seed_makes_no_claim_about_recipes():

@@ -1,4 +1,4 @@
-"""Tests for pairs, strata, families and optional stopping, against known values."""
+"""Intervals, tests for pairs, strata, families and optional stopping, against known values."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,9 @@ from scipy import stats
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.statistics.evalues import anytime_p, directed_evalues, evalues
-from foundry_core.evaluation.statistics.families import bonferroni, holm
-from foundry_core.evaluation.statistics.fixed import Arms, cmh, discordant, mcnemar
+from foundry_core.evaluation.statistics.families import bonferroni, compact_letters, holm
+from foundry_core.evaluation.statistics.fixed import Arms, barnard, cmh, discordant, mcnemar
+from foundry_core.evaluation.statistics.intervals import clopper_pearson
 
 
 def test_evalues_of_straight_pairs():
@@ -37,6 +38,7 @@ def test_discordant_pairs_count_only_scenarios_that_both_ran():
     tested, base = {0: True, 1: True, 2: False, 7: True}, {0: False, 1: True, 2: True, 9: False}
     assert discordant(tested, base) == (1, 1)
     assert mcnemar(9, 1, "greater") == pytest.approx(11 / 1024)
+    assert mcnemar(5, 0) == pytest.approx(2 * 0.5**5)
     assert mcnemar(0, 0) == 1.0
 
 
@@ -60,7 +62,27 @@ def test_cmh_sees_through_tasks_of_other_sizes():
     assert cmh([Arms(s1=0, n1=5, s0=0, n0=5)]).p == 1.0
 
 
+@pytest.mark.parametrize(
+    ("successes", "n", "confidence", "interval"),
+    [
+        (145, 200, 0.90, (0.668265, 0.776667)),
+        (0, 200, 0.90, (0, 0.014867)),
+        (160, 200, 0.95, (0.737774, 0.853106)),
+    ],
+)
+def test_clopper_pearson(successes, n, confidence, interval):
+    assert clopper_pearson(successes, n, confidence) == pytest.approx(interval, abs=1e-6)
+
+
+def test_barnard():
+    assert barnard(Arms(s1=7, n1=10, s0=2, n0=10), "greater") == pytest.approx(0.020695, abs=1e-6)
+
+
 def test_families():
     assert bonferroni([0.01, 0.4]) == pytest.approx([0.02, 0.8])
     assert bonferroni([0.01, 0.4], size=5) == pytest.approx([0.05, 1.0])
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    ten = [0.001, 0.008, 0.039, 0.041, 0.042, 0.06, 0.074, 0.205, 0.212, 0.216]
+    assert holm(ten) == pytest.approx([0.01, 0.072] + 5 * [0.312] + 3 * [0.615])
+    pairs = [("a", "c"), ("a", "d"), ("b", "d")]
+    assert compact_letters("abcd", pairs) == {"a": "a", "b": "ab", "c": "bc", "d": "c"}

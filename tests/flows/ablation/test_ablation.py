@@ -22,7 +22,7 @@ from foundry_core.lineage.event_types import RunFinished
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index
 
-EXAMS = Path(__file__).parents[2] / "kinds" / "exams.yaml"
+EXAMS = Path(__file__).parents[2] / "kinds" / "exams_here.yaml"
 CLI = [sys.executable, "-m", "flows.cli"]
 
 
@@ -177,8 +177,8 @@ def test_an_interruption_is_no_failure_of_a_variant():
     ablation.start()
     for name in ("base:text", "base:model", "base:exam"):
         ablation.run.stage(name)
-    result = ablation.finish("interrupted", "interrupted")
-    assert [r["status"] for r in result["seed_runs"]] == ["succeeded", "interrupted"]
+    result = ablation.finish("cancelled", "Ctrl-C")
+    assert [r["status"] for r in result["seed_runs"]] == ["succeeded", "cancelled"]
     assert {row["decision"] for row in result["effects"]} == {
         "no verdict",
         "no verdict: was not reached",

@@ -14,7 +14,7 @@ from flows.runs.walk import StagesFailed
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
 
-EXAMS = Path(__file__).parents[2] / "kinds" / "exams.yaml"
+EXAMS = Path(__file__).parents[2] / "kinds" / "exams_here.yaml"
 # The base succeeds in eight of ten, `same` trains otherwise and as well, `bad` hardly ever.
 BAD, SAME = "bad:model.steps=40", "same:model.steps=5,exam.pass_mark=0,model.rate=0.1001"
 
@@ -137,7 +137,7 @@ def test_an_interruption_says_who_was_still_to_play():
     under_way = AblationRun(planned(BAD))
     under_way.start()
     under_way.run.walk(targets=["base:exam.1"])
-    result = under_way.finish("interrupted", "interrupted")
+    result = under_way.finish("cancelled", "Ctrl-C")
     assert result["sequential"] is None
     assert {r["error"] for r in result["seed_runs"]} == {"was not reached"}
 

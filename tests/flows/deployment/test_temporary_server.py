@@ -110,7 +110,7 @@ def test_a_server_that_does_not_start_is_named_with_its_last_words(tmp_path, mon
 def test_the_temporary_server_ends_with_its_run(environment, number):
     slow = ("-o", "model.seconds=60") if number else ()
     run = subprocess.Popen(
-        [*python_command("flows.cli", "run", str(WORDS)), *slow],
+        [*python_command("flows.cli", "run", "--prefect", str(WORDS)), *slow],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -178,14 +178,14 @@ def test_kill_9_in_training_then_resume_from_the_checkpoint(home):
 
 
 def test_prefect_run_and_cached_run_from_the_command_line(home):
-    first = cli("run", str(WORDS), "--json")
+    first = cli("run", "--prefect", str(WORDS), "--json")
     assert first.returncode == 0, first.stderr
     result = json.loads(first.stdout)
     assert result["status"] == "succeeded"
     assert {stage["action"] for stage in result["stages"]} == {"run"}
-    second = cli("run", str(WORDS), "--json")
+    second = cli("run", "--prefect", str(WORDS), "--json")
     assert {stage["action"] for stage in json.loads(second.stdout)["stages"]} == {"reuse"}
-    failed = cli("run", str(WORDS), "-o", "first.fail=true", "--json")
+    failed = cli("run", "--prefect", str(WORDS), "-o", "first.fail=true", "--json")
     assert failed.returncode == 1
     assert json.loads(failed.stdout)["status"] == "failed"
 

@@ -83,7 +83,7 @@ def test_cancelling_a_local_run_cancels_its_training(serving):
     until(lambda: not serving.flow_runs() and not serving.leases(), 120, "all is closed")
     assert serving.children() == []
     rows = serving.lineage(f"select status from pipeline_run where run_id = '{name}'")
-    assert rows == [{"status": "interrupted"}]
+    assert rows == [{"status": "cancelled"}]
 
 
 def test_unknown_parameters_are_refused(serving):
@@ -117,4 +117,4 @@ def test_interrupting_serve_leaves_nothing(tmp_path):
         serving.process.send_signal(signal.SIGINT)
         serving.process.wait(60)
         until(lambda: not serving.processes(), 10, "no process is left")
-        assert serving.process.returncode == 0
+        assert serving.process.returncode == 130

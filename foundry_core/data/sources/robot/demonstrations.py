@@ -7,9 +7,12 @@ import zipfile
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
+from foundry_core.config.validation import validate
+from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
 from foundry_core.data.sources.files import tar_files
 from foundry_core.errors import FoundryError
+from foundry_core.files import read_json
 from foundry_core.identity.sources import source_files
 
 if TYPE_CHECKING:
@@ -20,6 +23,13 @@ class Demonstrations(RobotFormat, PathSource):
     """Episodes as the simulator stages record them (demos.json + episodes/<task>/<id>.tar)."""
 
     format: Literal["demonstrations"] = "demonstrations"
+
+    def contract(self) -> DataContract:
+        path = self.root / "demos.json"
+        if self.remote is not None or not path.is_file():
+            return DataContract()
+        stated: DataContract = validate(DataContract, read_json(path).get("contract"), str(path))
+        return stated
 
     def episodes(self) -> list[SourceRef]:
         """Every episode file, sorted by task and name."""

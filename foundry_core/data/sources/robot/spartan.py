@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import PrivateAttr
 
+from foundry_core.data.contract.fields import FieldContract
+from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import is_remote, source_files
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 HZ = 10.0
 _SIDES = ("right", "left")
+_KINDS = ("actual", "desired", "action")
 
 
 class Spartan(RobotFormat, PathSource):
@@ -31,6 +34,11 @@ class Spartan(RobotFormat, PathSource):
 
     format: Literal["spartan"] = "spartan"
     _above: tuple[str, ...] | None = PrivateAttr(None)
+
+    def contract(self) -> DataContract:
+        gripper = FieldContract(dims=1, quantity="gripper", unit="m", closed=0.0, open=0.1)
+        names = [f"robot__{k}__grippers__{s}::panda_hand" for k in _KINDS for s in _SIDES]
+        return DataContract(hz=HZ, fields=dict.fromkeys(names, gripper))
 
     def identity(self) -> Mapping[str, str]:
         above = self.folders_above()

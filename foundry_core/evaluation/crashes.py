@@ -4,8 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from foundry_core.evaluation.score import EpisodeResult
-
 # What the last line of a traceback says, by cause: those of LBM Eval's published results, and ours.
 _CAUSES = (
     ("solver", re.compile(r"SimFailure|line search|Hessian|simulation is unstable", re.I)),
@@ -31,7 +29,7 @@ def crash_cause(message: str | None) -> str:
     return found[1].rpartition(".")[2] if found else "unknown"
 
 
-def crash_causes(episodes: Iterable[EpisodeResult]) -> dict[str, int]:
-    """cause → crashed episodes, the most frequent first."""
-    causes = Counter(crash_cause(one.failure_message) for one in episodes if one.crashed)
+def crash_causes(messages: Iterable[str | None]) -> dict[str, int]:
+    """Of the messages of crashed episodes: cause → episodes, the most frequent first."""
+    causes = Counter(map(crash_cause, messages))
     return dict(sorted(causes.items(), key=lambda item: (-item[1], item[0])))

@@ -6,13 +6,9 @@ from pathlib import Path
 import pytest
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.rollout.results_tree import (
-    pascal_case,
-    read_tree,
-    snake_case,
-    write_results,
-)
+from foundry_core.evaluation.results.lbm import read_tree, write_results
 from foundry_core.evaluation.score import EpisodeResult, Score, score_of, total
+from foundry_core.evaluation.task_names import pascal_case, snake_case
 
 # Left out of the published means: no training data had them.
 UNSEEN_TASKS = (

@@ -4,26 +4,34 @@ A tree is `[<set>/]<model>/<Task>/rollouts/<stamp>/results.json`. LBM Eval itsel
 a failure with the traceback in `failure_message`; the reader undoes that, keeping count.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, StrictBool
+from pydantic import BaseModel, StrictBool
 
-from foundry_core.config.validation import read_as
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.rollout.crashes import crash_causes
-from foundry_core.evaluation.score import EpisodeResult, Evaluation, Score, score_of
+from foundry_core.evaluation.results.base import (
+    Budget,
+    Index,
+    Name,
+    ResultFile,
+    ResultFormat,
+    Results,
+    Seconds,
+    collect,
+    read_document,
+)
+from foundry_core.evaluation.score import EpisodeResult, score_of
+from foundry_core.evaluation.task_names import pascal_case, snake_case
 from foundry_core.files import walk, write_json
 
 FIXED_STAMP = "1970-01-01T00-00-00"
 """Folder name of a rollout that must come out equal on every run; no clock enters an artifact."""
 
 _TRACEBACK = "Traceback (most recent call last)"
-_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _FILE = "results.json"
+_TREE = f"[<set>/]<model>/<Task>/rollouts/<stamp>/{_FILE}"
 
 _FORM = (
     "a results.json has `evaluations`, and as max_sample_size_per_model the number of episodes per "
@@ -34,63 +42,19 @@ _FORM = (
 class _Entry(BaseModel):
     """An element of `evaluations`."""
 
-    skill_type: str = Field(min_length=1)
-    scenario_index: int
+    skill_type: Name
+    scenario_index: Index
     is_success: StrictBool | None
     is_pending: bool = False
-    total_time: float | None = None
+    total_time: Seconds | None = None
     failure_message: str | None = None
 
 
 class _Document(BaseModel):
     """What is read of a results.json."""
 
-    max_sample_size_per_model: int = Field(ge=1, strict=True)
+    max_sample_size_per_model: Budget
     evaluations: list[_Entry]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Results:
-    """A read tree. budget: episodes per model and task, fixed before the first one. episodes:
-    (model, task) → its episodes, by scenario."""
-
-    budget: int
-    episodes: Mapping[tuple[str, str], Sequence[EpisodeResult]]
-
-    @property
-    def models(self) -> list[str]:
-        return sorted({model for model, _ in self.episodes})
-
-    def scores(self) -> dict[str, dict[str, Score]]:
-        """model → task → score."""
-        found: dict[str, dict[str, Score]] = {}
-        for (model, task), episodes in self.episodes.items():
-            found.setdefault(model, {})[task] = score_of(episodes)
-        return found
-
-    def evaluations(self) -> dict[str, Evaluation]:
-        """model → what was found of it."""
-        return {
-            model: Evaluation.of(
-                (one for (of, _), some in self.episodes.items() if of == model for one in some),
-                self.budget,
-            )
-            for model in self.models
-        }
-
-    def crashes(self) -> dict[str, int]:
-        """cause → episodes, over all models."""
-        return crash_causes(one for some in self.episodes.values() for one in some)
-
-
-def pascal_case(name: str) -> str:
-    """put_mug_on_saucer, pick-place-v3 → PutMugOnSaucer, PickPlaceV3. Idempotent."""
-    return "".join(word[0].upper() + word[1:] for word in re.split(r"[_\-\s]+", name) if word)
-
-
-def snake_case(name: str) -> str:
-    """PutMugOnSaucer → put_mug_on_saucer."""
-    return "_".join(_WORD_START.split(pascal_case(name))).lower()
 
 
 def write_results(
@@ -155,57 +119,31 @@ def _document(episodes: Sequence[EpisodeResult], *, requested: int, budget: int)
 def read_tree(root: Path) -> Results:
     """Reads every results.json below `root`: a tree, one evaluation set, or one model's folder.
 
-    Raises FoundryError for a missing or conflicting budget, a (task, scenario) found in two files
-    of one model, more completed episodes than the budget, and files that are not of the form.
-    A model is called `<set>/<model>` where the tree has several sets.
+    Raises FoundryError for what `collect` refuses and for files that are not of the form. A model
+    is called `<set>/<model>` where the tree has several sets.
     """
-    files = _result_files(root)
+    files = _find(root)
+    if not files:
+        raise FoundryError(f"no {_FILE} below {root}", f"expected {_TREE}")
+    return collect("lbm", _read(root, files))
+
+
+def _find(root: Path) -> list[Path]:
+    names = (name for name, _ in walk(root)) if root.is_dir() else ()
+    return sorted(root / name for name in names if f"/{name}".endswith(f"/{_FILE}"))
+
+
+def _read(root: Path, files: Sequence[Path]) -> Iterator[ResultFile]:
     places = [_place(root, file) for file in files]
     several_sets = len({evaluation_set for evaluation_set, _ in places}) > 1
-    budgets: dict[int, Path] = {}
-    found: dict[tuple[str, str], dict[int, tuple[EpisodeResult, Path]]] = {}
     for file, (evaluation_set, model) in zip(files, places, strict=True):
-        label = f"{evaluation_set}/{model}" if several_sets and evaluation_set else model
-        document = read_as(_Document, file, _FORM)
-        budgets.setdefault(document.max_sample_size_per_model, file)
-        for episode in map(_episode, document.evaluations):
-            of_task = found.setdefault((label, episode.task), {})
-            if episode.scenario in of_task:
-                other = of_task[episode.scenario][1]
-                raise FoundryError(
-                    f"{label}: {episode.task} scenario {episode.scenario} is in {other} and {file}",
-                    "remove one of the two rollouts: an episode counts once",
-                )
-            of_task[episode.scenario] = (episode, file)
-    if len(budgets) > 1:
-        listing = "; ".join(f"{budget} in {file}" for budget, file in sorted(budgets.items()))
-        raise FoundryError(
-            f"conflicting budgets max_sample_size_per_model: {listing}",
-            "a comparison needs one budget, fixed before the first episode",
+        document = read_document(_Document, file, _FORM)
+        yield ResultFile(
+            path=file,
+            model=f"{evaluation_set}/{model}" if several_sets and evaluation_set else model,
+            budget=document.max_sample_size_per_model,
+            episodes=[_episode(entry) for entry in document.evaluations],
         )
-    (budget,) = budgets
-    episodes = {
-        key: tuple(of_task[scenario][0] for scenario in sorted(of_task))
-        for key, of_task in found.items()
-    }
-    for (model, task), several in episodes.items():
-        completed = score_of(several).n
-        if completed > budget:
-            raise FoundryError(
-                f"{model} on {task}: {completed} completed episodes, the budget is {budget}",
-                "episodes beyond the budget cannot enter the test; remove them or plan more",
-            )
-    return Results(budget=budget, episodes=episodes)
-
-
-def _result_files(root: Path) -> list[Path]:
-    names = (name for name, _ in walk(root)) if root.is_dir() else ()
-    files = sorted(root / name for name in names if f"/{name}".endswith(f"/{_FILE}"))
-    if not files:
-        raise FoundryError(
-            f"no {_FILE} below {root}", f"expected [<set>/]<model>/<Task>/rollouts/<stamp>/{_FILE}"
-        )
-    return files
 
 
 def _place(root: Path, file: Path) -> tuple[str, str]:
@@ -232,3 +170,6 @@ def _episode(entry: _Entry) -> EpisodeResult:
         failure_message=entry.failure_message,
         recorded_as_failure=fault and entry.is_success is False,
     )
+
+
+RESULTS = ResultFormat(form=f"{_TREE} (LBM Eval)", find=_find, read=_read)

@@ -1,0 +1,87 @@
+"""Which requests reach Prefect's server at all. A browser sends what any page tells it to send, to
+this machine too: a request must name this server, and come from one of its own pages or from none.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Scope]]
+Send = Callable[[Scope], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LOGIN = "/foundry-login"
+# The part after # never leaves the browser. Prefect's pages look for the password at that name.
+_PAGE = b"""<!doctype html><meta charset="utf-8"><title>Foundry</title><script>
+localStorage.setItem("prefect-password", btoa(decodeURIComponent(location.hash.slice(1))));
+location.replace("/");
+</script>"""
+
+
+class Guard:
+    """An ASGI application before Prefect's. names: host names of this server beside `localhost`
+    and this machine's own; numeric addresses are always its own, since a page of another site that
+    was made to resolve to this machine (DNS rebinding) is asked for by that site's name."""
+
+    def __init__(self, app: App, names: Iterable[str] = ()) -> None:
+        self._app = app
+        own = ("localhost", socket.gethostname(), socket.getfqdn(), *names)
+        self._names = {name.lower() for name in own}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+        elif why := self._refusal(scope["headers"]):
+            await _refuse(scope["type"], why, send)
+        elif scope["type"] == "http" and scope["path"] == LOGIN:
+            await _answer(200, b"text/html", _PAGE, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _refusal(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """Why the request may not pass; empty when it may."""
+        found: dict[str, list[str]] = {"host": [], "origin": []}
+        for name, value in headers:
+            if (key := name.decode("latin-1").lower()) in found:
+                found[key].append(value.decode("latin-1").lower())
+        if len(found["host"]) != 1 or not self._own(found["host"][0]):
+            return "this server is not called so (Host)"
+        if any(urlsplit(origin).netloc != found["host"][0] for origin in found["origin"]):
+            return "a page of another site may not use this server (Origin)"
+        return ""
+
+    def _own(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return name in self._names or _address(name) is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server there is reached from this machine alone."""
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
+
+
+async def _refuse(kind: str, why: str, send: Send) -> None:
+    if kind == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": why})
+    else:
+        await _answer(403, b"text/plain", f"foundry: {why}\n".encode(), send)
+
+
+async def _answer(status: int, content_type: bytes, body: bytes, send: Send) -> None:
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,72 @@
+"""A policy behind the contract of the exam or robot that it meets: what differs is converted."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from foundry_core.data.contract.fields import UNITS
+from foundry_core.data.contract.matching import Conversion, match
+from foundry_core.data.contract.statements import ExamContract
+from foundry_core.data.robot.rotations import convert_rotation
+
+if TYPE_CHECKING:
+    from foundry_core.serving.policy import Policy
+
+
+class AdaptedPolicy:
+    """The policy as the exam needs it: same calls, the exam's meanings on both sides. A policy that
+    fits as it is passes through unchanged. FoundryError names the first difference that cannot be
+    converted."""
+
+    def __init__(self, policy: "Policy", exam: ExamContract, examined: str) -> None:
+        self._policy = policy
+        self._match = match(policy.contract, exam, "the policy", examined)
+        policy.do_without(self._match.absent)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._policy, name)
+
+    def infer(
+        self, requests: Sequence[tuple[str, Mapping[str, Any]]]
+    ) -> list[dict[str, np.ndarray]]:
+        """As Policy.infer."""
+        observations = self._match.observations
+        answers = self._policy.infer(
+            [(client, _observed(seen, observations)) for client, seen in requests]
+        )
+        return [convert_fields(answer, self._match.targets) for answer in answers]
+
+
+def _observed(seen: Mapping[str, Any], conversions: Sequence[Conversion]) -> Mapping[str, Any]:
+    if not conversions:
+        return seen
+    history = [_observed(past, conversions) for past in seen.get("history", ())]
+    lowdim = convert_fields(seen["lowdim"], conversions)
+    return {**seen, "lowdim": lowdim, **({"history": history} if history else {})}
+
+
+def convert_fields(
+    fields: Mapping[str, np.ndarray], conversions: Iterable[Conversion]
+) -> dict[str, np.ndarray]:
+    """{field: [..., D]} with the conversions applied; others as they are."""
+    out = dict(fields)
+    for one in conversions:
+        if one.field in out:
+            out[one.field] = _converted(np.asarray(out[one.field], np.float64), one)
+    return out
+
+
+def _converted(values: np.ndarray, one: Conversion) -> np.ndarray:
+    source, target = one.source, one.target
+    if source.form is not None and target.form is not None and source.form != target.form:
+        return convert_rotation(values, source.form, target.form)
+    if (
+        source.open is not None
+        and source.closed is not None
+        and target.open is not None
+        and target.closed is not None
+    ):
+        share = (values - source.closed) / (source.open - source.closed)
+        return target.closed + share * (target.open - target.closed)
+    return values * (UNITS[source.unit][1] / UNITS[target.unit][1])

@@ -1,0 +1,243 @@
+"""A command that is asked to end does so soon, records it, and leaves nothing behind."""
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flows import signals
+from foundry_core.execution.python import python_command
+from foundry_core.lineage.connection import attach
+from foundry_core.lineage.events import EventLog
+from foundry_core.lineage.index import Index
+from tests.orchestration import Serving, free_port, until
+from tests.support import WORDS
+
+KINDS = WORDS.parent
+STUCK = """
+import time
+from flows.signals import ends_on_signals
+with ends_on_signals(0.5):
+    while True:
+        try:
+            print("busy", flush=True)
+            while True:
+                time.sleep(0.05)
+        except BaseException:
+            pass
+"""
+HELD = """
+import os, signal
+from flows.signals import ends_on_signals, held
+with ends_on_signals(), held() as released:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("whole", flush=True)
+    try:
+        with released():
+            print("not reached")
+    except KeyboardInterrupt as error:
+        print(error)
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("recorded")
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "code"),
+    [
+        (signal.SIGINT, KeyboardInterrupt, 130),
+        (signal.SIGTERM, signals.Terminated, 143),
+        (signal.SIGHUP, signals.Terminated, 129),
+    ],
+)
+def test_a_signal_is_an_exception_within_and_nothing_lingers(number, kind, code):
+    before = signal.getsignal(number)
+    threads = threading.active_count()
+    with pytest.raises(kind) as raised, signals.ends_on_signals(0.1):
+        os.kill(os.getpid(), number)
+        time.sleep(1)
+    assert signals.exit_code(raised.value) == code
+    assert signal.getsignal(number) is before
+    assert signal.set_wakeup_fd(-1) == -1
+    with signals.ends_on_signals(0.1):
+        pass
+    time.sleep(0.3)  # nobody kills a block that was left
+    assert threading.active_count() == threads
+
+
+def test_in_other_threads_nothing_changes():
+    before = signal.getsignal(signal.SIGTERM)
+    found = []
+
+    def work():
+        with signals.ends_on_signals():
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [before]
+
+
+def test_what_is_held_is_ended_whole():
+    done = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True)
+    assert done.stdout == "whole\nSIGTERM\nrecorded\n", done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_does_not_end_is_killed_and_told_so(number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "busy\n"
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert f"({number.name}), still busy after 0.5 s: killed" in err
+
+
+class Terminal:
+    """A command in a terminal of its own, as a person starts it."""
+
+    def __init__(self, home: Path, *arguments: str):
+        self.home, self.text = home, ""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+        own = {"FOUNDRY_HOME": str(home), "FOUNDRY_KINDS": "tests.kinds"}
+        environment = kept | own | {"FOUNDRY_PIPELINES": str(KINDS), "OMP_NUM_THREADS": "1"}
+        command = python_command("flows.cli", *arguments)
+        self.pid, self._terminal = pty.fork()
+        if self.pid == 0:
+            os.execve(command[0], command, environment)
+
+    def type(self, keys: str) -> None:
+        os.write(self._terminal, keys.encode())
+
+    def until(self, condition, seconds: float = 240) -> None:
+        """Reads what is printed meanwhile: a full terminal would stop the command."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, self.text
+            self._read()
+
+    def _read(self) -> None:
+        if select.select([self._terminal], [], [], 0.05)[0]:
+            try:
+                self.text += os.read(self._terminal, 1 << 16).decode(errors="replace")
+            except OSError:  # its last process is gone
+                time.sleep(0.05)
+
+    def ended(self, seconds: float = 60) -> int:
+        status = []
+
+        def gone():
+            pid, code = os.waitpid(self.pid, os.WNOHANG)
+            status.append(code)
+            return pid
+
+        self.until(gone, seconds)
+        self._read()
+        os.close(self._terminal)
+        return os.waitstatus_to_exitcode(status[-1])
+
+    def trains(self) -> bool:
+        return bool(list(self.home.glob("store/work/*/scratch/state.json")))
+
+
+def left_of(home: Path) -> list[str]:
+    """Everything that a command which has ended must not leave in its home."""
+    serving = Serving(home)
+    left = [f"process {pid}" for pid in serving.processes()]
+    left += [f"lease {key}" for key in serving.leases()]
+    return left + [f"file {path.name}" for path in (home / "processes").glob("*")]
+
+
+def statuses(home: Path) -> set[str]:
+    Index(home / "lineage.duckdb", EventLog(home / "store" / "events")).advance()
+    with attach(home / "lineage.duckdb") as connection:
+        running = connection.execute("from attempt where state = 'running'").fetchall()
+        assert running == []
+        return {s for (s,) in connection.execute("select status from pipeline_run").fetchall()}
+
+
+RUN = ("run", str(WORDS), "-o", "model.seconds=20", "-o", "model.steps=40")
+ABLATE = (
+    *("ablate", str(KINDS / "exams.yaml"), "--vary", "model.rate=0.1,0.2"),
+    *("-o", "model.seconds=20", "-o", "model.steps=40", "-o", "model.resources.gpus=0"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "arguments", [RUN, ABLATE, (*RUN, "--prefect")], ids=["run", "ablate", "prefect"]
+)
+@pytest.mark.parametrize("how", ["keys", "term", "all"])
+def test_a_run_in_a_terminal_ends_soon_and_the_next_one_resumes(arguments, how, tmp_path):
+    """keys: Ctrl-C. term: SIGTERM to the command. all: to all its processes at once, as the end of
+    a container or of a batch job sends it."""
+    home = tmp_path / "home"
+    terminal = Terminal(home, *arguments)
+    terminal.until(terminal.trains)
+    if how == "keys":
+        terminal.type("\x03")
+    elif how == "term":
+        os.kill(terminal.pid, signal.SIGTERM)
+    else:
+        for pid in Serving(home).processes():
+            os.kill(pid, signal.SIGTERM)
+    assert terminal.ended(40) == (130 if how == "keys" else 143)
+    assert terminal.text.count("cancelled; the next run takes up what it left") == 1
+    assert "Traceback" not in terminal.text
+    until(lambda: not left_of(home), 5, f"nothing is left: {left_of(home)}")
+    assert statuses(home) == {"cancelled"}
+    assert Terminal(home, *arguments).ended(300) == 0
+    assert "succeeded" in statuses(home)
+    resumed = [int(path.read_text()) for path in home.glob("store/train/*/records/resumed.txt")]
+    assert max(resumed) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    terminal = Terminal(tmp_path / "home", *RUN)
+    terminal.until(terminal.trains)
+    terminal.type("\x03")
+    time.sleep(0.5)
+    terminal.type("\x03")
+    assert terminal.ended(3) == 130
+    until(lambda: not Serving(terminal.home).processes(), 3, "no process is left")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_in_a_terminal_ends_what_it_runs(number, tmp_path):
+    serving = Serving(tmp_path / "home")
+    serving.port = free_port()
+    serving.url = f"http://127.0.0.1:{serving.port}/api"
+    terminal = Terminal(serving.home, "serve", "--port", str(serving.port))
+    terminal.until(lambda: "--watch" in terminal.text)
+    flow_run = serving.submit("foundry/full", **json.loads(LONG))
+    terminal.until(terminal.trains)
+    assert serving.state(flow_run) == "RUNNING"
+    if number == signal.SIGINT:
+        terminal.type("\x03")
+    else:
+        os.kill(terminal.pid, number)
+    assert terminal.ended(60) == 128 + number
+    assert "Traceback" not in terminal.text
+    until(lambda: not left_of(serving.home), 5, f"nothing is left: {left_of(serving.home)}")
+    assert statuses(serving.home) == {"cancelled"}
+
+
+LONG = """{"pipeline": "exams", "dispatch": "inline", "overrides": [
+    {"path": "model.seconds", "value": "600"}, {"path": "model.resources.gpus", "value": "0"}]}"""

@@ -1,0 +1,103 @@
+"""The contract in whole pipelines: what cannot work is refused while planning, what is converted is
+shown."""
+
+import pytest
+
+from foundry_core.config.documents import find_pipeline, load_document
+from foundry_core.config.overrides import parse_override
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.graph import Pipeline, build_pipeline, load_pipeline
+from foundry_core.pipeline.registry import stage_kind
+
+POLICIES = ("vla", "vla_blind", "vla_untrained")
+
+
+def loaded(*overrides: str) -> Pipeline:
+    return load_pipeline("demo-fast", map(parse_override, overrides), kinds=stage_kind)
+
+
+REFUSED = [
+    (
+        ["robot.image.size=[48,48]"],
+        "stage 'vla': camera 'workspace' of the robot data reaches the vision tower at 48x48, "
+        "which takes 64x64",
+    ),
+    (
+        ["captions.image.size=[32,32]"],
+        "stage 'vlm': camera 'workspace' of captions 'captions' reaches the vision tower at 32x32",
+    ),
+    (["vla.data.captions.image.size=[32,32]"], "stage 'vla': .*captions.* at 32x32"),
+    (["vlm.model.vision.image_size=96"], "stage 'vlm': .* at 64x64, which takes 96x96"),
+    (["evaluate.execute_steps=20"], "execute_steps = 20 exceeds the 8 steps that policy 'vla'"),
+    (["vla.model.tap_layers=9"], "tap_layers = 9, the language model has 4 layers"),
+    (
+        ["evaluate.options.render.size=96"],
+        "stage 'evaluate': camera 'workspace': the pictures of policy 'vla' are drawn at 64x64, "
+        "those of metaworld at 96x96",
+    ),
+    (
+        ["demos.render.supersample=1"],
+        "drawn by MuJoCo, averaged over 1x1, those of metaworld by MuJoCo, averaged over 2x2",
+    ),
+    (
+        ["evaluate.options.render.cameras=[workspace]"],
+        "policy 'vla' looks through camera 'wrist'; metaworld shows workspace",
+    ),
+    (["robot.cameras=[workspace, wirst]"], "stage 'robot': the source has no camera 'wirst'"),
+    (
+        [
+            "robot.relative=[{reference: robot__desired__poses__right::panda, "
+            "poses: [robot__action__poses__right::panda]}]"
+        ],
+        "is relative to 'robot__actual__poses__right::panda'; the conversion of .* takes it "
+        "relative to 'robot__desired",
+    ),
+    (
+        ["robot.fields=[robot__actual__poses__right::panda__xyz]"],
+        "dataset .* has no field 'robot__actual__poses__right::panda__rot_6d'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), REFUSED, ids=[o[0][0] for o in REFUSED])
+def test_what_cannot_work_is_refused_before_anything_runs(overrides, message):
+    with pytest.raises(FoundryError, match=message) as error:
+        loaded(*overrides)
+    assert error.value.hint
+
+
+def test_the_pipelines_own_declaration_needs_no_conversion():
+    assert loaded().notes == {}
+
+
+def test_a_chain_of_sizes_is_carried_out_in_the_exam_too_and_shown():
+    sized = [f"{name}.data.robot.inputs.image.size=[64,64]" for name in POLICIES]
+    pipeline = loaded("robot.image.size=[48,48]", *sized)
+    chain = "workspace, wrist: 64x64 → 48x48 (center_crop, as its data) → 64x64 (its own input)"
+    exams = ("evaluate", "evaluate_blind", "evaluate_untrained")
+    assert pipeline.notes == {exam: [chain] for exam in exams}
+
+
+def extended(name: str, spec: dict, path: str, value: object) -> Pipeline:
+    """With one more stage, and one input changed."""
+    document = load_document(find_pipeline("demo-fast"))
+    stages = {**document["stages"], name: spec}
+    stage, _, slot = path.partition(".inputs.")
+    inputs = {**stages[stage]["inputs"], slot: value}
+    stages[stage] = {**stages[stage], "inputs": inputs}
+    return build_pipeline({**document, "stages": stages}, kinds=stage_kind)
+
+
+def test_text_of_another_tokenizer_is_refused():
+    sources = [{"format": "packages", "packages": ["rich"]}]
+    other = {"kind": "train_tokenizer", "recipe": {"sources": sources}}
+    with pytest.raises(FoundryError, match="encoded with tokenizer 'other', the model has"):
+        extended("other", other, "text.inputs.tokenizer", "other")
+
+
+def test_statistics_of_other_data_are_shown():
+    more = {"kind": "convert_robot", "inputs": {"demos": "demos"}}
+    pipeline = extended("more", more, "stats.inputs.datasets", ["robot", "more"])
+    assert pipeline.notes["vla"] == [
+        "normalised with the statistics of more, robot, trained on robot"
+    ]
