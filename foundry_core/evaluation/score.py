@@ -6,6 +6,7 @@ rate and exact interval, is made once, from the episodes of an evaluation. Files
 reports and the lineage carry it on; nothing else divides counts or bounds a rate.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +15,7 @@ from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.crashes import crash_cause, crash_causes
+from foundry_core.evaluation.design import Design
 from foundry_core.evaluation.facts import FILE, EvaluationFacts
 from foundry_core.files import read_json, write_json, write_json_lines
 
@@ -148,13 +150,15 @@ class Evaluation:
     budget: scenarios per task that were committed to before the first one. outcomes: task →
     scenario → success, None after a crash; a scenario not run yet is absent. causes: of the
     crashes, as far as known: cause → episodes. criterion: when an episode counted as solved, in
-    words; "" where its file does not say.
+    words; "" where its file does not say. design: how it may be judged before its end, where that
+    was fixed beforehand.
     """
 
     budget: int
     outcomes: Mapping[str, Mapping[int, bool | None]]
     causes: Mapping[str, int] = field(default_factory=dict)
     criterion: str = ""
+    design: Design | None = None
 
     @cached_property
     def scores(self) -> dict[str, Score]:
@@ -171,7 +175,9 @@ class Evaluation:
         return found
 
     @classmethod
-    def of(cls, episodes: Iterable[EpisodeResult], budget: int) -> "Evaluation":
+    def of(
+        cls, episodes: Iterable[EpisodeResult], budget: int, design: Design | None = None
+    ) -> "Evaluation":
         outcomes: dict[str, dict[int, bool | None]] = {}
         crashed = []
         for episode in episodes:
@@ -180,7 +186,48 @@ class Evaluation:
             by_scenario = outcomes.setdefault(episode.task, {})
             if not episode.pending:
                 by_scenario[episode.scenario] = episode.success
-        return cls(budget=budget, outcomes=outcomes, causes=crash_causes(crashed))
+        causes = crash_causes(crashed)
+        return cls(budget=budget, outcomes=outcomes, causes=causes, design=design)
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation of one policy from its finished parts; their budgets add up. FoundryError for
+    an unfinished part, for other tasks or another criterion, and for a scenario that is in two of
+    them."""
+    outcomes: dict[str, dict[int, bool | None]] = {task: {} for task in parts[0].outcomes}
+    for part in parts:
+        if total(part.scores.values()).pending:
+            raise FoundryError(
+                "a part of an evaluation is not finished", "evaluate it to the end, then join it"
+            )
+        if part.outcomes.keys() != outcomes.keys():
+            raise FoundryError(
+                f"one part ran the tasks {sorted(outcomes)}, another {sorted(part.outcomes)}",
+                "parts of an evaluation run the same tasks",
+            )
+        if part.criterion != parts[0].criterion:
+            raise FoundryError(
+                f"episodes count as solved by {parts[0].criterion or 'no stated rule'} in one part "
+                f"of an evaluation, by {part.criterion or 'no stated rule'} in another",
+                "parts of an evaluation count success alike",
+            )
+        for task, found in part.outcomes.items():
+            twice = outcomes[task].keys() & found.keys()
+            if twice:
+                raise FoundryError(
+                    f"scenario {min(twice)} of {task} is in two parts of one evaluation",
+                    "parts have scenarios of their own: see first_scenario, episodes_per_task",
+                )
+            outcomes[task] |= found
+    causes = Counter[str]()
+    for part in parts:
+        causes.update(part.causes)
+    return Evaluation(
+        budget=sum(part.budget for part in parts),
+        outcomes=outcomes,
+        causes=dict(causes.most_common()),
+        criterion=parts[0].criterion,
+    )
 
 
 _STATUS = {"success": True, "failure": False, "crash": None}
@@ -191,10 +238,10 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """Writes what every stage that makes an Evaluation leaves; returns its metrics.
 
-    evaluation.json has the facts beside `crashes` (by cause), `budget`, `tasks` (each task's score,
-    and the scenarios by outcome) and `total`. records/scores.jsonl, which the lineage reads, has a
-    row per task and one for all, whose task is "". Metrics: success_rate (None without an outcome),
-    the counts, success_rate/<task>.
+    evaluation.json has the facts beside `crashes` (by cause), `budget`, `design` where there is
+    one, `tasks` (each task's score, and the scenarios by outcome) and `total`.
+    records/scores.jsonl, which the lineage reads, has a row per task and one for all, whose task is
+    "". Metrics: success_rate (None without an outcome), the counts, success_rate/<task>.
     """
     scores = evaluation.scores
     whole = total(scores.values())
@@ -203,9 +250,11 @@ def write_evaluation(
         task: row | {"scenarios": _by_status(evaluation.outcomes[task])}
         for task, row in rows.items()
     }
+    design = evaluation.design and evaluation.design.model_dump(mode="json")
     found = {
         "crashes": dict(evaluation.causes),
         "budget": evaluation.budget,
+        **({"design": design} if design else {}),
         "tasks": tasks,
         "total": whole.to_json(),
     }
@@ -248,11 +297,13 @@ def read_evaluation(folder: Path) -> Evaluation:
             }
             for task, entry in document["tasks"].items()
         }
+        stated = document.get("design")
         return Evaluation(
             budget=int(document["budget"]),
             outcomes=outcomes,
             causes={str(cause): int(n) for cause, n in document.get("crashes", {}).items()},
             criterion=str(document.get("criterion", "")),
+            design=None if stated is None else Design(**stated),
         )
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise FoundryError(

@@ -184,7 +184,8 @@ class AliasSet(Event):
 @dataclass(frozen=True, kw_only=True)
 class AblationStarted(Event):
     """ablation_id: of its run, too. variants: {variant, overrides} each, the base first. vary:
-    path → values. seeds: how many per variant."""
+    path → values. seeds: how many per variant. design: by which variants may stop early, with
+    `rounds`, its budget."""
 
     type = "ablation_started"
     ablation_id: str
@@ -192,6 +193,7 @@ class AblationStarted(Event):
     variants: Sequence[Json]
     vary: Any = None
     seeds: Any = None
+    design: Json | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,22 +3,31 @@
 One table is one family: the pairs that are tested are fixed before anything is looked at (every
 label against the base, or all pairs), their p-values are corrected together by Holm, and words and
 letters follow from those (`family`). Beside the table over all tasks stand one for every group of
-tasks and one for every task, families of their own. Which test a pair gets, `pairs` knows.
+tasks and one for every task, families of their own. Which test a pair gets, `pairs` knows; where
+evaluations state a sequential design, `by_design`.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, replace
 from itertools import combinations
 from math import sqrt
 from statistics import fmean
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.arms import Arm, Pairing
-from foundry_core.evaluation.comparison.family import family_table
+from foundry_core.evaluation.comparison.by_design import (
+    check_design,
+    common_design,
+    design_test,
+    sequential,
+)
+from foundry_core.evaluation.comparison.family import family_table, table_of
 from foundry_core.evaluation.comparison.groups import Groups, check_groups, known_groups
-from foundry_core.evaluation.comparison.result import Comparison, Family, TaskTable
+from foundry_core.evaluation.comparison.result import Comparison, TaskTable
+from foundry_core.evaluation.design import Design, Family
 from foundry_core.evaluation.score import Evaluation, Score, total
+from foundry_core.evaluation.statistics.walk import WalkDesign
 
 Variants = Mapping[str, Mapping[str, Evaluation]]
 
@@ -47,38 +56,90 @@ def judge(
     """variants: label → its evaluations by name, one per seed. size: of the family as it was
     started, where variants have dropped out since: they count with p = 1. groups: name → tasks to
     be reported together, beside those of a known benchmark; each is a family of its own, and so is
-    every task.
+    every task. With a design, size is of the comparisons with the base, and there is one table
+    only: p-values of groups and tasks would be those of a single look.
 
-    FoundryError where the base is unknown, a variant has no evaluation, no task is common, or a
-    group has a task that nobody ran.
+    FoundryError where the base is unknown, a variant has no evaluation, no task is common, a group
+    has a task that nobody ran, or evaluations state other designs.
     """
     _check(variants, base)
     order = list(variants) if base is None else [base, *(x for x in variants if x != base)]
     arms = {label: Arm(label, variants[label]) for label in order}
     asked = common_tasks(arms)
+    named = {**known_groups(asked), **(groups or {})}
+    check_groups(named, list(_scores(arms)))
+    registered = common_design(arms)
+    if registered:
+        return _by_design(arms, asked, base, alpha, size, *registered)
     family: Family = "pairs" if base is None else "base"
     pairings = {
         (one, other): Pairing(arms[other], arms[one]) for one, other in _pairs(order, family)
     }
     count = max(size or 0, len(pairings))
-    scores = _scores(arms)
-    named = {**known_groups(asked), **(groups or {})}
-    check_groups(named, list(scores))
 
     def table(of: Sequence[str]) -> TaskTable:
         return family_table(arms, pairings, [task for task in asked if task in of], alpha, count)
 
-    whole = table(asked)
+    return replace(
+        _comparison(arms, table(asked), base, alpha, family),
+        groups={name: table(members) for name, members in named.items()},
+        task_tables={task: table([task]) for task in asked} if len(asked) > 1 else {},
+    )
+
+
+def _by_design(
+    arms: Mapping[str, Arm],
+    asked: Sequence[str],
+    base: str | None,
+    alpha: float,
+    size: int | None,
+    design: Design,
+    rounds: int,
+) -> Comparison:
+    check_design(design, base, alpha)
+    labels, ends = list(arms), design.ends(rounds)
+    started = max(len(labels), (size or 0) + 1)
+    walk = WalkDesign(rounds=rounds, alpha=design.pair_level(started), spending=design.spending)
+    tests = {
+        (one, other): design_test(arms[other], arms[one], asked, walk, ends)
+        for one, other in design.pairs(labels)
+    }
+    count = len(design.pairs([str(number) for number in range(started)]))
+    whole = table_of(arms, tests, asked, alpha, count)
+    found = _comparison(arms, whole, base, alpha, design.family)
+    played = sequential(design, rounds, arms, asked, found.differences)
+    return replace(_without_pending(found, played.stopped), sequential=played)
+
+
+def _without_pending(found: Comparison, stopped: Collection[str]) -> Comparison:
+    """What a label does not play because it is decided is not pending."""
+    scores = {
+        task: {label: _played(one, label in stopped) for label, one in by_label.items()}
+        for task, by_label in found.scores.items()
+    }
+    overall = {
+        label: replace(one, counted=_played(one.counted, label in stopped))
+        for label, one in found.overall.items()
+    }
+    return replace(found, scores=scores, overall=overall)
+
+
+def _played(score: Score, stopped: bool) -> Score:
+    return replace(score, pending=0) if stopped else score
+
+
+def _comparison(
+    arms: Mapping[str, Arm], whole: TaskTable, base: str | None, alpha: float, family: Family
+) -> Comparison:
+    """With the table over all tasks alone."""
     return Comparison(
         **{one.name: getattr(whole, one.name) for one in fields(TaskTable)},
         base=base,
         alpha=alpha,
         family=family,
-        labels=order,
+        labels=list(arms),
         missing=_missing(arms, whole.tasks),
-        scores=scores,
-        groups={name: table(members) for name, members in named.items()},
-        task_tables={task: table([task]) for task in asked} if len(asked) > 1 else {},
+        scores=_scores(arms),
         crashes=_crashes(arms),
         deviation=_deviation([arm.rates(whole.tasks) for arm in arms.values()]),
         criterion=_criterion(arms),

@@ -23,6 +23,18 @@ def family_table(
     level = alpha / max(1, size)
     setting = Setting(tasks=tasks, asked=asked, arms=list(arms.values()), alpha=alpha, level=level)
     tests = {pair: pair_test(pairing, setting) for pair, pairing in pairings.items()}
+    return table_of(arms, tests, asked, alpha, size)
+
+
+def table_of(
+    arms: Mapping[str, Arm],
+    tests: Mapping[tuple[str, str], PairTest],
+    asked: Sequence[str],
+    alpha: float,
+    size: int,
+) -> TaskTable:
+    """From what was found of each pair, (held against, tested)."""
+    tasks, _ = compared_tasks(arms, asked)
     overall = {label: _overall(arm, tasks or asked) for label, arm in arms.items()}
     differences = _differences(tests, alpha, size)
     separated = [(one.base, one.variant) for one in differences if one.separated]
@@ -108,8 +120,10 @@ def _difference(
 def _decision(test: PairTest, separated: bool) -> str:
     if test.direction:
         return "better" if test.direction > 0 else "worse"
+    if test.ended:
+        return "not separated"
     if test.p is None:
-        return "undecided" if test.test == "exact walk" else "no verdict"
+        return "undecided" if test.test in ("exact walk", "e-value") else "no verdict"
     if not separated:
         return "not separated"
     return "better" if (test.difference or 0.0) > 0 else "worse"

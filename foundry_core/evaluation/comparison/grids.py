@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 from foundry_core.evaluation.comparison.controls import cautions, control_columns, controls_over
 from foundry_core.evaluation.comparison.names import folded
 from foundry_core.evaluation.comparison.result import Comparison, Overall, TaskTable
-from foundry_core.evaluation.comparison.sentences import ONE_RUN, open_pairs, p_text, silences
+from foundry_core.evaluation.comparison.sentences import (
+    ONE_RUN,
+    ONE_TABLE,
+    open_pairs,
+    p_text,
+    saved_text,
+    silences,
+)
 from foundry_core.evaluation.score import Score
 
 _TASK_WIDTH = 24
@@ -34,7 +41,9 @@ def grids(comparison: Comparison, width: int) -> list[Grid]:
         found += summary_grids(comparison, title, table, room)
     criterion = comparison.criterion or "success as recorded"
     rates = f"Rates: {criterion}; 95 % Clopper-Pearson intervals."
-    found[0] = replace(found[0], notes=[*found[0].notes, rates, *cautions(comparison)])
+    saved = [saved_text(comparison.sequential)] if comparison.sequential else []
+    notes = [*found[0].notes, rates, *saved, *cautions(comparison)]
+    found[0] = replace(found[0], notes=notes)
     return [*found, *crash_grids(comparison, room), *task_grids(comparison, width)]
 
 
@@ -80,8 +89,9 @@ def summary_grids(
 
 def family_text(comparison: Comparison, table: TaskTable) -> str:
     """Which p-values were corrected together."""
-    pairs = "pairs" if comparison.family == "pairs" else f"comparisons with {comparison.base}"
-    return f"a family of {table.size} {pairs}, Holm"
+    pairs = f"comparisons with {comparison.base}" if comparison.family == "base" else "pairs"
+    level = "Holm" if comparison.sequential is None else "which share the level of the design"
+    return f"a family of {table.size} {pairs}, {level}"
 
 
 def _differences(comparison: Comparison, title: str, table: TaskTable, room: int) -> Grid:
@@ -159,6 +169,8 @@ def task_grids(comparison: Comparison, width: int) -> list[Grid]:
     if comparison.base is not None:
         note = f"Each task is a family of its own. Against {comparison.base}: + better, − worse, "
         note += "= not separated, ? no verdict."
+    if comparison.sequential is not None:
+        note = ONE_TABLE
     unsure = _unsure(comparison, number)
     found[-1] = replace(found[-1], notes=[note, *unsure])
     return found

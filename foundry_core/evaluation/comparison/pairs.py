@@ -28,8 +28,9 @@ class PairTest:
     where one has no outcome.
 
     basis: what the p-value speaks of: these two trained policies, or the recipes; provisional with
-    two seeds. test: the name of the test. p: uncorrected; None where the sequential design says go
-    on, and where no test applies. direction: of a sequential decision, 1, -1 or 0.
+    two seeds. test: the name of the test. p: uncorrected; None where a sequential design decides,
+    and where no test applies. direction: of a sequential decision, 1, -1 or 0; ended: whether its
+    last look left it at 0.
     p_crashes: p with the crashes counted against the better arm, where that could turn a verdict;
     at least p. p_episodes, p_seeds: the parts whose larger one p is. detectable: the smallest true
     difference that this much data separates with 80 % power at the pair's level. note: what a
@@ -43,6 +44,7 @@ class PairTest:
     test: str
     p: float | None
     direction: int = 0
+    ended: bool = False
     p_crashes: float | None = None
     p_episodes: float | None = None
     p_seeds: float | None = None
@@ -221,14 +223,22 @@ def _walk_with_crashes(
 
 
 def _walk(a: Arm, b: Arm, setting: Setting, crashes: Crashes = LEFT_OUT) -> WalkResult | None:
-    """The walk over the rounds, one scenario of every task in the order of the scenarios, that
-    both arms have completed; None for several seeds, and where no round is complete. crashes: what
-    they count as in either arm; None: the episode is done and has no partner, so its pair is not
-    discordant."""
+    """The walk over the rounds that both arms have completed; None for several seeds, and where no
+    round is complete."""
     if max(len(a.evaluations), len(b.evaluations)) > 1:
         return None
-    one, other, tasks = a.evaluations[0].outcomes, b.evaluations[0].outcomes, setting.asked
     budget = min(a.evaluations[0].budget, b.evaluations[0].budget)
+    looks = complete_rounds(a, b, setting.asked, crashes)
+    return walk(WalkDesign(rounds=budget, alpha=setting.level), looks) if looks else None
+
+
+def complete_rounds(
+    a: Arm, b: Arm, tasks: Sequence[str], crashes: Crashes = LEFT_OUT
+) -> list[Look]:
+    """A look after every round, one scenario of every task in the order of the scenarios, that both
+    arms, of one seed each, have completed. crashes: what they count as in either arm; None: the
+    episode is done and has no partner, so its pair is not discordant."""
+    one, other = a.evaluations[0].outcomes, b.evaluations[0].outcomes
     orders = [sorted(one[task].keys() | other[task].keys()) for task in tasks]
     looks: list[Look] = []
     wins = losses = 0
@@ -243,4 +253,4 @@ def _walk(a: Arm, b: Arm, setting: Setting, crashes: Crashes = LEFT_OUT) -> Walk
         wins += pairs.count((True, False))
         losses += pairs.count((False, True))
         looks.append(Look(rounds=number, wins=wins, losses=losses))
-    return walk(WalkDesign(rounds=budget, alpha=setting.level), looks) if looks else None
+    return looks

@@ -15,7 +15,7 @@ from foundry_core.evaluation.comparison.grids import Grid, crash_grids, summary_
 from foundry_core.evaluation.comparison.pictures import forest, task_bars
 from foundry_core.evaluation.comparison.plots import curves, success_bars
 from foundry_core.evaluation.comparison.result import FILE, Comparison
-from foundry_core.evaluation.comparison.sentences import verdict
+from foundry_core.evaluation.comparison.sentences import ONE_TABLE, verdict
 from foundry_core.evaluation.comparison.tables import FAMILIES, as_csv, markdown, rows
 from foundry_core.files import write_atomic, write_json
 
@@ -117,7 +117,11 @@ def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
     else:
         note += "every policy met the same ones. "
     tests = sorted({one.test for one in comparison.differences})
-    note += f"p-values: {', '.join(tests)}; corrected by Holm over {comparison.size}."
+    if comparison.sequential is None:
+        note += f"p-values: {', '.join(tests)}; corrected by Holm over {comparison.size}."
+    else:
+        note += f"Decisions: {', '.join(tests)}; the level is shared by {comparison.size} pairs. "
+        note += ONE_TABLE
     if many:
         table = "".join(map(_grid_html, summary_grids(comparison, "all tasks", comparison)))
     else:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from foundry_core.config.validation import read_as
+from foundry_core.evaluation.design import Family, Rule
 from foundry_core.evaluation.score import Score
 
 FILE = "comparison.json"
-Family = Literal["base", "pairs"]
 Basis = Literal["none", "provisional", "recipe"]
 
 
@@ -20,7 +20,7 @@ class Difference:
     difference: mean over the table's tasks of the variant's success rate less the base's, with an
     approximate 95 % interval [low, high]: the test decides, not the interval. None where one has no
     outcome.
-    p_value, p_corrected: exact, and by Holm within the table's family; None where the sequential
+    p_value, p_corrected: exact, and by Holm within the table's family; None where a sequential
     design was asked instead, or nothing can be said. p_episodes, p_seeds: its parts.
     decision: "better", "worse", "not separated", "undecided" (sequential: go on) or "no verdict".
     basis: what a decision speaks of: "none" these trained policies, else the recipes.
@@ -70,6 +70,22 @@ def rank(overall: Mapping[str, Overall]) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sequential:
+    """How a table was judged that may be looked at before its end. rounds: the budget, one scenario
+    of every task each, over which `looks` are spread. played: label → complete rounds. stopped:
+    label → look after which it needed no more. episodes: played by all labels; saved: not played
+    by those that stopped."""
+
+    spending: Rule
+    looks: int
+    rounds: int
+    played: Mapping[str, int]
+    stopped: Mapping[str, int]
+    episodes: int
+    saved: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskTable:
     """A family of its own: some tasks, all labels, p-values corrected over this table's pairs only.
 
@@ -107,7 +123,9 @@ class Comparison(TaskTable):
     labels: the base first, if there is one. missing: tasks that are not compared, with the labels
     that did not run them or have no outcome there. scores: task → label → score, of every task.
     family: which pairs were tested, and corrected together: every label against the base, or all
-    pairs. groups: of several tasks, by name; task_tables: by task, where there are several.
+    pairs (best: at levels that keep only the best safe). groups: of several tasks, by name;
+    task_tables: by task, where there are several. sequential: where the evaluations state a design,
+    which then decides over all tasks instead of p-values; there are no other tables.
     crashes: label → cause → episodes. deviation: standard deviation of rates between seeds, pooled
     over labels, with a 95 % interval, where there are several. criterion: when an episode counted
     as solved, in words; "" where it is not known. controls: label → task → score of what learned
@@ -123,6 +141,7 @@ class Comparison(TaskTable):
     task_tables: Mapping[str, TaskTable] = field(default_factory=dict)
     crashes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     deviation: tuple[float, float, float] | None = None
+    sequential: Sequential | None = None
     criterion: str = ""
     controls: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
 

@@ -3,9 +3,16 @@
 from collections.abc import Mapping
 
 from foundry_core.evaluation.comparison.controls import cautions
-from foundry_core.evaluation.comparison.result import Comparison, Difference, Overall, TaskTable
+from foundry_core.evaluation.comparison.result import (
+    Comparison,
+    Difference,
+    Overall,
+    Sequential,
+    TaskTable,
+)
 from foundry_core.evaluation.statistics.block_test import SMALLEST_P
 
+ONE_TABLE = "Single tasks and groups are not tested: the design is about all tasks together."
 ONE_RUN = "One training run each says nothing about the recipes."
 _WORDS = {"better": "is better than", "worse": "is worse than"}
 
@@ -22,8 +29,8 @@ def p_text(p: float | None) -> str:
 
 def verdict(comparison: Comparison) -> str:
     """A sentence per label that was held against the base; where all pairs were compared, which of
-    them are not separated. Then, what a label has no outcome in, and the tasks that a control
-    solves too."""
+    them are not separated. Then, what a label has no outcome in, what looking early saved, and
+    the tasks that a control solves too."""
     base = comparison.base
     if base is not None:
         parts = [f"{_rate(base, comparison.overall[base])}."]
@@ -34,7 +41,23 @@ def verdict(comparison: Comparison) -> str:
         separated = sum(one.separated for one in comparison.differences)
         parts = [f"{separated} of {comparison.size} pairs are separated."]
         parts += open_pairs(comparison)
-    return " ".join([*parts, *silences(comparison), *cautions(comparison)])
+    saved = [saved_text(comparison.sequential)] if comparison.sequential else []
+    return " ".join([*parts, *silences(comparison), *saved, *cautions(comparison)])
+
+
+def saved_text(one: Sequential) -> str:
+    """What looking early saved, and what each label played."""
+    played = "; ".join(f"{label} {rounds_text(one, label)}" for label in one.played)
+    return (
+        f"Judged by its design ({one.spending}, {one.looks} looks), which left out {one.saved} of "
+        f"{one.episodes + one.saved} episodes. Rounds played: {played}."
+    )
+
+
+def rounds_text(one: Sequential, label: str) -> str:
+    """'10 of 40, stopped at look 1'"""
+    stopped = f", stopped at look {one.stopped[label]}" if label in one.stopped else ""
+    return f"{one.played[label]} of {one.rounds}{stopped}"
 
 
 def open_pairs(table: TaskTable, names: Mapping[str, str] | None = None) -> list[str]:
@@ -72,7 +95,11 @@ def sentence(table: TaskTable, found: Difference) -> str:
 
 def _claim(table: TaskTable, found: Difference) -> str:
     p = f"p = {p_text(found.p_corrected)}".replace("= <", "<")
-    if table.size > 1 and found.p_corrected is not None:
+    if found.p_corrected is None:
+        p = "by the sequential design"
+        if isinstance(table, Comparison) and table.family == "best":
+            p += ", which keeps only the best safe"
+    elif table.size > 1:
         p += f", corrected over {table.size} comparisons"
     if found.decision == "no verdict":
         return "no verdict"
@@ -91,8 +118,7 @@ def _claim(table: TaskTable, found: Difference) -> str:
         return f"recipe “{found.variant}” {words} on these tasks ({p})"
     if found.basis == "provisional":
         return f"provisional: it {words} if all variants' runs scatter alike ({p})"
-    proof = "by the sequential design" if found.p_corrected is None else p
-    return f"these trained policies differ, it {words} ({proof})"
+    return f"these trained policies differ, it {words} ({p})"
 
 
 def _rate(label: str, overall: Overall) -> str:

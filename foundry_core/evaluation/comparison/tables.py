@@ -14,7 +14,7 @@ from rich.table import Table
 from foundry_core.evaluation.comparison.controls import control_columns, controls_over, over
 from foundry_core.evaluation.comparison.grids import Grid, crash_grids, grids, summary_grids
 from foundry_core.evaluation.comparison.result import Comparison, Difference, Overall, TaskTable
-from foundry_core.evaluation.comparison.sentences import p_text
+from foundry_core.evaluation.comparison.sentences import ONE_TABLE, p_text, rounds_text
 from foundry_core.evaluation.comparison.verdict import decision_text
 from foundry_core.evaluation.score import Score
 
@@ -63,12 +63,16 @@ def rows(comparison: Comparison) -> list[list[str]]:
         rates = [overall[label].rate for label in labels]
         even = ["-" if rate is None else f"{100 * rate:.1f} %" for rate in rates]
         body.append(["mean of the tasks' rates", *even])
+    if comparison.sequential is not None:
+        played = comparison.sequential
+        body.append(["rounds played", *(rounds_text(played, label) for label in labels)])
     if comparison.base is not None:
         found = [comparison.against_base(label) for label in labels]
         family = f"p against {comparison.base} (exact, Holm over {comparison.size})"
-        body.append(
-            [family, *("base" if one is None else p_text(one.p_corrected) for one in found)]
-        )
+        if comparison.sequential is None:
+            body.append(
+                [family, *("base" if one is None else p_text(one.p_corrected) for one in found)]
+            )
         body.append(
             [
                 "decision",
@@ -113,6 +117,8 @@ def markdown(comparison: Comparison) -> str:
     parts = [_pipes(rows(comparison))]
     if comparison.criterion:
         parts.append(f"Rates: {comparison.criterion}.\n")
+    if comparison.sequential is not None:
+        parts.append(f"{ONE_TABLE}\n")
     for title, table in comparison.groups.items():
         parts += map(_grid_markdown, summary_grids(comparison, title, table))
     parts += map(_grid_markdown, crash_grids(comparison))

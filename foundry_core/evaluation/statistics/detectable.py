@@ -4,12 +4,14 @@
 pairs were discordant, how far seeds lie apart), so these are estimates, not promises.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import sqrt
 
 import numpy as np
 from scipy import special
+
+from foundry_core.evaluation.statistics.walk import WalkDesign, walk_power
 
 _POWER = 0.8
 _GRID = 120
@@ -41,6 +43,19 @@ def paired_difference(pairs: int, discordant_share: float, alpha: float = 0.05) 
         return float(chance @ _at_least(wins, counts, win)) - _POWER
 
     return None if lacks(discordant_share) < 0 else _root(lacks, discordant_share, 1e-5)
+
+
+def walk_difference(design: WalkDesign, discordant: Sequence[int], pairs: int) -> float | None:
+    """For the walk on so many pairs, of which these came out differently between looks at equal
+    distances. None as above."""
+
+    def lacks(share: float) -> float:
+        """share: the difference among the discordant pairs, wins less losses."""
+        return walk_power(design, discordant, (1 + share) / 2) - _POWER
+
+    if lacks(1.0) < 0:
+        return None
+    return _root(lacks, 1.0, 2e-4) * sum(discordant) / pairs
 
 
 def _at_least(wins: np.ndarray, counts: np.ndarray, p: float) -> np.ndarray:
