@@ -3,6 +3,7 @@
 Colour is RGB, uint8 [H, W, 3]; depth is what one grey channel of 12 bits holds, uint16 [H, W].
 """
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from foundry_core.errors import FoundryError
 
@@ -19,11 +21,11 @@ MAX_PIXELS = 1 << 26
 # Farther ahead than this, going to a key frame is cheaper than decoding all that lies between.
 _LEAP_SECONDS = 1.0
 _LONGEST = 1e7
-# name → options: the encoders LeRobot uses, with its quality and a key frame at every second frame.
+# name → options: encoders, with a key frame at every second frame, as LeRobot's own.
 _ENCODERS = {
-    "libsvtav1": {"crf": "30", "g": "2", "preset": "12", "svtav1-params": "lp=1"},
-    "libx264": {"crf": "23", "g": "2", "threads": "1"},
-    "libopenh264": {"g": "2", "threads": "1"},
+    "libsvtav1": {"crf": "30", "g": "2", "preset": "8"},
+    "libx264": {"crf": "23", "g": "2"},
+    "libopenh264": {"g": "2"},
 }
 
 
@@ -74,10 +76,16 @@ class VideoReader:
             raise FoundryError(f"{self._path} holds no frame at {seconds:.6f} s or before it")
 
     def _open(self) -> None:
-        container = av.open(self._path)
-        if not container.streams.video:
-            raise FoundryError(f"{self._path} holds no video", "fetch it again")
-        context = container.streams.video[0].codec_context
+        # By its content, a file could be a playlist that leads to other files, or to the network.
+        container = av.open(str(self._path.absolute()), format="mp4")
+        # The context is None where the codec is unknown, to this build or to the damaged file.
+        streams = container.streams.video
+        context = streams[0].codec_context if streams else None
+        if context is None:
+            raise FoundryError(
+                f"{self._path} is not a readable video: no stream of a known codec",
+                "fetch it again, or install a build of PyAV (av) that has its decoder",
+            )
         if context.width * context.height > MAX_PIXELS:
             raise FoundryError(
                 f"{self._path} has {context.width}x{context.height} pixels",
@@ -122,6 +130,7 @@ class VideoReader:
 
 def encoder() -> str:
     """The first of LeRobot's encoders that this build of PyAV has."""
+    os.environ.setdefault("SVT_LOG", "1")  # errors only: it writes a page per file
     for name in _ENCODERS:
         if name in av.codecs_available:
             return name
@@ -132,13 +141,16 @@ def encoder() -> str:
 
 
 class VideoWriter:
-    """An mp4 of one picture every 1/rate seconds, from 0 on: yuv420p."""
+    """An mp4 of one picture every 1/rate seconds, from 0 on: yuv420p. bytes: what the encoder has
+    given out so far."""
 
     def __init__(self, path: Path, rate: Fraction, codec: str) -> None:
-        self.path, self.frames = path, 0
+        self.path, self.frames, self.bytes = path, 0, 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._container = av.open(path, "w")
-        self._stream = self._container.add_stream(codec, rate=rate, options=_ENCODERS[codec])
+        stream = self._container.add_stream(codec, rate=rate, options=_ENCODERS[codec])
+        assert isinstance(stream, VideoStream)
+        self._stream = stream
         self._stream.pix_fmt = "yuv420p"
         self._rate = rate
 
@@ -160,15 +172,15 @@ class VideoWriter:
             )
         frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame.pts, frame.time_base = self.frames, 1 / self._rate
-        self._container.mux(self._stream.encode(frame))
+        self._mux(frame)
         self.frames += 1
-
-    @property
-    def bytes(self) -> int:
-        """Written so far: what the encoder holds back is not in it."""
-        return self.path.stat().st_size
 
     def close(self) -> None:
         """Writes what the encoder held back, and the index."""
-        self._container.mux(self._stream.encode(None))
+        self._mux(None)
         self._container.close()
+
+    def _mux(self, frame: VideoFrame | None) -> None:
+        for packet in self._stream.encode(frame):
+            self.bytes += packet.size
+            self._container.mux(packet)

@@ -104,7 +104,8 @@ def _columns(
     meta: Meta, row: EpisodeRow, rows: "EpisodeRows"
 ) -> "tuple[dict[str, np.ndarray], dict[str, list[str]]]":
     """(fields, instructions by kind): tasks in the order of the episode as "original", columns of
-    strings by their names, language columns by style. Raises UnusableEpisode."""
+    strings by their names, `language_persistent` by style. Questions and remarks at single steps
+    (`language_events`) instruct nobody and are left out. Raises UnusableEpisode."""
     import numpy as np
 
     from foundry_core.data.robot.episodes import UnusableEpisode
@@ -115,14 +116,18 @@ def _columns(
             f"{rows.path} holds {rows.length} rows of {row.name}, meta says {row.values['length']}",
             "fetch the file again, or remove the episode",
         )
-    features = {n: f for n, f in meta.info.features.items() if not f.is_camera}
+    features = {
+        name: feature
+        for name, feature in meta.info.features.items()
+        if not feature.is_camera and name != "language_events"
+    }
     table = rows.read(list(features))
     lowdim: dict[str, np.ndarray] = {}
     instructions: dict[str, list[str]] = {"original": []}
     for name, feature in features.items():
         column = table[name]
         if feature.dtype == "language":
-            instructions |= tables.spoken(column, persistent=name == "language_persistent")
+            instructions |= tables.spoken(column)
         elif feature.dtype == "string":
             instructions[name] = tables.words(column)
         elif tables.is_numeric(column):

@@ -60,7 +60,7 @@ class DepthCode(Config):
 
 
 def stored_pictures(rows: EpisodeRows, camera: str) -> Frames[bytes]:
-    """Image files out of the table, as they are. Of a camera that nobody asks for nothing is read."""
+    """Image files out of the table, as they are; nothing of a camera that nobody asks for."""
     column = cache(lambda: rows.read([camera])[camera].combine_chunks())
 
     def read(step: int) -> bytes:

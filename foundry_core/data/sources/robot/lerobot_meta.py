@@ -65,7 +65,8 @@ class Feature(Config):
         if len(self.shape) != 3:
             return None
         first = self.shape[0] in _CHANNELS and self.shape[2] not in _CHANNELS
-        return self.shape[1:] if first else self.shape[:2]  # type: ignore[return-value]
+        height, width = self.shape[1:] if first else self.shape[:2]
+        return height, width
 
 
 class Info(Config):

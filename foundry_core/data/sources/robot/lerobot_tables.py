@@ -1,8 +1,8 @@
 """Rows of one episode in LeRobot's data files, as NumPy arrays and words.
 
-A data file of v3.0 holds many episodes, and its pictures may be most of 100 MB. So rows are found by
-`episode_index` alone, in the row groups whose statistics do not exclude it; then columns are read in
-small batches that end with the episode.
+A data file of v3.0 holds many episodes, and its pictures may be most of 100 MB. So rows are found
+by `episode_index` alone, in the row groups whose statistics do not exclude it; then columns are
+read in small batches that end with the episode.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,7 +43,9 @@ class EpisodeRows:
         """These columns of the rows."""
         for name in columns:
             if name not in self.names:
-                raise UnusableEpisode(f"{self.path} has no column {name!r}", nearest(name, self.names))
+                raise UnusableEpisode(
+                    f"{self.path} has no column {name!r}", nearest(name, self.names)
+                )
         parts, at = [], 0
         with _readable(self.path):
             file = ParquetFile(self.path, buffer_size=_BUFFER)
@@ -72,9 +74,7 @@ def episode_rows(path: Path, episode: int) -> EpisodeRows:
     first, last = int(rows[0]), int(rows[-1])
     if last - first + 1 != len(rows):
         raise UnusableEpisode(f"the rows of episode {episode} are scattered over {path}", _AGAIN)
-    return EpisodeRows(
-        path=path, groups=groups, first=first, length=len(rows), names=tuple(names)
-    )
+    return EpisodeRows(path=path, groups=groups, first=first, length=len(rows), names=tuple(names))
 
 
 def _groups(file: ParquetFile, episode: int) -> Iterator[int]:
@@ -153,11 +153,10 @@ def words(column: "pa.ChunkedArray") -> list[str]:
     return [text for text in dict.fromkeys(column.to_pylist()) if text]
 
 
-def spoken(column: "pa.ChunkedArray", persistent: bool) -> dict[str, list[str]]:
-    """The texts of a language column by their style. persistent: every row repeats the list."""
+def spoken(column: "pa.ChunkedArray") -> dict[str, list[str]]:
+    """The texts of `language_persistent` by their style; every row repeats the whole list."""
     found: dict[str, dict[str, None]] = {}
-    lists = (column.slice(0, 1) if persistent else column).to_pylist()
-    for turn in (turn for turns in lists for turn in turns or ()):
+    for turn in column[0].as_py() or ():
         if turn["style"] and turn["content"]:
             found.setdefault(turn["style"], {})[turn["content"]] = None
     return {style: list(texts) for style, texts in found.items()}
