@@ -63,8 +63,7 @@ class VideoReader:
 
     def _approach(self, seconds: float, tolerance: float) -> None:
         """Holds the frames on both sides of a time, as far as there are any."""
-        opened = self._container is None
-        if opened:
+        if self._container is None:
             self._open()
         first = self._held[0][0] if self._held else 0.0
         last = self._held[-1][0] if self._held else 0.0

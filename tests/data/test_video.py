@@ -104,6 +104,26 @@ def test_a_playlist_is_no_video(film, tmp_path):
         VideoReader(path).at(0.0, 1e-4)
 
 
+def test_twelve_bits_of_depth_come_back_as_they_are(tmp_path):
+    if "libx265" not in av.codecs_available:
+        pytest.skip("this PyAV has no libx265")
+    number, row, column = np.mgrid[:5, :64, :64]
+    codes = (700 * number + 13 * row + 7 * column).astype(np.uint16)
+    path = tmp_path / "depth.mp4"
+    options = {"x265-params": "lossless=1:keyint=1:log-level=none"}
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx265", rate=10, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "gray12le"
+        for number, code in enumerate(codes):
+            frame = av.VideoFrame.from_ndarray(code, format="gray12le")
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    reader = VideoReader(path, "gray12le")
+    for number in (0, 1, 4, 2, 3):
+        assert np.array_equal(reader.at(number / 10, 1e-4), codes[number])
+
+
 def test_colour_is_no_depth(film):
     with pytest.raises(FoundryError, match="holds yuv420p, not gray12le"):
         VideoReader(film, "gray12le").at(0.0, 1e-4)

@@ -58,12 +58,7 @@ class _Totals:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def export_lerobot(
-    shards: str,
-    out: Path,
-    *,
-    images: Pictures = "video",
-) -> dict[str, int]:
+def export_lerobot(shards: str, out: Path, *, images: Pictures = "video") -> dict[str, int]:
     """Writes the dataset into `out`, a new folder; returns counts. FoundryError for shards of
     windows, and where episodes differ in their fields."""
     if out.exists() and any(out.iterdir()):
@@ -92,7 +87,10 @@ class _Export:
         self._successes = successes
         self._rate = Fraction(description.hz).limit_denominator(100_000)
         self._codec = encoder() if images == "video" else ""
-        self._cameras = {name: f"observation.images.{name}" for name in description.cameras}
+        self._cameras = {
+            name: name if name.startswith("observation.") else f"observation.images.{name}"
+            for name in description.cameras
+        }
         self._data = Tables(out, DATA_PATH)
         self._rows = Tables(out, EPISODES_PATH)
         self._videos = {

@@ -56,7 +56,8 @@ class Tables:
         """Into the file that `place` named."""
         if self._writer is None:
             self._path().parent.mkdir(parents=True, exist_ok=True)
-            self._writer = ParquetWriter(self._path(), table.schema, compression="snappy")
+            # No dictionaries: of pictures, one would hold the first thousand as a single page.
+            self._writer = ParquetWriter(self._path(), table.schema, use_dictionary=False)
         self._writer.write_table(table)
 
     def close(self) -> None:

@@ -60,6 +60,17 @@ def test_videos_come_back_frame_by_frame(shards, tmp_path, capsys):
     assert len(list((tmp_path / "out/videos").rglob("*.mp4"))) == 1
 
 
+@pytest.mark.parametrize("hz", [12.5, 29.97, 60000 / 1001])
+def test_any_rate_finds_its_frames_again(tmp_path, hz):
+    shards = make_coded_shards(tmp_path / "shards", (60, 3), hz=hz)
+    export_lerobot(str(shards), tmp_path / "out")
+    source = Lerobot(path=str(tmp_path / "out"))
+    assert source.contract().hz == hz
+    for number, ref in enumerate(source.episodes()):
+        for step, picture in enumerate(source.read_episode(ref).images[FRONT]):
+            assert read_digits(picture) == digits(number, step)
+
+
 def test_files_roll_over_without_splitting_an_episode(shards, tmp_path, monkeypatch):
     for name, value in {"CHUNK_FILES": 2, "DATA_MB": 0, "VIDEO_MB": 0}.items():
         monkeypatch.setattr(lerobot_files, name, value)

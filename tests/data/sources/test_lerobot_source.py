@@ -359,5 +359,20 @@ def test_pictures_of_other_axes_and_depth():
         DepthCode.of(feature((4, 4, 1), depth_unit="miles"), "depth")
 
 
+def test_lasting_words_are_instructions_by_their_style():
+    said = [
+        {"style": "subtask", "content": "reach"},
+        {"style": "task_aug", "content": "please lift"},
+        {"style": "subtask", "content": "reach"},
+        {"style": None, "content": "hm"},
+        {"style": "subtask", "content": None},
+        {"style": "subtask", "content": "lift"},
+    ]
+    assert lerobot_tables.spoken(pa.chunked_array([[said] * 3])) == {
+        "subtask": ["reach", "lift"],
+        "task_aug": ["please lift"],
+    }
+
+
 def test_coded_pictures_can_be_told_apart():
     assert read_digits(coded(3, 47)) == [3, 4, 7]

@@ -48,8 +48,10 @@ class EpisodeRows:
                 )
         parts, at = [], 0
         with _readable(self.path):
-            file = ParquetFile(self.path, buffer_size=_BUFFER)
-            for batch in file.iter_batches(_BATCH_ROWS, self.groups, list(columns)):
+            # Neither buffered ahead nor by threads: both read whole columns of a row group at once.
+            file = ParquetFile(self.path, buffer_size=_BUFFER, pre_buffer=False)
+            batches = file.iter_batches(_BATCH_ROWS, self.groups, list(columns), use_threads=False)
+            for batch in batches:
                 start, stop = max(self.first - at, 0), self.first + self.length - at
                 at += len(batch)
                 if start < len(batch):
