@@ -1,7 +1,7 @@
-"""Stored episodes as exports need them: whole, with pictures decoded."""
+"""Stored episodes as exports need them: whole, with pictures decoded when they are asked for."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from foundry_core.data.images import decode_image
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.npy import read_npz
+from foundry_core.data.robot.episodes import Frames
 from foundry_core.data.shards.description import RobotDescription
 from foundry_core.errors import FoundryError
 
@@ -21,7 +22,7 @@ class StoredDemonstration:
 
     name: str
     lowdim: Mapping[str, np.ndarray]
-    images: Mapping[str, list[np.ndarray]]
+    images: Mapping[str, Sequence[np.ndarray]]
     task: str
     success: bool | None
 
@@ -41,10 +42,10 @@ def stored_demonstration(
         metadata = json.loads(bytes(members["metadata.json"]))
         length = len(next(iter(arrays.values())))
         images = {
-            camera: [
-                decode_image(members[f"{camera}_{step:06d}.jpg"], f"{camera} of {where}")
-                for step in range(length)
-            ]
+            camera: _decoded(
+                [members[f"{camera}_{step:06d}.jpg"] for step in range(length)],
+                f"{camera} of {where}",
+            )
             for camera in description.cameras
         }
         kinds = ("original", *sorted(instructions))
@@ -60,3 +61,7 @@ def stored_demonstration(
         raise FoundryError(
             f"{where} is no whole episode: {error!r}", "convert the dataset again"
         ) from error
+
+
+def _decoded(files: list[memoryview], where: str) -> Frames[np.ndarray]:
+    return Frames(len(files), lambda step: decode_image(files[step], where))

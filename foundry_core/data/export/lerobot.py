@@ -8,7 +8,7 @@ tables, which are exact. meta/info.json is written last: without it, a folder is
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -200,7 +200,7 @@ class _Export:
                 raise FoundryError(f"{name!r} is no name for LeRobot", "convert without slashes")
         return found
 
-    def _camera(self, pictures: list[np.ndarray]) -> dict[str, Any]:
+    def _camera(self, pictures: Sequence[np.ndarray]) -> dict[str, Any]:
         height, width = pictures[0].shape[:2]
         entry: dict[str, Any] = {
             "dtype": "image" if self._images == "png" else "video",
@@ -274,7 +274,7 @@ def _arrow(values: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
 
 
-def _pngs(pictures: list[np.ndarray]) -> pa.Array:
+def _pngs(pictures: Sequence[np.ndarray]) -> pa.Array:
     rows = []
     for step, picture in enumerate(pictures):
         buffer = io.BytesIO()

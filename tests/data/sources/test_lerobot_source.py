@@ -359,6 +359,32 @@ def test_pictures_of_other_axes_and_depth():
         DepthCode.of(feature((4, 4, 1), depth_unit="miles"), "depth")
 
 
+@pytest.mark.parametrize("values", [None, ["0", "1", "2"], [0, None, 2]])
+def test_a_table_of_episodes_without_their_numbers_is_refused(new, tmp_path, values):
+    root = Path(shutil.copytree(new, tmp_path / "set"))
+    path = root / "meta/episodes/chunk-000/file-000.parquet"
+    table = read_table(path).drop_columns(["episode_index"])
+    if values is not None:
+        table = table.append_column("episode_index", [values])
+    write_table(table, path)
+    with pytest.raises(FoundryError, match=r"meta/episodes: not every row has 'episode_index'"):
+        Lerobot(path=str(root)).episodes()
+
+
+def test_where_a_video_lies_is_asked_of_its_row(new, tmp_path):
+    root = Path(shutil.copytree(new, tmp_path / "set"))
+    path = root / "meta/episodes/chunk-000/file-000.parquet"
+    column = f"videos/{FRONT}/from_timestamp"
+    table = read_table(path)
+    starts = table[column].to_pylist()
+    starts[1] = None
+    write_table(table.drop_columns([column]).append_column(column, [starts]), path)
+    first, second, _ = episodes(root)
+    read_all(first)
+    with pytest.raises(UnusableEpisode, match=rf"{FRONT}' at step 0: .*no number '{column}'"):
+        second.images[FRONT][0]
+
+
 def test_lasting_words_are_instructions_by_their_style():
     said = [
         {"style": "subtask", "content": "reach"},

@@ -220,9 +220,13 @@ def _episode_tables(root: Path, info: Info) -> "pa.Table":
     if not files:
         raise FoundryError(f"{root / 'meta/episodes'} holds no .parquet file", _AGAIN)
     tables = [parquet_table(root / "meta/episodes" / name, wanted) for name in files]
-    table = pa.concat_tables(tables, promote_options="permissive")
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise FoundryError(f"files in {root / 'meta/episodes'} differ: {error}", _AGAIN) from error
     for name in ("episode_index", "length"):
-        if name not in table.column_names or table[name].null_count:
+        whole = name in table.column_names and pa.types.is_integer(table[name].type)
+        if not whole or table[name].null_count:
             raise FoundryError(f"{root / 'meta/episodes'}: not every row has {name!r}", _AGAIN)
     return table
 
