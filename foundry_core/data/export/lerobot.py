@@ -1,6 +1,6 @@
 """Robot shards (whole episodes) → a LeRobot v3.0 dataset.
 
-Every stored array becomes a feature of its own name in float64, so that nothing is lost; matrices
+Every stored array becomes a feature of its own name in float64, so that no number is lost; matrices
 lie flat. Of them, `observation.state` (what is measured) and `action` (what is commanded) are made
 in float32, which is what LeRobot's policies look for. Pictures become videos, or PNG files in the
 tables, which are exact. meta/info.json is written last: without it, a folder is no dataset.
