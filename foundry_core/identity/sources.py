@@ -6,8 +6,8 @@ every plan would cost minutes, so file digests are cached under a stat signature
 
 Limits, what is NOT seen: a file rewritten within the file system's clock tick with its old size
 (which is why files younger than two seconds are never cached), an object that is overwritten by one
-of the same entity tag, hidden files (a leading dot), and links to nothing. Of a package that says
-what it consists of (RECORD), edits by hand in its installed files.
+of the same entity tag, hidden files (a leading dot, see `is_hidden`), and links to nothing. Of a
+package that says what it consists of (RECORD), edits by hand in its installed files.
 
 What a reader reads must be what was hashed: readers list folders with `source_files`.
 """

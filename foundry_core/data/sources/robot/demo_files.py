@@ -121,8 +121,7 @@ def demo_names(path: Path, mask: str) -> list[str]:
 
     file = hdf5.open_file(path)
     if not mask:
-        with readable(f"{path}: data"):
-            names = list(hdf5.child(file, "data"))
+        names = hdf5.names(hdf5.child(file, "data"))
         if not names:
             raise UnusableEpisode(f"{path} holds no demonstrations", "remove it")
         return sorted(names, key=natural)

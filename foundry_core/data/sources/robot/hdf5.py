@@ -56,8 +56,18 @@ def child(group: h5py.Group, path: str) -> Any:
     return found
 
 
+def names(group: h5py.Group) -> list[str]:
+    """Of what lies in a group, as HDF5 lists them."""
+    where = f"{group.file.filename}: {group.name}"
+    with readable(where):
+        found = list(group)
+    if not all(isinstance(name, str) for name in found):
+        raise UnusableEpisode(f"{where} holds names that are not UTF-8", "rename them")
+    return found
+
+
 def has(group: h5py.Group, name: str) -> bool:
-    return group.get(name, getlink=True, default=None) is not None
+    return name in names(group)
 
 
 def datasets(
@@ -67,17 +77,19 @@ def datasets(
     Datasets of one value have no steps and are passed over."""
     if depth > _MAX_DEPTH:
         raise UnusableEpisode(f"{group.file.filename}: {group.name} is nested too deep", "mend it")
-    with readable(f"{group.file.filename}: {group.name}"):
-        names = list(group)
-    for name in names:
+    for name in names(group):
         if name in skip:
             continue
         found = child(group, name)
         if isinstance(found, h5py.Group):
             for below, dataset in datasets(found, (), depth + 1):
                 yield f"{name}/{below}", dataset
-        elif isinstance(found, h5py.Dataset) and found.shape:
-            yield name, found
+        elif isinstance(found, h5py.Dataset):
+            with readable(_where(found)):
+                # Some types that a file may hold are none of NumPy's: asking for one raises.
+                has_steps = bool(found.shape) and found.dtype is not None
+            if has_steps:
+                yield name, found
 
 
 def attribute(found: h5py.Group, name: str) -> Any:

@@ -73,7 +73,7 @@ class Rlds(Recorded):
                 f"{where} is absent: {reason or 'the shard ends before it'}", _HINT
             )
         path = ref.path.parent / "features.json"
-        steps, others = read_features(read_json(path), str(path))
+        steps, others = read_features(_document(path), str(path))
         record = read_record(ref.path, ref.start)
         with readable(where):
             example = parse_example(record)
@@ -126,13 +126,20 @@ class Rlds(Recorded):
         return match["set"] if match else ref.name
 
 
+def _document(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise FoundryError(f"{path} is no JSON: {error}", "fetch it again") from None
+
+
 def _promised(folder: Path) -> dict[str, int]:
     """{shard: records} by dataset_info.json; {} where there is none."""
     path = folder / "dataset_info.json"
     if not path.is_file():
         return {}
     try:
-        info = read_json(path)
+        info = _document(path)
         name = info["name"]
         return {
             f"{name}-{split['name']}.tfrecord-{number:05d}-of-{len(lengths):05d}": int(length)

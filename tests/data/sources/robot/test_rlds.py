@@ -206,6 +206,9 @@ def test_folders_that_are_none(tmp_path):
     source = Rlds(path=str(tmp_path), hz=15)
     with pytest.raises(FoundryError, match="describes no RLDS episodes"):
         read_all(source)
+    (path / "features.json").write_text("{")
+    with pytest.raises(FoundryError, match=r"features.json is no JSON"):
+        read_all(source)
     (path / "toy-train.tfrecord-00000-of-00001").unlink()
     with pytest.raises(FoundryError, match=r"no .tfrecord shards"):
         source.episodes()

@@ -131,6 +131,7 @@ def replace(name, values, **kwargs):
         (elsewhere, "obs/secret has its data in other files"),
         (virtual, "obs/virtual has its data in other files"),
         (lambda demo: demo.update(x=demo.parent), "nested too deep"),
+        (lambda demo: demo.create_dataset(b"\xff", data=[1.0]), "demo_0 holds names that are not"),
         (replace("actions", np.array([b"a"] * STEPS)), "demo_0/actions holds .S1, not numbers"),
         (replace("actions", ["a"] * STEPS), "demo_0/actions holds object, not numbers"),
         (replace("actions", np.zeros(STEPS, "f4,i4")), "not numbers"),
