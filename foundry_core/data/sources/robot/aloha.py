@@ -52,8 +52,7 @@ class Aloha(Recorded):
                 images[camera] = hdf5.frames(dataset, self._coloured)
             elif is_lowdim(dataset.shape):
                 lowdim[path] = hdf5.field_values(dataset)
-        lengths = {name: len(one) for name, one in (*lowdim.items(), *images.items())}
-        check_steps(lengths, str(ref.path))
+        check_steps(str(ref.path), lowdim, images)
         return Episode(
             id=episode_id(str(PurePosixPath(ref.name).with_suffix(""))),
             task=self.instruction or "aloha",

@@ -107,8 +107,7 @@ class DemoFiles(Recorded):
                 images[camera] = hdf5.frames(dataset, lambda pixels: pixels[::step])
             elif is_lowdim(dataset.shape):
                 lowdim[path] = hdf5.field_values(dataset)
-        lengths = {name: len(one) for name, one in (*lowdim.items(), *images.items())}
-        check_steps(lengths, f"{demo.file.filename}: {demo.name}")
+        check_steps(f"{demo.file.filename}: {demo.name}", lowdim, images)
         return lowdim, images
 
 

@@ -78,8 +78,7 @@ class Rlds(Recorded):
         with readable(where):
             example = parse_example(record)
         lowdim, images, texts = _steps(steps, example, where)
-        lengths = {name: len(one) for name, one in (*lowdim.items(), *images.items())}
-        check_steps(lengths, where)
+        check_steps(where, lowdim, images)
         metadata = dict(_metadata(others, example, where))
         words = self.words([*_instructions(texts), *_instructions(metadata)])
         return Episode(

@@ -3,7 +3,7 @@
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 
 import numpy as np
@@ -76,9 +76,10 @@ def picture(values: np.ndarray, where: str) -> np.ndarray:
     return pixels
 
 
-def check_steps(lengths: Mapping[str, int], where: str) -> int:
-    """The length that all fields and cameras have. UnusableEpisode for others, and for none."""
-    if not lengths or not any(lengths.values()):
+def check_steps(where: str, *held: Mapping[str, Sized]) -> None:
+    """UnusableEpisode where fields and cameras have no steps, or not all the same number."""
+    lengths = {name: len(one) for group in held for name, one in group.items()}
+    if not any(lengths.values()):
         raise UnusableEpisode(f"{where} has no steps", "remove it, or raise max_skipped")
     first, length = next(iter(lengths.items()))
     for name, other in lengths.items():
@@ -86,4 +87,3 @@ def check_steps(lengths: Mapping[str, int], where: str) -> int:
             raise UnusableEpisode(
                 f"{where}: {name!r} has {other} steps, {first!r} has {length}", _HINT
             )
-    return length

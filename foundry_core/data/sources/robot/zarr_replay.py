@@ -103,7 +103,7 @@ class ZarrReplay(Recorded):
             elif is_lowdim(array.shape):
                 check_bytes((length, *array.shape[1:]), array.dtype, MAX_FIELD, array.where)
                 fields[name] = lowdim(array.rows(ref.start, ref.stop))
-        check_steps(dict.fromkeys(names, length), where)
+        check_steps(where, fields, images)
         return Episode(
             id=episode_id(ref.name.replace(".zarr.zip", "").replace(".zarr", "")),
             task=self.instruction or "replay",
