@@ -1,6 +1,6 @@
 """ACT's and ALOHA's HDF5: one `episode_<n>.hdf5` per episode, raw pictures or padded JPEG files."""
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -28,6 +28,12 @@ class Aloha(Recorded):
     channels: Literal["rgb", "bgr"] = Field(
         "rgb", description="order in which stored pictures show their colours"
     )
+
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        from foundry_core.data.sources.robot.hdf5 import looks_like
+
+        return looks_like(path, lambda f: "observations/qpos" in f and "action" in f)
 
     def episodes(self) -> list[SourceRef]:
         from foundry_core.data.sources.robot.hdf5 import ENDINGS

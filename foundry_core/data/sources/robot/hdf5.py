@@ -165,3 +165,15 @@ def _check_chunks(dataset: h5py.Dataset, where: str) -> None:
 
 def _where(dataset: h5py.Dataset) -> str:
     return f"{dataset.file.filename}: {dataset.name}"
+
+
+def looks_like(path: Path, has_parts: Callable[[h5py.File], bool]) -> bool:
+    """Whether the first HDF5 file of a file or folder opens and has the parts of a format."""
+    files = [path] if path.is_file() else sorted([*path.glob("*.hdf5"), *path.glob("*.h5")])
+    if not files or files[0].suffix not in (".hdf5", ".h5"):
+        return False
+    try:
+        with h5py.File(files[0], "r") as opened:
+            return has_parts(opened)
+    except (OSError, KeyError, RuntimeError):
+        return False

@@ -6,6 +6,7 @@ anywhere in its file and need not have a constant rate.
 """
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -27,6 +28,10 @@ class Lerobot(RobotFormat, PathSource):
 
     format: Literal["lerobot"] = "lerobot"
     tolerance_s: float = Field(1e-4, gt=0, description="between a row's time and its video frame's")
+
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        return (path / "meta" / "info.json").is_file()
 
     def contract(self) -> DataContract:
         if self.remote is not None:

@@ -1,6 +1,6 @@
 """LIBERO's HDF5: robomimic's layout, one file per task, the instruction in `problem_info`."""
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -23,6 +23,12 @@ class LiberoHdf5(DemoFiles):
 
     format: Literal["libero_hdf5"] = "libero_hdf5"
     flip_pictures: bool = Field(False, description="rows of OpenGL pictures from top to bottom")
+
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        from foundry_core.data.sources.robot.hdf5 import looks_like
+
+        return looks_like(path, lambda f: "data" in f and "problem_info" in f["data"].attrs)
 
     def contract(self) -> DataContract:
         fields = {

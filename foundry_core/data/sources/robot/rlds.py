@@ -38,6 +38,10 @@ class Rlds(Recorded):
     hz: float = Field(gt=0, description="control rate: RLDS holds none (DROID 15, Bridge 5)")
     split: str = Field("", description="only this one; all of them where empty")
 
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        return next(path.glob("**/features.json"), None) is not None
+
     def episodes(self) -> list[SourceRef]:
         """Shard by shard, by name, as the records lie in them. What the folder promises and does
         not hold is a ref too, which cannot be read."""

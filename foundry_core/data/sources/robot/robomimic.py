@@ -3,7 +3,7 @@
 `next_obs` repeats `obs` one step later and is not read.
 """
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from foundry_core.data.contract.fields import FieldContract
@@ -21,6 +21,19 @@ class Robomimic(DemoFiles):
     """robomimic HDF5, one file or a folder of them. A ref is one `demo_<n>` of a file."""
 
     format: Literal["robomimic"] = "robomimic"
+
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        from foundry_core.data.sources.robot.hdf5 import looks_like
+
+        return looks_like(
+            path,
+            lambda f: (
+                "data" in f
+                and "env_args" in f["data"].attrs
+                and "problem_info" not in f["data"].attrs
+            ),
+        )
 
     def contract(self) -> DataContract:
         fields = {

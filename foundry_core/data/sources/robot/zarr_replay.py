@@ -29,6 +29,12 @@ class ZarrReplay(Recorded):
     format: Literal["zarr_replay"] = "zarr_replay"
     hz: float = Field(gt=0, description="control rate: buffers hold none (Push-T 10, UMI 60)")
 
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        if path.name.endswith((".zarr", ".zarr.zip")):
+            return path.exists()
+        return next(path.glob("*.zarr*"), None) is not None
+
     def contract(self) -> DataContract:
         position = FieldContract(dims=3, quantity="position", unit="m")
         rotation = FieldContract(dims=3, quantity="rotation", form="axis_angle", unit="rad")
