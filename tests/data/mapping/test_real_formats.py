@@ -15,6 +15,7 @@ from foundry_core.data.inspection.raw import detect
 from foundry_core.data.mapping.apply import mapped
 from foundry_core.data.mapping.config import AnyMapping, relative_poses
 from foundry_core.data.robot.poses import decode_rot6d
+from foundry_core.parallel import ray_session
 
 FORMATS = Path(
     os.environ.get("FOUNDRY_FORMATS", Path(__file__).parents[3].parent / "shared/data/formats")
@@ -33,6 +34,13 @@ SETS = {
 pytestmark = pytest.mark.skipif(
     not FORMATS.is_dir(), reason=f"the files of the original tools are not at {FORMATS}"
 )
+
+
+@pytest.fixture(scope="module")
+def ray():
+    """One for all conversions of the module."""
+    with ray_session(1):
+        yield
 
 
 def opened(name):
@@ -59,6 +67,7 @@ def test_mapped_episodes_are_rotations_openings_and_finite_numbers(name):
                 assert ((values >= 0) & (values <= 1)).all()
 
 
+@pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize("name", SETS)
 def test_they_convert_and_say_what_they_hold(name, tmp_path):
     source, mapping, windows = opened(name)
