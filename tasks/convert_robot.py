@@ -8,30 +8,29 @@ from pydantic import Field
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import ImageConfig, PoseGroup, Turn, WindowConfig
 from foundry_core.data.contract.statements import DataContract
+from foundry_core.data.mapping.config import AnyMapping, relative_poses
 from foundry_core.data.sources.base import RobotSource
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline import stage
-from foundry_core.simulation.catalog import ACTION_FIELDS, MEASURED_FIELDS
-
-_ARM = "poses__right::panda"
 
 
 class ConvertRobotRecipe(stage.Recipe):
     source: RobotSource | None = Field(None, description="raw data; null takes the input `demos`")
-    cameras: tuple[str, ...] = Field(("workspace", "wrist"), min_length=1)
-    fields: tuple[str, ...] = Field(
-        (*MEASURED_FIELDS, *ACTION_FIELDS),
-        min_length=1,
-        description="low-dimensional fields to keep",
+    mapping: AnyMapping | None = Field(
+        None, description="raw to canonical fields: a ready mapping's name, a file, or its content"
     )
-    relative: tuple[PoseGroup, ...] = Field(
-        (
-            PoseGroup(
-                reference=f"robot__actual__{_ARM}",
-                poses=(f"robot__actual__{_ARM}", f"robot__action__{_ARM}"),
-            ),
-        ),
-        description="poses that are also described relative to the measured pose at the anchor",
+    cameras: tuple[str, ...] | None = Field(
+        None, min_length=1, description="null: all that the mapping or the source states"
+    )
+    fields: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="low-dimensional fields to keep; null: all that the mapping or source states",
+    )
+    relative: tuple[PoseGroup, ...] | None = Field(
+        None,
+        description="poses that are also described relative to the measured pose at the anchor; "
+        "null: all of each arm, relative to its measured one",
     )
     window: WindowConfig = WindowConfig()
     image_steps: tuple[int, ...] = Field((0,), min_length=1, description="around the anchor")
@@ -69,16 +68,20 @@ class ConvertRobot(stage.Stage):
                 "connect 'demos' to a collect_demos stage, or give a source",
             )
         given = _given(recipe, inputs)
-        for camera in (*recipe.cameras, *recipe.rotate) if given.cameras else ():
+        for camera in (*(recipe.cameras or ()), *recipe.rotate) if given.cameras else ():
             if camera not in given.cameras:
                 raise FoundryError(
                     f"the source has no camera {camera!r}", nearest(camera, given.cameras)
                 )
+        for field in (recipe.fields or ()) if recipe.mapping else ():
+            if field not in given.fields:
+                raise FoundryError(
+                    f"the mapping makes no field {field!r}", nearest(field, given.fields)
+                )
 
     @classmethod
     def states(cls, recipe: ConvertRobotRecipe, inputs: Mapping[str, Any]) -> DataContract:
-        given = _given(recipe, inputs)
-        return given.converted(recipe.cameras, recipe.fields, recipe.image, recipe.rotate)
+        return _chosen(recipe, _given(recipe, inputs))
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
@@ -90,19 +93,24 @@ class ConvertRobot(stage.Stage):
         recipe = ctx.recipe
         demos = ctx.optional_input("demos")
         source = Demonstrations(path=str(demos.path)) if demos else recipe.source
+        local = local_source(source, ctx.scratch, ctx.progress)
+        stated = local.contract()
+        if recipe.mapping:
+            stated = recipe.mapping.contract(stated)
+        contract = _chosen(recipe, stated)
+        groups = recipe.relative
         settings = RobotSettings(
-            cameras=recipe.cameras,
-            fields=recipe.fields,
-            groups=recipe.relative,
+            mapping=recipe.mapping,
+            contract=contract,
+            groups=relative_poses(contract.fields) if groups is None else groups,
             window=recipe.window,
             image_steps=recipe.image_steps,
             image=recipe.image,
-            rotate=recipe.rotate,
             layout=recipe.layout,
             keep_failures=recipe.keep_failures,
         )
         return convert_robot(
-            local_source(source, ctx.scratch, ctx.progress),
+            local,
             settings,
             ctx.out,
             episodes_per_shard=recipe.episodes_per_shard,
@@ -116,10 +124,32 @@ def _given(
     recipe: ConvertRobotRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
 ) -> DataContract:
     """What is known of the raw data before they are read."""
-    if recipe.source is not None:
-        return recipe.source.contract()
     states = [demos.states for demos in inputs.get("demos", {}).values()]
-    return next((one for one in states if isinstance(one, DataContract)), DataContract())
+    given = next((one for one in states if isinstance(one, DataContract)), DataContract())
+    if recipe.source is not None:
+        given = recipe.source.contract()
+    return recipe.mapping.contract(given) if recipe.mapping else given
+
+
+def _chosen(recipe: ConvertRobotRecipe, given: DataContract) -> DataContract:
+    """What is kept of it, and what becomes of its pictures. FoundryError where the recipe leaves
+    the choice to a source that states nothing."""
+    chosen = {}
+    for name in ("cameras", "fields"):
+        chosen[name] = getattr(recipe, name) or tuple(getattr(given, name))
+        if not chosen[name]:
+            raise FoundryError(
+                f"which {name} to keep is not known: the source states none",
+                f"name them in {name}, or give a mapping (`foundry data inspect` drafts one)",
+            )
+    for name in chosen["cameras"]:
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise FoundryError(
+                f"camera {name!r} cannot name a member of a shard",
+                "give it another name with a mapping (`foundry data inspect` drafts one)",
+            )
+    rotate = (recipe.mapping.rotate if recipe.mapping else {}) | recipe.rotate
+    return given.converted(chosen["cameras"], chosen["fields"], recipe.image, rotate)
 
 
 STAGE = ConvertRobot

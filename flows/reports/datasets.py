@@ -13,7 +13,12 @@ from foundry_core.config.registry import Registry
 from foundry_core.config.suggest import nearest
 from foundry_core.config.validation import validate
 from foundry_core.data.loading.config import DataConfig
-from foundry_core.data.sources.base import CAPTION_FORMATS, ROBOT_FORMATS, TEXT_FORMATS
+from foundry_core.data.sources.base import (
+    CAPTION_FORMATS,
+    ROBOT_FORMATS,
+    TEXT_FORMATS,
+    RobotFormat,
+)
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.graph import StageNode
 from foundry_core.pipeline.registry import stage_kind
@@ -109,6 +114,23 @@ def mix_loader(
     if data.robot:
         statistics = merge_statistics({k: _statistics(s) for k, s in robots.items()})
     return _loader(data, sources, words, statistics, seed, tokens_per_image), words
+
+
+def raw_source(
+    format_: str | None, path: Path, overrides: Sequence[tuple[str, Any]] = ()
+) -> RobotFormat:
+    """Raw robot data at a place; without a format, what it looks like. overrides are options of
+    the format."""
+    from foundry_core.data.inspection.raw import detect
+
+    kind = ROBOT_FORMATS.get(format_) if format_ else detect(path)
+    document = dict(kind.options(str(path)))
+    for name, value in overrides:
+        set_path(document, name, value)
+    source: RobotFormat = validate(
+        kind, {**document, "format": format_ or kind.model_fields["format"].default}, "source"
+    )
+    return source
 
 
 def convert(

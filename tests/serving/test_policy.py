@@ -10,7 +10,7 @@ from training_stages import Bench
 
 from foundry_core.data.config import ImageConfig, WindowConfig
 from foundry_core.data.contract.fields import FieldContract
-from foundry_core.data.contract.statements import CameraContract, ExamContract
+from foundry_core.data.contract.statements import CameraContract, DataContract, ExamContract
 from foundry_core.data.convert.robot_samples import RobotSettings, stored_episode
 from foundry_core.data.images import decode_image
 from foundry_core.data.robot.episodes import Episode
@@ -197,13 +197,15 @@ def test_pictures_take_the_way_that_the_data_took(bench, tmp_path, turn):
         lowdim={},
         images={"front": drawn[None]},
     )
+    image = ImageConfig(size=(16, 16), jpeg_quality=100)
+    rotate = {"front": turn} if turn else {}
+    contract = DataContract().converted(("front",), (), image, rotate)
     settings = RobotSettings(
-        cameras=("front",), fields=(), groups=(), window=WindowConfig(), image_steps=(0,),
-        image=ImageConfig(size=(16, 16), jpeg_quality=100),
-        rotate={"front": turn} if turn else {}, layout="episode", keep_failures=False,
+        contract=contract, groups=(), window=WindowConfig(), image_steps=(0,), image=image,
+        layout="episode", keep_failures=False,
     )  # fmt: skip
     (stored,) = stored_episode(episode, settings).images["front"]
-    camera = CameraContract(drawn=(32, 32), rotated=turn, stored=settings.image)
+    camera = CameraContract(drawn=(32, 32), rotated=turn, stored=image)
     found = as_stored(drawn, camera)
     difference = np.abs(found.astype(int) - decode_image(stored).astype(int))
     assert found.shape == (16, 16, 3)

@@ -1,6 +1,7 @@
-"""`foundry data ...`: look into datasets, check them, convert them, and their statistics."""
+"""`foundry data ...`: look into datasets, check, convert and export them, and their statistics."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("--tokenizer", type=Path, help="folder of the tokenizer, for text")
     convert.add_argument("--cpus", type=int, default=1)
     _add_overrides(convert, "one value of the recipe, e.g. image.size=[96,96]")
+    export = actions.add_parser("export", help="robot shards into a dataset that others read")
+    export.add_argument("shards", help="folder or address of shards of whole episodes")
+    export.add_argument("out", type=Path, help="new folder for the dataset")
+    export.add_argument("--to", required=True, choices=("lerobot",), help="lerobot: v3.0")
+    export.add_argument(
+        "--images",
+        choices=("video", "png"),
+        default="video",
+        help="video: small, lossy (default); png: exact, in the tables",
+    )
     for sub in actions.choices.values():
         sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
 
@@ -55,9 +66,15 @@ def _add_looks(actions: Any) -> None:
     merge.add_argument("folders", nargs="+", help="[LABEL=]FOLDER")
     merge.add_argument("--weights", nargs="+", type=float, help="share of each; else by count")
     merge.add_argument("--out", type=Path, required=True, help="stats.json to write")
-    inspect = actions.add_parser("inspect", help="what a folder of shards holds")
+    inspect = actions.add_parser(
+        "inspect", help="what a folder of shards, or raw robot data, holds"
+    )
     inspect.add_argument("folder")
     inspect.add_argument("--sample", type=int, default=0, help="whose members are listed")
+    inspect.add_argument("--from", dest="format", metavar="FORMAT", help="of raw data")
+    inspect.add_argument("--images", type=Path, help="write a contact sheet of raw data here (PNG)")
+    inspect.add_argument("--mapping", type=Path, help="write the draft of a mapping here (YAML)")
+    _add_overrides(inspect, "an option of the raw format, e.g. hz=20")
     validate = actions.add_parser("validate", help="digests, schema, and samples decoded")
     validate.add_argument("folder")
     validate.add_argument("--samples", type=int, default=50, help="how many to decode; 0: all")
@@ -157,7 +174,26 @@ def _merge(options: argparse.Namespace) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     from foundry_core.data.inspection.contents import contents, render_contents
 
+    folder = Path(options.folder)
+    if options.format or (folder.exists() and not any(folder.glob("*.tar"))):
+        return _inspect_raw(options, folder)
     return _show(options, contents(options.folder, options.sample), render_contents)
+
+
+def _inspect_raw(options: argparse.Namespace, path: Path) -> int:
+    from flows.reports.datasets import raw_source
+    from foundry_core.data.inspection.raw import contact_sheet, raw_contents, render_raw
+
+    overrides = [parse_override(text) for text in options.override]
+    found, first = raw_contents(raw_source(options.format, path, overrides), str(path))
+    if options.images:
+        contact_sheet(first, options.images)
+    if options.mapping:
+        options.mapping.write_text(found.mapping)
+    if options.json:
+        print_json(asdict(found))
+        return 0
+    return _show(options, found, render_raw)
 
 
 def _validate(options: argparse.Namespace) -> int:
@@ -183,6 +219,14 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from foundry_core.data.export.lerobot import export_lerobot
+
+    counts = export_lerobot(options.shards, options.out, images=options.images)
+    print_json({"written": str(options.out), **counts})
+    return 0
+
+
 def _show(options: argparse.Namespace, found: Any, render: Any) -> int:
     if options.json:
         print_json(found)
@@ -201,4 +245,5 @@ _ACTIONS = {
     "inspect": _inspect,
     "validate": _validate,
     "convert": _convert,
+    "export": _export,
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from foundry_core.data.config import WindowConfig
 from foundry_core.data.contract.statements import DataContract
+from foundry_core.data.convert.read import read_bounded
 from foundry_core.data.convert.report import Report, Skip
 from foundry_core.data.convert.robot_samples import (
     RobotSettings,
@@ -20,6 +21,7 @@ from foundry_core.data.convert.robot_samples import (
     stored_episode,
     window_samples,
 )
+from foundry_core.data.mapping.apply import mapped
 from foundry_core.data.robot.episodes import UnusableEpisode, check_episode
 from foundry_core.data.robot.poses import add_relative_fields
 from foundry_core.data.robot.windows import anchors, cut_windows
@@ -114,7 +116,9 @@ def _episodes(job: RobotJob, part: RobotPart) -> Iterator[StoredEpisode]:
     settings = job.settings
     for ref in job.refs:
         try:
-            episode = job.source.read_episode(ref)
+            episode = read_bounded(job.source, ref)
+            if settings.mapping is not None:
+                episode = mapped(episode, settings.mapping)
             check_episode(episode, settings.cameras, settings.fields)
             if episode.success is False and not settings.keep_failures:
                 part.failures += 1
@@ -160,7 +164,7 @@ def convert_robot(
         )
     write_manifest(out, renumber_shards(out, [part.shard for part in parts]))
     _merged_statistics(parts, settings.window).save(out / "stats.json")
-    description = _description(source.contract(), settings, parts)
+    description = _description(settings, parts)
     description.write(out)
     return {
         "episodes": report.converted,
@@ -179,9 +183,7 @@ def _merged_statistics(parts: Sequence[RobotPart], window: WindowConfig) -> Data
     return merge_statistics(statistics).collapse()
 
 
-def _description(
-    stated: DataContract, settings: RobotSettings, parts: Sequence[RobotPart]
-) -> RobotDescription:
+def _description(settings: RobotSettings, parts: Sequence[RobotPart]) -> RobotDescription:
     rates = {rate for part in parts for rate in part.hz}
     if len(rates) > 1:
         raise FoundryError(
@@ -201,15 +203,12 @@ def _description(
         episodes=sum(len(part.ids) for part in parts),
         lengths=[length for part in parts for length in part.lengths],
         windows=sum(part.windows for part in parts),
-        contract=_contract(stated, settings, hz, parts),
+        contract=_contract(settings.contract, hz, parts),
     )
 
 
-def _contract(
-    stated: DataContract, settings: RobotSettings, hz: float, parts: Sequence[RobotPart]
-) -> DataContract:
-    """What the source states, converted, with what was found. FoundryError where the two differ."""
-    contract = stated.converted(settings.cameras, settings.fields, settings.image, settings.rotate)
+def _contract(contract: DataContract, hz: float, parts: Sequence[RobotPart]) -> DataContract:
+    """What the source states, with what was found. FoundryError where the two differ."""
     if contract.hz not in (None, hz):
         raise FoundryError(f"the source states {contract.hz:g} Hz, its episodes {hz:g} Hz")
     cameras = {}

@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from foundry_core.data.config import ImageConfig, PoseGroup, Turn, WindowConfig
+from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
+from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.images import (
     decode_image,
     encode_jpeg,
@@ -16,6 +17,7 @@ from foundry_core.data.images import (
     rotate,
     transform,
 )
+from foundry_core.data.mapping.config import RobotMapping
 from foundry_core.data.npy import write_npz
 from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 from foundry_core.data.robot.windows import cut_windows, image_steps
@@ -26,17 +28,24 @@ from foundry_core.files import json_text
 
 @dataclass(frozen=True, kw_only=True)
 class RobotSettings:
-    """What a recipe asks for; see tasks/convert_robot.py for each field's meaning."""
+    """What a recipe asks for; see tasks/convert_robot.py. contract: of what is kept, as stored."""
 
-    cameras: tuple[str, ...]
-    fields: tuple[str, ...]
+    contract: DataContract
     groups: tuple[PoseGroup, ...]
     window: WindowConfig
     image_steps: tuple[int, ...]
     image: ImageConfig
-    rotate: Mapping[str, Turn]
     layout: Literal["episode", "sample"]
     keep_failures: bool
+    mapping: RobotMapping | None = None
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return tuple(self.contract.cameras)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(self.contract.fields)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +78,7 @@ def stored_episode(episode: Episode, settings: RobotSettings) -> StoredEpisode:
         images[camera] = []
         for step, raw in enumerate(episode.images[camera]):
             where = f"{camera} at step {step} of episode {episode.id!r}"
-            turn = settings.rotate.get(camera, 0)
+            turn = settings.contract.cameras[camera].rotated
             data, moved = _image(raw, settings.image, turn, intrinsics, where)
             images[camera].append(data)
         if intrinsics is not None:

@@ -182,6 +182,11 @@ class RobotFormat(RawFormat):
         that it leaves out mean what their names tell (`canonical_field`)."""
         return DataContract()
 
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        """Whether a file or folder looks like the format; a cheap look, for `data inspect`."""
+        return False
+
     @abstractmethod
     def episodes(self) -> list[SourceRef]:
         """One piece per episode, in canonical order. FoundryError where there is none."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
+from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.convert.robot import convert_robot
 from foundry_core.data.convert.robot_samples import RobotSettings
 from foundry_core.data.images import encode_jpeg
@@ -33,15 +34,14 @@ def silent(*_args, **_values):
     """Progress nobody looks at."""
 
 
-def settings(**changes):
+def settings(cameras=("scene",), fields=FIELDS, rotate=None, **changes):
+    image = changes.get("image", ImageConfig())
     values = {
-        "cameras": ("scene",),
-        "fields": FIELDS,
+        "contract": DataContract().converted(cameras, fields, image, rotate or {}),
         "groups": (GROUP,),
         "window": WindowConfig(past=0, future=3, max_padding_right=3),
         "image_steps": (0,),
-        "image": ImageConfig(),
-        "rotate": {},
+        "image": image,
         "layout": "episode",
         "keep_failures": False,
     }

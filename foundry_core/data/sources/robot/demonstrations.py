@@ -4,7 +4,7 @@ import io
 import json
 import tarfile
 import zipfile
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 from foundry_core.config.validation import validate
@@ -23,6 +23,10 @@ class Demonstrations(RobotFormat, PathSource):
     """Episodes as the simulator stages record them (demos.json + episodes/<task>/<id>.tar)."""
 
     format: Literal["demonstrations"] = "demonstrations"
+
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        return (path / "demos.json").is_file()
 
     def contract(self) -> DataContract:
         path = self.root / "demos.json"

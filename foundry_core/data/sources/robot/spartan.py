@@ -35,6 +35,10 @@ class Spartan(RobotFormat, PathSource):
     format: Literal["spartan"] = "spartan"
     _above: tuple[str, ...] | None = PrivateAttr(None)
 
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        return next(path.glob("**/processed/observations.npz"), None) is not None
+
     def contract(self) -> DataContract:
         gripper = FieldContract(dims=1, quantity="gripper", unit="m", closed=0.0, open=0.1)
         names = [f"robot__{k}__grippers__{s}::panda_hand" for k in _KINDS for s in _SIDES]

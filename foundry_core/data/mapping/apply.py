@@ -1,0 +1,131 @@
+"""An episode of raw fields → one of canonical fields.
+
+Legend: L steps, D dimensions.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from foundry_core.config.suggest import nearest
+from foundry_core.data.contract.fields import UNITS
+from foundry_core.data.images import decode_image
+from foundry_core.data.mapping.config import (
+    CameraMapping,
+    Part,
+    PoseMapping,
+    RobotMapping,
+    RotationPart,
+    ValueMapping,
+)
+from foundry_core.data.robot.episodes import Episode, Frames, Picture, UnusableEpisode
+from foundry_core.data.robot.poses import encode_rot6d
+from foundry_core.data.robot.rotations import to_matrix
+from foundry_core.errors import FoundryError
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def mapped(episode: Episode, mapping: RobotMapping) -> Episode:
+    """The episode in canonical fields; what the mapping does not name is left out. UnusableEpisode
+    where a raw field or camera is not there, has too few dimensions, or is no rotation."""
+    try:
+        lowdim = _lowdim(episode.lowdim, mapping)
+        images = {n: _pictures(episode, one) for n, one in mapping.cameras.items()}
+    except FoundryError as error:
+        raise UnusableEpisode(f"episode {episode.id!r}: {error.message}", error.hint) from error
+    success = episode.success if mapping.success is None else mapping.success
+    instructions = episode.instructions
+    if not any(instructions.values()) and mapping.instruction is not None:
+        instructions = {"original": [mapping.instruction]}
+    cameras = mapping.cameras.items()
+    return replace(
+        episode,
+        hz=mapping.hz or episode.hz,
+        success=success,
+        instructions=instructions,
+        lowdim=lowdim,
+        images=images,
+        intrinsics=_renamed(episode.intrinsics, {n: one.source for n, one in cameras}),
+        extrinsics=_renamed(episode.extrinsics, {n: one.source for n, one in cameras}),
+    )
+
+
+def _lowdim(raw: Arrays, mapping: RobotMapping) -> dict[str, np.ndarray]:
+    poses: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    absolute = {name: pose for name, pose in mapping.poses.items() if pose.delta is None}
+    for name, pose in {**absolute, **mapping.poses}.items():
+        poses[name] = _pose(raw, pose, poses)
+    found: dict[str, np.ndarray] = {}
+    for name in mapping.poses:
+        found[f"{name}__xyz"], rotation = poses[name]
+        found[f"{name}__rot_6d"] = encode_rot6d(rotation)
+    return found | {name: _value(raw, value) for name, value in mapping.fields.items()}
+
+
+def _pose(
+    raw: Arrays, pose: PoseMapping, known: Mapping[str, tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(position [L, 3] m, R [L, 3, 3]), absolute."""
+    xyz = _part(raw, pose.xyz, 3) * UNITS[pose.xyz.unit][1]
+    rotation = _rotation(raw, pose.rotation)
+    if pose.delta is None:
+        return xyz, rotation
+    origin, axes = known[pose.delta.of]
+    if pose.delta.axes == "world":
+        return origin + xyz, rotation @ axes
+    return origin + (axes @ xyz[..., None])[..., 0], axes @ rotation
+
+
+def _rotation(raw: Arrays, part: RotationPart) -> np.ndarray:
+    values = _part(raw, part) * (UNITS[part.unit][1] if part.unit == "deg" else 1.0)
+    try:
+        return to_matrix(values, part.form)
+    except FoundryError as error:
+        raise FoundryError(f"{part.source!r}: {error.message}", error.hint) from None
+
+
+def _value(raw: Arrays, value: ValueMapping) -> np.ndarray:
+    """[L, D] in SI units; a gripper from 0, closed, to 1, open."""
+    values = _part(raw, value)
+    if value.open is not None and value.closed is not None:
+        return np.clip((values - value.closed) / (value.open - value.closed), 0.0, 1.0)
+    return values * (UNITS[value.unit][1] if value.unit else 1.0)
+
+
+def _part(raw: Arrays, part: Part, wanted: int | None = None) -> np.ndarray:
+    """[L, D] of a raw field, scaled."""
+    if part.source not in raw:
+        raise FoundryError(f"there is no field {part.source!r}", nearest(part.source, raw))
+    values = np.asarray(raw[part.source], np.float64)
+    values = values.reshape(len(values), -1)
+    first, end = part.dims or (0, values.shape[1])
+    if end > values.shape[1] or wanted not in (None, end - first):
+        raise FoundryError(
+            f"dims [{first}, {end}) of {part.source!r}, which has {values.shape[1]}"
+            + (f", are not {wanted}" if wanted not in (None, end - first) else ""),
+            "correct the mapping's dims",
+        )
+    return part.scale * values[:, first:end]
+
+
+def _pictures(episode: Episode, camera: CameraMapping) -> Sequence[Picture] | np.ndarray:
+    if camera.source not in episode.images:
+        hint = nearest(camera.source, episode.images)
+        raise FoundryError(f"there is no camera {camera.source!r}", hint)
+    stored = episode.images[camera.source]
+    if not camera.bgr:
+        return stored
+
+    def swapped(step: int) -> Picture:
+        picture = stored[step]
+        where = f"{camera.source} at step {step}"
+        array = decode_image(picture, where) if isinstance(picture, bytes) else picture
+        return np.ascontiguousarray(array[..., ::-1])
+
+    return Frames(len(stored), swapped)
+
+
+def _renamed(by_camera: Arrays, sources: Mapping[str, str]) -> dict[str, np.ndarray]:
+    return {name: by_camera[source] for name, source in sources.items() if source in by_camera}

@@ -1,0 +1,201 @@
+"""From a data set's own fields to canonical ones, as data. No NumPy: planning imports this.
+
+Canonical: metres, radians, rot6d as two rows, absolute targets, LBM's names; a gripper that is 0
+when closed and 1 when open. Ready mappings lie in stage_configs/mappings/.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from foundry_core.config.documents import CONFIG_ROOT, load_document
+from foundry_core.config.suggest import nearest
+from foundry_core.data.config import PoseGroup, Turn
+from foundry_core.data.contract.fields import UNITS, FieldContract, Quantity, RotationForm
+from foundry_core.data.contract.statements import CameraContract, DataContract
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.stage import Config
+
+
+class Part(Config):
+    """Some dimensions of a raw field. dims: (first, end); null takes all. scale: factor before the
+    unit, as of actions that are given in shares of a largest step."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    source: str = Field(alias="from", description="raw field, as `foundry data inspect` lists it")
+    dims: tuple[int, int] | None = None
+    scale: float = 1.0
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.dims is not None and not 0 <= self.dims[0] < self.dims[1]:
+            raise ValueError(f"dims {list(self.dims)}: [first, end), first below end")
+        return self
+
+
+class PositionPart(Part):
+    unit: Literal["m", "cm", "mm"] = "m"
+
+
+class RotationPart(Part):
+    form: RotationForm
+    unit: Literal["rad", "deg"] = "rad"
+
+
+class Delta(Config):
+    """A pose that is a step from a measured one, pose `of`. world: added to its position, turned
+    from the left, as OSC_POSE does; hand: within the measured hand's own axes."""
+
+    of: str
+    axes: Literal["world", "hand"] = "world"
+
+
+class PoseMapping(Config):
+    """Becomes the fields `<name>__xyz` and `<name>__rot_6d`."""
+
+    xyz: PositionPart
+    rotation: RotationPart
+    frame: str = ""
+    delta: Delta | None = None
+
+
+class ValueMapping(Part):
+    """Becomes a field of the same name. closed, open: raw values of a gripper at its ends; what
+    lies beyond them is cut off."""
+
+    quantity: Quantity = "other"
+    unit: str = ""
+    closed: float | None = None
+    open: float | None = None
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Self:
+        if (self.quantity == "gripper") != (self.open is not None and self.closed is not None):
+            raise ValueError("a gripper, and nothing else, has values `closed` and `open`")
+        if self.open is not None and self.open == self.closed:
+            raise ValueError(f"closed and open are both {self.open}")
+        if self.quantity in ("position", "rotation"):
+            raise ValueError("positions and rotations belong into `poses`")
+        if self.unit and self.unit not in UNITS:
+            raise ValueError(f"unit {self.unit!r} is none of {', '.join(UNITS)}")
+        return self
+
+
+class CameraMapping(Config):
+    """rotate: degrees counter-clockwise. bgr: its channels are stored in the other order."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    source: str = Field(alias="from", description="raw camera")
+    rotate: Turn | None = None
+    bgr: bool = False
+
+
+class RobotMapping(Config):
+    """hz: in place of the source's, or where it holds none. instruction: for data without words.
+    success: of every episode, where the source does not say. null takes away what an include has.
+    """
+
+    hz: float | None = Field(None, gt=0)
+    cameras: Mapping[str, CameraMapping] = {}
+    poses: Mapping[str, PoseMapping] = {}
+    fields: Mapping[str, ValueMapping] = {}
+    instruction: str | None = Field(None, min_length=1)
+    success: bool | None = None
+
+    @field_validator("cameras", "poses", "fields", mode="before")
+    @classmethod
+    def _without_nulls(cls, named: Any) -> Any:
+        if not isinstance(named, Mapping):
+            return named
+        return {name: one for name, one in named.items() if one is not None}
+
+    @model_validator(mode="after")
+    def _deltas_have_their_pose(self) -> Self:
+        for name, pose in self.poses.items():
+            of = pose.delta.of if pose.delta else None
+            if of is not None and (of not in self.poses or self.poses[of].delta is not None):
+                raise ValueError(f"pose {name!r} is a step from {of!r}, which is no absolute pose")
+        return self
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """Raw fields that are read."""
+        parts: list[Part] = [*self.fields.values()]
+        for pose in self.poses.values():
+            parts += (pose.xyz, pose.rotation)
+        return frozenset(part.source for part in parts)
+
+    @property
+    def rotate(self) -> dict[str, Turn]:
+        return {name: one.rotate for name, one in self.cameras.items() if one.rotate}
+
+    def contract(self, raw: DataContract) -> DataContract:
+        """What the mapped data mean; raw: what the source states of itself."""
+        fields: dict[str, FieldContract] = {}
+        for name, pose in self.poses.items():
+            fields[f"{name}__xyz"] = FieldContract(
+                dims=3, quantity="position", unit="m", frame=pose.frame
+            )
+            fields[f"{name}__rot_6d"] = FieldContract(
+                dims=6, quantity="rotation", form="rot6d_rows", frame=pose.frame
+            )
+        for name, value in self.fields.items():
+            fields[name] = _meaning(value)
+        cameras = {
+            name: raw.cameras.get(one.source, CameraContract())
+            for name, one in self.cameras.items()
+        }
+        return DataContract(hz=self.hz or raw.hz, cameras=cameras, fields=fields)
+
+
+def _meaning(value: ValueMapping) -> FieldContract:
+    ends = {"closed": 0.0, "open": 1.0} if value.quantity == "gripper" else {}
+    unit = {"length": "m", "angle": "rad"}[UNITS[value.unit][0]] if value.unit else ""
+    return FieldContract(quantity=value.quantity, unit=unit, **ends)
+
+
+def relative_poses(fields: Mapping[str, FieldContract]) -> tuple[PoseGroup, ...]:
+    """One group per arm: all its poses, relative to the one that is measured."""
+    groups: dict[str, list[str]] = {}
+    for name in fields:
+        prefix = name.removesuffix("__xyz")
+        parts = prefix.split("__")
+        if prefix != name and len(parts) == 4 and parts[2] == "poses":
+            groups.setdefault("__".join([parts[0], "actual", *parts[2:]]), []).append(prefix)
+    return tuple(
+        PoseGroup(reference=reference, poses=tuple(poses))
+        for reference, poses in groups.items()
+        if reference in poses
+    )
+
+
+def mapping_names() -> list[str]:
+    """Of the ready ones."""
+    return sorted(path.stem for path in (CONFIG_ROOT / "mappings").glob("*.yaml"))
+
+
+def load_mapping(name: str) -> dict[str, Any]:
+    """A ready mapping by name, or a YAML file by path, as a document."""
+    path = Path(name).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise FoundryError(f"there is no mapping file {name!r}", f"ready: {mapping_names()}")
+        return load_document(path)
+    if name not in mapping_names():
+        raise FoundryError(f"there is no mapping {name!r}", nearest(name, mapping_names()))
+    return load_document(CONFIG_ROOT / "mappings" / f"{name}.yaml")
+
+
+def _loaded(value: Any) -> Any:
+    try:
+        return load_mapping(value) if isinstance(value, str) else value
+    except FoundryError as error:
+        raise ValueError(f"{error.message} ({error.hint})") from None
+
+
+# A name or file stands for what it holds: that is what enters a stage's identity.
+AnyMapping = Annotated[RobotMapping, BeforeValidator(_loaded)]

@@ -1,0 +1,99 @@
+"""A look into raw robot data, before anything is converted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from foundry_core.config.validation import validate
+from foundry_core.data.images import encode_jpeg
+from foundry_core.data.inspection.raw import (
+    RawField,
+    contact_sheet,
+    detect,
+    draft_mapping,
+    raw_contents,
+)
+from foundry_core.data.mapping.apply import mapped
+from foundry_core.data.mapping.config import RobotMapping
+from foundry_core.data.robot.episodes import Episode, Frames, UnusableEpisode
+from foundry_core.data.sources.base import SourceRef
+from foundry_core.errors import FoundryError
+
+PICTURE = encode_jpeg(np.full((6, 8, 3), 90, np.uint8), 95)
+
+
+class Source:
+    format = "toy"
+
+    def __init__(self, broken=()):
+        self.broken = broken
+
+    def episodes(self):
+        return [SourceRef(name=f"e{n}", files=("x",)) for n in range(7)]
+
+    def read_episode(self, ref):
+        if ref.name in self.broken:
+            raise UnusableEpisode(f"{ref.name} is cut short")
+        quarter = [0, 0, np.sqrt(0.5), np.sqrt(0.5)]
+        lowdim = {
+            "obs/eef_pos": np.zeros((4, 3)),
+            "obs/eef_quat": np.tile(quarter, (4, 1)),
+            "obs/gripper": np.array([[0.0], [0.08], [0.0], [0.0]]),
+            "actions": np.arange(28.0).reshape(4, 7),
+        }
+        return Episode(
+            id=ref.name, task="t", hz=20, success=None, instructions={"original": ["go"]},
+            lowdim=lowdim, images={"obs/front": Frames(4, lambda step: PICTURE)},
+        )  # fmt: skip
+
+
+def test_what_is_there_what_it_spans_and_what_cannot_be_read():
+    found, first = raw_contents(Source(broken=("e0", "e3")), "somewhere")
+    assert (found.episodes, found.read, found.hz, first.id) == (7, 3, (20.0,), "e1")
+    assert found.unusable == ("e0 is cut short", "e3 is cut short")
+    assert found.fields["actions"] == RawField(dims=7, low=0, high=27, values=10)
+    assert found.fields["obs/gripper"] == RawField(dims=1, low=0, high=0.08, values=2)
+    assert found.cameras == {"obs/front": (6, 8)}
+    assert found.instructions == ("go",)
+
+
+def test_the_draft_is_a_mapping_that_works_as_it_is():
+    found, first = raw_contents(Source(), "somewhere")
+    made = validate(RobotMapping, yaml.safe_load(found.mapping), "draft")
+    canonical = mapped(first, made).lowdim
+    pose = "robot__actual__poses__obs_eef_pos"
+    np.testing.assert_allclose(canonical[f"{pose}__rot_6d"][0], [0, -1, 0, 1, 0, 0], atol=1e-12)
+    assert canonical["robot__actual__obs_gripper"][:, 0].tolist() == [0, 1, 0, 0]
+    assert canonical["robot__action__actions"].shape == (4, 7)
+
+
+def test_canonical_names_stay_in_a_draft():
+    prefix = "robot__action__poses__right::panda"
+    fields = {f"{prefix}__xyz": 3, f"{prefix}__rot_6d": 6, "robot__version": 1}
+    rows = {n: RawField(dims=dims, low=0, high=1, values=2) for n, dims in fields.items()}
+    document = yaml.safe_load(draft_mapping(rows, (), 10))
+    assert list(document["poses"]) == [prefix]
+    assert list(document["fields"]) == ["robot__version"]
+
+
+def test_nothing_readable_is_one_error():
+    with pytest.raises(FoundryError, match=r"none of the first 5 .*e0 is cut short"):
+        raw_contents(Source(broken=[f"e{n}" for n in range(7)]), "somewhere")
+
+
+def test_a_contact_sheet_has_a_row_per_camera(tmp_path):
+    from PIL import Image
+
+    _, first = raw_contents(Source(), "somewhere")
+    contact_sheet(first, tmp_path / "deep" / "sheet.png")
+    assert Image.open(tmp_path / "deep" / "sheet.png").size == (6 * 128, 128)
+
+
+def test_a_format_is_recognised_by_its_files(tmp_path: Path):
+    (tmp_path / "demos.json").write_text("{}")
+    assert detect(tmp_path).model_fields["format"].default == "demonstrations"
+    with pytest.raises(FoundryError, match="is of no format that is known") as error:
+        detect(tmp_path / "nothing")
+    assert "spartan" in error.value.hint
