@@ -1,12 +1,17 @@
 """The one exception a user is meant to read."""
 
+from foundry_core.masking import mask_urls
+
+_LONGEST = 4000
+
 
 class FoundryError(Exception):
     """A mistake the user can mend: shown as one line, exit code 2, no traceback.
 
     `message` says what is wrong, where, and which rule it breaks; `hint` says how to mend it. What
     a file or a name brings along that no terminal shows (line ends, control sequences, lone
-    surrogates) stands in them escaped.
+    surrogates) stands in them escaped, passwords in URLs masked, and the rest of a text without end
+    as its length.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -19,6 +24,8 @@ class FoundryError(Exception):
 
 
 def _printable(text: str) -> str:
+    more = len(text) - _LONGEST
+    text = mask_urls(f"{text[:_LONGEST]}... {more} more characters" if more > 0 else text)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -33,6 +33,7 @@ from flows.runs.walk import Pending, StagesFailed, Submit, in_order
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import Interrupted, Outcome, StageJob
 from foundry_core.home import home_dir
+from foundry_core.lineage.checkout import git_state
 from foundry_core.lineage.event_types import (
     PlannedInput,
     PlannedStage,
@@ -41,7 +42,6 @@ from foundry_core.lineage.event_types import (
     StageResolved,
 )
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.catalog import record_run
 from foundry_core.store.disk import naming_disk
@@ -131,7 +131,7 @@ class PipelineRun:
                 argv=sys.argv,
                 host=socket.gethostname(),
                 pid=os.getpid(),
-                git=collect_provenance(sys.argv).get("git"),
+                git=git_state(),
                 stages=[_planned(prepared, row) for row in prepared.plan.stages.values()],
                 parent=self._parent,
                 ablation=self._ablation,
