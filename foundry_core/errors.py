@@ -10,8 +10,8 @@ class FoundryError(Exception):
 
     `message` says what is wrong, where, and which rule it breaks; `hint` says how to mend it. What
     a file or a name brings along that no terminal shows (line ends, control sequences, lone
-    surrogates) stands in them escaped, passwords in URLs masked, and the rest of a text without end
-    as its length.
+    surrogates) stands in them escaped, passwords in URLs masked, and the middle of a text without
+    end as its length.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -24,8 +24,10 @@ class FoundryError(Exception):
 
 
 def _printable(text: str) -> str:
-    more = len(text) - _LONGEST
-    text = mask_urls(f"{text[:_LONGEST]}... {more} more characters" if more > 0 else text)
+    if len(text) > _LONGEST:
+        half = _LONGEST // 2
+        text = f"{text[:half]} ... {len(text) - _LONGEST} characters ... {text[-half:]}"
+    text = mask_urls(text)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
