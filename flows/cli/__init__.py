@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from foundry_core.errors import FoundryError
 
@@ -35,6 +36,7 @@ COMMANDS = {
     "stages": "list stage kinds and what can be set in each",
     "models": "list model presets and their sizes",
 }
+_WITHOUT_HOME = ("stages", "models")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,10 +64,12 @@ def _execute(arguments: Sequence[str]) -> int:
             sub.add_argument("--json", action="store_true", help="print JSON")
             sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    _name_home(options.command)
     try:
         return importlib.import_module(f"flows.cli.commands.{options.command}").run(options)
-    except FoundryError as error:
-        if options.debug:
+    except (FoundryError, OSError) as raised:
+        error = raised if isinstance(raised, FoundryError) else _in_home(raised)
+        if options.debug or error is None:
             raise
         if getattr(options, "json", False):
             print(json.dumps({"error": error.message, "hint": error.hint}))
@@ -75,6 +79,29 @@ def _execute(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _name_home(command: str) -> None:
+    """Says where the state lies when that is not the current folder and nobody said so."""
+    from foundry_core.home import NAME, home_dir
+
+    if command in _WITHOUT_HOME or os.environ.get("FOUNDRY_HOME"):
+        return
+    if (home := home_dir()) != Path.cwd() / NAME:
+        print(f"foundry: the home is {home}", file=sys.stderr)
+
+
+def _in_home(error: OSError) -> FoundryError | None:
+    """What the system refuses in the home, in words."""
+    from foundry_core.home import home_dir
+
+    home, place = home_dir(), error.filename
+    if not isinstance(place, str | Path) or not Path(place).absolute().is_relative_to(home):
+        return None
+    return FoundryError(
+        f"the home {home} cannot be used: {place}: {error.strerror}",
+        "check the folder, its permissions and its disk, or set FOUNDRY_HOME to another place",
+    )
 
 
 def _ended(end: SystemExit) -> int:

@@ -148,8 +148,7 @@ def _checked(text: str, where: str) -> int:
         elif isinstance(event, yaml.NodeEvent):
             tag = getattr(event, "tag", None)
             if tag not in _TAGS:
-                line = event.start_mark.line + 1
-                raise FoundryError(f"{where}, line {line}: tag {tag!r} has no use", "remove it")
+                raise _unusable(event, f"tag {tag!r} has no use", where)
             if isinstance(event, yaml.CollectionStartEvent):
                 around.append(_Open(event.anchor))
                 if len(around) > MAX_DEPTH + 1:
@@ -174,5 +173,9 @@ def _size(event: yaml.NodeEvent, sizes: dict[str, int], around: list[_Open], whe
         return sizes[event.anchor]
     inside = any(one.anchor == event.anchor for one in around)
     problem = "stands within what it means" if inside else "has no anchor"
-    line = event.start_mark.line + 1
-    raise FoundryError(f"{where}, line {line}: alias {event.anchor!r} {problem}", "remove it")
+    raise _unusable(event, f"alias {event.anchor!r} {problem}", where)
+
+
+def _unusable(event: yaml.NodeEvent, problem: str, where: str) -> FoundryError:
+    line = f", line {event.start_mark.line + 1}" if event.start_mark else ""
+    return FoundryError(f"{where}{line}: {problem}", "remove it")

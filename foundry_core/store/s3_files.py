@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from foundry_core.files import read_json, write_cache
-from foundry_core.home import cache_dir
+from foundry_core.files import read_json
+from foundry_core.home import cache_dir, write_cache
 from foundry_core.objects import Listed, Objects
 from foundry_core.store.cache import Download
 from foundry_core.store.manifest import MANIFEST, Artifact, File

@@ -1,5 +1,6 @@
 """Documents that are made to cost: each is refused in one line, before anything of it is built."""
 
+import itertools
 import os
 import tracemalloc
 
@@ -24,7 +25,7 @@ def refused(call, *arguments):
 def laughs(item, join):
     names = "abcdefghi"
     lines = [f"a: &a {item}"]
-    for below, name in zip(names, names[1:], strict=False):
+    for below, name in itertools.pairwise(names):
         lines.append(f"{name}: &{name} {join([f'*{below}'] * 9)}")
     return "\n".join(lines)
 

@@ -38,19 +38,19 @@ def check(document, data, overrides=()):
         assert error.hint
 
 
-@settings(max_examples=500, deadline=2000)
+@settings(max_examples=300, deadline=20_000)
 @given(TEXTS)
 def test_any_text_is_a_pipeline_or_is_refused_in_one_line(document, text):
     check(document, text.encode(errors="surrogatepass"))
 
 
-@settings(max_examples=150, deadline=2000)
+@settings(max_examples=100, deadline=20_000)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_refused_in_one_line(document, data):
     check(document, data)
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=150, deadline=20_000)
 @given(CUTS, TEXTS)
 def test_a_pipeline_with_a_piece_replaced_is_built_or_refused(document, cut, text):
     start, length = cut
@@ -58,7 +58,7 @@ def test_a_pipeline_with_a_piece_replaced_is_built_or_refused(document, cut, tex
     check(document, changed.encode(errors="surrogatepass"))
 
 
-@settings(max_examples=150, deadline=2000)
+@settings(max_examples=80, deadline=20_000)
 @given(st.sampled_from(["llm", "evaluate.episodes_per_task", "seed", "text.source"]), TEXTS)
 def test_any_override_is_taken_or_refused_in_one_line(document, path, text):
     check(document, DEMO.encode(), [f"{path}={text}"])

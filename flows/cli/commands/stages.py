@@ -18,8 +18,9 @@ def run(options: argparse.Namespace) -> int:
     """1 when a kind is broken: the others are listed all the same."""
     from foundry_core.pipeline.registry import stage_kind, stage_kinds
 
+    broken: dict[str, FoundryError] = {}
     if options.kind:
-        found, broken = {options.kind: _described(stage_kind(options.kind))}, {}
+        found = {options.kind: _described(stage_kind(options.kind))}
     else:
         found, broken = _all_described(stage_kinds(), stage_kind)
     if options.json:
