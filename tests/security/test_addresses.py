@@ -57,7 +57,7 @@ def test_a_refusal_is_named_as_what_it_is(monkeypatch, code, problem, mend):
     "url",
     ["nonsense", "http://127.0.0.1:99999", "http://", "ftp://host", "http://[::1", "http://h:0"],
 )
-def test_what_is_no_address_is_refused(url, monkeypatch, capsys):
+def test_what_is_no_address_is_refused(url):
     with pytest.raises(FoundryError, match="is no address"):
         check_url(url, "AWS_ENDPOINT_URL")
 

@@ -37,7 +37,8 @@ def broken_kinds(tmp_path, monkeypatch):
         del sys.modules[module]
 
 
-def test_the_others_are_listed_and_the_broken_named(broken_kinds, capsys):
+@pytest.mark.usefixtures("broken_kinds")
+def test_the_others_are_listed_and_the_broken_named(capsys):
     assert main(["stages"]) == 1
     out, err = capsys.readouterr()
     assert "train_llm" in out
@@ -48,15 +49,17 @@ def test_the_others_are_listed_and_the_broken_named(broken_kinds, capsys):
         assert problem in line and f"broken_lab.broken_{name}" in line
 
 
+@pytest.mark.usefixtures("broken_kinds")
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_one_is_refused_where_it_is_asked_for(broken_kinds, name, capsys):
+def test_a_broken_one_is_refused_where_it_is_asked_for(name, capsys):
     with pytest.raises(FoundryError, match=f"broken_{name}"):
         stage_kind(f"broken_{name}")
     assert main(["stages", f"broken_{name}"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_other_kinds_are_planned_as_ever(broken_kinds, capsys):
+@pytest.mark.usefixtures("broken_kinds")
+def test_other_kinds_are_planned_as_ever():
     assert main(["plan", "demo-fast"]) == 0
 
 
