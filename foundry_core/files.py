@@ -95,12 +95,6 @@ def create(path: Path, data: bytes | str, *, durable: bool = True, mode: int = 0
     return True
 
 
-def write_cache(path: Path, data: bytes | str) -> None:
-    """As `write_atomic`, for what can be computed again: a full or read-only disk does without."""
-    with contextlib.suppress(OSError):
-        write_atomic(path, data, durable=False)
-
-
 def sync(path: str | os.PathLike[str]) -> None:
     """Brings a file's bytes, or a folder's names, onto the disk."""
     handle = os.open(path, os.O_RDONLY)

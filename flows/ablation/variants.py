@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from foundry_core.config.documents import parse_yaml
 from foundry_core.config.overrides import parse_override
+from foundry_core.config.parsing import parse_yaml
 from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.design import Design

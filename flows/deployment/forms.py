@@ -13,7 +13,8 @@ from flows.ablation.plan import MOST_SEEDS
 from flows.ablation.variants import AblationRequest, Variant, Vary, axis
 from flows.dispatch.base import BACKENDS
 from flows.runs.planning import Request
-from foundry_core.config.documents import parse_yaml, pipeline_names
+from foundry_core.config.documents import pipeline_names
+from foundry_core.config.parsing import parse_yaml
 from foundry_core.evaluation.design import Family, Rule
 
 

@@ -41,6 +41,7 @@ from foundry_core.execution.job import (
     undeclared,
 )
 from foundry_core.home import home_dir
+from foundry_core.lineage.checkout import git_state
 from foundry_core.lineage.event_types import (
     PlannedInput,
     PlannedStage,
@@ -49,7 +50,6 @@ from foundry_core.lineage.event_types import (
     StageResolved,
 )
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.catalog import record_run
 from foundry_core.store.disk import is_full, naming_disk
@@ -147,7 +147,7 @@ class PipelineRun:
                 argv=sys.argv,
                 host=socket.gethostname(),
                 pid=os.getpid(),
-                git=collect_provenance(sys.argv).get("git"),
+                git=git_state(),
                 stages=[_planned(prepared, row) for row in prepared.plan.stages.values()],
                 parent=self._parent,
                 ablation=self._ablation,

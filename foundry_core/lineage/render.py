@@ -213,7 +213,7 @@ def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = 
     names = list(columns or (rows[0] if rows else ()))
     table = Table(box=None, header_style="bold")
     for name in names:
-        table.add_column(name, overflow="fold", no_wrap=name == "run_id")
+        table.add_column(escape(name), overflow="fold", no_wrap=name == "run_id")
     for row in rows:
         table.add_row(*(escape(_cell(name, row[name])) for name in names))
     return table
