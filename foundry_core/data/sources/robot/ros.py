@@ -3,7 +3,7 @@
 One recording is one episode: its topics, each at a rate of its own, are brought to one clock.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -87,9 +87,7 @@ class Ros(RobotFormat, PathSource):
             images={
                 n: tracks.frames(one, steps, messages.picture) for n, one in tracks.cameras.items()
             },
-            depth={
-                n: tracks.frames(one, steps, messages.depth) for n, one in tracks.depth.items()
-            },
+            depth={n: tracks.frames(one, steps, messages.depth) for n, one in tracks.depth.items()},
         )
 
     def _check_whole(self, recording: files.Recording) -> None:
@@ -109,7 +107,11 @@ def _opened(ref: SourceRef) -> list[files.Recording]:
     from foundry_core.data.sources.robot.ros_mcap import Mcap
     from foundry_core.data.sources.robot.ros_sqlite import SqliteFile
 
-    readers: dict[str, type[files.Recording]] = {".bag": Bag1, ".mcap": Mcap, ".db3": SqliteFile}
+    readers: dict[str, Callable[[Path], files.Recording]] = {
+        ".bag": Bag1,
+        ".mcap": Mcap,
+        ".db3": SqliteFile,
+    }
     opened: list[files.Recording] = []
     for path in map(Path, ref.files):
         try:

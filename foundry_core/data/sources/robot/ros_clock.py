@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from foundry_core.data.convert.read import MAX_STEPS
 from foundry_core.data.robot.episodes import UnusableEpisode
 
 _NS = 10**9
+_MAX_TICKS = 1_000_000
 
 
 @dataclass(kw_only=True)
@@ -66,9 +66,9 @@ def ticks(tracks: Sequence[Track], hz: float, clock: str) -> np.ndarray:
         _check_rate(found, hz, clock)
         return found
     count = (end - start) / _NS * hz
-    if count > MAX_STEPS:
+    if count > _MAX_TICKS:
         raise UnusableEpisode(
-            f"{count:.0f} steps at {hz:g} Hz, at most {MAX_STEPS} are read",
+            f"{count:.0f} steps at {hz:g} Hz, at most {_MAX_TICKS} are read",
             "look for a time stamp that is wrong, or cut the recording",
         )
     return start + np.rint(np.arange(int(count) + 1) * (_NS / hz)).astype(np.int64)

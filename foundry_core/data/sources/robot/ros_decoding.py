@@ -5,7 +5,7 @@ import json
 import struct
 from collections.abc import Callable
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from mcap.exceptions import McapError
@@ -20,13 +20,12 @@ from rosbags.typesys import (
     get_typestore,
 )
 from rosbags.typesys.msg import normalize_msgtype
+from rosbags.typesys.store import Typestore
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.robot.episodes import UnusableEpisode
+from foundry_core.data.sources.robot.ros_chunks import unpacked_message
 from foundry_core.data.sources.robot.ros_files import Channel
-
-if TYPE_CHECKING:
-    from rosbags.typesys.store import Typestore
 
 _IDL = "=" * 80 + "\n"
 # What the libraries raise for bytes that are no such message, or definitions that are none.
@@ -45,7 +44,8 @@ class Decoder:
     def __call__(self, channel: Channel, data: bytes) -> Any:
         """UnusableEpisode names the topic and what is wrong with the bytes."""
         try:
-            return self._decode(channel)(data)
+            plain = unpacked_message(data) if channel.encoding == "cdr" else data
+            return self._decode(channel)(plain)
         except _FAILURES as error:
             raise UnusableEpisode(
                 f"{channel.topic}: a message is no {channel.type or 'object'}: {error!r}"[:500],
@@ -73,7 +73,7 @@ def _decoder(channel: Channel) -> Callable[[bytes], Any]:
     return partial(read, typename=kind)
 
 
-def _store(channel: Channel, kind: str) -> "Typestore":
+def _store(channel: Channel, kind: str) -> Typestore:
     """The channel's types. Old bags define none: those that ROS 2 Humble ships."""
     text = channel.schema.decode()
     if not text:

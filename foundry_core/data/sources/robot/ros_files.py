@@ -21,6 +21,7 @@ ENDINGS = (".bag", ".db3", ".mcap")
 PACKED = ".zstd"
 METADATA = "metadata.yaml"
 _MODULES = ("rosbags", "mcap", "mcap_protobuf", "lz4", "zstandard")
+_INFORMATION = "rosbag2_bagfile_information"
 _MAX_METADATA = 1 << 24
 # What `rosbag record --split` calls the parts of one recording.
 _PART = re.compile(r"(.*?)_?\d{4}(?:-\d\d){5}_(\d+)\.bag")
@@ -94,7 +95,7 @@ def recordings(path: str) -> list[SourceRef]:
     files = find_files(path, endings)
     if root.is_file():
         return [SourceRef(name=root.name, files=(str(root),))]
-    folders = {file.parent: file for file in files if file.name == METADATA}
+    folders = {file.parent: file for file in files if file.name == METADATA and _describes(file)}
     refs = []
     for folder, metadata in folders.items():
         name = root.name if folder == root else folder.relative_to(root).as_posix()
@@ -103,11 +104,22 @@ def recordings(path: str) -> list[SourceRef]:
         except FoundryError:
             parts = [metadata]  # to be refused when it is read: one bad folder is one episode
         refs.append(SourceRef(name=name, files=tuple(map(str, parts))))
-    single = [file for file in files if file.parent not in folders]
+    single = [file for file in files if file.parent not in folders and file.name != METADATA]
     for group in _joined(single):
         name = group[0].relative_to(root).as_posix()
         refs.append(SourceRef(name=name, files=tuple(map(str, group))))
+    if not refs:
+        raise FoundryError(f"source {str(root)!r} holds no recording", "point it at bags")
     return sorted(refs, key=lambda ref: ref.name)
+
+
+def _describes(metadata: Path) -> bool:
+    """Whether it is a ROS 2 bag's, and no other file of that name."""
+    try:
+        with metadata.open("rb") as stream:
+            return _INFORMATION.encode() in stream.read(4096)
+    except OSError:
+        return True  # to be refused when it is read
 
 
 def split_files(metadata: Path) -> list[Path]:
@@ -116,7 +128,7 @@ def split_files(metadata: Path) -> list[Path]:
         if metadata.stat().st_size > _MAX_METADATA:
             raise FoundryError(f"{metadata} has more than {_MAX_METADATA} bytes", "mend it")
         stated: Any = yaml.safe_load(metadata.read_text())
-        names = [str(name) for name in stated["rosbag2_bagfile_information"]["relative_file_paths"]]
+        names = [str(name) for name in stated[_INFORMATION]["relative_file_paths"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise FoundryError(
             f"{metadata} lists no files of a ROS 2 bag: {error!r}", "ros2 bag reindex writes it"

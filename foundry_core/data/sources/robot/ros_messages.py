@@ -49,7 +49,11 @@ _COLOURS: Mapping[str, tuple[int, tuple[int, ...]]] = {
     "mono8": (1, (0, 0, 0)),
     "8UC1": (1, (0, 0, 0)),
 }
-_DEPTHS = {"16UC1": (np.dtype("u2"), 0.001), "32FC1": (np.dtype("f4"), 1.0)}
+# encoding → (dtype, metres per unit)
+_DEPTHS: Mapping[str, tuple[np.dtype, float]] = {
+    "16UC1": (np.dtype("u2"), 0.001),
+    "32FC1": (np.dtype("f4"), 1.0),
+}
 # A header of compressed_depth_image_transport stands before the PNG.
 _DEPTH_HEADER = 12
 
@@ -113,9 +117,9 @@ def numbers(value: Any) -> np.ndarray:
             if set(order) == set(names):
                 return np.concatenate([numbers(part(value, name)) for name in order])
         raise FoundryError(f"{', '.join(names)} are no vector", "name one of them in the path")
-    if not isinstance(value, str | bytes) and isinstance(value, Sequence):
-        if all(isinstance(one, bool | int | float) for one in value):
-            return np.array(value, np.float64)
+    listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    if listed and all(isinstance(one, bool | int | float) for one in value):
+        return np.array(value, np.float64)
     raise FoundryError(f"a {type(value).__name__} is no number", "name another path, or no path")
 
 

@@ -1,4 +1,4 @@
-"""The SQLite files of ROS 2 bags; messages may be compressed one by one."""
+"""The SQLite files of ROS 2 bags."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -11,7 +11,6 @@ from foundry_core.data.sources.robot.ros_chunks import (
     REMOVE,
     DamagedChunk,
     PlainFile,
-    unpacked_message,
 )
 from foundry_core.data.sources.robot.ros_files import Channel, Raw
 
@@ -35,7 +34,6 @@ class SqliteFile:
                 if channel is None or not (isinstance(time, int) and isinstance(data, bytes)):
                     raise DamagedChunk(f"message {number} has no topic, no time or no bytes")
                 if wanted(channel.topic):
-                    data = unpacked_message(data)
                     yield Raw(channel=channel, log=time, publish=time, data=data, place=(number,))
         beside = self._plain.path.with_name(self._plain.path.name + "-wal")
         if beside.is_file() and beside.stat().st_size:
@@ -44,7 +42,7 @@ class SqliteFile:
     def fetch(self, place: tuple[int, ...]) -> bytes:
         with self._readable() as db:
             row = db.execute("SELECT data FROM messages WHERE id = ?", place).fetchone()
-            return unpacked_message(row[0])
+            return row[0]
 
     @contextmanager
     def _readable(self) -> Iterator[sqlite3.Connection]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _NS = 10**9
 _MAX_TEXT = 10_000
+_MAX_MESSAGES = 5_000_000
 # A String is taken for an instruction where the end of its topic says so.
 _SPOKEN = ("instruction", "task", "language", "prompt")
 
@@ -48,6 +49,7 @@ class Tracks:
     _joints: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._heard = 0
         self._named: dict[str, list[tuple[str, RosTopic]]] = {}
         for name, one in self.topics.items():
             self._named.setdefault(one.topic, []).append((name, one))
@@ -68,6 +70,9 @@ class Tracks:
                 if not 0 <= time < 1 << 62:
                     raise FoundryError(f"its time is {time} ns", "remove the episode")
                 self._take(recording, raw, message, time)
+                self._heard += 1
+                if self._heard > _MAX_MESSAGES:
+                    raise FoundryError(f"more than {_MAX_MESSAGES} messages", "name fewer topics")
             except FoundryError as error:
                 about = "" if error.message.startswith(channel.topic) else f"{channel.topic}: "
                 raise UnusableEpisode(
@@ -112,9 +117,10 @@ class Tracks:
             if values is None:
                 continue
             track = self._track(self.fields, full, channel.topic, one)
-            if track.values and len(track.values[0]) != len(values):
+            width = len(track.values[0]) if track.values else len(values)
+            if len(values) != width:
                 raise FoundryError(
-                    f"{path or 'a message'} holds {len(values)} numbers after {len(track.values[0])}",
+                    f"{path!r} holds {len(values)} numbers, and {width} before",
                     "a field has the same number at each step",
                 )
             track.add(time, values)
@@ -156,13 +162,16 @@ class Tracks:
         is named is not there or says nothing."""
         tracks = [*self.fields.values(), *self.cameras.values(), *self.depth.values()]
         said = {track.topic for track in tracks}
+        names = {*self.words, *(track.name for track in tracks)}
         for name, one in self.topics.items():
             if one.topic not in heard:
                 raise UnusableEpisode(
                     f"{where} has no topic {one.topic!r}", nearest(one.topic, heard)
                 )
-            if one.topic not in said and name not in self.words:
-                raise UnusableEpisode(f"{where}: {one.topic} says nothing for {name!r}", "remove it")
+            if not any(known == name or known.startswith(f"{name}/") for known in names):
+                raise UnusableEpisode(
+                    f"{where}: {one.topic} says nothing for {name!r}", "remove it"
+                )
         if not tracks:
             raise UnusableEpisode(
                 f"{where} has no topic whose type has a meaning here",
@@ -174,9 +183,7 @@ class Tracks:
             track.sort()
         return tracks
 
-    def frames(
-        self, track: Track, ticks: np.ndarray, read: Callable[[Any], Any]
-    ) -> "Frames[Any]":
+    def frames(self, track: Track, ticks: np.ndarray, read: Callable[[Any], Any]) -> "Frames[Any]":
         """A camera's pictures at the ticks."""
         at = track.at(ticks)
 
