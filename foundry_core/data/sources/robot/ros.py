@@ -78,7 +78,7 @@ class Ros(RobotFormat, PathSource):
         steps = ticks(tracks.finish(ref.name, self.clock, heard), self.hz, self.clock)
         words = {kind: texts for kind, texts in tracks.words.items() if texts}
         return Episode(
-            id=ref.name.replace("/", "__"),
+            id=files.episode_id(ref.name),
             task=next((texts[0] for texts in words.values()), ""),
             hz=self.hz,
             success=None,

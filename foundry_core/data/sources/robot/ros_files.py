@@ -84,7 +84,8 @@ def looks_recorded(path: Path) -> bool:
     """A recording, or a folder of such, at most one level down."""
     endings = (*ENDINGS, *(ending + PACKED for ending in ENDINGS))
     if path.is_dir():
-        return any(f.name.endswith(endings) for f in (*path.glob("*"), *path.glob("*/*")))
+        patterns = ("*", "*/*")
+        return any(file.name.endswith(endings) for one in patterns for file in path.glob(one))
     return path.is_file() and path.name.endswith(endings)
 
 
@@ -136,6 +137,13 @@ def split_files(metadata: Path) -> list[Path]:
     if not names:
         raise FoundryError(f"{metadata} lists no files", "ros2 bag reindex writes it")
     return [metadata.parent / PurePosixPath(name).name for name in names]
+
+
+def episode_id(name: str) -> str:
+    """What samples are called by: a recording's name without the ending, nor dots and slashes."""
+    for ending in (PACKED, *ENDINGS):
+        name = name.removesuffix(ending)
+    return name.replace("/", "__").replace(".", "_")
 
 
 def _joined(files: list[Path]) -> list[list[Path]]:

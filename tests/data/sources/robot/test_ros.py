@@ -183,6 +183,13 @@ def test_a_split_recording_is_one_episode(tmp_path):
     ]
 
 
+def test_an_episode_is_called_by_its_recording_without_dots_and_slashes(tmp_path):
+    (tmp_path / "a.b").mkdir()
+    make_bag1(tmp_path / "a.b/x.bag")
+    (ref,) = (source := Ros(path=str(tmp_path))).episodes()
+    assert (ref.name, source.read_episode(ref).id) == ("a.b/x.bag", "a_b__x")
+
+
 def test_the_parts_of_a_ros2_bag_follow_its_metadata(tmp_path):
     bag = make_bag2(tmp_path / "x", seconds=1)
     metadata = bag / "metadata.yaml"
@@ -371,7 +378,7 @@ def test_a_field_keeps_its_joints_and_its_number_of_values(tmp_path):
 
     two = [state(0, ["a", "b"]), state(0.1, ["hand"]), state(0.2, ["b", "a"])]
     path = make_json(tmp_path / "x.mcap", two)
-    with pytest.raises(UnusableEpisode, match="its joints are a, b and then hand.*`joints`"):
+    with pytest.raises(UnusableEpisode, match=r"its joints are a, b and then hand.*`joints`"):
         read(path)
     topics = {
         "arm": {"topic": "/joints", "path": "position", "joints": ["a", "b"]},
@@ -384,7 +391,7 @@ def test_a_field_keeps_its_joints_and_its_number_of_values(tmp_path):
         read(make_json(tmp_path / "y.mcap", rows))
     strange = [("/x", "our/Type", 0, {"a": {"b": [1, 2]}})]
     path = make_json(tmp_path / "z.mcap", strange)
-    with pytest.raises(UnusableEpisode, match="no topic whose type has a meaning.*/x"):
+    with pytest.raises(UnusableEpisode, match=r"no topic whose type has a meaning.*/x"):
         read(path)
     with pytest.raises(UnusableEpisode, match="our/Type holds is not known"):
         read(path, topics={"x": {"topic": "/x"}})
