@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-import yaml
-
 from foundry_core.data.sources.base import SourceRef
 from foundry_core.data.sources.files import find_files
 from foundry_core.errors import FoundryError
@@ -125,6 +123,8 @@ def _describes(metadata: Path) -> bool:
 
 def split_files(metadata: Path) -> list[Path]:
     """The files of a ROS 2 bag, all in its folder. FoundryError where it does not say."""
+    import yaml
+
     try:
         if metadata.stat().st_size > _MAX_METADATA:
             raise FoundryError(f"{metadata} has more than {_MAX_METADATA} bytes", "mend it")
