@@ -203,6 +203,8 @@ def _rows(message: Any, dtype: np.dtype, channels: int) -> np.ndarray:
             "remove the episode",
         )
     big = "is_bigendian" in _names(message) and bool(part(message, "is_bigendian"))
+    # The last row may lack its padding; a lone one may say anything of it.
+    step = step if height > 1 else row
     whole = np.zeros(step * height, np.uint8)
     whole[: len(data)] = data[: len(whole)]
     pixels = np.ascontiguousarray(whole.reshape(height, step)[:, :row])

@@ -322,6 +322,8 @@ def test_colours_come_out_as_rgb(tmp_path):
         assert picture.shape == (2, 2, 3)
         assert picture[0, 0].tolist() == first
     assert picture[1].tolist() == [[3] * 3, [4] * 3]
+    lone = image(height=1, step=2**62)
+    assert read(make_json(tmp_path / "lone.mcap", [lone])).images["/camera"][0].shape == (1, 2, 3)
 
 
 def test_depth_comes_in_metres(tmp_path):
