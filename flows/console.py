@@ -12,7 +12,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from flows.terminal import stdout, values_text
-from foundry_core.pipeline.plan import Plan, StagePlan, sentences, short_names
+from foundry_core.pipeline.plan import Plan, StagePlan
+from foundry_core.pipeline.reasons import sentences, short_names
 
 if TYPE_CHECKING:  # planning prints a table, and needs no run
     from flows.runs.events import RunEvent

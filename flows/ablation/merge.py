@@ -10,7 +10,8 @@ from foundry_core.config.validation import validate
 from foundry_core.evaluation.closed_loop import scenarios_of
 from foundry_core.identity.code import CodeIndex
 from foundry_core.pipeline.graph import Pipeline, StageNode
-from foundry_core.pipeline.plan import Baseline, BaselineStage, Plan, StagePlan, plan
+from foundry_core.pipeline.plan import Plan, StagePlan, plan
+from foundry_core.pipeline.reasons import Baseline, BaselineStage
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec, identify_stage
 from foundry_core.pipeline.stage import Upstream

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from foundry_core.lineage.answers import Change, FileRow, ScoreRow, TraceNode, WhyAnswer
-from foundry_core.pipeline.plan import Reason, sentences
+from foundry_core.pipeline.reasons import Reason, sentences
 
 # Of the tables in a record: what a person looks for first. The rest is in the JSON.
 _CHOSEN = {

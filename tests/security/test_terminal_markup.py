@@ -6,7 +6,8 @@ from flows.console import Console, plan_table
 from flows.runs.events import StageFailedEvent, StageProgress, StageStarted
 from flows.terminal import stdout
 from foundry_core.lineage.render import table_of
-from foundry_core.pipeline.plan import Plan, Reason, StagePlan
+from foundry_core.pipeline.plan import Plan, StagePlan
+from foundry_core.pipeline.reasons import Reason
 
 TEXT = "no [/closing] of [red]"
 
