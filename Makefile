@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-fast serve test test-all lint bench faults setup graphics clean
+.PHONY: demo demo-fast serve test test-all lint bench faults setup graphics clean distclean
 
 setup: $(STAMP) graphics
 
@@ -51,5 +51,18 @@ faults: setup
 bench: setup
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
+# What tools left in the checkout and make again by themselves; the environment and data stay.
 clean:
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist *.egg-info
+	find . -name .git -prune -o -path ./$(VENV) -prune -o -path ./.foundry -prune \
+		-o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Data, too: every artifact, run and lineage of ./.foundry. `foundry lineage gc` removes what nothing
+# needs. CONFIRM=yes answers for a person; without it, and without a terminal, nothing is removed.
+distclean:
+	@test "$(CONFIRM)" = yes || { test -t 0 \
+		&& printf 'remove .foundry, with all artifacts, runs and their lineage? [yes/no] ' \
+		&& read answer && test "$$answer" = yes; } \
+		|| { echo 'nothing was removed: answer yes, or give CONFIRM=yes' >&2; exit 1; }
 	rm -rf .foundry
+	@$(MAKE) --no-print-directory clean

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from flows.terminal import stdout, values_text
-from foundry_core.pipeline.plan import Plan, StagePlan, sentences, short_names
+from foundry_core.pipeline.plan import Plan, StagePlan
+from foundry_core.pipeline.reasons import sentences, short_names
 
 if TYPE_CHECKING:  # planning prints a table, and needs no run
     from flows.runs.events import RunEvent
@@ -68,7 +70,7 @@ class Console:
                 text = f"{verb} in {outcome.seconds:.1f} s → {outcome.artifact.key[:12]}"
                 self._ended(name, text, completed=1, total=1, note=text)
             case StageFailedEvent(name, error):
-                self._ended(name, f"failed: {error}", note=f"[red]failed: {error}")
+                self._ended(name, f"failed: {error}", note=f"[red]failed: {escape(error)}")
             case Note(text):
                 print(f"foundry: {text}", file=sys.stderr)
 
@@ -85,28 +87,29 @@ class Console:
         done, total = state.get("done", 0), state.get("total") or 1
         with self._lock:
             if self._live:
-                self._progress.update(self._bars[name], completed=done, total=total, note=note)
+                bar = self._bars[name]
+                self._progress.update(bar, completed=done, total=total, note=escape(note))
             elif time.monotonic() - self._printed[name] > _LOG_EVERY_SECONDS:
                 self._printed[name] = time.monotonic()
-                self._out.print(f"{name}: {100 * done / total:.0f} % {note}")
+                self._out.print(f"{name}: {100 * done / total:.0f} % {note}", markup=False)
 
     def _ended(self, name: str, text: str, **bar: Any) -> None:
         with self._lock:
             if self._live and name in self._bars:
                 self._progress.update(self._bars[name], **bar)
             else:
-                self._out.print(f"{name}: {text}")
+                self._out.print(f"{name}: {text}", markup=False)
 
 
 def plan_table(plan: Plan) -> Table:
     """The plan as people read it: stage, action, why."""
     against = f" against {plan.baseline}" if plan.baseline else ""
-    table = Table(title=f"plan of {plan.pipeline}{against}", title_justify="left")
+    table = Table(title=escape(f"plan of {plan.pipeline}{against}"), title_justify="left")
     for column in ("stage", "key", "action", "why", "≈ s"):
         table.add_column(column, overflow="fold")
     for name, _, key, action, *rest in map(_cells, plan.stages.values()):
         style = {"run": "bold yellow", "blocked": "red"}.get(action, "green")
-        table.add_row(name, key, f"[{style}]{action}", *rest)
+        table.add_row(name, key, f"[{style}]{action}", *map(escape, rest))
     return table
 
 

@@ -100,6 +100,9 @@ def ablation(
     seeds: forms.Seeds = 1,
     overrides: list[forms.Override] = [],  # noqa: B006
     evaluation: str = "",
+    looks: forms.Looks = 0,
+    spending: forms.Rule = "obrien-fleming",
+    family: forms.Family = "base",
     dispatch: forms.DispatchName = _DISPATCH,
     dry_run: bool = False,
 ) -> dict[str, Any]:
@@ -114,10 +117,17 @@ def ablation(
             about the recipe, and not about one lucky training.
         overrides: Changes of the base, and so of every variant.
         evaluation: The stage that is compared; empty means the base of the pipeline's comparison.
+        looks: How often variants are judged while they play: who is decided stops. 0 plays all to
+            the end and judges once.
+        spending: How the looks share the error; e-value needs no budget.
+        family: Which pairs are promised to be right: those with the base, all, or only that the
+            best variant does not stop.
         dispatch: Where stages run that ask for GPUs.
         dry_run: Show the plan and stop before anything runs.
     """
-    asked = forms.ablation_request(pipeline, vary, variants, seeds, overrides, evaluation)
+    asked = forms.ablation_request(
+        pipeline, vary, variants, seeds, overrides, evaluation, looks, spending, family
+    )
     planned = plan_ablation(asked)
     title, tags = planned.request.title, [f"pipeline:{planned.pipeline.name}", "ablation"]
     describe_run(flow_run_id(), title, tags)

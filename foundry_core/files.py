@@ -23,6 +23,7 @@ from foundry_core.errors import FoundryError
 Signature = tuple[int, int, int, int]
 # The coarsest clock of a file system in use (FAT).
 _FRESH_SECONDS = 2.0
+_ZARR_METADATA = frozenset({".zarray", ".zattrs", ".zgroup", ".zmetadata"})
 
 
 def sha256_hex(data: bytes | str) -> str:
@@ -94,12 +95,6 @@ def create(path: Path, data: bytes | str, *, durable: bool = True, mode: int = 0
     return True
 
 
-def write_cache(path: Path, data: bytes | str) -> None:
-    """As `write_atomic`, for what can be computed again: a full or read-only disk does without."""
-    with contextlib.suppress(OSError):
-        write_atomic(path, data, durable=False)
-
-
 def sync(path: str | os.PathLike[str]) -> None:
     """Brings a file's bytes, or a folder's names, onto the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -148,6 +143,11 @@ def extent(path: Path) -> tuple[int, float]:
     return size, newest
 
 
+def is_hidden(name: str) -> bool:
+    """By a leading dot. What Zarr arrays are of lies in such files: these are data."""
+    return name.startswith(".") and name not in _ZARR_METADATA
+
+
 def walk(
     folder: str | os.PathLike[str],
     *,
@@ -158,10 +158,10 @@ def walk(
     """(relative posix name, real path) of every file that a reader of the folder finds, links
     followed, in no order.
 
-    hidden: names that begin with a dot, too. odd: what has no bytes to read (pipes, sockets, links
-    to nothing) raises FoundryError; else it is passed over. loops: passes over a link that leads
-    back to a folder around it, whose files are found anyway. Raises FoundryError for folders that
-    may not be read, for names that are not UTF-8, and for such a link without `loops`.
+    hidden: names that `is_hidden` calls so, too. odd: what has no bytes to read (pipes, sockets,
+    links to nothing) raises FoundryError; else it is passed over. loops: passes over a link that
+    leads back to a folder around it, whose files are found anyway. Raises FoundryError for folders
+    that may not be read, for names that are not UTF-8, and for such a link without `loops`.
     """
     real = os.path.realpath(folder)
     yield from _walk(os.fspath(folder), "", real, (real,), _Rules(hidden, odd, loops))
@@ -178,7 +178,7 @@ def _walk(
 ) -> Iterator[tuple[str, str]]:
     """around: the real paths of the folders on the way here, this one included."""
     for entry in _entries(folder):
-        if entry.name.startswith(".") and not rules.hidden:
+        if is_hidden(entry.name) and not rules.hidden:
             continue
         if not encodable(entry.name):
             raise FoundryError(f"{entry.path!a}: the name is not UTF-8", "rename it")

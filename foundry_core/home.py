@@ -1,16 +1,38 @@
-"""Where a Foundry user's state lies: $FOUNDRY_HOME, by default ./.foundry."""
+"""Where a Foundry user's state lies: $FOUNDRY_HOME, or the nearest `.foundry` from the current
+folder upwards, or a new one in the current folder.
+"""
 
+import contextlib
 import json
 import os
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
-from foundry_core.files import read_cache, write_cache
+from foundry_core.files import read_cache, write_atomic
+
+NAME = ".foundry"
 
 
 def home_dir() -> Path:
-    return Path(os.environ.get("FOUNDRY_HOME", ".foundry")).expanduser().absolute()
+    """Nothing is made there by asking. A folder above counts only if it is ours: what somebody
+    else left in a shared place is not read."""
+    named = os.environ.get("FOUNDRY_HOME")
+    if named:
+        return Path(os.path.expanduser(named)).absolute()
+    here = Path.cwd()
+    if (here / NAME).is_dir():
+        return here / NAME
+    return next(filter(_is_ours, (above / NAME for above in here.parents)), here / NAME)
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        stat = os.stat(folder)
+    except OSError:
+        return False
+    return S_ISDIR(stat.st_mode) and stat.st_uid == os.geteuid()
 
 
 def cache_dir() -> Path:
@@ -32,6 +54,14 @@ def cached(name: str) -> dict[str, Any]:
 @lru_cache(maxsize=4)
 def _parsed(path: Path, _mtime: int, _inode: int) -> dict[str, Any]:
     return read_cache(path) or {}
+
+
+def write_cache(path: Path, data: bytes | str) -> None:
+    """Writes a file below `cache_dir`, which can be computed again: a full or read-only disk does
+    without, and so does who has no home yet, for a plan or a question makes none."""
+    if home_dir().is_dir():
+        with contextlib.suppress(OSError):
+            write_atomic(path, data, durable=False)
 
 
 def keep(name: str, value: dict[str, Any]) -> None:

@@ -19,8 +19,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from foundry_core.endpoint import check_url
 from foundry_core.errors import FoundryError
 from foundry_core.retry import Retry
+from foundry_core.s3_errors import error_code, explained
 
 T = TypeVar("T")
 RETRY = Retry(attempts=10, pause=0.2)
@@ -28,6 +30,7 @@ _PART_BYTES = 32 * 2**20
 _MOST_PARTS = 10_000
 # The answers to a put whose condition does not hold.
 _REFUSED_CODES = ("PreconditionFailed", "412")
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _TRANSIENT_CODES = {
     *("SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "TooManyRequests"),
     *("InternalError", "ServiceUnavailable", "OperationAborted", "ConditionalRequestConflict"),
@@ -102,7 +105,11 @@ class Objects:
         return Objects(self._fs, f"{self.root}/{name}")
 
     def check(self) -> None:
-        """FoundryError when the bucket is absent, or not readable with these credentials."""
+        """FoundryError when the bucket is absent, or not readable with these credentials, or its
+        host not known."""
+        for name in _ENDPOINTS:
+            if os.environ.get(name):
+                check_url(os.environ[name], name)
         self._page("", delimiter="/", most=1)
 
     def read(self, name: str, most: int | None = None) -> bytes:
@@ -313,7 +320,7 @@ class Objects:
         try:
             return RETRY.call(f"{self.uri}: {what}", call, _is_transient)
         except Exception as error:
-            code = _code(error)
+            code = error_code(error)
             if code in _REFUSED_CODES:
                 raise FileExistsError(errno.EEXIST, f"{self.uri}: {what}") from error
             if _is_transient(error):
@@ -321,46 +328,19 @@ class Objects:
                     f"{self.uri}: could not {what} in {RETRY.attempts} attempts ({error})",
                     "check the network and AWS_ENDPOINT_URL; run again to continue",
                 ) from error
-            raise self._explained(what, error, code) from error
-
-    def _explained(self, what: str, error: Exception, code: str) -> Exception:
-        # botocore is imported by s3fs already
-        from botocore.exceptions import NoCredentialsError, PartialCredentialsError
-
-        if code == "NoSuchBucket":
-            return FoundryError(
-                f"{self.uri}: bucket {self.bucket!r} does not exist",
-                "create it, or mend FOUNDRY_STORE or AWS_ENDPOINT_URL",
-            )
-        if isinstance(error, NoCredentialsError | PartialCredentialsError):
-            return FoundryError(
-                f"{self.uri}: no complete credentials",
-                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
-            )
-        if isinstance(error, PermissionError):
-            return FoundryError(
-                f"{self.uri}: may not {what} ({error})",
-                "the credentials need s3:ListBucket, GetObject, PutObject, DeleteObject here",
-            )
-        return error
-
-
-def _code(error: BaseException) -> str:
-    """S3's error code behind an exception, or ''."""
-    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
-    return str(response["Error"].get("Code", "")) if response else ""
+            raise explained(self.uri, what, error) from error
 
 
 def _is_transient(error: BaseException) -> bool:
     """Whether the same call may succeed in a moment."""
     if isinstance(error, FileNotFoundError | FileExistsError | PermissionError):
         return False
-    if _code(error) in _REFUSED_CODES:
+    if error_code(error) in _REFUSED_CODES:
         return False
     response = getattr(error, "response", None) or getattr(error.__cause__, "response", None)
     if response:
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or status == 429 or _code(error) in _TRANSIENT_CODES
+        return status >= 500 or status == 429 or error_code(error) in _TRANSIENT_CODES
     import aiohttp
     from botocore import exceptions, parsers
 

@@ -142,6 +142,12 @@ def _chosen(recipe: ConvertRobotRecipe, given: DataContract) -> DataContract:
                 f"which {name} to keep is not known: the source states none",
                 f"name them in {name}, or give a mapping (`foundry data inspect` drafts one)",
             )
+    for name in chosen["cameras"]:
+        if not name.replace("_", "").replace("-", "").isalnum():
+            raise FoundryError(
+                f"camera {name!r} cannot name a member of a shard",
+                "give it another name with a mapping (`foundry data inspect` drafts one)",
+            )
     rotate = (recipe.mapping.rotate if recipe.mapping else {}) | recipe.rotate
     return given.converted(chosen["cameras"], chosen["fields"], recipe.image, rotate)
 

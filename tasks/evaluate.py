@@ -1,10 +1,11 @@
 """Policy → Evaluation: closed-loop episodes on fresh scenarios of a benchmark."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.data.contract.matching import Match, match
 from foundry_core.data.contract.statements import PolicyContract
 from foundry_core.evaluation.closed_loop import (
@@ -14,17 +15,29 @@ from foundry_core.evaluation.closed_loop import (
     checked_benchmark,
     play,
 )
+from foundry_core.evaluation.design import Design
 from foundry_core.pipeline import stage
 
 
 class EvaluateRecipe(ScenariosRecipe):
     """The seed is the policy's noise."""
 
+    design: Annotated[Design | None, OmitWhen(None)] = Field(
+        None,
+        description="how it may be judged before the budget is played; default: a look a round",
+    )
     execute_steps: int | None = Field(
         None, ge=1, description="targets carried out per plan; default: the policy's"
     )
     blank_images: bool = Field(False, description="control: the policy sees grey pictures")
     record_per_task: int = Field(2, ge=0, description="episodes per task that keep pictures")
+
+    @model_validator(mode="after")
+    def _looks_fit(self) -> Self:
+        budget = self.budget or self.episodes_per_task
+        if self.design is not None and (self.design.looks or 1) > budget:
+            raise ValueError(f"design.looks {self.design.looks} exceeds the budget {budget}")
+        return self
 
 
 class EvaluateResources(stage.Resources):
@@ -87,6 +100,7 @@ class Evaluate(stage.Stage):
             record=recipe.record_per_task,
             env_workers=ctx.resources.env_workers or None,
             execute_steps=recipe.execute_steps,
+            design=recipe.design,
         )
 
 

@@ -5,30 +5,45 @@ per seed, stand behind one label.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.closed_loop import scenarios_of
+from foundry_core.evaluation.design import Design
 from foundry_core.pipeline import stage
+
+
+class PlannedRace(stage.Config):
+    """The evaluations are parts, played between two looks; who was decided played no more."""
+
+    design: Design
+    rounds: int = Field(ge=1, description="the budget: scenarios per task")
 
 
 class VerdictRecipe(stage.Recipe):
     base: str = Field(description="the variant that the others are held against")
     variants: dict[str, tuple[str, ...]] = Field(
-        description="variant → labels of its evaluations, one per seed"
+        description="variant → labels of its evaluations, one per seed; in a race its parts"
     )
     alpha: float = Field(0.05, gt=0, lt=1, description="level of the whole table")
     started: int | None = Field(
         None, ge=1, description="comparisons as they were started; those dropped since count"
+    )
+    race: Annotated[PlannedRace | None, OmitWhen(None)] = Field(
+        None, description="the design by which variants stopped, fixed before the first episode"
     )
 
     @model_validator(mode="after")
     def _names_its_base(self) -> Self:
         if self.base not in self.variants:
             raise ValueError(f"base {self.base!r} is none of the variants {list(self.variants)}")
+        if self.race is not None and self.race.design.alpha != self.alpha:
+            raise ValueError(f"alpha {self.alpha} is not {self.race.design.alpha} of the design")
         return self
 
 
@@ -44,7 +59,7 @@ class Verdict(stage.Stage):
 
     @classmethod
     def check(cls, recipe: VerdictRecipe, inputs: Mapping[str, Any]) -> None:
-        connected = inputs["evaluations"]
+        connected, controls = inputs["evaluations"], inputs.get("controls", {})
         named = [label for labels in recipe.variants.values() for label in labels]
         if sorted(named) != sorted(connected):
             raise FoundryError(
@@ -53,26 +68,32 @@ class Verdict(stage.Stage):
                 "every evaluation belongs to exactly one variant",
             )
         # What an imported evaluation was asked, its file says and not its recipe.
-        upstream = {**connected, **inputs.get("controls", {})}
         asked = {
             label: found
-            for label, one in upstream.items()
-            if (found := scenarios_of(one.recipe.model_dump(mode="json")))
+            for label, one in {**connected, **controls}.items()
+            if (found := _asked(one.recipe.model_dump(mode="json")))
         }
-        first = next(filter(asked.__contains__, [*recipe.variants[recipe.base], *named]), "")
-        wanted = asked.get(first, {})
+        race = recipe.race  # of which a later part does not say where the first one begins
+        leading = [recipe.variants[recipe.base], *recipe.variants.values()]
+        labels = (label for some in leading for label in (some[:1] if race else some))
+        first = next(filter(asked.__contains__, labels), "")
+        wanted = dict.fromkeys(asked, asked.get(first, {}))
+        if race is not None:
+            wanted = _of_race(recipe.variants, race, asked.get(first, {}), controls)
         for label, values in asked.items():
             for name, value in values.items():
-                if value != wanted.get(name):
+                if value != wanted[label].get(name):
                     raise FoundryError(
-                        f"{label} is evaluated with {name} = {value}, {first} with "
-                        f"{wanted.get(name)}: variants must meet the same scenarios",
+                        f"{label} is evaluated with {name} = {value}, not "
+                        f"{wanted[label].get(name)} as {first} demands: variants must meet the "
+                        "same scenarios",
                         "vary what trains or how the policy runs, not what it is asked",
                     )
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.evaluation.comparison.controls import with_controls
+        from foundry_core.evaluation.comparison.race import finished_race
         from foundry_core.evaluation.comparison.report import write_comparison
         from foundry_core.evaluation.comparison.verdict import judge_variants
         from foundry_core.evaluation.together import read_together
@@ -85,6 +106,11 @@ class Verdict(stage.Stage):
         recipe = ctx.recipe
         names = sorted(recipe.variants, key=lambda name: (name != recipe.base, _natural(name)))
         variants = {name: recipe.variants[name] for name in names}
+        if recipe.race is not None:
+            design, rounds = recipe.race.design, recipe.race.rounds
+            parts = {name: [evaluations[one] for one in variants[name]] for name in names}
+            evaluations = finished_race(design, rounds, parts, (recipe.started or 0) + 1)
+            variants = {name: (name,) for name in names}
         found = judge_variants(
             evaluations, variants, recipe.base, recipe.alpha, size=recipe.started
         )
@@ -97,6 +123,39 @@ def _natural(name: str) -> list[tuple[float, str]]:
     """steps=400 before steps=1000."""
     parts = re.split(r"(\d+(?:\.\d+)?)", name)
     return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)]
+
+
+def _asked(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What is equal in all evaluations of a verdict. A control states no design; a budget of just
+    the episodes is none."""
+    found = scenarios_of(recipe) | {name: recipe[name] for name in ("design",) if name in recipe}
+    if found and found.get("budget") == found.get("episodes_per_task"):
+        found["budget"] = None
+    return found
+
+
+def _of_race(
+    variants: Mapping[str, tuple[str, ...]],
+    race: PlannedRace,
+    first: Mapping[str, Any],
+    controls: Iterable[str],
+) -> dict[str, dict[str, Any]]:
+    """Label → what it is asked, where the first part of a variant is asked `first`: a part of the
+    scenarios; of a control all of them."""
+    ends = (0, *race.design.ends(race.rounds))
+    whole = {label: {**first, "episodes_per_task": race.rounds} for label in controls}
+    begin = first.get("first_scenario", 0)
+    parts = {}
+    for labels in variants.values():
+        if len(labels) >= len(ends):
+            raise FoundryError(
+                f"a variant has {len(labels)} parts, the design {len(ends) - 1} looks",
+                "a part is what is played before a look",
+            )
+        for label, (played, end) in zip(labels, pairwise(ends), strict=False):
+            part = {"first_scenario": begin + played, "episodes_per_task": end - played}
+            parts[label] = {**first, **part}
+    return whole | parts
 
 
 STAGE = Verdict

@@ -10,7 +10,8 @@ from foundry_core.config.validation import validate
 from foundry_core.evaluation.closed_loop import scenarios_of
 from foundry_core.identity.code import CodeIndex
 from foundry_core.pipeline.graph import Pipeline, StageNode
-from foundry_core.pipeline.plan import Baseline, BaselineStage, Plan, StagePlan, plan
+from foundry_core.pipeline.plan import Plan, StagePlan, plan
+from foundry_core.pipeline.reasons import Baseline, BaselineStage
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec, identify_stage
 from foundry_core.pipeline.stage import Upstream
@@ -25,9 +26,10 @@ _CONTROL = "evaluate_control"
 class SeedRun:
     """One variant with one seed: a whole pipeline.
 
-    several: whether there are other seeds of the variant. scope: its evaluation, the controls on
-    the same scenarios, and what these need. names: stage → its name in the merged graph, filled in
-    by `merge`.
+    several: whether there are other seeds of the variant. parts: the stages that make up its
+    evaluation, one unless it is looked at early; played: how many of them it plays at most.
+    controls: control → the stage that plays it on the scenarios of the whole evaluation. names:
+    stage → its name in the merged graph, filled in by `merge`.
     """
 
     variant: str
@@ -36,13 +38,35 @@ class SeedRun:
     overrides: tuple[tuple[str, Any], ...]
     pipeline: Pipeline
     specs: Mapping[str, StageSpec]
-    scope: frozenset[str]
+    parts: tuple[str, ...]
+    played: int
+    controls: Mapping[str, str]
     names: dict[str, str] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """What tables call it."""
         return f"{self.variant}/{self.seed}" if self.several else self.variant
+
+    @property
+    def evaluations(self) -> dict[str, str]:
+        """What the verdict calls them → the stages of the parts that it plays."""
+        if len(self.parts) == 1:
+            return {self.label: self.parts[0]}
+        numbered = enumerate(self.parts[: self.played], 1)
+        return {f"{self.label}.{number}": part for number, part in numbered}
+
+    @property
+    def scope(self) -> set[str]:
+        """The parts that it plays, the controls, and what these need."""
+        wanted = [*self.evaluations.values(), *self.controls.values()]
+        return self.pipeline.with_ancestors(wanted)
+
+    @property
+    def rounds(self) -> int:
+        """Scenarios per task of all its parts."""
+        recipes: list[Any] = [self.pipeline.stages[part].recipe for part in self.parts]
+        return sum(recipe.episodes_per_task for recipe in recipes)
 
     def stage_name(self, stage: str) -> str:
         """What a stage is called in the merged graph if no seed run before needs it."""
@@ -52,13 +76,12 @@ class SeedRun:
 def merge(
     request: AblationRequest,
     seed_runs: Sequence[SeedRun],
-    evaluation: str,
     code: CodeIndex,
     store: Store,
     started: int | None = None,
 ) -> Prepared:
     """The merged graph of the seed runs and the verdict over their evaluations, planned. started:
-    comparisons of the ablation as it began, where variants have dropped out since.
+    variants of the ablation as it began, where some have dropped out since.
 
     Reasons name the pipeline's own stages: the base is compared with its latest run, every other
     seed run with the base.
@@ -68,7 +91,7 @@ def merge(
     first_names: dict[str, str] = {}
     for seed_run in seed_runs:
         _add(seed_run, nodes, specs, first_names)
-    nodes[VERDICT] = _verdict(seed_runs, evaluation, request.alpha, started)
+    nodes[VERDICT] = _verdict(seed_runs, request, started)
     specs[VERDICT] = identify_stage(nodes[VERDICT], specs, code, request.strict_code)
     first = seed_runs[0]
     pipeline = Pipeline(
@@ -118,8 +141,9 @@ def _add(
     first_names: dict[str, str],
 ) -> None:
     """Adds what no seed run before had. Upstream comes first in a pipeline, so it is named."""
+    scope = seed_run.scope
     for stage, node in seed_run.pipeline.stages.items():
-        if stage not in seed_run.scope:
+        if stage not in scope:
             continue
         spec = seed_run.specs[stage]
         merged = first_names.setdefault(spec.key, seed_run.stage_name(stage))
@@ -141,20 +165,23 @@ def _renamed(
 
 
 def _verdict(
-    seed_runs: Sequence[SeedRun], evaluation: str, alpha: float, started: int | None
+    seed_runs: Sequence[SeedRun], request: AblationRequest, started: int | None
 ) -> StageNode:
     stage = stage_kind(VERDICT)
     variants: dict[str, list[str]] = {}
-    for seed_run in seed_runs:
-        variants.setdefault(seed_run.variant, []).append(seed_run.label)
-    base = seed_runs[0].variant
-    values = {"base": base, "variants": variants, "alpha": alpha, "started": started}
-    recipe = validate(stage.Recipe, values, VERDICT)
     upstream: dict[str, dict[str, Upstream]] = {"evaluations": {}, "controls": {}}
     for r in seed_runs:
-        upstream["evaluations"][r.label] = _upstream(r, evaluation)
-        for name, stage_name in controls_of(r.pipeline, evaluation).items():
-            upstream["controls"].setdefault(name, _upstream(r, stage_name))
+        variants.setdefault(r.variant, []).extend(r.evaluations)
+        for label, part in r.evaluations.items():
+            upstream["evaluations"][label] = _upstream(r, part)
+        for name, control in r.controls.items():
+            upstream["controls"].setdefault(name, _upstream(r, control))
+    values: dict[str, Any] = {"base": seed_runs[0].variant, "variants": variants}
+    values |= {"alpha": request.alpha, "started": started and started - 1}
+    if request.design is not None:
+        rounds = seed_runs[0].rounds
+        values["race"] = {"design": request.design.model_dump(), "rounds": rounds}
+    recipe = validate(stage.Recipe, values, VERDICT)
     stage.check(recipe, upstream)
     return StageNode(
         name=VERDICT,

@@ -5,17 +5,19 @@ stage of the merged graph, so what variants share runs once. The graph ends in o
 over the seed runs' evaluations. Imports neither prefect, ray nor torch.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from flows.ablation.merge import SeedRun, controls_of, merge
+from flows.ablation.parts import in_parts, standing
 from flows.ablation.variants import BASE, AblationRequest, Change, Variant, expand
 from flows.runs.planning import Prepared
 from foundry_core.config.overrides import STAGE_KEYS
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.design import Standing
 from foundry_core.home import store_uri
 from foundry_core.identity.code import CodeIndex
 from foundry_core.pipeline.graph import Pipeline, load_pipeline
@@ -24,6 +26,7 @@ from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import identify
 from foundry_core.pipeline.stage import MODELS, ArtifactType
 from foundry_core.store.base import Store
+from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
 
 MOST_SEEDS = 100
@@ -40,6 +43,8 @@ class Ablation:
     merged: the merged graph as a request that any run can execute; its stages are called
         `variant/seed:stage` after the first seed run that needs them.
     changes: variant → (path, value in the base, value here). notes: what was left out, and why.
+    started: variants there were, where some dropped out. standing: of the race, where variants are
+        looked at early; the merged graph then has what it may need at most.
     """
 
     request: AblationRequest
@@ -49,6 +54,8 @@ class Ablation:
     merged: Prepared
     changes: Mapping[str, tuple[Changed, ...]]
     notes: tuple[str, ...] = ()
+    started: int | None = None
+    standing: Standing | None = None
 
     @cached_property
     def by_variant(self) -> Mapping[str, tuple[SeedRun, ...]]:
@@ -69,8 +76,25 @@ class Ablation:
         the stage after it."""
         return seed_run.names[stage] == seed_run.stage_name(stage)
 
+    def next_parts(self, standing: Standing) -> list[str]:
+        """The stages of the merged graph that the next look needs; none after the last."""
+        if standing.look is None:
+            return []
+        running = [r for r in self.seed_runs if r.variant in standing.running]
+        return [r.names[r.parts[standing.look - 1]] for r in running]
+
+    @property
+    def at_most(self) -> list[StagePlan]:
+        """Parts of later looks: whether they are played, the looks before decide."""
+        if self.standing is None:
+            return []
+        soon = set(self.next_parts(self.standing))
+        rows = self.merged.plan.stages
+        parts = [r.names[part] for r in self.seed_runs for part in r.evaluations.values()]
+        return [rows[name] for name in parts if rows[name].action == "run" and name not in soon]
+
     def estimated_seconds(self) -> float | None:
-        """Work still to do, each shared stage once; None where nothing like it ever ran."""
+        """Work still to do at most, each shared stage once; None where nothing like it ever ran."""
         seconds = [row.estimated_seconds for row in self.merged.plan.to_run()]
         known = [one for one in seconds if one is not None]
         return sum(known) if len(known) == len(seconds) else None
@@ -83,6 +107,7 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
             f"seeds = {request.seeds}: must be between 1 and {MOST_SEEDS}", "e.g. --seeds 3"
         )
     variants = expand(request.vary, request.variants)
+    design = request.design
     base = load_pipeline(request.pipeline, request.overrides, kinds=stage_kind)
     evaluation = compared_stage(base, request.evaluation)
     code = CodeIndex()
@@ -92,7 +117,7 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
     seen: dict[str, str] = {}
     for variant in variants:
         first = _seed_run(request, variant, evaluation, 0, code)
-        key = first.specs[evaluation].key
+        key = first.specs[first.parts[0]].key
         changed = tuple(
             (path, value_at(base, path), value_at(first.pipeline, path))
             for path, _ in variant.overrides
@@ -110,28 +135,72 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
             "nothing is varied: " + ("; ".join(notes) or "only the base is left"),
             "give --vary PATH=VALUE,VALUE, --variant NAME:PATH=VALUE, or --seeds N",
         )
-    merged = merge(request, seed_runs, evaluation, code, store or open_store(store_uri()))
-    return Ablation(
+    store = store or open_store(store_uri())
+    planned = Ablation(
         request=request,
         pipeline=base,
         evaluation=evaluation,
         seed_runs=tuple(seed_runs),
-        merged=merged,
+        merged=merge(request, seed_runs, code, store),
         changes=changes,
         notes=tuple(notes),
     )
+    return planned if design is None else _with_standing(planned, code)
 
 
 def reduced(ablation: Ablation, variants: Iterable[str]) -> Ablation:
     """The same ablation with fewer variants, planned anew: for a verdict without those that
     failed. They still count in its correction: the family is the one that was started."""
     kept = set(variants)
-    seed_runs = tuple(r for r in ablation.seed_runs if r.variant in kept)
-    store = ablation.merged.store
-    started = len(ablation.by_variant) - 1
-    merged = merge(ablation.request, seed_runs, ablation.evaluation, CodeIndex(), store, started)
-    changes = {name: found for name, found in ablation.changes.items() if name in kept}
-    return replace(ablation, seed_runs=seed_runs, merged=merged, changes=changes)
+    seed_runs = tuple(
+        replace(r, played=len(r.parts), names={}) for r in ablation.seed_runs if r.variant in kept
+    )
+    fewer = kept < ablation.by_variant.keys()
+    started = len(ablation.by_variant) if fewer else None
+    store, code = ablation.merged.store, CodeIndex()
+    found = replace(
+        ablation,
+        seed_runs=seed_runs,
+        merged=merge(ablation.request, seed_runs, code, store, started),
+        changes={name: found for name, found in ablation.changes.items() if name in kept},
+        started=started,
+    )
+    return found if ablation.standing is None else _with_standing(found, code)
+
+
+def _with_standing(ablation: Ablation, code: CodeIndex) -> Ablation:
+    """With what the store knows of the race: who has stopped plays no further part."""
+    plan, store = ablation.merged.plan, ablation.merged.store
+
+    def committed(stage: str) -> Artifact | None:
+        row = plan.stages[stage]
+        return store.read(row.kind, row.artifact) if row.artifact else None
+
+    now = standing_of(ablation, committed)
+    most = {
+        r.variant: len(r.parts) if r.variant in now.running else now.needed[r.variant]
+        for r in ablation.seed_runs
+    }
+    if all(r.played == most[r.variant] for r in ablation.seed_runs):
+        return replace(ablation, standing=now)
+    seed_runs = tuple(replace(r, names={}, played=most[r.variant]) for r in ablation.seed_runs)
+    merged = merge(ablation.request, seed_runs, code, store, ablation.started)
+    return replace(ablation, seed_runs=seed_runs, merged=merged, standing=now)
+
+
+def standing_of(ablation: Ablation, artifact: Callable[[str], Artifact | None]) -> Standing:
+    """Where the race stands, given what is committed of the merged graph's stages."""
+    seed_runs, design = ablation.seed_runs, ablation.request.design
+    if design is None:
+        raise ValueError("nothing is looked at early")
+    return standing(
+        design,
+        seed_runs[0].rounds,
+        {r.variant: [r.names[part] for part in r.evaluations.values()] for r in seed_runs},
+        artifact,
+        ablation.merged.store,
+        ablation.started or len(seed_runs),
+    )
 
 
 def compared_stage(pipeline: Pipeline, named: str | None) -> str:
@@ -164,10 +233,12 @@ def _seed_run(
         if seed:
             overrides += _seed_overrides(pipeline, evaluation, seed)
             pipeline = load_pipeline(request.pipeline, overrides, kinds=stage_kind)
+        parts = [evaluation]
+        if request.design is not None:
+            pipeline, parts = in_parts(pipeline, evaluation, request.design)
         specs = identify(pipeline, code=code, strict_code=request.strict_code)
     except FoundryError as error:
         raise FoundryError(f"variant {variant.name!r}: {error.message}", error.hint) from None
-    wanted = [evaluation, *controls_of(pipeline, evaluation).values()]
     return SeedRun(
         variant=variant.name,
         seed=seed,
@@ -175,7 +246,9 @@ def _seed_run(
         overrides=overrides,
         pipeline=pipeline,
         specs=specs,
-        scope=frozenset(pipeline.with_ancestors(wanted)),
+        parts=tuple(parts),
+        played=len(parts),
+        controls=controls_of(pipeline, evaluation),
     )
 
 

@@ -6,18 +6,19 @@ merged graph's run; every seed run has a record of its own in the lineage, so th
 compared and reported like any other run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from flows.ablation.merge import VERDICT, SeedRun
-from flows.ablation.plan import Ablation, reduced
+from flows.ablation.plan import Ablation, reduced, standing_of
 from flows.dispatch.base import Backend
 from flows.runs.engine import PipelineRun, RunResult, new_run_id
 from flows.runs.events import RunObserver, unobserved
 from flows.runs.planning import Prepared, Request
 from flows.runs.walk import StagesFailed, Submit, in_order
-from foundry_core.evaluation.comparison.result import Comparison, Effect, read_comparison
+from foundry_core.evaluation.comparison.result import Comparison, Effect, as_json, read_comparison
+from foundry_core.evaluation.score import Score, total
 from foundry_core.lineage.event_types import AblationFinished, AblationStarted
 from foundry_core.lineage.events import EventLog
 from foundry_core.pipeline.plan import Plan
@@ -26,13 +27,14 @@ from foundry_core.store.manifest import Artifact
 
 class AblationResult(RunResult):
     """An ablation as JSON. effects: a row per variant and change; seeds: what the seeds say about
-    noise, None without a verdict."""
+    noise, None without a verdict; sequential: what looking early did, None where nobody did."""
 
     ablation_id: str
     evaluation: str
     seed_runs: list[dict[str, Any]]
     effects: list[dict[str, Any]]
     seeds: dict[str, Any] | None
+    sequential: dict[str, Any] | None
     comparison_key: str | None
     error: str
 
@@ -57,6 +59,7 @@ class AblationRun:
             run_id = f"{self.ablation_id}.{r.label.replace('/', '.')}"
             self._records[r.label] = self._pipeline_run(self._alone(r), run_id, r.variant)
         self._verdict_run = self.run
+        self._standing = ablation.standing
         self._events = EventLog(ablation.merged.store.events_uri)
 
     @property
@@ -66,8 +69,11 @@ class AblationRun:
     def start(self) -> None:
         """Records the ablation, its run and its seed runs before anything happens."""
         self.run.check_resources()
-        request = self.ablation.request
-        overrides = {r.variant: r.overrides for r in reversed(self.ablation.seed_runs)}
+        request, seed_runs = self.ablation.request, self.ablation.seed_runs
+        fixed = None
+        if request.design is not None:
+            fixed = request.design.model_dump() | {"rounds": seed_runs[0].rounds}
+        overrides = {r.variant: r.overrides for r in reversed(seed_runs)}
         self._events.append(
             AblationStarted(
                 ablation_id=self.ablation_id,
@@ -78,6 +84,7 @@ class AblationRun:
                 ],
                 vary={one.path: list(one.values) for one in request.vary},
                 seeds=request.seeds,
+                design=fixed,
             )
         )
         self.run.start()
@@ -87,6 +94,9 @@ class AblationRun:
     def walk(self, submit: Submit = in_order) -> None:
         """Executes the merged graph, then a verdict over the variants that came through. Raises
         StagesFailed when one did not."""
+        if self._standing is not None and VERDICT in self.run.affected():
+            self._race(submit)
+            return
         try:
             self.run.walk(submit)
         except StagesFailed:
@@ -100,10 +110,21 @@ class AblationRun:
         unsettled = set(self.run.affected()) - self.run.outcomes.keys()
         errors = {}
         for seed_run in self.ablation.seed_runs:
-            if seed_run.names[self.ablation.evaluation] in unsettled:
-                own = (self.run.failures.get(stage) for stage in seed_run.names.values())
-                errors[seed_run.label] = next(filter(None, own), "was not reached")
+            error = self._error(seed_run)
+            if self._standing is None:
+                missing = seed_run.names[seed_run.parts[0]] in unsettled
+            else:
+                asked = VERDICT in unsettled and seed_run.variant in self._standing.running
+                missing = error is not None or asked
+            if missing:
+                errors[seed_run.label] = error or "was not reached"
         return errors
+
+    def _error(self, seed_run: SeedRun) -> str | None:
+        """Of the first stage that failed of those that its evaluation needs."""
+        needed = seed_run.pipeline.with_ancestors(seed_run.parts)
+        own = (self.run.failures.get(seed_run.names[x]) for x in seed_run.names if x in needed)
+        return next(filter(None, own), None)
 
     def survivors(self) -> PipelineRun | None:
         """The run whose stage `verdict` judges without the variants that failed; None when it is
@@ -112,7 +133,14 @@ class AblationRun:
         A variant of which one seed failed is left out whole: seeds that diverge are part of what
         a change does, and a verdict over the lucky ones would hide them.
         """
-        failed = self.failed()
+        rest = self._without(self.failed())
+        if rest is None:
+            return None
+        self._verdict_run = self._pipeline_run(rest.merged, self.ablation_id, None)
+        return self._verdict_run
+
+    def _without(self, failed: Collection[str]) -> Ablation | None:
+        """The ablation without the variants of which one of these seed runs is."""
         left = {
             name: seed_runs
             for name, seed_runs in self.ablation.by_variant.items()
@@ -121,9 +149,49 @@ class AblationRun:
         base = self.ablation.seed_runs[0].variant
         if not failed or base not in left or sum(map(len, left.values())) < 2:
             return None
-        merged = reduced(self.ablation, left).merged
-        self._verdict_run = self._pipeline_run(merged, self.ablation_id, None)
-        return self._verdict_run
+        return reduced(self.ablation, left)
+
+    def _race(self, submit: Submit) -> None:
+        """Look after look until nothing is open, then the verdict over what was played. A variant
+        that fails drops out, and the rest is played on as if it had never been there."""
+        ablation, run, failure = self.ablation, self.run, None
+        while True:
+            try:
+                self._play(ablation, run, submit)
+                break
+            except StagesFailed as error:
+                rest = self._without([r.label for r in self.ablation.seed_runs if self._error(r)])
+                if rest is None:
+                    raise
+                ablation, run, failure = rest, self._continued(rest), error
+        self._verdict_run = self._continued(reduced(self.ablation, ablation.by_variant))
+        self._verdict_run.walk(submit, [VERDICT])
+        if failure is not None:
+            raise failure
+
+    def _play(self, ablation: Ablation, run: PipelineRun, submit: Submit) -> None:
+        def committed(stage: str) -> Artifact | None:
+            row = run.prepared.plan.stages[stage]
+            known = stage in run.outcomes or row.artifact is not None
+            return run.artifact(stage) if known else None
+
+        self._standing = standing_of(ablation, committed)
+        while self._standing.running:
+            run.walk(submit, ablation.next_parts(self._standing))
+            self._standing = standing_of(ablation, committed)
+
+    def _continued(self, ablation: Ablation) -> PipelineRun:
+        """This run, over a graph planned anew."""
+        run = self._pipeline_run(ablation.merged, self.ablation_id, None)
+        run.outcomes, run.failures = self.run.outcomes, self.run.failures
+        return run
+
+    def _stopped(self, seed_run: SeedRun) -> list[str]:
+        """The planned parts that the design has left unplayed."""
+        standing = self._standing
+        if standing is None or standing.running or seed_run.variant not in standing.needed:
+            return []
+        return list(seed_run.parts[standing.needed[seed_run.variant] : seed_run.played])
 
     def verdict(self) -> tuple[Artifact, Comparison] | None:
         """The verdict's artifact and what it found; None when there is none."""
@@ -159,7 +227,13 @@ class AblationRun:
         )
         from foundry_core.evaluation.comparison.verdict import seeds_of
 
+        stopped = {r.names[part] for r in self.ablation.seed_runs for part in self._stopped(r)}
+        for stage in stopped:
+            self.run.record_resolved(self.run.prepared.plan.stages[stage], None, "stopped", "")
         result = self.run.finish("failed" if status == "partial" else status, error)
+        for row in result["stages"]:
+            row["action"] = "stopped" if row["name"] in stopped else row["action"]
+        sequential = verdict[1].sequential if verdict else None
         return {
             **result,
             "ablation_id": self.ablation_id,
@@ -168,6 +242,7 @@ class AblationRun:
             "seed_runs": seed_runs,
             "effects": effects,
             "seeds": seeds_of(verdict[1]) if verdict else None,
+            "sequential": as_json(sequential),
             "comparison_key": comparison_key,
             "error": error,
         }
@@ -191,30 +266,29 @@ class AblationRun:
 
     def _finished_score(self, seed_runs: Sequence[SeedRun]) -> dict[str, Any]:
         """What a variant without a verdict reached, where all of its seeds were evaluated."""
-        from foundry_core.evaluation.score import Score, total
-
-        scores = []
-        for r in seed_runs:
-            artifact = self._evaluated(r)
-            if artifact is None:
-                return {}
-            counts = {name: int(artifact.metrics.get(name, 0)) for name in ("n", "successes")}
-            scores.append(Score(**counts))
-        whole = total(scores)
+        evaluated = [self._evaluated(r) for r in seed_runs]
+        if not all(evaluated):
+            return {}
+        whole = _score([artifact for artifacts in evaluated for artifact in artifacts])
         low, high = whole.interval
         return {"success": whole.rate, "n": whole.n, "low": low, "high": high}
 
-    def _evaluated(self, seed_run: SeedRun) -> Artifact | None:
-        name = seed_run.names[self.ablation.evaluation]
-        if name in self.run.outcomes:
-            return self.run.outcomes[name].artifact
-        row = self.run.prepared.plan.stages[name]
-        return self.run.prepared.store.read(row.kind, row.artifact) if row.artifact else None
+    def _evaluated(self, seed_run: SeedRun) -> list[Artifact]:
+        """Its evaluation, or the parts that it played."""
+        found = []
+        for part in seed_run.evaluations.values():
+            name = seed_run.names[part]
+            row = self.run.prepared.plan.stages[name]
+            if name in self.run.outcomes:
+                found.append(self.run.outcomes[name].artifact)
+            elif row.artifact and (known := self.run.prepared.store.read(row.kind, row.artifact)):
+                found.append(known)
+        return found
 
     def _conclude(self, seed_run: SeedRun, unfinished: str, error: str) -> dict[str, Any]:
         """Records what became of a seed run's stages, under the pipeline's own names. `unfinished`
         is its status where it has an error."""
-        record = self._records[seed_run.label]
+        record, stopped = self._records[seed_run.label], self._stopped(seed_run)
         for stage, row in record.prepared.plan.stages.items():
             outcome = self.run.outcomes.get(seed_run.names[stage])
             if outcome is not None:
@@ -226,8 +300,10 @@ class AblationRun:
                 record.record_resolved(row, row.artifact, "reuse", row.how)
             elif seed_run.names[stage] in self.run.failures:
                 record.failures[stage] = self.run.failures[seed_run.names[stage]]
+            elif stage in stopped:
+                record.record_resolved(row, None, "stopped", "")
         result = record.record_finished(unfinished if error else "succeeded", error)
-        evaluation = self.ablation.evaluation
+        evaluated = self._evaluated(seed_run)
         return {
             "label": seed_run.label,
             "variant": seed_run.variant,
@@ -235,8 +311,8 @@ class AblationRun:
             "run_id": record.run_id,
             "status": result["status"],
             "error": error,
-            "evaluation": record.prepared.plan.stages[evaluation].key,
-            "success_rate": result["metrics"].get(f"{evaluation}.success_rate"),
+            "evaluations": [artifact.key for artifact in evaluated],
+            "success_rate": _score(evaluated).rate,
         }
 
     def _pipeline_run(self, prepared: Prepared, run_id: str, variant: str | None) -> PipelineRun:
@@ -265,3 +341,11 @@ class AblationRun:
             plan=Plan(pipeline=name, baseline=None, stages=rows, specs=seed_run.specs),
             store=self.ablation.merged.store,
         )
+
+
+def _score(evaluations: Sequence[Artifact]) -> Score:
+    """All their episodes together."""
+    return total(
+        Score(**{name: int(one.metrics.get(name, 0)) for name in ("n", "successes")})
+        for one in evaluations
+    )

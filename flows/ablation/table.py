@@ -14,10 +14,12 @@ from foundry_core.pipeline.plan import StagePlan
 def plan_rows(ablation: Ablation) -> list[list[str]]:
     """Header and a row per seed run; columns are the stages in which seed runs differ."""
     differing = _differing(ablation)
-    header = ["variant", *differing, "why"]
+    looks = [ablation.evaluation] if ablation.standing else []
+    header = ["variant", *differing, *looks, "why"]
     table = [header]
     for seed_run in ablation.seed_runs:
         cells = [_cell(ablation, seed_run, stage) for stage in differing]
+        cells += [_parts(ablation, seed_run)] if looks else []
         table.append([seed_run.label, *cells, _why(ablation, seed_run)])
     return table
 
@@ -25,17 +27,28 @@ def plan_rows(ablation: Ablation) -> list[list[str]]:
 def plan_notes(ablation: Ablation) -> list[str]:
     """What the table leaves out: the stages that all share, the verdict, the cost, the rest."""
     rows = ablation.rows(ablation.seed_runs[0])
-    shared = [name for name in rows if name not in _differing(ablation)]
+    parts = ablation.seed_runs[0].parts if ablation.standing else ()
+    shared = [name for name in rows if name not in (*_differing(ablation), *parts)]
     seconds = ablation.estimated_seconds()
     work = ablation.merged.plan.to_run()
     cost = "" if seconds is None else f", about {_seconds(seconds)} of work"
+    later = len(ablation.at_most)
+    most = f", {later} of them only if their variant is not decided before" if later else ""
     notes = [
         f"compared: {ablation.evaluation}; "
         f"{len(ablation.by_variant)} variant(s) × {ablation.request.seeds} seed(s)",
         f"shared by all: {', '.join(f'{name} ({_doing(rows[name])})' for name in shared) or '-'}",
         f"verdict: {_doing(ablation.merged.plan.stages[VERDICT])}",
-        f"{len(work)} stage(s) to run{cost}" if work else "nothing to run: all is known",
+        f"{len(work)} stage(s) to run{most}{cost}" if work else "nothing to run: all is known",
     ]
+    design, rounds = ablation.request.design, ablation.seed_runs[0].rounds
+    if design is not None:
+        ends = ", ".join(map(str, design.ends(rounds)))
+        notes.insert(
+            1,
+            f"design: looks after {ends} of {rounds} rounds (a scenario of every task each); "
+            f"spending {design.spending}, family {design.family}, alpha {design.alpha}",
+        )
     notes += dict.fromkeys(
         f"{stage}: {note}"
         for seed_run in ablation.seed_runs
@@ -94,17 +107,21 @@ def plan_json(ablation: Ablation) -> dict[str, Any]:
         ],
         "stages": [row.to_json() for row in ablation.merged.plan.stages.values()],
         "estimated_seconds": ablation.estimated_seconds(),
+        "design": ablation.request.design and ablation.request.design.model_dump(),
+        "at_most": [row.name for row in ablation.at_most],
         "notes": list(ablation.notes),
     }
 
 
 def _differing(ablation: Ablation) -> list[str]:
-    """Stages of which not all seed runs share one."""
+    """Stages of which not all seed runs share one, but the parts of an evaluation."""
     first = ablation.seed_runs[0]
+    parts = first.parts if ablation.standing else ()
     return [
         stage
         for stage in ablation.rows(first)
-        if any(r.names.get(stage) != first.names[stage] for r in ablation.seed_runs)
+        if stage not in parts
+        and any(r.names.get(stage) != first.names[stage] for r in ablation.seed_runs)
     ]
 
 
@@ -114,6 +131,17 @@ def _cell(ablation: Ablation, seed_run: SeedRun, stage: str) -> str:
         return "-"
     shared = _shared_with(ablation, seed_run, stage)
     return f"as {shared}" if shared else _doing(row)
+
+
+def _parts(ablation: Ablation, seed_run: SeedRun) -> str:
+    """'reuse 1, run look 2, at most 2 more': what becomes of its parts."""
+    rows, later = ablation.rows(seed_run), {row.name for row in ablation.at_most}
+    names = [part for part in seed_run.evaluations.values() if seed_run.names[part] not in later]
+    kept = sum(rows[part].action == "reuse" for part in names)
+    words = [f"reuse {kept} of {len(seed_run.parts)}"] if kept else []
+    words += [f"run {part.rpartition('.')[2]}" for part in names if rows[part].action == "run"]
+    more = len(seed_run.evaluations) - len(names)
+    return ", ".join([*words, *([f"at most {more} more"] if more else [])])
 
 
 def _shared_with(ablation: Ablation, seed_run: SeedRun, stage: str) -> str | None:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from foundry_core.config.documents import parse_yaml
 from foundry_core.config.overrides import parse_override
+from foundry_core.config.parsing import parse_yaml
+from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.design import Design
 
 BASE = "base"
 # A path and the value it gets.
@@ -45,7 +47,8 @@ class AblationRequest:
     overrides: of the base, and so of every variant. seeds: how many per variant; the i-th adds i
     to the seeds of all stages that train or evaluate, so that data stay the same and are shared.
     evaluation: the stage that is compared; default: the base of the pipeline's compare stage,
-    else its only evaluation.
+    else its only evaluation. looks: how often variants are looked at while they play, spread over
+    the episodes; None: once, at the end. spending, family: of the design that then decides.
     """
 
     pipeline: str
@@ -58,6 +61,9 @@ class AblationRequest:
     strict_code: bool = False
     strict_env: bool = False
     strict_reads: bool = False
+    looks: int | None = None
+    spending: str | None = None
+    family: str | None = None
 
     @property
     def title(self) -> str:
@@ -65,7 +71,29 @@ class AblationRequest:
         parts = [one.text for one in self.vary]
         parts += [", ".join(variant.name for variant in self.variants)] if self.variants else []
         parts += [f"seeds ×{self.seeds}"] if self.seeds > 1 else []
+        parts += [f"looks ×{self.looks}"] if self.looks else []
         return f"ablation {'; '.join(parts)}"
+
+    @property
+    def design(self) -> Design | None:
+        """By which variants stop early; None where all play to the end. FoundryError for a design
+        without looks, and for several seeds."""
+        stated = {"looks": self.looks, "spending": self.spending, "family": self.family}
+        given = {name: value for name, value in stated.items() if value is not None}
+        if self.looks is None:
+            if given:
+                raise FoundryError(
+                    f"{' and '.join(given)} without looks: nothing is looked at early",
+                    "add --looks N",
+                )
+            return None
+        if self.seeds > 1:
+            raise FoundryError(
+                f"looks with {self.seeds} seeds: a recipe is judged by training runs that all play "
+                "to the end, and a look would stop those that differ",
+                "look early with one seed, then run --seeds 3 without --looks on what is left",
+            )
+        return validate(Design, given | {"alpha": self.alpha}, "design")
 
 
 def parse_vary(text: str) -> Vary:

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from flows import signals
 from foundry_core.errors import FoundryError
@@ -36,6 +37,7 @@ COMMANDS = {
     "stages": "list stage kinds and what can be set in each",
     "models": "list model presets and their sizes",
 }
+_WITHOUT_HOME = ("stages", "models")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +66,7 @@ def _execute(arguments: Sequence[str]) -> int:
             sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     module = importlib.import_module(f"flows.cli.commands.{options.command}")
+    _name_home(options.command)
     as_json = getattr(options, "json", False)
     return reported(lambda: module.run(options), as_json=as_json, debug=options.debug)
 
@@ -74,8 +77,9 @@ def reported(command: Callable[[], int], *, as_json: bool = False, debug: bool =
     try:
         with signals.ends_on_signals():
             return command()
-    except FoundryError as error:
-        if debug:
+    except (FoundryError, OSError) as raised:
+        error = raised if isinstance(raised, FoundryError) else _in_home(raised)
+        if debug or error is None:
             raise
         if as_json:
             print(json.dumps({"error": error.message, "hint": error.hint}))
@@ -89,6 +93,29 @@ def reported(command: Callable[[], int], *, as_json: bool = False, debug: bool =
         else:
             print(f"foundry: {why}", file=sys.stderr)
         return signals.exit_code(end)
+
+
+def _name_home(command: str) -> None:
+    """Says where the state lies when that is not the current folder and nobody said so."""
+    from foundry_core.home import NAME, home_dir
+
+    if command in _WITHOUT_HOME or os.environ.get("FOUNDRY_HOME"):
+        return
+    if (home := home_dir()) != Path.cwd() / NAME:
+        print(f"foundry: the home is {home}", file=sys.stderr)
+
+
+def _in_home(error: OSError) -> FoundryError | None:
+    """What the system refuses in the home, in words."""
+    from foundry_core.home import home_dir
+
+    home, place = home_dir(), error.filename
+    if not isinstance(place, str | Path) or not Path(place).absolute().is_relative_to(home):
+        return None
+    return FoundryError(
+        f"the home {home} cannot be used: {place}: {error.strerror}",
+        "check the folder, its permissions and its disk, or set FOUNDRY_HOME to another place",
+    )
 
 
 def _ended(end: SystemExit) -> int:

@@ -41,11 +41,12 @@ def _run(out: RichConsole, name: str) -> int:
     if result["status"] != "succeeded":
         return exit_code(result["status"])
     from flows.reports.run_report import comparison_of, write_run_report
-    from foundry_core.evaluation.comparison.tables import comparison_table
+    from foundry_core.evaluation.comparison.tables import terminal_tables
 
     comparison = comparison_of(prepared, result)
     if comparison is not None:
-        out.print(comparison_table(comparison))
+        for part in terminal_tables(comparison, out.width):
+            out.print(part)
     out.print(f"report: {write_run_report(result['run_id'])}")
     return 0
 

@@ -13,7 +13,9 @@ from flows.ablation.plan import MOST_SEEDS
 from flows.ablation.variants import AblationRequest, Variant, Vary, axis
 from flows.dispatch.base import BACKENDS
 from flows.runs.planning import Request
-from foundry_core.config.documents import parse_yaml, pipeline_names
+from foundry_core.config.documents import pipeline_names
+from foundry_core.config.parsing import parse_yaml
+from foundry_core.evaluation.design import Family, Rule
 
 
 def _choice(name: str, values: list[str]) -> Any:
@@ -84,8 +86,12 @@ def ablation_request(
     seeds: int,
     overrides: list[Override],
     evaluation: str | None,
+    looks: int = 0,
+    spending: Rule | None = None,
+    family: Family | None = None,
 ) -> AblationRequest:
-    """What the form of foundry/ablation asks for."""
+    """What the form of foundry/ablation asks for. Without looks nothing else of a design counts:
+    the form always has values for it."""
     return AblationRequest(
         pipeline=pipeline.value,
         vary=tuple(one.vary() for one in vary),
@@ -93,7 +99,11 @@ def ablation_request(
         seeds=seeds,
         overrides=tuple(one.pair() for one in overrides),
         evaluation=evaluation or None,
+        looks=looks or None,
+        spending=spending if looks else None,
+        family=family if looks else None,
     )
 
 
 Seeds = Annotated[int, Field(ge=1, le=MOST_SEEDS)]
+Looks = Annotated[int, Field(ge=0)]

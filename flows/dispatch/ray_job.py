@@ -29,8 +29,8 @@ _STOP_SECONDS = 20.0
 # What the job needs to find the same things as this process.
 _PASSED_ON = ("FOUNDRY_STORE", "FOUNDRY_KINDS", "PYTHONPATH")
 _AWAY = (ConnectionError, OSError)
-# A closed port, an answer that is no success, a token that is not the cluster's.
-_REFUSED = (*_AWAY, RuntimeError, AuthenticationError)
+# A closed port, an answer that is no success, a token that is not the cluster's, no address.
+_REFUSED = (*_AWAY, RuntimeError, AuthenticationError, ValueError)
 
 
 class RayJob(RemoteBackend):

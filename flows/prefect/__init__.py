@@ -7,6 +7,7 @@ Prefect reads its settings once, when it is first imported; they are applied her
 
 import contextlib
 import os
+import warnings
 
 from flows.prefect import secret
 from flows.processes import entries
@@ -48,9 +49,13 @@ def _apply() -> None:
     if "PREFECT_HOME" not in os.environ:
         prefect_home = home_dir() / "prefect"
         os.environ["PREFECT_HOME"] = str(prefect_home)
-        # Prefect makes the folder but not its parents. Who cannot write hears it from what must.
-        with contextlib.suppress(OSError):
-            prefect_home.mkdir(parents=True, exist_ok=True)
+        # Prefect makes the folder but not its parents. Who cannot write hears it from what must,
+        # and who only asks (`status`) makes none.
+        if home_dir().is_dir():
+            with contextlib.suppress(OSError):
+                prefect_home.mkdir(exist_ok=True)
+        else:
+            warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     for entry in entries("serve"):

@@ -131,7 +131,10 @@ def first_episodes(folder: Path) -> list[Path]:
 
 
 def _unequal(artifacts: dict[str, Artifact], compared: Artifact | None) -> list[str]:
-    """Settings that decide which scenarios are met, where compared evaluations differ in them."""
+    """Settings that decide which scenarios are met, where compared evaluations differ in them. The
+    parts of a race do, and its verdict has checked that they are the same for all."""
+    if compared and compared.recipe.get("race"):
+        return []
     keys = {i.key for i in compared.inputs} if compared else set()
     # An imported evaluation's recipe says nothing of what it was asked.
     asked = [

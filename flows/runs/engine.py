@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
@@ -41,6 +41,7 @@ from foundry_core.execution.job import (
     undeclared,
 )
 from foundry_core.home import home_dir
+from foundry_core.lineage.checkout import git_state
 from foundry_core.lineage.event_types import (
     PlannedInput,
     PlannedStage,
@@ -49,7 +50,6 @@ from foundry_core.lineage.event_types import (
     StageResolved,
 )
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.catalog import record_run
 from foundry_core.store.disk import is_full, naming_disk
@@ -147,7 +147,7 @@ class PipelineRun:
                 argv=sys.argv,
                 host=socket.gethostname(),
                 pid=os.getpid(),
-                git=collect_provenance(sys.argv).get("git"),
+                git=git_state(),
                 stages=[_planned(prepared, row) for row in prepared.plan.stages.values()],
                 parent=self._parent,
                 ablation=self._ablation,
@@ -155,8 +155,8 @@ class PipelineRun:
             )
         )
 
-    def record_resolved(self, row: StagePlan, artifact: str, action: str, how: str) -> None:
-        """The event that a stage has its artifact in this run."""
+    def record_resolved(self, row: StagePlan, artifact: str | None, action: str, how: str) -> None:
+        """The event that a stage has its artifact in this run, or needs none."""
         self._events.append(
             StageResolved(
                 run_id=self.run_id,
@@ -179,12 +179,17 @@ class PipelineRun:
                 found[name] = None
         return list(found)
 
-    def walk(self, submit: Submit = in_order) -> None:
-        """Submits everything that the plan did not settle, upstream first, and waits for it. A
-        failed stage stops what needs it and nothing else; then StagesFailed."""
+    def walk(self, submit: Submit = in_order, targets: Collection[str] | None = None) -> None:
+        """Submits everything that the plan did not settle, upstream first, and waits for it: all,
+        or what the targets need and no earlier walk has settled. A failed stage stops what needs it
+        and nothing else; then StagesFailed."""
         submitted: dict[str, Pending] = {}
+        affected = self.affected()
+        if targets is not None:
+            wanted = self.prepared.pipeline.with_ancestors(targets) - self.outcomes.keys()
+            affected = [stage for stage in affected if stage in wanted]
         try:
-            for stage in self.affected():
+            for stage in affected:
                 needed = (up for _, _, up in self.prepared.pipeline.stages[stage].upstream())
                 upstream = [submitted[up] for up in needed if up in submitted]
                 submitted[stage] = submit(self, stage, upstream)

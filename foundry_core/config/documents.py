@@ -7,71 +7,29 @@ dropped when the graph is built.
 """
 
 import os
-import re
+import reprlib
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from stat import S_ISREG
+from typing import Any
 
 import stage_configs
+from foundry_core.config.parsing import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_SIZE,
+    parse_sized,
+    too_deep,
+    too_long,
+    too_much,
+)
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
 
 CONFIG_ROOT = Path(stage_configs.__file__).parent
 # What says which of several things a mapping is.
 TAGS = ("kind", "format")
-# The one in C is ten times as fast; not every build has it.
-if TYPE_CHECKING:
-    from yaml import SafeLoader as _BaseLoader
-else:
-    _BaseLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _StrictLoader(_BaseLoader):
-    """Safe YAML that refuses duplicate keys and reads 1e-3 as a number, as YAML 1.2 does."""
-
-
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
-    merged: dict = {}
-    mapping: dict = {}
-    for key_node, value_node in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":
-            below = loader.construct_object(value_node, deep=True)
-            for part in reversed(below if isinstance(below, list) else [below]):
-                merged |= part
-            continue
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str):
-            key = str(key)
-        if key in mapping:
-            line = key_node.start_mark.line + 1
-            raise FoundryError(f"key {key!r} stands twice (line {line})", "keep one of them")
-        mapping[key] = loader.construct_object(value_node, deep=True)
-    return merged | mapping
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-_StrictLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in _BaseLoader.yaml_implicit_resolvers.items()
-}
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise FoundryError(f"{where}{line}: {problem}", "mend the YAML syntax") from None
-    except FoundryError as error:
-        raise FoundryError(f"{where}: {error.message}", error.hint) from None
+_MAX_DOCUMENTS = 100
 
 
 def deep_merge(base: Any, top: Any) -> Any:
@@ -92,45 +50,87 @@ def _replaces(top: dict, base: dict) -> bool:
 
 
 def load_document(path: Path) -> dict[str, Any]:
-    """A YAML mapping with its includes merged in."""
-    return _load(path.resolve(), ())
+    """A YAML mapping with its includes merged in. FoundryError for one without an end, and for more
+    than a pipeline can need: `parsing` bounds a document, this all of them together."""
+    return _load(Path(os.path.realpath(path)), _Reading((), [], 0))
 
 
-def _load(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
-    if path in chain:
-        circle = " → ".join(p.name for p in (*chain, path))
+@dataclass(frozen=True)
+class _Reading:
+    """chain: the documents around the one that is read. sizes: of all that were read, for every
+    time that they were. depth: how many levels lie around."""
+
+    chain: tuple[Path, ...]
+    sizes: list[int]
+    depth: int
+
+
+def _load(path: Path, reading: _Reading) -> dict[str, Any]:
+    if path in reading.chain:
+        circle = " → ".join(p.name for p in (*reading.chain, path))
         raise FoundryError(f"includes form a circle: {circle}", "remove one include")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise FoundryError(f"cannot read {path}: {error.strerror}", "check the path") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise FoundryError(f"{path}, line {line}: not UTF-8", "save it as UTF-8") from None
-    document = parse_yaml(text, str(path))
+    if len(reading.sizes) == _MAX_DOCUMENTS:
+        raise FoundryError(f"{path}: more than {_MAX_DOCUMENTS} includes", "write fewer documents")
+    document, size = parse_sized(_text(path), str(path))
+    reading.sizes.append(size)
+    if sum(reading.sizes) > MAX_SIZE:
+        raise too_much(str(path))
     if not isinstance(document, dict):
         raise FoundryError(f"{path}: a mapping is expected at the top", "start with `key: value`")
-    return _expand(document, path, (*chain, path))
+    return _expand(document, path, replace(reading, chain=(*reading.chain, path)))
 
 
-def _expand(value: Any, path: Path, chain: tuple[Path, ...]) -> Any:
-    if isinstance(value, list):
-        return [_expand(item, path, chain) for item in value]
-    if not isinstance(value, dict):
+def _text(path: Path) -> str:
+    """Of a file; what else may stand under the name, and never ends, is not read."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+            if not S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise FoundryError(f"{path} is no file", "name a YAML file")
+            data = stream.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise FoundryError(f"cannot read {path}: {problem}", "check the path") from None
+    if len(data) > MAX_BYTES:
+        raise too_long(str(path))
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise FoundryError(f"{path}, line {line}: not UTF-8", "save it as UTF-8") from None
+
+
+def _expand(value: Any, path: Path, reading: _Reading) -> Any:
+    if not isinstance(value, (dict, list)):
         return value
+    if reading.depth > MAX_DEPTH:
+        raise too_deep(str(path))
+    inside = replace(reading, depth=reading.depth + 1)
+    if isinstance(value, list):
+        return [_expand(item, path, inside) for item in value]
     merged: Any = {}
-    includes = value.get("include", [])
-    for include in [includes] if isinstance(includes, str) else includes:
-        merged = deep_merge(merged, _load(_find(include, path), chain))
-    own = {key: _expand(item, path, chain) for key, item in value.items() if key != "include"}
+    for include in _includes(value, path):
+        merged = deep_merge(merged, _load(_find(include, path), reading))
+    own = {key: _expand(item, path, inside) for key, item in value.items() if key != "include"}
     return deep_merge(merged, own)
+
+
+def _includes(value: dict, path: Path) -> list[str]:
+    named = value.get("include", [])
+    includes = [named] if isinstance(named, str) else named
+    if isinstance(includes, list) and all(isinstance(one, str) for one in includes):
+        return includes
+    raise FoundryError(
+        f"{path}: include = {reprlib.repr(named)}: expected a document's name, or a list of names",
+        "e.g. include: training/demo",
+    )
 
 
 def _find(include: str, includer: Path) -> Path:
     name = include if include.endswith((".yaml", ".yml")) else f"{include}.yaml"
     for folder in (includer.parent, CONFIG_ROOT):
-        if (folder / name).is_file():
-            return (folder / name).resolve()
+        # pathlib's is_file raises for names that no file system takes
+        if os.path.isfile(folder / name):
+            return Path(os.path.realpath(folder / name))
     known = [str(p.relative_to(CONFIG_ROOT).with_suffix("")) for p in CONFIG_ROOT.rglob("*.yaml")]
     raise FoundryError(f"{includer}: include {include!r} is not found", nearest(include, known))
 
@@ -141,7 +141,7 @@ def find_pipeline(name: str) -> Path:
     if path.suffix in (".yaml", ".yml"):
         return path
     for folder in _pipeline_folders():
-        if (folder / f"{name}.yaml").is_file():
+        if os.path.isfile(folder / f"{name}.yaml"):
             return folder / f"{name}.yaml"
     raise FoundryError(f"unknown pipeline {name!r}", nearest(name, pipeline_names()))
 

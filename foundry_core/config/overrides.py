@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
 
-from foundry_core.config.documents import TAGS, parse_yaml
+from foundry_core.config.documents import TAGS
+from foundry_core.config.parsing import MAX_DEPTH, parse_yaml
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
 
@@ -52,6 +53,8 @@ def set_path(document: dict[str, Any], path: str, value: Any) -> None:
 
 
 def _set(target: Any, path: list[str], value: Any, shown: str) -> None:
+    if len(path) > MAX_DEPTH:
+        raise FoundryError(f"override {shown!r}: more than {MAX_DEPTH} words", "shorten the path")
     for word in path[:-1]:
         if isinstance(target, list):
             target = target[_index(target, word, shown)]

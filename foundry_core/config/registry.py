@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -80,7 +81,7 @@ class Registry(Generic[T]):
         """The member; imports its module. FoundryError when that defines no such member."""
         module = self.module(name)
         if module not in self._loaded:
-            member = getattr(importlib.import_module(module), self._attribute, None)
+            member = getattr(_imported(module), self._attribute, None)
             if member is None:
                 raise FoundryError(
                     f"{module} defines no {self._attribute}",
@@ -104,6 +105,36 @@ class Registry(Generic[T]):
             )
 
 
+def _imported(module: str) -> ModuleType:
+    """FoundryError for whatever goes wrong in a module that somebody else may have written."""
+    try:
+        return importlib.import_module(module)
+    except FoundryError:
+        raise
+    except (Exception, SystemExit) as error:
+        problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise FoundryError(
+            f"{module} cannot be imported ({problem})",
+            f"mend it: `python -c 'import {module}'` tells more",
+        ) from error
+
+
+def _package_folder(package: str, where: str) -> Path:
+    """Where the files of a package lie."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        spec = None  # a package around it is absent
+    except (Exception, SystemExit) as error:  # one around it is broken, or it is no name
+        problem = f"{type(error).__name__}: {error}"
+        raise FoundryError(
+            f"{where}{package!r} cannot be looked for ({problem})", "mend it"
+        ) from error
+    if spec is None or not spec.submodule_search_locations:
+        raise FoundryError(f"{where}{package!r} is no importable package", "mend it")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
 @cache
 def _modules(
     packages: tuple[str, ...], attribute: str, dashes: bool, variable: str
@@ -113,12 +144,11 @@ def _modules(
     defines = re.compile(rf"^{attribute}\b", re.MULTILINE)
     found: dict[str, str] = {}
     for package in packages:
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            where = "" if package == packages[0] else f"{variable}: "
-            raise FoundryError(f"{where}{package!r} is no importable package", "mend it")
-        for file in sorted(Path(next(iter(spec.submodule_search_locations))).glob("*.py")):
-            if not defines.search(file.read_text(encoding="utf-8")):
+        folder = _package_folder(package, "" if package == packages[0] else f"{variable}: ")
+        for file in sorted(folder.glob("*.py")):
+            # One that cannot be read as text is named when it is imported.
+            text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+            if not defines.search(text):
                 continue
             name = file.stem.replace("_", "-") if dashes else file.stem
             module = f"{package}.{file.stem}"

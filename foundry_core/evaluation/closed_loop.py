@@ -13,6 +13,7 @@ from foundry_core.identity.sources import package_fingerprint
 from foundry_core.pipeline import stage
 
 if TYPE_CHECKING:
+    from foundry_core.evaluation.design import Design
     from foundry_core.evaluation.rollout.episodes import PolicyProtocol
     from foundry_core.evaluation.score import EpisodeResult
 
@@ -81,11 +82,13 @@ def play(
     record: int = 0,
     env_workers: int | None = None,
     execute_steps: int | None = None,
+    design: "Design | None" = None,
 ) -> dict[str, Any]:
     """Plays the scenarios of the stage's recipe, a ScenariosRecipe, and writes its Evaluation;
     returns the metrics. What an attempt before this one finished is not played again.
 
     facts: what evaluation.json says of the policy. record: episodes per task that keep pictures.
+    design: how it may be judged before its end.
     """
     from foundry_core.evaluation.rollout.episodes import Rollout, plan_episodes, run_episodes
     from foundry_core.evaluation.rollout.tally import Tally
@@ -124,7 +127,7 @@ def play(
         on_rollout=on_rollout,
     )
     steps = execute_steps or policy.execute_steps
-    return _conclude(ctx, benchmark, tally.finish(), {"execute_steps": steps, **facts})
+    return _conclude(ctx, benchmark, tally.finish(), {"execute_steps": steps, **facts}, design)
 
 
 def _conclude(
@@ -132,20 +135,16 @@ def _conclude(
     benchmark: Benchmark,
     results: "list[EpisodeResult]",
     facts: Mapping[str, Any],
+    design: "Design | None",
 ) -> dict[str, Any]:
     """Writes evaluation.json and the records; returns the metrics. An evaluation of crashes only
     says nothing about the policy and is a failure of the stage."""
     from foundry_core.evaluation.facts import EvaluationFacts
-    from foundry_core.evaluation.score import (
-        Evaluation,
-        crash_causes,
-        write_episodes,
-        write_evaluation,
-    )
+    from foundry_core.evaluation.score import Evaluation, write_episodes, write_evaluation
     from foundry_core.evaluation.success import criterion
 
     recipe, options = ctx.recipe, benchmark.model_dump(mode="json")
-    evaluation = Evaluation.of(results, recipe.budget or recipe.episodes_per_task)
+    evaluation = Evaluation.of(results, recipe.budget or recipe.episodes_per_task, design)
     max_steps = {task: benchmark.task(task).max_steps for task in evaluation.outcomes}
     found = EvaluationFacts(
         benchmark=recipe.benchmark,
@@ -157,7 +156,6 @@ def _conclude(
         max_steps=max_steps,
         first_scenario=recipe.first_scenario,
         episodes_per_task=recipe.episodes_per_task,
-        crashes=crash_causes(results),
         **facts,
     )
     write_episodes(ctx.records, results)

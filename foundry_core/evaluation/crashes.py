@@ -1,6 +1,8 @@
 """Why episodes crashed, in a few words each: what a reader of results counts."""
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 
 # What the last line of a traceback says, by cause: those of LBM Eval's published results, and ours.
 _CAUSES = (
@@ -25,3 +27,9 @@ def crash_cause(message: str | None) -> str:
             return cause
     found = _TYPE.match(last)
     return found[1].rpartition(".")[2] if found else "unknown"
+
+
+def crash_causes(messages: Iterable[str | None]) -> dict[str, int]:
+    """Of the messages of crashed episodes: cause → episodes, the most frequent first."""
+    causes = Counter(map(crash_cause, messages))
+    return dict(sorted(causes.items(), key=lambda item: (-item[1], item[0])))

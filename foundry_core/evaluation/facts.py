@@ -25,7 +25,7 @@ class ImportedFrom:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationFacts:
-    """Fields of evaluation.json beside `budget`, `tasks` and `total`. None or empty: not known.
+    """Fields of evaluation.json beside the Evaluation's own. None or empty: not known.
 
     benchmark, options, packages: what was played, with which settings, and the versions of the
     simulator's packages. success: the rule by which an episode counts (evaluation/success.py);
@@ -33,8 +33,8 @@ class EvaluationFacts:
     first_scenario, episodes_per_task: the scenarios asked for. execute_steps: targets carried out
     per plan. seed: of the policy's noise (that of each episode is in records/episodes.jsonl).
     blank_images: the policy saw grey pictures. control: what played, where nothing that has learned
-    did. crashes: cause → episodes. policy: its content digest, for an equal policy under another
-    key makes an equal evaluation.
+    did. policy: its content digest, for an equal policy under another key makes an equal
+    evaluation.
     """
 
     benchmark: str | None = None
@@ -49,7 +49,6 @@ class EvaluationFacts:
     execute_steps: int | None = None
     seed: int | None = None
     blank_images: bool | None = None
-    crashes: Mapping[str, int] = field(default_factory=dict)
     policy: str | None = None
     control: str | None = None
     imported: ImportedFrom | None = None

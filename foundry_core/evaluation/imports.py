@@ -25,7 +25,7 @@ from foundry_core.evaluation.score import (
 )
 from foundry_core.files import sha256_of
 from foundry_core.lineage.events import EventLog
-from foundry_core.lineage.provenance import safe_command
+from foundry_core.masking import mask_command
 from foundry_core.store.base import Store
 from foundry_core.store.external import imported
 from foundry_core.store.imports import import_files
@@ -87,7 +87,7 @@ def import_model(
         model=model,
         tasks=len(evaluation.outcomes),
         score=total(evaluation.scores.values()),
-        crashes=dict(results.facts[model].crashes),
+        crashes=dict(evaluation.causes),
         artifact=artifact,
         known=known,
     )
@@ -127,7 +127,7 @@ def _provenance(root: Path, results: Results, model: str) -> dict[str, Any]:
         },
         "foundry": __version__,
         "host": socket.gethostname(),
-        "command": safe_command(sys.argv),
+        "command": mask_command(sys.argv),
     }
 
 

@@ -8,13 +8,14 @@ reports and the lineage carry it on; nothing else divides counts or bounds a rat
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.crashes import crash_cause
+from foundry_core.evaluation.crashes import crash_cause, crash_causes
+from foundry_core.evaluation.design import Design
 from foundry_core.evaluation.facts import FILE, EvaluationFacts
 from foundry_core.files import read_json, write_json, write_json_lines
 
@@ -63,12 +64,6 @@ class EpisodeResult:
         return "success" if self.success else "failure"
 
 
-def crash_causes(episodes: Iterable[EpisodeResult]) -> dict[str, int]:
-    """cause → crashed episodes, the most frequent first."""
-    causes = Counter(crash_cause(one.failure_message) for one in episodes if one.crashed)
-    return dict(sorted(causes.items(), key=lambda item: (-item[1], item[0])))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Score:
     """n: episodes with an outcome, of which `successes` succeeded. crashed, pending: episodes
@@ -94,6 +89,12 @@ class Score:
     def rate(self) -> float | None:
         """None while there is no outcome."""
         return self.successes / self.n if self.n else None
+
+    @property
+    def rate_with_crashes(self) -> float | None:
+        """The rate if every crash were a failure of the policy."""
+        done = self.n + self.crashed
+        return self.successes / done if done else None
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -147,13 +148,17 @@ class Evaluation:
     """What an evaluation found of one policy, scenario by scenario.
 
     budget: scenarios per task that were committed to before the first one. outcomes: task →
-    scenario → success, None after a crash; a scenario not run yet is absent. criterion: when an
-    episode counted as solved, in words; "" where its file does not say.
+    scenario → success, None after a crash; a scenario not run yet is absent. causes: of the
+    crashes, as far as known: cause → episodes. criterion: when an episode counted as solved, in
+    words; "" where its file does not say. design: how it may be judged before its end, where that
+    was fixed beforehand.
     """
 
     budget: int
     outcomes: Mapping[str, Mapping[int, bool | None]]
+    causes: Mapping[str, int] = field(default_factory=dict)
     criterion: str = ""
+    design: Design | None = None
 
     @cached_property
     def scores(self) -> dict[str, Score]:
@@ -170,13 +175,59 @@ class Evaluation:
         return found
 
     @classmethod
-    def of(cls, episodes: Iterable[EpisodeResult], budget: int) -> "Evaluation":
+    def of(
+        cls, episodes: Iterable[EpisodeResult], budget: int, design: Design | None = None
+    ) -> "Evaluation":
         outcomes: dict[str, dict[int, bool | None]] = {}
+        crashed = []
         for episode in episodes:
+            if episode.crashed:
+                crashed.append(episode.failure_message)
             by_scenario = outcomes.setdefault(episode.task, {})
             if not episode.pending:
                 by_scenario[episode.scenario] = episode.success
-        return cls(budget=budget, outcomes=outcomes)
+        causes = crash_causes(crashed)
+        return cls(budget=budget, outcomes=outcomes, causes=causes, design=design)
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation of one policy from its finished parts; their budgets add up. FoundryError for
+    an unfinished part, for other tasks or another criterion, and for a scenario that is in two of
+    them."""
+    outcomes: dict[str, dict[int, bool | None]] = {task: {} for task in parts[0].outcomes}
+    for part in parts:
+        if total(part.scores.values()).pending:
+            raise FoundryError(
+                "a part of an evaluation is not finished", "evaluate it to the end, then join it"
+            )
+        if part.outcomes.keys() != outcomes.keys():
+            raise FoundryError(
+                f"one part ran the tasks {sorted(outcomes)}, another {sorted(part.outcomes)}",
+                "parts of an evaluation run the same tasks",
+            )
+        if part.criterion != parts[0].criterion:
+            raise FoundryError(
+                f"episodes count as solved by {parts[0].criterion or 'no stated rule'} in one part "
+                f"of an evaluation, by {part.criterion or 'no stated rule'} in another",
+                "parts of an evaluation count success alike",
+            )
+        for task, found in part.outcomes.items():
+            twice = outcomes[task].keys() & found.keys()
+            if twice:
+                raise FoundryError(
+                    f"scenario {min(twice)} of {task} is in two parts of one evaluation",
+                    "parts have scenarios of their own: see first_scenario, episodes_per_task",
+                )
+            outcomes[task] |= found
+    causes = Counter[str]()
+    for part in parts:
+        causes.update(part.causes)
+    return Evaluation(
+        budget=sum(part.budget for part in parts),
+        outcomes=outcomes,
+        causes=dict(causes.most_common()),
+        criterion=parts[0].criterion,
+    )
 
 
 _STATUS = {"success": True, "failure": False, "crash": None}
@@ -187,10 +238,10 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """Writes what every stage that makes an Evaluation leaves; returns its metrics.
 
-    evaluation.json has the facts beside `budget`, `tasks` (each task's score, and the scenarios by
-    outcome) and `total`. records/scores.jsonl, which the lineage reads, has a row per
-    task and one for all, whose task is "". Metrics: success_rate (None without an outcome), the
-    counts, success_rate/<task>.
+    evaluation.json has the facts beside `crashes` (by cause), `budget`, `design` where there is
+    one, `tasks` (each task's score, and the scenarios by outcome) and `total`.
+    records/scores.jsonl, which the lineage reads, has a row per task and one for all, whose task is
+    "". Metrics: success_rate (None without an outcome), the counts, success_rate/<task>.
     """
     scores = evaluation.scores
     whole = total(scores.values())
@@ -199,7 +250,14 @@ def write_evaluation(
         task: row | {"scenarios": _by_status(evaluation.outcomes[task])}
         for task, row in rows.items()
     }
-    found = {"budget": evaluation.budget, "tasks": tasks, "total": whole.to_json()}
+    design = evaluation.design and evaluation.design.model_dump(mode="json")
+    found = {
+        "crashes": dict(evaluation.causes),
+        "budget": evaluation.budget,
+        **({"design": design} if design else {}),
+        "tasks": tasks,
+        "total": whole.to_json(),
+    }
     write_json(out / FILE, (facts.to_json() if facts else {}) | found)
     lines = [*rows.items(), ("", whole.to_json())]
     write_json_lines(records / "scores.jsonl", ({"task": task, **row} for task, row in lines))
@@ -239,8 +297,14 @@ def read_evaluation(folder: Path) -> Evaluation:
             }
             for task, entry in document["tasks"].items()
         }
-        criterion = str(document.get("criterion", ""))
-        return Evaluation(budget=int(document["budget"]), outcomes=outcomes, criterion=criterion)
+        stated = document.get("design")
+        return Evaluation(
+            budget=int(document["budget"]),
+            outcomes=outcomes,
+            causes={str(cause): int(n) for cause, n in document.get("crashes", {}).items()},
+            criterion=str(document.get("criterion", "")),
+            design=None if stated is None else Design(**stated),
+        )
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise FoundryError(
             f"{folder / FILE} has no outcomes by task and scenario ({error!r})",

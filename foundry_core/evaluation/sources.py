@@ -5,7 +5,7 @@ SOURCE        a results tree or file, a folder with evaluation.json, an artifact
 LABEL=SOURCE  the same under another label; of several evaluations LABEL/<label>
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -138,17 +138,3 @@ def _read(label: str, place: str, folder: Path) -> SourcedEvaluation:
     return SourcedEvaluation(
         label=label, place=place, evaluation=read_evaluation(folder), facts=read_facts(folder)
     )
-
-
-def crashes_of(found: Iterable[SourcedEvaluation]) -> dict[str, int]:
-    """cause → episodes over all evaluations, the most frequent first. Crashes of evaluations that
-    do not say why are `unknown`."""
-    causes: dict[str, int] = {}
-    for one in found:
-        known = dict(one.facts.crashes)
-        crashed = sum(score.crashed for score in one.evaluation.scores.values())
-        if crashed > sum(known.values()):
-            known["unknown"] = known.get("unknown", 0) + crashed - sum(known.values())
-        for cause, count in known.items():
-            causes[cause] = causes.get(cause, 0) + count
-    return dict(sorted(causes.items(), key=lambda item: (-item[1], item[0])))

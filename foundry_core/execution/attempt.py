@@ -31,6 +31,7 @@ from foundry_core.identity.environment import BUILT_ON
 from foundry_core.lineage.event_types import AttemptFinished, AttemptStarted
 from foundry_core.lineage.provenance import collect_provenance
 from foundry_core.lineage.records import committed_event
+from foundry_core.masking import mask_text
 from foundry_core.objects import StoreUnavailable
 from foundry_core.store.lease import Lease, LeaseLost
 from foundry_core.store.manifest import Artifact
@@ -185,6 +186,7 @@ class Attempt:
         )
 
     def _failure(self, error: str, hint: str) -> StageFailed:
+        error = mask_text(error)
         self._store.record_failure(self._job.spec.key, error)
         return StageFailed(self._job.spec.name, error, hint, self._job.log)
 

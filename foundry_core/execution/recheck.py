@@ -14,7 +14,7 @@ from pathlib import Path
 from foundry_core.config.canonical import canonical
 from foundry_core.errors import FoundryError
 from foundry_core.identity.code import CodeIndex
-from foundry_core.pipeline.plan import differing, short_names
+from foundry_core.pipeline.reasons import differing, short_names
 from foundry_core.pipeline.spec import StageSpec, fingerprint_code, stage_fingerprint
 from foundry_core.pipeline.stage import FINGERPRINT, Stage
 

@@ -9,7 +9,6 @@ together at run time or that only other packages read, drivers and system librar
 
 import math
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,10 +19,10 @@ from typing import Any
 
 from foundry_core.files import sha256_hex
 from foundry_core.identity.packages import versions_of
+from foundry_core.masking import is_secret
 
 # Where an artifact's provenance holds it.
 BUILT_ON = "built_on"
-SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|CONNECTION_URL|DATABASE_URL", re.I)
 # Where things lie, who runs them, and with how much: no result may depend on these.
 _NO_SETTINGS = ("AWS_", "FOUNDRY_", "PREFECT_", "RAY_", "HOME", "TMPDIR", "PYTHONUNBUFFERED")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -119,7 +118,7 @@ def torch_flags() -> dict[str, str]:
 
 
 def _counts(name: str) -> bool:
-    return not (name.startswith(_NO_SETTINGS) or name in _THREADS or SECRET.search(name))
+    return not (name.startswith(_NO_SETTINGS) or name in _THREADS or is_secret(name))
 
 
 def _digest(value: str | None) -> str:

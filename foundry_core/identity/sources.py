@@ -6,8 +6,8 @@ every plan would cost minutes, so file digests are cached under a stat signature
 
 Limits, what is NOT seen: a file rewritten within the file system's clock tick with its old size
 (which is why files younger than two seconds are never cached), an object that is overwritten by one
-of the same entity tag, hidden files (a leading dot), and links to nothing. Of a package that says
-what it consists of (RECORD), edits by hand in its installed files.
+of the same entity tag, hidden files (a leading dot, see `is_hidden`), and links to nothing. Of a
+package that says what it consists of (RECORD), edits by hand in its installed files.
 
 What a reader reads must be what was hashed: readers list folders with `source_files`.
 """
@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from foundry_core.errors import FoundryError
-from foundry_core.files import settled, sha256_hex, sha256_of, signature, walk
+from foundry_core.files import is_hidden, settled, sha256_hex, sha256_of, signature, walk
 from foundry_core.home import cached, keep
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def remote_objects(uri: str) -> "tuple[Objects, list[Listed]]":
 
 def _is_visible(name: str) -> bool:
     return not name.endswith("/") and not any(
-        part.startswith(".") and part != ".." for part in name.split("/")
+        is_hidden(part) and part != ".." for part in name.split("/")
     )
 
 
@@ -183,7 +183,7 @@ def source_file(root: Path, name: str) -> Path:
     """The file of that name in a source's folder. Raises FoundryError for a name that the folder's
     identity cannot cover: it leads elsewhere, or is hidden."""
     inside = PurePosixPath(os.path.normpath(name))
-    if inside.is_absolute() or any(part.startswith(".") for part in inside.parts):
+    if inside.is_absolute() or any(part == ".." or is_hidden(part) for part in inside.parts):
         raise FoundryError(
             f"{name!r} is not a visible file inside the source's folder",
             "name it relative to that folder; a link inside may lead elsewhere",

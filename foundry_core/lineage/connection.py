@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 import tempfile
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,17 +60,20 @@ def rows(
     *,
     of: type[Row],
     hint: str = "",
+    most: int = sys.maxsize - 1,
 ) -> list[Row]:
     """What a query finds, one mapping per row, of a type that names its columns (a TypedDict).
 
     JSON columns are decoded; times become ISO strings in UTC; columns of equal name become a, a_1.
-    What DuckDB refuses raises FoundryError with the hint.
+    What DuckDB refuses raises FoundryError with the hint, and so do more rows than `most`.
     """
     try:
         cursor = connection.execute(query, list(parameters))
-        fetched = cursor.fetchall() if cursor.description else []
+        fetched = cursor.fetchmany(most + 1) if cursor.description else []
     except duckdb.Error as error:
         raise FoundryError(f"lineage: {first_line(error)}", hint) from None
+    if len(fetched) > most:
+        raise FoundryError(f"lineage: more than {most} rows", "add `limit`, or ask for less")
     columns = cursor.description or []
     names = _distinct(column[0] for column in columns)
     decode = [json_value if str(column[1]) == "JSON" else plain for column in columns]

@@ -7,11 +7,20 @@ none is renamed or given another meaning. Importing this costs milliseconds: no 
 `prefect:task-run/<id>`, `ray:<submission id>`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar
 
+from foundry_core.masking import mask_command, mask_settings, mask_text
+
 Json = Mapping[str, Any]
+# Fields that hold what people typed, or what a program said about it. Recipes are left as they are:
+# they are what a key stands for.
+_MASKS: Mapping[str, Callable[[Any], Any]] = {
+    "argv": mask_command,
+    "error": mask_text,
+    **dict.fromkeys(("overrides", "variants", "vary"), mask_settings),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +31,11 @@ class Event:
     run_id: str | None = None
 
     def data(self) -> dict[str, Any]:
-        """The fields that are set, as JSON."""
+        """The fields that are set, as JSON, without the secrets that somebody typed."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return {name: _plain(value) for name, value in values if value is not None}
+        data = {name: _plain(value) for name, value in values if value is not None}
+        typed = {name: mask(data[name]) for name, mask in _MASKS.items() if name in data}
+        return data | typed
 
 
 def _plain(value: Any) -> Any:
@@ -184,7 +195,8 @@ class AliasSet(Event):
 @dataclass(frozen=True, kw_only=True)
 class AblationStarted(Event):
     """ablation_id: of its run, too. variants: {variant, overrides} each, the base first. vary:
-    path → values. seeds: how many per variant."""
+    path → values. seeds: how many per variant. design: by which variants may stop early, with
+    `rounds`, its budget."""
 
     type = "ablation_started"
     ablation_id: str
@@ -192,6 +204,7 @@ class AblationStarted(Event):
     variants: Sequence[Json]
     vary: Any = None
     seeds: Any = None
+    design: Json | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

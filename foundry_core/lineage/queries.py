@@ -23,11 +23,11 @@ from foundry_core.lineage.answers import (
     WhyRun,
 )
 from foundry_core.lineage.connection import attach, first_line, json_value, rows
+from foundry_core.lineage.statements import ask
 
 INDEX_NAME = "lineage.duckdb"
 Json = dict[str, Any]
 Row = TypeVar("Row", bound=Mapping[str, object])
-_SQL_HINT = "tables and views: `show all tables`; see docs/lineage.md"
 _KEY_HINT = "`foundry lineage runs` lists runs; keys need at least 8 digits"
 _THESE = "key in (select unnest($1::varchar[]))"
 
@@ -53,10 +53,9 @@ def connect(home: str | Path | None = None) -> duckdb.DuckDBPyConnection:
 
 
 def sql(connection: duckdb.DuckDBPyConnection, query: str) -> list[Json]:
-    """Rows of any query; columns of equal name become a, a_1. The index is open for reading only,
-    and files, extensions and the network are refused, for good, on this connection."""
-    connection.execute("set enable_external_access = false")
-    return rows(connection, query, of=Json, hint=_SQL_HINT)
+    """Rows of any one query; columns of equal name become a, a_1. Nothing but the index can be read
+    on this connection from then on: see `foundry_core.lineage.statements`."""
+    return ask(connection, query)
 
 
 def runs(connection: duckdb.DuckDBPyConnection, limit: int | None = 20) -> list[Json]:

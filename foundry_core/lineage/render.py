@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from foundry_core.lineage.answers import Change, FileRow, ScoreRow, TraceNode, WhyAnswer
-from foundry_core.pipeline.plan import Reason, sentences
+from foundry_core.pipeline.reasons import Reason, sentences
 
 # Of the tables in a record: what a person looks for first. The rest is in the JSON.
 _CHOSEN = {
@@ -213,7 +213,7 @@ def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = 
     names = list(columns or (rows[0] if rows else ()))
     table = Table(box=None, header_style="bold")
     for name in names:
-        table.add_column(name, overflow="fold", no_wrap=name == "run_id")
+        table.add_column(escape(name), overflow="fold", no_wrap=name == "run_id")
     for row in rows:
         table.add_row(*(escape(_cell(name, row[name])) for name in names))
     return table

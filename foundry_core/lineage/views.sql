@@ -8,7 +8,8 @@ from fact.run_started s left join fact.run_finished f using (run_id)
     left join fact.run_finished p on p.run_id = s.parent;
 
 -- What was planned, and what became of it. `planned` and `action` differ after an early cutoff, and
--- in a run that ended before all of it was done: what it had begun failed, the rest was blocked.
+-- in a run that ended before all of it was done: what it had begun failed, the rest was blocked;
+-- stopped is what an ablation's design left unplayed.
 create view run_stage as
 with tried as (
     select s.run_id, s.key, bool_or(f.state = 'committed') as built
@@ -72,7 +73,7 @@ union all
 select key, linked_to, 'same bytes' from fact.committed where linked_to is not null;
 
 create view ablation as
-select s.ablation_id, s.base_pipeline, s.vary, s.seeds,
+select s.ablation_id, s.base_pipeline, s.vary, s.seeds, s.design,
     coalesce(f.status, r.status, 'running') as status,
     s.event_time as started_at, f.event_time as finished_at, f.comparison_key
 from fact.ablation_started s left join fact.ablation_finished f using (ablation_id)
@@ -102,7 +103,7 @@ from fact.version;
 create view run_artifact as
 select s.run_id, s.stage, v.key, v.attempt, v.run_id as built_by, v.content, v.metrics, v.created_at
 from run_stage s join fact.version v on v.key = coalesce(s.artifact_key, s.key)
-where s.resolved_at is not null or v.run_id = s.run_id
+where (s.resolved_at is not null and s.action <> 'stopped') or v.run_id = s.run_id
 qualify row_number() over (
     partition by s.run_id, s.stage
     order by v.run_id = s.run_id desc, v.created_at <= s.resolved_at desc,

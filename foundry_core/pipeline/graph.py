@@ -1,5 +1,6 @@
 """A pipeline as a checked graph of stages."""
 
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -7,6 +8,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from foundry_core.blobs import is_name
 from foundry_core.config.documents import find_pipeline, load_document
 from foundry_core.config.overrides import STAGE_KEYS, apply_overrides
 from foundry_core.config.suggest import nearest
@@ -17,6 +19,7 @@ from foundry_core.pipeline.stage import Recipe, Resources, Slot, Stage, Upstream
 
 StageKinds = Callable[[str], type[Stage]]
 Wiring = Mapping[str, Mapping[str, str]]
+_LONGEST_NAME = 100
 _TOP_KEYS = ("name", "description", "seed", "stages")
 
 
@@ -101,8 +104,7 @@ def build_pipeline(
         if key not in _TOP_KEYS:
             raise FoundryError(f"unknown key {where}.{key!r}", nearest(key, _TOP_KEYS))
     name = document.get("name", where)
-    if not isinstance(name, str) or not name:
-        raise FoundryError(f"{where}.name = {name!r}: a name is a text", "e.g. name: demo")
+    _check_name(name, f"{where}.name")
     stages = document.get("stages") or {}
     if not isinstance(stages, Mapping):
         raise FoundryError(f"{where}.stages is not a mapping", "e.g. stages: {llm: {kind: …}}")
@@ -114,6 +116,18 @@ def build_pipeline(
     ordered = _ordered({n: _node(n, spec, declared, seed) for n, spec in specs.items()})
     notes = _check(ordered)
     return Pipeline(name=name, seed=seed, stages=ordered, overrides=overrides, notes=notes)
+
+
+def _check_name(name: Any, where: str) -> None:
+    """A pipeline's name is part of its runs' ids, which are names of files."""
+    if not isinstance(name, str):
+        raise FoundryError(f"{where} = {reprlib.repr(name)}: a name is a text", "e.g. name: demo")
+    if not (is_name(name) and name.isprintable() and len(name.encode()) <= _LONGEST_NAME):
+        raise FoundryError(
+            f"{where} = {reprlib.repr(name)}: a name is no path, begins with no dot, and has 1 to "
+            f"{_LONGEST_NAME} bytes that a terminal shows",
+            "e.g. name: demo",
+        )
 
 
 def _seed(value: Any, where: str) -> int:
@@ -134,7 +148,8 @@ def _node(
     name: str, spec: Mapping[str, Any], declared: Mapping[str, type[Stage]], seed: int
 ) -> StageNode:
     stage = declared[name]
-    if not name.isidentifier() or name in STAGE_KEYS:
+    usable = name.isidentifier() and len(name.encode()) <= _LONGEST_NAME
+    if not usable or name in STAGE_KEYS:
         raise FoundryError(f"stage name {name!r} is not usable", "use letters, digits and _")
     for key in spec:
         if key not in STAGE_KEYS:

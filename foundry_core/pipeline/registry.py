@@ -22,8 +22,13 @@ KINDS: Final = Registry[type[Stage]](
 
 
 def stage_kind(kind: str) -> type[Stage]:
-    """The Stage class of a kind; imports its module only. Raises FoundryError for unknown kinds."""
+    """The Stage class of a kind; imports its module only. Raises FoundryError for unknown kinds,
+    and for one whose module is broken."""
     stage = KINDS.get(kind)
+    if not (isinstance(stage, type) and issubclass(stage, Stage)):
+        raise FoundryError(
+            f"{KINDS.module(kind)}: STAGE is no stage", "STAGE = <a subclass of Stage>"
+        )
     if stage.kind != kind:
         raise FoundryError(
             f"{KINDS.module(kind)} defines kind {stage.kind!r}", "a kind is called as its file is"

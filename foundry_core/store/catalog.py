@@ -8,7 +8,8 @@ from typing import Any
 
 from foundry_core.files import json_text
 from foundry_core.identity.environment import BUILT_ON, Environment
-from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed
+from foundry_core.pipeline.plan import Committed
+from foundry_core.pipeline.reasons import Baseline, BaselineStage
 from foundry_core.pipeline.spec import StageSpec
 from foundry_core.store.base import State, Store
 from foundry_core.store.manifest import Artifact, is_key

@@ -37,11 +37,12 @@ class LocalStore(Store):
 
     @classmethod
     def open(cls, uri: str) -> "LocalStore":
-        """The store at a path; created when absent. Unreadable or unwritable: FoundryError."""
+        """The store at a path; the first write makes it. Unreadable: FoundryError."""
         store = cls(uri)
         try:
-            store.root.mkdir(parents=True, exist_ok=True)
             next(store.root.iterdir(), None)
+        except FileNotFoundError:
+            pass
         except OSError as error:
             raise FoundryError(
                 f"store {uri!r} is not usable: {error.strerror}",

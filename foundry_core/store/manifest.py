@@ -62,6 +62,8 @@ Kind = Annotated[
 _HEX = re.compile(r"[0-9a-f]{64}")
 # What is shown and compared, never a path.
 _Label = Annotated[str, StringConstraints(pattern=r"^[^/\x00-\x1f\x7f]*$", max_length=300)]
+# An ablation calls a seed's evaluation base/0 and its stages base/0:model.
+_Named = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=300)]
 _Size = Annotated[int, Field(strict=True, ge=0, le=2**50)]
 _STRICT = ConfigDict(extra="forbid")
 
@@ -96,8 +98,8 @@ class ArtifactInput:
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
     slot: _Label
-    label: _Label
-    stage: _Label
+    label: _Named
+    stage: _Named
     kind: Kind
     key: Digest
     content: Digest

@@ -5,8 +5,8 @@ from foundry_core.store.local import LocalStore
 
 
 def open_store(uri: str) -> Store:
-    """The store at a path (created when absent) or at s3://bucket/prefix. FoundryError when it
-    cannot be used."""
+    """The store at a path (the first write makes it) or at s3://bucket/prefix. FoundryError when
+    it cannot be used."""
     if "://" not in uri:
         return LocalStore.open(uri)
     from foundry_core.store.s3 import S3Store

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from foundry_core.files import write_cache
-from foundry_core.home import cache_dir
+from foundry_core.home import cache_dir, write_cache
 from foundry_core.objects import Listed, Objects
 from foundry_core.store.cache import Download
 from foundry_core.store.manifest import MANIFEST, MOST_BYTES, Artifact, File, checked, parsed

@@ -14,9 +14,8 @@ from foundry_core.files import (
     sha256_hex,
     sha256_of,
     signature,
-    write_cache,
 )
-from foundry_core.home import cache_dir
+from foundry_core.home import cache_dir, write_cache
 from foundry_core.store.manifest import MANIFEST, File
 
 # No file has this signature: one that is known by it is read at every check.

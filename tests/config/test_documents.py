@@ -1,6 +1,7 @@
 import pytest
 
-from foundry_core.config.documents import deep_merge, find_pipeline, load_document, parse_yaml
+from foundry_core.config.documents import deep_merge, find_pipeline, load_document
+from foundry_core.config.parsing import parse_yaml
 from foundry_core.errors import FoundryError
 
 

@@ -23,7 +23,6 @@ FULL = EvaluationFacts(
     execute_steps=4,
     seed=3,
     blank_images=False,
-    crashes={"solver": 2},
     policy="ab" * 32,
     imported=ImportedFrom(format="lbm", model="m"),
 )
@@ -66,7 +65,7 @@ def test_what_was_asked_differently_is_named_with_both_values(fields, line):
 
 
 def test_what_is_not_known_or_no_question_differs_in_nothing():
-    other = changed(seed=9, policy="cd" * 32, crashes={}, imported=None, episodes_per_task=9)
+    other = changed(seed=9, policy="cd" * 32, imported=None, episodes_per_task=9)
     assert differences({"a": FULL, "b": EvaluationFacts(), "c": other}) == []
 
 

@@ -72,6 +72,7 @@ def test_one_writer_for_the_file_the_rows_and_the_metrics(tmp_path):
             "pull": {3: True, 4: False, 5: False, 6: False},
             "open": {3: True, 4: None, 5: True},
         },
+        causes={"solver": 1},
     )
     out, records = tmp_path, tmp_path / "records"
     metrics = write_evaluation(out, records, found, EvaluationFacts(benchmark="line"))

@@ -3,10 +3,11 @@
 import pytest
 
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.comparison.compare import compare
 from foundry_core.evaluation.crashes import crash_cause
 from foundry_core.evaluation.facts import EvaluationFacts
 from foundry_core.evaluation.score import Evaluation, write_evaluation
-from foundry_core.evaluation.sources import crashes_of, load_sources
+from foundry_core.evaluation.sources import load_sources
 from tests.evaluation.published import FAULT, lbm_tree
 
 
@@ -70,4 +71,5 @@ def test_crashes_are_counted_by_cause_where_it_is_known(tmp_path):
     tree = lbm_tree(tmp_path / "tree", {"m": 30})
     ours = put(tmp_path / "ours", {"add": {0: None, 1: True}})
     found, _ = load_sources([str(tree), ours], no_store)
-    assert crashes_of(found.values()) == {crash_cause(FAULT): 2, "unknown": 1}
+    crashes = compare({label: one.evaluation for label, one in found.items()}).crashes
+    assert crashes == {"m": {crash_cause(FAULT): 2}, "ours": {"unknown": 1}}

@@ -15,6 +15,7 @@ from tests.toy_sets import forget, install_lab, install_outside
 
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()  # caches are kept where there is a home
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FOUNDRY_KINDS", "toy_lab")
     monkeypatch.syspath_prepend(tmp_path)

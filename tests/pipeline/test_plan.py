@@ -12,7 +12,8 @@ from foundry_core.errors import FoundryError
 from foundry_core.identity.code import CodeFingerprint
 from foundry_core.pipeline import spec as spec_module
 from foundry_core.pipeline.graph import build_pipeline
-from foundry_core.pipeline.plan import Baseline, BaselineStage, Committed, plan
+from foundry_core.pipeline.plan import Committed, plan
+from foundry_core.pipeline.reasons import Baseline, BaselineStage
 from foundry_core.pipeline.spec import identify
 from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage, slot
 from tests.support import KINDS, WORDS, words

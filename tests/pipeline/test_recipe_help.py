@@ -2,8 +2,9 @@
 
 import pytest
 
-from foundry_core.config.documents import find_pipeline, load_document, parse_yaml
+from foundry_core.config.documents import find_pipeline, load_document
 from foundry_core.config.overrides import apply_overrides, parse_override
+from foundry_core.config.parsing import parse_yaml
 from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.graph import load_pipeline

@@ -112,7 +112,7 @@ def test_a_folder_with_a_manifest_of_its_own_is_intact(capsys, store, place):
 
 @pytest.mark.parametrize("inside", [".", "store", "store/emit"])
 def test_the_store_is_not_imported_into_itself(capsys, home, store, place, inside):
-    (home / "store" / "emit").mkdir()
+    (home / "store" / "emit").mkdir(parents=True)
     assert "foundry lineage tag" in refused(capsys, home / inside)
 
 

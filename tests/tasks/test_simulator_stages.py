@@ -145,7 +145,7 @@ def test_evaluate_writes_results_pictures_and_metrics(tmp_path, monkeypatch):
     assert set(facts.max_steps) == set(TASKS)
     assert (facts.first_scenario, facts.episodes_per_task, document["budget"]) == (0, 2, 2)
     assert (facts.seed, facts.execute_steps, facts.blank_images) == (0, 3, True)
-    assert (facts.crashes, facts.imported) == ({}, None)
+    assert (document["crashes"], facts.imported) == ({}, None)
     assert set(document["tasks"]) == set(TASKS)
     assert len(list(out.glob("results/DrawerOpenV3/rollouts/*/results.json"))) == 1
     assert len(list(out.glob("frames/*/000000_*.png"))) == 2

@@ -33,5 +33,7 @@ def test_an_imported_evaluation_may_be_base_or_variant():
 @pytest.mark.parametrize("order", [("paper", "a", "b"), ("a", "paper", "b")])
 def test_ours_must_still_agree(order):
     recipes = {"paper": IMPORTED, "a": OURS, "b": OTHER}
-    with pytest.raises(FoundryError, match="b is evaluated with first_scenario = 100, a with 0"):
+    with pytest.raises(
+        FoundryError, match="b is evaluated with first_scenario = 100, not 0 as a demands"
+    ):
         check(**{label: recipes[label] for label in order})

@@ -17,6 +17,7 @@ from flows.cli.commands.common import (
 from flows.console import Console, print_table
 from flows.dispatch.base import BACKENDS, make_backend
 from foundry_core.config.overrides import parse_override
+from foundry_core.evaluation.design import FAMILIES, SPENDINGS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only-evaluations", metavar="STAGE", help="the evaluation that is compared"
     )
     parser.add_argument("--alpha", type=float, default=0.05, help="level of each family of tests")
+    parser.add_argument(
+        "--looks",
+        type=int,
+        metavar="N",
+        help="look at the variants N times while they play; who is decided stops",
+    )
+    parser.add_argument(
+        "--spending", choices=SPENDINGS, help="how the looks share alpha (obrien-fleming)"
+    )
+    parser.add_argument(
+        "--family", choices=FAMILIES, help="which pairs are promised to be right (base)"
+    )
     add_run_arguments(parser)
 
 
@@ -53,6 +66,9 @@ def run(options: argparse.Namespace) -> int:
         seeds=options.seeds,
         evaluation=options.only_evaluations,
         alpha=options.alpha,
+        looks=options.looks,
+        spending=options.spending,
+        family=options.family,
         strict_code=options.strict_code,
         strict_env=options.strict_env,
         strict_reads=options.strict_reads,
@@ -93,6 +109,8 @@ def summarise(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     from flows.ablation.report import effects_rows, seeds_text
+    from foundry_core.evaluation.comparison.result import Sequential
+    from foundry_core.evaluation.comparison.sentences import saved_text
 
     built = [stage["name"] for stage in result["stages"] if stage["attempt"]]
     print(f"ablation {result['ablation_id']}: {result['status']} in {result['seconds']:.1f} s")
@@ -105,6 +123,8 @@ def summarise(result: dict[str, Any]) -> None:
     for row in body:
         table.add_row(*map(escape, row))
     print_table(table)
+    if result["sequential"]:
+        print(saved_text(Sequential(**result["sequential"])))
     if result["seeds"]:
         print(seeds_text(result["seeds"]))
     print(f"report: {result['report']}")

@@ -1,12 +1,14 @@
 """Arguments and printing that several commands share."""
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.runs.planning import Prepared, Request
 from foundry_core.config.overrides import parse_override
+from foundry_core.home import home_dir
 
 if TYPE_CHECKING:
     from flows.console import Console
@@ -86,6 +88,8 @@ def carry_out(
     from flows.prefect import server_named
 
     if needs_work(prepared) and (prefect or server_named()):
+        with contextlib.suppress(OSError):  # who cannot write hears it from the run
+            home_dir().mkdir(parents=True, exist_ok=True)  # Prefect's lies in it
         from flows.foundry import run_locally
 
         return run_locally(work, plan, console, folder / "logs" / "prefect-server.log")

@@ -1,4 +1,4 @@
-"""`foundry data ...`: look into datasets, check them, convert them, and their statistics."""
+"""`foundry data ...`: look into datasets, check, convert and export them, and their statistics."""
 
 import argparse
 from dataclasses import asdict
@@ -21,6 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("--tokenizer", type=Path, help="folder of the tokenizer, for text")
     convert.add_argument("--cpus", type=int, default=1)
     _add_overrides(convert, "one value of the recipe, e.g. image.size=[96,96]")
+    export = actions.add_parser("export", help="robot shards into a dataset that others read")
+    export.add_argument("shards", help="folder or address of shards of whole episodes")
+    export.add_argument("out", type=Path, help="new folder for the dataset")
+    export.add_argument("--to", required=True, choices=("lerobot",), help="lerobot: v3.0")
+    export.add_argument(
+        "--images",
+        choices=("video", "png"),
+        default="video",
+        help="video: small, lossy (default); png: exact, in the tables",
+    )
     for sub in actions.choices.values():
         sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
 
@@ -224,6 +234,14 @@ def _convert(options: argparse.Namespace) -> int:
     return 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from foundry_core.data.export.lerobot import export_lerobot
+
+    counts = export_lerobot(options.shards, options.out, images=options.images)
+    print_json({"written": str(options.out), **counts})
+    return 0
+
+
 def _show(options: argparse.Namespace, found: Any, render: Any) -> int:
     if options.json:
         print_json(found)
@@ -243,4 +261,5 @@ _ACTIONS = {
     "validate": _validate,
     "check": _check,
     "convert": _convert,
+    "export": _export,
 }

@@ -2,11 +2,11 @@
 anywhere. `foundry eval import` has a module of its own."""
 
 import argparse
-import sys
+import os
 from dataclasses import asdict
 
-from flows.cli.commands import eval_import
-from flows.cli.commands.common import answer, print_json
+from flows.cli.commands import eval_import, eval_output
+from flows.cli.commands.common import answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     compare.add_argument("--base", help="hold the others against this one (default: all pairs)")
     compare.add_argument("--alpha", type=float, default=0.05)
+    eval_output.add_output_arguments(compare)
     power = commands.add_parser("power", help="how many episodes a comparison needs")
     power.add_argument("--base", type=float, required=True, help="success rate of the base")
     power.add_argument("--variant", type=float, required=True, help="rate worth finding")
@@ -43,35 +44,23 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    # Many short sums: threads would only wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from foundry_core.errors import FoundryError
     from foundry_core.evaluation.comparison.compare import compare
-    from foundry_core.evaluation.comparison.sentences import verdict
-    from foundry_core.evaluation.comparison.tables import comparison_table
-    from foundry_core.evaluation.sources import crashes_of, load_sources
+    from foundry_core.evaluation.comparison.groups import parse_groups
+    from foundry_core.evaluation.sources import load_sources
     from foundry_core.home import store_uri
     from foundry_core.store.open import open_store
 
     if not 0 < options.alpha < 1:
         raise FoundryError(f"--alpha {options.alpha} must lie strictly between 0 and 1", "e.g. .05")
+    groups = parse_groups(options.group)
     sources, unequal = load_sources(options.sources, lambda: open_store(store_uri()))
     evaluations = {label: one.evaluation for label, one in sources.items()}
-    found = compare(evaluations, options.base, options.alpha)
-    crashes = crashes_of(sources.values())
-    if options.json:
-        budgets = {label: one.budget for label, one in evaluations.items()}
-        more = {"budgets": budgets, "crashes": crashes, "unequal": unequal}
-        print_json(found.to_json() | more)
-        return 0
-    for line in unequal:
-        print(f"warning: {line}", file=sys.stderr)
-    from flows.console import print_table
-
-    print_table(comparison_table(found))
-    print(verdict(found))
-    if crashes:
-        causes = ", ".join(f"{count} {cause}" for cause, count in crashes.items())
-        print(f"{sum(crashes.values())} episodes crashed and count for no policy: {causes}")
-    return 0
+    found = compare(evaluations, options.base, options.alpha, groups=groups)
+    budgets = {label: one.budget for label, one in evaluations.items()}
+    return eval_output.show(options, found, budgets, unequal)
 
 
 def _power(options: argparse.Namespace) -> int:

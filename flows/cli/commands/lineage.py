@@ -1,7 +1,9 @@
 """`foundry lineage ...`: questions to the index, and its upkeep."""
 
 import argparse
+import contextlib
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,23 +52,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.action in upkeep.ACTIONS:
         return upkeep.run(options)
-    import duckdb
-
-    from foundry_core.lineage import graph, queries
+    from foundry_core.lineage import queries
     from foundry_core.lineage.events import EventLog
     from foundry_core.lineage.index import Index
     from foundry_core.store.open import open_store
 
     store = open_store(store_uri())
-    index = Index(home_dir() / queries.INDEX_NAME, EventLog(store.events_uri))
+    log = EventLog(store.events_uri)
     if options.action == "rebuild":
-        return _rebuild(options, index, store)
+        return _rebuild(options, Index(home_dir() / queries.INDEX_NAME, log), store)
+    with contextlib.ExitStack() as open_till_then:
+        folder = _advanced(log)
+        if folder is None:
+            folder = Path(open_till_then.enter_context(tempfile.TemporaryDirectory()))
+            Index(folder / queries.INDEX_NAME, log).advance()
+        connection = open_till_then.enter_context(queries.connect(folder))
+        return _answer_from(connection, options)
+
+
+def _advanced(log: Any) -> Path | None:
+    """The home, its index brought up to date. Where nothing can be written, the index is read as it
+    is; None where there is none, and no home either: a question makes none."""
+    import duckdb
+
+    from foundry_core.lineage import queries
+    from foundry_core.lineage.index import Index
+
+    home = home_dir()
+    if not home.is_dir():
+        return None
     try:
-        index.advance()
-    # Where nothing can be written, the index is read as it is.
+        Index(home / queries.INDEX_NAME, log).advance()
     except (OSError, duckdb.IOException) as error:
+        if not (home / queries.INDEX_NAME).exists():
+            return None
         print(f"foundry: the lineage index is shown as it was last: {error}", file=sys.stderr)
-    connection = queries.connect()
+    return home
+
+
+def _answer_from(connection: Any, options: argparse.Namespace) -> int:
+    from foundry_core.lineage import graph, queries
+
     if options.action == "graph":
         nodes, edges = queries.graph_of(connection, options.ref)
         print(getattr(graph, options.format)(nodes, edges))

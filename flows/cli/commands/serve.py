@@ -13,6 +13,7 @@ from flows.cli.commands.common import print_json
 from flows.prefect import HOST, PORT, api_url, secret
 from flows.prefect.guard import LOGIN, is_loopback
 from flows.signals import held
+from foundry_core.endpoint import check_host
 from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
 from foundry_core.store.disk import naming_disk
@@ -22,7 +23,7 @@ _STOPPED = "foundry serve was stopped"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=HOST, help="address of the server (default: loopback)")
-    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--port", type=port, default=PORT)
     parser.add_argument(
         "--name",
         action="append",
@@ -41,7 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def port(text: str) -> int:
+    """ValueError for what no host has."""
+    if not 0 < int(text) < 2**16:
+        raise argparse.ArgumentTypeError(f"{text} is no port: expected 1 to 65535")
+    return int(text)
+
+
 def run(options: argparse.Namespace) -> int:
+    check_host(options.host, "--host")
     from flows.service.diagnosis import findings, unusable
 
     if options.check:

@@ -1,10 +1,13 @@
 """`foundry stages`: the stage kinds, what they take, and every field of their recipes."""
 
 import argparse
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
 from flows.cli.commands.common import print_json
+from foundry_core.errors import FoundryError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,22 +15,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """1 when a kind is broken: the others are listed all the same."""
     from foundry_core.pipeline.registry import stage_kind, stage_kinds
 
-    names = [options.kind] if options.kind else stage_kinds()
-    found = {name: _described(stage_kind(name)) for name in names}
+    broken: dict[str, FoundryError] = {}
+    if options.kind:
+        found = {options.kind: _described(stage_kind(options.kind))}
+    else:
+        found, broken = _all_described(stage_kinds(), stage_kind)
     if options.json:
-        print_json(found)
+        problems = {n: {"error": e.message, "hint": e.hint} for n, e in broken.items()}
+        print_json(found | problems)
     elif options.kind:
         _show_kind(found[options.kind])
     else:
         _show_kinds(found)
-    return 0
+    for name, error in broken.items():
+        print(f"foundry: kind {name!r} cannot be used: {error}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def _all_described(
+    names: Iterable[str], stage_kind: Callable[[str], Any]
+) -> tuple[dict[str, dict[str, Any]], dict[str, FoundryError]]:
+    """(what each kind is, why each of the others cannot be used)."""
+    found: dict[str, dict[str, Any]] = {}
+    broken: dict[str, FoundryError] = {}
+    for name in names:
+        try:
+            found[name] = _described(stage_kind(name))
+        except FoundryError as error:
+            broken[name] = error
+    return found, broken
 
 
 def _described(stage: Any) -> dict[str, Any]:
-    import sys
-
     from foundry_core.pipeline.recipe_help import settings_of
 
     doc = sys.modules[stage.__module__].__doc__ or ""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, overload
+from typing import TypeAlias, TypeVar, overload
 
 import numpy as np
 
@@ -12,25 +12,26 @@ from foundry_core.errors import FoundryError
 
 # An encoded file, or uint8 [H, W, 3].
 Picture: TypeAlias = bytes | np.ndarray
+P = TypeVar("P", bound=Picture)
 
 
-class Frames(Sequence[Picture]):
+class Frames(Sequence[P]):
     """The pictures of one camera, read when they are asked for and not kept. read: step → picture;
     raises UnusableEpisode."""
 
-    def __init__(self, length: int, read: Callable[[int], Picture]) -> None:
+    def __init__(self, length: int, read: Callable[[int], P]) -> None:
         self._length, self._read = length, read
 
     def __len__(self) -> int:
         return self._length
 
     @overload
-    def __getitem__(self, step: int) -> Picture: ...
+    def __getitem__(self, step: int) -> P: ...
 
     @overload
-    def __getitem__(self, step: slice) -> list[Picture]: ...
+    def __getitem__(self, step: slice) -> list[P]: ...
 
-    def __getitem__(self, step: int | slice) -> Picture | list[Picture]:
+    def __getitem__(self, step: int | slice) -> P | list[P]:
         if isinstance(step, slice):
             return [self._read(one) for one in range(self._length)[step]]
         return self._read(range(self._length)[step])
@@ -53,6 +54,7 @@ class Episode:
     images: Mapping[str, Sequence[Picture] | np.ndarray]
     intrinsics: Mapping[str, np.ndarray] = field(default_factory=dict)
     extrinsics: Mapping[str, np.ndarray] = field(default_factory=dict)
+    depth: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
 
     @property
     def length(self) -> int:

@@ -3,10 +3,11 @@
 They are shown and never tested: no letter, no part of the family whose p-values are corrected.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from foundry_core.evaluation.comparison.result import Comparison
+from foundry_core.evaluation.comparison.arms import mean_rate
+from foundry_core.evaluation.comparison.result import Comparison, Overall, TaskTable
 from foundry_core.evaluation.score import Evaluation, Score, total
 
 _TOLERATED = 0.05
@@ -20,14 +21,25 @@ def with_controls(comparison: Comparison, controls: Mapping[str, Evaluation]) ->
     return replace(comparison, controls={label: one.scores for label, one in controls.items()})
 
 
-def control_columns(comparison: Comparison) -> dict[str, dict[str, Score]]:
-    """Column's name → task → score, as the table and the bars show them."""
-    return {f"{label} (control)": dict(by) for label, by in comparison.controls.items()}
+def control_columns(comparison: Comparison) -> dict[str, Mapping[str, Score]]:
+    """Name in tables and pictures → task → score."""
+    return {f"{label} (control)": by for label, by in comparison.controls.items()}
 
 
-def over_all_tasks(comparison: Comparison, of_control: Mapping[str, Score]) -> Score:
-    """A control's score over the tasks that are compared."""
-    return total(of_control[task] for task in comparison.tasks if task in of_control)
+def controls_over(comparison: Comparison, table: TaskTable) -> dict[str, Overall]:
+    """Name in tables and pictures → what the control reaches over the table's tasks."""
+    columns = control_columns(comparison)
+    return {name: over(by_task, table.tasks) for name, by_task in columns.items()}
+
+
+def over(by_task: Mapping[str, Score], tasks: Sequence[str]) -> Overall:
+    """A control over some tasks; no rate where it has no outcome in one."""
+    scores = [by_task.get(task, Score()) for task in tasks]
+    return Overall(
+        counted=total(scores),
+        rate=mean_rate([one.rate for one in scores]),
+        rate_with_crashes=mean_rate([one.rate_with_crashes for one in scores]),
+    )
 
 
 def cautions(comparison: Comparison) -> list[str]:

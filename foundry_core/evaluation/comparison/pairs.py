@@ -1,87 +1,51 @@
 """One arm against another: which test applies, what it finds, what it could not have seen.
 
-An arm is one policy, or the policies of one recipe's seeds. Its outcomes lie by task and scenario,
-one per seed. `verdicts` of the documentation says why each rule is as it is.
+An arm is one policy, or the policies of one recipe's seeds. `verdicts` of the documentation says
+why each rule is as it is.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from foundry_core.evaluation.score import Evaluation
-from foundry_core.evaluation.statistics.block_test import BlockTest, Outcomes, block_test
+from foundry_core.evaluation.comparison.arms import LEFT_OUT, Arm, Crashes, Pairing, as_counted
+from foundry_core.evaluation.statistics.block_test import BlockTest
 from foundry_core.evaluation.statistics.detectable import (
     difference_by_deviation,
     paired_difference,
     pooled_factor,
     welch_factor,
 )
-from foundry_core.evaluation.statistics.fixed import Arms, barnard
 from foundry_core.evaluation.statistics.recipes import Basis, seed_test
 from foundry_core.evaluation.statistics.walk import Look, WalkDesign, WalkResult, walk
 
 _Z95 = 1.959964
 
 
-def balanced_rate(evaluation: Evaluation, tasks: Sequence[str]) -> float | None:
-    """The mean of the tasks' success rates; None where one has no outcome."""
-    rates = [evaluation.scores[task].rate for task in tasks]
-    known = [rate for rate in rates if rate is not None]
-    return fmean(known) if len(known) == len(rates) else None
-
-
-@dataclass(frozen=True)
-class Arm:
-    """evaluations: one per seed, over the same tasks and scenarios."""
-
-    name: str
-    evaluations: Sequence[Evaluation]
-
-    def outcomes(self, tasks: Sequence[str], crash: bool | None = None) -> Outcomes:
-        """task → scenario → outcomes. crash: what a crashed episode counts as; None: as nothing."""
-        found: dict[str, dict[int, list[bool]]] = {}
-        for task in tasks:
-            by_scenario: dict[int, list[bool]] = {}
-            for evaluation in self.evaluations:
-                for scenario, success in evaluation.outcomes[task].items():
-                    outcome = _counted(success, crash)
-                    if outcome is not None:
-                        by_scenario.setdefault(scenario, []).append(outcome)
-            found[task] = by_scenario
-        return found
-
-    def rates(self, tasks: Sequence[str]) -> tuple[float, ...]:
-        """One per seed; seeds without an outcome in every task are left out."""
-        rates = (balanced_rate(evaluation, tasks) for evaluation in self.evaluations)
-        return tuple(rate for rate in rates if rate is not None)
-
-    def crash_share(self, tasks: Sequence[str]) -> float:
-        scores = [evaluation.scores[task] for evaluation in self.evaluations for task in tasks]
-        done = sum(score.n + score.crashed for score in scores)
-        return sum(score.crashed for score in scores) / done if done else 0.0
-
-    def pending(self, tasks: Sequence[str]) -> int:
-        return sum(e.scores[task].pending for e in self.evaluations for task in tasks)
-
-
 @dataclass(frozen=True, kw_only=True)
 class PairTest:
-    """difference: mean over tasks of A's rate less B's, with an approximate 95 % interval.
+    """difference: mean over tasks of A's rate less B's, with an approximate 95 % interval; None
+    where one has no outcome.
 
     basis: what the p-value speaks of: these two trained policies, or the recipes; provisional with
-    two seeds. test: the name of the test. p: uncorrected; None where the sequential design says go
-    on, and where no test applies. direction: of a sequential decision, 1, -1 or 0.
-    p_episodes, p_seeds: the parts whose larger one p is. detectable: the smallest true difference
-    that this much data separates with 80 % power at `alpha`. note: what a reader must know.
+    two seeds. test: the name of the test. p: uncorrected; None where a sequential design decides,
+    and where no test applies. direction: of a sequential decision, 1, -1 or 0; ended: whether its
+    last look left it at 0.
+    p_crashes: p with the crashes counted against the better arm, where that could turn a verdict;
+    at least p. p_episodes, p_seeds: the parts whose larger one p is. detectable: the smallest true
+    difference that this much data separates with 80 % power at the pair's level. note: what a
+    reader must know; crashes: the arms' shares, in words.
     """
 
-    difference: float
-    low: float
-    high: float
+    difference: float | None
+    low: float | None
+    high: float | None
     basis: Basis
     test: str
     p: float | None
     direction: int = 0
+    ended: bool = False
+    p_crashes: float | None = None
     p_episodes: float | None = None
     p_seeds: float | None = None
     pairs: int = 0
@@ -89,21 +53,36 @@ class PairTest:
     unpaired: int = 0
     detectable: float | None = None
     note: str = ""
+    crashes: str = ""
 
 
-def pair_test(a: Arm, b: Arm, tasks: Sequence[str], table: Sequence[Arm], level: float) -> PairTest:
-    """A against B over the tasks that both ran. table: all arms of the comparison, whose scatter
-    two seeds borrow. level: of this pair, after correction, for what could have been seen and for
-    sequential designs."""
-    found = block_test(a.outcomes(tasks), b.outcomes(tasks))
-    if a.pending(tasks) or b.pending(tasks):
-        return _unfinished(a, b, tasks, found, level)
-    raw, name = _episodes(a, b, tasks, found)
-    p, note = _with_crashes(a, b, tasks, raw, found, level)
-    several = max(len(a.evaluations), len(b.evaluations)) > 1
-    if several and p is not None:
-        return _recipes(a, b, tasks, table, found, p, name, note, level)
-    return PairTest(
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What the pairs of a table share. tasks: compared. asked: those and the ones that an arm has
+    no outcome in, which a sequential design was made for. arms: all of the table, whose scatter two
+    seeds borrow. alpha: of the table; level: of a pair, after Bonferroni."""
+
+    tasks: Sequence[str]
+    asked: Sequence[str]
+    arms: Sequence[Arm]
+    alpha: float
+    level: float
+
+
+def pair_test(pairing: Pairing, setting: Setting) -> PairTest:
+    """A against B by the table's setting."""
+    a, b, tasks = pairing.a, pairing.b, setting.tasks
+    mute = [arm.name for arm in (a, b) if not tasks or not any(map(arm.speaks, tasks))]
+    if mute:
+        note = f"{' and '.join(mute)} {'has' if len(mute) == 1 else 'have'} no outcome here"
+        return PairTest(
+            difference=None, low=None, high=None, basis="none", test="none", p=None, note=note
+        )
+    found = pairing.test(tasks)
+    if a.pending(setting.asked) or b.pending(setting.asked):
+        return _unfinished(a, b, setting, found)
+    p, name = _episodes(a, b, tasks, found)
+    result = PairTest(
         difference=found.difference,
         low=found.low,
         high=found.high,
@@ -114,33 +93,42 @@ def pair_test(a: Arm, b: Arm, tasks: Sequence[str], table: Sequence[Arm], level:
         pairs=found.pairs,
         discordant=found.discordant,
         unpaired=found.unpaired,
-        detectable=_detectable(found, level),
-        note=note,
     )
+    if max(len(a.evaluations), len(b.evaluations)) > 1:
+        result = _recipes(a, b, setting, found, result)
+    elif p > setting.level:
+        result = replace(result, detectable=_detectable(found, setting.level))
+    return _with_crashes(pairing, setting, result)
 
 
 def _episodes(a: Arm, b: Arm, tasks: Sequence[str], found: BlockTest) -> tuple[float, str]:
     """Barnard's test where nothing pairs and there is one task: it has more power there."""
     if found.pairs or len(found.tasks) > 1 or max(len(a.evaluations), len(b.evaluations)) > 1:
         return found.p, "exact block test"
-    one, other = a.evaluations[0].scores[tasks[0]], b.evaluations[0].scores[tasks[0]]
+    # Takes half a second to import, and is seldom needed.
+    from foundry_core.evaluation.statistics.fixed import Arms, barnard
+
+    one, other = a.counted(tasks), b.counted(tasks)
     arms = Arms(s1=one.successes, n1=one.n, s0=other.successes, n0=other.n)
     return barnard(arms), "Barnard, unpaired"
 
 
-def _with_crashes(
-    a: Arm, b: Arm, tasks: Sequence[str], p: float, found: BlockTest, level: float
-) -> tuple[float | None, str]:
-    """Where crashes differ between the arms, the verdict must survive their being counted against
-    the better arm and for the other; if it does not, there is none."""
-    if a.crash_share(tasks) == b.crash_share(tasks) or p > level:
-        return p, ""
-    better, worse = (a, b) if found.difference > 0 else (b, a)
-    bounded = block_test(better.outcomes(tasks, crash=False), worse.outcomes(tasks, crash=True))
-    text = _crash_shares(a, b, tasks)
-    if bounded.p > level or bounded.difference <= 0:
-        return None, f"{text}: counted against the better arm, they turn the verdict"
-    return max(p, bounded.p), f"{text}; counted against the better arm, they leave the verdict"
+def _with_crashes(pairing: Pairing, setting: Setting, result: PairTest) -> PairTest:
+    """Where crashes differ between the arms, a separation must survive their being counted against
+    the better arm and for the other."""
+    a, b, tasks = pairing.a, pairing.b, setting.tasks
+    if a.crash_share(tasks) == b.crash_share(tasks):
+        return result
+    if result.p is None or result.p > setting.alpha:
+        return result
+    ahead = (result.difference or 0.0) > 0
+    bounded = pairing.test(tasks, (not ahead, ahead))
+    kept = bounded.difference > 0 if ahead else bounded.difference < 0
+    return replace(
+        result,
+        p_crashes=max(result.p, bounded.p) if kept else 1.0,
+        crashes=_crash_shares(a, b, tasks),
+    )
 
 
 def _crash_shares(a: Arm, b: Arm, tasks: Sequence[str]) -> str:
@@ -148,34 +136,20 @@ def _crash_shares(a: Arm, b: Arm, tasks: Sequence[str]) -> str:
     return f"{' and '.join(shares)} crashed"
 
 
-def _recipes(
-    a: Arm,
-    b: Arm,
-    tasks: Sequence[str],
-    table: Sequence[Arm],
-    found: BlockTest,
-    p: float,
-    name: str,
-    note: str,
-    level: float,
-) -> PairTest:
-    rates = {arm.name: arm.rates(tasks) for arm in table}
+def _recipes(a: Arm, b: Arm, setting: Setting, found: BlockTest, episodes: PairTest) -> PairTest:
+    rates = {arm.name: arm.rates(setting.tasks) for arm in setting.arms}
     seeds = seed_test(rates[a.name], rates[b.name], rates)
     width = max(seeds.half_width() or 0.0, _Z95 * found.deviation)
-    return PairTest(
-        difference=found.difference,
+    name = episodes.test
+    return replace(
+        episodes,
         low=max(-1.0, found.difference - width),
         high=min(1.0, found.difference + width),
         basis=seeds.basis,
         test=name if seeds.p is None else f"{name} and {_SEED_TESTS[seeds.basis]}",
-        p=p if seeds.p is None else max(p, seeds.p),
-        p_episodes=p,
+        p=found.p if seeds.p is None else max(found.p, seeds.p),
         p_seeds=seeds.p,
-        pairs=found.pairs,
-        discordant=found.discordant,
-        unpaired=found.unpaired,
-        detectable=_detectable_recipe(rates, a.name, b.name, found, level),
-        note=note,
+        detectable=_detectable_recipe(rates, a.name, b.name, found, setting.level),
     )
 
 
@@ -206,12 +180,12 @@ def _detectable_recipe(
     return max(episodes, factor * (squares / degrees) ** 0.5)
 
 
-def _unfinished(a: Arm, b: Arm, tasks: Sequence[str], found: BlockTest, level: float) -> PairTest:
+def _unfinished(a: Arm, b: Arm, setting: Setting, found: BlockTest) -> PairTest:
     """Judged by its sequential design, a look after every complete round, or not at all."""
-    result = _walk(a, b, tasks, level)
-    note = f"{a.pending(tasks)} and {b.pending(tasks)} episodes are pending"
+    result = _walk(a, b, setting)
+    note = f"{a.pending(setting.asked)} and {b.pending(setting.asked)} episodes are pending"
     if result and result.direction:
-        result, crashed = _walk_with_crashes(a, b, tasks, result, level)
+        result, crashed = _walk_with_crashes(a, b, setting, result)
         note += crashed
     if result is None:
         note += ": only complete rounds of shared scenarios may be judged before the end"
@@ -235,34 +209,36 @@ def _unfinished(a: Arm, b: Arm, tasks: Sequence[str], found: BlockTest, level: f
 
 
 def _walk_with_crashes(
-    a: Arm, b: Arm, tasks: Sequence[str], found: WalkResult, level: float
+    a: Arm, b: Arm, setting: Setting, found: WalkResult
 ) -> tuple[WalkResult, str]:
     """As `_with_crashes`: what remains of a decision where crashes differ between the arms."""
-    if a.crash_share(tasks) == b.crash_share(tasks):
+    if a.crash_share(setting.asked) == b.crash_share(setting.asked):
         return found, ""
     against = (False, True) if found.direction > 0 else (True, False)
-    bounded = _walk(a, b, tasks, level, against) or found
-    text = f"; {_crash_shares(a, b, tasks)}; counted against the better arm, they"
+    bounded = _walk(a, b, setting, against) or found
+    text = f"; {_crash_shares(a, b, setting.asked)}; counted against the better arm, they"
     if bounded.direction == found.direction:
         return bounded, f"{text} leave the verdict"
     return replace(bounded, direction=0), f"{text} turn the verdict"
 
 
-def _walk(
-    a: Arm,
-    b: Arm,
-    tasks: Sequence[str],
-    level: float,
-    crashes: tuple[bool | None, bool | None] = (None, None),
-) -> WalkResult | None:
-    """The walk over the rounds, one scenario of every task in the order of the scenarios, that
-    both arms have completed; None for several seeds, and where no round is complete. crashes: what
-    they count as in either arm; None: the episode is done and has no partner, so its pair is not
-    discordant."""
+def _walk(a: Arm, b: Arm, setting: Setting, crashes: Crashes = LEFT_OUT) -> WalkResult | None:
+    """The walk over the rounds that both arms have completed; None for several seeds, and where no
+    round is complete."""
     if max(len(a.evaluations), len(b.evaluations)) > 1:
         return None
-    one, other = a.evaluations[0].outcomes, b.evaluations[0].outcomes
     budget = min(a.evaluations[0].budget, b.evaluations[0].budget)
+    looks = complete_rounds(a, b, setting.asked, crashes)
+    return walk(WalkDesign(rounds=budget, alpha=setting.level), looks) if looks else None
+
+
+def complete_rounds(
+    a: Arm, b: Arm, tasks: Sequence[str], crashes: Crashes = LEFT_OUT
+) -> list[Look]:
+    """A look after every round, one scenario of every task in the order of the scenarios, that both
+    arms, of one seed each, have completed. crashes: what they count as in either arm; None: the
+    episode is done and has no partner, so its pair is not discordant."""
+    one, other = a.evaluations[0].outcomes, b.evaluations[0].outcomes
     orders = [sorted(one[task].keys() | other[task].keys()) for task in tasks]
     looks: list[Look] = []
     wins = losses = 0
@@ -271,14 +247,10 @@ def _walk(
         if any(at not in one[task] or at not in other[task] for task, at in places):
             break
         pairs = [
-            (_counted(one[task][at], crashes[0]), _counted(other[task][at], crashes[1]))
+            (as_counted(one[task][at], crashes[0]), as_counted(other[task][at], crashes[1]))
             for task, at in places
         ]
         wins += pairs.count((True, False))
         losses += pairs.count((False, True))
         looks.append(Look(rounds=number, wins=wins, losses=losses))
-    return walk(WalkDesign(rounds=budget, alpha=level), looks) if looks else None
-
-
-def _counted(outcome: bool | None, crash: bool | None) -> bool | None:
-    return crash if outcome is None else outcome
+    return looks

@@ -1,45 +1,12 @@
-"""Pictures as inline SVG, drawn by matplotlib: the same bytes for the same numbers.
+"""Small pictures as inline SVG: bars per task, lines over steps, success over a setting."""
 
-Ink and grid lines are CSS variables with fallbacks, so that a page's pictures follow its light or
-dark scheme.
-"""
-
-import io
-import re
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-from foundry_core.evaluation.comparison.controls import control_columns, over_all_tasks
+from foundry_core.evaluation.comparison.controls import control_columns, over
+from foundry_core.evaluation.comparison.drawing import HATCH, INK, Picture, percents
 from foundry_core.evaluation.comparison.result import Comparison
 from foundry_core.evaluation.score import Score
-
-_COLOURS = ("#2b6cb0", "#c05621", "#718096", "#2f855a", "#6b46c1", "#b83280")
-_INK, _LINE = "#1a202c", "#cbd5e0"
-_SIZE = 12  # of letters
-_STYLE: dict[Any, Any] = {
-    "axes.edgecolor": _LINE,
-    "axes.labelcolor": _INK,
-    "axes.prop_cycle": f"cycler('color', {_COLOURS})",
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": _SIZE,
-    "axes.titleweight": "bold",
-    "font.size": _SIZE,
-    "grid.color": _LINE,
-    "legend.fontsize": _SIZE,
-    "lines.linewidth": 1.6,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "foundry",
-    "text.color": _INK,
-    "xtick.bottom": False,
-    "xtick.labelcolor": _INK,
-    "ytick.left": False,
-    "ytick.labelcolor": _INK,
-}
-# What savefig would stamp: clock, version, and addresses that a page without links must not hold.
-_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 def success_bars(comparison: Comparison) -> str:
@@ -53,7 +20,7 @@ def success_bars(comparison: Comparison) -> str:
     controls = control_columns(comparison)
     for name, of_control in controls.items():
         of_tasks = [of_control.get(task, Score()) for task in comparison.tasks]
-        bars[name] = [*of_tasks, over_all_tasks(comparison, of_control)]
+        bars[name] = [*of_tasks, over(of_control, comparison.tasks).counted]
     labels, share = list(bars), 0.8 / len(bars)
 
     def draw(axes: Any) -> None:
@@ -68,11 +35,11 @@ def success_bars(comparison: Comparison) -> str:
                 yerr=_whiskers(of_label, rates),
                 color=f"C{number}",
                 label=label,
-                hatch="//" if label in controls else None,
-                error_kw={"ecolor": _INK, "capsize": 4, "elinewidth": 1.5},
+                hatch=HATCH if label in controls else None,
+                error_kw={"ecolor": INK, "capsize": 4, "elinewidth": 1.5},
             )
         axes.set_xticks(range(len(tasks)), [task.removesuffix("-v3") for task in tasks])
-        _percents(axes)
+        percents(axes.yaxis, axes.set_ylim)
         columns = max(1, min(len(labels), 60 // max(map(len, labels))))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False)
 
@@ -107,7 +74,7 @@ def response(name: str, points: Sequence[tuple[float, float, float, float]]) -> 
         axes.set_xticks(places, [f"{value:g}" for value in values])
         axes.set_xlim(-0.5, len(points) - 0.5)
         axes.set_xlabel(name)
-        _percents(axes)
+        percents(axes.yaxis, axes.set_ylim)
 
     return _svg(draw, 75 + 110 * len(points), 255, f"Success over {name}")
 
@@ -118,34 +85,6 @@ def _whiskers(scores: Sequence[Score], rates: Sequence[float]) -> list[list[floa
     return [[rate - low for rate, (low, _) in bounds], [high - rate for rate, (_, high) in bounds]]
 
 
-def _percents(axes: Any) -> None:
-    axes.set_ylim(0, 1)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], [f"{percent} %" for percent in range(0, 101, 25)])
-    axes.set_axisbelow(True)
-    axes.grid(axis="y")
-
-
 def _svg(draw: Any, width: float, height: float, title: str) -> str:
-    """width, height: pixels. draw: is given the axes. Importing matplotlib takes half a second."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    written = io.StringIO()
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
-        FigureCanvasSVG(figure)
-        draw(figure.subplots())
-        figure.savefig(written, format="svg", transparent=True, metadata=_NO_METADATA)
-    return _inline(written.getvalue(), title)
-
-
-def _inline(document: str, title: str) -> str:
-    """The <svg> element alone, as a page can hold several: no ids that two pictures share, lengths
-    in pixels, the page's letters and colours."""
-    svg = document[document.index("<svg") :]
-    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)
-    svg = re.sub(r'(width|height)="([\d.]+)pt"', r'\1="\2"', svg)
-    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
-    svg = svg.replace(_INK, f"var(--ink, {_INK})").replace(_LINE, f"var(--line, {_LINE})")
-    return svg.replace(">", f' role="img"><title>{escape(title)}</title>', 1)
+    """draw: is given the axes."""
+    return Picture(title, width, height, lambda figure: draw(figure.subplots())).svg()

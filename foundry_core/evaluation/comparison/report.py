@@ -11,13 +11,18 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from foundry_core.evaluation.comparison.grids import Grid, crash_grids, summary_grids, task_grids
+from foundry_core.evaluation.comparison.pictures import forest, task_bars
 from foundry_core.evaluation.comparison.plots import curves, success_bars
 from foundry_core.evaluation.comparison.result import FILE, Comparison
-from foundry_core.evaluation.comparison.sentences import verdict
-from foundry_core.evaluation.comparison.tables import as_csv, markdown, rows
+from foundry_core.evaluation.comparison.sentences import ONE_TABLE, verdict
+from foundry_core.evaluation.comparison.tables import FAMILIES, as_csv, markdown, rows
 from foundry_core.files import write_atomic, write_json
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
+_BARS = 40  # in one picture
+_COLUMNS = 4  # of labels in one table
+_PAGE = 96  # columns of text that a page has room for
 STAGE_COLUMNS = ("stage", "kind", "key", "action", "why", "seconds")
 
 
@@ -29,7 +34,7 @@ def write_comparison(out: Path, comparison: Comparison) -> dict[str, Any]:
     (out / "table.md").write_text(markdown(comparison), encoding="utf-8")
     (out / "table.csv").write_text(as_csv(comparison), encoding="utf-8")
     (out / "verdict.txt").write_text(verdict(comparison) + "\n", encoding="utf-8")
-    (out / "success.svg").write_text(success_bars(comparison), encoding="utf-8")
+    (out / "success.svg").write_text(_bars(comparison), encoding="utf-8")
     metrics: dict[str, Any] = {}
     for label, overall in comparison.overall.items():
         metrics |= {f"success_{label}": overall.rate, f"n_{label}": overall.counted.n}
@@ -103,7 +108,7 @@ def _section(title: str, body: str) -> str:
 def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
     if comparison is None:
         return ""
-    header, *body = rows(comparison)
+    many = len(comparison.labels) > _COLUMNS
     criterion = comparison.criterion or "success as recorded"
     note = f"Rates: {criterion}. Scenarios were not seen in training; "
     if unequal:
@@ -112,9 +117,48 @@ def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
     else:
         note += "every policy met the same ones. "
     tests = sorted({one.test for one in comparison.differences})
-    note += f"p-values: {', '.join(tests)}; corrected by Holm over {comparison.size}."
-    table = table_html(header, body)
-    return f'{table}<p class=note>{note}</p><div class="wide">{success_bars(comparison)}</div>'
+    if comparison.sequential is None:
+        note += f"p-values: {', '.join(tests)}; corrected by Holm over {comparison.size}."
+    else:
+        note += f"Decisions: {', '.join(tests)}; the level is shared by {comparison.size} pairs. "
+        note += ONE_TABLE
+    if many:
+        table = "".join(map(_grid_html, summary_grids(comparison, "all tasks", comparison)))
+    else:
+        header, *body = rows(comparison)
+        table = table_html(header, body)
+    parts = [table, f"<p class=note>{note}</p>", _wide(_bars(comparison))]
+    if comparison.differences:
+        parts.append(_wide(forest(comparison).svg()))
+    tables = [
+        grid
+        for title, group in comparison.groups.items()
+        for grid in summary_grids(comparison, title, group)
+    ]
+    if many:
+        tables += task_grids(comparison, _PAGE)
+    parts += map(_grid_html, [*tables, *crash_grids(comparison)])
+    if comparison.task_tables or comparison.groups:
+        parts.append(f"<p class=note>{FAMILIES}</p>")
+    return "".join(parts)
+
+
+def _bars(comparison: Comparison) -> str:
+    """As many panels as tasks, where the bars of all would not fit one picture."""
+    rows = len(comparison.labels) + len(comparison.controls)
+    if rows * len(comparison.tasks) > _BARS and comparison.task_tables:
+        return task_bars(comparison).svg()
+    return success_bars(comparison)
+
+
+def _grid_html(grid: Grid) -> str:
+    notes = "".join(f"<li>{escape(note)}</li>" for note in grid.notes)
+    listed = f"<ul class=note>{notes}</ul>" if notes else ""
+    return f"<h3>{escape(grid.title)}</h3>{table_html(grid.header, grid.rows)}{listed}"
+
+
+def _wide(picture: str) -> str:
+    return f'<div class="wide">{picture}</div>'
 
 
 def _filmstrips(filmstrips: Sequence[Filmstrip]) -> str:
@@ -156,11 +200,12 @@ body{margin:0;background:var(--paper);color:var(--ink);
 font:16px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif}
 main{max-width:64rem;margin:0 auto;padding:2.5rem 1.25rem 4rem}
 h1{font-size:1.9rem;line-height:1.2;margin:0}h2{font-size:1.2rem;margin:2.6rem 0 .8rem}
+h3{font-size:1rem;margin:1.6rem 0 .4rem}
 .run,.note,figcaption{color:var(--soft);font-size:.875rem}
 .verdict{font-size:1.12rem;background:var(--tint);border-left:4px solid #2b6cb0;
 padding:1rem 1.2rem;margin:1.4rem 0}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.875rem;width:100%}
-th,td{text-align:left;vertical-align:top;padding:.4rem .8rem .4rem 0;
+th,td{text-align:left;vertical-align:top;white-space:pre-line;padding:.4rem .8rem .4rem 0;
 border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
 thead th{color:var(--soft);font-weight:600}tbody th{font-weight:500}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:1rem}

@@ -1,9 +1,19 @@
 """A comparison in words: what may be claimed, about what, and what could not have been seen."""
 
+from collections.abc import Mapping
+
 from foundry_core.evaluation.comparison.controls import cautions
-from foundry_core.evaluation.comparison.result import Comparison, Difference, Overall
+from foundry_core.evaluation.comparison.result import (
+    Comparison,
+    Difference,
+    Overall,
+    Sequential,
+    TaskTable,
+)
 from foundry_core.evaluation.statistics.block_test import SMALLEST_P
 
+ONE_TABLE = "Single tasks and groups are not tested: the design is about all tasks together."
+ONE_RUN = "One training run each says nothing about the recipes."
 _WORDS = {"better": "is better than", "worse": "is worse than"}
 
 
@@ -19,37 +29,78 @@ def p_text(p: float | None) -> str:
 
 def verdict(comparison: Comparison) -> str:
     """A sentence per label that was held against the base; where all pairs were compared, which of
-    them are not separated; then the tasks that a control solves too."""
+    them are not separated. Then, what a label has no outcome in, what looking early saved, and
+    the tasks that a control solves too."""
     base = comparison.base
     if base is not None:
         parts = [f"{_rate(base, comparison.overall[base])}."]
         parts += [sentence(comparison, one) for one in comparison.differences]
         if any(one.separated and one.basis == "none" for one in comparison.differences):
-            parts.append("One training run each says nothing about the recipes.")
-        return " ".join([*parts, *cautions(comparison)])
-    found = [one for one in comparison.differences if not one.separated]
-    text = f"{comparison.size - len(found)} of {comparison.size} pairs are separated."
-    for one in found:
-        text += f" {one.base} and {one.variant}: {_claim(comparison, one)}."
-    return " ".join([text, *cautions(comparison)])
+            parts.append(ONE_RUN)
+    else:
+        separated = sum(one.separated for one in comparison.differences)
+        parts = [f"{separated} of {comparison.size} pairs are separated."]
+        parts += open_pairs(comparison)
+    saved = [saved_text(comparison.sequential)] if comparison.sequential else []
+    return " ".join([*parts, *silences(comparison), *saved, *cautions(comparison)])
 
 
-def sentence(comparison: Comparison, found: Difference) -> str:
+def saved_text(one: Sequential) -> str:
+    """What looking early saved, and what each label played."""
+    played = "; ".join(f"{label} {rounds_text(one, label)}" for label in one.played)
+    return (
+        f"Judged by its design ({one.spending}, {one.looks} looks), which left out {one.saved} of "
+        f"{one.episodes + one.saved} episodes. Rounds played: {played}."
+    )
+
+
+def rounds_text(one: Sequential, label: str) -> str:
+    """'10 of 40, stopped at look 1'"""
+    stopped = f", stopped at look {one.stopped[label]}" if label in one.stopped else ""
+    return f"{one.played[label]} of {one.rounds}{stopped}"
+
+
+def open_pairs(table: TaskTable, names: Mapping[str, str] | None = None) -> list[str]:
+    """A sentence for every pair of a table that is not separated. names: what to call a label."""
+    names = names or {}
+    return [
+        f"{names.get(one.base, one.base)} and {names.get(one.variant, one.variant)}: "
+        f"{_claim(table, one)}{f' ({one.note})' if one.note else ''}."
+        for one in table.differences
+        if not one.separated
+    ]
+
+
+def silences(table: TaskTable, names: Mapping[str, str] | None = None) -> list[str]:
+    """A sentence for every label that has no outcome in a task of the table."""
+    return [
+        f"{(names or {}).get(label, label)}: no outcome in {', '.join(tasks)}."
+        for label, tasks in table.silent.items()
+    ]
+
+
+def sentence(table: TaskTable, found: Difference) -> str:
     """What one difference says, and about what."""
-    rate = _rate(found.variant, comparison.overall[found.variant])
+    rate = _rate(found.variant, table.overall[found.variant])
+    if found.difference is None or found.low is None or found.high is None:
+        return f"{rate}: no verdict ({found.note})."
     points = f"{abs(100 * found.difference):.0f} points"
     way = "above" if found.difference > 0 else "below"
     interval = f"(95 % {100 * found.low:+.0f} to {100 * found.high:+.0f})"
-    parts = [f"{rate}, {points} {way} {found.base} {interval}: {_claim(comparison, found)}"]
+    parts = [f"{rate}, {points} {way} {found.base} {interval}: {_claim(table, found)}"]
     if found.note:
         parts.append(found.note[0].upper() + found.note[1:])
     return ". ".join(parts) + "."
 
 
-def _claim(comparison: Comparison, found: Difference) -> str:
+def _claim(table: TaskTable, found: Difference) -> str:
     p = f"p = {p_text(found.p_corrected)}".replace("= <", "<")
-    if comparison.size > 1 and found.p_corrected is not None:
-        p += f", corrected over {comparison.size} comparisons"
+    if found.p_corrected is None:
+        p = "by the sequential design"
+        if isinstance(table, Comparison) and table.family == "best":
+            p += ", which keeps only the best safe"
+    elif table.size > 1:
+        p += f", corrected over {table.size} comparisons"
     if found.decision == "no verdict":
         return "no verdict"
     if found.decision == "undecided":
@@ -67,8 +118,7 @@ def _claim(comparison: Comparison, found: Difference) -> str:
         return f"recipe “{found.variant}” {words} on these tasks ({p})"
     if found.basis == "provisional":
         return f"provisional: it {words} if all variants' runs scatter alike ({p})"
-    proof = "by the sequential design" if found.p_corrected is None else p
-    return f"these trained policies differ, it {words} ({proof})"
+    return f"these trained policies differ, it {words} ({p})"
 
 
 def _rate(label: str, overall: Overall) -> str:

@@ -2,14 +2,26 @@
 
 import csv
 import io
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
-from foundry_core.evaluation.comparison.controls import control_columns, over_all_tasks
-from foundry_core.evaluation.comparison.result import Comparison
-from foundry_core.evaluation.comparison.sentences import p_text
+from foundry_core.evaluation.comparison.controls import control_columns, controls_over, over
+from foundry_core.evaluation.comparison.grids import Grid, crash_grids, grids, summary_grids
+from foundry_core.evaluation.comparison.result import Comparison, Difference, Overall, TaskTable
+from foundry_core.evaluation.comparison.sentences import ONE_TABLE, p_text, rounds_text
 from foundry_core.evaluation.comparison.verdict import decision_text
 from foundry_core.evaluation.score import Score
+
+FAMILIES = (
+    "Each table is a family of its own, corrected by Holm: all tasks, every group, every single "
+    "task (what it decides stands behind its intervals). Letters hold within a table."
+)
 
 
 def score_text(score: Score | None) -> str:
@@ -36,22 +48,31 @@ def rows(comparison: Comparison) -> list[list[str]]:
     for task in [*comparison.tasks, *comparison.missing]:
         scores = comparison.scores[task]
         left_out = " (not compared)" if task in comparison.missing else ""
-        shown = [scores.get(label) for label in labels]
-        shown += [of_control.get(task) for of_control in controls.values()]
-        body.append([task + left_out, *map(score_text, shown)])
-    whole = [overall[label].counted for label in labels]
-    whole += [over_all_tasks(comparison, of_control) for of_control in controls.values()]
-    body.append(["all tasks", *map(score_text, whole)])
+        table = comparison.task_tables.get(task)
+        cells = [score_text(scores.get(label)) for label in labels]
+        if table and table.tasks:
+            cells = [
+                cell if table.mute(label) else f"{cell}  {comparison.mark(table, label)}"
+                for cell, label in zip(cells, labels, strict=True)
+            ]
+        cells += [score_text(of_control.get(task)) for of_control in controls.values()]
+        body.append([task + left_out, *cells])
+    whole = [*(overall[label] for label in labels), *controls_over(comparison, comparison).values()]
+    body.append(["all tasks", *(score_text(one.counted) for one in whole)])
     if any(_uneven(comparison, label) for label in labels):
         rates = [overall[label].rate for label in labels]
         even = ["-" if rate is None else f"{100 * rate:.1f} %" for rate in rates]
         body.append(["mean of the tasks' rates", *even])
+    if comparison.sequential is not None:
+        played = comparison.sequential
+        body.append(["rounds played", *(rounds_text(played, label) for label in labels)])
     if comparison.base is not None:
         found = [comparison.against_base(label) for label in labels]
         family = f"p against {comparison.base} (exact, Holm over {comparison.size})"
-        body.append(
-            [family, *("base" if one is None else p_text(one.p_corrected) for one in found)]
-        )
+        if comparison.sequential is None:
+            body.append(
+                [family, *("base" if one is None else p_text(one.p_corrected) for one in found)]
+            )
         body.append(
             [
                 "decision",
@@ -61,7 +82,8 @@ def rows(comparison: Comparison) -> list[list[str]]:
     letters = "letters (shared = not separated)"
     if comparison.family == "base" and len(labels) > 2:
         letters = "letters (shared = not separated, or not compared)"
-    body.append([letters, *(comparison.letters[label] for label in labels)])
+    mute = {label: "no verdict" for label in labels if comparison.mute(label)}
+    body.append([letters, *(mute.get(label, comparison.letters[label]) for label in labels)])
     header = ["task", *labels, *controls]
     return [header, *(row + [""] * (len(header) - len(row)) for row in body)]
 
@@ -72,43 +94,101 @@ def _uneven(comparison: Comparison, label: str) -> bool:
     return counted is not None and overall.rate is not None and abs(counted - overall.rate) > 5e-4
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """`rows` for a terminal."""
-    header, *body = rows(comparison)
-    title = f"{comparison.criterion or 'success as recorded'}, 95 % Clopper-Pearson intervals"
-    table = Table(title=title, title_justify="left")
-    for column in header:
-        table.add_column(column, overflow="fold")
-    last = len(comparison.tasks) + len(comparison.missing) - 1
-    for number, row in enumerate(body):
-        table.add_row(*row, end_section=number == last)
-    return table
+def terminal_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
+    """All of a comparison, for a terminal this wide."""
+    for grid in grids(comparison, width):
+        table = Table(title=grid.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for place, column in enumerate(grid.header):
+            several = any("\n" in row[place] for row in grid.rows)
+            numeric = not several and all(row[place][-1:] in "0123456789%-" for row in grid.rows)
+            table.add_column(column, overflow="fold", justify="right" if numeric else "left")
+        for row in grid.rows:
+            table.add_row(*map(escape, row))
+        yield table
+        for note in grid.notes:
+            yield Padding(escape(note), (0, 0, 0, 2), expand=False)
+        if grid.notes:
+            yield ""
 
 
 def markdown(comparison: Comparison) -> str:
-    """`rows` as a Markdown table, then when an episode counts as solved."""
-    header, *body = rows(comparison)
+    """`rows` as a Markdown table, when an episode counts as solved, and tables of the groups and
+    crashes where there are any."""
+    parts = [_pipes(rows(comparison))]
+    if comparison.criterion:
+        parts.append(f"Rates: {comparison.criterion}.\n")
+    if comparison.sequential is not None:
+        parts.append(f"{ONE_TABLE}\n")
+    for title, table in comparison.groups.items():
+        parts += map(_grid_markdown, summary_grids(comparison, title, table))
+    parts += map(_grid_markdown, crash_grids(comparison))
+    if comparison.task_tables or comparison.groups:
+        parts.append(f"{FAMILIES}\n")
+    return "\n".join(parts)
+
+
+def _grid_markdown(grid: Grid) -> str:
+    header = [cell.replace("\n", " ") for cell in grid.header]
+    notes = "".join(f"\n- {note}" for note in grid.notes)
+    end = f"{notes}\n" if notes else ""
+    return f"**{grid.title}**\n\n{_pipes([header, *grid.rows])}{end}"
+
+
+def _pipes(lines: Sequence[Sequence[str]]) -> str:
+    header, *body = lines
     lines = [header, ["---"] * len(header), *body]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in lines)
-    return table + (f"\nRates: {comparison.criterion}.\n" if comparison.criterion else "")
+    return "".join(f"| {' | '.join(row)} |\n" for row in lines)
+
+
+_SCORE = ("n", "successes", "crashed", "pending", "rate", "low", "high")
+_DIFFERENCE = ("difference", "difference_low", "difference_high", "p", "decision", "note")
 
 
 def as_csv(comparison: Comparison) -> str:
-    """One line per task and label, and per label over all tasks (task ''). Controls, which have no
-    letters, come last."""
+    """One line per table and label. kind: all, group, task, "not compared" or control; those come
+    last and are part of no test. rate: of several tasks their mean; low, high: of the counts. base,
+    difference, p (corrected within the table) and decision where there is a base."""
     text = io.StringIO(newline="")
-    names = ("task", "label", "n", "successes", "crashed", "pending", "rate", "low", "high")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*names, "letters"])
+    names = ("table", "kind", "label", *_SCORE, "rate_with_crashes", "letters", "base")
+    writer.writerow([*names, *_DIFFERENCE])
+    for name, kind, table in _tables(comparison):
+        for label in comparison.labels:
+            one = table.overall[label]
+            row = one.counted.to_json() | {"rate": one.rate}
+            found = table.against(comparison.base, label)
+            cells = [name, kind, label, *(row[key] for key in _SCORE), one.rate_with_crashes]
+            letters = "" if table.mute(label) else table.letters[label]
+            writer.writerow([*cells, letters, comparison.base, *_difference_cells(found)])
+    shown = {name for name, _, _ in _tables(comparison)}
     for task, scores in comparison.scores.items():
-        for label, score in scores.items():
+        for label, score in scores.items() if task not in shown else ():
             row = score.to_json()
-            writer.writerow([task, label, *(row[name] for name in names[2:]), ""])
-    for label, overall in comparison.overall.items():
-        row = overall.counted.to_json() | {"rate": overall.rate}
-        writer.writerow(["", label, *(row[name] for name in names[2:]), comparison.letters[label]])
-    for column, of_control in control_columns(comparison).items():
-        for task, score in {**of_control, "": over_all_tasks(comparison, of_control)}.items():
-            row = score.to_json()
-            writer.writerow([task, column, *(row[name] for name in names[2:]), ""])
+            cells = [task, "not compared", label, *(row[key] for key in _SCORE)]
+            writer.writerow([*cells, score.rate_with_crashes, *[""] * (len(_DIFFERENCE) + 2)])
+    for name, label, one in _control_rows(comparison):
+        row = one.counted.to_json() | {"rate": one.rate}
+        cells = [name, "control", label, *(row[key] for key in _SCORE), one.rate_with_crashes]
+        writer.writerow([*cells, *[""] * (len(_DIFFERENCE) + 2)])
     return text.getvalue()
+
+
+def _tables(comparison: Comparison) -> list[tuple[str, str, TaskTable]]:
+    found: list[tuple[str, str, TaskTable]] = [("all tasks", "all", comparison)]
+    found += [(name, "group", table) for name, table in comparison.groups.items()]
+    return found + [(task, "task", table) for task, table in comparison.task_tables.items()]
+
+
+def _control_rows(comparison: Comparison) -> Iterator[tuple[str, str, Overall]]:
+    """(table, control, what it reaches there): its tasks, the groups, all tasks."""
+    summaries = [*reversed(comparison.summaries().items())]
+    for name, by_task in control_columns(comparison).items():
+        yield from ((task, name, over(by_task, [task])) for task in by_task)
+        yield from ((title, name, over(by_task, table.tasks)) for title, table in summaries)
+
+
+def _difference_cells(found: Difference | None) -> list[Any]:
+    if found is None:
+        return [""] * len(_DIFFERENCE)
+    estimate = [found.difference, found.low, found.high]
+    return [*estimate, found.p_corrected, found.decision, found.note]

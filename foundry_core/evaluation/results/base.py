@@ -16,13 +16,7 @@ from foundry_core.config.registry import Registry
 from foundry_core.config.validation import read_as
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.facts import EvaluationFacts, ImportedFrom, several_benchmarks
-from foundry_core.evaluation.score import (
-    EpisodeResult,
-    Evaluation,
-    Score,
-    crash_causes,
-    score_of,
-)
+from foundry_core.evaluation.score import EpisodeResult, Evaluation, Score, score_of
 
 _MOST_BYTES = 64 * 1024 * 1024
 
@@ -187,7 +181,6 @@ def _facts(results: Results, model: str, files: Sequence[ResultFile]) -> Evaluat
         hz=said[0].hz if len({one.hz for one in said}) == 1 else None,
         first_scenario=min((one.scenario for one in episodes), default=None),
         episodes_per_task=results.budget,
-        crashes=crash_causes(episodes),
         imported=ImportedFrom(format=results.format, model=model),
     )
 

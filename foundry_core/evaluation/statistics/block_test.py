@@ -17,11 +17,11 @@ Notation: NA, NB a task's episodes; w = 1/NA + 1/NB what one success of A is wor
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from math import gcd, sqrt
+from functools import cached_property, lru_cache
+from itertools import groupby
+from math import comb, gcd, prod, sqrt
 
 import numpy as np
-from scipy import fft, stats
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.statistics.intervals import check_counts
@@ -31,6 +31,8 @@ from foundry_core.evaluation.statistics.intervals import check_counts
 _STEPS = 100
 # Products above which a convolution by Fourier transform is cheaper; it is good to about 1e-15.
 _DIRECT = 50_000_000
+# Values of a sum of laws up to which each is kept on its own, without a lattice.
+_POINTS = 200_000
 # What a p-value by Fourier transform cannot tell from zero.
 SMALLEST_P = 1e-12
 _Z95 = 1.959964
@@ -57,6 +59,46 @@ class TaskBlocks:
 
     shared: tuple[Block, ...]
     rest: Block | None = None
+
+    @cached_property
+    def counted(self) -> Counter[Block]:
+        """The shared blocks, how often each: with few seeds there are few kinds."""
+        found: Counter[Block] = Counter()
+        for block, run in groupby(self.shared):  # equal ones lie together mostly
+            found[block] += len(list(run))
+        return found
+
+    @cached_property
+    def blocks(self) -> list[tuple[Block, int]]:
+        """All blocks with their number."""
+        return [*self.counted.items(), *([(self.rest, 1)] if self.rest else [])]
+
+    @cached_property
+    def n_a(self) -> int:
+        return sum(count * block.n_a for block, count in self.blocks)
+
+    @cached_property
+    def n_b(self) -> int:
+        return sum(count * block.n_b for block, count in self.blocks)
+
+    @cached_property
+    def a(self) -> int:
+        return sum(count * block.a for block, count in self.blocks)
+
+    @cached_property
+    def b(self) -> int:
+        return sum(count * block.b for block, count in self.blocks)
+
+    @cached_property
+    def kinds(self) -> "Counter[Kind]":
+        """What the null law depends on, and how often."""
+        found: Counter[Kind] = Counter()
+        for block, count in self.blocks:
+            found[block.n_a, block.n_b, block.a + block.b] += count
+        return found
+
+
+Kind = tuple[int, int, int]  # episodes of A, of B, successes of both
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +128,21 @@ def task_blocks(
 ) -> TaskBlocks | None:
     """scenario → that arm's outcomes, one per episode (several where several seeds played it).
     None where an arm has no episode."""
-    common = sorted(scenario for scenario in a.keys() & b.keys() if a[scenario] and b[scenario])
-    shared = tuple(_block(a[scenario], b[scenario]) for scenario in common)
-    alone_a = [outcome for scenario in a.keys() - set(common) for outcome in a[scenario]]
-    alone_b = [outcome for scenario in b.keys() - set(common) for outcome in b[scenario]]
+    both = a.keys() & b.keys()
+    kinds = Counter(
+        zip(map(tuple, map(a.__getitem__, both)), map(tuple, map(b.__getitem__, both)), strict=True)
+    )
+    alone_a = [outcome for scenario in a.keys() - both for outcome in a[scenario]]
+    alone_b = [outcome for scenario in b.keys() - both for outcome in b[scenario]]
+    shared: list[Block] = []
+    for (of_a, of_b), count in sorted(kinds.items()):
+        if of_a and of_b:
+            shared += [_block(of_a, of_b)] * count
+        else:
+            alone_a += of_a * count
+            alone_b += of_b * count
     rest = _block(alone_a, alone_b) if alone_a and alone_b else None
-    return TaskBlocks(shared=shared, rest=rest) if shared or rest else None
+    return TaskBlocks(shared=tuple(shared), rest=rest) if shared or rest else None
 
 
 def _block(a: Sequence[bool], b: Sequence[bool]) -> Block:
@@ -116,72 +167,36 @@ def block_test(a: Outcomes, b: Outcomes, *, mid: bool = False) -> BlockTest:
 
 def exact_test(tasks: Mapping[str, TaskBlocks], *, mid: bool = False) -> BlockTest:
     """The test of blocks that are laid out already."""
-    found = _counts(tasks)
-    weights = _integer_weights((1 / found.task_a + 1 / found.task_b).tolist())
-    weight = np.array(weights)[found.task]
-    law = _null_law(found, weight)
-    seen = int(weight @ (found.a - np.maximum(0, found.m - found.n_b)))
-    at = law[seen] / 2 if mid else 0.0
-    upper, lower = float(law[seen:].sum() - at), float(law[: seen + 1].sum() - at)
-    p = min(1.0, 2 * max(min(upper, lower), 0.0))
-    pairs = int(found.shared.sum())
-    difference = float(
-        np.mean(found.per_task(found.a) / found.task_a - found.per_task(found.b) / found.task_b)
+    weights = _integer_weights([1 / task.n_a + 1 / task.n_b for task in tasks.values()])
+    seen = sum(
+        weight * (task.a - _least(task.blocks))
+        for weight, task in zip(weights, tasks.values(), strict=True)
     )
-    deviation = _deviation(found)
+    laws = _null_laws(list(tasks.values()), weights)
+    lower, upper = _tails(laws, seen)
+    if mid:
+        at = (upper - _tails(laws, seen + 1)[1]) / 2
+        lower, upper = lower - at, upper - at
+    pairs = sum(len(task.shared) for task in tasks.values())
+    difference = float(np.mean([one.a / one.n_a - one.b / one.n_b for one in tasks.values()]))
+    deviation = _deviation(tasks)
     centre = difference * (1 - 2 / (pairs + 2)) if pairs else difference
     return BlockTest(
         difference=difference,
-        p=p,
+        p=min(1.0, 2 * max(min(upper, lower), 0.0)),
         low=max(-1.0, centre - _Z95 * deviation),
         high=min(1.0, centre + _Z95 * deviation),
         deviation=deviation,
-        null_deviation=_null_deviation(found),
+        null_deviation=_null_deviation(tasks),
         tasks=tuple(tasks),
         pairs=pairs,
-        discordant=int((found.shared & (found.a * found.n_b != found.b * found.n_a)).sum()),
-        unpaired=int((found.n_a + found.n_b)[~found.shared].sum()),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Counts:
-    """Every block of a comparison, arrays [blocks], and its tasks' episodes, arrays [tasks]. task:
-    the place of a block's task."""
-
-    n_a: np.ndarray
-    a: np.ndarray
-    n_b: np.ndarray
-    b: np.ndarray
-    task: np.ndarray
-    shared: np.ndarray
-    task_a: np.ndarray
-    task_b: np.ndarray
-
-    @property
-    def m(self) -> np.ndarray:
-        return self.a + self.b
-
-    def per_task(self, values: np.ndarray) -> np.ndarray:
-        return np.bincount(self.task, values, len(self.task_a))
-
-
-def _counts(tasks: Mapping[str, TaskBlocks]) -> _Counts:
-    rows: list[tuple[int, ...]] = []
-    for place, task in enumerate(tasks.values()):
-        rows += [(block.n_a, block.a, block.n_b, block.b, place, 1) for block in task.shared]
-        if task.rest:
-            rows.append((task.rest.n_a, task.rest.a, task.rest.n_b, task.rest.b, place, 0))
-    n_a, a, n_b, b, task_of, shared = np.array(rows).T.copy()
-    return _Counts(
-        n_a=n_a,
-        a=a,
-        n_b=n_b,
-        b=b,
-        task=task_of,
-        shared=shared > 0,
-        task_a=np.bincount(task_of, n_a, len(tasks)),
-        task_b=np.bincount(task_of, n_b, len(tasks)),
+        discordant=sum(
+            count
+            for task in tasks.values()
+            for block, count in task.counted.items()
+            if block.a * block.n_b != block.b * block.n_a
+        ),
+        unpaired=sum(task.rest.n_a + task.rest.n_b for task in tasks.values() if task.rest),
     )
 
 
@@ -193,31 +208,48 @@ def _integer_weights(weights: Sequence[float]) -> list[int]:
     return [weight // common for weight in rounded]
 
 
-def _null_law(found: _Counts, weight: np.ndarray) -> np.ndarray:
-    """Probabilities of Σ weight · A's successes, from the fewest possible on. Equal blocks of equal
-    weight are one power, whatever their tasks."""
-    columns = (weight, found.n_a, found.n_b, found.m)
-    equal = Counter(zip(*(column.tolist() for column in columns), strict=True))
-    laws: dict[int, np.ndarray] = {}
-    for (worth, n_a, n_b, m), count in sorted(equal.items()):
-        law = _power(_hypergeometric(n_a, n_b, m), count)
-        laws[worth] = _convolve(laws[worth], law) if worth in laws else law
-    return _weighted_sum(list(laws.values()), list(laws))
+def _least(blocks: Sequence[tuple[Block, int]]) -> int:
+    """The fewest successes of A that these blocks allow: where their law begins."""
+    return sum(count * max(0, block.a + block.b - block.n_b) for block, count in blocks)
 
 
-@lru_cache(maxsize=512)
+def _null_laws(tasks: Sequence[TaskBlocks], weights: Sequence[int]) -> dict[int, np.ndarray]:
+    """weight → probabilities of A's successes in the tasks of this weight, from the fewest possible
+    on. Equal blocks of equal weight are one power, whatever their tasks."""
+    kinds: dict[int, Counter[Kind]] = {}
+    for task, weight in zip(tasks, weights, strict=True):
+        kinds.setdefault(weight, Counter()).update(task.kinds)
+    laws = {}
+    for weight, counted in sorted(kinds.items()):
+        laws[weight] = np.ones(1)
+        for (n_a, n_b, m), count in sorted(counted.items()):
+            if max(0, m - n_b) < min(m, n_a):
+                power = _power(_hypergeometric(n_a, n_b, m), count)
+                laws[weight] = _convolve(laws[weight], power)
+    return laws
+
+
+@lru_cache(maxsize=1024)
 def _hypergeometric(n_a: int, n_b: int, m: int) -> np.ndarray:
-    """The law of A's successes in one block, from the fewest possible on; not to be changed."""
-    law = stats.hypergeom.pmf(np.arange(max(0, m - n_b), min(m, n_a) + 1), n_a + n_b, m, n_a)
+    """Probabilities of A's successes in one block, in whole numbers until the last division."""
+    ways = comb(n_a + n_b, m)
+    counts = range(max(0, m - n_b), min(m, n_a) + 1)
+    return np.array([comb(n_a, k) * comb(n_b, m - k) / ways for k in counts])
+
+
+def _fair(count: int) -> np.ndarray:
+    """Binomial probabilities of `count` fair coins, by ratios from the middle outward."""
+    half = count // 2
+    heads = np.arange(half, count)
+    up = np.concatenate([[1.0], np.cumprod((count - heads) / (heads + 1))])
+    law = np.concatenate([up[count - 2 * half + 1 :][::-1], up])
     return law / law.sum()
 
 
 def _power(law: np.ndarray, count: int) -> np.ndarray:
     """The law of the sum of `count` independent draws."""
-    if len(law) == 1:
-        return np.ones(1)
     if len(law) == 2 and law[0] == law[1]:
-        return stats.binom.pmf(np.arange(count + 1), count, 0.5)
+        return _fair(count)
     result, square = np.ones(1), law
     while count:
         if count & 1:
@@ -226,6 +258,34 @@ def _power(law: np.ndarray, count: int) -> np.ndarray:
         if count:
             square = _convolve(square, square)
     return result
+
+
+def _tails(laws: Mapping[int, np.ndarray], seen: int) -> tuple[float, float]:
+    """P(Σ weight · X <= seen) and P(Σ weight · X >= seen); laws: weight → of X. Of the widest only
+    the tails are needed, so the long lattice of all weights together is seldom made."""
+    widest = max(laws, key=lambda weight: len(laws[weight]))
+    last = laws[widest]
+    others = {weight: law for weight, law in laws.items() if weight != widest}
+    values, chances = _others(list(others.values()), list(others))
+    left = seen - values
+    up_to = np.concatenate([[0.0], np.cumsum(last)])  # [k]: P(X < k)
+    beyond = np.concatenate([np.cumsum(last[::-1])[::-1], [0.0]])  # [k]: P(X >= k)
+    lower = chances @ up_to[np.clip(left // widest + 1, 0, len(last))]
+    upper = chances @ beyond[np.clip(-(-left // widest), 0, len(last))]
+    return float(lower), float(upper)
+
+
+def _others(laws: Sequence[np.ndarray], weights: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Values of Σ weight · X, some more than once, and their probabilities."""
+    if prod(map(len, laws)) > _POINTS:
+        law = _weighted_sum(laws, weights)
+        values = np.flatnonzero(law)
+        return values, law[values]
+    values, chances = np.zeros(1, dtype=int), np.ones(1)
+    for law, weight in zip(laws, weights, strict=True):
+        values = np.add.outer(values, weight * np.arange(len(law))).ravel()
+        chances = np.multiply.outer(chances, law).ravel()
+    return values, chances
 
 
 def _weighted_sum(laws: Sequence[np.ndarray], weights: Sequence[int]) -> np.ndarray:
@@ -253,37 +313,50 @@ def _convolve(left: np.ndarray, right: np.ndarray) -> np.ndarray:
             return out
         return np.convolve(left, right)
     size = len(left) + len(right) - 1
-    length = fft.next_fast_len(size, real=True)
-    product = fft.rfft(left, length) * fft.rfft(right, length)
-    return np.maximum(fft.irfft(product, length)[:size], 0.0)
+    length = 1 << (size - 1).bit_length()
+    product = np.fft.rfft(left, length) * np.fft.rfft(right, length)
+    return np.maximum(np.fft.irfft(product, length)[:size], 0.0)
 
 
-def _null_deviation(found: _Counts) -> float:
+def _null_deviation(tasks: Mapping[str, TaskBlocks]) -> float:
     """Standard deviation of the difference if the arms are exchangeable in every block."""
-    n_a, n_b, m = found.n_a.astype(float), found.n_b.astype(float), found.m.astype(float)
-    total = n_a + n_b
-    variance = m * (total - m) * n_a * n_b / (total**2 * np.maximum(total - 1, 1))
-    worth = (1 / found.task_a + 1 / found.task_b)[found.task]
-    return sqrt(float(worth**2 @ variance)) / len(found.task_a)
+    variance = 0.0
+    for task in tasks.values():
+        own = sum(count * _hypergeometric_variance(block) for block, count in task.blocks)
+        variance += (1 / task.n_a + 1 / task.n_b) ** 2 * own
+    return sqrt(variance) / len(tasks)
 
 
-def _deviation(found: _Counts) -> float:
+def _hypergeometric_variance(block: Block) -> float:
+    total, m = block.n_a + block.n_b, block.a + block.b
+    if total < 2:
+        return 0.0
+    return m * (total - m) * block.n_a * block.n_b / (total**2 * (total - 1))
+
+
+def _deviation(tasks: Mapping[str, TaskBlocks]) -> float:
     """Standard deviation of the difference as estimated, with one scenario added in which only A,
     and one in which only B succeeds (without them the interval covers 92 % at 25 pairs)."""
-    share_a, share_b = found.n_a / found.task_a[found.task], found.n_b / found.task_b[found.task]
-    paired, alone = found.shared, ~found.shared
-    gaps = found.a[paired] / found.n_a[paired] - found.b[paired] / found.n_b[paired]
-    more = len(gaps) + 2
-    spread = (float(gaps @ gaps) + 2) / more - (float(gaps.sum()) / more) ** 2
-    share = (share_a[paired] + share_b[paired]) / 2
-    variance = float(share @ share) * spread * len(gaps) / more
-    for part, successes, n in ((share_a, found.a, found.n_a), (share_b, found.b, found.n_b)):
-        variance += _rest_variance(part[alone], successes[alone], n[alone])
-    return sqrt(variance) / len(found.task_a)
+    gaps = [
+        (block.a / block.n_a - block.b / block.n_b, count)
+        for task in tasks.values()
+        for block, count in task.counted.items()
+    ]
+    pairs = sum(count for _, count in gaps)
+    square = (sum(count * gap**2 for gap, count in gaps) + 2) / (pairs + 2)
+    spread = square - (sum(count * gap for gap, count in gaps) / (pairs + 2)) ** 2
+    variance = 0.0
+    for task in tasks.values():
+        for block, count in task.counted.items():
+            share = (block.n_a / task.n_a + block.n_b / task.n_b) / 2
+            variance += count * share**2 * spread * pairs / (pairs + 2)
+        if task.rest:
+            variance += _share_variance(task.rest.a, task.rest.n_a, task.n_a)
+            variance += _share_variance(task.rest.b, task.rest.n_b, task.n_b)
+    return sqrt(variance) / len(tasks)
 
 
-def _rest_variance(share: np.ndarray, successes: np.ndarray, n: np.ndarray) -> float:
-    """Of the part that unpaired episodes have in the rates of their tasks; share: of its task's
-    episodes that they are."""
+def _share_variance(successes: int, n: int, total: int) -> float:
+    """Of the part that n of a task's `total` episodes have in its rate."""
     rate = (successes + 1) / (n + 2)
-    return float(share**2 @ (rate * (1 - rate) / (n + 2)))
+    return (n / total) ** 2 * rate * (1 - rate) / (n + 2)

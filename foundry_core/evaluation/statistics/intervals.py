@@ -1,6 +1,6 @@
 """What a count of successes says about a success rate: the exact interval."""
 
-from scipy import stats
+from scipy import special
 
 from foundry_core.errors import FoundryError
 
@@ -21,6 +21,6 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> tuple[f
     if not 0 < confidence < 1:
         raise FoundryError(f"confidence {confidence} must lie strictly between 0 and 1")
     tail = (1 - confidence) / 2
-    low = stats.beta.ppf(tail, successes, n - successes + 1) if successes else 0.0
-    high = stats.beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
+    low = special.betaincinv(successes, n - successes + 1, tail) if successes else 0.0
+    high = special.betaincinv(successes + 1, n - successes, 1 - tail) if successes < n else 1.0
     return float(low), float(high)

@@ -8,14 +8,11 @@ recipes needs all seeds of a variant.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import combinations
-from typing import Literal
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.statistics.walk import Look, WalkDesign, WalkResult, walk
+from foundry_core.evaluation.design import Design
+from foundry_core.evaluation.statistics.walk import Look, Walk, WalkDesign, WalkResult
 
-# base: every variant against the base. pairs: all against all. best: the best is not dropped.
-Family = Literal["base", "pairs", "best"]
 Pair = tuple[str, str]
 # scenario outcomes of one arm by (task, scenario)
 Outcomes = Mapping[tuple[str, int], bool]
@@ -23,11 +20,13 @@ Outcomes = Mapping[tuple[str, int], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class RaceDesign:
-    """walk: rounds, spending, and the alpha of the whole family. arms: the base first."""
+    """rounds: the budget. arms: the base first. started: how many there were, where some have
+    dropped out since: they count in the level of a pair."""
 
-    walk: WalkDesign
+    design: Design
+    rounds: int
     arms: tuple[str, ...]
-    family: Family = "base"
+    started: int = 0
 
     def __post_init__(self) -> None:
         if len(self.arms) < 2 or len(set(self.arms)) < len(self.arms):
@@ -35,21 +34,13 @@ class RaceDesign:
 
     @property
     def pairs(self) -> list[Pair]:
-        if self.family == "base":
-            return [(self.arms[0], arm) for arm in self.arms[1:]]
-        return list(combinations(self.arms, 2))
+        return self.design.pairs(self.arms)
 
     @property
-    def pair_alpha(self) -> float:
-        """The two-sided level of one pair.
-
-        base, pairs: that of the family shared out evenly (Bonferroni), so that no equal pair is
-        separated with probability 1 - alpha. best: only the best arm must survive, which each of
-        the others threatens in one direction.
-        """
-        others = len(self.arms) - 1
-        shares = {"base": others, "pairs": others * len(self.arms) / 2, "best": others / 2}
-        return min(self.walk.alpha / shares[self.family], 0.5)
+    def walk(self) -> WalkDesign:
+        """Of one pair."""
+        level = self.design.pair_level(max(self.started, len(self.arms)))
+        return WalkDesign(rounds=self.rounds, alpha=level, spending=self.design.spending)
 
 
 @dataclass
@@ -59,34 +50,27 @@ class Race:
     design: RaceDesign
     running: tuple[str, ...] = ()
     decided: dict[Pair, WalkResult] = field(default_factory=dict)
-    _looks: dict[Pair, list[Look]] = field(default_factory=dict)
+    _walks: dict[Pair, Walk] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.running = self.running or self.design.arms
+        self._walks = {pair: Walk(self.design.walk) for pair in self.design.pairs}
 
     def look(self, rounds: int, outcomes: Mapping[str, Outcomes]) -> tuple[str, ...]:
         """Judges every open pair of running arms after `rounds` rounds; returns who goes on."""
-        for pair in self.design.pairs:
+        for pair, walk in self._walks.items():
             if pair in self.decided or not set(pair) <= set(self.running):
                 continue
             wins, losses = _discordant(outcomes[pair[0]], outcomes[pair[1]])
-            looks = self._looks.setdefault(pair, [])
-            looks.append(Look(rounds=rounds, wins=wins, losses=losses))
-            design = WalkDesign(
-                rounds=self.design.walk.rounds,
-                alpha=self.design.pair_alpha,
-                spending=self.design.walk.spending,
-            )
-            result = walk(design, looks)
-            if result.direction:
-                self.decided[pair] = result
+            if walk.look(Look(rounds=rounds, wins=wins, losses=losses)):
+                self.decided[pair] = walk.result
         self.running = self._going_on()
         return self.running
 
     def _going_on(self) -> tuple[str, ...]:
         """An arm stops where nothing is left to be decided about it, or, racing for the best,
         where another is better."""
-        if self.design.family == "best":
+        if self.design.design.family == "best":
             worse = {
                 second if result.direction > 0 else first
                 for (first, second), result in self.decided.items()

@@ -16,7 +16,7 @@ from math import sqrt
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 Basis = Literal["none", "provisional", "recipe"]
 Rates = Sequence[float]
@@ -37,7 +37,7 @@ class SeedTest:
         """Half of the interval of the difference between recipes, from the runs alone."""
         if self.deviation is None or self.degrees is None:
             return None
-        return float(stats.t.ppf((1 + confidence) / 2, self.degrees) * self.deviation)
+        return float(special.stdtrit(self.degrees, (1 + confidence) / 2) * self.deviation)
 
 
 def seed_test(a: Rates, b: Rates, table: Mapping[str, Rates]) -> SeedTest:
@@ -88,7 +88,7 @@ def _pooled(a: Rates, b: Rates, groups: Sequence[Rates]) -> Test:
 
 def _t(a: Rates, b: Rates, deviation: float, degrees: float) -> Test:
     statistic = abs(float(np.mean(a) - np.mean(b))) / deviation
-    return float(2 * stats.t.sf(statistic, degrees)), deviation, degrees
+    return float(2 * special.stdtr(degrees, -statistic)), deviation, degrees
 
 
 def _tied(a: Rates, b: Rates, degrees: float) -> Test:

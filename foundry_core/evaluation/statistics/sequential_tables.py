@@ -16,8 +16,8 @@ import numpy as np
 
 from foundry_core.evaluation.statistics import sequential, spending
 from foundry_core.evaluation.statistics.sequential import SequentialDesign, Table, build_table
-from foundry_core.files import json_line, sha256_hex, sha256_of, write_cache
-from foundry_core.home import cache_dir
+from foundry_core.files import json_line, sha256_hex, sha256_of
+from foundry_core.home import cache_dir, write_cache
 
 _DTYPES = {"critical": "int16", "cells": "int32", "share": "float64", "error": "float64"}
 # RuntimeError: a flag of the archive that asks for a password or an unknown compression.

@@ -24,7 +24,19 @@ from tasks.convert_text import ConvertTextRecipe
 SETS = {
     "text": (TEXT_FORMATS, {"jsonl", "packages", "parquet", "text_tars", "token_tars", "txt"}),
     "captions": (CAPTION_FORMATS, {"img2dataset", "scenes"}),
-    "robot": (ROBOT_FORMATS, {"demonstrations", "spartan"}),
+    "robot": (
+        ROBOT_FORMATS,
+        {
+            "aloha",
+            "demonstrations",
+            "lerobot",
+            "libero_hdf5",
+            "rlds",
+            "robomimic",
+            "spartan",
+            "zarr_replay",
+        },
+    ),
 }
 
 

@@ -9,6 +9,7 @@ import yaml
 from flows.runs.engine import PipelineRun
 from flows.runs.planning import Request, prepare
 from foundry_core.data.sources.remote import local_source
+from foundry_core.data.sources.robot.zarr_replay import ZarrReplay
 from foundry_core.data.sources.text.jsonl import JsonLines
 from foundry_core.data.sources.text.packages import PackageDocs
 from foundry_core.data.sources.text.txt import PlainText
@@ -85,6 +86,18 @@ def test_folders_and_single_objects_become_files(raw, tmp_path):
         assert stream.read() == '{"text": "one"}\n'
     for same in (PlainText(path=str(local)), PackageDocs(packages=("numpy",))):
         assert local_source(same, tmp_path, quiet) is same
+
+
+def test_what_begins_with_a_dot_is_left_out_unless_zarr_needs_it(raw, tmp_path):
+    uri, place, _ = raw
+    for name in ("meta/episode_ends/.zarray", ".zgroup", ".git/config", "data/x/0.0"):
+        place.write(f"buffer/{name}", b"{}")
+    source = ZarrReplay(path=f"{uri}/buffer", hz=10)
+    local = local_source(source, tmp_path / "scratch", quiet)
+    assert sorted(files_below(local.root)) == [".zgroup", "data/x/0.0", "meta/episode_ends/.zarray"]
+    first = fingerprint(source.path)
+    place.write("buffer/meta/episode_ends/.zarray", b"{ }")
+    assert fingerprint(source.path) != first
 
 
 def test_a_second_attempt_fetches_only_what_is_missing(raw, tmp_path, monkeypatch):

@@ -31,6 +31,7 @@ OLD = 10**18
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()  # caches are kept where there is a home
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.compare import compare
+from foundry_core.evaluation.comparison.groups import parse_groups
 from foundry_core.evaluation.comparison.plots import curves, response, success_bars
 from foundry_core.evaluation.comparison.report import (
     Filmstrip,
@@ -16,7 +17,7 @@ from foundry_core.evaluation.comparison.report import (
 from foundry_core.evaluation.comparison.result import read_comparison
 from foundry_core.evaluation.comparison.sentences import p_text, verdict
 from foundry_core.evaluation.comparison.tables import as_csv, markdown, score_text
-from foundry_core.evaluation.score import Evaluation
+from foundry_core.evaluation.score import EpisodeResult, Evaluation
 
 
 def evaluation(budget=25, **tasks):
@@ -162,6 +163,118 @@ def test_crashes_that_would_turn_the_verdict_forbid_one():
     assert "no verdict" in verdict(found)
 
 
+def test_crashes_forbid_what_only_holm_would_separate():
+    """p between alpha / 3 and alpha: the last step of Holm separates it, Bonferroni would not."""
+    scenarios = range(60)
+    variant = {i: i < 18 or 20 <= i < 31 for i in scenarios}  # 11 against 2 discordant
+
+    def judged(base):
+        outcomes = {
+            "base": base,
+            "variant": variant,
+            "best": dict.fromkeys(scenarios, True),
+            "worst": dict.fromkeys(scenarios, False),
+        }
+        found = compare(
+            {name: Evaluation(budget=60, outcomes={"t": one}) for name, one in outcomes.items()},
+            "base",
+        )
+        return found, found.against_base("variant")
+
+    base = {i: i < 20 for i in scenarios}
+    found, one = judged(base)
+    assert 0.05 / 3 < one.p_value <= one.p_corrected <= 0.05
+    assert (one.decision, one.turned) == ("better", False)
+    found, one = judged(base | {50: None, 51: None})
+    assert (one.decision, one.turned, one.p_corrected) == ("no verdict", True, None)
+    assert set(found.letters["variant"]) & set(found.letters["base"])
+
+
+def test_every_table_is_a_family_of_its_own():
+    rates = {"a": (10, 24), "b": (19, 12), "c": (13, 11), "d": (12, 24)}
+    evaluations = {label: evaluation(x=one, y=other) for label, (one, other) in rates.items()}
+    for base in (None, "a"):
+        found = compare(evaluations, base, groups={"first": ["x"]})
+        assert found.groups["first"] == found.task_tables["x"]
+        pairs = 6 if base is None else 3
+        for table in (found, *found.groups.values(), *found.task_tables.values()):
+            assert (table.size, len(table.differences)) == (pairs, pairs)
+            alone = compare({k: restricted(e, table.tasks) for k, e in evaluations.items()}, base)
+            assert table.differences == alone.differences
+            for one in table.differences:
+                shares = set(table.letters[one.variant]) & set(table.letters[one.base])
+                assert bool(shares) != one.separated == (one.p_corrected <= found.alpha)
+
+
+def restricted(found: Evaluation, tasks) -> Evaluation:
+    return replace(found, outcomes={task: found.outcomes[task] for task in tasks})
+
+
+def test_a_task_without_an_outcome_of_one_is_compared_among_the_others():
+    found = compare(
+        {
+            "a": evaluation(x=20, y=25, z=20),
+            "b": evaluation(x=5, y=4, z=18),
+            "c": evaluation(x=12, y=(0, 25), z=2),
+        }
+    )
+    assert found.tasks == ["x", "z"]
+    assert found.missing == {"y": ["c"]}
+    assert found.silent == {"c": ["y"]}
+    assert found.overall["c"].rate == pytest.approx((12 + 2) / 50)
+    assert "c: no outcome in y." in verdict(found)
+    table = found.task_tables["y"]
+    decisions = {(one.base, one.variant): one.decision for one in table.differences}
+    assert decisions == {("a", "b"): "worse", ("a", "c"): "no verdict", ("b", "c"): "no verdict"}
+    assert table.overall["c"].rate_with_crashes == 0.0
+    assert "c has no outcome here" in table.differences[1].note
+    assert "y (not compared) | 25/25  100 % [86, 100]  a" in markdown(found)
+
+
+def test_a_label_without_any_outcome_is_listed_without_a_verdict():
+    evaluations = EVALUATIONS | {"broken": evaluation(open=(0, 25), pull=(0, 25))}
+    for base in ("policy", "broken", None):
+        found = compare(evaluations, base)
+        assert found.tasks == ["open", "pull"]
+        assert found.overall["broken"].rate is None
+        for one in found.differences:
+            mute = "broken" in (one.base, one.variant)
+            assert (one.decision == "no verdict") == mute
+            assert (one.difference is None) == mute
+        assert "broken: no outcome in open, pull." in verdict(found)
+        assert "no verdict" in markdown(found)
+    assert compare(EVALUATIONS).letters == {
+        label: letters for label, letters in found.letters.items() if label != "broken"
+    }
+    alone = compare({"a": evaluation(t=(0, 25)), "b": evaluation(t=(0, 25))})
+    assert [one.decision for one in alone.differences] == ["no verdict"]
+
+
+def test_crashes_are_counted_by_cause():
+    crash = "Traceback (most recent call last):\n  x\nOSError: No space left on device"
+    episodes = [
+        EpisodeResult(task="t", scenario=i, success=i < 5, failure_message=None) for i in range(8)
+    ]
+    episodes += [EpisodeResult(task="t", scenario=8, success=None, failure_message=crash)]
+    known = Evaluation.of(episodes, 9)
+    found = compare(
+        {"known": known, "unknown": evaluation(9, t=(4, 2)), "none": evaluation(9, t=3)}
+    )
+    assert found.crashes == {"known": {"disk full": 1}, "unknown": {"unknown": 2}}
+    assert found.overall["known"].rate == pytest.approx(5 / 8)
+    assert found.overall["known"].rate_with_crashes == pytest.approx(5 / 9)
+    assert found.overall["none"].rate_with_crashes == found.overall["none"].rate
+
+
+def test_groups_are_checked():
+    with pytest.raises(FoundryError, match="no evaluation has task 'pul'"):
+        compare(EVALUATIONS, groups={"g": ["pul"]})
+    assert parse_groups(["g=open, pull", "h=pull"]) == {"g": ["open", "pull"], "h": ["pull"]}
+    for wrong in (["g"], ["g="], ["=open"], ["g=open", "g=pull"]):
+        with pytest.raises(FoundryError, match="NAME=Task,Task"):
+            parse_groups(wrong)
+
+
 def test_only_common_tasks_are_compared_and_the_rest_is_shown():
     found = compare(MORE, "policy")
     assert found.tasks == ["open", "pull"]
@@ -183,7 +296,7 @@ def test_a_rate_never_stands_alone():
     assert p_text(1.5e-9) == "1.5e-09"
     assert p_text(0.0) == "< 1e-12"
     table = list(csv.reader(io.StringIO(as_csv(found))))
-    assert table[1][:6] == ["open", "policy", "25", "24", "0", "0"]
+    assert ["open", "task", "policy", "25", "24", "0", "0"] in [row[:7] for row in table]
 
 
 def test_report_is_one_readable_page(tmp_path):

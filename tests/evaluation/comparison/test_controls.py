@@ -8,8 +8,10 @@ import pytest
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.compare import compare
 from foundry_core.evaluation.comparison.controls import cautions, with_controls
+from foundry_core.evaluation.comparison.grids import grids
+from foundry_core.evaluation.comparison.pictures import task_bars, violins
 from foundry_core.evaluation.comparison.plots import success_bars
-from foundry_core.evaluation.comparison.report import write_comparison
+from foundry_core.evaluation.comparison.report import ReportData, write_comparison, write_report
 from foundry_core.evaluation.comparison.result import read_comparison
 from foundry_core.evaluation.comparison.sentences import verdict
 from foundry_core.evaluation.comparison.tables import as_csv, markdown, rows
@@ -48,6 +50,39 @@ def test_they_are_shown_and_never_tested(tmp_path):
     ]
     write_comparison(tmp_path, found)
     assert read_comparison(tmp_path / "comparison.json") == found
+
+
+def test_every_table_and_picture_of_many_labels_has_them_last(tmp_path):
+    many = {f"v{i}": evaluation(open=4 * i + 3, pull=2 * i, press=5 * i) for i in range(5)}
+    alone = compare(many, groups={"doors": ["open", "press"]})
+    found = with_controls(alone, STILL)
+    assert (found.groups, found.task_tables) == (alone.groups, alone.task_tables)
+    shown = grids(found, 200)
+    notes = [note for grid in shown for note in grid.notes]
+    assert f"Rates: {AT_ANY_TIME}; 95 % Clopper-Pearson intervals." in notes
+    assert set(cautions(found)) <= set(notes)
+    whole, doors, tasks = shown
+    assert whole.rows[-1] == [
+        "", "still (control)", "21.33", "16/75", "13 to 32", "0", "21.33", "",
+    ]  # fmt: skip
+    assert doors.rows[-1][1:4] == ["still (control)", "32.00", "16/50"]
+    assert (len(whole.rows), tasks.header[-1]) == (6, "still\n(control)")
+    assert {row[0]: row[-1].split("\n")[0] for row in tasks.rows} == {
+        "open": "0/25", "pull": "0/25", "press": "16/25",
+    }  # fmt: skip
+    lines = [row for row in csv.DictReader(io.StringIO(as_csv(found))) if row["kind"] == "control"]
+    assert [(row["table"], row["n"], row["letters"]) for row in lines] == [
+        ("open", "25", ""), ("pull", "25", ""), ("press", "25", ""),
+        ("doors", "50", ""), ("all tasks", "75", ""),
+    ]  # fmt: skip
+    for picture in (task_bars(found), violins(found, found.summaries())):
+        assert "still (control)" in picture.svg() and "<pattern" in picture.svg()
+    data = ReportData(title="t", run_id="r", comparison=found, stages=[], losses={})
+    page = write_report(tmp_path / "report.html", data).read_text()
+    assert page.count("<td>still (control)</td>") == 2  # over all tasks, and in the group
+    assert '<th scope="col">still\n(control)</th>' in page
+    assert ">still (control)</text>" in page
+    assert f"Rates: {AT_ANY_TIME}." in page
 
 
 def test_tasks_that_a_control_solves_or_nobody_solves_are_named():

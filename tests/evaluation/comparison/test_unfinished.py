@@ -1,7 +1,8 @@
 """Evaluations that are still running, with crashes: only complete rounds count, a pair that lost an
 episode is no evidence, and crashes of one arm may not decide."""
 
-from foundry_core.evaluation.comparison.pairs import Arm, pair_test
+from foundry_core.evaluation.comparison.arms import Arm, Pairing
+from foundry_core.evaluation.comparison.pairs import Setting, pair_test
 from foundry_core.evaluation.score import Evaluation
 from foundry_core.evaluation.statistics.walk import Look, WalkDesign, walk
 
@@ -10,19 +11,18 @@ BUDGET = 40
 
 def judged(a, b, tasks=("t",)):
     """a, b: task → outcomes by scenario, None for a crash; the rest is pending."""
+    found = ({task: dict(enumerate(outcomes[task])) for task in tasks} for outcomes in (a, b))
+    return paired(*found, tasks)
+
+
+def paired(a, b, tasks=("t",)):
+    """a, b: task → scenario → outcome."""
     arms = [
-        Arm(
-            name,
-            [
-                Evaluation(
-                    budget=BUDGET,
-                    outcomes={task: dict(enumerate(outcomes[task])) for task in tasks},
-                )
-            ],
-        )
+        Arm(name, {name: Evaluation(budget=BUDGET, outcomes=outcomes)})
         for name, outcomes in (("A", a), ("B", b))
     ]
-    return pair_test(*arms, list(tasks), arms, 0.05)
+    setting = Setting(tasks=tasks, asked=tasks, arms=arms, alpha=0.05, level=0.05)
+    return pair_test(Pairing(*arms), setting)
 
 
 def by_hand(discordant):
@@ -64,11 +64,7 @@ def test_only_complete_rounds_count():
 
 def test_an_early_scenario_that_is_missing_holds_back_all_later_rounds():
     late = {i: True for i in range(20) if i}
-    arms = [
-        Arm("A", [Evaluation(budget=BUDGET, outcomes={"t": late})]),
-        Arm("B", [Evaluation(budget=BUDGET, outcomes={"t": dict.fromkeys(range(20), False)})]),
-    ]
-    found = pair_test(*arms, ["t"], arms, 0.05)
+    found = paired({"t": late}, {"t": dict.fromkeys(range(20), False)})
     assert (found.test, found.direction, found.p) == ("none: unfinished", 0, None)
     assert "only complete rounds" in found.note
 

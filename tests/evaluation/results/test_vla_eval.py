@@ -28,7 +28,7 @@ def test_a_file_of_its_release(tmp_path):
     first = results.episodes["pi0", "put it there"][0]
     assert (first.scenario, first.steps, first.seconds) == (0, 70, 3.5)
     facts = results.facts["pi0"]
-    assert facts.crashes == {"env_step": 1, "process died": 1}
+    assert results.evaluations()["pi0"].causes == {"env_step": 1, "process died": 1}
     assert facts.benchmark == "LIBEROBenchmark_libero_spatial"
     assert facts.packages == {"vla-eval": "0.8.0"}
     assert facts.options == {"suite": "libero_spatial", "seed": 7}
@@ -52,9 +52,9 @@ def test_a_file_of_the_version_that_was_published(tmp_path):
     put_vla(tmp_path / "xvla", "{", "draft.json")
     results = read_results(tmp_path / "xvla")
     assert results.models == ["xvla"]
-    assert results.facts["xvla"].crashes == {"timeout": 1}
-    outcomes = results.evaluations()["xvla"].outcomes
-    assert outcomes == {"push": {0: True, 1: False, 10: True, 11: None}}
+    found = results.evaluations()["xvla"]
+    assert found.causes == {"timeout": 1}
+    assert found.outcomes == {"push": {0: True, 1: False, 10: True, 11: None}}
 
 
 def test_suites_of_one_model_are_one_evaluation_and_say_so(tmp_path):

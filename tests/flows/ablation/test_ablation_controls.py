@@ -32,8 +32,19 @@ def test_controls_on_the_same_scenarios_are_connected_once(
     assert played == (["base:evaluate_still"] if controls else [])
 
 
+def test_a_race_has_the_controls_of_the_whole_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path))
+    vary = (parse_vary("vla.training.steps=1,2"),)
+    ablation = plan_ablation(AblationRequest(pipeline="demo-fast", vary=vary, looks=2))
+    stages = ablation.merged.pipeline.stages
+    assert stages["verdict"].inputs["controls"] == {"still": "base:evaluate_still"}
+    parts = [stages[f"base:evaluate.{number}"].recipe for number in (1, 2)]
+    whole = sum(part.episodes_per_task for part in parts)
+    assert stages["base:evaluate_still"].recipe.episodes_per_task == whole
+
+
 def test_variants_whose_episodes_count_differently_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path))
     vary = (parse_vary("evaluate.options.success=final"),)
-    with pytest.raises(FoundryError, match="success = final, base with ever"):
+    with pytest.raises(FoundryError, match="success = final, not ever as base demands"):
         plan_ablation(AblationRequest(pipeline="demo-fast", vary=vary))

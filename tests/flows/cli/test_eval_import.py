@@ -104,11 +104,12 @@ def test_each_model_becomes_an_evaluation_that_stands_alone(capsys, store, tree)
     assert facts == EvaluationFacts(
         first_scenario=0,
         episodes_per_task=40,
-        crashes={"disk full": 2},
         imported=facts.imported,
     )
     assert (facts.imported.format, facts.imported.model) == ("lbm", "small")
-    outcomes = read_evaluation(folder).outcomes
+    found = read_evaluation(folder)
+    outcomes = found.outcomes
+    assert found.causes == {"disk full": 2}
     assert set(outcomes) == {"Add", "Sort"}
     assert [outcomes["Add"][i] for i in (0, 3, 4, 39)] == [True, True, False, None]
     rows = [json.loads(line) for line in (folder / "records" / "episodes.jsonl").open()]
@@ -234,7 +235,8 @@ def test_sources_by_key_name_and_run(capsys, store, tree, tmp_path):
     two = foundry(capsys, "compare", "small@paper", f"ours={under_way.run_id}")
     assert two["labels"] == ["small@paper", "ours"]
     assert two["budgets"] == {"small@paper": 40, "ours": 40}
-    assert two["crashes"] == {"disk full": 4} and two["unequal"] == []
+    assert two["crashes"] == {label: {"disk full": 2} for label in two["labels"]}
+    assert two["unequal"] == []
     three = foundry(capsys, "compare", tree, under_way.run_id)
     assert three["labels"] == ["big", "small", "exam"]
     refused = foundry(capsys, "compare", tree, "nowhere", code=2)

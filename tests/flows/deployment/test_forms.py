@@ -65,6 +65,11 @@ def test_requests_are_those_of_the_command_line():
     assert asked.title == "ablation llm.training.steps ×2; small; seeds ×3"
     assert asked.evaluation is None
     assert asked.variants[0].overrides == (("llm.training.steps", 5),)
+    assert asked.design is None
+    asked = ablation_request(demo, [], [], 1, [], "", 4, "linear", "best")
+    assert (asked.design.looks, asked.design.spending, asked.design.family) == (4, "linear", "best")
+    asked = ablation_request(demo, [], [], 3, [], "", 0, "linear", "best")
+    assert asked.design is None, "a form always states them; without looks they say nothing"
 
 
 def test_both_deployments_are_one_flow_with_a_form_each():

@@ -1,0 +1,1 @@
+"""Shards → the formats of others, one module each."""

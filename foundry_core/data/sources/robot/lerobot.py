@@ -1,0 +1,164 @@
+"""LeRobot datasets, v2.1 and v3.0: tables in parquet, cameras as videos or as images in the tables.
+
+Names stay as the dataset has them: every numeric feature is a field, LeRobot's own counters too.
+Pictures of a video are found by time, within `tolerance_s`, never by number: a video may begin
+anywhere in its file and need not have a constant rate.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from foundry_core.data.contract.statements import CameraContract, DataContract
+from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
+from foundry_core.data.sources.robot.lerobot_meta import EpisodeRow, Meta, read_info, read_meta
+from foundry_core.errors import FoundryError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from foundry_core.data.robot.episodes import Episode, Frames
+    from foundry_core.data.sources.robot.lerobot_tables import EpisodeRows
+
+
+class Lerobot(RobotFormat, PathSource):
+    """The folder of a LeRobot dataset (v2.1, v3.0): the one that holds meta/info.json."""
+
+    format: Literal["lerobot"] = "lerobot"
+    tolerance_s: float = Field(1e-4, gt=0, description="between a row's time and its video frame's")
+
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        return (path / "meta" / "info.json").is_file()
+
+    def contract(self) -> DataContract:
+        if self.remote is not None:
+            return DataContract()
+        info = read_info(self.root)
+        cameras = {
+            name: CameraContract(drawn=feature.size)
+            for name, feature in info.features.items()
+            if feature.is_camera and not feature.is_depth
+        }
+        return DataContract(hz=info.fps, cameras=cameras)
+
+    def episodes(self) -> list[SourceRef]:
+        """In the order of the episodes' table."""
+        meta = read_meta(self.root)
+        if not meta.rows.num_rows:
+            raise FoundryError(f"{str(self.root)!r} lists no episode", "record one")
+        return [
+            SourceRef(
+                name=EpisodeRow(index=index, values={}).name,
+                files=(str(self.root),),
+                start=number,
+                stop=number + 1,
+            )
+            for number, index in enumerate(meta.rows["episode_index"].to_pylist())
+        ]
+
+    def read_episode(self, ref: SourceRef) -> "Episode":
+        from foundry_core.data.robot.episodes import Episode, UnusableEpisode
+        from foundry_core.data.sources.robot.lerobot_tables import episode_rows
+
+        meta = read_meta(self.root)
+        row = meta.episode(ref.start)
+        try:
+            rows = episode_rows(meta.data_file(row), row.index)
+        except FoundryError as error:
+            raise UnusableEpisode(f"{row.name}: {error.message}", error.hint) from error
+        lowdim, instructions = _columns(meta, row, rows)
+        images, depth = self._cameras(meta, row, rows, lowdim["timestamp"][:, 0])
+        success = lowdim.get("next.success")
+        return Episode(
+            id=row.name,
+            task=next(iter(instructions["original"]), ""),
+            hz=meta.info.fps,
+            success=None if success is None else bool(success.any()),
+            instructions=instructions,
+            lowdim=lowdim,
+            images=images,
+            depth=depth,
+        )
+
+    def _cameras(
+        self, meta: Meta, row: EpisodeRow, rows: "EpisodeRows", times: "np.ndarray"
+    ) -> "tuple[dict[str, Frames], dict[str, Frames[np.ndarray]]]":
+        from foundry_core.data.sources.robot import lerobot_cameras as cameras
+
+        images: dict[str, Frames] = {}
+        depth: dict[str, Frames[np.ndarray]] = {}
+        for name, feature in meta.info.features.items():
+            if not feature.is_camera:
+                continue
+            code = cameras.DepthCode.of(feature, name) if feature.is_depth else None
+            if feature.dtype == "video":
+                locate = partial(meta.video_file, row, name)
+                frames = cameras.filmed(locate, name, times, self.tolerance_s, code)
+                (depth if code else images)[name] = frames
+            elif code:
+                depth[name] = cameras.stored_depth(rows, name, code)
+            else:
+                images[name] = cameras.stored_pictures(rows, name)
+        return images, depth
+
+
+def _columns(
+    meta: Meta, row: EpisodeRow, rows: "EpisodeRows"
+) -> "tuple[dict[str, np.ndarray], dict[str, list[str]]]":
+    """(fields, instructions by kind): tasks in the order of the episode as "original", columns of
+    strings by their names, `language_persistent` by style. Questions and remarks at single steps
+    (`language_events`) instruct nobody and are left out. Raises UnusableEpisode."""
+    import numpy as np
+
+    from foundry_core.data.robot.episodes import UnusableEpisode
+    from foundry_core.data.sources.robot import lerobot_tables as tables
+
+    if rows.length != row.values["length"]:
+        raise UnusableEpisode(
+            f"{rows.path} holds {rows.length} rows of {row.name}, meta says {row.values['length']}",
+            "fetch the file again, or remove the episode",
+        )
+    features = {
+        name: feature
+        for name, feature in meta.info.features.items()
+        if not feature.is_camera and name != "language_events"
+    }
+    table = rows.read(list(features))
+    lowdim: dict[str, np.ndarray] = {}
+    instructions: dict[str, list[str]] = {"original": []}
+    for name, feature in features.items():
+        column = table[name]
+        if feature.dtype == "language":
+            instructions |= tables.spoken(column)
+        elif feature.dtype == "string":
+            instructions[name] = tables.words(column)
+        elif tables.is_numeric(column):
+            lowdim[name] = tables.numbers(rows, name, column, feature)
+        else:
+            raise UnusableEpisode(
+                f"{rows.path}: {name!r} holds {column.type}, not numbers", "remove the feature"
+            )
+    unordered = lowdim["frame_index"][:, 0] != np.arange(rows.length)
+    if unordered.any():
+        step = int(np.argmax(unordered))
+        raise UnusableEpisode(
+            f"{rows.path}: 'frame_index' of {row.name} is {lowdim['frame_index'][step, 0]:g} at "
+            f"step {step}",
+            "steps count from 0, one after the other",
+        )
+    for step, index in enumerate(lowdim["task_index"][:, 0].astype(int).tolist()):
+        if index not in meta.tasks:
+            raise UnusableEpisode(
+                f"{rows.path}: 'task_index' is {index} at step {step}, which meta/tasks does not "
+                "list",
+                "mend the list of tasks",
+            )
+        if meta.tasks[index] not in instructions["original"]:
+            instructions["original"].append(meta.tasks[index])
+    return lowdim, instructions
+
+
+FORMAT = Lerobot

@@ -1,0 +1,1 @@
+"""TFDS folders without TensorFlow: record framing, tf.train.Example, features.json."""
