@@ -23,7 +23,7 @@ _STOPPED = "foundry serve was stopped"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=HOST, help="address of the server (default: loopback)")
-    parser.add_argument("--port", type=port, default=PORT)
+    parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument(
         "--name",
         action="append",
@@ -40,13 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="say what is wrong, if anything; start nothing"
     )
-
-
-def port(text: str) -> int:
-    """ValueError for what no host has."""
-    if not 0 < int(text) < 2**16:
-        raise argparse.ArgumentTypeError(f"{text} is no port: expected 1 to 65535")
-    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
