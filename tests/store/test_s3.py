@@ -422,9 +422,10 @@ def test_objects_imported_from_another_place_stay_present(uri, monkeypatch, caps
         assert main(["lineage", "import", "emit", place]) == 0
         ((kind, key),) = store.artifacts()
         assert store.read(kind, key).files_at == place
-        assert main(["lineage", "runs"]) == 0
-        rows = queries.sql(queries.connect(), "select present, removed_reason from artifact")
-        assert rows == [{"present": True, "removed_reason": None}]
+        capsys.readouterr()
+        asked = "select present, removed_reason from artifact"
+        assert main(["lineage", "sql", asked, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == [{"present": True, "removed_reason": None}]
     assert main(["lineage", "import", "emit", f"{uri}/emit"]) == 2
     assert "foundry lineage tag" in capsys.readouterr().err
 
