@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.real_data import ABSENT, REAL_DATA
+
 # Everyday runs try the same examples each time; `make test-all` looks for new ones.
 settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("search", print_blob=True)
@@ -14,15 +16,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    path = Path(os.environ.get("FOUNDRY_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not path.is_dir():
-        pytest.skip(f"no real fixtures: {path} is absent (set FOUNDRY_TEST_DATA to their folder)")
-    return path
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"no files of other tools: {ABSENT}")
+    return REAL_DATA
 
 
 @pytest.fixture

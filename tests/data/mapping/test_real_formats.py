@@ -1,8 +1,6 @@
 """Files of the original tools through reader, ready mapping and conversion."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +14,8 @@ from foundry_core.data.mapping.apply import mapped
 from foundry_core.data.mapping.config import AnyMapping, relative_poses
 from foundry_core.data.robot.poses import decode_rot6d
 from foundry_core.parallel import ray_session
+from tests.real_data import ABSENT, FORMATS
 
-FORMATS = Path(
-    os.environ.get("FOUNDRY_FORMATS", Path(__file__).parents[3].parent / "shared/data/formats")
-)
 # place, mapping, options of the source, windows
 SETS = {
     "droid": ("rlds_droid/tfds", "droid", {"hz": 15}, 30),
@@ -31,9 +27,7 @@ SETS = {
     "pusht": ("zarr_pusht", "pusht", {"hz": 10}, 44),
     "umi": ("zarr_umi_zip", "umi", {"hz": 60}, 32),
 }
-pytestmark = pytest.mark.skipif(
-    not FORMATS.is_dir(), reason=f"the files of the original tools are not at {FORMATS}"
-)
+pytestmark = pytest.mark.skipif(not FORMATS.is_dir(), reason=ABSENT)
 
 
 @pytest.fixture(scope="module")

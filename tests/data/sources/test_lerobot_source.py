@@ -1,14 +1,12 @@
 """LeRobot v2.1 and v3.0: sets that LeRobot wrote, against what its own reader gave, and sets made
 here for what can go wrong.
 
-The former are a folder of `lerobot_*/{data_root,expected.json,arrays.npz}` that FOUNDRY_FORMATS
-names.
+The former are folders `lerobot_*` with data_root, expected.json and arrays.npz.
 """
 
 import hashlib
 import io
 import json
-import os
 import shutil
 import zlib
 from pathlib import Path
@@ -34,9 +32,10 @@ from foundry_core.data.sources.robot.lerobot_tables import EpisodeRows
 from foundry_core.data.video import VideoReader
 from foundry_core.errors import FoundryError
 from tests.lerobot_sets import FPS, coded, digits, make_coded_shards, make_old, read_digits
+from tests.real_data import ABSENT, FORMATS
 
 FRONT = "observation.images.front"
-ORIGINALS = sorted(Path(os.environ.get("FOUNDRY_FORMATS", "/nowhere")).glob("lerobot_*"))
+ORIGINALS = sorted(FORMATS.glob("lerobot_*"))
 
 
 def pixels(picture: bytes | np.ndarray) -> np.ndarray:
@@ -48,7 +47,7 @@ def episodes(root: Path) -> list[Episode]:
     return [source.read_episode(ref) for ref in source.episodes()]
 
 
-@pytest.mark.skipif(not ORIGINALS, reason="FOUNDRY_FORMATS names no folder of lerobot_* sets")
+@pytest.mark.skipif(not ORIGINALS, reason=ABSENT)
 @pytest.mark.parametrize("folder", ORIGINALS, ids=lambda folder: folder.name)
 def test_sets_that_lerobot_wrote_are_read_as_it_reads_them(folder):
     expected = json.loads((folder / "expected.json").read_text())
@@ -310,7 +309,7 @@ def png_header(side: int) -> bytes:
         (None, "holds no bytes"),
         (b"no picture", "not a readable image"),
         (png_header(65500), r"not a readable image: Image size \(4290250000 pixels\)"),
-        (png_header(9000), "9000x9000 pixels"),
+        (png_header(9000), "9000 x 9000 pixels"),
     ],
 )
 def test_a_bad_picture_in_a_table_is_named(tmp_path, data, message):

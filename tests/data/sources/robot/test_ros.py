@@ -1,14 +1,12 @@
 """ROS bags and MCAP files: sets that the original libraries wrote, against what they read back, and
 recordings made here for what can go wrong.
 
-The former are folders `rosbag*` and `mcap_*` with expected.json and arrays.npz, in the folder that
-FOUNDRY_FORMATS names.
+The former are folders `rosbag*` and `mcap_*` with expected.json and arrays.npz.
 """
 
 import hashlib
 import io
 import json
-import os
 import shutil
 import sqlite3
 import struct
@@ -27,11 +25,11 @@ from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 from foundry_core.data.sources.robot.ros import Ros
 from foundry_core.errors import FoundryError
 from tests.lerobot_sets import digits, read_digits
+from tests.real_data import ABSENT, FORMATS
 from tests.ros_bags import joints, make_bag1, make_bag2, make_json
 
-_ROOT = Path(os.environ.get("FOUNDRY_FORMATS", "/nowhere"))
-ORIGINALS = sorted([*_ROOT.glob("rosbag*"), *_ROOT.glob("mcap_*")])
-originals = pytest.mark.skipif(not ORIGINALS, reason="FOUNDRY_FORMATS names no rosbag* and mcap_*")
+ORIGINALS = sorted([*FORMATS.glob("rosbag*"), *FORMATS.glob("mcap_*")])
+originals = pytest.mark.skipif(not ORIGINALS, reason=ABSENT)
 
 
 def read(path: Path, **options) -> Episode:
