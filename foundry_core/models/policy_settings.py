@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal, Self
 
+from pydantic import model_validator
+
 from foundry_core.config.validation import validate
 from foundry_core.data.contract.statements import PolicyContract
 from foundry_core.data.robot.transform_config import RobotInputs
@@ -23,6 +25,22 @@ class PolicySettings(Config):
     contract: PolicyContract
     inputs: RobotInputs
     normalizer: str
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> Self:
+        """What it states is of what it takes: the file may come from anywhere."""
+        for what, stated, taken in (
+            ("cameras", self.contract.cameras, self.inputs.cameras),
+            ("observes", self.contract.observes, self.inputs.measured_fields),
+            ("commands", self.contract.commands, self.inputs.target_fields),
+        ):
+            if set(stated) != set(taken):
+                raise ValueError(
+                    f"contract.{what} {sorted(stated)} are not those of its inputs, {sorted(taken)}"
+                )
+        if self.contract.hz is None:
+            raise ValueError("contract.hz is null: a policy acts at a rate")
+        return self
 
     def save(self, folder: Path) -> None:
         """Writes policy.json."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from foundry_core.data.contract.fields import UNITS
+from foundry_core.data.contract.fields import UNITS, FieldContract
 from foundry_core.data.contract.matching import Conversion, match
 from foundry_core.data.contract.statements import ExamContract
 from foundry_core.data.robot.rotations import convert_rotation
@@ -22,7 +22,6 @@ class AdaptedPolicy:
     def __init__(self, policy: "Policy", exam: ExamContract, examined: str) -> None:
         self._policy = policy
         self._match = match(policy.contract, exam, "the policy", examined)
-        policy.do_without(self._match.absent)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
@@ -33,7 +32,8 @@ class AdaptedPolicy:
         """As Policy.infer."""
         observations = self._match.observations
         answers = self._policy.infer(
-            [(client, _observed(seen, observations)) for client, seen in requests]
+            [(client, _observed(seen, observations)) for client, seen in requests],
+            self._match.absent,
         )
         return [convert_fields(answer, self._match.targets) for answer in answers]
 
@@ -60,7 +60,9 @@ def convert_fields(
 def _converted(values: np.ndarray, one: Conversion) -> np.ndarray:
     source, target = one.source, one.target
     if source.form is not None and target.form is not None and source.form != target.form:
-        return convert_rotation(values, source.form, target.form)
+        # Only forms of angles have a unit; without one they are radians.
+        turned = convert_rotation(values * _si(source), source.form, target.form)
+        return turned / _si(target)
     if (
         source.open is not None
         and source.closed is not None
@@ -69,4 +71,8 @@ def _converted(values: np.ndarray, one: Conversion) -> np.ndarray:
     ):
         share = (values - source.closed) / (source.open - source.closed)
         return target.closed + share * (target.open - target.closed)
-    return values * (UNITS[source.unit][1] / UNITS[target.unit][1])
+    return values * (_si(source) / _si(target))
+
+
+def _si(field: FieldContract) -> float:
+    return UNITS[field.unit][1] if field.unit else 1.0

@@ -47,7 +47,6 @@ class Policy:
         self.history = -min(*transform.inputs.image_steps, *transform.inputs.proprio_steps, 0)
         self._pad_id = pad_id
         self._blank = blank_images
-        self._absent: frozenset[str] = frozenset()
         self._clients: dict[str, list[int]] = {}
 
     def reset(self, client: str, seed: int) -> None:
@@ -58,18 +57,17 @@ class Policy:
         """Drops a client that is gone."""
         self._clients.pop(client, None)
 
-    def do_without(self, fields: frozenset[str]) -> None:
-        """From now on the robot lacks these stored fields: they are masked as in training."""
-        self._absent = fields
-
     def infer(
-        self, requests: Sequence[tuple[str, Mapping[str, Any]]]
+        self,
+        requests: Sequence[tuple[str, Mapping[str, Any]]],
+        absent: frozenset[str] = frozenset(),
     ) -> list[dict[str, np.ndarray]]:
-        """(client, observation) → {action field: float64 [K, D]} absolute, one forward pass."""
+        """(client, observation) → {action field: float64 [K, D]} absolute, one forward pass.
+        absent: stored fields that the robot lacks, masked as in training."""
         for client, _ in requests:
             if client not in self._clients:
                 raise FoundryError(f"client {client!r} was never reset", "call reset first")
-        samples = [self._sample(observation) for _, observation in requests]
+        samples = [self._sample(observation, absent) for _, observation in requests]
         batch = {k: torch.from_numpy(v) for k, v in collate_robot(samples, self._pad_id).items()}
         device = next(self.model.parameters()).device
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
@@ -82,23 +80,27 @@ class Policy:
                 batch["proprio"],
                 seeds=torch.tensor(seeds, dtype=torch.int64, device=device),
                 steps=torch.tensor(plans, dtype=torch.int64, device=device),
-                action_mask=self._action_mask(len(requests), device),
+                action_mask=self._action_mask(len(requests), absent, device),
             )
         for client, _ in requests:
             self._clients[client][1] += 1
         return [
-            self.transform.targets(row, observation["lowdim"], self._absent)
+            self.transform.targets(row, observation["lowdim"], absent)
             for row, (_, observation) in zip(actions.float().cpu().numpy(), requests, strict=True)
         ]
 
-    def _action_mask(self, batch: int, device: torch.device) -> torch.Tensor | None:
+    def _action_mask(
+        self, batch: int, absent: frozenset[str], device: torch.device
+    ) -> torch.Tensor | None:
         """[B,K,A]; None where the robot has everything."""
-        if not self._absent:
+        if not absent:
             return None
-        present = torch.from_numpy(self.transform.present_actions(self._absent))
+        present = torch.from_numpy(self.transform.present_actions(absent))
         return present.to(device).expand(batch, self.transform.inputs.horizon, -1)
 
-    def _sample(self, observation: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def _sample(
+        self, observation: Mapping[str, Any], absent: frozenset[str]
+    ) -> dict[str, np.ndarray]:
         inputs = self.transform.inputs
         past = [*observation.get("history", ()), observation]
         images = [
@@ -110,7 +112,7 @@ class Policy:
         history = {
             name: np.stack([_at(past, step)["lowdim"][name] for step in inputs.proprio_steps])
             for name in self.transform.measured_fields
-            if name not in self._absent
+            if name not in absent
         }
         tokens, _ = self.transform.tokens(observation["instruction"])
         return {

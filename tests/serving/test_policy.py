@@ -10,6 +10,7 @@ from training_stages import Bench
 
 from foundry_core.data.config import ImageConfig, WindowConfig
 from foundry_core.data.contract.fields import FieldContract
+from foundry_core.data.contract.matching import Conversion
 from foundry_core.data.contract.statements import CameraContract, DataContract, ExamContract
 from foundry_core.data.convert.robot_samples import RobotSettings, stored_episode
 from foundry_core.data.images import decode_image
@@ -19,7 +20,7 @@ from foundry_core.data.robot.poses import absolute_pose, encode_rot6d
 from foundry_core.data.robot.rotations import convert_rotation, to_matrix
 from foundry_core.errors import FoundryError
 from foundry_core.models import noise
-from foundry_core.serving.adapted import AdaptedPolicy
+from foundry_core.serving.adapted import AdaptedPolicy, convert_fields
 from foundry_core.serving.policy import as_stored, load_policy
 
 ARM = "robot__{}__poses__right::panda"
@@ -60,10 +61,11 @@ def observation(number: int = 0, instruction: str = "do 1") -> dict:
     }
 
 
-def plan(policy, seed=5, seen=None, times=1, client="a"):
+def plan(policy, seed=5, seen=None, times=1, client="a", absent=frozenset()):
     policy.reset(client, seed)
+    more = [absent] if absent else []
     for _ in range(times):
-        (targets,) = policy.infer([(client, seen or observation())])
+        (targets,) = policy.infer([(client, seen or observation())], *more)
     return targets
 
 
@@ -155,14 +157,27 @@ def test_an_exam_of_other_forms_gets_the_same_actions_in_its_own(bench):
     np.testing.assert_allclose(found[GRIPPER], 1 - 20 * wanted[GRIPPER], atol=1e-5)
 
 
+def test_degrees_are_radians_before_they_become_another_form():
+    euler = {"quantity": "rotation", "form": "euler_xyz", "dims": 3}
+    degrees, radians = FieldContract(**euler, unit="deg"), FieldContract(**euler, unit="rad")
+    rows = FieldContract(quantity="rotation", form="rot6d_rows", dims=6)
+    quarter = {"a": np.array([0.0, 0.0, 90.0])}
+    to_rows = Conversion(field="a", source=degrees, target=rows)
+    found = convert_fields(quarter, [to_rows])
+    np.testing.assert_allclose(found["a"], [0, -1, 0, 1, 0, 0], atol=1e-12)
+    back = convert_fields(found, [Conversion(field="a", source=rows, target=degrees)])
+    np.testing.assert_allclose(back["a"], quarter["a"])
+    same = convert_fields(quarter, [Conversion(field="a", source=degrees, target=radians)])
+    np.testing.assert_allclose(same["a"], [0, 0, np.pi / 2])
+
+
 def test_what_the_robot_lacks_is_masked_as_in_training(bench):
     """An untrained head returns its noise: masked dimensions are zero before they are cut off, and
     nothing of the absent part is asked for."""
     policy, seen = load_policy(bench.root / "untrained"), observation(3)
     whole = plan(policy, seen=seen)
-    policy.do_without(frozenset({GRIPPER, SEEN_GRIPPER}))
     del seen["lowdim"][SEEN_GRIPPER]
-    found = plan(policy, seen=seen)
+    found = plan(policy, seen=seen, absent=frozenset({GRIPPER, SEEN_GRIPPER}))
     assert found.keys() == {XYZ, ROT}
     np.testing.assert_allclose(found[XYZ], whole[XYZ], atol=1e-6)
 
@@ -176,8 +191,7 @@ def test_a_masked_dimension_never_reaches_the_head(bench, monkeypatch):
         lambda *args, **named: masks.append(named["action_mask"]) or sample(*args, **named),
     )
     plan(policy)
-    policy.do_without(frozenset({GRIPPER}))
-    plan(policy)
+    plan(policy, absent=frozenset({GRIPPER}))
     assert masks[0] is None
     assert masks[1].shape == (1, 8, 10)
     assert masks[1][0].all(0).tolist() == [True] * 9 + [False]
@@ -223,6 +237,22 @@ def test_another_normaliser_is_refused(bench, tmp_path):
     path.write_text(json.dumps(document))
     with pytest.raises(FoundryError, match="is not the normaliser that the policy was trained"):
         load_policy(tmp_path / "policy")
+
+
+def test_a_contract_that_is_not_its_policys_is_refused(bench, tmp_path):
+    shutil.copytree(bench.root / "vla", tmp_path / "policy")
+    path = tmp_path / "policy" / "policy.json"
+    document = json.loads(path.read_text())
+    lies = {
+        "cameras": ({"front": {}}, r"contract.cameras \['front'\] are not those of its inputs"),
+        "commands": ({}, r"contract.commands \[\] are not"),
+        "hz": (None, "acts at a rate"),
+    }
+    for name, (value, message) in lies.items():
+        changed = {**document, "contract": {**document["contract"], name: value}}
+        path.write_text(json.dumps(changed))
+        with pytest.raises(FoundryError, match=message):
+            load_policy(tmp_path / "policy")
 
 
 def test_mistakes_are_named(bench, tmp_path):

@@ -100,10 +100,8 @@ class Opener:
     def reset(self, client, seed):
         pass
 
-    def do_without(self, fields):
-        assert not fields
-
-    def infer(self, requests):
+    def infer(self, requests, absent):
+        assert not absent
         answers = []
         for _, observation in requests:
             here = observation["lowdim"][catalog.XYZ]

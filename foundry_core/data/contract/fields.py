@@ -69,6 +69,8 @@ class FieldContract(Config):
             raise ValueError(f"unit {self.unit!r} is none of {', '.join(UNITS)}")
         if (self.quantity == "rotation") != (self.form is not None):
             raise ValueError(f"a {self.quantity} has form {self.form}: rotations, and only they")
+        if self.form is not None and self.unit and self.form not in ("axis_angle", "euler_xyz"):
+            raise ValueError(f"{self.form} has no unit")
         if self.form is not None and self.dims not in (0, ROTATION_DIMS[self.form]):
             raise ValueError(f"{self.form} has {ROTATION_DIMS[self.form]} dimensions")
         if (self.closed is None) != (self.open is None) or (

@@ -95,7 +95,9 @@ class RobotDescription(Description):
     @property
     def stated(self) -> DataContract:
         """The contract; without one, what the names of the fields tell."""
-        return self.contract or DataContract(
+        if self.contract is not None:
+            return self.contract.model_copy(update={"hz": self.hz})
+        return DataContract(
             hz=self.hz,
             cameras={name: CameraContract() for name in self.cameras},
             fields={name: canonical_field(name, dims) for name, dims in self.fields.items()},
