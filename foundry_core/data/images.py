@@ -14,6 +14,9 @@ from PIL import Image
 
 from foundry_core.errors import FoundryError
 
+MAX_PIXELS = 1 << 26
+"""Of one picture: what claims more is refused before memory is taken for it."""
+
 _JPEG = b"\xff\xd8"
 
 
@@ -98,7 +101,9 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
 
 
 def decode_image(data: bytes | memoryview, where: str = "image") -> np.ndarray:
-    """Any image file → uint8 [H, W, 3]. A broken one is a FoundryError naming `where`."""
+    """Any image file → uint8 [H, W, 3]. A broken one, or one of more than MAX_PIXELS, is a
+    FoundryError naming `where`."""
+    image_size(data, where)
     with _readable(where):
         if data[:2] == _JPEG:
             return simplejpeg.decode_jpeg(data, colorspace="RGB")
@@ -123,13 +128,19 @@ def decode_into(data: bytes | memoryview, out: np.ndarray, where: str) -> bool:
 
 
 def image_size(data: bytes | memoryview, where: str) -> tuple[int, int]:
-    """(height, width) of an image file, from its header."""
+    """(height, width) of an image file, from its header; at most MAX_PIXELS."""
     with _readable(where):
         if data[:2] == _JPEG:
             height, width = simplejpeg.decode_jpeg_header(data)[:2]
-            return height, width
-        with Image.open(io.BytesIO(data)) as picture:
-            return picture.height, picture.width
+        else:
+            with Image.open(io.BytesIO(data)) as picture:
+                height, width = picture.height, picture.width
+    if height * width > MAX_PIXELS:
+        raise FoundryError(
+            f"{where} claims {height} x {width} pixels, at most {MAX_PIXELS} are read",
+            "shrink it, or remove it",
+        )
+    return height, width
 
 
 @contextmanager

@@ -15,9 +15,9 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from foundry_core.data.images import MAX_PIXELS
 from foundry_core.errors import FoundryError
 
-MAX_PIXELS = 1 << 26
 # Farther ahead than this, going to a key frame is cheaper than decoding all that lies between.
 _LEAP_SECONDS = 1.0
 _LONGEST = 1e7

@@ -1,6 +1,7 @@
 """Image geometry: known intrinsics, depth edges, rotations, codecs."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from foundry_core.data.images import (
     decode_image,
     encode_jpeg,
     image_format,
+    image_size,
     rotate,
     transform,
     transform_depth,
@@ -93,3 +95,18 @@ def test_codecs_and_broken_images():
             decode_image(broken, "ep7 camera")
     with pytest.raises(FoundryError, match="unknown image method"):
         transform_matrix((2, 2), (1, 1), "squash")
+
+
+def lying_jpeg() -> bytes:
+    """A small picture whose header claims 65500 x 65500 pixels."""
+    data = bytearray(encode_jpeg(np.zeros((8, 8, 3), np.uint8), 90))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = struct.pack(">HH", 65500, 65500)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("read", [decode_image, image_size])
+def test_what_claims_too_many_pixels_takes_no_memory(read):
+    with pytest.raises(FoundryError, match="front claims 65500 x 65500 pixels") as error:
+        read(lying_jpeg(), "front")
+    assert error.value.hint

@@ -10,6 +10,7 @@ import numpy as np
 from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.images import (
+    MAX_PIXELS,
     decode_image,
     encode_jpeg,
     image_format,
@@ -172,6 +173,18 @@ def _texts(metadata: Mapping[str, object], episode: StoredEpisode) -> dict[str, 
     }
 
 
+def _checked(pixels: np.ndarray, where: str) -> np.ndarray:
+    """Raw pixels of a reader: uint8 [H, W, 3], and not too many."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise FoundryError(
+            f"{where} is {pixels.dtype} {list(pixels.shape)}, not uint8 [H, W, 3]",
+            "grey or float pictures are no camera of colours: leave it out of `cameras`",
+        )
+    if not 0 < pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS:
+        raise FoundryError(f"{where} has {pixels.shape[0]} x {pixels.shape[1]} pixels", "shrink it")
+    return pixels
+
+
 def _size(raw: bytes | np.ndarray) -> tuple[int, int]:
     """Of an image that was decoded before."""
     if isinstance(raw, bytes):
@@ -193,7 +206,7 @@ def _image(
     if jpeg is not None and config.size is None and not turn:
         return jpeg, intrinsics
     try:
-        image = decode_image(raw, where) if isinstance(raw, bytes) else raw
+        image = decode_image(raw, where) if isinstance(raw, bytes) else _checked(raw, where)
     except FoundryError as error:
         raise UnusableEpisode(error.message, error.hint) from error
     if turn:

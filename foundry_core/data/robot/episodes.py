@@ -17,7 +17,7 @@ P = TypeVar("P", bound=Picture)
 
 class Frames(Sequence[P]):
     """The pictures of one camera, read when they are asked for and not kept. read: step → picture;
-    raises UnusableEpisode."""
+    whatever it raises is an UnusableEpisode."""
 
     def __init__(self, length: int, read: Callable[[int], P]) -> None:
         self._length, self._read = length, read
@@ -33,8 +33,17 @@ class Frames(Sequence[P]):
 
     def __getitem__(self, step: int | slice) -> P | list[P]:
         if isinstance(step, slice):
-            return [self._read(one) for one in range(self._length)[step]]
-        return self._read(range(self._length)[step])
+            return [self[one] for one in range(self._length)[step]]
+        place = range(self._length)[step]
+        try:
+            return self._read(place)
+        except UnusableEpisode:
+            raise
+        except Exception as error:
+            reason = error.message if isinstance(error, FoundryError) else repr(error)
+            raise UnusableEpisode(
+                f"the picture of step {place} is not readable: {reason}", "fetch it again"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

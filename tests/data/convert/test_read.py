@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from foundry_core.data.config import ImageConfig, WindowConfig
+from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.convert.read import read_bounded
-from foundry_core.data.robot.episodes import Episode, UnusableEpisode
+from foundry_core.data.convert.robot_samples import RobotSettings, stored_episode
+from foundry_core.data.robot.episodes import Episode, Frames, UnusableEpisode
 from foundry_core.data.sources.base import SourceRef
 from foundry_core.errors import FoundryError
 
@@ -77,3 +80,35 @@ def test_an_interruption_is_none_of_the_datas_doing():
 def test_nonsense_is_refused_with_the_value(fields, message):
     with pytest.raises(UnusableEpisode, match=message):
         read_bounded(Source(changed(**fields)), REF)
+
+
+def broken(step):
+    raise OSError("a chunk is damaged")
+
+
+def test_a_picture_that_breaks_when_it_is_asked_for_is_one_too():
+    frames = Frames(3, broken)
+    for asked in (0, slice(0, 2), -1):
+        with pytest.raises(UnusableEpisode, match=r"picture of step \d is not readable: OSError"):
+            frames[asked]
+    with pytest.raises(IndexError):
+        frames[3]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), r"is uint8 \[4, 4\], not uint8 \[H, W, 3\]"),
+        (np.zeros((4, 4, 3), np.float32), "is float32"),
+        (np.zeros((0, 4, 3), np.uint8), "has 0 x 4 pixels"),
+        (np.broadcast_to(np.uint8(0), (65500, 65500, 3)), "has 65500 x 65500 pixels"),
+    ],
+)
+def test_pixels_that_are_no_picture_cost_their_episode(pixels, message):
+    contract = DataContract().converted(("front",), (), ImageConfig(), {})
+    settings = RobotSettings(
+        contract=contract, groups=(), window=WindowConfig(), image_steps=(0,),
+        image=ImageConfig(), layout="episode", keep_failures=False,
+    )  # fmt: skip
+    with pytest.raises(UnusableEpisode, match=f"front at step 0 of episode 'e' {message}"):
+        stored_episode(changed(images={"front": [pixels, pixels]}), settings)

@@ -20,7 +20,7 @@ from foundry_core.data.images import image_size
 from foundry_core.data.robot.episodes import Frames, UnusableEpisode
 from foundry_core.data.sources.robot.lerobot_meta import Feature
 from foundry_core.data.sources.robot.lerobot_tables import EpisodeRows
-from foundry_core.data.video import MAX_PIXELS, VideoReader
+from foundry_core.data.video import VideoReader
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
 
@@ -70,13 +70,9 @@ def stored_pictures(rows: EpisodeRows, camera: str) -> Frames[bytes]:
         if not isinstance(data, bytes):
             raise UnusableEpisode(f"{where} holds no bytes", "pictures outside are not read")
         try:
-            height, width = image_size(data, where)
+            image_size(data, where)
         except FoundryError as error:
             raise UnusableEpisode(error.message, error.hint) from error
-        if height * width > MAX_PIXELS:
-            raise UnusableEpisode(
-                f"{where} has {height}x{width} pixels", f"more than {MAX_PIXELS} are not read"
-            )
         return data
 
     return Frames(rows.length, read)

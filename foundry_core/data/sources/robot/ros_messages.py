@@ -9,9 +9,8 @@ import numpy as np
 from PIL import Image
 
 from foundry_core.config.suggest import nearest
-from foundry_core.data.images import image_size
+from foundry_core.data.images import MAX_PIXELS, image_size
 from foundry_core.data.robot.episodes import Picture
-from foundry_core.data.video import MAX_PIXELS
 from foundry_core.errors import FoundryError
 
 PICTURES = ("Image", "CompressedImage", "RawImage")
