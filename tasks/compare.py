@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.closed_loop import scenarios_of
 from foundry_core.pipeline import stage
 
 
@@ -39,6 +40,22 @@ class Compare(stage.Stage):
                 f"{twice[0]!r} is both an evaluation and a control",
                 "what is compared enters the tests, a control does not: give it one label",
             )
+
+    @classmethod
+    def notes(cls, recipe: CompareRecipe, inputs: Mapping[str, Any]) -> list[str]:
+        """What the base was asked and another evaluation or control was not: pairing is lost."""
+        upstream = {**inputs["evaluations"], **inputs.get("controls", {})}
+        asked = {
+            label: scenarios_of(one.recipe.model_dump(mode="json"))
+            for label, one in upstream.items()
+        }
+        wanted = asked[recipe.base]
+        return [
+            f"{label} is evaluated with {name} = {value}, {recipe.base} with {wanted[name]}"
+            for label, values in asked.items()
+            for name, value in values.items()
+            if name in wanted and value != wanted[name]
+        ]
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:

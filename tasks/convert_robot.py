@@ -81,7 +81,10 @@ class ConvertRobot(stage.Stage):
 
     @classmethod
     def states(cls, recipe: ConvertRobotRecipe, inputs: Mapping[str, Any]) -> DataContract:
-        return _chosen(recipe, _given(recipe, inputs))
+        given = _given(recipe, inputs)
+        if not _is_known(recipe, inputs):  # the run will know what to keep
+            return given.converted(recipe.cameras or (), recipe.fields or (), recipe.image, {})
+        return _chosen(recipe, given)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
@@ -129,6 +132,18 @@ def _given(
     if recipe.source is not None:
         given = recipe.source.contract()
     return recipe.mapping.contract(given) if recipe.mapping else given
+
+
+def _is_known(
+    recipe: ConvertRobotRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
+) -> bool:
+    """Whether what the source states can be read while planning: not of what lies elsewhere, nor of
+    imported demonstrations."""
+    if recipe.mapping is not None:
+        return True
+    if recipe.source is not None:
+        return recipe.source.remote is None
+    return any(isinstance(one.states, DataContract) for one in inputs.get("demos", {}).values())
 
 
 def _chosen(recipe: ConvertRobotRecipe, given: DataContract) -> DataContract:

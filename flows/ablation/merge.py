@@ -19,7 +19,7 @@ from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog, load_baseline
 
 VERDICT = "verdict"
-_CONTROL = "evaluate_control"
+CONTROL = "evaluate_control"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +208,7 @@ def controls_of(pipeline: Pipeline, evaluation: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, node in pipeline.stages.items():
         recipe = node.recipe.model_dump(mode="json")
-        if node.kind == _CONTROL and scenarios_of(recipe) == asked:
+        if node.kind == CONTROL and scenarios_of(recipe) == asked:
             found.setdefault(recipe["control"], name)
     return found
 

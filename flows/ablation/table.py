@@ -5,7 +5,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from flows.ablation.merge import VERDICT, SeedRun
+from flows.ablation.merge import CONTROL, VERDICT, SeedRun
 from flows.ablation.plan import Ablation
 from flows.console import markdown_table
 from foundry_core.pipeline.plan import StagePlan
@@ -56,6 +56,12 @@ def plan_notes(ablation: Ablation) -> list[str]:
         if stage in seed_run.scope
         for note in stated
     )
+    asked = ablation.seed_runs[0]
+    notes += [
+        f"control {name} plays other scenarios than {ablation.evaluation}, and is left out"
+        for name, node in asked.pipeline.stages.items()
+        if node.kind == CONTROL and name not in asked.scope
+    ]
     return notes + [f"left out: {note}" for note in ablation.notes]
 
 

@@ -101,3 +101,21 @@ def test_statistics_of_other_data_are_shown():
     assert pipeline.notes["vla"] == [
         "normalised with the statistics of more, robot, trained on robot"
     ]
+
+
+def test_imported_demonstrations_are_known_when_they_are_read():
+    """What to keep is not asked of a plan that cannot see them."""
+    document = load_document(find_pipeline("demo-fast"))
+    digest = "sha256:" + "0" * 64
+    given = {"import": {"path": "/somewhere", "kind": "collect_demos", "digest": digest}}
+    stages = {**document["stages"], "demos": given}
+    pipeline = build_pipeline({**document, "stages": stages}, kinds=stage_kind)
+    assert pipeline.stages["robot"].recipe.cameras is None
+
+
+def test_evaluations_and_controls_that_meet_other_scenarios_are_shown():
+    pipeline = loaded("evaluate.episodes_per_task=3")
+    assert pipeline.notes["compare"] == [
+        f"{label} is evaluated with episodes_per_task = 2, policy with 3"
+        for label in ("blind", "untrained", "still")
+    ]

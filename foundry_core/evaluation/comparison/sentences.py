@@ -84,10 +84,10 @@ def sentence(table: TaskTable, found: Difference) -> str:
     rate = _rate(found.variant, table.overall[found.variant])
     if found.difference is None or found.low is None or found.high is None:
         return f"{rate}: no verdict ({found.note})."
-    points = f"{abs(100 * found.difference):.0f} points"
-    way = "above" if found.difference > 0 else "below"
+    points, way = abs(round(100 * found.difference)), "above" if found.difference > 0 else "below"
+    apart = f"{points} points {way}" if points else "level with"
     interval = f"(95 % {100 * found.low:+.0f} to {100 * found.high:+.0f})"
-    parts = [f"{rate}, {points} {way} {found.base} {interval}: {_claim(table, found)}"]
+    parts = [f"{rate}, {apart} {found.base} {interval}: {_claim(table, found)}"]
     if found.note:
         parts.append(found.note[0].upper() + found.note[1:])
     return ". ".join(parts) + "."

@@ -3,6 +3,7 @@
 import pytest
 
 from flows.ablation.plan import plan_ablation
+from flows.ablation.table import plan_notes
 from flows.ablation.variants import AblationRequest, parse_vary
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
@@ -30,6 +31,8 @@ def test_controls_on_the_same_scenarios_are_connected_once(
     assert stages["verdict"].inputs.get("controls") == controls
     played = [name for name, node in stages.items() if node.kind == "evaluate_control"]
     assert played == (["base:evaluate_still"] if controls else [])
+    left_out = "control evaluate_still plays other scenarios than evaluate, and is left out"
+    assert (left_out in plan_notes(ablation)) == (controls is None)
 
 
 def test_a_race_has_the_controls_of_the_whole_evaluation(tmp_path, monkeypatch):
