@@ -41,6 +41,8 @@ class Compare(stage.Stage):
                 "what is compared enters the tests, a control does not: give it one label",
             )
 
+        _check_asked(recipe, inputs["evaluations"])
+
     @classmethod
     def notes(cls, recipe: CompareRecipe, inputs: Mapping[str, Any]) -> list[str]:
         """What the base was asked and another evaluation or control was not: pairing is lost."""
@@ -72,6 +74,38 @@ class Compare(stage.Stage):
         found = compare(evaluations, ctx.recipe.base, ctx.recipe.alpha)
         controls = read_together(read.get("controls", {}))
         return write_comparison(ctx.out, with_controls(found, controls))
+
+
+def _check_asked(recipe: CompareRecipe, evaluations: Mapping[str, stage.Upstream]) -> None:
+    """What a comparison refuses when it runs, as far as recipes say it: other benchmarks, other
+    designs. Imported evaluations say it in their files."""
+    known = {
+        label: one.recipe for label, one in evaluations.items() if hasattr(one.recipe, "benchmark")
+    }
+    for label, asked in known.items():
+        first, wanted = next(iter(known.items()))
+        if asked.benchmark != wanted.benchmark:
+            raise FoundryError(
+                f"{label} is evaluated on benchmark {asked.benchmark}, {first} on "
+                f"{wanted.benchmark}",
+                "compare evaluations of one benchmark",
+            )
+        stated, other = _registered(asked), _registered(wanted)
+        if stated != other:
+            raise FoundryError(
+                f"{label} is registered with {stated}, {first} with {other}",
+                "one table has one design: evaluate all with the same design and budget",
+            )
+        design = getattr(asked, "design", None)
+        if design is not None:
+            design.check_table(recipe.base, recipe.alpha)
+
+
+def _registered(recipe: Any) -> str:
+    design = getattr(recipe, "design", None)
+    if design is None:
+        return "no design"
+    return f"{design.model_dump_json()} over {recipe.budget or recipe.episodes_per_task} rounds"
 
 
 STAGE = Compare

@@ -37,6 +37,19 @@ class Design(Config):
         None, ge=1, description="at equal distances over the budget; default: after every round"
     )
 
+    def check_table(self, base: str | None, alpha: float) -> None:
+        """FoundryError where a table asks for something else than was registered."""
+        if self.alpha != alpha:
+            raise FoundryError(
+                f"alpha {alpha} of the table, {self.alpha} of the design of its evaluations",
+                "the level is fixed before the first episode: give the table that of the design",
+            )
+        if self.family == "base" and base is None:
+            raise FoundryError(
+                "the design holds every label against a base, and the table has none",
+                "name the base",
+            )
+
     def ends(self, rounds: int) -> tuple[int, ...]:
         """Rounds played at each look of a budget. FoundryError for more looks than rounds."""
         looks = self.looks or rounds

@@ -119,3 +119,22 @@ def test_evaluations_and_controls_that_meet_other_scenarios_are_shown():
         f"{label} is evaluated with episodes_per_task = 2, policy with 3"
         for label in ("blind", "untrained", "still")
     ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["evaluate.design={looks: 2}"],
+            r"policy is registered with \{.*\} over 2 rounds, blind with no design",
+        ),
+        (
+            [f"{one}.design={{alpha: 0.01}}" for one in ("evaluate", "evaluate_blind")]
+            + ["evaluate_untrained.design={alpha: 0.01}"],
+            "stage 'compare': alpha 0.05 of the table, 0.01 of the design",
+        ),
+    ],
+)
+def test_what_a_comparison_would_refuse_is_refused_before_training(overrides, message):
+    with pytest.raises(FoundryError, match=message):
+        loaded(*overrides)

@@ -45,19 +45,6 @@ def _words(design: Design | None, budget: int) -> str:
     return f"{', '.join(f'{name} {value}' for name, value in values)}, budget {budget}"
 
 
-def check_design(design: Design, base: str | None, alpha: float) -> None:
-    """FoundryError where a table asks for something else than was registered."""
-    if design.alpha != alpha:
-        raise FoundryError(
-            f"alpha {alpha} of the table, {design.alpha} of the design of its evaluations",
-            "the level is fixed before the first episode: give the table that of the design",
-        )
-    if design.family == "base" and base is None:
-        raise FoundryError(
-            "the design holds every label against a base, and the table has none", "name the base"
-        )
-
-
 def design_test(
     a: Arm, b: Arm, tasks: Sequence[str], design: WalkDesign, ends: Sequence[int]
 ) -> PairTest:

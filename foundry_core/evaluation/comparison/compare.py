@@ -17,7 +17,6 @@ from statistics import fmean
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.arms import Arm, Pairing
 from foundry_core.evaluation.comparison.by_design import (
-    check_design,
     common_design,
     design_test,
     sequential,
@@ -96,7 +95,7 @@ def _by_design(
     design: Design,
     rounds: int,
 ) -> Comparison:
-    check_design(design, base, alpha)
+    design.check_table(base, alpha)
     labels, ends = list(arms), design.ends(rounds)
     started = max(len(labels), (size or 0) + 1)
     walk = WalkDesign(rounds=rounds, alpha=design.pair_level(started), spending=design.spending)
