@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from foundry_core.config.canonical import Json, canonical, canonical_bytes, digest
 from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
-from foundry_core.identity.code import CodeFingerprint, CodeIndex, fingerprint
+from foundry_core.identity.code import CodeFingerprint, CodeIndex, fingerprint, sharing
 from foundry_core.pipeline.graph import Pipeline, StageNode
 from foundry_core.pipeline.imports import CODE, Import, imported_key
 from foundry_core.pipeline.registry import stage_kind
@@ -143,7 +143,8 @@ def identify_stage(
     found = stage_fingerprint(node.stage, node.recipe, index)
     declared = node.stage.code != FINGERPRINT and not strict_code
     code = _version(node.stage) if declared else fingerprint_code(found)
-    sources = dict(sorted(node.stage.sources(node.recipe).items()))
+    with sharing(index):
+        sources = dict(sorted(node.stage.sources(node.recipe).items()))
     inputs = {
         slot: {label: known[up].key for label, up in named.items()}
         for slot, named in node.inputs.items()
