@@ -1,6 +1,7 @@
 """Shared fixtures. Real data lies beside the checkout on some machines only."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("search", print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
+# Who asks for no home of its own gets the run's. Prefect reads its settings once a process, from the
+# home of whoever imports it first: a checkout without a .foundry has none to offer.
+_HOME = tempfile.TemporaryDirectory(prefix="foundry-tests-", ignore_cleanup_errors=True)
+os.environ["FOUNDRY_HOME"] = _HOME.name
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
