@@ -104,6 +104,7 @@ class TrainStage(Stage):
         split = {
             "workers": resources.workers if resources.workers > 1 else None,
             "strategy": resources.strategy if resources.workers > 1 else None,
+            "shard_size": resources.shard_size,
             "micro_batch": resources.micro_batch,
         }
         # A GPU adds without the threads of its process.
@@ -114,6 +115,12 @@ class TrainStage(Stage):
     def check_resources(cls, recipe: Any, resources: TrainResources) -> None:
         for name, part in recipe.data.modalities.items():
             check_divides(part.batch_size, resources.workers, name)
+        if recipe.training.precision == "bf16_weights" and resources.strategy == "ddp":
+            raise FoundryError(
+                "training.precision bf16_weights needs fp32 weights beside the copies that are "
+                "computed with, which resources.strategy ddp does not keep",
+                "set resources.strategy to fsdp (one worker, too), or precision to bf16",
+            )
 
     @classmethod
     def check(cls, recipe: Any, inputs: Inputs) -> None:

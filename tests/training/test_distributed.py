@@ -33,6 +33,7 @@ def _rank(rank: int, size: int, port: int, folder: str, changes: dict) -> None:
     state = {name: full(w) for name, w in weights(trainer).items()}
     if rank == 0:
         torch.save(state, Path(folder) / "weights.pt")
+    dist.barrier()  # who leaves first would break the other one's threads
     dist.destroy_process_group()
 
 

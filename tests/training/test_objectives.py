@@ -29,7 +29,7 @@ def caption_batch():
         "images": batch["images"],
         "tokens": batch["tokens"],
         "target_mask": target & batch["token_mask"],
-        "sample_ids": batch["sample_ids"],
+        "sample_ids": batch["draw_ids"],
     }
 
 
@@ -90,7 +90,7 @@ def test_action_loss_is_masked_and_averaged_over_draws(draws):
     torch.testing.assert_close(first, second)
     assert actions().count(batch) == batch["action_mask"].sum()
     pairs = model.head.training_pairs(
-        batch["actions"], batch["action_mask"], Key(5, 7, batch["sample_ids"])
+        batch["actions"], batch["action_mask"], Key(5, 7, batch["draw_ids"])
     )
     context = model.head.trunk.context(
         model.condition(batch["images"], batch["tokens"], batch["token_mask"]), batch["proprio"]
