@@ -28,6 +28,7 @@ from foundry_core.models.build import build_model
 from foundry_core.models.config.language import TransformerConfig
 from foundry_core.models.config.vla import VLAConfig
 from foundry_core.models.config.vlm import VLMConfig
+from foundry_core.models.noise import Key
 from foundry_core.models.presets import load_preset
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World
@@ -283,7 +284,7 @@ def policy_rows(scale: str, device: str, rows: int, micro_batch: int | None) -> 
     inputs = (batch["images"], batch["tokens"], None, batch["proprio"])
     key = Key(0, 0, batch["draw_ids"])
     with FlopCounterMode(display=False) as counter:
-        loss, _ = model(*inputs, batch["actions"], batch["action_mask"], **noise)
+        loss, _ = model.training_loss_terms(*inputs, batch["actions"], batch["action_mask"], key)
         loss.backward()
     flops = counter.get_total_flops()
     found = [

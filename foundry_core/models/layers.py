@@ -144,13 +144,15 @@ class Documents:
 
     offsets: Tensor
     segments: Tensor
+    _mask: AttentionMask | None = None
 
-    @functools.cached_property
-    def masked(self) -> AttentionMask:
-        """For kernels that take masks."""
-        same = self.segments[:, :, None] == self.segments[:, None]
-        allowed = same & causal_mask(same.shape[1], same.device)
-        return AttentionMask(allowed[:, None], causal=True)
+    def mask(self) -> AttentionMask:
+        """The same for kernels that take masks; made once."""
+        if self._mask is None:
+            length, device = self.segments.shape[1], self.segments.device
+            self._mask = Visibility(segments=self.segments).mask(length, device)
+            assert self._mask is not None
+        return self._mask
 
 
 Mask = AttentionMask | Documents | None
@@ -178,9 +180,11 @@ def _attend_documents(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tenso
     from torch.nn.attention.varlen import varlen_attn
 
     batch, heads, length, dim = q.shape
-    rows = (x.transpose(1, 2).reshape(batch * length, -1, dim) for x in (q, k, v))
+    q, k, v = (x.transpose(1, 2).reshape(batch * length, -1, dim) for x in (q, k, v))
     y = varlen_attn(
-        *rows,
+        q,
+        k,
+        v,
         offsets,
         offsets,
         length,  # no document is longer than its row
@@ -188,6 +192,7 @@ def _attend_documents(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tenso
         window_size=(-1, 0),  # causal
         enable_gqa=heads > k.shape[1],
     )
+    assert isinstance(y, Tensor)
     return y.view(batch, length, heads, dim).transpose(1, 2)
 
 
@@ -199,7 +204,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, causal: bool) -> Tensor:
     if isinstance(mask, Documents):
         if has_varlen(q):
             return _attend_documents(q, k, v, mask.offsets)
-        mask = mask.masked
+        mask = mask.mask()
     groups = q.shape[1] // k.shape[1]
     if q.device.type != "cpu" or q.shape[2] > PLAIN_ATTENTION_LIMIT:
         allowed = None if mask is None else mask.allowed

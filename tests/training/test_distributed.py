@@ -76,6 +76,28 @@ def test_two_ranks_equal_one(tmp_path, strategy):
     assert timings["resumed_from_step"] == 16
 
 
+@pytest.mark.slow
+def test_copies_of_shards_equal_one(tmp_path):
+    """Two by two: shards within a pair, copies of them between the pairs."""
+    alone = toy_trainer(tmp_path / "alone")
+    alone.train()
+    resources = {"strategy": "hsdp", "shard_size": 2, "num_workers": 4}
+    four = _run(tmp_path / "four", size=4, resources=resources)
+    for name, value in weights(alone).items():
+        torch.testing.assert_close(four[name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_half_weights_round_the_first_losses_only_a_little(tmp_path):
+    """Weights are not compared: Adam's first steps turn a flipped sign into twice the rate."""
+    toy_trainer(tmp_path / "whole", steps=4).train()
+    resources = {"strategy": "fsdp"}
+    _run(tmp_path / "half", steps=4, training={"precision": "bf16_weights"}, resources=resources)
+    for one, two in zip(_curve(tmp_path / "whole"), _curve(tmp_path / "half"), strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=2e-2)
+        assert two["loss"] != one["loss"]
+
+
 def test_a_batch_that_does_not_divide_among_the_workers():
     assert local_batch_size(12, World(rank=0, size=3), "text") == 4
     with pytest.raises(FoundryError, match="text batch of 10 does not divide among 3"):
