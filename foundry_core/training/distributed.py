@@ -93,7 +93,12 @@ def parallelise(
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     half = torch.bfloat16 if bf16_weights else None
-    policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32 if half else None)
+    # Inputs stay as they are: actions and the tables of rotary positions need their bits.
+    policy = MixedPrecisionPolicy(
+        param_dtype=half,
+        reduce_dtype=torch.float32 if half else None,
+        cast_forward_inputs=False,
+    )
     mesh = _mesh(world, shard_size if strategy == "hsdp" else None)
     for block in blocks_of(module):
         fully_shard(block, mesh=mesh, mp_policy=policy)

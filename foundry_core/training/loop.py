@@ -177,7 +177,7 @@ class Trainer:
         counts = self.world.total(self._on_device(torch.tensor(local, dtype=torch.float64)))
         by_modality = dict(zip(batch, counts.clamp(min=1).float().unbind(), strict=True))
         parts = split_batch(batch, self.resources.micro_batch)
-        bf16 = self.config.precision == "bf16"
+        bf16 = self.config.precision != "fp32"
         sums: dict[str, Tensor] = {}
         for i, part in enumerate(parts):
             part = {m: self._to_device(m, tensors) for m, tensors in part.items()}
