@@ -1,12 +1,12 @@
 """Models on disk: `config.json` and `model.safetensors`, loaded strictly."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from foundry_core.config.validation import validate
@@ -16,11 +16,18 @@ from foundry_core.models.build import Model, build_model, is_native
 from foundry_core.models.config import ModelConfig
 from foundry_core.models.interfaces import Backbone, LanguageModel
 from foundry_core.models.sizes import kind_of
+from foundry_core.models.tensor_files import entries_of, flat_pieces, write_tensors
 from foundry_core.models.vla import VLA
 
+WEIGHTS = "model.safetensors"
+# The weights that a moving average followed, beside the average.
+RAW = "raw.safetensors"
 FORMAT = "foundry-model"
 VERSION = 1
 M = TypeVar("M")
+
+
+Pieces = Callable[[Tensor], Iterator[Tensor]]
 
 
 def save_model(
@@ -28,22 +35,47 @@ def save_model(
 ) -> None:
     """Writes config.json and model.safetensors; equal weights give equal bytes.
 
-    state: default module.state_dict(); give the EMA's, or the gathered one under FSDP. Tied
-    weights are stored once, under their first name.
+    state: default module.state_dict(). Tied weights are stored once, under their first name.
     """
-    state = module.state_dict() if state is None else state
-    names = _unique_names(module)
-    missing = sorted(set(names) - set(state))
-    if missing:
-        raise FoundryError(f"the state to save lacks {missing[0]!r} ({len(missing)} in all)")
+    save_config(directory, module)
+    save_weights(directory / WEIGHTS, module, state=state)
+
+
+def save_config(directory: Path, module: Model) -> None:
+    """Writes config.json."""
     document = {
         "format": FORMAT,
         "version": VERSION,
         "model": module.config.model_dump(mode="json"),
     }
     write_json(directory / "config.json", document)
-    tensors = {n: state[n].detach().to("cpu").contiguous() for n in names}
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+
+
+def save_weights(
+    path: Path | None,
+    module: nn.Module,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    pieces: Pieces = flat_pieces,
+) -> None:
+    """Writes a module's weights piece by piece: no more than a piece is copied at once.
+
+    pieces: a tensor's values in order, on the CPU; of sharded ones it is collective, and the ranks
+    that do not write (path None) take part in it.
+    """
+    state = module.state_dict() if state is None else state
+    names = _unique_names(module)
+    missing = sorted(set(names) - set(state))
+    if missing:
+        raise FoundryError(f"the state to save lacks {missing[0]!r} ({len(missing)} in all)")
+    tensors = {name: state[name] for name in names}
+    entries = entries_of(tensors)
+    if path is None:
+        for entry in entries:
+            for _ in pieces(tensors[entry.name]):
+                """Another rank writes it."""
+        return
+    write_tensors(path, entries, lambda name: pieces(tensors[name]), metadata={"format": "pt"})
 
 
 def load_config(directory: Path) -> ModelConfig:
@@ -70,7 +102,7 @@ def load_model(directory: Path, *, device: str = "cpu") -> tuple[Model, ModelCon
     """(module, config). Every weight must be there, in its shape, and nothing else."""
     directory = Path(directory)
     config = load_config(directory)
-    path = directory / "model.safetensors"
+    path = directory / WEIGHTS
     if not path.is_file():
         raise FoundryError(f"{path} is missing: {directory} has a config but no weights")
     tensors = load_file(path)

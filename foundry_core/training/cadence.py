@@ -40,16 +40,21 @@ class Cadence:
             or done == self._total
         )
 
-    def looked(self, done: int, *, stop: bool) -> tuple[bool, bool]:
+    def looked(self, done: int, *, stop: bool, busy: bool = False) -> tuple[bool, bool]:
         """Tells that all ranks are at a look after `done` steps; returns whether they save now, and
-        whether they end. stop: this rank was asked to, which ends all of them."""
+        whether they end. stop: this rank was asked to, which ends all of them. busy: a save is
+        under way, which only a count of steps or the end may wait for."""
         now = time.monotonic()
         ahead = 1
         if self._asynchronous:
             seconds = (now - self._looked_at) / max(1, done - self._looked_after)
             ahead = max(1, int(_SECONDS_BETWEEN_LOOKS / max(seconds, 1e-6)))
         main = self._world.main
-        mine = [float(main and self._save_due(done, now)), float(stop), float(ahead if main else 0)]
+        mine = [
+            float(main and self._save_due(done, now, busy)),
+            float(stop),
+            float(ahead if main else 0),
+        ]
         save, stopping, ahead_of_all = self._world.sum(mine)
         self._next_look = done + max(1, int(ahead_of_all))
         self._looked_at, self._looked_after = now, done
@@ -60,11 +65,11 @@ class Cadence:
         self._save_seconds = seconds
         self._saved_at = self._looked_at = time.monotonic()
 
-    def _save_due(self, done: int, now: float) -> bool:
+    def _save_due(self, done: int, now: float, busy: bool) -> bool:
         steps = self._resources.checkpoint_every_steps
         if steps is not None and done % steps == 0:
             return True
         seconds = self._resources.checkpoint_every_seconds
-        return seconds is not None and now - self._saved_at >= max(
-            seconds, self._save_seconds / _COST
-        )
+        if seconds is None or busy:
+            return False
+        return now - self._saved_at >= max(seconds, self._save_seconds / _COST)

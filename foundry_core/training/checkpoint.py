@@ -1,105 +1,158 @@
 """Checkpoints that are whole or absent, verified when read.
 
-A checkpoint is a folder `step_<n>` with `tensors.safetensors` and `state.json`, which names the
-digest of the former. It is written beside its final name, flushed to the disk, then renamed: a
-kill at any instant leaves the previous ones untouched. The last two are kept, so that one found
-torn (a full or failing disk) costs a few steps and not the run.
+A checkpoint is a folder `step_<n>`: `shard_<rank>.safetensors`, what each rank wrote, and
+`state.json`, which names their digests, what of which tensor lies where, and the scalars. Shards
+are written to a folder beside it and flushed to the disk; rank 0 adds `state.json` and renames the
+folder: a kill at any instant leaves the previous ones untouched. The last two are kept, so that one
+found torn (a full or failing disk) costs a few steps and not the run.
 """
 
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-from torch import Tensor
+from typing import Any, Protocol
 
 from foundry_core.files import hash64, read_json, sha256_of, sync, write_json
+from foundry_core.models.tensor_files import Written
+from foundry_core.training.layout import Layout, layout_document, parse_layout
 
 _log = logging.getLogger(__name__)
-_TENSORS, _STATE = "tensors.safetensors", "state.json"
+_STATE = "state.json"
+_FORMAT, _VERSION = "foundry-checkpoint", 2
+KEPT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """State after `step` completed optimizer steps. `scalars` is JSON (floats survive exactly)."""
+    """State after `step` completed optimizer steps. `scalars` is JSON (floats survive exactly);
+    files: by the rank that wrote them, here and verified."""
 
     step: int
-    tensors: Mapping[str, Tensor]
+    layout: Layout
     scalars: Mapping[str, Any]
+    files: Mapping[int, Path]
 
 
-def save_checkpoint(root: Path, checkpoint: Checkpoint, *, keep: int = 2) -> Path:
-    """Commits a checkpoint under `root` and removes all but the newest `keep`."""
-    root.mkdir(parents=True, exist_ok=True)
-    final = root / f"step_{checkpoint.step:09d}"
-    building = root / f".building_{os.getpid()}"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
-    tensors = {name: t.detach().contiguous() for name, t in checkpoint.tensors.items()}
-    safetensors.torch.save_file(tensors, building / _TENSORS)
-    state = {
-        "format": "foundry-checkpoint",
-        "version": 1,
-        "step": checkpoint.step,
-        "tensors_sha256": sha256_of(building / _TENSORS),
-        "scalars": dict(checkpoint.scalars),
+class CheckpointPlace(Protocol):
+    """Where the ranks of a run leave their checkpoints. Every method is one rank's own: what takes
+    all of them is agreed on by the callers (`saving`, `resume`)."""
+
+    def building(self, name: str) -> Path:
+        """The folder, made if missing, to write the shards of one save to; the same name on all
+        ranks."""
+
+    def written(self, name: str, shard: str) -> None:
+        """Tells that a rank's shard lies whole in that folder. Called off the main thread."""
+
+    def commit(self, name: str, step: int, state: Mapping[str, Any]) -> None:
+        """Rank 0: makes a checkpoint of the shards that all ranks have written."""
+
+    def prune(self) -> None:
+        """Rank 0: removes all but the newest KEPT."""
+
+    def known(self) -> list[tuple[int, int]]:
+        """(step, digest of its state below 2**63) of each checkpoint, newest first, unread. What a
+        killed process was building is removed."""
+
+    def load(self, step: int, rank: int = 0, size: int = 1) -> Checkpoint | None:
+        """The checkpoint of a step; None for one that is torn, which is reported and removed. Of
+        the ranks that load it together each verifies its share of the shards."""
+
+
+def shard_name(rank: int) -> str:
+    return f"shard_{rank:05d}.safetensors"
+
+
+def state_document(
+    step: int, layout: Layout, shards: Sequence[Written], scalars: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What commits a checkpoint."""
+    return {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "step": step,
+        "shards": [{"sha256": s.sha256, "bytes": s.size} for s in shards],
+        "tensors": layout_document(layout),
+        "scalars": dict(scalars),
     }
-    write_json(building / _STATE, state)
-    sync(building / _TENSORS)
-    sync(building)
-    shutil.rmtree(final, ignore_errors=True)
-    os.rename(building, final)
-    sync(root)
-    for old in _committed(root)[:-keep]:
-        shutil.rmtree(old)
-    return final
 
 
-def load_latest_checkpoint(root: Path) -> Checkpoint | None:
-    """The newest checkpoint that verifies, or None. Torn ones are reported and removed."""
-    for step, _ in known_checkpoints(root):
-        checkpoint = load_checkpoint(root, step)
-        if checkpoint is not None:
-            return checkpoint
-    return None
+@dataclass(frozen=True)
+class CheckpointFolder:
+    """Below a folder that all ranks share."""
+
+    root: Path
+
+    def building(self, name: str) -> Path:
+        folder = self._building(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _building(self, name: str) -> Path:
+        return self.root / f".building_{name}"
+
+    def written(self, name: str, shard: str) -> None:
+        """It lies where it is read."""
+
+    def commit(self, name: str, step: int, state: Mapping[str, Any]) -> None:
+        building, final = self._building(name), self._final(step)
+        for rank, shard in enumerate(state["shards"]):
+            size = (building / shard_name(rank)).stat().st_size
+            if size != shard["bytes"]:
+                raise OSError(f"{building / shard_name(rank)}: {size} bytes, not {shard['bytes']}")
+        write_json(building / _STATE, state)
+        sync(building)
+        shutil.rmtree(final, ignore_errors=True)
+        os.rename(building, final)
+        sync(self.root)
+
+    def prune(self) -> None:
+        for old in self._committed()[:-KEPT]:
+            shutil.rmtree(old)
+
+    def known(self) -> list[tuple[int, int]]:
+        for path in self.root.glob(".building_*"):
+            shutil.rmtree(path, ignore_errors=True)
+        found = []
+        for path in reversed(self._committed()):
+            state = path / _STATE
+            data = state.read_bytes() if state.is_file() else b""
+            found.append((int(path.name.removeprefix("step_")), hash64(data) >> 1))
+        return found
+
+    def load(self, step: int, rank: int = 0, size: int = 1) -> Checkpoint | None:
+        path = self._final(step)
+        try:
+            return _read(path, rank, size)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _log.warning("checkpoint %s is damaged (%s): falling back to an older one", path, error)
+            shutil.rmtree(path, ignore_errors=True)
+            return None
+
+    def _final(self, step: int) -> Path:
+        return self.root / f"step_{step:09d}"
+
+    def _committed(self) -> list[Path]:
+        return sorted(self.root.glob("step_*"))
 
 
-def known_checkpoints(root: Path) -> list[tuple[int, int]]:
-    """(step, digest of its state below 2**63) of each checkpoint, newest first, unread. What a
-    killed process was building is removed."""
-    for path in root.glob(".building_*"):
-        shutil.rmtree(path, ignore_errors=True)
-    found = []
-    for path in reversed(_committed(root)):
-        state = path / _STATE
-        data = state.read_bytes() if state.is_file() else b""
-        found.append((int(path.name.removeprefix("step_")), hash64(data) >> 1))
-    return found
-
-
-def load_checkpoint(root: Path, step: int) -> Checkpoint | None:
-    """The checkpoint of a step; None for one that is torn, which is reported and removed."""
-    path = root / f"step_{step:09d}"
-    try:
-        return _read(path)
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        _log.warning("checkpoint %s is damaged (%s): falling back to an older one", path, error)
-        shutil.rmtree(path, ignore_errors=True)
-        return None
-
-
-def _read(path: Path) -> Checkpoint:
+def _read(path: Path, rank: int, size: int) -> Checkpoint:
     state = read_json(path / _STATE)
-    found = sha256_of(path / _TENSORS)
-    if found != state["tensors_sha256"]:
-        raise ValueError(f"digest {found[:12]}, expected {state['tensors_sha256'][:12]}")
-    tensors = safetensors.torch.load_file(path / _TENSORS)
-    return Checkpoint(step=state["step"], tensors=tensors, scalars=state["scalars"])
-
-
-def _committed(root: Path) -> list[Path]:
-    return sorted(root.glob("step_*"))
+    if (state["format"], state["version"]) != (_FORMAT, _VERSION):
+        raise ValueError(f"format {state['format']!r} version {state['version']!r}")
+    files = {i: path / shard_name(i) for i in range(len(state["shards"]))}
+    for number, (file, shard) in enumerate(zip(files.values(), state["shards"], strict=True)):
+        there = file.stat().st_size
+        if there != shard["bytes"]:
+            raise ValueError(f"{file.name}: {there} bytes, expected {shard['bytes']}")
+        if number % size == rank and (found := sha256_of(file)) != shard["sha256"]:
+            raise ValueError(f"{file.name}: digest {found[:12]}, expected {shard['sha256'][:12]}")
+    return Checkpoint(
+        step=state["step"],
+        layout=parse_layout(state["tensors"], len(files)),
+        scalars=state["scalars"],
+        files=files,
+    )

@@ -97,6 +97,11 @@ class TrainingConfig(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     clip: float | None = Field(1.0, gt=0, description="bound on the global gradient norm")
     ema: EmaConfig | None = None
+    keep_raw: bool = Field(
+        True,
+        description="with ema: the weights it followed are kept, too, as raw.safetensors beside "
+        "the average, so that a finished training can be continued",
+    )
     precision: Literal["fp32", "bf16", "bf16_weights"] = Field(
         "fp32",
         description="of products; weights, moments and sums of gradients are fp32 in any case. "

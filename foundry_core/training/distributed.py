@@ -7,12 +7,13 @@ FSDP2 average them instead: the loop multiplies the loss by the world's size to 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from foundry_core.models.tensor_files import PIECE_BYTES, flat_pieces
 from foundry_core.training.config import check_divides
 
 if TYPE_CHECKING:
@@ -132,20 +133,46 @@ def gradient_sync(module: nn.Module, enabled: bool) -> Iterator[None]:
     yield
 
 
-def full(tensor: Tensor) -> Tensor:
-    """The whole tensor on every rank; a collective if it is sharded."""
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+def whole_pieces(tensor: Tensor, world: World) -> Iterator[Tensor]:
+    """A tensor's values in order on the CPU, in pieces of at most PIECE_BYTES, at rank 0; the other
+    ranks get nothing and send what they hold, a piece at a time. Collective if it is sharded."""
+    if not hasattr(tensor, "to_local"):
+        if world.main:
+            yield from flat_pieces(tensor)
+        return
+    held = tensor.to_local().detach().contiguous().reshape(-1)
+    most = max(1, PIECE_BYTES // held.element_size())
+    for owner, count in _owners(tensor):
+        if owner == world.rank == 0:
+            yield from flat_pieces(held)
+        elif world.main:
+            for begin in range(0, count, most):
+                piece = held.new_empty(min(most, count - begin))
+                dist.recv(piece, src=owner)
+                yield piece.cpu()
+        elif owner == world.rank:
+            for piece in held.split(most):
+                dist.send(piece, dst=0)
 
 
-@torch.no_grad()
-def fill(target: Tensor, value: Tensor) -> None:
-    """target ← the whole `value`, keeping this rank's shard if target is sharded."""
-    if hasattr(target, "full_tensor"):
-        from torch.distributed.tensor import DTensor, distribute_tensor
+def _owners(tensor: Any) -> list[tuple[int, int]]:
+    """(rank, elements) of the parts that fill a tensor of FSDP2 in order, of copies the first."""
+    from torch.distributed.tensor import Replicate, Shard
 
-        assert isinstance(target, DTensor)
-        value = distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
-    target.copy_(value)
+    ranks, row_shards = tensor.device_mesh.mesh, None
+    for axis, placement in reversed(list(enumerate(tensor.placements))):
+        if placement == Shard(0) and row_shards is None:
+            row_shards = axis
+        elif placement == Replicate():
+            ranks = ranks.select(axis, 0)
+        else:
+            raise NotImplementedError(f"tensors placed as {tensor.placements}")
+    owners = ranks.reshape(-1).tolist()
+    rows = tensor.shape[0]
+    share = -(-rows // len(owners))  # torch.chunk's
+    columns = tensor.numel() // max(1, rows)
+    counts = [max(0, min(share, rows - i * share)) * columns for i in range(len(owners))]
+    return [(rank, count) for rank, count in zip(owners, counts, strict=True) if count]
 
 
 def local_batch_size(global_size: int, world: World, modality: str) -> int:

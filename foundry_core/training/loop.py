@@ -20,7 +20,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
 from foundry_core.pipeline.stage import Progress
 from foundry_core.training.cadence import Cadence
-from foundry_core.training.checkpoint import Checkpoint, save_checkpoint
+from foundry_core.training.checkpoint import CheckpointFolder
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, blocks_of, gradient_sync, parallelise
 from foundry_core.training.metrics import MetricsLog
@@ -43,6 +43,7 @@ from foundry_core.training.optim import (
 )
 from foundry_core.training.pending import PendingSteps, StepNumbers
 from foundry_core.training.resume import agreed_checkpoint
+from foundry_core.training.saving import Saver
 from foundry_core.training.sinks.base import MetricWriters, RunInfo
 from foundry_core.training.state import Ema, RunState
 from foundry_core.training.stop import StopRequest
@@ -74,6 +75,7 @@ class Trainer:
     stage, key: what metric sinks call the run.
     batches(first_step) yields the mixed batch of each step from `first_step` on (this rank's part
     of it): what lets a run resume anywhere is that the batch of a step depends on the step alone.
+    before_average: called by every rank before the average replaces the weights, where EMA is on.
     """
 
     stage: str = "training"
@@ -92,6 +94,7 @@ class Trainer:
     lr_scale: Mapping[str, float] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
     world: World = field(default_factory=World)
+    before_average: Callable[[], None] | None = None
 
     def train(self) -> TrainResult:
         """Runs to total_steps, from the newest checkpoint in `scratch` if there is one.
@@ -116,6 +119,8 @@ class Trainer:
                 self._steps(first, writers)
         finally:
             writers.close()
+            if self.world.size == 1:  # several may not all get here
+                self.saver.finish()
         return self._finish(first, *started)
 
     def _steps(self, first: int, writers: MetricWriters) -> None:
@@ -133,16 +138,21 @@ class Trainer:
             if self.cadence.look_due(self.done, stop=self.stop.asked):
                 self._look()
                 self._report(self.config.optimizer.lr * multiplier, writers)
-                save, end = self.cadence.looked(self.done, stop=self.stop.asked)
+                self.saver.commit()
+                save, end = self.cadence.looked(
+                    self.done, stop=self.stop.asked, busy=self.saver.busy
+                )
                 if save:
                     self._save()
                 if end and self.done < self.total_steps:
+                    self.saver.finish()
                     self.stop.end()
         if self.done < self.total_steps:
             raise FoundryError(
                 f"the data ended at step {self.done} of {self.total_steps}",
                 "lower the budget, or let the loader repeat its data",
             )
+        self.saver.finish()
 
     def _prepare(self) -> None:
         self.model.to(self.world.device)
@@ -163,6 +173,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, self.config.optimizer, self.lr_scale)
         self.ema = Ema(self.model, self.config.ema) if self.config.ema else None
         self.state = RunState(self.model, self.optimizer, self.ema)
+        self.place = CheckpointFolder(self.scratch / "checkpoints")
         self.log = MetricsLog(self.scratch / f"metrics{self.world.rank or ''}.jsonl")
         self.pending = PendingSteps()
         self.cadence = Cadence(self.resources, self.world, self.total_steps)
@@ -238,22 +249,19 @@ class Trainer:
 
     def _save(self) -> None:
         began = time.monotonic()
-        tensors = self.state.collect(keep=self.world.main)
-        if self.world.main:
-            scalars = {"metrics": self.log.state(), "skipped": self.skipped}
-            checkpoint = Checkpoint(step=self.done, tensors=tensors, scalars=scalars)
-            save_checkpoint(self.scratch / "checkpoints", checkpoint)
-        self.world.barrier()
+        scalars = {"metrics": self.log.state(), "skipped": self.skipped}
+        self.saver.save(self.done, self.state.tensors(), scalars)
         self.cadence.saved(time.monotonic() - began)
 
     def _resume(self) -> int:
         """Restores the newest whole checkpoint, the same one on every rank; returns the number of
         completed steps."""
-        checkpoint = agreed_checkpoint(self.scratch / "checkpoints", self.world)
+        checkpoint = agreed_checkpoint(self.place, self.world)
+        self.saver = Saver(self.place, self.state.tensors(), self.world)
         if checkpoint is None:
             self.log.restore(None)
             return 0
-        self.state.restore(checkpoint.tensors)
+        self.state.restore(checkpoint)
         self.log.restore(checkpoint.scalars["metrics"] if self.world.main else None)
         self.skipped = checkpoint.scalars["skipped"]
         self.done = checkpoint.step
@@ -262,6 +270,8 @@ class Trainer:
     def _finish(self, first: int, wall: float, cpu: float) -> TrainResult:
         seconds = time.monotonic() - wall
         if self.ema:
+            if self.before_average:
+                self.before_average()
             self.ema.copy_to_module()
         self.loss.eval()
         self.log.close()

@@ -4,15 +4,8 @@ Ranks that resumed at different steps would wait for each other for ever (FSDP),
 different steps without a word (DDP). So they compare what each of them sees before any is restored.
 """
 
-from pathlib import Path
-
 from foundry_core.errors import FoundryError
-from foundry_core.training.checkpoint import (
-    Checkpoint,
-    known_checkpoints,
-    load_checkpoint,
-    load_latest_checkpoint,
-)
+from foundry_core.training.checkpoint import Checkpoint, CheckpointPlace
 from foundry_core.training.distributed import World
 
 # More than are kept: a rank's folder may lag behind.
@@ -20,28 +13,26 @@ _COMPARED = 4
 _NONE = (-1, 0)
 
 
-def agreed_checkpoint(root: Path, world: World) -> Checkpoint | None:
-    """The newest checkpoint that every rank finds whole below `root`; None where no rank sees any.
+def agreed_checkpoint(place: CheckpointPlace, world: World) -> Checkpoint | None:
+    """The newest checkpoint that every rank finds whole at `place`; None where no rank sees any.
 
     Raises FoundryError, on every rank, when they have none in common.
     """
-    if world.size == 1:
-        return load_latest_checkpoint(root)
     while True:
-        seen = _seen_by_rank(root, world)
+        seen = _seen_by_rank(place, world)
         common = set.intersection(*map(set, seen))
         if not common:
             if any(seen):
                 raise _disagreement(seen)
             return None
-        checkpoint = load_checkpoint(root, max(common)[0])
-        # A torn one is gone from its rank's folder, and in common no more.
+        checkpoint = place.load(max(common)[0], world.rank, world.size)
+        # A torn one is gone from its place, and in common no more.
         if world.sum([checkpoint is None]) == [0]:
             return checkpoint
 
 
-def _seen_by_rank(root: Path, world: World) -> list[list[tuple[int, int]]]:
-    mine = known_checkpoints(root)[:_COMPARED]
+def _seen_by_rank(place: CheckpointPlace, world: World) -> list[list[tuple[int, int]]]:
+    mine = place.known()[:_COMPARED]
     padded = [*mine, *[_NONE] * (_COMPARED - len(mine))]
     gathered = world.gather([number for pair in padded for number in pair])
     pairs = ([(flat[i], flat[i + 1]) for i in range(0, len(flat), 2)] for flat in gathered)

@@ -1,13 +1,14 @@
 """What a run consists of besides its step: weights, moments, average. Named, saved, restored."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
+from foundry_core.training.checkpoint import Checkpoint
 from foundry_core.training.config import FixedEma, PowerEma
-from foundry_core.training.distributed import fill, full
+from foundry_core.training.layout import read_parts
 
 
 def ema_decay(config: FixedEma | PowerEma, n: int) -> float:
@@ -46,7 +47,7 @@ class Ema:
 
 
 class RunState:
-    """View of a run's tensors under stable names; sharded tensors go in and out whole."""
+    """View of a run's tensors under stable names."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None) -> None:
         self._model = model
@@ -62,21 +63,15 @@ class RunState:
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }
 
-    def collect(self, *, keep: bool) -> dict[str, Tensor]:
-        """Every tensor, whole, on the CPU. Collective when sharded: all ranks call it, those with
-        keep=False get nothing and hold at most one whole tensor at a time."""
-        whole: dict[str, Tensor] = {}
-        for name, tensor in self._tensors():
-            value = full(tensor)
-            if keep:
-                whole[name] = value.cpu()
-        return whole
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor under its name; sharded ones stay so, nothing is copied."""
+        return dict(self._tensors())
 
-    def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """The inverse of collect; FoundryError when names or shapes differ."""
-        targets = dict(self._tensors())
+    def restore(self, saved: Checkpoint) -> None:
+        """Fills this rank's part of every tensor; FoundryError when names or shapes differ."""
+        targets = self.tensors()
         shapes = {name: tuple(t.shape) for name, t in targets.items()}
-        found = {name: tuple(t.shape) for name, t in saved.items()}
+        found = {name: stored.shape for name, stored in saved.layout.items()}
         if shapes != found:
             odd = sorted(n for n in {*shapes, *found} if shapes.get(n) != found.get(n))
             raise FoundryError(
@@ -84,8 +79,7 @@ class RunState:
                 f" (model {shapes.get(odd[0])}, checkpoint {found.get(odd[0])})",
                 "the code changed since it was written: remove the attempt's work folder",
             )
-        for name, target in targets.items():
-            fill(target, saved[name])
+        read_parts(targets, saved.layout, saved.files)
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in self._model.named_parameters():

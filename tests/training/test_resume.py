@@ -1,4 +1,4 @@
-"""Two gloo processes whose scratch folders differ: one step for both, or one error on both."""
+"""Two gloo processes that see different checkpoints: one step for both, or one error on both."""
 
 import multiprocessing
 import os
@@ -10,42 +10,56 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from training_toy import toy_batches, toy_trainer
 
 from foundry_core.errors import FoundryError
-from foundry_core.training.checkpoint import Checkpoint, save_checkpoint
+from foundry_core.training.checkpoint import CheckpointFolder
 from foundry_core.training.distributed import World
 from foundry_core.training.resume import agreed_checkpoint
+from foundry_core.training.saving import Saver
 
 _SECONDS = 60
 
 
-def _rank(rank: int, port: int, folders: list[str], strategy: str, results) -> None:
+def _agree(folder: Path, world: World) -> int:
+    return agreed_checkpoint(CheckpointFolder(folder), world).step
+
+
+def _begin(folder: Path, world: World) -> None:
+    Saver(CheckpointFolder(folder), {"w": torch.ones(2)}, world)
+
+
+def _fail(folder: Path, world: World) -> None:
+    place = FullDisk(folder) if world.rank else CheckpointFolder(folder)
+    saver = Saver(place, {"w": torch.ones(2), "v": torch.ones(2)}, world)
+    saver.save(1, {"w": torch.ones(2), "v": torch.ones(2)}, {})
+    saver.finish()
+
+
+class FullDisk(CheckpointFolder):
+    def written(self, name, shard):
+        raise OSError(28, "No space left on device")
+
+
+def _rank(rank: int, port: int, folders: list[str], job, results) -> None:
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=2, timeout=timedelta(seconds=_SECONDS))
-    world = World(rank=rank, size=2)
-    trainer = toy_trainer(
-        Path(folders[rank]),
-        world=world,
-        batches=lambda first: toy_batches(first, world),
-        resources={"strategy": strategy, "checkpoint_every_steps": 8},
-    )
     try:
-        results.put((rank, trainer.train().resumed_from))
-    except FoundryError as error:
-        results.put((rank, error.message))
+        results.put((rank, job(Path(folders[rank]), World(rank=rank, size=2))))
+    except (FoundryError, OSError) as error:
+        results.put((rank, str(error)))
+    dist.barrier()  # who leaves first would break the other one's collectives
 
 
-def _both(folders: list[Path], strategy: str) -> dict[int, int | str]:
-    """What each rank resumed from, or was told."""
+def _both(folders: list[Path], job) -> dict[int, int | str]:
+    """What each rank's job gave, or was told."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     processes = [
-        context.Process(target=_rank, args=(rank, port, list(map(str, folders)), strategy, results))
+        context.Process(target=_rank, args=(rank, port, list(map(str, folders)), job, results))
         for rank in range(2)
     ]
     for process in processes:
@@ -54,31 +68,50 @@ def _both(folders: list[Path], strategy: str) -> dict[int, int | str]:
         return dict(results.get(timeout=2 * _SECONDS) for _ in processes)
     finally:
         for process in processes:
+            process.join(_SECONDS)
             process.kill()
 
 
+def _saved(root: Path, *steps: int) -> None:
+    saver = Saver(CheckpointFolder(root), {"w": torch.ones(1)}, World())
+    for step in steps:
+        saver.save(step, {"w": torch.ones(1)}, {})
+    saver.finish()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_a_stale_rank_is_heard_of(tmp_path, strategy):
-    toy_trainer(tmp_path / "alone", resources={"checkpoint_every_steps": 8}).train()
+def test_a_stale_rank_is_heard_of(tmp_path):
     fresh, stale = tmp_path / "fresh", tmp_path / "stale"
-    for folder in (fresh, stale):
-        shutil.copytree(tmp_path / "alone", folder)
-    newest = max(stale.rglob("checkpoints/step_*"))
-    shutil.rmtree(newest)
-    newest_common = int(max(stale.rglob("checkpoints/step_*")).name.removeprefix("step_"))
-    assert _both([fresh, stale], strategy) == {0: newest_common, 1: newest_common}
-    for path in stale.rglob("checkpoints/step_*"):
-        shutil.rmtree(path)
-    told = _both([fresh, stale], strategy)
+    _saved(fresh, 8, 16)
+    shutil.copytree(fresh, stale)
+    shutil.rmtree(stale / "step_000000016")
+    assert _both([fresh, stale], _agree) == {0: 8, 1: 8}
+    shutil.rmtree(stale / "step_000000008")
+    told = _both([fresh, stale], _agree)
     assert told[0] == told[1]
     assert "the ranks have no checkpoint in common" in told[0]
     assert "rank 1 none" in told[0]
 
 
+@pytest.mark.slow
+def test_ranks_that_share_no_folder_are_told_before_the_first_step(tmp_path):
+    told = _both([tmp_path / "a", tmp_path / "b"], _begin)
+    assert told[0] == told[1]
+    assert "ranks [1] do not see rank 0's folder" in told[0]
+    assert _both([tmp_path / "a", tmp_path / "a"], _begin) == {0: None, 1: None}
+
+
+@pytest.mark.slow
+def test_what_one_rank_cannot_write_ends_all_and_commits_nothing(tmp_path):
+    told = _both([tmp_path, tmp_path], _fail)
+    assert "No space left" in told[1]
+    assert "another rank could not save the checkpoint of step 1" in told[0]
+    assert not list(tmp_path.glob("step_*"))
+
+
 def test_one_rank_alone_takes_the_newest_that_is_whole(tmp_path):
-    assert agreed_checkpoint(tmp_path, World()) is None
-    for step in (1, 2):
-        save_checkpoint(tmp_path, Checkpoint(step=step, tensors={"w": torch.ones(1)}, scalars={}))
-    (tmp_path / "step_000000002" / "tensors.safetensors").write_bytes(b"torn")
-    assert agreed_checkpoint(tmp_path, World()).step == 1
+    place = CheckpointFolder(tmp_path)
+    assert agreed_checkpoint(place, World()) is None
+    _saved(tmp_path, 1, 2)
+    (tmp_path / "step_000000002" / "shard_00000.safetensors").write_bytes(b"torn")
+    assert agreed_checkpoint(place, World()).step == 1

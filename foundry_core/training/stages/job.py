@@ -15,11 +15,11 @@ from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
 from foundry_core.models.build import Model
 from foundry_core.models.config import LanguageConfig, VLAConfig, VLMConfig
-from foundry_core.models.io import save_model
+from foundry_core.models.io import RAW, WEIGHTS, save_config, save_weights
 from foundry_core.models.vlm import check_vocabulary
 from foundry_core.pipeline.stage import StageContext
 from foundry_core.training.config import MODALITIES, TrainingConfig, TrainResources
-from foundry_core.training.distributed import World, full, local_batch_size
+from foundry_core.training.distributed import World, local_batch_size, whole_pieces
 from foundry_core.training.loop import Trainer
 from foundry_core.training.mixed_batch import Objective
 from foundry_core.training.objectives import CaptionLoss, TextLoss
@@ -116,16 +116,22 @@ def train_and_save(
         lr_scale=getattr(ctx.recipe, "lr_scale", {}),
         frozen=getattr(ctx.recipe, "frozen", ()),
         world=job.world,
+        before_average=partial(_save_weights, job, module, RAW) if job.training.keep_raw else None,
     )
     result = trainer.train()
-    # Rank 0 writes; sharded weights are gathered by all ranks together.
-    state = {name: full(tensor) for name, tensor in module.state_dict().items()}
+    _save_weights(job, module, WEIGHTS)
     if job.world.main:
         write_json(ctx.out / "records" / "data.json", loader.report(), durable=False)
-        save_model(ctx.out, module, state=state)
+        save_config(ctx.out, module)
         tokenizer.save(ctx.out)
     parameters = sum(p.numel() for p in module.parameters())
     return {**result.metrics(), "parameters": parameters}
+
+
+def _save_weights(job: TrainJob, module: Model, name: str) -> None:
+    """Rank 0 writes; the others send it what they hold, a piece at a time."""
+    path = job.ctx.out / name if job.world.main else None
+    save_weights(path, module, pieces=partial(whole_pieces, world=job.world))
 
 
 def text_objectives(job: TrainJob, image: int, per_image: int) -> dict[str, Objective]:
