@@ -20,6 +20,7 @@ from foundry_core.parallel import ray_session
 from foundry_core.pipeline.stage import StageContext
 from foundry_core.training.config import TrainResources
 from foundry_core.training.distributed import World
+from foundry_core.training.stop import StopRequest, on_sigterm, stop_file
 
 Worker = Callable[[StageContext, World], Mapping[str, float]]
 
@@ -66,7 +67,8 @@ def _launch_ray(worker: Worker, ctx: StageContext) -> Mapping[str, float]:
     per_worker = {"CPU": resources.cpus, **({"GPU": gpus} if gpus else {})}
     progress_file = ctx.scratch / "progress.json"
     mistake_file = ctx.scratch / _MISTAKE
-    for stale in (progress_file, mistake_file):
+    stop = stop_file(ctx.scratch)
+    for stale in (progress_file, mistake_file, stop):
         stale.unlink(missing_ok=True)
     trainer = TorchTrainer(
         _ray_worker,
@@ -84,7 +86,11 @@ def _launch_ray(worker: Worker, ctx: StageContext) -> Mapping[str, float]:
     slots = resources.workers * max(1, resources.cpus) + 1  # one for Ray's controller
     with ray_session(slots), _relay(progress_file, ctx.progress):
         _check_cluster(ctx.name, resources)
-        trainer.fit()
+        with on_sigterm(stop.touch):
+            trainer.fit()
+    if stop.exists():
+        stop.unlink()
+        StopRequest.end()
     if mistake_file.exists():
         raise FoundryError(*read_json(mistake_file))
     metrics: Mapping[str, float] = read_json(ctx.scratch / "metrics.json")
@@ -125,6 +131,10 @@ def _ray_worker(config: Mapping[str, Any]) -> None:
     try:
         with threads(ctx.resources.cpus):
             metrics = config["worker"](dataclasses.replace(ctx, progress=progress), world)
+    except SystemExit:  # the launching process was asked to end; Ray would start again
+        if stop_file(ctx.scratch).exists():
+            return
+        raise
     except FoundryError as error:
         write_json(mistake, [error.message, error.hint])
         raise

@@ -46,7 +46,7 @@ from foundry_core.training.resume import agreed_checkpoint
 from foundry_core.training.saving import Saver
 from foundry_core.training.sinks.base import MetricWriters, RunInfo
 from foundry_core.training.state import Ema, RunState
-from foundry_core.training.stop import StopRequest
+from foundry_core.training.stop import StopRequest, stop_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class Trainer:
             total_steps=self.total_steps,
         )
         writers = MetricWriters(self.resources.sinks if self.world.main else (), run)
-        self.stop = StopRequest()
+        self.stop = StopRequest(stop_file(self.scratch) if self.world.main else None)
         try:
             with self.stop.listening():
                 self._steps(first, writers)
@@ -140,7 +140,7 @@ class Trainer:
                 self._report(self.config.optimizer.lr * multiplier, writers)
                 self.saver.commit()
                 save, end = self.cadence.looked(
-                    self.done, stop=self.stop.asked, busy=self.saver.busy
+                    self.done, stop=self.stop.look(), busy=self.saver.busy
                 )
                 if save:
                     self._save()

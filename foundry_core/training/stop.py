@@ -1,35 +1,57 @@
-"""SIGTERM as a request: the run saves what it has after the step it is in, then ends."""
+"""SIGTERM as a request: the run saves what it has after the step it is in, then ends.
+
+Workers of Ray train in a thread, where no handler can be set, and SIGTERM ends them at once. There
+the process that launched them takes it, and hands it on as a file that rank 0 sees at a look.
+"""
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
-from types import FrameType
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ENDED = 128 + signal.SIGTERM
+
+
+def stop_file(scratch: Path) -> Path:
+    """What asks the workers of a run to end, by lying there."""
+    return scratch / "stop"
 
 
 class StopRequest:
-    """Whether this process was asked to end."""
+    """Whether this run was asked to end, by SIGTERM to this process or by a file."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path | None = None) -> None:
         self.asked = False
+        self._file = file
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def look(self) -> bool:
+        """`asked`, after a look for the file."""
+        self.asked = self.asked or (self._file is not None and self._file.exists())
+        return self.asked
+
+    def _ask(self) -> None:
         self.asked = True
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """For the block's duration SIGTERM asks instead of killing. Only a process's main thread
-        may choose that: elsewhere (workers of Ray) whoever started it has chosen already."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGTERM, self._ask)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        """For the block's duration SIGTERM asks instead of killing."""
+        return on_sigterm(self._ask)
 
     @staticmethod
     def end() -> None:
         """Ends as a process does that SIGTERM has ended."""
-        raise SystemExit(128 + signal.SIGTERM)
+        raise SystemExit(ENDED)
+
+
+@contextlib.contextmanager
+def on_sigterm(call: Callable[[], None]) -> Iterator[None]:
+    """For the block's duration SIGTERM calls instead of killing. Only a process's main thread may
+    choose that: elsewhere whoever started it has chosen already."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: call())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

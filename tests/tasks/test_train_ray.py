@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +76,43 @@ def test_a_killed_worker_restarts_the_group_from_the_last_checkpoint(bench):
         assassin.join()
     assert killed and metrics["resumed_from_step"] > 0
     assert_same_run(alone, both, rel=2e-3)
+
+
+_STOPPED = """
+import sys
+from pathlib import Path
+from test_train_ray import STEPS, Bench, llm
+
+if __name__ == "__main__":
+    llm(Bench(Path(sys.argv[1])), "stopped", {**STEPS, "steps": 4000}, num_workers=2,
+        checkpoint_every_seconds=None)
+"""
+
+
+def test_sigterm_to_the_launching_process_saves_and_ends_the_group(tmp_path):
+    """No save is due before: what lies there afterwards is what the signal saved."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", _STOPPED, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=Path(__file__).parent,
+    )
+    scratch = tmp_path / "stopped.scratch"
+    try:
+        wait_for(lambda: (scratch / "progress.json").exists())
+        os.kill(child.pid, signal.SIGTERM)
+        assert child.wait(120) == 128 + signal.SIGTERM
+    finally:
+        child.kill()
+    (saved,) = (scratch / "checkpoints").glob("step_*")
+    assert len(list(saved.glob("shard_*"))) == 2
+    assert 0 < int(saved.name.removeprefix("step_")) < 4000
+
+
+def wait_for(true, seconds: float = 240.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _kill_one_worker(checkpoints: Path, killed: list[int], stop: threading.Event) -> None:
