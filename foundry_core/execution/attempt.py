@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from foundry_core.errors import FoundryError
-from foundry_core.execution.control import Usage
+from foundry_core.execution.control import Folders, Usage
 from foundry_core.execution.job import (
     NAME_IT,
     UNDECLARED_READS,
@@ -83,8 +83,11 @@ class Attempt:
         """Closes what dead workers left, takes folders, and records that the attempt starts."""
         job, spec = self._job, self._job.spec
         close_abandoned(self._work)
-        self._name, self._out, self._scratch = self._store.attempt(spec.key)
-        _keep_scratch_of(self._scratch, job.input_content_key, self._replaced)
+        self._name, self._out, scratch = self._store.attempt(spec.key)
+        begun = _begun_from(job.input_content_key, self._replaced)
+        _keep_scratch_of(scratch, begun)
+        checkpoints = self._store.checkpoints(spec.key, begun)
+        self._folders = Folders(out=self._out, scratch=scratch, checkpoints=checkpoints)
         self._provenance = collect_provenance(sys.argv)
         self._events.append(
             AttemptStarted(
@@ -105,7 +108,7 @@ class Attempt:
 
     def run(self) -> Artifact:
         """Runs the stage in a child process; the artifact that it made, not yet committed."""
-        result = run_child(self._work, self._lease, self._out, self._scratch)
+        result = run_child(self._work, self._lease, self._folders)
         self._usage, self._undeclared = result.usage, result.undeclared_reads
         self._lease.verify()
         if result.error:
@@ -216,11 +219,15 @@ def _lost(job: StageJob, attempt: str) -> AttemptFinished:
     )
 
 
-def _keep_scratch_of(scratch: Path, input_content_key: str, replaced: Artifact | None) -> None:
-    """Empties the scratch unless it was begun from these very input bytes: a recipe key may name
-    inputs that were built again since and came out otherwise. What was begun to replace an artifact
-    is not what that artifact came from."""
-    begun = f"{input_content_key} for {replaced.created}" if replaced else input_content_key
+def _begun_from(input_content_key: str, replaced: Artifact | None) -> str:
+    """What a scratch must have been begun from: a recipe key may name inputs that were built again
+    since and came out otherwise. What was begun to replace an artifact is not what that artifact
+    came from."""
+    return f"{input_content_key} for {replaced.created}" if replaced else input_content_key
+
+
+def _keep_scratch_of(scratch: Path, begun: str) -> None:
+    """Empties the scratch unless it was begun from the same."""
     mark = scratch.with_name("scratch-of")
     if not (mark.exists() and mark.read_text() == begun):
         shutil.rmtree(scratch)

@@ -92,6 +92,7 @@ def run_stage(data: Mapping[str, Any], control: Path) -> ChildResult:
         },
         out=Path(data["out"]),
         scratch=Path(data["scratch"]),
+        checkpoints=data["checkpoints"],
         progress=FileProgress(control / PROGRESS),
     )
     declared = [i.path for named in context.inputs.values() for i in named.values()]

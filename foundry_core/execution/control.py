@@ -23,7 +23,16 @@ READS = "reads"
 Inputs = Mapping[str, Mapping[str, InputArtifact]]
 
 
-def write_job(control: Path, job: StageJob, inputs: Inputs, out: Path, scratch: Path) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """What an attempt works in. checkpoints: as in StageContext."""
+
+    out: Path
+    scratch: Path
+    checkpoints: str
+
+
+def write_job(control: Path, job: StageJob, inputs: Inputs, folders: Folders) -> None:
     """All that the stage's process needs to know. inputs: folders that stay until it has ended."""
     plain = {
         "parent": os.getpid(),
@@ -34,8 +43,7 @@ def write_job(control: Path, job: StageJob, inputs: Inputs, out: Path, scratch: 
             slot: {label: asdict(artifact) for label, artifact in named.items()}
             for slot, named in inputs.items()
         },
-        "out": out,
-        "scratch": scratch,
+        **asdict(folders),
     }
     write_atomic(control / JOB, json.dumps(plain, default=os.fspath), durable=False)
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from foundry_core.execution.control import PROGRESS, ChildResult, Inputs, write_job
+from foundry_core.execution.control import PROGRESS, ChildResult, Folders, Inputs, write_job
 from foundry_core.execution.family import followed, kill_descendants
 from foundry_core.execution.job import Interrupted, Observer, Work
 from foundry_core.execution.python import python_command
@@ -21,16 +21,17 @@ _POLL_SECONDS = 0.1
 _TERMINATE_SECONDS = 10.0
 
 
-def run_child(work: Work, lease: Lease, out: Path, scratch: Path) -> ChildResult:
+def run_child(work: Work, lease: Lease, folders: Folders) -> ChildResult:
     """What the stage came to in a process of its own. Raises Interrupted or LeaseLost; the process
     and what it started are gone when this returns."""
+    out = folders.out
     job, control = work.job, out.parent / f"control-{out.name}"
     shutil.rmtree(control, ignore_errors=True)
     control.mkdir()
     job.log.parent.mkdir(parents=True, exist_ok=True)
     try:
         with contextlib.ExitStack() as reading, job.log.open("ab") as log:
-            write_job(control, job, _inputs(work, reading), out, scratch)
+            write_job(control, job, _inputs(work, reading), folders)
             drop_stale_bytecode(job.spec.functions)
             child = subprocess.Popen(
                 python_command("foundry_core.execution.child", str(control)),

@@ -128,6 +128,8 @@ class StageContext:
         "seed"}) and `records/scores.jsonl` (`foundry_core.evaluation.score` writes both).
     scratch: survives failed attempts of the same key and is deleted after the commit; training
         checkpoints live here, so that the next attempt resumes.
+    checkpoints: an address in an object store for what other hosts shall resume from, like the
+        scratch in all else; "" where the scratch itself lies beside the store.
     """
 
     name: str
@@ -139,6 +141,7 @@ class StageContext:
     out: Path
     scratch: Path
     progress: Progress
+    checkpoints: str = ""
 
     def input(self, slot_name: str) -> InputArtifact:
         """The artifact of a slot that takes exactly one."""

@@ -172,6 +172,11 @@ class Store(ABC):
     def attempt(self, key: str) -> tuple[str, Path, Path]:
         """(attempt name, its empty local folder, the key's scratch folder). Under the lease."""
 
+    def checkpoints(self, key: str, begun: str) -> str:
+        """Where checkpoints of a key go that other hosts shall find: an address that is gone after
+        the commit, another one for each `begun`; "" where the scratch is such a place."""
+        return ""
+
     @abstractmethod
     def abandoned(self, key: str) -> list[str]:
         """Attempts left by workers that died. Call only under the key's lease."""

@@ -36,6 +36,7 @@ _PLANNING_THREADS = 16
 _LEASE_PATIENCE_SECONDS = 5.0
 # No taker sleeps between its look at the numbers and its put for so long.
 _TOMBSTONE_SECONDS = 86_400.0
+_CHECKPOINTS = "checkpoints-"
 
 
 class S3Store(Store):
@@ -147,6 +148,9 @@ class S3Store(Store):
         folder.mkdir(parents=True)
         scratch.mkdir(exist_ok=True)
         return folder.name, folder, scratch
+
+    def checkpoints(self, key: str, begun: str) -> str:
+        return f"{self.uri}/work/{key}/{_CHECKPOINTS}{sha256_hex(begun)[:16]}"
 
     def abandoned(self, key: str) -> list[str]:
         return [name for name in self._objects.names(f"work/{key}") if name[1:].isdigit()]

@@ -38,7 +38,12 @@ class Checkpoint:
 
 class CheckpointPlace(Protocol):
     """Where the ranks of a run leave their checkpoints. Every method is one rank's own: what takes
-    all of them is agreed on by the callers (`saving`, `resume`)."""
+    all of them is agreed on by the callers (`saving`, `resume`).
+
+    carries_rows: the next start may be on another host, where no metrics.jsonl lies.
+    """
+
+    carries_rows: bool
 
     def building(self, name: str) -> Path:
         """The folder, made if missing, to write the shards of one save to; the same name on all
@@ -50,8 +55,8 @@ class CheckpointPlace(Protocol):
     def commit(self, name: str, step: int, state: Mapping[str, Any]) -> None:
         """Rank 0: makes a checkpoint of the shards that all ranks have written."""
 
-    def prune(self) -> None:
-        """Rank 0: removes all but the newest KEPT."""
+    def prune(self, building: str = "") -> None:
+        """Rank 0: removes all but the newest KEPT and what is being built under that name."""
 
     def known(self) -> list[tuple[int, int]]:
         """(step, digest of its state below 2**63) of each checkpoint, newest first, unread. What a
@@ -85,6 +90,7 @@ class CheckpointFolder:
     """Below a folder that all ranks share."""
 
     root: Path
+    carries_rows: bool = False
 
     def building(self, name: str) -> Path:
         folder = self._building(name)
@@ -109,7 +115,7 @@ class CheckpointFolder:
         os.rename(building, final)
         sync(self.root)
 
-    def prune(self) -> None:
+    def prune(self, building: str = "") -> None:
         for old in self._committed()[:-KEPT]:
             shutil.rmtree(old)
 
@@ -141,8 +147,7 @@ class CheckpointFolder:
 
 def _read(path: Path, rank: int, size: int) -> Checkpoint:
     state = read_json(path / _STATE)
-    if (state["format"], state["version"]) != (_FORMAT, _VERSION):
-        raise ValueError(f"format {state['format']!r} version {state['version']!r}")
+    layout = read_state(state)
     files = {i: path / shard_name(i) for i in range(len(state["shards"]))}
     for number, (file, shard) in enumerate(zip(files.values(), state["shards"], strict=True)):
         there = file.stat().st_size
@@ -152,7 +157,14 @@ def _read(path: Path, rank: int, size: int) -> Checkpoint:
             raise ValueError(f"{file.name}: digest {found[:12]}, expected {shard['sha256'][:12]}")
     return Checkpoint(
         step=state["step"],
-        layout=parse_layout(state["tensors"], len(files)),
+        layout=layout,
         scalars=state["scalars"],
         files=files,
     )
+
+
+def read_state(state: Any) -> Layout:
+    """The layout of a state document; ValueError, KeyError or TypeError for what is none."""
+    if (state["format"], state["version"]) != (_FORMAT, _VERSION):
+        raise ValueError(f"format {state['format']!r} version {state['version']!r}")
+    return parse_layout(state["tensors"], len(state["shards"]))

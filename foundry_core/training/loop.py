@@ -20,7 +20,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
 from foundry_core.pipeline.stage import Progress
 from foundry_core.training.cadence import Cadence
-from foundry_core.training.checkpoint import CheckpointFolder
+from foundry_core.training.checkpoint import CheckpointFolder, CheckpointPlace
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, blocks_of, gradient_sync, parallelise
 from foundry_core.training.metrics import MetricsLog
@@ -75,6 +75,7 @@ class Trainer:
     stage, key: what metric sinks call the run.
     batches(first_step) yields the mixed batch of each step from `first_step` on (this rank's part
     of it): what lets a run resume anywhere is that the batch of a step depends on the step alone.
+    checkpoints: where they lie; default: in `scratch`.
     before_average: called by every rank before the average replaces the weights, where EMA is on.
     """
 
@@ -95,9 +96,10 @@ class Trainer:
     frozen: tuple[str, ...] = ()
     world: World = field(default_factory=World)
     before_average: Callable[[], None] | None = None
+    checkpoints: CheckpointPlace | None = None
 
     def train(self) -> TrainResult:
-        """Runs to total_steps, from the newest checkpoint in `scratch` if there is one.
+        """Runs to total_steps, from the newest checkpoint if there is one.
 
         FoundryError for a loss that is not finite, or data that end early. Ends with SystemExit
         after SIGTERM, when a checkpoint of the step it was in is saved.
@@ -173,7 +175,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, self.config.optimizer, self.lr_scale)
         self.ema = Ema(self.model, self.config.ema) if self.config.ema else None
         self.state = RunState(self.model, self.optimizer, self.ema)
-        self.place = CheckpointFolder(self.scratch / "checkpoints")
+        self.place = self.checkpoints or CheckpointFolder(self.scratch / "checkpoints")
         self.log = MetricsLog(self.scratch / f"metrics{self.world.rank or ''}.jsonl")
         self.pending = PendingSteps()
         self.cadence = Cadence(self.resources, self.world, self.total_steps)
@@ -249,7 +251,10 @@ class Trainer:
 
     def _save(self) -> None:
         began = time.monotonic()
-        scalars = {"metrics": self.log.state(), "skipped": self.skipped}
+        scalars = {
+            "metrics": self.log.state(rows=self.place.carries_rows),
+            "skipped": self.skipped,
+        }
         self.saver.save(self.done, self.state.tensors(), scalars)
         self.cadence.saved(time.monotonic() - began)
 

@@ -14,12 +14,14 @@ from foundry_core.files import json_line
 
 
 class LogState(TypedDict):
-    """What resumes a log: the file's length, the unfinished window, the last row."""
+    """What resumes a log: the file's length, the unfinished window, the last row; and the rows
+    where the file may not be there."""
 
     bytes: int
     sums: dict[str, float]
     steps: int
     last: dict[str, float]
+    rows: str | None
 
 
 class MetricsLog:
@@ -28,6 +30,7 @@ class MetricsLog:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._stream = path.open("ab")
         self._sums: dict[str, float] = {}
         self._steps = 0
@@ -51,8 +54,9 @@ class MetricsLog:
         self._sums, self._steps = {}, 0
         return self.last
 
-    def state(self) -> LogState:
-        """What resumes the log right here; the bytes are on the disk when this returns."""
+    def state(self, *, rows: bool = False) -> LogState:
+        """What resumes the log right here; the bytes are on the disk when this returns. rows: on
+        another host, too."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
         return {
@@ -60,10 +64,15 @@ class MetricsLog:
             "sums": self._sums,
             "steps": self._steps,
             "last": self.last,
+            "rows": self._path.read_text() if rows else None,
         }
 
     def restore(self, state: LogState | None) -> None:
         """Continues from `state`, or from nothing."""
+        if state and state["rows"] is not None:
+            self._stream.truncate(0)
+            self._stream.write(state["rows"].encode())
+            self._stream.flush()
         self._stream.truncate(state["bytes"] if state else 0)
         self._stream.seek(0, os.SEEK_END)
         self._sums = dict(state["sums"]) if state else {}

@@ -139,7 +139,7 @@ class Saver:
         shard = shard_name(self._world.rank)
         try:
             if self._world.main:
-                self._place.prune()
+                self._place.prune(flight.name)
             flight.written = write_tensors(
                 self._place.building(flight.name) / shard,
                 entries_of(self._staged),

@@ -17,11 +17,13 @@ from foundry_core.models.build import Model
 from foundry_core.models.config import LanguageConfig, VLAConfig, VLMConfig
 from foundry_core.models.io import RAW, WEIGHTS, save_config, save_weights
 from foundry_core.models.vlm import check_vocabulary
+from foundry_core.objects import connect
 from foundry_core.pipeline.stage import StageContext
 from foundry_core.training.config import MODALITIES, TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, local_batch_size, whole_pieces
 from foundry_core.training.loop import Trainer
 from foundry_core.training.mixed_batch import Objective
+from foundry_core.training.object_place import CheckpointObjects
 from foundry_core.training.objectives import CaptionLoss, TextLoss
 
 Sources = Mapping[str, Mapping[str, Path]]
@@ -116,6 +118,7 @@ def train_and_save(
         lr_scale=getattr(ctx.recipe, "lr_scale", {}),
         frozen=getattr(ctx.recipe, "frozen", ()),
         world=job.world,
+        checkpoints=_objects(ctx),
         before_average=partial(_save_weights, job, module, RAW) if job.training.keep_raw else None,
     )
     result = trainer.train()
@@ -126,6 +129,13 @@ def train_and_save(
         tokenizer.save(ctx.out)
     parameters = sum(p.numel() for p in module.parameters())
     return {**result.metrics(), "parameters": parameters}
+
+
+def _objects(ctx: StageContext) -> CheckpointObjects | None:
+    """Where checkpoints go that other hosts find."""
+    if not ctx.checkpoints:
+        return None
+    return CheckpointObjects(connect(ctx.checkpoints), ctx.scratch / "checkpoints")
 
 
 def _save_weights(job: TrainJob, module: Model, name: str) -> None:
