@@ -5,8 +5,8 @@
     work/<key>/a<n>, attempts, failure.json   attempts under way, their count, what failed
     leases/<key>/<number>, events/, content/<input-content key>, runs/, code/, aliases/, pins/
 
-Work happens in $FOUNDRY_HOME/work/<store>/<key>, on this host: a training's checkpoints survive its
-processes, and the host only if FOUNDRY_HOME lies on a shared disk. Reading goes through the cache.
+Work happens in $FOUNDRY_HOME/work/<store>/<key>, on this host. Reading goes through the cache. A
+training's checkpoints lie in work/<key>/checkpoints-<what it was begun from>, for any host.
 """
 
 import contextlib
