@@ -68,7 +68,7 @@ def test_the_field_is_named_and_the_value_is_not(monkeypatch):
 def test_a_command_ends_with_2_and_leaves_nothing(small_home, monkeypatch, capsys, command):
     assert main([command, str(WORDS), "-o", "first.word=https://me:hunter2@host/x"]) == 2
     out, err = capsys.readouterr()
-    assert "words.stages.first.recipe.word (a password in a URL)" in err
+    assert "stages.first.recipe.word (a password in a URL)" in err
     assert "hunter2" not in out + err
     assert not small_home.exists()
 

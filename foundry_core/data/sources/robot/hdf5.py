@@ -1,7 +1,7 @@
 """HDF5 as recordings use it: numbers and pictures in the file itself.
 
-Soft links within the file are followed. Links to other files, datasets whose bytes lie elsewhere and
-Python objects are refused: a recording that somebody hands over must not be able to read this
+Soft links within the file are followed. Links to other files, datasets whose bytes lie elsewhere
+and Python objects are refused: a recording that somebody hands over must not be able to read this
 machine's files. Nothing is allocated before its size is known.
 """
 
