@@ -193,8 +193,8 @@ def check_gpus(gpus: float, workers: int) -> None:
     each = gpus / workers
     if each > 1 and not each.is_integer():
         raise FoundryError(
-            f"gpus = {gpus:g} among {workers} workers are {each:g} for each: not whole ones, and no "
-            "part of one",
+            f"gpus = {gpus:g} among {workers} workers are {each:g} for each, not whole ones "
+            "and no part of one",
             "leave num_workers out (one for each GPU), or choose one that divides gpus",
         )
 
