@@ -14,7 +14,7 @@ from foundry_core.execution.reads import Reads, found
 def heard(tmp_path, monkeypatch):
     """Opens files in the eyes of a watch; what it told. known: <tmp>/known, tolerated: <tmp>/lib,
     of which the recipe names <tmp>/lib/named."""
-    monkeypatch.setattr(reads, "sys", SimpleNamespace(addaudithook=lambda hook: None))
+    monkeypatch.setattr(reads, "sys", SimpleNamespace(addaudithook=lambda _: None))
     folders = {name: tmp_path / name for name in ("told", "known", "lib", "lib/named", "data")}
     for folder in folders.values():
         folder.mkdir()

@@ -26,7 +26,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Resources
 from foundry_core.training.config import TrainResources
 from tests.orchestration import free_port
-from tests.runs import prepared
+from tests.runs import prepared, run
 from tests.support import WORDS
 
 
@@ -40,8 +40,9 @@ def notes_of(planned, stage="model"):
     return " ".join(planned.plan.stages[stage].notes)
 
 
+@pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize("command", [["plan"], ["run", "--dry-run"], ["ablate", "--dry-run"]])
-def test_more_gpus_than_here_end_a_plan_with_2(small_home, two_gpus, command, capsys):
+def test_more_gpus_than_here_end_a_plan_with_2(small_home, command, capsys):
     pipeline, more = str(WORDS), []
     if command[0] == "ablate":
         pipeline, more = str(WORDS.parent / "exams.yaml"), ["--vary", "model.rate=0.1,0.2"]
@@ -55,9 +56,8 @@ def test_more_gpus_than_here_end_a_plan_with_2(small_home, two_gpus, command, ca
     assert not (small_home / "runs").exists(), "nothing was started"
 
 
-def test_a_stage_that_is_reused_asks_for_nothing(small_home, two_gpus, monkeypatch):
-    from tests.runs import run
-
+@pytest.mark.usefixtures("small_home", "two_gpus")
+def test_a_stage_that_is_reused_asks_for_nothing():
     run()
     assert main(["plan", str(WORDS), "-o", "model.resources.gpus=3"]) == 0
 
