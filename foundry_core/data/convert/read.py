@@ -15,7 +15,7 @@ from foundry_core.data.sources.base import (
     SourceRef,
     TextFormat,
 )
-from foundry_core.errors import FoundryError
+from foundry_core.errors import FoundryError, printable
 
 MAX_STEPS = 1_000_000
 MAX_VALUES = 200_000_000
@@ -43,15 +43,24 @@ def read_documents(source: TextFormat, ref: SourceRef) -> Iterator[Document | Br
     """The documents of a piece. What the reader stumbles over, a FoundryError excepted, ends the
     piece as one Broken; a text beyond MAX_DOCUMENT, or one that is no Unicode, is one too."""
     for item in _guarded(source.read(ref), ref):
-        reason = "" if isinstance(item, Broken) else _unusable(item.text)
-        yield Broken(id=item.id, reason=reason) if reason else item
+        reason = item.reason if isinstance(item, Broken) else _unusable(item.text)
+        yield _broken(item.id, reason) if reason else item
 
 
 def read_captioned(source: CaptionFormat, ref: SourceRef) -> Iterator[Captioned | Broken]:
     """The captioned images of a piece, by the same rules."""
     for item in _guarded(source.items(ref), ref):
-        reason = "" if isinstance(item, Broken) else _unusable(item.caption)
-        yield Broken(id=item.id, reason=f"its caption {reason}") if reason else item
+        if isinstance(item, Broken):
+            yield _broken(item.id, item.reason)
+        elif reason := _unusable(item.caption):
+            yield _broken(item.id, f"its caption {reason}")
+        else:
+            yield item
+
+
+def _broken(name: str, reason: str) -> Broken:
+    """Names and keys of the source are in both, whatever they hold."""
+    return Broken(id=printable(name), reason=printable(reason))
 
 
 def _guarded(items: Iterator[T | Broken], ref: SourceRef) -> Iterator[T | Broken]:

@@ -18,7 +18,10 @@ from foundry_core.data.sources.files import field_types, find_files, has_files, 
 from foundry_core.data.sources.lines import DamagedFile, line_refs, lines
 
 _SHOWN = 20
-_ENDINGS = (*tuple(f"{name}{packed}" for name in (".jsonl", ".ndjson") for packed in ("", ".gz", ".zst")), ".json.gz", ".json.zst")
+_ENDINGS = (
+    *(".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst"),
+    *(".json.gz", ".json.zst"),
+)
 
 
 class JsonLines(TextFormat, PathSource):
