@@ -140,6 +140,10 @@ class PathSource(RawFormat):
     def root(self) -> Path:
         return Path(self.path).expanduser()
 
+    def inside(self, file: Path) -> str:
+        """What a file of the source is called in ids and reports, wherever the source lies."""
+        return file.relative_to(self.root).as_posix() if self.root.is_dir() else file.name
+
     def identity(self) -> Mapping[str, str]:
         digests = {self.format: fingerprint(self.path)}
         if self.remote is None and self.root.is_file():

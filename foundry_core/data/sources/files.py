@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from foundry_core.config.suggest import nearest
-from foundry_core.data.sources.base import Broken, Document, PathSource, SourceRef, TextFormat
+from foundry_core.data.sources.base import (
+    MAX_DOCUMENT,
+    Broken,
+    Document,
+    PathSource,
+    SourceRef,
+    TextFormat,
+)
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import source_files
 
@@ -77,14 +84,16 @@ def tar_refs(path: str) -> list[SourceRef]:
 
 
 def tar_members(ref: SourceRef) -> Iterator[tuple[str, bytes]]:
-    """("tar/member", bytes) of a piece that `tar_refs` gave."""
+    """("tar/member", bytes) of a piece that `tar_refs` gave; of a member beyond MAX_DOCUMENT that
+    many and one more."""
     from foundry_core.data.shards.index import scan_tar
     from foundry_core.data.shards.tar import read_span
 
     index = scan_tar(ref.path)
     with ref.path.open("rb") as stream:
         for member in range(ref.start, ref.stop):
-            data = read_span(stream, int(index.offsets[member]), int(index.sizes[member]))
+            size = min(int(index.sizes[member]), MAX_DOCUMENT + 1)
+            data = read_span(stream, int(index.offsets[member]), size)
             yield f"{ref.path.name}/{index.names[member]}", data
 
 
@@ -96,7 +105,10 @@ class DocumentTars(TextFormat, PathSource):
 
     def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
         for name, data in tar_members(ref):
-            yield self._document(name, data)
+            if len(data) > MAX_DOCUMENT:
+                yield Broken(id=name, reason=f"the member is longer than {MAX_DOCUMENT} bytes")
+            else:
+                yield self._document(name, data)
 
     @abstractmethod
     def _document(self, name: str, data: bytes) -> Document | Broken: ...
@@ -152,12 +164,13 @@ def field_types(records: Iterable[object]) -> dict[str, str]:
 
 
 def tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of every file of a tar. Raises what tarfile does where it is damaged."""
+    """(name, bytes) of every file of a tar; of a file beyond MAX_DOCUMENT that many and one more.
+    Raises what tarfile does where it is damaged."""
     with tarfile.open(path) as tar:
         for member in tar:
             stream = tar.extractfile(member)
             if stream:
-                yield member.name, stream.read()
+                yield member.name, stream.read(MAX_DOCUMENT + 1)
 
 
 def decoded(name: str, data: bytes) -> Document | Broken:

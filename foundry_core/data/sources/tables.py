@@ -2,6 +2,7 @@
 saves (Arrow streams). Read with pyarrow alone, a few rows at a time.
 """
 
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _BATCH_BYTES, _BATCH_ROWS = 1 << 24, 1024
+_END_MARK = b"\xff\xff\xff\xff\0\0\0\0"
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
 
 
@@ -38,12 +40,16 @@ class Rows:
 
     def column(self, name: str) -> "pa.Array":
         """A column, or one inside of structs by a path joined by dots."""
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         known = set(self.batch.schema.names)
         column, *inner = [name] if name in known else name.split(".")
-        found = self.batch.column(column)
-        return pc.struct_field(found, inner) if inner else found
+        try:
+            found = self.batch.column(column)
+            return pc.struct_field(found, inner) if inner else found
+        except (KeyError, pa.ArrowException) as error:
+            raise DamagedTable(f"it has no column {name!r}") from error
 
 
 class TableSource(PathSource):
@@ -207,12 +213,10 @@ class SavedDataset(TableSource):
                 "load and save it again with the library datasets",
             )
         listed = state.get("_data_files")
-        if not isinstance(listed, list):
+        names = [one.get("filename") for one in listed or [] if isinstance(one, dict)]
+        if not names or not all(isinstance(name, str) and name for name in names):
             raise FoundryError(f"{str(folder / _STATE)!r} lists no _data_files", "save it again")
-        return [
-            source_file(folder, str(one.get("filename")) if isinstance(one, dict) else "")
-            for one in listed
-        ]
+        return [source_file(folder, str(name)) for name in names]
 
     def _folder(self) -> Path:
         if self.root.is_file() or not (self.root / _SPLITS).is_file():
@@ -282,14 +286,25 @@ def _roots(columns: tuple[str, ...]) -> set[str]:
 
 def _batches(file: Path) -> "Iterator[pa.RecordBatch]":
     """Of a stream, or of the file format; mapped, so that what is passed over is not read."""
-    done = 0
     reader = _stream(file)
-    with _readable(f"{file} behind row {done}"):
+    with _readable(str(file)):
         if hasattr(reader, "num_record_batches"):
             for number in range(reader.num_record_batches):
                 yield reader.get_batch(number)
             return
         yield from reader
+        if not _ended(file):
+            raise OSError("it is cut short between two batches")
+
+
+def _ended(file: Path) -> bool:
+    """Whether a stream has its end mark: pyarrow takes a file that stops without one for whole.
+    Streams of before 2019 begin otherwise and are not looked at."""
+    with file.open("rb") as stream:
+        if stream.read(4) != _END_MARK[:4]:
+            return True
+        stream.seek(-len(_END_MARK), os.SEEK_END)
+        return stream.read() == _END_MARK
 
 
 def _stream(file: Path) -> Any:
