@@ -6,18 +6,22 @@ any gzip file, is one piece.
 """
 
 import gzip
+import json
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from foundry_core.data.sources.base import MAX_DOCUMENT, SourceRef
-from foundry_core.data.sources.files import PIECE_BYTES, groups_by_size
+from foundry_core.data.sources.files import PIECE_BYTES, field_types, groups_by_size
 from foundry_core.errors import FoundryError
 
 COMPRESSED = (".gz", ".zst")
 _CHUNK = 1 << 20
+_SHOWN = 20
 _ZSTD_MAGIC = 0xFD2FB528
 _SKIPPABLE = range(0x184D2A50, 0x184D2A60)
 # How many bytes of a frame header the two ids after the descriptor take.
@@ -68,7 +72,22 @@ def lines(ref: SourceRef) -> Iterator[tuple[str, bytes]]:
         ) from error
 
 
-def unpacked(file: Path, start: int = 0, stop: int = -1) -> BinaryIO:
+def json_fields(refs: list[SourceRef]) -> dict[str, str]:
+    """Path → type, of what the first JSON lines of a source hold; bad ones are passed over."""
+    return field_types(islice(_records(refs[:1]), _SHOWN))
+
+
+def _records(refs: list[SourceRef]) -> Iterator[object]:
+    try:
+        for ref in refs:
+            for _, line in islice(lines(ref), 100 * _SHOWN):
+                with suppress(ValueError, RecursionError):
+                    yield json.loads(line)
+    except DamagedFile:
+        return  # reading it says why
+
+
+def unpacked(file: Path, start: int = 0, stop: int = -1) -> IO[bytes]:
     """The bytes of a .gz, or of the frames of a .zst in a range, unpacked as they are read."""
     import pyarrow as pa
 
@@ -89,7 +108,7 @@ def _plain(ref: SourceRef) -> Iterator[bytes]:
             yield chunk
 
 
-def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
     with stream:
         while chunk := stream.read(_CHUNK):
             yield chunk
@@ -171,7 +190,7 @@ def _frame_ranges(path: Path) -> list[tuple[int, int]]:
     return list(zip([0, *ends], ends, strict=False))
 
 
-def _frame_end(stream: BinaryIO, start: int) -> int | None:
+def _frame_end(stream: IO[bytes], start: int) -> int | None:
     """Where the frame that begins at `start` ends, by the headers of its blocks (RFC 8878); None
     where there is none."""
     stream.seek(start)

@@ -64,7 +64,7 @@ class TableSource(PathSource):
         """The rows of a piece. Raises DamagedTable where they cannot be read."""
 
     @abstractmethod
-    def schema(self) -> "pa.Schema":
+    def table_schema(self) -> "pa.Schema":
         """Of the first file that opens."""
 
     @abstractmethod
@@ -73,7 +73,7 @@ class TableSource(PathSource):
 
     def column_type(self, name: str) -> "pa.DataType":
         """FoundryError where the first file has no such column."""
-        schema = self.schema()
+        schema = self.table_schema()
         found = leaf_types(schema)
         if name in schema.names:
             return schema.field(name).type
@@ -83,7 +83,7 @@ class TableSource(PathSource):
 
     def column_types(self) -> Mapping[str, str]:
         """Name → type; what lies in structs by its path."""
-        return {name: str(found) for name, found in leaf_types(self.schema()).items()}
+        return {name: str(found) for name, found in leaf_types(self.table_schema()).items()}
 
 
 def leaf_types(schema: "pa.Schema") -> "dict[str, pa.DataType]":
@@ -171,7 +171,7 @@ class ParquetFiles(TableSource):
                 yield Rows(first=first, batch=batch)
                 first += len(batch)
 
-    def schema(self) -> "pa.Schema":
+    def table_schema(self) -> "pa.Schema":
         return _first_schema(self._files(), lambda file: _parquet(file).schema_arrow)
 
     def counted(self) -> int:
@@ -266,7 +266,7 @@ class SavedDataset(TableSource):
                 return
             first += len(batch)
 
-    def schema(self) -> "pa.Schema":
+    def table_schema(self) -> "pa.Schema":
         return _first_schema(self._files(), lambda file: _stream(file).schema)
 
     def counted(self) -> int:

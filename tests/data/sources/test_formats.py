@@ -65,7 +65,8 @@ def test_planning_loads_no_reader():
         "from foundry_core.data.sources.base import *\n"
         "for formats in (TEXT_FORMATS, CAPTION_FORMATS, ROBOT_FORMATS):\n"
         "    [formats.get(name) for name in formats.names()]\n"
-        "heavy = {'numpy', 'pyarrow', 'huggingface_hub', 'PIL', 'torch', 'yaml', 'h5py'} & set(sys.modules)\n"
+        "heavy = {'numpy', 'pyarrow', 'huggingface_hub', 'PIL', 'torch', 'yaml', 'h5py'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     code = code.replace("import *", "import CAPTION_FORMATS, ROBOT_FORMATS, TEXT_FORMATS")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -17,13 +16,12 @@ from foundry_core.data.sources.base import (
     SourceRef,
 )
 from foundry_core.data.sources.captions.items import read_image, sample_id, samples
-from foundry_core.data.sources.files import field_types, value_at
-from foundry_core.data.sources.lines import DamagedFile, line_refs, lines
+from foundry_core.data.sources.files import value_at
+from foundry_core.data.sources.lines import DamagedFile, json_fields, line_refs, lines
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import source_file, source_files
 
 _INDEXES = ("metadata.jsonl", "captions.jsonl")
-_SHOWN = 20
 
 
 class ImageFolder(CaptionFormat, PathSource):
@@ -61,8 +59,7 @@ class ImageFolder(CaptionFormat, PathSource):
             yield Broken(id=ref.name, reason=f"{error.message}; what follows is lost")
 
     def fields(self) -> Mapping[str, str]:
-        first = (json.loads(line) for ref in self.refs()[:1] for _, line in lines(ref) if line)
-        return field_types(islice(first, _SHOWN))
+        return json_fields(self.refs())
 
     def _indexes(self) -> list[Path]:
         known = (self.index,) if self.index else _INDEXES

@@ -68,7 +68,7 @@ class ImageRows(CaptionFormat, TableSource):
     def has_images(self) -> bool:
         """Whether a column holds images; False where no file opens, or a split must be named."""
         try:
-            return any(is_image(kind) for kind in leaf_types(self.schema()).values())
+            return any(is_image(kind) for kind in leaf_types(self.table_schema()).values())
         except FoundryError:
             return False
 

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from foundry_core.data.sources.base import (
     MAX_DOCUMENT,
@@ -14,10 +13,9 @@ from foundry_core.data.sources.base import (
     SourceRef,
     TextFormat,
 )
-from foundry_core.data.sources.files import field_types, find_files, has_files, text_field
-from foundry_core.data.sources.lines import DamagedFile, line_refs, lines
+from foundry_core.data.sources.files import find_files, has_files, text_field
+from foundry_core.data.sources.lines import DamagedFile, json_fields, line_refs, lines
 
-_SHOWN = 20
 _ENDINGS = (
     *(".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst"),
     *(".json.gz", ".json.zst"),
@@ -48,18 +46,13 @@ class JsonLines(TextFormat, PathSource):
             yield Broken(id=ref.name, reason=f"{error.message}; what follows is lost")
 
     def fields(self) -> Mapping[str, str]:
-        first = (self._record(line) for ref in self.refs()[:1] for _, line in lines(ref))
-        return field_types(islice(first, _SHOWN))
-
-    @staticmethod
-    def _record(line: bytes) -> Any:
-        return json.loads(line) if line.strip() else None
+        return json_fields(self.refs())
 
     def _document(self, name: str, line: bytes) -> Document | Broken:
         if len(line) > MAX_DOCUMENT:
             return Broken(id=name, reason=f"the line is longer than {MAX_DOCUMENT} bytes")
         try:
-            record = self._record(line)
+            record = json.loads(line)
         except RecursionError:
             return Broken(id=name, reason="JSON nested too deep")
         except ValueError as error:
