@@ -2,14 +2,13 @@
 
 import gzip
 import json
-import subprocess
-import sys
 
 import pyarrow as pa
 import pytest
 import yaml
 from pyarrow.parquet import write_table
 
+from flows.cli import main
 from foundry_core.config.validation import validate
 from foundry_core.data.images import encode_jpeg
 from foundry_core.data.inspection.raw import detect
@@ -116,17 +115,16 @@ def test_each_format_is_recognised(tmp_path, photo):
     assert looked(splits, split="test").records == 1
 
 
-def test_the_command_shows_it_and_refuses_what_is_of_robots(tmp_path):
+def test_the_command_shows_it_and_refuses_what_is_of_robots(tmp_path, capsys):
     lines(tmp_path / "a.jsonl", [{"text": "[bold]a"}])
-    command = [sys.executable, "-m", "flows.cli", "data", "inspect", str(tmp_path)]
 
     def told(*more, code=0):
-        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
-        assert done.returncode == code, done.stderr
-        return done.stdout
+        capsys.readouterr()
+        assert main(["data", "inspect", str(tmp_path), *more]) == code
+        return capsys.readouterr().out
 
     shown = told()
     assert "[bold]a" in shown and "kind: convert_text" in shown
     assert json.loads(told("--json"))["records"] == 1
-    told("--mapping", str(tmp_path / "m.yaml"), code=2)
-    told("--from", "jsonll", code=2)
+    assert "only robot data has" in told("--json", "--mapping", str(tmp_path / "m"), code=2)
+    assert "did you mean 'jsonl'" in told("--json", "--from", "jsonll", code=2)
