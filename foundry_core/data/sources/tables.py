@@ -241,7 +241,11 @@ class SavedDataset(TableSource):
         for file in self._files():
             files = (str(file),)
             try:
-                sized = [(n, batch.nbytes) for n, batch in enumerate(_batches(file))]
+                sized = [
+                    # Not nbytes, which follows offsets that nobody has validated.
+                    (n, batch.get_total_buffer_size())
+                    for n, batch in enumerate(_batches(file))
+                ]
             except DamagedTable:
                 refs.append(SourceRef(name=file.name, files=files))
                 continue
@@ -322,7 +326,10 @@ def _first_schema(files: list[Path], schema: Any) -> "pa.Schema":
     problem: DamagedTable | None = None
     for file in files:
         try:
-            return schema(file)
+            with _readable(str(file)):
+                found = schema(file)
+                leaf_types(found)  # names are decoded when they are asked for
+            return found
         except DamagedTable as error:
             problem = problem or error
     raise problem or FoundryError("there is no table", "check the path")
