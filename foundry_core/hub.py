@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.files import is_hidden, sha256_hex, sha256_of
@@ -89,7 +89,11 @@ def listed(address: HubAddress) -> list[HubFile]:
     from huggingface_hub.hf_api import RepoFile
 
     api = _api()
-    where = {"repo_id": address.repository, "repo_type": "dataset", "revision": address.commit}
+    where: dict[str, Any] = {
+        "repo_id": address.repository,
+        "repo_type": "dataset",
+        "revision": address.commit,
+    }
     with _explained(address):
         if address.inner and not address.pattern:
             found = list(api.get_paths_info(paths=[address.inner], **where))

@@ -107,7 +107,7 @@ def _words(item: Document | Captioned | Broken) -> str:
     return ""
 
 
-def _fitting(source: Source, fields: Mapping[str, str]) -> Source:
+def _fitting(source: Source, fields: dict[str, str]) -> Source:
     """With the names of fields that are there, where the source's own are not."""
     changed: dict[str, Any] = {}
     for option, usual in (

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from foundry_core.data.sources.base import MAX_DOCUMENT, SourceRef
 from foundry_core.data.sources.files import PIECE_BYTES, field_types, groups_by_size
@@ -87,8 +87,9 @@ def _records(refs: list[SourceRef]) -> Iterator[object]:
         return  # reading it says why
 
 
-def unpacked(file: Path, start: int = 0, stop: int = -1) -> IO[bytes]:
-    """The bytes of a .gz, or of the frames of a .zst in a range, unpacked as they are read."""
+def unpacked(file: Path, start: int = 0, stop: int = -1) -> Any:
+    """A stream of the bytes of a .gz, or of the frames of a .zst in a range, unpacked as they are
+    read."""
     import pyarrow as pa
 
     if file.name.endswith(".gz"):
@@ -108,7 +109,7 @@ def _plain(ref: SourceRef) -> Iterator[bytes]:
             yield chunk
 
 
-def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
+def _chunks(stream: Any) -> Iterator[bytes]:
     with stream:
         while chunk := stream.read(_CHUNK):
             yield chunk
