@@ -17,7 +17,10 @@ from foundry_core.data.sources.base import (
     CAPTION_FORMATS,
     ROBOT_FORMATS,
     TEXT_FORMATS,
+    CaptionFormat,
     RawFormat,
+    RobotFormat,
+    TextFormat,
 )
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.graph import StageNode
@@ -129,16 +132,16 @@ def mix_loader(
 
 def raw_source(
     format_: str | None, path: Path, overrides: Sequence[tuple[str, Any]] = ()
-) -> RawFormat:
+) -> TextFormat | CaptionFormat | RobotFormat:
     """Raw data at a place; without a format, what it looks like. overrides are options of the
     format."""
     from foundry_core.data.inspection.raw import detect
 
-    kind = _format(format_) if format_ else detect(path)
+    kind: Any = _format(format_) if format_ else detect(path)
     document = dict(kind.options(str(path)))
     for name, value in overrides:
         set_path(document, name, value)
-    source: RawFormat = validate(
+    source: TextFormat | CaptionFormat | RobotFormat = validate(
         kind, {**document, "format": format_ or kind.model_fields["format"].default}, "source"
     )
     return source

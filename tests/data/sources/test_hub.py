@@ -8,12 +8,15 @@ import pytest
 from pyarrow.parquet import write_table
 
 from foundry_core import hub
+from foundry_core.data.sources.captions.image_parquet import ImageParquet
+from foundry_core.data.sources.captions.imagefolder import ImageFolder
 from foundry_core.data.sources.remote import local_source
 from foundry_core.data.sources.text.jsonl import JsonLines
 from foundry_core.data.sources.text.parquet import Parquet
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import fingerprint
 from tests.hub import COMMIT, REPOSITORY, hub_server
+from tests.saved_datasets import pictures
 
 ROOT = f"hf://datasets/{REPOSITORY}@{COMMIT}"
 WORDS = [f"text {n} " + "w" * n for n in range(90)]
@@ -76,6 +79,19 @@ def test_a_file_a_folder_a_pattern_or_all_of_a_commit(place, tmp_path, inner, ex
 def test_lines_too(place, tmp_path):
     source, _ = fetched(JsonLines(path=f"{ROOT}/lines"), tmp_path)
     assert texts(source) == WORDS[:9]
+
+
+def test_captioned_images_too(place, tmp_path):
+    out = io.BytesIO()
+    pairs = {"image": pictures([b"one", b"two"]), "title": ["a", "b"]}
+    write_table(pa.table(pairs), out)
+    place.files |= {"pairs/0.parquet": out.getvalue(), "photos/0.png": b"png"}
+    place.files["photos/metadata.jsonl"] = b'{"file_name": "0.png", "text": "a"}\n'
+    table, _ = fetched(ImageParquet(path=f"{ROOT}/pairs", caption="title"), tmp_path / "table")
+    folder, _ = fetched(ImageFolder(path=f"{ROOT}/photos"), tmp_path / "folder")
+    for source, expected in ((table, {"a": b"one", "b": b"two"}), (folder, {"a": b"png"})):
+        found = [item for ref in source.refs() for item in source.items(ref)]
+        assert {item.caption: item.images["image"] for item in found} == expected
 
 
 def test_the_identity_is_the_commit_and_nobody_is_asked(place):
