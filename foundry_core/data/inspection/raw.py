@@ -181,7 +181,8 @@ def draft_mapping(
         if name in used:
             continue
         value: dict[str, object] = {"from": name}
-        if "gripper" in name and found.dims == 1 and found.low < found.high:
+        known = name.startswith("robot__")
+        if not known and "gripper" in name and found.dims == 1 and found.low < found.high:
             value |= {"quantity": "gripper", "closed": found.low, "open": found.high}
         plain[_target(name)] = value
     document = {
