@@ -90,9 +90,7 @@ JOURNEYS: dict[str, Journey] = {
     "hdf5_libero": Journey(
         place="formats/hdf5_libero", mapping="libero", way=Way(upside_down=True)
     ),
-    "hdf5_robomimic": Journey(
-        place="formats/hdf5_robomimic", options=WORDS, mapping="robomimic"
-    ),
+    "hdf5_robomimic": Journey(place="formats/hdf5_robomimic", options=WORDS, mapping="robomimic"),
     **{
         name: Journey(place=f"formats/{name}/data_root", way=Way(levels=levels))
         for name, levels in {
@@ -186,7 +184,10 @@ class Travel:
             for name, values in wanted.items():
                 found.close(name, episode.lowdim[name], values, 1e-12)
             for name, camera in self.mapping.cameras.items():
-                before, after = pixels(raw.images[camera.source][0]), pixels(episode.images[name][0])
+                before, after = (
+                    pixels(raw.images[camera.source][0]),
+                    pixels(episode.images[name][0]),
+                )
                 before = before[..., ::-1] if camera.bgr else before
                 found.near(name, float(np.abs(before.astype(float) - after).max()), 0)
         return found.text()

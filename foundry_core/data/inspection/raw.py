@@ -69,9 +69,13 @@ def detect(path: Path) -> type[RobotFormat]:
     found = [name for name, kind in kinds.items() if kind.matches(path)]
     if len(found) != 1:
         what = f"looks like {' and '.join(found)}" if found else "is of no format that is known"
-        far = "" if found or not path.is_dir() else (
-            f" (a look goes {LOOK_LEVELS} folders deep and to {LOOK_ENTRIES:,} names at most: name "
-            "a folder further down)"
+        far = (
+            ""
+            if found or not path.is_dir()
+            else (
+                f" (a look goes {LOOK_LEVELS} folders deep and to {LOOK_ENTRIES:,} names at most: name "
+                "a folder further down)"
+            )
         )
         known = ", ".join(sorted(kinds))
         raise FoundryError(f"{path} {what}", f"name one with --from: {known}{far}")
