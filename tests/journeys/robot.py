@@ -56,7 +56,7 @@ class Journey:
     place: str
     options: Mapping[str, Any] = field(default_factory=dict)
     mapping: str | None = None
-    way: Way = Way()
+    way: Way = field(default_factory=Way)
     originals: Callable[[Path], Iterator[Original]] | None = of_fixture
     folder: Path | None = None
 
