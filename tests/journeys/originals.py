@@ -50,7 +50,7 @@ class Found:
 
     def text(self) -> str:
         numbers = f"{self.values:,} numbers" if self.values else ""
-        pictures = f"{self.pictures} pictures" if self.pictures else ""
+        pictures = f"{self.pictures} picture{'s' * (self.pictures > 1)}" if self.pictures else ""
         if self.pictures:
             pictures += " equal" if self.levels == 0 else f" within {self.levels:.2f}"
         return ", ".join(part for part in (numbers, pictures) if part)

@@ -69,16 +69,13 @@ def detect(path: Path) -> type[RobotFormat]:
     found = [name for name, kind in kinds.items() if kind.matches(path)]
     if len(found) != 1:
         what = f"looks like {' and '.join(found)}" if found else "is of no format that is known"
-        far = (
-            ""
-            if found or not path.is_dir()
-            else (
-                f" (a look goes {LOOK_LEVELS} folders deep and to {LOOK_ENTRIES:,} names at most: name "
-                "a folder further down)"
+        hint = f"name one with --from: {', '.join(sorted(kinds))}"
+        if not found and path.is_dir():
+            hint += (
+                f", or a folder further down: a look goes {LOOK_LEVELS} folders deep and to "
+                f"{LOOK_ENTRIES:,} names at most"
             )
-        )
-        known = ", ".join(sorted(kinds))
-        raise FoundryError(f"{path} {what}", f"name one with --from: {known}{far}")
+        raise FoundryError(f"{path} {what}", hint)
     return kinds[found[0]]
 
 
@@ -202,8 +199,8 @@ def draft_mapping(
     )
     if not words:
         said += (
-            "# Not every episode holds words: add a line `instruction: what is done` for those that "
-            "hold none; no policy trains without.\n"
+            "# Not every episode holds words: add a line `instruction: what is done` for those "
+            "that hold none; no policy trains without.\n"
         )
     return said + yaml.safe_dump(kept, sort_keys=False)
 
