@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from foundry_core.parallel import ray_session
 from tasks.collect_demos import CollectDemos
 from tests.journeys.robot import JOURNEYS, Travel, simulator
-from tests.journeys.words import CAPTIONS, NOT_READ, TEXTS, CaptionTravel, TextTravel
+from tests.journeys.words import CAPTIONS, TEXTS, CaptionTravel, TextTravel
 from tests.real_data import ABSENT, FORMATS
 from tests.tasks.training_stages import run_stage
 
@@ -50,7 +50,7 @@ def main() -> int:
     failed = False
     with ray_session(1), tempfile.TemporaryDirectory(prefix="foundry-formats-") as folder:
         for name, travel in travels(Path(folder), options.only):
-            cells = [travel] if isinstance(travel, str) else list(stretches(travel))
+            cells = list(stretches(travel))
             failed |= any(cell.startswith("FAILED") for cell in cells)
             lines.append(f"| {' | '.join([name, *cells, *['–'] * (5 - len(cells))])} |")
             print(lines[-1], flush=True)
@@ -60,8 +60,8 @@ def main() -> int:
 
 
 def travels(root: Path, only: list[str]) -> Iterator[tuple[str, Any]]:
-    """(name, what travels or the reason why nothing does)."""
-    sets = sorted([*JOURNEYS, *TEXTS, *CAPTIONS, *NOT_READ]) if FORMATS.is_dir() else []
+    """(name, what travels)."""
+    sets = sorted([*JOURNEYS, *TEXTS, *CAPTIONS]) if FORMATS.is_dir() else []
     if not sets:
         print(f"skipped: {ABSENT}", file=sys.stderr)
     for name in [*sets, "simulator"]:
@@ -69,9 +69,7 @@ def travels(root: Path, only: list[str]) -> Iterator[tuple[str, Any]]:
             continue
         out = root / name
         out.mkdir()
-        if name in NOT_READ:
-            yield name, NOT_READ[name]
-        elif name in TEXTS:
+        if name in TEXTS:
             yield name, TextTravel(name, out)
         elif name in CAPTIONS:
             yield name, CaptionTravel(name, out)

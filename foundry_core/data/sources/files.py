@@ -71,10 +71,8 @@ def find_files(path: str, endings: tuple[str, ...]) -> list[Path]:
 
 
 def has_files(path: Path, endings: tuple[str, ...]) -> bool:
-    """Whether there is a file of one of the endings: `path` itself, or below it."""
-    if path.is_dir():
-        return any(name.endswith(endings) for name in source_files(path))
-    return path.is_file() and path.name.endswith(endings)
+    """Whether a look finds a file of one of the endings: `path` itself, or below it."""
+    return any(file.name.endswith(endings) for file in look(path))
 
 
 def groups_by_size(items: Iterable[tuple[T, int]], limit: int) -> list[tuple[T, ...]]:
