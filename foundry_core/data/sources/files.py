@@ -1,7 +1,6 @@
 """What formats share: finding files, splitting them into pieces whose borders depend on the content
 alone, tars of documents."""
 
-import tarfile
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -118,12 +117,13 @@ def text_field(name: str, record: object, field: str) -> Document | Broken:
 
 
 def tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of every file of a tar. Raises what tarfile does where it is damaged."""
-    with tarfile.open(path) as tar:
-        for member in tar:
-            stream = tar.extractfile(member)
-            if stream:
-                yield member.name, stream.read()
+    """(name, bytes) of every file of a tar. Raises DamagedTar behind the last whole one."""
+    from foundry_core.data.shards.tar import read_span
+    from foundry_core.data.shards.walk import walk_tar
+
+    with path.open("rb") as stream:
+        for member in walk_tar(path):
+            yield member.name, read_span(stream, member.offset, member.size)
 
 
 def decoded(name: str, data: bytes) -> Document | Broken:

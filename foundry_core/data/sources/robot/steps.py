@@ -25,8 +25,8 @@ def readable(where: str) -> Iterator[None]:
     try:
         yield
     except (
-        ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError,
-        zipfile.BadZipFile, zlib.error,
+        ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
+        ValueError, zipfile.BadZipFile, zlib.error,
     ) as error:  # fmt: skip
         raise UnusableEpisode(f"{where} is not readable: {error}", _HINT) from error
 
