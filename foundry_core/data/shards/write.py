@@ -138,7 +138,9 @@ def key_fault(key: str) -> str:
 def _check_sample(key: str, sample: Mapping[str, bytes], path: Path) -> None:
     if fault := key_fault(key):
         raise FoundryError(f"sample key {key!r} in {path.name} is not usable", fault)
-    if not sample or any(not extension or "\n" in extension for extension in sample):
-        raise FoundryError(
-            f"sample {key!r} in {path.name} has no members, or one without an extension"
-        )
+    for extension in sample or ("",):
+        if not extension or "/" in extension or not extension.isprintable():
+            raise FoundryError(
+                f"sample {key!r} in {path.name} cannot have the member {extension!r}",
+                "a sample has members, and their extensions neither slashes nor line breaks",
+            )
