@@ -9,22 +9,24 @@ from typing import TypeVar
 from foundry_core.config.suggest import nearest
 from foundry_core.data.sources.base import Broken, Document, PathSource, SourceRef, TextFormat
 from foundry_core.errors import FoundryError
-from foundry_core.identity.sources import source_files
+from foundry_core.identity.sources import source_entries, source_files
 
 T = TypeVar("T")
 # About what one worker reads at once.
 PIECE_BYTES = 1 << 20
 
 
-def find_files(path: str, endings: tuple[str, ...]) -> list[Path]:
-    """`path` itself, or the files below it with one of the endings, by relative name."""
+def find_files(path: str, endings: tuple[str, ...], *, odd: bool = False) -> list[Path]:
+    """`path` itself, or the files below it with one of the endings, by relative name. odd: and what
+    is called so and is no file, for readers that count it as damaged."""
     root = Path(path).expanduser()
     if root.is_file():
         return [root]
     if not root.is_dir():
         raise FoundryError(f"source {str(root)!r} does not exist", "check the path in the recipe")
     names = source_files(root)
-    files = [root / name for name in sorted(names) if name.endswith(endings)]
+    held = source_entries(root, endings) if odd else [n for n in names if n.endswith(endings)]
+    files = [root / name for name in sorted(held)]
     if not files:
         others = sorted({Path(name).suffix for name in names})
         raise FoundryError(

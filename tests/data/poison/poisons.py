@@ -33,15 +33,14 @@ Damage = Callable[[Path, Reader], None]
 class Poison:
     """change: of the item before it is written. damage: of what was written. after: of files when
     they are listed already. says: what the one line holds beside the file's name ({state},
-    {action}, {camera} are the reader's). lost: items that are counted as skipped. whole: the
-    conversion is that of good data; None: it is accepted, changed."""
+    {action}, {camera} are the reader's). lost: items that are counted as skipped; 0: it is taken.
+    same: what is left of it is what a clean conversion makes of it."""
 
     change: Change | None = None
     damage: Damage | None = None
     after: Damage | None = None
     says: tuple[str, ...] = ()
     lost: int = 1
-    fatal: bool = False
     same: bool = True
 
 
@@ -110,7 +109,7 @@ def huge_jpeg(pixels: np.ndarray) -> bytes:
     data = bytearray(encode_jpeg(pixels, 90))
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", 65500, 65500)
-    return bytes(data[:600])
+    return bytes(data[: data.index(b"\xff\xda") + 20]) + b"\xff\xd9"
 
 
 def program(pixels: np.ndarray) -> bytes:
@@ -132,7 +131,7 @@ def float_arrays(item: Item) -> Item:
 def value(name: str, number: float) -> Change:
     def change(item: Item) -> Item:
         values = getattr(item, name).copy()
-        values[STEP, 1] = number
+        values[STEP, 0] = number
         return replace(item, **{name: values})
 
     return change
@@ -291,9 +290,9 @@ def lying_header(arrays: dict[str, np.ndarray]) -> bytes:
     """One array claims 10^12 elements."""
     name = next(name for name in arrays if name.endswith(("xyz", "state")))
     data = write_npz({name: np.arange(6.0)} | {k: v for k, v in arrays.items() if k != name})
-    claimed = b"'shape': (6,), }" + b" " * 11
-    assert data.count(claimed) == 1
-    return _with_crcs(data.replace(claimed, b"'shape': (1000000000000,), }"[:27].ljust(27)))
+    true = b"'shape': (6,), }" + b" " * 12
+    assert data.count(true) == 1
+    return _with_crcs(data.replace(true, b"'shape': (1000000000000,), }"))
 
 
 def _with_crcs(data: bytes) -> bytes:
@@ -369,14 +368,19 @@ def metadata(text: str) -> Damage:
 
 
 def episodes_twice(root: Path, reader: Reader) -> None:
-    """ep_1 as `ep+1`, too: another folder, the same id."""
+    """ep_1 as `ep.1`, too: another name, the same id."""
     path = reader.path(root)
     folder = path.parents[1] if reader is READERS["spartan"] else path
     import shutil
 
-    target = folder.with_name(folder.name.replace("_", "+"))
+    target = folder.with_name(folder.name.replace("_", "."))
     copy = shutil.copytree if folder.is_dir() else shutil.copy
     copy(folder, target)
+
+
+def listed_twice(root: Path, reader: Reader) -> None:
+    with (root / "meta/episodes.jsonl").open("a") as lines:
+        lines.write(json.dumps({"episode_index": VICTIM, "length": LENGTH}) + "\n")
 
 
 NO_FILES = "it holds arrays, no image files"
@@ -474,8 +478,8 @@ TABLE: dict[str, dict[str, Cell]] = {
         (("zarr_replay",), Poison(damage=rewritten(flip(20)), says=("action",))),
         (("lerobot",), "parquet pages have no checksums unless their writer asked for them"),
         (("rlds",), Poison(damage=rewritten(flip(40)), says=("CRC",))),
-        (("bag1", "mcap"), Poison(damage=rewritten(flipped_lz4), says=("damaged",))),
-        (("bag2",), "SQLite pages have no checksums"),
+        (("mcap",), Poison(damage=rewritten(flipped_lz4), says=("damaged",))),
+        (("bag1", "bag2"), "neither ROS 1 chunks nor SQLite pages have checksums"),
         (CAPTIONS, NO_NUMBERS),
     ),
     "times that go back": row(
@@ -529,8 +533,8 @@ TABLE: dict[str, dict[str, Cell]] = {
         rest="it holds truth values, or nothing",
     ),
     "metadata that are no JSON value": row(
-        (("img2dataset",), Poison(change=extra(json=b'{"a": NaN}'), says=("json",), lost=2)),
-        (("scenes",), Poison(change=extra(row={"score": float("nan")}), says=("json",))),
+        (("img2dataset",), Poison(change=extra(json=b'{"a": NaN}'), says=("JSON",), lost=2)),
+        (("scenes",), Poison(change=extra(row={"score": float("nan")}), says=("JSON",))),
         rest="a sample's metadata are Foundry's own",
     ),
     "a caption that is no text": row(
@@ -540,15 +544,14 @@ TABLE: dict[str, dict[str, Cell]] = {
     ),
     "two of one id": row(
         (("demonstrations",), Poison(change=extra(id="ep_0"), says=("two episodes", "'ep_0'"))),
-        (("spartan", "aloha", "robomimic", "libero_hdf5", "mcap"),
-         Poison(damage=episodes_twice, says=("two episodes",), lost=0)),
-        (("bag1",), "as mcap: ids of recordings are made in one place"),
+        (("spartan", "aloha", "robomimic", "libero_hdf5", "mcap", "bag1"),
+         Poison(damage=episodes_twice, says=("two episodes",), same=False)),
         (("bag2",), "as mcap: ids of recordings are made in one place"),
         (("zarr_replay",), "as aloha: ids of files are made in one place"),
-        (("lerobot",), Poison(change=lambda item: replace(item, number=0), fatal=True)),
+        (("lerobot",), Poison(damage=listed_twice, says=("two episodes",))),
         (("rlds",), "records are numbered"),
         (("img2dataset",), Poison(
-            change=extra(names=("a", "a")), says=("twice",), lost=2)),
+            change=extra(names=("a", "a")), says=("twice",))),
         (("scenes",), "lines are numbered"),
     ),
     "keys a/b and a_b": row(

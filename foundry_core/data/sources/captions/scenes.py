@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from foundry_core.data.sources.base import Broken, Captioned, CaptionFormat, PathSource, SourceRef
@@ -41,7 +42,7 @@ class SceneFolder(CaptionFormat, PathSource):
                 yield self._item(f"{number:08d}", json.loads(line))
             except FoundryError as error:
                 yield Broken(id=name, reason=str(error))
-            except (ValueError, KeyError, TypeError, OSError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, OSError, RecursionError) as error:
                 yield Broken(id=name, reason=repr(error))
 
     def _item(self, name: str, row: dict[str, Any]) -> Captioned:
@@ -50,11 +51,19 @@ class SceneFolder(CaptionFormat, PathSource):
             ["image"] if len(files) == 1 else [f"image{i}" for i in range(len(files))]
         )
         images = {
-            camera: source_file(self.root, file).read_bytes()
+            camera: _read(source_file(self.root, file))
             for camera, file in zip(cameras, files, strict=True)
         }
         rest = {k: v for k, v in row.items() if k not in ("image", "caption", "cameras")}
         return Captioned(id=name, images=images, caption=row["caption"], metadata=rest)
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise FoundryError(
+            f"{path} {'is no file' if path.exists() else 'is not there'}", "mend the index"
+        )
+    return path.read_bytes()
 
 
 FORMAT = SceneFolder

@@ -11,7 +11,7 @@ from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
 from foundry_core.data.sources.files import tar_files
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
-from foundry_core.identity.sources import source_files
+from foundry_core.identity.sources import source_entries
 
 if TYPE_CHECKING:
     from foundry_core.data.robot.episodes import Episode
@@ -41,7 +41,7 @@ class Demonstrations(RobotFormat, PathSource):
             raise FoundryError(
                 f"{str(self.root)!r} holds no demos.json", "point it at a collect_demos artifact"
             )
-        tars = [PurePosixPath(n) for n in source_files(self.root) if n.endswith(".tar")]
+        tars = map(PurePosixPath, source_entries(self.root, (".tar",)))
         return [
             SourceRef(name=str(tar), files=(str(self.root / tar),))
             for tar in tars

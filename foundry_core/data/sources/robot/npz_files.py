@@ -15,7 +15,13 @@ import numpy as np
 
 from foundry_core.data.npy import MAX_HEADER, npy_header, read_npy
 from foundry_core.data.robot.episodes import Frames, UnusableEpisode
-from foundry_core.data.sources.robot.steps import MAX_FIELD, MAX_PICTURE, check_bytes, readable
+from foundry_core.data.sources.robot.steps import (
+    MAX_FIELD,
+    MAX_PICTURE,
+    check_bytes,
+    check_file,
+    readable,
+)
 from foundry_core.errors import FoundryError
 
 _ENDING = ".npy"
@@ -46,9 +52,7 @@ class NpzFile:
     @classmethod
     def at(cls, path: Path) -> "NpzFile":
         """UnusableEpisode for what is no .npz file."""
-        with _named(str(path)):
-            if not path.is_file():
-                raise ValueError("it is no file" if path.exists() else "there is no such file")
+        check_file(path)
         return cls(path, str(path))
 
     @classmethod

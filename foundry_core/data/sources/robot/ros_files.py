@@ -91,7 +91,7 @@ def recordings(path: str) -> list[SourceRef]:
     """One piece per recording, by name; its files in the order in which they were recorded."""
     root = Path(path).expanduser()
     endings = (*ENDINGS, *(ending + PACKED for ending in ENDINGS), METADATA)
-    files = find_files(path, endings)
+    files = find_files(path, endings, odd=True)
     if root.is_file():
         return [SourceRef(name=root.name, files=(str(root),))]
     folders = {file.parent: file for file in files if file.name == METADATA and _describes(file)}

@@ -16,7 +16,7 @@ from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
 from foundry_core.errors import FoundryError
-from foundry_core.identity.sources import is_remote, source_files
+from foundry_core.identity.sources import is_remote, source_entries
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from foundry_core.data.sources.robot.npz_files import NpzFile
 
 HZ = 10.0
+# An episode that lacks some of these is listed, and then found unusable.
+_FILES = ("observations.npz", "actions.npz", "metadata.yaml")
 _CAMERAS = "camera_id_to_semantic_name"
 _MAX_METADATA = 1 << 20
 _SIDES = ("right", "left")
@@ -71,12 +73,9 @@ class Spartan(RobotFormat, PathSource):
 
     def episodes(self) -> list[SourceRef]:
         """The `processed` folders below a root, a task folder or an episode folder, sorted."""
-        names = source_files(self.root) if self.root.is_dir() else []
-        folders = [
-            path.parent
-            for path in map(PurePosixPath, names)
-            if path.parts[-2:] == ("processed", "observations.npz")
-        ]
+        names = source_entries(self.root, _FILES) if self.root.is_dir() else []
+        paths = map(PurePosixPath, names)
+        folders = list(dict.fromkeys(p.parent for p in paths if p.parent.name == "processed"))
         if not folders:
             raise FoundryError(
                 f"no episode_*/processed/observations.npz below {str(self.root)!r}",
