@@ -8,7 +8,6 @@ import io
 import json
 import os
 import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,13 @@ from PIL import Image
 from foundry_core.data.images import encode_jpeg
 from foundry_core.data.npy import write_npz
 from tests.data.poison.poison_sets import (
-    LENGTH, READERS, STEP, VICTIM, Item, Reader, good, shortened, write_demonstrations,
+    LENGTH,
+    READERS,
+    STEP,
+    VICTIM,
+    Item,
+    Reader,
+    shortened,
 )  # fmt: skip
 from tests.synthetic import npz
 
@@ -291,8 +296,9 @@ def lying_header(arrays: dict[str, np.ndarray]) -> bytes:
     name = next(name for name in arrays if name.endswith(("xyz", "state")))
     data = write_npz({name: np.arange(6.0)} | {k: v for k, v in arrays.items() if k != name})
     true = b"'shape': (6,), }" + b" " * 12
-    assert data.count(true) == 1
-    return _with_crcs(data.replace(true, b"'shape': (1000000000000,), }"))
+    at = data.index(true, data.index(name.encode()))
+    lie = b"'shape': (1000000000000,), }"
+    return _with_crcs(data[:at] + lie + data[at + len(lie) :])
 
 
 def _with_crcs(data: bytes) -> bytes:
