@@ -23,7 +23,7 @@ _PACKED = {
     b"\xfd7zXZ": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
 }
-_FILES, _NAMES, _PAX, _NO_DATA = b"\007", b"L", b"xX", b"123456"
+_FILES, _NAMES, _PAX, _NO_DATA = b"07\0", b"L", b"xX", b"123456"
 _IGNORED = b"gK"
 
 
