@@ -161,9 +161,9 @@ def walk(
 
     hidden: names that `is_hidden` calls so, too. odd: what has no bytes to read (pipes, sockets,
     links to nothing) raises FoundryError; else it is passed over. loops: passes over a link that
-    leads back to a folder around it, whose files are found anyway. named: gives folders, too, with a
-    slash behind their names, and what is odd. Raises FoundryError for folders
-    that may not be read, for names that are not UTF-8, and for such a link without `loops`.
+    leads back to a folder around it, whose files are found anyway. named: gives folders, too, a
+    slash behind their names, and what is odd. Raises FoundryError for folders that may not be
+    read, for names that are not UTF-8, and for such a link without `loops`.
     """
     real = os.path.realpath(folder)
     yield from _walk(os.fspath(folder), "", real, (real,), _Rules(hidden, odd, loops, named))
