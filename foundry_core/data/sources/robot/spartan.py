@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import PrivateAttr
 
+from foundry_core.config.documents import read_yaml
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
@@ -28,7 +29,6 @@ HZ = 10.0
 # An episode that lacks some of these is listed, and then found unusable.
 _FILES = ("observations.npz", "actions.npz", "metadata.yaml")
 _CAMERAS = "camera_id_to_semantic_name"
-_MAX_METADATA = 1 << 20
 _SIDES = ("right", "left")
 _KINDS = ("actual", "desired", "action")
 
@@ -128,20 +128,16 @@ def split_actions(actions: "np.ndarray") -> dict[str, "np.ndarray"]:
 
 def _camera_names(path: Path) -> dict[str, str]:
     """{camera id: name} of metadata.yaml. UnusableEpisode where it does not say."""
-    import yaml
-
     from foundry_core.data.robot.episodes import UnusableEpisode
-    from foundry_core.data.sources.robot.steps import readable
+    from foundry_core.data.sources.robot.steps import check_file
 
     hint = f"it maps {_CAMERAS} to {{id: name}}"
-    with readable(str(path)):
-        if not path.is_file() or path.stat().st_size > _MAX_METADATA:
-            raise ValueError(f"it is no file of at most {_MAX_METADATA:,} bytes")
-        text = path.read_text(encoding="utf-8")
-        try:
-            stated = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError) as error:
-            raise UnusableEpisode(f"{path} is no YAML: {error}", hint) from error
+    check_file(path)
+    try:
+        stated = read_yaml(path)
+    except (FoundryError, OSError) as error:
+        reason = error.message if isinstance(error, FoundryError) else error
+        raise UnusableEpisode(f"{path} is no YAML: {reason}", hint) from error
     names = stated.get(_CAMERAS) if isinstance(stated, dict) else None
     if not isinstance(names, dict):
         raise UnusableEpisode(f"{path} has no {_CAMERAS}", hint)
