@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-from foundry_core.data.shards.index import split_name
 from foundry_core.data.sources.base import Broken, Captioned, CaptionFormat, PathSource, SourceRef
 from foundry_core.data.sources.files import find_files, tar_files
 from foundry_core.errors import FoundryError
@@ -52,11 +51,13 @@ class _Tar:
         self.last = self.damage = ""
 
     def read(self, path: Path) -> None:
+        from foundry_core.data.shards.index import split_name
+
         try:
             for name, data in tar_files(path):
                 self.last, extension = split_name(name.removeprefix("./"))
                 members = self.samples.setdefault(self.last, {})
-                if extension in members:
+                if extension.lower() in members:
                     self.twice[self.last] = name
                 members[extension.lower()] = data
         except FoundryError as error:

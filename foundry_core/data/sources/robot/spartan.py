@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import PrivateAttr
 
-from foundry_core.config.documents import read_yaml
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
@@ -128,6 +127,7 @@ def split_actions(actions: "np.ndarray") -> dict[str, "np.ndarray"]:
 
 def _camera_names(path: Path) -> dict[str, str]:
     """{camera id: name} of metadata.yaml. UnusableEpisode where it does not say."""
+    from foundry_core.config.documents import read_yaml
     from foundry_core.data.robot.episodes import UnusableEpisode
     from foundry_core.data.sources.robot.steps import check_file
 
