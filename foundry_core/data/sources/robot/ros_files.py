@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from foundry_core.config.documents import read_yaml
 from foundry_core.data.sources.base import SourceRef
 from foundry_core.data.sources.files import find_files
 from foundry_core.errors import FoundryError
@@ -123,6 +122,8 @@ def _describes(metadata: Path) -> bool:
 
 def split_files(metadata: Path) -> list[Path]:
     """The files of a ROS 2 bag, all in its folder. FoundryError where it does not say."""
+    from foundry_core.config.documents import read_yaml
+
     try:
         stated = read_yaml(metadata)
         names = [str(name) for name in stated[_INFORMATION]["relative_file_paths"]]
