@@ -5,8 +5,8 @@ first dot of its last path part, the rest is the extension (webdataset's rule).
 """
 
 import os
-import tarfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from foundry_core.data.npy import write_npz
-from foundry_core.data.shards.tar import BLOCK
+from foundry_core.data.shards.walk import walk_tar
 from foundry_core.errors import FoundryError
 
 INDEX_SUFFIX = ".index.npz"
@@ -67,7 +67,7 @@ class ShardIndex:
         )
 
 
-def build_index(members: list[tuple[str, int, int]], tar_bytes: int) -> ShardIndex:
+def build_index(members: Sequence[tuple[str, int, int]], tar_bytes: int) -> ShardIndex:
     """From (name, data offset, size) in file order. Keys may not come back later in the shard."""
     starts: list[int] = []
     previous: str | None = None
@@ -130,26 +130,6 @@ def load_index(shard: Path) -> ShardIndex:
 
 
 def scan_tar(shard: Path) -> ShardIndex:
-    """Index of any uncompressed tar. A tar that ends early is refused, by name and offset."""
-    size = os.stat(shard).st_size
-    members: list[tuple[str, int, int]] = []
-    try:
-        with tarfile.open(shard, mode="r:") as tar:
-            for member in tar:
-                if member.isfile():
-                    members.append((member.name, member.offset_data, member.size))
-            end = tar.offset
-    except (tarfile.TarError, OSError) as error:
-        where = f" after {members[-1][0]!r}" if members else ""
-        raise FoundryError(
-            f"shard {str(shard)!r} ({size} bytes) is not a whole tar{where}: {error}",
-            "fetch or convert it again",
-        ) from error
-    last = max((offset + length for _, offset, length in members), default=0)
-    if last > size or end + BLOCK > size:
-        raise FoundryError(
-            f"shard {str(shard)!r} is truncated: {size} bytes, its members end at {last}, and the "
-            "end-of-archive mark is missing",
-            "fetch or convert it again",
-        )
-    return build_index(members, size)
+    """Index of any uncompressed tar. One that is damaged or ends early, at a member's border too,
+    is refused by name and place."""
+    return build_index(list(walk_tar(shard)), os.stat(shard).st_size)

@@ -11,6 +11,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.files import write_json_lines
 
 DATASET_MANIFEST = "manifest.jsonl"
+_MAX_KEY = 1000
 # (key, {extension: bytes})
 ShardSample = tuple[str, Mapping[str, bytes]]
 
@@ -40,20 +41,24 @@ def write_shard(path: str | os.PathLike, samples: Iterable[ShardSample]) -> Shar
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     members: list[tuple[str, int, int]] = []
-    count = 0
+    keys: set[str] = set()
     with path.open("wb") as stream:
         tar = TarWriter(stream)
         for key, sample in samples:
-            _check_key(key, sample, path)
+            _check_sample(key, sample, path)
+            if key in keys:
+                raise FoundryError(
+                    f"two samples of {path.name} have the key {key!r}", "rename one of them"
+                )
+            keys.add(key)
             for extension in sorted(sample):
                 name = f"{key}.{extension}"
                 members.append((name, tar.add(name, sample[extension]), len(sample[extension])))
-            count += 1
         tar.finish()
     index_path(path).write_bytes(build_index(members, tar.bytes).to_bytes())
     return ShardInfo(
         shard=path.name.removesuffix(".tar"),
-        num_sequences=count,
+        num_sequences=len(keys),
         bytes=tar.bytes,
         sha256=tar.sha256,
     )
@@ -117,14 +122,25 @@ def renumber_shards(folder: str | os.PathLike, shards: Sequence[ShardInfo]) -> l
     return kept
 
 
-def _check_key(key: str, sample: Mapping[str, bytes], path: Path) -> None:
-    base = key.rpartition("/")[2]
-    if not base or "." in base or "\n" in key or key.startswith("/"):
-        raise FoundryError(
-            f"sample key {key!r} in {path.name} is not usable",
-            "keys are non-empty, relative, and hold neither dots nor line breaks",
-        )
-    if not sample or any(not extension or "\n" in extension for extension in sample):
-        raise FoundryError(
-            f"sample {key!r} in {path.name} has no members, or one without an extension"
-        )
+def key_fault(key: str) -> str:
+    """Why a sample cannot be called so; "" where it can. Whoever unpacks the tar gets files of
+    these names, and webdataset splits them at the first dot behind the last slash."""
+    *folders, base = key.split("/")
+    if not base or "." in base or {"", ".", ".."} & set(folders):
+        return "keys are non-empty, relative, and hold neither dots nor line breaks"
+    if not key.isprintable():
+        return "keys hold neither line breaks nor other characters that do not print"
+    if len(key.encode()) > _MAX_KEY:
+        return f"keys have at most {_MAX_KEY} bytes"
+    return ""
+
+
+def _check_sample(key: str, sample: Mapping[str, bytes], path: Path) -> None:
+    if fault := key_fault(key):
+        raise FoundryError(f"sample key {key!r} in {path.name} is not usable", fault)
+    for extension in sample or ("",):
+        if not extension or "/" in extension or not extension.isprintable():
+            raise FoundryError(
+                f"sample {key!r} in {path.name} cannot have the member {extension!r}",
+                "a sample has members, and their extensions neither slashes nor line breaks",
+            )
