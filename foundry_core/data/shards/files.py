@@ -1,0 +1,114 @@
+"""Shards that this process has open, few whatever their number: a limit of the system counts them.
+
+They are read with pread: unlike a map, a file that is cut while it is read gives an error and not a
+SIGBUS, forked workers share a descriptor without moving each other's place, and what was read
+counts as memory only as long as somebody holds it.
+"""
+
+import errno
+import os
+import resource
+from collections import OrderedDict
+
+from foundry_core.errors import FoundryError
+
+_MOST, _LEAST = 512, 8
+
+
+class OpenFile:
+    """A descriptor, closed with the last reference: nobody else's read finds it closed, or given to
+    another file. stat: as it was when it was opened."""
+
+    __slots__ = ("descriptor", "stat")
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = -1
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.stat = os.fstat(self.descriptor)
+
+    def __del__(self, close=os.close) -> None:
+        if self.descriptor >= 0:
+            close(self.descriptor)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes at `offset`, fewer where the file ends."""
+        data = os.pread(self.descriptor, size, offset)
+        while len(data) < size:
+            more = os.pread(self.descriptor, size - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+
+class OpenFiles:
+    """The files read last, by path. limit: how many; None takes a quarter of what the system lets
+    this process open."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
+        self._files: OrderedDict[str, OpenFile] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def limit(self) -> int:
+        """How many stay open."""
+        if self._limit is None:
+            allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            many = allowed == resource.RLIM_INFINITY
+            self._limit = _MOST if many else min(_MOST, max(_LEAST, allowed // 4))
+        return self._limit
+
+    def get(self, path: str) -> OpenFile | None:
+        """The file, if it is open."""
+        file = self._files.get(path)
+        if file is not None:
+            try:
+                self._files.move_to_end(path)
+            except KeyError:  # another thread let go of it; this one still may read it
+                pass
+        return file
+
+    def open(self, path: str) -> OpenFile:
+        """Opened anew, and kept. OSError where it cannot be."""
+        try:
+            file = OpenFile(path)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            file = self._reopened(path)
+        self._files[path] = file
+        self._files.move_to_end(path)
+        while len(self._files) > self.limit:
+            self._files.popitem(last=False)
+        return file
+
+    def drop(self, path: str) -> None:
+        """Lets go of a file."""
+        self._files.pop(path, None)
+
+    def drop_deleted(self) -> None:
+        """A deleted file keeps its disk space as long as it is open."""
+        for path, file in list(self._files.items()):
+            if os.fstat(file.descriptor).st_nlink == 0:
+                self.drop(path)
+
+    def _reopened(self, path: str) -> OpenFile:
+        """What else the process opened left less than was thought."""
+        self._limit = max(1, len(self._files) // 2)
+        while len(self._files) >= self._limit and self._files:
+            self._files.popitem(last=False)
+        try:
+            return OpenFile(path)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            raise FoundryError(
+                f"shard {path!r} cannot be opened: this process has as many files open as it may",
+                "raise the limit (ulimit -n)",
+            ) from error
+
+
+OPEN_FILES = OpenFiles()
