@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.data.loading.remote import CACHE_BYTES, RemoteFolder
-from foundry_core.data.shards.description import DESCRIPTION
 from foundry_core.data.shards.derived import shard_index
+from foundry_core.data.shards.description import DESCRIPTION
 from foundry_core.data.shards.files import OPEN_FILES, OpenFile
 from foundry_core.data.shards.index import index_path, npz_path
 from foundry_core.data.shards.packed import DATASET_INDEX, IndexFile, Section, write_index

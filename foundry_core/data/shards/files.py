@@ -8,7 +8,6 @@ counts as memory only as long as somebody holds it.
 import errno
 import os
 import resource
-from collections import OrderedDict
 
 from foundry_core.errors import FoundryError
 
@@ -47,7 +46,7 @@ class OpenFiles:
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
-        self._files: OrderedDict[str, OpenFile] = OrderedDict()
+        self._files: dict[str, OpenFile] = {}  # the one read last is at the end
 
     def __len__(self) -> int:
         return len(self._files)
@@ -63,12 +62,9 @@ class OpenFiles:
 
     def get(self, path: str) -> OpenFile | None:
         """The file, if it is open."""
-        file = self._files.get(path)
+        file = self._files.pop(path, None)
         if file is not None:
-            try:
-                self._files.move_to_end(path)
-            except KeyError:  # another thread let go of it; this one still may read it
-                pass
+            self._files[path] = file  # to the end
         return file
 
     def open(self, path: str) -> OpenFile:
@@ -79,10 +75,10 @@ class OpenFiles:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             file = self._reopened(path)
+        self._files.pop(path, None)
         self._files[path] = file
-        self._files.move_to_end(path)
         while len(self._files) > self.limit:
-            self._files.popitem(last=False)
+            self._files.pop(next(iter(self._files)), None)
         return file
 
     def drop(self, path: str) -> None:
@@ -99,7 +95,7 @@ class OpenFiles:
         """What else the process opened left less than was thought."""
         self._limit = max(1, len(self._files) // 2)
         while len(self._files) >= self._limit and self._files:
-            self._files.popitem(last=False)
+            self._files.pop(next(iter(self._files)), None)
         try:
             return OpenFile(path)
         except OSError as error:

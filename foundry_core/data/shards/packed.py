@@ -57,10 +57,10 @@ class Span(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What the directory says of a shard; bytes 0: it has no section."""
+    """What the directory says of a shard; length 0: it has no section."""
 
     offset: int
-    bytes: int
+    length: int
     tar_bytes: int
     samples: int
     digest: bytes
@@ -69,11 +69,11 @@ class Row(NamedTuple):
 class Section:
     """Members of one shard, in a buffer that holds its section. `where` is for messages."""
 
-    __slots__ = ("_base", "_buffer", "_counts", "_members", "_suffixes", "_keys", "_where", "row")
+    __slots__ = ("_base", "_buffer", "_counts", "_keys", "_members", "_suffixes", "_where", "row")
 
     def __init__(self, buffer: bytes | mmap.mmap, row: Row, where: str) -> None:
         self._buffer, self._where, self.row = buffer, where, row
-        if row.bytes < _SECTION.size:
+        if row.length < _SECTION.size:
             self._lies("a section is shorter than its header")
         samples, members, suffixes, width, keys = _SECTION.unpack_from(buffer, row.offset)
         self._counts = (samples, members, suffixes, width, keys)
@@ -81,7 +81,7 @@ class Section:
         self._members = self._base + (samples + 1) * _SAMPLE.size
         self._suffixes = self._members + members * _MEMBER.size
         self._keys = self._suffixes + suffixes * width
-        if self._keys + keys != row.offset + row.bytes or samples != row.samples or not width:
+        if self._keys + keys != row.offset + row.length or samples != row.samples or not width:
             self._lies("the counts of a section are not those of its bytes")
 
     def __len__(self) -> int:
@@ -141,7 +141,7 @@ class Section:
 
     def content(self) -> bytes:
         """Its bytes."""
-        return self._buffer[self.row.offset : self.row.offset + self.row.bytes]
+        return self._buffer[self.row.offset : self.row.offset + self.row.length]
 
     def _sample(self, sample: int) -> tuple[int, int, bytes]:
         """(first member, one behind the last, key)"""
@@ -188,7 +188,7 @@ class IndexFile:
             raise _damaged(where, "its directory is damaged")
         rows = [self.row(number) for number in range(shards)]
         for row in rows:
-            if row.bytes and not (end <= row.offset and row.offset + row.bytes <= len(buffer)):
+            if row.length and not (end <= row.offset and row.offset + row.length <= len(buffer)):
                 raise _damaged(where, "a section lies outside the file")
         if sum(row.samples for row in rows) != samples:
             raise _damaged(where, "its counts do not add up")
@@ -212,11 +212,11 @@ class IndexFile:
     def section(self, number: int) -> Section | None:
         """Of a shard, its digest checked; None where the index has none."""
         row = self.row(number)
-        if not row.bytes:
+        if not row.length:
             return None
         if isinstance(self._buffer, mmap.mmap) and self._buffer.size() != len(self._buffer):
             raise _damaged(self._where, "its size changed while it was read")
-        content = self._buffer[row.offset : row.offset + row.bytes]
+        content = self._buffer[row.offset : row.offset + row.length]
         if hashlib.sha256(content).digest() != row.digest:
             raise _damaged(self._where, f"the section of shard {number} is damaged")
         return Section(self._buffer, row, self._where)

@@ -83,7 +83,7 @@ class ShardSet:
         if number >= len(index):
             return f"it is of {len(index)} shards"
         row, shard = index.row(number), self.shards[number]
-        if not row.bytes:
+        if not row.length:
             return ""
         if shard.index is not None and row.digest.hex() != shard.index:
             return f"its digest is {row.digest.hex()[:12]}..., not {shard.index[:12]}..."
