@@ -150,17 +150,17 @@ class CheckedShards(ShardSet):
 
     def _file(self, number: int) -> OpenFile:
         """One fstat of a shard that is open; what is not what was hashed is hashed."""
-        file = OPEN_FILES.get(self._paths[number])
+        path, seen = self._paths[number], self._seen.get(number)
+        file = OPEN_FILES.get(path)
         if file is not None:
-            now = os.fstat(file.descriptor)
-        else:
+            return file if file.now() == seen else self._ensured(number)
+        if seen is not None:
             try:
-                file = OPEN_FILES.open(self._paths[number])
+                file = OPEN_FILES.open(path)
             except FileNotFoundError:
                 return self._ensured(number)
-            now = file.stat
-        if self._seen.get(number) == signature(now):
-            return file
+            if file.signature == seen:
+                return file
         return self._ensured(number)
 
     def _ensured(self, number: int) -> OpenFile:
@@ -175,7 +175,7 @@ class CheckedShards(ShardSet):
             if problem:
                 raise self._unreadable(number, problem)
             if file is not None:
-                self._seen[number] = signature(file.stat)
+                self._seen[number] = file.signature
                 self._failed.pop(number, None)
                 return file
         raise self._unreadable(number, "it changes all the time")
@@ -198,7 +198,7 @@ class CheckedShards(ShardSet):
             file = OPEN_FILES.open(self._paths[number])
         except FileNotFoundError:
             return "", None
-        return "", file if signature(file.stat) == now else None
+        return "", file if file.signature == now else None
 
     def _unreadable(self, number: int, problem: str) -> UnreadableSample:
         """The error, remembered until the file changes."""

@@ -8,30 +8,43 @@ counts as memory only as long as somebody holds it.
 import errno
 import os
 import resource
+from collections.abc import Callable
 
 from foundry_core.errors import FoundryError
+from foundry_core.files import Signature, signature
 
-_MOST, _LEAST = 512, 8
+_HOW = os.O_RDONLY | os.O_CLOEXEC
+_pread = os.pread
+_MOST, _LEAST = 16_384, 8
 
 
 class OpenFile:
     """A descriptor, closed with the last reference: nobody else's read finds it closed, or given to
-    another file. stat: as it was when it was opened."""
+    another file. signature: as it was when it was opened."""
 
-    __slots__ = ("descriptor", "stat")
+    __slots__ = ("descriptor", "signature")
 
     def __init__(self, path: str) -> None:
         self.descriptor = -1
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.stat = os.fstat(self.descriptor)
+        self.descriptor = os.open(path, _HOW)
+        self.signature = signature(os.fstat(self.descriptor))
 
-    def __del__(self, close=os.close) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         if self.descriptor >= 0:
             close(self.descriptor)
 
+    @property
+    def size(self) -> int:
+        """When it was opened."""
+        return self.signature[0]
+
+    def now(self) -> Signature:
+        """The signature that the file has by now; unlinking changes it."""
+        return signature(os.fstat(self.descriptor))
+
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes at `offset`, fewer where the file ends."""
-        data = os.pread(self.descriptor, size, offset)
+        data = _pread(self.descriptor, size, offset)
         while len(data) < size:
             more = os.pread(self.descriptor, size - len(data), offset + len(data))
             if not more:
@@ -41,7 +54,7 @@ class OpenFile:
 
 
 class OpenFiles:
-    """The files read last, by path. limit: how many; None takes a quarter of what the system lets
+    """The files read last, by path. limit: how many; None takes half of what the system lets
     this process open."""
 
     def __init__(self, limit: int | None = None) -> None:
@@ -57,7 +70,7 @@ class OpenFiles:
         if self._limit is None:
             allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             many = allowed == resource.RLIM_INFINITY
-            self._limit = _MOST if many else min(_MOST, max(_LEAST, allowed // 4))
+            self._limit = _MOST if many else min(_MOST, max(_LEAST, allowed // 2))
         return self._limit
 
     def get(self, path: str) -> OpenFile | None:
@@ -77,7 +90,7 @@ class OpenFiles:
             file = self._reopened(path)
         self._files.pop(path, None)
         self._files[path] = file
-        while len(self._files) > self.limit:
+        if len(self._files) > (self._limit or self.limit):
             self._files.pop(next(iter(self._files)), None)
         return file
 

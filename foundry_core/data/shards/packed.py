@@ -23,6 +23,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -48,12 +49,8 @@ _MAX = 2**32 - 1
 _HINT = "delete it: it is made anew from the tars, in the cache"
 
 
-class Span(NamedTuple):
-    """A member: where its data lie in the tar, and the name that its header there must have."""
-
-    offset: int
-    size: int
-    name: bytes
+# A member: offset and size of its data in the tar, and the name that its header there must have.
+Span = tuple[int, int, bytes]
 
 
 class Row(NamedTuple):
@@ -69,23 +66,29 @@ class Row(NamedTuple):
 class Section:
     """Members of one shard, in a buffer that holds its section. `where` is for messages."""
 
-    __slots__ = ("_base", "_buffer", "_counts", "_keys", "_members", "_suffixes", "_where", "row")
+    __slots__ = (
+        *("_base", "_buffer", "_key_bytes", "_keys", "_member_count", "_members", "_samples"),
+        *("_suffix_count", "_suffixes", "_tar_bytes", "_where", "_width", "row"),
+    )
 
     def __init__(self, buffer: bytes | mmap.mmap, row: Row, where: str) -> None:
         self._buffer, self._where, self.row = buffer, where, row
+        self._tar_bytes = row.tar_bytes
         if row.length < _SECTION.size:
             self._lies("a section is shorter than its header")
-        samples, members, suffixes, width, keys = _SECTION.unpack_from(buffer, row.offset)
-        self._counts = (samples, members, suffixes, width, keys)
+        self._samples, members, suffixes, width, keys = _SECTION.unpack_from(buffer, row.offset)
+        self._member_count, self._suffix_count = members, suffixes
+        self._width, self._key_bytes = width, keys
         self._base = row.offset + _SECTION.size
-        self._members = self._base + (samples + 1) * _SAMPLE.size
+        self._members = self._base + (self._samples + 1) * _SAMPLE.size
         self._suffixes = self._members + members * _MEMBER.size
         self._keys = self._suffixes + suffixes * width
-        if self._keys + keys != row.offset + row.length or samples != row.samples or not width:
+        whole = self._keys + keys == row.offset + row.length
+        if not whole or self._samples != row.samples or not width:
             self._lies("the counts of a section are not those of its bytes")
 
     def __len__(self) -> int:
-        return self._counts[0]
+        return self._samples
 
     def key(self, sample: int) -> str:
         """Of sample number `sample` of the shard."""
@@ -95,32 +98,32 @@ class Section:
         """(extension, span) of every member of a sample, in the order of the tar."""
         first, stop, key = self._sample(sample)
         spans = sorted(self._span(member, key) for member in range(first, stop))
-        return [(split_name(_text(span.name))[1], span) for span in spans]
+        return [(split_name(_text(name))[1], (offset, size, name)) for offset, size, name in spans]
 
     def find(self, sample: int, extensions: Sequence[str]) -> list[Span | None]:
         """The members of a sample with these extensions, None for those that it lacks."""
         first, stop, key = self._sample(sample)
-        suffixes = [f".{extension}".encode() if extension else b"" for extension in extensions]
         if stop - first > _FEW:
-            return self._find_many(first, stop, key, suffixes)
-        spans = [self._span(member, key) for member in range(first, stop)]
-        found = {span.name: span for span in spans}
-        return [found.get(key + suffix) for suffix in suffixes]
+            return self._find_many(first, stop, key, [_suffix(name) for name in extensions])
+        found = {}
+        for member in range(first, stop):
+            span = self._span(member, key)
+            found[span[2]] = span
+        return [found.get(key + _suffix(name)) for name in extensions]
 
     def _find_many(
         self, first: int, stop: int, key: bytes, suffixes: list[bytes]
     ) -> list[Span | None]:
         """Two searches in sorted arrays: an episode has hundreds of members."""
-        _, _, count, width, _ = self._counts
-        known = np.frombuffer(self._buffer, f"S{width}", count, self._suffixes)
+        known = np.frombuffer(self._buffer, f"S{self._width}", self._suffix_count, self._suffixes)
         held = np.frombuffer(
             self._buffer, _MEMBER_TYPE, stop - first, self._members + first * _MEMBER.size
         )["suffix"]
         numbers = np.searchsorted(known, np.array(suffixes, dtype=f"S{max(map(len, suffixes))}"))
         places = np.searchsorted(held, numbers, side="right") - 1
-        spans = [self._span(first + int(place), key) for place in np.maximum(places, 0)]
+        spans = [self._span(first + place, key) for place in np.maximum(places, 0).tolist()]
         return [
-            span if span.name == key + suffix else None
+            span if span[2] == key + suffix else None
             for span, suffix in zip(spans, suffixes, strict=True)
         ]
 
@@ -132,9 +135,9 @@ class Section:
             spans += [span for _, span in self.members(sample)]
             starts.append(len(spans))
         return ShardIndex(
-            names=tuple(_text(span.name) for span in spans),
-            offsets=np.array([span.offset for span in spans], dtype=np.int64),
-            sizes=np.array([span.size for span in spans], dtype=np.int64),
+            names=tuple(_text(name) for _, _, name in spans),
+            offsets=np.array([offset for offset, _, _ in spans], dtype=np.int64),
+            sizes=np.array([size for _, size, _ in spans], dtype=np.int64),
             starts=np.array(starts, dtype=np.int64),
             tar_bytes=self.row.tar_bytes,
         )
@@ -145,24 +148,20 @@ class Section:
 
     def _sample(self, sample: int) -> tuple[int, int, bytes]:
         """(first member, one behind the last, key)"""
-        samples, members, _, _, keys = self._counts
-        if not 0 <= sample < samples:
+        if not 0 <= sample < self._samples:
             self._lies(f"it has no sample {sample}")
-        at = self._base + sample * _SAMPLE.size
-        first, key, stop, key_end = _PAIR.unpack_from(self._buffer, at)
-        if not (first < stop <= members and key <= key_end <= keys):
+        first, key, stop, end = _PAIR.unpack_from(self._buffer, self._base + sample * 8)
+        if not (first < stop <= self._member_count and key <= end <= self._key_bytes):
             self._lies(f"sample {sample} lies outside its section")
-        return first, stop, self._buffer[self._keys + key : self._keys + key_end]
+        keys = self._keys
+        return first, stop, self._buffer[keys + key : keys + end]
 
     def _span(self, member: int, key: bytes) -> Span:
-        offset, size, suffix = _MEMBER.unpack_from(
-            self._buffer, self._members + member * _MEMBER.size
-        )
-        _, _, suffixes, width, _ = self._counts
-        if suffix >= suffixes or offset < BLOCK or offset + size > self.row.tar_bytes:
+        offset, size, suffix = _MEMBER.unpack_from(self._buffer, self._members + member * 20)
+        if suffix >= self._suffix_count or offset < BLOCK or offset + size > self._tar_bytes:
             self._lies(f"member {member} lies outside its tar")
-        at = self._suffixes + suffix * width
-        return Span(offset, size, key + self._buffer[at : at + width].rstrip(b"\0"))
+        at = self._suffixes + suffix * self._width
+        return offset, size, key + self._buffer[at : at + self._width].rstrip(b"\0")
 
     def _lies(self, problem: str) -> NoReturn:
         raise _damaged(self._where, problem)
@@ -324,6 +323,11 @@ def _head(rows: Sequence[Row]) -> bytes:
 
 def _damaged(where: str, problem: str) -> FoundryError:
     return FoundryError(f"shard index {where!r} cannot be used: {problem}", _HINT)
+
+
+@lru_cache(maxsize=4096)
+def _suffix(extension: str) -> bytes:
+    return f".{extension}".encode() if extension else b""
 
 
 def _text(name: bytes) -> str:

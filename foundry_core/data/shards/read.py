@@ -224,7 +224,7 @@ class ShardSet:
             self._refuse(number, self.damage(number, digest=False))
             raise
         stated = self.shards[number].bytes
-        if stated is not None and stated != file.stat.st_size:
+        if stated is not None and stated != file.size:
             OPEN_FILES.drop(self._paths[number])
             self._refuse(number, self.damage(number, digest=False))
         return file
