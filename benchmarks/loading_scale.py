@@ -3,9 +3,9 @@
     python benchmarks/loading_scale.py [--shards 10 100 1200 10000] [--rounds 3] [--seconds 3]
         [--only text] [--readers foundry webdataset energon litdata] [--folder /tmp]
 
-The same rows (text: 2,049 tokens of two bytes; robot: windows of small episodes, 2 cameras of 64 x 64,
-so that decoding hides little) lie in more and more shards. Readers take turns, each time in a process
-of its own:
+The same rows (text: 2,049 tokens of two bytes; robot: windows of small episodes, 2 cameras of
+64 x 64, so that decoding hides little) lie in more and more shards. Readers take turns, each time
+in a process of its own:
 
 foundry: random access over all samples; digests are checked. The first epoch, in which every shard
     is hashed, is timed apart from what follows.
@@ -13,10 +13,10 @@ webdataset: shards and a buffer of 1,000 samples are shuffled.
 energon: megatron-energon, prepared (its own indices), slices of 100 samples and such a buffer.
 litdata: its own format, as many chunks as there are shards, shuffled.
 
-All but the first are optional packages (`pip install megatron-energon litdata`). Memory is what the
-process has more than after its imports: resident, proportional, and anonymous (caches of the kernel
-left out); with --workers, of the largest of forked workers. One process reads, so that rates are per
-second of its CPU time.
+The last two are optional packages (`pip install megatron-energon litdata`) and read text alone.
+Memory is what the process has more than after its imports: resident, proportional, and anonymous
+(caches of the kernel left out); with --workers, of the largest of the forked workers. One process
+reads, so that rates are per second of its CPU time.
 """
 
 import argparse
@@ -178,7 +178,11 @@ def prepare_energon(folder: Path) -> None:
     from megatron.energon.epathlib import EPath
 
     BaseWebdatasetFactory.prepare_dataset(
-        EPath(folder), tars, split_parts_ratio=[("train", 1.0)], workers=2, progress_fn=lambda i, n: i
+        EPath(folder),
+        tars,
+        split_parts_ratio=[("train", 1.0)],
+        workers=2,
+        progress_fn=lambda i, n: i,
     )
     (folder / ".nv-meta" / "dataset.yaml").write_text(
         "__module__: megatron.energon\n__class__: CrudeWebdataset\n"
@@ -259,7 +263,7 @@ def _rate(batches: Iterator[int], *, rows: int = 0, seconds: float = 0.0) -> flo
 
 
 def _imported(reader: str) -> None:
-    import benchmarks.loading_speed
+    import benchmarks.loading_speed  # noqa: F401
     import foundry_core.data.loading.build
     import foundry_core.data.text.tokenizer  # noqa: F401
 

@@ -54,8 +54,8 @@ class OpenFile:
 
 
 class OpenFiles:
-    """The files read last, by path. limit: how many; None takes half of what the system lets
-    this process open."""
+    """The files read last, by path. limit: how many; None takes half of what the system still
+    lets this process open when the first is."""
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
@@ -69,8 +69,8 @@ class OpenFiles:
         """How many stay open."""
         if self._limit is None:
             allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-            many = allowed == resource.RLIM_INFINITY
-            self._limit = _MOST if many else min(_MOST, max(_LEAST, allowed // 2))
+            left = _MOST if allowed == resource.RLIM_INFINITY else allowed - _open_now()
+            self._limit = min(_MOST, max(_LEAST, left // 2))
         return self._limit
 
     def get(self, path: str) -> OpenFile | None:
@@ -118,6 +118,14 @@ class OpenFiles:
                 f"shard {path!r} cannot be opened: this process has as many files open as it may",
                 "raise the limit (ulimit -n)",
             ) from error
+
+
+def _open_now() -> int:
+    """Descriptors that this process has open."""
+    try:
+        return len(os.listdir("/dev/fd"))
+    except OSError:
+        return 0
 
 
 OPEN_FILES = OpenFiles()

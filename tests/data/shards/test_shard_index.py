@@ -193,7 +193,7 @@ def outcome(folder: Path) -> None:
             continue
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_damaged_bytes_are_an_error_and_never_another_sample(folder: Path, data) -> None:
     path = folder / DATASET_INDEX
@@ -222,7 +222,7 @@ def test_damaged_bytes_are_an_error_and_never_another_sample(folder: Path, data)
         path.write_bytes(whole)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_lies_with_true_digests_are_an_error_and_never_another_sample(folder: Path, data) -> None:
     """Whoever writes an index can write its digests, but not the manifest's."""
