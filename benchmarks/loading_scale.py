@@ -35,7 +35,7 @@ sys.path.insert(0, os.fspath(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-ROW, BATCH, ROWS, EPISODES, LENGTH = 2049, 16, 50_000, 10_000, 24
+ROW, BATCH, ROWS, EPISODES, LENGTH = 2049, 16, 50_000, 10_000, 20
 CAMERAS = ("front", "wrist")
 READERS = ("foundry", "webdataset", "energon", "litdata")
 SEED = 0
