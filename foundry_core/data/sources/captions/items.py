@@ -63,7 +63,8 @@ def read_image(path: Path) -> bytes:
     """The bytes of a file; one more than MAX_DOCUMENT of a longer one. FoundryError where there is
     none: a pipe would be waited for."""
     if path.exists() and not path.is_file():
-        raise FoundryError(f"image {path.name!r} is not readable: it is no file", "mend the index")
+        what = "is a directory" if path.is_dir() else "is no file"
+        raise FoundryError(f"image {path.name!r} is not readable: it {what}", "mend the index")
     try:
         with path.open("rb") as stream:
             return stream.read(MAX_DOCUMENT + 1)
