@@ -49,17 +49,13 @@ class VLM(Backbone):
         self._config = config
 
     @classmethod
-    def from_language_model(
-        cls, config: VLMConfig, language: LanguageModel, *, vocab_size: int | None = None
-    ) -> Self:
-        """A VLM on top of a trained language model, whose vocabulary grows to `vocab_size`.
+    def from_language_model(cls, config: VLMConfig, language: LanguageModel) -> Self:
+        """A VLM on top of a trained language model, whose vocabulary has room for the image token.
 
         config.language may be null; given, it must describe the same architecture.
         """
         if config.language is not None:
             check_same_architecture("language", config.language, language.config)
-        if vocab_size is not None:
-            language.resize_vocabulary(vocab_size)
         return cls(config.model_copy(update={"language": language.config}), language)
 
     @property
@@ -114,13 +110,19 @@ class VLM(Backbone):
         tokens: Tensor,
         token_mask: Tensor | None = None,
         segments: Tensor | None = None,
+        prompt: Tensor | None = None,
     ) -> Tensor:
         embeddings, is_image = self.embed(images, tokens)
         visible = Visibility(segments=segments, keys=token_mask, spans=self._spans(is_image))
         return self.language.hidden(embeddings, visible)
 
     def features(
-        self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None, tap: Tap
+        self,
+        images: Tensor | None,
+        tokens: Tensor,
+        token_mask: Tensor | None,
+        tap: Tap,
+        prompt: Tensor | None = None,
     ) -> Tensor:
         embeddings, is_image = self.embed(images, tokens)
         visible = Visibility(keys=token_mask, spans=self._spans(is_image))
@@ -131,8 +133,8 @@ class VLM(Backbone):
             return None
         return image_spans(is_image, self.tokens_per_image)
 
-    def resize_vocabulary(self, vocab_size: int) -> None:
-        self.language.resize_vocabulary(vocab_size)
+    def resize_vocabulary(self, vocab_size: int, used: int) -> None:
+        self.language.resize_vocabulary(vocab_size, used)
 
 
 def check_same_architecture(name: str, wanted: Config, found: Config) -> None:
