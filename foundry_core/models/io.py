@@ -1,6 +1,5 @@
 """Models on disk: `config.json` and `model.safetensors`, loaded strictly."""
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -76,10 +75,14 @@ def load_model(directory: Path, *, device: str = "cpu") -> tuple[Model, ModelCon
     tensors = load_file(path)
     native = is_native(config)
     # On the meta device nothing is allocated or initialised only to be overwritten.
-    with torch.device("meta") if native else contextlib.nullcontext():
+    with torch.device("meta"):
         module = build_model(config)
     _check_state(path, module, tensors)
-    module.load_state_dict(tensors, strict=native, assign=native)
+    module.load_state_dict(tensors, strict=native, assign=True)
+    if not native:
+        from foundry_core.models.huggingface.load import complete
+
+        complete(module)
     return module.to(device), config
 
 

@@ -138,7 +138,8 @@ class VLM(Backbone):
 
 
 def check_same_architecture(name: str, wanted: Config, found: Config) -> None:
-    """The recipe's config of an upstream model must be the upstream's, but for the vocabulary."""
+    """What the recipe states of an upstream model must be the upstream's, but for the
+    vocabulary."""
     if type(wanted) is not type(found):
         raise FoundryError(
             f"{name}.kind: the recipe says {kind_of(wanted)!r}, the upstream model is "
@@ -147,7 +148,7 @@ def check_same_architecture(name: str, wanted: Config, found: Config) -> None:
     ignore = ("vocab_size", "source", "revision", "path", "config", "origin", "image_token_id")
     # Where their weights lay is no difference either.
     a, b = wanted.model_dump(mode="json"), found.model_dump(mode="json")
-    names = [name for name in {**a, **b} if name not in ignore]
+    names = [name for name, value in a.items() if name not in ignore and value is not None]
     lines = [f"{n}: {a.get(n)!r} ≠ {b.get(n)!r}" for n in names if a.get(n) != b.get(n)]
     if lines:
         raise FoundryError(
