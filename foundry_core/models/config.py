@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from foundry_core.config.canonical import Location, OmitWhen
 from foundry_core.config.registry import OneOf
@@ -76,7 +76,7 @@ class HFConfig(Pretrained):
 
 
 class TransformerConfig(Config):
-    """Pre-norm decoder, no biases in its linears by default: RoPE, SwiGLU, optional GQA and QK-norm.
+    """Pre-norm decoder without biases, unless asked for: RoPE, SwiGLU, optional GQA and QK-norm.
 
     `norm: rms` gives exactly Llama, with `qk_norm` Qwen3, with `qkv_bias` Qwen2.
     """
@@ -133,6 +133,15 @@ class HFLanguageConfig(HFConfig):
 
     kind: Literal["hf_causal_lm"] = "hf_causal_lm"
     vocab_size: int | None = positive(None, description="null: as the checkpoint's")
+
+
+def by_kind(default: str) -> BeforeValidator:
+    """Of a field that may hold several kinds: a mapping without `kind` is of the default one."""
+
+    def tagged(value: Any) -> Any:
+        return {"kind": default, **value} if isinstance(value, dict) else value
+
+    return BeforeValidator(tagged)
 
 
 LanguageConfig = Annotated[TransformerConfig | HFLanguageConfig, Field(discriminator="kind")]

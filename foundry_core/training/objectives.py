@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from foundry_core.models.config import VLMConfig
 from foundry_core.models.interfaces import Backbone, Decoder, LanguageModel
 from foundry_core.models.layers import Visibility
 from foundry_core.models.noise import Key
 from foundry_core.models.placeholders import check_image_tokens
 from foundry_core.models.vla import VLA, check_obs_tokens
+from foundry_core.models.vlm import VLM
 from foundry_core.training.mixed_batch import Batch, StepKey
 
 
@@ -73,15 +73,18 @@ class CaptionLoss:
         return {
             "images": batch["images"],
             "tokens": tokens[:, :-1],
+            "prompt": (batch["target_mask"].cumsum(dim=1) == 0)[:, :-1],
+            "token_mask": batch["token_mask"][:, :-1],
             "index": mask.flatten().nonzero()[:, 0],
             "targets": tokens[:, 1:][mask],
         }
 
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
-        # Padding is on the right, where causality hides it: no mask to build.
         backbone = model.backbone if isinstance(model, VLA) else model
         assert isinstance(backbone, Backbone)
-        hidden = backbone.hidden(batch["images"], batch["tokens"])
+        hidden = backbone.hidden(
+            batch["images"], batch["tokens"], _mask(backbone, batch), prompt=batch["prompt"]
+        )
         return next_token_sums(backbone, hidden, batch, self.z_loss)
 
 
@@ -104,13 +107,10 @@ class ActionLoss:
 
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
         assert isinstance(model, VLA)
-        # `<obs>` is the last real token: under plain causality it sees no padding. Some
-        # transformers backbones attend both ways over a prompt and need the mask.
-        native = isinstance(model.backbone.config, VLMConfig)
         total, count = model.training_loss_terms(
             batch["images"],
             batch["tokens"],
-            None if native else batch["token_mask"],
+            _mask(model.backbone, batch),
             batch["proprio"],
             batch["actions"],
             batch["action_mask"],
@@ -118,6 +118,12 @@ class ActionLoss:
         )
         draws = count / batch["action_mask"].sum().clamp(min=1)
         return {"loss": total / draws.clamp(min=1)}
+
+
+def _mask(backbone: Backbone, batch: Batch) -> Tensor | None:
+    """Padding is on the right, where plain causality hides it: native models need no mask. Some
+    transformers backbones attend both ways over a prompt, and do."""
+    return None if isinstance(backbone, VLM) else batch["token_mask"]
 
 
 def next_token_sums(

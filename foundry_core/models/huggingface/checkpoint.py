@@ -1,9 +1,8 @@
-"""Checkpoints of others: fetched from the hub at a commit, their tokenizer and processor kept.
+"""Checkpoints of others: fetched from the hub at a commit, and their tokenizers.
 
 What is fetched is safetensors and JSON: no pickled weights, no code.
 """
 
-import shutil
 from pathlib import Path
 
 import tokenizers
@@ -16,24 +15,13 @@ from foundry_core.errors import FoundryError
 from foundry_core.models.config import Pretrained
 
 _FETCHED = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
-PROCESSOR = "processor"
-"""Folder of an artifact that keeps a checkpoint's processor files as they were."""
-_KEPT = (
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-    "chat_template.json",
-    "chat_template.jinja",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "generation_config.json",
-)
 
 
-def local_folder(weights: Pretrained, *, endpoint: str | None = None) -> Path:
-    """The folder of a checkpoint; one of the hub is fetched into its cache (HF_HOME) first.
-
-    endpoint: the hub's address, default HF_ENDPOINT's.
+def local_folder(
+    weights: Pretrained, *, into: Path | None = None, endpoint: str | None = None
+) -> Path:
+    """The folder of a checkpoint; one of the hub is fetched first, into a folder or the hub's cache
+    (HF_HOME). endpoint: the hub's address, default HF_ENDPOINT's.
     """
     if weights.source is None:
         # Absolute: a relative name that is no folder would be looked up on the hub.
@@ -44,6 +32,7 @@ def local_folder(weights: Pretrained, *, endpoint: str | None = None) -> Path:
             revision=weights.revision,
             allow_patterns=list(_FETCHED),
             ignore_patterns=["*/*"],
+            local_dir=into,
             endpoint=endpoint,
         )
     except (HfHubHTTPError, OSError, ValueError) as error:
@@ -86,12 +75,3 @@ def imported_tokenizer(folder: Path) -> Tokenizer:
     backend.no_padding()
     backend.no_truncation()
     return Tokenizer(backend, theirs.eos_token, theirs.pad_token or theirs.eos_token)
-
-
-def keep_processor(folder: Path, out: Path) -> None:
-    """Copies a checkpoint's processor files into `out`/processor."""
-    found = [folder / name for name in _KEPT if (folder / name).is_file()]
-    if found:
-        (out / PROCESSOR).mkdir(parents=True, exist_ok=True)
-    for path in found:
-        shutil.copyfile(path, out / PROCESSOR / path.name)

@@ -62,18 +62,12 @@ def _load(auto_class: Any, config: HFConfig) -> PreTrainedModel:
 def complete(module: nn.Module) -> None:
     """Ties weights and computes the buffers that no checkpoint holds (rotary frequencies,
     positions) of transformers modules that were built on the meta device and got their weights."""
-    for name, part in module.named_modules():
-        if isinstance(part, PreTrainedModel) and not _within(module, name):
-            part.tie_weights()
-            _compute_buffers(part)
-
-
-def _within(module: nn.Module, name: str) -> bool:
-    """Whether a transformers model holds the module of that name."""
-    parents = (name.rpartition(".")[0],)
-    while parents[-1]:
-        parents = (*parents, parents[-1].rpartition(".")[0])
-    return any(isinstance(module.get_submodule(p), PreTrainedModel) for p in parents if p != name)
+    if isinstance(module, PreTrainedModel):
+        module.tie_weights()
+        _compute_buffers(module)
+        return
+    for part in module.children():
+        complete(part)
 
 
 def _compute_buffers(model: PreTrainedModel) -> None:

@@ -12,7 +12,7 @@ from foundry_core.data.robot.transform_config import PromptMarks
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
 from foundry_core.models.config import HFVLMConfig, ImageNormalization
-from foundry_core.models.huggingface.families import FAMILIES, Family
+from foundry_core.models.huggingface.families import FAMILIES, Family, Named
 
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
@@ -75,7 +75,9 @@ def _side(processor: Any, settings: Any) -> int:
         return free_side(_FREE_SIDE, factor, *bounds)
     height, width = processor.size["height"], processor.size["width"]
     if height != width:
-        raise FoundryError(f"the model takes images of {height}x{width}: only squares are supported")
+        raise FoundryError(
+            f"the model takes images of {height}x{width}: only squares are supported"
+        )
     return int(height)
 
 
@@ -94,15 +96,15 @@ def marks_of(
 ) -> PromptMarks:
     """Of a user's turn with pictures and a text, as the checkpoint's chat template writes it; of
     one without a template, what the family's processor writes."""
-    before, after = family.around(settings, tokenizer.convert_ids_to_tokens)
+    before, after = family.around(settings, _named(tokenizer))
     template = _template(folder, tokenizer)
     if template is not None:
         parts = _turn(tokenizer, template, family, settings)
     elif settings.model_type == "paligemma":
-        parts = "", "", "", _bos(tokenizer), "\n"
+        parts = "", "", "", tokenizer.bos_token or "", "\n"
     else:
         bare = family.bare or _no_marks
-        parts = _bos(tokenizer), *bare(settings, tokenizer.convert_ids_to_tokens), "", ""
+        parts = _bos(tokenizer), *bare(settings, _named(tokenizer)), "", ""
     opening, image_before, image_after, text_before, closing = parts
 
     def ids(text: str) -> tuple[int, ...]:
@@ -118,7 +120,11 @@ def marks_of(
     )
 
 
-def _no_marks(settings: Any, named: Any) -> tuple[str, str]:
+def _named(tokenizer: PreTrainedTokenizerBase) -> Named:
+    return lambda token: str(tokenizer.convert_ids_to_tokens(token))
+
+
+def _no_marks(settings: Any, named: Named) -> tuple[str, str]:
     return "", ""
 
 
@@ -149,8 +155,8 @@ def _turn(
     Found by writing a turn with two pictures: what stands between them is the end of one and the
     beginning of the other, which the text before the first and after the last tell apart.
     """
-    image: str = tokenizer.convert_ids_to_tokens(family.placeholder(settings))
-    content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": _TEXT}]
+    image = _named(tokenizer)(family.placeholder(settings))
+    content: Any = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": _TEXT}]
     try:
         turn: Any = tokenizer.apply_chat_template(
             [{"role": "user", "content": content}],

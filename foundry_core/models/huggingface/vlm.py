@@ -81,15 +81,20 @@ class HFVLM(HFDecoder, Backbone):
             check_image_tokens(tokens, self.image_token_id, images.shape[1], self.tokens_per_image)
         if token_mask is None:
             token_mask = torch.ones_like(tokens, dtype=torch.bool)
-        sequences = Sequences(tokens=tokens, mask=token_mask, prompt=prompt)
-        pixels = self._pixels(images)
         output = self.model.model(
             input_ids=tokens,
             attention_mask=token_mask.long(),
             use_cache=False,
-            **self._family.inputs(self.model.config, pixels, sequences),
+            **self.inputs(images, tokens, token_mask, prompt),
         )
         return output.last_hidden_state
+
+    def inputs(
+        self, images: Tensor, tokens: Tensor, token_mask: Tensor, prompt: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The keywords of the transformers model, besides tokens and their mask."""
+        sequences = Sequences(tokens=tokens, mask=token_mask, prompt=prompt)
+        return self._family.inputs(self.model.config, self._pixels(images), sequences)
 
     def _pixels(self, images: Tensor) -> Tensor:
         """uint8 [B,N,3,H,W] → float32 [B,N,3,side,side], as the model's processor makes them."""
@@ -106,6 +111,4 @@ class HFVLM(HFDecoder, Backbone):
         tap: Tap,
         prompt: Tensor | None = None,
     ) -> Tensor:
-        return self.tap_during(
-            lambda: self.hidden(images, tokens, token_mask, prompt=prompt), tap
-        )
+        return self.tap_during(lambda: self.hidden(images, tokens, token_mask, prompt=prompt), tap)
