@@ -4,6 +4,9 @@ tokenizer, processor settings and chat template included."""
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from pydantic import Field
+
+from foundry_core.data.robot.transform_config import PromptMarks
 from foundry_core.models.config import (
     HFVLMConfig,
     ImageNormalization,
@@ -21,6 +24,7 @@ class ImportVlmRecipe(Pretrained, stage.Recipe):
     image_size: int | None = positive(None, description="side of the square images it looks at")
     normalization: ImageNormalization | None = None
     resample: Literal["bilinear", "bicubic", "lanczos"] | None = None
+    marks: PromptMarks | None = Field(None, description="tokens around images and instruction")
 
 
 class ImportVlm(stage.Stage):

@@ -42,7 +42,7 @@ class TrainVlaRecipe(stage.Recipe):
 
 class TrainVla(TrainStage):
     kind = "train_vla"
-    code = "3"
+    code = "4"
     output = stage.ArtifactType.POLICY
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "vlm": stage.slot(stage.ArtifactType.VISION_LANGUAGE_MODEL, optional=True),

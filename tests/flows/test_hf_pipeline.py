@@ -33,9 +33,7 @@ def test_from_a_checkpoint_to_a_verdict(home, tmp_path, family):
     checkpoint = make_vlm(tmp_path / family, family)
     result = flows.run(str(PIPELINE), {"base.path": str(checkpoint)}, quiet=True)
     assert result["status"] == "succeeded", result
-    made = {
-        row["name"]: home / "store" / row["kind"] / row["key"] for row in result["stages"]
-    }
+    made = {row["name"]: home / "store" / row["kind"] / row["key"] for row in result["stages"]}
     for stage, loss in (("vlm", "captions_loss"), ("vla", "robot_loss")):
         rows = (made[stage] / "records" / "metrics.jsonl").read_text().splitlines()
         values = [json.loads(row)[loss] for row in rows]

@@ -115,9 +115,7 @@ def test_a_backbone_may_be_described_in_the_policy(bench):
         settings.pop(name, None)
     random = {"kind": "hf_vlm", "image_size": 32, "config": settings}
     recipe = {**base, "model": {"head": HEAD, "backbone": random}}
-    folder, _ = bench.stage(
-        "vla_random", "train_vla", recipe, {**inputs, "tokenizer": "tokenizer"}
-    )
+    folder, _ = bench.stage("vla_random", "train_vla", recipe, {**inputs, "tokenizer": "tokenizer"})
     model, _ = load_model(folder)
     tokenizer = Tokenizer.load(folder)
     assert model.backbone.image_token_id == tokenizer.token_id("<|image|>")

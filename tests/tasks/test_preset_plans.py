@@ -108,7 +108,9 @@ def test_an_imported_model_brings_its_tokenizer(tmp_path):
     stages = {"base": imported(), "words": words, "llm": continued}
     planned(tmp_path, stages)
     other = {**continued, "inputs": {"llm": "base", "text": "text"}}
-    with pytest.raises(FoundryError, match=r"encoded with tokenizer 'tok', .* vocabulary of 'base'"):
+    with pytest.raises(
+        FoundryError, match=r"encoded with tokenizer 'tok', .* vocabulary of 'base'"
+    ):
         planned(tmp_path, {**stages, "llm": other})
 
 

@@ -34,7 +34,7 @@ def with_processor(
             f"{folder} has no {_PROCESSORS[0]}, so the size of its images is unknown",
             "set image_size, normalization and resample",
         )
-    if tokenizer is not None:
+    if tokenizer is not None and config.marks is None:
         found["marks"] = marks_of(FAMILIES[settings.model_type], settings, folder, tokenizer)
     given = {name for name in found if getattr(config, name) is not None}
     return config.model_copy(update={n: v for n, v in found.items() if n not in given})
@@ -171,7 +171,7 @@ def _turn(
         raise FoundryError(
             f"the checkpoint's chat template writes {json.dumps(turn)} for a turn with two images "
             "and a text, where each should stand once",
-            "state the marks of the model by hand",
+            "state them: marks",
         )
     head, between, tail = pieces
     before_text, closing = tail.split(_TEXT)
@@ -182,5 +182,5 @@ def _turn(
             return opening, before, after, before_text[len(after) :], closing
     raise FoundryError(
         f"the checkpoint's chat template puts {json.dumps(between)} between images only",
-        "state the marks of the model by hand",
+        "state them: marks",
     )

@@ -79,10 +79,14 @@ def test_what_has_no_counterpart_is_named(tmp_path, changes, words):
 
 @pytest.mark.parametrize("merged", ["native", "smolvlm"])
 def test_a_policy_exports_its_backbone_with_adapters_folded_in(tmp_path, merged):
-    backbone = hf_vlm(merged) if merged != "native" else vlm_config(
-        language=language_config(norm="rms"),
-        vision=ViTConfig(image_size=32, patch_size=8, dim=24, n_layers=2, n_heads=3),
-        projector=ProjectorConfig(pixel_shuffle=2),
+    backbone = (
+        hf_vlm(merged)
+        if merged != "native"
+        else vlm_config(
+            language=language_config(norm="rms"),
+            vision=ViTConfig(image_size=32, patch_size=8, dim=24, n_layers=2, n_heads=3),
+            projector=ProjectorConfig(pixel_shuffle=2),
+        )
     )
     model = build(vla_config(backbone=backbone, lora=LoRAConfig(rank=2))).eval()
     save_model(tmp_path / "ours", model)

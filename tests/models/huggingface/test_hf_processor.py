@@ -10,7 +10,7 @@ from transformers.models.gemma3 import Gemma3Processor
 from transformers.models.idefics3 import Idefics3Processor
 
 from foundry_core.data.robot.prompts import OBS, PromptBuilder
-from foundry_core.data.robot.transform_config import Prompt
+from foundry_core.data.robot.transform_config import Prompt, PromptMarks
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFVLMConfig, ImageNormalization
 from foundry_core.models.huggingface.checkpoint import imported_tokenizer
@@ -199,6 +199,7 @@ def test_templates_that_say_something_else_are_refused(tmp_path):
     template.write_text("{{ messages[0].role }}")
     with pytest.raises(FoundryError, match="for a turn with two images and a text"):
         loaded(folder)
+    assert loaded(folder, marks=PromptMarks(opening=(7,))).marks.opening == (7,)
     template.write_text("{{ raise_exception('no') }}")
     with pytest.raises(FoundryError, match="chat template fails: no"):
         loaded(folder)
