@@ -8,6 +8,7 @@ import pytest
 from foundry_core.identity import environment, packages
 from foundry_core.identity.code import CodeIndex, fingerprint
 from foundry_core.identity.environment import Drift, Environment, environment_of
+from foundry_core.pipeline.drift import drift_line, drift_phrase
 
 STAGE = """
 import os
@@ -91,6 +92,24 @@ def test_a_rebuilt_extension_of_an_editable_package_is_drift(tmp_path, monkeypat
     assert [d.name for d in before.drift_to(environment_of(["kernels"], [], 0))] == ["kernels"]
 
 
+def test_what_a_build_left_in_the_current_folder_is_no_drift(tmp_path, monkeypatch):
+    """`python -m` has a checkout's own *.egg-info on its path, the processes of stages have not."""
+    site, checkout = tmp_path / "site", tmp_path / "checkout"
+    for place in (site, checkout):
+        place.mkdir()
+    origin = '{"url": "file:///x", "dir_info": {"editable": true}}'
+    install(site, "kernels", "1.0", **{"direct_url.json": origin})
+    egg = checkout / "kernels.egg-info"
+    egg.mkdir()
+    (egg / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: kernels\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(site)
+    packages._providers.cache_clear()
+    before = environment_of(["kernels"], [], 0)
+    monkeypatch.syspath_prepend(checkout)
+    packages._providers.cache_clear()
+    assert environment_of(["kernels"], [], 0) == before
+
+
 def test_a_rebuilt_extension_of_a_labs_package_is_drift(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "lab_kernels").mkdir()
@@ -130,3 +149,29 @@ def test_the_device_counts_where_torch_computes(monkeypatch):
 
 def test_nothing_recorded_is_no_drift():
     assert Environment.from_json(None).drift_to(environment_of(["torch"], ["X"], 0)) == []
+
+
+def test_only_what_both_know_can_have_drifted():
+    before = Environment(packages={"gone": "1", "kept": "1"}, numerics={"threads": "1"})
+    now = Environment(packages={"kept": "2", "new": "1"})
+    assert before.drift_to(now) == [Drift(what="package", name="kept", old="1", new="2")]
+
+
+def test_how_many_threads_work_is_no_variable_of_the_result(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("LAB_SETTING", "x")
+    found = environment_of([], ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "LAB_SETTING"])
+    assert list(found.variables) == ["LAB_SETTING"]
+
+
+@pytest.mark.parametrize(
+    ("phrases", "line"),
+    [("abc", "built with a; b; c"), ("abcd", "built with a; b; c; and 1 more")],
+)
+def test_three_reasons_are_said_and_the_rest_counted(phrases, line):
+    assert drift_line(phrases) == line
+
+
+def test_a_variable_that_has_another_value_is_said_without_it():
+    assert drift_phrase("variable X", "0a", "0b") == "$X set, now otherwise"
+    assert drift_phrase("variable X", "", "0b") == "$X unset, now set"
