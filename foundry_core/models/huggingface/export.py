@@ -26,6 +26,7 @@ from foundry_core.models.huggingface.causal_lm import (
     to_causal_lm,
 )
 from foundry_core.models.huggingface.language import HFLanguage
+from foundry_core.models.huggingface.load import quiet
 from foundry_core.models.huggingface.vlm import HFVLM
 from foundry_core.models.io import load_model
 from foundry_core.models.lora import merge_lora
@@ -56,7 +57,8 @@ def export_hf(model_dir: Path, out_dir: Path, *, max_shard_size: str = "5GB") ->
             f"{model_dir} is a {kind_of(config)}, transformers has no architecture for it",
             "export the language model or the vision-language model it was made from",
         )
-    exported.save_pretrained(out_dir, max_shard_size=max_shard_size)
+    with quiet():
+        exported.save_pretrained(out_dir, max_shard_size=max_shard_size)
     _export_tokenizer(Path(model_dir), Path(out_dir))
 
 

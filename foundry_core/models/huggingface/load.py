@@ -33,14 +33,14 @@ def _build(auto_class: Any, kind: str, architecture: Mapping[str, Any]) -> PreTr
         resolved = AutoConfig.for_model(model_type, **settings)
     except (ValueError, TypeError) as error:
         raise FoundryError(f"{kind}.config: {error}") from error
-    with _quiet():
+    with quiet():
         return auto_class.from_config(_without_pooling(resolved), dtype=torch.float32)
 
 
 def _load(auto_class: Any, config: HFConfig) -> PreTrainedModel:
     folder = str(local_folder(config))
     try:
-        with _quiet():
+        with quiet():
             return auto_class.from_pretrained(
                 folder,
                 config=_without_pooling(
@@ -119,7 +119,7 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-class _quiet:
+class quiet:
     """Hides progress bars and warnings about heads we do not use."""
 
     def __enter__(self) -> None:
