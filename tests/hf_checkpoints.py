@@ -217,7 +217,9 @@ def make_tokenizer(folder: Path, tokens: dict[str, str]) -> PreTrainedTokenizerF
     return tokenizer
 
 
-def make_vlm(folder: Path, name: str, *, seed: int = 0, max_shard_size: str = "5GB") -> Path:
+def make_vlm(
+    folder: Path, name: str, *, seed: int = 0, max_shard_size: str = "5GB", half: bool = False
+) -> Path:
     """A checkpoint of a family."""
     family = FAMILIES[name]
     folder.mkdir(parents=True, exist_ok=True)
@@ -240,6 +242,7 @@ def make_vlm(folder: Path, name: str, *, seed: int = 0, max_shard_size: str = "5
     settings = AutoConfig.for_model(name, **family["config"], **stated)
     model = AutoModelForImageTextToText.from_config(settings)
     _stir(model)
+    model.to(torch.bfloat16 if half else torch.float32)
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     write_json(folder / "preprocessor_config.json", family["processor"])
     if family["turn"]:
@@ -247,13 +250,16 @@ def make_vlm(folder: Path, name: str, *, seed: int = 0, max_shard_size: str = "5
     return folder
 
 
-def make_llm(folder: Path, name: str, *, seed: int = 0, max_shard_size: str = "5GB") -> Path:
+def make_llm(
+    folder: Path, name: str, *, seed: int = 0, max_shard_size: str = "5GB", half: bool = False
+) -> Path:
     """A checkpoint of a causal language model."""
     folder.mkdir(parents=True, exist_ok=True)
     make_tokenizer(folder, {"eos_token": "<eos>", "bos_token": "<bos>"})
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**TEXT, **LANGUAGES[name]))
     _stir(model)
+    model.to(torch.bfloat16 if half else torch.float32)
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
     return folder
