@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from foundry_core.data.config import ImageConfig
+from foundry_core.data.convert.read import read_captioned
 from foundry_core.data.convert.report import Report, Skip
 from foundry_core.data.images import decode_image, encode_jpeg, image_format, transform
 from foundry_core.data.shards.description import CaptionDescription
@@ -28,7 +29,7 @@ class CaptionChunk:
 def prepare(source: CaptionFormat, image: ImageConfig, ref: SourceRef) -> CaptionChunk:
     """Runs in a worker: every image is decoded once, so that no broken one reaches a shard."""
     chunk = CaptionChunk(samples=[], names=set(), skipped=[])
-    for item in source.items(ref):
+    for item in read_captioned(source, ref):
         if isinstance(item, Broken):
             chunk.skipped.append((item.id, item.reason))
             continue

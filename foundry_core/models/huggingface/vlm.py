@@ -17,7 +17,7 @@ from foundry_core.models.huggingface.load import resolve
 from foundry_core.models.huggingface.processor import with_processor
 from foundry_core.models.interfaces import Backbone, Tap
 from foundry_core.models.layers import Visibility
-from foundry_core.models.placeholders import check_image_tokens
+from foundry_core.models.placeholders import check_image_tokens, on_host
 from foundry_core.models.resample import resize
 from foundry_core.models.sizes import required
 from foundry_core.models.vision import normalize_images
@@ -68,16 +68,12 @@ class HFVLM(HFDecoder, Backbone):
         images: Tensor | None,
         tokens: Tensor,
         token_mask: Tensor | None = None,
-        segments: Tensor | None = None,
         prompt: Tensor | None = None,
     ) -> Tensor:
         if images is None or images.shape[1] == 0:
             spans = prompt.long() if self._family.both_ways and prompt is not None else None
-            visible = Visibility(segments=segments, keys=token_mask, spans=spans)
-            return self.decode(self.embed(tokens), visible)
-        if segments is not None:
-            raise FoundryError("hf_vlm backbones take packed documents as text only")
-        if tokens.device.type == "cpu":
+            return self.hidden_text(tokens, Visibility(keys=token_mask, spans=spans))
+        if on_host(tokens):
             check_image_tokens(tokens, self.image_token_id, images.shape[1], self.tokens_per_image)
         if token_mask is None:
             token_mask = torch.ones_like(tokens, dtype=torch.bool)
@@ -88,6 +84,9 @@ class HFVLM(HFDecoder, Backbone):
             **self.inputs(images, tokens, token_mask, prompt),
         )
         return output.last_hidden_state
+
+    def hidden_text(self, tokens: Tensor, visible: Visibility) -> Tensor:
+        return self.decode(self.embed(tokens), visible)
 
     def inputs(
         self, images: Tensor, tokens: Tensor, token_mask: Tensor, prompt: Tensor | None

@@ -20,7 +20,7 @@ def gradients(model, batch):
     inputs = [batch[k] for k in ("images", "tokens", "token_mask", "proprio", "actions")]
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         total, _ = model.training_loss_terms(
-            *inputs, batch["action_mask"], Key(0, 0, batch["sample_ids"])
+            *inputs, batch["action_mask"], Key(0, 0, batch["draw_ids"])
         )
     total.backward()
     found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
