@@ -89,7 +89,7 @@ def write_tensors(
         for entry in entries:
             filled = 0
             for piece in pieces(entry.name):
-                data = memoryview(piece.reshape(-1).view(torch.uint8).numpy())
+                data = piece.reshape(-1).view(torch.uint8).numpy().data
                 digest.update(data)
                 stream.write(data)
                 filled += len(data)

@@ -56,6 +56,7 @@ def plan_layout(tensors: Mapping[str, Tensor], world: World) -> Layout:
     chunks: dict[str, list[Chunk]] = {name: [] for name in tensors}
     for rank, plan in enumerate(dedup_save_plans(plans)):
         for item in plan.items:
+            assert item.tensor_data is not None  # of every tensor
             box = item.tensor_data.chunk
             if math.prod(box.sizes):  # a rank beyond the last row holds nothing
                 chunk = Chunk(rank=rank, offsets=tuple(box.offsets), sizes=tuple(box.sizes))

@@ -208,7 +208,7 @@ def _export(rank: int, size: int, port: int, folder: str, results) -> None:
     world = World(rank=rank, size=size)
     model = nn.Sequential(*[nn.Linear(256, 256) for _ in range(8)])
     for i, p in enumerate(model.parameters()):
-        nn.init.constant_(p, float(i)).view(-1)[::7] = 0.5
+        nn.init.constant_(p, float(i)).data.view(-1)[::7] = 0.5
     if rank == 0:
         save_file(model.state_dict(), Path(folder) / "expected", metadata={"format": "pt"})
     sharded = distributed.parallelise(model, world, "fsdp")
