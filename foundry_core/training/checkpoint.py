@@ -38,12 +38,11 @@ class Checkpoint:
 
 class CheckpointPlace(Protocol):
     """Where the ranks of a run leave their checkpoints. Every method is one rank's own: what takes
-    all of them is agreed on by the callers (`saving`, `resume`).
+    all of them is agreed on by the callers (`saving`, `resume`)."""
 
-    carries_rows: the next start may be on another host, where no metrics.jsonl lies.
-    """
-
-    carries_rows: bool
+    @property
+    def carries_rows(self) -> bool:
+        """Whether the next start may be on another host, where no metrics.jsonl lies."""
 
     def building(self, name: str) -> Path:
         """The folder, made if missing, to write the shards of one save to; the same name on all

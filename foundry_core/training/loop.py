@@ -175,7 +175,9 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, self.config.optimizer, self.lr_scale)
         self.ema = Ema(self.model, self.config.ema) if self.config.ema else None
         self.state = RunState(self.model, self.optimizer, self.ema)
-        self.place = self.checkpoints or CheckpointFolder(self.scratch / "checkpoints")
+        self.place: CheckpointPlace = self.checkpoints or CheckpointFolder(
+            self.scratch / "checkpoints"
+        )
         self.log = MetricsLog(self.scratch / f"metrics{self.world.rank or ''}.jsonl")
         self.pending = PendingSteps()
         self.cadence = Cadence(self.resources, self.world, self.total_steps)
