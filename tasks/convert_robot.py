@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from foundry_core.config.suggest import nearest
-from foundry_core.data.config import ImageConfig, PoseGroup, Turn, WindowConfig
+from foundry_core.data.config import ImageConfig, PoseGroup, StillConfig, Turn, WindowConfig
+from foundry_core.data.contract.motion import tolerances
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.mapping.config import AnyMapping, relative_poses
 from foundry_core.data.sources.base import RobotSource
@@ -43,6 +44,9 @@ class ConvertRobotRecipe(stage.Recipe):
     )
     episodes_per_shard: int = Field(25, ge=1)
     keep_failures: bool = Field(False, description="keep demonstrations that did not succeed")
+    still: StillConfig | None = Field(
+        None, description="leave out windows in which nothing moves; null keeps them"
+    )
     max_skipped: int = Field(0, ge=0, description="unusable episodes to tolerate")
 
 
@@ -111,6 +115,7 @@ class ConvertRobot(stage.Stage):
             image=recipe.image,
             layout=recipe.layout,
             keep_failures=recipe.keep_failures,
+            still=recipe.still,
         )
         return convert_robot(
             local,
@@ -164,7 +169,10 @@ def _chosen(recipe: ConvertRobotRecipe, given: DataContract) -> DataContract:
                 "give it another name with a mapping (`foundry data inspect` drafts one)",
             )
     rotate = (recipe.mapping.rotate if recipe.mapping else {}) | recipe.rotate
-    return given.converted(chosen["cameras"], chosen["fields"], recipe.image, rotate)
+    made = given.converted(chosen["cameras"], chosen["fields"], recipe.image, rotate)
+    if recipe.still:
+        tolerances(made.fields, recipe.still)
+    return made
 
 
 STAGE = ConvertRobot

@@ -1,5 +1,6 @@
 """Configs of data that recipes embed. No NumPy, no torch: planning imports this."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -7,6 +8,8 @@ from pydantic import Field, model_validator
 from foundry_core.pipeline.stage import Config
 
 Turn = Literal[90, 180, 270]
+# [first, stop) of steps, one after the other.
+Runs = Sequence[Sequence[int]]
 Size = Annotated[tuple[int, int], Field(description="(height, width) in pixels")]
 
 
@@ -23,6 +26,23 @@ class WindowConfig(Config):
     @property
     def length(self) -> int:
         return self.past + 1 + self.future
+
+
+class StillConfig(Config):
+    """Which windows show nothing that moves and are left out; see data/convert/still.py."""
+
+    fields: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="stored fields that are watched, and every gripper; null: all positions, "
+        "rotations, joints and grippers",
+    )
+    tolerance: Mapping[str, Annotated[float, Field(ge=0)]] = Field(
+        {},
+        description="by field or glob, in the field's own unit, of a rotation its angle; without "
+        "one: 1 mm, 0.01 rad, a hundredth of a gripper's stroke",
+    )
+    keep: int = Field(0, ge=0, description="anchors to keep of each still stretch, its first ones")
 
 
 class PoseGroup(Config):

@@ -67,6 +67,8 @@ class RobotPart:
     drawn: dict[str, set[tuple[int, int]]] = field(default_factory=dict)
     hz: set[float] = field(default_factory=set)
     failures: int = 0
+    tally: Counter[str] = field(default_factory=Counter)
+    anchors: list[int] = field(default_factory=list)
     skipped: list[Skip] = field(default_factory=list)
 
     def count(self, episode: StoredEpisode, windows: int) -> None:
@@ -76,6 +78,8 @@ class RobotPart:
         self.tasks[episode.task] += 1
         self.windows += windows
         self.hz.add(episode.hz)
+        self.tally["success_unknown"] += episode.success is None
+        self.anchors.append(windows)
         self.dims |= {name: values.shape[1] for name, values in episode.lowdim.items()}
         for camera, size in episode.drawn.items():
             self.drawn.setdefault(camera, set()).add(size)
@@ -98,7 +102,10 @@ def convert_shard(job: RobotJob) -> RobotPart:
 def _samples(job: RobotJob, part: RobotPart, builder: StatisticsBuilder) -> Iterator[ShardSample]:
     window = job.settings.window
     for episode in _episodes(job, part):
-        steps = anchors(episode.length, window)
+        steps = episode.anchors(window)
+        if episode.left_out is not None:
+            seen = len(anchors(episode.length, window))
+            part.tally.update(anchors_seen=seen, anchors_still=seen - len(steps))
         cut, past, future = cut_windows(episode.lowdim, steps, window)
         real = past | future
         windows = add_relative_fields(cut, window.past, job.settings.groups, real)
@@ -156,7 +163,10 @@ def convert_robot(
             report.add(len(part.ids), part.skipped)
             report.leave_out("not successful", part.failures)
             progress(len(parts), len(jobs), f"{report.converted} episodes")
-    report.write(out)
+    tally: Counter[str] = Counter()
+    for part in parts:
+        tally.update(part.tally)  # `+` would drop what was counted to 0
+    report.write(out, **tally)
     ids = Counter(name for part in parts for name in part.ids)
     twice = [name for name, count in ids.items() if count > 1]
     if twice:
@@ -203,9 +213,15 @@ def _description(settings: RobotSettings, parts: Sequence[RobotPart]) -> RobotDe
         tasks=sum((part.tasks for part in parts), Counter()),
         episodes=sum(len(part.ids) for part in parts),
         lengths=[length for part in parts for length in part.lengths],
+        anchors=_anchors(settings, parts),
         windows=sum(part.windows for part in parts),
         contract=_contract(settings.contract, hz, parts),
     )
+
+
+def _anchors(settings: RobotSettings, parts: Sequence[RobotPart]) -> list[int] | None:
+    """Of each episode, where they do not follow from lengths and window."""
+    return [n for part in parts for n in part.anchors] if settings.still else None
 
 
 def _contract(contract: DataContract, hz: float, parts: Sequence[RobotPart]) -> DataContract:

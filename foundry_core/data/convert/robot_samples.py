@@ -7,8 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
+from foundry_core.data.config import ImageConfig, PoseGroup, Runs, StillConfig, WindowConfig
 from foundry_core.data.contract.statements import DataContract
+from foundry_core.data.convert.still import still_runs
 from foundry_core.data.images import (
     MAX_PIXELS,
     decode_image,
@@ -21,7 +22,7 @@ from foundry_core.data.images import (
 from foundry_core.data.mapping.config import RobotMapping
 from foundry_core.data.npy import write_npz
 from foundry_core.data.robot.episodes import Episode, UnusableEpisode
-from foundry_core.data.robot.windows import cut_windows, image_steps
+from foundry_core.data.robot.windows import anchors, cut_windows, image_steps
 from foundry_core.data.shards.write import ShardSample
 from foundry_core.errors import FoundryError
 from foundry_core.files import json_text
@@ -39,6 +40,7 @@ class RobotSettings:
     layout: Literal["episode", "sample"]
     keep_failures: bool
     mapping: RobotMapping | None = None
+    still: StillConfig | None = None
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -55,12 +57,18 @@ class StoredEpisode(Episode):
 
     lowdim: {field: float64 [L, D]}. images: {camera: L JPEG files}. geometry: the cameras'
     matrices per step, [L, 3, 3] and [L, 4, 4], in the published names. drawn: {camera: (height,
-    width)} of its pictures before anything was done to them.
+    width)} of its pictures before anything was done to them. left_out: runs of steps that are no
+    anchors, null where no filter was asked for.
     """
 
     images: Mapping[str, list[bytes]]
     geometry: Mapping[str, np.ndarray]
     drawn: Mapping[str, tuple[int, int]]
+    left_out: Runs | None = None
+
+    def anchors(self, window: WindowConfig) -> np.ndarray:
+        """Steps that have a window, int64 [N]."""
+        return anchors(self.length, window, self.left_out or ())
 
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) of its first image."""
@@ -91,6 +99,9 @@ def stored_episode(episode: Episode, settings: RobotSettings) -> StoredEpisode:
     lowdim = {name: np.asarray(episode.lowdim[name], np.float64) for name in settings.fields}
     drawn = {name: _size(episode.images[name][0]) for name in settings.cameras}
     chosen = {"lowdim": lowdim, "images": images, "geometry": geometry, "drawn": drawn}
+    if settings.still:
+        runs = still_runs(lowdim, settings.contract.fields, settings.window, settings.still)
+        chosen["left_out"] = runs
     return StoredEpisode(**vars(episode) | chosen)
 
 
@@ -109,6 +120,8 @@ def episode_sample(episode: StoredEpisode) -> ShardSample:
         "success": episode.success,
         "camera_names": list(episode.images),
     }
+    if episode.left_out is not None:
+        metadata["left_out"] = [list(run) for run in episode.left_out]
     return episode.id, members | _texts(metadata, episode) | {
         "lowdim.npz": write_npz({**episode.lowdim, **episode.geometry})
     }

@@ -28,6 +28,7 @@ from foundry_core.data.shards.description import (
     Description,
     RobotDescription,
     TextDescription,
+    left_out,
 )
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.errors import FoundryError
@@ -127,7 +128,7 @@ def _description(
     if stated != count:
         report(DESCRIPTION, f"it states {stated} samples, the shards hold {count}")
         if isinstance(description, RobotDescription):  # lengths of other episodes
-            description = description.model_copy(update={"lengths": None})
+            description = description.model_copy(update={"lengths": None, "anchors": None})
     if isinstance(description, RobotDescription):
         _check_robot(shards, description, report)
     return description
@@ -135,7 +136,11 @@ def _description(
 
 def _check_robot(shards: CheckedShards, description: RobotDescription, report: AddFinding) -> None:
     if description.lengths is not None:
-        made = sum(len(anchors(length, description.window)) for length in description.lengths)
+        made = sum(
+            description.anchors
+            if description.anchors is not None
+            else [len(anchors(length, description.window)) for length in description.lengths]
+        )
         if made != description.windows:
             report(DESCRIPTION, f"{description.windows} windows; its episodes make {made}")
     try:
@@ -212,6 +217,10 @@ def _robot_findings(
         return
     if episode and description.lengths and description.lengths[sample] != length:
         yield f"{length} steps where dataset.json says {description.lengths[sample]}"
+    if episode and description.anchors:
+        made = len(anchors(length, description.window, left_out(members["metadata.json"])))
+        if made != description.anchors[sample]:
+            yield f"{made} anchors where dataset.json says {description.anchors[sample]}"
     for name, dims in description.fields.items():
         if name not in arrays:
             yield f"no field {name!r}"

@@ -133,10 +133,23 @@ class RobotDataset(SampleDataset):
 
 
 def _windows_per_episode(shards: CheckedShards, window: WindowConfig) -> list[int]:
-    """From the lengths in dataset.json or the episodes' metadata; checked
+    """As dataset.json states them, or from the lengths there or in the episodes' metadata; checked
     against the stated total."""
     info = shards.info
-    lengths = info.get("lengths")
+    counts = info.get("anchors")
+    if counts is None:
+        counts = [len(anchors(length, window)) for length in _lengths(shards)]
+    if sum(counts) != info.get("windows", sum(counts)):
+        raise FoundryError(
+            f"{shards.source!r} states {info['windows']} windows, its episodes make {sum(counts)}",
+            "its dataset.json and shards do not belong together: convert it again",
+        )
+    return counts
+
+
+def _lengths(shards: CheckedShards) -> list[int]:
+    """Steps of each episode."""
+    lengths = shards.info.get("lengths")
     if lengths is None:
         try:
             lengths = [
@@ -148,13 +161,7 @@ def _windows_per_episode(shards: CheckedShards, window: WindowConfig) -> list[in
                 f"an episode of {shards.source!r} has no readable length: {error!r}",
                 "convert the dataset again",
             ) from error
-    counts = [len(anchors(length, window)) for length in lengths]
-    if sum(counts) != info.get("windows", sum(counts)):
-        raise FoundryError(
-            f"{shards.source!r} states {info['windows']} windows, its episodes make {sum(counts)}",
-            "its dataset.json and shards do not belong together: convert it again",
-        )
-    return counts
+    return lengths
 
 
 def _check_inputs(shards: CheckedShards, inputs: RobotInputs) -> None:

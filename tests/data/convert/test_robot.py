@@ -48,7 +48,9 @@ def settings(cameras=("scene",), fields=FIELDS, rotate=None, **changes):
     return RobotSettings(**values | changes)
 
 
-def write_episode(root, number, length=6, name=None, nan_at=None, success=True):
+def write_episode(
+    root, number, length=6, name=None, nan_at=None, success=True, rest_from=None, **meta
+):
     generator = np.random.default_rng(number)
     lowdim = {}
     for field in FIELDS:
@@ -56,10 +58,13 @@ def write_episode(root, number, length=6, name=None, nan_at=None, success=True):
         lowdim[field] = generator.normal(size=(length, width))
     if nan_at is not None:
         lowdim[FIELDS[0]][nan_at] = np.nan
+    if rest_from is not None:
+        for values in lowdim.values():
+            values[rest_from:] = values[rest_from]
     name = name or f"ep_{number:03d}"
     meta = {
         "id": name, "task": "t", "hz": 16.0, "success": success,
-        "instructions": {"original": ["do it"]}, "length": length,
+        "instructions": {"original": ["do it"]}, "length": length, **meta,
     }  # fmt: skip
     members = {"meta.json": json.dumps(meta).encode(), "lowdim.npz": write_npz(lowdim)}
     for step in range(length):
