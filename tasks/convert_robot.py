@@ -5,13 +5,22 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from foundry_core.config.canonical import Location
 from foundry_core.config.suggest import nearest
-from foundry_core.data.config import ImageConfig, PoseGroup, StillConfig, Turn, WindowConfig
+from foundry_core.data.config import (
+    DepthConfig,
+    ImageConfig,
+    PoseGroup,
+    StillConfig,
+    Turn,
+    WindowConfig,
+)
 from foundry_core.data.contract.motion import tolerances
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.mapping.config import AnyMapping, relative_poses
 from foundry_core.data.sources.base import RobotSource
 from foundry_core.errors import FoundryError
+from foundry_core.identity.sources import fingerprint
 from foundry_core.pipeline import stage
 
 
@@ -36,6 +45,7 @@ class ConvertRobotRecipe(stage.Recipe):
     window: WindowConfig = WindowConfig()
     image_steps: tuple[int, ...] = Field((0,), min_length=1, description="around the anchor")
     image: ImageConfig = ImageConfig()
+    depth: DepthConfig | None = Field(None, description="depth to keep; null keeps none")
     rotate: dict[str, Turn] = Field(
         {}, description="degrees counter-clockwise per camera, before anything else"
     )
@@ -46,6 +56,9 @@ class ConvertRobotRecipe(stage.Recipe):
     keep_failures: bool = Field(False, description="keep demonstrations that did not succeed")
     still: StillConfig | None = Field(
         None, description="leave out windows in which nothing moves; null keeps them"
+    )
+    paraphrases: Location[str | None] = Field(
+        None, description="YAML or JSON file of other words: {task or instruction: [texts]}"
     )
     max_skipped: int = Field(0, ge=0, description="unusable episodes to tolerate")
 
@@ -61,7 +74,10 @@ class ConvertRobot(stage.Stage):
 
     @classmethod
     def sources(cls, recipe: ConvertRobotRecipe) -> Mapping[str, str]:
-        return recipe.source.identity() if recipe.source else {}
+        found = dict(recipe.source.identity()) if recipe.source else {}
+        if recipe.paraphrases:
+            found["paraphrases"] = fingerprint(recipe.paraphrases)
+        return found
 
     @classmethod
     def check(cls, recipe: ConvertRobotRecipe, inputs: Mapping[str, Any]) -> None:
@@ -87,17 +103,21 @@ class ConvertRobot(stage.Stage):
     def states(cls, recipe: ConvertRobotRecipe, inputs: Mapping[str, Any]) -> DataContract:
         given = _given(recipe, inputs)
         if not _is_known(recipe, inputs):  # the run will know what to keep
-            return given.converted(recipe.cameras or (), recipe.fields or (), recipe.image, {})
+            return given.converted(
+                recipe.cameras or (), recipe.fields or (), recipe.image, {}, recipe.depth
+            )
         return _chosen(recipe, given)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
+        from foundry_core.data.convert.paraphrases import read_paraphrases
         from foundry_core.data.convert.robot import convert_robot
         from foundry_core.data.convert.robot_samples import RobotSettings
         from foundry_core.data.sources.remote import local_source
         from foundry_core.data.sources.robot.demonstrations import Demonstrations
 
         recipe = ctx.recipe
+        words = read_paraphrases(recipe.paraphrases) if recipe.paraphrases else {}
         demos = ctx.optional_input("demos")
         source = Demonstrations(path=str(demos.path)) if demos else recipe.source
         local = local_source(source, ctx.scratch, ctx.progress)
@@ -116,6 +136,7 @@ class ConvertRobot(stage.Stage):
             layout=recipe.layout,
             keep_failures=recipe.keep_failures,
             still=recipe.still,
+            paraphrases=words,
         )
         return convert_robot(
             local,
@@ -162,14 +183,22 @@ def _chosen(recipe: ConvertRobotRecipe, given: DataContract) -> DataContract:
                 f"which {name} to keep is not known: the source states none",
                 f"name them in {name}, or give a mapping (`foundry data inspect` drafts one)",
             )
-    for name in chosen["cameras"]:
+    deep = recipe.depth.cameras if recipe.depth else ()
+    if recipe.mapping:
+        for name in deep:
+            if name not in given.depth:
+                raise FoundryError(
+                    f"the mapping names no depth of camera {name!r}",
+                    f"set cameras.{name}.depth of the mapping to the source's name of it",
+                )
+    for name in (*chosen["cameras"], *deep):
         if not name.replace("_", "").replace("-", "").isalnum():
             raise FoundryError(
                 f"camera {name!r} cannot name a member of a shard",
                 "give it another name with a mapping (`foundry data inspect` drafts one)",
             )
     rotate = (recipe.mapping.rotate if recipe.mapping else {}) | recipe.rotate
-    made = given.converted(chosen["cameras"], chosen["fields"], recipe.image, rotate)
+    made = given.converted(chosen["cameras"], chosen["fields"], recipe.image, rotate, recipe.depth)
     if recipe.still:
         tolerances(made.fields, recipe.still)
     return made

@@ -28,6 +28,15 @@ class WindowConfig(Config):
         return self.past + 1 + self.future
 
 
+class DepthConfig(Config):
+    """Depth that is kept, as 16-bit PNG files. Turned and brought to `image.size` like pictures, but
+    by nearest neighbour: a mean over an edge is a surface that does not exist. What is no depth, or
+    further than 65535 counts, is 0."""
+
+    cameras: tuple[str, ...] = Field(min_length=1, description="of the mapping or the source")
+    metres: float = Field(1e-3, gt=0, description="that one count stands for")
+
+
 class StillConfig(Config):
     """Which windows show nothing that moves and are left out; see data/convert/still.py."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from foundry_core.data.config import WindowConfig
 from foundry_core.data.contract.statements import DataContract
+from foundry_core.data.convert.paraphrases import KIND
 from foundry_core.data.convert.read import read_bounded
 from foundry_core.data.convert.report import Report, Skip
 from foundry_core.data.convert.robot_samples import (
@@ -21,6 +22,7 @@ from foundry_core.data.convert.robot_samples import (
     stored_episode,
     window_samples,
 )
+from foundry_core.data.images import image_size
 from foundry_core.data.mapping.apply import mapped
 from foundry_core.data.robot.episodes import UnusableEpisode, check_episode
 from foundry_core.data.robot.poses import add_relative_fields
@@ -69,6 +71,7 @@ class RobotPart:
     failures: int = 0
     tally: Counter[str] = field(default_factory=Counter)
     anchors: list[int] = field(default_factory=list)
+    depth: dict[str, CameraSize] = field(default_factory=dict)
     skipped: list[Skip] = field(default_factory=list)
 
     def count(self, episode: StoredEpisode, windows: int) -> None:
@@ -79,6 +82,7 @@ class RobotPart:
         self.windows += windows
         self.hz.add(episode.hz)
         self.tally["success_unknown"] += episode.success is None
+        self.tally["paraphrased"] += KIND in episode.instructions
         self.anchors.append(windows)
         self.dims |= {name: values.shape[1] for name, values in episode.lowdim.items()}
         for camera, size in episode.drawn.items():
@@ -86,6 +90,9 @@ class RobotPart:
         for camera in episode.images.keys() - self.cameras.keys():
             height, width = episode.image_size(camera)
             self.cameras[camera] = CameraSize(height=height, width=width)
+        for camera in episode.deep.keys() - self.depth.keys():
+            height, width = image_size(episode.deep[camera][0], camera)
+            self.depth[camera] = CameraSize(height=height, width=width)
 
 
 def convert_shard(job: RobotJob) -> RobotPart:
@@ -166,6 +173,12 @@ def convert_robot(
     tally: Counter[str] = Counter()
     for part in parts:
         tally.update(part.tally)  # `+` would drop what was counted to 0
+    if settings.paraphrases and not tally["paraphrased"]:
+        tasks = sorted({task for part in parts for task in part.tasks})
+        raise FoundryError(
+            f"paraphrases of {', '.join(sorted(settings.paraphrases)[:5])} fit no episode",
+            f"the data's tasks are {', '.join(tasks[:5])}",
+        )
     report.write(out, **tally)
     ids = Counter(name for part in parts for name in part.ids)
     twice = [name for name, count in ids.items() if count > 1]
@@ -206,6 +219,7 @@ def _description(settings: RobotSettings, parts: Sequence[RobotPart]) -> RobotDe
         layout=settings.layout,
         hz=hz,
         cameras={name: size for part in parts for name, size in part.cameras.items()},
+        depth={name: size for part in parts for name, size in part.depth.items()},
         fields={name: dims for part in parts for name, dims in part.dims.items()},
         relative=settings.groups,
         window=settings.window,

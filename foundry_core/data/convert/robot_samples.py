@@ -1,14 +1,16 @@
 """An episode as it is stored: whole, or as one sample per window (the published layout)."""
 
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from foundry_core.data.config import ImageConfig, PoseGroup, Runs, StillConfig, WindowConfig
 from foundry_core.data.contract.statements import DataContract
+from foundry_core.data.convert.depth import depth_frames
+from foundry_core.data.convert.paraphrases import Paraphrases, paraphrased
 from foundry_core.data.convert.still import still_runs
 from foundry_core.data.images import (
     MAX_PIXELS,
@@ -23,6 +25,7 @@ from foundry_core.data.mapping.config import RobotMapping
 from foundry_core.data.npy import write_npz
 from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 from foundry_core.data.robot.windows import anchors, cut_windows, image_steps
+from foundry_core.data.shards.description import depth_member
 from foundry_core.data.shards.write import ShardSample
 from foundry_core.errors import FoundryError
 from foundry_core.files import json_text
@@ -41,6 +44,7 @@ class RobotSettings:
     keep_failures: bool
     mapping: RobotMapping | None = None
     still: StillConfig | None = None
+    paraphrases: Paraphrases = field(default_factory=dict)
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -55,7 +59,8 @@ class RobotSettings:
 class StoredEpisode(Episode):
     """The chosen part of an episode of L steps.
 
-    lowdim: {field: float64 [L, D]}. images: {camera: L JPEG files}. geometry: the cameras'
+    lowdim: {field: float64 [L, D]}. images: {camera: L JPEG files}. deep: {camera: L PNG files of
+    depth}. geometry: the cameras'
     matrices per step, [L, 3, 3] and [L, 4, 4], in the published names. drawn: {camera: (height,
     width)} of its pictures before anything was done to them. left_out: runs of steps that are no
     anchors, null where no filter was asked for.
@@ -64,6 +69,7 @@ class StoredEpisode(Episode):
     images: Mapping[str, list[bytes]]
     geometry: Mapping[str, np.ndarray]
     drawn: Mapping[str, tuple[int, int]]
+    deep: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
     left_out: Runs | None = None
 
     def anchors(self, window: WindowConfig) -> np.ndarray:
@@ -99,6 +105,11 @@ def stored_episode(episode: Episode, settings: RobotSettings) -> StoredEpisode:
     lowdim = {name: np.asarray(episode.lowdim[name], np.float64) for name in settings.fields}
     drawn = {name: _size(episode.images[name][0]) for name in settings.cameras}
     chosen = {"lowdim": lowdim, "images": images, "geometry": geometry, "drawn": drawn}
+    depth = settings.contract.depth.items()
+    chosen["deep"] = {name: list(depth_frames(episode, name, one)) for name, one in depth}
+    if settings.paraphrases:
+        words = paraphrased(episode.task, episode.instructions, settings.paraphrases)
+        chosen["instructions"] = words
     if settings.still:
         runs = still_runs(lowdim, settings.contract.fields, settings.window, settings.still)
         chosen["left_out"] = runs
@@ -112,6 +123,8 @@ def episode_sample(episode: StoredEpisode) -> ShardSample:
         for camera, files in episode.images.items()
         for step, data in enumerate(files)
     }
+    for camera, deep in episode.deep.items():
+        members |= {depth_member(f"{camera}_{step:06d}"): data for step, data in enumerate(deep)}
     metadata = {
         "episode_id": episode.id,
         "task": episode.task,
@@ -147,6 +160,11 @@ def window_samples(
         members = {
             f"{camera}_t{offset}.jpg": files[step]
             for camera, files in episode.images.items()
+            for offset, step in zip(settings.image_steps, shown[number].tolist(), strict=True)
+        }
+        members |= {
+            depth_member(f"{camera}_t{offset}"): files[step]
+            for camera, files in episode.deep.items()
             for offset, step in zip(settings.image_steps, shown[number].tolist(), strict=True)
         }
         metadata = _window_metadata(episode, settings.window, anchor) | {

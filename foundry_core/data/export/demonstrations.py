@@ -17,13 +17,15 @@ from foundry_core.errors import FoundryError
 @dataclass(frozen=True, kw_only=True)
 class StoredDemonstration:
     """An episode of L steps. lowdim: {name: [L, D]}, matrices of cameras too, laid flat. images:
-    {camera: L times uint8 [H, W, 3]}. task: what was told, the original words where there are some.
+    {camera: L times uint8 [H, W, 3]}. task: what was told, the original words where there are some;
+    instructions: all words by kind.
     """
 
     name: str
     lowdim: Mapping[str, np.ndarray]
     images: Mapping[str, Sequence[np.ndarray]]
     task: str
+    instructions: Mapping[str, list[str]]
     success: bool | None
 
     @property
@@ -55,6 +57,7 @@ def stored_demonstration(
             lowdim={name: values.reshape(length, -1) for name, values in arrays.items()},
             images=images,
             task=told[0] if told else metadata["task"],
+            instructions=instructions,
             success=metadata.get("success"),
         )
     except (KeyError, ValueError, AttributeError, StopIteration) as error:

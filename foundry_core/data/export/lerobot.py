@@ -3,7 +3,9 @@
 Every stored array becomes a feature of its own name in float64, so that no number is lost; matrices
 lie flat. Of them, `observation.state` (what is measured) and `action` (what is commanded) are made
 in float32, which is what LeRobot's policies look for. Pictures become videos, or PNG files in the
-tables, which are exact. meta/info.json is written last: without it, a folder is no dataset.
+tables, which are exact. LeRobot's rows have one task each; all words of an episode, by kind, are in
+meta/instructions.jsonl, which LeRobot passes over and our reader reads. meta/info.json is written
+last: without it, a folder is no dataset.
 """
 
 import io
@@ -33,9 +35,10 @@ from foundry_core.data.export.lerobot_files import (
 from foundry_core.data.export.lerobot_stats import FeatureStats
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.shards.description import RobotDescription, read_robot
+from foundry_core.data.sources.robot.lerobot_meta import INSTRUCTIONS
 from foundry_core.data.video import encoder
 from foundry_core.errors import FoundryError
-from foundry_core.files import write_json
+from foundry_core.files import write_json, write_json_lines
 
 Pictures = Literal["video", "png"]
 STATE, ACTION, SUCCESS = "observation.state", "action", "next.success"
@@ -56,6 +59,7 @@ class _Totals:
     tasks: dict[str, int] = field(default_factory=dict)
     stats: dict[str, FeatureStats] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    instructions: list[dict[str, Any]] = field(default_factory=list)
 
 
 def export_lerobot(shards: str, out: Path, *, images: Pictures = "video") -> dict[str, int]:
@@ -136,6 +140,8 @@ class _Export:
             row |= {f"stats/{name}/{kind}": value for kind, value in one.lists().items()}
             before = totals.stats.get(name)
             totals.stats[name] = before.plus(one) if before else one
+        said = {"episode_index": totals.episodes, "instructions": dict(sample.instructions)}
+        totals.instructions.append(said)
         totals.episodes += 1
         totals.frames += sample.length
         totals.rows.append(row)
@@ -151,6 +157,7 @@ class _Export:
             video.close()
         totals = self._totals
         _write_tasks(self._out / "meta/tasks.parquet", list(totals.tasks))
+        write_json_lines(self._out / INSTRUCTIONS, totals.instructions)
         stats = {name: one.lists() for name, one in totals.stats.items()}
         write_json(self._out / "meta/stats.json", stats)
         write_json(self._out / "meta/info.json", self._info())

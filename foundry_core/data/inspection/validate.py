@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foundry_core.config.validation import validate as checked
-from foundry_core.data.images import decode_image, image_format
+from foundry_core.data.images import decode_depth, decode_image, image_format
 from foundry_core.data.inspection.contents import modality_of
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.data.loading.shards import CheckedShards
@@ -28,9 +28,11 @@ from foundry_core.data.shards.description import (
     Description,
     RobotDescription,
     TextDescription,
+    depth_member,
     left_out,
 )
 from foundry_core.data.statistics.dataset import DatasetStatistics
+from foundry_core.data.webdataset import decode_member
 from foundry_core.errors import FoundryError
 
 Members = Mapping[str, memoryview]
@@ -213,7 +215,7 @@ def _robot_findings(
     if not isinstance(description, RobotDescription):
         for name, data in members.items():
             if image_format(data):
-                decode_image(data, name)
+                decode_member(name, data)
         return
     if episode and description.lengths and description.lengths[sample] != length:
         yield f"{length} steps where dataset.json says {description.lengths[sample]}"
@@ -232,19 +234,24 @@ def _robot_findings(
 def _image_findings(
     members: Members, description: RobotDescription, length: int | None
 ) -> Iterator[str]:
-    """Every camera at every step where the layout says so; all that is there must decode. length:
-    of a whole episode; None for a window."""
-    for camera, size in description.cameras.items():
-        names = (
-            [f"{camera}_{step:06d}.jpg" for step in range(length)]
+    """Every camera at every step where the layout says so, its depth too; all that is there must
+    decode. length: of a whole episode; None for a window."""
+    for camera, size, ending in (
+        *((name, size, "{}.jpg") for name, size in description.cameras.items()),
+        *((name, size, depth_member("{}")) for name, size in description.depth.items()),
+    ):
+        steps = (
+            [f"{camera}_{step:06d}" for step in range(length)]
             if length is not None
-            else [f"{camera}_t{step}.jpg" for step in description.image_steps]
+            else [f"{camera}_t{step}" for step in description.image_steps]
         )
+        names = [ending.format(step) for step in steps]
+        decode = decode_image if ending == "{}.jpg" else decode_depth
         missing = [name for name in names if name not in members]
         if missing:
             yield f"{len(missing)} images of {camera!r} are missing, the first is {missing[0]}"
         for name in names:
             if name in members:
-                shape = decode_image(members[name], name).shape[:2]
+                shape = decode(members[name], name).shape[:2]
                 if shape != (size.height, size.width):
                     yield f"{name} is {shape}, not {(size.height, size.width)}"

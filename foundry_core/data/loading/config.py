@@ -51,13 +51,15 @@ class CaptionData(ModalityData):
 class RobotData(ModalityData):
     """Windows of demonstrations.
 
+    instruction: kind of words that a sample is given, one of them by lot and anew each epoch, in
+    validation the first; "any" draws among all kinds, and takes "original" for the first.
     missing_fields "mask": a dataset without one of the action fields (a one-armed robot in a two-
     armed mix) gets zeros there and no loss; proprio zeros.
     """
 
     inputs: RobotInputs
     normalization: NormalizationConfig = NormalizationConfig()
-    instruction: Literal["original", "randomized", "any"] = "any"
+    instruction: str = Field("any", min_length=1)
     missing_fields: Literal["error", "mask"] = "error"
     augment: Augment = Augment()
 

@@ -10,8 +10,10 @@ than two JPEG decodes). Images are decoded one by one, only the cameras and step
 import json
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
+
+import numpy as np
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import WindowConfig
@@ -19,11 +21,12 @@ from foundry_core.data.keyed import key
 from foundry_core.data.loading.config import RobotData
 from foundry_core.data.loading.dataset import SampleDataset
 from foundry_core.data.loading.lowdim import WindowReader, Windows
-from foundry_core.data.loading.pixels import ImageReader, OutputBuffer, new_buffer
+from foundry_core.data.loading.pixels import DepthReader, ImageReader, OutputBuffer, new_buffer
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.robot.transform_config import RobotInputs
 from foundry_core.data.robot.transforms import RobotTransform, Sample
 from foundry_core.data.robot.windows import anchors
+from foundry_core.data.shards.description import depth_member
 from foundry_core.errors import FoundryError
 
 
@@ -48,6 +51,7 @@ class RobotDataset(SampleDataset):
         self._images = ImageReader(
             shards, config.inputs.image, config.augment if train else None, cache_bytes
         )
+        self._depth = DepthReader(shards, config.inputs.image, config.augment if train else None)
         self._windows: OrderedDict[int, Windows] = OrderedDict()
         self._windows_bytes, self._windows_limit = 0, window_bytes
         info = shards.info
@@ -78,8 +82,9 @@ class RobotDataset(SampleDataset):
             self._keep(sample, windows)
 
     def read(self, index: int, sample_key: int, output: OutputBuffer = new_buffer) -> Sample:
-        """images, tokens, proprio [S, P], actions [K, A], action_mask [K, A] of window `index`.
-        output: memory for the images."""
+        """images, tokens, proprio [S, P], actions [K, A], action_mask [K, A] of window `index`, and
+        depth float32 [N, h, w] of the images where the inputs ask for it. output: memory for the
+        images."""
         episode = bisect_right(self._ends, index)
         number = index - (self._ends[episode - 1] if episode else 0)
         windows = self._lowdim(episode)
@@ -87,13 +92,26 @@ class RobotDataset(SampleDataset):
         if cut:
             self.count("instructions_cut")
         names = self._image_names(windows, number)
-        return {
+        depth = (
+            {"depth": self._read_depth(episode, names, sample_key)} if self._inputs.depth else {}
+        )
+        return depth | {
             "images": self._images.read(episode, names, sample_key, output),
             "tokens": tokens,
             "proprio": windows.proprio[number],
             "actions": windows.actions[number],
             "action_mask": windows.action_mask[number],
         }
+
+    def _read_depth(self, episode: int, names: Sequence[str], sample_key: int) -> np.ndarray:
+        stated = (self.shards.info.get("contract") or {}).get("depth", {})
+        offsets = len(self._inputs.image_steps)
+        files = {
+            depth_member(name.removesuffix(".jpg")): stated.get(camera, {}).get("metres", 1e-3)
+            for number, name in enumerate(names)
+            for camera in [self._inputs.cameras[number // offsets]]
+        }
+        return self._depth.read(episode, files, sample_key)
 
     def _image_names(self, windows: Windows, number: int) -> list[str]:
         cameras, offsets = self._inputs.cameras, self._inputs.image_steps
@@ -116,7 +134,9 @@ class RobotDataset(SampleDataset):
                 "set data.robot.instruction to one that every episode has",
             )
         if not self._train:
-            return choices[0]
+            return (
+                next(iter(table.get("original", ())), choices[0]) if wanted == "any" else choices[0]
+            )
         return choices[key(sample_key, "instruction") % len(choices)]
 
     def _lowdim(self, episode: int) -> Windows:
@@ -172,6 +192,11 @@ def _check_inputs(shards: CheckedShards, inputs: RobotInputs) -> None:
             raise FoundryError(
                 f"{shards.source!r} has no camera {camera!r}",
                 nearest(camera, info["cameras"]),
+            )
+        if inputs.depth and camera not in info.get("depth", {}):
+            raise FoundryError(
+                f"{shards.source!r} has no depth of camera {camera!r}",
+                "name it in the conversion's depth.cameras",
             )
     future = inputs.horizon - inputs.action_past - 1
     if future > window["future"] or inputs.action_past > window["past"]:

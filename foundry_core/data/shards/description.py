@@ -76,7 +76,7 @@ class CameraSize(Config):
 
 
 class RobotDescription(Description):
-    """fields: dimensions of each stored field. lengths: steps of each episode, in order. anchors:
+    """depth: sizes, by camera. fields: dimensions of each stored field. lengths: steps of each episode, in order. anchors:
     windows of each, where some steps are none (`left_out` in metadata.json). tasks: episodes of
     each. contract: what pictures and numbers mean; null in shards that others made."""
 
@@ -84,6 +84,7 @@ class RobotDescription(Description):
     layout: Literal["episode", "sample"]
     hz: float = Field(gt=0)
     cameras: dict[str, CameraSize]
+    depth: dict[str, CameraSize] = {}
     fields: dict[str, int] = Field(min_length=1)
     relative: tuple[PoseGroup, ...] = ()
     window: WindowConfig
@@ -109,6 +110,11 @@ class RobotDescription(Description):
     @property
     def samples(self) -> int:
         return self.episodes if self.layout == "episode" else self.windows
+
+
+def depth_member(picture: str) -> str:
+    """The member with the depth of a picture, both named without their ending."""
+    return f"{picture}.depth.png"
 
 
 def left_out(metadata: bytes | memoryview) -> Runs:

@@ -108,7 +108,8 @@ class Lerobot(RobotFormat, PathSource):
 def _columns(
     meta: Meta, row: EpisodeRow, rows: "EpisodeRows"
 ) -> "tuple[dict[str, np.ndarray], dict[str, list[str]]]":
-    """(fields, instructions by kind): tasks in the order of the episode as "original", columns of
+    """(fields, instructions by kind): tasks in the order of the episode as "original", then those
+    that only meta/episodes has; columns of
     strings by their names, `language_persistent` by style. Questions and remarks at single steps
     (`language_events`) instruct nobody and are left out. Raises UnusableEpisode."""
     import numpy as np
@@ -158,7 +159,10 @@ def _columns(
             )
         if meta.tasks[index] not in instructions["original"]:
             instructions["original"].append(meta.tasks[index])
-    return lowdim, instructions
+    # Other words for the same, which no row names.
+    listed = [one for one in row.values.get("tasks") or () if isinstance(one, str) and one.strip()]
+    instructions["original"] = list(dict.fromkeys((*instructions["original"], *listed)))
+    return lowdim, instructions | meta.instructions.get(row.index, {})
 
 
 FORMAT = Lerobot

@@ -8,6 +8,7 @@ import os
 import re
 import zipfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -22,7 +23,7 @@ from foundry_core.identity.sources import is_remote, source_files
 if TYPE_CHECKING:
     import numpy as np
 
-    from foundry_core.data.robot.episodes import Episode
+    from foundry_core.data.robot.episodes import Episode, Frames
 
 HZ = 10.0
 _SIDES = ("right", "left")
@@ -107,17 +108,19 @@ class Spartan(RobotFormat, PathSource):
         below = folder.parent.relative_to(self.root)
         skill = _skill((*self.folders_above(), *below.parts))
         stored = observations.get("language_instruction")
-        instruction = str(stored[0]) if stored is not None and len(stored) else _words(skill)
+        said = [] if stored is None else [str(one).strip() for one in stored.ravel()]
+        told = list(dict.fromkeys(text for text in said if text))
         return Episode(
             id=re.sub(r"[^A-Za-z0-9_-]+", "_", str(below)).strip("_") or skill,
             task=skill,
             hz=HZ,
             success=_success(folder / "summary.npz"),
-            instructions={"original": [instruction]},
+            instructions={"original": told or [_words(skill)]},
             lowdim=measured | split_actions(actions),
             images={names[i]: observations[i] for i in names if i in observations},
             intrinsics=_by_name(folder / "intrinsics.npz", names),
             extrinsics=_by_name(folder / "extrinsics.npz", names),
+            depth=_depth(folder / "observations.npz", names, len(actions)),
         )
 
 
@@ -150,6 +153,30 @@ def _by_name(path: Path, names: Mapping[str, str]) -> dict[str, "np.ndarray"]:
     if not path.is_file():
         return {}
     return {names[i]: array for i, array in _arrays(path).items() if i in names}
+
+
+def _depth(path: Path, names: Mapping[str, str], length: int) -> "dict[str, Frames[np.ndarray]]":
+    """`<id>_depth`, uint16 millimetres or float metres, read when the first step is asked for."""
+    import numpy as np
+
+    from foundry_core.data.robot.episodes import Frames
+
+    def frames(member: str) -> "Frames[np.ndarray]":
+        @cache
+        def stored() -> "np.ndarray":
+            with np.load(path, allow_pickle=False) as archive:
+                return archive[member]
+
+        def read(step: int) -> "np.ndarray":
+            values = stored()[step]
+            scale = 1e-3 if values.dtype.kind in "ui" else 1.0
+            return (values * scale).astype(np.float32)
+
+        return Frames(length, read)
+
+    with np.load(path, allow_pickle=False) as archive:
+        held = {name: f"{i}_depth" for i, name in names.items() if f"{i}_depth" in archive.files}
+    return {name: frames(member) for name, member in held.items()}
 
 
 def _success(path: Path) -> bool | None:
