@@ -29,9 +29,9 @@ class WindowConfig(Config):
 
 
 class DepthConfig(Config):
-    """Depth that is kept, as 16-bit PNG files. Turned and brought to `image.size` like pictures, but
-    by nearest neighbour: a mean over an edge is a surface that does not exist. What is no depth, or
-    further than 65535 counts, is 0."""
+    """Depth that is kept, as 16-bit PNG files, turned and brought to `image.size` as pictures are,
+    but by nearest neighbour: a mean over an edge is a surface that does not exist. What is no
+    depth, or further than 65535 counts, is 0."""
 
     cameras: tuple[str, ...] = Field(min_length=1, description="of the mapping or the source")
     metres: float = Field(1e-3, gt=0, description="that one count stands for")

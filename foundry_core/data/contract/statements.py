@@ -138,7 +138,7 @@ def policy_contract(
             if data.cameras and name not in data.depth:
                 raise FoundryError(
                     f"dataset {label!r} is converted without the depth of camera {name!r}",
-                    "name it in the conversion's depth.cameras, or set data.robot.inputs.depth=false",
+                    "name it in the conversion's depth.cameras, or set inputs.depth=false",
                 )
     observes = {name: _field(name, datasets, mask_missing) for name in inputs.measured_fields}
     commands = {name: _field(name, datasets, mask_missing) for name in inputs.target_fields}

@@ -86,7 +86,7 @@ def render_preview(preview: dict[str, Any]) -> RenderableType:
 
 
 def save_images(batch: MixedBatch, folder: Path, limit: int = 8) -> list[Path]:
-    """Contact sheet per modality with images, and of depth: a row per sample, a column per image."""
+    """Contact sheet per modality with images, and of depth: a row per sample, a column an image."""
     written = []
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in batch.items():

@@ -162,7 +162,7 @@ def _columns(
     # Other words for the same, which no row names.
     listed = [one for one in row.values.get("tasks") or () if isinstance(one, str) and one.strip()]
     instructions["original"] = list(dict.fromkeys((*instructions["original"], *listed)))
-    return lowdim, instructions | meta.instructions.get(row.index, {})
+    return lowdim, {**instructions, **meta.instructions.get(row.index, {})}
 
 
 FORMAT = Lerobot
