@@ -64,6 +64,7 @@ class ConvertCaptions(stage.Stage):
             max_skipped=recipe.max_skipped,
             workers=ctx.resources.cpus,
             progress=ctx.progress,
+            scratch=ctx.scratch,
         )
 
 

@@ -1,12 +1,13 @@
 """Demonstrations → robot shards: whole episodes with images, poses, statistics of their windows."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.config.suggest import nearest
-from foundry_core.data.config import ImageConfig, PoseGroup, Turn, WindowConfig
+from foundry_core.data.config import ImageConfig, PoseGroup, Shuffle, Turn, WindowConfig
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.mapping.config import AnyMapping, relative_poses
 from foundry_core.data.sources.base import RobotSource
@@ -42,6 +43,9 @@ class ConvertRobotRecipe(stage.Recipe):
         "episode", description="whole episodes, or the published one-sample-per-window layout"
     )
     episodes_per_shard: int = Field(25, ge=1)
+    shuffle: Annotated[Shuffle | None, OmitWhen(None)] = Field(
+        None, description="mix the samples of all episodes over all shards; for layout sample"
+    )
     keep_failures: bool = Field(False, description="keep demonstrations that did not succeed")
     max_skipped: int = Field(0, ge=0, description="unusable episodes to tolerate")
 
@@ -66,6 +70,11 @@ class ConvertRobot(stage.Stage):
                 "convert_robot takes its episodes from exactly one of recipe.source and the input "
                 "'demos'",
                 "connect 'demos' to a collect_demos stage, or give a source",
+            )
+        if recipe.shuffle and recipe.layout != "sample":
+            raise FoundryError(
+                "convert_robot shuffles samples; in the layout 'episode' a sample is an episode",
+                "set layout: sample, or leave shuffle out: loaders shuffle by themselves",
             )
         given = _given(recipe, inputs)
         for camera in (*(recipe.cameras or ()), *recipe.rotate) if given.cameras else ():
@@ -120,6 +129,8 @@ class ConvertRobot(stage.Stage):
             max_skipped=recipe.max_skipped,
             workers=ctx.resources.cpus,
             progress=ctx.progress,
+            scratch=ctx.scratch,
+            shuffle=recipe.shuffle,
         )
 
 

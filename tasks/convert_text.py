@@ -67,6 +67,7 @@ class ConvertText(stage.Stage):
             max_skipped=recipe.max_skipped,
             workers=ctx.resources.cpus,
             progress=ctx.progress,
+            scratch=ctx.scratch,
         )
 
 

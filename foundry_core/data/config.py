@@ -25,6 +25,13 @@ class WindowConfig(Config):
         return self.past + 1 + self.future
 
 
+class Shuffle(Config):
+    """How samples are mixed over the shards of a dataset, once and for all readers."""
+
+    seed: int = Field(0, ge=0)
+    samples_per_shard: int = Field(1024, ge=1)
+
+
 class PoseGroup(Config):
     """One arm: its poses that are expressed relative to its measured pose at the anchor.
 

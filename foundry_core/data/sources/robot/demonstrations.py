@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from foundry_core.config.validation import validate
 from foundry_core.data.contract.statements import DataContract
-from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
+from foundry_core.data.sources.base import PathSource, Reads, RobotFormat, SourceRef
 from foundry_core.data.sources.files import tar_files
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
@@ -47,6 +47,9 @@ class Demonstrations(RobotFormat, PathSource):
             for tar in tars
             if tar.parts[0] == "episodes" and len(tar.parts) == 3
         ]
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def read_episode(self, ref: SourceRef) -> "Episode":
         import numpy as np

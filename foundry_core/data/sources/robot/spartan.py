@@ -15,7 +15,7 @@ from pydantic import PrivateAttr
 
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import DataContract
-from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
+from foundry_core.data.sources.base import PathSource, Reads, RobotFormat, SourceRef
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import is_remote, source_files
 
@@ -44,9 +44,13 @@ class Spartan(RobotFormat, PathSource):
         names = [f"robot__{k}__grippers__{s}::panda_hand" for k in _KINDS for s in _SIDES]
         return DataContract(hz=HZ, fields=dict.fromkeys(names, gripper))
 
-    def identity(self) -> Mapping[str, str]:
+    @property
+    def named(self) -> Mapping[str, str]:
         above = self.folders_above()
-        return {**super().identity(), **({"folders above": "/".join(above)} if above else {})}
+        return {**super().named, **({"folders above": "/".join(above)} if above else {})}
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def fetched(self, path: str) -> Self:
         copy = super().fetched(path)
