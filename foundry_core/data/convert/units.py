@@ -165,6 +165,7 @@ class UnitStore:
         """Brings a whole result from the cache into the scratch; False where there is none now."""
         mine = self._place.units / key
         if made.folder == mine or (not made.seen and _is_whole(mine, key)):
+            self._publish(key)  # a kill may have come between the two
             return True
         if self._cache is None:
             return False
@@ -189,12 +190,16 @@ class UnitStore:
         mine = self._place.units / task.key
         shutil.rmtree(mine, ignore_errors=True)
         os.rename(folder, mine)
-        if self._cache is not None:
-            # A full or read-only disk does without.
-            cache, key = self._cache, task.key
-            with suppress(OSError), cache.using(key) as entry, cache.filling(key):
-                shutil.rmtree(entry, ignore_errors=True)
-                _link_files(mine, entry)
+        self._publish(task.key, afresh=True)
+
+    def _publish(self, key: str, *, afresh: bool = False) -> None:
+        """Links a result into the cache. A full or read-only disk does without."""
+        cache, mine = self._cache, self._place.units / key
+        if cache is None or (not afresh and (cache.root / key / UNIT).exists()):
+            return
+        with suppress(OSError), cache.using(key) as entry, cache.filling(key):
+            shutil.rmtree(entry, ignore_errors=True)
+            _link_files(mine, entry)
 
 
 def unit_cache(root: Path | None = None) -> BoundedCache:

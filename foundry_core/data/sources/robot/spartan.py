@@ -4,12 +4,13 @@ tasks/<Skill>/.../diffusion_spartan/episode_<n>/processed/{observations,actions,
 `skill_type` in actions.npz holds pickled enums and is never read: the skill's name is in the path.
 """
 
+import math
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal, Self
+from typing import IO, TYPE_CHECKING, Literal, Self
 
 from pydantic import PrivateAttr
 
@@ -22,7 +23,7 @@ from foundry_core.identity.sources import is_remote, source_files
 if TYPE_CHECKING:
     import numpy as np
 
-    from foundry_core.data.robot.episodes import Episode
+    from foundry_core.data.robot.episodes import Episode, Frames
 
 HZ = 10.0
 _SIDES = ("right", "left")
@@ -95,10 +96,11 @@ class Spartan(RobotFormat, PathSource):
 
         folder = ref.path
         try:
-            observations = _arrays(folder / "observations.npz")
-            actions = _arrays(folder / "actions.npz", skip=("skill_type",))["actions"]
             metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
             names = metadata["camera_id_to_semantic_name"]
+            observations = _arrays(folder / "observations.npz", skip=tuple(names))
+            images = dict(_films(folder / "observations.npz", names))
+            actions = _arrays(folder / "actions.npz", skip=("skill_type",))["actions"]
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UnusableEpisode(
                 f"{folder.parent} is not a readable spartan episode: {error!r}", "fetch it again"
@@ -119,7 +121,7 @@ class Spartan(RobotFormat, PathSource):
             success=_success(folder / "summary.npz"),
             instructions={"original": [instruction]},
             lowdim=measured | split_actions(actions),
-            images={names[i]: observations[i] for i in names if i in observations},
+            images=images,
             intrinsics=_by_name(folder / "intrinsics.npz", names),
             extrinsics=_by_name(folder / "extrinsics.npz", names),
         )
@@ -148,6 +150,47 @@ def _arrays(path: Path, skip: tuple[str, ...] = ()) -> dict[str, "np.ndarray"]:
             n for n in archive.files if n not in skip and not n.endswith(("_depth", "_label"))
         ]
         return {name: archive[name] for name in wanted}
+
+
+def _films(path: Path, names: Mapping[str, str]) -> "Iterator[tuple[str, Frames[np.ndarray]]]":
+    """(camera, its pictures [H, W, 3]), which an episode has gigabytes of: read one by one."""
+    import numpy as np
+
+    from foundry_core.data.robot.episodes import Frames
+
+    with zipfile.ZipFile(path) as archive:
+        held = set(archive.namelist())
+    for camera, name in names.items():
+        if f"{camera}.npy" not in held:
+            continue
+        # Closed with the pictures that come out of it.
+        stream = zipfile.ZipFile(path).open(f"{camera}.npy")  # noqa: SIM115
+        newer = np.lib.format.read_magic(stream) != (1, 0)
+        header = (
+            np.lib.format.read_array_header_2_0 if newer else np.lib.format.read_array_header_1_0
+        )
+        shape, fortran, dtype = header(stream)
+        if dtype != np.uint8 or len(shape) != 4 or fortran:
+            raise ValueError(f"{camera} is {dtype} {list(shape)}, not uint8 [T, H, W, 3]")
+        yield name, Frames(shape[0], _Film(stream, shape[1:]))
+
+
+class _Film:
+    """Pictures out of an .npy in a zip; forwards without unpacking anything twice."""
+
+    def __init__(self, stream: "IO[bytes]", shape: "tuple[int, ...]") -> None:
+        self._stream, self._shape, self._start = stream, shape, stream.tell()
+
+    def __call__(self, step: int) -> "np.ndarray":
+        import numpy as np
+
+        size = math.prod(self._shape)
+        if self._stream.tell() != self._start + step * size:
+            self._stream.seek(self._start + step * size)
+        data = self._stream.read(size)
+        if len(data) != size:
+            raise EOFError(f"it ends before the picture of step {step}")
+        return np.frombuffer(data, np.uint8).reshape(self._shape)
 
 
 def _by_name(path: Path, names: Mapping[str, str]) -> dict[str, "np.ndarray"]:
