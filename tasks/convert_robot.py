@@ -1,16 +1,18 @@
 """Demonstrations → robot shards: whole episodes with images, poses, statistics of their windows."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from foundry_core.config.canonical import Location
+from foundry_core.config.canonical import Location, OmitWhen
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import (
     DepthConfig,
     ImageConfig,
     PoseGroup,
+    Shuffle,
+    SplitConfig,
     StillConfig,
     Turn,
     WindowConfig,
@@ -53,6 +55,9 @@ class ConvertRobotRecipe(stage.Recipe):
         "episode", description="whole episodes, or the published one-sample-per-window layout"
     )
     episodes_per_shard: int = Field(25, ge=1)
+    shuffle: Annotated[Shuffle | None, OmitWhen(None)] = Field(
+        None, description="mix the samples of all episodes over all shards; for layout sample"
+    )
     keep_failures: bool = Field(False, description="keep demonstrations that did not succeed")
     still: StillConfig | None = Field(
         None, description="leave out windows in which nothing moves; null keeps them"
@@ -60,7 +65,10 @@ class ConvertRobotRecipe(stage.Recipe):
     paraphrases: Location[str | None] = Field(
         None, description="YAML or JSON file of other words: {task or instruction: [texts]}"
     )
-    max_skipped: int = Field(0, ge=0, description="unusable episodes to tolerate")
+    split: SplitConfig | None = Field(
+        None, description="episodes to set aside for validation; null sets none aside"
+    )
+    max_skipped: int = Field(0, ge=0, description="unusable episodes to tolerate, on each side")
 
 
 class ConvertRobot(stage.Stage):
@@ -87,6 +95,11 @@ class ConvertRobot(stage.Stage):
                 "'demos'",
                 "connect 'demos' to a collect_demos stage, or give a source",
             )
+        if recipe.shuffle and recipe.layout != "sample":
+            raise FoundryError(
+                "convert_robot shuffles samples; in the layout 'episode' a sample is an episode",
+                "set layout: sample, or leave shuffle out: loaders shuffle by themselves",
+            )
         given = _given(recipe, inputs)
         for camera in (*(recipe.cameras or ()), *recipe.rotate) if given.cameras else ():
             if camera not in given.cameras:
@@ -111,7 +124,7 @@ class ConvertRobot(stage.Stage):
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.data.convert.paraphrases import read_paraphrases
-        from foundry_core.data.convert.robot import convert_robot
+        from foundry_core.data.convert.robot import convert_sides
         from foundry_core.data.convert.robot_samples import RobotSettings
         from foundry_core.data.sources.remote import local_source
         from foundry_core.data.sources.robot.demonstrations import Demonstrations
@@ -138,14 +151,17 @@ class ConvertRobot(stage.Stage):
             still=recipe.still,
             paraphrases=words,
         )
-        return convert_robot(
+        return convert_sides(
             local,
             settings,
             ctx.out,
+            recipe.split,
             episodes_per_shard=recipe.episodes_per_shard,
             max_skipped=recipe.max_skipped,
             workers=ctx.resources.cpus,
             progress=ctx.progress,
+            scratch=ctx.scratch,
+            shuffle=recipe.shuffle,
         )
 
 

@@ -35,8 +35,9 @@ def _decoded(sample: dict[str, Any]) -> dict[str, Any]:
 
 
 def decode_member(extension: str, data: bytes | memoryview) -> Any:
-    """Images → uint8 [H, W, 3], of 16 bits (depth) uint16 [H, W]; .npy → array; .npz → {name:
-    array}; .json, .json.gz → the value; .txt → text; anything else stays bytes. FoundryError names a member that does not decode."""
+    """Images → uint8 [H, W, 3], depth (of 16 bits) → uint16 [H, W]; .npy → array; .npz → {name:
+    array}; .json, .json.gz → the value; .txt → text; anything else stays bytes. FoundryError names
+    a member that does not decode."""
     ending = extension.rpartition(".")[2]
     try:
         if is_depth(data):

@@ -1,18 +1,20 @@
 """Depth as it is stored: PNG files of 16 bits, beside the pictures of the same camera and step."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.contract.statements import DepthContract
 from foundry_core.data.images import MAX_PIXELS, encode_depth, rotate, transform_depth
-from foundry_core.data.robot.episodes import Episode, Frames, UnusableEpisode
+from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 
 _MOST = 65535
 
 
-def depth_frames(episode: Episode, camera: str, meaning: DepthContract) -> Frames[bytes]:
-    """The depth of a camera, each file made when it is asked for. UnusableEpisode where there is
-    none, or not for every step."""
+def depth_file(episode: Episode, camera: str, meaning: DepthContract) -> Callable[[int], bytes]:
+    """Step → file of a camera's depth; UnusableEpisode where it is no depth. UnusableEpisode at
+    once where there is none, or not for every step."""
     if camera not in episode.depth:
         raise UnusableEpisode(
             f"episode {episode.id!r} has no depth of camera {camera!r}",
@@ -35,7 +37,7 @@ def depth_frames(episode: Episode, camera: str, meaning: DepthContract) -> Frame
             )
         return encode_depth(stored_depth(metres, meaning))
 
-    return Frames(episode.length, made)
+    return made
 
 
 def stored_depth(metres: np.ndarray, meaning: DepthContract) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.data.robot.transform_config import (
     Augment,
     ImageInput,
@@ -27,10 +28,12 @@ Weights = Annotated[
 
 
 class ModalityData(Config):
-    """Shared by the modalities. batch_size counts the samples of one optimizer step, all ranks."""
+    """Shared by the modalities. batch_size counts the samples of one optimizer step, all ranks.
+    split: which side of the datasets is read; statistics are of training, whatever is read."""
 
     batch_size: int = Field(32, ge=1)
     weights: Weights = None
+    split: Annotated[Literal["train", "validation"], OmitWhen("train")] = "train"
     loss_weight: float = Field(1.0, ge=0)
 
 

@@ -77,8 +77,9 @@ class CameraSize(Config):
 
 class RobotDescription(Description):
     """depth: sizes by camera. fields: dimensions of each stored field. lengths: steps of each
-    episode, in order. anchors: windows of each, where some steps are none (`left_out` in metadata.json). tasks: episodes of
-    each. contract: what pictures and numbers mean; null in shards that others made."""
+    episode, in order. anchors: windows of each, where some steps are none (`left_out` in
+    metadata.json). tasks: episodes of each. contract: what pictures and numbers mean; null in
+    shards that others made."""
 
     format: Literal["foundry-robot"] = "foundry-robot"
     layout: Literal["episode", "sample"]

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from foundry_core.config.suggest import nearest
-from foundry_core.data.sources.base import Broken, Document, PathSource, SourceRef, TextFormat
+from foundry_core.data.sources.base import (
+    Broken,
+    Document,
+    PathSource,
+    Reads,
+    SourceRef,
+    TextFormat,
+)
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import source_files
 
@@ -100,6 +107,9 @@ class DocumentTars(TextFormat, PathSource):
 
     def refs(self) -> list[SourceRef]:
         return tar_refs(self.path)
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
         for name, data in tar_members(ref):

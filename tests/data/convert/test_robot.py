@@ -89,15 +89,18 @@ def demos(tmp_path):
     return root
 
 
-def convert(source, out, workers=1, max_skipped=0, **changes):
+def convert(source, out, workers=1, max_skipped=0, scratch=None, shuffle=None, **changes):
+    episodes_per_shard = changes.pop("episodes_per_shard", 2)
     return convert_robot(
         source,
         settings(**changes),
         out,
-        episodes_per_shard=2,
+        episodes_per_shard=episodes_per_shard,
         max_skipped=max_skipped,
         workers=workers,
         progress=silent,
+        scratch=scratch,
+        shuffle=shuffle,
     )
 
 

@@ -5,7 +5,14 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from foundry_core.data.sources.base import Broken, Captioned, CaptionFormat, PathSource, SourceRef
+from foundry_core.data.sources.base import (
+    Broken,
+    Captioned,
+    CaptionFormat,
+    PathSource,
+    Reads,
+    SourceRef,
+)
 from foundry_core.data.sources.files import find_files, tar_files
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -20,6 +27,9 @@ class ImageCaptionTars(CaptionFormat, PathSource):
         """One per tar."""
         files = find_files(self.path, (".tar",))
         return [SourceRef(name=file.name, files=(str(file),)) for file in files]
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def items(self, ref: SourceRef) -> Iterator[Captioned | Broken]:
         stem = ref.path.stem

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from foundry_core.data.sources.base import SourceRef
+from foundry_core.data.sources.base import Reads, SourceRef
 from foundry_core.data.sources.robot.recorded import Recorded, episode_id
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ class Aloha(Recorded):
         from foundry_core.data.sources.robot.hdf5 import ENDINGS
 
         return [SourceRef(name=n, files=(str(path),)) for n, path in self.files(ENDINGS)]
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def read_episode(self, ref: SourceRef) -> "Episode":
         """Fields by their paths (`action`, `observations/qpos`), cameras by their names."""

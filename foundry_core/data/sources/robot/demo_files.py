@@ -11,7 +11,7 @@ from pydantic import Field
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.contract.fields import FieldContract
-from foundry_core.data.sources.base import SourceRef
+from foundry_core.data.sources.base import Reads, SourceRef
 from foundry_core.data.sources.robot.recorded import Recorded, episode_id, natural
 from foundry_core.errors import FoundryError
 
@@ -56,6 +56,9 @@ class DemoFiles(Recorded):
                 for place, demo in enumerate(demos)
             ]
         return refs
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def read_episode(self, ref: SourceRef) -> "Episode":
         """Fields by their paths below the demonstration (`actions`, `obs/...`), cameras by their

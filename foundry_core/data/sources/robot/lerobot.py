@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from foundry_core.data.contract.statements import CameraContract, DataContract
-from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
+from foundry_core.data.sources.base import PathSource, Reads, RobotFormat, SourceRef
 from foundry_core.data.sources.robot.lerobot_meta import EpisodeRow, Meta, read_info, read_meta
 from foundry_core.errors import FoundryError
 
@@ -58,6 +58,18 @@ class Lerobot(RobotFormat, PathSource):
             )
             for number, index in enumerate(meta.rows["episode_index"].to_pylist())
         ]
+
+    def reads(self, ref: SourceRef) -> Reads:
+        """Its rows and films, and what meta/ says of it. Tasks are few, and count whole."""
+        meta = read_meta(self.root)
+        row = meta.episode(ref.start)
+        features = meta.info.features.items()
+        films = [name for name, feature in features if feature.dtype == "video"]
+        files = [meta.data_file(row), *(meta.video_file(row, name)[0] for name in films)]
+        values = {name: str(value) for name, value in row.values.items()}
+        tasks = {str(index): task for index, task in meta.tasks.items()}
+        facts = {"info": meta.info.model_dump(mode="json"), "row": values, "tasks": tasks}
+        return Reads(tuple(map(str, files)), facts)
 
     def read_episode(self, ref: SourceRef) -> "Episode":
         from foundry_core.data.robot.episodes import Episode, UnusableEpisode

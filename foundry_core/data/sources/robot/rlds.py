@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from foundry_core.config.suggest import nearest
-from foundry_core.data.sources.base import SourceRef
+from foundry_core.data.sources.base import Reads, SourceRef
 from foundry_core.data.sources.robot.recorded import Recorded, episode_id
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
@@ -61,6 +61,9 @@ class Rlds(Recorded):
         if not refs:
             raise FoundryError(f"{str(folder)!r} holds no records", "fetch it again")
         return refs
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads((*ref.files, str(ref.path.parent / "features.json")))
 
     def read_episode(self, ref: SourceRef) -> "Episode":
         """Fields by their paths below `steps` (`action`, `observation/state`), cameras too."""

@@ -4,19 +4,19 @@ tasks/<Skill>/.../diffusion_spartan/episode_<n>/processed/{observations,actions,
 `skill_type` in actions.npz holds pickled enums and is never read: the skill's name is in the path.
 """
 
+import math
 import os
 import re
 import zipfile
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal, Self
+from typing import IO, TYPE_CHECKING, Literal, Self
 
 from pydantic import PrivateAttr
 
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import DataContract
-from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
+from foundry_core.data.sources.base import PathSource, Reads, RobotFormat, SourceRef
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import is_remote, source_files
 
@@ -45,9 +45,13 @@ class Spartan(RobotFormat, PathSource):
         names = [f"robot__{k}__grippers__{s}::panda_hand" for k in _KINDS for s in _SIDES]
         return DataContract(hz=HZ, fields=dict.fromkeys(names, gripper))
 
-    def identity(self) -> Mapping[str, str]:
+    @property
+    def named(self) -> Mapping[str, str]:
         above = self.folders_above()
-        return {**super().identity(), **({"folders above": "/".join(above)} if above else {})}
+        return {**super().named, **({"folders above": "/".join(above)} if above else {})}
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def fetched(self, path: str) -> Self:
         copy = super().fetched(path)
@@ -92,10 +96,12 @@ class Spartan(RobotFormat, PathSource):
 
         folder = ref.path
         try:
-            observations = _arrays(folder / "observations.npz")
-            actions = _arrays(folder / "actions.npz", skip=("skill_type",))["actions"]
             metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
             names = metadata["camera_id_to_semantic_name"]
+            observations = _arrays(folder / "observations.npz", skip=tuple(names))
+            images = dict(_films(folder / "observations.npz", names))
+            depth = dict(_depth_films(folder / "observations.npz", names))
+            actions = _arrays(folder / "actions.npz", skip=("skill_type",))["actions"]
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UnusableEpisode(
                 f"{folder.parent} is not a readable spartan episode: {error!r}", "fetch it again"
@@ -117,10 +123,10 @@ class Spartan(RobotFormat, PathSource):
             success=_success(folder / "summary.npz"),
             instructions={"original": told or [_words(skill)]},
             lowdim=measured | split_actions(actions),
-            images={names[i]: observations[i] for i in names if i in observations},
+            images=images,
             intrinsics=_by_name(folder / "intrinsics.npz", names),
             extrinsics=_by_name(folder / "extrinsics.npz", names),
-            depth=_depth(folder / "observations.npz", names, len(actions)),
+            depth=depth,
         )
 
 
@@ -149,34 +155,79 @@ def _arrays(path: Path, skip: tuple[str, ...] = ()) -> dict[str, "np.ndarray"]:
         return {name: archive[name] for name in wanted}
 
 
-def _by_name(path: Path, names: Mapping[str, str]) -> dict[str, "np.ndarray"]:
-    if not path.is_file():
-        return {}
-    return {names[i]: array for i, array in _arrays(path).items() if i in names}
-
-
-def _depth(path: Path, names: Mapping[str, str], length: int) -> "dict[str, Frames[np.ndarray]]":
-    """`<id>_depth`, uint16 millimetres or float metres, read when the first step is asked for."""
+def _films(path: Path, names: Mapping[str, str]) -> "Iterator[tuple[str, Frames[np.ndarray]]]":
+    """(camera, its pictures [H, W, 3]), which an episode has gigabytes of: read one by one."""
     import numpy as np
 
     from foundry_core.data.robot.episodes import Frames
 
-    def frames(member: str) -> "Frames[np.ndarray]":
-        @cache
-        def stored() -> "np.ndarray":
-            with np.load(path, allow_pickle=False) as archive:
-                return archive[member]
+    for camera, name, film in _opened(path, names):
+        if film.dtype != np.uint8 or len(film.shape) != 3:
+            raise ValueError(f"{camera} is {film.dtype} {list(film.shape)}, not uint8 [H, W, 3]")
+        yield name, Frames(film.length, film)
 
-        def read(step: int) -> "np.ndarray":
-            values = stored()[step]
-            scale = 1e-3 if values.dtype.kind in "ui" else 1.0
-            return (values * scale).astype(np.float32)
 
-        return Frames(length, read)
+def _depth_films(
+    path: Path, names: Mapping[str, str]
+) -> "Iterator[tuple[str, Frames[np.ndarray]]]":
+    """(camera, its depth [H, W] in metres): whole numbers are millimetres."""
+    import numpy as np
 
-    with np.load(path, allow_pickle=False) as archive:
-        held = {name: f"{i}_depth" for i, name in names.items() if f"{i}_depth" in archive.files}
-    return {name: frames(member) for name, member in held.items()}
+    from foundry_core.data.robot.episodes import Frames
+
+    def metres(film: _Film) -> "Frames[np.ndarray]":
+        scale = 1e-3 if film.dtype.kind in "iu" else 1.0
+        return Frames(film.length, lambda step: (film(step) * scale).astype(np.float32))
+
+    for member, name, film in _opened(path, {f"{i}_depth": name for i, name in names.items()}):
+        if film.dtype.kind not in "iuf" or len(film.shape) != 2:
+            raise ValueError(f"{member} is {film.dtype} {list(film.shape)}, no depth [H, W]")
+        yield name, metres(film)
+
+
+def _opened(path: Path, names: Mapping[str, str]) -> "Iterator[tuple[str, str, _Film]]":
+    """(member, its name, film) of those that are there."""
+    with zipfile.ZipFile(path) as archive:
+        held = set(archive.namelist())
+    for member, name in names.items():
+        if f"{member}.npy" in held:
+            # Closed with the pictures that come out of it.
+            stream = zipfile.ZipFile(path).open(f"{member}.npy")  # noqa: SIM115
+            yield member, name, _Film(stream)
+
+
+class _Film:
+    """Pictures out of an .npy [T, ...] in a zip; forwards without unpacking anything twice."""
+
+    def __init__(self, stream: "IO[bytes]") -> None:
+        import numpy as np
+
+        newer = np.lib.format.read_magic(stream) != (1, 0)
+        header = (
+            np.lib.format.read_array_header_2_0 if newer else np.lib.format.read_array_header_1_0
+        )
+        shape, fortran, self.dtype = header(stream)
+        if not shape or fortran:
+            raise ValueError(f"an array {list(shape)} that does not lie by steps")
+        self.length, self.shape = shape[0], shape[1:]
+        self._stream, self._start = stream, stream.tell()
+
+    def __call__(self, step: int) -> "np.ndarray":
+        import numpy as np
+
+        size = math.prod(self.shape) * self.dtype.itemsize
+        if self._stream.tell() != self._start + step * size:
+            self._stream.seek(self._start + step * size)
+        data = self._stream.read(size)
+        if len(data) != size:
+            raise EOFError(f"it ends before the picture of step {step}")
+        return np.frombuffer(data, self.dtype).reshape(self.shape)
+
+
+def _by_name(path: Path, names: Mapping[str, str]) -> dict[str, "np.ndarray"]:
+    if not path.is_file():
+        return {}
+    return {names[i]: array for i, array in _arrays(path).items() if i in names}
 
 
 def _success(path: Path) -> bool | None:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import DataContract
-from foundry_core.data.sources.base import SourceRef
+from foundry_core.data.sources.base import Reads, SourceRef
 from foundry_core.data.sources.robot.recorded import Recorded, episode_id, natural
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import source_files
@@ -71,6 +71,9 @@ class ZarrReplay(Recorded):
                 for number, (start, stop) in enumerate(zip([0, *ends], ends, strict=False))
             ]
         return refs
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def read_episode(self, ref: SourceRef) -> "Episode":
         """Fields and cameras by the names of their arrays."""

@@ -6,7 +6,14 @@ import zlib
 from collections.abc import Iterator
 from typing import Literal
 
-from foundry_core.data.sources.base import Broken, Document, PathSource, SourceRef, TextFormat
+from foundry_core.data.sources.base import (
+    Broken,
+    Document,
+    PathSource,
+    Reads,
+    SourceRef,
+    TextFormat,
+)
 from foundry_core.data.sources.files import PIECE_BYTES, find_files, line_ranges, text_field
 from foundry_core.errors import FoundryError
 
@@ -31,6 +38,9 @@ class JsonLines(TextFormat, PathSource):
                 for start, stop in line_ranges(file, PIECE_BYTES)
             ]
         return refs
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
         lines = _packed_lines(ref) if ref.path.name.endswith(".gz") else _lines(ref)

@@ -4,7 +4,14 @@ from collections.abc import Iterator
 from typing import Literal
 
 from foundry_core.config.suggest import nearest
-from foundry_core.data.sources.base import Broken, Document, PathSource, SourceRef, TextFormat
+from foundry_core.data.sources.base import (
+    Broken,
+    Document,
+    PathSource,
+    Reads,
+    SourceRef,
+    TextFormat,
+)
 from foundry_core.data.sources.files import find_files
 from foundry_core.errors import FoundryError
 
@@ -32,6 +39,9 @@ class Parquet(TextFormat, PathSource):
                 for n in range(table.num_row_groups)
             ]
         return refs
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
         from pyarrow.parquet import ParquetFile

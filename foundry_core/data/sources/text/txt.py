@@ -4,7 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from foundry_core.data.sources.base import Broken, Document, PathSource, SourceRef, TextFormat
+from foundry_core.data.sources.base import (
+    Broken,
+    Document,
+    PathSource,
+    Reads,
+    SourceRef,
+    TextFormat,
+)
 from foundry_core.data.sources.files import PIECE_BYTES, decoded, find_files, groups_by_size
 
 
@@ -17,6 +24,9 @@ class PlainText(TextFormat, PathSource):
         sized = [(str(f), f.stat().st_size) for f in find_files(self.path, (".txt", ".md"))]
         groups = groups_by_size(sized, PIECE_BYTES)
         return [SourceRef(name=Path(group[0]).name, files=group) for group in groups]
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
         for file in map(Path, ref.files):
