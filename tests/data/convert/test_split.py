@@ -102,7 +102,8 @@ def test_robots(tmp_path):
         assert validate(folder, samples=0)["findings"] == []
     # Statistics are those of the training side, and of no other.
     stats = DatasetStatistics.load(out).fields[FIELDS[0]]
-    assert np.array_equal(stats.mean, dataset_statistics(out).fields[FIELDS[0]].mean)
+    again = dataset_statistics(out).fields[FIELDS[0]]
+    np.testing.assert_allclose(stats.mean, again.mean, rtol=1e-12)
     assert stats.count[0] == 6 * (6 - len(aside))
     assert len(opened_side(out, "validation", verify=True)) == len(aside)
     with pytest.raises(FoundryError, match="has no validation side"):
@@ -144,7 +145,7 @@ def test_captions_and_texts_lie_in_the_same_places(tmp_path):
     for folder in (out, out / VALIDATION):
         assert validate(folder, samples=0)["findings"] == []
         stored = ShardSet(folder)
-        both.append([stored.key(n).rpartition("/")[2] for n in range(len(stored))])
+        both.append([stored.key(n).rpartition("-")[2] for n in range(len(stored))])
     assert counts == {"samples": len(both[0]), "skipped": 0, "validation_samples": len(both[1])}
     held = [ShardSet(out / VALIDATION).key(n) for n in range(len(both[1]))]
     assert all(is_validation(key, split) for key in held)
