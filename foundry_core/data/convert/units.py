@@ -37,7 +37,7 @@ from foundry_core.data.sources.base import RawFormat, SourceRef
 from foundry_core.errors import FoundryError
 from foundry_core.files import names_in, read_cache, sha256_of, write_json
 from foundry_core.home import cache_dir, home_dir
-from foundry_core.identity.code import fingerprint
+from foundry_core.identity.code import CodeIndex, fingerprint
 from foundry_core.identity.packages import versions_of
 from foundry_core.identity.sources import content
 from foundry_core.parallel import ordered_map
@@ -264,7 +264,8 @@ class _Code:
 
     def __init__(self, make: Make[Any], configs: Any) -> None:
         self._make, self._configs = make, configs
-        self.identity = self._now()
+        self._index = CodeIndex()
+        self.identity = self._now(self._index)
         self._looked = time.monotonic()
         self._unsure: list[Path] = []
 
@@ -276,15 +277,17 @@ class _Code:
 
     def check(self) -> None:
         """FoundryError, and what was made since the last look is gone, where the code changed."""
-        if self._unsure and self._now() != self.identity:
+        changed = not self._index.stands() and self._now(CodeIndex()) != self.identity
+        if self._unsure and changed:
             for folder in self._unsure:
                 (folder / UNIT).write_bytes(b"")  # of the cache's link too
             raise FoundryError("the code changed while it converted", "run again")
         self._unsure, self._looked = [], time.monotonic()
 
-    def _now(self) -> Any:
+    def _now(self, index: CodeIndex) -> Any:
         classes = {(kind.__module__, kind.__qualname__) for kind in config_classes(self._configs)}
-        found = fingerprint(self._make.__module__, self._make.__name__, methods_of=classes)
+        make = self._make
+        found = fingerprint(make.__module__, make.__name__, methods_of=classes, index=index)
         return [found.digest, versions_of(found.packages)]
 
 

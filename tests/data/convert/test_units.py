@@ -111,11 +111,12 @@ def test_bytes_that_change_under_the_work_are_refused_and_not_kept(made, tmp_pat
 
 def test_code_that_changes_meanwhile_takes_its_units_back(made, tmp_path, monkeypatch):
     codes = iter(["old", "new"])
-    monkeypatch.setattr(units._Code, "_now", lambda self: next(codes))
+    monkeypatch.setattr(units._Code, "_now", lambda self, index: next(codes))
+    monkeypatch.setattr(units.CodeIndex, "stands", lambda self: False)
     with pytest.raises(FoundryError, match="the code changed"):
         run(tmp_path / "a", ["x"])
     made()
-    monkeypatch.setattr(units._Code, "_now", lambda self: "old")
+    monkeypatch.setattr(units._Code, "_now", lambda self, index: "old")
     run(tmp_path / "a", ["x"])
     assert made() == ["x"]
 
