@@ -171,10 +171,21 @@ def _columns(
             )
         if meta.tasks[index] not in instructions["original"]:
             instructions["original"].append(meta.tasks[index])
-    # Other words for the same, which no row names.
+    return lowdim, _with_variants(meta, row, instructions)
+
+
+def _with_variants(
+    meta: Meta, row: EpisodeRow, instructions: "dict[str, list[str]]"
+) -> "dict[str, list[str]]":
+    """Other words for the same, which no row names: of meta/episodes, and of our own exports. Where
+    they lack the words of the rows, the tasks were changed since, and they are of others."""
+    told = instructions["original"]
     listed = [one for one in row.values.get("tasks") or () if isinstance(one, str) and one.strip()]
-    instructions["original"] = list(dict.fromkeys((*instructions["original"], *listed)))
-    return lowdim, {**instructions, **meta.instructions.get(row.index, {})}
+    if set(told) <= set(listed):
+        instructions["original"] = list(dict.fromkeys((*told, *listed)))
+    said = meta.instructions.get(row.index, {})
+    known = {text for texts in said.values() for text in texts}
+    return {**instructions, **said} if set(told) <= known else instructions
 
 
 FORMAT = Lerobot

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from foundry_core.config.canonical import OmitWhen
-
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import PathSource, RobotFormat
 from foundry_core.data.sources.files import find_files

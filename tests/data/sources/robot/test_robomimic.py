@@ -58,7 +58,7 @@ def test_what_an_episode_holds(tmp_path):
     episode = source.read_episode(refs[2])
     assert (episode.id, episode.hz, episode.success) == ("a_demo_10", 20.0, None)
     depth = np.stack(episode.depth["agentview_depth"])
-    assert (depth.dtype, depth.shape) == (np.float32, (3, 8, 9))
+    assert (depth.dtype, depth.shape) == (np.float32, (4, 8, 9))
     assert (depth == np.float32(1.002)).all()
     told = Robomimic(path=str(tmp_path), depth_unit="cm").read_episode(refs[2])
     assert np.allclose(told.depth["agentview_depth"][0], 10.02)
