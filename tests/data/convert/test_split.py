@@ -18,8 +18,8 @@ from foundry_core.data.convert.text import convert_text
 from foundry_core.data.images import encode_jpeg
 from foundry_core.data.inspection.recompute import dataset_statistics
 from foundry_core.data.inspection.validate import validate
-from foundry_core.data.loading.build import opened_side
-from foundry_core.data.loading.config import TextData
+from foundry_core.data.loading.build import build_loader, opened_side
+from foundry_core.data.loading.config import DataConfig, TextData
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.sources.captions.img2dataset import ImageCaptionTars
 from foundry_core.data.sources.robot.demonstrations import Demonstrations
@@ -123,7 +123,7 @@ def write_tar(path, members):
             tar.addfile(info, io.BytesIO(data))
 
 
-def test_captions_and_texts_lie_in_the_same_places(tmp_path):
+def test_captions_and_texts_lie_in_the_same_places(tmp_path, tokenizer):
     picture = encode_jpeg(np.zeros((8, 8, 3), np.uint8), 90)
     keys = [f"{n:05d}" for n in range(40)]
     split = SplitConfig(fraction=0.25)
@@ -166,3 +166,7 @@ def test_captions_and_texts_lie_in_the_same_places(tmp_path):
     }  # fmt: skip
     assert counts["validation_sequences"] == len(wanted) == len(ShardSet(out / VALIDATION))
     assert counts["sequences"] == 40 - len(wanted)
+    for side, rows in (("train", 40 - len(wanted)), ("validation", len(wanted))):
+        data = DataConfig(text=TextData(split=side))
+        loader = build_loader(data, {"text": {"t": out}}, seed=0, tokenizer=tokenizer)
+        assert loader.modalities["text"].order.sizes.tolist() == [rows]
