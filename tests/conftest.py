@@ -14,8 +14,8 @@ settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("search", print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
-# Who asks for no home of its own gets the run's. Prefect reads its settings once a process, from the
-# home of whoever imports it first: a checkout without a .foundry has none to offer.
+# Who asks for no home of its own gets the run's. Prefect reads its settings once a process, from
+# the home of whoever imports it first: a checkout without a .foundry has none to offer.
 _HOME = tempfile.TemporaryDirectory(prefix="foundry-tests-", ignore_cleanup_errors=True)
 os.environ["FOUNDRY_HOME"] = _HOME.name
 os.environ.setdefault("OMP_NUM_THREADS", "1")

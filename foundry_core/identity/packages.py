@@ -91,8 +91,10 @@ def _providers() -> Mapping[str, list[_Provider]]:
 
 
 def _is_editable(name: str) -> bool:
-    distribution = importlib.metadata.distribution(name)
-    return is_editable(distribution, distribution.read_text("RECORD") or "")
+    """Of a name that may stand on the path twice: a checkout in the current folder holds what its
+    build left there (*.egg-info), too, and not every process has that folder on its path."""
+    found = importlib.metadata.distributions(name=name)
+    return any(is_editable(one, one.read_text("RECORD") or "") for one in found)
 
 
 def _digest(module: str) -> str:

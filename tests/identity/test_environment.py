@@ -91,6 +91,24 @@ def test_a_rebuilt_extension_of_an_editable_package_is_drift(tmp_path, monkeypat
     assert [d.name for d in before.drift_to(environment_of(["kernels"], [], 0))] == ["kernels"]
 
 
+def test_what_a_build_left_in_the_current_folder_is_no_drift(tmp_path, monkeypatch):
+    """`python -m` has a checkout's own *.egg-info on its path, the processes of stages have not."""
+    site, checkout = tmp_path / "site", tmp_path / "checkout"
+    for place in (site, checkout):
+        place.mkdir()
+    origin = '{"url": "file:///x", "dir_info": {"editable": true}}'
+    install(site, "kernels", "1.0", **{"direct_url.json": origin})
+    egg = checkout / "kernels.egg-info"
+    egg.mkdir()
+    (egg / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: kernels\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(site)
+    packages._providers.cache_clear()
+    before = environment_of(["kernels"], [], 0)
+    monkeypatch.syspath_prepend(checkout)
+    packages._providers.cache_clear()
+    assert environment_of(["kernels"], [], 0) == before
+
+
 def test_a_rebuilt_extension_of_a_labs_package_is_drift(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "lab_kernels").mkdir()
