@@ -131,6 +131,7 @@ def test_an_export_to_lerobot_keeps_them(shards, tmp_path):
     assert found == [
         json.loads(bytes(stored.member(n, "language_instructions.json"))) for n in range(2)
     ]
+    assert "get it done" in str(source.reads(source.episodes()[0]).facts)
     copy = shutil.copytree(tmp_path / "out", tmp_path / "copy")
     (copy / "meta/instructions.jsonl").write_text('{"episode_index": 0}\n')
     with pytest.raises(FoundryError, match="is no line of it"):

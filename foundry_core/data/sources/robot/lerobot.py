@@ -69,7 +69,8 @@ class Lerobot(RobotFormat, PathSource):
         values = {name: str(value) for name, value in row.values.items()}
         tasks = {str(index): task for index, task in meta.tasks.items()}
         facts = {"info": meta.info.model_dump(mode="json"), "row": values, "tasks": tasks}
-        return Reads(tuple(map(str, files)), facts)
+        said = {kind: list(texts) for kind, texts in meta.instructions.get(row.index, {}).items()}
+        return Reads(tuple(map(str, files)), facts | {"said": said})
 
     def read_episode(self, ref: SourceRef) -> "Episode":
         from foundry_core.data.robot.episodes import Episode, UnusableEpisode
