@@ -9,6 +9,7 @@ is being read, without its pictures.
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -197,12 +198,14 @@ def convert_robot(
     progress: Callable[..., None],
     scratch: Path | None = None,
     shuffle: Shuffle | None = None,
+    store: UnitStore | None = None,
 ) -> dict[str, int]:
     """Writes shards, manifest, dataset.json, stats.json and report.json; returns counts. scratch:
-    where a killed conversion of the same goes on. shuffle: of samples over all shards."""
+    where a killed conversion of the same goes on. shuffle: of samples over all shards. store: in
+    place of one in scratch, of several conversions that end together."""
     with TemporaryDirectory(prefix="foundry-convert-") as temporary:
-        place = scratch or Path(temporary)
-        with UnitStore(place, workers=workers) as store:
+        opened = UnitStore(scratch or Path(temporary), workers=workers)
+        with opened if store is None else nullcontext(store) as store:
             dataset = _Dataset(settings, Report("episodes", max_skipped), Path(temporary))
             shards = _Shards(out) if shuffle is None else ShuffledShards(out, shuffle, temporary)
             units = list(_jobs(source, settings, episodes_per_shard))
