@@ -10,7 +10,13 @@ from foundry_core.data.contract.statements import DataContract
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import weight_sources
 from foundry_core.pipeline.stage import Config, Stage, Upstream
-from foundry_core.training.config import MODALITIES, TrainResources, check_divides
+from foundry_core.training.config import (
+    MODALITIES,
+    TrainResources,
+    check_divides,
+    check_gpus,
+    check_micro_batch,
+)
 
 Inputs = Mapping[str, Mapping[str, Upstream]]
 
@@ -112,8 +118,12 @@ class TrainStage(Stage):
 
     @classmethod
     def check_resources(cls, recipe: Any, resources: TrainResources) -> None:
-        for name, part in recipe.data.modalities.items():
-            check_divides(part.batch_size, resources.workers, name)
+        workers, parts = resources.workers, recipe.data.modalities
+        check_gpus(resources.gpus, workers)
+        for name, part in parts.items():
+            check_divides(part.batch_size, workers, name)
+        sizes = {name: part.batch_size // workers for name, part in parts.items()}
+        check_micro_batch(sizes, resources.micro_batch)
 
     @classmethod
     def check(cls, recipe: Any, inputs: Inputs) -> None:

@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
 
+from foundry_core.config.documents import read_yaml
 from foundry_core.data.sources.base import SourceRef
 from foundry_core.data.sources.files import find_files
 from foundry_core.errors import FoundryError
@@ -20,7 +21,6 @@ PACKED = ".zstd"
 METADATA = "metadata.yaml"
 _MODULES = ("rosbags", "mcap", "mcap_protobuf", "lz4", "zstandard")
 _INFORMATION = "rosbag2_bagfile_information"
-_MAX_METADATA = 1 << 24
 # What `rosbag record --split` calls the parts of one recording.
 _PART = re.compile(r"(.*?)_?\d{4}(?:-\d\d){5}_(\d+)\.bag")
 
@@ -123,14 +123,10 @@ def _describes(metadata: Path) -> bool:
 
 def split_files(metadata: Path) -> list[Path]:
     """The files of a ROS 2 bag, all in its folder. FoundryError where it does not say."""
-    import yaml
-
     try:
-        if metadata.stat().st_size > _MAX_METADATA:
-            raise FoundryError(f"{metadata} has more than {_MAX_METADATA} bytes", "mend it")
-        stated: Any = yaml.safe_load(metadata.read_text())
+        stated = read_yaml(metadata)
         names = [str(name) for name in stated[_INFORMATION]["relative_file_paths"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except (FoundryError, KeyError, TypeError) as error:
         raise FoundryError(
             f"{metadata} lists no files of a ROS 2 bag: {error!r}", "ros2 bag reindex writes it"
         ) from error

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Literal, Self
 
 from pydantic import PrivateAttr
 
+from foundry_core.config.documents import read_yaml
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import PathSource, Reads, RobotFormat, SourceRef
@@ -90,18 +91,19 @@ class Spartan(RobotFormat, PathSource):
     def read_episode(self, ref: SourceRef) -> "Episode":
         """One episode; its id is its path below the root. The folders above the root say its skill
         where none below it does."""
-        import yaml
-
         from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 
         folder = ref.path
         try:
-            metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
+            metadata = read_yaml(folder / "metadata.yaml")
             names = metadata["camera_id_to_semantic_name"]
             observations = _arrays(folder / "observations.npz", skip=tuple(names))
             images = dict(_films(folder / "observations.npz", names))
             actions = _arrays(folder / "actions.npz", skip=("skill_type",))["actions"]
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (
+            *(FoundryError, OSError, KeyError, TypeError, ValueError, EOFError),
+            zipfile.BadZipFile,
+        ) as error:
             raise UnusableEpisode(
                 f"{folder.parent} is not a readable spartan episode: {error!r}", "fetch it again"
             ) from error
