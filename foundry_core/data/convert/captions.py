@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from foundry_core.config.canonical import canonical
 from foundry_core.data.config import ImageConfig
 from foundry_core.data.convert.pace import Pace
+from foundry_core.data.convert.read import read_captioned
 from foundry_core.data.convert.report import Report, Skip
 from foundry_core.data.convert.units import SourceState, Unit, UnitStore
 from foundry_core.data.images import decode_image, encode_jpeg, image_format, transform
@@ -52,7 +53,7 @@ def prepare(job: CaptionJob, folder: Path) -> None:
     writer = ShardWriter(folder / _SAMPLES)
     names: set[str] = set()
     skipped: list[Skip] = []
-    for item in job.source.items(job.ref):
+    for item in read_captioned(job.source, job.ref):
         if isinstance(item, Broken):
             skipped.append((item.id, item.reason))
             continue

@@ -1,5 +1,5 @@
-"""`foundry data inspect` of raw robot data: what a format's reader finds, a contact sheet, and the
-draft of a mapping to edit.
+"""`foundry data inspect` of raw data: what it is; of robot data also what the format's reader
+finds, a contact sheet, and the draft of a mapping to edit. Text and captions are raw_words.py's.
 """
 
 import re
@@ -19,7 +19,13 @@ from foundry_core.data.convert.read import read_bounded
 from foundry_core.data.images import decode_image
 from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 from foundry_core.data.robot.transform_config import pose_prefix
-from foundry_core.data.sources.base import ROBOT_FORMATS, RobotFormat
+from foundry_core.data.sources.base import (
+    CAPTION_FORMATS,
+    ROBOT_FORMATS,
+    TEXT_FORMATS,
+    RawFormat,
+    RobotFormat,
+)
 from foundry_core.errors import FoundryError
 
 _LOOKED_AT = 5
@@ -62,14 +68,21 @@ class RawContents:
     mapping: str = field(default="", repr=False)
 
 
-def detect(path: Path) -> type[RobotFormat]:
-    """The robot format of a file or folder. FoundryError where none or several look like it."""
-    kinds = {name: ROBOT_FORMATS.get(name) for name in ROBOT_FORMATS.names()}
-    found = [name for name, kind in kinds.items() if kind.matches(path)]
-    if len(found) != 1:
-        what = f"looks like {' and '.join(found)}" if found else "is of no format that is known"
-        raise FoundryError(f"{path} {what}", f"name one with --from: {', '.join(sorted(kinds))}")
-    return kinds[found[0]]
+def detect(path: Path) -> type[RawFormat]:
+    """The format of a file or folder: of robot data, else of captioned images, else of text, since
+    each may hold files of the next. FoundryError where none or several look like it."""
+    known: list[str] = []
+    for registry in (ROBOT_FORMATS, CAPTION_FORMATS, TEXT_FORMATS):
+        kinds = {name: registry.get(name) for name in registry.names()}
+        found = [name for name, kind in kinds.items() if kind.matches(path)]
+        if len(found) == 1:
+            return kinds[found[0]]
+        if found:
+            raise FoundryError(f"{path} looks like {' and '.join(found)}", "name one with --from")
+        known += kinds
+    raise FoundryError(
+        f"{path} is of no format that is known", f"name one with --from: {', '.join(sorted(known))}"
+    )
 
 
 def raw_contents(source: RobotFormat, path: str) -> tuple[RawContents, Episode]:
