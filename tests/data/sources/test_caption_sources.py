@@ -13,7 +13,7 @@ from PIL import Image
 from pyarrow.parquet import write_table
 
 from foundry_core.data.config import ImageConfig
-from foundry_core.data.convert.captions import prepare
+from foundry_core.data.convert.captions import CaptionJob, prepare
 from foundry_core.data.convert.read import read_captioned
 from foundry_core.data.sources.base import Broken, Captioned
 from foundry_core.data.sources.captions import items
@@ -303,15 +303,16 @@ def test_a_tar_that_is_cut_gives_what_is_whole(tmp_path):
 
 
 @needs_files
-def test_what_img2dataset_itself_wrote():
+def test_what_img2dataset_itself_wrote(tmp_path):
     rows = expected("img2dataset_tar")["shards"]["00000.parquet"]
     wanted = [(row["key"], row["caption"]) for row in rows if row["status"] == "success"]
     found = read(ImageCaptionTars(path=str(FORMATS / "img2dataset_tar" / "out")))
     assert [(item.id, item.caption) for item in found] == [(f"00000-{k}", c) for k, c in wanted]
     source = ImageCaptionTars(path=str(FORMATS / "img2dataset_tar" / "with_broken_image.tar"))
     (ref,) = source.refs()
-    chunk = prepare(source, ImageConfig(), ref)
-    assert len(chunk.samples) == 5 and len(chunk.skipped) == 1
+    prepare(CaptionJob(source=source, image=ImageConfig(), ref=ref), tmp_path)
+    chunk = json.loads((tmp_path / "chunk.json").read_text())
+    assert chunk["samples"] == 5 and len(chunk["skipped"]) == 1
 
 
 @needs_files
