@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--to", required=True, choices=("lerobot",), help="lerobot: v3.0")
     export.add_argument(
         "--images",
-        choices=("video", "png"),
+        choices=("video", "png", "jpeg"),
         default="video",
-        help="video: small, lossy (default); png: exact, in the tables",
+        help="video: small, lossy (default); in the tables and exact: png, jpeg (as stored)",
     )
     for sub in actions.choices.values():
         sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)

@@ -1,9 +1,11 @@
 """What formats share: finding files, splitting them into pieces whose borders depend on the content
 alone, tars of documents."""
 
+import os
 import tarfile
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +26,31 @@ T = TypeVar("T")
 # About what one worker reads at once.
 PIECE_BYTES = 1 << 20
 _MOST_FIELDS = 100
+# How far a look goes that only asks what a folder may be.
+LOOK_LEVELS, LOOK_ENTRIES = 12, 20_000
+
+
+def look(root: Path, levels: int = LOOK_LEVELS) -> Iterator[Path]:
+    """`root` itself where it is a file; else files at most `levels` folders below it, a folder's
+    own first, none hidden. After LOOK_ENTRIES names it stops: whoever looks for a mark may miss it.
+    """
+    if root.is_file():
+        yield root
+    left = LOOK_ENTRIES
+    folders = [(root, 1)] if root.is_dir() else []
+    while folders and left > 0:
+        folder, level = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted(islice(entries, left), key=lambda entry: entry.name)
+        except OSError:
+            continue  # not ours to read: nothing that is known lies in it
+        left -= len(found)
+        shown = [entry for entry in found if not entry.name.startswith(".")]
+        yield from (folder / entry.name for entry in shown if entry.is_file())
+        if level < levels:
+            below = [(folder / entry.name, level + 1) for entry in shown if entry.is_dir()]
+            folders += reversed(below)
 
 
 def find_files(path: str, endings: tuple[str, ...]) -> list[Path]:
@@ -45,10 +72,8 @@ def find_files(path: str, endings: tuple[str, ...]) -> list[Path]:
 
 
 def has_files(path: Path, endings: tuple[str, ...]) -> bool:
-    """Whether there is a file of one of the endings: `path` itself, or below it."""
-    if path.is_dir():
-        return any(name.endswith(endings) for name in source_files(path))
-    return path.is_file() and path.name.endswith(endings)
+    """Whether a look finds a file of one of the endings: `path` itself, or below it."""
+    return any(file.name.endswith(endings) for file in look(path))
 
 
 def groups_by_size(items: Iterable[tuple[T, int]], limit: int) -> list[tuple[T, ...]]:

@@ -373,11 +373,14 @@ def test_what_becomes_a_sample_keeps_its_bytes_and_a_broken_picture_is_named(tmp
     write_table(table, tmp_path / "a.parquet")
     source = ImageParquet(path=str(tmp_path / "a.parquet"))
     (ref,) = source.refs()
-    chunk = prepare(source, ImageConfig(), ref)
-    assert [name for name, _ in chunk.samples] == ["a-00000000", "a-00000001", "a-00000003"]
-    members = chunk.samples[1][1]
-    assert members == {"jpg": FILES[1], "txt": CAPTIONS[1].encode(), "json": members["json"]}
-    ((name, reason),) = chunk.skipped
+    prepare(CaptionJob(source=source, image=ImageConfig(), ref=ref), tmp_path)
+    with tarfile.open(tmp_path / "samples.tar") as tar:
+        members = {member.name: tar.extractfile(member).read() for member in tar}
+    keys = ["a-00000000", "a-00000001", "a-00000003"]
+    assert list(dict.fromkeys(name.partition(".")[0] for name in members)) == keys
+    assert members["a-00000001.jpg"] == FILES[1]
+    assert members["a-00000001.txt"] == CAPTIONS[1].encode()
+    ((name, reason),) = json.loads((tmp_path / "chunk.json").read_text())["skipped"]
     assert name == "a-00000002" and "not a readable image" in reason
 
 

@@ -16,7 +16,7 @@ from foundry_core.data.sources.base import (
     SourceRef,
 )
 from foundry_core.data.sources.captions.items import read_image, sample_id, samples
-from foundry_core.data.sources.files import value_at
+from foundry_core.data.sources.files import look, value_at
 from foundry_core.data.sources.lines import DamagedFile, json_fields, line_refs, lines
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import source_file, source_files
@@ -42,8 +42,7 @@ class ImageFolder(CaptionFormat, PathSource):
 
     @classmethod
     def matches(cls, path: Path) -> bool:
-        names = source_files(path) if path.is_dir() else []
-        return any(name.rpartition("/")[2] in _INDEXES for name in names)
+        return path.is_dir() and any(file.name in _INDEXES for file in look(path))
 
     def refs(self) -> list[SourceRef]:
         """By byte ranges of the lines."""

@@ -13,8 +13,13 @@ from foundry_core.data.sources.base import (
     SourceRef,
     TextFormat,
 )
-from foundry_core.data.sources.files import PIECE_BYTES, decoded, find_files, groups_by_size
-from foundry_core.identity.sources import source_files
+from foundry_core.data.sources.files import (
+    PIECE_BYTES,
+    decoded,
+    find_files,
+    groups_by_size,
+    look,
+)
 
 _ENDINGS = (".txt", ".md")
 
@@ -27,7 +32,7 @@ class PlainText(TextFormat, PathSource):
     @classmethod
     def matches(cls, path: Path) -> bool:
         """Texts and nothing else: many a dataset has a README.md."""
-        names = source_files(path) if path.is_dir() else [path.name] if path.is_file() else []
+        names = [file.name for file in look(path)]
         return bool(names) and all(name.endswith(_ENDINGS) for name in names)
 
     def refs(self) -> list[SourceRef]:
