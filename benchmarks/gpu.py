@@ -28,6 +28,7 @@ from foundry_core.models.build import build_model
 from foundry_core.models.config.language import TransformerConfig
 from foundry_core.models.config.vla import VLAConfig
 from foundry_core.models.config.vlm import VLMConfig
+from foundry_core.models.noise import Key
 from foundry_core.models.presets import load_preset
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World
@@ -102,7 +103,7 @@ def robot_batch(config: VLAConfig, rows: int, seed: int, images: int, words: int
         "proprio": torch.randn((rows, 1, config.proprio_dim), generator=generator),
         "actions": torch.randn(shape, generator=generator),
         "action_mask": torch.ones(shape, dtype=torch.bool),
-        "sample_ids": torch.arange(rows) + seed * rows,
+        "draw_ids": torch.arange(rows) + seed * rows,
     }
 
 
@@ -281,9 +282,9 @@ def policy_rows(scale: str, device: str, rows: int, micro_batch: int | None) -> 
     total = sum(p.numel() for p in model.parameters())
     batch = {k: v.to(device) for k, v in robot_batch(config, 1, 0, images).items()}
     inputs = (batch["images"], batch["tokens"], None, batch["proprio"])
-    noise = {"seed": 0, "step": 0, "sample_ids": batch["sample_ids"]}
+    key = Key(0, 0, batch["draw_ids"])
     with FlopCounterMode(display=False) as counter:
-        loss, _ = model(*inputs, batch["actions"], batch["action_mask"], **noise)
+        loss, _ = model.training_loss_terms(*inputs, batch["actions"], batch["action_mask"], key)
         loss.backward()
     flops = counter.get_total_flops()
     found = [

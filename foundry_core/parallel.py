@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+_STARTS = 3
 
 
 def private_ray() -> None:
@@ -45,18 +46,34 @@ def ray_session(cpus: int) -> Iterator[None]:
     if address:
         ray.init(address=address, job_config=config, log_to_driver=False)
     else:
-        ray.init(
-            num_cpus=cpus,
-            job_config=config,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            object_store_memory=512 * 1024**2,
-        )
+        _start_local(cpus, config)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_local(cpus: int, config: Any) -> None:
+    """Ray gives its processes 30 s to come up, which a machine that does much else exceeds: then
+    once more, and once again."""
+    import ray
+
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init(
+                num_cpus=cpus,
+                job_config=config,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                object_store_memory=512 * 1024**2,
+            )
+        except Exception as error:  # Ray raises just that
+            if attempt == _STARTS or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+        else:
+            return
 
 
 def ray_map(

@@ -6,6 +6,7 @@ Legend: B batch, T sequence, D width, V vocabulary, N images per sample, n image
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -135,8 +136,13 @@ class Backbone(Decoder):
     """A vision-language model.
 
     images uint8 [B,N,3,H,W] or None for text alone; tokens int64 [B,T]; token_mask bool [B,T],
-    False at padding (not needed when padding is on the right).
+    False at padding.
+
+    needs_token_mask: whether padding on the right needs it, too. Under plain causality nothing real
+    sees what comes after; some transformers models attend both ways over a prompt.
     """
+
+    needs_token_mask: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -157,9 +163,12 @@ class Backbone(Decoder):
         images: Tensor | None,
         tokens: Tensor,
         token_mask: Tensor | None = None,
-        segments: Tensor | None = None,
     ) -> Tensor:
-        """Final-normed hidden states [B,T,D]. segments: see Visibility."""
+        """Final-normed hidden states [B,T,D]."""
+
+    @abstractmethod
+    def hidden_text(self, tokens: Tensor, visible: Visibility) -> Tensor:
+        """The same of text alone, which may be packed documents."""
 
     @abstractmethod
     def features(

@@ -18,6 +18,7 @@ PLAIN_ATTENTION_LIMIT = 256
 5-7 times slower at 40-64 positions and breaks even at 256."""
 
 _QUERY_BLOCK = 128
+_OFFSETS_MULTIPLE = 64
 
 
 M = TypeVar("M", bound=nn.Module)
@@ -60,17 +61,27 @@ def make_norm(kind: str, dim: int, eps: float) -> RMSNorm | LayerNorm:
     return RMSNorm(dim, eps) if kind == "rms" else LayerNorm(dim, eps)
 
 
+def rope_table(length: int, dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin, float32 [T, d/2], half-split layout. Cached: a table costs more than its use.
+    In a compiled graph it is a part of the graph, which may not look into a cache."""
+    if torch.compiler.is_compiling():
+        return _new_rope_table(length, dim, theta, device)
+    return _rope_table(length, dim, theta, str(device))
+
+
 @functools.lru_cache(maxsize=32)
 def _rope_table(length: int, dim: int, theta: float, device: str) -> tuple[Tensor, Tensor]:
-    with torch.inference_mode(False), torch.device(device):
-        frequencies = theta ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
-        angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies
-        return angles.cos(), angles.sin()
+    with torch.inference_mode(False):  # else training could not save it for its backward pass
+        return _new_rope_table(length, dim, theta, torch.device(device))
 
 
-def rope_table(length: int, dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin, float32 [T, d/2], half-split layout. Cached: a table costs more than its use."""
-    return _rope_table(length, dim, theta, str(device))
+def _new_rope_table(
+    length: int, dim: int, theta: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    powers = torch.arange(0, dim, 2, dtype=torch.float32, device=device) / dim
+    positions = torch.arange(length, dtype=torch.float32, device=device)
+    angles = positions[:, None] * theta**-powers
+    return angles.cos(), angles.sin()
 
 
 def apply_rope(x_bthd: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
@@ -95,10 +106,11 @@ class _Rotate(torch.autograd.Function):
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """x [b,t,h,d]; cos, sin [t, d/2]."""
     cos, sin = cos[:, None], sin[:, None]
+    half = cos.shape[-1]
     first, second = x.float().chunk(2, dim=-1)
-    y = torch.empty(x.shape, dtype=torch.float32, device=x.device)
-    torch.mul(first, cos, out=y[..., : cos.shape[-1]]).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=y[..., cos.shape[-1] :]).addcmul_(first, sin)
+    y = torch.cat((first, second), dim=-1).mul_(torch.cat((cos, cos), dim=-1))
+    y[..., :half].addcmul_(second, sin, value=-1)
+    y[..., half:].addcmul_(first, sin)
     return y.to(x.dtype)
 
 
@@ -121,11 +133,78 @@ class AttentionMask:
         return self._bias
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask | None, causal: bool) -> Tensor:
+@dataclass(kw_only=True)
+class Documents:
+    """Causality within the documents of packed rows, as flash attention's kernel for sequences of
+    many lengths takes it: a dense mask would turn that kernel off.
+
+    offsets int32 [n+1]: where each document begins in the rows laid end to end, and their length
+    at the end; documents may be empty. segments int [B,T]: the same, as an id per position.
+    """
+
+    offsets: Tensor
+    segments: Tensor
+    _mask: AttentionMask | None = None
+
+    def mask(self) -> AttentionMask:
+        """The same for kernels that take masks; made once."""
+        if self._mask is None:
+            length, device = self.segments.shape[1], self.segments.device
+            self._mask = Visibility(segments=self.segments).mask(length, device)
+            assert self._mask is not None
+        return self._mask
+
+
+Mask = AttentionMask | Documents | None
+
+
+def document_offsets(segments: Tensor) -> Tensor:
+    """Documents.offsets of segments int [B,T], padded with empty documents to a multiple of 64, so
+    that compiled graphs see few lengths. On the host: a device would have to be waited for."""
+    starts = torch.ones_like(segments, dtype=torch.bool)
+    starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    begins = starts.flatten().nonzero()[:, 0]
+    length = -(-(len(begins) + 1) // _OFFSETS_MULTIPLE) * _OFFSETS_MULTIPLE
+    offsets = torch.full((length,), segments.numel(), dtype=torch.int32)
+    offsets[: len(begins)] = begins
+    return offsets
+
+
+def has_varlen(q: Tensor) -> bool:
+    """Whether torch's kernel for sequences of many lengths takes q [b, h, t, d]."""
+    half = q.dtype in (torch.bfloat16, torch.float16)
+    return q.device.type in ("cuda", "meta") and half and q.shape[-1] <= 256
+
+
+def _attend_documents(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    batch, heads, length, dim = q.shape
+    q, k, v = (x.transpose(1, 2).reshape(batch * length, -1, dim) for x in (q, k, v))
+    y = varlen_attn(
+        q,
+        k,
+        v,
+        offsets,
+        offsets,
+        length,  # no document is longer than its row
+        length,
+        window_size=(-1, 0),  # causal
+        enable_gqa=heads > k.shape[1],
+    )
+    assert isinstance(y, Tensor)
+    return y.view(batch, length, heads, dim).transpose(1, 2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, causal: bool) -> Tensor:
     """softmax(q·kᵀ/√d)·v for [b, h, t, d]; k and v may have fewer heads (grouped).
 
     Without a mask `causal` decides.
     """
+    if isinstance(mask, Documents):
+        if has_varlen(q):
+            return _attend_documents(q, k, v, mask.offsets)
+        mask = mask.mask()
     groups = q.shape[1] // k.shape[1]
     if q.device.type != "cpu" or q.shape[2] > PLAIN_ATTENTION_LIMIT:
         allowed = None if mask is None else mask.allowed
@@ -161,14 +240,23 @@ def causal_mask(length: int, device: torch.device) -> Tensor:
 class Visibility:
     """Who sees whom beyond plain causality.
 
-    segments int [B,T]: positions of packed rows see only their own document. keys bool [B,T]:
+    segments int [B,T]: positions of packed rows see only their own document; offsets: see
+    Documents, where whoever made the batch has counted them. keys bool [B,T]:
     padding (False) is seen by nobody; on the right, causality alone hides it, so leave it out.
     spans int [B,T]: equal ids > 0 see each other both ways (image blocks); 0 elsewhere.
     """
 
     segments: Tensor | None = None
+    offsets: Tensor | None = None
     keys: Tensor | None = None
     spans: Tensor | None = None
+
+    def look(self, length: int, device: torch.device) -> Mask:
+        """The mask over [B, 1, T, T], or the documents where nothing else matters."""
+        plain = self.keys is None and self.spans is None
+        if plain and self.segments is not None and self.offsets is not None:
+            return Documents(offsets=self.offsets, segments=self.segments)
+        return self.mask(length, device)
 
     def mask(self, length: int, device: torch.device) -> AttentionMask | None:
         """Over [B, 1, T, T], or None where plain causality says it all. A padded position sees
@@ -214,7 +302,7 @@ class Attention(nn.Module):
         self,
         x_btd: Tensor,
         *,
-        mask: AttentionMask | None = None,
+        mask: Mask = None,
         causal: bool = False,
         rope: tuple[Tensor, Tensor] | None = None,
         rows: Tensor | None = None,

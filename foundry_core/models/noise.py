@@ -1,5 +1,5 @@
-"""Random numbers that are a pure function of (seed, step, sample id): the same on any number of
-ranks, in any batch order, and after any resume.
+"""Random numbers that are a pure function of (seed, step, id): the same on any number of ranks, in
+any batch order, and after any resume.
 
 A generator's state would depend on how many draws came before. Here each number is a hash of its
 coordinates instead: two rounds of the SplitMix64 finaliser (Steele, Lea, Flood 2014) over 64-bit
@@ -17,12 +17,15 @@ Coordinate = int | Tensor
 
 
 class Key(NamedTuple):
-    """What a draw depends on. seed, step: ints, or int64 [B] where each sample has its own;
-    sample_ids: int64 [B]."""
+    """What a draw depends on. seed, step: ints, or int64 [B] where each row has its own.
+
+    ids int64 [B]: in training the number of the loader's draw, not that of the sample, which a
+    small data set brings several times in one batch.
+    """
 
     seed: Coordinate
     step: Coordinate
-    sample_ids: Tensor
+    ids: Tensor
 
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -55,7 +58,7 @@ def normal(key: Key, shape: Sequence[int] = (), *, stream: int) -> Tensor:
 
 def _bits(key: Key, count: int, stream: int) -> Tensor:
     """int64 [B, count] of 64 random bits each."""
-    mixed = torch.full_like(key.sample_ids, _signed(stream))
+    mixed = torch.full_like(key.ids, _signed(stream))
     for coordinate in key:
         mixed = _mix(_absorb(mixed, coordinate))
     counter = torch.arange(1, count + 1, device=mixed.device) * _signed(_GOLDEN)

@@ -6,6 +6,11 @@ from torch import Tensor
 from foundry_core.errors import FoundryError
 
 
+def on_host(tokens: Tensor) -> bool:
+    """Whether counting them costs no wait for a device and breaks no compiled graph."""
+    return tokens.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def wrong_row(tokens: Tensor, token_id: int, expected: int) -> tuple[int, int] | None:
     """(row, its count) of the first row that does not hold `expected` of a token."""
     counts = (tokens == token_id).sum(dim=1)

@@ -9,8 +9,8 @@ from foundry_core.models.config import TransformerConfig
 from foundry_core.models.interfaces import LanguageModel, Tap, check_tap
 from foundry_core.models.layers import (
     Attention,
-    AttentionMask,
     Layers,
+    Mask,
     SwiGLU,
     Visibility,
     init_block,
@@ -42,7 +42,7 @@ class Block(nn.Module):
     def forward(
         self,
         x_btd: Tensor,
-        mask: AttentionMask | None,
+        mask: Mask,
         rope: tuple[Tensor, Tensor],
         rows: Tensor | None = None,
     ) -> Tensor:
@@ -127,7 +127,7 @@ class Transformer(LanguageModel):
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         length = x.shape[1]
-        mask = visible.mask(length, x.device)
+        mask = visible.look(length, x.device)
         rope = rope_table(length, self._config.key_dim, self._config.rope_theta, x.device)
         for block in self.blocks:
             x = block(x, mask, rope, last_rows if block is self.blocks[-1] else None)

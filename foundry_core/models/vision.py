@@ -137,7 +137,10 @@ class VisionTransformer(VisionTower):
     def forward(self, images: Tensor) -> Tensor:
         """uint8 [n,3,H,W] → [n, patches, D]. Sides other than the config's interpolate the learned
         positions (bicubic)."""
-        x = self.patchify(normalize_images(images, self.config.normalization))
+        # Loaders hand pixels over as views of [H, W, 3], and convolutions would keep that order, in
+        # which bfloat16 group norms take five times as long on a CPU.
+        pixels = normalize_images(images, self.config.normalization).contiguous()
+        x = self.patchify(pixels)
         height, width = x.shape[-2:]
         x = x.flatten(2).transpose(1, 2) + self._positions(height, width)
         for block in self.blocks:

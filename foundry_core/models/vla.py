@@ -11,7 +11,7 @@ from foundry_core.models.heads.base import HeadSizes
 from foundry_core.models.interfaces import Backbone, Tap, check_tap
 from foundry_core.models.lora import apply_lora
 from foundry_core.models.noise import Coordinate, Key
-from foundry_core.models.placeholders import drop_placeholders, wrong_row
+from foundry_core.models.placeholders import drop_placeholders, on_host, wrong_row
 from foundry_core.models.sizes import required, unresolved
 from foundry_core.models.vlm import VLM, check_same_architecture
 
@@ -82,7 +82,7 @@ class VLA(nn.Module):
         if not self._config.use_images:
             tokens, token_mask = drop_placeholders(tokens, token_mask, self.backbone.image_token_id)
             images = None
-        if tokens.device.type == "cpu":
+        if on_host(tokens):
             check_obs_tokens(tokens, self.obs_token_id)
         positions = (tokens == self.obs_token_id).to(torch.int8).argmax(dim=1)
         tap = Tap(positions=positions, layers=self._config.tap_layers, norm=self._config.tap_norm)

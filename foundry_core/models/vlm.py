@@ -12,6 +12,7 @@ from foundry_core.models.placeholders import (
     check_image_tokens,
     fill_placeholders,
     image_spans,
+    on_host,
 )
 from foundry_core.models.sizes import kind_of, required, unresolved
 from foundry_core.models.transformer import Transformer
@@ -34,6 +35,7 @@ class VLM(Backbone):
     Every placeholder has been expanded beforehand to `config.tokens_per_image` copies.
     """
 
+    needs_token_mask = False
     language: LanguageModel
 
     def __init__(self, config: VLMConfig, language: LanguageModel | None = None) -> None:
@@ -101,7 +103,7 @@ class VLM(Backbone):
         embeddings = self.language.embed(tokens)
         if images is None or images.shape[1] == 0:
             return embeddings, None
-        if tokens.device.type == "cpu":
+        if on_host(tokens):
             check_image_tokens(tokens, self.image_token_id, images.shape[1], self.tokens_per_image)
         is_image = tokens == self.image_token_id
         image_tokens = self.projector(self.vision(images.flatten(0, 1)))
@@ -113,11 +115,13 @@ class VLM(Backbone):
         images: Tensor | None,
         tokens: Tensor,
         token_mask: Tensor | None = None,
-        segments: Tensor | None = None,
     ) -> Tensor:
         embeddings, is_image = self.embed(images, tokens)
-        visible = Visibility(segments=segments, keys=token_mask, spans=self._spans(is_image))
+        visible = Visibility(keys=token_mask, spans=self._spans(is_image))
         return self.language.hidden(embeddings, visible)
+
+    def hidden_text(self, tokens: Tensor, visible: Visibility) -> Tensor:
+        return self.language.hidden(self.language.embed(tokens), visible)
 
     def features(
         self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None, tap: Tap

@@ -98,7 +98,19 @@ class TrainingConfig(Config):
     schedule: ScheduleConfig = ScheduleConfig()
     clip: float | None = Field(1.0, gt=0, description="bound on the global gradient norm")
     ema: EmaConfig | None = None
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="compute; weights stay fp32")
+    precision: Literal["fp32", "bf16", "bf16_weights"] = Field(
+        "fp32",
+        description="of products; weights, moments and sums of gradients are fp32 in any case. "
+        "bf16: products alone. bf16_weights: the residual stream, too, on bf16 copies of the "
+        "weights, statistics of norms and softmax in fp32 (fastest on a GPU; needs resources."
+        "strategy fsdp or hsdp)",
+    )
+    compile: Literal["none", "blocks"] = Field(
+        "none",
+        description="blocks: each transformer block through torch.compile, for long runs: minutes "
+        "before the first step. Rounds otherwise than uncompiled code; data.pad_multiple at the "
+        "longest row saves compiling for each length",
+    )
     z_loss: float = Field(0.0, ge=0, description="coefficient of mean(logsumexp²), text losses")
     non_finite: NonFiniteConfig = NonFiniteConfig()
 
@@ -144,7 +156,14 @@ class TrainResources(Resources):
     """
 
     num_workers: int | None = Field(None, ge=1, description="default: one per whole GPU, else 1")
-    strategy: Literal["ddp", "fsdp"] = "ddp"
+    strategy: Literal["ddp", "fsdp", "hsdp"] = Field(
+        "ddp",
+        description="ddp: a copy of everything per worker; fsdp: weights, moments and average "
+        "split among all workers; hsdp: among groups of shard_size, copies between groups",
+    )
+    shard_size: int | None = Field(
+        None, ge=2, description="hsdp: workers that share one copy, those of a machine, say"
+    )
     micro_batch: int | None = Field(
         None, ge=1, description="samples per pass over all modalities; default: the whole batch"
     )
@@ -162,6 +181,16 @@ class TrainResources(Resources):
     @property
     def workers(self) -> int:
         return self.num_workers or max(1, int(self.gpus))
+
+    @model_validator(mode="after")
+    def _shards(self) -> "TrainResources":
+        if (self.strategy == "hsdp") != (self.shard_size is not None):
+            raise ValueError("shard_size belongs to strategy hsdp, which needs one")
+        if self.shard_size is not None and self.workers % self.shard_size:
+            raise ValueError(
+                f"shard_size {self.shard_size} does not divide the {self.workers} workers"
+            )
+        return self
 
 
 def check_divides(batch: int, workers: int, modality: str) -> None:

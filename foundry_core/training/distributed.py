@@ -7,12 +7,16 @@ FSDP2 average them instead: the loop multiplies the loss by the world's size to 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from foundry_core.training.config import check_divides
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,13 @@ class World:
         dist.all_reduce(tensor)
         return tensor.tolist()
 
+    def total(self, values: Tensor) -> Tensor:
+        """Element-wise sum over all ranks, on the device: nobody's host waits."""
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
     def gather(self, values: Sequence[int]) -> list[list[int]]:
         """The values of every rank, which are as many on each; one collective."""
         if self.size == 1:
@@ -50,30 +61,62 @@ class World:
             dist.barrier()
 
 
-def parallelise(module: nn.Module, world: World, strategy: str) -> nn.Module:
+def blocks_of(module: nn.Module) -> list[nn.Module]:
+    """The entries of every nn.ModuleList that have parameters, inner lists first."""
+    entries = [b for m in module.modules() if isinstance(m, nn.ModuleList) for b in m]
+    return [block for block in reversed(entries) if any(True for _ in block.parameters())]
+
+
+def parallelise(
+    module: nn.Module,
+    world: World,
+    strategy: str,
+    *,
+    shard_size: int | None = None,
+    bf16_weights: bool = False,
+    unused: bool = True,
+) -> nn.Module:
     """The module to call in the loop: itself, DDP around it, or itself sharded by FSDP2.
 
-    FSDP2 shards in place, block by block: each entry of every nn.ModuleList is a unit, then the
-    root. Parameters keep their names (apart from DDP's `module.` in front).
+    FSDP2 shards in place, block by block (`blocks_of`), then the root. Parameters keep their names
+    (apart from DDP's `module.` in front). shard_size: of hsdp, which keeps a copy per that many
+    ranks. bf16_weights: FSDP2 computes on bf16 copies of them, for one rank, too. unused: whether a
+    batch may leave parameters without gradients, which DDP must look for in each step.
     """
-    if world.size == 1:
-        return module
-    if strategy == "ddp":
+    if strategy == "ddp" or (world.size == 1 and not bf16_weights):
+        if world.size == 1:
+            return module
         ids = [world.device] if world.device.type == "cuda" else None
-        # A modality that is not in the mix leaves its part of the model without gradients.
         return nn.parallel.DistributedDataParallel(
-            module, device_ids=ids, find_unused_parameters=True
+            module, device_ids=ids, find_unused_parameters=unused
         )
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    mesh = init_device_mesh(world.device.type, (world.size,))
-    blocks = [b for m in module.modules() if isinstance(m, nn.ModuleList) for b in m]
-    for block in reversed(blocks):  # inner lists first
-        if any(True for _ in block.parameters()):
-            fully_shard(block, mesh=mesh)
-    fully_shard(module, mesh=mesh)
+    half = torch.bfloat16 if bf16_weights else None
+    # Inputs stay as they are: actions and the tables of rotary positions need their bits.
+    policy = MixedPrecisionPolicy(
+        param_dtype=half,
+        reduce_dtype=torch.float32 if half else None,
+        cast_forward_inputs=False,
+    )
+    mesh = _mesh(world, shard_size if strategy == "hsdp" else None)
+    for block in blocks_of(module):
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(module, mesh=mesh, mp_policy=policy)
     return module
+
+
+def _mesh(world: World, shard_size: int | None) -> "DeviceMesh":
+    from torch.distributed.device_mesh import init_device_mesh
+
+    if not dist.is_initialized():  # a run of one process
+        backend = "nccl" if world.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    kind = world.device.type
+    if shard_size is None:
+        return init_device_mesh(kind, (world.size,))
+    shape = (world.size // shard_size, shard_size)
+    return init_device_mesh(kind, shape, mesh_dim_names=("replicate", "shard"))
 
 
 @contextmanager

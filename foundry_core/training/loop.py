@@ -7,7 +7,6 @@ state: the state of a run is its weights, moments, average and step.
 """
 
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,9 +19,10 @@ from torch import Tensor, nn
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
 from foundry_core.pipeline.stage import Progress
+from foundry_core.training.cadence import Cadence
 from foundry_core.training.checkpoint import Checkpoint, save_checkpoint
 from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.distributed import World, gradient_sync, parallelise
+from foundry_core.training.distributed import World, blocks_of, gradient_sync, parallelise
 from foundry_core.training.metrics import MetricsLog
 from foundry_core.training.mixed_batch import (
     Batch,
@@ -32,16 +32,20 @@ from foundry_core.training.mixed_batch import (
     StepKey,
     split_batch,
 )
+from foundry_core.training.objectives import reach_all
 from foundry_core.training.optim import (
     build_optimizer,
     clip_gradients,
     freeze,
     lr_multiplier,
     set_lr,
+    update,
 )
+from foundry_core.training.pending import PendingSteps, StepNumbers
 from foundry_core.training.resume import agreed_checkpoint
 from foundry_core.training.sinks.base import MetricWriters, RunInfo
 from foundry_core.training.state import Ema, RunState
+from foundry_core.training.stop import StopRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +96,8 @@ class Trainer:
     def train(self) -> TrainResult:
         """Runs to total_steps, from the newest checkpoint in `scratch` if there is one.
 
-        FoundryError for a loss that is not finite, or data that end early.
+        FoundryError for a loss that is not finite, or data that end early. Ends with SystemExit
+        after SIGTERM, when a checkpoint of the step it was in is saved.
         """
         started = time.monotonic(), time.process_time()
         self._prepare()
@@ -105,8 +110,10 @@ class Trainer:
             total_steps=self.total_steps,
         )
         writers = MetricWriters(self.resources.sinks if self.world.main else (), run)
+        self.stop = StopRequest()
         try:
-            self._steps(first, writers)
+            with self.stop.listening():
+                self._steps(first, writers)
         finally:
             writers.close()
         return self._finish(first, *started)
@@ -116,19 +123,21 @@ class Trainer:
             multiplier = lr_multiplier(self.config.schedule, step, self.total_steps)
             set_lr(self.optimizer, multiplier)
             values = self._backward(batch, StepKey(seed=self.seed, step=step))
-            norm = float(clip_gradients(self.optimizer, self.config.clip))
-            if math.isfinite(values["loss"]) and math.isfinite(norm):
-                self.optimizer.step()
-                self.log.add({**values, "grad_norm": norm})
-            else:
-                self._non_finite(step, values["loss"], norm, batch)
+            values["grad_norm"] = clip_gradients(self.optimizer, self.config.clip)
+            update(self.optimizer, values["loss"], values["grad_norm"])
             self.optimizer.zero_grad(set_to_none=True)
             if self.ema:
                 self.ema.update(step + 1)
             self.done = step + 1
-            self._report(self.config.optimizer.lr * multiplier, writers)
-            if self._checkpoint_due:
-                self._save()
+            self.pending.add(step, values, batch)
+            if self.cadence.look_due(self.done, stop=self.stop.asked):
+                self._look()
+                self._report(self.config.optimizer.lr * multiplier, writers)
+                save, end = self.cadence.looked(self.done, stop=self.stop.asked)
+                if save:
+                    self._save()
+                if end and self.done < self.total_steps:
+                    self.stop.end()
         if self.done < self.total_steps:
             raise FoundryError(
                 f"the data ended at step {self.done} of {self.total_steps}",
@@ -139,26 +148,36 @@ class Trainer:
         self.model.to(self.world.device)
         freeze(self.model, self.frozen)
         loss = MixedLoss(self.model, self.objectives, self.weights)
-        self.loss = parallelise(loss, self.world, self.resources.strategy)
+        if self.config.compile == "blocks":
+            for block in blocks_of(self.model):
+                block.compile(dynamic=False)
+        self.loss = parallelise(
+            loss,
+            self.world,
+            self.resources.strategy,
+            shard_size=self.resources.shard_size,
+            bf16_weights=self.config.precision == "bf16_weights",
+            unused=not reach_all(self.model, self.objectives),
+        )
         self.loss.train()
         self.optimizer = build_optimizer(self.model, self.config.optimizer, self.lr_scale)
         self.ema = Ema(self.model, self.config.ema) if self.config.ema else None
         self.state = RunState(self.model, self.optimizer, self.ema)
         self.log = MetricsLog(self.scratch / f"metrics{self.world.rank or ''}.jsonl")
+        self.pending = PendingSteps()
+        self.cadence = Cadence(self.resources, self.world, self.total_steps)
         self.skipped = 0
         self.done = 0
-        self._checkpoint_due = False
-        self._saved_at = self._shown_at = time.monotonic()
+        self._shown_at = time.monotonic()
 
-    def _backward(self, batch: MixedBatch, key: StepKey) -> dict[str, float]:
-        """Accumulates the gradient of the global batch; returns the global means of the losses."""
+    def _backward(self, batch: MixedBatch, key: StepKey) -> dict[str, Tensor]:
+        """Accumulates the gradient of the global batch; returns the global means of the losses, on
+        the device."""
         local = [self.objectives[m].count(part) for m, part in batch.items()]
-        due = float(self.world.main and self._time_for_checkpoint())
-        *counts, due = self.world.sum([*local, due])
-        self._checkpoint_due = due > 0
-        by_modality = {m: max(1.0, c) for m, c in zip(batch, counts, strict=True)}
+        counts = self.world.total(self._on_device(torch.tensor(local, dtype=torch.float64)))
+        by_modality = dict(zip(batch, counts.clamp(min=1).float().unbind(), strict=True))
         parts = split_batch(batch, self.resources.micro_batch)
-        bf16 = self.config.precision == "bf16"
+        bf16 = self.config.precision != "fp32"
         sums: dict[str, Tensor] = {}
         for i, part in enumerate(parts):
             part = {m: self._to_device(m, tensors) for m, tensors in part.items()}
@@ -168,26 +187,41 @@ class Trainer:
                 (loss * self.world.size if self.world.size > 1 else loss).backward()
             for name, value in logged.items():
                 sums[name] = sums[name] + value if name in sums else value
-        values = torch.stack([value.float() for value in sums.values()]).tolist()
-        return dict(zip(sums, self.world.sum(values), strict=True))
+        values = self.world.total(torch.stack([value.double() for value in sums.values()]))
+        return dict(zip(sums, values.unbind(), strict=True))
 
     def _to_device(self, modality: str, batch: Batch) -> Batch:
         prepared = self.objectives[modality].prepare(batch)
-        if self.world.device.type == "cpu":
-            return prepared
-        return {n: t.to(self.world.device, non_blocking=True) for n, t in prepared.items()}
+        return {name: self._on_device(tensor) for name, tensor in prepared.items()}
 
-    def _non_finite(self, step: int, loss: float, norm: float, batch: MixedBatch) -> None:
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        if self.world.device.type == "cpu":
+            return tensor
+        # From memory that is not pinned, even a non-blocking copy waits for the device.
+        if self.world.device.type == "cuda" and not tensor.is_pinned():
+            tensor = tensor.pin_memory()
+        return tensor.to(self.world.device, non_blocking=True)
+
+    def _look(self) -> None:
+        """Takes in what the steps since the last look gave."""
+        for numbers in self.pending.read():
+            if numbers.finite:
+                self.log.add(numbers.values)
+            else:
+                self._non_finite(numbers)
+
+    def _non_finite(self, numbers: StepNumbers) -> None:
         rule = self.config.non_finite
         self.skipped += 1
         if rule.policy == "skip" and self.skipped <= rule.max_skips:
             return
-        ids = {m: part["sample_ids"].tolist() for m, part in batch.items() if "sample_ids" in part}
-        reason = f"loss {loss}, gradient norm {norm} at step {step}"
+        loss, norm = numbers.values["loss"], numbers.values["grad_norm"]
+        reason = f"loss {loss}, gradient norm {norm} at step {numbers.step}"
         if rule.policy == "skip":
             reason = f"{self.skipped} updates dropped, max_skips={rule.max_skips}: {reason}"
         raise FoundryError(
-            f"training is not finite: {reason}; samples of the batch: {json.dumps(ids)}",
+            f"training is not finite: {reason}; samples of the batch: "
+            f"{json.dumps(numbers.samples)}",
             "look at these samples; lower training.optimizer.lr, set training.clip, or allow "
             "skips with training.non_finite.policy=skip",
         )
@@ -202,22 +236,15 @@ class Trainer:
             self._shown_at = now
             self.progress(self.done, self.total_steps, "training", **self.log.last)
 
-    def _time_for_checkpoint(self) -> bool:
-        """Decided by rank 0 before a step and obeyed by all after it: saving may be collective."""
-        seconds = self.resources.checkpoint_every_seconds
-        steps = self.resources.checkpoint_every_steps
-        by_time = seconds is not None and time.monotonic() - self._saved_at >= seconds
-        by_step = steps is not None and (self.done + 1) % steps == 0
-        return by_time or by_step
-
     def _save(self) -> None:
+        began = time.monotonic()
         tensors = self.state.collect(keep=self.world.main)
         if self.world.main:
             scalars = {"metrics": self.log.state(), "skipped": self.skipped}
             checkpoint = Checkpoint(step=self.done, tensors=tensors, scalars=scalars)
             save_checkpoint(self.scratch / "checkpoints", checkpoint)
         self.world.barrier()
-        self._saved_at = time.monotonic()
+        self.cadence.saved(time.monotonic() - began)
 
     def _resume(self) -> int:
         """Restores the newest whole checkpoint, the same one on every rank; returns the number of

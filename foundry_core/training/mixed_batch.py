@@ -19,7 +19,7 @@ _MULTIPLE = 8  # what tensor cores like rows to be
 
 @dataclass(frozen=True, kw_only=True)
 class StepKey:
-    """Coordinates of the randomness of a step; objectives add the sample id."""
+    """Coordinates of the randomness of a step; objectives add the number of the draw."""
 
     seed: int
     step: int
@@ -56,7 +56,7 @@ class MixedLoss(nn.Module):
         self.weights = dict(weights)
 
     def forward(
-        self, batch: MixedBatch, counts: Mapping[str, float], key: StepKey
+        self, batch: MixedBatch, counts: Mapping[str, Tensor], key: StepKey
     ) -> tuple[Tensor, dict[str, Tensor]]:
         terms: list[Tensor] = []
         logged: dict[str, Tensor] = {}

@@ -5,17 +5,32 @@ by stalling, and finds the positions that carry a loss, so that logits are compu
 (at a vocabulary of 50k they would be the largest tensor of the step).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from foundry_core.models.config import VLMConfig
+from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.models.interfaces import Backbone, Decoder, LanguageModel
-from foundry_core.models.layers import Visibility
+from foundry_core.models.layers import Visibility, document_offsets
 from foundry_core.models.noise import Key
 from foundry_core.models.placeholders import check_image_tokens
 from foundry_core.models.vla import VLA, check_obs_tokens
 from foundry_core.training.mixed_batch import Batch, StepKey
+
+
+def reach_all(model: nn.Module, modalities: Collection[str]) -> bool:
+    """Whether a batch of these modalities gives every weight a gradient. False where that is not
+    certain."""
+    words = {TEXT, CAPTIONS} & set(modalities)  # what the output layer learns from
+    if isinstance(model, LanguageModel):
+        return bool(words)
+    if isinstance(model, Backbone):
+        return CAPTIONS in modalities
+    if isinstance(model, VLA):
+        seen = CAPTIONS in modalities or model.config.use_images
+        return bool(words) and ROBOT in modalities and seen
+    return False
 
 
 def text_targets(segments: Tensor) -> Tensor:
@@ -40,17 +55,18 @@ class TextLoss:
         return {
             "tokens": batch["tokens"][:, :-1],
             "segments": batch["segments"][:, :-1],
+            "offsets": document_offsets(batch["segments"][:, :-1]),
             "index": mask.flatten().nonzero()[:, 0],
             "targets": batch["tokens"][:, 1:][mask],
         }
 
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
         decoder = model.backbone if isinstance(model, VLA) else model
+        visible = Visibility(segments=batch["segments"], offsets=batch["offsets"])
         if isinstance(decoder, Backbone):
-            hidden = decoder.hidden(None, batch["tokens"], segments=batch["segments"])
+            hidden = decoder.hidden_text(batch["tokens"], visible)
         else:
             assert isinstance(decoder, LanguageModel)
-            visible = Visibility(segments=batch["segments"])
             hidden = decoder.hidden(decoder.embed(batch["tokens"]), visible)
         return next_token_sums(decoder, hidden, batch, self.z_loss)
 
@@ -104,17 +120,15 @@ class ActionLoss:
 
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
         assert isinstance(model, VLA)
-        # `<obs>` is the last real token: under plain causality it sees no padding. Some
-        # transformers backbones attend both ways over a prompt and need the mask.
-        native = isinstance(model.backbone.config, VLMConfig)
+        needed = model.backbone.needs_token_mask
         total, count = model.training_loss_terms(
             batch["images"],
             batch["tokens"],
-            None if native else batch["token_mask"],
+            batch["token_mask"] if needed else None,
             batch["proprio"],
             batch["actions"],
             batch["action_mask"],
-            Key(key.seed, key.step, batch["sample_ids"]),
+            Key(key.seed, key.step, batch["draw_ids"]),
         )
         draws = count / batch["action_mask"].sum().clamp(min=1)
         return {"loss": total / draws.clamp(min=1)}

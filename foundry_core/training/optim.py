@@ -97,6 +97,14 @@ def set_lr(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
         group["lr"] = group["peak_lr"] * multiplier
 
 
+def update(optimizer: torch.optim.Optimizer, loss: Tensor, norm: Tensor) -> None:
+    """One step, or none where the loss or the norm of the gradients is not finite: the optimiser's
+    own kernel leaves weights, moments and step count alone then, so that no host has to look."""
+    finite = torch.isfinite(loss) & torch.isfinite(norm)
+    optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    optimizer.step()
+
+
 def clip_gradients(optimizer: torch.optim.Optimizer, bound: float | None) -> Tensor:
     """Global gradient norm (float32 scalar) before clipping; scales the gradients to `bound`.
 

@@ -110,6 +110,7 @@ class TrainStage(Stage):
         split = {
             "workers": resources.workers if resources.workers > 1 else None,
             "strategy": resources.strategy if resources.workers > 1 else None,
+            "shard_size": resources.shard_size,
             "micro_batch": resources.micro_batch,
         }
         # A GPU adds without the threads of its process.
@@ -124,6 +125,12 @@ class TrainStage(Stage):
             check_divides(part.batch_size, workers, name)
         sizes = {name: part.batch_size // workers for name, part in parts.items()}
         check_micro_batch(sizes, resources.micro_batch)
+        if recipe.training.precision == "bf16_weights" and resources.strategy == "ddp":
+            raise FoundryError(
+                "training.precision bf16_weights needs fp32 weights beside the copies that are "
+                "computed with, which resources.strategy ddp does not keep",
+                "set resources.strategy to fsdp (one worker, too), or precision to bf16",
+            )
 
     @classmethod
     def check(cls, recipe: Any, inputs: Inputs) -> None:

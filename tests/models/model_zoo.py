@@ -106,5 +106,5 @@ def robot_batch(
         "proprio": torch.randn(batch, 2, 6, generator=generator),
         "actions": torch.randn(batch, 3, 5, generator=generator),
         "action_mask": torch.rand(batch, 3, 5, generator=generator) > 0.3,
-        "sample_ids": torch.arange(batch) + 100,
+        "draw_ids": torch.arange(batch) + 100,
     }

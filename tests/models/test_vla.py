@@ -67,7 +67,7 @@ def loss_terms(model, batch, step=0):
         batch["proprio"],
         batch["actions"],
         batch["action_mask"],
-        Key(0, step, batch["sample_ids"]),
+        Key(0, step, batch["draw_ids"]),
     )
 
 

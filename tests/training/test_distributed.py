@@ -33,6 +33,7 @@ def _rank(rank: int, size: int, port: int, folder: str, changes: dict) -> None:
     state = {name: full(w) for name, w in weights(trainer).items()}
     if rank == 0:
         torch.save(state, Path(folder) / "weights.pt")
+    dist.barrier()  # who leaves first would break the other one's threads
     dist.destroy_process_group()
 
 
@@ -73,6 +74,28 @@ def test_two_ranks_equal_one(tmp_path, strategy):
     assert all(torch.equal(resumed[name], both[name]) for name in both)
     timings = json.loads((tmp_path / "both/records/timings.json").read_text())
     assert timings["resumed_from_step"] == 16
+
+
+@pytest.mark.slow
+def test_copies_of_shards_equal_one(tmp_path):
+    """Two by two: shards within a pair, copies of them between the pairs."""
+    alone = toy_trainer(tmp_path / "alone")
+    alone.train()
+    resources = {"strategy": "hsdp", "shard_size": 2, "num_workers": 4}
+    four = _run(tmp_path / "four", size=4, resources=resources)
+    for name, value in weights(alone).items():
+        torch.testing.assert_close(four[name], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_half_weights_round_the_first_losses_only_a_little(tmp_path):
+    """Weights are not compared: Adam's first steps turn a flipped sign into twice the rate."""
+    toy_trainer(tmp_path / "whole", steps=4).train()
+    resources = {"strategy": "fsdp"}
+    _run(tmp_path / "half", steps=4, training={"precision": "bf16_weights"}, resources=resources)
+    for one, two in zip(_curve(tmp_path / "whole"), _curve(tmp_path / "half"), strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=2e-2)
+        assert two["loss"] != one["loss"]
 
 
 def test_a_batch_that_does_not_divide_among_the_workers():

@@ -10,7 +10,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.models.layers import Visibility
 from foundry_core.models.noise import Key
 from foundry_core.training.mixed_batch import MixedLoss, StepKey, split_batch
-from foundry_core.training.objectives import ActionLoss, CaptionLoss, TextLoss
+from foundry_core.training.objectives import ActionLoss, CaptionLoss, TextLoss, reach_all
 
 KEY = StepKey(seed=5, step=7)
 
@@ -29,7 +29,7 @@ def caption_batch():
         "images": batch["images"],
         "tokens": batch["tokens"],
         "target_mask": target & batch["token_mask"],
-        "sample_ids": batch["sample_ids"],
+        "sample_ids": batch["draw_ids"],
     }
 
 
@@ -90,7 +90,7 @@ def test_action_loss_is_masked_and_averaged_over_draws(draws):
     torch.testing.assert_close(first, second)
     assert actions().count(batch) == batch["action_mask"].sum()
     pairs = model.head.training_pairs(
-        batch["actions"], batch["action_mask"], Key(5, 7, batch["sample_ids"])
+        batch["actions"], batch["action_mask"], Key(5, 7, batch["draw_ids"])
     )
     context = model.head.trunk.context(
         model.condition(batch["images"], batch["tokens"], batch["token_mask"]), batch["proprio"]
@@ -98,6 +98,43 @@ def test_action_loss_is_masked_and_averaged_over_draws(draws):
     error = model.head.predict(context, pairs.noised, pairs.times) - pairs.target
     expected = (error.square() * batch["action_mask"][:, None]).sum() / draws
     torch.testing.assert_close(first, expected)
+
+
+def test_a_sample_drawn_twice_in_a_batch_is_noised_twice():
+    """A small data set comes several times in one batch: 128 draws had 50 distinct noises."""
+    model = build(vla_config())
+    batch = {n: t[:1].expand(6, *t.shape[1:]).clone() for n, t in robot_batch([3]).items()}
+    batch["sample_ids"] = torch.full((6,), 4)
+    batch["draw_ids"] = torch.arange(6) + 60
+    seen = []
+    predict = model.head.predict
+
+    def recording(context, noised, times):
+        seen.extend((noised.flatten(0, 1), times.flatten()))
+        return predict(context, noised, times)
+
+    model.head.predict = recording
+    sums(actions(), model, batch)
+    noised, times = seen
+    assert len(torch.unique(noised, dim=0)) == len(torch.unique(times)) == 6
+
+
+@pytest.mark.parametrize(
+    ("modalities", "all_of_them"),
+    [
+        ({"robot", "captions"}, True),
+        ({"robot", "text"}, True),
+        ({"robot"}, False),  # nothing is said: the output layer learns nothing
+        ({"captions"}, False),  # nor does the head
+    ],
+)
+def test_which_mixes_reach_every_weight(modalities, all_of_them):
+    parts = {"robot": robot_batch([2, 3]), "captions": caption_batch(), "text": text_batch()}
+    vlm = make_vlm_config(language=language_config(tie_embeddings=False))
+    model = build(vla_config(backbone=vlm))
+    found = gradients(model, {name: parts[name] for name in sorted(modalities)})
+    assert (len(found) == len(list(model.parameters()))) == all_of_them
+    assert reach_all(model, modalities) == all_of_them
 
 
 def test_a_wrong_number_of_placeholders_is_named_before_the_forward_pass():

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from foundry_core.models.layers import LayerNorm
 from foundry_core.models.noise import Key, normal
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World
@@ -33,7 +34,7 @@ class ToyModel(nn.Module):
         super().__init__()
         torch.manual_seed(seed)
         self.layers = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)])
-        self.norm = nn.LayerNorm(6)
+        self.norm = LayerNorm(6)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers[1](torch.tanh(self.layers[0](self.norm(x))))

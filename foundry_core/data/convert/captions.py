@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from foundry_core.config.canonical import canonical
 from foundry_core.data.config import ImageConfig, SplitConfig
 from foundry_core.data.convert.pace import Pace
+from foundry_core.data.convert.read import read_captioned
 from foundry_core.data.convert.report import Report, Skip
 from foundry_core.data.convert.split import VALIDATION, empty_side, is_validation
 from foundry_core.data.convert.units import SourceState, Unit, UnitStore
@@ -53,7 +54,7 @@ def prepare(job: CaptionJob, folder: Path) -> None:
     writer = ShardWriter(folder / _SAMPLES)
     names: set[str] = set()
     skipped: list[Skip] = []
-    for item in job.source.items(job.ref):
+    for item in read_captioned(job.source, job.ref):
         if isinstance(item, Broken):
             skipped.append((item.id, item.reason))
             continue

@@ -26,9 +26,10 @@ from foundry_core.objects import Objects, connect
 
 _UPLOADED = "uploaded.jsonl"
 _THREADS = 8
-# What a conversion writes, in a folder of evaluation data too.
+# What a conversion writes, also into a folder of what is set aside; but for the last it writes.
 _OURS = re.compile(
-    r"(eval/)?(shard_[0-9]{6}\.[a-z.]+|(dataset|report|stats)\.json|stats\.leaves\.npz)"
+    r"([a-z]+/manifest\.jsonl)|([a-z]+/)?"
+    r"(shard_[0-9]{6}\.[a-z.]+|shards\.index|(dataset|report|stats)\.json|stats\.leaves\.npz)"
 )
 
 
@@ -92,7 +93,7 @@ def _move(made: Path, folder: Path) -> None:
 def _check_unfinished(bucket: Objects) -> None:
     bucket.check()
     for listed in bucket.find():
-        if not _OURS.fullmatch(listed.name) and listed.name != f"eval/{DATASET_MANIFEST}":
+        if not _OURS.fullmatch(listed.name):
             raise FoundryError(
                 f"{bucket.uri} is not empty: it holds {listed.name}",
                 "name a new prefix for the shards",

@@ -1,12 +1,26 @@
-"""One episode from a format's reader, whatever is wrong with its bytes."""
+"""Episodes, documents and captioned images from a format's reader, whatever is wrong with its
+bytes."""
+
+from collections.abc import Iterator
+from typing import TypeVar
 
 from foundry_core.data.robot.episodes import Episode, UnusableEpisode
-from foundry_core.data.sources.base import RobotFormat, SourceRef
-from foundry_core.errors import FoundryError
+from foundry_core.data.sources.base import (
+    MAX_DOCUMENT,
+    Broken,
+    Captioned,
+    CaptionFormat,
+    Document,
+    RobotFormat,
+    SourceRef,
+    TextFormat,
+)
+from foundry_core.errors import FoundryError, printable
 
 MAX_STEPS = 1_000_000
 MAX_VALUES = 200_000_000
 """Of low-dimensional numbers in one episode: 1.6 GB."""
+T = TypeVar("T", Document, Captioned)
 
 
 def read_bounded(source: RobotFormat, ref: SourceRef) -> Episode:
@@ -23,6 +37,55 @@ def read_bounded(source: RobotFormat, ref: SourceRef) -> Episode:
         reason = error.message if isinstance(error, FoundryError) else repr(error)
         raise UnusableEpisode(f"{ref.name} is not readable: {reason}", "fetch it again") from error
     return episode
+
+
+def read_documents(source: TextFormat, ref: SourceRef) -> Iterator[Document | Broken]:
+    """The documents of a piece. What the reader stumbles over, a FoundryError excepted, ends the
+    piece as one Broken; a text beyond MAX_DOCUMENT, or one that is no Unicode, is one too."""
+    for item in _guarded(source.read(ref), ref):
+        reason = item.reason if isinstance(item, Broken) else _unusable(item.text)
+        yield _broken(item.id, reason) if reason else item
+
+
+def read_captioned(source: CaptionFormat, ref: SourceRef) -> Iterator[Captioned | Broken]:
+    """The captioned images of a piece, by the same rules."""
+    for item in _guarded(source.items(ref), ref):
+        if isinstance(item, Broken):
+            yield _broken(item.id, item.reason)
+        elif reason := _unusable(item.caption):
+            yield _broken(item.id, f"its caption {reason}")
+        else:
+            yield item
+
+
+def _broken(name: str, reason: str) -> Broken:
+    """Names and keys of the source are in both, whatever they hold."""
+    return Broken(id=printable(name), reason=printable(reason))
+
+
+def _guarded(items: Iterator[T | Broken], ref: SourceRef) -> Iterator[T | Broken]:
+    last = ""
+    try:
+        for item in items:
+            last = f" behind {item.id}"
+            yield item
+    except FoundryError:
+        raise
+    except (Exception, RecursionError, MemoryError) as error:
+        yield Broken(id=ref.name, reason=f"not readable{last}: {error!r}; what follows is lost")
+
+
+def _unusable(text: object) -> str:
+    """Why a text cannot be converted; "" for one that can."""
+    if not isinstance(text, str):
+        return f"is of type {type(text).__name__}, not a text"
+    if len(text) > MAX_DOCUMENT:
+        return f"has {len(text)} characters, at most {MAX_DOCUMENT} are read"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"holds half a character ({text[error.start]!a} at {error.start})"
+    return ""
 
 
 def _check(episode: Episode) -> None:

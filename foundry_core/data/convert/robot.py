@@ -9,6 +9,7 @@ is being read, without its pictures.
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -213,13 +214,15 @@ def convert_robot(
     scratch: Path | None = None,
     shuffle: Shuffle | None = None,
     refs: Sequence[SourceRef] | None = None,
+    store: UnitStore | None = None,
 ) -> dict[str, int]:
     """Writes shards, manifest, dataset.json, stats.json and report.json; returns counts. scratch:
     where a killed conversion of the same goes on. shuffle: of samples over all shards. refs: those
-    of the source to convert; null: all."""
+    of the source to convert; null: all. store: in place of one in scratch, of several conversions
+    that end together."""
     with TemporaryDirectory(prefix="foundry-convert-") as temporary:
-        place = scratch or Path(temporary)
-        with UnitStore(place, workers=workers) as store:
+        opened = UnitStore(scratch or Path(temporary), workers=workers)
+        with opened if store is None else nullcontext(store) as store:
             dataset = _Dataset(settings, Report("episodes", max_skipped), Path(temporary))
             shards = _Shards(out) if shuffle is None else ShuffledShards(out, shuffle, temporary)
             chosen = source.episodes() if refs is None else refs
@@ -259,18 +262,30 @@ def convert_robot(
 
 
 def convert_sides(
-    source: RobotFormat, settings: RobotSettings, out: Path, split: SplitConfig | None, **how: Any
+    source: RobotFormat,
+    settings: RobotSettings,
+    out: Path,
+    split: SplitConfig | None,
+    *,
+    workers: int,
+    scratch: Path | None = None,
+    **how: Any,
 ) -> dict[str, int]:
     """As `convert_robot`, to which `how` goes, once for training and once for validation; ids are
     the refs' names, which episodes need not be read for. The counts are of training, and of
     validation by names that begin so."""
     counts: dict[str, int] = {}
-    for folder, refs in sides([(ref.name, ref) for ref in source.episodes()], split).items():
-        (out / folder).mkdir(exist_ok=True)
-        found = convert_robot(source, settings, out / folder, refs=refs, **how)
-        counts |= {f"{folder}_{name}".lstrip("_"): count for name, count in found.items()}
-    if split is not None:
-        check_apart(out)
+    with (
+        TemporaryDirectory(prefix="foundry-convert-") as temporary,
+        UnitStore(scratch or Path(temporary), workers=workers) as store,
+    ):
+        how |= {"workers": workers, "store": store}
+        for folder, refs in sides([(ref.name, ref) for ref in source.episodes()], split).items():
+            (out / folder).mkdir(exist_ok=True)
+            found = convert_robot(source, settings, out / folder, refs=refs, **how)
+            counts |= {f"{folder}_{name}".lstrip("_"): count for name, count in found.items()}
+        if split is not None:
+            check_apart(out)
     return counts
 
 

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from foundry_core.config.canonical import canonical
 from foundry_core.data.config import SplitConfig
 from foundry_core.data.convert.pace import Pace
+from foundry_core.data.convert.read import read_documents
 from foundry_core.data.convert.report import Report, Skip
 from foundry_core.data.convert.split import VALIDATION, is_validation
 from foundry_core.data.convert.units import SourceState, Unit, UnitStore
@@ -31,8 +32,10 @@ from foundry_core.errors import FoundryError
 from foundry_core.files import hash64, write_json
 
 _SIDES, _CHUNK = ("train.tokens", "validation.tokens"), "chunk.json"
-# Characters or tokens that are in memory at once.
-_BATCH = 1 << 22
+# Characters. An encoding takes a hundred times as many bytes until its ids are taken out.
+_ENCODED_AT_ONCE = 1 << 20
+# Tokens that are in memory at once.
+_PACKED_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,23 +71,28 @@ class TokenJob:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenChunk:
-    """What was seen of a piece. documents: for training, for validation."""
+    """What was seen of a piece. documents: for training, for validation. empty: documents without a
+    word, which are left out."""
 
     documents: tuple[int, int]
     characters: int
+    empty: int
     skipped: tuple[Skip, ...]
 
 
 def tokenise(job: TokenJob, folder: Path) -> None:
     """Runs in a worker: reads a piece, tokenises, splits off validation documents by their hash (so
     that equal documents fall on one side, whatever else is in the source). Writes the tokens of
-    each side, documents ended by eos, and chunk.json. Memory is that of some documents."""
+    each side, documents ended by eos, and chunk.json."""
     skipped: list[Skip] = []
+    empty = 0
     with (folder / _SIDES[0]).open("wb") as train, (folder / _SIDES[1]).open("wb") as validation:
         sides = _Side(job, train), _Side(job, validation)
-        for item in job.source.read(job.ref):
+        for item in read_documents(job.source, job.ref):
             if isinstance(item, Broken):
                 skipped.append((item.id, item.reason))
+            elif item.tokens is None and not item.text.strip():
+                empty += 1
             else:
                 sides[is_validation(_content(item), job.split)].add(item)
         for side in sides:
@@ -92,13 +100,15 @@ def tokenise(job: TokenJob, folder: Path) -> None:
     chunk = TokenChunk(
         documents=(sides[0].documents, sides[1].documents),
         characters=sum(side.characters for side in sides),
+        empty=empty,
         skipped=tuple(skipped),
     )
     (folder / _CHUNK).write_bytes(TypeAdapter(TokenChunk).dump_json(chunk))
 
 
 class _Side:
-    """Tokens of documents into a stream of bytes, some documents at a time."""
+    """Documents one after another as tokens, each ended by eos, into a stream of bytes. Holds few
+    texts at once: a piece may be a compressed file of gigabytes."""
 
     def __init__(self, job: TokenJob, stream: BinaryIO) -> None:
         self._job, self._stream = job, stream
@@ -111,7 +121,7 @@ class _Side:
         self.characters += len(document.text)
         tokens = 0 if document.tokens is None else len(document.tokens)
         self._held += len(document.text) + tokens
-        if self._held > _BATCH:
+        if self._held >= _ENCODED_AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
@@ -153,6 +163,7 @@ def convert_text(
         for done in store.results(tokenise, settings, units, configs=source):
             chunk = _chunk(done.folder)
             report.add(sum(chunk.documents), chunk.skipped)
+            report.leave_out("empty text", chunk.empty)
             characters += chunk.characters
             # Without a split the other stream is empty.
             for number, side in enumerate(written):
@@ -216,7 +227,7 @@ def train_tokenizer(
     def texts() -> Iterator[str]:
         pieces = [(source, ref) for source in sources for ref in source.refs()]
         for done, (source, ref) in enumerate(pieces, start=1):
-            for item in source.read(ref):
+            for item in read_documents(source, ref):
                 if isinstance(item, Broken):
                     counts["unreadable"] += 1
                 elif sample == 1.0 or hash64(item.text) < sample * 2**64:
@@ -249,7 +260,7 @@ class _Written:
         """Adds the tokens of a piece, some at a time."""
         self.documents += documents
         with tokens.open("rb") as stream:
-            while len(some := np.fromfile(stream, self._dtype, _BATCH)):
+            while len(some := np.fromfile(stream, self._dtype, _PACKED_AT_ONCE)):
                 self.tokens += len(some)
                 self._write(self._packer.add(some))
 

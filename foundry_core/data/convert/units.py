@@ -87,14 +87,17 @@ class SourceState:
             if reads is None:
                 held: Any = dict(self._source.identity())
             else:
-                held = [[_content(path) for path in reads.files], reads.facts]
+                held = [[self._file(path) for path in reads.files], reads.facts]
             pieces.append([ref.name, ref.start, ref.stop, held])
         return [canonical(self._source), dict(self._source.named), pieces]
 
-
-def _content(path: str) -> str:
-    """Of what is not there, reading says what is wrong."""
-    return content(Path(path)) if os.path.exists(path) else ""
+    def _file(self, path: str) -> list[str]:
+        """[its name in the source, which may reach ids and reports, its content]. Of what is not
+        there, reading says what is wrong."""
+        file = Path(path)
+        root: Path = getattr(self._source, "root", file.parent)
+        name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+        return [name, content(file) if file.exists() else ""]
 
 
 class UnitStore:

@@ -134,7 +134,8 @@ class Loader:
         for name, modality in self.modalities.items():
             size = modality.config.batch_size
             part = rank_slice(size, rank, world)
-            draws = modality.order.draws(step * size + part.start, part.stop - part.start)
+            first = step * size + part.start
+            draws = modality.order.draws(first, part.stop - part.start)
             samples, ids = [], np.empty(len(draws), dtype=np.int64)
             images = BatchImages(len(draws))
             modality.ahead(draws)
@@ -144,7 +145,9 @@ class Loader:
                 ids[row] = modality.first_ids[draw[0]] + used
                 counters[f"{name}.{modality.labels[draw[0]]}.samples"] += 1
             pixels = {} if images.images is None else {"images": images.images}
-            arrays[name] = pixels | self._collate(name, samples) | {"sample_ids": ids}
+            numbers = np.arange(first, first + len(draws), dtype=np.int64)
+            names = {"sample_ids": ids, "draw_ids": numbers}
+            arrays[name] = pixels | self._collate(name, samples) | names
         for name, value in self._dataset_counters().items():
             if value != before.get(name, 0):
                 counters[name] = value - before.get(name, 0)

@@ -18,7 +18,7 @@ from foundry_core.models.huggingface.language import HFDecoder
 from foundry_core.models.huggingface.load import resolve
 from foundry_core.models.interfaces import Backbone, Tap
 from foundry_core.models.layers import Visibility
-from foundry_core.models.placeholders import check_image_tokens
+from foundry_core.models.placeholders import check_image_tokens, on_host
 from foundry_core.models.vision import normalize_images
 
 Inputs = dict[str, Tensor]
@@ -142,14 +142,10 @@ class HFVLM(HFDecoder, Backbone):
         images: Tensor | None,
         tokens: Tensor,
         token_mask: Tensor | None = None,
-        segments: Tensor | None = None,
     ) -> Tensor:
         if images is None or images.shape[1] == 0:
-            visible = Visibility(segments=segments, keys=token_mask)
-            return self.decode(self.embed(tokens), visible)
-        if segments is not None:
-            raise FoundryError("hf_vlm backbones take packed documents as text only")
-        if tokens.device.type == "cpu":
+            return self.hidden_text(tokens, Visibility(keys=token_mask))
+        if on_host(tokens):
             check_image_tokens(tokens, self.image_token_id, images.shape[1], self.tokens_per_image)
         pixels = normalize_images(images.flatten(0, 1), self._config.normalization)
         pixels = pixels.unflatten(0, images.shape[:2])
@@ -162,6 +158,9 @@ class HFVLM(HFDecoder, Backbone):
             **self._family.inputs(self.model.config, pixels, tokens, token_mask),
         )
         return output.last_hidden_state
+
+    def hidden_text(self, tokens: Tensor, visible: Visibility) -> Tensor:
+        return self.decode(self.embed(tokens), visible)
 
     def features(
         self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None, tap: Tap

@@ -24,6 +24,12 @@ from tests.data.convert.test_robot import convert, digests, write_episode
 from tests.data.shards.test_shards import verify
 
 
+@pytest.fixture(autouse=True)
+def no_home(tmp_path, monkeypatch):
+    """Nor units of another conversion."""
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "no home"))
+
+
 @pytest.fixture
 def demos(tmp_path):
     root = tmp_path / "demos"

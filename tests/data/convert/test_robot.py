@@ -109,7 +109,8 @@ def digests(folder):
 
 
 @pytest.mark.parametrize("layout", ["episode", "sample"])
-def test_one_and_four_workers_write_the_same_bytes(demos, tmp_path, layout):
+def test_one_and_four_workers_write_the_same_bytes(demos, tmp_path, layout, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "no home"))  # nor units of the other one
     for workers in (1, 4):
         out = tmp_path / f"out{workers}"
         out.mkdir()

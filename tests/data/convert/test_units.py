@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from foundry_core.data.convert import units
 from foundry_core.data.convert.units import Unit, UnitStore, unit_cache
 from foundry_core.data.images import encode_jpeg
+from foundry_core.data.sources.captions.img2dataset import ImageCaptionTars
 from foundry_core.data.sources.robot.demonstrations import Demonstrations
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
@@ -174,6 +176,17 @@ def test_one_changed_episode_is_one_shard_to_make(tmp_path, monkeypatch):
     convert(source, tmp_path / "afresh", scratch=tmp_path / "other scratch")
     assert len(seen) == 9
     assert files(tmp_path / "changed") == files(tmp_path / "afresh")
+
+
+def test_equal_files_of_one_name_in_two_folders_are_two_pieces(tmp_path):
+    captions(tmp_path)
+    for folder in "ab":
+        (tmp_path / "both" / folder).mkdir(parents=True)
+        shutil.copy(tmp_path / "tars/00000.tar", tmp_path / "both" / folder)
+    source = ImageCaptionTars(path=str(tmp_path / "both"))
+    state = units.SourceState(source)
+    first, second = (state([ref]) for ref in source.refs())
+    assert first != second
 
 
 def files(folder: Path) -> dict[str, str]:

@@ -111,6 +111,8 @@ def test_batches_have_the_agreed_shapes(make: Make, tokenizer: Tokenizer) -> Non
         assert (tokens[~mask] == tokenizer.pad_id).all()
     assert robot["tokens"].shape[1] % 8 == 0
     assert len(set(robot["sample_ids"].tolist())) == 8
+    assert robot["draw_ids"].tolist() == list(range(8))
+    assert make().batch(3, rank=1, world=2)["robot"]["draw_ids"].tolist() == [28, 29, 30, 31]
 
 
 def test_segments_follow_the_end_of_text(make: Make) -> None:

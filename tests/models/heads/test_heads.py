@@ -88,7 +88,7 @@ def test_a_head_of_another_distribution_trains_acts_and_is_read_back(install_mem
     batch = robot_batch([3, 4])
     names = ("images", "tokens", "token_mask", "proprio", "actions", "action_mask")
     total, count = model.training_loss_terms(
-        *(batch[n] for n in names), Key(0, 0, batch["sample_ids"])
+        *(batch[n] for n in names), Key(0, 0, batch["draw_ids"])
     )
     (total / count).backward()
     assert model.head.chunk.grad is not None

@@ -146,7 +146,7 @@ def test_training_and_round_trip(tmp_path, name):
     total, count = model.training_loss_terms(
         *(batch[k] for k in ("images", "tokens", "token_mask", "proprio", "actions")),
         batch["action_mask"],
-        Key(0, 0, batch["sample_ids"]),
+        Key(0, 0, batch["draw_ids"]),
     )
     (total / count).backward()
     assert model.backbone.model.get_input_embeddings().weight.grad[OBS].any()

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from foundry_core.config.documents import read_yaml
 from foundry_core.data.sources.base import SourceRef
-from foundry_core.data.sources.files import find_files
+from foundry_core.data.sources.files import find_files, look
 from foundry_core.errors import FoundryError
 
 ENDINGS = (".bag", ".db3", ".mcap")
@@ -81,10 +81,7 @@ def require_libraries() -> None:
 def looks_recorded(path: Path) -> bool:
     """A recording, or a folder of such, at most one level down."""
     endings = (*ENDINGS, *(ending + PACKED for ending in ENDINGS))
-    if path.is_dir():
-        patterns = ("*", "*/*")
-        return any(file.name.endswith(endings) for one in patterns for file in path.glob(one))
-    return path.is_file() and path.name.endswith(endings)
+    return any(file.name.endswith(endings) for file in look(path, levels=2))
 
 
 def recordings(path: str) -> list[SourceRef]:

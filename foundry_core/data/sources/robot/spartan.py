@@ -39,7 +39,10 @@ class Spartan(RobotFormat, PathSource):
 
     @classmethod
     def matches(cls, path: Path) -> bool:
-        return next(path.glob("**/processed/observations.npz"), None) is not None
+        from foundry_core.data.sources.files import look
+
+        mark = ("processed", "observations.npz")
+        return any(file.relative_to(path).parts[-2:] == mark for file in look(path))
 
     def contract(self) -> DataContract:
         gripper = FieldContract(dims=1, quantity="gripper", unit="m", closed=0.0, open=0.1)

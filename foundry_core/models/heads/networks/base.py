@@ -16,7 +16,7 @@ class ActionHead(nn.Module, ABC):
     where the policy reads none), to a chunk of actions [B,K,A], normalised and relative.
 
     Whatever is random is drawn through foundry_core.models.noise: a function of seed, step and
-    sample id alone, so that batches may be cut and mixed in any way.
+    draw alone, so that batches may be cut and mixed in any way.
     """
 
     @abstractmethod

@@ -45,11 +45,23 @@ class DiffusionHead(NoisedHead):
         noised = signal.sqrt() * actions + (1 - signal).sqrt() * epsilon
         return Pairs(noised, level / count, epsilon)
 
+    def times(self, solver_steps: int | None) -> list[float]:
+        chosen = _chosen(len(self.levels), self._count(solver_steps))
+        return [level / len(self.levels) for level in chosen]
+
+    def _count(self, solver_steps: int | None) -> int:
+        return min(solver_steps or self.config.steps, self.config.train_steps)
+
     def denoise(self, predict: Predict, key: noise.Key, solver_steps: int | None) -> Tensor:
-        count = min(solver_steps or self.config.steps, self.config.train_steps)
+        count = self._count(solver_steps)
         shape = (count if self.config.sampler == "ddpm" else 1, self.horizon, self.action_dim)
         draws = noise.normal(key, shape, stream=_STREAM_SAMPLE)
         return denoise(predict, draws, self.levels, count, self.config.clip)
+
+
+def _chosen(levels: int, count: int) -> list[int]:
+    """`count` evenly spaced of so many levels, the noisiest first."""
+    return [round((i + 1) * levels / count) - 1 for i in reversed(range(count))]
 
 
 def denoise(
@@ -61,7 +73,7 @@ def denoise(
     draws [B,1,K,A] makes it DDIM with η = 0; draws [B,count,K,A] DDPM (η = 1), which adds
     draws[:, i] before step i.
     """
-    chosen = [round((i + 1) * len(levels) / count) - 1 for i in reversed(range(count))]
+    chosen = _chosen(len(levels), count)
     x = draws[:, 0]
     for i, level in enumerate(chosen):
         signal = levels[level]

@@ -32,6 +32,11 @@ class FlowHead(NoisedHead):
         times = sample_times(self.config.times, key, self.draws)
         return Pairs(torch.lerp(z, actions, times[:, :, None, None]), times, actions - z)
 
+    def times(self, solver_steps: int | None) -> list[float]:
+        steps = solver_steps or self.config.steps
+        ends = self.config.solver == "heun"  # which looks at the end of each step, too
+        return [i / steps for i in range(steps + ends)]
+
     def denoise(self, predict: Predict, key: noise.Key, solver_steps: int | None) -> Tensor:
         shape = (self.horizon, self.action_dim)
         x = noise.normal(key, shape, stream=_STREAM_SAMPLE)

@@ -114,16 +114,19 @@ class HeadTrunk(nn.Module):
         proprio_tokens = self.proprio_in(proprio) + self.proprio_positions
         return torch.cat((tokens.to(proprio_tokens.dtype), proprio_tokens), dim=1)
 
+    def embed(self, times: Tensor) -> Tensor | None:
+        """times [b] in [0, 1] → [b,D]; None for a trunk that knows no time."""
+        embedded: Tensor | None = self.time_embedding(times) if self.time_embedding else None
+        return embedded
+
     def forward(
-        self, context: Tensor, action_tokens: Tensor, times: Tensor | None = None
+        self, context: Tensor, action_tokens: Tensor, time_bd: Tensor | None = None
     ) -> Tensor:
-        """context [b,C+S,D], action_tokens [b,K,D] (positions not yet added), times [b]
-        → float32 [b,K,A]."""
+        """context [b,C+S,D], action_tokens [b,K,D] (positions not yet added), time_bd as from
+        `embed` → float32 [b,K,A]."""
         action_tokens = action_tokens + self.action_positions
         parts = [context.to(action_tokens.dtype), action_tokens]
-        time_bd: Tensor | None = None
-        if self.time_embedding is not None:
-            time_bd = self.time_embedding(times)
+        if time_bd is not None:
             time_b1d = time_bd[:, None]
             if self.time == "token":
                 parts.insert(0, time_b1d.to(action_tokens.dtype))
