@@ -90,7 +90,7 @@ def main() -> None:
             source=source,
             tokenizer=folder / "tokenizer",
             vocabulary=Vocabulary.of(source, folder / "tokenizer"),
-            eval_fraction=0.0,
+            split=None,
             ref=source.refs()[0],
         )
         measured(job, folder, True)

@@ -236,8 +236,8 @@ def _vocabulary(prepared: Prepared, node: StageNode) -> str:
     for slot in _VOCABULARY_OF:
         for up in node.inputs.get(slot, {}).values():
             found = prepared.pipeline.stages[up]
-            if found.stage.output == ArtifactType.TOKENIZER:
-                return up
+            if found.stage.output == ArtifactType.TOKENIZER or not found.inputs:
+                return up  # an imported model brings its own
             return _vocabulary(prepared, found)
     raise FoundryError(
         f"stage {node.name!r} inherits no tokenizer", "connect one to its input 'tokenizer'"

@@ -189,6 +189,21 @@ def source_files(root: Path) -> list[str]:
     return [name for name, _ in sorted(_visible(root), key=_by_parts)]
 
 
+def source_entries(root: Path, endings: tuple[str, ...]) -> list[str]:
+    """What ends so among `source_files`, and what is called like such a file and is none: pipes,
+    links to nothing, folders without one. A reader that passed over these would lose them in
+    silence."""
+    found = [name for name, _ in walk(root, hidden=False, odd=False, named=True)]
+    wanted = [name for name in found if name.rstrip("/").endswith(endings)]
+    files = [name for name in wanted if not name.endswith("/")]
+    empty = [
+        folder.rstrip("/")
+        for folder in wanted
+        if folder.endswith("/") and not any(name.startswith(folder) for name in files)
+    ]
+    return sorted(files + empty, key=lambda name: name.split("/"))
+
+
 def source_file(root: Path, name: str) -> Path:
     """The file of that name in a source's folder. Raises FoundryError for a name that the folder's
     identity cannot cover: it leads elsewhere, or is hidden."""

@@ -167,6 +167,9 @@ class TrainResources(Resources):
     micro_batch: int | None = Field(
         None, ge=1, description="samples per pass over all modalities; default: the whole batch"
     )
+    recompute: bool = Field(
+        False, description="language blocks again in the backward pass: less memory, more time"
+    )
     log_every: int = Field(20, ge=1, description="steps per row of metrics.jsonl")
     checkpoint_every_seconds: float | None = Field(30.0, gt=0)
     checkpoint_every_steps: int | None = Field(None, ge=1)

@@ -52,7 +52,7 @@ REFUSED = [
     ),
     (["vlm.model.vision.image_size=60"], "image_size 60 is not a multiple of the stem's stride 16"),
     (["vla.model.head.n_heads=7"], "vla.model.head.*dim 128 is not a multiple of n_heads 7"),
-    (["llm.model.vocab_size=100"], "model.vocab_size = 100: it follows from the tokenizer"),
+    (["llm.model.vocab_size=100"], "model.vocab_size = 100 is less than the 600 tokens of"),
     (["vla.data.robot.inputs.horizon=99"], "horizon 99 reaches .* the windows of 'robot' from"),
     (["llm.resources.num_workers=7"], "'llm': text batch of 32 does not divide among 7 workers"),
     (

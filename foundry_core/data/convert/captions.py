@@ -19,14 +19,21 @@ from foundry_core.data.convert.read import read_captioned
 from foundry_core.data.convert.report import Report, Skip
 from foundry_core.data.convert.split import VALIDATION, empty_side, is_validation
 from foundry_core.data.convert.units import SourceState, Unit, UnitStore
-from foundry_core.data.images import decode_image, encode_jpeg, image_format, transform
+from foundry_core.data.images import (
+    UPRIGHT,
+    decode_image,
+    encode_jpeg,
+    image_format,
+    orientation,
+    transform,
+)
 from foundry_core.data.shards.description import CaptionDescription
 from foundry_core.data.shards.index import split_name
-from foundry_core.data.shards.write import ShardFolderWriter, ShardWriter
+from foundry_core.data.shards.write import ShardFolderWriter, ShardWriter, key_fault
 from foundry_core.data.sources.base import Broken, Captioned, CaptionFormat, SourceRef
 from foundry_core.data.sources.files import tar_files
-from foundry_core.errors import FoundryError
-from foundry_core.files import json_line
+from foundry_core.errors import FoundryError, printable
+from foundry_core.files import encodable, json_line
 
 _SAMPLES, _CHUNK = "samples.tar", "chunk.json"
 
@@ -57,33 +64,55 @@ def prepare(job: CaptionJob, folder: Path) -> None:
     for item in read_captioned(job.source, job.ref):
         if isinstance(item, Broken):
             skipped.append((item.id, item.reason))
-            continue
-        try:
-            with writer.whole():
-                writer.add(item.id, _members(item, job.image))
+        elif reason := _left_out(writer, item, job.image):
+            skipped.append((printable(item.id), reason))
+        else:
             names.update(item.images)
-        except FoundryError as error:
-            skipped.append((item.id, error.message))
     writer.close()
     chunk = CaptionChunk(samples=writer.samples, names=names, skipped=skipped)
     (folder / _CHUNK).write_bytes(TypeAdapter(CaptionChunk).dump_json(chunk))
 
 
+def _left_out(writer: ShardWriter, item: Captioned, image: ImageConfig) -> str:
+    """Adds a sample; why it cannot be, "" where it was."""
+    try:
+        if fault := key_fault(item.id):
+            raise FoundryError(f"sample {item.id!r} cannot be called so: {fault}")
+        members = _members(item, image)
+    except Exception as error:
+        return _reason(error)
+    try:
+        writer.add(item.id, members)
+    except FoundryError as error:  # another one is called so
+        return error.message
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, FoundryError) else printable(repr(error))
+
+
 def _members(item: Captioned, config: ImageConfig) -> dict[str, bytes]:
-    if not item.caption:
+    caption = item.caption
+    if not isinstance(caption, str) or not encodable(caption):
+        raise FoundryError(f"sample {item.id!r} has the caption {caption!r}, no Unicode text")
+    if not caption.strip():
         raise FoundryError(f"sample {item.id!r} has an empty caption")
     members: dict[str, bytes] = {}
     for name, data in item.images.items():
         image = decode_image(data, f"{name} of {item.id}")
-        extension = image_format(data)
+        extension = image_format(data) if orientation(data) == UPRIGHT else ""
         if config.size is not None and image.shape[:2] != tuple(config.size):
             resized, _ = transform(image, config.size, config.method)
             data, extension = encode_jpeg(resized, config.jpeg_quality), "jpg"
         elif not extension:
             data, extension = encode_jpeg(image, config.jpeg_quality), "jpg"
         members[extension if name == "image" else f"{name}.{extension}"] = data
-    members["txt"] = item.caption.encode()
-    members["json"] = json_line(item.metadata).encode()
+    members["txt"] = caption.encode()
+    try:
+        members["json"] = json_line(item.metadata).encode()
+    except (TypeError, ValueError) as error:
+        raise FoundryError(f"sample {item.id!r} has metadata that are no JSON: {error}") from error
     return members
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.contract.statements import DepthContract
+from foundry_core.data.convert.read import counted
 from foundry_core.data.images import MAX_PIXELS, encode_depth, rotate, transform_depth
 from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 
@@ -30,12 +31,14 @@ def depth_file(episode: Episode, camera: str, meaning: DepthContract) -> Callabl
 
     def made(step: int) -> bytes:
         where = f"depth of {camera} at step {step} of episode {episode.id!r}"
-        metres = np.asarray(raw[step])
-        if metres.ndim != 2 or metres.dtype.kind != "f" or not 0 < metres.size <= MAX_PIXELS:
-            raise UnusableEpisode(
-                f"{where} is {metres.dtype} {list(metres.shape)}, not float [H, W]", "leave it out"
-            )
-        return encode_depth(stored_depth(metres, meaning))
+        with counted(where):
+            metres = np.asarray(raw[step])
+            if metres.ndim != 2 or metres.dtype.kind != "f" or not 0 < metres.size <= MAX_PIXELS:
+                raise UnusableEpisode(
+                    f"{where} is {metres.dtype} {list(metres.shape)}, not float [H, W]",
+                    "leave it out",
+                )
+            return encode_depth(stored_depth(metres, meaning))
 
     return made
 

@@ -8,7 +8,7 @@ is being read, without its pictures.
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from foundry_core.data.config import Shuffle, SplitConfig, WindowConfig
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.convert.pace import Pace
 from foundry_core.data.convert.paraphrases import KIND
-from foundry_core.data.convert.read import read_bounded
+from foundry_core.data.convert.read import counted, read_bounded
 from foundry_core.data.convert.report import Report, Skip
 from foundry_core.data.convert.robot_samples import (
     RobotSettings,
@@ -34,11 +34,11 @@ from foundry_core.data.convert.robot_samples import (
 )
 from foundry_core.data.convert.shuffle import ShuffledShards, note_spans
 from foundry_core.data.convert.split import check_apart, sides
-from foundry_core.data.convert.units import SourceState, Unit, UnitStore, place_file
+from foundry_core.data.convert.units import Done, SourceState, Unit, UnitStore, place_file
 from foundry_core.data.images import image_size
 from foundry_core.data.mapping.apply import mapped
 from foundry_core.data.robot.episodes import UnusableEpisode, check_episode
-from foundry_core.data.robot.poses import add_relative_fields
+from foundry_core.data.robot.poses import add_relative_fields, check_rotations
 from foundry_core.data.robot.windows import anchors, cut_windows
 from foundry_core.data.shards.description import CameraSize, RobotDescription
 from foundry_core.data.shards.index import index_path
@@ -58,11 +58,13 @@ _WINDOWS = 2048
 
 @dataclass(frozen=True, kw_only=True)
 class RobotJob:
-    """One shard to write."""
+    """One shard to write. taken: ids that an earlier shard has."""
 
     source: RobotFormat
     settings: RobotSettings
     refs: tuple[SourceRef, ...]
+    # Ids of earlier units: who has one of them is the second of two.
+    taken: frozenset[str] = frozenset()
 
 
 @dataclass(kw_only=True)
@@ -185,21 +187,43 @@ def _write(
 
 def _episodes(job: RobotJob, part: RobotPart) -> Iterator[tuple[SourceRef, StoredEpisode]]:
     """Those of the job that are to be stored; the others are counted in `part`."""
-    settings = job.settings
     for ref in job.refs:
         try:
-            episode = read_bounded(job.source, ref)
-            if settings.mapping is not None:
-                episode = mapped(episode, settings.mapping)
-            check_episode(episode, settings.cameras, settings.fields)
-            if episode.success is False and not settings.keep_failures:
-                part.failures += 1
-                continue
-            stored = stored_episode(episode, settings)
+            with counted(ref.name):
+                stored = _stored(job, part, ref)
         except UnusableEpisode as error:
             part.skipped.append((ref.name, str(error)))
             continue
-        yield ref, stored
+        if stored is None:
+            part.failures += 1
+        else:
+            yield ref, stored
+
+
+def _stored(job: RobotJob, part: RobotPart, ref: SourceRef) -> StoredEpisode | None:
+    """None where the recipe leaves it out. UnusableEpisode names what is wrong with it."""
+    settings = job.settings
+    episode = read_bounded(job.source, ref)
+    if settings.mapping is not None:
+        episode = mapped(episode, settings.mapping)
+    check_episode(episode, settings.cameras, settings.fields)
+    check_rotations(episode.lowdim, settings.groups)
+    if episode.success is False and not settings.keep_failures:
+        return None
+    if episode.id in job.taken or episode.id in part.ids:
+        raise UnusableEpisode(
+            f"two episodes have the id {episode.id!r}", "rename one: ids identify samples"
+        )
+    stored = stored_episode(episode, settings)
+    for name, values in stored.lowdim.items():
+        dims = settings.contract.fields[name].dims or part.dims.get(name, values.shape[1])
+        if values.ndim != 2 or values.shape[1] != dims:
+            raise UnusableEpisode(
+                f"episode {episode.id!r}: field {name!r} is {list(values.shape)}, others have "
+                f"{dims} numbers per step",
+                "fields have the same number in all episodes",
+            )
+    return stored
 
 
 def convert_robot(
@@ -226,29 +250,20 @@ def convert_robot(
             dataset = _Dataset(settings, Report("episodes", max_skipped), Path(temporary))
             shards = _Shards(out) if shuffle is None else ShuffledShards(out, shuffle, temporary)
             chosen = source.episodes() if refs is None else refs
-            units = list(_jobs(source, settings, chosen, episodes_per_shard))
-            pace = Pace(progress, len(units), "episodes")
-            state = SourceState(source)
-            made = store.results(
-                make_shard,
-                settings_json(settings),
-                (_unit(job, state) for job in units),
-                configs=(
-                    source,
-                    settings.contract,
-                    settings.image,
-                    settings.mapping,
-                    settings.still,
-                ),
-            )
-            for folder, reused in made:
+            jobs = list(_jobs(source, settings, chosen, episodes_per_shard))
+            results = _results(store, source, settings)
+            pace = Pace(progress, len(jobs), "episodes")
+            for job, (folder, reused) in zip(jobs, results(jobs), strict=True):
                 part = RobotPart.read(folder)
+                if taken := dataset.taken(part):
+                    again = replace(job, taken=taken)
+                    ((folder, reused),) = results([again])
+                    part = RobotPart.read(folder)
                 dataset.add(part, folder)
                 shards.add(folder, part.shard)
                 each = dataset.seen / dataset.parts
                 pace.step(f"{dataset.report.converted} episodes", reused=reused, each=each)
             dataset.report.write(out, **dataset.tally())
-            dataset.check_ids()
             infos = shards.finish(store, progress)
             dataset.statistics().save(out / "stats.json")
             description = dataset.description()
@@ -302,9 +317,25 @@ def _jobs(
         yield RobotJob(source=source, settings=settings, refs=group)
 
 
+def _results(
+    store: UnitStore, source: RobotFormat, settings: RobotSettings
+) -> Callable[[Iterable[RobotJob]], Iterator[Done]]:
+    """Of jobs of one conversion, in order."""
+    state, stated = SourceState(source), settings_json(settings)
+    configs = (source, settings.contract, settings.image, settings.mapping, settings.still)
+    return lambda jobs: store.results(
+        make_shard, stated, (_unit(job, state) for job in jobs), configs=configs
+    )
+
+
 def _unit(job: RobotJob, state: SourceState) -> Unit[RobotJob]:
     first = job.refs[0]
-    return Unit(name=first.name, work=job, state=lambda: state(job.refs), needs=first.files[0])
+    return Unit(
+        name=first.name,
+        work=job,
+        state=lambda: [state(job.refs), sorted(job.taken)],
+        needs=first.files[0],
+    )
 
 
 class _Shards:
@@ -327,13 +358,14 @@ class _Shards:
 
 
 class _Dataset:
-    """What all parts say together. Of an episode it keeps 16 bytes."""
+    """What all parts say together. Of an episode it keeps about a hundred bytes."""
 
     def __init__(self, settings: RobotSettings, report: Report, folder: Path) -> None:
         self._settings, self.report = settings, report
         self._statistics = RunningStatistics(folder)
         self._folders: list[Path] = []
-        self._ids, self._lengths, self._anchors = array("Q"), array("Q"), array("Q")
+        self._ids: set[int] = set()
+        self._lengths, self._anchors = array("Q"), array("Q")
         self._seen = RobotPart(shard=ShardInfo(shard="", num_sequences=0))
 
     @property
@@ -351,7 +383,7 @@ class _Dataset:
         self._folders.append(folder)
         self.report.add(len(part.ids), part.skipped)
         self.report.leave_out("not successful", part.failures)
-        self._ids.extend(map(hash64, part.ids))
+        self._ids.update(map(hash64, part.ids))
         self._lengths.extend(part.lengths)
         self._anchors.extend(part.anchors)
         if part.windows:
@@ -377,22 +409,9 @@ class _Dataset:
             )
         return dict(seen.tally)
 
-    def check_ids(self) -> None:
-        """FoundryError where two episodes have one id."""
-        found, counts = np.unique(np.asarray(self._ids), return_counts=True)
-        alike = set(found[counts > 1].tolist())
-        if not alike:
-            return
-        names = (name for folder in self._folders for name in RobotPart.read(folder).ids)
-        twice = [
-            n
-            for n, count in Counter(filter(lambda n: hash64(n) in alike, names)).items()
-            if count > 1
-        ]
-        if twice:
-            raise FoundryError(
-                f"two episodes have the id {twice[0]!r}", "rename one: ids identify samples"
-            )
+    def taken(self, part: RobotPart) -> frozenset[str]:
+        """Ids of a part that earlier ones have."""
+        return frozenset(name for name in part.ids if hash64(name) in self._ids)
 
     def statistics(self) -> DatasetStatistics:
         """FoundryError where there is no window."""

@@ -13,13 +13,17 @@ from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.convert.depth import depth_file
 from foundry_core.data.convert.paraphrases import Paraphrases, paraphrased
 from foundry_core.data.convert.pictures import Stored
+from foundry_core.data.convert.read import counted
 from foundry_core.data.convert.still import still_runs
 from foundry_core.data.images import (
     MAX_PIXELS,
+    UPRIGHT,
+    check_jpeg,
     decode_image,
     encode_jpeg,
     image_format,
     image_size,
+    orientation,
     rotate,
     transform,
 )
@@ -130,9 +134,11 @@ class _Pictures:
         self.moved: np.ndarray | None = None
 
     def file(self, step: int) -> bytes:
-        raw, where = self._raw[step], self._where.format(step)
-        data, self.moved = _image(raw, self._config, self._turn, self._intrinsics, where)
-        self.drawn = _size(raw)
+        where = self._where.format(step)
+        with counted(where):
+            raw = self._raw[step]
+            data, self.moved = _image(raw, self._config, self._turn, self._intrinsics, where)
+            self.drawn = _size(raw)
         return data
 
 
@@ -260,11 +266,20 @@ def _image(
     where: str,
 ) -> tuple[bytes, np.ndarray | None]:
     """(JPEG, K). A JPEG that is right already keeps its bytes: decoding it again would cost
-    quality."""
+    quality. Bytes that are kept are decoded all the same, as far as it takes to trust them."""
     jpeg = raw if isinstance(raw, bytes) and image_format(raw) == "jpg" else None
-    if jpeg is not None and config.size is None and not turn:
-        return jpeg, intrinsics
     try:
+        how = orientation(raw) if isinstance(raw, bytes) else UPRIGHT
+        if how != UPRIGHT:
+            jpeg = None
+            if intrinsics is not None:
+                raise FoundryError(
+                    f"{where} is to be turned (EXIF orientation {how}), and there are intrinsics",
+                    "which of the two pictures they are of is not known: turn the pictures",
+                )
+        if jpeg is not None and config.size is None and not turn:
+            check_jpeg(jpeg, where)
+            return jpeg, intrinsics
         image = decode_image(raw, where) if isinstance(raw, bytes) else _checked(raw, where)
     except FoundryError as error:
         raise UnusableEpisode(error.message, error.hint) from error

@@ -93,11 +93,13 @@ class SourceState:
 
     def _file(self, path: str) -> list[str]:
         """[its name in the source, which may reach ids and reports, its content]. Of what is not
-        there, reading says what is wrong."""
+        there, or no file, reading says what is wrong."""
         file = Path(path)
         root: Path = getattr(self._source, "root", file.parent)
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-        return [name, content(file) if file.exists() else ""]
+        with suppress(FoundryError):
+            return [name, content(file)]
+        return [name, ""]
 
 
 class UnitStore:

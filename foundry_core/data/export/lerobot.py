@@ -3,8 +3,8 @@
 Every stored array becomes a feature of its own name in float64, so that no number is lost; matrices
 lie flat. Of them, `observation.state` (what is measured) and `action` (what is commanded) are made
 in float32, which is what LeRobot's policies look for. Pictures become videos, or files in the
-tables: the stored JPEG files as they are, or PNG, both exact. LeRobot's rows have one task each; all
-words of an episode, by kind, are in meta/instructions.jsonl, which LeRobot passes over and our
+tables: the stored JPEG files as they are, or PNG, both exact. LeRobot's rows have one task each;
+all words of an episode, by kind, are in meta/instructions.jsonl, which LeRobot passes over and our
 reader reads. meta/info.json is written last: without it, a folder is no dataset.
 """
 

@@ -1,18 +1,24 @@
-"""Writing shards: deterministic tars, an index beside each, one manifest per folder."""
+"""Writing shards: deterministic tars, one index and one manifest per folder.
+
+Writers in parallel leave an index beside each shard; the manifest takes them into the dataset's.
+"""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from foundry_core.data.shards.derived import shard_index
 from foundry_core.data.shards.index import build_index, index_path
+from foundry_core.data.shards.packed import DATASET_INDEX, Packed, write_index
 from foundry_core.data.shards.tar import TarWriter
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_json_lines
 
 DATASET_MANIFEST = "manifest.jsonl"
+_MAX_KEY = 1000
 # The bytes, or what gives them when it is their turn.
 Member: TypeAlias = bytes | Callable[[], bytes]
 # (key, {extension: member})
@@ -21,12 +27,14 @@ ShardSample: TypeAlias = tuple[str, Mapping[str, Member]]
 
 @dataclass(frozen=True, kw_only=True)
 class ShardInfo:
-    """One manifest line; `bytes` and `sha256` are None for foreign shards that state neither."""
+    """One manifest line; `bytes` and `sha256` are None for foreign shards that state neither.
+    index: sha256 of the shard's section in the dataset's index; None where there was no such."""
 
     shard: str
     num_sequences: int
     bytes: int | None = None
     sha256: str | None = None
+    index: str | None = None
 
 
 def shard_name(number: int) -> str:
@@ -44,7 +52,11 @@ class ShardWriter:
         self._stream = self.path.open("wb")
         self._tar = TarWriter(self._stream)
         self._members: list[tuple[str, int, int]] = []
-        self.samples = 0
+        self._keys: dict[str, None] = {}
+
+    @property
+    def samples(self) -> int:
+        return len(self._keys)
 
     @property
     def bytes(self) -> int:
@@ -54,12 +66,16 @@ class ShardWriter:
     def add(self, key: str, sample: Mapping[str, Member]) -> None:
         """{extension: bytes}, sorted by extension, so that a dict's order never reaches the bytes.
         Keys must hold no dot (webdataset would split there) and be unique in a shard."""
-        _check_key(key, sample, self.path)
+        _check_sample(key, sample, self.path)
+        if key in self._keys:
+            raise FoundryError(
+                f"two samples of {self.path.name} have the key {key!r}", "rename one of them"
+            )
+        self._keys[key] = None
         for extension in sorted(sample):
             member, name = sample[extension], f"{key}.{extension}"
             data = member() if callable(member) else member
             self._members.append((name, self._tar.add(name, data), len(data)))
-        self.samples += 1
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -70,19 +86,22 @@ class ShardWriter:
         except BaseException:
             self._tar.back_to(mark)
             del self._members[members:]
-            self.samples = samples
+            while self.samples > samples:
+                self._keys.popitem()
             raise
 
     def close(self) -> ShardInfo:
         """Ends the tar and writes its index."""
         self._tar.finish()
         self._stream.close()
-        index_path(self.path).write_bytes(build_index(self._members, self._tar.bytes).to_bytes())
+        packed = Packed.of(build_index(self._members, self._tar.bytes))
+        write_index(index_path(self.path), [packed], 1)
         return ShardInfo(
             shard=self.path.name.removesuffix(".tar"),
             num_sequences=self.samples,
             bytes=self._tar.bytes,
             sha256=self._tar.sha256,
+            index=packed.digest.hex(),
         )
 
 
@@ -126,19 +145,37 @@ class ShardFolderWriter:
 
 
 def write_manifest(folder: str | os.PathLike, shards: Sequence[ShardInfo]) -> None:
-    """manifest.jsonl: a line per shard, in the published keys."""
-    lines = ({k: v for k, v in asdict(s).items() if v is not None} for s in shards)
-    write_json_lines(Path(folder, DATASET_MANIFEST), lines)
+    """The index of the dataset, then manifest.jsonl: a line per shard, in the published keys. The
+    indices of single shards are gone then."""
+    folder = Path(folder)
+    tars = [folder / f"{shard.shard}.tar" for shard in shards]
+    rows = write_index(folder / DATASET_INDEX, map(shard_index, tars), len(tars))
+    stated = [replace(s, index=row.digest.hex()) for s, row in zip(shards, rows, strict=True)]
+    lines = ({k: v for k, v in asdict(s).items() if v is not None} for s in stated)
+    write_json_lines(folder / DATASET_MANIFEST, lines)
+    for tar in tars:
+        index_path(tar).unlink(missing_ok=True)
 
 
-def _check_key(key: str, sample: Mapping[str, Member], path: Path) -> None:
-    base = key.rpartition("/")[2]
-    if not base or "." in base or "\n" in key or key.startswith("/"):
-        raise FoundryError(
-            f"sample key {key!r} in {path.name} is not usable",
-            "keys are non-empty, relative, and hold neither dots nor line breaks",
-        )
-    if not sample or any(not extension or "\n" in extension for extension in sample):
-        raise FoundryError(
-            f"sample {key!r} in {path.name} has no members, or one without an extension"
-        )
+def key_fault(key: str) -> str:
+    """Why a sample cannot be called so; "" where it can. Whoever unpacks the tar gets files of
+    these names, and webdataset splits them at the first dot behind the last slash."""
+    *folders, base = key.split("/")
+    if not base or "." in base or {"", ".", ".."} & set(folders):
+        return "keys are non-empty, relative, and hold neither dots nor line breaks"
+    if not key.isprintable():
+        return "keys hold neither line breaks nor other characters that do not print"
+    if len(key.encode()) > _MAX_KEY:
+        return f"keys have at most {_MAX_KEY} bytes"
+    return ""
+
+
+def _check_sample(key: str, sample: Mapping[str, Member], path: Path) -> None:
+    if fault := key_fault(key):
+        raise FoundryError(f"sample key {key!r} in {path.name} is not usable", fault)
+    for extension in sample or ("",):
+        if not extension or "/" in extension or not extension.isprintable():
+            raise FoundryError(
+                f"sample {key!r} in {path.name} cannot have the member {extension!r}",
+                "a sample has members, and their extensions neither slashes nor line breaks",
+            )

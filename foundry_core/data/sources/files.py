@@ -2,7 +2,6 @@
 alone, tars of documents."""
 
 import os
-import tarfile
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -20,7 +19,7 @@ from foundry_core.data.sources.base import (
     TextFormat,
 )
 from foundry_core.errors import FoundryError
-from foundry_core.identity.sources import source_files
+from foundry_core.identity.sources import source_entries, source_files
 
 T = TypeVar("T")
 # About what one worker reads at once.
@@ -53,15 +52,17 @@ def look(root: Path, levels: int = LOOK_LEVELS) -> Iterator[Path]:
             folders += reversed(below)
 
 
-def find_files(path: str, endings: tuple[str, ...]) -> list[Path]:
-    """`path` itself, or the files below it with one of the endings, by relative name."""
+def find_files(path: str, endings: tuple[str, ...], *, odd: bool = False) -> list[Path]:
+    """`path` itself, or the files below it with one of the endings, by relative name. odd: and what
+    is called so and is no file, for readers that count it as damaged."""
     root = Path(path).expanduser()
     if root.is_file():
         return [root]
     if not root.is_dir():
         raise FoundryError(f"source {str(root)!r} does not exist", "check the path in the recipe")
     names = source_files(root)
-    files = [root / name for name in sorted(names) if name.endswith(endings)]
+    held = source_entries(root, endings) if odd else [n for n in names if n.endswith(endings)]
+    files = [root / name for name in sorted(held)]
     if not files:
         others = sorted({Path(name).suffix for name in names})
         raise FoundryError(
@@ -133,11 +134,16 @@ class DocumentTars(TextFormat, PathSource):
         return Reads(ref.files)
 
     def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
-        for name, data in tar_members(ref):
-            if len(data) > MAX_DOCUMENT:
-                yield Broken(id=name, reason=f"the member is longer than {MAX_DOCUMENT} bytes")
-            else:
-                yield self._document(name, data)
+        from foundry_core.data.shards.walk import DamagedTar
+
+        try:
+            for name, data in tar_members(ref):
+                if len(data) > MAX_DOCUMENT:
+                    yield Broken(id=name, reason=f"the member is longer than {MAX_DOCUMENT} bytes")
+                else:
+                    yield self._document(name, data)
+        except DamagedTar as error:
+            yield Broken(id=ref.name, reason=f"{error.message}; what follows is lost")
 
     @abstractmethod
     def _document(self, name: str, data: bytes) -> Document | Broken: ...
@@ -194,12 +200,13 @@ def field_types(records: Iterable[object]) -> dict[str, str]:
 
 def tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
     """(name, bytes) of every file of a tar; of a file beyond MAX_DOCUMENT that many and one more.
-    Raises what tarfile does where it is damaged."""
-    with tarfile.open(path) as tar:
-        for member in tar:
-            stream = tar.extractfile(member)
-            if stream:
-                yield member.name, stream.read(MAX_DOCUMENT + 1)
+    Raises DamagedTar behind the last whole one."""
+    from foundry_core.data.shards.tar import read_span
+    from foundry_core.data.shards.walk import walk_tar
+
+    with path.open("rb") as stream:
+        for member in walk_tar(path):
+            yield member.name, read_span(stream, member.offset, min(member.size, MAX_DOCUMENT + 1))
 
 
 def decoded(name: str, data: bytes) -> Document | Broken:

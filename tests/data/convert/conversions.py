@@ -13,7 +13,7 @@ OPTIONS = {
         "cameras": ["scene"],
         "fields": list(FIELDS),
     },
-    "jsonl": {"context": 15, "samples_per_shard": 8, "eval_fraction": 0.2},
+    "jsonl": {"context": 15, "samples_per_shard": 8, "split.fraction": 0.2},
     "img2dataset": {"samples_per_shard": 3, "image.size": [8, 8]},
 }
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from foundry_core.data.config import SplitConfig
 from foundry_core.data.convert import text
 from foundry_core.data.convert.read import read_captioned, read_documents
 from foundry_core.data.convert.text import TokenJob, Vocabulary, tokenise
@@ -32,9 +33,8 @@ def chunk_of(tmp_path, folder, rows, fraction=0.0):
     source = JsonLines(path=str(path))
     vocabulary = Vocabulary.of(source, folder)
     (ref,) = source.refs()
-    job = TokenJob(
-        source=source, tokenizer=folder, vocabulary=vocabulary, eval_fraction=fraction, ref=ref
-    )
+    split = SplitConfig(fraction=fraction) if fraction else None
+    job = TokenJob(source=source, tokenizer=folder, vocabulary=vocabulary, split=split, ref=ref)
     with TemporaryDirectory() as made:
         tokenise(job, Path(made))
         dtype = text.token_dtype(vocabulary.size)

@@ -52,7 +52,7 @@ def test_same_samples_same_bytes_whatever_the_order_of_members(tmp_path):
     turned = [(key, dict(reversed(members.items()))) for key, members in samples(5)]
     second = write_shard(tmp_path / "b" / "shard_000000.tar", turned)
     assert first == second
-    for name in ("shard_000000.tar", "shard_000000.index.npz"):
+    for name in ("shard_000000.tar", "shard_000000.index"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     with tarfile.open(tmp_path / "a" / "shard_000000.tar") as tar:
         for member in tar:
@@ -184,7 +184,7 @@ def test_what_a_failed_block_added_is_taken_back(tmp_path):
     torn = writer.close()
     whole = write_shard(tmp_path / "whole.tar", [first, last])
     assert (torn.sha256, torn.bytes, torn.num_sequences) == (whole.sha256, whole.bytes, 2)
-    for name in ("{}.tar", "{}.index.npz"):
+    for name in ("{}.tar", "{}.index"):
         written = [(tmp_path / name.format(one)).read_bytes() for one in ("torn", "whole")]
         assert written[0] == written[1]
 

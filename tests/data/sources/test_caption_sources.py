@@ -277,7 +277,7 @@ def test_img2dataset_in_every_dress(tmp_path):
     assert [(item.id, item.caption, item.images["image"]) for item in good(found)] == [
         ("00000-00000", "a", FILES[1]),
         ("00000-00001", "from json", FILES[2]),
-        ("00000-v1_2_00002", "b", FILES[0]),
+        ("00000-v1.2/00002", "b", FILES[0]),
     ]
     assert good(found)[1].metadata["punsafe"] is None
     reasons = [

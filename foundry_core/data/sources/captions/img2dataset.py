@@ -1,9 +1,8 @@
 """Tars of images and captions, as the tool img2dataset writes them."""
 
 import json
-import tarfile
 from collections.abc import Iterator, Mapping
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from foundry_core.data.sources.base import (
     Reads,
     SourceRef,
 )
-from foundry_core.data.sources.captions.items import IMAGES, sample_id, samples
+from foundry_core.data.sources.captions.items import IMAGES, samples
 from foundry_core.data.sources.files import find_files, has_files, tar_files
 from foundry_core.errors import FoundryError
 
@@ -33,38 +32,58 @@ class ImageCaptionTars(CaptionFormat, PathSource):
 
     def refs(self) -> list[SourceRef]:
         """One per tar."""
-        files = find_files(self.path, (".tar",))
-        return [SourceRef(name=file.name, files=(str(file),)) for file in files]
+        files = find_files(self.path, (".tar",), odd=True)
+        above = self.root.parent if self.root.is_file() else self.root
+        return [
+            SourceRef(name=file.relative_to(above).as_posix(), files=(str(file),)) for file in files
+        ]
 
     def reads(self, ref: SourceRef) -> Reads:
         return Reads(ref.files)
 
     def items(self, ref: SourceRef) -> Iterator[Captioned | Broken]:
-        tar, last = self.inside(ref.path), ""
+        """In the order of the tar. One that is damaged gives what is whole, then says so."""
+        if not ref.path.is_file():
+            what = "is no file" if ref.path.exists() else "is not there"
+            yield Broken(id=ref.name, reason=what)
+            return
+        last, seen = "", set[str]()
+        found: dict[str, bytes] = {}
         try:
-            for key, members in groupby(tar_files(ref.path), lambda member: _split(member[0])[0]):
-                found = {_split(name)[1]: data for name, data in members}
-                last = f" behind {key!r}"
-                yield from _samples(tar, key, found)
-        except (tarfile.TarError, OSError, EOFError, FoundryError) as error:
+            for last, members in groupby(tar_files(ref.path), lambda member: _split(member[0])[0]):
+                found, twice = {}, last in seen
+                for name, data in members:
+                    twice = twice or _split(name)[1] in found
+                    found[_split(name)[1]] = data
+                seen.add(last)
+                if twice:
+                    yield Broken(id=f"{ref.name}/{last}", reason="its members are there twice")
+                else:
+                    yield from _samples(ref.name, last, found)
+        except (OSError, FoundryError) as error:
+            # The sample that the damage is in may have been whole before it.
+            if last and last not in seen:
+                made = _samples(ref.name, last, found)
+                yield from (one for one in made if isinstance(one, Captioned))
             reason = error.message if isinstance(error, FoundryError) else str(error)
-            yield Broken(id=tar, reason=f"not a readable tar{last}: {reason}")
+            where = f" behind {last!r}" if last else ""
+            yield Broken(id=ref.name, reason=f"not a readable tar{where}: {reason}")
 
 
 def _split(name: str) -> tuple[str, str]:
     """(key, extension): up to the first dot of the base name, as webdataset has it."""
-    folder, slash, base = name.rpartition("/")
-    key, _, extension = base.partition(".")
-    return f"{folder}{slash}{key}", extension.lower()
+    from foundry_core.data.shards.index import split_name
+
+    key, extension = split_name(name.removeprefix("./"))
+    return key, extension.lower()
 
 
 def _kinds(path: Path) -> set[str]:
     """The extensions of the first members."""
     file = find_files(str(path), (".tar",))[0]
     try:
-        with tarfile.open(file) as tar:
-            return {_split(member.name)[1] for member, _ in zip(tar, range(10), strict=False)}
-    except (tarfile.TarError, OSError, EOFError):
+        return {_split(name)[1] for name, _ in islice(tar_files(file), 10)}
+    except (OSError, FoundryError):
         return set()
 
 
@@ -84,10 +103,9 @@ def _samples(tar: str, key: str, members: Mapping[str, bytes]) -> Iterator[Capti
     elif not images or ("txt" not in members and caption is None):
         yield Broken(id=place, reason=f"has {sorted(members)}, not an image and a .txt")
     else:
-        image = {"image": members[images[0]]}
-        yield from samples(
-            sample_id(tar.removesuffix(".tar"), key), place, image, [caption], metadata
-        )
+        # Folders stay in the key: a/b and a_b are two samples.
+        name = f"{tar.removesuffix('.tar').replace('.', '_')}-{key}"
+        yield from samples(name, place, {"image": members[images[0]]}, [caption], metadata)
 
 
 def _metadata(data: bytes | None) -> dict[str, Any]:

@@ -26,8 +26,8 @@ def samples(
     captions: Sequence[Any],
     metadata: Mapping[str, Any],
 ) -> Iterator[Captioned | Broken]:
-    """A sample for each caption; several are told apart by a number behind the id. place: what a
-    person finds it by."""
+    """A sample for each caption; several are told apart by a number behind the id. name: of the
+    sample. place: what a person finds it by."""
     problem = "" if images else "it has no image"
     problem = problem or next(
         (f"{key} is longer than {MAX_DOCUMENT} bytes" for key in images if _long(images[key])), ""
@@ -42,7 +42,7 @@ def samples(
             yield Broken(id=f"{place}{several}", reason=f"its caption is {_shown(caption)}")
             continue
         yield Captioned(
-            id=sample_id(name, number) if several else sample_id(name),
+            id=f"{name}-{number}" if several else name,
             images=dict(images),
             caption=caption.strip(),
             metadata=plain(metadata),
@@ -61,7 +61,10 @@ def _shown(caption: Any) -> str:
 
 def read_image(path: Path) -> bytes:
     """The bytes of a file; one more than MAX_DOCUMENT of a longer one. FoundryError where there is
-    none."""
+    none: a pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        what = "is a directory" if path.is_dir() else "is no file"
+        raise FoundryError(f"image {path.name!r} is not readable: it {what}", "mend the index")
     try:
         with path.open("rb") as stream:
             return stream.read(MAX_DOCUMENT + 1)

@@ -69,7 +69,7 @@ class SceneFolder(CaptionFormat, PathSource):
                 yield self._item(f"{number:08d}", json.loads(line))
             except FoundryError as error:
                 yield Broken(id=name, reason=str(error))
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 yield Broken(id=name, reason=repr(error))
 
     def _item(self, name: str, row: dict[str, Any]) -> Captioned:

@@ -19,6 +19,7 @@ from foundry_core.data.sources.robot.steps import (
     MAX_FIELD,
     MAX_PICTURE,
     check_bytes,
+    check_file,
     check_numbers,
     lowdim,
     metres,
@@ -38,6 +39,7 @@ _ELSEWHERE = "store the data in the file itself"
 def open_file(path: Path) -> h5py.File:
     """Raises UnusableEpisode for what is no HDF5 file, or was not closed. It is closed with the
     last object that came from it."""
+    check_file(path)
     with readable(str(path)):
         return h5py.File(path, "r", locking=False, rdcc_nbytes=_CHUNK_CACHE)
 

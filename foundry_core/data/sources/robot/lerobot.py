@@ -177,6 +177,13 @@ def _columns(
             f"step {step}",
             "steps count from 0, one after the other",
         )
+    late = np.diff(lowdim["timestamp"][:, 0]) <= 0
+    if late.any():
+        step = int(np.argmax(late)) + 1
+        raise UnusableEpisode(
+            f"{rows.path}: 'timestamp' of {row.name} does not go on at step {step}",
+            "times grow from step to step",
+        )
     for step, index in enumerate(lowdim["task_index"][:, 0].astype(int).tolist()):
         if index not in meta.tasks:
             raise UnusableEpisode(

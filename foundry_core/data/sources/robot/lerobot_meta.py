@@ -195,10 +195,13 @@ def read_meta(root: Path) -> Meta:
 def _read(root: Path, _: Signature) -> Meta:
     info = read_info(root)
     if info.codebase_version == OLD:
+        import pyarrow as pa
+
         columns = {"episode_index": int, "length": int, "tasks": list}
-        rows = _json_lines(root / "meta/episodes.jsonl", columns)
-        listed = _json_lines(root / "meta/tasks.jsonl", {"task_index": int, "task": str})
-        tasks = {row["task_index"]: row["task"] for row in listed.to_pylist()}
+        listed = _json_lines(root / "meta/episodes.jsonl", columns)
+        rows = pa.table({name: [row[name] for row in listed] for name in columns})
+        stated = _json_lines(root / "meta/tasks.jsonl", {"task_index": int, "task": str})
+        tasks = {row["task_index"]: row["task"] for row in stated}
     else:
         rows, tasks = _episode_tables(root, info), _tasks(root / "meta/tasks.parquet")
     return Meta(
@@ -223,21 +226,17 @@ def _said(path: Path) -> dict[int, dict[str, list[str]]]:
     return found
 
 
-def _json_lines(path: Path, fields: Mapping[str, type]) -> "pa.Table":
-    import pyarrow as pa
-
+def _json_lines(path: Path, fields: Mapping[str, type]) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines if line.strip()]
-        return pa.table(
-            {
-                name: [kind(row.get(name, [])) for row in rows]
-                if kind is list
-                else [kind(row[name]) for row in rows]
-                for name, kind in fields.items()
-            }
-        )
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        return [
+            {n: kind(row.get(n, []) if kind is list else row[n]) for n, kind in fields.items()}
+            for row in rows
+        ]
+    except (
+        *(OSError, OverflowError, ValueError, LookupError, TypeError, AttributeError),
+    ) as error:
         raise FoundryError(f"{path} is not LeRobot's {path.name}: {error!r}", _AGAIN) from error
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from foundry_core.config.documents import read_yaml
 from foundry_core.data.sources.base import SourceRef
 from foundry_core.data.sources.files import find_files, look
 from foundry_core.errors import FoundryError
@@ -88,7 +87,7 @@ def recordings(path: str) -> list[SourceRef]:
     """One piece per recording, by name; its files in the order in which they were recorded."""
     root = Path(path).expanduser()
     endings = (*ENDINGS, *(ending + PACKED for ending in ENDINGS), METADATA)
-    files = find_files(path, endings)
+    files = find_files(path, endings, odd=True)
     if root.is_file():
         return [SourceRef(name=root.name, files=(str(root),))]
     folders = {file.parent: file for file in files if file.name == METADATA and _describes(file)}
@@ -120,6 +119,8 @@ def _describes(metadata: Path) -> bool:
 
 def split_files(metadata: Path) -> list[Path]:
     """The files of a ROS 2 bag, all in its folder. FoundryError where it does not say."""
+    from foundry_core.config.documents import read_yaml
+
     try:
         stated = read_yaml(metadata)
         names = [str(name) for name in stated[_INFORMATION]["relative_file_paths"]]

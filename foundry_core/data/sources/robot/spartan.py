@@ -4,29 +4,31 @@ tasks/<Skill>/.../diffusion_spartan/episode_<n>/processed/{observations,actions,
 `skill_type` in actions.npz holds pickled enums and is never read: the skill's name is in the path.
 """
 
-import math
 import os
 import re
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import PrivateAttr
 
-from foundry_core.config.documents import read_yaml
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import PathSource, Reads, RobotFormat, SourceRef
 from foundry_core.errors import FoundryError
-from foundry_core.identity.sources import is_remote, source_files
+from foundry_core.identity.sources import is_remote, source_entries
 
 if TYPE_CHECKING:
     import numpy as np
 
     from foundry_core.data.robot.episodes import Episode, Frames
+    from foundry_core.data.sources.robot.npz_files import NpzFile
 
 HZ = 10.0
+# An episode that lacks some of these is listed, and then found unusable.
+_FILES = ("observations.npz", "actions.npz", "metadata.yaml")
+_CAMERAS = "camera_id_to_semantic_name"
+_DEPTH = "_depth"
 _SIDES = ("right", "left")
 _KINDS = ("actual", "desired", "action")
 
@@ -78,12 +80,9 @@ class Spartan(RobotFormat, PathSource):
 
     def episodes(self) -> list[SourceRef]:
         """The `processed` folders below a root, a task folder or an episode folder, sorted."""
-        names = source_files(self.root) if self.root.is_dir() else []
-        folders = [
-            path.parent
-            for path in map(PurePosixPath, names)
-            if path.parts[-2:] == ("processed", "observations.npz")
-        ]
+        names = source_entries(self.root, _FILES) if self.root.is_dir() else []
+        paths = map(PurePosixPath, names)
+        folders = list(dict.fromkeys(p.parent for p in paths if p.parent.name == "processed"))
         if not folders:
             raise FoundryError(
                 f"no episode_*/processed/observations.npz below {str(self.root)!r}",
@@ -93,45 +92,29 @@ class Spartan(RobotFormat, PathSource):
 
     def read_episode(self, ref: SourceRef) -> "Episode":
         """One episode; its id is its path below the root. The folders above the root say its skill
-        where none below it does."""
-        from foundry_core.data.robot.episodes import Episode, UnusableEpisode
+        where none below it does. Pictures are read when they are asked for."""
+        from foundry_core.data.robot.episodes import Episode
+        from foundry_core.data.sources.robot.npz_files import NpzFile
 
         folder = ref.path
-        try:
-            metadata = read_yaml(folder / "metadata.yaml")
-            names = metadata["camera_id_to_semantic_name"]
-            observations = _arrays(folder / "observations.npz", skip=tuple(names))
-            images = dict(_films(folder / "observations.npz", names))
-            depth = dict(_depth_films(folder / "observations.npz", names))
-            actions = _arrays(folder / "actions.npz", skip=("skill_type",))["actions"]
-        except (
-            *(FoundryError, OSError, AttributeError, KeyError, TypeError, ValueError, EOFError),
-            zipfile.BadZipFile,
-        ) as error:
-            raise UnusableEpisode(
-                f"{folder.parent} is not a readable spartan episode: {error!r}", "fetch it again"
-            ) from error
-        measured = {
-            name: array
-            for name, array in observations.items()
-            if name.startswith("robot__") and array.dtype.kind == "f"
-        }
+        observations = NpzFile.at(folder / "observations.npz")
+        actions = NpzFile.at(folder / "actions.npz").array("actions")
+        names = _camera_names(folder / "metadata.yaml")
         below = folder.parent.relative_to(self.root)
         skill = _skill((*self.folders_above(), *below.parts))
-        stored = observations.get("language_instruction")
-        said = [] if stored is None else [str(one).strip() for one in stored.ravel()]
-        told = list(dict.fromkeys(text for text in said if text))
         return Episode(
             id=re.sub(r"[^A-Za-z0-9_-]+", "_", str(below)).strip("_") or skill,
             task=skill,
             hz=HZ,
             success=_success(folder / "summary.npz"),
-            instructions={"original": told or [_words(skill)]},
-            lowdim=measured | split_actions(actions),
-            images=images,
+            instructions={"original": _told(observations) or [_words(skill)]},
+            lowdim=_measured(observations) | split_actions(actions),
+            images={names[i]: observations.frames(i) for i in names if i in observations},
             intrinsics=_by_name(folder / "intrinsics.npz", names),
             extrinsics=_by_name(folder / "extrinsics.npz", names),
-            depth=depth,
+            depth={
+                names[i]: _depth(observations, i) for i in names if f"{i}{_DEPTH}" in observations
+            },
         )
 
 
@@ -150,98 +133,88 @@ def split_actions(actions: "np.ndarray") -> dict[str, "np.ndarray"]:
     return fields
 
 
-def _arrays(path: Path, skip: tuple[str, ...] = ()) -> dict[str, "np.ndarray"]:
-    import numpy as np
+def _camera_names(path: Path) -> dict[str, str]:
+    """{camera id: name} of metadata.yaml. UnusableEpisode where it does not say."""
+    from foundry_core.config.documents import read_yaml
+    from foundry_core.data.robot.episodes import UnusableEpisode
+    from foundry_core.data.sources.robot.steps import check_file
 
-    with np.load(path, allow_pickle=False) as archive:
-        wanted = [
-            n for n in archive.files if n not in skip and not n.endswith(("_depth", "_label"))
-        ]
-        return {name: archive[name] for name in wanted}
+    hint = f"it maps {_CAMERAS} to {{id: name}}"
+    check_file(path)
+    try:
+        stated = read_yaml(path)
+    except (FoundryError, OSError) as error:
+        reason = error.message if isinstance(error, FoundryError) else error
+        raise UnusableEpisode(f"{path} is no YAML: {reason}", hint) from error
+    names = stated.get(_CAMERAS) if isinstance(stated, dict) else None
+    if not isinstance(names, dict):
+        raise UnusableEpisode(f"{path} has no {_CAMERAS}", hint)
+    for camera, name in names.items():
+        if not isinstance(camera, str) or not isinstance(name, str):
+            raise UnusableEpisode(f"{path}: {_CAMERAS} maps {camera!r} to {name!r}", hint)
+    return names
 
 
-def _films(path: Path, names: Mapping[str, str]) -> "Iterator[tuple[str, Frames[np.ndarray]]]":
-    """(camera, its pictures [H, W, 3]), which an episode has gigabytes of: read one by one."""
-    import numpy as np
+def _told(observations: "NpzFile") -> list[str]:
+    """Each instruction once, in the order of the steps."""
+    if "language_instruction" not in observations:
+        return []
+    said = observations.array("language_instruction").reshape(-1).tolist()
+    return list(dict.fromkeys(text for one in said if (text := str(one).strip())))
 
+
+def _depth(observations: "NpzFile", camera: str) -> "Frames[np.ndarray]":
+    """A camera's [H, W] in metres: whole numbers are millimetres."""
     from foundry_core.data.robot.episodes import Frames
+    from foundry_core.data.sources.robot.steps import check_numbers, metres
 
-    for camera, name, film in _opened(path, names):
-        if film.dtype != np.uint8 or len(film.shape) != 3:
-            raise ValueError(f"{camera} is {film.dtype} {list(film.shape)}, not uint8 [H, W, 3]")
-        yield name, Frames(film.length, film)
+    member = f"{camera}{_DEPTH}"
+    stored = observations.frames(member)
 
+    def read(step: int) -> "np.ndarray":
+        values = stored[step]
+        check_numbers(values.dtype, f"{observations.where}: {member!r}")
+        if values.ndim != 2:
+            raise ValueError(f"{member} is {list(values.shape)}, no depth [H, W]")
+        return metres(values, None)
 
-def _depth_films(
-    path: Path, names: Mapping[str, str]
-) -> "Iterator[tuple[str, Frames[np.ndarray]]]":
-    """(camera, its depth [H, W] in metres): whole numbers are millimetres."""
-    import numpy as np
-
-    from foundry_core.data.robot.episodes import Frames
-
-    def metres(film: _Film) -> "Frames[np.ndarray]":
-        scale = 1e-3 if film.dtype.kind in "iu" else 1.0
-        return Frames(film.length, lambda step: (film(step) * scale).astype(np.float32))
-
-    for member, name, film in _opened(path, {f"{i}_depth": name for i, name in names.items()}):
-        if film.dtype.kind not in "iuf" or len(film.shape) != 2:
-            raise ValueError(f"{member} is {film.dtype} {list(film.shape)}, no depth [H, W]")
-        yield name, metres(film)
+    return Frames(len(stored), read)
 
 
-def _opened(path: Path, names: Mapping[str, str]) -> "Iterator[tuple[str, str, _Film]]":
-    """(member, its name, film) of those that are there."""
-    with zipfile.ZipFile(path) as archive:
-        held = set(archive.namelist())
-    for member, name in names.items():
-        if f"{member}.npy" in held:
-            # Closed with the pictures that come out of it.
-            stream = zipfile.ZipFile(path).open(f"{member}.npy")  # noqa: SIM115
-            yield member, name, _Film(stream)
+def _measured(observations: "NpzFile") -> "dict[str, np.ndarray]":
+    from foundry_core.data.sources.robot.steps import check_numbers
+
+    fields: dict[str, np.ndarray] = {}
+    for name in observations.names:
+        if name.startswith("robot__"):
+            array = observations.array(name)
+            check_numbers(array.dtype, f"{observations.where}: {name!r}")
+            if array.dtype.kind == "f":
+                fields[name] = array
+    return fields
 
 
-class _Film:
-    """Pictures out of an .npy [T, ...] in a zip; forwards without unpacking anything twice."""
+def _by_name(path: Path, names: Mapping[str, str]) -> "dict[str, np.ndarray]":
+    from foundry_core.data.sources.robot.npz_files import NpzFile
 
-    def __init__(self, stream: "IO[bytes]") -> None:
-        import numpy as np
-
-        newer = np.lib.format.read_magic(stream) != (1, 0)
-        header = (
-            np.lib.format.read_array_header_2_0 if newer else np.lib.format.read_array_header_1_0
-        )
-        shape, fortran, self.dtype = header(stream)
-        if not shape or fortran:
-            raise ValueError(f"an array {list(shape)} that does not lie by steps")
-        self.length, self.shape = shape[0], shape[1:]
-        self._stream, self._start = stream, stream.tell()
-
-    def __call__(self, step: int) -> "np.ndarray":
-        import numpy as np
-
-        size = math.prod(self.shape) * self.dtype.itemsize
-        if self._stream.tell() != self._start + step * size:
-            self._stream.seek(self._start + step * size)
-        data = self._stream.read(size)
-        if len(data) != size:
-            raise EOFError(f"it ends before the picture of step {step}")
-        return np.frombuffer(data, self.dtype).reshape(self.shape)
-
-
-def _by_name(path: Path, names: Mapping[str, str]) -> dict[str, "np.ndarray"]:
-    if not path.is_file():
+    if not path.exists():
         return {}
-    return {names[i]: array for i, array in _arrays(path).items() if i in names}
+    file = NpzFile.at(path)
+    return {name: file.array(camera) for camera, name in names.items() if camera in file}
 
 
 def _success(path: Path) -> bool | None:
-    import numpy as np
+    from foundry_core.data.robot.episodes import UnusableEpisode
+    from foundry_core.data.sources.robot.npz_files import NpzFile
 
-    if not path.is_file():
+    if not path.exists() or "episode_success" not in (file := NpzFile.at(path)):
         return None
-    with np.load(path, allow_pickle=False) as archive:
-        return bool(archive["episode_success"]) if "episode_success" in archive.files else None
+    success = file.array("episode_success")
+    if success.size != 1 or success.dtype.kind not in "biuf":
+        raise UnusableEpisode(
+            f"{path}: 'episode_success' is {success.dtype} {list(success.shape)}", "mend it"
+        )
+    return bool(success)
 
 
 def _skill(folders: tuple[str, ...]) -> str:
