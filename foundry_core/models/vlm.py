@@ -1,5 +1,6 @@
 """The vision-language model: vision tower, projector, language model."""
 
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from torch import Tensor, nn
@@ -109,6 +110,11 @@ class VLM(Backbone):
         image_tokens = self.projector(self.vision(images.flatten(0, 1)))
         image_tokens = image_tokens.reshape(images.shape[0], -1, image_tokens.shape[-1])
         return fill_placeholders(embeddings, is_image, image_tokens), is_image
+
+    @property
+    def parts(self) -> Mapping[str, Sequence[nn.Module]]:
+        parts = {"language": [self.language], "vision": [self.vision]}
+        return {**parts, "projector": [self.projector]}
 
     def hidden(
         self,
