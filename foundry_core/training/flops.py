@@ -76,7 +76,7 @@ def counted_flops(
         for m, part in batch.items()
     }
     counts = {m: torch.ones((), device="meta") for m in batch}
-    with FlopCounterMode(loss.model, display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         total, _ = loss(prepared, counts, StepKey(seed=0, step=0))
         total.backward()
     return counter

@@ -30,7 +30,9 @@ def part_norms(model: nn.Module) -> dict[str, Tensor]:
         gradients = [p.grad for p in _parameters(modules) if p.grad is not None]
         if gradients:
             norm = torch.nn.utils.get_total_norm(gradients)
-            found[f"grad_norm_{name}"] = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+            found[f"grad_norm_{name}"] = (
+                norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+            )
     return found
 
 

@@ -33,7 +33,7 @@ class Throughput:
         self.last: dict[str, float] = {}
         self._sums = dict.fromkeys(("steps", "samples", "tokens", "seconds"), 0.0)
         self._waited_in_all = 0.0
-        self.begin(0)
+        self._open(0)
 
     def begin(self, step: int) -> None:
         """Goes on after `step` completed steps."""
@@ -57,7 +57,9 @@ class Throughput:
             if batch is None:
                 return
             self._samples += sum(len(next(iter(part.values()))) for part in batch.values())
-            self._tokens += sum(part["tokens"].numel() for part in batch.values() if "tokens" in part)
+            self._tokens += sum(
+                part["tokens"].numel() for part in batch.values() if "tokens" in part
+            )
             yield batch
 
     @contextmanager

@@ -263,7 +263,9 @@ def test_trackio_itself_keeps_a_run(tmp_path, monkeypatch):
 
     (kept,) = Api().runs("foundry")
     assert kept.name == "vla-ab12"
-    (row,) = kept.history()
+    from trackio.sqlite_storage import SQLiteStorage
+
+    (row,) = SQLiteStorage.get_logs("foundry", "vla-ab12")
     assert (row["step"], row["loss"]) == (4, 0.5)
 
 
