@@ -260,13 +260,8 @@ class Trainer:
         now = time.monotonic()
         if self.world.main and (now - self._shown_at > 0.5 or self.done == self.total_steps):
             self._shown_at = now
-            self.progress(
-                self.done,
-                self.total_steps,
-                "training",
-                **self.log.last,
-                **shown(self.throughput.last),
-            )
+            values = {**self.log.last, **shown(self.throughput.last)}
+            self.progress(self.done, self.total_steps, "training", **values)
 
     def _save(self) -> None:
         began = time.monotonic()

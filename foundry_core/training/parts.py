@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from foundry_core.errors import FoundryError
 from foundry_core.models.interfaces import Decoder
 from foundry_core.models.vla import VLA
+from foundry_core.training.distributed import full
 
 Parts = Mapping[str, Sequence[nn.Module]]
 
@@ -30,9 +31,7 @@ def part_norms(model: nn.Module) -> dict[str, Tensor]:
         gradients = [p.grad for p in _parameters(modules) if p.grad is not None]
         if gradients:
             norm = torch.nn.utils.get_total_norm(gradients)
-            found[f"grad_norm_{name}"] = (
-                norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-            )
+            found[f"grad_norm_{name}"] = full(norm)
     return found
 
 

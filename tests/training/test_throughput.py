@@ -1,4 +1,4 @@
-"""What a training says of its speed: rates by hand, MFU by its formula, rows that a resume keeps."""
+"""What a training says of its speed: rates by hand, MFU by its formula, rows that resume."""
 
 import json
 
