@@ -163,3 +163,23 @@ def test_a_run_with_a_known_peak_says_its_mfu(tmp_path):
         assert row["tokens_per_second"] == pytest.approx(44 * row["steps_per_second"])
     for row in read(tmp_path, "metrics"):
         assert row["grad_norm_language"] == row["grad_norm"]
+
+
+def test_the_reports_means_weigh_by_seconds():
+    from flows.reports.run_report import throughput_cells
+
+    lines = [
+        {"step": 4, "seconds": 1.0, "samples_per_second": 10.0, "mfu": 0.5, "data_wait_share": 0.0},
+        {"step": 8, "seconds": 3.0, "samples_per_second": 2.0, "mfu": 0.1, "data_wait_share": 0.2},
+    ]
+    assert throughput_cells(lines) == ["4.0", "", "20.0", "15.0", ""]
+
+
+def test_lineage_takes_the_rows_by_a_name_of_their_own(tmp_path):
+    from foundry_core.lineage.records import committed_event
+
+    toy_trainer(tmp_path).train()
+    event, problems = committed_event({}, tmp_path.joinpath)
+    names = {row["name"] for row in event.metric_rows}
+    assert {"loss", "throughput/samples_per_second"} <= names
+    assert problems == ()
