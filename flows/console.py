@@ -31,6 +31,7 @@ class Console:
         self._lock = threading.Lock()
         self._bars: dict[str, TaskID] = {}
         self._printed: dict[str, float] = {}
+        self._waits: dict[str, str] = {}
         self._progress = Progress(
             TextColumn("{task.fields[stage]:<16}"),
             BarColumn(bar_width=28),
@@ -85,10 +86,15 @@ class Console:
     def _progressed(self, name: str, state: Mapping[str, Any]) -> None:
         note = " ".join(filter(None, (state.get("message", ""), *values_text(state))))
         done, total = state.get("done", 0), state.get("total") or 1
+        waits = "done" not in state  # what it waits for is told once, and at once
         with self._lock:
             if self._live:
                 bar = self._bars[name]
                 self._progress.update(bar, completed=done, total=total, note=escape(note))
+            elif waits:
+                if note and note != self._waits.get(name):
+                    self._waits[name] = note
+                    self._out.print(f"{name}: {note}", markup=False)
             elif time.monotonic() - self._printed[name] > _LOG_EVERY_SECONDS:
                 self._printed[name] = time.monotonic()
                 self._out.print(f"{name}: {100 * done / total:.0f} % {note}", markup=False)

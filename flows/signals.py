@@ -98,15 +98,18 @@ def _released() -> Iterator[None]:
 def ends_on_signals(grace: float = GRACE_SECONDS) -> Iterator[None]:
     """Ctrl-C raises KeyboardInterrupt in the block, SIGTERM and SIGHUP Terminated. From the first
     on, the block has `grace` seconds to be left; after that, or with a second Ctrl-C, the process
-    and all that it started are killed. A signal that is ignored stays so (nohup). In other threads
-    than the main one, which signals do not reach, nothing changes."""
+    and all that it started are killed. SIGHUP and SIGTERM stay ignored where they were (nohup).
+    SIGINT does not: a script that starts a command with `&` hands it on ignored, and means by that
+    no run that cannot be ended. In other threads than the main one, which signals do not reach,
+    nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     left = threading.Event()
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    taken = [n for n in _NUMBERS if signal.getsignal(n) is not signal.SIG_IGN]
+    ignored = {n for n in _NUMBERS if signal.getsignal(n) is signal.SIG_IGN}
+    taken = [n for n in _NUMBERS if n == signal.SIGINT or n not in ignored]
     # Written to by the C handler: it needs no main thread that gets to run Python.
     woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     before = {number: signal.signal(number, _handle) for number in taken}
@@ -147,6 +150,25 @@ def _after(number: int, left: threading.Event, grace: float) -> None:
     if not left.wait(grace):
         name = signal.Signals(number).name
         _kill(number, f"asked to end ({name}), still busy after {grace:g} s: killed")
+
+
+@contextlib.contextmanager
+def killed_after(seconds: float, what: str) -> Iterator[None]:
+    """For what nothing else ends: a library that looks at no interrupt. If the block takes longer,
+    the process says so in one line and ends with 2."""
+
+    def kill() -> None:
+        print(f"foundry: {what}, killed after {seconds:g} s", file=sys.stderr, flush=True)
+        kill_descendants(os.getpid())
+        os._exit(2)
+
+    timer = threading.Timer(seconds, kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _kill(number: int, why: str) -> None:

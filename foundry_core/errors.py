@@ -15,15 +15,16 @@ class FoundryError(Exception):
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
-        self.message = _printable(message)
-        self.hint = _printable(hint)
+        self.message = printable(message)
+        self.hint = printable(hint)
         super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """What any file and any terminal can show: nothing unprintable, no passwords, bounded."""
     if len(text) > _LONGEST:
         half = _LONGEST // 2
         text = f"{text[:half]} ... {len(text) - _LONGEST} characters ... {text[-half:]}"

@@ -154,23 +154,26 @@ def walk(
     hidden: bool = True,
     odd: bool = True,
     loops: bool = False,
+    named: bool = False,
 ) -> Iterator[tuple[str, str]]:
     """(relative posix name, real path) of every file that a reader of the folder finds, links
     followed, in no order.
 
     hidden: names that `is_hidden` calls so, too. odd: what has no bytes to read (pipes, sockets,
     links to nothing) raises FoundryError; else it is passed over. loops: passes over a link that
-    leads back to a folder around it, whose files are found anyway. Raises FoundryError for folders
-    that may not be read, for names that are not UTF-8, and for such a link without `loops`.
+    leads back to a folder around it, whose files are found anyway. named: gives folders, too, a
+    slash behind their names, and what is odd. Raises FoundryError for folders that may not be
+    read, for names that are not UTF-8, and for such a link without `loops`.
     """
     real = os.path.realpath(folder)
-    yield from _walk(os.fspath(folder), "", real, (real,), _Rules(hidden, odd, loops))
+    yield from _walk(os.fspath(folder), "", real, (real,), _Rules(hidden, odd, loops, named))
 
 
 class _Rules(NamedTuple):
     hidden: bool
     odd: bool
     loops: bool
+    named: bool
 
 
 def _walk(
@@ -193,7 +196,11 @@ def _walk(
                     continue
                 raise _loop(entry.path, target)
             inside = f"{prefix}{entry.name}/"
+            if rules.named:
+                yield inside, target
             yield from _walk(entry.path, inside, target, (*around, target), rules)
+        elif rules.named:
+            yield prefix + entry.name, target
         elif rules.odd and link and not os.path.exists(target):
             raise FoundryError(f"{entry.path} links to nothing", "remove or mend it")
         elif rules.odd:

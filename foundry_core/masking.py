@@ -7,7 +7,7 @@ events are immutable.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 HIDDEN = "***"
@@ -37,6 +37,12 @@ _SHAPES = re.compile(
 )
 # A shorter value stands in too many texts by chance.
 _SHORTEST = 6
+_SHORTEST_FOUND = 10
+# Of settings: what can mean nothing else. (`mask_token` and `key` are words of recipes.)
+_NAMED_SECRET = re.compile(
+    r"(^|_)(password|passwd|secrets?|credentials?|(api|access|auth|secret|private)_?(key|token))$",
+    re.I,
+)
 _LONGEST_WORD, _MOST_WORDS = 2000, 500
 
 
@@ -53,9 +59,53 @@ def mask_urls(text: str) -> str:
 def mask_text(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """A text without the secrets of the environment, without what has the shape of one, and without
     the user:password part of URLs."""
-    for value in _secret_values(environment):
-        text = text.replace(value, HIDDEN)
-    return _SHAPES.sub(HIDDEN, mask_urls(text))
+    return masker(environment)(text)
+
+
+def masker(environment: Mapping[str, str]) -> Callable[[str], str]:
+    """`mask_text` for many texts: the environment is looked through once."""
+    values = _secret_values(environment)
+
+    def mask(text: str) -> str:
+        for value in values:
+            text = text.replace(value, HIDDEN)
+        return _SHAPES.sub(HIDDEN, mask_urls(text))
+
+    return mask
+
+
+def secrets_in(document: Any, environment: Mapping[str, str] = os.environ) -> Iterator[str]:
+    """Where a document of settings holds a secret, and which kind of one: 'stages.x.recipe.url (a
+    password in a URL)'. Of the environment's values only long ones count here, which stand nowhere
+    by chance: what is found is refused."""
+    values = {
+        value: name
+        for name in environment
+        for value in _secret_values({name: environment[name]})
+        if len(value) >= _SHORTEST_FOUND
+    }
+    for path, name, text in _settings(document, ()):
+        if _NAMED_SECRET.search(name) and text:
+            yield f"{path} (called a secret)"
+        elif _PASSWORD.search(text) and f":{HIDDEN}@" not in text:
+            yield f"{path} (a password in a URL)"
+        elif _SHAPES.search(text):
+            yield f"{path} (the form of a key or token)"
+        elif found := next((values[value] for value in values if value in text), None):
+            yield f"{path} (the value of ${found})"
+
+
+def _settings(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
+    """(path, last name of it, text) of every text in a document, its keys included."""
+    if isinstance(value, str):
+        yield ".".join(path), path[-1] if path else "", value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield ".".join(path), "", str(key)
+            yield from _settings(item, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _settings(item, (*path, str(number)))
 
 
 def _secret_values(environment: Mapping[str, str]) -> list[str]:

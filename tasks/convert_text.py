@@ -26,7 +26,12 @@ class ConvertText(stage.Stage):
     output = stage.ArtifactType.TEXT_SHARDS
     seeded = False
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
-        "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER, optional=True)
+        "tokenizer": stage.slot(
+            stage.ArtifactType.TOKENIZER,
+            stage.ArtifactType.LANGUAGE_MODEL,
+            stage.ArtifactType.VISION_LANGUAGE_MODEL,
+            optional=True,
+        )
     }
     Recipe = ConvertTextRecipe
 
@@ -46,7 +51,7 @@ class ConvertText(stage.Stage):
         if not source.token_ids and not inputs.get("tokenizer"):
             raise FoundryError(
                 f"convert_text from {source.format} needs a tokenizer",
-                "connect its input 'tokenizer' to a train_tokenizer stage",
+                "connect its input 'tokenizer' to a train_tokenizer stage, or to a model",
             )
 
     @staticmethod

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from foundry_core.config.canonical import OmitWhen
 from foundry_core.data.contract.matching import Match, match
 from foundry_core.data.contract.statements import PolicyContract
+from foundry_core.errors import FoundryError
 from foundry_core.evaluation.closed_loop import (
     ScenariosRecipe,
     benchmark_of,
@@ -75,6 +76,15 @@ class Evaluate(stage.Stage):
     @classmethod
     def numerics(cls, resources: EvaluateResources) -> Mapping[str, str]:
         return {"threads": str(resources.cpus)} if resources.device == "cpu" else {}
+
+    @classmethod
+    def check_resources(cls, recipe: EvaluateRecipe, resources: EvaluateResources) -> None:
+        """Where a stage runs, and whether that has a GPU, is looked up by `gpus`."""
+        if resources.device.startswith("cuda") and not resources.gpus:
+            raise FoundryError(
+                f"device={resources.device!r} is a GPU, and the stage asks for none (gpus=0)",
+                "set its resources.gpus=1, or device=cpu",
+            )
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:

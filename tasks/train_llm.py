@@ -1,18 +1,30 @@
-"""Packed text → a language model from scratch."""
+"""Packed text → a language model: a new one, or the upstream one trained on."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from foundry_core.data.loading.config import DataConfig, TextData
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import TransformerConfig
+from foundry_core.models.config import LanguageConfig, by_kind
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig
-from foundry_core.training.recipes import Inputs, ModelFacts, TrainStage, check_texts, facts_of
+from foundry_core.training.recipes import (
+    Inputs,
+    ModelFacts,
+    TrainStage,
+    check_source_of_tokens,
+    check_texts,
+    check_vocabulary_size,
+    facts_of,
+)
 
 
 class TrainLlmRecipe(stage.Recipe):
-    model: TransformerConfig
+    model: Annotated[LanguageConfig | None, by_kind("transformer")] = Field(
+        None, description="null: the upstream model's"
+    )
     data: DataConfig = DataConfig(text=TextData())
     training: TrainingConfig
 
@@ -23,32 +35,30 @@ class TrainLlm(TrainStage):
     output = stage.ArtifactType.LANGUAGE_MODEL
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "text": stage.slot(stage.ArtifactType.TEXT_SHARDS, many=True),
-        "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER),
+        "llm": stage.slot(stage.ArtifactType.LANGUAGE_MODEL, optional=True),
+        "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER, optional=True),
     }
     Recipe = TrainLlmRecipe
 
     @classmethod
     def check(cls, recipe: TrainLlmRecipe, inputs: Inputs) -> None:
         super().check(recipe, inputs)
-        if recipe.model.vocab_size is not None:
-            raise FoundryError(
-                f"model.vocab_size = {recipe.model.vocab_size}: it follows from the tokenizer",
-                "leave it out, and set the tokenizer stage's vocab_size",
-            )
+        check_source_of_tokens("llm", recipe.model, inputs)
+        check_vocabulary_size("model", recipe.model, inputs)
+        longest = getattr(recipe.model, "context", None)
         for label, text in inputs["text"].items():
             context = getattr(text.recipe, "context", None)
-            if context is not None and context > recipe.model.context:
+            if context is not None and longest is not None and context > longest:
                 raise FoundryError(
                     f"text dataset {label!r} has rows of {context} tokens, the model's context is "
-                    f"{recipe.model.context}",
+                    f"{longest}",
                     "raise model.context, or convert the text with a shorter context",
                 )
-
         check_texts(inputs, cls.states(recipe, inputs))
 
     @classmethod
     def states(cls, recipe: TrainLlmRecipe, inputs: Inputs) -> ModelFacts:
-        return facts_of(inputs, "", recipe.model, None)
+        return facts_of(inputs, "llm", recipe.model, None)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, float]:

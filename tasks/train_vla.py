@@ -13,7 +13,7 @@ from foundry_core.data.contract.statements import (
 from foundry_core.data.loading.config import DataConfig
 from foundry_core.data.robot.transform_config import RELATIVE, RobotInputs, pose_prefix
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import VLAConfig
+from foundry_core.models.config import VLAConfig, VLMConfig
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig
 from foundry_core.training.recipes import (
@@ -24,7 +24,9 @@ from foundry_core.training.recipes import (
     check_pictures,
     check_source_of_tokens,
     check_texts,
+    check_vocabulary_size,
     facts_of,
+    image_size_of,
 )
 
 
@@ -40,7 +42,7 @@ class TrainVlaRecipe(stage.Recipe):
 
 class TrainVla(TrainStage):
     kind = "train_vla"
-    code = "3"
+    code = "4"
     output = stage.ArtifactType.POLICY
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "vlm": stage.slot(stage.ArtifactType.VISION_LANGUAGE_MODEL, optional=True),
@@ -55,7 +57,10 @@ class TrainVla(TrainStage):
     @classmethod
     def check(cls, recipe: TrainVlaRecipe, inputs: Inputs) -> None:
         super().check(recipe, inputs)
-        check_source_of_tokens("vlm", recipe.model.backbone, inputs)
+        described = recipe.model.backbone
+        check_source_of_tokens("vlm", described, inputs)
+        if isinstance(described, VLMConfig):
+            check_vocabulary_size("model.backbone.language", described.language, inputs)
         if recipe.data.robot is None:
             raise FoundryError(
                 "data.robot is missing: a policy learns from demonstrations", "set it"
@@ -121,8 +126,8 @@ def _stated(robot: stage.Upstream) -> DataContract:
 
 def _backbone(recipe: TrainVlaRecipe, inputs: Inputs) -> ModelFacts:
     described = recipe.model.backbone
-    language = getattr(described, "language", None)
-    return facts_of(inputs, "vlm", language, described.image_size if described else None)
+    part = described.language if isinstance(described, VLMConfig) else described
+    return facts_of(inputs, "vlm", part, image_size_of(described))
 
 
 def _check_windows(label: str, shards: stage.Recipe, wanted: RobotInputs) -> None:

@@ -1,10 +1,13 @@
-"""Captioned images on top of a language model → a vision-language model."""
+"""Captioned images → a vision-language model, on a language model or on from a VLM."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from foundry_core.data.loading.config import DataConfig
-from foundry_core.models.config import VLMConfig
+from foundry_core.errors import FoundryError
+from foundry_core.models.config import BackboneConfig, VLMConfig, by_kind
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig
 from foundry_core.training.recipes import (
@@ -14,12 +17,16 @@ from foundry_core.training.recipes import (
     check_captions,
     check_source_of_tokens,
     check_texts,
+    check_vocabulary_size,
     facts_of,
+    image_size_of,
 )
 
 
 class TrainVlmRecipe(stage.Recipe):
-    model: VLMConfig
+    model: Annotated[BackboneConfig | None, by_kind("vlm")] = Field(
+        None, description="null: the upstream VLM's"
+    )
     data: DataConfig
     training: TrainingConfig
     frozen: tuple[str, ...] = ()
@@ -28,10 +35,12 @@ class TrainVlmRecipe(stage.Recipe):
 
 class TrainVlm(TrainStage):
     kind = "train_vlm"
+    code = "2"
     parts = ("language", "vision")
     output = stage.ArtifactType.VISION_LANGUAGE_MODEL
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "llm": stage.slot(stage.ArtifactType.LANGUAGE_MODEL, optional=True),
+        "vlm": stage.slot(stage.ArtifactType.VISION_LANGUAGE_MODEL, optional=True),
         "captions": stage.slot(stage.ArtifactType.CAPTION_SHARDS, many=True),
         "text": stage.slot(stage.ArtifactType.TEXT_SHARDS, many=True, optional=True),
         "tokenizer": stage.slot(stage.ArtifactType.TOKENIZER, optional=True),
@@ -41,14 +50,16 @@ class TrainVlm(TrainStage):
     @classmethod
     def check(cls, recipe: TrainVlmRecipe, inputs: Inputs) -> None:
         super().check(recipe, inputs)
-        check_source_of_tokens("llm", recipe.model.language, inputs)
+        _check_start(recipe, inputs)
         facts = cls.states(recipe, inputs)
         check_texts(inputs, facts)
         check_captions(recipe, inputs, facts)
 
     @classmethod
     def states(cls, recipe: TrainVlmRecipe, inputs: Inputs) -> ModelFacts:
-        return facts_of(inputs, "llm", recipe.model.language, recipe.model.image_size)
+        if isinstance(recipe.model, VLMConfig) and not inputs.get("vlm"):
+            return facts_of(inputs, "llm", recipe.model.language, recipe.model.image_size)
+        return facts_of(inputs, "vlm", recipe.model, image_size_of(recipe.model))
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, float]:
@@ -56,6 +67,21 @@ class TrainVlm(TrainStage):
         from foundry_core.training.stages.vlm import train_vision_language_model
 
         return launch(train_vision_language_model, ctx)
+
+
+def _check_start(recipe: TrainVlmRecipe, inputs: Inputs) -> None:
+    described = recipe.model
+    if inputs.get("llm") and (inputs.get("vlm") or not isinstance(described, VLMConfig)):
+        raise FoundryError(
+            "the input 'llm' is the language part of a `kind: vlm` model, which is not what is "
+            "described",
+            "remove the input 'llm', or describe vision and projector in `model`",
+        )
+    if isinstance(described, VLMConfig) and not inputs.get("vlm"):
+        check_source_of_tokens("llm", described.language, inputs)
+        check_vocabulary_size("model.language", described.language, inputs)
+    else:
+        check_source_of_tokens("vlm", described, inputs)
 
 
 STAGE = TrainVlm

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from flows.reports.run_report import gather
-from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.plots import response
 from foundry_core.evaluation.comparison.report import table_html, write_report
 from foundry_core.evaluation.comparison.sentences import p_text
@@ -25,20 +24,9 @@ def ablation_ids() -> list[str]:
 
 def write_ablation_report(ablation_id: str) -> Path:
     """report.html in the folder of the ablation's run. FoundryError for an unknown ablation."""
-    if ablation_id not in ablation_ids():
-        raise FoundryError(
-            f"{ablation_id!r} is not an ablation",
-            '`foundry lineage sql "from ablation"` lists them',
-        )
     connection = queries.connect()
-    quoted = ablation_id.replace("'", "''")
-    (ablation,) = queries.sql(connection, f"from ablation where ablation_id = '{quoted}'")
-    effects = queries.sql(
-        connection,
-        f"""select e.* from ablation_effects e
-        left join ablation_variant v using (ablation_id, variant)
-        where ablation_id = '{quoted}' order by v.position, e.path""",
-    )
+    ablation = queries.ablation(connection, ablation_id)
+    effects = queries.ablation_effects(connection, ablation_id)
     data = gather(ablation_id)
     header, *body = effects_rows(effects)
     sections = [("Variants", table_html(header, body))]

@@ -8,6 +8,7 @@ docs/extending.md.
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from foundry_core.config.registry import Registry
@@ -32,6 +33,11 @@ class Backend(ABC):
 
     def check(self, stage: str, resources: "Resources") -> None:  # noqa: B027
         """Raises FoundryError for a stage that can never start where it would run."""
+
+    def notes(self, stage: str, resources: "Resources") -> Sequence[str]:
+        """What a person should know who waits for such a stage, one line each: that it gets less
+        than it asks for, that nobody is there yet who could take it up."""
+        return ()
 
     @abstractmethod
     def run(
@@ -61,8 +67,14 @@ def make_backend(name: str) -> Backend:
     return BACKENDS.get(name)()
 
 
+def in_config(stage: str) -> str:
+    """What a person calls the stage of a variant (`base:model`) in a pipeline's file."""
+    return stage.rpartition(":")[2]
+
+
 def too_few_gpus(stage: str, wanted: float, present: float, where: str) -> FoundryError:
     return FoundryError(
         f"stage {stage!r} asks for {wanted:g} GPUs, {where} has {present:g}",
-        f"set {stage}.resources.gpus, or run it where they are: --dispatch gpu-pool or ray-job",
+        f"set {in_config(stage)}.resources.gpus, or run it where they are: --dispatch gpu-pool or "
+        "ray-job",
     )

@@ -5,14 +5,16 @@ run at once. One key is one run at a time, whoever asks: its idempotency key mak
 share it.
 """
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from flows.dispatch.remote import RemoteBackend, Status, Submission, next_name
 from flows.prefect import api as prefect_api
-from flows.prefect.pools import has_deployment
+from flows.prefect.pools import has_deployment, why_waiting
 from flows.processes import wait_until
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import StageFailed, StageJob
+from foundry_core.pipeline.stage import Resources
 from foundry_core.store.base import Store
 
 # A worker gives a cancelled coordinator 30 s before it kills it.
@@ -32,6 +34,21 @@ class GpuPool(RemoteBackend):
                 f"{prefect_api.TRAIN_DEPLOYMENT!r}",
                 "start `foundry serve`, or apply deploy/prefect.yaml to that server",
             )
+
+    def check(self, stage: str, resources: Resources) -> None:
+        """How many GPUs the machines of a pool have, Prefect does not know: a stage that asks for
+        more than its worker's machine has is refused there."""
+        super().check(stage, resources)
+        if self.remote(resources) and why_waiting(self.name) is None:
+            raise FoundryError(
+                f"stage {stage!r} asks for {resources.gpus:g} GPUs, the server at "
+                f"{prefect_api.server_url()} has no work pool {self.name!r}",
+                "start `foundry serve`, or create the pool (docs/deployment.md)",
+            )
+
+    def notes(self, stage: str, resources: Resources) -> Sequence[str]:
+        why = why_waiting(self.name) if self.remote(resources) else ""
+        return (*super().notes(stage, resources), *([f"waits: {why}"] if why else []))
 
     def submit(self, job: StageJob, store: Store) -> Submission:
         """Two callers at the same moment get the same run: they choose the same idempotency key."""
@@ -56,14 +73,17 @@ class GpuPool(RemoteBackend):
             return Status(state="cancelled", message="its flow run was deleted in Prefect")
         state, message = run.state, run.state.message or ""
         if not state.is_final():
-            waiting = {"message": f"{(state.name or '').lower()} in {self.name}"}
-            return Status(state="open", progress=progress or waiting)
+            return Status(state="open", progress=progress or self._waiting(state))
         if state.is_completed():
             return Status(state="completed")
         if state.is_failed():
             own = StageFailed.__name__ in message
             return Status(state="failed", message=message, stage_failed=own)
         return Status(state="cancelled" if state.is_cancelled() else "lost", message=message)
+
+    def _waiting(self, state: prefect_api.State) -> dict[str, str]:
+        why = (why_waiting(self.name) or "") if state.is_scheduled() else ""
+        return {"message": f"{(state.name or '').lower()} in {self.name}{why and f': {why}'}"}
 
     def cancel(self, submission: Submission, reason: str) -> None:
         run_id = UUID(submission.ref)

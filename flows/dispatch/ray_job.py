@@ -7,7 +7,9 @@ import contextlib
 import json
 import os
 import shlex
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +17,9 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from flows import processes
+from flows.dispatch.base import in_config
 from flows.dispatch.remote import RemoteBackend, Status, Submission, next_name
+from flows.dispatch.slots import cpus_of, workers_of
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import StageJob
 from foundry_core.execution.python import python_command
@@ -26,6 +30,7 @@ from foundry_core.store.base import Store
 ADDRESS = "http://127.0.0.1:8265"
 _OPEN = (JobStatus.PENDING, JobStatus.RUNNING)
 _STOP_SECONDS = 20.0
+_STATUS_SECONDS = 10.0
 # What the job needs to find the same things as this process.
 _PASSED_ON = ("FOUNDRY_STORE", "FOUNDRY_KINDS", "PYTHONPATH")
 _AWAY = (ConnectionError, OSError)
@@ -44,6 +49,41 @@ class RayJob(RemoteBackend):
         self._client = connect(self._address)
         # By submission: files that say to the reaper that this process waits for it.
         self._entries: dict[str, processes.Entry] = {}
+
+    def check(self, stage: str, resources: Resources) -> None:
+        """Ray would let a job wait for ever that asks for more than the cluster has. One that adds
+        nodes by itself is not held to those it has now."""
+        super().check(stage, resources)
+        cluster = self._cluster() if self.remote(resources) else None
+        if cluster is None or cluster.grows:
+            return
+        for name, wanted in wanted_of(resources).items():
+            several = workers_of(resources) > 1
+            present = cluster.most(name, together=several)
+            if wanted > present:
+                where = "all its nodes together have" if several else "its largest node has"
+                raise FoundryError(
+                    f"stage {stage!r} asks for {wanted:g} {name}s; of the Ray cluster at "
+                    f"{self._address}, {where} {present:g}",
+                    f"lower {in_config(stage)}.resources, or add nodes that have them",
+                )
+
+    def notes(self, stage: str, resources: Resources) -> Sequence[str]:
+        cluster = self._cluster() if self.remote(resources) else None
+        if cluster is None:
+            return super().notes(stage, resources)
+        busy = [
+            f"{used:g} of {total:g} {name}s"
+            for name, wanted in wanted_of(resources).items()
+            for used, total in [cluster.use(name)]
+            if total - used < wanted
+        ]
+        return (f"waits: the cluster works with {', '.join(busy)}",) if busy else ()
+
+    def _cluster(self) -> "Cluster | None":
+        """What the cluster has; None when its dashboard does not say."""
+        with self._reached():
+            return read_cluster(self._address)
 
     def submit(self, job: StageJob, store: Store) -> Submission:
         """A coordinator that is started again finds the job of its key."""
@@ -116,6 +156,47 @@ class RayJob(RemoteBackend):
             raise _unreachable(self._address, error) from error
 
 
+def wanted_of(resources: Resources) -> dict[str, float]:
+    """What a stage needs of a cluster, all its workers together."""
+    wanted = {"GPU": resources.gpus, "CPU": float(cpus_of(resources))}
+    return {name: number for name, number in wanted.items() if number}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """What a cluster has and what of it is taken. nodes: of each, resource → (used, total).
+    grows: whether an autoscaler adds nodes."""
+
+    nodes: Sequence[Mapping[str, Sequence[float]]]
+    grows: bool
+
+    def use(self, name: str) -> tuple[float, float]:
+        """(used, total) of all nodes."""
+        parts = [node.get(name, (0.0, 0.0)) for node in self.nodes]
+        return sum(part[0] for part in parts), sum(part[1] for part in parts)
+
+    def most(self, name: str, *, together: bool) -> float:
+        """What workers on any nodes can have together, or one process on one of them."""
+        parts = [node.get(name, (0.0, 0.0))[1] for node in self.nodes]
+        return sum(parts) if together else max(parts, default=0.0)
+
+
+def read_cluster(address: str) -> Cluster | None:
+    """As the dashboard knows it; None when it does not, as before the first report of a node."""
+    url = f"{address.rstrip('/')}/api/cluster_status"
+    request = urllib.request.Request(url, headers=_headers() or {})
+    with urllib.request.urlopen(request, timeout=_STATUS_SECONDS) as answer:
+        status = (json.load(answer).get("data") or {}).get("clusterStatus") or {}
+    nodes = (status.get("loadMetricsReport") or {}).get("usageByNode") or {}
+    if not nodes:
+        return None
+    # Where nobody adds nodes, Ray makes a type of each of them: node_<id>, in camel case.
+    active = (status.get("autoscalerReport") or {}).get("activeNodes") or {}
+    fixed = {f"node{name}".lower() for name in nodes}
+    grows = any(kind.replace("_", "").lower() not in fixed for kind in active)
+    return Cluster(nodes=list(nodes.values()), grows=grows)
+
+
 def _end(details: JobDetails) -> Status:
     message = details.message or ""
     if details.status == JobStatus.SUCCEEDED:
@@ -130,7 +211,7 @@ def _end(details: JobDetails) -> Status:
 def reservation(resources: Resources) -> dict[str, Any]:
     """What the job's own process reserves. With several workers Ray Train reserves for each of
     them, and the process that starts them does nothing."""
-    if getattr(resources, "workers", 1) > 1:
+    if workers_of(resources) > 1:
         return {"entrypoint_num_cpus": 0}
     gpus = {"entrypoint_num_gpus": resources.gpus} if resources.gpus else {}
     return {"entrypoint_num_cpus": resources.cpus, **gpus}
@@ -138,13 +219,16 @@ def reservation(resources: Resources) -> dict[str, Any]:
 
 def connect(address: str) -> JobSubmissionClient:
     """FoundryError when no cluster takes jobs there."""
-    # Given here: Ray itself looks at RAY_AUTH_MODE once, when it is first imported.
-    token = os.environ.get("RAY_AUTH_TOKEN")
-    headers = {"Authorization": f"Bearer {token}"} if token else None
     try:
-        return JobSubmissionClient(address, headers=headers)
+        return JobSubmissionClient(address, headers=_headers())
     except _REFUSED as error:
         raise _unreachable(address, error) from error
+
+
+def _headers() -> dict[str, str] | None:
+    """Given here: Ray itself looks at RAY_AUTH_MODE once, when it is first imported."""
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else None
 
 
 def _unreachable(address: str, error: Exception) -> FoundryError:

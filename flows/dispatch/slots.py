@@ -5,13 +5,29 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from foundry_core.pipeline.stage import Resources
+
+
+def here() -> int:
+    """The CPUs of this machine that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def workers_of(resources: Resources) -> int:
+    """The processes of a stage, each with `resources.cpus` of its own."""
+    return getattr(resources, "workers", 1)
+
+
+def cpus_of(resources: Resources) -> int:
+    return resources.cpus * workers_of(resources)
+
 
 class Slots:
     """A weighted semaphore. A stage that asks for more than there is gets all of it alone; among
     waiters the order is that of arrival, so that a wide stage is not starved by narrow ones."""
 
     def __init__(self, total: int | None = None) -> None:
-        self.total = total or len(os.sched_getaffinity(0))
+        self.total = total or here()
         self._free = self.total
         self._queue: list[object] = []
         self._changed = threading.Condition()

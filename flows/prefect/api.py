@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from flows.prefect import secret
 from foundry_core.errors import FoundryError
 
-__all__ = ["FlowRun", "StateType"]
+__all__ = ["FlowRun", "State", "StateType"]
 
 PIPELINE_POOL = "foundry"
 GPU_POOL = "gpu-pool"

@@ -45,6 +45,21 @@ def online_workers(pool: str) -> list[str] | None:
     return None
 
 
+def why_waiting(pool: str) -> str | None:
+    """Why a pool takes up no run now, with the mend; '' when it may at any moment, None when there
+    is no such pool."""
+    with api() as client, contextlib.suppress(ObjectNotFound):
+        found = client.read_work_pool(pool)
+        if found.is_paused:
+            return f"{pool} is paused: `prefect work-pool resume {pool}`"
+        if found.concurrency_limit == 0:
+            return f"{pool} takes no runs, its limit is 0: `prefect work-pool update {pool}`"
+        if not online_workers(pool):
+            return f"{pool} has no worker online: start `foundry serve`, or a worker of that pool"
+        return ""
+    return None
+
+
 def pool_limits() -> dict[str, int | None]:
     """Every pool → how many runs it takes at once, None without a limit."""
     with api() as client:

@@ -17,7 +17,10 @@ from foundry_core.data.sources.base import (
     CAPTION_FORMATS,
     ROBOT_FORMATS,
     TEXT_FORMATS,
+    CaptionFormat,
+    RawFormat,
     RobotFormat,
+    TextFormat,
 )
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.graph import StageNode
@@ -129,19 +132,27 @@ def mix_loader(
 
 def raw_source(
     format_: str | None, path: Path, overrides: Sequence[tuple[str, Any]] = ()
-) -> RobotFormat:
-    """Raw robot data at a place; without a format, what it looks like. overrides are options of
-    the format."""
+) -> TextFormat | CaptionFormat | RobotFormat:
+    """Raw data at a place; without a format, what it looks like. overrides are options of the
+    format."""
     from foundry_core.data.inspection.raw import detect
 
-    kind = ROBOT_FORMATS.get(format_) if format_ else detect(path)
+    kind: Any = _format(format_) if format_ else detect(path)
     document = dict(kind.options(str(path)))
     for name, value in overrides:
         set_path(document, name, value)
-    source: RobotFormat = validate(
+    source: TextFormat | CaptionFormat | RobotFormat = validate(
         kind, {**document, "format": format_ or kind.model_fields["format"].default}, "source"
     )
     return source
+
+
+def _format(name: str) -> type[RawFormat]:
+    """FoundryError with the nearest name where there is none."""
+    known = formats()
+    if name not in known:
+        raise FoundryError(f"unknown format {name!r}", nearest(name, known))
+    return _FORMATS[known[name]].get(name)
 
 
 def convert(
@@ -159,12 +170,8 @@ def convert(
     overrides are paths in that stage's recipe; `source.*` are options of the format. Returns the
     stage's metrics. The result is what a pipeline's stage would have committed.
     """
-    known = formats()
-    if format_ not in known:
-        raise FoundryError(f"unknown format {format_!r}", nearest(format_, known))
-    kind = known[format_]
-    stage = stage_kind(kind)
-    options = _FORMATS[kind].get(format_).options(source)
+    options = _format(format_).options(source)
+    stage = stage_kind(formats()[format_])
     document: dict[str, Any] = {"source": {"format": format_, **options}}
     for path, value in overrides:
         set_path(document, path, value)
@@ -233,8 +240,8 @@ def _vocabulary(prepared: Prepared, node: StageNode) -> str:
     for slot in _VOCABULARY_OF:
         for up in node.inputs.get(slot, {}).values():
             found = prepared.pipeline.stages[up]
-            if found.stage.output == ArtifactType.TOKENIZER:
-                return up
+            if found.stage.output == ArtifactType.TOKENIZER or not found.inputs:
+                return up  # an imported model brings its own
             return _vocabulary(prepared, found)
     raise FoundryError(
         f"stage {node.name!r} inherits no tokenizer", "connect one to its input 'tokenizer'"

@@ -131,10 +131,14 @@ class PipelineRun:
                     self.record_resolved(row, row.artifact, "reuse", row.how)
 
     def check_resources(self) -> None:
-        """FoundryError when a stage that runs can never start where it would."""
+        """FoundryError when a stage that runs can never start where it would; tells what it will
+        wait for."""
         stages = self.prepared.pipeline.stages
         for row in self.prepared.plan.to_run():
             self._backend.check(row.name, stages[row.name].resources)
+        for row in self.prepared.plan.to_run():
+            for note in self._backend.notes(row.name, stages[row.name].resources):
+                self._observe(Note(f"stage {row.name}: {note}"))
 
     def record_started(self) -> None:
         """The event that the run begins, with its plan."""

@@ -55,6 +55,12 @@ def load_document(path: Path) -> dict[str, Any]:
     return _load(Path(os.path.realpath(path)), _Reading((), [], 0))
 
 
+def read_yaml(path: Path) -> Any:
+    """The value of one YAML file of whatever origin, within the bounds of a document; `include` is
+    a key like any other. FoundryError for what is none, and for what is too much."""
+    return parse_sized(_text(path), str(path))[0]
+
+
 @dataclass(frozen=True)
 class _Reading:
     """chain: the documents around the one that is read. sizes: of all that were read, for every

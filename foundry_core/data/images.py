@@ -2,9 +2,15 @@
 
 Images are uint8 [H, W, 3]; depth is [H, W]. Intrinsics are K [3, 3] with (0, 0) at the image's
 corner, so that scaling the image scales cx, cy with it. Sizes are (height, width).
+
+Files come from anybody. Sizes are checked before memory is taken, few formats are opened, PNG files
+by their checksums (a flipped bit of their pixels would be decoded); and a picture is what a viewer
+shows: EXIF's orientation is applied wherever one is decoded.
 """
 
 import io
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +24,14 @@ MAX_PIXELS = 1 << 26
 """Of one picture: what claims more is refused before memory is taken for it."""
 
 _JPEG = b"\xff\xd8"
+_PNG = b"\x89PNG\r\n\x1a\n"
+# Pillow opens formats, too, that start other programs.
+_FORMATS = ("PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG")
+# Modes of more than 8 bits per channel: turned into RGB they would be clipped to white.
+_WIDE = ("I", "F")
+_ORIENTATION = 0x0112
+UPRIGHT = 1
+"""EXIF's orientation of a picture that is to be seen as it is stored."""
 
 
 def transform(
@@ -101,20 +115,26 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
 
 
 def decode_image(data: bytes | memoryview, where: str = "image") -> np.ndarray:
-    """Any image file → uint8 [H, W, 3]. A broken one, or one of more than MAX_PIXELS, is a
-    FoundryError naming `where`."""
+    """An image file → uint8 [H, W, 3] as it is to be seen; grey and transparent ones in colour. A
+    broken one, one of more than MAX_PIXELS, or of more than 8 bits is a FoundryError naming
+    `where`."""
     image_size(data, where)
     with _readable(where):
         if data[:2] == _JPEG:
-            return simplejpeg.decode_jpeg(data, colorspace="RGB")
-        with Image.open(io.BytesIO(data)) as picture:
-            return np.asarray(picture.convert("RGB"))
+            pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+        else:
+            _check_png(data)
+            with _opened(data) as picture:
+                if picture.mode.startswith(_WIDE):
+                    raise ValueError(f"{picture.mode} holds more than 8 bits per channel")
+                pixels = np.asarray(picture.convert("RGB"))
+        return upright(pixels, orientation(data))
 
 
 def decode_into(data: bytes | memoryview, out: np.ndarray, where: str) -> bool:
     """The pixels of `decode_image` into `out` (contiguous uint8 [H, W, 3]); False, with `out`
     undefined, where the image has another size."""
-    if data[:2] == _JPEG:
+    if data[:2] == _JPEG and orientation(data) == UPRIGHT:
         if image_size(data, where) != out.shape[:2]:
             return False
         with _readable(where):
@@ -127,28 +147,126 @@ def decode_into(data: bytes | memoryview, out: np.ndarray, where: str) -> bool:
     return True
 
 
+def check_jpeg(data: bytes | memoryview, where: str) -> None:
+    """FoundryError where a JPEG file does not decode without a complaint, in half the time of
+    decoding it: every code is read, at an eighth of the size in grey."""
+    image_size(data, where)
+    with _readable(where):
+        simplejpeg.decode_jpeg(
+            data, colorspace="GRAY", fastdct=True, min_height=1, min_width=1, min_factor=8
+        )
+
+
 def image_size(data: bytes | memoryview, where: str) -> tuple[int, int]:
-    """(height, width) of an image file, from its header; at most MAX_PIXELS."""
+    """(height, width) of an image file as it is to be seen, from its header; at most MAX_PIXELS."""
     with _readable(where):
         if data[:2] == _JPEG:
             height, width = simplejpeg.decode_jpeg_header(data)[:2]
         else:
-            with Image.open(io.BytesIO(data)) as picture:
+            with _opened(data) as picture:
                 height, width = picture.height, picture.width
+        turned = orientation(data) > 4
     if height * width > MAX_PIXELS:
         raise FoundryError(
             f"{where} claims {height} x {width} pixels, at most {MAX_PIXELS} are read",
             "shrink it, or remove it",
         )
-    return height, width
+    return (width, height) if turned else (height, width)
+
+
+def orientation(data: bytes | memoryview) -> int:
+    """EXIF's 1 to 8: how a stored picture is to be turned and mirrored to be seen. 1, as it is,
+    where the file says nothing of sense."""
+    if data[:2] == _JPEG:
+        return _jpeg_orientation(data)
+    if not _may_have_exif(data):
+        return UPRIGHT
+    try:
+        with _opened(data) as picture:
+            found = picture.getexif().get(_ORIENTATION, UPRIGHT)
+    except (ValueError, OSError, SyntaxError, LookupError, TypeError, struct.error):
+        return UPRIGHT
+    return found if isinstance(found, int) and 1 <= found <= 8 else UPRIGHT
+
+
+def _may_have_exif(data: bytes | memoryview) -> bool:
+    """Of TIFF, Pillow turns the pixels itself; looking into others costs opening them."""
+    kind = image_format(data)
+    return kind in ("png", "webp") and {"png": b"eXIf", "webp": b"EXIF"}[kind] in bytes(data)
+
+
+def upright(pixels: np.ndarray, how: int) -> np.ndarray:
+    """Pixels [H, W, ...] as an orientation means them to be seen."""
+    if how > 4:
+        pixels = np.swapaxes(pixels, 0, 1)
+    rows = -1 if how in (3, 4, 7, 8) else 1
+    columns = -1 if how in (2, 3, 6, 7) else 1
+    return pixels if how == UPRIGHT else np.ascontiguousarray(pixels[::rows, ::columns])
+
+
+def _jpeg_orientation(data: bytes | memoryview) -> int:
+    """From the segments before the picture itself: marker, u16 length with itself, content."""
+    at = 2
+    while at + 10 <= len(data) and data[at] == 0xFF and 0xE0 <= data[at + 1] <= 0xEF:
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == 0xE1 and bytes(data[at + 4 : at + 10]) == b"Exif\0\0":
+            return _tiff_orientation(bytes(data[at + 10 : at + 2 + size]))
+        at += 2 + size
+    return UPRIGHT
+
+
+def _tiff_orientation(block: bytes) -> int:
+    """Of an EXIF block: a TIFF header, then a list of u16 tag, u16 type, u32 count, value."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None or len(block) < 8:
+        return UPRIGHT
+    (start,) = struct.unpack_from(f"{order}I", block, 4)
+    if start + 2 > len(block):
+        return UPRIGHT
+    (count,) = struct.unpack_from(f"{order}H", block, start)
+    for at in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
+        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", block, at)
+        if tag == _ORIENTATION:
+            return value if kind == 3 and 1 <= value <= 8 else UPRIGHT
+    return UPRIGHT
+
+
+def _check_png(data: bytes | memoryview) -> None:
+    """ValueError where a chunk (u32 length, type, content, CRC) is damaged; Pillow does not look at
+    the checksums of pixels."""
+    if bytes(data[:8]) != _PNG:
+        return
+    view, at, kind = memoryview(data), 8, b""
+    while kind != b"IEND":
+        if at + 12 > len(view):
+            raise ValueError("it is cut short")
+        size = int.from_bytes(view[at : at + 4], "big")
+        kind, end = bytes(view[at + 4 : at + 8]), at + 12 + size
+        if end > len(view) or zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(
+            view[end - 4 : end], "big"
+        ):
+            raise ValueError(f"its chunk {kind!r} at byte {at} fails its checksum")
+        at = end
+
+
+def _opened(data: bytes | memoryview) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=_FORMATS)
 
 
 @contextmanager
 def _readable(where: str) -> Iterator[None]:
+    """What decoders raise over damaged data, one of few words of their own, is one FoundryError."""
     try:
         yield
-    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FoundryError(f"{where} is not a readable image: {error}") from error
+    except FoundryError:
+        raise
+    except (
+        ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError,
+        TypeError, ValueError, struct.error, Image.DecompressionBombError,
+    ) as error:  # fmt: skip
+        raise FoundryError(
+            f"{where} is not a readable image: {error}", "fetch it again, or remove it"
+        ) from error
 
 
 def image_format(data: bytes | memoryview) -> str:
@@ -156,7 +274,7 @@ def image_format(data: bytes | memoryview) -> str:
     head = bytes(data[:12])
     if head[:2] == _JPEG:
         return "jpg"
-    if head[:8] == b"\x89PNG\r\n\x1a\n":
+    if head[:8] == _PNG:
         return "png"
     return "webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else ""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from foundry_core.execution.control import PROGRESS, ChildResult, Inputs, write_job
 from foundry_core.execution.family import followed, kill_descendants
 from foundry_core.execution.job import Interrupted, Observer, Work
+from foundry_core.execution.logs import masked_log
 from foundry_core.execution.python import python_command
 from foundry_core.execution.recheck import drop_stale_bytecode
 from foundry_core.pipeline.stage import InputArtifact
@@ -29,7 +30,7 @@ def run_child(work: Work, lease: Lease, out: Path, scratch: Path) -> ChildResult
     control.mkdir()
     job.log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with contextlib.ExitStack() as reading, job.log.open("ab") as log:
+        with contextlib.ExitStack() as reading, masked_log(job.log) as log:
             write_job(control, job, _inputs(work, reading), out, scratch)
             drop_stale_bytecode(job.spec.functions)
             child = subprocess.Popen(

@@ -1,7 +1,8 @@
 """The fingerprint of a raw source outside the store: installed packages, files, folders.
 
 A source is identified by what it contains, never by where it lies; one on S3 by the names, sizes
-and entity tags of its objects, which a listing tells without reading a byte. Hashing gigabytes at
+and entity tags of its objects, which a listing tells without reading a byte; one on the Hugging
+Face hub by its commit, without asking anybody. Hashing gigabytes at
 every plan would cost minutes, so file digests are cached under a stat signature.
 
 Limits, what is NOT seen: a file rewritten within the file system's clock tick with its old size
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 from foundry_core.errors import FoundryError
 from foundry_core.files import is_hidden, settled, sha256_hex, sha256_of, signature, walk
 from foundry_core.home import cached, keep
+from foundry_core.hub import is_hub, parse
 
 if TYPE_CHECKING:
     from foundry_core.objects import Listed, Objects
@@ -125,7 +127,10 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 def fingerprint(path: str | os.PathLike) -> str:
     """Content digest of a file, or of a folder as sorted (relative path, sha256); of what lies on
-    S3 over sorted (relative name, size, entity tag)."""
+    S3 over sorted (relative name, size, entity tag); of what lies on the hub over commit and place
+    in the repository."""
+    if is_hub(os.fspath(path)):
+        return parse(os.fspath(path)).identity
     if is_remote(path):
         return listing_fingerprint(remote_objects(os.fspath(path))[1])
     root = Path(path).expanduser()
@@ -177,6 +182,21 @@ def source_files(root: Path) -> list[str]:
     """Names, relative to a source's folder, of the files it consists of: sorted, behind links too,
     none hidden (a leading dot in the name of the file or of a folder above it)."""
     return [name for name, _ in sorted(_visible(root), key=_by_parts)]
+
+
+def source_entries(root: Path, endings: tuple[str, ...]) -> list[str]:
+    """What ends so among `source_files`, and what is called like such a file and is none: pipes,
+    links to nothing, folders without one. A reader that passed over these would lose them in
+    silence."""
+    found = [name for name, _ in walk(root, hidden=False, odd=False, named=True)]
+    wanted = [name for name in found if name.rstrip("/").endswith(endings)]
+    files = [name for name in wanted if not name.endswith("/")]
+    empty = [
+        folder.rstrip("/")
+        for folder in wanted
+        if folder.endswith("/") and not any(name.startswith(folder) for name in files)
+    ]
+    return sorted(files + empty, key=lambda name: name.split("/"))
 
 
 def source_file(root: Path, name: str) -> Path:

@@ -58,6 +58,25 @@ def sql(connection: duckdb.DuckDBPyConnection, query: str) -> list[Json]:
     return ask(connection, query)
 
 
+def ablation(connection: duckdb.DuckDBPyConnection, ablation_id: str) -> Json:
+    """The row of the view ablation. FoundryError for an unknown one."""
+    query = "from ablation where ablation_id = ?"
+    for row in rows(connection, query, [ablation_id], of=Json):
+        return row
+    raise FoundryError(
+        f"{ablation_id!r} is not an ablation",
+        '`foundry lineage sql "from ablation"` lists them',
+    )
+
+
+def ablation_effects(connection: duckdb.DuckDBPyConnection, ablation_id: str) -> list[Json]:
+    """Its rows of the view ablation_effects, in the order of the variants."""
+    query = """select e.* from ablation_effects e
+        left join ablation_variant v using (ablation_id, variant)
+        where ablation_id = ? order by v.position, e.path"""
+    return rows(connection, query, [ablation_id], of=Json)
+
+
 def runs(connection: duckdb.DuckDBPyConnection, limit: int | None = 20) -> list[Json]:
     """Rows of the view run_summary, newest first."""
     query = "from run_summary order by started_at desc, run_id desc limit ?"

@@ -4,8 +4,12 @@ What a statement is, DuckDB's own parser says; what a query may reach is settled
 before it runs: no files, no network, no extensions, no Python variables, a bounded memory and time.
 """
 
+import contextlib
 import os
+import resource
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -15,9 +19,12 @@ from foundry_core.files import encodable
 from foundry_core.lineage.connection import first_line, rows
 
 MOST_ROWS = 200_000
-_SECONDS = 60.0
+SECONDS = 60.0
 _LONGEST = 100_000
 _HINT = "tables and views: `show all tables`; see docs/lineage.md"
+_LESS = "ask for less; `foundry lineage export` writes whole tables"
+# DuckDB counts what its operators hold, and not what one function makes of one value.
+_MEMORY = 3 * 2**30
 _QUERIES = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 _PIVOTS = (b"pivot", b"from", b"select", b"with", b"(")
 # In this order: the last two close the door.
@@ -45,19 +52,48 @@ def ask(connection: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any
         late.set()
         connection.interrupt()
 
-    timer = threading.Timer(_SECONDS, interrupt)
+    timer = threading.Timer(SECONDS, interrupt)
     timer.start()
     try:
-        return rows(connection, query, of=dict[str, Any], hint=_HINT, most=MOST_ROWS)
+        with _bounded_memory():
+            return rows(connection, query, of=dict[str, Any], hint=_HINT, most=MOST_ROWS)
+    except MemoryError:
+        raise FoundryError(
+            f"lineage: the answer needs more than {_MEMORY >> 30} GiB", _LESS
+        ) from None
     except FoundryError as error:
         if not late.is_set():
             raise
         raise FoundryError(
-            f"lineage: the query took more than {_SECONDS:g} s",
-            "ask for less; `foundry lineage export` writes whole tables",
+            f"lineage: the query took more than {SECONDS:g} s",
+            _LESS,
         ) from error
     finally:
         timer.cancel()
+
+
+@contextlib.contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """In the block this process gets at most _MEMORY more than it has: who asks for more is told so
+    by the system, and DuckDB and Python end what they do."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = _address_space() + _MEMORY
+    if soft != resource.RLIM_INFINITY:
+        most = min(most, soft)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def _address_space() -> int:
+    """Bytes that this process has mapped; as good as none where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return 0
+    return pages * resource.getpagesize()
 
 
 def _close(connection: duckdb.DuckDBPyConnection) -> None:

@@ -8,12 +8,13 @@ Legend: H heads, D width, V vocabulary, K horizon, A action dim, P proprio dim, 
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from foundry_core.config.canonical import Location
+from foundry_core.config.canonical import Location, OmitWhen
 from foundry_core.config.registry import OneOf
+from foundry_core.data.robot.transform_config import PromptMarks
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import fingerprint, is_remote
 from foundry_core.models.heads import HEADS
@@ -22,15 +23,9 @@ from foundry_core.models.sizes import check_multiple, positive, swiglu_dim
 from foundry_core.pipeline.stage import Config
 
 
-class HFConfig(Config):
-    """Base of what transformers builds: pretrained, from the hub or a folder, or random.
+class Pretrained(Config):
+    """Weights of others: a commit of the hub, or a folder."""
 
-    After loading, `config` holds the resolved transformers config and `origin` the hub name, so
-    that a saved model needs neither hub nor folder again. A folder leaves no trace there: where
-    it lay must not change the bytes of what was trained on it.
-    """
-
-    kind: str
     source: str | None = Field(
         None, description="hub name; what begins with '/', '.' or '~' is taken as `path`"
     )
@@ -38,8 +33,6 @@ class HFConfig(Config):
     path: Location[str | None] = Field(
         None, description="folder of config.json and safetensors; identified by content"
     )
-    config: dict[str, Any] | None = Field(None, description="architecture, for random weights")
-    origin: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -52,27 +45,46 @@ class HFConfig(Config):
         return values
 
     @model_validator(mode="after")
-    def _one_source(self) -> "HFConfig":
-        given = [x for x in (self.source, self.path, self.config) if x is not None]
-        if len(given) != 1:
-            raise ValueError(
-                "give either source (hub name), path (folder) or config (random weights)"
-            )
+    def _one_source(self) -> Self:
+        others = getattr(self, "config", None)
+        if len([x for x in (self.source, self.path, others) if x is not None]) != 1:
+            random = " or config (random weights)" if hasattr(self, "config") else ""
+            raise ValueError(f"give either source (hub name), path (folder){random}")
         if self.path is not None and self.revision is not None:
             raise ValueError("revision belongs to a hub name: a folder is what it contains")
         if is_remote(self.source or self.path or ""):
             raise ValueError("weights load from the hub or a local folder: download these first")
         return self
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether a checkpoint is named, whose tokenizer comes along."""
+        return self.source is not None or self.path is not None
+
+
+class HFConfig(Pretrained):
+    """Base of what transformers builds: pretrained, from the hub or a folder, or random.
+
+    After loading, `config` holds the resolved transformers config and `origin` the hub name, so
+    that a saved model needs neither hub nor folder again. A folder leaves no trace there: where
+    it lay must not change the bytes of what was trained on it.
+    """
+
+    kind: str
+    config: dict[str, Any] | None = Field(None, description="architecture, for random weights")
+    origin: str | None = None
+
 
 class TransformerConfig(Config):
-    """Pre-norm decoder without biases in its linears: RoPE, SwiGLU, optional GQA and QK-norm.
+    """Pre-norm decoder without biases, unless asked for: RoPE, SwiGLU, optional GQA and QK-norm.
 
-    `norm: rms` gives exactly Llama (`qk_norm: false`) or Qwen3 (`qk_norm: true`).
+    `norm: rms` gives exactly Llama, with `qk_norm` Qwen3, with `qkv_bias` Qwen2.
     """
 
     kind: Literal["transformer"] = "transformer"
-    vocab_size: int | None = positive(None, description="null: taken from the tokenizer")
+    vocab_size: int | None = positive(
+        None, description="null: the tokenizer's; more: the table is padded with unused rows"
+    )
     dim: int = positive()
     n_layers: int = positive()
     n_heads: int = positive()
@@ -82,6 +94,7 @@ class TransformerConfig(Config):
     norm: Literal["layer", "rms"] = "layer"
     norm_eps: float = Field(1e-5, gt=0)
     qk_norm: bool = False
+    qkv_bias: Annotated[bool, OmitWhen(False)] = False
     norm_after_embedding: bool = False
     rope_theta: float = Field(10000.0, gt=0)
     tie_embeddings: bool = False
@@ -120,6 +133,15 @@ class HFLanguageConfig(HFConfig):
 
     kind: Literal["hf_causal_lm"] = "hf_causal_lm"
     vocab_size: int | None = positive(None, description="null: as the checkpoint's")
+
+
+def by_kind(default: str) -> BeforeValidator:
+    """Of a field that may hold several kinds: a mapping without `kind` is of the default one."""
+
+    def tagged(value: Any) -> Any:
+        return {"kind": default, **value} if isinstance(value, dict) else value
+
+    return BeforeValidator(tagged)
 
 
 LanguageConfig = Annotated[TransformerConfig | HFLanguageConfig, Field(discriminator="kind")]
@@ -262,12 +284,24 @@ class VLMConfig(Config):
 
 
 class HFVLMConfig(HFConfig):
-    """A whole transformers VLM (AutoModelForImageTextToText) as backbone."""
+    """A whole transformers VLM (AutoModelForImageTextToText) as backbone.
+
+    What is null is taken from the checkpoint's processor and chat template. Pictures of any size
+    are brought to image_size by the model itself, with the processor's filter.
+    """
 
     kind: Literal["hf_vlm"] = "hf_vlm"
-    image_size: int = positive(description="side of the square images it is fed")
+    image_size: int | None = positive(None, description="side of the square images it looks at")
     vocab_size: int | None = positive(None, description="null: as the checkpoint's")
-    normalization: ImageNormalization = ImageNormalization()
+    normalization: ImageNormalization | None = None
+    resample: Literal["bilinear", "bicubic", "lanczos"] | None = None
+    marks: PromptMarks | None = Field(None, description="tokens around images and instruction")
+
+    @model_validator(mode="after")
+    def _size_without_processor(self) -> Self:
+        if self.config is not None and self.image_size is None:
+            raise ValueError("image_size is needed: random weights have no processor to name it")
+        return self
 
 
 BackboneConfig = Annotated[VLMConfig | HFVLMConfig, Field(discriminator="kind")]
@@ -312,13 +346,15 @@ ModelConfig = Annotated[LanguageConfig | BackboneConfig | VLAConfig, Field(discr
 """Whatever can be saved as a model of its own."""
 
 
-def weight_sources(model: Config, where: str = "model") -> dict[str, str]:
+def weight_sources(model: Config | None, where: str = "model") -> dict[str, str]:
     """Dotted path in the recipe → content identity of each folder of weights.
 
     A hub name is identified by its commit, which is in the recipe: one without raises
     FoundryError, since the weights would change under an unchanged key.
     """
-    if isinstance(model, HFConfig):
+    if model is None:
+        return {}
+    if isinstance(model, Pretrained):
         if model.path is not None:
             return {where: fingerprint(model.path)}
         if model.source is not None:

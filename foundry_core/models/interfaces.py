@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from foundry_core.data.robot.transform_config import PromptMarks
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import (
     ConvViTConfig,
@@ -47,6 +48,14 @@ def check_tap(layers: int, available: int) -> None:
             f"tap_layers is {layers}, but the backbone has {available} layers",
             f"set tap_layers to at most {available}",
         )
+
+
+def fill_new_rows(weight: Tensor, vocab_size: int, used: int, rows: int) -> None:
+    """Rows [used, vocab_size) of a table [V,D] take the mean of the first `used`, of which there
+    were at most `rows`; without gradient."""
+    used = min(used, rows)
+    if used < vocab_size:
+        weight[used:vocab_size] = weight[:used].mean(dim=0)
 
 
 class Decoder(nn.Module, ABC):
@@ -98,9 +107,10 @@ class Decoder(nn.Module, ABC):
         return linear_cross_entropy(hidden, weight, targets, z_loss=z_loss, soft_cap=cap)
 
     @abstractmethod
-    def resize_vocabulary(self, vocab_size: int) -> None:
-        """Grows embedding and head to `vocab_size` rows; new ones are the mean of those before.
-        Never shrinks: rows beyond the tokenizer's size are padding of the table."""
+    def resize_vocabulary(self, vocab_size: int, used: int) -> None:
+        """Makes room for `vocab_size` tokens, of which the first `used` were trained: the rows
+        [used, vocab_size) of embedding and head start as the mean of those. Never shrinks: rows
+        beyond are padding of the table, which no token has and no mean may count."""
 
 
 class LanguageModel(Decoder):
@@ -141,7 +151,8 @@ class Backbone(Decoder):
     """A vision-language model.
 
     images uint8 [B,N,3,H,W] or None for text alone; tokens int64 [B,T]; token_mask bool [B,T],
-    False at padding.
+    False at padding. prompt bool [B,T], True before what the model is to say: models that were
+    pretrained to read a prompt both ways do so there.
 
     needs_token_mask: whether padding on the right needs it, too. Under plain causality nothing real
     sees what comes after; some transformers models attend both ways over a prompt.
@@ -162,12 +173,18 @@ class Backbone(Decoder):
     @abstractmethod
     def image_token_id(self) -> int: ...
 
+    @property
+    def marks(self) -> PromptMarks:
+        """What its prompts have around images and instruction."""
+        return PromptMarks(image=self.image_token_id)
+
     @abstractmethod
     def hidden(
         self,
         images: Tensor | None,
         tokens: Tensor,
         token_mask: Tensor | None = None,
+        prompt: Tensor | None = None,
     ) -> Tensor:
         """Final-normed hidden states [B,T,D]."""
 
@@ -177,7 +194,12 @@ class Backbone(Decoder):
 
     @abstractmethod
     def features(
-        self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None, tap: Tap
+        self,
+        images: Tensor | None,
+        tokens: Tensor,
+        token_mask: Tensor | None,
+        tap: Tap,
+        prompt: Tensor | None = None,
     ) -> Tensor:
         """[B, 1, layers·D]: see Tap.join."""
 

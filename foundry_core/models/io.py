@@ -1,6 +1,5 @@
 """Models on disk: `config.json` and `model.safetensors`, loaded strictly."""
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -74,12 +73,16 @@ def load_model(directory: Path, *, device: str = "cpu") -> tuple[Model, ModelCon
     if not path.is_file():
         raise FoundryError(f"{path} is missing: {directory} has a config but no weights")
     tensors = load_file(path)
-    native = is_native(config)
     # On the meta device nothing is allocated or initialised only to be overwritten.
-    with torch.device("meta") if native else contextlib.nullcontext():
+    with torch.device("meta"):
         module = build_model(config)
     _check_state(path, module, tensors)
-    module.load_state_dict(tensors, strict=native, assign=native)
+    first = _first_names(module)
+    module.load_state_dict({name: tensors[first[name]] for name in first}, assign=True)
+    if not is_native(config):
+        from foundry_core.models.huggingface.load import complete
+
+        complete(module)
     return module.to(device), config
 
 
@@ -123,9 +126,12 @@ def _check_state(path: Path, module: nn.Module, tensors: Mapping[str, Tensor]) -
 
 def _unique_names(module: nn.Module) -> dict[str, Tensor]:
     """State names without aliases: of tensors that are one object, the first name in order."""
+    state = module.state_dict(keep_vars=True)
+    return {name: state[name] for name, first in _first_names(module).items() if name == first}
+
+
+def _first_names(module: nn.Module) -> dict[str, str]:
+    """State name → the first in order of the names that the same tensor has."""
     seen: dict[int, str] = {}
-    names: dict[str, Tensor] = {}
-    for name, tensor in sorted(module.state_dict(keep_vars=True).items()):
-        if seen.setdefault(id(tensor), name) == name:
-            names[name] = tensor
-    return names
+    state = module.state_dict(keep_vars=True)
+    return {name: seen.setdefault(id(state[name]), name) for name in sorted(state)}

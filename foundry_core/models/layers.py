@@ -288,12 +288,13 @@ class Attention(nn.Module):
         qk_norm: str | None = None,
         norm_eps: float = 1e-5,
         bias: bool = False,
+        qkv_bias: bool = False,
     ) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads or n_heads
         self.head_dim = head_dim or dim // n_heads
         width = (n_heads + 2 * self.n_kv_heads) * self.head_dim
-        self.qkv = nn.Linear(dim, width, bias=bias)
+        self.qkv = nn.Linear(dim, width, bias=bias or qkv_bias)
         self.out = nn.Linear(n_heads * self.head_dim, dim, bias=bias)
         self.q_norm = make_norm(qk_norm, self.head_dim, norm_eps) if qk_norm else None
         self.k_norm = make_norm(qk_norm, self.head_dim, norm_eps) if qk_norm else None

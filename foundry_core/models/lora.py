@@ -1,13 +1,17 @@
 """Low-rank adapters: W·x + (alpha/rank)·up·(down·x), with W frozen (Hu et al. 2021)."""
 
 import math
+from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import LoRAConfig
 from foundry_core.models.interfaces import Backbone
+
+L = TypeVar("L", bound=nn.Linear)
 
 
 class LoRALinear(nn.Linear):
@@ -31,18 +35,22 @@ class LoRALinear(nn.Linear):
         low = F.linear(x, self.lora_down)
         return F.linear(x, self.weight, self.bias) + self.scale * F.linear(low, self.lora_up)
 
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """One linear that computes the same."""
+        linear = nn.Linear(
+            self.in_features, self.out_features, bias=self.bias is not None, device="meta"
+        )
+        weight = self.weight + self.scale * self.lora_up @ self.lora_down
+        linear.weight, linear.bias = nn.Parameter(weight), self.bias
+        return linear
+
 
 def apply_lora(backbone: Backbone, config: LoRAConfig) -> None:
     """Freezes the backbone and puts adapters on the linears of its text layers, in place."""
     backbone.requires_grad_(False)
     found: set[str] = set()
-    linears = [
-        (parent, name, child)
-        for parent in backbone.text_layers.modules()
-        for name, child in parent.named_children()
-        if type(child) is nn.Linear
-    ]
-    for parent, name, linear in linears:
+    for parent, name, linear in _linears(backbone.text_layers, nn.Linear):
         found.add(name)
         if config.targets is None or name in config.targets:
             setattr(parent, name, LoRALinear(linear, config))
@@ -52,3 +60,19 @@ def apply_lora(backbone: Backbone, config: LoRAConfig) -> None:
             f"lora.targets names {unknown[0]!r}, which no text layer of the backbone has",
             f"its linears are {', '.join(sorted(found))}",
         )
+
+
+def merge_lora(backbone: Backbone) -> None:
+    """Folds the adapters into the weights, in place; without adapters it does nothing."""
+    for parent, name, linear in _linears(backbone.text_layers, LoRALinear):
+        setattr(parent, name, linear.merged())
+
+
+def _linears(layers: nn.ModuleList, kind: type[L]) -> list[tuple[nn.Module, str, L]]:
+    """(parent, name, module) of the modules that are exactly of a class."""
+    return [
+        (parent, name, child)
+        for parent in layers.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, kind) and type(child) is kind
+    ]

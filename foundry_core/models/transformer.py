@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from foundry_core.models.config import TransformerConfig
-from foundry_core.models.interfaces import LanguageModel, Tap, check_tap
+from foundry_core.models.interfaces import LanguageModel, Tap, check_tap, fill_new_rows
 from foundry_core.models.layers import (
     Attention,
     Layers,
@@ -35,6 +35,7 @@ class Block(nn.Module):
             head_dim=config.key_dim,
             qk_norm=config.norm if config.qk_norm else None,
             norm_eps=config.norm_eps,
+            qkv_bias=config.qkv_bias,
         )
         self.ffn_norm = make_norm(config.norm, config.dim, config.norm_eps)
         self.ffn = SwiGLU(config.dim, config.hidden_dim)
@@ -133,18 +134,19 @@ class Transformer(LanguageModel):
             x = block(x, mask, rope, last_rows if block is self.blocks[-1] else None)
             yield x
 
-    def resize_vocabulary(self, vocab_size: int) -> None:
-        resize_rows(self.embedding, vocab_size)
+    def resize_vocabulary(self, vocab_size: int, used: int) -> None:
+        resize_rows(self.embedding, vocab_size, used)
         self.embedding.num_embeddings = self.embedding.weight.shape[0]
         if self.head is not None:
-            resize_rows(self.head, vocab_size)
+            resize_rows(self.head, vocab_size, used)
             self.head.out_features = self.head.weight.shape[0]
 
 
 @torch.no_grad()
-def resize_rows(module: nn.Embedding | nn.Linear, rows: int) -> None:
+def resize_rows(module: nn.Embedding | nn.Linear, rows: int, used: int) -> None:
     """Of module.weight; as Decoder.resize_vocabulary."""
     old = module.weight
     if rows > len(old):
-        new = torch.cat((old, old.mean(dim=0).expand(rows - len(old), -1)))
-        module.weight = nn.Parameter(new, requires_grad=old.requires_grad)
+        grown = torch.cat((old, old.new_empty(rows - len(old), old.shape[1])))
+        module.weight = nn.Parameter(grown, requires_grad=old.requires_grad)
+    fill_new_rows(module.weight, rows, used, len(old))

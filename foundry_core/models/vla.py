@@ -57,15 +57,11 @@ class VLA(nn.Module):
             apply_lora(self.backbone, config.lora)
 
     @classmethod
-    def from_vlm(
-        cls, config: VLAConfig, backbone: Backbone, *, vocab_size: int | None = None
-    ) -> Self:
-        """A policy on top of a trained VLM, whose vocabulary grows to `vocab_size` (the `<obs>` row
-        starts as the mean of the others). config.backbone may be null."""
+    def from_vlm(cls, config: VLAConfig, backbone: Backbone) -> Self:
+        """A policy on top of a VLM whose vocabulary has room for `<obs>`. config.backbone may be
+        null."""
         if config.backbone is not None:
             _check_backbone(config.backbone, backbone.config)
-        if vocab_size is not None:
-            backbone.resize_vocabulary(vocab_size)
         return cls(config.model_copy(update={"backbone": backbone.config}), backbone)
 
     @property
@@ -90,9 +86,12 @@ class VLA(nn.Module):
             images = None
         if on_host(tokens):
             check_obs_tokens(tokens, self.obs_token_id)
-        positions = (tokens == self.obs_token_id).to(torch.int8).argmax(dim=1)
+        is_obs = tokens == self.obs_token_id
+        positions = is_obs.to(torch.int8).argmax(dim=1)
         tap = Tap(positions=positions, layers=self._config.tap_layers, norm=self._config.tap_norm)
-        return self.backbone.features(images, tokens, token_mask, tap)
+        # All that is before `<obs>`: where a model would begin to speak.
+        prompt = is_obs.cumsum(dim=1) == 0
+        return self.backbone.features(images, tokens, token_mask, tap, prompt)
 
     def training_loss_terms(
         self,

@@ -52,17 +52,13 @@ class VLM(Backbone):
         self._config = config
 
     @classmethod
-    def from_language_model(
-        cls, config: VLMConfig, language: LanguageModel, *, vocab_size: int | None = None
-    ) -> Self:
-        """A VLM on top of a trained language model, whose vocabulary grows to `vocab_size`.
+    def from_language_model(cls, config: VLMConfig, language: LanguageModel) -> Self:
+        """A VLM on top of a trained language model, whose vocabulary has room for the image token.
 
         config.language may be null; given, it must describe the same architecture.
         """
         if config.language is not None:
             check_same_architecture("language", config.language, language.config)
-        if vocab_size is not None:
-            language.resize_vocabulary(vocab_size)
         return cls(config.model_copy(update={"language": language.config}), language)
 
     @property
@@ -121,6 +117,7 @@ class VLM(Backbone):
         images: Tensor | None,
         tokens: Tensor,
         token_mask: Tensor | None = None,
+        prompt: Tensor | None = None,
     ) -> Tensor:
         embeddings, is_image = self.embed(images, tokens)
         visible = Visibility(keys=token_mask, spans=self._spans(is_image))
@@ -130,7 +127,12 @@ class VLM(Backbone):
         return self.language.hidden(self.language.embed(tokens), visible)
 
     def features(
-        self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None, tap: Tap
+        self,
+        images: Tensor | None,
+        tokens: Tensor,
+        token_mask: Tensor | None,
+        tap: Tap,
+        prompt: Tensor | None = None,
     ) -> Tensor:
         embeddings, is_image = self.embed(images, tokens)
         visible = Visibility(keys=token_mask, spans=self._spans(is_image))
@@ -141,12 +143,13 @@ class VLM(Backbone):
             return None
         return image_spans(is_image, self.tokens_per_image)
 
-    def resize_vocabulary(self, vocab_size: int) -> None:
-        self.language.resize_vocabulary(vocab_size)
+    def resize_vocabulary(self, vocab_size: int, used: int) -> None:
+        self.language.resize_vocabulary(vocab_size, used)
 
 
 def check_same_architecture(name: str, wanted: Config, found: Config) -> None:
-    """The recipe's config of an upstream model must be the upstream's, but for the vocabulary."""
+    """What the recipe states of an upstream model must be the upstream's, but for the
+    vocabulary."""
     if type(wanted) is not type(found):
         raise FoundryError(
             f"{name}.kind: the recipe says {kind_of(wanted)!r}, the upstream model is "
@@ -155,7 +158,7 @@ def check_same_architecture(name: str, wanted: Config, found: Config) -> None:
     ignore = ("vocab_size", "source", "revision", "path", "config", "origin", "image_token_id")
     # Where their weights lay is no difference either.
     a, b = wanted.model_dump(mode="json"), found.model_dump(mode="json")
-    names = [name for name in {**a, **b} if name not in ignore]
+    names = [name for name, value in a.items() if name not in ignore and value is not None]
     lines = [f"{n}: {a.get(n)!r} ≠ {b.get(n)!r}" for n in names if a.get(n) != b.get(n)]
     if lines:
         raise FoundryError(

@@ -14,6 +14,7 @@ from foundry_core.config.overrides import STAGE_KEYS, apply_overrides
 from foundry_core.config.suggest import nearest
 from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
+from foundry_core.masking import secrets_in
 from foundry_core.pipeline.imports import Imported, import_recipe, import_stage
 from foundry_core.pipeline.stage import Recipe, Resources, Slot, Stage, Upstream
 
@@ -103,6 +104,7 @@ def build_pipeline(
     for key in document:
         if key not in _TOP_KEYS:
             raise FoundryError(f"unknown key {where}.{key!r}", nearest(key, _TOP_KEYS))
+    _refuse_secrets(document, where)
     name = document.get("name", where)
     _check_name(name, f"{where}.name")
     stages = document.get("stages") or {}
@@ -116,6 +118,18 @@ def build_pipeline(
     ordered = _ordered({n: _node(n, spec, declared, seed) for n, spec in specs.items()})
     notes = _check(ordered)
     return Pipeline(name=name, seed=seed, stages=ordered, overrides=overrides, notes=notes)
+
+
+def _refuse_secrets(document: Mapping[str, Any], where: str) -> None:
+    """Recipes are recorded for good, in manifests and in the lineage: what a key stands for must be
+    there to be read."""
+    for found in secrets_in(document):
+        raise FoundryError(
+            f"{where}.{found}: a pipeline holds no secrets, for its recipes are recorded as they "
+            "are",
+            "take it out, and give it by the environment: a variable, a file such as "
+            "~/.aws/credentials or ~/.netrc",
+        )
 
 
 def _check_name(name: Any, where: str) -> None:

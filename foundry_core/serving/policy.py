@@ -168,6 +168,7 @@ def load_policy(
         Normalizer.load(folder / NORMALIZER),
         tokenizer,
         model.backbone.tokens_per_image,
+        model.backbone.marks,
     )
     return Policy(
         model,

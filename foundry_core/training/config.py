@@ -4,6 +4,7 @@ the cross-checks that the training stages share.
 Imports no torch: planning validates these.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -209,6 +210,32 @@ def check_divides(batch: int, workers: int, modality: str) -> None:
         raise FoundryError(
             f"{modality} batch of {batch} does not divide among {workers} workers",
             "choose a number of workers that divides the batch of every modality",
+        )
+
+
+def check_micro_batch(sizes: Mapping[str, int], micro_batch: int | None) -> None:
+    """Raises unless every modality's batch divides into the same number of parts."""
+    if micro_batch is None:
+        return
+    parts = -(-sum(sizes.values()) // micro_batch)
+    for modality, size in sizes.items():
+        if size % parts:
+            raise FoundryError(
+                f"{modality} batch of {size} does not divide into {parts} micro-batches "
+                f"(micro_batch={micro_batch}, {sum(sizes.values())} samples per worker in all)",
+                "choose resources.micro_batch so that every modality's batch divides",
+            )
+
+
+def check_gpus(gpus: float, workers: int) -> None:
+    """Raises FoundryError for GPUs that workers cannot hold: each takes whole ones, or a part of
+    one."""
+    each = gpus / workers
+    if each > 1 and not each.is_integer():
+        raise FoundryError(
+            f"gpus = {gpus:g} among {workers} workers are {each:g} for each, not whole ones "
+            "and no part of one",
+            "leave num_workers out (one for each GPU), or choose one that divides gpus",
         )
 
 

@@ -7,16 +7,13 @@ FSDP2 average them instead: the loop multiplies the loss by the world's size to 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from foundry_core.training.config import check_divides
-
-if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +103,7 @@ def parallelise(
     return module
 
 
-def _mesh(world: World, shard_size: int | None) -> "DeviceMesh":
-    from torch.distributed.device_mesh import init_device_mesh
-
+def _mesh(world: World, shard_size: int | None) -> DeviceMesh:
     if not dist.is_initialized():  # a run of one process
         backend = "nccl" if world.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from foundry_core.errors import FoundryError
+from foundry_core.training.config import check_micro_batch
 
 Batch = Mapping[str, Tensor]
 MixedBatch = Mapping[str, Batch]
@@ -85,20 +85,6 @@ def split_batch(batch: MixedBatch, micro_batch: int | None) -> list[MixedBatch]:
     check_micro_batch(sizes, micro_batch)
     cut = {m: _by_length(part, parts) for m, part in batch.items()}
     return [{m: pieces[i] for m, pieces in cut.items()} for i in range(parts)]
-
-
-def check_micro_batch(sizes: Mapping[str, int], micro_batch: int | None) -> None:
-    """Raises unless every modality's batch divides into the same number of parts."""
-    if micro_batch is None:
-        return
-    parts = -(-sum(sizes.values()) // micro_batch)
-    for modality, size in sizes.items():
-        if size % parts:
-            raise FoundryError(
-                f"{modality} batch of {size} does not divide into {parts} micro-batches "
-                f"(micro_batch={micro_batch}, {sum(sizes.values())} samples per worker in all)",
-                "choose resources.micro_batch so that every modality's batch divides",
-            )
 
 
 def _by_length(batch: Batch, parts: int) -> list[Batch]:

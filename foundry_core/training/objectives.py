@@ -89,15 +89,18 @@ class CaptionLoss:
         return {
             "images": batch["images"],
             "tokens": tokens[:, :-1],
+            "prompt": (batch["target_mask"].cumsum(dim=1) == 0)[:, :-1],
+            "token_mask": batch["token_mask"][:, :-1],
             "index": mask.flatten().nonzero()[:, 0],
             "targets": tokens[:, 1:][mask],
         }
 
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
-        # Padding is on the right, where causality hides it: no mask to build.
         backbone = model.backbone if isinstance(model, VLA) else model
         assert isinstance(backbone, Backbone)
-        hidden = backbone.hidden(batch["images"], batch["tokens"])
+        hidden = backbone.hidden(
+            batch["images"], batch["tokens"], _mask(backbone, batch), prompt=batch["prompt"]
+        )
         return next_token_sums(backbone, hidden, batch, self.z_loss)
 
 
@@ -120,11 +123,10 @@ class ActionLoss:
 
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
         assert isinstance(model, VLA)
-        needed = model.backbone.needs_token_mask
         total, count = model.training_loss_terms(
             batch["images"],
             batch["tokens"],
-            batch["token_mask"] if needed else None,
+            _mask(model.backbone, batch),
             batch["proprio"],
             batch["actions"],
             batch["action_mask"],
@@ -132,6 +134,11 @@ class ActionLoss:
         )
         draws = count / batch["action_mask"].sum().clamp(min=1)
         return {"loss": total / draws.clamp(min=1)}
+
+
+def _mask(backbone: Backbone, batch: Batch) -> Tensor | None:
+    """Padding is on the right, where plain causality hides it."""
+    return batch["token_mask"] if backbone.needs_token_mask else None
 
 
 def next_token_sums(

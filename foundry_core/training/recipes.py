@@ -8,9 +8,21 @@ from foundry_core.config.suggest import nearest
 from foundry_core.data.config import Size
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import weight_sources
+from foundry_core.models.config import (
+    BackboneConfig,
+    HFConfig,
+    TransformerConfig,
+    VLMConfig,
+    weight_sources,
+)
 from foundry_core.pipeline.stage import Config, Stage, Upstream
-from foundry_core.training.config import MODALITIES, TrainResources, check_divides
+from foundry_core.training.config import (
+    MODALITIES,
+    TrainResources,
+    check_divides,
+    check_gpus,
+    check_micro_batch,
+)
 
 Inputs = Mapping[str, Mapping[str, Upstream]]
 
@@ -20,12 +32,14 @@ class ModelFacts:
     """What is known of a model before it is trained; None is not known, as of an imported one.
 
     n_layers: of its language part, which a head may tap. image_size: side of the squares that its
-    tower takes. tokenizer: the stage whose vocabulary it has.
+    tower takes, None also of towers that resize. tokenizer: the stage whose vocabulary it has.
+    own_tokenizer: that stage is the one that makes the model.
     """
 
     n_layers: int | None = None
     image_size: int | None = None
     tokenizer: str | None = None
+    own_tokenizer: bool = False
 
 
 def facts_of(inputs: Inputs, slot: str, language: Config | None, size: int | None) -> ModelFacts:
@@ -38,7 +52,27 @@ def facts_of(inputs: Inputs, slot: str, language: Config | None, size: int | Non
         name = tokenizer.name if tokenizer else None
         return ModelFacts(n_layers=layers, image_size=size, tokenizer=name)
     known = upstream.states if isinstance(upstream.states, ModelFacts) else ModelFacts()
+    if known.own_tokenizer:
+        known = replace(known, tokenizer=upstream.name, own_tokenizer=False)
     return known if size is None else replace(known, image_size=size)
+
+
+def image_size_of(backbone: BackboneConfig | None) -> int | None:
+    """Side of the squares that it must be fed; None: not known, or any (hf_vlm resizes itself)."""
+    return backbone.image_size if isinstance(backbone, VLMConfig) else None
+
+
+def check_vocabulary_size(where: str, language: Config | None, inputs: Inputs) -> None:
+    """A stated vocabulary pads the table: it must hold the tokens that the tokenizer will have."""
+    size = getattr(language, "vocab_size", None)
+    for tokenizer in inputs.get("tokenizer", {}).values():
+        tokens = getattr(tokenizer.recipe, "vocab_size", None)
+        if isinstance(language, TransformerConfig) and size and tokens and size < tokens:
+            raise FoundryError(
+                f"{where}.vocab_size = {size} is less than the {tokens} tokens of "
+                f"{tokenizer.name!r}",
+                "leave vocab_size out, or raise it: rows beyond the tokenizer's are padding",
+            )
 
 
 def check_pictures(
@@ -116,8 +150,12 @@ class TrainStage(Stage):
 
     @classmethod
     def check_resources(cls, recipe: Any, resources: TrainResources) -> None:
-        for name, part in recipe.data.modalities.items():
-            check_divides(part.batch_size, resources.workers, name)
+        workers, parts = resources.workers, recipe.data.modalities
+        check_gpus(resources.gpus, workers)
+        for name, part in parts.items():
+            check_divides(part.batch_size, workers, name)
+        sizes = {name: part.batch_size // workers for name, part in parts.items()}
+        check_micro_batch(sizes, resources.micro_batch)
         for name in resources.recompute:
             if name not in cls.parts:
                 raise FoundryError(
@@ -145,6 +183,8 @@ def check_source_of_tokens(slot: str, described: Config | None, inputs: Inputs) 
             f"no {slot} is connected and the recipe does not describe one",
             f"connect the input {slot!r}, or give the part of `model` it would replace",
         )
+    if isinstance(described, HFConfig) and described.has_weights:
+        return
     if not inputs.get("tokenizer"):
         raise FoundryError(
             f"without {slot} the vocabulary is unknown", "connect the input 'tokenizer'"

@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 import webdataset as wds
 
+from foundry_core.data.convert.robot import RobotJob, convert_shard
 from foundry_core.data.images import decode_image
 from foundry_core.data.loading.text import read_row
 from foundry_core.data.npy import read_npz
 from foundry_core.data.shards.read import ShardSet
+from foundry_core.data.shards.write import write_manifest
+from foundry_core.data.sources.robot.demonstrations import Demonstrations
 from foundry_core.data.webdataset import webdataset
+from tests.data.convert.test_robot import settings, write_episode
 
 
 def both(folder):
@@ -45,6 +49,30 @@ def test_episodes(datasets):
             np.testing.assert_array_equal(sample[name], decode_image(members[name]))
         assert sample["metadata.json"]["length"] == len(next(iter(arrays.values())))
         assert sample["language_instructions.json"]["original"]
+
+
+def test_windows(tmp_path):
+    """The published layout, one sample per window."""
+    write_episode(tmp_path / "demos", 0, length=6)
+    (tmp_path / "demos" / "demos.json").write_text("{}")
+    source = Demonstrations(path=str(tmp_path / "demos"))
+    made = settings(layout="sample", image_steps=(-1, 0))
+    out = tmp_path / "shards"
+    out.mkdir()
+    refs = tuple(source.episodes())
+    part = convert_shard(RobotJob(source=source, settings=made, shard=0, refs=refs, out=out))
+    write_manifest(out, [part.shard])
+    found = both(out)
+    assert len(found) == 6
+    for number, (sample, members) in enumerate(found):
+        assert members.keys() == sample.keys() - {"__key__", "__url__", "__local_path__"}
+        assert {"scene_t-1.jpg", "scene_t0.jpg", "language_instructions.json"} <= members.keys()
+        assert sample["metadata.json"]["anchor_timestep"] == number
+        np.testing.assert_array_equal(sample["scene_t0.jpg"], decode_image(members["scene_t0.jpg"]))
+        arrays = read_npz(members["lowdim.npz"])
+        assert {"past_mask", "future_mask"} < arrays.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(sample["lowdim.npz"][name], array)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

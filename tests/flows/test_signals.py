@@ -105,18 +105,42 @@ def test_who_does_not_end_is_killed_and_told_so(number):
     assert f"({number.name}), still busy after 0.5 s: killed" in err
 
 
+# As a script starts a command with `&`, and as `nohup` does.
+BEHIND = ("sh", "-c", "trap '' INT HUP; exec \"$@\"", "sh")
+IGNORED = """
+import os, signal
+from flows.signals import ends_on_signals
+with ends_on_signals():
+    os.kill(os.getpid(), signal.SIGHUP)
+    print("stays", flush=True)
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+    except KeyboardInterrupt:
+        print("ends")
+print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
+"""
+
+
+def test_what_a_script_started_ends_on_sigint_and_outlives_its_terminal():
+    command = [*BEHIND, sys.executable, "-c", IGNORED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "stays\nends\nTrue\n", done.stderr
+
+
 class Terminal:
     """A command in a terminal of its own, as a person starts it."""
 
-    def __init__(self, home: Path, *arguments: str):
+    def __init__(self, home: Path, *arguments: str, behind: tuple[str, ...] = ()):
+        """behind: the words of a command that starts this one."""
         self.home, self.text = home, ""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
         own = {"FOUNDRY_HOME": str(home), "FOUNDRY_KINDS": "tests.kinds"}
         environment = kept | own | {"FOUNDRY_PIPELINES": str(KINDS), "OMP_NUM_THREADS": "1"}
-        command = python_command("flows.cli", *arguments)
+        command = [*behind, *python_command("flows.cli", *arguments)]
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
-            os.execve(command[0], command, environment)
+            os.execvpe(command[0], command, environment)
 
     def type(self, keys: str) -> None:
         os.write(self._terminal, keys.encode())
@@ -203,6 +227,29 @@ def test_a_run_in_a_terminal_ends_soon_and_the_next_one_resumes(arguments, how, 
     assert "succeeded" in statuses(home)
     resumed = [int(path.read_text()) for path in home.glob("store/train/*/records/resumed.txt")]
     assert max(resumed) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("how", ["term", "cancel"])
+def test_a_run_that_a_script_started_ends_and_the_next_one_resumes(how, tmp_path):
+    """Its SIGINT is ignored when it begins. cancel: `foundry cancel` in another shell."""
+    home = tmp_path / "home"
+    terminal = Terminal(home, *RUN, behind=BEHIND)
+    terminal.until(terminal.trains)
+    if how == "term":
+        os.kill(terminal.pid, signal.SIGTERM)
+    else:
+        (run,) = (path.stem for path in (home / "processes").glob("run*"))
+        name = json.loads((home / "processes" / f"{run}.json").read_text())["id"]
+        own = {"FOUNDRY_HOME": str(home)}
+        command = python_command("flows.cli", "cancel", name)
+        subprocess.run(command, env=os.environ | own, check=True, timeout=60)
+    assert terminal.ended(40) == (143 if how == "term" else 130)
+    until(lambda: not left_of(home), 5, f"nothing is left: {left_of(home)}")
+    assert statuses(home) == {"cancelled"}
+    assert Terminal(home, *RUN, behind=BEHIND).ended(300) == 0
+    assert "succeeded" in statuses(home)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from foundry_core.identity import environment, packages
 from foundry_core.identity.code import CodeIndex, fingerprint
 from foundry_core.identity.environment import Drift, Environment, environment_of
+from foundry_core.pipeline.drift import drift_line, drift_phrase
 
 STAGE = """
 import os
@@ -148,3 +149,29 @@ def test_the_device_counts_where_torch_computes(monkeypatch):
 
 def test_nothing_recorded_is_no_drift():
     assert Environment.from_json(None).drift_to(environment_of(["torch"], ["X"], 0)) == []
+
+
+def test_only_what_both_know_can_have_drifted():
+    before = Environment(packages={"gone": "1", "kept": "1"}, numerics={"threads": "1"})
+    now = Environment(packages={"kept": "2", "new": "1"})
+    assert before.drift_to(now) == [Drift(what="package", name="kept", old="1", new="2")]
+
+
+def test_how_many_threads_work_is_no_variable_of_the_result(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("LAB_SETTING", "x")
+    found = environment_of([], ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "LAB_SETTING"])
+    assert list(found.variables) == ["LAB_SETTING"]
+
+
+@pytest.mark.parametrize(
+    ("phrases", "line"),
+    [("abc", "built with a; b; c"), ("abcd", "built with a; b; c; and 1 more")],
+)
+def test_three_reasons_are_said_and_the_rest_counted(phrases, line):
+    assert drift_line(phrases) == line
+
+
+def test_a_variable_that_has_another_value_is_said_without_it():
+    assert drift_phrase("variable X", "0a", "0b") == "$X set, now otherwise"
+    assert drift_phrase("variable X", "", "0b") == "$X unset, now set"

@@ -151,15 +151,26 @@ def test_new_vocabulary_rows_are_the_mean():
     model = build(language_config())
     old, head = model.embedding.weight.clone(), model.head.weight.clone()
     before = model(plain_tokens(1, 4))
-    model.resize_vocabulary(53)
+    model.resize_vocabulary(53, 50)
     assert model.config.vocab_size == 53
     torch.testing.assert_close(model.embedding.weight[:50], old)
     for row in (50, 51, 52):
         torch.testing.assert_close(model.embedding.weight[row], old.mean(0))
         torch.testing.assert_close(model.head.weight[row], head.mean(0))
     torch.testing.assert_close(model(plain_tokens(1, 4))[..., :50], before)
-    model.resize_vocabulary(10)
+    model.resize_vocabulary(10, 9)
     assert model.vocab_size == 53
+
+
+def test_padding_of_the_table_counts_in_no_mean():
+    model = build(language_config())
+    embedding, head = model.embedding.weight.clone(), model.head.weight.clone()
+    model.resize_vocabulary(41, 40)
+    for weight, old in ((model.embedding.weight, embedding), (model.head.weight, head)):
+        torch.testing.assert_close(weight[40], old[:40].mean(0))
+        assert (weight[40] - old.mean(0)).abs().max() > 1e-3
+        torch.testing.assert_close(weight[:40], old[:40])
+        torch.testing.assert_close(weight[41:], old[41:])
 
 
 def test_tap_concatenates_the_last_layers():

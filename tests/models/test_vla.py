@@ -107,7 +107,8 @@ def test_acting_in_any_company_is_the_same():
 def test_from_a_vlm_obs_starts_as_the_mean():
     vlm = build(vlm_config(language=vlm_config().language.model_copy(update={"vocab_size": 49})))
     rows = vlm.language.embedding.weight.clone()
-    model = VLA.from_vlm(vla_config(backbone=None), vlm, vocab_size=50)
+    vlm.resize_vocabulary(50, 49)
+    model = VLA.from_vlm(vla_config(backbone=None), vlm)
     torch.testing.assert_close(model.backbone.language.embedding.weight[OBS], rows.mean(0))
     assert model.config.backbone.image_token_id == IMAGE
     with pytest.raises(FoundryError, match=r"backbone\.language.*dim: 16 ≠ 32"):

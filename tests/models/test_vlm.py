@@ -55,7 +55,8 @@ def test_from_a_language_model_words_keep_their_embeddings():
     tokens = plain_tokens(1, 6) % 40
     before = language(tokens)
     config = vlm_config(language=None, image_token_id=40)
-    model = VLM.from_language_model(config, language, vocab_size=41)
+    language.resize_vocabulary(41, 40)
+    model = VLM.from_language_model(config, language)
     assert model.config.language.vocab_size == 41
     torch.testing.assert_close(model(None, tokens)[..., :40], before)
 

@@ -26,7 +26,7 @@ def test_types_bounds_defaults_and_descriptions_are_the_fields():
     text, vla = listed("convert_text"), listed("train_vla")
     assert text["context"].type == "int (≥ 1)"
     assert text["context"].default == "256"
-    assert text["source"].type.startswith("jsonl | packages | parquet")
+    assert text["source"].type.startswith("arrow | jsonl | packages | parquet")
     assert text["source"].default == ""
     assert "rows hold" in text["context"].description
     assert vla["training.schedule.decay_fraction"].type == "float (> 0, ≤ 1)"

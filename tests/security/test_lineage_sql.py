@@ -1,5 +1,10 @@
 """`foundry lineage sql` answers queries, and nothing that is typed there does anything else."""
 
+import os
+import resource
+import subprocess
+import sys
+
 import pytest
 
 from foundry_core.errors import FoundryError
@@ -11,12 +16,17 @@ from foundry_core.lineage.queries import INDEX_NAME, connect, runs, show, sql
 
 
 @pytest.fixture
-def connection(tmp_path):
-    log = EventLog(tmp_path / "events")
+def home(tmp_path):
+    log = EventLog(tmp_path / "store" / "events")
     log.append(RunStarted(run_id="r1", pipeline="p", stages=[]))
     log.append(AliasSet(alias="a@b", key="0" * 64))
     Index(tmp_path / INDEX_NAME, log).advance()
-    with connect(tmp_path) as opened:
+    return tmp_path
+
+
+@pytest.fixture
+def connection(home):
+    with connect(home) as opened:
         yield opened
 
 
@@ -150,7 +160,7 @@ def test_the_other_questions_work_after_it(connection):
     ],
 )
 def test_a_query_without_end_is_interrupted(connection, monkeypatch, query):
-    monkeypatch.setattr(statements, "_SECONDS", 0.2)
+    monkeypatch.setattr(statements, "SECONDS", 0.2)
     assert "the query took more than 0.2 s" in refused(connection, query)
     assert sql(connection, "select 1 as one") == [{"one": 1}]
 
@@ -164,3 +174,38 @@ def test_memory_is_bounded(connection, monkeypatch):
     monkeypatch.setitem(statements._SETTINGS, "memory_limit", "'50MB'")
     message = refused(connection, "select list(a || 'x') from range(1000000000) t(a)")
     assert "Out of Memory" in message
+
+
+def test_what_one_function_makes_of_one_value_is_bounded(connection, monkeypatch):
+    """DuckDB's own bound counts it too late: the system refuses it."""
+    monkeypatch.setattr(statements, "_MEMORY", 2**29)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    assert "Out of Memory" in refused(connection, f"select repeat('{'x' * 50_000}', 20000) as one")
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert sql(connection, "select 1 as one") == [{"one": 1}]
+
+
+def test_an_answer_that_python_cannot_hold_is_one_line(connection, monkeypatch):
+    def rows(*_, **__):
+        return [bytearray(2**33)]
+
+    monkeypatch.setattr(statements, "rows", rows)
+    assert "the answer needs more than 3 GiB" in refused(connection, "select 1")
+
+
+ENDLESS = """
+import sys
+from flows.cli import main
+from flows.cli.commands import lineage
+from foundry_core.lineage import statements
+statements.SECONDS, lineage._PATIENCE_SECONDS = 0.3, 0.3
+sys.exit(main(["lineage", "sql", "select length(repeat('x', 2000000000)) as one"]))
+"""
+
+
+def test_a_function_that_looks_at_no_interrupt_ends_the_command(home):
+    own = {"FOUNDRY_HOME": str(home)}
+    command = [sys.executable, "-c", ENDLESS]
+    done = subprocess.run(command, env=os.environ | own, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "foundry: the query cannot end, killed after 0.6 s\n"

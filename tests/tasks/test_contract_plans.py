@@ -1,8 +1,11 @@
 """The contract in whole pipelines: what cannot work is refused while planning, what is converted is
 shown."""
 
+import re
+
 import pytest
 
+from flows.cli import main
 from foundry_core.config.documents import find_pipeline, load_document
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
@@ -43,6 +46,23 @@ REFUSED = [
         ["evaluate.options.render.cameras=[workspace]"],
         "policy 'vla' looks through camera 'wrist'; metaworld shows workspace",
     ),
+    (
+        ["vlm.model.projector.pixel_shuffle=3"],
+        "side 4 is not a multiple of projector.pixel_shuffle 3",
+    ),
+    (["vlm.model.vision.image_size=60"], "image_size 60 is not a multiple of the stem's stride 16"),
+    (["vla.model.head.n_heads=7"], "vla.model.head.*dim 128 is not a multiple of n_heads 7"),
+    (["llm.model.vocab_size=100"], "model.vocab_size = 100 is less than the 600 tokens of"),
+    (["vla.data.robot.inputs.horizon=99"], "horizon 99 reaches .* the windows of 'robot' from"),
+    (["llm.resources.num_workers=7"], "'llm': text batch of 32 does not divide among 7 workers"),
+    (
+        ["llm.resources={num_workers: 2, micro_batch: 3}"],
+        r"'llm': text batch of 16 does not divide into 6 micro-batches \(micro_batch=3, 16 samples",
+    ),
+    (
+        ["vla.resources={gpus: 3, num_workers: 2}"],
+        "'vla': gpus = 3 among 2 workers are 1.5 for each",
+    ),
     (["robot.cameras=[workspace, wirst]"], "stage 'robot': the source has no camera 'wirst'"),
     (
         [
@@ -64,6 +84,21 @@ def test_what_cannot_work_is_refused_before_anything_runs(overrides, message):
     with pytest.raises(FoundryError, match=message) as error:
         loaded(*overrides)
     assert error.value.hint
+
+
+@pytest.mark.parametrize("at", [0, 5, 12, 18])
+def test_a_plan_that_is_refused_ends_with_2(at, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
+    overrides, message = REFUSED[at]
+    changes = [word for override in overrides for word in ("-o", override)]
+    assert main(["plan", "demo-fast", *changes]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "home").exists()
+
+
+def test_accumulation_that_divides_is_taken():
+    loaded("llm.resources={num_workers: 2, micro_batch: 4}", "vla.resources={gpus: 0.5}")
+    loaded("vla.resources={gpus: 4, num_workers: 2}")
 
 
 def test_the_pipelines_own_declaration_needs_no_conversion():

@@ -28,6 +28,7 @@ def caption_batch():
     return {
         "images": batch["images"],
         "tokens": batch["tokens"],
+        "token_mask": batch["token_mask"],
         "target_mask": target & batch["token_mask"],
         "sample_ids": batch["draw_ids"],
     }

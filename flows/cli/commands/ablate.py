@@ -16,6 +16,7 @@ from flows.cli.commands.common import (
 )
 from flows.console import Console, print_table
 from flows.dispatch.base import BACKENDS, make_backend
+from flows.runs.fitting import fitted
 from foundry_core.config.overrides import parse_override
 from foundry_core.evaluation.design import FAMILIES, SPENDINGS
 
@@ -74,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
         strict_reads=options.strict_reads,
     )
     ablation = plan_ablation(request)
+    if options.dry_run:
+        fitted(ablation.merged, options.dispatch)
     quiet = options.json
     print_table(plan_table(ablation), quiet)
     if options.dry_run:

@@ -58,7 +58,7 @@ def request(options: argparse.Namespace) -> Request:
     )
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+def add_dispatch_argument(parser: argparse.ArgumentParser) -> None:
     """An unknown backend is not refused here: listing all of them would cost 30 ms."""
     parser.add_argument(
         "--dispatch",
@@ -66,6 +66,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="BACKEND",
         help="where stages run that ask for GPUs: inline (here), gpu-pool, ray-job, or another",
     )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every command takes that runs something."""
+    add_dispatch_argument(parser)
     parser.add_argument("--dry-run", action="store_true", help="stop after the plan")
     parser.add_argument(
         "--prefect",

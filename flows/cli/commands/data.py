@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--to", required=True, choices=("lerobot",), help="lerobot: v3.0")
     export.add_argument(
         "--images",
-        choices=("video", "png"),
+        choices=("video", "png", "jpeg"),
         default="video",
-        help="video: small, lossy (default); png: exact, in the tables",
+        help="video: small, lossy (default); in the tables and exact: png, jpeg (as stored)",
     )
     for sub in actions.choices.values():
         sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
@@ -66,9 +66,7 @@ def _add_looks(actions: Any) -> None:
     merge.add_argument("folders", nargs="+", help="[LABEL=]FOLDER")
     merge.add_argument("--weights", nargs="+", type=float, help="share of each; else by count")
     merge.add_argument("--out", type=Path, required=True, help="stats.json to write")
-    inspect = actions.add_parser(
-        "inspect", help="what a folder of shards, or raw robot data, holds"
-    )
+    inspect = actions.add_parser("inspect", help="what a folder of shards, or raw data, holds")
     inspect.add_argument("folder")
     inspect.add_argument("--sample", type=int, default=0, help="whose members are listed")
     inspect.add_argument("--from", dest="format", metavar="FORMAT", help="of raw data")
@@ -191,17 +189,25 @@ def _inspect(options: argparse.Namespace) -> int:
 def _inspect_raw(options: argparse.Namespace, path: Path) -> int:
     from flows.reports.datasets import raw_source
     from foundry_core.data.inspection.raw import contact_sheet, raw_contents, render_raw
+    from foundry_core.data.inspection.raw_words import raw_words, render_words
+    from foundry_core.data.sources.base import RobotFormat
 
     overrides = [parse_override(text) for text in options.override]
-    found, first = raw_contents(raw_source(options.format, path, overrides), str(path))
+    source = raw_source(options.format, path, overrides)
+    if not isinstance(source, RobotFormat):
+        if options.images or options.mapping:
+            raise FoundryError(
+                f"{path} is {source.format}: only robot data has a contact sheet and a mapping",
+                "leave out --images and --mapping",
+            )
+        words = raw_words(source, str(path), guess=not overrides)
+        return _show(options, asdict(words) if options.json else words, render_words)
+    found, first = raw_contents(source, str(path))
     if options.images:
         contact_sheet(first, options.images)
     if options.mapping:
         options.mapping.write_text(found.mapping)
-    if options.json:
-        print_json(asdict(found))
-        return 0
-    return _show(options, found, render_raw)
+    return _show(options, asdict(found) if options.json else found, render_raw)
 
 
 def _validate(options: argparse.Namespace) -> int:

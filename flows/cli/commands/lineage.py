@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flows import signals
 from flows.cli.commands import upkeep
 from flows.cli.commands.common import answer, print_json
 from foundry_core.errors import FoundryError
@@ -24,6 +25,10 @@ _QUESTIONS = {
     "export": "tables as CSV or Parquet, or OpenLineage events",
     "rebuild": "recreate lineage.duckdb from the store",
 }
+
+
+# After its time a query is interrupted; one that is not over then is killed.
+_PATIENCE_SECONDS = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,7 +143,11 @@ def _answer(options: argparse.Namespace, connection: Any, queries: Any) -> Any:
     if action == "runs":
         return queries.runs(connection, options.limit)
     if action == "sql":
-        return queries.sql(connection, options.query)
+        from foundry_core.lineage import statements
+
+        # One call of a function over huge texts looks at no interrupt.
+        with signals.killed_after(statements.SECONDS + _PATIENCE_SECONDS, "the query cannot end"):
+            return queries.sql(connection, options.query)
     if action == "diff":
         return queries.diff(connection, options.old, options.new)
     return getattr(queries, action)(connection, options.ref)

@@ -2,14 +2,25 @@
 
 import argparse
 
-from flows.cli.commands.common import add_request_arguments, print_json, request
+from flows.cli.commands.common import (
+    add_dispatch_argument,
+    add_request_arguments,
+    print_json,
+    request,
+)
+from flows.dispatch.base import BACKENDS
+from flows.runs.fitting import fitted
 from flows.runs.planning import prepare
 
-add_arguments = add_request_arguments
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_request_arguments(parser)
+    add_dispatch_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    prepared = prepare(request(options))
+    BACKENDS.module(options.dispatch)  # an unknown one is refused before anything is planned
+    prepared = fitted(prepare(request(options)), options.dispatch)
     if options.json:
         print_json(prepared.plan.to_json())
         return 0

@@ -14,6 +14,7 @@ from flows.cli.commands.common import (
 from flows.console import Console, plan_markdown, plan_table, print_table
 from flows.dispatch.base import BACKENDS, make_backend
 from flows.runs.engine import PipelineRun, RunResult
+from flows.runs.fitting import fitted
 from flows.runs.planning import Prepared, prepare
 
 
@@ -25,6 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     BACKENDS.module(options.dispatch)  # an unknown one is refused before anything is planned
     prepared = prepare(request(options))
+    if options.dry_run:
+        prepared = fitted(prepared, options.dispatch)
     quiet = options.json
     print_table(plan_table(prepared.plan), quiet)
     if options.dry_run:

@@ -7,12 +7,12 @@ source and recipe alone, and memory is one episode plus one shard's statistics p
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from foundry_core.data.config import WindowConfig
 from foundry_core.data.contract.statements import DataContract
-from foundry_core.data.convert.read import read_bounded
+from foundry_core.data.convert.read import counted, read_bounded
 from foundry_core.data.convert.report import Report, Skip
 from foundry_core.data.convert.robot_samples import (
     RobotSettings,
@@ -23,7 +23,7 @@ from foundry_core.data.convert.robot_samples import (
 )
 from foundry_core.data.mapping.apply import mapped
 from foundry_core.data.robot.episodes import UnusableEpisode, check_episode
-from foundry_core.data.robot.poses import add_relative_fields
+from foundry_core.data.robot.poses import add_relative_fields, check_rotations
 from foundry_core.data.robot.windows import anchors, cut_windows
 from foundry_core.data.shards.description import CameraSize, RobotDescription
 from foundry_core.data.shards.write import (
@@ -43,13 +43,14 @@ from foundry_core.parallel import ray_map, ray_session
 
 @dataclass(frozen=True, kw_only=True)
 class RobotJob:
-    """One shard to write."""
+    """One shard to write. taken: ids that an earlier shard has."""
 
     source: RobotFormat
     settings: RobotSettings
     shard: int
     refs: tuple[SourceRef, ...]
     out: Path
+    taken: frozenset[str] = frozenset()
 
 
 @dataclass(kw_only=True)
@@ -114,21 +115,43 @@ def _samples(job: RobotJob, part: RobotPart, builder: StatisticsBuilder) -> Iter
 
 def _episodes(job: RobotJob, part: RobotPart) -> Iterator[StoredEpisode]:
     """Those of the job that are to be stored; the others are counted in `part`."""
-    settings = job.settings
     for ref in job.refs:
         try:
-            episode = read_bounded(job.source, ref)
-            if settings.mapping is not None:
-                episode = mapped(episode, settings.mapping)
-            check_episode(episode, settings.cameras, settings.fields)
-            if episode.success is False and not settings.keep_failures:
-                part.failures += 1
-                continue
-            stored = stored_episode(episode, settings)
+            with counted(ref.name):
+                stored = _stored(job, part, ref)
         except UnusableEpisode as error:
             part.skipped.append((ref.name, str(error)))
             continue
-        yield stored
+        if stored is None:
+            part.failures += 1
+        else:
+            yield stored
+
+
+def _stored(job: RobotJob, part: RobotPart, ref: SourceRef) -> StoredEpisode | None:
+    """None where the recipe leaves it out. UnusableEpisode names what is wrong with it."""
+    settings = job.settings
+    episode = read_bounded(job.source, ref)
+    if settings.mapping is not None:
+        episode = mapped(episode, settings.mapping)
+    check_episode(episode, settings.cameras, settings.fields)
+    check_rotations(episode.lowdim, settings.groups)
+    if episode.success is False and not settings.keep_failures:
+        return None
+    if episode.id in job.taken or episode.id in part.ids:
+        raise UnusableEpisode(
+            f"two episodes have the id {episode.id!r}", "rename one: ids identify samples"
+        )
+    stored = stored_episode(episode, settings)
+    for name, values in stored.lowdim.items():
+        dims = settings.contract.fields[name].dims or part.dims.get(name, values.shape[1])
+        if values.ndim != 2 or values.shape[1] != dims:
+            raise UnusableEpisode(
+                f"episode {episode.id!r}: field {name!r} is {list(values.shape)}, others have "
+                f"{dims} numbers per step",
+                "fields have the same number in all episodes",
+            )
+    return stored
 
 
 def convert_robot(
@@ -151,18 +174,16 @@ def convert_robot(
     report = Report("episodes", max_skipped)
     parts: list[RobotPart] = []
     with ray_session(workers):
-        for part in ray_map(convert_shard, jobs, workers=workers):
+        ids: set[str] = set()
+        for job, part in zip(jobs, ray_map(convert_shard, jobs, workers=workers), strict=True):
+            if taken := ids.intersection(part.ids):
+                part = convert_shard(replace(job, taken=frozenset(taken)))
+            ids.update(part.ids)
             parts.append(part)
             report.add(len(part.ids), part.skipped)
             report.leave_out("not successful", part.failures)
             progress(len(parts), len(jobs), f"{report.converted} episodes")
     report.write(out)
-    ids = Counter(name for part in parts for name in part.ids)
-    twice = [name for name, count in ids.items() if count > 1]
-    if twice:
-        raise FoundryError(
-            f"two episodes have the id {twice[0]!r}", "rename one: ids identify samples"
-        )
     write_manifest(out, renumber_shards(out, [part.shard for part in parts]))
     _merged_statistics(parts, settings.window).save(out / "stats.json")
     description = _description(settings, parts)

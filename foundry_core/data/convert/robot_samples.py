@@ -11,10 +11,13 @@ from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.images import (
     MAX_PIXELS,
+    UPRIGHT,
+    check_jpeg,
     decode_image,
     encode_jpeg,
     image_format,
     image_size,
+    orientation,
     rotate,
     transform,
 )
@@ -201,11 +204,20 @@ def _image(
     where: str,
 ) -> tuple[bytes, np.ndarray | None]:
     """(JPEG, K). A JPEG that is right already keeps its bytes: decoding it again would cost
-    quality."""
+    quality. Bytes that are kept are decoded all the same, as far as it takes to trust them."""
     jpeg = raw if isinstance(raw, bytes) and image_format(raw) == "jpg" else None
-    if jpeg is not None and config.size is None and not turn:
-        return jpeg, intrinsics
     try:
+        how = orientation(raw) if isinstance(raw, bytes) else UPRIGHT
+        if how != UPRIGHT:
+            jpeg = None
+            if intrinsics is not None:
+                raise FoundryError(
+                    f"{where} is to be turned (EXIF orientation {how}), and there are intrinsics",
+                    "which of the two pictures they are of is not known: turn the pictures",
+                )
+        if jpeg is not None and config.size is None and not turn:
+            check_jpeg(jpeg, where)
+            return jpeg, intrinsics
         image = decode_image(raw, where) if isinstance(raw, bytes) else _checked(raw, where)
     except FoundryError as error:
         raise UnusableEpisode(error.message, error.hint) from error

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from foundry_core.data.convert.read import read_documents
 from foundry_core.data.convert.report import Report, Skip
 from foundry_core.data.shards.description import TextDescription
 from foundry_core.data.shards.write import ShardFolderWriter
@@ -24,6 +25,8 @@ from foundry_core.files import hash64, write_json
 from foundry_core.parallel import ray_map, ray_session
 
 EVALUATION = "eval"
+# Characters. An encoding takes a hundred times as many bytes until its ids are taken out.
+_ENCODED_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,32 +61,66 @@ class TokenJob:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenChunk:
-    """One ref's stream(s), documents ended by eos, [train, evaluation]; counts and skips."""
+    """One ref's stream(s), documents ended by eos, [train, evaluation]; counts and skips. empty:
+    documents without a word, which are left out."""
 
     streams: tuple[np.ndarray, np.ndarray]
     documents: tuple[int, int]
     characters: int
+    empty: int
     skipped: tuple[Skip, ...]
 
 
 def tokenise(job: TokenJob, ref: SourceRef) -> TokenChunk:
     """Runs in a worker: reads a ref, tokenises, splits off evaluation documents by their hash (so
     that equal documents fall on one side, whatever else is in the source)."""
-    train: list[Document] = []
-    evaluation: list[Document] = []
+    sides = (_Stream(job), _Stream(job))
     skipped: list[Skip] = []
-    for item in job.source.read(ref):
+    empty = 0
+    for item in read_documents(job.source, ref):
         if isinstance(item, Broken):
             skipped.append((item.id, item.reason))
+        elif item.tokens is None and not item.text.strip():
+            empty += 1
         else:
-            side = evaluation if _is_evaluation(item, job.eval_fraction) else train
-            side.append(item)
+            sides[_is_evaluation(item, job.eval_fraction)].add(item)
+    train, evaluation = sides
     return TokenChunk(
-        streams=(_stream(train, job), _stream(evaluation, job)),
-        documents=(len(train), len(evaluation)),
-        characters=sum(len(document.text) for document in (*train, *evaluation)),
+        streams=(train.finish(), evaluation.finish()),
+        documents=(train.documents, evaluation.documents),
+        characters=train.characters + evaluation.characters,
+        empty=empty,
         skipped=tuple(skipped),
     )
+
+
+class _Stream:
+    """Documents one after another as tokens, each ended by eos. Holds few texts at once: a piece
+    may be a compressed file of gigabytes."""
+
+    def __init__(self, job: TokenJob) -> None:
+        self._job = job
+        self._waiting: list[Document] = []
+        self._size = 0
+        self._parts: list[np.ndarray] = []
+        self.documents = self.characters = 0
+
+    def add(self, document: Document) -> None:
+        self._waiting.append(document)
+        self.documents += 1
+        self.characters += len(document.text)
+        self._size += len(document.text)
+        if self._size >= _ENCODED_AT_ONCE:
+            self._encode()
+
+    def finish(self) -> np.ndarray:
+        """All tokens."""
+        self._encode()
+        return np.concatenate(self._parts)
+
+    def _encode(self) -> None:
+        self._parts.append(_stream(self._waiting, self._job))
+        self._waiting, self._size = [], 0
 
 
 def convert_text(
@@ -112,6 +149,7 @@ def convert_text(
     with ray_session(workers):
         for done, chunk in enumerate(ray_map(partial(tokenise, job), refs, workers=workers), 1):
             report.add(sum(chunk.documents), chunk.skipped)
+            report.leave_out("empty text", chunk.empty)
             characters += chunk.characters
             # No evaluation split: its stream is empty.
             for split, stream, count in zip(splits, chunk.streams, chunk.documents, strict=False):
@@ -144,7 +182,7 @@ def train_tokenizer(
     def texts() -> Iterator[str]:
         pieces = [(source, ref) for source in sources for ref in source.refs()]
         for done, (source, ref) in enumerate(pieces, start=1):
-            for item in source.read(ref):
+            for item in read_documents(source, ref):
                 if isinstance(item, Broken):
                     counts["unreadable"] += 1
                 elif sample == 1.0 or hash64(item.text) < sample * 2**64:

@@ -17,12 +17,14 @@ from foundry_core.errors import FoundryError
 @dataclass(frozen=True, kw_only=True)
 class StoredDemonstration:
     """An episode of L steps. lowdim: {name: [L, D]}, matrices of cameras too, laid flat. images:
-    {camera: L times uint8 [H, W, 3]}. task: what was told, the original words where there are some.
+    {camera: L times uint8 [H, W, 3]}; files: the same as they are stored. task: what was told, the
+    original words where there are some.
     """
 
     name: str
     lowdim: Mapping[str, np.ndarray]
     images: Mapping[str, Sequence[np.ndarray]]
+    files: Mapping[str, Sequence[memoryview]]
     task: str
     success: bool | None
 
@@ -41,19 +43,18 @@ def stored_demonstration(
         instructions = json.loads(bytes(members["language_instructions.json"]))
         metadata = json.loads(bytes(members["metadata.json"]))
         length = len(next(iter(arrays.values())))
-        images = {
-            camera: _decoded(
-                [members[f"{camera}_{step:06d}.jpg"] for step in range(length)],
-                f"{camera} of {where}",
-            )
+        files = {
+            camera: [members[f"{camera}_{step:06d}.jpg"] for step in range(length)]
             for camera in description.cameras
         }
+        images = {name: _decoded(some, f"{name} of {where}") for name, some in files.items()}
         kinds = ("original", *sorted(instructions))
         told = [text for kind in kinds for text in instructions.get(kind, ())]
         return StoredDemonstration(
             name=where,
             lowdim={name: values.reshape(length, -1) for name, values in arrays.items()},
             images=images,
+            files=files,
             task=told[0] if told else metadata["task"],
             success=metadata.get("success"),
         )

@@ -2,13 +2,14 @@
 
 Every stored array becomes a feature of its own name in float64, so that no number is lost; matrices
 lie flat. Of them, `observation.state` (what is measured) and `action` (what is commanded) are made
-in float32, which is what LeRobot's policies look for. Pictures become videos, or PNG files in the
-tables, which are exact. meta/info.json is written last: without it, a folder is no dataset.
+in float32, which is what LeRobot's policies look for. Pictures become videos, or files in the
+tables: the stored JPEG files as they are, or PNG, both exact. meta/info.json is written last:
+without it, a folder is no dataset.
 """
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ import pyarrow as pa
 from PIL import Image
 from pyarrow.parquet import write_table
 
+from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.export.demonstrations import StoredDemonstration, stored_demonstration
 from foundry_core.data.export.lerobot_files import (
     CHUNK_FILES,
@@ -33,11 +35,12 @@ from foundry_core.data.export.lerobot_files import (
 from foundry_core.data.export.lerobot_stats import FeatureStats
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.shards.description import RobotDescription, read_robot
+from foundry_core.data.sources.robot.lerobot import MEANINGS
 from foundry_core.data.video import encoder
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
 
-Pictures = Literal["video", "png"]
+Pictures = Literal["video", "png", "jpeg"]
 STATE, ACTION, SUCCESS = "observation.state", "action", "next.success"
 _COUNTERS = ("frame_index", "episode_index", "index", "task_index")
 _MADE = ("timestamp", *_COUNTERS)
@@ -85,6 +88,7 @@ class _Export:
     ) -> None:
         self._out, self._hz, self._images = out, description.hz, images
         self._successes = successes
+        self._meanings = description.stated.fields
         self._rate = Fraction(description.hz).limit_denominator(100_000)
         self._codec = encoder() if images == "video" else ""
         self._cameras = {
@@ -127,7 +131,9 @@ class _Export:
             pictures = sample.images[camera]
             stats[key] = FeatureStats.of_pictures(pictures)
             if self._images == "png":
-                arrays[key] = _pngs(pictures)
+                arrays[key] = _file_column(map(_png, pictures), "png")
+            elif self._images == "jpeg":
+                arrays[key] = _file_column(map(bytes, sample.files[camera]), "jpg")
             else:
                 held = self._videos[camera].write(pictures)
                 row |= {f"videos/{key}/{name}": value for name, value in held.items()}
@@ -153,6 +159,8 @@ class _Export:
         _write_tasks(self._out / "meta/tasks.parquet", list(totals.tasks))
         stats = {name: one.lists() for name, one in totals.stats.items()}
         write_json(self._out / "meta/stats.json", stats)
+        meant = DataContract(fields=self._meanings)
+        write_json(self._out / MEANINGS, meant.model_dump(mode="json"))
         write_json(self._out / "meta/info.json", self._info())
         return {
             "episodes": totals.episodes,
@@ -203,7 +211,7 @@ class _Export:
     def _camera(self, pictures: Sequence[np.ndarray]) -> dict[str, Any]:
         height, width = pictures[0].shape[:2]
         entry: dict[str, Any] = {
-            "dtype": "image" if self._images == "png" else "video",
+            "dtype": "video" if self._images == "video" else "image",
             "shape": [height, width, 3],
             "names": ["height", "width", "channels"],
         }
@@ -274,12 +282,17 @@ def _arrow(values: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
 
 
-def _pngs(pictures: Sequence[np.ndarray]) -> pa.Array:
-    rows = []
-    for step, picture in enumerate(pictures):
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
-        rows.append({"bytes": buffer.getvalue(), "path": f"frame_{step:06d}.png"})
+def _png(picture: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _file_column(files: Iterable[bytes], ending: str) -> pa.Array:
+    """One file per step, as `datasets` keeps images."""
+    rows = [
+        {"bytes": data, "path": f"frame_{step:06d}.{ending}"} for step, data in enumerate(files)
+    ]
     return pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 
 

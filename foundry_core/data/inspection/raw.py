@@ -1,5 +1,5 @@
-"""`foundry data inspect` of raw robot data: what a format's reader finds, a contact sheet, and the
-draft of a mapping to edit.
+"""`foundry data inspect` of raw data: what it is; of robot data also what the format's reader
+finds, a contact sheet, and the draft of a mapping to edit. Text and captions are raw_words.py's.
 """
 
 import re
@@ -19,7 +19,14 @@ from foundry_core.data.convert.read import read_bounded
 from foundry_core.data.images import decode_image
 from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 from foundry_core.data.robot.transform_config import pose_prefix
-from foundry_core.data.sources.base import ROBOT_FORMATS, RobotFormat
+from foundry_core.data.sources.base import (
+    CAPTION_FORMATS,
+    ROBOT_FORMATS,
+    TEXT_FORMATS,
+    RawFormat,
+    RobotFormat,
+)
+from foundry_core.data.sources.files import LOOK_ENTRIES, LOOK_LEVELS
 from foundry_core.errors import FoundryError
 
 _LOOKED_AT = 5
@@ -62,14 +69,25 @@ class RawContents:
     mapping: str = field(default="", repr=False)
 
 
-def detect(path: Path) -> type[RobotFormat]:
-    """The robot format of a file or folder. FoundryError where none or several look like it."""
-    kinds = {name: ROBOT_FORMATS.get(name) for name in ROBOT_FORMATS.names()}
-    found = [name for name, kind in kinds.items() if kind.matches(path)]
-    if len(found) != 1:
-        what = f"looks like {' and '.join(found)}" if found else "is of no format that is known"
-        raise FoundryError(f"{path} {what}", f"name one with --from: {', '.join(sorted(kinds))}")
-    return kinds[found[0]]
+def detect(path: Path) -> type[RawFormat]:
+    """The format of a file or folder: of robot data, else of captioned images, else of text, since
+    each may hold files of the next. FoundryError where none or several look like it."""
+    known: list[str] = []
+    for registry in (ROBOT_FORMATS, CAPTION_FORMATS, TEXT_FORMATS):
+        kinds = {name: registry.get(name) for name in registry.names()}
+        found = [name for name, kind in kinds.items() if kind.matches(path)]
+        if len(found) == 1:
+            return kinds[found[0]]
+        if found:
+            raise FoundryError(f"{path} looks like {' and '.join(found)}", "name one with --from")
+        known += kinds
+    hint = f"name one with --from: {', '.join(sorted(known))}"
+    if path.is_dir():
+        hint += (
+            f", or a folder further down: a look goes {LOOK_LEVELS} folders deep and to "
+            f"{LOOK_ENTRIES:,} names at most"
+        )
+    raise FoundryError(f"{path} is of no format that is known", hint)
 
 
 def raw_contents(source: RobotFormat, path: str) -> tuple[RawContents, Episode]:
@@ -102,10 +120,16 @@ def raw_contents(source: RobotFormat, path: str) -> tuple[RawContents, Episode]:
             fields=fields,
             cameras={name: _picture(first, name, 0).shape[:2] for name in first.images},
             unusable=tuple(unusable),
-            mapping=draft_mapping(fields, tuple(first.images), float(first.hz)),
+            mapping=draft_mapping(
+                fields, tuple(first.images), float(first.hz), words=all(map(_words, episodes))
+            ),
         ),
         first,
     )
+
+
+def _words(episode: Episode) -> bool:
+    return any(episode.instructions.values())
 
 
 def _field(name: str, episodes: Sequence[Episode]) -> RawField:
@@ -149,10 +173,12 @@ def contact_sheet(episode: Episode, out: Path) -> None:
     Image.fromarray(np.concatenate(rows)).save(out)
 
 
-def draft_mapping(fields: Mapping[str, RawField], cameras: Sequence[str], hz: float) -> str:
+def draft_mapping(
+    fields: Mapping[str, RawField], cameras: Sequence[str], hz: float, *, words: bool = True
+) -> str:
     """YAML of a mapping that keeps everything under canonical names: poses where a position and a
     rotation stand side by side, grippers with the ends that were seen. A start: units, frames and
-    senses are the reader's to say."""
+    senses are the reader's to say, and an instruction where the data hold no words."""
     poses: dict[str, dict] = {}
     plain: dict[str, dict] = {}
     used: set[str] = set()
@@ -167,20 +193,33 @@ def draft_mapping(fields: Mapping[str, RawField], cameras: Sequence[str], hz: fl
         if name in used:
             continue
         value: dict[str, object] = {"from": name}
-        if "gripper" in name and found.dims == 1 and found.low < found.high:
+        known = name.startswith("robot__")
+        if not known and "gripper" in name and found.dims == 1 and found.low < found.high:
             value |= {"quantity": "gripper", "closed": found.low, "open": found.high}
         plain[_target(name)] = value
     document = {
         "hz": hz,
-        "cameras": {_slug(name): {"from": name} for name in cameras},
+        "cameras": {camera: {"from": name} for camera, name in _cameras(cameras).items()},
         "poses": poses,
         "fields": plain,
     }
     kept = {name: part for name, part in document.items() if part}
-    return (
+    said = (
         "# A draft: say units, frames, rotation forms (x y z w is a guess) and which end of a "
-        "gripper is open.\n" + yaml.safe_dump(kept, sort_keys=False)
+        "gripper is open.\n"
     )
+    if not words:
+        said += (
+            "# Not every episode holds words: add a line `instruction: what is done` for those "
+            "that hold none; no policy trains without.\n"
+        )
+    return said + yaml.safe_dump(kept, sort_keys=False)
+
+
+def _cameras(names: Sequence[str]) -> dict[str, str]:
+    """{name in shards: raw camera}: without LeRobot's prefix where that leaves them apart."""
+    short = {_slug(name.removeprefix("observation.images.")): name for name in names}
+    return short if len(short) == len(names) else {_slug(name): name for name in names}
 
 
 def _target(name: str, room: str = "") -> str:

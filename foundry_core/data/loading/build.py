@@ -12,6 +12,7 @@ from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.loading.text import TextDataset
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.prompts import PromptBuilder
+from foundry_core.data.robot.transform_config import PromptMarks
 from foundry_core.data.robot.transforms import RobotTransform
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
@@ -26,13 +27,14 @@ def build_loader(
     seed: int,
     tokenizer: Tokenizer,
     tokens_per_image: int = 1,
+    marks: PromptMarks = PromptMarks(),
     normalizer: Normalizer | None = None,
     resources: LoaderResources | None = None,
     train: bool = True,
 ) -> Loader:
     """The loader of a run. sources: {"text" | "captions" | "robot": {label: folder or address}}.
-    The tokenizer must know <|image|> where captions or robot data are read, and <|obs|> for robot
-    data, which need the normalizer too.
+    The tokenizer must know the image token where captions or robot data are read, and <|obs|> for
+    robot data, which need the normalizer too.
     """
     config.check_labels({name: list(parts) for name, parts in sources.items()})
     resources = resources or LoaderResources()
@@ -48,7 +50,7 @@ def build_loader(
             for label, shards in opened(TEXT)
         }
     if config.captions:
-        prompts = PromptBuilder(tokenizer, tokens_per_image, config.captions.prompt)
+        prompts = PromptBuilder(tokenizer, tokens_per_image, config.captions.prompt, marks)
         datasets[CAPTIONS] = {
             label: CaptionDataset(shards, config.captions, prompts, train=train)
             for label, shards in opened(CAPTIONS)
@@ -56,7 +58,9 @@ def build_loader(
     if config.robot:
         if normalizer is None:
             raise FoundryError("robot data needs a normaliser made from its statistics")
-        transform = RobotTransform(config.robot.inputs, normalizer, tokenizer, tokens_per_image)
+        transform = RobotTransform(
+            config.robot.inputs, normalizer, tokenizer, tokens_per_image, marks
+        )
         parts = max(1, resources.workers) * max(1, len(sources[ROBOT]))
         datasets[ROBOT] = {
             label: RobotDataset(

@@ -40,7 +40,11 @@ class Windows:
 
     @property
     def nbytes(self) -> int:
-        return self.actions.nbytes + self.action_mask.nbytes + self.proprio.nbytes + 2000
+        """What it takes in memory, its Python objects included."""
+        steps = sum(64 + 40 * len(some) for some in self.image_steps)
+        words = sum(80 + len(text) for texts in self.instructions.values() for text in texts)
+        arrays = self.actions.nbytes + self.action_mask.nbytes + self.proprio.nbytes
+        return arrays + steps + words + 2000
 
     def one(self, number: int, instructions: Table) -> "Windows":
         """Window `number` of a group, with memory of its own: a view would keep the group alive."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.bounded_cache import BoundedCache
-from foundry_core.data.shards.index import index_path
+from foundry_core.data.shards.index import index_path, npz_path
 from foundry_core.errors import FoundryError
 from foundry_core.files import replacing, sha256_hex
 from foundry_core.home import cache_dir
@@ -60,11 +60,13 @@ class RemoteFolder:
             ) from error
         return True
 
-    def fetch_shard(self, tar: str) -> bool:
-        """A shard with its index, under its lock; then room for it: other shards go."""
+    def fetch_shard(self, tar: str, *, indexed: bool) -> bool:
+        """A shard, under its lock; then room for it: other shards go. indexed: the dataset has an
+        index; else the shard's comes with it, if earlier releases wrote one."""
         if not self.fetch(tar):
             return False
-        self.fetch(index_path(self.folder / tar).name)
+        if not indexed:
+            self.fetch(npz_path(self.folder / tar).name)
         self._cache.make_room()
         return True
 
@@ -97,4 +99,4 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _companions(tar: Path) -> tuple[Path, ...]:
-    return (index_path(tar),)
+    return (index_path(tar), npz_path(tar))

@@ -8,9 +8,10 @@ than two JPEG decodes). Images are decoded one by one, only the cameras and step
 """
 
 import json
+from array import array
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from foundry_core.config.suggest import nearest
@@ -53,12 +54,13 @@ class RobotDataset(SampleDataset):
         info = shards.info
         self.layout = info.get("layout", "sample")
         window = None
+        self._ends: Sequence[int]
         if self.layout == "episode":
             _check_inputs(shards, self._inputs)
             window = WindowConfig(**info["window"])
-            self._ends = list(accumulate(_windows_per_episode(shards, window)))
+            self._ends = array("q", accumulate(_windows_per_episode(shards, window)))
         else:
-            self._ends = list(range(1, len(shards) + 1))
+            self._ends = range(1, len(shards) + 1)
         self._reader = WindowReader(shards, config, transform, window)
 
     def __len__(self) -> int:

@@ -1,9 +1,9 @@
 """Shards whose bytes are checked before they are believed, local or fetched into a bounded cache.
 
 A shard is hashed against its manifest when it is first opened, and again whenever its file changes
-under a running training (size, mtime or inode): reading a truncated file through an old map would
-kill the process with SIGBUS, and a flipped byte decodes into a slightly wrong image. What does not
-match is fetched again once where it came from a remote source; then the sample is unreadable.
+under a running training (size, times or inode): a flipped byte decodes into a slightly wrong image.
+What does not match is fetched again once where it came from a remote source; then the sample is
+unreadable.
 """
 
 import os
@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from foundry_core.data.loading.remote import CACHE_BYTES, RemoteFolder
+from foundry_core.data.shards.derived import shard_index
 from foundry_core.data.shards.description import DESCRIPTION
-from foundry_core.data.shards.index import ShardIndex, index_path
+from foundry_core.data.shards.files import OPEN_FILES, OpenFile
+from foundry_core.data.shards.index import index_path, npz_path
+from foundry_core.data.shards.packed import DATASET_INDEX, IndexFile, Section, write_index
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.shards.write import DATASET_MANIFEST
 from foundry_core.errors import FoundryError
 from foundry_core.files import Signature, read_json, signature
+
+_CHANGES = 3
 
 
 class UnreadableSample(FoundryError):
@@ -53,7 +58,6 @@ class CheckedShards(ShardSet):
             self._remote.fetch(DESCRIPTION)
             folder = self._remote.folder
         super().__init__(folder)
-        self._paths = [os.fspath(self.path(n)) for n in range(len(self.shards))]
         if self._remote and any(shard.sha256 is None for shard in self.shards):
             raise FoundryError(
                 f"the manifest of {self.source!r} states no digests",
@@ -88,11 +92,11 @@ class CheckedShards(ShardSet):
         if self._remote:
             return self.member(sample, extension)
         number, position = self.locate(sample)
-        return self._several(super()._shard(number), position, (extension,))[0]
+        return self._several(number, super()._file(number), position, (extension,))[0]
 
     def verify(self, number: int) -> None:
         if self._remote:
-            self._ensure(number)
+            self._ensured(number)
         super().verify(number)
 
     def where(self, sample: int) -> str:
@@ -100,67 +104,123 @@ class CheckedShards(ShardSet):
         number, position = self.locate(sample)
         return f"sample {position} of shard {self.shards[number].shard!r} in {self.source!r}"
 
-    def _shard(self, number: int) -> tuple[ShardIndex, memoryview]:
-        self._ensure(number)
-        return super()._shard(number)
+    def _own_index(self) -> IndexFile | None:
+        """A remote one is fetched where the cache holds none of this manifest. None where there is
+        no sound one: shards have one each, then."""
+        if self._remote is None:
+            return super()._own_index()
+        for attempt in range(3):
+            try:
+                index = super()._own_index()
+            except FoundryError:
+                index = None
+            if index is not None and not any(
+                self._contradiction(index, number) for number in range(len(self.shards))
+            ):
+                return index
+            if attempt == 2 or not self._remote.fetch(DATASET_INDEX):
+                break
+        return None
 
-    def _ensure(self, number: int) -> None:
-        """The shard is there and is what its manifest says. One stat per call once it was seen."""
-        now = _signature(self._paths[number])
-        if now is not None and self._seen.get(number) == now:
-            return
+    @cached_property
+    def _index(self) -> IndexFile | None:
+        return self._own_index() if self._remote else super()._index
+
+    def _section(self, number: int) -> Section:
+        """A damaged one of a remote dataset is made anew from the shard."""
+        try:
+            return super()._section(number)
+        except FoundryError:
+            if self._remote is None:
+                raise
+            return self._section_in_memory(number)
+
+    def _section_in_memory(self, number: int) -> Section:
+        """What earlier releases wrote beside a remote shard is parsed once, and dropped where it is
+        damaged."""
         path = self.path(number)
+        if self._remote and number not in self._in_memory and not index_path(path).exists():
+            try:
+                found = shard_index(path)
+            except FoundryError:
+                npz_path(path).unlink(missing_ok=True)
+                found = shard_index(path)
+            write_index(index_path(path), [found], 1)
+        return super()._section_in_memory(number)
+
+    def _file(self, number: int) -> OpenFile:
+        """One fstat of a shard that is open; what is not what was hashed is hashed."""
+        path, seen = self._paths[number], self._seen.get(number)
+        file = OPEN_FILES.get(path)
+        if file is not None:
+            return file if file.now() == seen else self._ensured(number)
+        if seen is not None:
+            try:
+                file = OPEN_FILES.open(path)
+            except FileNotFoundError:
+                return self._ensured(number)
+            if file.signature == seen:
+                return file
+        return self._ensured(number)
+
+    def _ensured(self, number: int) -> OpenFile:
+        """The shard, open, once it is there and is what its manifest says."""
+        now = _signature(self._paths[number])
+        self.forget(number)
         failed = self._failed.get(number)
         if failed is not None and failed[0] == now:
             raise failed[1]
-        self.forget(number)
-        if self._remote is None:
-            problem = self.damage(number, digest=self._verify)
-        else:
-            with self._remote.locked(path.name):
+        for _ in range(_CHANGES):
+            problem, file = self._checked(number)
+            if problem:
+                raise self._unreadable(number, problem)
+            if file is not None:
+                self._seen[number] = file.signature
+                self._failed.pop(number, None)
+                return file
+        raise self._unreadable(number, "it changes all the time")
+
+    def _checked(self, number: int) -> tuple[str, OpenFile | None]:
+        """What is wrong with a shard, and the shard, open; neither where another took its name
+        while it was hashed."""
+        if self._remote is not None:
+            # Under the lock nobody evicts it; evicted later, it stays readable.
+            with self._remote.locked(f"{self.shards[number].shard}.tar"):
                 problem = self._obtain(number, self._remote)
-                if not problem:
-                    self._map(number)
-            self._forget_evicted()
-        after = _signature(path)
+                file = None if problem else OPEN_FILES.open(self._paths[number])
+            OPEN_FILES.drop_deleted()
+            return problem, file
+        now = _signature(self._paths[number])
+        problem = self.damage(number, digest=self._verify)
         if problem:
-            error = UnreadableSample(
-                f"shard {str(path)!r} of {self.source!r}: {problem}",
-                "it was fetched again once and is still wrong: mend the source"
-                if self._remote
-                else "convert the dataset again, or set data.unreadable.policy=skip",
-            )
-            self._failed[number] = (after, error)
-            raise error
-        if after is not None:
-            self._seen[number] = after
-        self._failed.pop(number, None)
+            return problem, None
+        try:
+            file = OPEN_FILES.open(self._paths[number])
+        except FileNotFoundError:
+            return "", None
+        return "", file if file.signature == now else None
+
+    def _unreadable(self, number: int, problem: str) -> UnreadableSample:
+        """The error, remembered until the file changes."""
+        error = UnreadableSample(
+            f"shard {self._paths[number]!r} of {self.source!r}: {problem}",
+            "it was fetched again once and is still wrong: mend the source"
+            if self._remote
+            else "convert the dataset again, or set data.unreadable.policy=skip",
+        )
+        self._failed[number] = (_signature(self._paths[number]), error)
+        return error
 
     def _obtain(self, number: int, remote: RemoteFolder) -> str:
         """Fetches a shard that is not here, and once more one that is not what it should be."""
         tar = self.path(number).name
         if _signature(self.path(number)) is None:
-            self.fetched += remote.fetch_shard(tar)
+            self.fetched += remote.fetch_shard(tar, indexed=self._index is not None)
         problem = self.damage(number, digest=self._verify)
         if problem:
-            self.fetched += remote.fetch_shard(tar)
+            self.fetched += remote.fetch_shard(tar, indexed=self._index is not None)
             problem = self.damage(number, digest=self._verify)
         return problem
-
-    def _map(self, number: int) -> None:
-        """Maps a fetched shard at once. Its index has no digest, but carries checksums and the
-        tar's size: one that is damaged is dropped, and made anew from the tar."""
-        try:
-            super()._shard(number)
-        except FoundryError:
-            index_path(self.path(number)).unlink(missing_ok=True)
-            super()._shard(number)
-
-    def _forget_evicted(self) -> None:
-        """A deleted file keeps its disk space as long as it is mapped."""
-        for number in [n for n in self._seen if _signature(self.path(n)) is None]:
-            self.forget(number)
-            del self._seen[number]
 
 
 def _signature(path: str | Path) -> Signature | None:

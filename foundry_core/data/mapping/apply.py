@@ -60,7 +60,8 @@ def _lowdim(raw: Arrays, mapping: RobotMapping) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for name in mapping.poses:
         found[f"{name}__xyz"], rotation = poses[name]
-        found[f"{name}__rot_6d"] = encode_rot6d(rotation)
+        rows = encode_rot6d(rotation)
+        found[f"{name}__rot_6d"] = _as_stored(raw, mapping.poses[name], rows)
     return found | {name: _value(raw, value) for name, value in mapping.fields.items()}
 
 
@@ -76,6 +77,15 @@ def _pose(
     if pose.delta.axes == "world":
         return origin + xyz, rotation @ axes
     return origin + (axes @ xyz[..., None])[..., 0], axes @ rotation
+
+
+def _as_stored(raw: Arrays, pose: PoseMapping, rows: np.ndarray) -> np.ndarray:
+    """rot6d [L, 6] as it is stored, to the bit, where that is two orthonormal rows already; else
+    `rows`, those of the rotation that it stands for."""
+    if pose.delta is not None or pose.rotation.form != "rot6d_rows":
+        return rows
+    stored = _part(raw, pose.rotation)
+    return stored if np.allclose(stored, rows, rtol=0, atol=1e-6) else rows
 
 
 def _rotation(raw: Arrays, part: RotationPart) -> np.ndarray:

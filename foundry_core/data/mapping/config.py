@@ -137,14 +137,17 @@ class RobotMapping(Config):
         """What the mapped data mean; raw: what the source states of itself."""
         fields: dict[str, FieldContract] = {}
         for name, pose in self.poses.items():
+            frame = pose.frame or raw.field(pose.xyz.source).frame
             fields[f"{name}__xyz"] = FieldContract(
-                dims=3, quantity="position", unit="m", frame=pose.frame
+                dims=3, quantity="position", unit="m", frame=frame
             )
             fields[f"{name}__rot_6d"] = FieldContract(
-                dims=6, quantity="rotation", form="rot6d_rows", frame=pose.frame
+                dims=6, quantity="rotation", form="rot6d_rows", frame=frame
             )
         for name, value in self.fields.items():
-            fields[name] = _meaning(value)
+            # What keeps its name, and nothing else is said of, means what it meant.
+            kept = value == ValueMapping(source=name)
+            fields[name] = raw.field(name) if kept else _meaning(value)
         cameras = {
             name: raw.cameras.get(one.source, CameraContract())
             for name, one in self.cameras.items()

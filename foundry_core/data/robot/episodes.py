@@ -75,7 +75,8 @@ class UnusableEpisode(FoundryError):
 
 
 def check_episode(episode: Episode, cameras: tuple[str, ...], fields: tuple[str, ...]) -> None:
-    """Raises UnusableEpisode for absent cameras or fields, unequal lengths, NaN or infinity."""
+    """Raises UnusableEpisode for absent cameras or fields, unequal lengths, matrices of another
+    shape, NaN or infinity."""
     where = f"episode {episode.id!r}"
     for camera in cameras:
         if camera not in episode.images:
@@ -88,6 +89,9 @@ def check_episode(episode: Episode, cameras: tuple[str, ...], fields: tuple[str,
                 f"{episode.length} steps",
                 "every step needs one image of every camera",
             )
+        _check_matrices(f"{where}: intrinsics of {camera!r}", episode.intrinsics, camera, (3, 3))
+        shape = (episode.length, 4, 4)
+        _check_matrices(f"{where}: extrinsics of {camera!r}", episode.extrinsics, camera, shape)
     for name in fields:
         if name not in episode.lowdim:
             raise UnusableEpisode(
@@ -100,3 +104,19 @@ def check_episode(episode: Episode, cameras: tuple[str, ...], fields: tuple[str,
                 f"{where}: field {name!r} is not finite at step {int(np.argmax(bad))}",
                 "mend or remove the episode, or raise max_skipped",
             )
+
+
+def _check_matrices(
+    where: str, held: Mapping[str, np.ndarray], camera: str, shape: tuple[int, ...]
+) -> None:
+    found = held.get(camera)
+    if found is None:
+        return
+    if found.shape != shape or found.dtype.kind not in "fiu":
+        raise UnusableEpisode(
+            f"{where} are {found.dtype} {list(found.shape)}, not numbers {list(shape)}", "mend them"
+        )
+    bad = ~np.isfinite(found)
+    if bad.any():
+        step = f" at step {int(np.argwhere(bad)[0][0])}" if len(shape) == 3 else ""
+        raise UnusableEpisode(f"{where} are not finite{step}", "mend or remove the episode")

@@ -13,6 +13,9 @@ from foundry_core.data.config import PoseGroup
 from foundry_core.data.robot.transform_config import RELATIVE
 from foundry_core.errors import FoundryError
 
+# The sine of the angle between the rows of a rot6d below which they span no plane.
+_FLAT = 1e-9
+
 
 def encode_rot6d(rotation: np.ndarray) -> np.ndarray:
     """R [..., 3, 3] → rot6d [..., 6]."""
@@ -28,6 +31,24 @@ def decode_rot6d(rot6d: np.ndarray) -> np.ndarray:
     b1 = _unit(a1, rot6d)
     b2 = _unit(a2 - np.sum(b1 * a2, axis=-1, keepdims=True) * b1, rot6d)
     return np.stack([b1, b2, np.cross(b1, b2)], axis=-2)
+
+
+def check_rotations(fields: Mapping[str, np.ndarray], groups: Sequence[PoseGroup]) -> None:
+    """FoundryError names the field and the step, of fields [L, D], at which a pose of the groups
+    has no rotation."""
+    for name in dict.fromkeys(name for group in groups for name in group.names()):
+        if name.endswith("__rot_6d") and name in fields:
+            first, second = fields[name][..., :3], fields[name][..., 3:]
+            area = np.linalg.norm(np.cross(first, second), axis=-1)
+            sides = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
+            bad = ~(area > _FLAT * np.maximum(sides, _FLAT))
+            if bad.any():
+                step = int(np.argmax(bad))
+                raise FoundryError(
+                    f"field {name!r} is no rotation at step {step}: "
+                    f"{np.array2string(fields[name][step], precision=4)}",
+                    "the two rows of rot6d must be finite, non-zero and not parallel",
+                )
 
 
 def relative_pose(

@@ -2,25 +2,34 @@
 
 robot:    [image block] * images, instruction, <|obs|>
 captions: [image block] * images, prefix, caption, end of text
-An image block is tokens_per_image copies of the <|image|> token.
+An image block is tokens_per_image copies of the <|image|> token. A pretrained model has an image
+token of its own, and marks around images and instruction (PromptMarks).
 """
 
 from collections.abc import Mapping
 from functools import lru_cache
 
-from foundry_core.data.robot.transform_config import Prompt
+from foundry_core.data.robot.transform_config import Prompt, PromptMarks
 from foundry_core.data.text.tokenizer import Tokenizer
 
 IMAGE, OBS = "<|image|>", "<|obs|>"
 
 
 class PromptBuilder:
-    """`tokenizer` must know <|image|> (and <|obs|> for robot prompts) already."""
+    """`tokenizer` must know its image token (and <|obs|> for robot prompts) already."""
 
-    def __init__(self, tokenizer: Tokenizer, tokens_per_image: int, prompt: Prompt) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        tokens_per_image: int,
+        prompt: Prompt,
+        marks: PromptMarks = PromptMarks(),
+    ) -> None:
         self._tokenizer = tokenizer
         self._prompt = prompt
-        self._block = [tokenizer.token_id(IMAGE)] * tokens_per_image
+        self._marks = marks
+        image = tokenizer.token_id(IMAGE) if marks.image is None else marks.image
+        self._block = [*marks.image_before, *[image] * tokens_per_image, *marks.image_after]
         self._instruction = lru_cache(maxsize=65536)(self._encode_instruction)
         self.pad_id = tokenizer.pad_id
 
@@ -35,7 +44,8 @@ class PromptBuilder:
         """(tokens, whether the instruction was cut to `limit` tokens)."""
         text = self._instruction(instruction)
         obs = self._tokenizer.token_id(OBS)
-        return [*self._block * images, *text[:limit], obs], len(text) > limit
+        head = self._before_text(images)
+        return [*head, *text[:limit], *self._marks.closing, obs], len(text) > limit
 
     def caption(self, caption: str, images: int, limit: int) -> tuple[list[int], list[bool], bool]:
         """(tokens, target mask, whether it was cut). Targets are the caption and the end of text;
@@ -43,9 +53,12 @@ class PromptBuilder:
         prefix = self._tokenizer.encode(self._prompt.caption_prefix)
         body = [*self._tokenizer.encode(caption.strip()), self._tokenizer.eos_id]
         kept = body[: max(limit - len(prefix), 0)]
-        head = [*self._block * images, *prefix]
+        head = [*self._before_text(images), *prefix, *self._marks.closing]
         mask = [False] * len(head) + [True] * len(kept)
         return head + kept, mask, len(kept) < len(body)
+
+    def _before_text(self, images: int) -> list[int]:
+        return [*self._marks.opening, *self._block * images, *self._marks.text_before]
 
     def _encode_instruction(self, instruction: str) -> list[int]:
         text = self._prompt.instruction.replace("{instruction}", instruction.strip())

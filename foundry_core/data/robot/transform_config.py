@@ -50,6 +50,19 @@ class Prompt(Config):
         return self
 
 
+class PromptMarks(Config):
+    """Token ids that a pretrained model expects around what a sample shows and says, as its chat
+    template places them: [opening] ([image_before] image [image_after])* [text_before] text
+    [closing]. image: id of its image token, null: that of <|image|>."""
+
+    opening: tuple[int, ...] = ()
+    image_before: tuple[int, ...] = ()
+    image_after: tuple[int, ...] = ()
+    text_before: tuple[int, ...] = ()
+    closing: tuple[int, ...] = ()
+    image: int | None = Field(None, ge=0)
+
+
 class RobotInputs(Config):
     """Inputs and outputs of a policy.
 

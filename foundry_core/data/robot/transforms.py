@@ -19,6 +19,7 @@ from foundry_core.data.robot.transform_config import (
     RELATIVE,
     Augment,
     ImageInput,
+    PromptMarks,
     RobotInputs,
     pose_pair,
 )
@@ -73,11 +74,12 @@ class RobotTransform:
         normalizer: Normalizer,
         tokenizer: Tokenizer,
         tokens_per_image: int,
+        marks: PromptMarks = PromptMarks(),
     ) -> None:
         self.inputs = inputs
         self.measured_fields, self.target_fields = inputs.measured_fields, inputs.target_fields
         self.normalizer = normalizer
-        self.prompts = PromptBuilder(tokenizer, tokens_per_image, inputs.prompt)
+        self.prompts = PromptBuilder(tokenizer, tokens_per_image, inputs.prompt, marks)
         self.action_dims = {name: normalizer[name].dims for name in inputs.action_fields}
         self.proprio_dims = {name: normalizer[name].dims for name in inputs.proprio_fields}
 

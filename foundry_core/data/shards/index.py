@@ -1,23 +1,30 @@
-"""Where every member of a shard lies, so that samples are read at random through one mmap.
+"""Where every member of a shard lies, so that samples are read at random; how it is stored and
+looked up is `packed`'s.
 
 A sample is a run of neighbouring members with one key; the key is the member's name up to the
 first dot of its last path part, the rest is the extension (webdataset's rule).
 """
 
 import os
-import tarfile
 import zipfile
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from foundry_core.data.npy import write_npz
 from foundry_core.data.shards.tar import BLOCK
+from foundry_core.data.shards.walk import walk_tar
 from foundry_core.errors import FoundryError
 
-INDEX_SUFFIX = ".index.npz"
+_NPZ_SUFFIX = ".index.npz"
+# What NumPy and zipfile raise for damaged bytes.
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, EOFError, TypeError, RuntimeError, MemoryError),
+    *(OverflowError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -50,24 +57,8 @@ class ShardIndex:
         """Member name → its number."""
         return {name: number for number, name in enumerate(self.names)}
 
-    def span(self, sample: int) -> range:
-        """Numbers of the members of a sample."""
-        return range(int(self.starts[sample]), int(self.starts[sample + 1]))
 
-    def to_bytes(self) -> bytes:
-        """An .npz; equal indices are equal bytes."""
-        return write_npz(
-            {
-                "names": np.frombuffer("\n".join(self.names).encode(), dtype=np.uint8),
-                "offsets": self.offsets,
-                "sizes": self.sizes,
-                "starts": self.starts,
-                "bytes": np.array([self.tar_bytes]),
-            }
-        )
-
-
-def build_index(members: list[tuple[str, int, int]], tar_bytes: int) -> ShardIndex:
+def build_index(members: Sequence[tuple[str, int, int]], tar_bytes: int) -> ShardIndex:
     """From (name, data offset, size) in file order. Keys may not come back later in the shard."""
     starts: list[int] = []
     previous: str | None = None
@@ -93,18 +84,18 @@ def build_index(members: list[tuple[str, int, int]], tar_bytes: int) -> ShardInd
 
 
 def index_path(shard: Path) -> Path:
-    """Where the index of a tar lies: beside it."""
-    return shard.with_name(shard.name.removesuffix(".tar") + INDEX_SUFFIX)
+    """Beside a tar, the index of it alone: until a manifest is written, which takes all of them
+    into the dataset's."""
+    return shard.with_name(shard.name.removesuffix(".tar") + ".index")
 
 
-def load_index(shard: Path) -> ShardIndex:
-    """The index beside the shard, or one built by walking the tar's headers (foreign shards).
+def npz_path(shard: Path) -> Path:
+    """Beside a tar, its index as earlier releases wrote it."""
+    return shard.with_name(shard.name.removesuffix(".tar") + _NPZ_SUFFIX)
 
-    Raises FoundryError where the index describes a tar of another size, or the tar is torn.
-    """
-    path = index_path(shard)
-    if not path.exists():
-        return scan_tar(shard)
+
+def read_npz_index(path: Path) -> ShardIndex:
+    """An index of an earlier release. FoundryError where it is not one, or contradicts itself."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             names = stored["names"].tobytes().decode()
@@ -115,41 +106,49 @@ def load_index(shard: Path) -> ShardIndex:
                 starts=stored["starts"],
                 tar_bytes=int(stored["bytes"][0]),
             )
-    except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
+    except FileNotFoundError:
+        raise
+    except _UNREADABLE as error:
         raise FoundryError(
             f"shard index {str(path)!r} is unreadable: {error}",
-            "delete it: it is rebuilt in memory from the tar",
+            "delete it: it is made anew from the tar",
         ) from error
-    actual = shard.stat().st_size
-    if actual != index.tar_bytes:
+    problem = _contradiction(index)
+    if problem:
         raise FoundryError(
-            f"shard {str(shard)!r} has {actual} bytes, its index was written for {index.tar_bytes}",
-            "the shard is truncated or was replaced: convert or fetch it again",
+            f"shard index {str(path)!r} contradicts itself: {problem}",
+            "delete it: it is made anew from the tar",
         )
     return index
 
 
+def _contradiction(index: ShardIndex) -> str:
+    """What cannot be true of a tar; "" where all can."""
+    columns = (index.offsets, index.sizes, index.starts)
+    if any(column.ndim != 1 or column.dtype != np.int64 for column in columns):
+        return "a column is no list of integers"
+    count = len(index.names)
+    if not len(index.offsets) == len(index.sizes) == count or not len(index.starts):
+        return "its columns differ in length"
+    if index.starts[0] != 0 or index.starts[-1] != count or (np.diff(index.starts) <= 0).any():
+        return "its samples are no runs of its members"
+    ends = index.offsets + index.sizes
+    if count and (
+        (index.offsets < BLOCK).any()
+        or (index.sizes < 0).any()
+        or max(index.offsets.max(), index.sizes.max()) > index.tar_bytes
+        or (index.offsets[1:] < ends[:-1] + BLOCK).any()
+        or ends[-1] > index.tar_bytes
+    ):
+        return "its members do not follow each other inside the tar"
+    keys = [split_name(name)[0] for name in index.names]
+    borders = [0, *(n for n in range(1, count) if keys[n] != keys[n - 1]), count]
+    if sorted(set(borders)) != index.starts.tolist() or len({*keys}) != len(index):
+        return "a sample's members have different keys, or two samples have one"
+    return ""
+
+
 def scan_tar(shard: Path) -> ShardIndex:
-    """Index of any uncompressed tar. A tar that ends early is refused, by name and offset."""
-    size = os.stat(shard).st_size
-    members: list[tuple[str, int, int]] = []
-    try:
-        with tarfile.open(shard, mode="r:") as tar:
-            for member in tar:
-                if member.isfile():
-                    members.append((member.name, member.offset_data, member.size))
-            end = tar.offset
-    except (tarfile.TarError, OSError) as error:
-        where = f" after {members[-1][0]!r}" if members else ""
-        raise FoundryError(
-            f"shard {str(shard)!r} ({size} bytes) is not a whole tar{where}: {error}",
-            "fetch or convert it again",
-        ) from error
-    last = max((offset + length for _, offset, length in members), default=0)
-    if last > size or end + BLOCK > size:
-        raise FoundryError(
-            f"shard {str(shard)!r} is truncated: {size} bytes, its members end at {last}, and the "
-            "end-of-archive mark is missing",
-            "fetch or convert it again",
-        )
-    return build_index(members, size)
+    """Index of any uncompressed tar. One that is damaged or ends early, at a member's border too,
+    is refused by name and place."""
+    return build_index(list(walk_tar(shard)), os.stat(shard).st_size)

@@ -86,6 +86,34 @@ class TarWriter:
         self.bytes += len(data)
 
 
+def lead_bytes(name: bytes) -> int:
+    """How many bytes before a member's data say what it is called: its header, and before that of a
+    long name the block of it that GNU tars have."""
+    if len(name) <= _NAME_BYTES:
+        return BLOCK
+    return 2 * BLOCK + -(-(len(name) + 1) // BLOCK) * BLOCK
+
+
+def is_header_of(lead: bytes, name: bytes, size: int) -> bool:
+    """Whether the bytes before a member's data (`lead_bytes`, or more) are the header of a file of
+    this name and size. False says little for names beyond 100 bytes in tars that others made."""
+    header = lead[-BLOCK:] if len(lead) > BLOCK else lead
+    count = len(name)
+    if count < _NAME_BYTES:
+        if header.startswith(name) and not header[count] and header[124:135] == b"%011o" % size:
+            return True
+    elif count > _NAME_BYTES:
+        start = len(lead) - lead_bytes(name)
+        record, text = lead[start : start + BLOCK], lead[start + BLOCK : -BLOCK]
+        if record[156:157] == b"L" and text.rstrip(b"\0") == name:
+            name = name[:_NAME_BYTES]
+    try:
+        read = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+    except tarfile.TarError:
+        return False
+    return (read.name.encode("utf-8", "surrogateescape"), read.size) == (name, size)
+
+
 def read_span(stream: BinaryIO, offset: int, size: int) -> bytes:
     """`size` bytes of a shard at `offset`. Fewer than that: the file is truncated, FoundryError."""
     stream.seek(offset)

@@ -1,28 +1,37 @@
-"""Writing shards: deterministic tars, an index beside each, one manifest per folder."""
+"""Writing shards: deterministic tars, one index and one manifest per folder.
 
+Writers in parallel leave an index beside each shard; the manifest takes them into the dataset's.
+"""
+
+import contextlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from foundry_core.data.shards.derived import shard_index
 from foundry_core.data.shards.index import build_index, index_path
+from foundry_core.data.shards.packed import DATASET_INDEX, Packed, write_index
 from foundry_core.data.shards.tar import TarWriter
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_json_lines
 
 DATASET_MANIFEST = "manifest.jsonl"
+_MAX_KEY = 1000
 # (key, {extension: bytes})
 ShardSample = tuple[str, Mapping[str, bytes]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardInfo:
-    """One manifest line; `bytes` and `sha256` are None for foreign shards that state neither."""
+    """One manifest line; `bytes` and `sha256` are None for foreign shards that state neither.
+    index: sha256 of the shard's section in the dataset's index; None where there was no such."""
 
     shard: str
     num_sequences: int
     bytes: int | None = None
     sha256: str | None = None
+    index: str | None = None
 
 
 def shard_name(number: int) -> str:
@@ -40,22 +49,28 @@ def write_shard(path: str | os.PathLike, samples: Iterable[ShardSample]) -> Shar
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     members: list[tuple[str, int, int]] = []
-    count = 0
+    keys: set[str] = set()
     with path.open("wb") as stream:
         tar = TarWriter(stream)
         for key, sample in samples:
-            _check_key(key, sample, path)
+            _check_sample(key, sample, path)
+            if key in keys:
+                raise FoundryError(
+                    f"two samples of {path.name} have the key {key!r}", "rename one of them"
+                )
+            keys.add(key)
             for extension in sorted(sample):
                 name = f"{key}.{extension}"
                 members.append((name, tar.add(name, sample[extension]), len(sample[extension])))
-            count += 1
         tar.finish()
-    index_path(path).write_bytes(build_index(members, tar.bytes).to_bytes())
+    packed = Packed.of(build_index(members, tar.bytes))
+    write_index(index_path(path), [packed], 1)
     return ShardInfo(
         shard=path.name.removesuffix(".tar"),
-        num_sequences=count,
+        num_sequences=len(keys),
         bytes=tar.bytes,
         sha256=tar.sha256,
+        index=packed.digest.hex(),
     )
 
 
@@ -90,9 +105,16 @@ class ShardFolderWriter:
 
 
 def write_manifest(folder: str | os.PathLike, shards: Sequence[ShardInfo]) -> None:
-    """manifest.jsonl: a line per shard, in the published keys."""
-    lines = ({k: v for k, v in asdict(s).items() if v is not None} for s in shards)
-    write_json_lines(Path(folder, DATASET_MANIFEST), lines)
+    """The index of the dataset, then manifest.jsonl: a line per shard, in the published keys. The
+    indices of single shards are gone then."""
+    folder = Path(folder)
+    tars = [folder / f"{shard.shard}.tar" for shard in shards]
+    rows = write_index(folder / DATASET_INDEX, map(shard_index, tars), len(tars))
+    stated = [replace(s, index=row.digest.hex()) for s, row in zip(shards, rows, strict=True)]
+    lines = ({k: v for k, v in asdict(s).items() if v is not None} for s in stated)
+    write_json_lines(folder / DATASET_MANIFEST, lines)
+    for tar in tars:
+        index_path(tar).unlink(missing_ok=True)
 
 
 def renumber_shards(folder: str | os.PathLike, shards: Sequence[ShardInfo]) -> list[ShardInfo]:
@@ -107,24 +129,36 @@ def renumber_shards(folder: str | os.PathLike, shards: Sequence[ShardInfo]) -> l
         source = folder / f"{shard.shard}.tar"
         if shard.num_sequences == 0:
             source.unlink()
-            index_path(source).unlink()
+            index_path(source).unlink(missing_ok=True)
             continue
         target = folder / f"{shard_name(len(kept))}.tar"
         if target != source:
             os.replace(source, target)
-            os.replace(index_path(source), index_path(target))
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(index_path(source), index_path(target))
         kept.append(replace(shard, shard=target.name.removesuffix(".tar")))
     return kept
 
 
-def _check_key(key: str, sample: Mapping[str, bytes], path: Path) -> None:
-    base = key.rpartition("/")[2]
-    if not base or "." in base or "\n" in key or key.startswith("/"):
-        raise FoundryError(
-            f"sample key {key!r} in {path.name} is not usable",
-            "keys are non-empty, relative, and hold neither dots nor line breaks",
-        )
-    if not sample or any(not extension or "\n" in extension for extension in sample):
-        raise FoundryError(
-            f"sample {key!r} in {path.name} has no members, or one without an extension"
-        )
+def key_fault(key: str) -> str:
+    """Why a sample cannot be called so; "" where it can. Whoever unpacks the tar gets files of
+    these names, and webdataset splits them at the first dot behind the last slash."""
+    *folders, base = key.split("/")
+    if not base or "." in base or {"", ".", ".."} & set(folders):
+        return "keys are non-empty, relative, and hold neither dots nor line breaks"
+    if not key.isprintable():
+        return "keys hold neither line breaks nor other characters that do not print"
+    if len(key.encode()) > _MAX_KEY:
+        return f"keys have at most {_MAX_KEY} bytes"
+    return ""
+
+
+def _check_sample(key: str, sample: Mapping[str, bytes], path: Path) -> None:
+    if fault := key_fault(key):
+        raise FoundryError(f"sample key {key!r} in {path.name} is not usable", fault)
+    for extension in sample or ("",):
+        if not extension or "/" in extension or not extension.isprintable():
+            raise FoundryError(
+                f"sample {key!r} in {path.name} cannot have the member {extension!r}",
+                "a sample has members, and their extensions neither slashes nor line breaks",
+            )

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from foundry_core.data.robot.episodes import Episode
 
 
+MAX_DOCUMENT = 1 << 26
+"""Bytes of one text, and of one picture: more is one skip, and never in memory."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceRef:
     """A piece of a source that one worker reads at once: files, or a range of one file.
@@ -106,6 +110,11 @@ class RawFormat(Config):
     def identity(self) -> Mapping[str, str]:
         """{what: digest} of all that is read: equal contents are equal, wherever they lie."""
 
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        """Whether a file or folder looks like the format; a cheap look, for `data inspect`."""
+        return False
+
     @property
     def remote(self) -> str | None:
         """Address of what is to be fetched before it is read; None for what lies here."""
@@ -131,6 +140,10 @@ class PathSource(RawFormat):
     def root(self) -> Path:
         return Path(self.path).expanduser()
 
+    def inside(self, file: Path) -> str:
+        """What a file of the source is called in ids and reports, wherever the source lies."""
+        return file.relative_to(self.root).as_posix() if self.root.is_dir() else file.name
+
     def identity(self) -> Mapping[str, str]:
         digests = {self.format: fingerprint(self.path)}
         if self.remote is None and self.root.is_file():
@@ -154,7 +167,12 @@ class TextFormat(RawFormat):
 
     @abstractmethod
     def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
-        """The documents of a piece. FoundryError where its file is damaged as a whole."""
+        """The documents of a piece. A file that is damaged is Broken where that shows. FoundryError
+        for what no other file could mend: a recipe that does not fit the source."""
+
+    def fields(self) -> Mapping[str, str]:
+        """Name → type of what else a record of the source holds, for `data inspect`."""
+        return {}
 
     @property
     def token_ids(self) -> TokenIds | None:
@@ -171,7 +189,11 @@ class CaptionFormat(RawFormat):
 
     @abstractmethod
     def items(self, ref: SourceRef) -> Iterator[Captioned | Broken]:
-        """The captioned images of a piece."""
+        """The captioned images of a piece. A file that is damaged is Broken where that shows."""
+
+    def fields(self) -> Mapping[str, str]:
+        """Name → type of what else a record of the source holds, for `data inspect`."""
+        return {}
 
 
 class RobotFormat(RawFormat):
@@ -181,11 +203,6 @@ class RobotFormat(RawFormat):
         """What pictures and numbers mean, as far as it is known without reading episodes. Fields
         that it leaves out mean what their names tell (`canonical_field`)."""
         return DataContract()
-
-    @classmethod
-    def matches(cls, path: Path) -> bool:
-        """Whether a file or folder looks like the format; a cheap look, for `data inspect`."""
-        return False
 
     @abstractmethod
     def episodes(self) -> list[SourceRef]:

@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import yaml
 
+from foundry_core.config.documents import read_yaml
 from foundry_core.data.statistics import digest as digests
 from foundry_core.data.statistics.leaf import FieldLeaf, Leaf
 from foundry_core.data.statistics.moments import Moments
 from foundry_core.data.statistics.summary import FieldStatistics
-from foundry_core.errors import FoundryError
 
 CONFIG = "preprocessing_config.yaml"
 _CUTS = 100
@@ -26,10 +25,7 @@ _CUTS = 100
 def stated_past(folder: Path) -> int:
     """Steps before the anchor by the preprocessing config beside published data; 0 without one."""
     path = folder / CONFIG
-    try:
-        config = yaml.safe_load(path.read_text()) if path.is_file() else None
-    except yaml.YAMLError as error:
-        raise FoundryError(f"{str(path)!r} is no YAML: {error}") from error
+    config = read_yaml(path) if path.is_file() else None
     return int(config.get("past_lowdim_steps", 0)) if isinstance(config, dict) else 0
 
 

@@ -58,9 +58,10 @@ class Filmstrip:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """stages: a row of STAGE_COLUMNS for each. losses: stage → series → (step, value).
-    throughput: a row of THROUGHPUT_COLUMNS for each training. lineage_svg: an inline <svg>. sections: (title, HTML) of more that is shown before the successes. unequal:
-    the settings in which the compared evaluations asked for different scenarios."""
+    """stages: a row of STAGE_COLUMNS for each. losses: stage → series → (step, value). throughput:
+    a row of THROUGHPUT_COLUMNS for each training. lineage_svg: an inline <svg>. sections: (title,
+    HTML) of more that is shown before the successes. unequal: the settings in which the compared
+    evaluations asked for different scenarios."""
 
     title: str
     run_id: str

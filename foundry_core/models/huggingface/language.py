@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFLanguageConfig, HFVLMConfig
 from foundry_core.models.huggingface.load import load_or_build, resolve
-from foundry_core.models.interfaces import Decoder, LanguageModel, Tap, check_tap
+from foundry_core.models.interfaces import Decoder, LanguageModel, Tap, check_tap, fill_new_rows
 from foundry_core.models.layers import Visibility
 
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
@@ -32,7 +32,7 @@ class HFDecoder(Decoder):
                     f"{self.settings.model_type} scales its logits ({scale}), which is unsupported"
                 )
         if config.vocab_size is not None:
-            self.resize_vocabulary(config.vocab_size)
+            self.resize_vocabulary(config.vocab_size, self.vocab_size)
 
     @property
     def text(self) -> Any:
@@ -65,6 +65,13 @@ class HFDecoder(Decoder):
         seen = visible.keys
         if visible.segments is not None or visible.spans is not None:
             mask = visible.mask(embeddings.shape[1], embeddings.device)
+            window = getattr(self.settings, "sliding_window", None)
+            if window is not None and embeddings.shape[1] > window:
+                raise FoundryError(
+                    f"{self.settings.model_type} attends within {window} tokens in some layers, "
+                    f"rows of several documents have {embeddings.shape[1]}",
+                    f"convert the text with a context of at most {window}",
+                )
             # Eager attention adds its mask to the scores; the fused kernels take booleans.
             eager = self.text.config._attn_implementation == "eager"
             if mask is not None:
@@ -102,15 +109,17 @@ class HFDecoder(Decoder):
         )
 
     @torch.no_grad()
-    def resize_vocabulary(self, vocab_size: int) -> None:
+    def resize_vocabulary(self, vocab_size: int, used: int) -> None:
         """Tied heads stay tied."""
         rows = self.vocab_size
-        if vocab_size <= rows:
-            return
-        self.model.resize_token_embeddings(vocab_size, mean_resizing=False)
-        for part in (self.model.get_input_embeddings(), self.model.get_output_embeddings()):
-            weight = part.weight
-            weight[rows:vocab_size] = weight[:rows].mean(dim=0)
+        if vocab_size > rows:
+            self.model.resize_token_embeddings(vocab_size, mean_resizing=False)
+        weights = [
+            part.weight
+            for part in (self.model.get_input_embeddings(), self.model.get_output_embeddings())
+        ]
+        for weight in {id(one): one for one in weights}.values():
+            fill_new_rows(weight, vocab_size, used, rows)
 
 
 class HFLanguage(HFDecoder, LanguageModel):

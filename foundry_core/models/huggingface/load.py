@@ -1,15 +1,16 @@
 """Transformers modules by name, directory or config; without remote code, from safetensors."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import logging
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFConfig
+from foundry_core.models.huggingface.checkpoint import local_folder
 
 C = TypeVar("C", bound=HFConfig)
 _VOLATILE = ("transformers_version", "_name_or_path", "architectures", "dtype")
@@ -32,29 +33,55 @@ def _build(auto_class: Any, kind: str, architecture: Mapping[str, Any]) -> PreTr
         resolved = AutoConfig.for_model(model_type, **settings)
     except (ValueError, TypeError) as error:
         raise FoundryError(f"{kind}.config: {error}") from error
-    with _quiet():
+    with quiet():
         return auto_class.from_config(_without_pooling(resolved), dtype=torch.float32)
 
 
 def _load(auto_class: Any, config: HFConfig) -> PreTrainedModel:
-    # A relative name that is no folder would be looked up on the hub, an absolute one never.
-    weights = config.source or str(Path(config.path or "").expanduser().absolute())
-    options = {"revision": config.revision, "trust_remote_code": False}
+    folder = str(local_folder(config))
     try:
-        with _quiet():
-            settings = AutoConfig.from_pretrained(weights, **options)
+        with quiet():
             return auto_class.from_pretrained(
-                weights,
-                config=_without_pooling(settings),
+                folder,
+                config=_without_pooling(
+                    AutoConfig.from_pretrained(folder, trust_remote_code=False)
+                ),
                 dtype=torch.float32,
                 use_safetensors=True,
-                **options,
+                trust_remote_code=False,
             )
     except (OSError, ValueError) as error:
         raise FoundryError(
-            f"{config.kind}: weights {weights!r} cannot be loaded: {str(error).splitlines()[0]}",
-            "a directory needs config.json and safetensors weights; a hub name needs the network",
+            f"{config.kind}: weights {folder!r} cannot be loaded: {str(error).splitlines()[0]}",
+            "a folder needs the config.json of an architecture that transformers knows, and "
+            "safetensors weights",
         ) from error
+
+
+@torch.no_grad()
+def complete(module: nn.Module) -> None:
+    """Ties weights and computes the buffers that no checkpoint holds (rotary frequencies,
+    positions) of transformers modules that were built on the meta device and got their weights."""
+    if isinstance(module, PreTrainedModel):
+        module.tie_weights()
+        _compute_buffers(module)
+        return
+    for part in module.children():
+        complete(part)
+
+
+def _compute_buffers(model: PreTrainedModel) -> None:
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # not to be drawn again
+    for part in model.modules():
+        part._is_hf_initialized = True  # type: ignore[assignment]
+    for name, buffer in list(model.named_non_persistent_buffers()):
+        if buffer.is_meta:
+            parent, _, last = name.rpartition(".")
+            owner = model.get_submodule(parent)
+            setattr(owner, last, torch.empty_like(buffer, device="cpu"))
+            owner._is_hf_initialized = False  # type: ignore[assignment]
+    model.initialize_weights()
 
 
 def _without_pooling(settings: Any) -> Any:
@@ -92,7 +119,7 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-class _quiet:
+class quiet:
     """Hides progress bars and warnings about heads we do not use."""
 
     def __enter__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the training stages share: their job, what it builds on, the run, the folder it leaves."""
+"""What the training stages share: their job, the run, the folder it leaves."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import DataConfig, LoaderResources
 from foundry_core.data.loading.loader import Loader
 from foundry_core.data.robot.normalize import Normalizer
-from foundry_core.data.robot.prompts import IMAGE
+from foundry_core.data.robot.transform_config import PromptMarks
 from foundry_core.data.text.tokenizer import Tokenizer
-from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
 from foundry_core.models.build import Model
-from foundry_core.models.config import LanguageConfig, VLAConfig, VLMConfig
+from foundry_core.models.interfaces import Backbone
 from foundry_core.models.io import save_model
-from foundry_core.models.vlm import check_vocabulary
+from foundry_core.models.processor_files import keep_processor
 from foundry_core.pipeline.stage import StageContext
 from foundry_core.training.config import MODALITIES, TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, full, local_batch_size
 from foundry_core.training.loop import Trainer
 from foundry_core.training.mixed_batch import Objective
 from foundry_core.training.objectives import CaptionLoss, TextLoss
+from foundry_core.training.stages.upstream import Start
 
 Sources = Mapping[str, Mapping[str, Path]]
 Metrics = dict[str, float]
@@ -53,17 +53,18 @@ class TrainJob:
         self,
         tokenizer: Tokenizer,
         *,
-        tokens_per_image: int = 1,
+        backbone: Backbone | None = None,
         normalizer: Normalizer | None = None,
     ) -> Loader:
-        """The loader of this run's data."""
+        """The loader of this run's data. backbone: what looks at its images."""
         resources: TrainResources = self.ctx.resources
         return build_loader(
             self.data,
             self.sources,
             seed=self.ctx.seed,
             tokenizer=tokenizer,
-            tokens_per_image=tokens_per_image,
+            tokens_per_image=backbone.tokens_per_image if backbone else 1,
+            marks=backbone.marks if backbone else PromptMarks(),
             normalizer=normalizer,
             resources=LoaderResources(
                 workers=resources.loader_workers, pin_memory=resources.gpus > 0
@@ -81,21 +82,15 @@ def job_of(ctx: StageContext, world: World) -> TrainJob:
     return TrainJob(ctx=ctx, world=world, sources=sources)
 
 
-def optional_path(ctx: StageContext, slot: str) -> Path | None:
-    """The folder of an optional input."""
-    artifact = ctx.optional_input(slot)
-    return artifact.path if artifact else None
-
-
 def train_and_save(
     job: TrainJob,
     module: Model,
-    tokenizer: Tokenizer,
+    start: Start,
     objectives: Mapping[str, Objective],
     loader: Loader,
     steps: int,
 ) -> Metrics:
-    """Trains, then leaves weights, config and tokenizer in the artifact."""
+    """Trains, then leaves weights, config, tokenizer and processor files in the artifact."""
     for name, part in job.data.modalities.items():
         local_batch_size(part.batch_size, job.world, name)
     ctx = job.ctx
@@ -123,52 +118,19 @@ def train_and_save(
     if job.world.main:
         write_json(ctx.out / "records" / "data.json", loader.report(), durable=False)
         save_model(ctx.out, module, state=state)
-        tokenizer.save(ctx.out)
+        start.tokenizer.save(ctx.out)
+        if start.processor is not None:
+            keep_processor(start.processor, ctx.out)
     parameters = sum(p.numel() for p in module.parameters())
     return {**result.metrics(), "parameters": parameters}
 
 
-def text_objectives(job: TrainJob, image: int, per_image: int) -> dict[str, Objective]:
-    """Of text and captions, for a model that sees images as `per_image` tokens `image`."""
+def text_objectives(job: TrainJob, backbone: Backbone) -> dict[str, Objective]:
+    """Of text and captions."""
     z_loss = job.training.z_loss
-    return {
-        "text": TextLoss(z_loss=z_loss),
-        "captions": CaptionLoss(image_token_id=image, tokens_per_image=per_image, z_loss=z_loss),
-    }
-
-
-def upstream_tokenizer(model: Path | None, tokenizer: Path | None) -> Tokenizer:
-    """The upstream model's, else the connected one; two must agree."""
-    found = [Tokenizer.load(path) for path in (model, tokenizer) if path is not None]
-    if not found:
-        raise FoundryError(
-            "a model from scratch needs a tokenizer", "connect the input 'tokenizer'"
-        )
-    if len(found) == 2:
-        check_vocabulary(
-            tokenizer=(found[1].digest, found[1].vocab_size),
-            model=(found[0].digest, found[0].vocab_size),
-        )
-    return found[0]
-
-
-def scratch_language(model: VLMConfig, vocab_size: int) -> LanguageConfig:
-    """The recipe's own language model, with the tokenizer's vocabulary."""
-    if model.language is None:
-        raise FoundryError(
-            "model.language is null and no language model is connected",
-            "connect the input 'llm', or describe the language model in the recipe",
-        )
-    return model.language.model_copy(update={"vocab_size": vocab_size})
-
-
-def scratch_vlm(model: VLAConfig, tokenizer: Tokenizer) -> VLMConfig:
-    """The recipe's own backbone, with the tokenizer's vocabulary and image token."""
-    if not isinstance(model.backbone, VLMConfig):
-        raise FoundryError(
-            "model.backbone is null and no VLM is connected",
-            "connect the input 'vlm', or describe a vlm backbone in the recipe",
-        )
-    image = tokenizer.add_special(IMAGE)
-    language = scratch_language(model.backbone, tokenizer.vocab_size)
-    return model.backbone.model_copy(update={"language": language, "image_token_id": image})
+    captions = CaptionLoss(
+        image_token_id=backbone.image_token_id,
+        tokens_per_image=backbone.tokens_per_image,
+        z_loss=z_loss,
+    )
+    return {"text": TextLoss(z_loss=z_loss), "captions": captions}

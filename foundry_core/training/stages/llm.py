@@ -5,29 +5,29 @@ from pathlib import Path
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
-from foundry_core.models.build import build_model
+from foundry_core.models.build import seeded
 from foundry_core.pipeline.stage import StageContext
 from foundry_core.training.distributed import World
 from foundry_core.training.objectives import TextLoss
 from foundry_core.training.stages.job import Metrics, job_of, train_and_save
+from foundry_core.training.stages.upstream import language_start
 
 
 def train_language_model(ctx: StageContext, world: World) -> Metrics:
-    """A decoder from scratch. Its vocabulary is the tokenizer's."""
+    """A decoder: the upstream one goes on, or the described one starts."""
     job = job_of(ctx, world)
-    tokenizer = Tokenizer.load(ctx.input("tokenizer").path)
+    with seeded(ctx.seed):
+        start = language_start(ctx, ctx.recipe.model)
     for label, folder in job.sources["text"].items():
-        _check_text(label, folder, tokenizer)
-    config = ctx.recipe.model.model_copy(update={"vocab_size": tokenizer.vocab_size})
-    module = build_model(config, seed=ctx.seed)
-    loader = job.loader(tokenizer)
+        _check_text(label, folder, start.tokenizer)
+    loader = job.loader(start.tokenizer)
     objectives = {"text": TextLoss(z_loss=job.training.z_loss)}
     context = int(read_json(next(iter(job.sources["text"].values())) / "dataset.json")["context"])
     tokens = job.data.modalities["text"].batch_size * context
     steps = job.training.total_steps(
         samples_per_step=job.data.samples_per_step, tokens_per_step=tokens
     )
-    metrics = train_and_save(job, module, tokenizer, objectives, loader, steps)
+    metrics = train_and_save(job, start.model, start, objectives, loader, steps)
     return metrics | {"tokens": steps * tokens}
 
 
@@ -37,5 +37,5 @@ def _check_text(label: str, folder: Path, tokenizer: Tokenizer) -> None:
         raise FoundryError(
             f"text dataset {label!r} was made with tokenizer {digest[:12]}, the model uses "
             f"{tokenizer.digest[:12]}",
-            "convert the text with the connected tokenizer",
+            "convert the text with the model's tokenizer",
         )

@@ -228,3 +228,52 @@ def test_names_of_the_convention_say_what_they_hold():
 def test_a_field_states_one_meaning(values, message):
     with pytest.raises(ValueError, match=message):
         FieldContract(**values)
+
+
+def test_as_many_steps_as_are_predicted_may_be_carried_out():
+    fits(POLICY.model_copy(update={"execute_steps": 8}))
+    with pytest.raises(FoundryError, match="execute_steps = 9 exceeds the 8 steps"):
+        fits(POLICY.model_copy(update={"execute_steps": 9}))
+
+
+def test_an_exam_may_draw_at_the_stored_size_at_once():
+    stored = CameraContract(drawn=(128, 128), renderer="MuJoCo", stored=ImageConfig(size=(64, 64)))
+    assert fits(changed(POLICY, "cameras", wrist=stored)).notes() == []
+
+
+def test_what_a_side_does_not_say_is_not_held_against_the_other():
+    """An exam without commands masks nothing; one that names no measurements gives them all."""
+    maskable = POLICY.model_copy(update={"maskable": (ACTION_XYZ,)})
+    assert fits(maskable, EXAM.model_copy(update={"commands": {}})).absent == frozenset()
+    assert fits(exam=EXAM.model_copy(update={"observes": {}})).observations == ()
+    other = changed(EXAM, "observes", **{XYZ: field(METRES, quantity="other", frame="")})
+    assert fits(exam=other).observations == ()
+
+
+def test_what_the_robot_measures_is_not_masked_with_the_command_that_it_lacks():
+    policy = POLICY.model_copy(update={"maskable": (ACTION_XYZ,)})
+    exam = EXAM.model_copy(update={"commands": {ACTION_GRIPPER: HAND}})
+    assert fits(policy, exam).absent == {ACTION_XYZ}
+
+
+def test_cameras_of_one_mix_are_turned_alike_and_known_where_they_are_equal():
+    turned = changed(DATA, "cameras", wrist=VIEW.model_copy(update={"rotated": 180}))
+    with pytest.raises(FoundryError, match="with rotated = 0 in 'one' and 180 in 'other'"):
+        contract_of(one=DATA, other=turned)
+    wide = changed(DATA, "cameras", wrist=CameraContract(drawn=(64, 96), renderer="EGL"))
+    found = contract_of(one=DATA, other=wide).cameras["wrist"]
+    assert (found.drawn, found.renderer) == (None, "")
+
+
+@pytest.mark.parametrize(("turn", "size"), [(0, (2, 3)), (90, (3, 2)), (180, (2, 3))])
+def test_a_quarter_turn_swaps_height_and_width(turn, size):
+    assert CameraContract(drawn=(2, 3), rotated=turn).size == size
+
+
+def test_a_command_that_one_dataset_lacks_can_be_masked():
+    inputs = RobotInputs(cameras=("wrist",), action_fields=(ACTION_XYZ, ACTION_GRIPPER))
+    poorer = DATA.model_copy(
+        update={"fields": {k: v for k, v in DATA.fields.items() if k != ACTION_XYZ}}
+    )
+    datasets = {"one": DATA, "other": poorer}
+    assert policy_contract(inputs, 3, datasets, mask_missing=True).maskable == (ACTION_XYZ,)

@@ -7,6 +7,7 @@ import pytest
 from pyarrow.parquet import ParquetFile
 
 from flows.cli import main
+from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.export import lerobot_files
 from foundry_core.data.export.lerobot import export_lerobot
 from foundry_core.data.images import decode_image
@@ -38,7 +39,7 @@ def check_equal(shards, out, *, exact: bool) -> None:
         for step, picture in enumerate(episode.images[FRONT]):
             wanted = decode_image(members[f"front_{step:06d}.jpg"])
             if exact:
-                assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+                assert isinstance(picture, bytes)
                 assert np.array_equal(decode_image(picture), wanted)
             else:
                 assert read_digits(picture) == digits(number, step)
@@ -51,6 +52,9 @@ def test_lossless_pictures_and_all_numbers_come_back_bit_for_bit(shards, tmp_pat
     counts = export_lerobot(str(shards), tmp_path / "out", images="png")
     assert counts == {"episodes": 3, "frames": 44, "tasks": 2, "features": 16}
     check_equal(shards, tmp_path / "out", exact=True)
+    source = Lerobot(path=str(tmp_path / "out"))
+    first = source.read_episode(source.episodes()[0]).images[FRONT][0]
+    assert first[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_videos_come_back_frame_by_frame(shards, tmp_path, capsys):
@@ -134,3 +138,26 @@ def test_what_cannot_be_exported_is_refused(shards, tmp_path):
     with pytest.raises(FoundryError, match=r"no whole episode.*absent_000000"):
         export_lerobot(str(other), tmp_path / "out")
     assert not (tmp_path / "out/meta/info.json").exists()
+
+
+def test_stored_jpeg_files_travel_as_they_are(shards, tmp_path):
+    export_lerobot(str(shards), tmp_path / "out", images="jpeg")
+    check_equal(shards, tmp_path / "out", exact=True)
+    source, stored = Lerobot(path=str(tmp_path / "out")), ShardSet(shards)
+    episode = source.read_episode(source.episodes()[1])
+    assert episode.images[FRONT][5] == bytes(stored.member(1, "front_000005.jpg"))
+
+
+def test_what_fields_mean_travels_with_an_export(tmp_path):
+    shards = make_coded_shards(tmp_path / "shards", (3,))
+    described = json.loads((shards / "dataset.json").read_text())
+    gripper = "robot__action__grippers__right::panda_hand"
+    meant = {"quantity": "gripper", "unit": "m", "closed": 0.0, "open": 0.1}
+    described["contract"] = {"fields": {gripper: meant, "gone": {}}}
+    (shards / "dataset.json").write_text(json.dumps(described))
+    export_lerobot(str(shards), tmp_path / "out", images="jpeg")
+    stated = Lerobot(path=str(tmp_path / "out")).contract()
+    assert stated.fields == {gripper: FieldContract(**meant)}
+    (tmp_path / "out/meta/foundry.json").write_text('{"fields": {"x": {"unit": "ell"}}}')
+    with pytest.raises(FoundryError, match=r"foundry\.json is of another form: fields\.x"):
+        Lerobot(path=str(tmp_path / "out")).contract()

@@ -18,6 +18,7 @@ from foundry_core.data.inspection.raw import (
 from foundry_core.data.mapping.apply import mapped
 from foundry_core.data.mapping.config import RobotMapping
 from foundry_core.data.robot.episodes import Episode, Frames, UnusableEpisode
+from foundry_core.data.sources import files
 from foundry_core.data.sources.base import SourceRef
 from foundry_core.errors import FoundryError
 
@@ -97,3 +98,51 @@ def test_a_format_is_recognised_by_its_files(tmp_path: Path):
     with pytest.raises(FoundryError, match="is of no format that is known") as error:
         detect(tmp_path / "nothing")
     assert "spartan" in error.value.hint
+
+
+def test_a_look_is_bounded_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A mark beyond the levels or the names that a look takes is not found; others are."""
+    deep = tmp_path / "tasks" / "Lift" / "episode_0" / "processed"
+    deep.mkdir(parents=True)
+    (deep / "observations.npz").write_bytes(b"")
+    assert detect(tmp_path).model_fields["format"].default == "spartan"
+    for number in range(30):
+        (tmp_path / "tasks" / f"A{number:02d}").mkdir()
+    monkeypatch.setattr(files, "LOOK_ENTRIES", 30)
+    with pytest.raises(FoundryError, match="no format that is known") as error:
+        detect(tmp_path)
+    assert "12 folders deep" in error.value.hint
+    assert detect(deep.parent).model_fields["format"].default == "spartan"
+    monkeypatch.setattr(files, "LOOK_ENTRIES", 10**6)
+    below = deep.joinpath(*["x"] * 11)
+    below.mkdir(parents=True)
+    (below / "late.bag").write_bytes(b"")
+    names = {path.name for path in files.look(tmp_path)}
+    assert names == {"observations.npz"}
+
+
+def test_a_look_ends_in_loops_of_links_and_skips_what_is_hidden(tmp_path: Path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "again").symlink_to(tmp_path)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "features.json").write_text("{}")
+    assert list(files.look(tmp_path)) == []
+    with pytest.raises(FoundryError, match="no format that is known"):
+        detect(tmp_path)
+
+
+def test_a_draft_asks_for_words_where_an_episode_has_none_and_shortens_lerobots_cameras():
+    fields = {"action": RawField(dims=2, low=0, high=1, values=9)}
+    cameras = ("observation.images.top", "observation.images.wrist_1")
+    drafted = draft_mapping(fields, cameras, 10, words=False)
+    assert "add a line `instruction: what is done`" in drafted
+    assert "instruction" not in draft_mapping(fields, cameras, 10)
+    assert list(yaml.safe_load(drafted)["cameras"]) == ["top", "wrist_1"]
+    alike = yaml.safe_load(draft_mapping(fields, ("observation.images.top", "top"), 10))
+    assert list(alike["cameras"]) == ["observation_images_top", "top"]
+
+
+def test_a_draft_does_not_turn_canonical_grippers_into_shares():
+    name = "robot__actual__grippers__right::panda_hand"
+    rows = {name: RawField(dims=1, low=0, high=0.08, values=9)}
+    assert yaml.safe_load(draft_mapping(rows, (), 10))["fields"] == {name: {"from": name}}

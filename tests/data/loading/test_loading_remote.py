@@ -225,7 +225,7 @@ def test_a_service_that_is_down_stops_the_run_and_is_never_skipped(
 
 
 def test_a_damaged_index_is_made_anew_from_the_shard(faults: Faults, datasets: dict) -> None:
-    faults.how, faults.failures["shard_000000.index.npz"] = "truncate", 1
+    faults.how, faults.failures["shards.index"] = "truncate", 10**6
     shards = CheckedShards("s3://data/web")
     assert bytes(shards.member(3, "tokens.npy")) == bytes(
         CheckedShards(datasets["text"]["web"]).member(3, "tokens.npy")

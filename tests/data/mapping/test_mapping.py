@@ -187,3 +187,39 @@ def test_a_name_stands_for_what_the_mapping_holds(tmp_path):
         validate(AnyMapping, "libro", "mapping")
     with pytest.raises(FoundryError, match="no mapping file"):
         validate(AnyMapping, str(tmp_path / "other.yaml"), "mapping")
+
+
+def test_two_rows_stay_to_the_bit_where_they_are_orthonormal():
+    """Also rounded ones; others become the rows of the rotation that they stand for."""
+    rng = np.random.default_rng(4)
+    matrix, _ = np.linalg.qr(rng.normal(size=(50, 3, 3)))
+    rows = matrix[:, :2].reshape(-1, 6)
+    pose = {"xyz": {"from": "p"}, "rotation": {"from": "r", "form": "rot6d_rows"}}
+    given = mapping(poses={"arm": pose})
+    for stored in (rows, rows.astype(np.float32).astype(np.float64)):
+        raw = episode(p=np.zeros((50, 3)), r=stored)
+        assert np.array_equal(mapped(raw, given).lowdim["arm__rot_6d"], stored)
+    raw = episode(p=np.zeros((50, 3)), r=2 * rows)
+    np.testing.assert_allclose(mapped(raw, given).lowdim["arm__rot_6d"], rows, atol=1e-12)
+
+
+def test_what_keeps_its_name_means_what_it_meant():
+    grip = "robot__actual__grippers__right::panda_hand"
+    pose = "robot__actual__poses__right::panda"
+    stated = FieldContract(quantity="gripper", unit="m", closed=0, open=0.1)
+    placed = FieldContract(dims=3, quantity="position", unit="m", frame="world")
+    raw = DataContract(fields={grip: stated, f"{pose}__xyz": placed})
+    document = {
+        "poses": {
+            pose: {
+                "xyz": {"from": f"{pose}__xyz"},
+                "rotation": {"from": f"{pose}__rot_6d", "form": "rot6d_rows"},
+            }
+        },
+        "fields": {grip: {"from": grip}, "other": {"from": grip}},
+    }
+    meant = mapping(**document).contract(raw).fields
+    assert (meant[grip], meant[f"{pose}__xyz"]) == (stated, placed)
+    assert meant["other"] == FieldContract()
+    unstated = mapping(**document).contract(DataContract()).fields
+    assert unstated[grip] == FieldContract(quantity="gripper")  # what the name says

@@ -22,8 +22,14 @@ from tasks.convert_captions import ConvertCaptionsRecipe
 from tasks.convert_text import ConvertTextRecipe
 
 SETS = {
-    "text": (TEXT_FORMATS, {"jsonl", "packages", "parquet", "text_tars", "token_tars", "txt"}),
-    "captions": (CAPTION_FORMATS, {"img2dataset", "scenes"}),
+    "text": (
+        TEXT_FORMATS,
+        {"arrow", "jsonl", "packages", "parquet", "text_tars", "token_tars", "txt"},
+    ),
+    "captions": (
+        CAPTION_FORMATS,
+        {"image_arrow", "image_parquet", "imagefolder", "img2dataset", "scenes"},
+    ),
     "robot": (
         ROBOT_FORMATS,
         {
@@ -48,13 +54,19 @@ def test_a_format_is_called_as_its_file(name):
         assert registry.get(format_).model_fields["format"].default == format_
 
 
+def test_no_name_means_two_formats():
+    names = [name for registry, _ in SETS.values() for name in registry.names()]
+    assert len(set(names)) == len(names), "`data convert --from NAME` asks for one"
+
+
 def test_planning_loads_no_reader():
     code = (
         "import sys\n"
         "from foundry_core.data.sources.base import *\n"
         "for formats in (TEXT_FORMATS, CAPTION_FORMATS, ROBOT_FORMATS):\n"
         "    [formats.get(name) for name in formats.names()]\n"
-        "heavy = {'numpy', 'pyarrow', 'PIL', 'torch', 'yaml', 'h5py'} & set(sys.modules)\n"
+        "heavy = {'numpy', 'pyarrow', 'huggingface_hub', 'PIL', 'torch', 'yaml', 'h5py'}\n"
+        "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     code = code.replace("import *", "import CAPTION_FORMATS, ROBOT_FORMATS, TEXT_FORMATS")

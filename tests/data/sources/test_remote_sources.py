@@ -1,22 +1,38 @@
 """Raw data on S3: identified by a listing, fetched before it is read, the same results."""
 
+import gzip
+import io
+import json
 import subprocess
 import sys
+import tarfile
 
+import pyarrow as pa
 import pytest
 import yaml
+import zstandard
+from PIL import Image
+from pyarrow.parquet import write_table
 
 from flows.runs.engine import PipelineRun
 from flows.runs.planning import Request, prepare
+from foundry_core.data.sources.base import Broken, TextFormat
+from foundry_core.data.sources.captions.image_arrow import ImageArrow
+from foundry_core.data.sources.captions.image_parquet import ImageParquet
+from foundry_core.data.sources.captions.imagefolder import ImageFolder
+from foundry_core.data.sources.captions.img2dataset import ImageCaptionTars
 from foundry_core.data.sources.remote import local_source
 from foundry_core.data.sources.robot.zarr_replay import ZarrReplay
+from foundry_core.data.sources.text.arrow import Arrow
 from foundry_core.data.sources.text.jsonl import JsonLines
 from foundry_core.data.sources.text.packages import PackageDocs
+from foundry_core.data.sources.text.parquet import Parquet
 from foundry_core.data.sources.text.txt import PlainText
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import fingerprint
 from foundry_core.objects import Objects, connect
 from tests.s3 import s3_server, use_s3
+from tests.saved_datasets import pictures, save_splits
 
 TEXTS = {
     "a.txt": " ".join(f"the cat {n} sat on mat {n * n}." for n in range(300)),
@@ -144,6 +160,53 @@ def test_names_that_lead_out_of_the_folder_are_refused(raw, tmp_path, monkeypatc
     with pytest.raises(FoundryError, match=r"'\.\./up' cannot be stored"):
         local_source(PlainText(path=uri), tmp_path / "s", quiet)
     assert not (tmp_path / "up").exists()
+
+
+def test_every_format_reads_from_s3_what_it_reads_here(raw, tmp_path):
+    uri, place, _ = raw
+    folder = tmp_path / "formats"
+    folder.mkdir()
+    words = [f"text {n}" for n in range(40)]
+    lines = b"".join(json.dumps({"text": one}).encode() + b"\n" for one in words)
+    zstd = zstandard.ZstdCompressor()
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress(lines))
+    (folder / "b.ndjson.zst").write_bytes(zstd.compress(lines[:99]) + zstd.compress(lines[99:]))
+    out = io.BytesIO()
+    Image.new("RGB", (8, 6)).save(out, "PNG")
+    table = pa.table({"text": words, "image": pictures([out.getvalue()] * 40)})
+    write_table(table, folder / "c.parquet", row_group_size=15)
+    save_splits(folder / "ds", {"train": table, "test": table})
+    (folder / "photos").mkdir()
+    (folder / "photos" / "0.png").write_bytes(out.getvalue())
+    (folder / "photos" / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "a"}')
+    with tarfile.open(folder / "d.tar", "w") as tar:
+        for name, data in (("0.png", out.getvalue()), ("0.txt", b"a")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    for name, path in files_below(folder).items():
+        place.write(f"all/{name}", path.read_bytes())
+    both = {"image": "image", "caption": "text"}
+    for kind, inner, options, records in (
+        (JsonLines, "", {}, 81),
+        (JsonLines, "/b.ndjson.zst", {}, 40),
+        (Parquet, "/c.parquet", {}, 40),
+        (Arrow, "/ds", {"split": "train"}, 40),
+        (ImageParquet, "", both, 40),
+        (ImageArrow, "/ds", {"split": "test", **both}, 40),
+        (ImageFolder, "/photos", {}, 1),
+        (ImageCaptionTars, "/d.tar", {}, 1),
+    ):
+        here = kind(path=f"{folder}{inner}", **options)
+        there = local_source(kind(path=f"{uri}/all{inner}", **options), tmp_path / "s", quiet)
+        found = items(there)
+        assert found == items(here)
+        assert len(found) == records and not any(isinstance(one, Broken) for one in found)
+
+
+def items(source):
+    read = source.read if isinstance(source, TextFormat) else source.items
+    return [item for ref in source.refs() for item in read(ref)]
 
 
 def tokenizer(path, folder):

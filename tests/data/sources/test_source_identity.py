@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from foundry_core.data.images import encode_jpeg
-from foundry_core.data.shards.index import build_index, scan_tar
+from foundry_core.data.shards.index import build_index, index_path, scan_tar
+from foundry_core.data.shards.packed import Packed, write_index
 from foundry_core.data.sources.captions.img2dataset import ImageCaptionTars
 from foundry_core.data.sources.captions.scenes import SceneFolder
 from foundry_core.data.sources.robot.demonstrations import Demonstrations
@@ -240,7 +241,7 @@ def test_an_index_beside_a_foreign_tar_does_not_decide_what_is_read(tmp_path):
     first = build_index(
         [(index.names[0], int(index.offsets[0]), int(index.sizes[0]))], index.tar_bytes
     )
-    (tmp_path / "t.index.npz").write_bytes(first.to_bytes())
+    write_index(index_path(tar), [Packed.of(first)], 1)
     assert texts(TextTars(path=str(tar))) == ["aaa", "bbb"]
 
 

@@ -7,7 +7,7 @@ import pytest
 from flows.prefect.guard import LOGIN, Guard, is_loopback
 
 
-def passed(kind="http", path="/api/admin/version", **headers):
+def passed(kind="http", path="/api/admin/version", names=("lab.example",), **headers):
     """(whether the request reached the server, what was sent in its place)."""
     reached, sent = [], []
 
@@ -23,7 +23,7 @@ def passed(kind="http", path="/api/admin/version", **headers):
         for value in ([values] if isinstance(values, str) else values)
     ]
     scope = {"type": kind, "path": path, "headers": given}
-    asyncio.run(Guard(server, ["lab.example"])(scope, None, send))
+    asyncio.run(Guard(server, names)(scope, None, send))
     return bool(reached), sent
 
 
@@ -78,3 +78,10 @@ def test_the_login_page_keeps_what_stands_behind_the_hash():
 def test_loopback():
     assert all(map(is_loopback, ["127.0.0.1", "127.8.0.1", "::1", "localhost"]))
     assert not any(map(is_loopback, ["0.0.0.0", "::", "10.0.0.7", "lab.example"]))
+
+
+def test_names_are_alike_in_any_case():
+    assert passed(Host="LocalHost:4200", Origin="http://localhost:4200")[0]
+    assert passed(Host="localhost:4200", Origin="http://LOCALHOST:4200")[0]
+    assert passed(Host="lab.example")[0]
+    assert passed(Host="other.example", names=["Other.Example"])[0]

@@ -77,7 +77,7 @@ def test_growing_the_vocabulary():
         model = awake(HFLanguage(language(name))).eval()
         tokens = plain_tokens(1, 4)
         table, before = model.embed(torch.arange(VOCABULARY)).clone(), model(tokens)
-        model.resize_vocabulary(VOCABULARY + 2)
+        model.resize_vocabulary(VOCABULARY + 2, VOCABULARY)
         assert model.vocab_size == model.config.vocab_size == VOCABULARY + 2
         torch.testing.assert_close(model.embed(torch.tensor(VOCABULARY + 1)), table.mean(0))
         torch.testing.assert_close(model(tokens)[..., :VOCABULARY], before)

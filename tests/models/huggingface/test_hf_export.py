@@ -6,8 +6,10 @@ from model_zoo import (
     language_config,
     plain_tokens,
     robot_batch,
+    vla_config,
     vlm_config,
 )
+from test_hf_vlm import hf_vlm
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -15,7 +17,7 @@ from transformers import (
 )
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import ProjectorConfig, ViTConfig
+from foundry_core.models.config import LoRAConfig, ProjectorConfig, ViTConfig
 from foundry_core.models.huggingface.export import export_hf
 from foundry_core.models.io import save_model
 
@@ -73,6 +75,30 @@ def test_what_has_no_counterpart_is_named(tmp_path, changes, words):
     save_model(tmp_path / "ours", build(language_config(**changes)))
     with pytest.raises(FoundryError, match=words):
         export_hf(tmp_path / "ours", tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("merged", ["native", "smolvlm"])
+def test_a_policy_exports_its_backbone_with_adapters_folded_in(tmp_path, merged):
+    backbone = (
+        hf_vlm(merged)
+        if merged != "native"
+        else vlm_config(
+            language=language_config(norm="rms"),
+            vision=ViTConfig(image_size=32, patch_size=8, dim=24, n_layers=2, n_heads=3),
+            projector=ProjectorConfig(pixel_shuffle=2),
+        )
+    )
+    model = build(vla_config(backbone=backbone, lora=LoRAConfig(rank=2))).eval()
+    save_model(tmp_path / "ours", model)
+    export_hf(tmp_path / "ours", tmp_path / "theirs")
+    theirs = AutoModelForImageTextToText.from_pretrained(tmp_path / "theirs")
+    assert not any("lora" in name for name in theirs.state_dict())
+    batch = robot_batch([5, 5])
+    pixels = batch["images"].float() / 127.5 - 1
+    with torch.no_grad():
+        out = theirs(input_ids=batch["tokens"], pixel_values=pixels).logits
+        ours = model.backbone(batch["images"], batch["tokens"])
+    torch.testing.assert_close(out, ours, atol=1e-5, rtol=0)
 
 
 def test_a_conv_stem_has_no_counterpart(tmp_path):

@@ -4,7 +4,8 @@ from model_zoo import IMAGE, OBS, VOCABULARY, build, robot_batch, vla_config
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFVLMConfig
-from foundry_core.models.huggingface.vlm import HFVLM, mrope_positions
+from foundry_core.models.huggingface.families import Sequences, mrope_positions
+from foundry_core.models.huggingface.vlm import HFVLM
 from foundry_core.models.io import load_model, save_model
 from foundry_core.models.noise import Key
 
@@ -174,8 +175,7 @@ def test_qwen_patches_are_the_processor_s():
     ours = model._family.inputs(
         model.model.config,
         (images.float() / 127.5 - 1)[:, None],
-        torch.zeros(2, 1),
-        torch.ones(2, 1, dtype=torch.bool),
+        Sequences(tokens=torch.zeros(2, 1), mask=torch.ones(2, 1, dtype=torch.bool), prompt=None),
     )
     torch.testing.assert_close(ours["pixel_values"], theirs["pixel_values"])
     assert torch.equal(ours["image_grid_thw"], theirs["image_grid_thw"])

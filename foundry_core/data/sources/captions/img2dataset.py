@@ -1,52 +1,108 @@
 """Tars of images and captions, as the tool img2dataset writes them."""
 
 import json
-import tarfile
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, Literal
 
 from foundry_core.data.sources.base import Broken, Captioned, CaptionFormat, PathSource, SourceRef
-from foundry_core.data.sources.files import find_files, tar_files
-
-_IMAGES = ("jpg", "jpeg", "png", "webp")
+from foundry_core.data.sources.captions.items import IMAGES, samples
+from foundry_core.data.sources.files import find_files, has_files, tar_files
+from foundry_core.errors import FoundryError
 
 
 class ImageCaptionTars(CaptionFormat, PathSource):
-    """img2dataset tars: `<key>.jpg|png|webp` + `<key>.txt` + `<key>.json`."""
+    """img2dataset tars: `<key>.jpg|png|webp` + `<key>.txt` + `<key>.json`, neighbours in the tar.
+    Where there is no .txt, the `caption` of the .json is taken; a `status` there that is no success
+    is one skip."""
 
     format: Literal["img2dataset"] = "img2dataset"
 
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        return has_files(path, (".tar",)) and bool(_kinds(path) & {*IMAGES})
+
     def refs(self) -> list[SourceRef]:
         """One per tar."""
-        files = find_files(self.path, (".tar",))
-        return [SourceRef(name=file.name, files=(str(file),)) for file in files]
+        files = find_files(self.path, (".tar",), odd=True)
+        above = self.root.parent if self.root.is_file() else self.root
+        return [
+            SourceRef(name=file.relative_to(above).as_posix(), files=(str(file),)) for file in files
+        ]
 
     def items(self, ref: SourceRef) -> Iterator[Captioned | Broken]:
-        stem = ref.path.stem
-        samples: dict[str, dict[str, bytes]] = {}
-        try:
-            for name, data in tar_files(ref.path):
-                key, _, extension = name.partition(".")
-                samples.setdefault(key, {})[extension] = data
-        except (tarfile.TarError, OSError, EOFError) as error:
-            yield Broken(id=stem, reason=f"not a readable tar: {error}")
+        """In the order of the tar. One that is damaged gives what is whole, then says so."""
+        if not ref.path.is_file():
+            what = "is no file" if ref.path.exists() else "is not there"
+            yield Broken(id=ref.name, reason=what)
             return
-        for key, members in samples.items():
-            yield _item(f"{stem}-{key}".replace(".", "_").replace("/", "_"), members)
+        last, seen = "", set[str]()
+        found: dict[str, bytes] = {}
+        try:
+            for last, members in groupby(tar_files(ref.path), lambda member: _split(member[0])[0]):
+                found, twice = {}, last in seen
+                for name, data in members:
+                    twice = twice or _split(name)[1] in found
+                    found[_split(name)[1]] = data
+                seen.add(last)
+                if twice:
+                    yield Broken(id=f"{ref.name}/{last}", reason="its members are there twice")
+                else:
+                    yield from _samples(ref.name, last, found)
+        except (OSError, FoundryError) as error:
+            # The sample that the damage is in may have been whole before it.
+            if last and last not in seen:
+                made = _samples(ref.name, last, found)
+                yield from (one for one in made if isinstance(one, Captioned))
+            reason = error.message if isinstance(error, FoundryError) else str(error)
+            where = f" behind {last!r}" if last else ""
+            yield Broken(id=ref.name, reason=f"not a readable tar{where}: {reason}")
 
 
-def _item(name: str, members: Mapping[str, bytes]) -> Captioned | Broken:
-    images = [extension for extension in _IMAGES if extension in members]
-    if not images or "txt" not in members:
-        return Broken(id=name, reason=f"has {sorted(members)}, not an image and a .txt")
+def _split(name: str) -> tuple[str, str]:
+    """(key, extension): up to the first dot of the base name, as webdataset has it."""
+    from foundry_core.data.shards.index import split_name
+
+    key, extension = split_name(name.removeprefix("./"))
+    return key, extension.lower()
+
+
+def _kinds(path: Path) -> set[str]:
+    """The extensions of the first members."""
+    file = find_files(str(path), (".tar",))[0]
     try:
-        metadata = json.loads(members.get("json", b"{}"))
-        caption = members["txt"].decode().strip()
-    except ValueError as error:
-        return Broken(id=name, reason=repr(error))
-    return Captioned(
-        id=name, images={"image": members[images[0]]}, caption=caption, metadata=metadata
-    )
+        return {_split(name)[1] for name, _ in islice(tar_files(file), 10)}
+    except (OSError, FoundryError):
+        return set()
+
+
+def _samples(tar: str, key: str, members: Mapping[str, bytes]) -> Iterator[Captioned | Broken]:
+    place = f"{tar}/{key}"
+    try:
+        metadata = _metadata(members.get("json"))
+        caption = members["txt"].decode() if "txt" in members else metadata.get("caption")
+    except (ValueError, RecursionError) as error:
+        yield Broken(id=place, reason=f"its .txt or .json is damaged: {error}")
+        return
+    status = metadata.get("status", "success")
+    images = [extension for extension in IMAGES if extension in members]
+    if status != "success":
+        why = metadata.get("error_message") or "no reason is given"
+        yield Broken(id=place, reason=f"img2dataset says {status}: {why}")
+    elif not images or ("txt" not in members and caption is None):
+        yield Broken(id=place, reason=f"has {sorted(members)}, not an image and a .txt")
+    else:
+        # Folders stay in the key: a/b and a_b are two samples.
+        name = f"{tar.removesuffix('.tar').replace('.', '_')}-{key}"
+        yield from samples(name, place, {"image": members[images[0]]}, [caption], metadata)
+
+
+def _metadata(data: bytes | None) -> dict[str, Any]:
+    found = json.loads(data) if data is not None else {}
+    if not isinstance(found, dict):
+        raise ValueError("the .json holds no object")
+    return found
 
 
 FORMAT = ImageCaptionTars

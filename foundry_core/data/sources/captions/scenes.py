@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from foundry_core.data.sources.base import Broken, Captioned, CaptionFormat, PathSource, SourceRef
+from foundry_core.data.sources.captions.items import read_image
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import source_file
 
@@ -16,6 +18,10 @@ class SceneFolder(CaptionFormat, PathSource):
 
     format: Literal["scenes"] = "scenes"
     index: str = "scenes.jsonl"
+
+    @classmethod
+    def matches(cls, path: Path) -> bool:
+        return (path / "scenes.jsonl").is_file()
 
     def refs(self) -> list[SourceRef]:
         """Runs of lines of the index."""
@@ -41,7 +47,7 @@ class SceneFolder(CaptionFormat, PathSource):
                 yield self._item(f"{number:08d}", json.loads(line))
             except FoundryError as error:
                 yield Broken(id=name, reason=str(error))
-            except (ValueError, KeyError, TypeError, OSError) as error:
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 yield Broken(id=name, reason=repr(error))
 
     def _item(self, name: str, row: dict[str, Any]) -> Captioned:
@@ -50,7 +56,7 @@ class SceneFolder(CaptionFormat, PathSource):
             ["image"] if len(files) == 1 else [f"image{i}" for i in range(len(files))]
         )
         images = {
-            camera: source_file(self.root, file).read_bytes()
+            camera: read_image(source_file(self.root, file))
             for camera, file in zip(cameras, files, strict=True)
         }
         rest = {k: v for k, v in row.items() if k not in ("image", "caption", "cameras")}

@@ -1,11 +1,9 @@
 """Demonstrations as the simulator stages record them: demos.json, episodes/<task>/<id>.tar."""
 
-import io
 import json
-import tarfile
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from foundry_core.config.validation import validate
 from foundry_core.data.contract.statements import DataContract
@@ -13,10 +11,12 @@ from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
 from foundry_core.data.sources.files import tar_files
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
-from foundry_core.identity.sources import source_files
+from foundry_core.identity.sources import source_entries
 
 if TYPE_CHECKING:
     from foundry_core.data.robot.episodes import Episode
+
+_META, _LOWDIM = "meta.json", "lowdim.npz"
 
 
 class Demonstrations(RobotFormat, PathSource):
@@ -41,7 +41,7 @@ class Demonstrations(RobotFormat, PathSource):
             raise FoundryError(
                 f"{str(self.root)!r} holds no demos.json", "point it at a collect_demos artifact"
             )
-        tars = [PurePosixPath(n) for n in source_files(self.root) if n.endswith(".tar")]
+        tars = map(PurePosixPath, source_entries(self.root, (".tar",)))
         return [
             SourceRef(name=str(tar), files=(str(self.root / tar),))
             for tar in tars
@@ -49,21 +49,12 @@ class Demonstrations(RobotFormat, PathSource):
         ]
 
     def read_episode(self, ref: SourceRef) -> "Episode":
-        import numpy as np
+        from foundry_core.data.robot.episodes import Episode
+        from foundry_core.data.sources.robot.npz_files import NpzFile
 
-        from foundry_core.data.robot.episodes import Episode, UnusableEpisode
-
-        try:
-            members = dict(tar_files(ref.path))
-            meta = json.loads(members["meta.json"])
-            with np.load(io.BytesIO(members["lowdim.npz"]), allow_pickle=False) as arrays:
-                lowdim = {name: arrays[name] for name in arrays.files}
-        except (
-            tarfile.TarError, EOFError, KeyError, ValueError, OSError, zipfile.BadZipFile,
-        ) as error:  # fmt: skip
-            raise UnusableEpisode(
-                f"{ref.path.name} is not a readable episode: {error!r}", "record it again"
-            ) from error
+        members = _members(ref)
+        meta = _meta(members, ref.name)
+        lowdim = NpzFile.of(_member(members, _LOWDIM, ref.name), f"{ref.name}: {_LOWDIM}")
         images: dict[str, list[bytes]] = {}
         for name in sorted(members):
             camera, slash, _ = name.partition("/")
@@ -75,9 +66,49 @@ class Demonstrations(RobotFormat, PathSource):
             hz=meta["hz"],
             success=meta["success"],
             instructions=meta["instructions"],
-            lowdim=lowdim,
+            lowdim={name: lowdim.array(name) for name in lowdim.names},
             images=images,
         )
+
+
+def _members(ref: SourceRef) -> dict[str, bytes]:
+    from foundry_core.data.robot.episodes import UnusableEpisode
+
+    try:
+        if not ref.path.is_file():
+            raise FoundryError("it is no file" if ref.path.exists() else "there is no such file")
+        return dict(tar_files(ref.path))
+    except (FoundryError, OSError) as error:
+        reason = error.message if isinstance(error, FoundryError) else error
+        raise UnusableEpisode(
+            f"{ref.name} is not a readable episode: {reason}", "record it again"
+        ) from error
+
+
+def _member(members: Mapping[str, bytes], name: str, where: str) -> bytes:
+    from foundry_core.data.robot.episodes import UnusableEpisode
+
+    if name not in members:
+        raise UnusableEpisode(f"{where} holds no {name}", "record it again")
+    return members[name]
+
+
+def _meta(members: Mapping[str, bytes], where: str) -> Mapping[str, Any]:
+    """meta.json, with all of its keys and its instructions as they must be."""
+    from foundry_core.data.robot.episodes import UnusableEpisode
+    from foundry_core.data.sources.robot.steps import readable
+
+    with readable(f"{where}: {_META}"):
+        meta = json.loads(_member(members, _META, where))
+    for name in ("id", "task", "hz", "success", "instructions"):
+        if not isinstance(meta, dict) or name not in meta:
+            raise UnusableEpisode(f"{where}: {_META} has no {name!r}", "record it again")
+    words = meta["instructions"]
+    if not isinstance(words, dict) or not all(isinstance(one, list) for one in words.values()):
+        raise UnusableEpisode(
+            f"{where}: {_META} has the instructions {words!r}", "they are {kind: [text, ...]}"
+        )
+    return meta
 
 
 FORMAT = Demonstrations

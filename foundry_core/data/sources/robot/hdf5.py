@@ -1,8 +1,8 @@
 """HDF5 as recordings use it: numbers and pictures in the file itself.
 
-Links to other files, datasets whose bytes lie elsewhere and Python objects are refused: a recording
-that somebody hands over must not be able to read this machine's files. Nothing is allocated before
-its size is known.
+Soft links within the file are followed. Links to other files, datasets whose bytes lie elsewhere
+and Python objects are refused: a recording that somebody hands over must not be able to read this
+machine's files. Nothing is allocated before its size is known.
 """
 
 import json
@@ -19,6 +19,7 @@ from foundry_core.data.sources.robot.steps import (
     MAX_FIELD,
     MAX_PICTURE,
     check_bytes,
+    check_file,
     check_numbers,
     lowdim,
     picture,
@@ -28,31 +29,51 @@ from foundry_core.data.sources.robot.steps import (
 ENDINGS = (".hdf5", ".h5")
 _CHUNK_CACHE = 1 << 26
 _MAX_DEPTH = 4
+_MAX_LINKS = 16
+# Of one demonstration: a handful of groups that name each other would otherwise have no end.
+_MAX_NAMES = 10_000
 _ELSEWHERE = "store the data in the file itself"
 
 
 def open_file(path: Path) -> h5py.File:
     """Raises UnusableEpisode for what is no HDF5 file, or was not closed. It is closed with the
     last object that came from it."""
+    check_file(path)
     with readable(str(path)):
         return h5py.File(path, "r", locking=False, rdcc_nbytes=_CHUNK_CACHE)
 
 
 def child(group: h5py.Group, path: str) -> Any:
-    """Group or dataset at a path below. Raises UnusableEpisode where there is none, and for links
-    that lead elsewhere."""
+    """Group or dataset at a path below, by hard links and by soft ones within the file. Raises
+    UnusableEpisode where there is none, and for links that lead elsewhere, or to each other."""
+    found = _follow(group, path, iter(range(_MAX_LINKS)))
+    if isinstance(found, h5py.Dataset) and (found.is_virtual or found.external):
+        raise UnusableEpisode(f"{_where(found)} has its data in other files", _ELSEWHERE)
+    return found
+
+
+def _follow(group: h5py.Group, path: str, links: Iterator[int]) -> Any:
+    """links: what is left of the soft links that may be followed. HDF5 itself follows each up to
+    16 times, but there external ones count as the same."""
     found: Any = group
-    for name in path.split("/"):
+    for name in filter(None, path.split("/")):
         where = f"{group.file.filename}: {found.name.rstrip('/')}/{name}"
         with readable(where):
             link = found.get(name, getlink=True) if isinstance(found, h5py.Group) else None
             if link is None:
                 raise UnusableEpisode(f"{where} does not exist", "is it a recording of this kind?")
-            if not isinstance(link, h5py.HardLink):
+            if isinstance(link, h5py.SoftLink):
+                if next(links, None) is None:
+                    raise UnusableEpisode(
+                        f"{where} leads on to more than {_MAX_LINKS} links", "remove the circle"
+                    )
+                start = found.file if link.path.startswith("/") else found
+                target = (part for part in link.path.split("/") if part != ".")
+                found = _follow(start, "/".join(target), links)
+            elif isinstance(link, h5py.HardLink):
+                found = found[name]
+            else:
                 raise UnusableEpisode(f"{where} is a link ({type(link).__name__})", _ELSEWHERE)
-            found = found[name]
-    if isinstance(found, h5py.Dataset) and (found.is_virtual or found.external):
-        raise UnusableEpisode(f"{where} has its data in other files", _ELSEWHERE)
     return found
 
 
@@ -70,19 +91,29 @@ def has(group: h5py.Group, name: str) -> bool:
     return name in names(group)
 
 
-def datasets(
-    group: h5py.Group, skip: Collection[str] = (), depth: int = 0
-) -> Iterator[tuple[str, h5py.Dataset]]:
+def datasets(group: h5py.Group, skip: Collection[str] = ()) -> Iterator[tuple[str, h5py.Dataset]]:
     """(path below the group, dataset) of all that lies below it, groups named in `skip` left out.
     Datasets of one value have no steps and are passed over."""
+    return _datasets(group, skip, 0, iter(range(_MAX_NAMES)))
+
+
+def _datasets(
+    group: h5py.Group, skip: Collection[str], depth: int, left: Iterator[int]
+) -> Iterator[tuple[str, h5py.Dataset]]:
+    """left: how many names may still be looked at."""
     if depth > _MAX_DEPTH:
         raise UnusableEpisode(f"{group.file.filename}: {group.name} is nested too deep", "mend it")
     for name in names(group):
+        if next(left, None) is None:
+            raise UnusableEpisode(
+                f"{group.file.filename}: below {group.name} are more than {_MAX_NAMES} names",
+                "do its links form a circle?",
+            )
         if name in skip:
             continue
         found = child(group, name)
         if isinstance(found, h5py.Group):
-            for below, dataset in datasets(found, (), depth + 1):
+            for below, dataset in _datasets(found, (), depth + 1, left):
                 yield f"{name}/{below}", dataset
         elif isinstance(found, h5py.Dataset):
             with readable(_where(found)):

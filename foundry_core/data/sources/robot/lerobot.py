@@ -5,12 +5,15 @@ Pictures of a video are found by time, within `tolerance_s`, never by number: a 
 anywhere in its file and need not have a constant rate.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from foundry_core.config.validation import read_as
+from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import CameraContract, DataContract
 from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
 from foundry_core.data.sources.robot.lerobot_meta import EpisodeRow, Meta, read_info, read_meta
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
     from foundry_core.data.robot.episodes import Episode, Frames
     from foundry_core.data.sources.robot.lerobot_tables import EpisodeRows
+
+MEANINGS = "meta/foundry.json"
 
 
 class Lerobot(RobotFormat, PathSource):
@@ -42,7 +47,16 @@ class Lerobot(RobotFormat, PathSource):
             for name, feature in info.features.items()
             if feature.is_camera and not feature.is_depth
         }
-        return DataContract(hz=info.fps, cameras=cameras)
+        fields = {n: one for n, one in self._meant().items() if n in info.features}
+        return DataContract(hz=info.fps, cameras=cameras, fields=fields)
+
+    def _meant(self) -> Mapping[str, FieldContract]:
+        """What our own export noted of its fields; LeRobot has no place for it."""
+        path = self.root / MEANINGS
+        if not path.is_file():
+            return {}
+        stated: DataContract = read_as(DataContract, path, "export it again, or remove the file")
+        return stated.fields
 
     def episodes(self) -> list[SourceRef]:
         """In the order of the episodes' table."""
@@ -148,6 +162,13 @@ def _columns(
             f"{rows.path}: 'frame_index' of {row.name} is {lowdim['frame_index'][step, 0]:g} at "
             f"step {step}",
             "steps count from 0, one after the other",
+        )
+    late = np.diff(lowdim["timestamp"][:, 0]) <= 0
+    if late.any():
+        step = int(np.argmax(late)) + 1
+        raise UnusableEpisode(
+            f"{rows.path}: 'timestamp' of {row.name} does not go on at step {step}",
+            "times grow from step to step",
         )
     for step, index in enumerate(lowdim["task_index"][:, 0].astype(int).tolist()):
         if index not in meta.tasks:

@@ -20,6 +20,7 @@ from foundry_core.data.images import image_size
 from foundry_core.data.robot.episodes import Frames, UnusableEpisode
 from foundry_core.data.sources.robot.lerobot_meta import Feature
 from foundry_core.data.sources.robot.lerobot_tables import EpisodeRows
+from foundry_core.data.sources.robot.steps import check_file
 from foundry_core.data.video import VideoReader
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
@@ -108,6 +109,7 @@ def filmed(
     @cache
     def opened() -> tuple[VideoReader, float]:
         file, start = locate()
+        check_file(file)
         return VideoReader(file, "gray12le" if code else "rgb24"), start
 
     def read(step: int) -> np.ndarray:

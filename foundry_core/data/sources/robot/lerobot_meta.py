@@ -190,22 +190,25 @@ def read_meta(root: Path) -> Meta:
 def _read(root: Path, _: Signature) -> Meta:
     info = read_info(root)
     if info.codebase_version == OLD:
-        rows = _json_lines(root / "meta/episodes.jsonl", {"episode_index": int, "length": int})
-        listed = _json_lines(root / "meta/tasks.jsonl", {"task_index": int, "task": str})
-        tasks = {row["task_index"]: row["task"] for row in listed.to_pylist()}
+        import pyarrow as pa
+
+        listed = _json_lines(root / "meta/episodes.jsonl", {"episode_index": int, "length": int})
+        rows = pa.table(
+            {name: [int(row[name]) for row in listed] for name in ("episode_index", "length")}
+        )
+        stated = _json_lines(root / "meta/tasks.jsonl", {"task_index": int, "task": str})
+        tasks = {row["task_index"]: row["task"] for row in stated}
     else:
         rows, tasks = _episode_tables(root, info), _tasks(root / "meta/tasks.parquet")
     return Meta(root=root, info=info, tasks=tasks, rows=rows)
 
 
-def _json_lines(path: Path, fields: Mapping[str, type]) -> "pa.Table":
-    import pyarrow as pa
-
+def _json_lines(path: Path, fields: Mapping[str, type]) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines if line.strip()]
-        return pa.table({name: [kind(row[name]) for row in rows] for name, kind in fields.items()})
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        return [{name: kind(row[name]) for name, kind in fields.items()} for row in rows]
+    except (OSError, OverflowError, ValueError, LookupError, TypeError) as error:
         raise FoundryError(f"{path} is not LeRobot's {path.name}: {error!r}", _AGAIN) from error
 
 

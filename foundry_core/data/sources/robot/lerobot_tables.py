@@ -18,6 +18,7 @@ from pyarrow.parquet import ParquetFile
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.robot.episodes import UnusableEpisode
+from foundry_core.data.sources.robot.steps import check_file
 
 if TYPE_CHECKING:
     from foundry_core.data.sources.robot.lerobot_meta import Feature
@@ -63,6 +64,7 @@ class EpisodeRows:
 
 def episode_rows(path: Path, episode: int) -> EpisodeRows:
     """Where an episode lies in a data file. UnusableEpisode where it is not there, or in pieces."""
+    check_file(path)
     with _readable(path):
         file = ParquetFile(path)
         names = file.schema_arrow.names

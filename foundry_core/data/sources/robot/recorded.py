@@ -23,7 +23,7 @@ class Recorded(RobotFormat, PathSource):
 
     def files(self, endings: tuple[str, ...]) -> list[tuple[str, Path]]:
         """(name below the root, path) of those with one of the endings; episode_2 before _10."""
-        found = find_files(self.path, endings)
+        found = find_files(self.path, endings, odd=True)
         above = self.root.parent if self.root.is_file() else self.root
         named = [(file.relative_to(above).as_posix(), file) for file in found]
         return sorted(named, key=lambda one: natural(one[0]))

@@ -40,7 +40,9 @@ class Rlds(Recorded):
 
     @classmethod
     def matches(cls, path: Path) -> bool:
-        return next(path.glob("**/features.json"), None) is not None
+        from foundry_core.data.sources.files import look
+
+        return any(file.name == "features.json" for file in look(path, levels=3))
 
     def episodes(self) -> list[SourceRef]:
         """Shard by shard, by name, as the records lie in them. What the folder promises and does

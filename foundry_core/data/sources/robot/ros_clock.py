@@ -9,6 +9,7 @@ import numpy as np
 from foundry_core.data.robot.episodes import UnusableEpisode
 
 _NS = 10**9
+_OVERTAKEN = _NS
 _MAX_TICKS = 1_000_000
 
 
@@ -27,8 +28,18 @@ class Track:
         self.values.append(value)
 
     def sort(self) -> None:
-        """By stamp; of equal ones the later message is last."""
-        order = np.argsort(np.array(self.stamps, np.int64), kind="stable")
+        """By stamp; of equal ones the later message is last. UnusableEpisode where stamps go back
+        farther than messages overtake each other: two recordings would become one."""
+        stamps = np.array(self.stamps, np.int64)
+        back = np.maximum.accumulate(stamps) - stamps
+        if (back > _OVERTAKEN).any():
+            message = int(np.argmax(back > _OVERTAKEN))
+            raise UnusableEpisode(
+                f"{self.topic} goes back by {back[message] / _NS:.3f} s at message {message}",
+                "its clock was set while it was recorded: cut the recording there, or take `time: "
+                "log`",
+            )
+        order = np.argsort(stamps, kind="stable")
         self.stamps = [self.stamps[i] for i in order]
         self.values = [self.values[i] for i in order]
 

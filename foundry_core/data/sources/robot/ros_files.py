@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
 
 from foundry_core.data.sources.base import SourceRef
-from foundry_core.data.sources.files import find_files
+from foundry_core.data.sources.files import find_files, look
 from foundry_core.errors import FoundryError
 
 ENDINGS = (".bag", ".db3", ".mcap")
@@ -20,7 +20,6 @@ PACKED = ".zstd"
 METADATA = "metadata.yaml"
 _MODULES = ("rosbags", "mcap", "mcap_protobuf", "lz4", "zstandard")
 _INFORMATION = "rosbag2_bagfile_information"
-_MAX_METADATA = 1 << 24
 # What `rosbag record --split` calls the parts of one recording.
 _PART = re.compile(r"(.*?)_?\d{4}(?:-\d\d){5}_(\d+)\.bag")
 
@@ -81,17 +80,14 @@ def require_libraries() -> None:
 def looks_recorded(path: Path) -> bool:
     """A recording, or a folder of such, at most one level down."""
     endings = (*ENDINGS, *(ending + PACKED for ending in ENDINGS))
-    if path.is_dir():
-        patterns = ("*", "*/*")
-        return any(file.name.endswith(endings) for one in patterns for file in path.glob(one))
-    return path.is_file() and path.name.endswith(endings)
+    return any(file.name.endswith(endings) for file in look(path, levels=2))
 
 
 def recordings(path: str) -> list[SourceRef]:
     """One piece per recording, by name; its files in the order in which they were recorded."""
     root = Path(path).expanduser()
     endings = (*ENDINGS, *(ending + PACKED for ending in ENDINGS), METADATA)
-    files = find_files(path, endings)
+    files = find_files(path, endings, odd=True)
     if root.is_file():
         return [SourceRef(name=root.name, files=(str(root),))]
     folders = {file.parent: file for file in files if file.name == METADATA and _describes(file)}
@@ -123,14 +119,12 @@ def _describes(metadata: Path) -> bool:
 
 def split_files(metadata: Path) -> list[Path]:
     """The files of a ROS 2 bag, all in its folder. FoundryError where it does not say."""
-    import yaml
+    from foundry_core.config.documents import read_yaml
 
     try:
-        if metadata.stat().st_size > _MAX_METADATA:
-            raise FoundryError(f"{metadata} has more than {_MAX_METADATA} bytes", "mend it")
-        stated: Any = yaml.safe_load(metadata.read_text())
+        stated = read_yaml(metadata)
         names = [str(name) for name in stated[_INFORMATION]["relative_file_paths"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except (FoundryError, KeyError, TypeError) as error:
         raise FoundryError(
             f"{metadata} lists no files of a ROS 2 bag: {error!r}", "ros2 bag reindex writes it"
         ) from error

@@ -6,7 +6,6 @@ tasks/<Skill>/.../diffusion_spartan/episode_<n>/processed/{observations,actions,
 
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, Self
@@ -17,14 +16,18 @@ from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
 from foundry_core.errors import FoundryError
-from foundry_core.identity.sources import is_remote, source_files
+from foundry_core.identity.sources import is_remote, source_entries
 
 if TYPE_CHECKING:
     import numpy as np
 
     from foundry_core.data.robot.episodes import Episode
+    from foundry_core.data.sources.robot.npz_files import NpzFile
 
 HZ = 10.0
+# An episode that lacks some of these is listed, and then found unusable.
+_FILES = ("observations.npz", "actions.npz", "metadata.yaml")
+_CAMERAS = "camera_id_to_semantic_name"
 _SIDES = ("right", "left")
 _KINDS = ("actual", "desired", "action")
 
@@ -37,7 +40,10 @@ class Spartan(RobotFormat, PathSource):
 
     @classmethod
     def matches(cls, path: Path) -> bool:
-        return next(path.glob("**/processed/observations.npz"), None) is not None
+        from foundry_core.data.sources.files import look
+
+        mark = ("processed", "observations.npz")
+        return any(file.relative_to(path).parts[-2:] == mark for file in look(path))
 
     def contract(self) -> DataContract:
         gripper = FieldContract(dims=1, quantity="gripper", unit="m", closed=0.0, open=0.1)
@@ -69,12 +75,9 @@ class Spartan(RobotFormat, PathSource):
 
     def episodes(self) -> list[SourceRef]:
         """The `processed` folders below a root, a task folder or an episode folder, sorted."""
-        names = source_files(self.root) if self.root.is_dir() else []
-        folders = [
-            path.parent
-            for path in map(PurePosixPath, names)
-            if path.parts[-2:] == ("processed", "observations.npz")
-        ]
+        names = source_entries(self.root, _FILES) if self.root.is_dir() else []
+        paths = map(PurePosixPath, names)
+        folders = list(dict.fromkeys(p.parent for p in paths if p.parent.name == "processed"))
         if not folders:
             raise FoundryError(
                 f"no episode_*/processed/observations.npz below {str(self.root)!r}",
@@ -84,38 +87,27 @@ class Spartan(RobotFormat, PathSource):
 
     def read_episode(self, ref: SourceRef) -> "Episode":
         """One episode; its id is its path below the root. The folders above the root say its skill
-        where none below it does."""
-        import yaml
-
-        from foundry_core.data.robot.episodes import Episode, UnusableEpisode
+        where none below it does. Pictures are read when they are asked for."""
+        from foundry_core.data.robot.episodes import Episode
+        from foundry_core.data.sources.robot.npz_files import NpzFile
 
         folder = ref.path
-        try:
-            observations = _arrays(folder / "observations.npz")
-            actions = _arrays(folder / "actions.npz", skip=("skill_type",))["actions"]
-            metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
-            names = metadata["camera_id_to_semantic_name"]
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise UnusableEpisode(
-                f"{folder.parent} is not a readable spartan episode: {error!r}", "fetch it again"
-            ) from error
-        measured = {
-            name: array
-            for name, array in observations.items()
-            if name.startswith("robot__") and array.dtype.kind == "f"
-        }
+        observations = NpzFile.at(folder / "observations.npz")
+        actions = NpzFile.at(folder / "actions.npz").array("actions")
+        names = _camera_names(folder / "metadata.yaml")
         below = folder.parent.relative_to(self.root)
         skill = _skill((*self.folders_above(), *below.parts))
-        stored = observations.get("language_instruction")
-        instruction = str(stored[0]) if stored is not None and len(stored) else _words(skill)
+        stored = []
+        if "language_instruction" in observations:
+            stored = observations.array("language_instruction").reshape(-1)[:1].tolist()
         return Episode(
             id=re.sub(r"[^A-Za-z0-9_-]+", "_", str(below)).strip("_") or skill,
             task=skill,
             hz=HZ,
             success=_success(folder / "summary.npz"),
-            instructions={"original": [instruction]},
-            lowdim=measured | split_actions(actions),
-            images={names[i]: observations[i] for i in names if i in observations},
+            instructions={"original": [*map(str, stored)] or [_words(skill)]},
+            lowdim=_measured(observations) | split_actions(actions),
+            images={names[i]: observations.frames(i) for i in names if i in observations},
             intrinsics=_by_name(folder / "intrinsics.npz", names),
             extrinsics=_by_name(folder / "extrinsics.npz", names),
         )
@@ -136,29 +128,62 @@ def split_actions(actions: "np.ndarray") -> dict[str, "np.ndarray"]:
     return fields
 
 
-def _arrays(path: Path, skip: tuple[str, ...] = ()) -> dict[str, "np.ndarray"]:
-    import numpy as np
+def _camera_names(path: Path) -> dict[str, str]:
+    """{camera id: name} of metadata.yaml. UnusableEpisode where it does not say."""
+    from foundry_core.config.documents import read_yaml
+    from foundry_core.data.robot.episodes import UnusableEpisode
+    from foundry_core.data.sources.robot.steps import check_file
 
-    with np.load(path, allow_pickle=False) as archive:
-        wanted = [
-            n for n in archive.files if n not in skip and not n.endswith(("_depth", "_label"))
-        ]
-        return {name: archive[name] for name in wanted}
+    hint = f"it maps {_CAMERAS} to {{id: name}}"
+    check_file(path)
+    try:
+        stated = read_yaml(path)
+    except (FoundryError, OSError) as error:
+        reason = error.message if isinstance(error, FoundryError) else error
+        raise UnusableEpisode(f"{path} is no YAML: {reason}", hint) from error
+    names = stated.get(_CAMERAS) if isinstance(stated, dict) else None
+    if not isinstance(names, dict):
+        raise UnusableEpisode(f"{path} has no {_CAMERAS}", hint)
+    for camera, name in names.items():
+        if not isinstance(camera, str) or not isinstance(name, str):
+            raise UnusableEpisode(f"{path}: {_CAMERAS} maps {camera!r} to {name!r}", hint)
+    return names
 
 
-def _by_name(path: Path, names: Mapping[str, str]) -> dict[str, "np.ndarray"]:
-    if not path.is_file():
+def _measured(observations: "NpzFile") -> "dict[str, np.ndarray]":
+    from foundry_core.data.sources.robot.steps import check_numbers
+
+    fields: dict[str, np.ndarray] = {}
+    for name in observations.names:
+        if name.startswith("robot__"):
+            array = observations.array(name)
+            check_numbers(array.dtype, f"{observations.where}: {name!r}")
+            if array.dtype.kind == "f":
+                fields[name] = array
+    return fields
+
+
+def _by_name(path: Path, names: Mapping[str, str]) -> "dict[str, np.ndarray]":
+    from foundry_core.data.sources.robot.npz_files import NpzFile
+
+    if not path.exists():
         return {}
-    return {names[i]: array for i, array in _arrays(path).items() if i in names}
+    file = NpzFile.at(path)
+    return {name: file.array(camera) for camera, name in names.items() if camera in file}
 
 
 def _success(path: Path) -> bool | None:
-    import numpy as np
+    from foundry_core.data.robot.episodes import UnusableEpisode
+    from foundry_core.data.sources.robot.npz_files import NpzFile
 
-    if not path.is_file():
+    if not path.exists() or "episode_success" not in (file := NpzFile.at(path)):
         return None
-    with np.load(path, allow_pickle=False) as archive:
-        return bool(archive["episode_success"]) if "episode_success" in archive.files else None
+    success = file.array("episode_success")
+    if success.size != 1 or success.dtype.kind not in "biuf":
+        raise UnusableEpisode(
+            f"{path}: 'episode_success' is {success.dtype} {list(success.shape)}", "mend it"
+        )
+    return bool(success)
 
 
 def _skill(folders: tuple[str, ...]) -> str:

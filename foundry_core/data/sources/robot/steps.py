@@ -5,6 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -25,10 +26,17 @@ def readable(where: str) -> Iterator[None]:
     try:
         yield
     except (
-        ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError,
-        zipfile.BadZipFile, zlib.error,
+        ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError,
+        ValueError, zipfile.BadZipFile, zlib.error,
     ) as error:  # fmt: skip
         raise UnusableEpisode(f"{where} is not readable: {error}", _HINT) from error
+
+
+def check_file(path: Path) -> None:
+    """UnusableEpisode for what is no regular file, or is not there: opening a pipe would wait."""
+    if not path.is_file():
+        what = "is no file" if path.exists() or path.is_symlink() else "is not there"
+        raise UnusableEpisode(f"{path} {what}", _HINT)
 
 
 def is_pictures(shape: Sequence[int], dtype: np.dtype) -> bool:

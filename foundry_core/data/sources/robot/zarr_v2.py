@@ -50,8 +50,11 @@ class _Folder:
         self._path = path
 
     def read(self, name: str, limit: int) -> bytes | None:
+        path = self._path / name
+        if not path.is_file() and (path.exists() or path.is_symlink()):
+            raise ValueError(f"{name} is no file")
         try:
-            with (self._path / name).open("rb") as stream:
+            with path.open("rb") as stream:
                 return _within(stream.read(limit + 1), limit, name)
         except FileNotFoundError:
             return None

@@ -18,7 +18,7 @@ class TextTars(DocumentTars):
         if data[:1] == b"{":
             try:
                 record = json.loads(data)
-            except ValueError:
+            except (ValueError, RecursionError):
                 record = None  # plain text that happens to begin with a brace
             if isinstance(record, dict):
                 return text_field(name, record, self.field)

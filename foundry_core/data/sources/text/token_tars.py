@@ -1,13 +1,14 @@
 """Tars of token ids."""
 
 import gzip
+import io
 import json
 import zlib
 from typing import Literal
 
 from pydantic import Field
 
-from foundry_core.data.sources.base import Broken, Document, TokenIds
+from foundry_core.data.sources.base import MAX_DOCUMENT, Broken, Document, TokenIds
 from foundry_core.data.sources.files import DocumentTars
 from foundry_core.errors import FoundryError
 
@@ -28,9 +29,10 @@ class TokenTars(DocumentTars):
         import numpy as np
 
         try:
-            values = json.loads(gzip.decompress(data) if name.endswith(".gz") else data)
+            values = json.loads(_unpacked(data) if name.endswith(".gz") else data)
             tokens = np.asarray(values, dtype=np.int64)
-        except (OSError, EOFError, ValueError, TypeError, OverflowError, zlib.error) as error:
+        except (OSError, EOFError, ValueError, TypeError, ArithmeticError, RecursionError,
+                zlib.error) as error:  # fmt: skip
             return Broken(id=name, reason=f"not a list of token ids: {error}")
         if tokens.ndim != 1 or not len(tokens):
             return Broken(
@@ -43,6 +45,14 @@ class TokenTars(DocumentTars):
                 "set the source's vocab_size to that of the tokenizer that wrote it",
             )
         return Document(id=name, tokens=tokens.astype(np.uint32))
+
+
+def _unpacked(data: bytes) -> bytes:
+    with gzip.open(io.BytesIO(data)) as stream:
+        found = stream.read(MAX_DOCUMENT + 1)
+    if len(found) > MAX_DOCUMENT:
+        raise ValueError(f"it unpacks to more than {MAX_DOCUMENT} bytes")
+    return found
 
 
 FORMAT = TokenTars

@@ -69,6 +69,23 @@ def test_what_an_episode_holds(tmp_path):
     assert [image.mean() for image in episode.images["agentview_image"]] == [2.0] * STEPS
 
 
+def test_links_within_the_file_are_followed(tmp_path):
+    """relative: from the group that holds the link. twice: a link to a link."""
+    recording(tmp_path / "a.hdf5", ["demo_0"])
+    with h5py.File(tmp_path / "a.hdf5", "r+") as file:
+        file["shared/tip"] = np.full((STEPS, 3), 7.0)
+        file["data/demo_0/relative"] = h5py.SoftLink("obs/robot0_eef_pos")
+        file["data/demo_0/obs/absolute"] = h5py.SoftLink("/shared/./tip")
+        file["data/demo_0/twice"] = h5py.SoftLink("obs/absolute")
+        file["data/demo_1"] = h5py.SoftLink("/data/demo_0")
+    source = Robomimic(path=str(tmp_path))
+    first, second = read_all(source)
+    assert first.lowdim["relative"].tolist() == first.lowdim["obs/robot0_eef_pos"].tolist()
+    assert first.lowdim["obs/absolute"].tolist() == [[7.0] * 3] * STEPS
+    assert first.lowdim["twice"].tolist() == [[7.0] * 3] * STEPS
+    assert second.lowdim.keys() == first.lowdim.keys()
+
+
 def test_files_come_by_number_and_the_recipe_says_what_they_do_not(tmp_path):
     for name in ("part_10.hdf5", "part_9.h5"):
         recording(tmp_path / name, ["demo_0", "demo_1"], hz=None)
@@ -114,6 +131,16 @@ def virtual(demo):
     demo.create_virtual_dataset("obs/virtual", layout)
 
 
+def fan(demo):
+    """Three groups that hold 30 names each of the next: few bytes, and 27,000 names."""
+    for name in ("a", "b", "c", "d"):
+        demo.file.create_group(f"fan/{name}")
+    for name, other in (("a", "b"), ("b", "c"), ("c", "d")):
+        for number in range(30):
+            demo.file[f"fan/{name}"][f"to{number}"] = h5py.SoftLink(f"/fan/{other}")
+    demo["fan"] = h5py.SoftLink("/fan/a")
+
+
 def replace(name, values, **kwargs):
     def change(demo):
         if name in demo:
@@ -127,7 +154,18 @@ def replace(name, values, **kwargs):
     ("change", "message"),
     [
         (lambda demo: demo.update(x=h5py.ExternalLink("b.hdf5", "/x")), "demo_0/x is a link .Ext"),
-        (lambda demo: demo.update(x=h5py.SoftLink("/data")), "demo_0/x is a link .Soft"),
+        (lambda demo: demo.update(x=h5py.SoftLink("/data")), "nested too deep"),
+        (lambda demo: demo.update(x=h5py.SoftLink("gone")), "demo_0/gone does not exist"),
+        (lambda demo: demo.update(x=h5py.SoftLink("../../../etc")), r"demo_0/\.\. does not exist"),
+        (
+            lambda demo: demo.update(y=h5py.ExternalLink("b.hdf5", "/x"), x=h5py.SoftLink("y")),
+            "demo_0/y is a link .Ext",
+        ),
+        (
+            lambda demo: demo.update(x=h5py.SoftLink("y"), y=h5py.SoftLink("./x")),
+            "leads on to more than 16 links",
+        ),
+        (fan, "more than 10000 names"),
         (elsewhere, "obs/secret has its data in other files"),
         (virtual, "obs/virtual has its data in other files"),
         (lambda demo: demo.update(x=demo.parent), "nested too deep"),

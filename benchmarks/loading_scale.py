@@ -1,0 +1,355 @@
+"""The loader at ten thousand shards: rates, memory and time to the first batch, by shard count.
+
+    python benchmarks/loading_scale.py [--shards 10 100 1200 10000] [--rounds 3] [--seconds 3]
+        [--only text] [--readers foundry webdataset energon litdata] [--folder /tmp]
+
+The same rows (text: 2,049 tokens of two bytes; robot: windows of small episodes, 2 cameras of
+64 x 64, so that decoding hides little) lie in more and more shards. Readers take turns, each time
+in a process of its own:
+
+foundry: random access over all samples; digests are checked. The first epoch, in which every shard
+    is hashed, is timed apart from what follows.
+webdataset: shards and a buffer of 1,000 samples are shuffled.
+energon: megatron-energon, prepared (its own indices), slices of 100 samples and such a buffer.
+litdata: its own format, as many chunks as there are shards, shuffled.
+
+The last two are optional packages (`pip install megatron-energon litdata`) and read text alone.
+Memory is what the process has more than after its imports: resident, proportional, and anonymous
+(caches of the kernel left out); with --workers, of the largest of the forked workers. One process
+reads, so that rates are per second of its CPU time.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, os.fspath(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+
+ROW, BATCH, ROWS, EPISODES, LENGTH = 2049, 16, 50_000, 10_000, 20
+CAMERAS = ("front", "wrist")
+READERS = ("foundry", "webdataset", "energon", "litdata")
+SEED = 0
+
+
+def write_text(folder: Path, shards: int) -> None:
+    """ROWS rows, evenly."""
+    from foundry_core.data.shards.write import ShardFolderWriter
+
+    rng = np.random.default_rng(SEED)
+    pool = [_npy(rng.integers(1, 250, ROW).astype(np.uint16)) for _ in range(64)]
+    writer = ShardFolderWriter(folder, ROWS // shards)
+    for row in range(ROWS // shards * shards):
+        writer.add(f"t{row:08d}", {"tokens.npy": pool[row % 64]})
+    writer.close()
+    info = {"context": ROW - 1, "eos_id": 0, "vocab_size": 258}
+    (folder / "dataset.json").write_text(json.dumps(info))
+
+
+def write_robot(folder: Path, shards: int, episodes: int = EPISODES) -> None:
+    """Whole episodes, evenly."""
+    from benchmarks.loading_speed import WINDOW, _fields, _npz, _scene
+    from foundry_core.data.images import encode_jpeg
+    from foundry_core.data.shards.write import ShardFolderWriter
+
+    rng = np.random.default_rng(SEED)
+    jpegs = [encode_jpeg(_scene(rng, 64), 85) for _ in range(64)]
+    lowdims = [_npz(_fields(rng, LENGTH)) for _ in range(32)]
+    metadata = json.dumps({"length": LENGTH}).encode()
+    writer = ShardFolderWriter(folder, episodes // shards)
+    for episode in range(episodes // shards * shards):
+        members = {
+            f"{camera}_{t:06d}.jpg": jpegs[(episode * 7 + t) % 64]
+            for camera in CAMERAS
+            for t in range(LENGTH)
+        }
+        members["lowdim.npz"] = lowdims[episode % 32]
+        members["metadata.json"] = metadata
+        members["language_instructions.json"] = b'{"original": ["open the drawer"]}'
+        writer.add(f"e{episode:08d}", members)
+    writer.close()
+    info = {"layout": "episode", "cameras": {c: {} for c in CAMERAS}}
+    info |= {"window": WINDOW.model_dump(), "lengths": [LENGTH] * (episodes // shards * shards)}
+    (folder / "dataset.json").write_text(json.dumps(info))
+
+
+def _npy(array: np.ndarray) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def foundry(folder: Path, kind: str, options: argparse.Namespace) -> Iterator[int]:
+    """Rows of each batch."""
+    from benchmarks.loading_speed import TOKENS_PER_IMAGE
+    from foundry_core.data.loading.build import build_loader
+    from foundry_core.data.loading.config import DataConfig, LoaderResources, RobotData, TextData
+    from foundry_core.data.robot.normalize import Normalizer
+    from foundry_core.data.robot.transform_config import RobotInputs
+    from foundry_core.data.text.tokenizer import Tokenizer
+
+    inputs = RobotInputs(cameras=CAMERAS, horizon=15)
+    normalizer = None
+    if kind == "robot":
+        normalizer = Normalizer.load(folder / "normalizer.json")
+    config = {
+        "text": DataConfig(text=TextData(batch_size=BATCH)),
+        "robot": DataConfig(robot=RobotData(batch_size=BATCH, inputs=inputs)),
+    }[kind]
+    loader = build_loader(
+        config,
+        {kind: {"data": folder}},
+        seed=SEED,
+        tokenizer=Tokenizer.load(folder / "tokenizer"),
+        tokens_per_image=TOKENS_PER_IMAGE,
+        normalizer=normalizer,
+        resources=LoaderResources(
+            workers=options.workers, cache_bytes=0, window_bytes=options.window_mib << 20
+        ),
+    )
+    for batch in loader.batches():
+        yield len(batch[kind]["tokens"])
+
+
+def webdataset(folder: Path, kind: str, options: argparse.Namespace) -> Iterator[int]:
+    import webdataset as wds
+
+    tars = sorted(str(path) for path in folder.glob("*.tar"))
+    pipeline = wds.WebDataset(tars, shardshuffle=100, empty_check=False).repeat()
+    pipeline = pipeline.shuffle(1000).decode().to_tuple("tokens.npy").batched(BATCH, partial=False)
+    for (rows,) in pipeline:
+        yield len(_segments(np.stack(rows))["tokens"])
+
+
+def energon(folder: Path, kind: str, options: argparse.Namespace) -> Iterator[int]:
+    import io
+
+    from megatron.energon import (
+        Cooker,
+        DefaultTaskEncoder,
+        WorkerConfig,
+        basic_sample_keys,
+        get_loader,
+        get_train_dataset,
+        stateless,
+    )
+    from megatron.energon.flavors import CrudeSample
+
+    @stateless
+    def cook(sample: dict) -> CrudeSample:
+        tokens = np.load(io.BytesIO(sample["tokens.npy"]))
+        return CrudeSample(basic_sample_keys(sample) | {"tokens": tokens})
+
+    class Rows(DefaultTaskEncoder):
+        decoder = None
+        cookers = (Cooker(cook),)
+
+        def batch(self, samples):
+            return _segments(np.stack([sample["tokens"] for sample in samples]))
+
+    dataset = get_train_dataset(
+        folder,
+        worker_config=WorkerConfig(rank=0, world_size=1, num_workers=0),
+        batch_size=BATCH,
+        shuffle_buffer_size=1000,
+        max_samples_per_sequence=100,
+        task_encoder=Rows(),
+    )
+    for batch in get_loader(dataset):
+        yield len(batch["tokens"])
+
+
+def prepare_energon(folder: Path) -> None:
+    """As `energon prepare` does."""
+    from megatron.energon.flavors.webdataset import BaseWebdatasetFactory
+
+    tars = sorted(path.name for path in folder.glob("*.tar"))
+    from megatron.energon.epathlib import EPath
+
+    BaseWebdatasetFactory.prepare_dataset(
+        EPath(folder),
+        tars,
+        split_parts_ratio=[("train", 1.0)],
+        workers=2,
+        progress_fn=lambda i, n: i,
+    )
+    (folder / ".nv-meta" / "dataset.yaml").write_text(
+        "__module__: megatron.energon\n__class__: CrudeWebdataset\n"
+    )
+
+
+def litdata(folder: Path, kind: str, options: argparse.Namespace) -> Iterator[int]:
+    from litdata import StreamingDataLoader, StreamingDataset
+
+    while True:
+        dataset = StreamingDataset(str(folder / "litdata"), shuffle=True, seed=SEED)
+        loader = StreamingDataLoader(
+            dataset, batch_size=BATCH, num_workers=0, drop_last=True, collate_fn=_litdata_rows
+        )
+        for batch in loader:
+            yield len(batch["tokens"])
+
+
+def _litdata_rows(rows: list) -> dict:
+    return _segments(np.stack([np.asarray(row, dtype=np.uint16) for row in rows]))
+
+
+def prepare_litdata(folder: Path, shards: int) -> None:
+    """Its own format."""
+    from litdata.streaming import Cache
+
+    rng = np.random.default_rng(SEED)
+    pool = [rng.integers(1, 250, ROW).astype(np.uint16) for _ in range(64)]
+    cache = Cache(str(folder / "litdata"), chunk_size=ROWS // shards)
+    for row in range(ROWS // shards * shards):
+        cache[row] = pool[row % 64]
+    cache.done()
+    cache.merge()
+
+
+def _segments(tokens: np.ndarray) -> dict:
+    from foundry_core.data.loading.text import collate_text
+
+    found = collate_text([{"tokens": row} for row in tokens], 0)
+    return {name: torch.from_numpy(value) for name, value in found.items()}
+
+
+def memory(process: int | str = "self") -> dict[str, float]:
+    """MiB of a process."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    found = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:] if "kB" in line}
+    return {name: found[name] / 1024 for name in ("Rss", "Pss", "Anonymous")}
+
+
+def child(reader: str, kind: str, folder: Path, options: argparse.Namespace) -> dict:
+    """Measures one reader in this process."""
+    torch.set_num_threads(1)
+    make: Callable[..., Iterator[int]] = globals()[reader]
+    _imported(reader)
+    before, started = memory(), time.perf_counter()
+    batches = make(folder, kind, options)
+    next(batches)
+    first = time.perf_counter() - started
+    epoch = options.epoch if reader == "foundry" else 4 * BATCH
+    found = {"first_batch_s": first, "epoch_per_cpu_s": _rate(batches, rows=epoch)}
+    found["per_cpu_s"] = _rate(batches, seconds=options.seconds)
+    after = memory()
+    found |= {f"{name.lower()}_mib": after[name] - before[name] for name in after}
+    if options.workers:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        parts = [memory(process) for process in children]
+        for name in after:
+            found[f"worker_{name.lower()}_mib"] = max(part[name] for part in parts) - before[name]
+    return found
+
+
+def _rate(batches: Iterator[int], *, rows: int = 0, seconds: float = 0.0) -> float:
+    """Samples per second of CPU time, over so many or so long."""
+    cpu, wall, done = time.process_time(), time.perf_counter(), 0
+    while done < rows or time.perf_counter() - wall < seconds:
+        done += next(batches)
+    return done / (time.process_time() - cpu)
+
+
+def _imported(reader: str) -> None:
+    import benchmarks.loading_speed  # noqa: F401
+    import foundry_core.data.loading.build
+    import foundry_core.data.text.tokenizer  # noqa: F401
+
+    if reader == "webdataset":
+        import webdataset  # noqa: F401
+    if reader == "energon":
+        import megatron.energon  # noqa: F401
+    if reader == "litdata":
+        import litdata  # noqa: F401
+
+
+def prepare(folder: Path, kind: str, shards: int, readers: list[str]) -> None:
+    from benchmarks.loading_speed import IMAGE, OBS
+    from foundry_core.data.text.tokenizer import Tokenizer
+
+    write = write_text if kind == "text" else write_robot
+    write(folder, shards)
+    tokenizer = Tokenizer.train(["x"], 258)
+    for token in (IMAGE, OBS):
+        tokenizer.add_special(token)
+    tokenizer.save(folder / "tokenizer")
+    if kind == "robot":
+        from foundry_core.data.inspection.recompute import dataset_statistics
+        from foundry_core.data.robot.normalize import Normalizer
+        from foundry_core.data.robot.transform_config import RobotInputs
+
+        with tempfile.TemporaryDirectory() as few:
+            write_robot(Path(few), 1, 32)
+            statistics = dataset_statistics(Path(few))
+        fields = RobotInputs(cameras=CAMERAS, horizon=15).fields
+        normalizer = Normalizer.from_statistics(statistics, fields)
+        normalizer.save(folder / "normalizer.json")
+    if "energon" in readers:
+        prepare_energon(folder)
+    if "litdata" in readers:
+        prepare_litdata(folder, shards)
+
+
+def measure(kind: str, shards: int, options: argparse.Namespace) -> None:
+    """Prints a line for each reader: medians over the rounds."""
+    readers = options.readers if kind == "text" else ["foundry"]
+    with tempfile.TemporaryDirectory(dir=options.folder) as root:
+        folder = Path(root, "data")
+        prepare(folder, kind, shards, readers)
+        epoch = ROWS if kind == "text" else 6 * EPISODES
+        rounds: dict[str, list[dict]] = {reader: [] for reader in readers}
+        for _ in range(options.rounds):
+            for reader in readers:
+                command = [sys.executable, __file__, "--child", reader, kind, os.fspath(folder)]
+                command += ["--seconds", str(options.seconds), "--epoch", str(epoch)]
+                command += ["--workers", str(options.workers)]
+                command += ["--window-mib", str(options.window_mib)]
+                environment = os.environ | {"FOUNDRY_HOME": os.path.join(root, "home")}
+                done = subprocess.run(command, capture_output=True, text=True, env=environment)
+                if done.returncode:
+                    print(f"{kind} {shards} {reader}: {done.stderr.strip().splitlines()[-1]}")
+                    continue
+                rounds[reader].append(json.loads(done.stdout.splitlines()[-1]))
+        for reader, found in rounds.items():
+            if found:
+                medians = {k: float(np.median([f[k] for f in found])) for k in found[0]}
+                cells = "  ".join(f"{name} {value:,.2f}" for name, value in medians.items())
+                print(f"{kind:5} {shards:6} shards  {reader:10}  {cells}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="see the module's docstring")
+    parser.add_argument("--shards", type=int, nargs="+", default=[10, 100, 1200, 10_000])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--only", choices=["text", "robot"])
+    parser.add_argument("--readers", nargs="+", default=["foundry"], choices=READERS)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--window-mib", type=int, default=64)
+    parser.add_argument("--folder", default=None)
+    parser.add_argument("--epoch", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        reader, kind, folder = options.child
+        print(json.dumps(child(reader, kind, Path(folder), options)))
+        return
+    for kind in [options.only] if options.only else ["text", "robot"]:
+        for shards in options.shards:
+            measure(kind, shards, options)
+
+
+if __name__ == "__main__":
+    main()

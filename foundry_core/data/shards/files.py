@@ -1,0 +1,131 @@
+"""Shards that this process has open, few whatever their number: a limit of the system counts them.
+
+They are read with pread: unlike a map, a file that is cut while it is read gives an error and not a
+SIGBUS, forked workers share a descriptor without moving each other's place, and what was read
+counts as memory only as long as somebody holds it.
+"""
+
+import errno
+import os
+import resource
+from collections.abc import Callable
+
+from foundry_core.errors import FoundryError
+from foundry_core.files import Signature, signature
+
+_HOW = os.O_RDONLY | os.O_CLOEXEC
+_pread = os.pread
+_MOST, _LEAST = 16_384, 8
+
+
+class OpenFile:
+    """A descriptor, closed with the last reference: nobody else's read finds it closed, or given to
+    another file. signature: as it was when it was opened."""
+
+    __slots__ = ("descriptor", "signature")
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = -1
+        self.descriptor = os.open(path, _HOW)
+        self.signature = signature(os.fstat(self.descriptor))
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if self.descriptor >= 0:
+            close(self.descriptor)
+
+    @property
+    def size(self) -> int:
+        """When it was opened."""
+        return self.signature[0]
+
+    def now(self) -> Signature:
+        """The signature that the file has by now; unlinking changes it."""
+        return signature(os.fstat(self.descriptor))
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes at `offset`, fewer where the file ends."""
+        data = _pread(self.descriptor, size, offset)
+        while len(data) < size:
+            more = os.pread(self.descriptor, size - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+
+class OpenFiles:
+    """The files read last, by path. limit: how many; None takes half of what the system still
+    lets this process open when the first is."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit
+        self._files: dict[str, OpenFile] = {}  # the one read last is at the end
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def limit(self) -> int:
+        """How many stay open."""
+        if self._limit is None:
+            allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            left = _MOST if allowed == resource.RLIM_INFINITY else allowed - _open_now()
+            self._limit = min(_MOST, max(_LEAST, left // 2))
+        return self._limit
+
+    def get(self, path: str) -> OpenFile | None:
+        """The file, if it is open."""
+        file = self._files.pop(path, None)
+        if file is not None:
+            self._files[path] = file  # to the end
+        return file
+
+    def open(self, path: str) -> OpenFile:
+        """Opened anew, and kept. OSError where it cannot be."""
+        try:
+            file = OpenFile(path)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            file = self._reopened(path)
+        self._files.pop(path, None)
+        self._files[path] = file
+        if len(self._files) > (self._limit or self.limit):
+            self._files.pop(next(iter(self._files)), None)
+        return file
+
+    def drop(self, path: str) -> None:
+        """Lets go of a file."""
+        self._files.pop(path, None)
+
+    def drop_deleted(self) -> None:
+        """A deleted file keeps its disk space as long as it is open."""
+        for path, file in list(self._files.items()):
+            if os.fstat(file.descriptor).st_nlink == 0:
+                self.drop(path)
+
+    def _reopened(self, path: str) -> OpenFile:
+        """What else the process opened left less than was thought."""
+        self._limit = max(1, len(self._files) // 2)
+        while len(self._files) >= self._limit and self._files:
+            self._files.pop(next(iter(self._files)), None)
+        try:
+            return OpenFile(path)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            raise FoundryError(
+                f"shard {path!r} cannot be opened: this process has as many files open as it may",
+                "raise the limit (ulimit -n)",
+            ) from error
+
+
+def _open_now() -> int:
+    """Descriptors that this process has open."""
+    try:
+        return len(os.listdir("/dev/fd"))
+    except OSError:
+        return 0
+
+
+OPEN_FILES = OpenFiles()
