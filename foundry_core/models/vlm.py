@@ -109,8 +109,8 @@ class VLM(Backbone):
 
     @property
     def parts(self) -> Mapping[str, Sequence[nn.Module]]:
-        parts = {"language": [self.language], "vision": [self.vision]}
-        return {**parts, "projector": [self.projector]}
+        named = {"language": self.language, "vision": self.vision, "projector": self.projector}
+        return {name: [module] for name, module in named.items()}
 
     def hidden(
         self,
