@@ -97,8 +97,9 @@ class SourceState:
         file = Path(path)
         root: Path = getattr(self._source, "root", file.parent)
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-        with suppress(FoundryError):
-            return [name, content(file)]
+        if file.is_file() or file.is_dir():
+            with suppress(FoundryError):  # of an empty folder
+                return [name, content(file)]
         return [name, ""]
 
 

@@ -16,7 +16,6 @@ from foundry_core.models.build import Model
 from foundry_core.models.interfaces import Backbone
 from foundry_core.models.io import save_model
 from foundry_core.models.processor_files import keep_processor
-from foundry_core.models.recompute import recompute_blocks
 from foundry_core.pipeline.stage import StageContext
 from foundry_core.training.config import MODALITIES, TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, full, local_batch_size
@@ -95,8 +94,6 @@ def train_and_save(
     for name, part in job.data.modalities.items():
         local_batch_size(part.batch_size, job.world, name)
     ctx = job.ctx
-    if ctx.resources.recompute:
-        recompute_blocks(module)
     trainer = Trainer(
         stage=ctx.name,
         key=ctx.key,

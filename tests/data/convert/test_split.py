@@ -109,7 +109,7 @@ def test_robots(tmp_path):
     with pytest.raises(FoundryError, match="has no validation side"):
         opened_side(out / VALIDATION, "validation", verify=True)
     (out / VALIDATION / "manifest.jsonl").write_bytes((out / "manifest.jsonl").read_bytes())
-    for file in out.glob("shard_*"):
+    for file in out.glob("shard*"):
         (out / VALIDATION / file.name).write_bytes(file.read_bytes())
     with pytest.raises(FoundryError, match="in training and in validation"):
         check_apart(out)

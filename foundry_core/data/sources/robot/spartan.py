@@ -156,11 +156,12 @@ def _camera_names(path: Path) -> dict[str, str]:
 
 
 def _told(observations: "NpzFile") -> list[str]:
-    """Each instruction once, in the order of the steps."""
+    """Each instruction once, in the order of the steps; of blank ones alone the first, which is
+    found wrong where all words are looked at."""
     if "language_instruction" not in observations:
         return []
-    said = observations.array("language_instruction").reshape(-1).tolist()
-    return list(dict.fromkeys(text for one in said if (text := str(one).strip())))
+    said = list(map(str, observations.array("language_instruction").reshape(-1).tolist()))
+    return list(dict.fromkeys(text.strip() for text in said if text.strip())) or said[:1]
 
 
 def _depth(observations: "NpzFile", camera: str) -> "Frames[np.ndarray]":
