@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -34,8 +35,10 @@ def convert(job: TokenJob, folder: Path, watched: bool, answer: Connection) -> N
     if watched:
         reads.watch(folder / f"reads-{os.getpid()}", [job.source.path], {})
     started, spent = time.perf_counter(), cpu_seconds()
-    for ref in job.source.refs():
-        tokenise(job, ref)
+    for number, ref in enumerate(job.source.refs()):
+        piece = folder / f"piece-{os.getpid()}-{number}"
+        piece.mkdir()
+        tokenise(replace(job, ref=ref), piece)
     answer.send((time.perf_counter() - started, cpu_seconds() - spent))
 
 
@@ -87,7 +90,8 @@ def main() -> None:
             source=source,
             tokenizer=folder / "tokenizer",
             vocabulary=Vocabulary.of(source, folder / "tokenizer"),
-            eval_fraction=0.0,
+            split=None,
+            ref=source.refs()[0],
         )
         measured(job, folder, True)
         pairs = [

@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
@@ -50,6 +50,16 @@ class Console:
     def __exit__(self, *_: object) -> None:
         if self._live:
             self._progress.stop()
+
+    def progress(self, name: str) -> Callable[..., None]:
+        """Shows the progress of work that is no stage of a run."""
+        self._started(name)
+
+        def show(done: float, total: float, message: str = "", **values: float) -> None:
+            state = {"done": done, "total": total, "message": message, "values": values}
+            self._progressed(name, state)
+
+        return show
 
     def observe(self, event: "RunEvent") -> None:
         """Shows an event of a run."""

@@ -23,7 +23,7 @@ from foundry_core.files import extent, names_in
 
 class BoundedCache:
     """limit: bytes. pattern: which names below `root` are entries. companions: files that belong to
-    an entry, count with it and go before it."""
+    an entry, count with it and go before it. size: bytes that evicting a path would free."""
 
     def __init__(
         self,
@@ -32,11 +32,13 @@ class BoundedCache:
         *,
         pattern: str = "*",
         companions: Callable[[Path], Sequence[Path]] = lambda entry: (),
+        size: Callable[[Path], int] | None = None,
     ) -> None:
         self.root = root
         self.limit = limit
         self._pattern = pattern
         self._companions = companions
+        self._size = size or _extent
         self._locks = root / ".locks"
 
     @contextlib.contextmanager
@@ -61,7 +63,7 @@ class BoundedCache:
         for _, name, size in entries:
             if total <= self.limit:
                 break
-            if self._evict(name):
+            if size and self._evict(name):
                 total -= size
                 evicted.append(name)
         return evicted
@@ -71,7 +73,7 @@ class BoundedCache:
         for name in names_in(self.root):
             if fnmatch(name, self._pattern):
                 paths = self._paths(name)
-                yield self._last_use(name), name, sum(extent(path)[0] for path in paths)
+                yield self._last_use(name), name, sum(map(self._size, paths))
 
     def _last_use(self, name: str) -> float:
         try:
@@ -112,6 +114,10 @@ class BoundedCache:
     def _open_lock(self, name: str) -> IO[bytes]:
         self._locks.mkdir(parents=True, exist_ok=True)
         return (self._locks / name).open("ab")
+
+
+def _extent(path: Path) -> int:
+    return extent(path)[0]
 
 
 def _is_current(lock: IO[bytes]) -> bool:

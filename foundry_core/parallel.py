@@ -7,12 +7,15 @@ written from them is the same for any number.
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from itertools import islice
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+_STARTS = 3
 
 
 def private_ray() -> None:
@@ -43,26 +46,44 @@ def ray_session(cpus: int) -> Iterator[None]:
     if address:
         ray.init(address=address, job_config=config, log_to_driver=False)
     else:
-        ray.init(
-            num_cpus=cpus,
-            job_config=config,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            object_store_memory=512 * 1024**2,
-        )
+        _start_local(cpus, config)
     try:
         yield
     finally:
         ray.shutdown()
 
 
+def _start_local(cpus: int, config: Any) -> None:
+    """Ray gives its processes 30 s to come up, which a machine that does much else exceeds: then
+    once more, and once again."""
+    import ray
+
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init(
+                num_cpus=cpus,
+                job_config=config,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                object_store_memory=512 * 1024**2,
+            )
+        except Exception as error:  # Ray raises just that
+            if attempt == _STARTS or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+        else:
+            return
+
+
 def ray_map(
-    function: Callable[[T], R], items: Sequence[T], *, workers: int, in_flight: int | None = None
+    function: Callable[[T], R], items: Iterable[T], *, workers: int, in_flight: int | None = None
 ) -> Iterator[R]:
     """Yields function(item) in item order, at most `in_flight` (default 2 × workers) at a time.
 
-    Raises the worker's own exception. Must be called inside `ray_session`.
+    Items are taken as the window moves on and neither they nor results are kept: of any number,
+    memory is that of the window. Raises the worker's own exception. Must be called inside
+    `ray_session`.
     """
     import ray
 
@@ -71,27 +92,30 @@ def ray_map(
         return function(item)
 
     window = in_flight or 2 * workers
-    pending: list = []
-    position = 0
+    waiting = iter(items)
+    pending: deque = deque()
     try:
-        while pending or position < len(items):
-            while position < len(items) and len(pending) < window:
-                pending.append(remote.remote(items[position]))
-                position += 1
+        while True:
+            pending.extend(map(remote.remote, islice(waiting, window - len(pending))))
+            if not pending:
+                return
             try:
-                yield ray.get(pending.pop(0))
+                result = ray.get(pending.popleft())
             except ray.exceptions.RayTaskError as error:
                 raise error.cause if error.cause is not None else error from error
+            yield result
     finally:
         for reference in pending:  # left early: by an error, or by a consumer that has enough
             ray.cancel(reference)
 
 
-def ordered_map(function: Callable[[T], R], items: Sequence[T], *, workers: int) -> Iterator[R]:
+def ordered_map(
+    function: Callable[[T], R], items: Iterable[T], *, workers: int, in_flight: int | None = None
+) -> Iterator[R]:
     """function(item) in item order on `workers` processes; in this process for one worker, where
     Ray's 3-6 s of start would be wasted. A cluster named by RAY_ADDRESS is used in any case."""
     if workers <= 1 and not os.environ.get("RAY_ADDRESS"):
         yield from map(function, items)
         return
     with ray_session(workers):
-        yield from ray_map(function, items, workers=workers)
+        yield from ray_map(function, items, workers=workers, in_flight=in_flight)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from foundry_core.data.config import ImageConfig
+from foundry_core.data.config import ImageConfig, SplitConfig
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import CaptionSource
 from foundry_core.errors import FoundryError
@@ -16,6 +16,9 @@ class ConvertCaptionsRecipe(stage.Recipe):
     source: CaptionSource | None = Field(None, description="raw data; null takes input `scenes`")
     image: ImageConfig = ImageConfig()
     samples_per_shard: int = Field(1024, ge=1)
+    split: SplitConfig | None = Field(
+        None, description="samples to set aside for validation; null sets none aside"
+    )
     max_skipped: int = Field(0, ge=0, description="broken images or captions to tolerate")
 
 
@@ -62,8 +65,10 @@ class ConvertCaptions(stage.Stage):
             image=recipe.image,
             samples_per_shard=recipe.samples_per_shard,
             max_skipped=recipe.max_skipped,
+            split=recipe.split,
             workers=ctx.resources.cpus,
             progress=ctx.progress,
+            scratch=ctx.scratch,
         )
 
 

@@ -1,16 +1,28 @@
 """Demonstrations → robot shards: whole episodes with images, poses, statistics of their windows."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from foundry_core.config.canonical import Location, OmitWhen
 from foundry_core.config.suggest import nearest
-from foundry_core.data.config import ImageConfig, PoseGroup, Turn, WindowConfig
+from foundry_core.data.config import (
+    DepthConfig,
+    ImageConfig,
+    PoseGroup,
+    Shuffle,
+    SplitConfig,
+    StillConfig,
+    Turn,
+    WindowConfig,
+)
+from foundry_core.data.contract.motion import tolerances
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.mapping.config import AnyMapping, relative_poses
 from foundry_core.data.sources.base import RobotSource
 from foundry_core.errors import FoundryError
+from foundry_core.identity.sources import fingerprint
 from foundry_core.pipeline import stage
 
 
@@ -35,6 +47,7 @@ class ConvertRobotRecipe(stage.Recipe):
     window: WindowConfig = WindowConfig()
     image_steps: tuple[int, ...] = Field((0,), min_length=1, description="around the anchor")
     image: ImageConfig = ImageConfig()
+    depth: DepthConfig | None = Field(None, description="depth to keep; null keeps none")
     rotate: dict[str, Turn] = Field(
         {}, description="degrees counter-clockwise per camera, before anything else"
     )
@@ -42,8 +55,20 @@ class ConvertRobotRecipe(stage.Recipe):
         "episode", description="whole episodes, or the published one-sample-per-window layout"
     )
     episodes_per_shard: int = Field(25, ge=1)
+    shuffle: Annotated[Shuffle | None, OmitWhen(None)] = Field(
+        None, description="mix the samples of all episodes over all shards; for layout sample"
+    )
     keep_failures: bool = Field(False, description="keep demonstrations that did not succeed")
-    max_skipped: int = Field(0, ge=0, description="unusable episodes to tolerate")
+    still: StillConfig | None = Field(
+        None, description="leave out windows in which nothing moves; null keeps them"
+    )
+    paraphrases: Location[str | None] = Field(
+        None, description="YAML or JSON file of other words: {task or instruction: [texts]}"
+    )
+    split: SplitConfig | None = Field(
+        None, description="episodes to set aside for validation; null sets none aside"
+    )
+    max_skipped: int = Field(0, ge=0, description="unusable episodes to tolerate, on each side")
 
 
 class ConvertRobot(stage.Stage):
@@ -57,7 +82,10 @@ class ConvertRobot(stage.Stage):
 
     @classmethod
     def sources(cls, recipe: ConvertRobotRecipe) -> Mapping[str, str]:
-        return recipe.source.identity() if recipe.source else {}
+        found = dict(recipe.source.identity()) if recipe.source else {}
+        if recipe.paraphrases:
+            found["paraphrases"] = fingerprint(recipe.paraphrases)
+        return found
 
     @classmethod
     def check(cls, recipe: ConvertRobotRecipe, inputs: Mapping[str, Any]) -> None:
@@ -66,6 +94,11 @@ class ConvertRobot(stage.Stage):
                 "convert_robot takes its episodes from exactly one of recipe.source and the input "
                 "'demos'",
                 "connect 'demos' to a collect_demos stage, or give a source",
+            )
+        if recipe.shuffle and recipe.layout != "sample":
+            raise FoundryError(
+                "convert_robot shuffles samples; in the layout 'episode' a sample is an episode",
+                "set layout: sample, or leave shuffle out: loaders shuffle by themselves",
             )
         given = _given(recipe, inputs)
         for camera in (*(recipe.cameras or ()), *recipe.rotate) if given.cameras else ():
@@ -83,17 +116,21 @@ class ConvertRobot(stage.Stage):
     def states(cls, recipe: ConvertRobotRecipe, inputs: Mapping[str, Any]) -> DataContract:
         given = _given(recipe, inputs)
         if not _is_known(recipe, inputs):  # the run will know what to keep
-            return given.converted(recipe.cameras or (), recipe.fields or (), recipe.image, {})
+            return given.converted(
+                recipe.cameras or (), recipe.fields or (), recipe.image, {}, recipe.depth
+            )
         return _chosen(recipe, given)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.data.convert.robot import convert_robot
+        from foundry_core.data.convert.paraphrases import read_paraphrases
+        from foundry_core.data.convert.robot import convert_sides
         from foundry_core.data.convert.robot_samples import RobotSettings
         from foundry_core.data.sources.remote import local_source
         from foundry_core.data.sources.robot.demonstrations import Demonstrations
 
         recipe = ctx.recipe
+        words = read_paraphrases(recipe.paraphrases) if recipe.paraphrases else {}
         demos = ctx.optional_input("demos")
         source = Demonstrations(path=str(demos.path)) if demos else recipe.source
         local = local_source(source, ctx.scratch, ctx.progress)
@@ -111,15 +148,20 @@ class ConvertRobot(stage.Stage):
             image=recipe.image,
             layout=recipe.layout,
             keep_failures=recipe.keep_failures,
+            still=recipe.still,
+            paraphrases=words,
         )
-        return convert_robot(
+        return convert_sides(
             local,
             settings,
             ctx.out,
+            recipe.split,
             episodes_per_shard=recipe.episodes_per_shard,
             max_skipped=recipe.max_skipped,
             workers=ctx.resources.cpus,
             progress=ctx.progress,
+            scratch=ctx.scratch,
+            shuffle=recipe.shuffle,
         )
 
 
@@ -157,14 +199,25 @@ def _chosen(recipe: ConvertRobotRecipe, given: DataContract) -> DataContract:
                 f"which {name} to keep is not known: the source states none",
                 f"name them in {name}, or give a mapping (`foundry data inspect` drafts one)",
             )
-    for name in chosen["cameras"]:
+    deep = recipe.depth.cameras if recipe.depth else ()
+    if recipe.mapping:
+        for name in deep:
+            if name not in given.depth:
+                raise FoundryError(
+                    f"the mapping names no depth of camera {name!r}",
+                    f"set cameras.{name}.depth of the mapping to the source's name of it",
+                )
+    for name in (*chosen["cameras"], *deep):
         if not name.replace("_", "").replace("-", "").isalnum():
             raise FoundryError(
                 f"camera {name!r} cannot name a member of a shard",
                 "give it another name with a mapping (`foundry data inspect` drafts one)",
             )
     rotate = (recipe.mapping.rotate if recipe.mapping else {}) | recipe.rotate
-    return given.converted(chosen["cameras"], chosen["fields"], recipe.image, rotate)
+    made = given.converted(chosen["cameras"], chosen["fields"], recipe.image, rotate, recipe.depth)
+    if recipe.still:
+        tolerances(made.fields, recipe.still)
+    return made
 
 
 STAGE = ConvertRobot

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from foundry_core.data.config import SplitConfig
 from foundry_core.data.sources.base import TextSource
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline import stage
@@ -14,8 +15,8 @@ class ConvertTextRecipe(stage.Recipe):
     source: TextSource
     context: int = Field(256, ge=1, description="rows hold context + 1 tokens")
     samples_per_shard: int = Field(4096, ge=1)
-    eval_fraction: float = Field(
-        0.0, ge=0, lt=1, description="documents set aside under eval/, chosen by their hash"
+    split: SplitConfig | None = Field(
+        None, description="documents to set aside for validation, by the hash of their content"
     )
     tail: Literal["drop", "pad"] = Field("drop", description="the last, unfilled row; counted")
     max_skipped: int = Field(0, ge=0, description="unreadable documents to tolerate")
@@ -42,6 +43,11 @@ class ConvertText(stage.Stage):
     @classmethod
     def check(cls, recipe: ConvertTextRecipe, inputs: Mapping[str, Any]) -> None:
         source = recipe.source
+        if recipe.split and recipe.split.group:
+            raise FoundryError(
+                "convert_text splits documents by their content, which has no groups",
+                "leave split.group out",
+            )
         if source.token_ids and inputs.get("tokenizer"):
             raise FoundryError(
                 f"convert_text from {source.format} takes no tokenizer: its ids were made by "
@@ -67,11 +73,12 @@ class ConvertText(stage.Stage):
             ctx.out,
             context=recipe.context,
             samples_per_shard=recipe.samples_per_shard,
-            eval_fraction=recipe.eval_fraction,
+            split=recipe.split,
             tail=recipe.tail,
             max_skipped=recipe.max_skipped,
             workers=ctx.resources.cpus,
             progress=ctx.progress,
+            scratch=ctx.scratch,
         )
 
 

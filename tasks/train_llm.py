@@ -31,6 +31,7 @@ class TrainLlmRecipe(stage.Recipe):
 
 class TrainLlm(TrainStage):
     kind = "train_llm"
+    parts = ("language",)
     output = stage.ArtifactType.LANGUAGE_MODEL
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "text": stage.slot(stage.ArtifactType.TEXT_SHARDS, many=True),

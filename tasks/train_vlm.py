@@ -36,6 +36,7 @@ class TrainVlmRecipe(stage.Recipe):
 class TrainVlm(TrainStage):
     kind = "train_vlm"
     code = "2"
+    parts = ("language", "vision")
     output = stage.ArtifactType.VISION_LANGUAGE_MODEL
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "llm": stage.slot(stage.ArtifactType.LANGUAGE_MODEL, optional=True),

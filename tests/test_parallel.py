@@ -5,7 +5,7 @@ import os
 import pytest
 
 from foundry_core.errors import FoundryError
-from foundry_core.parallel import ordered_map, ray_map, ray_session
+from foundry_core.parallel import _start_local, ordered_map, ray_map, ray_session
 from tests.parallel_functions import pid, refuse, slow_square
 
 
@@ -29,3 +29,24 @@ def test_ray_keeps_order_raises_the_functions_own_error_and_may_be_left_early():
         assert next(early) == 0
         early.close()
         assert list(ray_map(slow_square, [4], workers=2)) == [16]
+
+
+def test_a_local_ray_that_is_slow_to_come_up_is_started_again(monkeypatch):
+    ray, calls = pytest.importorskip("ray"), []
+
+    def slow(**_):
+        calls.append("init")
+        if len(calls) < 4:
+            raise Exception("The current node timed out during startup. This could happen ...")
+
+    monkeypatch.setattr(ray, "init", slow)
+    monkeypatch.setattr(ray, "shutdown", lambda: calls.append("shutdown"))
+    _start_local(1, None)
+    assert calls == ["init", "shutdown", "init", "shutdown", "init"]
+
+    def broken(**_):
+        raise ValueError("no such option")
+
+    monkeypatch.setattr(ray, "init", broken)
+    with pytest.raises(ValueError, match="no such option"):
+        _start_local(1, None)

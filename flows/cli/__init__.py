@@ -9,6 +9,7 @@ import gc
 import importlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ COMMANDS = {
     "stages": "list stage kinds and what can be set in each",
     "models": "list model presets and their sizes",
 }
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
 _WITHOUT_HOME = ("stages", "models")
 
 
@@ -68,7 +70,24 @@ def _execute(arguments: Sequence[str]) -> int:
     module = importlib.import_module(f"flows.cli.commands.{options.command}")
     _name_home(options.command)
     as_json = getattr(options, "json", False)
-    return reported(lambda: module.run(options), as_json=as_json, debug=options.debug)
+
+    def run() -> int:
+        _refuse_addresses(options)
+        return module.run(options)
+
+    return reported(run, as_json=as_json, debug=options.debug)
+
+
+def _refuse_addresses(options: argparse.Namespace) -> None:
+    """Path("s3://b/out") is a folder `s3:` here. Arguments that may be addresses are strings."""
+    for name, value in vars(options).items():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and _ADDRESS.match(str(path)):
+                raise FoundryError(
+                    f"{name} = {str(path).replace(':/', '://', 1)!r} is an address, and this "
+                    "works on files of this machine only",
+                    "name a file or folder here, and copy it",
+                )
 
 
 def reported(command: Callable[[], int], *, as_json: bool = False, debug: bool = False) -> int:

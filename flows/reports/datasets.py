@@ -1,7 +1,6 @@
 """Datasets outside a run: loaders to look into, and conversions into a folder of one's own."""
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -158,14 +157,15 @@ def _format(name: str) -> type[RawFormat]:
 def convert(
     format_: str,
     source: str,
-    out: Path,
+    out: str | Path,
     overrides: Sequence[tuple[str, Any]] = (),
     *,
     tokenizer: Path | None = None,
     cpus: int = 1,
     progress: Any = lambda *args, **values: None,
 ) -> dict[str, Any]:
-    """Raw data → shards in `out`, by the stage kind that reads the format, with its defaults.
+    """Raw data → shards in `out`, a folder or s3://bucket/prefix, by the stage kind that reads the
+    format, with its defaults. Called again after a kill, it goes on.
 
     overrides are paths in that stage's recipe; `source.*` are options of the format. Returns the
     stage's metrics. The result is what a pipeline's stage would have committed.
@@ -185,25 +185,21 @@ def convert(
         declared[name] = {name: Upstream(name=name, kind=maker, recipe=Recipe())}
     stage.check(recipe, declared)
     stage.sources(recipe)  # a source that is not there is named before anything is made
-    if out.exists() and any(out.iterdir()):
-        raise FoundryError(f"{str(out)!r} is not empty", "name a new folder for the shards")
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="foundry-convert-") as scratch:
-        return dict(
-            stage.run(
-                StageContext(
-                    name="convert",
-                    key="",
-                    seed=0,
-                    recipe=recipe,
-                    resources=stage.Resources(cpus=cpus),
-                    inputs=inputs,
-                    out=out,
-                    scratch=Path(scratch),
-                    progress=progress,
-                )
-            )
+    from foundry_core.data.convert.destination import destination
+
+    with destination(out, progress) as places:
+        context = StageContext(
+            name="convert",
+            key="",
+            seed=0,
+            recipe=recipe,
+            resources=stage.Resources(cpus=cpus),
+            inputs=inputs,
+            out=places.out,
+            scratch=places.scratch,
+            progress=progress,
         )
+        return dict(stage.run(context))
 
 
 def formats() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Gathers what a report shows of a run: from the lineage index and the artifacts' files."""
 
 from pathlib import Path
+from typing import Any
 
 from flows.runs.engine import RunResult
 from flows.runs.planning import Prepared
@@ -11,7 +12,7 @@ from foundry_core.evaluation.comparison.result import Comparison, read_compariso
 from foundry_core.files import json_line
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import answers, graph, queries
-from foundry_core.lineage.records import metric_lines
+from foundry_core.lineage.records import THROUGHPUT, metric_lines
 from foundry_core.store.base import Store
 from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
@@ -55,6 +56,7 @@ def gather(run_id: str) -> ReportData:
         comparison=_comparison(store, compared) if compared else None,
         stages=[_stage_row(stage, artifacts[stage["stage"]]) for stage in run["stages"]],
         losses=_losses(store, present),
+        throughput=_throughput(store, present),
         filmstrips=_filmstrips(store, present, compared),
         lineage_svg=graph.svg(nodes, edges),
         provenance=_provenance(present),
@@ -104,6 +106,38 @@ def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
     if len(parts) == 2:
         parts.remove("loss")
     return {key: series[key] for key in parts}
+
+
+def _throughput(store: Store, artifacts: dict[str, Artifact]) -> list[list[str]]:
+    """Of the report's THROUGHPUT_COLUMNS, for trainings that have such a record."""
+    rows = []
+    for name, artifact in artifacts.items():
+        if artifact.kind.startswith("train_"):
+            path = store.file_path(artifact, THROUGHPUT)
+            lines = metric_lines(path.parents[1].joinpath, THROUGHPUT) if path else []
+            if lines:
+                rows.append([name, *throughput_cells(lines)])
+    return rows
+
+
+def throughput_cells(lines: list[dict[str, Any]]) -> list[str]:
+    """Means over the rows of throughput.jsonl, each weighing its seconds; the highest memory."""
+    whole = sum(line.get("seconds", 0.0) for line in lines) or 1.0
+
+    def mean(name: str, scale: float = 1.0) -> str:
+        if not any(name in line for line in lines):
+            return ""
+        total = sum(line.get(name, 0.0) * line.get("seconds", 0.0) for line in lines)
+        return f"{scale * total / whole:,.1f}"
+
+    memory = max((line.get("memory_allocated_gib", 0.0) for line in lines), default=0.0)
+    return [
+        mean("samples_per_second"),
+        mean("tokens_per_second"),
+        mean("mfu", 100),
+        mean("data_wait_share", 100),
+        f"{memory:.1f}" if memory else "",
+    ]
 
 
 def _filmstrips(

@@ -1,12 +1,16 @@
 """Configs of data that recipes embed. No NumPy, no torch: planning imports this."""
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from foundry_core.pipeline.stage import Config
 
 Turn = Literal[90, 180, 270]
+# [first, stop) of steps, one after the other.
+Runs = Sequence[Sequence[int]]
 Size = Annotated[tuple[int, int], Field(description="(height, width) in pixels")]
 
 
@@ -23,6 +27,63 @@ class WindowConfig(Config):
     @property
     def length(self) -> int:
         return self.past + 1 + self.future
+
+
+class DepthConfig(Config):
+    """Depth that is kept, as 16-bit PNG files, turned and brought to `image.size` as pictures are,
+    but by nearest neighbour: a mean over an edge is a surface that does not exist. What is no
+    depth, or further than 65535 counts, is 0."""
+
+    cameras: tuple[str, ...] = Field(min_length=1, description="of the mapping or the source")
+    metres: float = Field(1e-3, gt=0, description="that one count stands for")
+
+
+class SplitConfig(Config):
+    """What is set aside for validation, by a hash of (salt, id): what is added later moves nothing
+    that is there, and a larger fraction keeps what a smaller one set aside. Training parts lie in
+    the folder itself, the others in `validation/`, a dataset of its own.
+    """
+
+    fraction: float = Field(gt=0, lt=1)
+    salt: str = Field("validation", description="another one sets others aside")
+    group: str | None = Field(
+        None,
+        description="regular expression: what it finds in an id (its groups, where it has some) is "
+        "hashed instead, so that one session or scene falls on one side",
+    )
+
+    @field_validator("group")
+    @classmethod
+    def _compiles(cls, group: str | None) -> str | None:
+        try:
+            re.compile(group or "")
+        except re.error as error:
+            raise ValueError(f"{group!r} is no regular expression: {error}") from None
+        return group
+
+
+class StillConfig(Config):
+    """Which windows show nothing that moves and are left out; see data/convert/still.py."""
+
+    fields: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="stored fields that are watched, and every gripper; null: all positions, "
+        "rotations, joints and grippers",
+    )
+    tolerance: Mapping[str, Annotated[float, Field(ge=0)]] = Field(
+        {},
+        description="by field or glob, in the field's own unit, of a rotation its angle; without "
+        "one: 1 mm, 0.01 rad, a hundredth of a gripper's stroke",
+    )
+    keep: int = Field(0, ge=0, description="anchors to keep of each still stretch, its first ones")
+
+
+class Shuffle(Config):
+    """How samples are mixed over the shards of a dataset, once and for all readers."""
+
+    seed: int = Field(0, ge=0)
+    samples_per_shard: int = Field(1024, ge=1)
 
 
 class PoseGroup(Config):

@@ -131,6 +131,27 @@ def decode_image(data: bytes | memoryview, where: str = "image") -> np.ndarray:
         return upright(pixels, orientation(data))
 
 
+def encode_depth(counts: np.ndarray) -> bytes:
+    """uint16 [H, W] → PNG of 16 bits."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(counts)).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def is_depth(data: bytes | memoryview) -> bool:
+    """Whether a file is a PNG of one channel of 16 bits."""
+    return image_format(data) == "png" and bytes(data[24:26]) == b"\x10\x00"
+
+
+def decode_depth(data: bytes | memoryview, where: str) -> np.ndarray:
+    """PNG of 16 bits → uint16 [H, W]. FoundryError naming `where` for anything else."""
+    if not is_depth(data):
+        raise FoundryError(f"{where} is no PNG of one channel of 16 bits", "convert it again")
+    image_size(data, where)
+    with _readable(where), Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(picture).astype(np.uint16)
+
+
 def decode_into(data: bytes | memoryview, out: np.ndarray, where: str) -> bool:
     """The pixels of `decode_image` into `out` (contiguous uint8 [H, W, 3]); False, with `out`
     undefined, where the image has another size."""

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from foundry_core.data.images import decode_image, image_format
+from foundry_core.data.images import decode_depth, decode_image, image_format, is_depth
 from foundry_core.data.npy import read_npy, read_npz
 from foundry_core.data.shards.read import read_manifest
 from foundry_core.errors import FoundryError
@@ -35,10 +35,13 @@ def _decoded(sample: dict[str, Any]) -> dict[str, Any]:
 
 
 def decode_member(extension: str, data: bytes | memoryview) -> Any:
-    """Images → uint8 [H, W, 3]; .npy → array; .npz → {name: array}; .json, .json.gz → the value;
-    .txt → text; anything else stays bytes. FoundryError names a member that does not decode."""
+    """Images → uint8 [H, W, 3], depth (of 16 bits) → uint16 [H, W]; .npy → array; .npz → {name:
+    array}; .json, .json.gz → the value; .txt → text; anything else stays bytes. FoundryError names
+    a member that does not decode."""
     ending = extension.rpartition(".")[2]
     try:
+        if is_depth(data):
+            return decode_depth(data, extension)
         if image_format(data):
             return decode_image(data, extension)
         if ending == "npz":

@@ -111,6 +111,13 @@ class CodeIndex:
             self._save()
         return Reached(*self._known[question])
 
+    def stands(self) -> bool:
+        """Whether every file that was looked at is as it was then; costs a stat of each."""
+        modules = self._modules
+        return all(modules.state(m) == state for m, state in modules.looked_at.items()) and all(
+            modules.data_at(at) == digest for at, digest in list(modules.data_digests.items())
+        )
+
     def _walk(
         self, module: str, entry: str, methods_of: Sequence[Named], packages: frozenset[str]
     ) -> Reached:

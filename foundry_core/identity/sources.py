@@ -135,6 +135,11 @@ def fingerprint(path: str | os.PathLike) -> str:
         return listing_fingerprint(remote_objects(os.fspath(path))[1])
     root = Path(path).expanduser()
     looked_at.add(os.path.abspath(root))
+    return content(root)
+
+
+def content(root: Path) -> str:
+    """`fingerprint` of a file or folder here that belongs to a source which was asked for."""
     if not root.exists():
         raise FoundryError(
             f"source {str(root)!r} does not exist", "check the path in the stage's recipe"
@@ -265,6 +270,10 @@ def _digest_of(files: Iterable[tuple[str, str]]) -> str:
     return digest.hexdigest()
 
 
+# What this process learnt, for who has no home to keep it in.
+_learnt: dict[str, str] = {}
+
+
 def _file_digests(files: Iterable[str | os.PathLike]) -> list[str]:
     """sha256 of each file, through the cache of this home."""
     known = cached("source-digests.json")
@@ -273,12 +282,13 @@ def _file_digests(files: Iterable[str | os.PathLike]) -> list[str]:
     for file in files:
         stat = os.stat(file)
         state = "|".join([os.fspath(file), *map(str, signature(stat))])
-        sha = known.get(state)
+        sha = known.get(state) or _learnt.get(state)
         if sha is None:
             sha = sha256_of(file)
             if settled(stat):
                 learnt[state] = sha
         digests.append(sha)
     if learnt:
+        _learnt.update(learnt)
         keep("source-digests.json", known | learnt)
     return digests

@@ -12,6 +12,7 @@ from typing import Any
 from foundry_core.lineage.event_types import ArtifactCommitted
 
 METRICS = "records/metrics.jsonl"
+THROUGHPUT = "records/throughput.jsonl"
 EPISODES = "records/episodes.jsonl"
 SCORES = "records/scores.jsonl"
 # Column → what it may hold; null and absent are allowed everywhere.
@@ -45,25 +46,28 @@ def committed_event(
     problems: list[str] = []
     event = ArtifactCommitted(
         artifact=manifest,
-        metric_rows=list(_metrics(_lines(record, METRICS, _STEP, problems))),
+        metric_rows=[
+            *_metrics(_lines(record, METRICS, _STEP, problems)),
+            *_metrics(_lines(record, THROUGHPUT, _STEP, problems), "throughput/"),
+        ],
         episode_rows=_rows(_lines(record, EPISODES, _EPISODE, problems), _EPISODE),
         score_rows=_rows(_lines(record, SCORES, _SCORE, problems), _SCORE),
     )
     return event, tuple(problems)
 
 
-def metric_lines(record: Record) -> list[dict[str, Any]]:
+def metric_lines(record: Record, name: str = METRICS) -> list[dict[str, Any]]:
     """The readable lines of an artifact's metrics: {"step": int, name: value, ...}."""
-    return list(_lines(record, METRICS, _STEP, []))
+    return list(_lines(record, name, _STEP, []))
 
 
-def _metrics(lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """{"step": int, name: number, ...} per line, as a row per number."""
+def _metrics(lines: Iterator[dict[str, Any]], prefix: str = "") -> Iterator[dict[str, Any]]:
+    """{"step": int, name: number, ...} per line, as a row per number. prefix: of the names."""
     for row in lines:
         step = row.pop("step", None)
         for name, value in row.items():
             if isinstance(value, int | float):
-                yield {"step": step, "name": name, "value": _number(value)}
+                yield {"step": step, "name": prefix + name, "value": _number(value)}
 
 
 def _number(value: float) -> float:

@@ -56,7 +56,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), dtype=torch.float32, device=h.device)
         z = torch.zeros_like(loss)
         rows = _slice_rows(*w.shape, on_cpu=h.device.type == "cpu")
-        with torch.autocast(h.device.type, enabled=False):
+        kind = h.device.type
+        with torch.autocast("cpu" if kind == "meta" else kind, enabled=False):
             for start in range(0, h.shape[0], rows):
                 part = slice(start, start + rows)
                 nll, squares, gradient = _slice_terms(
@@ -126,4 +127,6 @@ def _slice_terms(
 
 def _compute_type(hidden: Tensor) -> torch.dtype:
     kind = hidden.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    if kind == "meta" or not torch.is_autocast_enabled(kind):  # which torch refuses to answer for
+        return hidden.dtype
+    return torch.get_autocast_dtype(kind)

@@ -4,7 +4,7 @@ Legend: B batch, T sequence, D width, V vocabulary, N images per sample, n image
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -74,6 +74,11 @@ class Decoder(nn.Module, ABC):
     @property
     def n_layers(self) -> int:
         return len(self.text_layers)
+
+    @property
+    def parts(self) -> Mapping[str, Sequence[nn.Module]]:
+        """language, vision, projector → the modules that belong to it."""
+        return {"language": [self]}
 
     @property
     @abstractmethod

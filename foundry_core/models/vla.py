@@ -1,5 +1,6 @@
 """The vision-language-action model: a backbone tapped at `<obs>`, and an action head."""
 
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -66,6 +67,11 @@ class VLA(nn.Module):
     @property
     def config(self) -> VLAConfig:
         return self._config.model_copy(update={"backbone": self.backbone.config})
+
+    @property
+    def parts(self) -> Mapping[str, Sequence[nn.Module]]:
+        """Those of the backbone (Decoder.parts), and the head."""
+        return {**self.backbone.parts, "head": [self.head]}
 
     def condition(
         self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None = None

@@ -1,5 +1,6 @@
 """The vision-language model: vision tower, projector, language model."""
 
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 from torch import Tensor, nn
@@ -105,6 +106,11 @@ class VLM(Backbone):
         image_tokens = self.projector(self.vision(images.flatten(0, 1)))
         image_tokens = image_tokens.reshape(images.shape[0], -1, image_tokens.shape[-1])
         return fill_placeholders(embeddings, is_image, image_tokens), is_image
+
+    @property
+    def parts(self) -> Mapping[str, Sequence[nn.Module]]:
+        named = {"language": self.language, "vision": self.vision, "projector": self.projector}
+        return {name: [module] for name, module in named.items()}
 
     def hidden(
         self,

@@ -196,22 +196,22 @@ def fingerprint_code(found: CodeFingerprint) -> str:
 def stage_fingerprint(stage: type[Stage], recipe: Recipe, index: CodeIndex) -> CodeFingerprint:
     """The code of a stage's `run`, all that it calls in our packages, and the methods of every
     config in its recipe: which members of open sets those are is known only from the recipe."""
-    classes = {(kind.__module__, kind.__qualname__) for kind in _classes(recipe)}
+    classes = {(kind.__module__, kind.__qualname__) for kind in config_classes(recipe)}
     entry = f"{stage.__name__}.run"
     return fingerprint(stage.__module__, entry, methods_of=classes, index=index)
 
 
-def _classes(value: Any) -> Iterator[type]:
+def config_classes(value: Any) -> Iterator[type]:
     """The class of each config and enum in a recipe's values, itself included."""
     if isinstance(value, BaseModel):
         yield type(value)
         for name in type(value).model_fields:
-            yield from _classes(getattr(value, name))
+            yield from config_classes(getattr(value, name))
     elif isinstance(value, Enum):
         yield type(value)
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _classes(item)
+            yield from config_classes(item)
     elif isinstance(value, (list, tuple, frozenset)):
         for item in value:
-            yield from _classes(item)
+            yield from config_classes(item)

@@ -172,12 +172,20 @@ class TrainResources(Resources):
     micro_batch: int | None = Field(
         None, ge=1, description="samples per pass over all modalities; default: the whole batch"
     )
-    recompute: bool = Field(
-        False, description="language blocks again in the backward pass: less memory, more time"
-    )
     log_every: int = Field(20, ge=1, description="steps per row of metrics.jsonl")
     checkpoint_every_seconds: float | None = Field(30.0, gt=0)
     checkpoint_every_steps: int | None = Field(None, ge=1)
+    recompute: tuple[Literal["language", "vision", "head"], ...] = Field(
+        (),
+        description="parts whose blocks keep their inputs alone and run again in the backward "
+        "pass: a third more work there, a fraction of the memory",
+    )
+    part_norms: bool = Field(
+        False, description="the gradient's norm of each part, too, in metrics.jsonl"
+    )
+    peak_tflops: float | None = Field(
+        None, gt=0, description="dense bf16 TFLOP/s of one device, for MFU; null: by its name"
+    )
     loader_workers: int = Field(
         0, ge=0, description="processes that prepare batches; 0: the training process does"
     )

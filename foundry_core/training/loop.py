@@ -23,6 +23,7 @@ from foundry_core.training.cadence import Cadence
 from foundry_core.training.checkpoint import CheckpointFolder, CheckpointPlace
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, blocks_of, gradient_sync, parallelise
+from foundry_core.training.flops import on_meta, peak_flops, step_flops
 from foundry_core.training.metrics import MetricsLog
 from foundry_core.training.mixed_batch import (
     Batch,
@@ -41,12 +42,14 @@ from foundry_core.training.optim import (
     set_lr,
     update,
 )
+from foundry_core.training.parts import part_norms, recompute
 from foundry_core.training.pending import PendingSteps, StepNumbers
 from foundry_core.training.resume import agreed_checkpoint
 from foundry_core.training.saving import Saver
 from foundry_core.training.sinks.base import MetricWriters, RunInfo
 from foundry_core.training.state import Ema, RunState
 from foundry_core.training.stop import StopRequest, stop_file
+from foundry_core.training.throughput import Throughput, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +129,15 @@ class Trainer:
         return self._finish(first, *started)
 
     def _steps(self, first: int, writers: MetricWriters) -> None:
-        for step, batch in zip(range(first, self.total_steps), self.batches(first), strict=False):
+        batches = self.throughput.timed(self.batches(first))
+        for step, batch in zip(range(first, self.total_steps), batches, strict=False):
+            if step == first:
+                self._know_flops(batch)
             multiplier = lr_multiplier(self.config.schedule, step, self.total_steps)
             set_lr(self.optimizer, multiplier)
             values = self._backward(batch, StepKey(seed=self.seed, step=step))
+            if self.resources.part_norms:
+                values |= part_norms(self.model)
             values["grad_norm"] = clip_gradients(self.optimizer, self.config.clip)
             update(self.optimizer, values["loss"], values["grad_norm"])
             self.optimizer.zero_grad(set_to_none=True)
@@ -145,7 +153,8 @@ class Trainer:
                     self.done, stop=self.stop.look(), busy=self.saver.busy
                 )
                 if save:
-                    self._save()
+                    with self.throughput.saving():
+                        self._save()
                 if end and self.done < self.total_steps:
                     self.saver.finish()
                     self.stop.end()
@@ -160,6 +169,10 @@ class Trainer:
         self.model.to(self.world.device)
         freeze(self.model, self.frozen)
         loss = MixedLoss(self.model, self.objectives, self.weights)
+        self._peak = (self.resources.peak_tflops or 0) * 1e12 or peak_flops(self.world.device)
+        # Before blocks are compiled or sharded: what is counted is the plain model's arithmetic.
+        self._plain = on_meta(self.model) if self._peak else None
+        recompute(self.model, self.resources.recompute)
         if self.config.compile == "blocks":
             for block in blocks_of(self.model):
                 block.compile(dynamic=False)
@@ -179,11 +192,23 @@ class Trainer:
             self.scratch / "checkpoints"
         )
         self.log = MetricsLog(self.scratch / f"metrics{self.world.rank or ''}.jsonl")
+        rank = self.world.rank or ""
+        self.throughput = Throughput(
+            self.scratch / f"throughput{rank}.jsonl", self.world, self.total_steps
+        )
         self.pending = PendingSteps()
         self.cadence = Cadence(self.resources, self.world, self.total_steps)
         self.skipped = 0
+        self._counted = "no MFU: the device's peak is not known; set resources.peak_tflops"
         self.done = 0
         self._shown_at = time.monotonic()
+
+    def _know_flops(self, batch: MixedBatch) -> None:
+        """Counts the arithmetic of the first batch, where a device's peak is known."""
+        if self._peak and self._plain is not None:
+            flops, self._counted = step_flops(self._plain, self.objectives, batch)
+            self.throughput.know_flops(flops, self._peak)
+        self._plain = None
 
     def _backward(self, batch: MixedBatch, key: StepKey) -> dict[str, Tensor]:
         """Accumulates the gradient of the global batch; returns the global means of the losses, on
@@ -246,10 +271,12 @@ class Trainer:
             row = self.log.write_row(self.done, lr=lr)
             if row:
                 writers.write(self.done, row)
+                writers.write_throughput(self.done, self.throughput.write_row(self.done))
         now = time.monotonic()
         if self.world.main and (now - self._shown_at > 0.5 or self.done == self.total_steps):
             self._shown_at = now
-            self.progress(self.done, self.total_steps, "training", **self.log.last)
+            values = {**self.log.last, **shown(self.throughput.last)}
+            self.progress(self.done, self.total_steps, "training", **values)
 
     def _save(self) -> None:
         began = time.monotonic()
@@ -267,11 +294,13 @@ class Trainer:
         self.saver = Saver(self.place, self.state.tensors(), self.world)
         if checkpoint is None:
             self.log.restore(None)
+            self.throughput.begin(0)
             return 0
         self.state.restore(checkpoint)
         self.log.restore(checkpoint.scalars["metrics"] if self.world.main else None)
         self.skipped = checkpoint.scalars["skipped"]
         self.done = checkpoint.step
+        self.throughput.begin(self.done)
         return checkpoint.step
 
     def _finish(self, first: int, wall: float, cpu: float) -> TrainResult:
@@ -284,12 +313,15 @@ class Trainer:
         self.log.close()
         if self.world.main:
             self.records.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.scratch / "metrics.jsonl", self.records / "metrics.jsonl")
+            for name in ("metrics.jsonl", "throughput.jsonl"):
+                shutil.copyfile(self.scratch / name, self.records / name)
             timings = {
                 "seconds": seconds,
                 "resumed_from_step": first,
                 "steps_per_second": (self.total_steps - first) / max(seconds, 1e-9),
                 "cpu_seconds": time.process_time() - cpu,
+                **self.throughput.overall(),
+                "flops": self._counted,
             }
             write_json(self.records / "timings.json", timings, durable=False)
         return TrainResult(

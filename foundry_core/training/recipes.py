@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import Size
@@ -128,6 +128,7 @@ class TrainStage(Stage):
 
     code = "1"
     Resources = TrainResources
+    parts: ClassVar[tuple[str, ...]] = ("language", "vision", "head")
 
     @classmethod
     def sources(cls, recipe: Any) -> Mapping[str, str]:
@@ -141,9 +142,11 @@ class TrainStage(Stage):
             "shard_size": resources.shard_size,
             "micro_batch": resources.micro_batch,
         }
+        # Compiled, the second run of a block may be fused in another way than the first.
+        again = {"recompute": ",".join(sorted(resources.recompute))} if resources.recompute else {}
         # A GPU adds without the threads of its process.
         threads = {} if resources.gpus else {"threads": str(resources.cpus)}
-        return threads | {name: str(value or "none") for name, value in split.items()}
+        return threads | again | {name: str(value or "none") for name, value in split.items()}
 
     @classmethod
     def check_resources(cls, recipe: Any, resources: TrainResources) -> None:
@@ -153,6 +156,12 @@ class TrainStage(Stage):
             check_divides(part.batch_size, workers, name)
         sizes = {name: part.batch_size // workers for name, part in parts.items()}
         check_micro_batch(sizes, resources.micro_batch)
+        for name in resources.recompute:
+            if name not in cls.parts:
+                raise FoundryError(
+                    f"resources.recompute names {name!r}, which a {cls.kind} model does not have",
+                    f"its parts with blocks are {', '.join(cls.parts)}",
+                )
         if recipe.training.precision == "bf16_weights" and resources.strategy == "ddp":
             raise FoundryError(
                 "training.precision bf16_weights needs fp32 weights beside the copies that are "

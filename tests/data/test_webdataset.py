@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import webdataset as wds
 
-from foundry_core.data.convert.robot import RobotJob, convert_shard
+from foundry_core.data.convert.robot import RobotJob, RobotPart, make_shard
 from foundry_core.data.images import decode_image
 from foundry_core.data.loading.text import read_row
 from foundry_core.data.npy import read_npz
@@ -60,8 +60,8 @@ def test_windows(tmp_path):
     out = tmp_path / "shards"
     out.mkdir()
     refs = tuple(source.episodes())
-    part = convert_shard(RobotJob(source=source, settings=made, shard=0, refs=refs, out=out))
-    write_manifest(out, [part.shard])
+    make_shard(RobotJob(source=source, settings=made, refs=refs), out)
+    write_manifest(out, [RobotPart.read(out).shard])
     found = both(out)
     assert len(found) == 6
     for number, (sample, members) in enumerate(found):

@@ -3,12 +3,14 @@ it is called with, and that a kernel that keeps its promises gives what the mask
 
 import pytest
 import torch
-from model_zoo import build, language_config, plain_tokens
+from model_zoo import build, language_config, plain_tokens, robot_batch, vla_config
 from torch.nn import attention
 from torch.nn import functional as F
 
 from foundry_core.models import layers
 from foundry_core.models.layers import Documents, Visibility, document_offsets
+from foundry_core.models.noise import Key
+from foundry_core.training.flops import on_meta
 
 SEGMENTS = torch.tensor([[0, 0, 0, 1, 1, 2], [0, 0, 0, 0, 0, 0]])
 
@@ -69,3 +71,28 @@ def test_what_else_is_hidden_needs_the_mask():
     for more in ({"keys": keys}, {"spans": torch.zeros(2, 6, dtype=torch.int64)}):
         looked = Visibility(segments=SEGMENTS, offsets=offsets, **more).look(6, keys.device)
         assert isinstance(looked, layers.AttentionMask)
+
+
+@pytest.mark.parametrize("kind", ["captions", "robot"])
+def test_rows_without_a_mask_leave_flash_attention_on(monkeypatch, kind):
+    """On a device: no mask reaches the fused kernel, only causality, in whatever the language
+    part attends to; the tower and the head look both ways."""
+    asked = []
+
+    def attend(q, k, v, attn_mask=None, is_causal=False, enable_gqa=False):
+        asked.append((attn_mask, is_causal))
+        return torch.empty_like(q)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attend)
+    model = on_meta(build(vla_config()))
+    batch = {n: t.to("meta") for n, t in robot_batch([4, 2]).items()}
+    if kind == "captions":
+        model.backbone.hidden(batch["images"], batch["tokens"])
+    else:
+        key = Key(0, 0, batch["draw_ids"])
+        robot = (batch["proprio"], batch["actions"], batch["action_mask"], key)
+        model.training_loss_terms(batch["images"], batch["tokens"], None, *robot)
+    assert all(mask is None for mask, _ in asked)
+    language = len(model.backbone.text_layers)
+    assert [causal for _, causal in asked].count(True) == language
+    assert len(asked) == 1 + language + (2 if kind == "robot" else 0)

@@ -73,6 +73,11 @@ REFUSED = [
         "relative to 'robot__desired",
     ),
     (
+        ["robot.still={fields: [robot__actual__poses__right::panda__xy]}"],
+        "still.fields: 'robot__actual__poses__right::panda__xy' is not stored.*__xyz",
+    ),
+    (["vla.data.robot.inputs.depth=true"], "is converted without the depth of camera 'workspace'"),
+    (
         ["robot.fields=[robot__actual__poses__right::panda__xyz]"],
         "dataset .* has no field 'robot__actual__poses__right::panda__rot_6d'",
     ),
@@ -173,3 +178,8 @@ def test_evaluations_and_controls_that_meet_other_scenarios_are_shown():
 def test_what_a_comparison_would_refuse_is_refused_before_training(overrides, message):
     with pytest.raises(FoundryError, match=message):
         loaded(*overrides)
+
+
+def test_the_simulators_data_say_what_still_means():
+    """Poses in metres and rot6d, grippers with their ends: no tolerance need be given."""
+    loaded("robot.still={}", "robot.split={fraction: 0.2, group: '^episodes/[^/]+'}")

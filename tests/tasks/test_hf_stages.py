@@ -41,7 +41,7 @@ def vlm(bench: Bench, family: str, training=TRAINING):
 
 def vla(bench: Bench, family: str, training=TRAINING, **changes):
     recipe = {
-        "model": {"head": HEAD},
+        "model": {"head": {**HEAD, "num_noise_samples": 16}},  # else chance decides in 40 steps
         "data": {"robot": ROBOT, "captions": {**CAPTIONS, "loss_weight": 0.1}},
         "training": training,
         **changes,

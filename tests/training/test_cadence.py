@@ -11,15 +11,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_zoo import build, language_config, robot_batch, vla_config
+from test_compile import CAPTIONS, ROBOT, TEXT, mixed
+from test_objectives import caption_batch, text_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_toy import toy_trainer, weights
 
+from foundry_core.models import vla, vlm
 from foundry_core.training import cadence
 from foundry_core.training.cadence import Cadence
-from foundry_core.training.config import TrainResources
+from foundry_core.training.config import OptimizerConfig, TrainResources
 from foundry_core.training.distributed import World
 from foundry_core.training.mixed_batch import StepKey
-from foundry_core.training.optim import clip_gradients, update
+from foundry_core.training.optim import build_optimizer, clip_gradients, update
+from foundry_core.training.parts import part_norms
 
 RESOURCES = TrainResources(log_every=10, checkpoint_every_seconds=5.0)
 FAR = World(device=torch.device("meta"))  # any device but the CPU
@@ -96,6 +101,33 @@ def test_a_step_makes_no_host_wait(tmp_path):
     (numbers,) = trainer.pending.read()
     assert numbers.finite
     assert numbers.values["loss"] > 0
+
+
+@pytest.mark.parametrize("stage", ["llm", "vlm", "vla"])
+def test_no_loss_makes_a_host_wait(stage, monkeypatch):
+    """Forward, backward, clipping and update of the real models on batches that `prepare` made.
+    Checks of placeholders, which CPU tensors get once more in the model, are those of a host."""
+    model = build(language_config() if stage == "llm" else vla_config())
+    model = model.backbone if stage == "vlm" else model
+    parts = {
+        "llm": ({"text": TEXT}, {"text": text_batch()}),
+        "vlm": ({"captions": CAPTIONS}, {"captions": caption_batch()}),
+        "vla": (
+            {"robot": ROBOT, "captions": CAPTIONS},
+            {"robot": robot_batch([4, 3]), "captions": caption_batch()},
+        ),
+    }
+    loss, inputs = mixed(model, *parts[stage])
+    optimizer = build_optimizer(model, OptimizerConfig())
+    monkeypatch.setattr(vlm, "on_host", lambda tokens: False)
+    monkeypatch.setattr(vla, "on_host", lambda tokens: False)
+    with Reads() as reads:
+        total, _ = loss(*inputs)
+        total.backward()
+        norms = part_norms(model)
+        update(optimizer, total, clip_gradients(optimizer, 1.0))
+    assert reads.found == 0
+    assert norms["grad_norm_language"] > 0
 
 
 _RUN = """

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert = actions.add_parser("convert", help="raw data into a folder of shards")
     convert.add_argument("--from", dest="format", required=True, metavar="FORMAT")
     convert.add_argument("source", help="file or folder (for packages: names, by commas)")
-    convert.add_argument("out", type=Path, help="new folder for the shards")
+    convert.add_argument("out", help="new folder for the shards, or s3://bucket/prefix")
     convert.add_argument("--tokenizer", type=Path, help="folder of the tokenizer, for text")
     convert.add_argument("--cpus", type=int, default=1)
     _add_overrides(convert, "one value of the recipe, e.g. image.size=[96,96]")
@@ -226,17 +226,20 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    from flows.console import Console
     from flows.reports.datasets import convert
 
-    metrics = convert(
-        options.format,
-        options.source,
-        options.out,
-        [parse_override(text) for text in options.override],
-        tokenizer=options.tokenizer,
-        cpus=options.cpus,
-    )
-    print_json({"written": str(options.out), **metrics})
+    with Console() as console:
+        metrics = convert(
+            options.format,
+            options.source,
+            options.out,
+            [parse_override(text) for text in options.override],
+            tokenizer=options.tokenizer,
+            cpus=options.cpus,
+            progress=console.progress("convert"),
+        )
+    print_json({"written": options.out, **metrics})
     return 0
 
 

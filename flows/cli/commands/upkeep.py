@@ -101,6 +101,8 @@ def _unpin(options: argparse.Namespace, store: Store) -> int:
 
 
 def _gc(options: argparse.Namespace, store: Store) -> int:
+    from foundry_core.data.convert.units import unit_cache
+
     log = EventLog(store.events_uri)
     if options.apply:
         gc.tidy(store, log)
@@ -115,6 +117,8 @@ def _gc(options: argparse.Namespace, store: Store) -> int:
         artifacts = gc.remove(store, log, garbage)
     age = options.grace_hours * 3600
     leftovers = store.sweep(store.leased().__contains__, older_than=age, apply=options.apply)
+    if options.apply:
+        unit_cache().make_room()  # pieces of what was removed take room of their own now
     rows: list[dict[str, Any]] = [
         {"kind": a.kind, "key": a.key, "bytes": gc.owned_bytes(a), "created": a.created}
         for a in artifacts

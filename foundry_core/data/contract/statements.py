@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from foundry_core.config.suggest import nearest
-from foundry_core.data.config import ImageConfig, Size, Turn
+from foundry_core.data.config import DepthConfig, ImageConfig, Size, Turn
 from foundry_core.data.contract.fields import FieldContract, canonical_field
 from foundry_core.data.robot.transform_config import RobotInputs
 from foundry_core.errors import FoundryError
@@ -37,11 +37,21 @@ class CameraContract(Config):
         return (width, height) if self.rotated % 180 else (height, width)
 
 
+class DepthContract(Config):
+    """One camera's depth, along its axis, 0 where there is none. In shards 16-bit PNG files beside
+    its pictures, of `metres` a count; stored: only size and method matter."""
+
+    metres: float = Field(1e-3, gt=0)
+    rotated: Literal[0, 90, 180, 270] = 0
+    stored: ImageConfig = ImageConfig()
+
+
 class DataContract(Config):
     """Demonstrations or shards of them. hz null and absent fields: known once the data are read."""
 
     hz: float | None = Field(None, gt=0)
     cameras: Mapping[str, CameraContract] = {}
+    depth: Mapping[str, DepthContract] = {}
     fields: Mapping[str, FieldContract] = {}
 
     def field(self, name: str) -> FieldContract:
@@ -54,8 +64,14 @@ class DataContract(Config):
         fields: Iterable[str],
         image: ImageConfig,
         rotate: Mapping[str, Turn],
+        depth: DepthConfig | None = None,
     ) -> Self:
         """What conversion makes of it."""
+        metres = depth.metres if depth else 1.0
+        deep = {
+            name: DepthContract(metres=metres, stored=image, rotated=rotate.get(name, 0))
+            for name in (depth.cameras if depth else ())
+        }
         kept = {
             name: self.cameras.get(name, CameraContract()).model_copy(
                 update={"stored": image, "rotated": rotate.get(name, 0)}
@@ -63,7 +79,11 @@ class DataContract(Config):
             for name in cameras
         }
         return self.model_copy(
-            update={"cameras": kept, "fields": {name: self.field(name) for name in fields}}
+            update={
+                "cameras": kept,
+                "depth": deep,
+                "fields": {name: self.field(name) for name in fields},
+            }
         )
 
 
@@ -113,6 +133,13 @@ def policy_contract(
     mask_missing: low-dimensional fields may be lacking.
     """
     cameras = {name: _camera(name, datasets) for name in inputs.cameras}
+    for name in inputs.cameras if inputs.depth else ():
+        for label, data in datasets.items():
+            if data.cameras and name not in data.depth:
+                raise FoundryError(
+                    f"dataset {label!r} is converted without the depth of camera {name!r}",
+                    "name it in the conversion's depth.cameras, or set inputs.depth=false",
+                )
     observes = {name: _field(name, datasets, mask_missing) for name in inputs.measured_fields}
     commands = {name: _field(name, datasets, mask_missing) for name in inputs.target_fields}
     return PolicyContract(

@@ -1,13 +1,24 @@
-"""Captioned images → caption shards. Workers check and resize; the shards are written in order."""
+"""Captioned images → caption shards. Workers check and resize; the shards are written in order.
 
-from collections.abc import Callable
+A unit of work is a piece of the source as a tar of its samples, whose members are copied here into
+shards of equal numbers of samples.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from foundry_core.data.config import ImageConfig
+from pydantic import TypeAdapter
+
+from foundry_core.config.canonical import canonical
+from foundry_core.data.config import ImageConfig, SplitConfig
+from foundry_core.data.convert.pace import Pace
 from foundry_core.data.convert.read import read_captioned
 from foundry_core.data.convert.report import Report, Skip
+from foundry_core.data.convert.split import VALIDATION, empty_side, is_validation
+from foundry_core.data.convert.units import SourceState, Unit, UnitStore
 from foundry_core.data.images import (
     UPRIGHT,
     decode_image,
@@ -17,41 +28,64 @@ from foundry_core.data.images import (
     transform,
 )
 from foundry_core.data.shards.description import CaptionDescription
-from foundry_core.data.shards.write import ShardFolderWriter, ShardSample, key_fault
+from foundry_core.data.shards.index import split_name
+from foundry_core.data.shards.write import ShardFolderWriter, ShardWriter, key_fault
 from foundry_core.data.sources.base import Broken, Captioned, CaptionFormat, SourceRef
+from foundry_core.data.sources.files import tar_files
 from foundry_core.errors import FoundryError, printable
 from foundry_core.files import encodable, json_line
-from foundry_core.parallel import ray_map, ray_session
+
+_SAMPLES, _CHUNK = "samples.tar", "chunk.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionJob:
+    """A piece of the source to check and resize."""
+
+    source: CaptionFormat
+    image: ImageConfig
+    ref: SourceRef
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionChunk:
     """What became of a piece. names: of all its images."""
 
-    samples: list[ShardSample]
+    samples: int
     names: set[str]
     skipped: list[Skip]
 
 
-def prepare(source: CaptionFormat, image: ImageConfig, ref: SourceRef) -> CaptionChunk:
+def prepare(job: CaptionJob, folder: Path) -> None:
     """Runs in a worker: every image is decoded once, so that no broken one reaches a shard."""
-    chunk = CaptionChunk(samples=[], names=set(), skipped=[])
-    for item in read_captioned(source, ref):
+    writer = ShardWriter(folder / _SAMPLES)
+    names: set[str] = set()
+    skipped: list[Skip] = []
+    for item in read_captioned(job.source, job.ref):
         if isinstance(item, Broken):
-            chunk.skipped.append((item.id, item.reason))
+            skipped.append((item.id, item.reason))
+        elif reason := _left_out(writer, item, job.image):
+            skipped.append((printable(item.id), reason))
         else:
-            _add(chunk, item, image)
-    return chunk
+            names.update(item.images)
+    writer.close()
+    chunk = CaptionChunk(samples=writer.samples, names=names, skipped=skipped)
+    (folder / _CHUNK).write_bytes(TypeAdapter(CaptionChunk).dump_json(chunk))
 
 
-def _add(chunk: CaptionChunk, item: Captioned, image: ImageConfig) -> None:
+def _left_out(writer: ShardWriter, item: Captioned, image: ImageConfig) -> str:
+    """Adds a sample; why it cannot be, "" where it was."""
     try:
         if fault := key_fault(item.id):
             raise FoundryError(f"sample {item.id!r} cannot be called so: {fault}")
-        chunk.samples.append((item.id, _members(item, image)))
-        chunk.names.update(item.images)
+        members = _members(item, image)
     except Exception as error:
-        chunk.skipped.append((printable(item.id), _reason(error)))
+        return _reason(error)
+    try:
+        writer.add(item.id, members)
+    except FoundryError as error:  # another one is called so
+        return error.message
+    return ""
 
 
 def _reason(error: Exception) -> str:
@@ -91,20 +125,57 @@ def convert_captions(
     max_skipped: int,
     workers: int,
     progress: Callable[..., None],
+    scratch: Path | None = None,
+    split: SplitConfig | None = None,
 ) -> dict[str, int]:
-    """Writes shards, manifest, dataset.json and report.json; returns counts."""
-    refs, work = source.refs(), partial(prepare, source, image)
+    """Writes shards, manifest, dataset.json and report.json; returns counts. scratch: where a
+    killed conversion of the same goes on. split: of samples, by their ids."""
     report = Report("captioned images", max_skipped)
-    writer = ShardFolderWriter(out, samples_per_shard)
+    folders = [out, out / VALIDATION] if split else [out]
+    writers = [ShardFolderWriter(folder, samples_per_shard) for folder in folders]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    counts = [0, 0]
     names: set[str] = set()
-    with ray_session(workers):
-        for done, chunk in enumerate(ray_map(work, refs, workers=workers), start=1):
-            for key, members in chunk.samples:
-                writer.add(key, members)
+    with (
+        TemporaryDirectory(prefix="foundry-convert-") as temporary,
+        UnitStore(scratch or Path(temporary), workers=workers) as store,
+    ):
+        refs, state = source.refs(), SourceState(source)
+        pace = Pace(progress, len(refs), "samples")
+        jobs = (CaptionJob(source=source, image=image, ref=ref) for ref in refs)
+        units = (_unit(job, state) for job in jobs)
+        for done in store.results(prepare, canonical(image), units, configs=(source, image)):
+            chunk = _chunk(done.folder)
+            for key, members in _samples(done.folder / _SAMPLES):
+                side = is_validation(key, split)
+                writers[side].add(key, members)
+                counts[side] += 1
             names |= chunk.names
-            report.add(len(chunk.samples), chunk.skipped)
-            progress(done, len(refs), f"{report.converted} samples")
-    writer.close()
-    report.write(out)
-    CaptionDescription(images=sorted(names), sequences=report.converted).write(out)
-    return {"samples": report.converted, "skipped": len(report.skipped)}
+            report.add(chunk.samples, chunk.skipped)
+            each = report.converted / pace.next
+            pace.step(f"{report.converted} samples", reused=done.reused, each=each)
+        report.write(out)
+        for folder, writer, count in zip(folders, writers, counts, strict=False):
+            if split and not count:
+                raise empty_side(folder.name if folder != out else "", report.converted, split)
+            CaptionDescription(images=sorted(names), sequences=count).write(folder)
+            writer.close()  # last, for it writes the manifest
+    found = {"samples": counts[0], "skipped": len(report.skipped)}
+    return found | {"validation_samples": counts[1]} if split else found
+
+
+def _unit(job: CaptionJob, state: SourceState) -> Unit[CaptionJob]:
+    ref = job.ref
+    return Unit(name=ref.name, work=job, state=lambda: state([ref]), needs=ref.files[0])
+
+
+def _chunk(folder: Path) -> CaptionChunk:
+    found: CaptionChunk = TypeAdapter(CaptionChunk).validate_json((folder / _CHUNK).read_bytes())
+    return found
+
+
+def _samples(tar: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    named = ((*split_name(name), data) for name, data in tar_files(tar))
+    for key, members in groupby(named, key=lambda one: one[0]):
+        yield key, {extension: data for _, extension, data in members}

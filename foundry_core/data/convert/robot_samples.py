@@ -1,14 +1,20 @@
 """An episode as it is stored: whole, or as one sample per window (the published layout)."""
 
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from foundry_core.data.config import ImageConfig, PoseGroup, WindowConfig
+from foundry_core.data.config import ImageConfig, PoseGroup, Runs, StillConfig, WindowConfig
 from foundry_core.data.contract.statements import DataContract
+from foundry_core.data.convert.depth import depth_file
+from foundry_core.data.convert.paraphrases import Paraphrases, paraphrased
+from foundry_core.data.convert.pictures import Stored
+from foundry_core.data.convert.read import counted
+from foundry_core.data.convert.still import still_runs
 from foundry_core.data.images import (
     MAX_PIXELS,
     UPRIGHT,
@@ -24,8 +30,9 @@ from foundry_core.data.images import (
 from foundry_core.data.mapping.config import RobotMapping
 from foundry_core.data.npy import write_npz
 from foundry_core.data.robot.episodes import Episode, UnusableEpisode
-from foundry_core.data.robot.windows import cut_windows, image_steps
-from foundry_core.data.shards.write import ShardSample
+from foundry_core.data.robot.windows import anchors, cut_windows, image_steps
+from foundry_core.data.shards.description import depth_member
+from foundry_core.data.shards.write import Member, ShardSample
 from foundry_core.errors import FoundryError
 from foundry_core.files import json_text
 
@@ -42,6 +49,8 @@ class RobotSettings:
     layout: Literal["episode", "sample"]
     keep_failures: bool
     mapping: RobotMapping | None = None
+    still: StillConfig | None = None
+    paraphrases: Paraphrases = field(default_factory=dict)
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -56,14 +65,22 @@ class RobotSettings:
 class StoredEpisode(Episode):
     """The chosen part of an episode of L steps.
 
-    lowdim: {field: float64 [L, D]}. images: {camera: L JPEG files}. geometry: the cameras'
+    lowdim: {field: float64 [L, D]}. images: {camera: L JPEG files, made when they are asked for, or
+    UnusableEpisode}. deep: {camera: L PNG files of depth}, likewise. geometry: the cameras'
     matrices per step, [L, 3, 3] and [L, 4, 4], in the published names. drawn: {camera: (height,
-    width)} of its pictures before anything was done to them.
+    width)} of its pictures before anything was done to them. left_out: runs of steps that are no
+    anchors, null where no filter was asked for.
     """
 
-    images: Mapping[str, list[bytes]]
+    images: Mapping[str, Sequence[bytes]]
     geometry: Mapping[str, np.ndarray]
     drawn: Mapping[str, tuple[int, int]]
+    deep: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
+    left_out: Runs | None = None
+
+    def anchors(self, window: WindowConfig) -> np.ndarray:
+        """Steps that have a window, int64 [N]."""
+        return anchors(self.length, window, self.left_out or ())
 
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) of its first image."""
@@ -73,37 +90,75 @@ class StoredEpisode(Episode):
 
 def stored_episode(episode: Episode, settings: RobotSettings) -> StoredEpisode:
     """Keeps the settings' fields and cameras, images brought to their size. Raises UnusableEpisode
-    for an image that does not decode."""
-    images: dict[str, list[bytes]] = {}
+    where the first image of a camera does not decode."""
+    images: dict[str, Sequence[bytes]] = {}
     geometry: dict[str, np.ndarray] = {}
+    drawn: dict[str, tuple[int, int]] = {}
     for camera in settings.cameras:
+        pictures = _Pictures(episode, camera, settings)
+        images[camera] = Stored(episode.length, pictures.file, _reach(settings))
+        images[camera][0]
+        drawn[camera] = pictures.drawn
         intrinsics = episode.intrinsics.get(camera)
-        moved = None
-        images[camera] = []
-        for step, raw in enumerate(episode.images[camera]):
-            where = f"{camera} at step {step} of episode {episode.id!r}"
-            turn = settings.contract.cameras[camera].rotated
-            data, moved = _image(raw, settings.image, turn, intrinsics, where)
-            images[camera].append(data)
         if intrinsics is not None:
-            for name, matrix in (("original", intrinsics), ("rescaled", moved)):
+            for name, matrix in (("original", intrinsics), ("rescaled", pictures.moved)):
                 tiled = np.broadcast_to(np.asarray(matrix, np.float64), (episode.length, 3, 3))
                 geometry[f"{name}_intrinsics.{camera}"] = tiled
         if camera in episode.extrinsics:
             geometry[f"extrinsics.{camera}"] = episode.extrinsics[camera]
     lowdim = {name: np.asarray(episode.lowdim[name], np.float64) for name in settings.fields}
-    drawn = {name: _size(episode.images[name][0]) for name in settings.cameras}
     chosen = {"lowdim": lowdim, "images": images, "geometry": geometry, "drawn": drawn}
+    chosen["deep"] = {
+        name: Stored(episode.length, depth_file(episode, name, meaning), _reach(settings))
+        for name, meaning in settings.contract.depth.items()
+    }
+    if settings.paraphrases:
+        words = paraphrased(episode.task, episode.instructions, settings.paraphrases)
+        chosen["instructions"] = words
+    if settings.still:
+        runs = still_runs(lowdim, settings.contract.fields, settings.window, settings.still)
+        chosen["left_out"] = runs
     return StoredEpisode(**vars(episode) | chosen)
+
+
+class _Pictures:
+    """Raw pictures of a camera into stored ones. drawn, moved: of the last one, its size before and
+    K after."""
+
+    def __init__(self, episode: Episode, camera: str, settings: RobotSettings) -> None:
+        self._raw, self._config = episode.images[camera], settings.image
+        self._turn = settings.contract.cameras[camera].rotated
+        self._intrinsics = episode.intrinsics.get(camera)
+        self._where = f"{camera} at step {{}} of episode {episode.id!r}"
+        self.drawn = (0, 0)
+        self.moved: np.ndarray | None = None
+
+    def file(self, step: int) -> bytes:
+        where = self._where.format(step)
+        with counted(where):
+            raw = self._raw[step]
+            data, self.moved = _image(raw, self._config, self._turn, self._intrinsics, where)
+            self.drawn = _size(raw)
+        return data
+
+
+def _reach(settings: RobotSettings) -> int:
+    """Steps between the first and the last picture of a sample."""
+    if settings.layout == "episode":
+        return 0
+    return max(settings.image_steps) - min(settings.image_steps)
 
 
 def episode_sample(episode: StoredEpisode) -> ShardSample:
     """(key, members) of the layout "episode"."""
-    members = {
-        f"{camera}_{step:06d}.jpg": data
+    members: dict[str, Member] = {
+        f"{camera}_{step:06d}.jpg": partial(files.__getitem__, step)
         for camera, files in episode.images.items()
-        for step, data in enumerate(files)
+        for step in range(len(files))
     }
+    for camera, deep in episode.deep.items():
+        for step in range(len(deep)):
+            members[depth_member(f"{camera}_{step:06d}")] = partial(deep.__getitem__, step)
     metadata = {
         "episode_id": episode.id,
         "task": episode.task,
@@ -112,6 +167,8 @@ def episode_sample(episode: StoredEpisode) -> ShardSample:
         "success": episode.success,
         "camera_names": list(episode.images),
     }
+    if episode.left_out is not None:
+        metadata["left_out"] = [list(run) for run in episode.left_out]
     return episode.id, members | _texts(metadata, episode) | {
         "lowdim.npz": write_npz({**episode.lowdim, **episode.geometry})
     }
@@ -137,6 +194,11 @@ def window_samples(
         members = {
             f"{camera}_t{offset}.jpg": files[step]
             for camera, files in episode.images.items()
+            for offset, step in zip(settings.image_steps, shown[number].tolist(), strict=True)
+        }
+        members |= {
+            depth_member(f"{camera}_t{offset}"): files[step]
+            for camera, files in episode.deep.items()
             for offset, step in zip(settings.image_steps, shown[number].tolist(), strict=True)
         }
         metadata = _window_metadata(episode, settings.window, anchor) | {

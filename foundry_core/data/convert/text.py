@@ -1,32 +1,41 @@
 """Text → token shards: documents are tokenised by workers, packed and written in order here.
 
-Packing is one stream over all documents, so the rows cannot depend on who tokenised what. It runs
-at some 10^7 tokens/s, far above what the workers of one machine produce.
+A unit of work is the tokens of one piece of the source. Packing is one stream over all documents,
+so the rows cannot depend on who tokenised what. It runs at some 10^7 tokens/s, far above what the
+workers of one machine produce.
 """
 
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, Literal
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from foundry_core.config.canonical import canonical
+from foundry_core.data.config import SplitConfig
+from foundry_core.data.convert.pace import Pace
 from foundry_core.data.convert.read import read_documents
 from foundry_core.data.convert.report import Report, Skip
+from foundry_core.data.convert.split import VALIDATION, is_validation
+from foundry_core.data.convert.units import SourceState, Unit, UnitStore
 from foundry_core.data.shards.description import TextDescription
 from foundry_core.data.shards.write import ShardFolderWriter
 from foundry_core.data.sources.base import Broken, Document, SourceRef, TextFormat
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
 from foundry_core.files import hash64, write_json
-from foundry_core.parallel import ray_map, ray_session
 
-EVALUATION = "eval"
+_SIDES, _CHUNK = ("train.tokens", "validation.tokens"), "chunk.json"
 # Characters. An encoding takes a hundred times as many bytes until its ids are taken out.
 _ENCODED_AT_ONCE = 1 << 20
+# Tokens that are in memory at once.
+_PACKED_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,76 +60,74 @@ class Vocabulary:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenJob:
-    """What tokenising a piece of the source takes."""
+    """A piece of the source to tokenise."""
 
     source: TextFormat
     tokenizer: Path | None
     vocabulary: Vocabulary
-    eval_fraction: float
+    split: SplitConfig | None
+    ref: SourceRef
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenChunk:
-    """One ref's stream(s), documents ended by eos, [train, evaluation]; counts and skips. empty:
-    documents without a word, which are left out."""
+    """What was seen of a piece. documents: for training, for validation. empty: documents without a
+    word, which are left out."""
 
-    streams: tuple[np.ndarray, np.ndarray]
     documents: tuple[int, int]
     characters: int
     empty: int
     skipped: tuple[Skip, ...]
 
 
-def tokenise(job: TokenJob, ref: SourceRef) -> TokenChunk:
-    """Runs in a worker: reads a ref, tokenises, splits off evaluation documents by their hash (so
-    that equal documents fall on one side, whatever else is in the source)."""
-    sides = (_Stream(job), _Stream(job))
+def tokenise(job: TokenJob, folder: Path) -> None:
+    """Runs in a worker: reads a piece, tokenises, splits off validation documents by their hash (so
+    that equal documents fall on one side, whatever else is in the source). Writes the tokens of
+    each side, documents ended by eos, and chunk.json."""
     skipped: list[Skip] = []
     empty = 0
-    for item in read_documents(job.source, ref):
-        if isinstance(item, Broken):
-            skipped.append((item.id, item.reason))
-        elif item.tokens is None and not item.text.strip():
-            empty += 1
-        else:
-            sides[_is_evaluation(item, job.eval_fraction)].add(item)
-    train, evaluation = sides
-    return TokenChunk(
-        streams=(train.finish(), evaluation.finish()),
-        documents=(train.documents, evaluation.documents),
-        characters=train.characters + evaluation.characters,
+    with (folder / _SIDES[0]).open("wb") as train, (folder / _SIDES[1]).open("wb") as validation:
+        sides = _Side(job, train), _Side(job, validation)
+        for item in read_documents(job.source, job.ref):
+            if isinstance(item, Broken):
+                skipped.append((item.id, item.reason))
+            elif item.tokens is None and not item.text.strip():
+                empty += 1
+            else:
+                sides[is_validation(_content(item), job.split)].add(item)
+        for side in sides:
+            side.flush()
+    chunk = TokenChunk(
+        documents=(sides[0].documents, sides[1].documents),
+        characters=sum(side.characters for side in sides),
         empty=empty,
         skipped=tuple(skipped),
     )
+    (folder / _CHUNK).write_bytes(TypeAdapter(TokenChunk).dump_json(chunk))
 
 
-class _Stream:
-    """Documents one after another as tokens, each ended by eos. Holds few texts at once: a piece
-    may be a compressed file of gigabytes."""
+class _Side:
+    """Documents one after another as tokens, each ended by eos, into a stream of bytes. Holds few
+    texts at once: a piece may be a compressed file of gigabytes."""
 
-    def __init__(self, job: TokenJob) -> None:
-        self._job = job
+    def __init__(self, job: TokenJob, stream: BinaryIO) -> None:
+        self._job, self._stream = job, stream
         self._waiting: list[Document] = []
-        self._size = 0
-        self._parts: list[np.ndarray] = []
-        self.documents = self.characters = 0
+        self._held = self.documents = self.characters = 0
 
     def add(self, document: Document) -> None:
         self._waiting.append(document)
         self.documents += 1
         self.characters += len(document.text)
-        self._size += len(document.text)
-        if self._size >= _ENCODED_AT_ONCE:
-            self._encode()
+        tokens = 0 if document.tokens is None else len(document.tokens)
+        self._held += len(document.text) + tokens
+        if self._held >= _ENCODED_AT_ONCE:
+            self.flush()
 
-    def finish(self) -> np.ndarray:
-        """All tokens."""
-        self._encode()
-        return np.concatenate(self._parts)
-
-    def _encode(self) -> None:
-        self._parts.append(_stream(self._waiting, self._job))
-        self._waiting, self._size = [], 0
+    def flush(self) -> None:
+        """Tokenises what waits."""
+        _stream(self._waiting, self._job).tofile(self._stream)
+        self._waiting, self._held = [], 0
 
 
 def convert_text(
@@ -130,42 +137,80 @@ def convert_text(
     *,
     context: int,
     samples_per_shard: int,
-    eval_fraction: float,
+    split: SplitConfig | None,
     tail: Literal["drop", "pad"],
     max_skipped: int,
     workers: int,
     progress: Callable[..., None],
+    scratch: Path | None = None,
 ) -> dict[str, int]:
-    """Writes shards (+ `eval/` where a fraction is set aside), dataset.json and report.json."""
+    """Writes shards (+ `validation/` where a split is given), dataset.json and report.json.
+    scratch: where a killed conversion of the same goes on."""
     vocabulary = Vocabulary.of(source, tokenizer)
-    refs = source.refs()
-    job = TokenJob(
-        source=source, tokenizer=tokenizer, vocabulary=vocabulary, eval_fraction=eval_fraction
-    )
     report = Report("documents", max_skipped)
-    folders = [out, out / EVALUATION] if eval_fraction else [out]
-    splits = [_Split(folder, vocabulary, context, samples_per_shard) for folder in folders]
+    folders = [out, out / VALIDATION] if split else [out]
+    written = [_Written(folder, vocabulary, context, samples_per_shard) for folder in folders]
     characters = 0
-    with ray_session(workers):
-        for done, chunk in enumerate(ray_map(partial(tokenise, job), refs, workers=workers), 1):
+    with (
+        TemporaryDirectory(prefix="foundry-convert-") as temporary,
+        UnitStore(scratch or Path(temporary), workers=workers) as store,
+    ):
+        refs, state = source.refs(), SourceState(source)
+        pace = Pace(progress, len(refs), "documents")
+        jobs = (_job(source, tokenizer, vocabulary, split, ref) for ref in refs)
+        units = (_unit(job, state) for job in jobs)
+        settings = canonical({"vocabulary": vars(vocabulary), "split": split})
+        for done in store.results(tokenise, settings, units, configs=source):
+            chunk = _chunk(done.folder)
             report.add(sum(chunk.documents), chunk.skipped)
             report.leave_out("empty text", chunk.empty)
             characters += chunk.characters
-            # No evaluation split: its stream is empty.
-            for split, stream, count in zip(splits, chunk.streams, chunk.documents, strict=False):
-                split.add(stream, count)
-            progress(done, len(refs), f"{report.converted} documents, {splits[0].tokens} tokens")
-    left_over = sum(split.close(tail) for split in splits)
-    report.write(out, tail_tokens=left_over, tail=tail, characters=characters)
+            # Without a split the other stream is empty.
+            for number, side in enumerate(written):
+                side.read(done.folder / _SIDES[number], chunk.documents[number])
+            pace.step(
+                f"{report.converted} documents, {written[0].tokens} tokens",
+                reused=done.reused,
+                each=report.converted / pace.next,
+            )
+        left_over = sum(side.close(tail) for side in written)
+        report.write(out, tail_tokens=left_over, tail=tail, characters=characters)
     return {
         "documents": report.converted,
         "skipped": len(report.skipped),
         "characters": characters,
-        "tokens": splits[0].tokens,
-        "sequences": splits[0].rows,
-        "eval_sequences": splits[1].rows if eval_fraction else 0,
+        "tokens": written[0].tokens,
+        "sequences": written[0].rows,
+        "validation_sequences": written[1].rows if split else 0,
         "tail_tokens": left_over,
     }
+
+
+def _job(
+    source: TextFormat,
+    tokenizer: Path | None,
+    vocabulary: Vocabulary,
+    split: SplitConfig | None,
+    ref: SourceRef,
+) -> TokenJob:
+    return TokenJob(
+        source=source,
+        tokenizer=tokenizer,
+        vocabulary=vocabulary,
+        split=split,
+        ref=ref,
+    )
+
+
+def _unit(job: TokenJob, state: SourceState) -> Unit[TokenJob]:
+    ref = job.ref
+    needs = "" if job.source.reads(ref) is None else ref.files[0]
+    return Unit(name=ref.name, work=job, state=lambda: state([ref]), needs=needs)
+
+
+def _chunk(folder: Path) -> TokenChunk:
+    found: TokenChunk = TypeAdapter(TokenChunk).validate_json((folder / _CHUNK).read_bytes())
+    return found
 
 
 def train_tokenizer(
@@ -197,23 +242,27 @@ def train_tokenizer(
     return {**counts, "vocab_size": tokenizer.vocab_size}
 
 
-class _Split:
+class _Written:
     """One output folder: packs its stream into rows and rows into shards."""
 
     def __init__(
         self, folder: Path, vocabulary: Vocabulary, context: int, samples_per_shard: int
     ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._vocabulary, self._context = folder, vocabulary, context
-        dtype = token_dtype(vocabulary.size)
-        self._packer = Packer(context + 1, dtype)
+        self._dtype = token_dtype(vocabulary.size)
+        self._packer = Packer(context + 1, self._dtype)
         self._writer = ShardFolderWriter(folder, samples_per_shard)
-        self._header = _npy_header(context + 1, dtype)
+        self._header = _npy_header(context + 1, self._dtype)
         self.rows = self.tokens = self.documents = 0
 
-    def add(self, stream: np.ndarray, documents: int) -> None:
-        self.tokens += len(stream)
+    def read(self, tokens: Path, documents: int) -> None:
+        """Adds the tokens of a piece, some at a time."""
         self.documents += documents
-        self._write(self._packer.add(stream))
+        with tokens.open("rb") as stream:
+            while len(some := np.fromfile(stream, self._dtype, _PACKED_AT_ONCE)):
+                self.tokens += len(some)
+                self._write(self._packer.add(some))
 
     def close(self, tail: Literal["drop", "pad"]) -> int:
         """Writes the last row padded ("pad") or leaves it out ("drop"); returns its tokens."""
@@ -263,11 +312,9 @@ def _stream(documents: list[Document], job: TokenJob) -> np.ndarray:
     return join_documents(ids, job.vocabulary.eos_id, dtype)
 
 
-def _is_evaluation(document: Document, fraction: float) -> bool:
-    if not fraction:
-        return False
-    data = document.text.encode() if document.tokens is None else document.tokens.tobytes()
-    return hash64(data) < fraction * 2**64
+def _content(document: Document) -> bytes:
+    """What decides on which side it falls: equal documents fall on one, whatever their ids."""
+    return document.text.encode() if document.tokens is None else document.tokens.tobytes()
 
 
 @lru_cache(maxsize=2)

@@ -18,7 +18,7 @@ from foundry_core.errors import FoundryError
 class StoredDemonstration:
     """An episode of L steps. lowdim: {name: [L, D]}, matrices of cameras too, laid flat. images:
     {camera: L times uint8 [H, W, 3]}; files: the same as they are stored. task: what was told, the
-    original words where there are some.
+    original words where there are some; instructions: all words by kind.
     """
 
     name: str
@@ -26,6 +26,7 @@ class StoredDemonstration:
     images: Mapping[str, Sequence[np.ndarray]]
     files: Mapping[str, Sequence[memoryview]]
     task: str
+    instructions: Mapping[str, list[str]]
     success: bool | None
 
     @property
@@ -56,6 +57,7 @@ def stored_demonstration(
             images=images,
             files=files,
             task=told[0] if told else metadata["task"],
+            instructions=instructions,
             success=metadata.get("success"),
         )
     except (KeyError, ValueError, AttributeError, StopIteration) as error:

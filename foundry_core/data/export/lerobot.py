@@ -3,8 +3,9 @@
 Every stored array becomes a feature of its own name in float64, so that no number is lost; matrices
 lie flat. Of them, `observation.state` (what is measured) and `action` (what is commanded) are made
 in float32, which is what LeRobot's policies look for. Pictures become videos, or files in the
-tables: the stored JPEG files as they are, or PNG, both exact. meta/info.json is written last:
-without it, a folder is no dataset.
+tables: the stored JPEG files as they are, or PNG, both exact. LeRobot's rows have one task each;
+all words of an episode, by kind, are in meta/instructions.jsonl, which LeRobot passes over and our
+reader reads. meta/info.json is written last: without it, a folder is no dataset.
 """
 
 import io
@@ -36,9 +37,10 @@ from foundry_core.data.export.lerobot_stats import FeatureStats
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.shards.description import RobotDescription, read_robot
 from foundry_core.data.sources.robot.lerobot import MEANINGS
+from foundry_core.data.sources.robot.lerobot_meta import INSTRUCTIONS
 from foundry_core.data.video import encoder
 from foundry_core.errors import FoundryError
-from foundry_core.files import write_json
+from foundry_core.files import write_json, write_json_lines
 
 Pictures = Literal["video", "png", "jpeg"]
 STATE, ACTION, SUCCESS = "observation.state", "action", "next.success"
@@ -59,6 +61,7 @@ class _Totals:
     tasks: dict[str, int] = field(default_factory=dict)
     stats: dict[str, FeatureStats] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    instructions: list[dict[str, Any]] = field(default_factory=list)
 
 
 def export_lerobot(shards: str, out: Path, *, images: Pictures = "video") -> dict[str, int]:
@@ -142,6 +145,8 @@ class _Export:
             row |= {f"stats/{name}/{kind}": value for kind, value in one.lists().items()}
             before = totals.stats.get(name)
             totals.stats[name] = before.plus(one) if before else one
+        said = {"episode_index": totals.episodes, "instructions": dict(sample.instructions)}
+        totals.instructions.append(said)
         totals.episodes += 1
         totals.frames += sample.length
         totals.rows.append(row)
@@ -157,6 +162,7 @@ class _Export:
             video.close()
         totals = self._totals
         _write_tasks(self._out / "meta/tasks.parquet", list(totals.tasks))
+        write_json_lines(self._out / INSTRUCTIONS, totals.instructions)
         stats = {name: one.lists() for name, one in totals.stats.items()}
         write_json(self._out / "meta/stats.json", stats)
         meant = DataContract(fields=self._meanings)

@@ -86,7 +86,7 @@ def render_preview(preview: dict[str, Any]) -> RenderableType:
 
 
 def save_images(batch: MixedBatch, folder: Path, limit: int = 8) -> list[Path]:
-    """Contact sheet per modality with images: a row per sample, a column per image."""
+    """Contact sheet per modality with images, and of depth: a row per sample, a column an image."""
     written = []
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in batch.items():
@@ -98,7 +98,21 @@ def save_images(batch: MixedBatch, folder: Path, limit: int = 8) -> list[Path]:
         path = folder / f"{name}.png"
         Image.fromarray(sheet).save(path)
         written.append(path)
+        if "depth" in part:
+            written.append(_save_depth(part["depth"][:limit].numpy(), folder / f"{name}_depth.png"))
     return written
+
+
+def _save_depth(depth: np.ndarray, path: Path) -> Path:
+    """[B, N, h, w] in metres: near is bright, black is no depth."""
+    known = depth[depth > 0]
+    near, far = (known.min(), known.max()) if known.size else (0.0, 1.0)
+    share = (depth - near) / max(far - near, 1e-6)
+    grey = np.where(depth > 0, 255 - 205 * share, 0).round().astype(np.uint8)
+    rows, columns, height, width = grey.shape
+    sheet = grey.transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
+    Image.fromarray(sheet).save(path)
+    return path
 
 
 def _contents(name: str, part: Mapping[str, torch.Tensor], tokenizer: Tokenizer) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from foundry_core.data.npy import read_npz
 from foundry_core.data.robot.poses import add_relative_fields
 from foundry_core.data.robot.transform_config import RELATIVE
 from foundry_core.data.robot.windows import anchors, cut_windows
+from foundry_core.data.shards.description import left_out
 from foundry_core.data.statistics.builder import EpisodeWindows, compute_statistics
 from foundry_core.data.statistics.dataset import DatasetStatistics
 
@@ -35,7 +36,8 @@ def dataset_statistics(source: str | os.PathLike[str]) -> DatasetStatistics:
 def _episode(shards: CheckedShards, index: int, window: WindowConfig) -> EpisodeWindows:
     fields = _numeric(read_npz(shards.member(index, "lowdim.npz")))
     length = len(next(iter(fields.values())))
-    cut, past, future = cut_windows(fields, anchors(length, window), window)
+    at = anchors(length, window, left_out(shards.member(index, "metadata.json")))
+    cut, past, future = cut_windows(fields, at, window)
     real = past | future
     return shards.key(index), add_relative_fields(cut, window.past, _groups(cut), real), real
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foundry_core.config.validation import validate as checked
-from foundry_core.data.images import decode_image, image_format
+from foundry_core.data.images import decode_depth, decode_image, image_format
 from foundry_core.data.inspection.contents import modality_of
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.data.loading.shards import CheckedShards
@@ -28,8 +28,11 @@ from foundry_core.data.shards.description import (
     Description,
     RobotDescription,
     TextDescription,
+    depth_member,
+    left_out,
 )
 from foundry_core.data.statistics.dataset import DatasetStatistics
+from foundry_core.data.webdataset import decode_member
 from foundry_core.errors import FoundryError
 
 Members = Mapping[str, memoryview]
@@ -127,7 +130,7 @@ def _description(
     if stated != count:
         report(DESCRIPTION, f"it states {stated} samples, the shards hold {count}")
         if isinstance(description, RobotDescription):  # lengths of other episodes
-            description = description.model_copy(update={"lengths": None})
+            description = description.model_copy(update={"lengths": None, "anchors": None})
     if isinstance(description, RobotDescription):
         _check_robot(shards, description, report)
     return description
@@ -135,7 +138,11 @@ def _description(
 
 def _check_robot(shards: CheckedShards, description: RobotDescription, report: AddFinding) -> None:
     if description.lengths is not None:
-        made = sum(len(anchors(length, description.window)) for length in description.lengths)
+        made = sum(
+            description.anchors
+            if description.anchors is not None
+            else [len(anchors(length, description.window)) for length in description.lengths]
+        )
         if made != description.windows:
             report(DESCRIPTION, f"{description.windows} windows; its episodes make {made}")
     try:
@@ -208,10 +215,14 @@ def _robot_findings(
     if not isinstance(description, RobotDescription):
         for name, data in members.items():
             if image_format(data):
-                decode_image(data, name)
+                decode_member(name, data)
         return
     if episode and description.lengths and description.lengths[sample] != length:
         yield f"{length} steps where dataset.json says {description.lengths[sample]}"
+    if episode and description.anchors:
+        made = len(anchors(length, description.window, left_out(members["metadata.json"])))
+        if made != description.anchors[sample]:
+            yield f"{made} anchors where dataset.json says {description.anchors[sample]}"
     for name, dims in description.fields.items():
         if name not in arrays:
             yield f"no field {name!r}"
@@ -223,19 +234,24 @@ def _robot_findings(
 def _image_findings(
     members: Members, description: RobotDescription, length: int | None
 ) -> Iterator[str]:
-    """Every camera at every step where the layout says so; all that is there must decode. length:
-    of a whole episode; None for a window."""
-    for camera, size in description.cameras.items():
-        names = (
-            [f"{camera}_{step:06d}.jpg" for step in range(length)]
+    """Every camera at every step where the layout says so, its depth too; all that is there must
+    decode. length: of a whole episode; None for a window."""
+    for camera, size, ending in (
+        *((name, size, "{}.jpg") for name, size in description.cameras.items()),
+        *((name, size, depth_member("{}")) for name, size in description.depth.items()),
+    ):
+        steps = (
+            [f"{camera}_{step:06d}" for step in range(length)]
             if length is not None
-            else [f"{camera}_t{step}.jpg" for step in description.image_steps]
+            else [f"{camera}_t{step}" for step in description.image_steps]
         )
+        names = [ending.format(step) for step in steps]
+        decode = decode_image if ending == "{}.jpg" else decode_depth
         missing = [name for name in names if name not in members]
         if missing:
             yield f"{len(missing)} images of {camera!r} are missing, the first is {missing[0]}"
         for name in names:
             if name in members:
-                shape = decode_image(members[name], name).shape[:2]
+                shape = decode(members[name], name).shape[:2]
                 if shape != (size.height, size.width):
                     yield f"{name} is {shape}, not {(size.height, size.width)}"

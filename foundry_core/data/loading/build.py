@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
+from foundry_core.data.convert.split import VALIDATION
 from foundry_core.data.loading.captions import CaptionDataset
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT, DataConfig, LoaderResources
 from foundry_core.data.loading.dataset import SampleDataset
@@ -41,8 +43,9 @@ def build_loader(
     datasets: dict[str, dict[str, SampleDataset]] = {}
 
     def opened(name: str) -> Iterator[tuple[str, CheckedShards]]:
+        split = config.modalities[name].split
         for label, source in sources[name].items():
-            yield label, CheckedShards(source, verify=resources.verify)
+            yield label, opened_side(source, split, verify=resources.verify)
 
     if config.text:
         datasets[TEXT] = {
@@ -82,6 +85,22 @@ def build_loader(
         pad_id=tokenizer.pad_id,
         resources=resources,
     )
+
+
+def opened_side(
+    source: str | os.PathLike, split: Literal["train", "validation"], *, verify: bool
+) -> CheckedShards:
+    """One side of a dataset. FoundryError where nothing was set aside."""
+    if split == "train":
+        return CheckedShards(source, verify=verify)
+    place = f"{os.fspath(source).rstrip('/')}/{VALIDATION}"
+    try:
+        return CheckedShards(place, verify=verify)
+    except FoundryError as error:
+        raise FoundryError(
+            f"{os.fspath(source)!r} has no validation side: {error.message}",
+            "convert it with a split, or read split: train",
+        ) from error
 
 
 def _check_alike(datasets: Mapping[str, Mapping[str, SampleDataset]]) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.data.robot.transform_config import (
     Augment,
     ImageInput,
@@ -27,10 +28,12 @@ Weights = Annotated[
 
 
 class ModalityData(Config):
-    """Shared by the modalities. batch_size counts the samples of one optimizer step, all ranks."""
+    """Shared by the modalities. batch_size counts the samples of one optimizer step, all ranks.
+    split: which side of the datasets is read; statistics are of training, whatever is read."""
 
     batch_size: int = Field(32, ge=1)
     weights: Weights = None
+    split: Annotated[Literal["train", "validation"], OmitWhen("train")] = "train"
     loss_weight: float = Field(1.0, ge=0)
 
 
@@ -51,13 +54,15 @@ class CaptionData(ModalityData):
 class RobotData(ModalityData):
     """Windows of demonstrations.
 
+    instruction: kind of words that a sample is given, one of them by lot and anew each epoch, in
+    validation the first; "any" draws among all kinds, and takes "original" for the first.
     missing_fields "mask": a dataset without one of the action fields (a one-armed robot in a two-
     armed mix) gets zeros there and no loss; proprio zeros.
     """
 
     inputs: RobotInputs
     normalization: NormalizationConfig = NormalizationConfig()
-    instruction: Literal["original", "randomized", "any"] = "any"
+    instruction: str = Field("any", min_length=1)
     missing_fields: Literal["error", "mask"] = "error"
     augment: Augment = Augment()
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from foundry_core.config.suggest import nearest
-from foundry_core.data.config import WindowConfig
+from foundry_core.data.config import Runs, WindowConfig
 from foundry_core.data.loading.config import RobotData
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
 from foundry_core.data.npy import read_npz
 from foundry_core.data.robot.transforms import RobotTransform
 from foundry_core.data.robot.windows import anchors, cut_windows, episode_length, image_steps
+from foundry_core.data.shards.description import left_out
 from foundry_core.errors import FoundryError
 
 Table = Mapping[str, list[str]]
@@ -79,11 +80,20 @@ class WindowReader:
             return self.samples([episode])[episode]
         fields, table = self._stored(episode, ())
         length = episode_length(fields)
-        at = anchors(length, self._window)
+        at = anchors(length, self._window, self._left_out(episode))
         reach = self._reach(self._window.padding)
         cut, past, future = cut_windows(fields, at, reach)
         steps = image_steps(length, at, self._inputs.image_steps).tolist()
         return self._prepare(cut, past | future, reach.past, steps, table)
+
+    def _left_out(self, episode: int) -> Runs:
+        """Runs of steps of an episode that are no anchors."""
+        if self._shards.info.get("anchors") is None:
+            return ()
+        try:
+            return left_out(self._shards.member(episode, "metadata.json"))
+        except ValueError as error:
+            raise UnreadableSample(f"{self._shards.where(episode)}: {error}") from error
 
     def samples(self, samples: Collection[int]) -> dict[int, Windows]:
         """Ready-cut samples, prepared together."""

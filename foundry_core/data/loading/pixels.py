@@ -10,10 +10,10 @@ from functools import partial
 
 import numpy as np
 
-from foundry_core.data.images import decode_image, decode_into, image_size
+from foundry_core.data.images import decode_depth, decode_image, decode_into, image_size
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
 from foundry_core.data.robot.transform_config import Augment, ImageInput
-from foundry_core.data.robot.transforms import view_images
+from foundry_core.data.robot.transforms import view_depth, view_images
 from foundry_core.errors import FoundryError
 
 File = np.ndarray | memoryview
@@ -125,6 +125,25 @@ class ImageReader:
         if image.nbytes <= self._room:
             self._cache[at] = image.copy()
             self._room -= image.nbytes
+
+
+class DepthReader:
+    """Depth of one dataset, as the model sees the pictures beside it."""
+
+    def __init__(self, shards: CheckedShards, config: ImageInput, augment: Augment | None) -> None:
+        self._shards, self._config, self._augment = shards, config, augment
+
+    def read(self, sample: int, files: Mapping[str, float], sample_key: int) -> np.ndarray:
+        """float32 [N, h, w] in metres, 0 where there is none. files: {member: metres of a count}.
+        UnreadableSample where one does not decode."""
+        where = self._shards.where(sample)
+        stored = self._shards.several(sample, [*files])
+        with _unreadable():
+            depth = [
+                decode_depth(file, f"{name} of {where}") * np.float32(metres)
+                for file, (name, metres) in zip(stored, files.items(), strict=True)
+            ]
+        return view_depth(depth, self._config, self._augment, sample_key)
 
 
 def _decoded(file: File, where: str) -> np.ndarray:

@@ -14,17 +14,20 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+import numpy as np
+
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import WindowConfig
 from foundry_core.data.keyed import key
 from foundry_core.data.loading.config import RobotData
 from foundry_core.data.loading.dataset import SampleDataset
 from foundry_core.data.loading.lowdim import WindowReader, Windows
-from foundry_core.data.loading.pixels import ImageReader, OutputBuffer, new_buffer
+from foundry_core.data.loading.pixels import DepthReader, ImageReader, OutputBuffer, new_buffer
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.robot.transform_config import RobotInputs
 from foundry_core.data.robot.transforms import RobotTransform, Sample
 from foundry_core.data.robot.windows import anchors
+from foundry_core.data.shards.description import depth_member
 from foundry_core.errors import FoundryError
 
 
@@ -49,6 +52,7 @@ class RobotDataset(SampleDataset):
         self._images = ImageReader(
             shards, config.inputs.image, config.augment if train else None, cache_bytes
         )
+        self._depth = DepthReader(shards, config.inputs.image, config.augment if train else None)
         self._windows: OrderedDict[int, Windows] = OrderedDict()
         self._windows_bytes, self._windows_limit = 0, window_bytes
         info = shards.info
@@ -80,8 +84,9 @@ class RobotDataset(SampleDataset):
             self._keep(sample, windows)
 
     def read(self, index: int, sample_key: int, output: OutputBuffer = new_buffer) -> Sample:
-        """images, tokens, proprio [S, P], actions [K, A], action_mask [K, A] of window `index`.
-        output: memory for the images."""
+        """images, tokens, proprio [S, P], actions [K, A], action_mask [K, A] of window `index`, and
+        depth float32 [N, h, w] of the images where the inputs ask for it. output: memory for the
+        images."""
         episode = bisect_right(self._ends, index)
         number = index - (self._ends[episode - 1] if episode else 0)
         windows = self._lowdim(episode)
@@ -89,13 +94,26 @@ class RobotDataset(SampleDataset):
         if cut:
             self.count("instructions_cut")
         names = self._image_names(windows, number)
-        return {
+        depth = (
+            {"depth": self._read_depth(episode, names, sample_key)} if self._inputs.depth else {}
+        )
+        return depth | {
             "images": self._images.read(episode, names, sample_key, output),
             "tokens": tokens,
             "proprio": windows.proprio[number],
             "actions": windows.actions[number],
             "action_mask": windows.action_mask[number],
         }
+
+    def _read_depth(self, episode: int, names: Sequence[str], sample_key: int) -> np.ndarray:
+        stated = (self.shards.info.get("contract") or {}).get("depth", {})
+        offsets = len(self._inputs.image_steps)
+        files = {
+            depth_member(name.removesuffix(".jpg")): stated.get(camera, {}).get("metres", 1e-3)
+            for number, name in enumerate(names)
+            for camera in [self._inputs.cameras[number // offsets]]
+        }
+        return self._depth.read(episode, files, sample_key)
 
     def _image_names(self, windows: Windows, number: int) -> list[str]:
         cameras, offsets = self._inputs.cameras, self._inputs.image_steps
@@ -118,7 +136,9 @@ class RobotDataset(SampleDataset):
                 "set data.robot.instruction to one that every episode has",
             )
         if not self._train:
-            return choices[0]
+            return (
+                next(iter(table.get("original", ())), choices[0]) if wanted == "any" else choices[0]
+            )
         return choices[key(sample_key, "instruction") % len(choices)]
 
     def _lowdim(self, episode: int) -> Windows:
@@ -135,10 +155,23 @@ class RobotDataset(SampleDataset):
 
 
 def _windows_per_episode(shards: CheckedShards, window: WindowConfig) -> list[int]:
-    """From the lengths in dataset.json or the episodes' metadata; checked
+    """As dataset.json states them, or from the lengths there or in the episodes' metadata; checked
     against the stated total."""
     info = shards.info
-    lengths = info.get("lengths")
+    counts = info.get("anchors")
+    if counts is None:
+        counts = [len(anchors(length, window)) for length in _lengths(shards)]
+    if sum(counts) != info.get("windows", sum(counts)):
+        raise FoundryError(
+            f"{shards.source!r} states {info['windows']} windows, its episodes make {sum(counts)}",
+            "its dataset.json and shards do not belong together: convert it again",
+        )
+    return counts
+
+
+def _lengths(shards: CheckedShards) -> list[int]:
+    """Steps of each episode."""
+    lengths = shards.info.get("lengths")
     if lengths is None:
         try:
             lengths = [
@@ -150,13 +183,7 @@ def _windows_per_episode(shards: CheckedShards, window: WindowConfig) -> list[in
                 f"an episode of {shards.source!r} has no readable length: {error!r}",
                 "convert the dataset again",
             ) from error
-    counts = [len(anchors(length, window)) for length in lengths]
-    if sum(counts) != info.get("windows", sum(counts)):
-        raise FoundryError(
-            f"{shards.source!r} states {info['windows']} windows, its episodes make {sum(counts)}",
-            "its dataset.json and shards do not belong together: convert it again",
-        )
-    return counts
+    return lengths
 
 
 def _check_inputs(shards: CheckedShards, inputs: RobotInputs) -> None:
@@ -167,6 +194,11 @@ def _check_inputs(shards: CheckedShards, inputs: RobotInputs) -> None:
             raise FoundryError(
                 f"{shards.source!r} has no camera {camera!r}",
                 nearest(camera, info["cameras"]),
+            )
+        if inputs.depth and camera not in info.get("depth", {}):
+            raise FoundryError(
+                f"{shards.source!r} has no depth of camera {camera!r}",
+                "name it in the conversion's depth.cameras",
             )
     future = inputs.horizon - inputs.action_past - 1
     if future > window["future"] or inputs.action_past > window["past"]:

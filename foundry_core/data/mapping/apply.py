@@ -33,6 +33,7 @@ def mapped(episode: Episode, mapping: RobotMapping) -> Episode:
     try:
         lowdim = _lowdim(episode.lowdim, mapping)
         images = {n: _pictures(episode, one) for n, one in mapping.cameras.items()}
+        depth = {n: _depth(episode, one.depth) for n, one in mapping.cameras.items() if one.depth}
     except FoundryError as error:
         raise UnusableEpisode(f"episode {episode.id!r}: {error.message}", error.hint) from error
     success = episode.success if mapping.success is None else mapping.success
@@ -47,6 +48,7 @@ def mapped(episode: Episode, mapping: RobotMapping) -> Episode:
         instructions=instructions,
         lowdim=lowdim,
         images=images,
+        depth=depth,
         intrinsics=_renamed(episode.intrinsics, {n: one.source for n, one in cameras}),
         extrinsics=_renamed(episode.extrinsics, {n: one.source for n, one in cameras}),
     )
@@ -135,6 +137,12 @@ def _pictures(episode: Episode, camera: CameraMapping) -> Sequence[Picture] | np
         return np.ascontiguousarray(array[..., ::-1])
 
     return Frames(len(stored), swapped)
+
+
+def _depth(episode: Episode, source: str) -> Sequence[np.ndarray]:
+    if source not in episode.depth:
+        raise FoundryError(f"there is no depth {source!r}", nearest(source, episode.depth))
+    return episode.depth[source]
 
 
 def _renamed(by_camera: Arrays, sources: Mapping[str, str]) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from foundry_core.config.documents import CONFIG_ROOT, load_document
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import PoseGroup, Turn
 from foundry_core.data.contract.fields import UNITS, FieldContract, Quantity, RotationForm
-from foundry_core.data.contract.statements import CameraContract, DataContract
+from foundry_core.data.contract.statements import CameraContract, DataContract, DepthContract
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
 
@@ -85,11 +85,13 @@ class ValueMapping(Part):
 
 
 class CameraMapping(Config):
-    """rotate: degrees counter-clockwise. bgr: its channels are stored in the other order."""
+    """depth: raw depth of the same view. rotate: both, degrees counter-clockwise. bgr: its channels
+    are stored in the other order."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     source: str = Field(alias="from", description="raw camera")
+    depth: str | None = Field(None, description="raw depth of this camera")
     rotate: Turn | None = None
     bgr: bool = False
 
@@ -152,7 +154,8 @@ class RobotMapping(Config):
             name: raw.cameras.get(one.source, CameraContract())
             for name, one in self.cameras.items()
         }
-        return DataContract(hz=self.hz or raw.hz, cameras=cameras, fields=fields)
+        depth = {name: DepthContract() for name, one in self.cameras.items() if one.depth}
+        return DataContract(hz=self.hz or raw.hz, cameras=cameras, depth=depth, fields=fields)
 
 
 def _meaning(value: ValueMapping) -> FieldContract:

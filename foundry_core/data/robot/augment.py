@@ -66,6 +66,17 @@ def apply_view(image: np.ndarray, view: View, size: tuple[int, int] | None) -> n
     return out if view.colour is None else jitter(out, *view.colour)
 
 
+def apply_depth_view(depth: np.ndarray, view: View, size: tuple[int, int] | None) -> np.ndarray:
+    """[H, W] → [h, w]: as `apply_view` and `shift_image` together, each pixel the nearest one."""
+    height, width = depth.shape
+    top, left, kept_height, kept_width = view.box
+    target = size or (height, width)
+    rows = np.floor(top + (np.arange(target[0]) + 0.5) * kept_height / target[0]).astype(int)
+    columns = np.floor(left + (np.arange(target[1]) + 0.5) * kept_width / target[1]).astype(int)
+    out = depth[np.clip(rows, 0, height - 1)][:, np.clip(columns, 0, width - 1)]
+    return out if view.shift == (0, 0) else shift_image(out[..., None], *view.shift)[..., 0]
+
+
 def shift_image(image: np.ndarray, down: int, right: int) -> np.ndarray:
     """[..., H, W, 3] moved by whole pixels; what enters repeats the edge.
 

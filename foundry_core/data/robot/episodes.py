@@ -51,7 +51,8 @@ class Episode:
     """L steps at `hz`.
 
     lowdim: {field: float [L, ...]}, metres and rot6d. images: {camera: L pictures}, which need not
-    be in memory: `Frames`. intrinsics: {camera: K [3, 3]}. extrinsics: {camera: [L, 4, 4]}.
+    be in memory: `Frames`. intrinsics: {camera: K [3, 3]}. extrinsics: {camera: [L, 4, 4]}. depth:
+    {camera: L times float32 [H, W]}, metres along the camera's axis; what is not above 0 is none.
     """
 
     id: str

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
 
@@ -73,6 +74,9 @@ class RobotInputs(Config):
     """
 
     cameras: tuple[str, ...] = Field(min_length=1)
+    depth: Annotated[bool, OmitWhen(False)] = Field(
+        False, description="batches hold the depth of every image, in metres"
+    )
     image_steps: Steps = (0,)
     image: ImageInput = ImageInput()
     proprio_fields: tuple[str, ...] = (

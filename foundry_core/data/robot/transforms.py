@@ -6,12 +6,19 @@ Every transform towards the model has its inverse beside it, both are built from
 RobotInputs and Normalizer, and these travel with the policy: training and serving cannot drift.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from foundry_core.config.suggest import nearest
-from foundry_core.data.robot.augment import View, apply_view, centre_view, random_view, shift_image
+from foundry_core.data.robot.augment import (
+    View,
+    apply_depth_view,
+    apply_view,
+    centre_view,
+    random_view,
+    shift_image,
+)
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.poses import absolute_pose, relative_pose
 from foundry_core.data.robot.prompts import PromptBuilder
@@ -36,20 +43,10 @@ def view_images(
     sample_key: int = 0,
 ) -> np.ndarray:
     """uint8 [H, W, 3] each → uint8 [N, 3, h, w]. augment None is validation and serving."""
-    drawn: dict[tuple[int, ...], View] = {}
     pictures, shifts = [], []
-    for number, image in enumerate(images):
-        height, width = image.shape[:2]
-        one = augment is None or augment.scope == "sample"
-        which = (height, width, 0 if one else number)
-        if which not in drawn:
-            drawn[which] = (
-                centre_view(config, height, width)
-                if augment is None
-                else random_view(config, augment, height, width, sample_key, number)
-            )
-        pictures.append(apply_view(image, drawn[which], config.size))
-        shifts.append(drawn[which].shift)
+    for image, view in zip(images, _views(images, config, augment, sample_key), strict=True):
+        pictures.append(apply_view(image, view, config.size))
+        shifts.append(view.shift)
     sizes = {picture.shape for picture in pictures}
     if len(sizes) > 1:
         raise FoundryError(
@@ -63,6 +60,42 @@ def view_images(
     else:
         stacked = np.stack([shift_image(p, *s) for p, s in zip(stacked, shifts, strict=True)])
     return stacked.transpose(0, 3, 1, 2)
+
+
+def view_depth(
+    depth: Sequence[np.ndarray],
+    config: ImageInput,
+    augment: Augment | None = None,
+    sample_key: int = 0,
+) -> np.ndarray:
+    """float32 [H, W] each → float32 [N, h, w], seen as `view_images` sees the images of their
+    sizes."""
+    views = _views(depth, config, augment, sample_key)
+    made = [apply_depth_view(d, v, config.size) for d, v in zip(depth, views, strict=True)]
+    if len({one.shape for one in made}) > 1:
+        raise FoundryError(
+            f"depth pictures of one sample have different sizes {[one.shape for one in made]}",
+            "set image.size to the (height, width) that the model takes",
+        )
+    return np.stack(made)
+
+
+def _views(
+    images: Sequence[np.ndarray], config: ImageInput, augment: Augment | None, sample_key: int
+) -> Iterator[View]:
+    """One per image; images of one size share one, but for scope "image"."""
+    drawn: dict[tuple[int, ...], View] = {}
+    for number, image in enumerate(images):
+        height, width = image.shape[:2]
+        one = augment is None or augment.scope == "sample"
+        which = (height, width, 0 if one else number)
+        if which not in drawn:
+            drawn[which] = (
+                centre_view(config, height, width)
+                if augment is None
+                else random_view(config, augment, height, width, sample_key, number)
+            )
+        yield drawn[which]
 
 
 class RobotTransform:

@@ -9,17 +9,20 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from foundry_core.data.config import WindowConfig
+from foundry_core.data.config import Runs, WindowConfig
 from foundry_core.errors import FoundryError
 
 
-def anchors(length: int, window: WindowConfig) -> np.ndarray:
+def anchors(length: int, window: WindowConfig, left_out: Runs = ()) -> np.ndarray:
     """Kept anchors (int64 [N]) of an episode of `length` steps: every `stride`-th step whose
-    padding exceeds neither limit."""
+    padding exceeds neither limit. left_out: runs [first, stop) of steps that are none."""
     steps = np.arange(0, length, window.stride, dtype=np.int64)
     left = np.maximum(0, window.past - steps)
     right = np.maximum(0, steps + window.future - (length - 1))
-    return steps[(left <= window.max_padding_left) & (right <= window.max_padding_right)]
+    kept = (left <= window.max_padding_left) & (right <= window.max_padding_right)
+    for first, stop in left_out:
+        kept &= (steps < first) | (steps >= stop)
+    return steps[kept]
 
 
 def window_masks(

@@ -2,6 +2,7 @@
 `foundry data validate`; it may say more than is required of it.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from foundry_core.config.validation import read_as, validate
-from foundry_core.data.config import PoseGroup, WindowConfig
+from foundry_core.data.config import PoseGroup, Runs, WindowConfig
 from foundry_core.data.contract.fields import FieldContract, canonical_field
 from foundry_core.data.contract.statements import CameraContract, DataContract
 from foundry_core.errors import FoundryError
@@ -75,13 +76,16 @@ class CameraSize(Config):
 
 
 class RobotDescription(Description):
-    """fields: dimensions of each stored field. lengths: steps of each episode, in order. tasks:
-    episodes of each. contract: what pictures and numbers mean; null in shards that others made."""
+    """depth: sizes by camera. fields: dimensions of each stored field. lengths: steps of each
+    episode, in order. anchors: windows of each, where some steps are none (`left_out` in
+    metadata.json). tasks: episodes of each. contract: what pictures and numbers mean; null in
+    shards that others made."""
 
     format: Literal["foundry-robot"] = "foundry-robot"
     layout: Literal["episode", "sample"]
     hz: float = Field(gt=0)
     cameras: dict[str, CameraSize]
+    depth: dict[str, CameraSize] = {}
     fields: dict[str, int] = Field(min_length=1)
     relative: tuple[PoseGroup, ...] = ()
     window: WindowConfig
@@ -89,6 +93,7 @@ class RobotDescription(Description):
     tasks: dict[str, int] = {}
     episodes: Count
     lengths: list[int] | None = None
+    anchors: list[int] | None = None
     windows: Count
     contract: DataContract | None = None
 
@@ -106,6 +111,21 @@ class RobotDescription(Description):
     @property
     def samples(self) -> int:
         return self.episodes if self.layout == "episode" else self.windows
+
+
+def depth_member(picture: str) -> str:
+    """The member with the depth of a picture, both named without their ending."""
+    return f"{picture}.depth.png"
+
+
+def left_out(metadata: bytes | memoryview) -> Runs:
+    """Runs [first, stop) of steps that are no anchors, by an episode's metadata.json. ValueError
+    where it is none."""
+    runs = json.loads(bytes(metadata)).get("left_out", ())
+    try:
+        return tuple((int(first), int(stop)) for first, stop in runs)
+    except TypeError:
+        raise ValueError(f"left_out {runs!r} is no list of [first, stop]") from None
 
 
 def field_meanings(info: Mapping[str, Any]) -> Mapping[str, FieldContract]:

@@ -9,7 +9,7 @@ member, where this takes 5, and says neither offset nor digest. Text comes at 40
 
 import hashlib
 import tarfile
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from foundry_core.errors import FoundryError
 
@@ -49,6 +49,13 @@ def member_header(name: str, size: int) -> bytes:
     return bytes(header)
 
 
+class Mark(NamedTuple):
+    """How far a tar was written."""
+
+    bytes: int
+    digest: Any
+
+
 class TarWriter:
     """Appends members to a binary stream; knows its size and sha256 without reading back.
 
@@ -75,6 +82,16 @@ class TarWriter:
         self._write(_PAD[: 2 * BLOCK])
         if self.bytes % RECORD:
             self._write(_PAD[: RECORD - self.bytes % RECORD])
+
+    def mark(self) -> "Mark":
+        """The present state, for `back_to`."""
+        return Mark(self.bytes, self._digest.copy())
+
+    def back_to(self, mark: "Mark") -> None:
+        """Takes back what was added since; the stream must be able to seek."""
+        self._stream.seek(mark.bytes)
+        self._stream.truncate()
+        self.bytes, self._digest = mark.bytes, mark.digest.copy()
 
     @property
     def sha256(self) -> str:

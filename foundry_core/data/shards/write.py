@@ -3,11 +3,12 @@
 Writers in parallel leave an index beside each shard; the manifest takes them into the dataset's.
 """
 
-import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from foundry_core.data.shards.derived import shard_index
 from foundry_core.data.shards.index import build_index, index_path
@@ -18,8 +19,10 @@ from foundry_core.files import write_json_lines
 
 DATASET_MANIFEST = "manifest.jsonl"
 _MAX_KEY = 1000
-# (key, {extension: bytes})
-ShardSample = tuple[str, Mapping[str, bytes]]
+# The bytes, or what gives them when it is their turn.
+Member: TypeAlias = bytes | Callable[[], bytes]
+# (key, {extension: member})
+ShardSample: TypeAlias = tuple[str, Mapping[str, Member]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,69 +42,106 @@ def shard_name(number: int) -> str:
     return f"shard_{number:06d}"
 
 
-def write_shard(path: str | os.PathLike, samples: Iterable[ShardSample]) -> ShardInfo:
-    """Writes `<path>` (a .tar) and its index from (key, {extension: bytes}) in the given order.
+class ShardWriter:
+    """Writes one shard and its index, sample by sample: memory is that of one member and of the
+    index. `close` ends the tar; a writer that is left by an exception leaves a torn file."""
 
-    Members of a sample are sorted by extension, so that a dict's order never reaches the bytes.
-    Keys must hold no dot (webdataset would split there) and be unique. Samples are consumed one by
-    one: memory stays that of one sample plus the index.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    members: list[tuple[str, int, int]] = []
-    keys: set[str] = set()
-    with path.open("wb") as stream:
-        tar = TarWriter(stream)
-        for key, sample in samples:
-            _check_sample(key, sample, path)
-            if key in keys:
-                raise FoundryError(
-                    f"two samples of {path.name} have the key {key!r}", "rename one of them"
-                )
-            keys.add(key)
-            for extension in sorted(sample):
-                name = f"{key}.{extension}"
-                members.append((name, tar.add(name, sample[extension]), len(sample[extension])))
-        tar.finish()
-    packed = Packed.of(build_index(members, tar.bytes))
-    write_index(index_path(path), [packed], 1)
-    return ShardInfo(
-        shard=path.name.removesuffix(".tar"),
-        num_sequences=len(keys),
-        bytes=tar.bytes,
-        sha256=tar.sha256,
-        index=packed.digest.hex(),
-    )
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = self.path.open("wb")
+        self._tar = TarWriter(self._stream)
+        self._members: list[tuple[str, int, int]] = []
+        self._keys: dict[str, None] = {}
+
+    @property
+    def samples(self) -> int:
+        return len(self._keys)
+
+    @property
+    def bytes(self) -> int:
+        """Written so far: where the next sample begins."""
+        return self._tar.bytes
+
+    def add(self, key: str, sample: Mapping[str, Member]) -> None:
+        """{extension: bytes}, sorted by extension, so that a dict's order never reaches the bytes.
+        Keys must hold no dot (webdataset would split there) and be unique in a shard."""
+        _check_sample(key, sample, self.path)
+        if key in self._keys:
+            raise FoundryError(
+                f"two samples of {self.path.name} have the key {key!r}", "rename one of them"
+            )
+        self._keys[key] = None
+        for extension in sorted(sample):
+            member, name = sample[extension], f"{key}.{extension}"
+            data = member() if callable(member) else member
+            self._members.append((name, self._tar.add(name, data), len(data)))
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """What the block adds is taken back when it raises."""
+        mark, members, samples = self._tar.mark(), len(self._members), self.samples
+        try:
+            yield
+        except BaseException:
+            self._tar.back_to(mark)
+            del self._members[members:]
+            while self.samples > samples:
+                self._keys.popitem()
+            raise
+
+    def close(self) -> ShardInfo:
+        """Ends the tar and writes its index."""
+        self._tar.finish()
+        self._stream.close()
+        packed = Packed.of(build_index(self._members, self._tar.bytes))
+        write_index(index_path(self.path), [packed], 1)
+        return ShardInfo(
+            shard=self.path.name.removesuffix(".tar"),
+            num_sequences=self.samples,
+            bytes=self._tar.bytes,
+            sha256=self._tar.sha256,
+            index=packed.digest.hex(),
+        )
+
+
+def write_shard(path: str | os.PathLike, samples: Iterable[ShardSample]) -> ShardInfo:
+    """Writes `<path>` (a .tar) and its index from (key, {extension: bytes}) in the given order."""
+    writer = ShardWriter(path)
+    for key, sample in samples:
+        writer.add(key, sample)
+    return writer.close()
 
 
 class ShardFolderWriter:
-    """Takes samples one by one and writes a shard whenever it is full. Holds one shard's samples
-    in memory. The manifest appears at `close`: a folder without it is unfinished."""
+    """Takes samples one by one and begins a new shard whenever one is full. The manifest appears at
+    `close`: a folder without it is unfinished."""
 
     def __init__(self, folder: str | os.PathLike, samples_per_shard: int) -> None:
         if samples_per_shard < 1:
             raise FoundryError(f"samples_per_shard is {samples_per_shard}, it must be at least 1")
         self._folder, self._limit = Path(folder), samples_per_shard
-        self._waiting: list[ShardSample] = []
+        self._open: ShardWriter | None = None
         self._shards: list[ShardInfo] = []
 
-    def add(self, key: str, members: Mapping[str, bytes]) -> None:
-        """Writes a shard when this sample fills one."""
-        self._waiting.append((key, members))
-        if len(self._waiting) == self._limit:
-            self._flush()
+    def add(self, key: str, members: Mapping[str, Member]) -> None:
+        """Closes the shard that this sample fills."""
+        if self._open is None:
+            self._open = ShardWriter(self._folder / f"{shard_name(len(self._shards))}.tar")
+        self._open.add(key, members)
+        if self._open.samples == self._limit:
+            self._finish()
 
     def close(self) -> list[ShardInfo]:
-        """Writes what is left, then the manifest."""
-        if self._waiting:
-            self._flush()
+        """Closes what is open, then writes the manifest."""
+        self._finish()
         write_manifest(self._folder, self._shards)
         return self._shards
 
-    def _flush(self) -> None:
-        path = self._folder / f"{shard_name(len(self._shards))}.tar"
-        self._shards.append(write_shard(path, self._waiting))
-        self._waiting = []
+    def _finish(self) -> None:
+        if self._open is not None:
+            self._shards.append(self._open.close())
+            self._open = None
 
 
 def write_manifest(folder: str | os.PathLike, shards: Sequence[ShardInfo]) -> None:
@@ -117,29 +157,6 @@ def write_manifest(folder: str | os.PathLike, shards: Sequence[ShardInfo]) -> No
         index_path(tar).unlink(missing_ok=True)
 
 
-def renumber_shards(folder: str | os.PathLike, shards: Sequence[ShardInfo]) -> list[ShardInfo]:
-    """Numbers the non-empty shards 0, 1, 2, ... and deletes the empty ones, keeping the order.
-
-    Parallel writers name shards before they know what will be skipped; a gap in the numbers would
-    look like a lost file.
-    """
-    folder = Path(folder)
-    kept: list[ShardInfo] = []
-    for shard in shards:
-        source = folder / f"{shard.shard}.tar"
-        if shard.num_sequences == 0:
-            source.unlink()
-            index_path(source).unlink(missing_ok=True)
-            continue
-        target = folder / f"{shard_name(len(kept))}.tar"
-        if target != source:
-            os.replace(source, target)
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(index_path(source), index_path(target))
-        kept.append(replace(shard, shard=target.name.removesuffix(".tar")))
-    return kept
-
-
 def key_fault(key: str) -> str:
     """Why a sample cannot be called so; "" where it can. Whoever unpacks the tar gets files of
     these names, and webdataset splits them at the first dot behind the last slash."""
@@ -153,7 +170,7 @@ def key_fault(key: str) -> str:
     return ""
 
 
-def _check_sample(key: str, sample: Mapping[str, bytes], path: Path) -> None:
+def _check_sample(key: str, sample: Mapping[str, Member], path: Path) -> None:
     if fault := key_fault(key):
         raise FoundryError(f"sample key {key!r} in {path.name} is not usable", fault)
     for extension in sample or ("",):

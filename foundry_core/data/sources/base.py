@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 from pydantic import Field
 
@@ -33,7 +33,7 @@ MAX_DOCUMENT = 1 << 26
 """Bytes of one text, and of one picture: more is one skip, and never in memory."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SourceRef:
     """A piece of a source that one worker reads at once: files, or a range of one file.
 
@@ -49,6 +49,14 @@ class SourceRef:
     @property
     def path(self) -> Path:
         return Path(self.files[0])
+
+
+class Reads(NamedTuple):
+    """files: all files and folders that reading a piece opens. facts: JSON of what reaches it out
+    of files that it shares with others, such as its line of an index."""
+
+    files: tuple[str, ...]
+    facts: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +124,17 @@ class RawFormat(Config):
         return False
 
     @property
+    def named(self) -> Mapping[str, str]:
+        """What of `identity` is no content: names that reach ids and reports."""
+        return {}
+
+    def reads(self, ref: SourceRef) -> "Reads | None":
+        """What a piece is made of, beside the options, `named` and `contract`: it is converted
+        again when something of it changed. None: the whole source, which is right for any format
+        and repeats more than it must."""
+        return None
+
+    @property
     def remote(self) -> str | None:
         """Address of what is to be fetched before it is read; None for what lies here."""
         return None
@@ -145,10 +164,13 @@ class PathSource(RawFormat):
         return file.relative_to(self.root).as_posix() if self.root.is_dir() else file.name
 
     def identity(self) -> Mapping[str, str]:
-        digests = {self.format: fingerprint(self.path)}
-        if self.remote is None and self.root.is_file():
-            digests["file name"] = self.root.name  # in sample keys and reports, as a folder's are
-        return digests
+        return {self.format: fingerprint(self.path), **self.named}
+
+    @property
+    def named(self) -> Mapping[str, str]:
+        # In sample keys and reports, as the names in a folder are.
+        single = self.remote is None and self.root.is_file()
+        return {"file name": self.root.name} if single else {}
 
     @property
     def remote(self) -> str | None:

@@ -14,6 +14,7 @@ from foundry_core.data.sources.base import (
     Broken,
     Document,
     PathSource,
+    Reads,
     SourceRef,
     TextFormat,
 )
@@ -128,6 +129,9 @@ class DocumentTars(TextFormat, PathSource):
 
     def refs(self) -> list[SourceRef]:
         return tar_refs(self.path)
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
         from foundry_core.data.shards.walk import DamagedTar

@@ -23,6 +23,7 @@ Curves = Mapping[str, Sequence[tuple[float, float]]]
 _BARS = 40  # in one picture
 _COLUMNS = 4  # of labels in one table
 _PAGE = 96  # columns of text that a page has room for
+THROUGHPUT_COLUMNS = ("training", "samples/s", "tokens/s", "MFU %", "data wait %", "memory GiB")
 STAGE_COLUMNS = ("stage", "kind", "key", "action", "why", "seconds")
 
 
@@ -57,15 +58,17 @@ class Filmstrip:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """stages: a row of STAGE_COLUMNS for each. losses: stage → series → (step, value). lineage_svg:
-    an inline <svg>. sections: (title, HTML) of more that is shown before the successes. unequal:
-    the settings in which the compared evaluations asked for different scenarios."""
+    """stages: a row of STAGE_COLUMNS for each. losses: stage → series → (step, value). throughput:
+    a row of THROUGHPUT_COLUMNS for each training. lineage_svg: an inline <svg>. sections: (title,
+    HTML) of more that is shown before the successes. unequal: the settings in which the compared
+    evaluations asked for different scenarios."""
 
     title: str
     run_id: str
     comparison: Comparison | None
     stages: Sequence[Sequence[str]]
     losses: Mapping[str, Curves]
+    throughput: Sequence[Sequence[str]] = ()
     filmstrips: Sequence[Filmstrip] = ()
     lineage_svg: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
@@ -83,7 +86,7 @@ def write_report(path: Path, data: ReportData) -> Path:
         *(_section(title, body) for title, body in data.sections),
         _section("Success", _results(data.comparison, data.unequal)),
         _section("What the policies do", _filmstrips(data.filmstrips)),
-        _section("Training", _losses(data.losses)),
+        _section("Training", _losses(data.losses) + _throughput(data.throughput)),
         _section("Lineage", f'<div class="wide">{data.lineage_svg}</div>'),
         _section("Stages", table_html(STAGE_COLUMNS, data.stages)),
         _section("Provenance", f"<dl>{facts}</dl>" if facts else ""),
@@ -176,6 +179,10 @@ def _filmstrips(filmstrips: Sequence[Filmstrip]) -> str:
 def _losses(losses: Mapping[str, Curves]) -> str:
     plots = [curves(stage, series) for stage, series in losses.items() if series]
     return f'<div class="grid">{"".join(plots)}</div>' if plots else ""
+
+
+def _throughput(rows: Sequence[Sequence[str]]) -> str:
+    return table_html(THROUGHPUT_COLUMNS, rows) if rows else ""
 
 
 def table_html(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:

@@ -1,10 +1,11 @@
 """Whole transformers VLMs (AutoModelForImageTextToText) as backbones. How families of them differ
 is in families.py, what a checkpoint says of its inputs in processor.py."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
 from foundry_core.data.robot.transform_config import PromptMarks
@@ -46,6 +47,17 @@ class HFVLM(HFDecoder, Backbone):
     def text(self) -> Any:
         inner = self.model.model
         return inner.text_model if hasattr(inner, "text_model") else inner.language_model
+
+    @property
+    def parts(self) -> Mapping[str, Sequence[nn.Module]]:
+        """A merger inside the tower counts as vision."""
+        tables = (self.model.get_input_embeddings(), self.model.get_output_embeddings())
+        others = [(n, m) for n, m in self.model.model.named_children() if m is not self.text]
+        return {
+            "language": [self.text, *tables],
+            "vision": [module for name, module in others if "vis" in name],
+            "projector": [module for name, module in others if "vis" not in name],
+        }
 
     @property
     def config(self) -> HFVLMConfig:

@@ -2,9 +2,9 @@
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from foundry_core.pipeline.stage import Config
 
@@ -41,6 +41,9 @@ class MetricSink(Config):
     """
 
     kind: str
+    takes_throughput: ClassVar[bool] = False
+    """Whether it sees rows of throughput.jsonl, too, by names throughput/<name>. They differ
+    between any two runs."""
 
     def open(self, run: RunInfo) -> MetricWriter:
         """Called on rank 0 before the first step. Imports here what the sink needs."""
@@ -51,15 +54,28 @@ class MetricWriters:
     """The writers of a run. One that fails is left out from there on, with a line in the log: the
     training is worth more than its plot."""
 
-    def __init__(self, sinks: Iterable[MetricSink], run: RunInfo) -> None:
+    def __init__(self, sinks: Sequence[MetricSink], run: RunInfo) -> None:
         self._open: list[tuple[str, MetricWriter]] = []
+        self._timed = {sink.kind for sink in sinks if sink.takes_throughput}
         for sink in sinks:
             with _left_out_if_it_fails(sink.kind):
                 self._open.append((sink.kind, sink.open(run)))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._write(step, values, {kind for kind, _ in self._open})
+
+    def write_throughput(self, step: int, values: Mapping[str, float]) -> None:
+        """A row of throughput.jsonl, for the sinks that take it."""
+        if values:
+            named = {f"throughput/{name}": value for name, value in values.items()}
+            self._write(step, named, self._timed)
+
+    def _write(self, step: int, values: Mapping[str, float], kinds: Container[str]) -> None:
         still_open = []
         for kind, writer in self._open:
+            if kind not in kinds:
+                still_open.append((kind, writer))
+                continue
             with _left_out_if_it_fails(kind):
                 writer.write(step, values)
                 still_open.append((kind, writer))

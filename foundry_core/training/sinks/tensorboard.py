@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ class TensorBoardSink(MetricSink):
     TensorBoard shows the later ones."""
 
     kind: Literal["tensorboard"] = "tensorboard"
+    takes_throughput: ClassVar[bool] = True
     folder: str = Field(description="what `tensorboard --logdir` is given")
 
     def open(self, run: RunInfo) -> "TensorBoardWriter":

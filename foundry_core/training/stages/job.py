@@ -16,7 +16,6 @@ from foundry_core.models.build import Model
 from foundry_core.models.interfaces import Backbone
 from foundry_core.models.io import RAW, WEIGHTS, save_config, save_weights
 from foundry_core.models.processor_files import keep_processor
-from foundry_core.models.recompute import recompute_blocks
 from foundry_core.objects import connect
 from foundry_core.pipeline.stage import StageContext
 from foundry_core.training.config import MODALITIES, TrainingConfig, TrainResources
@@ -97,8 +96,6 @@ def train_and_save(
     for name, part in job.data.modalities.items():
         local_batch_size(part.batch_size, job.world, name)
     ctx = job.ctx
-    if ctx.resources.recompute:
-        recompute_blocks(module)
     trainer = Trainer(
         stage=ctx.name,
         key=ctx.key,

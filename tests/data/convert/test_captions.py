@@ -44,7 +44,8 @@ def scenes(tmp_path):
     return root
 
 
-def test_scenes_keep_their_bytes_and_any_worker_count_agrees(scenes, tmp_path):
+def test_scenes_keep_their_bytes_and_any_worker_count_agrees(scenes, tmp_path, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "no home"))  # nor units of the other one
     source = SceneFolder(path=str(scenes))
     assert convert(source, tmp_path / "a") == {"samples": 8, "skipped": 0}
     convert(source, tmp_path / "b", workers=4)

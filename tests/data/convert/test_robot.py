@@ -48,7 +48,9 @@ def settings(cameras=("scene",), fields=FIELDS, rotate=None, **changes):
     return RobotSettings(**values | changes)
 
 
-def write_episode(root, number, length=6, name=None, nan_at=None, success=True):
+def write_episode(
+    root, number, length=6, name=None, nan_at=None, success=True, rest_from=None, **meta
+):
     generator = np.random.default_rng(number)
     lowdim = {}
     for field in FIELDS:
@@ -56,10 +58,13 @@ def write_episode(root, number, length=6, name=None, nan_at=None, success=True):
         lowdim[field] = generator.normal(size=(length, width))
     if nan_at is not None:
         lowdim[FIELDS[0]][nan_at] = np.nan
+    if rest_from is not None:
+        for values in lowdim.values():
+            values[rest_from:] = values[rest_from]
     name = name or f"ep_{number:03d}"
     meta = {
         "id": name, "task": "t", "hz": 16.0, "success": success,
-        "instructions": {"original": ["do it"]}, "length": length,
+        "instructions": {"original": ["do it"]}, "length": length, **meta,
     }  # fmt: skip
     members = {"meta.json": json.dumps(meta).encode(), "lowdim.npz": write_npz(lowdim)}
     for step in range(length):
@@ -84,15 +89,18 @@ def demos(tmp_path):
     return root
 
 
-def convert(source, out, workers=1, max_skipped=0, **changes):
+def convert(source, out, workers=1, max_skipped=0, scratch=None, shuffle=None, **changes):
+    episodes_per_shard = changes.pop("episodes_per_shard", 2)
     return convert_robot(
         source,
         settings(**changes),
         out,
-        episodes_per_shard=2,
+        episodes_per_shard=episodes_per_shard,
         max_skipped=max_skipped,
         workers=workers,
         progress=silent,
+        scratch=scratch,
+        shuffle=shuffle,
     )
 
 
@@ -101,7 +109,8 @@ def digests(folder):
 
 
 @pytest.mark.parametrize("layout", ["episode", "sample"])
-def test_one_and_four_workers_write_the_same_bytes(demos, tmp_path, layout):
+def test_one_and_four_workers_write_the_same_bytes(demos, tmp_path, layout, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "no home"))  # nor units of the other one
     for workers in (1, 4):
         out = tmp_path / f"out{workers}"
         out.mkdir()

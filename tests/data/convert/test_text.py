@@ -1,10 +1,14 @@
 """Documents of a piece into tokens."""
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from foundry_core.data.config import SplitConfig
 from foundry_core.data.convert import text
 from foundry_core.data.convert.read import read_captioned, read_documents
 from foundry_core.data.convert.text import TokenJob, Vocabulary, tokenise
@@ -28,9 +32,14 @@ def chunk_of(tmp_path, folder, rows, fraction=0.0):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = JsonLines(path=str(path))
     vocabulary = Vocabulary.of(source, folder)
-    job = TokenJob(source=source, tokenizer=folder, vocabulary=vocabulary, eval_fraction=fraction)
     (ref,) = source.refs()
-    return tokenise(job, ref)
+    split = SplitConfig(fraction=fraction) if fraction else None
+    job = TokenJob(source=source, tokenizer=folder, vocabulary=vocabulary, split=split, ref=ref)
+    with TemporaryDirectory() as made:
+        tokenise(job, Path(made))
+        dtype = text.token_dtype(vocabulary.size)
+        sides = [np.fromfile(Path(made, name), dtype) for name in text._SIDES]
+        return SimpleNamespace(**vars(text._chunk(Path(made))), streams=sides)
 
 
 def test_empty_texts_are_left_out_and_bad_ones_skipped(tmp_path, tokenizer):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,7 @@ class Converted:
 def convert(reader: Reader, root: Path, out: Path, max_skipped: int) -> Converted:
     out.mkdir()
     source = reader.source(root)
-    with (
-        patch.object(os, "fsync", _silent),
-        patch.object(robot, "ray_map", _here),
-        patch.object(robot, "ray_session", lambda _: nullcontext()),
-        patch.object(captions, "ray_map", _here),
-        patch.object(captions, "ray_session", lambda _: nullcontext()),
-    ):
+    with patch.object(os, "fsync", _silent):
         if reader.is_robot:
             robot.convert_robot(
                 source,
@@ -80,10 +73,6 @@ def _settings(reader: Reader) -> RobotSettings:
         layout="episode",
         keep_failures=False,
     )
-
-
-def _here(function: Any, items: Any, *, workers: int) -> Any:
-    return map(function, items)
 
 
 def _silent(*_: Any, **__: Any) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from foundry_core.data.shards.index import build_index, scan_tar
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.shards.tar import member_header
-from foundry_core.data.shards.write import renumber_shards, write_manifest, write_shard
+from foundry_core.data.shards.write import ShardWriter, write_shard
 from foundry_core.errors import FoundryError
 from tests.synthetic import write_shards
 
@@ -171,23 +171,22 @@ def test_bad_keys_and_manifests_are_refused(tmp_path):
         ShardSet(tmp_path)
 
 
-def test_closing_ranks_leaves_no_gap_and_no_empty_shard(tmp_path):
-    infos = [
-        write_shard(tmp_path / f"shard_{n:06d}.tar", samples(count))
-        for n, count in enumerate((2, 0, 3, 0))
-    ]
-    kept = renumber_shards(tmp_path, infos)
-    write_manifest(tmp_path, kept)
-    assert [info.shard for info in kept] == ["shard_000000", "shard_000001"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "manifest.jsonl",
-        "shard_000000.tar",
-        "shard_000001.tar",
-        "shards.index",
-    ]
-    shard_set = ShardSet(tmp_path)
-    verify(shard_set)
-    assert len(shard_set) == 5
+def test_what_a_failed_block_added_is_taken_back(tmp_path):
+    (first, last) = samples(2)
+    writer = ShardWriter(tmp_path / "torn.tar")
+    writer.add(*first)
+    with pytest.raises(RuntimeError), writer.whole():
+        writer.add("half", {"a": b"x" * 5000, "b": lambda: 1 / 0 if writer.samples > 9 else b""})
+        raise RuntimeError
+    with pytest.raises(ZeroDivisionError), writer.whole():
+        writer.add("half", {"a": b"x" * 5000, "b": lambda: b"%d" % (1 // 0)})
+    writer.add(*last)
+    torn = writer.close()
+    whole = write_shard(tmp_path / "whole.tar", [first, last])
+    assert (torn.sha256, torn.bytes, torn.num_sequences) == (whole.sha256, whole.bytes, 2)
+    for name in ("{}.tar", "{}.index"):
+        written = [(tmp_path / name.format(one)).read_bytes() for one in ("torn", "whole")]
+        assert written[0] == written[1]
 
 
 def test_manifest_lines_are_stable_json(tmp_path):

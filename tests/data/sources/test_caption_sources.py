@@ -13,7 +13,7 @@ from PIL import Image
 from pyarrow.parquet import write_table
 
 from foundry_core.data.config import ImageConfig
-from foundry_core.data.convert.captions import prepare
+from foundry_core.data.convert.captions import CaptionJob, prepare
 from foundry_core.data.convert.read import read_captioned
 from foundry_core.data.sources.base import Broken, Captioned
 from foundry_core.data.sources.captions import items
@@ -303,15 +303,16 @@ def test_a_tar_that_is_cut_gives_what_is_whole(tmp_path):
 
 
 @needs_files
-def test_what_img2dataset_itself_wrote():
+def test_what_img2dataset_itself_wrote(tmp_path):
     rows = expected("img2dataset_tar")["shards"]["00000.parquet"]
     wanted = [(row["key"], row["caption"]) for row in rows if row["status"] == "success"]
     found = read(ImageCaptionTars(path=str(FORMATS / "img2dataset_tar" / "out")))
     assert [(item.id, item.caption) for item in found] == [(f"00000-{k}", c) for k, c in wanted]
     source = ImageCaptionTars(path=str(FORMATS / "img2dataset_tar" / "with_broken_image.tar"))
     (ref,) = source.refs()
-    chunk = prepare(source, ImageConfig(), ref)
-    assert len(chunk.samples) == 5 and len(chunk.skipped) == 1
+    prepare(CaptionJob(source=source, image=ImageConfig(), ref=ref), tmp_path)
+    chunk = json.loads((tmp_path / "chunk.json").read_text())
+    assert chunk["samples"] == 5 and len(chunk["skipped"]) == 1
 
 
 @needs_files
@@ -372,11 +373,14 @@ def test_what_becomes_a_sample_keeps_its_bytes_and_a_broken_picture_is_named(tmp
     write_table(table, tmp_path / "a.parquet")
     source = ImageParquet(path=str(tmp_path / "a.parquet"))
     (ref,) = source.refs()
-    chunk = prepare(source, ImageConfig(), ref)
-    assert [name for name, _ in chunk.samples] == ["a-00000000", "a-00000001", "a-00000003"]
-    members = chunk.samples[1][1]
-    assert members == {"jpg": FILES[1], "txt": CAPTIONS[1].encode(), "json": members["json"]}
-    ((name, reason),) = chunk.skipped
+    prepare(CaptionJob(source=source, image=ImageConfig(), ref=ref), tmp_path)
+    with tarfile.open(tmp_path / "samples.tar") as tar:
+        members = {member.name: tar.extractfile(member).read() for member in tar}
+    keys = ["a-00000000", "a-00000001", "a-00000003"]
+    assert list(dict.fromkeys(name.partition(".")[0] for name in members)) == keys
+    assert members["a-00000001.jpg"] == FILES[1]
+    assert members["a-00000001.txt"] == CAPTIONS[1].encode()
+    ((name, reason),) = json.loads((tmp_path / "chunk.json").read_text())["skipped"]
     assert name == "a-00000002" and "not a readable image" in reason
 
 

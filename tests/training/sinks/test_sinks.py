@@ -14,6 +14,8 @@ from foundry_core.training.sinks import SINKS
 from foundry_core.training.sinks.base import RunInfo
 from foundry_core.training.sinks.csv import CsvSink
 from foundry_core.training.sinks.tensorboard import TensorBoardSink
+from foundry_core.training.sinks.trackio import TrackioSink
+from foundry_core.training.sinks.wandb import WandbSink
 
 # Notes what it is given; fails where its config says so.
 NOTES = """
@@ -77,7 +79,7 @@ def received(install_member):
 
 
 def test_ours_are_found_by_their_files():
-    assert {"csv", "tensorboard"} <= set(SINKS.names())
+    assert {"csv", "tensorboard", "wandb", "trackio"} <= set(SINKS.names())
 
 
 def test_resources_take_them_and_name_the_nearest():
@@ -173,10 +175,94 @@ def test_a_failing_sink_costs_one_line_and_no_training(
     assert logged(tmp_path / "a") == logged(tmp_path / "b")
 
 
-def test_tensorboard_is_named_with_its_extra_where_it_is_absent(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(FoundryError, match=r"foundry-robotics\[tensorboard\]"):
-        TensorBoardSink(folder=str(tmp_path)).open(run())
+@pytest.mark.parametrize(
+    ("module", "extra", "sink"),
+    [
+        ("torch.utils.tensorboard", "tensorboard", TensorBoardSink(folder="unused")),
+        ("wandb", "wandb", WandbSink(folder="unused")),
+        ("trackio", "trackio", TrackioSink()),
+    ],
+)
+def test_an_absent_package_is_named_with_its_extra(monkeypatch, module, extra, sink):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(FoundryError, match=rf"foundry-robotics\[{extra}\]"):
+        sink.open(run())
+
+
+class Client:
+    """What wandb and trackio have in common: init gives a run with log and finish."""
+
+    def __init__(self):
+        self.calls = []
+
+    def init(self, **given):
+        self.calls.append(given)
+        return self
+
+    def log(self, values, step):
+        self.calls.append((step, values))
+
+    def finish(self):
+        self.calls.append("finished")
+
+
+@pytest.mark.parametrize(
+    ("variable", "mode", "expected"),
+    [
+        (None, None, "offline"),
+        ("online", None, "online"),
+        ("online", "disabled", "disabled"),
+    ],
+)
+def test_wandb_stays_offline_until_it_is_asked(tmp_path, monkeypatch, variable, mode, expected):
+    client = Client()
+    monkeypatch.setitem(sys.modules, "wandb", client)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if variable:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    writer = WandbSink(folder=str(tmp_path / "new"), mode=mode).open(run(first_step=20))
+    writer.write(24, {"loss": 0.5})
+    writer.close()
+    opened, *rest = client.calls
+    assert (opened["mode"], opened["id"], opened["resume"]) == (expected, "vla-ab12", "allow")
+    assert rest == [(24, {"loss": 0.5}), "finished"]
+    assert (tmp_path / "new").is_dir()
+
+
+def test_trackers_see_the_throughput_and_files_do_not(tmp_path, monkeypatch):
+    client = Client()
+    monkeypatch.setitem(sys.modules, "trackio", client)
+    sinks = [{"kind": "trackio"}, {"kind": "csv", "path": str(tmp_path / "a.csv")}]
+    toy_trainer(tmp_path, resources={"sinks": sinks}).train()
+    steps = [call for call in client.calls if isinstance(call, tuple)]
+    assert [step for step, _ in steps] == [4, 4, 8, 8, 12, 12, 16, 16, 20, 20]
+    assert {"throughput/steps_per_second", "throughput/data_wait_share"} <= set(steps[1][1])
+    assert "loss" in steps[0][1]
+    assert not any("/" in name for name in rows(tmp_path / "a.csv")[0])
+
+
+@pytest.mark.slow
+def test_wandb_itself_takes_a_run_offline(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    writer = WandbSink(folder=str(tmp_path)).open(run())
+    writer.write(4, {"loss": 0.5})
+    writer.write(4, {"throughput/mfu": 0.5})
+    writer.close()
+    assert len(list(tmp_path.glob("wandb/offline-run-*-vla-ab12/*.wandb"))) == 1
+
+
+@pytest.mark.slow
+def test_trackio_itself_keeps_a_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    pytest.importorskip("trackio")
+    writer = TrackioSink().open(run())
+    writer.write(4, {"loss": 0.5})
+    writer.close()
+    from trackio import Api
+
+    (kept,) = Api().runs("foundry")
+    assert kept.name == "vla-ab12"
 
 
 def test_tensorboard_gets_scalars(tmp_path):

@@ -6,7 +6,14 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
-from foundry_core.data.sources.base import Broken, Captioned, CaptionFormat, PathSource, SourceRef
+from foundry_core.data.sources.base import (
+    Broken,
+    Captioned,
+    CaptionFormat,
+    PathSource,
+    Reads,
+    SourceRef,
+)
 from foundry_core.data.sources.captions.items import IMAGES, samples
 from foundry_core.data.sources.files import find_files, has_files, tar_files
 from foundry_core.errors import FoundryError
@@ -30,6 +37,9 @@ class ImageCaptionTars(CaptionFormat, PathSource):
         return [
             SourceRef(name=file.relative_to(above).as_posix(), files=(str(file),)) for file in files
         ]
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def items(self, ref: SourceRef) -> Iterator[Captioned | Broken]:
         """In the order of the tar. One that is damaged gives what is whole, then says so."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from foundry_core.data.sources.base import SourceRef
+from foundry_core.data.sources.base import Reads, SourceRef
 from foundry_core.data.sources.robot.recorded import Recorded, episode_id
 
 if TYPE_CHECKING:
@@ -40,22 +40,33 @@ class Aloha(Recorded):
 
         return [SourceRef(name=n, files=(str(path),)) for n, path in self.files(ENDINGS)]
 
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
+
     def read_episode(self, ref: SourceRef) -> "Episode":
         """Fields by their paths (`action`, `observations/qpos`), cameras by their names."""
         from foundry_core.data.robot.episodes import Episode
         from foundry_core.data.sources.robot import hdf5
-        from foundry_core.data.sources.robot.steps import check_steps, is_lowdim, is_pictures
+        from foundry_core.data.sources.robot.steps import (
+            check_steps,
+            is_depth,
+            is_lowdim,
+            is_pictures,
+        )
 
         file = hdf5.open_file(ref.path)
         hdf5.child(file, "action")
         lowdim: dict[str, np.ndarray] = {}
         images: dict[str, Frames] = {}
+        depth: dict[str, Frames[np.ndarray]] = {}
         for path, dataset in hdf5.datasets(file, skip=("compress_len",)):
             camera = path.removeprefix(_IMAGES)
             if camera != path and hdf5.is_encoded(dataset):
                 images[camera] = hdf5.encoded_frames(dataset, self._decoded)
             elif is_pictures(dataset.shape, dataset.dtype):
                 images[camera] = hdf5.frames(dataset, self._coloured)
+            elif is_depth(path, dataset.shape, dataset.dtype):
+                depth[camera] = hdf5.depth_frames(dataset, self.depth_unit, lambda one: one)
             elif is_lowdim(dataset.shape):
                 lowdim[path] = hdf5.field_values(dataset)
         check_steps(str(ref.path), lowdim, images)
@@ -67,6 +78,7 @@ class Aloha(Recorded):
             instructions=self.words(()),
             lowdim=lowdim,
             images=images,
+            depth=depth,
         )
 
     def _coloured(self, pixels: "np.ndarray") -> "np.ndarray":

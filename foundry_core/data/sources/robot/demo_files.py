@@ -11,7 +11,7 @@ from pydantic import Field
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.contract.fields import FieldContract
-from foundry_core.data.sources.base import SourceRef
+from foundry_core.data.sources.base import Reads, SourceRef
 from foundry_core.data.sources.robot.recorded import Recorded, episode_id, natural
 from foundry_core.errors import FoundryError
 
@@ -57,6 +57,9 @@ class DemoFiles(Recorded):
             ]
         return refs
 
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
+
     def read_episode(self, ref: SourceRef) -> "Episode":
         """Fields by their paths below the demonstration (`actions`, `obs/...`), cameras by their
         names in `obs`."""
@@ -68,7 +71,7 @@ class DemoFiles(Recorded):
         file, _, name = ref.name.rpartition("/")
         data = hdf5.child(hdf5.open_file(ref.path), "data")
         demo = hdf5.child(data, name)
-        lowdim, images = self._arrays(demo)
+        lowdim, images, depth = self._arrays(demo)
         kwargs = hdf5.json_attribute(data, "env_args").get("env_kwargs")
         facts = self.facts(PurePosixPath(file), data, demo, lowdim)
         return Episode(
@@ -79,6 +82,7 @@ class DemoFiles(Recorded):
             instructions=self.words(facts.instructions),
             lowdim=lowdim,
             images=images,
+            depth=depth,
         )
 
     @abstractmethod
@@ -94,21 +98,32 @@ class DemoFiles(Recorded):
         """Whether pictures come upside down and are to be turned."""
         return False
 
-    def _arrays(self, demo: "h5py.Group") -> "tuple[dict[str, np.ndarray], dict[str, Frames]]":
+    def _arrays(
+        self, demo: "h5py.Group"
+    ) -> "tuple[dict[str, np.ndarray], dict[str, Frames], dict[str, Frames[np.ndarray]]]":
         from foundry_core.data.sources.robot import hdf5
-        from foundry_core.data.sources.robot.steps import check_steps, is_lowdim, is_pictures
+        from foundry_core.data.sources.robot.steps import (
+            check_steps,
+            is_depth,
+            is_lowdim,
+            is_pictures,
+        )
 
         step = -1 if self.flips(demo.parent) else 1
         lowdim: dict[str, np.ndarray] = {}
         images: dict[str, Frames] = {}
+        depth: dict[str, Frames[np.ndarray]] = {}
         for path, dataset in hdf5.datasets(demo, skip=("next_obs",)):
             if is_pictures(dataset.shape, dataset.dtype):
                 camera = path.removeprefix("obs/")
                 images[camera] = hdf5.frames(dataset, lambda pixels: pixels[::step])
+            elif is_depth(path, dataset.shape, dataset.dtype):
+                name = path.removeprefix("obs/")
+                depth[name] = hdf5.depth_frames(dataset, self.depth_unit, lambda one: one[::step])
             elif is_lowdim(dataset.shape):
                 lowdim[path] = hdf5.field_values(dataset)
         check_steps(f"{demo.file.filename}: {demo.name}", lowdim, images)
-        return lowdim, images
+        return lowdim, images, depth
 
 
 def demo_names(path: Path, mask: str) -> list[str]:

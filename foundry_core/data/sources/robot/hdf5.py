@@ -22,6 +22,7 @@ from foundry_core.data.sources.robot.steps import (
     check_file,
     check_numbers,
     lowdim,
+    metres,
     picture,
     readable,
 )
@@ -162,6 +163,22 @@ def frames(dataset: h5py.Dataset, prepare: Callable[[np.ndarray], np.ndarray]) -
         with readable(at):
             values = dataset[step]
         return np.ascontiguousarray(prepare(picture(values, at)))
+
+    return Frames(len(dataset), read)
+
+
+def depth_frames(
+    dataset: h5py.Dataset, unit: str | None, prepare: Callable[[np.ndarray], np.ndarray]
+) -> Frames[np.ndarray]:
+    """Depth [L, H, W] or [L, H, W, 1] in metres, each picture read when it is asked for."""
+    where = _where(dataset)
+    check_bytes(dataset.shape[1:], dataset.dtype, MAX_PICTURE, where)
+    _check_chunks(dataset, where)
+
+    def read(step: int) -> np.ndarray:
+        with readable(f"{where} at step {step}"):
+            values = dataset[step]
+        return np.ascontiguousarray(prepare(metres(values, unit)))
 
     return Frames(len(dataset), read)
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from foundry_core.config.validation import read_as
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import CameraContract, DataContract
-from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
+from foundry_core.data.sources.base import PathSource, Reads, RobotFormat, SourceRef
 from foundry_core.data.sources.robot.lerobot_meta import EpisodeRow, Meta, read_info, read_meta
 from foundry_core.errors import FoundryError
 
@@ -73,6 +73,19 @@ class Lerobot(RobotFormat, PathSource):
             for number, index in enumerate(meta.rows["episode_index"].to_pylist())
         ]
 
+    def reads(self, ref: SourceRef) -> Reads:
+        """Its rows and films, and what meta/ says of it. Tasks are few, and count whole."""
+        meta = read_meta(self.root)
+        row = meta.episode(ref.start)
+        features = meta.info.features.items()
+        films = [name for name, feature in features if feature.dtype == "video"]
+        files = [meta.data_file(row), *(meta.video_file(row, name)[0] for name in films)]
+        values = {name: str(value) for name, value in row.values.items()}
+        tasks = {str(index): task for index, task in meta.tasks.items()}
+        facts = {"info": meta.info.model_dump(mode="json"), "row": values, "tasks": tasks}
+        said = {kind: list(texts) for kind, texts in meta.instructions.get(row.index, {}).items()}
+        return Reads(tuple(map(str, files)), facts | {"said": said})
+
     def read_episode(self, ref: SourceRef) -> "Episode":
         from foundry_core.data.robot.episodes import Episode, UnusableEpisode
         from foundry_core.data.sources.robot.lerobot_tables import episode_rows
@@ -122,7 +135,8 @@ class Lerobot(RobotFormat, PathSource):
 def _columns(
     meta: Meta, row: EpisodeRow, rows: "EpisodeRows"
 ) -> "tuple[dict[str, np.ndarray], dict[str, list[str]]]":
-    """(fields, instructions by kind): tasks in the order of the episode as "original", columns of
+    """(fields, instructions by kind): tasks in the order of the episode as "original", then those
+    that only meta/episodes has; columns of
     strings by their names, `language_persistent` by style. Questions and remarks at single steps
     (`language_events`) instruct nobody and are left out. Raises UnusableEpisode."""
     import numpy as np
@@ -179,7 +193,21 @@ def _columns(
             )
         if meta.tasks[index] not in instructions["original"]:
             instructions["original"].append(meta.tasks[index])
-    return lowdim, instructions
+    return lowdim, _with_variants(meta, row, instructions)
+
+
+def _with_variants(
+    meta: Meta, row: EpisodeRow, instructions: "dict[str, list[str]]"
+) -> "dict[str, list[str]]":
+    """Other words for the same, which no row names: of meta/episodes, and of our own exports. Where
+    they lack the words of the rows, the tasks were changed since, and they are of others."""
+    told = instructions["original"]
+    listed = [one for one in row.values.get("tasks") or () if isinstance(one, str) and one.strip()]
+    if set(told) <= set(listed):
+        instructions["original"] = list(dict.fromkeys((*told, *listed)))
+    said = meta.instructions.get(row.index, {})
+    known = {text for texts in said.values() for text in texts}
+    return {**instructions, **said} if set(told) <= known else instructions
 
 
 FORMAT = Lerobot

@@ -29,6 +29,9 @@ OLD, NEW = "v2.1", "v3.0"
 # Features that every dataset has.
 COUNTERS = ("timestamp", "frame_index", "task_index")
 _INFO = "meta/info.json"
+# Not LeRobot's: a line per episode, {"episode_index", "instructions": {kind: texts}}.
+INSTRUCTIONS = "meta/instructions.jsonl"
+_SAID = "instructions"
 _AGAIN = "fetch the dataset again, or export it again with LeRobot"
 _FIELDS = {
     OLD: {"episode_chunk", "episode_index", "video_key"},
@@ -100,12 +103,14 @@ class EpisodeRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Meta:
-    """tasks: text by task_index. rows: a table with one row per episode."""
+    """tasks: text by task_index. rows: a table with one row per episode. instructions: {episode:
+    {kind: texts}}, of datasets that `foundry data export` wrote."""
 
     root: Path
     info: Info
     tasks: Mapping[int, str]
     rows: "pa.Table"
+    instructions: Mapping[int, Mapping[str, list[str]]]
 
     def episode(self, number: int) -> EpisodeRow:
         """The number-th row of the table."""
@@ -192,23 +197,46 @@ def _read(root: Path, _: Signature) -> Meta:
     if info.codebase_version == OLD:
         import pyarrow as pa
 
-        listed = _json_lines(root / "meta/episodes.jsonl", {"episode_index": int, "length": int})
-        rows = pa.table(
-            {name: [int(row[name]) for row in listed] for name in ("episode_index", "length")}
-        )
+        columns = {"episode_index": int, "length": int, "tasks": list}
+        listed = _json_lines(root / "meta/episodes.jsonl", columns)
+        rows = pa.table({name: [row[name] for row in listed] for name in columns})
         stated = _json_lines(root / "meta/tasks.jsonl", {"task_index": int, "task": str})
         tasks = {row["task_index"]: row["task"] for row in stated}
     else:
         rows, tasks = _episode_tables(root, info), _tasks(root / "meta/tasks.parquet")
-    return Meta(root=root, info=info, tasks=tasks, rows=rows)
+    return Meta(
+        root=root, info=info, tasks=tasks, rows=rows, instructions=_said(root / INSTRUCTIONS)
+    )
+
+
+def _said(path: Path) -> dict[int, dict[str, list[str]]]:
+    """All words of each episode, by kind: what LeRobot's own tables have no place for."""
+    if not path.is_file():
+        return {}
+    found: dict[int, dict[str, list[str]]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+            words = {str(kind): [str(text) for text in texts] for kind, texts in row[_SAID].items()}
+            found[int(row["episode_index"])] = words
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise FoundryError(
+                f"{path}: {line[:80]!r} is no line of it: {error!r}", _AGAIN
+            ) from error
+    return found
 
 
 def _json_lines(path: Path, fields: Mapping[str, type]) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines if line.strip()]
-        return [{name: kind(row[name]) for name, kind in fields.items()} for row in rows]
-    except (OSError, OverflowError, ValueError, LookupError, TypeError) as error:
+        return [
+            {n: kind(row.get(n, []) if kind is list else row[n]) for n, kind in fields.items()}
+            for row in rows
+        ]
+    except (
+        *(OSError, OverflowError, ValueError, LookupError, TypeError, AttributeError),
+    ) as error:
         raise FoundryError(f"{path} is not LeRobot's {path.name}: {error!r}", _AGAIN) from error
 
 
@@ -216,7 +244,7 @@ def _episode_tables(root: Path, info: Info) -> "pa.Table":
     import pyarrow as pa
 
     parts = ["data/", *(f"videos/{key}/" for key, f in info.features.items() if f.is_camera)]
-    wanted = {"episode_index", "length"} | {
+    wanted = {"episode_index", "length", "tasks"} | {
         part + name for part in parts for name in ("chunk_index", "file_index", "from_timestamp")
     }
     files = [n for n in source_files(root / "meta/episodes") if n.endswith(".parquet")]

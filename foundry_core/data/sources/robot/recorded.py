@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import PathSource, RobotFormat
 from foundry_core.data.sources.files import find_files
@@ -17,6 +19,9 @@ class Recorded(RobotFormat, PathSource):
 
     hz: float | None = Field(None, gt=0, description="control rate, where the files hold none")
     instruction: str = Field("", description="of every episode whose files hold none")
+    depth_unit: Annotated[Literal["m", "cm", "mm"] | None, OmitWhen(None)] = Field(
+        None, description="of depth; null: m of floats, mm of whole numbers"
+    )
 
     def contract(self) -> DataContract:
         return DataContract(hz=self.hz)

@@ -1,7 +1,7 @@
 """RLDS: a TFDS folder of episodes (Open X-Embodiment, DROID, Bridge), read without TensorFlow.
 
-features.json says what is there; a record of a shard is one episode. Not read: ragged lists, depth,
-pictures of another depth than 8-bit RGB.
+features.json says what is there; a record of a shard is one episode. Pictures are 8-bit RGB, or
+16-bit PNG files, which are depth. Not read: ragged lists, pictures of other kinds.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from foundry_core.config.suggest import nearest
-from foundry_core.data.sources.base import SourceRef
+from foundry_core.data.sources.base import Reads, SourceRef
 from foundry_core.data.sources.robot.recorded import Recorded, episode_id
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
@@ -64,6 +64,9 @@ class Rlds(Recorded):
             raise FoundryError(f"{str(folder)!r} holds no records", "fetch it again")
         return refs
 
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads((*ref.files, str(ref.path.parent / "features.json")))
+
     def read_episode(self, ref: SourceRef) -> "Episode":
         """Fields by their paths below `steps` (`action`, `observation/state`), cameras too."""
         from foundry_core.data.robot.episodes import Episode, UnusableEpisode
@@ -83,7 +86,7 @@ class Rlds(Recorded):
         record = read_record(ref.path, ref.start)
         with readable(where):
             example = parse_example(record)
-        lowdim, images, texts = _steps(steps, example, where)
+        lowdim, images, depth, texts = _steps(steps, example, where, self.depth_unit)
         check_steps(where, lowdim, images)
         metadata = dict(_metadata(others, example, where))
         words = self.words([*_instructions(texts), *_instructions(metadata)])
@@ -95,6 +98,7 @@ class Rlds(Recorded):
             instructions=words,
             lowdim=lowdim,
             images=images,
+            depth=depth,
         )
 
     def _folder(self) -> Path:
@@ -157,13 +161,17 @@ def _promised(folder: Path) -> dict[str, int]:
 
 
 def _steps(
-    features: "Mapping[str, Feature]", example: "Mapping[str, Values]", where: str
-) -> "tuple[dict[str, np.ndarray], dict[str, Frames], dict[str, list[str]]]":
-    """(fields, cameras, texts) by path."""
+    features: "Mapping[str, Feature]",
+    example: "Mapping[str, Values]",
+    where: str,
+    depth_unit: str | None,
+) -> "tuple[dict[str, np.ndarray], dict[str, Frames], dict[str, Frames], dict[str, list[str]]]":
+    """(fields, cameras, depth, texts) by path."""
     from foundry_core.data.sources.robot.steps import lowdim, readable
 
     fields: dict[str, np.ndarray] = {}
     images: dict[str, Frames] = {}
+    depth: dict[str, Frames] = {}
     texts: dict[str, list[str]] = {}
     for path, feature in features.items():
         values = example.get(f"steps/{path}", [])
@@ -174,7 +182,20 @@ def _steps(
                 texts[path] = [str(text, "utf-8") for text in values]
             elif feature.kind == "picture":
                 images[path] = _frames(values)
-    return fields, images, texts
+            elif feature.kind == "depth":
+                depth[path] = _depth(values, f"{where}: {path}", depth_unit)
+    return fields, images, depth, texts
+
+
+def _depth(values: "Values", where: str, unit: str | None) -> "Frames":
+    from foundry_core.data.images import decode_depth
+    from foundry_core.data.robot.episodes import Frames
+    from foundry_core.data.sources.robot.steps import metres
+
+    files = _frames(values)
+    return Frames(
+        len(files), lambda step: metres(decode_depth(files[step], f"{where} at step {step}"), unit)
+    )
 
 
 def _frames(values: "Values") -> "Frames":

@@ -54,7 +54,8 @@ class Robomimic(DemoFiles):
 
         task = json_attribute(data, "env_args").get("env_name") or file.stem
         words = json_attribute(demo, "ep_meta").get("lang") or ""
-        return Facts(task=str(task), instructions=[str(words)])
+        told = words if isinstance(words, list) else [words]
+        return Facts(task=str(task), instructions=[str(one) for one in told])
 
 
 FORMAT = Robomimic

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from foundry_core.data.contract.statements import DataContract
-from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
+from foundry_core.data.sources.base import PathSource, Reads, RobotFormat, SourceRef
 from foundry_core.data.sources.robot import ros_files as files
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
@@ -58,6 +58,9 @@ class Ros(RobotFormat, PathSource):
         """By name; the parts of a split recording are one."""
         files.require_libraries()
         return files.recordings(self.path)
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def read_episode(self, ref: SourceRef) -> "Episode":
         import numpy as np

@@ -14,20 +14,21 @@ from pydantic import PrivateAttr
 
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import DataContract
-from foundry_core.data.sources.base import PathSource, RobotFormat, SourceRef
+from foundry_core.data.sources.base import PathSource, Reads, RobotFormat, SourceRef
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import is_remote, source_entries
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from foundry_core.data.robot.episodes import Episode
+    from foundry_core.data.robot.episodes import Episode, Frames
     from foundry_core.data.sources.robot.npz_files import NpzFile
 
 HZ = 10.0
 # An episode that lacks some of these is listed, and then found unusable.
 _FILES = ("observations.npz", "actions.npz", "metadata.yaml")
 _CAMERAS = "camera_id_to_semantic_name"
+_DEPTH = "_depth"
 _SIDES = ("right", "left")
 _KINDS = ("actual", "desired", "action")
 
@@ -50,9 +51,13 @@ class Spartan(RobotFormat, PathSource):
         names = [f"robot__{k}__grippers__{s}::panda_hand" for k in _KINDS for s in _SIDES]
         return DataContract(hz=HZ, fields=dict.fromkeys(names, gripper))
 
-    def identity(self) -> Mapping[str, str]:
+    @property
+    def named(self) -> Mapping[str, str]:
         above = self.folders_above()
-        return {**super().identity(), **({"folders above": "/".join(above)} if above else {})}
+        return {**super().named, **({"folders above": "/".join(above)} if above else {})}
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def fetched(self, path: str) -> Self:
         copy = super().fetched(path)
@@ -97,19 +102,19 @@ class Spartan(RobotFormat, PathSource):
         names = _camera_names(folder / "metadata.yaml")
         below = folder.parent.relative_to(self.root)
         skill = _skill((*self.folders_above(), *below.parts))
-        stored = []
-        if "language_instruction" in observations:
-            stored = observations.array("language_instruction").reshape(-1)[:1].tolist()
         return Episode(
             id=re.sub(r"[^A-Za-z0-9_-]+", "_", str(below)).strip("_") or skill,
             task=skill,
             hz=HZ,
             success=_success(folder / "summary.npz"),
-            instructions={"original": [*map(str, stored)] or [_words(skill)]},
+            instructions={"original": _told(observations) or [_words(skill)]},
             lowdim=_measured(observations) | split_actions(actions),
             images={names[i]: observations.frames(i) for i in names if i in observations},
             intrinsics=_by_name(folder / "intrinsics.npz", names),
             extrinsics=_by_name(folder / "extrinsics.npz", names),
+            depth={
+                names[i]: _depth(observations, i) for i in names if f"{i}{_DEPTH}" in observations
+            },
         )
 
 
@@ -148,6 +153,33 @@ def _camera_names(path: Path) -> dict[str, str]:
         if not isinstance(camera, str) or not isinstance(name, str):
             raise UnusableEpisode(f"{path}: {_CAMERAS} maps {camera!r} to {name!r}", hint)
     return names
+
+
+def _told(observations: "NpzFile") -> list[str]:
+    """Each instruction once, in the order of the steps; of blank ones alone the first, which is
+    found wrong where all words are looked at."""
+    if "language_instruction" not in observations:
+        return []
+    said = list(map(str, observations.array("language_instruction").reshape(-1).tolist()))
+    return list(dict.fromkeys(text.strip() for text in said if text.strip())) or said[:1]
+
+
+def _depth(observations: "NpzFile", camera: str) -> "Frames[np.ndarray]":
+    """A camera's [H, W] in metres: whole numbers are millimetres."""
+    from foundry_core.data.robot.episodes import Frames
+    from foundry_core.data.sources.robot.steps import check_numbers, metres
+
+    member = f"{camera}{_DEPTH}"
+    stored = observations.frames(member)
+
+    def read(step: int) -> "np.ndarray":
+        values = stored[step]
+        check_numbers(values.dtype, f"{observations.where}: {member!r}")
+        if values.ndim != 2:
+            raise ValueError(f"{member} is {list(values.shape)}, no depth [H, W]")
+        return metres(values, None)
+
+    return Frames(len(stored), read)
 
 
 def _measured(observations: "NpzFile") -> "dict[str, np.ndarray]":

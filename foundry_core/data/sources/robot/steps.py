@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from foundry_core.data.contract.fields import UNITS
 from foundry_core.data.robot.episodes import UnusableEpisode
 
 # More values per step than this are no low-dimensional field (depth, point clouds): left out.
@@ -42,6 +43,22 @@ def check_file(path: Path) -> None:
 def is_pictures(shape: Sequence[int], dtype: np.dtype) -> bool:
     """[L, H, W, 3] of bytes, or of floats (as in Push-T)."""
     return len(shape) == 4 and shape[3] == 3 and (dtype == np.uint8 or dtype.kind == "f")
+
+
+def is_depth(path: str, shape: Sequence[int], dtype: np.dtype) -> bool:
+    """[L, H, W] or [L, H, W, 1] of 16-bit counts or floats, where the name says that it is depth:
+    masks look alike."""
+    picture = len(shape) == 3 or (len(shape) == 4 and shape[3] == 1)
+    named = "depth" in path.rpartition("/")[2].lower()
+    return named and picture and min(shape[1:3]) > 1 and (dtype == np.uint16 or dtype.kind == "f")
+
+
+def metres(values: np.ndarray, unit: str | None) -> np.ndarray:
+    """One depth picture as float32 [H, W]. unit: of the numbers; null: of floats metres, of whole
+    numbers millimetres, as depth cameras deliver them."""
+    unit = unit or ("m" if values.dtype.kind == "f" else "mm")
+    scaled = values.astype(np.float64) * UNITS[unit][1]
+    return scaled.reshape(values.shape[:2]).astype(np.float32)
 
 
 def is_lowdim(shape: Sequence[int]) -> bool:

@@ -8,12 +8,14 @@ from pydantic import Field
 
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import DataContract
-from foundry_core.data.sources.base import SourceRef
+from foundry_core.data.sources.base import Reads, SourceRef
 from foundry_core.data.sources.robot.recorded import Recorded, episode_id, natural
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import source_files
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
     from foundry_core.data.robot.episodes import Episode, Frames
@@ -72,6 +74,9 @@ class ZarrReplay(Recorded):
             ]
         return refs
 
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
+
     def read_episode(self, ref: SourceRef) -> "Episode":
         """Fields and cameras by the names of their arrays."""
         from foundry_core.data.robot.episodes import Episode, UnusableEpisode
@@ -79,6 +84,7 @@ class ZarrReplay(Recorded):
             MAX_FIELD,
             check_bytes,
             check_steps,
+            is_depth,
             is_lowdim,
             is_pictures,
             lowdim,
@@ -97,6 +103,7 @@ class ZarrReplay(Recorded):
             names = [name for name in store.names("data") if not name.startswith(".")]
         fields: dict[str, np.ndarray] = {}
         images: dict[str, Frames] = {}
+        depth: dict[str, Frames[np.ndarray]] = {}
         for name in names:
             array = open_array(store, f"data/{name}", where)
             if array.shape[0] < ref.stop:
@@ -106,6 +113,8 @@ class ZarrReplay(Recorded):
                 )
             if is_pictures(array.shape, array.dtype):
                 images[name] = _frames(array, ref.start, length)
+            elif is_depth(name, array.shape, array.dtype):
+                depth[name] = _depth(array, ref.start, length, self.depth_unit)
             elif is_lowdim(array.shape):
                 check_bytes((length, *array.shape[1:]), array.dtype, MAX_FIELD, array.where)
                 fields[name] = lowdim(array.rows(ref.start, ref.stop))
@@ -118,6 +127,7 @@ class ZarrReplay(Recorded):
             instructions=self.words(()),
             lowdim=fields,
             images=images,
+            depth=depth,
         )
 
     def _buffers(self) -> list[tuple[str, Path]]:
@@ -155,18 +165,33 @@ def _episode_ends(path: Path) -> list[int]:
 
 
 def _frames(array: "Array", start: int, length: int) -> "Frames":
-    """Neighbouring steps often lie in one chunk: the last is kept."""
-    import numpy as np
+    from foundry_core.data.sources.robot.steps import picture
 
+    return _rows(array, start, length, lambda row, where: picture(row, where).copy())
+
+
+def _depth(array: "Array", start: int, length: int, unit: str | None) -> "Frames[np.ndarray]":
+    from foundry_core.data.sources.robot.steps import metres
+
+    return _rows(array, start, length, lambda row, _: metres(row, unit))
+
+
+def _rows(
+    array: "Array",
+    start: int,
+    length: int,
+    prepare: "Callable[[np.ndarray, str], np.ndarray]",
+) -> "Frames":
+    """Neighbouring steps often lie in one chunk: the last is kept. prepare: (row, where)."""
     from foundry_core.data.robot.episodes import Frames
-    from foundry_core.data.sources.robot.steps import MAX_PICTURE, check_bytes, picture
+    from foundry_core.data.sources.robot.steps import MAX_PICTURE, check_bytes
 
     check_bytes(array.shape[1:], array.dtype, MAX_PICTURE, array.where)
     block = lru_cache(maxsize=1)(array.block)
 
-    def read(step: int) -> np.ndarray:
+    def read(step: int) -> "np.ndarray":
         number, row = divmod(start + step, array.chunks[0])
-        return picture(block(number)[row], f"{array.where} at step {step}").copy()
+        return prepare(block(number)[row], f"{array.where} at step {step}")
 
     return Frames(length, read)
 

@@ -10,6 +10,7 @@ from foundry_core.data.sources.base import (
     Broken,
     Document,
     PathSource,
+    Reads,
     SourceRef,
     TextFormat,
 )
@@ -36,6 +37,9 @@ class JsonLines(TextFormat, PathSource):
     def refs(self) -> list[SourceRef]:
         """Plain files by byte ranges that begin at lines, .zst by its frames, .gz whole."""
         return [ref for file in find_files(self.path, _ENDINGS) for ref in line_refs(file)]
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
         try:

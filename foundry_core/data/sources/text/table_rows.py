@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from foundry_core.data.sources.base import Broken, Document, SourceRef, TextFormat
+from foundry_core.data.sources.base import Broken, Document, Reads, SourceRef, TextFormat
 from foundry_core.data.sources.tables import DamagedTable, TableSource, is_text
 from foundry_core.errors import FoundryError
 
@@ -27,6 +27,9 @@ class TextRows(TextFormat, TableSource):
                 f"strings: {', '.join(self._text_columns()) or 'none'}",
             )
         return pieces
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
         try:

@@ -9,6 +9,7 @@ from foundry_core.data.sources.base import (
     Broken,
     Document,
     PathSource,
+    Reads,
     SourceRef,
     TextFormat,
 )
@@ -38,6 +39,9 @@ class PlainText(TextFormat, PathSource):
         sized = [(str(f), f.stat().st_size) for f in find_files(self.path, _ENDINGS)]
         groups = groups_by_size(sized, PIECE_BYTES)
         return [SourceRef(name=Path(group[0]).name, files=group) for group in groups]
+
+    def reads(self, ref: SourceRef) -> Reads:
+        return Reads(ref.files)
 
     def read(self, ref: SourceRef) -> Iterator[Document | Broken]:
         for file in map(Path, ref.files):

@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
-from foundry_core.data.images import encode_jpeg
+from foundry_core.data.images import encode_depth, encode_jpeg
 from foundry_core.data.robot.episodes import UnusableEpisode
 from foundry_core.data.sources.robot.rlds import Rlds
 from foundry_core.errors import FoundryError
@@ -46,7 +46,9 @@ def episode(length=3, **others):
         "steps/observation/state": tfds.floats(np.arange(length * 4)),
         "steps/observation/mode": [-step for step in steps],
         "steps/observation/image": [jpeg(step) for step in steps],
-        "steps/observation/depth": [b"png" for _ in steps],
+        "steps/observation/depth": [
+            encode_depth(np.full((8, 8), 500 + step, np.uint16)) for step in steps
+        ],
         "steps/observation/packed": [
             zlib.compress(np.float32([step, 1]).tobytes()) for step in steps
         ],
@@ -95,6 +97,9 @@ def test_what_an_episode_holds(tmp_path):
     assert found.lowdim["observation/packed"][:, 0].tolist() == [0, 1, 2]
     assert list(found.images) == ["observation/image"]
     assert found.images["observation/image"][:] == [jpeg(0), jpeg(1), jpeg(2)]
+    assert list(found.depth) == ["observation/depth"]
+    assert found.depth["observation/depth"][2].dtype == np.float32
+    assert (found.depth["observation/depth"][2] == np.float32(0.502)).all()
     assert found.instructions == {"original": ["open it", "open", "from the metadata"]}
     assert (found.hz, found.success, found.task) == (15.0, False, "open it")
     assert found.id == "toy-train-00000-of-00001_0"

@@ -28,7 +28,7 @@ def recording(path, demos=("demo_0", "demo_2", "demo_10"), hz=20, steps=STEPS):
             demo["rewards"] = np.arange(steps, dtype=np.int64)
             demo["obs/robot0_eef_pos"] = np.full((steps, 3), number, ">f4")
             demo["obs/agentview_image"] = np.full((steps, 8, 8, 3), number, np.uint8)
-            demo["obs/agentview_depth"] = np.zeros((steps, 80, 80, 1), np.float32)
+            demo["obs/agentview_depth"] = np.full((steps, 8, 9, 1), 1000 + number, np.uint16)
             demo["next_obs/robot0_eef_pos"] = np.zeros((steps, 3))
         if demos:
             data[demos[-1]].attrs["ep_meta"] = json.dumps({"lang": "lift the cube"})
@@ -57,6 +57,11 @@ def test_what_an_episode_holds(tmp_path):
     assert [ref.name for ref in refs] == [f"a.hdf5/demo_{n}" for n in (0, 2, 10)]
     episode = source.read_episode(refs[2])
     assert (episode.id, episode.hz, episode.success) == ("a_demo_10", 20.0, None)
+    depth = np.stack(episode.depth["agentview_depth"])
+    assert (depth.dtype, depth.shape) == (np.float32, (4, 8, 9))
+    assert (depth == np.float32(1.002)).all()
+    told = Robomimic(path=str(tmp_path), depth_unit="cm").read_episode(refs[2])
+    assert np.allclose(told.depth["agentview_depth"][0], 10.02)
     assert episode.instructions == {"original": ["lift the cube"]}
     assert {name: (v.dtype.str, v.shape) for name, v in episode.lowdim.items()} == {
         "actions": ("<f8", (STEPS, 7)),

@@ -92,6 +92,7 @@ def check(found):
                 assert np.array_equal(np.stack(pixels), values[start:stop])
             elif name == "depth":
                 assert name not in one.lowdim
+                assert np.array_equal(np.stack(one.depth[name]), values[start:stop])
             else:
                 assert np.array_equal(
                     one.lowdim[name], values[start:stop].reshape(len(pixels_of(one)), -1)

@@ -16,12 +16,13 @@ _NUMBERS = {
     *("float16", "bfloat16", "float32", "float64", "bool"),
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 }
-Kind = Literal["picture", "text", "number", "other"]
+Kind = Literal["picture", "depth", "text", "number", "other"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
-    """One leaf. kind "other" is not read: ragged lists, depth, what is not known. shape: per step;
+    """One leaf. kind "depth": PNG files of 16 bits. "other" is not read: ragged lists, depth in
+    other forms, what is not known. shape: per step;
     encoding: of numbers, "" or "bytes" or "zlib"."""
 
     kind: Kind
@@ -79,7 +80,8 @@ def _leaves(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Feature]]
         shape = _shape(node["image"])
         dtype = _dtype(node["image"]) or "uint8"
         colour = dtype == "uint8" and (not shape or shape[-1] == 3)
-        yield path, Feature(kind="picture" if colour else "other")
+        counts = dtype == "uint16" and (not shape or shape[-1] == 1)
+        yield path, Feature(kind="picture" if colour else "depth" if counts else "other")
     elif "text" in node:
         yield path, Feature(kind="text")
     elif "tensor" in node:

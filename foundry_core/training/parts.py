@@ -1,0 +1,83 @@
+"""A model by its parts (language, vision, projector, head): norms of their gradients, and blocks
+whose activations are made again in the backward pass instead of being kept.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from foundry_core.errors import FoundryError
+from foundry_core.models.interfaces import Decoder
+from foundry_core.models.vla import VLA
+from foundry_core.training.distributed import full
+
+Parts = Mapping[str, Sequence[nn.Module]]
+
+
+def parts_of(model: nn.Module) -> Parts:
+    """Part → its modules; everything is `model` where a module says nothing of its parts."""
+    return model.parts if isinstance(model, Decoder | VLA) else {"model": [model]}
+
+
+def part_norms(model: nn.Module) -> dict[str, Tensor]:
+    """grad_norm_<part> → the norm of its gradients, on the device: no host waits. Parts that no
+    gradient has reached are left out. Sharded gradients are reduced: a collective."""
+    found = {}
+    for name, modules in parts_of(model).items():
+        gradients = [p.grad for p in _parameters(modules) if p.grad is not None]
+        if gradients:
+            norm = torch.nn.utils.get_total_norm(gradients)
+            found[f"grad_norm_{name}"] = full(norm)
+    return found
+
+
+def recompute(model: nn.Module, names: Sequence[str]) -> None:
+    """Each block of these parts keeps its inputs alone and runs again in the backward pass. In
+    place, before the model is compiled or sharded; names of parameters stay. The same kernels run
+    on the same inputs, so gradients keep their bits unless they are compiled."""
+    parts = parts_of(model)
+    for name in names:
+        blocks = [b for module in parts.get(name, ()) for b in transformer_blocks(module)]
+        if not blocks:
+            raise FoundryError(
+                f"resources.recompute names {name!r}, of which this model has no blocks",
+                f"its parts are {', '.join(parts)}",
+            )
+        for block in blocks:
+            block.forward = _recomputed(block.forward)
+
+
+def transformer_blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """Entries of the outermost lists of modules that have parts themselves: no bare
+    convolutions."""
+    if isinstance(module, nn.ModuleList):
+        composed = [entry for entry in module if any(True for _ in entry.children())]
+        if composed:
+            yield from composed
+            return
+    for child in module.children():
+        yield from transformer_blocks(child)
+
+
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(forward)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    return run
+
+
+def _parameters(modules: Sequence[nn.Module]) -> Iterator[nn.Parameter]:
+    """Each once: tied heads are in two modules."""
+    seen: set[int] = set()
+    for module in modules:
+        for parameter in module.parameters():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield parameter

@@ -1,0 +1,26 @@
+"""benchmarks/gpu at a width that a CPU can do."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_the_script_writes_its_table(tmp_path):
+    out = tmp_path / "table.md"
+    words = ["checks", "llm-eager", "vla"]
+    chosen = [part for word in words for part in ("--only", word)]
+    command = ["benchmarks/gpu/run.sh", "--device", "cpu", "--scale", "tiny", "--out", str(out)]
+    environment = os.environ | {"PYTHON": sys.executable}
+    subprocess.run([*command, *chosen], cwd=ROOT, env=environment, check=True, timeout=280)
+    lines = out.read_text().splitlines()
+    assert sum(line.startswith("- ") for line in lines) == 5
+    llm, vla = lines[-2:]
+    assert "tokens/s" in llm
+    assert "samples/s" in vla
+    assert all(len(row.split("|")) == 8 for row in (llm, vla))
