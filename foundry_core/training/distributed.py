@@ -129,6 +129,11 @@ def gradient_sync(module: nn.Module, enabled: bool) -> Iterator[None]:
     yield
 
 
+def full(tensor: Tensor) -> Tensor:
+    """The whole tensor on every rank; a collective if it is sharded."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
 def whole_pieces(tensor: Tensor, world: World) -> Iterator[Tensor]:
     """A tensor's values in order on the CPU, in pieces of at most PIECE_BYTES, at rank 0; the other
     ranks get nothing and send what they hold, a piece at a time. Collective if it is sharded."""

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from training_toy import toy_batches, toy_trainer, weights
 
 from foundry_core.errors import FoundryError
-from foundry_core.training.distributed import World, local_batch_size
+from foundry_core.training.distributed import World, full, local_batch_size
 
 
 def _free_port() -> int:
@@ -33,10 +33,6 @@ def _free_port() -> int:
 def until(last: int, batches, first: int):
     """The data end early; `first`: the step of the first of them."""
     return itertools.islice(batches, max(0, last - first))
-
-
-def full(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def _rank(rank: int, size: int, port: int, folder: str, changes: dict) -> None:
