@@ -8,7 +8,7 @@ import pytest
 
 import foundry_core.execution.attempt as attempt_module
 from flows.runs.engine import PipelineRun
-from foundry_core.execution.attempt import _keep_scratch_of
+from foundry_core.execution.attempt import _begun_from, _keep_scratch_of
 from foundry_core.execution.control import ChildResult
 from foundry_core.execution.job import Interrupted, StageFailed
 from foundry_core.objects import StoreUnavailable
@@ -24,7 +24,7 @@ def home(small_home):
 
 @pytest.fixture
 def child(monkeypatch):
-    """Puts a function (work, lease, out, scratch) in the place of the stage's process."""
+    """Puts a function (work, lease, folders) in the place of the stage's process."""
 
     def put(function):
         monkeypatch.setattr(attempt_module, "run_child", function)
@@ -53,8 +53,8 @@ def left(under_way):
 
 
 def raising(error):
-    def stage(work, lease, out, scratch):
-        (out / "half").write_text("x")
+    def stage(work, lease, folders):
+        (folders.out / "half").write_text("x")
         raise error
 
     return stage
@@ -98,8 +98,8 @@ def test_a_lease_lost_after_the_stage_ended_commits_nothing(child, monkeypatch):
     real = attempt_module.run_child
     taken = []
 
-    def lose(work, lease, out, scratch):
-        result = real(work, lease, out, scratch)
+    def lose(work, lease, folders):
+        result = real(work, lease, folders)
         if not taken:
             taken.append(True)
             monkeypatch.setattr(lease, "verify", _lost)
@@ -131,7 +131,7 @@ def test_a_store_that_is_away_leaves_the_attempt_to_the_next(child, monkeypatch)
 
 
 def test_a_stage_that_wrote_nothing_has_failed(child):
-    child(lambda work, lease, out, scratch: ChildResult())
+    child(lambda work, lease, folders: ChildResult())
     under_way = started()
     with pytest.raises(StageFailed, match="it wrote no files"):
         under_way.stage("first")
@@ -151,10 +151,12 @@ def test_another_that_was_committed_first_is_used(child, monkeypatch):
 def test_a_commit_is_told_with_its_attempt_and_rows(child):
     real = attempt_module.run_child
 
-    def stage(work, lease, out, scratch):
-        result = real(work, lease, out, scratch)
-        (out / "records").mkdir(exist_ok=True)
-        (out / "records" / "scores.jsonl").write_text('{"task": "", "n": 4, "successes": 3}\n')
+    def stage(work, lease, folders):
+        result = real(work, lease, folders)
+        (folders.out / "records").mkdir(exist_ok=True)
+        (folders.out / "records" / "scores.jsonl").write_text(
+            '{"task": "", "n": 4, "successes": 3}\n'
+        )
         return result
 
     child(stage)
@@ -191,7 +193,7 @@ def test_a_scratch_is_kept_for_the_bytes_it_was_begun_from(tmp_path):
 
     def begun(input_content_key, replaced=None):
         scratch.mkdir(exist_ok=True)
-        _keep_scratch_of(scratch, input_content_key, replaced)
+        _keep_scratch_of(scratch, _begun_from(input_content_key, replaced))
         kept = (scratch / "state").exists()
         (scratch / "state").write_text("")
         return kept
@@ -253,9 +255,9 @@ def test_a_link_that_did_not_come_tells_nothing_and_the_stage_runs(monkeypatch):
 def test_a_lease_lost_just_before_the_publication_commits_nothing(child, monkeypatch):
     real, enqueue, leases = attempt_module.run_child, attempt_module.enqueue, []
 
-    def keep(work, lease, out, scratch):
+    def keep(work, lease, folders):
         leases.append(lease)
-        return real(work, lease, out, scratch)
+        return real(work, lease, folders)
 
     def then_lose(*arguments):
         if len(leases) == 1:

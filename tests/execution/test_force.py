@@ -127,9 +127,9 @@ def test_the_scratch_of_an_interrupted_forced_training_is_resumed_and_no_other(m
     (left / "state.json").write_text(json.dumps({"step": 5, "weight": -1.0}))
     found = []
 
-    def interrupted(work, lease, out, scratch):
-        found.append(sorted(path.name for path in scratch.iterdir()))
-        (scratch / "mine").write_text("")
+    def interrupted(work, lease, folders):
+        found.append(sorted(path.name for path in folders.scratch.iterdir()))
+        (folders.scratch / "mine").write_text("")
         return ChildResult(error="stopped")
 
     monkeypatch.setattr(foundry_core.execution.attempt, "run_child", interrupted)

@@ -474,3 +474,16 @@ def test_an_attempt_whose_commit_is_uncertain_is_closed_by_the_next_run(
     states = queries.sql(queries.connect(), "select state from attempt order by attempt")
     wanted = ["committed"] if happened else ["lost", "committed"]
     assert [row["state"] for row in states] == wanted
+
+
+def test_checkpoints_are_found_from_elsewhere_and_gone_after_the_commit(uri, monkeypatch, tmp_path):
+    store = open_store(uri)
+    artifact, folder = attempt(store, "hello")
+    place = store.checkpoints(KEY, "inputs")
+    connect(place).write("step_000000001.json", b"{}")
+    other = elsewhere(monkeypatch, tmp_path, uri)
+    assert other.checkpoints(KEY, "inputs") == place != other.checkpoints(KEY, "other inputs")
+    assert connect(place).names() == ["step_000000001.json"]
+    assert store.abandoned(KEY) == ["a1"]
+    assert store.commit(artifact, folder)
+    assert connect(place).names() == []
