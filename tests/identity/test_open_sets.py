@@ -8,7 +8,7 @@ from foundry_core.config.validation import validate
 from foundry_core.identity import code, code_modules
 from foundry_core.identity.code import CodeIndex
 from foundry_core.pipeline.registry import stage_kind
-from foundry_core.pipeline.spec import _classes, stage_fingerprint
+from foundry_core.pipeline.spec import config_classes, stage_fingerprint
 from foundry_core.pipeline.stage import Config
 from tests.toy_sets import forget, install_lab, install_outside
 
@@ -116,4 +116,4 @@ class Outer(Config):
 
 
 def test_configs_and_enums_are_found_wherever_a_recipe_holds_them():
-    assert set(_classes(Outer())) == {Outer, Inner, Colour}
+    assert set(config_classes(Outer())) == {Outer, Inner, Colour}

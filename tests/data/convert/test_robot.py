@@ -120,6 +120,24 @@ def test_one_and_four_workers_write_the_same_bytes(demos, tmp_path, layout, monk
     assert sum(name.endswith(".tar") for name in one) == 4
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_the_second_of_equal_ids_in_another_unit_is_one_skip(demos, tmp_path, workers, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "no home"))
+    found = {}
+    for name, change in (("twice", {"name": "ep_000"}), ("without", {"success": False})):
+        write_episode(demos, 5, **change)
+        out = tmp_path / name
+        out.mkdir()
+        source = Demonstrations(path=str(demos))
+        assert convert(source, out, workers, max_skipped=1)["episodes"] == 6
+        found[name] = digests(out)
+    skipped = json.loads((tmp_path / "twice/report.json").read_text())["skipped"]
+    assert [row["id"] for row in skipped] == ["episodes/t/file_005.tar"]
+    assert "two episodes have the id 'ep_000'" in skipped[0]["reason"]
+    assert found["twice"].pop("report.json") != found["without"].pop("report.json")
+    assert found["twice"] == found["without"]
+
+
 def test_episodes_come_back_as_they_were(demos, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
