@@ -338,21 +338,23 @@ def test_processes_read_one_mapped_file(tmp_path: Path, method: str) -> None:
     shards.members(0)
     context = multiprocessing.get_context(method)
     with context.Pool(2) as pool:
-        found = pool.map(_worker, [pickle.dumps(shards)] * 4)
+        found = pool.map(_worker, [(pickle.dumps(shards), str(folder))] * 4)
     for index, members in found:
         assert index == os.stat(folder / DATASET_INDEX).st_ino
         assert members == [members for _, members in samples()]
 
 
-def _worker(pickled: bytes) -> tuple[int, list[dict[str, bytes]]]:
-    """(inode of the index that this process has mapped, all samples)"""
+def _worker(job: tuple[bytes, str]) -> tuple[int, list[dict[str, bytes]]]:
+    """(inode of the folder's index that this process has mapped, all samples); a forked one has the
+    maps of earlier tests, too."""
+    pickled, folder = job
     shards = pickle.loads(pickled)
     found = [
         {name: bytes(data) for name, data in shards.members(number).items()}
         for number in range(len(shards))
     ]
     maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
-    inodes = {int(line[4]) for line in maps if line[-1].endswith(DATASET_INDEX)}
+    inodes = {int(line[4]) for line in maps if line[-1] == f"{folder}/{DATASET_INDEX}"}
     (inode,) = inodes
     return inode, found
 
