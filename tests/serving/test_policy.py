@@ -208,7 +208,7 @@ def test_pictures_take_the_way_that_the_data_took(bench, tmp_path, turn):
         hz=16,
         success=True,
         instructions={},
-        lowdim={},
+        lowdim={"state": np.zeros((1, 1))},
         images={"front": drawn[None]},
     )
     image = ImageConfig(size=(16, 16), jpeg_quality=100)
