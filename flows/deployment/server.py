@@ -94,6 +94,7 @@ def database_made() -> Iterator[None]:
     """Around the start of a server, until it answers. The first one of a home makes Prefect's
     database; two that do so at once both fail, so the others wait here for the first."""
     home = Path(os.environ["PREFECT_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
     version = importlib.metadata.version("prefect")
     with (home / _LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -39,7 +39,7 @@ def test_from_a_checkpoint_to_a_verdict(home, tmp_path, family):
         values = [json.loads(row)[loss] for row in rows]
         assert values[-1] < 0.95 * values[0], (stage, values)
     assert read_facts(made["evaluate"]).benchmark == "metaworld"
-    assert result["metrics"]["evaluate"]["n"] == 1
+    assert result["metrics"]["evaluate.n"] == 1
     policy = load_policy(made["vla"])
     policy.reset("a", 0)
     (targets,) = policy.infer([("a", seen(policy))])
