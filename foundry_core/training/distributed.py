@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from foundry_core.errors import FoundryError
 from foundry_core.models.tensor_files import PIECE_BYTES, flat_pieces
 from foundry_core.training.config import check_divides
 
@@ -167,7 +168,11 @@ def _owners(tensor: Any) -> list[tuple[int, int]]:
         elif placement == Replicate():
             ranks = ranks.select(axis, 0)
         else:
-            raise NotImplementedError(f"tensors placed as {tensor.placements}")
+            raise FoundryError(
+                f"a weight of shape {list(tensor.shape)} is split as {tensor.placements}: only "
+                "splits by rows can be written",
+                "use resources.strategy ddp, fsdp or hsdp",
+            )
     owners = ranks.reshape(-1).tolist()
     rows = tensor.shape[0]
     share = -(-rows // len(owners))  # torch.chunk's

@@ -147,12 +147,17 @@ def convert_captions(
         units = (_unit(job, state) for job in jobs)
         for done in store.results(prepare, canonical(image), units, configs=(source, image)):
             chunk = _chunk(done.folder)
+            again: list[Skip] = []
             for key, members in _samples(done.folder / _SAMPLES):
                 side = is_validation(key, split)
-                writers[side].add(key, members)
-                counts[side] += 1
+                try:
+                    writers[side].add(key, members)
+                except FoundryError as error:  # one of another piece is called so in this shard
+                    again.append((key, error.message))
+                else:
+                    counts[side] += 1
             names |= chunk.names
-            report.add(chunk.samples, chunk.skipped)
+            report.add(chunk.samples - len(again), [*chunk.skipped, *again])
             each = report.converted / pace.next
             pace.step(f"{report.converted} samples", reused=done.reused, each=each)
         report.write(out)

@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from foundry_core.pipeline.stage import Config
 
@@ -30,6 +30,19 @@ class MetricWriter(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class RunWriter:
+    """Of trackers whose run has `log(values, step=...)` and `finish()`."""
+
+    def __init__(self, run: Any) -> None:
+        self._run = run
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
 
 
 class MetricSink(Config):

@@ -1,10 +1,9 @@
 """Runs of trackio, in its database on this machine."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from foundry_core.errors import FoundryError
-from foundry_core.training.sinks.base import MetricSink, RunInfo
+from foundry_core.training.sinks.base import MetricSink, RunInfo, RunWriter
 
 
 class TrackioSink(MetricSink):
@@ -15,7 +14,7 @@ class TrackioSink(MetricSink):
     takes_throughput: ClassVar[bool] = True
     project: str = "foundry"
 
-    def open(self, run: RunInfo) -> "TrackioWriter":
+    def open(self, run: RunInfo) -> RunWriter:
         try:
             import trackio
         except ImportError as error:
@@ -30,20 +29,7 @@ class TrackioSink(MetricSink):
             config={"seed": run.seed, "total_steps": run.total_steps},
             embed=False,
         )
-        return TrackioWriter(opened)
-
-
-class TrackioWriter:
-    """run: what trackio.init gave."""
-
-    def __init__(self, run: Any) -> None:
-        self._run = run
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
-
-    def close(self) -> None:
-        self._run.finish()
+        return RunWriter(opened)
 
 
 SINK = TrackioSink

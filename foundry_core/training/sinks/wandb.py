@@ -1,14 +1,13 @@
 """Runs of Weights & Biases."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from foundry_core.errors import FoundryError
-from foundry_core.training.sinks.base import MetricSink, RunInfo
+from foundry_core.training.sinks.base import MetricSink, RunInfo, RunWriter
 
 
 class WandbSink(MetricSink):
@@ -23,7 +22,7 @@ class WandbSink(MetricSink):
         None, description="null: as WANDB_MODE says, else offline"
     )
 
-    def open(self, run: RunInfo) -> "WandbWriter":
+    def open(self, run: RunInfo) -> RunWriter:
         try:
             import wandb
         except ImportError as error:
@@ -42,20 +41,7 @@ class WandbSink(MetricSink):
             mode=self.mode or os.environ.get("WANDB_MODE") or "offline",
             config={"seed": run.seed, "total_steps": run.total_steps},
         )
-        return WandbWriter(opened)
-
-
-class WandbWriter:
-    """run: what wandb.init gave."""
-
-    def __init__(self, run: Any) -> None:
-        self._run = run
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log(dict(values), step=step)
-
-    def close(self) -> None:
-        self._run.finish()
+        return RunWriter(opened)
 
 
 SINK = WandbSink

@@ -1,7 +1,9 @@
 """Conversion of captioned images."""
 
 import hashlib
+import io
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -73,3 +75,23 @@ def test_published_image_caption_tars(shared_data, tmp_path):
     assert metrics == {"samples": 48, "skipped": 0}
     members = ShardSet(tmp_path / "a").members(0)
     assert decode_image(members["jpg"]).shape == (64, 64, 3)
+
+
+def test_samples_of_two_tars_that_are_called_alike_are_one_skip(tmp_path):
+    """Dots cannot stand in a key: `x.0.tar` and `x_0.tar` name their samples alike."""
+    root = tmp_path / "tars"
+    root.mkdir()
+    picture = encode_jpeg(np.zeros((8, 8, 3), np.uint8), 95)
+    for name in ("x.0.tar", "x_0.tar"):
+        with tarfile.open(root / name, "w") as tar:
+            for member, data in (("k.jpg", picture), ("k.txt", name.encode())):
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    source = ImageCaptionTars(path=str(root))
+    with pytest.raises(FoundryError, match=r"max_skipped = 0: x_0-k"):
+        convert(source, tmp_path / "a")
+    assert convert(source, tmp_path / "b", max_skipped=1) == {"samples": 1, "skipped": 1}
+    assert bytes(ShardSet(tmp_path / "b").members(0)["txt"]) == b"x.0.tar"
+    report = json.loads((tmp_path / "b" / "report.json").read_text())
+    assert report["seen"] == 2 and report["skipped"][0]["id"] == "x_0-k"
