@@ -169,7 +169,9 @@ def test_a_form_filled_in_a_browser_starts_what_was_typed(served, pictures):
 def _look_at_the_run(page, served, run_id, pictures):
     """The page of the run and of its artifacts, as the server keeps and the browser shows them."""
     page.open(f"{served.url}/runs/flow-run/{run_id}")
-    page.wait("document.body.innerText.includes('verdict: done in')")
+    # The page loads its log piece by piece, as one scrolls down.
+    down = "document.querySelectorAll('*').forEach(e => { e.scrollTop = e.scrollHeight })"
+    page.wait(f"({down}, document.body.innerText.includes('verdict: done in'))")
     time.sleep(4)
     page.picture(pictures / "ablation-run.png")
     tabs = "Array.from(document.querySelectorAll('button, a, li, span'))"
