@@ -59,7 +59,12 @@ def fill_new_rows(weight: Tensor, vocab_size: int, used: int, rows: int) -> None
 
 
 class Decoder(nn.Module, ABC):
-    """What language models and vision-language models have in common."""
+    """What language models and vision-language models have in common.
+
+    compiled_loss: whether the terms of its loss are compiled, as its blocks may be.
+    """
+
+    compiled_loss = False
 
     @property
     @abstractmethod
@@ -104,7 +109,9 @@ class Decoder(nn.Module, ABC):
         weight, bias, cap = self.output_layer
         if bias is not None:
             raise FoundryError("the language model's output layer has a bias: unsupported")
-        return linear_cross_entropy(hidden, weight, targets, z_loss=z_loss, soft_cap=cap)
+        return linear_cross_entropy(
+            hidden, weight, targets, z_loss=z_loss, soft_cap=cap, compiled=self.compiled_loss
+        )
 
     @abstractmethod
     def resize_vocabulary(self, vocab_size: int, used: int) -> None:

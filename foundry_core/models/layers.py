@@ -34,6 +34,15 @@ class Layers(nn.ModuleList, Generic[M]):
         return cast(Iterator[M], super().__iter__())
 
 
+def compute_type(x: Tensor) -> torch.dtype:
+    """Autocast's where it is on for x's device, else x's own: what the residual stream is kept in.
+    Norms take their statistics in float32 all the same."""
+    kind = x.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):  # which torch refuses to answer for
+        return x.dtype
+    return torch.get_autocast_dtype(kind)
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x²) + eps) · weight, computed in float32."""
 
@@ -86,7 +95,13 @@ def _new_rope_table(
 
 def apply_rope(x_bthd: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Rotates (x[i], x[i + d/2]) by the position's angle, in float32 whatever x's type."""
-    return _Rotate.apply(x_bthd, *table)
+    if not torch.compiler.is_compiling():
+        return _Rotate.apply(x_bthd, *table)
+    # A compiler fuses the plain chain, and torch 2.11's gave wrong gradients of _Rotate on CUDA.
+    cos, sin = (values[:, None] for values in table)
+    first, second = x_bthd.float().chunk(2, dim=-1)
+    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return turned.to(x_bthd.dtype)
 
 
 class _Rotate(torch.autograd.Function):

@@ -13,6 +13,7 @@ from foundry_core.models.layers import (
     Mask,
     SwiGLU,
     Visibility,
+    compute_type,
     init_block,
     make_norm,
     rope_table,
@@ -127,6 +128,7 @@ class Transformer(LanguageModel):
         """Yields each block's output [B,T,D] in order; the last one's at `last_rows` alone."""
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
+        x = x.to(compute_type(x))
         length = x.shape[1]
         mask = visible.look(length, x.device)
         rope = rope_table(length, self._config.key_dim, self._config.rope_theta, x.device)
