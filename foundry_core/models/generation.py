@@ -1,12 +1,12 @@
 """What a decoder writes after a prompt, and how likely it finds what others wrote.
 
-Rows do not know of each other: a row's noise is a function of (seed, its id, the token's number), so
-that it says the same alone and in any batch, up to the rounding of its logits.
+Rows do not know of each other: a row's noise is a function of (seed, its id, the token's number),
+so that it says the same alone and in any batch, up to the rounding of its logits.
 
 Legend: B batch, T sequence, V vocabulary, n predicted tokens.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -45,9 +45,11 @@ def generate(
     stop: Collection[int] = (),
     banned: Sequence[int] = (),
     ids: Tensor | None = None,
+    each: Callable[[Tensor], None] | None = None,
 ) -> list[Generated]:
-    """One per row. stop: tokens that end a row; banned: tokens that are never written; ids int64 [B]:
-    what a row's noise depends on beside the seed, default its number."""
+    """One per row. stop: tokens that end a row; banned: tokens that are never written; ids int64
+    [B]: what a row's noise depends on beside the seed, default its number. each: is given the
+    tokens [B] of each step, also those that end a row and what comes after in it."""
     limits = _limits(decoder, prompts, config)
     device = device_of(decoder)
     stops, most = torch.tensor([*stop], device=device), torch.tensor(limits, device=device)
@@ -56,8 +58,10 @@ def generate(
     for tokens in stream(decoder, prompts, config, banned=banned, ids=ids):
         written.append(tokens)
         ended |= torch.isin(tokens, stops) | (most <= len(written))
-        free = device.type == "cpu" or len(written) % _LOOK_EVERY == 0
-        if free and bool(ended.all()):
+        if each is not None:
+            each(tokens)
+        waits = each is None and device.type != "cpu"
+        if (not waits or len(written) % _LOOK_EVERY == 0) and bool(ended.all()):
             break
     rows = torch.stack(written, dim=1).tolist()
     return [
@@ -137,8 +141,8 @@ def _nucleus(logits: Tensor, top_p: float) -> Tensor:
 
 
 def _draw(likelihoods: Tensor, key: Key) -> Tensor:
-    """The token in whose share of [0, 1) a number of 48 random bits falls. It is below 1 by more than
-    float64 rounds, so that nothing without a share is drawn."""
+    """The token in whose share of [0, 1) a number of 48 random bits falls. That is below 1 by more
+    than float64 rounds, so nothing without a share is drawn."""
     high, low = noise.uniform(key, (2,), stream=_STREAM).double().unbind(dim=1)
     reached = likelihoods.cumsum(dim=-1)
     at = (high + low * 2.0**-24)[:, None] * reached[:, -1:]
@@ -147,8 +151,8 @@ def _draw(likelihoods: Tensor, key: Key) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Continuation:
-    """tokens after a context. images uint8 [N,3,H,W], whose tokens are in the context; keep: so many
-    first tokens of the context are never cut off (a beginning of text, images)."""
+    """tokens after a context. images uint8 [N,3,H,W], whose tokens are in the context; keep: so
+    many first tokens of the context are never cut off (a beginning of text, images)."""
 
     context: Sequence[int]
     tokens: Sequence[int]
@@ -158,8 +162,8 @@ class Continuation:
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihood:
-    """Natural logarithms: of the continuation, and of each of its tokens. greedy: whether each was the
-    likeliest one."""
+    """Natural logarithms: of the continuation, and of each of its tokens. greedy: whether each was
+    the likeliest one."""
 
     total: float
     tokens: tuple[float, ...]
@@ -173,8 +177,8 @@ def score(
     """Of each item, in their order; `batch` of like length are read at once.
 
     The model reads at most `limit` tokens (default: its context), the last token of a continuation
-    not counted, which it only predicts. Of what is longer, the context loses its oldest tokens after
-    `keep`; the continuation loses none, and at least one token stays before it.
+    not counted, which it only predicts. Of what is longer, the context loses its oldest tokens
+    after `keep`; the continuation loses none, and at least one token stays before it.
     """
     limit = decoder.context if limit is None else limit
     rows = [_fitted(item, limit) for item in items]

@@ -61,8 +61,8 @@ def fill_new_rows(weight: Tensor, vocab_size: int, used: int, rows: int) -> None
 
 @dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """Rows to be read: tokens int64 [B,T], padded on the right; lengths int64 [B], at least 1; images
-    uint8 [B,N,3,H,W] or None."""
+    """Rows to be read: tokens int64 [B,T], padded on the right; lengths int64 [B], at least 1;
+    images uint8 [B,N,3,H,W] or None."""
 
     tokens: Tensor
     lengths: Tensor
@@ -111,8 +111,8 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def prefill(self, prompts: Prompts, room: int) -> tuple[Tensor, KeyValues]:
-        """Reads prompts: final-normed hidden states [B,D] of each row's last token, and the keys and
-        values of all, with room for so many more."""
+        """Reads prompts: final-normed hidden states [B,D] of each row's last token, and the keys
+        and values of all, with room for so many more."""
 
     @abstractmethod
     def step(self, tokens: Tensor, cache: KeyValues) -> Tensor:

@@ -1,8 +1,8 @@
 """Keys and values of tokens that were read: what makes the next token cost one position.
 
 One rule: prompts are padded on the right, and a row's result does not depend on its padding. In a
-native cache a row's slot is its position. What follows a prompt takes over the slots of its padding,
-which no query could see before: it comes after.
+native cache a row's slot is its position. What follows a prompt takes over the slots of its
+padding, which no query could see before: it comes after.
 
 Legend: B batch, S slots, H key heads, D head dim, G query heads per key head.
 """
@@ -30,7 +30,7 @@ class LayerKeyValues:
 
 
 class KeyValues(ABC):
-    """lengths int64 [B]: tokens that each row has read. room: how many more fit, for all rows alike.
+    """lengths int64 [B]: tokens that each row has read. room: how many more fit, for all alike.
 
     The buffers never grow: 2 · layers · B · H · S · D numbers, S the longest prompt and the room.
     """

@@ -1,7 +1,7 @@
 """Transformers' static cache behind our interface.
 
-Its rows share one slot per step, so prompts are shifted to end together: what pads a row lies on its
-left, masked, and windows of attention count what is really there.
+Its rows share one slot per step, so prompts are shifted to end together: what pads a row lies on
+its left, masked, and windows of attention count what is really there.
 """
 
 from typing import Any

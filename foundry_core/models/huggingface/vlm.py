@@ -11,8 +11,8 @@ from transformers import AutoModelForImageTextToText
 from foundry_core.data.robot.transform_config import PromptMarks
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFVLMConfig, ImageNormalization
-from foundry_core.models.huggingface.checkpoint import local_folder, pretrained_tokenizer
 from foundry_core.models.huggingface.cache import HFKeyValues
+from foundry_core.models.huggingface.checkpoint import local_folder, pretrained_tokenizer
 from foundry_core.models.huggingface.families import FAMILIES, Sequences
 from foundry_core.models.huggingface.language import HFDecoder, positions_of
 from foundry_core.models.huggingface.load import resolve
