@@ -150,9 +150,14 @@ def attend_one(q: Tensor, keys: Tensor, values: Tensor, mask: AttentionMask) -> 
     """
     batch, n_heads, _, dim = q.shape
     q = q.reshape(batch, keys.shape[1], -1, dim)
-    if q.device.type == "cpu":
+    if _plain(q):
         scores = (q * (1.0 / math.sqrt(dim))) @ keys.transpose(-2, -1)
         y = (scores + mask.bias(scores.dtype)).softmax(dim=-1) @ values
     else:
         y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask.allowed)
     return y.reshape(batch, n_heads, 1, dim)
+
+
+def _plain(q: Tensor) -> bool:
+    """Whether matmul, softmax, matmul are taken, as `attend` does on a CPU."""
+    return q.device.type == "cpu"
