@@ -145,6 +145,36 @@ def test_a_step_waits_for_nothing():
     assert waits.found == 0
 
 
+class Operations(TorchDispatchMode):
+    """What is called, on which shapes."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        shapes = [tuple(x.shape) for x in arguments if isinstance(x, torch.Tensor)]
+        self.found.append((str(function), shapes))
+        return function(*arguments, **(named or {}))
+
+
+@torch.no_grad()
+def test_on_a_device_all_steps_are_one_graph():
+    """The same operations on the same shapes, whatever was read before."""
+    model = build(vlm_config()).eval().to("meta")
+    _, cache = model.prefill(seeing().to("meta"), 4)
+    tokens = torch.zeros(2, dtype=torch.int64, device="meta")
+    model.step(tokens, cache)  # makes the rotary table
+    steps = []
+    for _ in range(2):
+        with Operations() as operations:
+            model.step(tokens, cache)
+        steps.append(operations.found)
+    assert steps[0] == steps[1]
+    assert any("scaled_dot_product" in name or "softmax" in name for name, _ in steps[0])
+    assert not any("_local_scalar_dense" in name or "nonzero" in name for name, _ in steps[0])
+
+
 @pytest.mark.parametrize("device", ["cpu", "elsewhere"])
 def test_one_query_over_many_keys_is_attention(monkeypatch, device):
     """Both kernels, over heads in groups: the last row of attention over all."""
@@ -170,3 +200,16 @@ def test_a_language_model_sees_no_images():
 def test_empty_prompts_are_refused(rows):
     with pytest.raises(FoundryError, match="a prompt has no tokens"):
         Prompts.of(rows)
+
+
+@torch.no_grad()
+def test_half_precision_keeps_half_precision():
+    model = build(language_config(n_kv_heads=2, norm="rms", qk_norm=True)).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden, cache = model.prefill(Prompts.of(ROWS), 2)
+        assert cache.nbytes == 2 * 4 * 3 * 2 * 8 * 9 * 2
+        for token in (3, 4):
+            hidden = model.step(torch.full((3,), token), cache)
+        full = model.hidden_of(Prompts.of([[*row, 3, 4] for row in ROWS]), torch.tensor([7, 2, 4]))
+    last = torch.stack([full[b, n] for b, n in enumerate((8, 3, 5))])
+    torch.testing.assert_close(hidden.float(), last.float(), atol=0.05, rtol=0.05)

@@ -45,17 +45,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from foundry_core.config.validation import validate
-    from foundry_core.models.generation_config import GenerationConfig
-
-    names = ("max_tokens", "temperature", "top_k", "top_p", "seed")
-    stated = {name: getattr(options, name) for name in names}
-    config = validate(GenerationConfig, stated, "generate")
+    config = _config(options)
     files = [(str(path), _bytes(path)) for path in options.image]
     text = sys.stdin.read() if options.text == _STDIN else options.text
     with contextlib.ExitStack() as open_till_then:
         folder = _folder(options.model, open_till_then)
         return _generate(options, folder, config, text, files)
+
+
+def _config(options: argparse.Namespace) -> "GenerationConfig":
+    from foundry_core.config.validation import validate
+    from foundry_core.models.generation_config import GenerationConfig
+
+    names = ("max_tokens", "temperature", "top_k", "top_p", "seed")
+    stated = {name: getattr(options, name) for name in names}
+    try:
+        config: GenerationConfig = validate(GenerationConfig, stated, "generate")
+    except FoundryError as error:
+        raise FoundryError(error.message, "see `foundry generate --help`") from None
+    return config
 
 
 def _bytes(path: Path) -> bytes:
