@@ -40,20 +40,23 @@ def main() -> None:
         model = built(preset).to(given.device)
         for batch in given.batch:
             rows = torch.randint(2, 200, (batch, given.prompt)).tolist()
-            prompts = Prompts.of(rows)
-            config = GenerationConfig(max_tokens=given.tokens)
-            cached, kept = timed(lambda p=prompts, c=config: with_cache(model, p, c))
-            again, read = timed(lambda p=prompts, c=config: without(model, p, c))
-            assert torch.equal(kept, read), "both ways write the same"
-            count = batch * given.tokens
-            first = seconds_of_prompt(model, prompts)
-            print(
-                f"{preset}, batch {batch}, {given.prompt} + {given.tokens} tokens: "
-                f"{count / cached:.0f}/s with, {count / again:.0f}/s without: "
-                f"{again / cached:.1f} x; prompt {1e3 * first:.1f} ms, "
-                f"then {1e3 * (cached - first) / given.tokens:.2f} ms per step; "
-                f"cache {cache_bytes(model, prompts, given.tokens) / 2**20:.1f} MiB"
-            )
+            print(f"{preset}, batch {batch}: {measured(model, Prompts.of(rows), given.tokens)}")
+
+
+def measured(model: LanguageModel, prompts: Prompts, tokens: int) -> str:
+    """Both ways, which must write the same."""
+    config = GenerationConfig(max_tokens=tokens)
+    cached, kept = timed(lambda: with_cache(model, prompts, config))
+    again, read = timed(lambda: without(model, prompts, config))
+    assert torch.equal(kept, read), "both ways write the same"
+    batch, length = prompts.tokens.shape
+    first = seconds_of_prompt(model, prompts)
+    return (
+        f"{length} + {tokens} tokens: {batch * tokens / cached:.0f}/s with, "
+        f"{batch * tokens / again:.0f}/s without: {again / cached:.1f} x; "
+        f"prompt {1e3 * first:.1f} ms, then {1e3 * (cached - first) / tokens:.2f} ms per step; "
+        f"cache {cache_bytes(model, prompts, tokens) / 2**20:.1f} MiB"
+    )
 
 
 def built(preset: str) -> LanguageModel:

@@ -103,6 +103,14 @@ def test_equal_prompts_differ_by_id_and_seed(model):
     assert generate(model, prompts, DRAWN.model_copy(update={"seed": 1})) != first
 
 
+@torch.no_grad()
+def test_each_token_of_a_row_has_a_draw_of_its_own():
+    model = build(language_config())
+    model.head.weight.zero_()  # all tokens are as likely
+    (found,) = generate(model, Prompts.of([[1]]), DRAWN.model_copy(update={"max_tokens": 20}))
+    assert len(set(found.tokens)) > 10
+
+
 LIKELIHOODS = torch.tensor([0.1, 0.2, 0.3, 0.4])
 
 

@@ -115,10 +115,14 @@ class HFDecoder(Decoder):
         """As Decoder's; images are behind it."""
         assert isinstance(cache, HFKeyValues)
         cache.take_room()
+        positions = cache.next_positions
+        if self.context is not None:
+            # Rows that have ended go along: past the context a learned position does not exist.
+            positions = positions.clamp(max=self.context - 1)
         output = self.text(
             inputs_embeds=self.embed(tokens)[:, None],
             attention_mask=cache.mask,
-            position_ids=cache.next_positions[:, None],
+            position_ids=positions[:, None],
             past_key_values=cache.cache,
             use_cache=True,
         )

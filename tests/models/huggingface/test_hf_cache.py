@@ -8,6 +8,8 @@ from test_hf_vlm import FAMILIES, TEXT, hf_vlm
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFLanguageConfig
+from foundry_core.models.generation import generate
+from foundry_core.models.generation_config import GenerationConfig
 from foundry_core.models.interfaces import Prompts
 
 ROWS = [[1, 2, 3, 4, 5, 6, 7], [8, 9], [10, 11, 12, 13]]
@@ -125,6 +127,14 @@ def test_a_layer_with_a_window_keeps_the_last_tokens():
         assert windowed.filled.sum(dim=1).tolist() == [4, 2, 4]
         model.step(torch.tensor([1, 2, 3]), cache)
         assert cache.layer(0).filled.sum(dim=1).tolist() == [4, 3, 4]
+
+
+def test_a_row_at_the_end_of_its_context_does_not_stop_the_others():
+    model = language(model_type="gpt2", n_embd=32, n_layer=4, n_head=4, n_positions=12)
+    found = generate(model, Prompts.of(ROWS), GenerationConfig(max_tokens=9))
+    ends = [(len(one.tokens), one.ended) for one in found]
+    assert ends == [(5, "context"), (9, "length"), (8, "context")]
+    assert generate(model, Prompts.of(ROWS[1:2]), GenerationConfig(max_tokens=9)) == found[1:2]
 
 
 def test_a_full_cache_says_so():
