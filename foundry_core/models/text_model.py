@@ -7,17 +7,18 @@ was imported with one, else as bare text after its images, which it goes on writ
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from foundry_core.config.validation import read_as
 from foundry_core.data.robot.augment import apply_view, centre_view
 from foundry_core.data.robot.prompts import PromptBuilder
 from foundry_core.data.robot.transform_config import ImageInput, Prompt, PromptMarks
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
-from foundry_core.files import read_json
 from foundry_core.models.config import HFVLMConfig, VLAConfig
 from foundry_core.models.generation import Generated, generate
 from foundry_core.models.generation_config import GenerationConfig
@@ -30,8 +31,10 @@ from foundry_core.models.vlm import check_vocabulary
 
 _GENERATION = "generation_config.json"
 _REPLACEMENT = "\ufffd"
+_UNFINISHED = 3
+"""Bytes of a character that can wait for its last one."""
 _KEPT_TOKENS = 16
-"""Tokens that the next one is decoded with: more than a character or a word's beginning spans."""
+"""Tokens that the next one is decoded with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,32 +152,39 @@ def _ends(kept: Path | None) -> list[int]:
     """The end tokens of a checkpoint's generation_config.json."""
     if kept is None or not (kept / _GENERATION).is_file():
         return []
-    ends = read_json(kept / _GENERATION).get("eos_token_id")
-    return [ends] if isinstance(ends, int) else list(ends or [])
+    stated = read_as(dict[str, Any], kept / _GENERATION, "import the checkpoint again")
+    ends = stated.get("eos_token_id")
+    return [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
 
 
 class TextPieces:
-    """Text of tokens as they come. What is not yet whole characters waits for the next token."""
+    """Text of tokens as they come. What is not yet a whole character waits for the next token."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._tokens: list[int] = []
-        self._shown = ""
+        self._told = 0
 
     def add(self, token: int) -> str:
         """What can be shown now."""
         self._tokens.append(token)
-        text = self._tokenizer.decode(self._tokens, skip_special=True)
-        return "" if text.endswith(_REPLACEMENT) else self._show(text)
+        text = self._text()
+        whole = len(text.rstrip(_REPLACEMENT))
+        return self._tell(text, max(whole, len(text) - _UNFINISHED))
 
     def rest(self) -> str:
         """What was held back; bytes that are no character are U+FFFD."""
-        return self._show(self._tokenizer.decode(self._tokens, skip_special=True))
+        text = self._text()
+        return self._tell(text, len(text))
 
-    def _show(self, text: str) -> str:
-        new = text[len(self._shown) :]
+    def _text(self) -> str:
+        return self._tokenizer.decode(self._tokens, skip_special=True)
+
+    def _tell(self, text: str, end: int) -> str:
+        end = max(end, self._told)
+        new, held = text[self._told : end], len(text) - end
         # Decoding all of it for each token would cost its length squared. Some tokens stay: a
         # decoder may treat the first one differently (a leading space).
         self._tokens = self._tokens[-_KEPT_TOKENS:]
-        self._shown = self._tokenizer.decode(self._tokens, skip_special=True)
+        self._told = len(self._text()) - held
         return new

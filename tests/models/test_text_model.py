@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tokenizers
 import torch
 from model_zoo import build, language_config, vla_config, vlm_config
 
@@ -113,6 +114,26 @@ def test_pieces_hold_whole_characters(tokenizer, text):
     assert pieces.rest() == ""
 
 
+def test_pieces_of_a_tokenizer_that_drops_the_first_space():
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"<eos>": 0, "\u2581a": 1, "\u2581b": 2, "c": 3}, "<eos>")
+    )
+    backend.decoder = tokenizers.decoders.Metaspace()
+    pieces = TextPieces(Tokenizer(backend, "<eos>", "<eos>"))
+    assert [pieces.add(token) for token in (1, 2, 3, 1) * 9] == ["a", " b", "c", " a"] + [
+        " a", " b", "c", " a"
+    ] * 8  # fmt: skip
+
+
+def test_bytes_that_are_no_text_do_not_wait_for_the_end(tokenizer):
+    pieces = TextPieces(tokenizer)
+    euro = tokenizer.encode("€")
+    shown = [pieces.add(euro[1]) for _ in range(40)]
+    assert "".join(shown) == "\ufffd" * 37
+    shown += [pieces.add(token) for token in euro]
+    assert "".join(shown) == "\ufffd" * 40 + "€"
+
+
 def test_half_a_character_shows_at_the_end(tokenizer):
     pieces = TextPieces(tokenizer)
     shown = "".join(pieces.add(token) for token in tokenizer.encode("a€")[:-1])
@@ -139,7 +160,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path, language):
 def test_end_tokens_of_a_checkpoint(tmp_path, language):
     for path in language.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    for stated, more in ((7, {7}), ([7, 8], {7, 8}), (None, set())):
+    for stated, more in ((7, {7}), ([7, 8, "x"], {7, 8}), (None, set())):
         write_json(tmp_path / "processor" / "generation_config.json", {"eos_token_id": stated})
         model = load_text_model(tmp_path, raw=True)
         assert model.stop == {model.tokenizer.eos_id} | more
