@@ -5,7 +5,7 @@ Legend: b batch, t/s query/key position, h heads, d head dim.
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -119,8 +119,8 @@ class _Rotate(torch.autograd.Function):
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [b,t,h,d]; cos, sin [t, d/2]."""
-    cos, sin = cos[:, None], sin[:, None]
+    """x [b,t,h,d]; cos, sin [t, d/2], or [b, t, d/2] where rows stand at other positions."""
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     half = cos.shape[-1]
     first, second = x.float().chunk(2, dim=-1)
     y = torch.cat((first, second), dim=-1).mul_(torch.cat((cos, cos), dim=-1))
@@ -171,6 +171,8 @@ class Documents:
 
 
 Mask = AttentionMask | Documents | None
+LookUp = Callable[[Tensor, Tensor, Tensor, Mask, bool], Tensor]
+"""What `attend` is: q, k, v, mask, causal → the values that were looked up."""
 
 
 def document_offsets(segments: Tensor) -> Tensor:
@@ -322,8 +324,12 @@ class Attention(nn.Module):
         causal: bool = False,
         rope: tuple[Tensor, Tensor] | None = None,
         rows: Tensor | None = None,
+        look: LookUp | None = None,
     ) -> Tensor:
-        """x [B,T,D] → [B,T,D]; with rows int64 [B], of these positions alone: [B,1,D]."""
+        """x [B,T,D] → [B,T,D]; with rows int64 [B], of these positions alone: [B,1,D].
+
+        look: in place of `attend`, with the keys as they are compared, their positions turned in.
+        """
         batch, length, _ = x_btd.shape
         qkv = self.qkv(x_btd).view(batch, length, -1, self.head_dim)
         n_qk = self.n_heads + self.n_kv_heads
@@ -334,7 +340,7 @@ class Attention(nn.Module):
         if rope is not None:
             qk = apply_rope(qk, rope)
         q, k = qk.transpose(1, 2).split((self.n_heads, self.n_kv_heads), dim=1)
-        y = attend(q, k, v.transpose(1, 2), mask, causal)
+        y = (look or attend)(q, k, v.transpose(1, 2), mask, causal)
         y = y.transpose(1, 2).reshape(batch, length, -1)
         return self.out(y if rows is None else take_rows(y, rows))
 
