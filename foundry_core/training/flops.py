@@ -18,38 +18,12 @@ from foundry_core.data.loading.config import TEXT
 from foundry_core.models.config import TransformerConfig
 from foundry_core.models.interfaces import LanguageModel
 from foundry_core.training.mixed_batch import MixedBatch, MixedLoss, Objective, StepKey
-
-# Name of a device, the more special ones first → dense bf16 TFLOP/s that its maker states.
-_PEAKS = {
-    "H100 PCIe": 756,
-    "H100 NVL": 835,
-    "H100": 989,
-    "H200": 989,
-    "GH200": 989,
-    "B200": 2250,
-    "A100": 312,
-    "A30": 165,
-    "A40": 149.7,
-    "A10": 125,
-    "L40S": 362,
-    "L40": 181,
-    "L4": 121,
-    "MI300X": 1307,
-}
+from foundry_core.training.peaks import peak_of
 
 
 def peak_flops(device: torch.device) -> float | None:
     """Dense bf16 FLOP/s of a device; None for a CPU and for devices that the table lacks."""
     return peak_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-
-
-def peak_of(name: str) -> float | None:
-    """As peak_flops, by the device's name."""
-    words = name.replace("-", " ").split()
-    for known, peak in _PEAKS.items():
-        if all(word in words for word in known.split()):
-            return peak * 1e12
-    return None
 
 
 def language_flops(model: nn.Module, positions: int) -> float | None:

@@ -1,0 +1,126 @@
+"""From a model's config to its parts. Only transformers modules need torch."""
+
+from dataclasses import replace
+
+from foundry_core.errors import FoundryError
+from foundry_core.models.config import (
+    ConvViTConfig,
+    HFVLMConfig,
+    LoRAConfig,
+    TransformerConfig,
+    VLAConfig,
+    ViTConfig,
+    VLMConfig,
+)
+from foundry_core.models.heads.base import HeadConfig, HeadSizes, TransformerHeadConfig
+from foundry_core.models.sizes import kind_of, required
+from foundry_core.pipeline.stage import Config
+from foundry_core.training.sizing.parts import (
+    DecoderPart,
+    HeadPart,
+    LanguagePart,
+    Part,
+    ProjectorPart,
+    VisionPart,
+)
+from foundry_core.training.sizing.workload import ImageTokens
+
+
+def parts_of(model: Config, place: str = "") -> list[Part]:
+    """In the order in which data pass through. place: of the model in a larger one. FoundryError
+    for what no size is known of."""
+    if isinstance(model, TransformerConfig):
+        return [_language(model, place)]
+    if isinstance(model, VLMConfig):
+        return _vlm_parts(model, f"{place}." if place else "")
+    if isinstance(model, HFVLMConfig):
+        from foundry_core.training.sizing.huggingface import vlm_parts
+
+        return vlm_parts(model, place)
+    if isinstance(model, VLAConfig):
+        return _vla_parts(model)
+    raise FoundryError(f"the size of a model of kind {kind_of(model)!r} is not known here")
+
+
+def image_tokens(model: Config) -> ImageTokens:
+    """Of the pictures in its rows."""
+    if isinstance(model, VLAConfig):
+        backbone = required(model, "backbone", model.backbone)
+        return image_tokens(backbone) if model.use_images else ImageTokens()
+    if isinstance(model, VLMConfig):
+        return ImageTokens(each=model.tokens_per_image)
+    if isinstance(model, HFVLMConfig):
+        from foundry_core.training.sizing.huggingface import vlm_image_tokens
+
+        return vlm_image_tokens(model)
+    return ImageTokens()
+
+
+def context_of(model: Config) -> int:
+    """The longest text that it is trained on, where its data do not say."""
+    if isinstance(model, VLAConfig):
+        return context_of(required(model, "backbone", model.backbone))
+    language = model.language if isinstance(model, VLMConfig) else model
+    context: int = getattr(language, "context", 2048)
+    return context
+
+
+def _vla_parts(model: VLAConfig) -> list[Part]:
+    parts = parts_of(required(model, "backbone", model.backbone), "backbone")
+    decoder = next(part for part in parts if isinstance(part, DecoderPart))
+    if model.lora is not None:
+        parts = [_adapted(part, model.lora) for part in parts]
+    sizes = HeadSizes(
+        condition_dim=model.tap_layers * decoder.dim,
+        proprio_dim=required(model, "proprio_dim", model.proprio_dim),
+        proprio_steps=required(model, "proprio_steps", model.proprio_steps),
+        horizon=required(model, "horizon", model.horizon),
+        action_dim=required(model, "action_dim", model.action_dim),
+    )
+    return [*parts, _head(model.head, sizes)]
+
+
+def _vlm_parts(model: VLMConfig, place: str) -> list[Part]:
+    language, vision = model.language, model.vision
+    native = isinstance(language, TransformerConfig) and isinstance(
+        vision, ViTConfig | ConvViTConfig
+    )
+    if not native:
+        raise FoundryError(
+            "the size of a vlm with a transformers module as one of its parts is not known here",
+            "describe its parts as transformer, vit or conv_vit, or take a whole hf_vlm",
+        )
+    assert isinstance(language, TransformerConfig) and isinstance(vision, ViTConfig | ConvViTConfig)
+    projector = ProjectorPart(
+        name="projector",
+        place=f"{place}projector",
+        config=model.projector,
+        patches=vision.grid**2,
+        width=vision.width,
+        out=language.dim,
+    )
+    bidirectional = model.image_attention == "bidirectional"
+    decoder = replace(_language(language, f"{place}language"), bidirectional=bidirectional)
+    return [VisionPart(name="vision", place=f"{place}vision", config=vision), projector, decoder]
+
+
+def _language(config: TransformerConfig, place: str) -> LanguagePart:
+    vocabulary = required(config, "vocab_size", config.vocab_size)
+    return LanguagePart(name="language", place=place, vocabulary=vocabulary, config=config)
+
+
+def _head(config: HeadConfig, sizes: HeadSizes) -> HeadPart:
+    if not isinstance(config, TransformerHeadConfig):
+        raise FoundryError(f"the size of an action head {config.kind!r} is not known here")
+    draws: int = getattr(config, "num_noise_samples", 0)
+    time: str | None = getattr(config, "time", None)
+    return HeadPart(name="head", place="head", config=config, sizes=sizes, time=time, draws=draws)
+
+
+def _adapted(part: Part, lora: LoRAConfig) -> Part:
+    if not isinstance(part, DecoderPart):
+        return replace(part, adapted=True)
+    linears = part.linears
+    chosen = [linears[name] for name in lora.targets or linears if name in linears]
+    adapters = part.n_blocks * sum(lora.rank * (into + out) for into, out in chosen)
+    return replace(part, adapted=True, adapters=adapters)
