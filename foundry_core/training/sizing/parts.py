@@ -28,7 +28,7 @@ from foundry_core.training.sizing.shapes import (
 )
 from foundry_core.training.sizing.workload import Rows
 
-_INDEX = 8  # bytes of an int64
+INDEX = 8  # bytes of an int64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ class LanguagePart(DecoderPart):
             block=kept,
         )
         # The embedding's indices; with images the places they go to.
-        rest = positions * _INDEX * (3 if rows.images else 1)
+        rest = positions * INDEX * (3 if rows.images else 1)
         if self.config.norm_after_embedding:
             rest += positions * shape.kept_by_norm
         if self.bidirectional and rows.images:
@@ -175,7 +175,7 @@ class LanguagePart(DecoderPart):
             return replace(found, linear=linear, blocks=(count - 1) * kept + last, rest=rest)
         linear = count * shape.linear_flops(positions) + 2.0 * rows.targets * self.table
         rest += positions * shape.kept_by_norm
-        rest += rows.targets * (size.product * shape.dim + _INDEX)
+        rest += rows.targets * (size.product * shape.dim + INDEX)
         return replace(found, linear=linear, blocks=count * kept, rest=rest)
 
 
