@@ -93,9 +93,7 @@ def image_size_of(backbone: BackboneConfig | None) -> int | None:
     return backbone.image_size if isinstance(backbone, VLMConfig) else None
 
 
-def check_vocabulary_size(
-    where: str, language: Config | None, inputs: Inputs, *added: str
-) -> None:
+def check_vocabulary_size(where: str, language: Config | None, inputs: Inputs, *added: str) -> None:
     """A stated vocabulary is the rows of the table: it may be padded beyond the tokens, those that
     the stage adds among them, and must hold all of them."""
     size = getattr(language, "vocab_size", None)

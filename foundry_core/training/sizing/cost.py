@@ -86,7 +86,8 @@ def stage_cost(
     size = Bytes.of(training.precision)
     trained = {part.name: _trained(part, frozen) for part in parts}
     counted = {row.modality: _flows(parts, row, size, trained) for row in rows}
-    costs = {part.name: _part_cost(part, rows, counted, trained, resources) for part in parts}
+    again = resources.recompute
+    costs = {part.name: _part_cost(part, rows, counted, trained, again) for part in parts}
     memory = _state(parts, trained, rows, training, resources)
     memory |= _activations(rows, counted, resources)
     memory["loss"] = _loss(parts, rows, size, resources)
@@ -97,6 +98,13 @@ def stage_cost(
         workers=resources.workers,
         memory={name: value for name, value in memory.items() if value},
     )
+
+
+def step_flops(parts: Sequence[Part], rows: Sequence[Rows], trained: Mapping[str, int]) -> float:
+    """Of one step's forward and backward pass. trained: elements of each part that are."""
+    size = Bytes.of("fp32")
+    counted = {row.modality: _flows(parts, row, size, trained) for row in rows}
+    return sum(_part_cost(part, rows, counted, trained, ()).flops for part in parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +144,7 @@ def _part_cost(
     rows: Sequence[Rows],
     counted: Mapping[str, Mapping[str, _Flow]],
     trained: Mapping[str, int],
-    resources: TrainResources,
+    recompute: Sequence[str],
 ) -> PartCost:
     flops = again = 0.0
     learns = trained[part.name] == part.parameters
@@ -150,7 +158,7 @@ def _part_cost(
         if learns:
             backward += one.linear
         flops += row.samples * (forward + backward)
-        if part.name in resources.recompute and flow.differentiated:
+        if part.name in recompute and flow.differentiated:
             again += row.samples * forward
     return PartCost(
         parameters=part.parameters, trained=trained[part.name], flops=flops, again=again

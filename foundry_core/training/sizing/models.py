@@ -8,11 +8,11 @@ from foundry_core.models.config import (
     HFVLMConfig,
     LoRAConfig,
     TransformerConfig,
-    VLAConfig,
     ViTConfig,
+    VLAConfig,
     VLMConfig,
 )
-from foundry_core.models.heads.base import HeadConfig, HeadSizes, TransformerHeadConfig
+from foundry_core.models.heads.base import HeadSizes, TransformerHeadConfig
 from foundry_core.models.sizes import kind_of, required
 from foundry_core.pipeline.stage import Config
 from foundry_core.training.sizing.parts import (
@@ -70,14 +70,25 @@ def _vla_parts(model: VLAConfig) -> list[Part]:
     decoder = next(part for part in parts if isinstance(part, DecoderPart))
     if model.lora is not None:
         parts = [_adapted(part, model.lora) for part in parts]
+    return [*parts, head_part(model, decoder.dim)]
+
+
+def head_part(model: VLAConfig, width: int) -> HeadPart:
+    """Of a policy on a backbone of that width. FoundryError for a head that is no transformer of
+    ours."""
+    config = model.head
+    if not isinstance(config, TransformerHeadConfig):
+        raise FoundryError(f"the size of an action head {config.kind!r} is not known here")
     sizes = HeadSizes(
-        condition_dim=model.tap_layers * decoder.dim,
+        condition_dim=model.tap_layers * width,
         proprio_dim=required(model, "proprio_dim", model.proprio_dim),
         proprio_steps=required(model, "proprio_steps", model.proprio_steps),
         horizon=required(model, "horizon", model.horizon),
         action_dim=required(model, "action_dim", model.action_dim),
     )
-    return [*parts, _head(model.head, sizes)]
+    draws: int = getattr(config, "num_noise_samples", 0)
+    time: str | None = getattr(config, "time", None)
+    return HeadPart(name="head", place="head", config=config, sizes=sizes, time=time, draws=draws)
 
 
 def _vlm_parts(model: VLMConfig, place: str) -> list[Part]:
@@ -107,14 +118,6 @@ def _vlm_parts(model: VLMConfig, place: str) -> list[Part]:
 def _language(config: TransformerConfig, place: str) -> LanguagePart:
     vocabulary = required(config, "vocab_size", config.vocab_size)
     return LanguagePart(name="language", place=place, vocabulary=vocabulary, config=config)
-
-
-def _head(config: HeadConfig, sizes: HeadSizes) -> HeadPart:
-    if not isinstance(config, TransformerHeadConfig):
-        raise FoundryError(f"the size of an action head {config.kind!r} is not known here")
-    draws: int = getattr(config, "num_noise_samples", 0)
-    time: str | None = getattr(config, "time", None)
-    return HeadPart(name="head", place="head", config=config, sizes=sizes, time=time, draws=draws)
 
 
 def _adapted(part: Part, lora: LoRAConfig) -> Part:

@@ -51,8 +51,8 @@ class Pass:
 
 @dataclass(frozen=True, kw_only=True)
 class Part(ABC):
-    """name: as in resources.recompute. place: dotted name of its modules in the model. adapted: low-
-    rank adapters alone are trained. adapters: their elements."""
+    """name: as in resources.recompute. place: dotted name of its modules in the model. adapted:
+    low-rank adapters alone are trained. adapters: their elements."""
 
     name: str
     place: str = ""

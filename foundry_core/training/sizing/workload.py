@@ -5,7 +5,7 @@ length.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT, CaptionData, DataConfig
@@ -21,7 +21,7 @@ class Rows:
     modality: str
     samples: int
     positions: int
-    targets: int = 0
+    targets: float = 0
     images: int = 0
 
 
@@ -30,7 +30,7 @@ class ImageTokens:
     """What stands for an image in a row, and what a pretrained model wants around it."""
 
     each: int = 0
-    marks: PromptMarks = PromptMarks()
+    marks: PromptMarks = field(default_factory=PromptMarks)
 
     def prompt(self, images: int) -> int:
         """Tokens of a row besides its text."""
@@ -50,9 +50,7 @@ def _rows(data: DataConfig, inputs: Inputs, tokens: ImageTokens, context: int) -
 
     if data.text:
         length = context_of(inputs) or context
-        yield Rows(
-            modality=TEXT, samples=data.text.batch_size, positions=length, targets=length
-        )
+        yield Rows(modality=TEXT, samples=data.text.batch_size, positions=length, targets=length)
     if data.captions:
         images = _caption_images(data.captions, inputs)
         text = data.captions.max_tokens
