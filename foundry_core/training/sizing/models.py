@@ -43,10 +43,9 @@ def parts_of(model: Config, place: str = "") -> list[Part]:
 
 
 def image_tokens(model: Config) -> ImageTokens:
-    """Of the pictures in its rows."""
+    """Of the pictures in its rows. A blind policy's backbone sees those of captions."""
     if isinstance(model, VLAConfig):
-        backbone = required(model, "backbone", model.backbone)
-        return image_tokens(backbone) if model.use_images else ImageTokens()
+        return image_tokens(required(model, "backbone", model.backbone))
     if isinstance(model, VLMConfig):
         return ImageTokens(each=model.tokens_per_image)
     if isinstance(model, HFVLMConfig):

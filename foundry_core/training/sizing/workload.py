@@ -39,12 +39,12 @@ class ImageTokens:
         return images * (self.each + around) + once
 
 
-def rows_of(data: DataConfig, inputs: Inputs, tokens: ImageTokens, context: int) -> list[Rows]:
-    """Of every modality. context: of text whose conversion is not known."""
-    return list(_rows(data, inputs, tokens, context))
+def rows_of(
+    data: DataConfig, inputs: Inputs, tokens: ImageTokens, context: int, *, blind: bool = False
+) -> Iterator[Rows]:
+    """Of every modality. context: of text whose conversion is not known. blind: demonstrations
+    without their images."""
 
-
-def _rows(data: DataConfig, inputs: Inputs, tokens: ImageTokens, context: int) -> Iterator[Rows]:
     def padded(length: int) -> int:
         return -(-length // data.pad_multiple) * data.pad_multiple
 
@@ -63,12 +63,12 @@ def _rows(data: DataConfig, inputs: Inputs, tokens: ImageTokens, context: int) -
         )
     if data.robot:
         robot = data.robot.inputs
-        length = tokens.prompt(robot.images) + robot.max_instruction_tokens + 1
+        length = padded(tokens.prompt(robot.images) + robot.max_instruction_tokens + 1)
         yield Rows(
             modality=ROBOT,
             samples=data.robot.batch_size,
-            positions=padded(length),
-            images=robot.images,
+            positions=length - (tokens.each * robot.images if blind else 0),
+            images=0 if blind else robot.images,
         )
 
 
