@@ -114,8 +114,8 @@ def _show(costs: dict[str, StageCost], peak: float, options: argparse.Namespace)
     out.print(table)
     out.print(
         f"GPU hours at {100 * options.mfu:g} % of {peak / 1e12:g} TFLOP/s ({options.gpu}, bf16); "
-        "GiB of uncompiled code, without the device's context (1-2 GiB); rows as long as the recipe "
-        "lets them be",
+        "GiB of uncompiled code, without the device's context (1-2 GiB); rows as long as the "
+        "recipe lets them be",
         highlight=False,
     )
 
@@ -128,9 +128,7 @@ def _show_stage(cost: StageCost) -> None:
     parts = Table("part", "parameters", "trained", "FLOPs per step", "computed again")
     for name, part in cost.parts.items():
         again = f"{part.again:.2e}" if part.again else ""
-        parts.add_row(
-            name, f"{part.parameters:,}", f"{part.trained:,}", f"{part.flops:.2e}", again
-        )
+        parts.add_row(name, f"{part.parameters:,}", f"{part.trained:,}", f"{part.flops:.2e}", again)
     rows = Table("rows of a step", "samples", "positions", "images", "with logits")
     for row in cost.rows:
         counts = (row.samples, row.positions, row.images, round(row.targets))
