@@ -20,6 +20,7 @@ from foundry_core.models.config import HFVLMConfig, TransformerConfig
 from foundry_core.models.interfaces import Backbone, LanguageModel
 from foundry_core.models.vla import VLA
 from foundry_core.training.mixed_batch import Batch, MixedBatch, MixedLoss, Objective, StepKey
+from foundry_core.training.parts import parameters_of
 from foundry_core.training.peaks import peak_of
 from foundry_core.training.sizing import cost
 from foundry_core.training.sizing.models import head_part
@@ -100,7 +101,7 @@ def transformers_flops(
         parts.append(head_part(model.config, backbone.dim))
         modules["head"] = [model.head]
     trained = {
-        name: sum(p.numel() for m in some for p in m.parameters() if p.requires_grad)
+        name: sum(p.numel() for p in parameters_of(some) if p.requires_grad)
         for name, some in modules.items()
     }
     rows = [_rows(m, part, objectives[m].count(part)) for m, part in batch.items()]

@@ -109,10 +109,12 @@ def step_flops(parts: Sequence[Part], rows: Sequence[Rows], trained: Mapping[str
 
 @dataclass(frozen=True, kw_only=True)
 class _Flow:
-    """A row in a part. differentiated: gradients pass through it."""
+    """A row in a part. differentiated: gradients pass through it; asked: and on, to the part
+    before."""
 
     passed: Pass
     differentiated: bool
+    asked: bool
 
 
 def _flows(
@@ -122,8 +124,8 @@ def _flows(
     begun = False
     for part in parts:
         passed = part.passed(row, size)
-        begun = begun or (trained[part.name] > 0 and passed != Pass())
-        found[part.name] = _Flow(passed=passed, differentiated=begun)
+        before, begun = begun, begun or (trained[part.name] > 0 and passed != Pass())
+        found[part.name] = _Flow(passed=passed, differentiated=begun, asked=before)
     return found
 
 
@@ -155,6 +157,7 @@ def _part_cost(
         backward = 0.0
         if flow.differentiated:
             backward = one.linear - one.leaf + 2 * one.scores
+            backward -= 0.0 if flow.asked else one.entry
         if learns:
             backward += one.linear
         flops += row.samples * (forward + backward)

@@ -36,12 +36,13 @@ class Pass:
     """One row's forward pass through a part.
 
     linear, scores: FLOPs of products with weights, and of attention. leaf: of `linear`, what works
-    on data, of which no gradient is asked. kept: bytes for the backward pass, of blocks and of the
+    on data, of which no gradient is asked; entry: what works on the part before. kept: bytes for the backward pass, of blocks and of the
     rest. inputs: what blocks keep that are computed again; block: what one of them keeps meanwhile.
     """
 
     linear: float = 0.0
     leaf: float = 0.0
+    entry: float = 0.0
     scores: float = 0.0
     blocks: float = 0.0
     rest: float = 0.0
@@ -279,10 +280,10 @@ class ProjectorPart(Part):
     def passed(self, rows: Rows, size: Bytes) -> Pass:
         tokens = rows.images * self.patches // self.config.pixel_shuffle**2
         into, *hidden = self.dims[:-1]
-        linear = sum(2.0 * tokens * a * b for a, b in pairwise(self.dims))
+        linear = [2.0 * tokens * a * b for a, b in pairwise(self.dims)]
         # Of a hidden layer GELU's input and output.
         kept = size.product * tokens * (into + 2 * sum(hidden))
-        return Pass(linear=linear, rest=kept)
+        return Pass(linear=sum(linear), entry=linear[0], rest=kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,7 +329,8 @@ class HeadPart(Part):
         steps = sizes["proprio_steps"] if sizes["proprio_dim"] else 0
         positions = 1 + steps + horizon + (self.time == "token")
         kept = positions * shape.kept(size)
-        once = 2.0 * dim * (sizes["condition_dim"] + steps * sizes["proprio_dim"])
+        entry = 2.0 * dim * sizes["condition_dim"]
+        proprio = 2.0 * dim * steps * sizes["proprio_dim"]
         each = self.n_blocks * (shape.linear_flops(positions) + shape.modulation_flops())
         each += 2.0 * horizon * actions * dim * (2 if self.draws else 1)
         leaf = 2.0 * horizon * actions * dim if self.draws else 0.0
@@ -339,8 +341,9 @@ class HeadPart(Part):
         # Of the last norm all positions, of which the actions are a view; the errors.
         rest = positions * shape.kept_by_norm + horizon * (size.product * dim + 3 * FP32 * actions)
         return Pass(
-            linear=once + draws * each,
-            leaf=2.0 * dim * steps * sizes["proprio_dim"] + draws * leaf,
+            linear=entry + proprio + draws * each,
+            leaf=proprio + draws * leaf,
+            entry=entry,
             scores=draws * self.n_blocks * shape.score_flops(positions),
             blocks=draws * self.n_blocks * kept,
             rest=draws * rest + size.product * sizes["condition_dim"],
