@@ -92,7 +92,8 @@ def _write_episode(folder: Path, number: int) -> None:
 def reduced(name: str, raw: Path, checkpoint: Path | None = None) -> dict[str, Any]:
     """Overrides of a pipeline. checkpoint: of the backbone, where it imports one."""
     stages = load_document(find_pipeline(name))["stages"]
-    found: dict[str, Any] = {}
+    # Another seed each: reduced, two of them are the same trainings.
+    found: dict[str, Any] = {"seed": PIPELINES.index(name)}
     for stage, changes in _CHANGES.items():
         if stage in stages:
             found |= {f"{stage}.{path}": value for path, value in _leaves(changes)}

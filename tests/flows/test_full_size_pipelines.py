@@ -3,20 +3,25 @@ state what they take, and train: each of their trainings for one step at a width
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
 import flows
 from flows.cli import main
+from flows.cli.commands.size import COLUMNS, cells
 from flows.dispatch import inline
 from foundry_core.data.export.lerobot import export_lerobot
+from foundry_core.data.shards.description import read_robot
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.graph import load_pipeline
 from foundry_core.pipeline.registry import stage_kind
+from foundry_core.training.peaks import peak_of
 from foundry_core.training.sizing.stages import cost_of, training_stages
 from tests.full_size import PIPELINES, reduced, write_raw
 from tests.hf_checkpoints import make_vlm
 
+REPOSITORY = Path(__file__).parents[2]
 SCRATCH = [name for name in PIPELINES if "qwen" not in name]
 GIB = 2**30
 COMMIT = "a" * 40
@@ -35,6 +40,24 @@ def test_it_is_whole_without_data_and_fits_an_80_gb_gpu(name):
         cost = cost_of(pipeline, stage)
         assert cost.bytes_per_gpu < 72 * GIB, (stage, cost.memory)
         assert 0 < cost.gpu_hours(989e12, 0.4) < 7000
+
+
+def test_the_page_shows_what_the_command_says():
+    page = (REPOSITORY / "docs" / "training.md").read_text()
+    assert f"| pipeline | stage | {' | '.join(COLUMNS)} |" in page
+    for name in PIPELINES:
+        pipeline = loaded(name)
+        for stage in training_stages(pipeline):
+            found = cells(cost_of(pipeline, stage), peak_of("H100"), 0.4)
+            assert f"| `{name}` | {stage} | {' | '.join(found)} |" in page
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_rates_rise_within_the_first_tenth(name):
+    pipeline = loaded(name)
+    for stage in training_stages(pipeline):
+        schedule = pipeline.stages[stage].recipe.training.schedule
+        assert 0 < schedule.warmup <= cost_of(pipeline, stage).steps / 10
 
 
 def test_the_papers_numbers():
@@ -160,4 +183,9 @@ def test_the_demonstrations_may_be_lerobots(home, raw, tmp_path):
     export_lerobot(str(made["robot"]), tmp_path / "lerobot", images="jpeg")
     source = {"format": "lerobot", "path": str(tmp_path / "lerobot")}
     overrides = {k: v for k, v in spartan.items() if k != "robot.source.path"}
-    carried_out(home, name, overrides | {"robot.source": source})
+    changed = {"robot.source": source, "robot.mapping": "lbm_lerobot"}
+    again = carried_out(home, name, overrides | changed)
+    first, second = (read_robot(folder["robot"]) for folder in (made, again))
+    assert first.fields == second.fields
+    stats = [(folder["stats"] / "stats.json").read_bytes() for folder in (made, again)]
+    assert stats[0] == stats[1]

@@ -10,6 +10,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.training.peaks import PEAKS, peak_of
 from foundry_core.training.sizing.cost import StageCost
 
+COLUMNS = ("parameters", "GPUs", "GiB each", "steps", "samples", "tokens", "FLOPs", "GPU hours")
 _GIB = 2**30
 _STEPS = (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3))
 
@@ -94,22 +95,10 @@ def _show(costs: dict[str, StageCost], peak: float, options: argparse.Namespace)
 
     from flows.terminal import stdout
 
-    columns = ("stage", "parameters", "GPUs", "GiB each", "steps", "samples", "tokens", "FLOPs")
-    table = Table(*columns, "GPU hours", "days")
+    table = Table("stage", *COLUMNS, "days")
     for name, cost in costs.items():
-        hours = cost.gpu_hours(peak, options.mfu)
-        table.add_row(
-            name,
-            short(cost.parameters),
-            str(cost.workers),
-            f"{cost.bytes_per_gpu / _GIB:.1f}",
-            f"{cost.steps:,}",
-            short(cost.samples),
-            short(cost.tokens),
-            f"{cost.flops:.2e}",
-            f"{hours:,.1f}",
-            f"{hours / cost.workers / 24:.2f}",
-        )
+        days = cost.gpu_hours(peak, options.mfu) / cost.workers / 24
+        table.add_row(name, *cells(cost, peak, options.mfu), f"{days:.2f}")
     out = stdout()
     out.print(table)
     out.print(
@@ -118,6 +107,20 @@ def _show(costs: dict[str, StageCost], peak: float, options: argparse.Namespace)
         "recipe lets them be",
         highlight=False,
     )
+
+
+def cells(cost: StageCost, peak: float, mfu: float) -> list[str]:
+    """Of COLUMNS."""
+    return [
+        short(cost.parameters),
+        str(cost.workers),
+        f"{cost.bytes_per_gpu / _GIB:.1f}",
+        f"{cost.steps:,}",
+        short(cost.samples),
+        short(cost.tokens),
+        f"{cost.flops:.2e}",
+        f"{cost.gpu_hours(peak, mfu):,.1f}",
+    ]
 
 
 def _show_stage(cost: StageCost) -> None:
