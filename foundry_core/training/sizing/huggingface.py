@@ -5,10 +5,9 @@ and what it has normalised, its rotary positions copies of q and k. Its towers d
 is that of Qwen's, which keeps most.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -23,121 +22,79 @@ from foundry_core.models.huggingface.load import architecture_of
 from foundry_core.models.huggingface.processor import with_processor
 from foundry_core.models.huggingface.vlm import HFVLM
 from foundry_core.models.presets import preset_of_origin
-from foundry_core.training.sizing.parts import INDEX, DecoderPart, Part, Pass
+from foundry_core.training.parts import parameters_of
+from foundry_core.training.sizing.parts import INDEX, DecoderPart, Part, Pass, ProjectorPart
 from foundry_core.training.sizing.shapes import FP32, Bytes
 from foundry_core.training.sizing.workload import ImageTokens, Rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class HFLanguagePart(DecoderPart):
-    """layer: elements of one. heads, kv_heads, head_dim, ffn: as in shapes.py."""
+    """heads, kv_heads, head_dim, ffn: as in shapes.py."""
 
-    elements: int
-    layer: int
-    layers: int
-    layer_linears: Mapping[str, tuple[int, int]]
-    width: int
     heads: int
     kv_heads: int
     head_dim: int
     ffn: int
     qk_norm: bool
-    tied_head: bool
-
-    @property
-    def own(self) -> int:
-        return self.elements
-
-    @property
-    def block(self) -> int:
-        return self.layer
-
-    @property
-    def n_blocks(self) -> int:
-        return self.layers
-
-    @property
-    def dim(self) -> int:
-        return self.width
-
-    @property
-    def tied(self) -> bool:
-        return self.tied_head
-
-    @property
-    def linears(self) -> Mapping[str, tuple[int, int]]:
-        return self.layer_linears
 
     def passed(self, rows: Rows, size: Bytes) -> Pass:
-        positions, count = rows.positions, self.layers
+        positions, count = rows.positions, self.n_blocks
         kept = positions * self._kept(size)
         products = sum(into * out for into, out in self.linears.values())
         linear = 2.0 * count * positions * products
-        rest = float(positions * (INDEX * 3 + self.width * size.residual))
+        rest = float(positions * (INDEX * 3 + self.dim * size.residual))
         if rows.modality != ROBOT:
             linear += 2.0 * rows.targets * self.table
-            rest += positions * self._kept_by_norm(self.width, size.residual)
-            rest += rows.targets * (size.product * self.width + INDEX)
+            rest += positions * _kept_by_norm(self.dim, size.residual)
+            rest += rows.targets * (size.product * self.dim + INDEX)
         return Pass(
             linear=linear,
             scores=count * 4.0 * self.heads * self.head_dim * positions**2,
             blocks=count * kept,
             rest=rest,
-            inputs=count * positions * size.residual * self.width,
+            inputs=count * positions * size.residual * self.dim,
             block=kept,
         )
 
     def _kept(self, size: Bytes) -> int:
         """By a layer, per position."""
-        each = self._kept_by_norm(self.width, size.residual) + size.product * self.width
+        each = _kept_by_norm(self.dim, size.residual) + size.product * self.dim
         rotated = self.heads + self.kv_heads
         values = rotated + self.kv_heads + self.heads
         found = 2 * each + size.product * (values * self.head_dim + 4 * self.ffn)
         if self.qk_norm:
-            found += rotated * self._kept_by_norm(self.head_dim, size.product)
+            found += rotated * _kept_by_norm(self.head_dim, size.product)
         return found + FP32 * self.heads
 
-    @staticmethod
-    def _kept_by_norm(width: int, stored: int) -> int:
-        return (FP32 + stored) * width + FP32
+
+def _kept_by_norm(width: int, stored: int) -> int:
+    """Per position, of an RMSNorm: stored are bytes of a number of what it has normalised."""
+    return (FP32 + stored) * width + FP32
 
 
 @dataclass(frozen=True, kw_only=True)
 class HFVisionPart(Part):
-    """merged: (in, out) of the linears that work on merged tokens. pixels: numbers of a patch."""
+    """linears: (in, out) of each in a block; merged: of those that work on merged tokens, `tokens`
+    of an image. pixels: numbers of a patch."""
 
-    elements: int
-    layer: int
-    layers: int
-    layer_linears: Mapping[str, tuple[int, int]]
     width: int
     heads: int
     ffn: int
+    linears: tuple[tuple[int, int], ...]
     patches: int
     pixels: int
     merged: tuple[tuple[int, int], ...]
     tokens: int
 
-    @property
-    def own(self) -> int:
-        return self.elements
-
-    @property
-    def block(self) -> int:
-        return self.layer
-
-    @property
-    def n_blocks(self) -> int:
-        return self.layers
-
     def passed(self, rows: Rows, size: Bytes) -> Pass:
-        images, patches, count = rows.images, self.patches, self.layers
-        products = sum(into * out for into, out in self.layer_linears.values())
+        images, patches, count = rows.images, self.patches, self.n_blocks
+        products = sum(into * out for into, out in self.linears)
         first = 2.0 * patches * self.pixels * self.width
         merging = sum(2.0 * self.tokens * into * out for into, out in self.merged)
         kept = patches * self._kept(size)
-        rest = patches * self.pixels * size.product
         # Of each merger: a norm's input, its output, and GELU's.
+        rest = patches * self.pixels * size.product
         rest += sum(self.tokens * 2 * size.product * into for into, _ in self.merged)
         return Pass(
             linear=images * (first + merging + 2.0 * count * patches * products),
@@ -157,33 +114,6 @@ class HFVisionPart(Part):
         return norms + attention + 2 * size.product * self.ffn
 
 
-@dataclass(frozen=True, kw_only=True)
-class HFProjectorPart(Part):
-    """Between tower and decoder, where it is no part of the tower."""
-
-    elements: int
-    linears: tuple[tuple[int, int], ...]
-    tokens: int
-
-    @property
-    def own(self) -> int:
-        return self.elements
-
-    @property
-    def block(self) -> int:
-        return 0
-
-    @property
-    def n_blocks(self) -> int:
-        return 0
-
-    def passed(self, rows: Rows, size: Bytes) -> Pass:
-        tokens = rows.images * self.tokens
-        linear = sum(2.0 * tokens * into * out for into, out in self.linears)
-        kept = size.product * tokens * sum(into for into, _ in self.linears)
-        return Pass(linear=linear, rest=float(kept))
-
-
 def vlm_parts(config: HFVLMConfig, place: str) -> list[Part]:
     """FoundryError where its architecture is not known here."""
     return module_parts(_shell(config), place)
@@ -200,61 +130,68 @@ def vlm_image_tokens(config: HFVLMConfig) -> ImageTokens:
 
 
 def module_parts(model: HFVLM, place: str = "") -> list[Part]:
-    """Of a module, on whatever device."""
-    text, vision = model.settings, getattr(model.model.config, "vision_config", None)
-    heads = text.num_attention_heads
-    layer = model.text_layers[0]
-    named = model.parts
+    """Of a module, on whatever device. place: of it in a larger one."""
     prefix = f"{place}.model.model" if place else "model.model"
-    language = HFLanguagePart(
+    projector = model.parts["projector"]
+    found = [_vision(model, prefix)]
+    # Gemma's is a bare matrix.
+    matrices = [p for p in parameters_of(projector) if p.dim() == 2]
+    if matrices:
+        linears = tuple((p.shape[1], p.shape[0]) for p in matrices)
+        found.append(
+            ProjectorPart(
+                name="projector",
+                place=prefix,
+                own=_elements(projector),
+                tokens=model.tokens_per_image,
+                linears=linears,
+            )
+        )
+    return [*found, _language(model, prefix)]
+
+
+def _language(model: HFVLM, prefix: str) -> HFLanguagePart:
+    text, layer = model.settings, model.text_layers[0]
+    heads = text.num_attention_heads
+    tables = model.model.get_output_embeddings(), model.model.get_input_embeddings()
+    return HFLanguagePart(
         name="language",
         place=f"{prefix}.language_model",
+        own=_elements(model.parts["language"]),
+        block=_elements([layer]),
+        n_blocks=model.n_layers,
         vocabulary=model.vocab_size,
-        elements=_elements(named["language"]),
-        layer=_elements([layer]),
-        layers=model.n_layers,
-        layer_linears=_linears(layer),
-        width=model.dim,
+        dim=model.dim,
+        tied=tables[0].weight is tables[1].weight,
+        linears={name.rpartition(".")[2]: sizes for name, sizes in _linears(layer)},
         heads=heads,
         kv_heads=getattr(text, "num_key_value_heads", None) or heads,
         head_dim=getattr(text, "head_dim", None) or model.dim // heads,
         ffn=text.intermediate_size,
         qk_norm=any("q_norm" in name for name, _ in layer.named_modules()),
-        tied_head=model.model.get_output_embeddings().weight
-        is model.model.get_input_embeddings().weight,
     )
-    blocks = _blocks(named["vision"])
-    if not blocks:
-        raise FoundryError(f"{model.model.config.model_type}: no blocks in its tower")
+
+
+def _vision(model: HFVLM, prefix: str) -> Part:
+    modules, settings = model.parts["vision"], model.model.config.vision_config
+    lists = [list(m) for one in modules for m in one.modules() if isinstance(m, nn.ModuleList)]
+    blocks = max(lists, key=len)
     inside = {id(one) for block in blocks for one in block.modules()}
-    side = model.config.image_size or 0
-    patch = vision.patch_size
-    tower = HFVisionPart(
+    return HFVisionPart(
         name="vision",
         place=f"{prefix}.visual",
-        elements=_elements(named["vision"]),
-        layer=_elements(blocks[:1]),
-        layers=len(blocks),
-        layer_linears=_linears(blocks[0]),
-        width=vision.hidden_size,
-        heads=getattr(vision, "num_heads", None) or vision.num_attention_heads,
-        ffn=vision.intermediate_size,
-        patches=(side // patch) ** 2,
-        pixels=3 * patch**2 * getattr(vision, "temporal_patch_size", 1),
-        merged=tuple(_outside(named["vision"], inside)),
+        own=_elements(modules),
+        block=_elements(blocks[:1]),
+        n_blocks=len(blocks),
+        width=settings.hidden_size,
+        heads=getattr(settings, "num_heads", None) or settings.num_attention_heads,
+        ffn=settings.intermediate_size,
+        linears=tuple(sizes for _, sizes in _linears(blocks[0])),
+        patches=((model.config.image_size or 0) // settings.patch_size) ** 2,
+        pixels=3 * settings.patch_size**2 * getattr(settings, "temporal_patch_size", 1),
+        merged=tuple(_outside(modules, inside)),
         tokens=model.tokens_per_image,
     )
-    found: list[Part] = [tower]
-    if _elements(named["projector"]):
-        projector = HFProjectorPart(
-            name="projector",
-            place=prefix,
-            elements=_elements(named["projector"]),
-            linears=tuple(_outside(named["projector"], set())),
-            tokens=model.tokens_per_image,
-        )
-        found.append(projector)
-    return [*found, language]
 
 
 def _shell(config: HFVLMConfig) -> HFVLM:
@@ -286,17 +223,15 @@ def _described(config: HFVLMConfig) -> HFVLMConfig:
     return known.model_copy(update={"config": architecture_of(settings), "path": None})
 
 
-def _elements(modules: Iterable[nn.Module]) -> int:
-    own = {id(p): p for module in modules for p in module.parameters()}
-    return sum(p.numel() for p in own.values())
+def _elements(modules: Sequence[nn.Module]) -> int:
+    return sum(p.numel() for p in parameters_of(modules))
 
 
-def _linears(module: nn.Module) -> dict[str, tuple[int, int]]:
-    return {
-        name.rpartition(".")[2]: (one.in_features, one.out_features)
-        for name, one in module.named_modules()
-        if isinstance(one, nn.Linear)
-    }
+def _linears(module: nn.Module) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Dotted name, (in, out) of each."""
+    for name, one in module.named_modules():
+        if isinstance(one, nn.Linear):
+            yield name, (one.in_features, one.out_features)
 
 
 def _outside(modules: Iterable[nn.Module], inside: set[int]) -> Iterator[tuple[int, int]]:
@@ -304,11 +239,3 @@ def _outside(modules: Iterable[nn.Module], inside: set[int]) -> Iterator[tuple[i
         for one in module.modules():
             if isinstance(one, nn.Linear) and id(one) not in inside:
                 yield one.in_features, one.out_features
-
-
-def _blocks(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    """The longest list of modules in a tower."""
-    lists: list[Any] = [
-        one for module in modules for one in module.modules() if isinstance(one, nn.ModuleList)
-    ]
-    return list(max(lists, key=len, default=[]))

@@ -18,10 +18,11 @@ from foundry_core.pipeline.stage import Config
 from foundry_core.training.sizing.parts import (
     DecoderPart,
     HeadPart,
-    LanguagePart,
     Part,
-    ProjectorPart,
-    VisionPart,
+    language_part,
+    projector_part,
+    transformer_head_part,
+    vision_part,
 )
 from foundry_core.training.sizing.workload import ImageTokens
 
@@ -30,7 +31,7 @@ def parts_of(model: Config, place: str = "") -> list[Part]:
     """In the order in which data pass through. place: of the model in a larger one. FoundryError
     for what no size is known of."""
     if isinstance(model, TransformerConfig):
-        return [_language(model, place)]
+        return [language_part(model, place)]
     if isinstance(model, VLMConfig):
         return _vlm_parts(model, f"{place}." if place else "")
     if isinstance(model, HFVLMConfig):
@@ -85,38 +86,28 @@ def head_part(model: VLAConfig, width: int) -> HeadPart:
         horizon=required(model, "horizon", model.horizon),
         action_dim=required(model, "action_dim", model.action_dim),
     )
-    draws: int = getattr(config, "num_noise_samples", 0)
-    time: str | None = getattr(config, "time", None)
-    return HeadPart(name="head", place="head", config=config, sizes=sizes, time=time, draws=draws)
+    return transformer_head_part(config, sizes)
 
 
 def _vlm_parts(model: VLMConfig, place: str) -> list[Part]:
     language, vision = model.language, model.vision
-    native = isinstance(language, TransformerConfig) and isinstance(
+    if not isinstance(language, TransformerConfig) or not isinstance(
         vision, ViTConfig | ConvViTConfig
-    )
-    if not native:
+    ):
         raise FoundryError(
             "the size of a vlm with a transformers module as one of its parts is not known here",
             "describe its parts as transformer, vit or conv_vit, or take a whole hf_vlm",
         )
-    assert isinstance(language, TransformerConfig) and isinstance(vision, ViTConfig | ConvViTConfig)
-    projector = ProjectorPart(
-        name="projector",
-        place=f"{place}projector",
-        config=model.projector,
+    projector = projector_part(
+        model.projector,
+        f"{place}projector",
         patches=vision.grid**2,
         width=vision.width,
         out=language.dim,
     )
     bidirectional = model.image_attention == "bidirectional"
-    decoder = replace(_language(language, f"{place}language"), bidirectional=bidirectional)
-    return [VisionPart(name="vision", place=f"{place}vision", config=vision), projector, decoder]
-
-
-def _language(config: TransformerConfig, place: str) -> LanguagePart:
-    vocabulary = required(config, "vocab_size", config.vocab_size)
-    return LanguagePart(name="language", place=place, vocabulary=vocabulary, config=config)
+    decoder = replace(language_part(language, f"{place}language"), bidirectional=bidirectional)
+    return [vision_part(vision, f"{place}vision"), projector, decoder]
 
 
 def _adapted(part: Part, lora: LoRAConfig) -> Part:

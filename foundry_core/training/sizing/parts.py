@@ -18,6 +18,7 @@ from foundry_core.models.config import (
     ViTConfig,
 )
 from foundry_core.models.heads.base import HeadSizes, TransformerHeadConfig
+from foundry_core.models.sizes import required
 from foundry_core.training.sizing.shapes import (
     FP32,
     BlockShape,
@@ -36,8 +37,9 @@ class Pass:
     """One row's forward pass through a part.
 
     linear, scores: FLOPs of products with weights, and of attention. leaf: of `linear`, what works
-    on data, of which no gradient is asked; entry: what works on the part before. kept: bytes for the backward pass, of blocks and of the
-    rest. inputs: what blocks keep that are computed again; block: what one of them keeps meanwhile.
+    on data, of which no gradient is asked; entry: what works on the part before. blocks, rest:
+    bytes kept for the backward pass, of blocks and of all else. inputs: what blocks keep that are
+    computed again; block: what one of them keeps meanwhile.
     """
 
     linear: float = 0.0
@@ -52,59 +54,40 @@ class Pass:
 
 @dataclass(frozen=True, kw_only=True)
 class Part(ABC):
-    """name: as in resources.recompute. place: dotted name of its modules in the model. adapted:
-    low-rank adapters alone are trained. adapters: their elements."""
+    """name: as in resources.recompute. place: dotted name of its modules in the model. own:
+    elements of its parameters; block: of one of its blocks. adapted: low-rank adapters alone are
+    trained; adapters: their elements."""
 
     name: str
-    place: str = ""
+    place: str
+    own: int
+    block: int = 0
+    n_blocks: int = 0
     adapted: bool = False
     adapters: int = 0
-
-    @property
-    @abstractmethod
-    def own(self) -> int:
-        """Elements of its own parameters."""
-
-    @property
-    @abstractmethod
-    def block(self) -> int:
-        """Elements of one of its blocks."""
-
-    @property
-    @abstractmethod
-    def n_blocks(self) -> int: ...
-
-    def multiplied(self, logits: bool) -> int:
-        """Elements that products work with. logits: whether they are asked for."""
-        return self.own
 
     @property
     def parameters(self) -> int:
         return self.own + self.adapters
 
+    def multiplied(self, logits: bool) -> int:
+        """Elements that products work with. logits: whether they are asked for."""
+        return self.own
+
     @abstractmethod
     def passed(self, rows: Rows, size: Bytes) -> Pass:
-        """Through this part."""
+        """One row of these through this part."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderPart(Part):
-    """Of what gives logits. vocabulary: rows of its embedding, and of its head."""
+    """Of what gives logits. vocabulary: rows of its embedding, and of its head, which may be one.
+    linears: name → (in, out) of each in a block."""
 
     vocabulary: int
-
-    @property
-    @abstractmethod
-    def dim(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def tied(self) -> bool: ...
-
-    @property
-    @abstractmethod
-    def linears(self) -> Mapping[str, tuple[int, int]]:
-        """Name → (in, out) of each linear of a block."""
+    dim: int
+    tied: bool
+    linears: Mapping[str, tuple[int, int]]
 
     @property
     def table(self) -> int:
@@ -120,39 +103,9 @@ class DecoderPart(Part):
 class LanguagePart(DecoderPart):
     """The native decoder."""
 
-    config: TransformerConfig
+    shape: BlockShape
+    norm_after_embedding: bool
     bidirectional: bool = False
-
-    @property
-    def shape(self) -> BlockShape:
-        return language_block(self.config)
-
-    @property
-    def dim(self) -> int:
-        return self.config.dim
-
-    @property
-    def tied(self) -> bool:
-        return self.config.tie_embeddings
-
-    @property
-    def linears(self) -> Mapping[str, tuple[int, int]]:
-        return self.shape.linears
-
-    @property
-    def own(self) -> int:
-        norms = 1 + self.config.norm_after_embedding
-        tables = 1 if self.config.tie_embeddings else 2
-        per_norm = self.config.dim * (2 if self.config.norm == "layer" else 1)
-        return self.n_blocks * self.block + tables * self.table + norms * per_norm
-
-    @property
-    def block(self) -> int:
-        return self.shape.parameters
-
-    @property
-    def n_blocks(self) -> int:
-        return self.config.n_layers
 
     def passed(self, rows: Rows, size: Bytes) -> Pass:
         shape, positions, count = self.shape, rows.positions, self.n_blocks
@@ -163,8 +116,8 @@ class LanguagePart(DecoderPart):
             block=kept,
         )
         # The embedding's indices; with images the places they go to.
-        rest = positions * INDEX * (3 if rows.images else 1)
-        if self.config.norm_after_embedding:
+        rest = float(positions * INDEX * (3 if rows.images else 1))
+        if self.norm_after_embedding:
             rest += positions * shape.kept_by_norm
         if self.bidirectional and rows.images:
             rest += positions**2
@@ -180,152 +133,133 @@ class LanguagePart(DecoderPart):
         return replace(found, linear=linear, blocks=count * kept, rest=rest)
 
 
+def language_part(config: TransformerConfig, place: str) -> LanguagePart:
+    vocabulary = required(config, "vocab_size", config.vocab_size)
+    shape = language_block(config)
+    tables = vocabulary * config.dim * (1 if config.tie_embeddings else 2)
+    norms = shape.norm_parameters * (1 + config.norm_after_embedding)
+    return LanguagePart(
+        name="language",
+        place=place,
+        own=config.n_layers * shape.parameters + tables + norms,
+        block=shape.parameters,
+        n_blocks=config.n_layers,
+        vocabulary=vocabulary,
+        dim=config.dim,
+        tied=config.tie_embeddings,
+        linears=shape.linears,
+        shape=shape,
+        norm_after_embedding=config.norm_after_embedding,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class VisionPart(Part):
     """A native tower."""
 
     config: ViTConfig | ConvViTConfig
-
-    @property
-    def shape(self) -> BlockShape:
-        return vision_block(self.config)
-
-    @property
-    def own(self) -> int:
-        positions = self.config.grid**2 * self.config.dim
-        return sum(self._stem()) + positions + self.n_blocks * self.block + 2 * self.config.dim
-
-    @property
-    def block(self) -> int:
-        return self.shape.parameters
-
-    @property
-    def n_blocks(self) -> int:
-        return self.config.n_layers
+    shape: BlockShape
 
     def passed(self, rows: Rows, size: Bytes) -> Pass:
         shape, patches, images = self.shape, self.config.grid**2, rows.images
         kept = patches * shape.kept(size)
-        first, others = self._stem_flops()
-        pixels = size.product * 3 * self.config.image_size**2
+        first, *others = (
+            2.0 * into * out * kernel**2 * side**2
+            for into, out, kernel, side in _convolutions(self.config)
+        )
+        rest = size.product * 3 * self.config.image_size**2 + patches * shape.kept_by_norm
+        # Between convolutions: what goes into the norm, into SiLU, into the next one.
+        for _, out, _, side in _convolutions(self.config)[:-1]:
+            rest += 3 * size.product * out * side**2
+        blocks = self.n_blocks * shape.linear_flops(patches)
         return Pass(
-            linear=images * (first + others + self.n_blocks * shape.linear_flops(patches)),
+            linear=images * (first + sum(others) + blocks),
             leaf=images * first,
             scores=images * self.n_blocks * shape.score_flops(patches),
             blocks=images * self.n_blocks * kept,
-            rest=images * (pixels + self._stem_kept(size) + patches * shape.kept_by_norm),
+            rest=images * rest,
             inputs=images * self.n_blocks * patches * size.residual * shape.dim,
             block=images * kept,
         )
 
-    def _convolutions(self) -> list[tuple[int, int, int, int]]:
-        """(channels in, channels out, side of the kernel, side of what comes out) of each."""
-        config = self.config
-        if isinstance(config, ViTConfig):
-            return [(3, config.dim, config.patch_size, config.grid)]
-        widths = (3, *config.stem_dims, config.dim)
-        kernels = (5, *[3] * len(config.stem_dims))
-        sides = [config.image_size // 2 ** (n + 1) for n in range(len(kernels))]
-        return [
-            (*pair, kernel, side)
-            for pair, kernel, side in zip(pairwise(widths), kernels, sides, strict=True)
-        ]
 
-    def _stem(self) -> list[int]:
-        """Elements of each convolution, and of the norms between them."""
-        found = [into * out * side**2 + out for into, out, side, _ in self._convolutions()]
-        norms = self.config.stem_dims if isinstance(self.config, ConvViTConfig) else ()
-        return [*found, *(2 * width for width in norms)]
+def vision_part(config: ViTConfig | ConvViTConfig, place: str) -> VisionPart:
+    shape = vision_block(config)
+    stem = sum(into * out * side**2 + out for into, out, side, _ in _convolutions(config))
+    if isinstance(config, ConvViTConfig):
+        stem += sum(2 * width for width in config.stem_dims)
+    positions = config.grid**2 * config.dim
+    return VisionPart(
+        name="vision",
+        place=place,
+        own=stem + positions + config.n_layers * shape.parameters + shape.norm_parameters,
+        block=shape.parameters,
+        n_blocks=config.n_layers,
+        config=config,
+        shape=shape,
+    )
 
-    def _stem_flops(self) -> tuple[float, float]:
-        """(of the first convolution, of the others), of an image."""
-        first, *others = (
-            2.0 * into * out * kernel**2 * side**2
-            for into, out, kernel, side in self._convolutions()
-        )
-        return first, sum(others)
 
-    def _stem_kept(self, size: Bytes) -> int:
-        """Between convolutions: what goes into the norm, into SiLU, into the next one."""
-        between = [out * side**2 for _, out, _, side in self._convolutions()[:-1]]
-        return 3 * size.product * sum(between)
+def _convolutions(config: ViTConfig | ConvViTConfig) -> list[tuple[int, int, int, int]]:
+    """(channels in, channels out, side of the kernel, side of what comes out) of each."""
+    if isinstance(config, ViTConfig):
+        return [(3, config.dim, config.patch_size, config.grid)]
+    widths = (3, *config.stem_dims, config.dim)
+    kernels = (5, *[3] * len(config.stem_dims))
+    sides = [config.image_size // 2 ** (n + 1) for n in range(len(kernels))]
+    return [
+        (*pair, kernel, side)
+        for pair, kernel, side in zip(pairwise(widths), kernels, sides, strict=True)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectorPart(Part):
-    """Pixel shuffle and its linears. patches: of an image."""
+    """Linears between tower and decoder. tokens: of an image; linears: (in, out) of each."""
 
-    config: ProjectorConfig
-    patches: int
-    width: int
-    out: int
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        into, hidden = self.width * self.config.pixel_shuffle**2, self.config.hidden_dim or self.out
-        return (into, self.out) if self.config.kind == "linear" else (into, hidden, self.out)
-
-    @property
-    def own(self) -> int:
-        return sum(a * b + (b if self.config.bias else 0) for a, b in pairwise(self.dims))
-
-    @property
-    def block(self) -> int:
-        return max(a * b for a, b in pairwise(self.dims))
-
-    @property
-    def n_blocks(self) -> int:
-        return 0
+    tokens: int
+    linears: tuple[tuple[int, int], ...]
 
     def passed(self, rows: Rows, size: Bytes) -> Pass:
-        tokens = rows.images * self.patches // self.config.pixel_shuffle**2
-        into, *hidden = self.dims[:-1]
-        linear = [2.0 * tokens * a * b for a, b in pairwise(self.dims)]
+        tokens = rows.images * self.tokens
+        linear = [2.0 * tokens * into * out for into, out in self.linears]
         # Of a hidden layer GELU's input and output.
-        kept = size.product * tokens * (into + 2 * sum(hidden))
+        (first, _), *hidden = self.linears
+        kept = size.product * tokens * (first + 2 * sum(into for into, _ in hidden))
         return Pass(linear=sum(linear), entry=linear[0], rest=kept)
+
+
+def projector_part(
+    config: ProjectorConfig, place: str, *, patches: int, width: int, out: int
+) -> ProjectorPart:
+    """patches: of an image; width: of the tower; out: of the decoder."""
+    into, hidden = width * config.pixel_shuffle**2, config.hidden_dim or out
+    dims = (into, out) if config.kind == "linear" else (into, hidden, out)
+    linears = tuple(pairwise(dims))
+    return ProjectorPart(
+        name="projector",
+        place=place,
+        own=sum(a * b + (b if config.bias else 0) for a, b in linears),
+        tokens=patches // config.pixel_shuffle**2,
+        linears=linears,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadPart(Part):
     """A head on the transformer of models/heads/networks/trunk.py. draws 0: it draws no noise."""
 
-    config: TransformerHeadConfig
+    dim: int
+    shape: BlockShape
     sizes: HeadSizes
     time: str | None
     draws: int
 
-    @property
-    def shape(self) -> BlockShape:
-        return head_block(self.config, modulated=self.time == "adaln")
-
-    @property
-    def own(self) -> int:
-        dim, sizes = self.config.dim, self.sizes
-        found = (sizes["condition_dim"] + 1) * dim
-        if sizes["proprio_dim"]:
-            found += (sizes["proprio_dim"] + 1 + sizes["proprio_steps"]) * dim
-        found += sizes["horizon"] * dim
-        if self.time:
-            found += 2 * (dim // 2) * 4 * dim + 4 * dim + 4 * dim * dim + dim
-        if self.draws:
-            found += (sizes["action_dim"] + 1) * dim
-        norm = dim * (2 if self.config.norm == "layer" else 1)
-        return found + self.n_blocks * self.block + norm + (dim + 1) * sizes["action_dim"]
-
-    @property
-    def block(self) -> int:
-        return self.shape.parameters
-
-    @property
-    def n_blocks(self) -> int:
-        return self.config.n_layers
-
     def passed(self, rows: Rows, size: Bytes) -> Pass:
         if rows.modality != ROBOT:
             return Pass()
-        shape, sizes, dim = self.shape, self.sizes, self.config.dim
-        draws, horizon, actions = max(1, self.draws), sizes["horizon"], sizes["action_dim"]
+        shape, sizes, dim, draws = self.shape, self.sizes, self.dim, max(1, self.draws)
+        horizon, actions = sizes["horizon"], sizes["action_dim"]
         steps = sizes["proprio_steps"] if sizes["proprio_dim"] else 0
         positions = 1 + steps + horizon + (self.time == "token")
         kept = positions * shape.kept(size)
@@ -335,7 +269,7 @@ class HeadPart(Part):
         each += 2.0 * horizon * actions * dim * (2 if self.draws else 1)
         leaf = 2.0 * horizon * actions * dim if self.draws else 0.0
         if self.time:
-            waves = 2.0 * 2 * (dim // 2) * 4 * dim
+            waves = 2.0 * _waves(dim) * 4 * dim
             each += waves + 2.0 * 4 * dim * dim
             leaf += waves
         # Of the last norm all positions, of which the actions are a view; the errors.
@@ -350,3 +284,35 @@ class HeadPart(Part):
             inputs=draws * self.n_blocks * positions * size.residual * dim,
             block=draws * kept,
         )
+
+
+def transformer_head_part(config: TransformerHeadConfig, sizes: HeadSizes) -> HeadPart:
+    draws: int = getattr(config, "num_noise_samples", 0)
+    time: str | None = getattr(config, "time", None)
+    shape, dim = head_block(config, modulated=time == "adaln"), config.dim
+    own = config.n_layers * shape.parameters + shape.norm_parameters
+    own += (sizes["condition_dim"] + 1 + sizes["horizon"]) * dim
+    if sizes["proprio_dim"]:
+        own += (sizes["proprio_dim"] + 1 + sizes["proprio_steps"]) * dim
+    if time:
+        own += (_waves(dim) + 1) * 4 * dim + (4 * dim + 1) * dim
+    if draws:
+        own += (sizes["action_dim"] + 1) * dim
+    own += (dim + 1) * sizes["action_dim"]
+    return HeadPart(
+        name="head",
+        place="head",
+        own=own,
+        block=shape.parameters,
+        n_blocks=config.n_layers,
+        dim=dim,
+        shape=shape,
+        sizes=sizes,
+        time=time,
+        draws=draws,
+    )
+
+
+def _waves(dim: int) -> int:
+    """Sines and cosines of a time."""
+    return 2 * (dim // 2)

@@ -53,12 +53,10 @@ class BlockShape:
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
         """Name → (in, out) of each linear, as layers.py calls them."""
-        values = self.heads * self.head_dim
-        into = ("gate_up", 2 * self.ffn) if self.gated else ("up", self.ffn)
         found = {
             "qkv": (self.dim, self._qkv),
-            "out": (values, self.dim),
-            into[0]: (self.dim, into[1]),
+            "out": (self.heads * self.head_dim, self.dim),
+            "gate_up" if self.gated else "up": (self.dim, self.ffn * (2 if self.gated else 1)),
             "down": (self.ffn, self.dim),
         }
         if self.modulated:
@@ -66,15 +64,21 @@ class BlockShape:
         return found
 
     @property
+    def norm_parameters(self) -> int:
+        """Of one norm over its width."""
+        return self.dim * (2 if self.norm == "layer" else 1)
+
+    @property
     def parameters(self) -> int:
+        """Of the block."""
         found = sum(into * out for into, out in self.linears.values())
-        found += 2 * self._norm_parameters(self.dim)
+        found += 2 * self.norm_parameters
         if self.bias:
             found += sum(out for _, out in self.linears.values())
         elif self.qkv_bias:
             found += self._qkv
         if self.qk_norm:
-            found += 2 * self._norm_parameters(self.head_dim)
+            found += 2 * self.head_dim * (2 if self.norm == "layer" else 1)
         if self.modulated:
             found += 6 * self.dim
         return found
@@ -150,9 +154,6 @@ class BlockShape:
     @property
     def _modulation(self) -> int:
         return 6 * self.dim**2 if self.modulated else 0
-
-    def _norm_parameters(self, dim: int) -> int:
-        return dim * (2 if self.norm == "layer" else 1)
 
 
 def language_block(config: TransformerConfig) -> BlockShape:
