@@ -10,12 +10,14 @@ counts what is computed twice to save memory; all count attention as if nothing 
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from foundry_core.data.loading.config import ROBOT, TEXT
+from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFVLMConfig, TransformerConfig
 from foundry_core.models.interfaces import Backbone, LanguageModel
 from foundry_core.models.vla import VLA
@@ -73,12 +75,13 @@ def step_flops(
         per_token = language_flops(model, positions)
         if per_token is not None:
             return per_token * rows * positions, "6 N + 12 L H Q T per token"
-    by_shapes = transformers_flops(model, objectives, batch)
-    if by_shapes is not None:
-        return by_shapes, "products of its shapes"
     try:
+        by_shapes = transformers_flops(model, objectives, batch)
+        if by_shapes is not None:
+            return by_shapes, "products of its shapes"
         counter = counted_flops(model, objectives, batch)
-    except (RuntimeError, NotImplementedError) as error:  # a module of others' that needs values
+    # A head whose shapes are not known, a module of others' that needs values.
+    except (FoundryError, RuntimeError, NotImplementedError) as error:
         return None, f"no MFU: its products cannot be counted ({str(error).splitlines()[0]})"
     return float(counter.get_total_flops()), "counted on the first batch by torch's flop_counter"
 
@@ -105,6 +108,8 @@ def transformers_flops(
         for name, some in modules.items()
     }
     rows = [_rows(m, part, objectives[m].count(part)) for m, part in batch.items()]
+    if isinstance(model, VLA) and not model.config.use_images:
+        rows = [_blind(row, backbone.tokens_per_image) for row in rows]
     return cost.step_flops(parts, rows, trained)
 
 
@@ -119,6 +124,13 @@ def _rows(modality: str, part: Batch, valid: float) -> Rows:
         targets=0 if robot else valid / samples,
         images=part["images"].shape[1] if "images" in part else 0,
     )
+
+
+def _blind(row: Rows, tokens_per_image: int) -> Rows:
+    """As a policy without images sees it; captions keep theirs."""
+    if row.modality != ROBOT:
+        return row
+    return replace(row, positions=row.positions - row.images * tokens_per_image, images=0)
 
 
 def on_meta(model: nn.Module) -> nn.Module:

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from test_sizing import IMAGE, caption_case, kept_bytes, sized
+from model_zoo import OBS, flow_config
+from test_sizing import IMAGE, caption_case, kept_bytes, robot_case, sized
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -12,6 +13,7 @@ from foundry_core.models.config import HFVLMConfig, VLAConfig
 from foundry_core.models.presets import load_preset, preset_of_origin
 from foundry_core.training.flops import step_flops
 from foundry_core.training.mixed_batch import StepKey
+from foundry_core.training.sizing import huggingface as sizes_of_transformers
 from foundry_core.training.sizing.huggingface import module_parts
 from foundry_core.training.sizing.models import image_tokens, parts_of
 from tests.hf_checkpoints import FAMILIES, make_vlm
@@ -71,6 +73,29 @@ def test_parameters_and_flops_are_those_of_the_module(family):
     assert cost.flops == pytest.approx(counted(model, objective, batch), rel=1e-9)
     live, how = step_flops(model, {"captions": objective}, {"captions": batch})
     assert (live, how) == (pytest.approx(cost.flops), "products of its shapes")
+
+
+@pytest.mark.parametrize("seeing", [True, False])
+def test_a_policys_flops_are_those_of_its_step(seeing):
+    """Of a blind one, too, whose rows lose their images."""
+    sizes = {"horizon": 16, "action_dim": 20, "proprio_dim": 20, "proprio_steps": 1}
+    parts = {"backbone": qwen(), "head": flow_config(num_noise_samples=2), "obs_token_id": OBS}
+    config = VLAConfig.model_validate({**parts, **sizes, "tap_layers": 2, "use_images": seeing})
+    model = build_model(config, seed=0)
+    objective, batch, _ = robot_case(config.model_copy(update={"backbone": Shown(model.backbone)}))
+    live, _ = step_flops(model, {"robot": objective}, {"robot": batch})
+    assert live == pytest.approx(counted(model, objective, batch), rel=1e-9)
+
+
+def test_what_nobody_can_count_ends_no_training(monkeypatch):
+    def refuse(*_):
+        raise FoundryError("the size of an action head 'odd' is not known here")
+
+    model = build_model(qwen(), seed=0)
+    objective, batch, _ = caption_case(Shown(model))
+    monkeypatch.setattr(sizes_of_transformers, "module_parts", refuse)
+    found, why = step_flops(model, {"captions": objective}, {"captions": batch})
+    assert found is None and "no MFU: its products cannot be counted" in why
 
 
 class Shown:
