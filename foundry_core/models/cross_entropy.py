@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from foundry_core.models.layers import compute_type
+from foundry_core.models.sizes import SLICE_ELEMENTS_DEVICE
 
 _SLICE_ELEMENTS = 1 << 20
 """Logits per slice on a CPU: 4 MB in float32, about one core's share of cache."""
@@ -22,7 +23,6 @@ _ROWS_PER_WIDTH = 4
 row: with 4·D rows that is an eighth of the work. With the 20 rows of a cache's share at V = 50k it
 was three quarters."""
 _LARGEST_SLICE = 1 << 26
-_SLICE_ELEMENTS_DEVICE = 1 << 27
 
 
 def linear_cross_entropy(
@@ -93,7 +93,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 def _slice_rows(vocabulary: int, width: int, *, on_cpu: bool) -> int:
     if not on_cpu:
-        return max(1, _SLICE_ELEMENTS_DEVICE // vocabulary)
+        return max(1, SLICE_ELEMENTS_DEVICE // vocabulary)
     wanted = max(_SLICE_ELEMENTS // vocabulary, _ROWS_PER_WIDTH * width)
     return max(1, min(wanted, _LARGEST_SLICE // vocabulary))
 

@@ -207,7 +207,8 @@ class Trainer:
         """Counts the arithmetic of the first batch, where a device's peak is known."""
         if self._peak and self._plain is not None:
             flops, self._counted = step_flops(self._plain, self.objectives, batch)
-            self.throughput.know_flops(flops, self._peak)
+            if flops is not None:
+                self.throughput.know_flops(flops, self._peak)
         self._plain = None
 
     def _backward(self, batch: MixedBatch, key: StepKey) -> dict[str, Tensor]:

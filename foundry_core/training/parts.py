@@ -28,7 +28,7 @@ def part_norms(model: nn.Module) -> dict[str, Tensor]:
     gradient has reached are left out. Sharded gradients are reduced: a collective."""
     found = {}
     for name, modules in parts_of(model).items():
-        gradients = [p.grad for p in _parameters(modules) if p.grad is not None]
+        gradients = [p.grad for p in parameters_of(modules) if p.grad is not None]
         if gradients:
             norm = torch.nn.utils.get_total_norm(gradients)
             found[f"grad_norm_{name}"] = full(norm)
@@ -73,7 +73,7 @@ def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _parameters(modules: Sequence[nn.Module]) -> Iterator[nn.Parameter]:
+def parameters_of(modules: Sequence[nn.Module]) -> Iterator[nn.Parameter]:
     """Each once: tied heads are in two modules."""
     seen: set[int] = set()
     for module in modules:

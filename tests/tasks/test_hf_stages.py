@@ -175,3 +175,15 @@ def test_every_language_model_of_transformers_may_stay_one(bench):
     with pytest.raises(FoundryError, match="has model_type gemma2, which the native model lacks"):
         bench.stage("never", "import_llm", {"path": str(folder), "native": True}, {})
     assert set(LANGUAGES) == {"llama", "qwen2", "qwen3", "gemma2"}
+
+
+def test_a_transformers_model_says_its_mfu(bench):
+    """It cannot be counted on the meta device, as other models are: it looks at values."""
+    imported(bench, "qwen3_vl")
+    recipe = {"data": {"captions": CAPTIONS}, "training": SHORT}
+    inputs = {"vlm": "qwen3_vl_base", "captions": "captions"}
+    speed = {"log_every": 1, "peak_tflops": 1e-3}
+    folder, _ = bench.stage("qwen3_vl_mfu", "train_vlm", recipe, inputs, resources=speed)
+    timings = json.loads((folder / "records" / "timings.json").read_text())
+    assert timings["flops"] == "products of its shapes"
+    assert timings["mfu"] > 0

@@ -13,7 +13,8 @@ from foundry_core.models.build import build_model
 from foundry_core.models.config import TransformerConfig
 from foundry_core.models.presets import load_preset
 from foundry_core.training.distributed import World
-from foundry_core.training.flops import counted_flops, language_flops, on_meta, peak_of, step_flops
+from foundry_core.training.flops import counted_flops, language_flops, on_meta, step_flops
+from foundry_core.training.peaks import peak_of
 from foundry_core.training.throughput import Throughput
 
 

@@ -10,10 +10,8 @@ token of its own, and marks around images and instruction (PromptMarks).
 from collections.abc import Mapping
 from functools import lru_cache
 
-from foundry_core.data.robot.transform_config import Prompt, PromptMarks
+from foundry_core.data.robot.transform_config import IMAGE, OBS, Prompt, PromptMarks
 from foundry_core.data.text.tokenizer import Tokenizer
-
-IMAGE, OBS = "<|image|>", "<|obs|>"
 
 
 class PromptBuilder:

@@ -26,7 +26,9 @@ def signal_levels(count: int) -> Tensor:
         return math.cos((t / count + 0.008) / 1.008 * math.pi / 2) ** 2
 
     betas = [min(1 - cosine(t + 1) / cosine(t), 0.999) for t in range(count)]
-    return torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0)
+    # On the host also where a model is built without memory of its own.
+    values = torch.tensor(betas, dtype=torch.float64, device="cpu")
+    return torch.cumprod(1 - values, dim=0)
 
 
 class DiffusionHead(NoisedHead):
