@@ -14,7 +14,7 @@ from typing import Any
 from foundry_core.execution.job import StageJob
 from foundry_core.execution.python import package_origins
 from foundry_core.files import read_json, write_atomic
-from foundry_core.pipeline.stage import InputArtifact
+from foundry_core.pipeline.stage import Begin, InputArtifact
 
 JOB = "job.json"
 RESULT = "result.json"
@@ -32,7 +32,9 @@ class Folders:
     checkpoints: str
 
 
-def write_job(control: Path, job: StageJob, inputs: Inputs, folders: Folders) -> None:
+def write_job(
+    control: Path, job: StageJob, inputs: Inputs, folders: Folders, begin: Begin | None
+) -> None:
     """All that the stage's process needs to know. inputs: folders that stay until it has ended."""
     plain = {
         "parent": os.getpid(),
@@ -43,6 +45,7 @@ def write_job(control: Path, job: StageJob, inputs: Inputs, folders: Folders) ->
             slot: {label: asdict(artifact) for label, artifact in named.items()}
             for slot, named in inputs.items()
         },
+        "begin": asdict(begin) if begin else None,
         **asdict(folders),
     }
     write_atomic(control / JOB, json.dumps(plain, default=os.fspath), durable=False)
