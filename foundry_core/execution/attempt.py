@@ -111,7 +111,8 @@ class Attempt:
         """Runs the stage in a child process; the artifact that it made, not yet committed."""
         extension = Extension(self._work, self._folders)
         with extension.begin() as begin:
-            result = run_child(self._work, self._lease, self._folders, begin)
+            folders = dataclasses.replace(self._folders, begin=begin)
+            result = run_child(self._work, self._lease, folders)
         self._usage, self._undeclared = result.usage, result.undeclared_reads
         self._lease.verify()
         if result.error:

@@ -25,16 +25,15 @@ Inputs = Mapping[str, Mapping[str, InputArtifact]]
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """What an attempt works in. checkpoints: as in StageContext."""
+    """What an attempt works in. checkpoints, begin: as in StageContext."""
 
     out: Path
     scratch: Path
     checkpoints: str
+    begin: Begin | None = None
 
 
-def write_job(
-    control: Path, job: StageJob, inputs: Inputs, folders: Folders, begin: Begin | None
-) -> None:
+def write_job(control: Path, job: StageJob, inputs: Inputs, folders: Folders) -> None:
     """All that the stage's process needs to know. inputs: folders that stay until it has ended."""
     plain = {
         "parent": os.getpid(),
@@ -45,7 +44,6 @@ def write_job(
             slot: {label: asdict(artifact) for label, artifact in named.items()}
             for slot, named in inputs.items()
         },
-        "begin": asdict(begin) if begin else None,
         **asdict(folders),
     }
     write_atomic(control / JOB, json.dumps(plain, default=os.fspath), durable=False)

@@ -15,18 +15,16 @@ from foundry_core.execution.job import Interrupted, Observer, Work
 from foundry_core.execution.logs import masked_log
 from foundry_core.execution.python import python_command
 from foundry_core.execution.recheck import drop_stale_bytecode
-from foundry_core.pipeline.stage import Begin, InputArtifact
+from foundry_core.pipeline.stage import InputArtifact
 from foundry_core.store.lease import Lease, LeaseLost
 
 _POLL_SECONDS = 0.1
 _TERMINATE_SECONDS = 10.0
 
 
-def run_child(
-    work: Work, lease: Lease, folders: Folders, begin: Begin | None = None
-) -> ChildResult:
+def run_child(work: Work, lease: Lease, folders: Folders) -> ChildResult:
     """What the stage came to in a process of its own. Raises Interrupted or LeaseLost; the process
-    and what it started are gone when this returns. begin: as in StageContext."""
+    and what it started are gone when this returns."""
     out = folders.out
     job, control = work.job, out.parent / f"control-{out.name}"
     shutil.rmtree(control, ignore_errors=True)
@@ -34,7 +32,7 @@ def run_child(
     job.log.parent.mkdir(parents=True, exist_ok=True)
     try:
         with contextlib.ExitStack() as reading, masked_log(job.log) as log:
-            write_job(control, job, _inputs(work, reading), folders, begin)
+            write_job(control, job, _inputs(work, reading), folders)
             drop_stale_bytecode(job.spec.functions)
             child = subprocess.Popen(
                 python_command("foundry_core.execution.child", str(control)),

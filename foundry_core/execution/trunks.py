@@ -140,7 +140,9 @@ class Extension:
         if trunk is None:
             return None
         kept = kept_trunks(self._work.store, family_of(job.spec, trunk, job.contents))
-        looked = search(job.spec, trunk, job.contents, lambda: self._environment, kept)
+        if not kept:
+            return None
+        looked = search(job.spec, trunk, job.contents, self._environment, kept)
         self._refuse(looked.refused)
         return looked.found
 

@@ -5,7 +5,7 @@ the contents of its inputs, with the step that it is the state after and what it
 The family is the same without step and ground: all states that a stage may go on from.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from foundry_core.config.canonical import Json, digest
@@ -116,11 +116,10 @@ def search(
     spec: StageSpec,
     trunk: Trunk,
     contents: ByInput,
-    now: Callable[[], Environment],
+    now: Environment,
     kept: Sequence[KeptTrunk],
 ) -> Search:
-    """The longest trunk that serves, of those of the stage's family. now: what it would run on,
-    asked where there is one."""
+    """The longest trunk that serves, of those of the stage's family. now: what it would run on."""
     refused: list[str] = []
     for one in sorted(kept, key=lambda one: (-one.step, one.key)):
         if trunk.extend == "never" or not 0 < one.step <= trunk.step:
@@ -128,9 +127,13 @@ def search(
         recipe = trunk_recipe(spec.kind, trunk, one.step, one.ground)
         if one.identity != trunk_key(spec, recipe, contents):
             continue  # not of this family, whatever the store's index says
-        differs = () if one.problem else differences(one, spec, now())
+        differs = () if one.problem else differences(one, spec, now)
         if one.problem or (differs and trunk.extend == "exact"):
-            why = f"it is damaged: {one.problem}" if one.problem else drift_line(differs)
+            why = (
+                f"it is damaged: {one.problem}"
+                if one.problem
+                else f"{drift_line(differs)} (resources.extend=close would)"
+            )
             refused.append(not_used(one.origin, one.step, why))
             continue
         found = Continues(

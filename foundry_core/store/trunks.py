@@ -100,6 +100,18 @@ def _begin(key: str) -> str:
     return f"work/{key}/begin"
 
 
+def continued(artifact: Artifact) -> str:
+    """In words, what a training went on from, or why it did not; '' where there was nothing."""
+    said = artifact.provenance.get(CONTINUED_FROM)
+    if not isinstance(said, dict):
+        return ""
+    if "refused" in said:
+        return str(said["refused"])
+    close = said.get("differs")
+    how = f"not to the bit, with {'; '.join(close)}" if close else "as a straight run, to the bit"
+    return f"continued {str(said.get('key'))[:12]} from step {said.get('step')}, {how}"
+
+
 def trunks_of(artifact: Artifact) -> list[str]:
     """The trunks that stay as long as this artifact does."""
     named = artifact.provenance.get(TRUNKS)
