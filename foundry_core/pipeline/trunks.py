@@ -124,16 +124,15 @@ def search(
     for one in sorted(kept, key=lambda one: (-one.step, one.key)):
         if trunk.extend == "never" or not 0 < one.step <= trunk.step:
             continue
+        if one.problem:
+            refused.append(not_used(one.origin, one.step, f"it is damaged: {one.problem}"))
+            continue
         recipe = trunk_recipe(spec.kind, trunk, one.step, one.ground)
         if one.identity != trunk_key(spec, recipe, contents):
             continue  # not of this family, whatever the store's index says
-        differs = () if one.problem else differences(one, spec, now)
-        if one.problem or (differs and trunk.extend == "exact"):
-            why = (
-                f"it is damaged: {one.problem}"
-                if one.problem
-                else f"{drift_line(differs)} (resources.extend=close would)"
-            )
+        differs = differences(one, spec, now)
+        if differs and trunk.extend == "exact":
+            why = f"{drift_line(differs)} (resources.extend=close would)"
             refused.append(not_used(one.origin, one.step, why))
             continue
         found = Continues(

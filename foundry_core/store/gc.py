@@ -90,7 +90,7 @@ def _look(
     young = {key for key, artifact in present.items() if _time(artifact.created) > limit}
     of_runs = _keys_of_runs(store, keep_runs, limit, leased, {*pins(store), *at_work()})
     roots = leased | young | of_runs | {place.key for place in aliases(store).values()}
-    roots |= trunks_in_use(store, leased | of_runs)
+    roots |= trunks_in_use(store, leased)
     kept = reach(roots, {key: _needs(one, keep_trunks) for key, one in present.items()})
     to_delete = [artifact for key, artifact in present.items() if key not in kept]
     return Garbage(

@@ -23,20 +23,25 @@ _MOST_BYTES = 10_000
 
 
 def kept_trunks(store: Store, family: str) -> list[KeptTrunk]:
-    """Those of a family that the store has. One that cannot be read is passed over."""
+    """Those of a family that the store has, damaged ones among them."""
     found = []
     for name in store.documents.names(f"{_FOLDER}/{family}"):
-        _, _, key = name.partition("-")
-        if is_key(key) and (kept := _kept(store, key)):
+        step, _, key = name.partition("-")
+        if step.isdigit() and is_key(key) and (kept := _kept(store, key, int(step))):
             found.append(kept)
     return found
 
 
-def _kept(store: Store, key: str) -> KeptTrunk | None:
+def _kept(store: Store, key: str, said: int) -> KeptTrunk | None:
+    """said: the step by its document, for one whose manifest cannot be read."""
     state = store.state(KIND, key)
     artifact = state.artifact
     if artifact is None:
-        return None
+        if state.status == "missing":
+            return None
+        return KeptTrunk(
+            key=key, identity="", step=said, ground="", origin=key, problem=state.problem
+        )
     step, ground = artifact.recipe.get("step"), artifact.recipe.get("ground")
     if not isinstance(step, int) or not isinstance(ground, str):
         return None
