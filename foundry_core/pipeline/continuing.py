@@ -15,6 +15,7 @@ from foundry_core.pipeline.graph import Pipeline
 from foundry_core.pipeline.spec import ByInput, StageSpec
 from foundry_core.pipeline.stage import Trunk
 from foundry_core.pipeline.trunks import (
+    SEVERAL,
     Continues,
     KeptTrunk,
     Search,
@@ -105,17 +106,21 @@ def _chain(family: Sequence[_Runs], found: dict[str, Search]) -> None:
     """Lets each stage wait for the one before it, where that will leave more than is there."""
     ordered = sorted(family, key=lambda one: (one.trunk.step, one.spec.name))
     for number, one in enumerate(ordered):
-        before = [other for other in ordered[:number] if other.trunk.keep]
-        if not before or one.trunk.extend == "never":
-            continue
-        last = before[-1]
-        differs = drift_phrases(last.environment, one.environment)
         had = found[one.spec.name]
-        if had.found and had.found.step >= last.trunk.step:
-            continue
-        if differs and one.trunk.extend == "exact":
-            continue
-        continues = Continues(
-            step=last.trunk.step, total=one.trunk.total, stage=last.spec.name, differs=differs
-        )
-        found[one.spec.name] = Search(found=continues, refused=had.refused)
+        for before in reversed(ordered[:number]):
+            differs = _differences(before, one, found)
+            serves = before.trunk.keep and not (differs and one.trunk.extend == "exact")
+            if one.trunk.extend == "never" or not serves:
+                continue
+            if had.found is None or had.found.step < before.trunk.step:
+                step, total = before.trunk.step, one.trunk.total
+                waits = Continues(step=step, total=total, stage=before.spec.name, differs=differs)
+                found[one.spec.name] = Search(found=waits, refused=had.refused)
+            break
+
+
+def _differences(before: _Runs, one: _Runs, found: Mapping[str, Search]) -> tuple[str, ...]:
+    """As `trunks.differences`, of a state that is not there yet."""
+    begun = found[before.spec.name].found
+    mixed = (SEVERAL,) if begun and begun.differs else ()
+    return (*mixed, *drift_phrases(before.environment, one.environment))

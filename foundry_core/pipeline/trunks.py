@@ -18,6 +18,7 @@ KIND = "trunk"
 # `ground` of a state whose steps were computed on several.
 MIXED = "mixed"
 _OF_ONE = ("step", "ground")
+SEVERAL = "several machines, packages or numbers of workers in turn"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +151,7 @@ def not_used(origin: str, step: int, why: str) -> str:
 def differences(kept: KeptTrunk, spec: StageSpec, now: Environment) -> tuple[str, ...]:
     """Why a stage that goes on from this state may round otherwise than a straight run would."""
     if kept.ground == MIXED:
-        return ("several machines, packages or numbers of workers in turn",)
+        return (SEVERAL,)
     code = ("other code",) if kept.code_fingerprint != spec.code_fingerprint else ()
     return (*code, *drift_phrases(kept.built_on, now))
 

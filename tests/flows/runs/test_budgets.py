@@ -54,21 +54,29 @@ def test_the_shortest_is_first_whatever_the_order(tmp_path):
 @pytest.mark.parametrize(
     ("resources", "expected"),
     [
-        ({"keep_trunk": False}, {"a": ("b", 8)}),
+        ({"keep_trunk": False}, {"a": ("b", 8), "c": ("b", 8)}),
         ({"extend": "never"}, {"a": ("c", 18)}),
-        ({"cpus": 2}, {"a": ("c", 18)}),
-        ({"cpus": 2, "extend": "close"}, {"a": ("c", 18), "c": ("b", 8)}),
+        ({"cpus": 2}, {"a": ("b", 8)}),
+        ({"cpus": 2, "extend": "close"}, {"a": ("b", 8), "c": ("b", 8)}),
     ],
 )
 def test_who_leaves_nothing_or_rounds_otherwise_is_passed_over(tmp_path, resources, expected):
-    """`a` takes what differs as it is."""
+    prepared = pipeline(tmp_path, a={"steps": 40}, b={"steps": 10}, c=({"steps": 20}, resources))
+    assert continues(prepared) == expected
+
+
+def test_who_asks_for_close_takes_what_rounds_otherwise(tmp_path):
+    """What c leaves has steps of both: d is exact, and would have to be like all of them."""
+    close = {"cpus": 2, "extend": "close"}
     prepared = pipeline(
         tmp_path,
-        a=({"steps": 40}, {"extend": "close"}),
         b={"steps": 10},
-        c=({"steps": 20}, resources),
+        c=({"steps": 20}, close),
+        d=({"steps": 30}, {"cpus": 2}),
+        e=({"steps": 40}, {"cpus": 3, "extend": "close"}),
     )
-    assert continues(prepared) == expected
+    assert continues(prepared) == {"c": ("b", 8), "e": ("d", 28)}
+    assert prepared.plan.stages["c"].continues.differs == ("threads 1, now 2",)
 
 
 def test_what_is_in_the_store_counts_where_it_is_further(tmp_path):
@@ -85,7 +93,7 @@ def test_it_is_waited_for_and_its_failure_stops_nobody(tmp_path):
     prepared = pipeline(tmp_path, a={"steps": 40}, b={"steps": 10, "fail": True})
     run = PipelineRun(prepared)
     run.start()
-    with pytest.raises(StagesFailed, match="stages not completed: b$"):
+    with pytest.raises(StagesFailed, match=r"stages not completed: b$"):
         walk_in_threads(run)
     assert run.artifact("a").metrics["first"] == 0
     run.finish("failed")
