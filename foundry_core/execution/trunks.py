@@ -28,6 +28,7 @@ from foundry_core.pipeline.stage import CONTINUED, Begin, Trunk
 from foundry_core.pipeline.trunks import (
     KIND,
     MIXED,
+    SEVERAL,
     Continues,
     family_of,
     ground_of,
@@ -100,8 +101,10 @@ class Extension:
             facts = {**provenance, BUILT_ON: built_on, ORIGIN: self._work.job.spec.key}
             kept |= set(self._keep(trunk, facts))
         shutil.rmtree(self._folders.scratch / _LEFT, ignore_errors=True)
-        if self._found and self._found.differs and continued.get("trunk") == self._found.trunk:
-            continued["differs"] = list(self._found.differs)
+        if continued.pop("mixed", False):
+            known = self._found is not None and continued.get("trunk") == self._found.trunk
+            differs = self._found.differs if self._found and known else ()
+            continued["differs"] = list(differs or (SEVERAL,))
         if self._refused and not continued:
             continued["refused"] = "; ".join(self._refused)
         return {

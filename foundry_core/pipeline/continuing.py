@@ -26,13 +26,15 @@ from foundry_core.pipeline.trunks import (
 
 
 class TrunkCatalog(Protocol):
-    """As much of the store as is asked here; see `plan.Catalog`."""
+    """As much of the store as is asked here; `plan.Catalog` is the whole."""
 
     def status(self, kind: str, key: str) -> tuple[str, str, Any]: ...
 
-    def trunks(self, family: str) -> Sequence[KeptTrunk]: ...
+    def trunks(self, family: str) -> Sequence[KeptTrunk]:
+        """The states of a family that are kept."""
 
-    def document(self, kind: str, key: str, name: str) -> Any: ...
+    def document(self, kind: str, key: str, name: str) -> Any:
+        """A JSON file of a committed artifact; None where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)

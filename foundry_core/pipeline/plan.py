@@ -4,7 +4,7 @@ Pure: nothing is written, no server, no Ray, no torch. The `catalog` is anything
 is committed (the store), the baseline a past run's specs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any, Literal, Protocol
@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
 from foundry_core.identity.environment import Environment
-from foundry_core.pipeline.continuing import searched
+from foundry_core.pipeline.continuing import TrunkCatalog, searched
 from foundry_core.pipeline.drift import stage_environment
 from foundry_core.pipeline.graph import Pipeline
 from foundry_core.pipeline.reasons import (
@@ -25,7 +25,7 @@ from foundry_core.pipeline.reasons import (
     explain,
 )
 from foundry_core.pipeline.spec import StageSpec
-from foundry_core.pipeline.trunks import Continues, KeptTrunk
+from foundry_core.pipeline.trunks import Continues
 
 Action = Literal["reuse", "run"]
 # slot → label → content digest, None where an input is absent.
@@ -44,7 +44,7 @@ class Committed:
     built_on: Environment = field(default_factory=Environment)
 
 
-class Catalog(Protocol):
+class Catalog(TrunkCatalog, Protocol):
     """The store as the planner sees it."""
 
     def status(self, kind: str, key: str) -> tuple[str, str, Committed | None]:
@@ -54,12 +54,6 @@ class Catalog(Protocol):
 
     def last_failure(self, key: str) -> str | None:
         """The error of the key's last attempt when that failed."""
-
-    def trunks(self, family: str) -> Sequence[KeptTrunk]:
-        """The states of a family that are kept."""
-
-    def document(self, kind: str, key: str, name: str) -> Any:
-        """A JSON file of a committed artifact; None where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -166,7 +166,8 @@ class StageContext:
         scratch in all else; "" where the scratch itself lies beside the store.
     begin: a smaller budget's state to go on from, of a kind with `trunk`. What such a kind leaves
         in `scratch`/trunks/step_<n>/ is kept in the store; `out`/CONTINUED ({"key", "trunk",
-        "step"}, or {"refused": why}) says what it went on from.
+        "step"}, with "mixed": true after steps on several grounds, or {"refused": why}) says what
+        it went on from.
     ground: the digest of what decides how floats are rounded here.
     """
 

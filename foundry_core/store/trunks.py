@@ -27,7 +27,7 @@ def kept_trunks(store: Store, family: str) -> list[KeptTrunk]:
     found = []
     for name in store.documents.names(f"{_FOLDER}/{family}"):
         step, _, key = name.partition("-")
-        if step.isdigit() and is_key(key) and (kept := _kept(store, key, int(step))):
+        if step.isdecimal() and is_key(key) and (kept := _kept(store, key, int(step))):
             found.append(kept)
     return found
 
@@ -63,8 +63,8 @@ def note_trunk(store: Store, artifact: Artifact) -> None:
 
 
 def forget_trunk(store: Store, artifact: Artifact) -> None:
-    """Undoes `note_trunk`; no error for an artifact that is no trunk."""
-    if artifact.kind == KIND:
+    """Undoes `note_trunk`; no error for an artifact that is no trunk, or none of ours."""
+    if artifact.kind == KIND and isinstance(artifact.recipe.get("step"), int):
         store.documents.delete(_document(artifact))
 
 

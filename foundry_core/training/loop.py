@@ -363,6 +363,12 @@ class Trainer:
         self.continued = {"key": begin.key, "trunk": begin.trunk, "step": begin.step}
         return found
 
+    def _told(self) -> Mapping[str, Any] | None:
+        """What it went on from; `mixed` where its steps were computed on several grounds."""
+        if self.continued is None or len(self.grounds) == 1:
+            return self.continued
+        return {**self.continued, "mixed": True}
+
     def _leave_trunk(self) -> None:
         """Rank 0: puts the state that larger budgets need where the artifact's builder finds it."""
         if self.trunk is None or not self.world.main:
@@ -396,7 +402,7 @@ class Trainer:
         return TrainResult(
             steps=self.total_steps,
             resumed_from=first,
-            continued=self.continued,
+            continued=self._told(),
             skipped=self.skipped,
             last=self.log.last,
         )

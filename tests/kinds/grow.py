@@ -64,7 +64,8 @@ class Grow(Stage):
             first, value = state["step"], state["value"]
             grounds |= set(state["scalars"]["grounds"])
             begun = {"key": ctx.begin.key, "trunk": ctx.begin.trunk, "step": first}
-            write_json(ctx.out / CONTINUED, begun)
+            mixed = {"mixed": True} if len(grounds) > 1 else {}
+            write_json(ctx.out / CONTINUED, begun | mixed)
         branch = recipe.steps - recipe.tail
         for step in range(first, recipe.steps):
             time.sleep(recipe.seconds)
