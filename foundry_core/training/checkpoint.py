@@ -138,13 +138,12 @@ class CheckpointFolder:
 
     def take(self, step: int, folder: Path) -> bool:
         source = self._final(step)
-        try:
-            write_json(source / STATE, trunk_document(read_json(source / STATE)))
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(source, folder)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            _log.warning("the state of step %s is not kept: %s", step, error)
+        if not source.is_dir() or self.load(step) is None:
+            _log.warning("the state of step %s is not kept: %s has none", step, self.root)
             return False
+        write_json(source / STATE, trunk_document(read_json(source / STATE)))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(source, folder)
         return True
 
     def known(self) -> list[tuple[int, int]]:

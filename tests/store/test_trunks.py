@@ -19,6 +19,7 @@ from foundry_core.pipeline.stage import InputArtifact, StageContext
 from foundry_core.pipeline.trunks import ground_of
 from foundry_core.store import gc
 from foundry_core.store.trunks import begin_from, kept_trunks, trunks_in_use
+from tests.s3 import s3_server, use_s3
 from tests.support import WORDS
 
 BUDGETS = WORDS.with_name("budgets.yaml")
@@ -389,6 +390,24 @@ def test_a_home_that_was_moved_finds_its_trunks(home, monkeypatch):
     shutil.move(home, home.with_name("moved"))
     monkeypatch.setenv("FOUNDRY_HOME", str(home.with_name("moved")))
     assert planned("model.steps=20").plan.stages["model"].continues.step == 8
+
+
+def test_in_a_bucket_another_host_goes_on_and_gc_knows_all(home, monkeypatch, capsys):
+    with s3_server() as endpoint:
+        monkeypatch.setenv("FOUNDRY_STORE", use_s3(monkeypatch, endpoint))
+        small, _ = train()
+        monkeypatch.setenv("FOUNDRY_HOME", str(home.with_name("another")))
+        assert planned("model.steps=20").plan.stages["model"].continues.key == small.key
+        large, _ = train("model.steps=20")
+        assert large.metrics["first"] == 8
+        store = planned().store
+        assert store.documents.names("work") == []
+        assert len(trunks(store)) == 2
+        assert main(["lineage", "verify"]) == 0
+        assert main([*GC[:3], "2", *GC[4:], "--no-trunks"]) == 0
+        assert trunks(store) == [] and store.documents.names("trunks") == []
+        assert store.state("grow", large.key).status == "ok"
+        capsys.readouterr()
 
 
 def test_the_plan_says_so_on_the_terminal(capsys):

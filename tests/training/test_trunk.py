@@ -192,6 +192,21 @@ def test_going_on_is_a_straight_run_to_the_bit(tmp_path, schedule, small, step, 
     assert json.loads(left(more, 22)["state.json"])["scalars"]["grounds"] == ["here"]
 
 
+def test_another_recipe_for_the_same_steps_has_nothing_left_to_do(tmp_path):
+    """Constant in both: `min_ratio` is in the key and in no rate."""
+    first = run(tmp_path / "a", steps=10, trunk=10, **settings(CONSTANT))
+    more = run(
+        tmp_path / "b",
+        steps=10,
+        trunk=10,
+        begin=begin(first, 10),
+        **settings({**CONSTANT, "min_ratio": 0.5}),
+    )
+    assert more.result.resumed_from == 10
+    assert equal(weights(first), weights(more)) and rows(first) == rows(more)
+    assert more.result.last == first.result.last
+
+
 @pytest.mark.parametrize("at", [11, 17, 25])
 def test_a_kill_while_going_on_resumes_right(tmp_path, at):
     first = run(tmp_path / "a", steps=12, trunk=9, **settings(WSD))
@@ -292,6 +307,8 @@ def test_the_trunk_outlives_the_checkpoints_after_it(tmp_path):
     place = CheckpointFolder(tmp_path)
     assert [step for step, _ in place.known()] == [6, 5, 2]
     assert place.take(2, tmp_path / "left" / "state") and not place.take(3, tmp_path / "other")
+    (tmp_path / step_name(6) / "shard_00000.safetensors").write_bytes(b"torn")
+    assert not place.take(6, tmp_path / "other") and not (tmp_path / "other").exists()
     state = json.loads((tmp_path / "left" / "state" / "state.json").read_text())
     assert (state["step"], state["scalars"]) == (2, {})
-    assert [step for step, _ in place.known()] == [6, 5]
+    assert [step for step, _ in place.known()] == [5]
