@@ -27,6 +27,7 @@ from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.stage import CONTINUED, Begin, Trunk
 from foundry_core.pipeline.trunks import (
     KIND,
+    LEFT,
     MIXED,
     SEVERAL,
     Continues,
@@ -34,10 +35,12 @@ from foundry_core.pipeline.trunks import (
     ground_of,
     not_used,
     search,
+    step_name,
     trunk_key,
     trunk_recipe,
 )
 from foundry_core.store.base import Check
+from foundry_core.store.cache import CorruptFile
 from foundry_core.store.manifest import Artifact, File
 from foundry_core.store.outbox import abort, enqueue, publish
 from foundry_core.store.output import scan_output
@@ -50,8 +53,8 @@ from foundry_core.store.trunks import (
     note_trunk,
 )
 
-# In scratch: links to what is gone on from, and what the stage leaves.
-_BEGIN, _LEFT = "begin", "trunks"
+# In scratch: links to what is gone on from.
+_BEGIN = "begin"
 _STATE = "state.json"
 
 
@@ -81,8 +84,12 @@ class Extension:
         if artifact is None:
             yield None
             return
-        with store.reading(artifact) as files:
-            problem = _link(files, artifact.files, folder / f"step_{found.step:09d}")
+        with contextlib.ExitStack() as reading:
+            try:
+                files = reading.enter_context(store.reading(artifact))
+                problem = _link(files, artifact.files, folder / step_name(found.step))
+            except CorruptFile as error:
+                problem = f"it is damaged: {error.message}"
             if problem:
                 self._refuse([not_used(found.key, found.step, problem)])
                 yield None
@@ -100,7 +107,7 @@ class Extension:
         if trunk is not None and trunk.keep:
             facts = {**provenance, BUILT_ON: built_on, ORIGIN: self._work.job.spec.key}
             kept |= set(self._keep(trunk, facts))
-        shutil.rmtree(self._folders.scratch / _LEFT, ignore_errors=True)
+        shutil.rmtree(self._folders.scratch / LEFT, ignore_errors=True)
         if continued.pop("mixed", False):
             known = self._found is not None and continued.get("trunk") == self._found.trunk
             differs = self._found.differs if self._found and known else ()
@@ -156,7 +163,7 @@ class Extension:
 
     def _keep(self, trunk: Trunk, facts: Mapping[str, Any]) -> Iterator[str]:
         """Commits what the stage left, if it is not there already; its key."""
-        folder = self._folders.scratch / _LEFT / f"step_{trunk.step:09d}"
+        folder = self._folders.scratch / LEFT / step_name(trunk.step)
         try:
             if folder.is_dir():
                 grounds = read_json(folder / _STATE)["scalars"]["grounds"]

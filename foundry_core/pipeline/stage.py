@@ -131,8 +131,8 @@ class Trunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Begin:
-    """The state that a smaller budget's stage left after `step` steps, in `path`. key: that stage's
-    artifact; trunk: the state's own."""
+    """The state that a smaller budget's stage left after `step` steps, in a folder of `path`. key:
+    that stage's artifact; trunk: the state's own."""
 
     path: Path
     step: int
@@ -165,9 +165,9 @@ class StageContext:
     checkpoints: an address in an object store for what other hosts shall resume from, like the
         scratch in all else; "" where the scratch itself lies beside the store.
     begin: a smaller budget's state to go on from, of a kind with `trunk`. What such a kind leaves
-        in `scratch`/trunks/step_<n>/ is kept in the store; `out`/CONTINUED ({"key", "trunk",
-        "step"}, with "mixed": true after steps on several grounds, or {"refused": why}) says what
-        it went on from.
+        in `scratch`/trunks/step_<n>/ (`pipeline.trunks`: its state.json lists the grounds) is kept
+        in the store; `out`/CONTINUED ({"key", "trunk", "step"}, with "mixed": true after steps on
+        several grounds, or {"refused": why}) says what it went on from.
     ground: the digest of what decides how floats are rounded here.
     """
 

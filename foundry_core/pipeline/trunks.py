@@ -15,6 +15,8 @@ from foundry_core.pipeline.spec import ByInput, StageSpec, identity_key
 from foundry_core.pipeline.stage import Trunk
 
 KIND = "trunk"
+# In scratch: where a stage leaves a state, as `step_name`.
+LEFT = "trunks"
 # `ground` of a state whose steps were computed on several.
 MIXED = "mixed"
 _OF_ONE = ("step", "ground")
@@ -63,6 +65,11 @@ class Search:
 
     found: Continues | None = None
     refused: tuple[str, ...] = ()
+
+
+def step_name(step: int) -> str:
+    """The folder of the state after so many steps."""
+    return f"step_{step:09d}"
 
 
 def ground_of(environment: Environment, code_fingerprint: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from foundry_core.files import hash64, read_json, sha256_of, sync, write_json
 from foundry_core.models.tensor_files import Written
+from foundry_core.pipeline.trunks import step_name
 from foundry_core.training.layout import Layout, layout_document, parse_layout
 
 _log = logging.getLogger(__name__)
@@ -69,10 +70,6 @@ class CheckpointPlace(Protocol):
     def load(self, step: int, rank: int = 0, size: int = 1) -> Checkpoint | None:
         """The checkpoint of a step; None for one that is torn, which is reported and removed. Of
         the ranks that load it together each verifies its share of the shards."""
-
-
-def step_name(step: int) -> str:
-    return f"step_{step:09d}"
 
 
 def shard_name(rank: int) -> str:

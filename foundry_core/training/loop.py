@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
 from foundry_core.pipeline.stage import Begin, Progress
-from foundry_core.pipeline.trunks import not_used
+from foundry_core.pipeline.trunks import LEFT, not_used, step_name
 from foundry_core.training.cadence import Cadence
 from foundry_core.training.checkpoint import (
     Checkpoint,
     CheckpointFolder,
     CheckpointPlace,
-    step_name,
 )
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, blocks_of, gradient_sync, parallelise
@@ -58,7 +57,6 @@ from foundry_core.training.sinks.base import MetricWriters, RunInfo
 from foundry_core.training.state import Ema, RunState
 from foundry_core.training.stop import StopRequest, stop_file
 from foundry_core.training.throughput import Throughput, shown
-from foundry_core.training.trunk import LEFT
 
 _log = logging.getLogger(__name__)
 

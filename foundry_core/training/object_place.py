@@ -17,13 +17,13 @@ from typing import Any
 
 from foundry_core.files import hash64, json_text, write_json
 from foundry_core.objects import Objects
+from foundry_core.pipeline.trunks import step_name
 from foundry_core.training.checkpoint import (
     KEPT,
     STATE,
     Checkpoint,
     read_state,
     shard_name,
-    step_name,
     trunk_document,
 )
 

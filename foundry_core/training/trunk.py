@@ -14,8 +14,6 @@ from foundry_core.pipeline.stage import Trunk
 from foundry_core.training.config import ScheduleConfig, TrainingConfig, TrainResources
 
 BUDGETS = ("steps", "samples", "tokens")
-# In scratch: what a training leaves for larger budgets, as `step_<n>`.
-LEFT = "trunks"
 
 
 def decay_start(config: ScheduleConfig, total: int) -> int:

@@ -17,6 +17,7 @@ from foundry_core.pipeline.stage import (
     Trunk,
     slot,
 )
+from foundry_core.pipeline.trunks import LEFT, step_name
 
 
 class GrowRecipe(Recipe):
@@ -60,7 +61,7 @@ class Grow(Stage):
         recipe, first = ctx.recipe, 0
         value, grounds = float(ctx.seed), {ctx.ground}
         if ctx.begin is not None:
-            state = read_json(ctx.begin.path / f"step_{ctx.begin.step:09d}" / "state.json")
+            state = read_json(ctx.begin.path / step_name(ctx.begin.step) / "state.json")
             first, value = state["step"], state["value"]
             grounds |= set(state["scalars"]["grounds"])
             begun = {"key": ctx.begin.key, "trunk": ctx.begin.trunk, "step": first}
@@ -72,7 +73,7 @@ class Grow(Stage):
             value = value * (1 + recipe.rate) + size if step < branch else value * 0.5
             if step + 1 == branch and ctx.resources.keep_trunk:
                 state = {"step": branch, "value": value, "scalars": {"grounds": sorted(grounds)}}
-                write_json(ctx.scratch / "trunks" / f"step_{branch:09d}" / "state.json", state)
+                write_json(ctx.scratch / LEFT / step_name(branch) / "state.json", state)
         if recipe.fail:
             raise ValueError("told to fail")
         (ctx.out / "weight.txt").write_text(json.dumps(value))

@@ -183,6 +183,17 @@ def test_what_rounds_otherwise_serves_only_where_that_is_asked(monkeypatch):
     ] == 0  # fmt: skip
 
 
+def test_a_state_of_several_machines_serves_close_trainings_only(monkeypatch):
+    """As of a training that was killed and went on with other workers."""
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{__name__}.ground_of", lambda *a: "0" * 64)
+        train()
+    row = planned("model.steps=20").plan.stages["model"]
+    assert row.continues is None and "built with several machines" in row.notes[0]
+    large, said = train("model.steps=20", "model.resources.extend=close")
+    assert large.metrics["first"] == 8 and "not to the bit, with several machines" in said[0]
+
+
 def test_other_code_of_the_same_version_is_not_exact(monkeypatch):
     train()
     from foundry_core.pipeline import spec
@@ -404,7 +415,19 @@ def test_in_a_bucket_another_host_goes_on_and_gc_knows_all(home, monkeypatch, ca
         assert store.documents.names("work") == []
         assert len(trunks(store)) == 2
         assert main(["lineage", "verify"]) == 0
-        assert main([*GC[:3], "2", *GC[4:], "--no-trunks"]) == 0
+        longest = large.provenance["trunks"][0]
+        (state,) = (o.name for o in store._objects.find(f"trunk/{longest}") if "state" in o.name)
+        text = store._objects.read(state)
+        store._objects.write(state, text.replace(b"18", b"19", 1))
+        monkeypatch.setenv("FOUNDRY_HOME", str(home.with_name("third")))
+        with monkeypatch.context() as patch:  # as if the listing did not show it
+            patch.setattr("foundry_core.store.s3_files.compare", lambda *a, **k: "")
+            assert planned("model.steps=40").plan.stages["model"].continues.step == 18
+            third, said = train("model.steps=40")
+        assert third.metrics["first"] == 0
+        assert "after step 18 is not used: it is damaged" in said[0]
+        store._objects.write(state, text)
+        assert main([*GC[:3], "3", *GC[4:], "--no-trunks"]) == 0
         assert trunks(store) == [] and store.documents.names("trunks") == []
         assert store.state("grow", large.key).status == "ok"
         capsys.readouterr()

@@ -12,7 +12,8 @@ from training_toy import ToyModel, weights
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.stage import Begin
-from foundry_core.training.checkpoint import CheckpointFolder, step_name
+from foundry_core.pipeline.trunks import step_name
+from foundry_core.training.checkpoint import CheckpointFolder
 from foundry_core.training.config import ScheduleConfig, TrainResources
 from foundry_core.training.distributed import World
 from foundry_core.training.optim import lr_multiplier
