@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # `Stage.code` of a kind whose code itself is in the key.
 FINGERPRINT = "fingerprint"
+# The kind of artifact that a state for larger budgets is: no stage's.
+TRUNK = "trunk"
 # Of a stage with `trunk`: which state of another budget it went on from, or why not.
 CONTINUED = "records/continued.json"
 

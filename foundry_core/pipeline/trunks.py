@@ -12,9 +12,9 @@ from foundry_core.config.canonical import Json, digest
 from foundry_core.identity.environment import Environment
 from foundry_core.pipeline.drift import drift_line, drift_phrase
 from foundry_core.pipeline.spec import ByInput, StageSpec, identity_key
-from foundry_core.pipeline.stage import Trunk
+from foundry_core.pipeline.stage import TRUNK, Trunk
 
-KIND = "trunk"
+KIND = TRUNK
 # In scratch: where a stage leaves a state, as `step_name`.
 LEFT = "trunks"
 # `ground` of a state whose steps were computed on several.

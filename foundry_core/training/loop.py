@@ -293,6 +293,9 @@ class Trainer:
     def _report(self, multiplier: float, writers: MetricWriters) -> None:
         if self.done % self.resources.log_every == 0:
             self._write_row(multiplier, writers)
+        self._show()
+
+    def _show(self) -> None:
         now = time.monotonic()
         if self.world.main and (now - self._shown_at > 0.5 or self.done == self.total_steps):
             self._shown_at = now
@@ -310,6 +313,7 @@ class Trainer:
         if self.total_steps:
             last = self.total_steps - 1
             self._write_row(lr_multiplier(self.config.schedule, last, self.total_steps), writers)
+            self._show()
 
     def _save(self) -> None:
         began = time.monotonic()

@@ -10,6 +10,7 @@ from flows.runs.engine import PipelineRun
 from flows.runs.events import Note
 from flows.runs.planning import Request, prepare
 from foundry_core.config.overrides import parse_override
+from foundry_core.errors import FoundryError
 from foundry_core.execution import attempt as attempt_module
 from foundry_core.execution.control import ChildResult
 from foundry_core.lineage import queries
@@ -20,7 +21,7 @@ from foundry_core.pipeline.trunks import ground_of
 from foundry_core.store import gc
 from foundry_core.store.trunks import begin_from, kept_trunks, trunks_in_use
 from tests.s3 import s3_server, use_s3
-from tests.support import WORDS
+from tests.support import WORDS, install_kinds
 
 BUDGETS = WORDS.with_name("budgets.yaml")
 GC = ("lineage", "gc", "--keep-runs", "0", "--grace-hours", "0", "--apply")
@@ -440,3 +441,10 @@ def test_the_plan_says_so_on_the_terminal(capsys):
     assert rows["model"]["continues"]["key"] == small.key
     assert main(["plan", str(BUDGETS), "-o", "model.steps=20"]) == 0
     assert "continues" in capsys.readouterr().out
+
+
+def test_no_stage_kind_is_called_like_a_state(tmp_path, monkeypatch):
+    text = (WORDS.parent / "emit.py").read_text().replace('kind = "emit"', 'kind = "trunk"')
+    install_kinds(tmp_path, monkeypatch, {"trunk": text})
+    with pytest.raises(FoundryError, match="a store calls states of trainings 'trunk'"):
+        stage_kind("trunk")
