@@ -33,6 +33,7 @@ COMMANDS = {
     "plan": "show what a run would do, and why",
     "lineage": "query what was built from what",
     "data": "preview, inspect, validate and convert datasets; their statistics",
+    "generate": "look at a model: what it writes after a text and pictures",
     "eval": "compare evaluations; plan how many episodes are needed",
     "report": "write report.html of a run or an ablation",
     "stages": "list stage kinds and what can be set in each",

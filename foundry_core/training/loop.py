@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
+from foundry_core.models.blocks import compile_blocks
 from foundry_core.pipeline.stage import Begin, Progress
 from foundry_core.pipeline.trunks import LEFT, not_used, step_name
 from foundry_core.training.cadence import Cadence
@@ -29,7 +30,7 @@ from foundry_core.training.checkpoint import (
     CheckpointPlace,
 )
 from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.distributed import World, blocks_of, gradient_sync, parallelise
+from foundry_core.training.distributed import World, gradient_sync, parallelise
 from foundry_core.training.flops import on_meta, peak_flops, step_flops
 from foundry_core.training.metrics import MetricsLog
 from foundry_core.training.mixed_batch import (
@@ -43,8 +44,8 @@ from foundry_core.training.mixed_batch import (
 from foundry_core.training.objectives import reach_all
 from foundry_core.training.optim import (
     build_optimizer,
-    clip_gradients,
     freeze,
+    gradient_norm,
     lr_multiplier,
     set_lr,
     update,
@@ -157,8 +158,8 @@ class Trainer:
             values = self._backward(batch, StepKey(seed=self.seed, step=step))
             if self.resources.part_norms:
                 values |= part_norms(self.model)
-            values["grad_norm"] = clip_gradients(self.optimizer, self.config.clip)
-            update(self.optimizer, values["loss"], values["grad_norm"])
+            values["grad_norm"] = gradient_norm(self.optimizer)
+            update(self.optimizer, values["loss"], values["grad_norm"], self.config.clip)
             self.optimizer.zero_grad(set_to_none=True)
             if self.ema:
                 self.ema.update(step + 1)
@@ -195,8 +196,7 @@ class Trainer:
         self._plain = on_meta(self.model) if self._peak else None
         recompute(self.model, self.resources.recompute)
         if self.config.compile == "blocks":
-            for block in blocks_of(self.model):
-                block.compile(dynamic=False)
+            compile_blocks(self.model)
         self.loss = parallelise(
             loss,
             self.world,
@@ -263,7 +263,8 @@ class Trainer:
             return tensor
         # From memory that is not pinned, even a non-blocking copy waits for the device.
         if self.world.device.type == "cuda" and not tensor.is_pinned():
-            tensor = tensor.pin_memory()
+            expanded = 0 in tensor.stride()  # such a view cannot be written to
+            tensor = (tensor.contiguous() if expanded else tensor).pin_memory()
         return tensor.to(self.world.device, non_blocking=True)
 
     def _look(self) -> None:

@@ -98,26 +98,28 @@ def set_lr(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
         group["lr"] = group["peak_lr"] * multiplier
 
 
-def update(optimizer: torch.optim.Optimizer, loss: Tensor, norm: Tensor) -> None:
-    """One step, or none where the loss or the norm of the gradients is not finite: the optimiser's
-    own kernel leaves weights, moments and step count alone then, so that no host has to look."""
+def update(
+    optimizer: torch.optim.Optimizer, loss: Tensor, norm: Tensor, bound: float | None
+) -> None:
+    """One step with the gradients scaled down to a global norm of `bound`; none where the loss or
+    the norm is not finite: weights, moments and step count stay.
+
+    The optimiser's own kernel does both as it reads the gradients: no host has to look, and they
+    make no extra way through memory.
+    """
     finite = torch.isfinite(loss) & torch.isfinite(norm)
     optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    if bound is not None:
+        optimizer.grad_scale = (norm / bound).clamp(min=1.0).float()  # type: ignore[attr-defined]
     optimizer.step()
 
 
-def clip_gradients(optimizer: torch.optim.Optimizer, bound: float | None) -> Tensor:
-    """Global gradient norm (float32 scalar) before clipping; scales the gradients to `bound`.
-
-    Sharded gradients (DTensor) are reduced over their mesh first.
-    """
-    parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-    if hasattr(norm, "full_tensor"):
-        norm = norm.full_tensor()
-    if bound is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, bound, norm)
-    return norm
+def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
+    """The global norm, a float32 scalar. Sharded gradients (DTensor) are reduced over their mesh
+    first: a collective."""
+    gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
 def _matches(name: str, pattern: str) -> bool:
