@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
 from foundry_core.training.config import OptimizerConfig, ScheduleConfig
+from foundry_core.training.trunk import decay_start
 
 _NEVER_DECAYED = ("position", "pos_emb")
 
@@ -76,15 +77,15 @@ def lr_multiplier(config: ScheduleConfig, step: int, total: int) -> float:
     """Multiplier of the peak rate at 0-based `step` of `total`.
 
     Pure, so that a resumed run needs no state. Warm-up (step+1)/warmup, so that the first step
-    already learns and step warmup−1 is at the peak; then the fall to min_ratio at `total`.
+    already learns and step warmup−1 is at the peak; then the fall to min_ratio at `total`, or at
+    the schedule's own `length`. What it says of steps that budgets share, `trunk.py` knows.
     """
     if step < config.warmup:
         return (step + 1) / config.warmup
     if config.kind == "constant":
         return 1.0
-    start = config.warmup
-    if config.kind == "wsd":
-        start = max(start, total - round(config.decay_fraction * total))
+    total = config.length or total
+    start = decay_start(config, total) if config.kind == "wsd" else config.warmup
     progress = min(1.0, max(0.0, (step - start) / max(1, total - start)))
     if config.kind == "wsd":
         return 1.0 - (1.0 - config.min_ratio) * progress

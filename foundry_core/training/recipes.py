@@ -15,7 +15,7 @@ from foundry_core.models.config import (
     VLMConfig,
     weight_sources,
 )
-from foundry_core.pipeline.stage import Config, Stage, Upstream
+from foundry_core.pipeline.stage import Config, Fact, Stage, Trunk, Upstream
 from foundry_core.training.config import (
     MODALITIES,
     TrainResources,
@@ -23,6 +23,7 @@ from foundry_core.training.config import (
     check_gpus,
     check_micro_batch,
 )
+from foundry_core.training.trunk import trunk_of
 
 Inputs = Mapping[str, Mapping[str, Upstream]]
 
@@ -168,6 +169,16 @@ class TrainStage(Stage):
     @classmethod
     def sources(cls, recipe: Any) -> Mapping[str, str]:
         return weight_sources(recipe.model)
+
+    @classmethod
+    def steps(cls, recipe: Any, fact: Fact) -> int | None:
+        """Optimizer steps of the budget; None where they are not known yet."""
+        steps: int = recipe.training.total_steps(samples_per_step=recipe.data.samples_per_step)
+        return steps
+
+    @classmethod
+    def trunk(cls, recipe: Any, resources: TrainResources, fact: Fact) -> Trunk | None:
+        return trunk_of(recipe, resources, cls.steps(recipe, fact))
 
     @classmethod
     def numerics(cls, resources: TrainResources) -> Mapping[str, str]:

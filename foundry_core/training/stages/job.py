@@ -17,7 +17,7 @@ from foundry_core.models.interfaces import Backbone
 from foundry_core.models.io import RAW, WEIGHTS, save_config, save_weights
 from foundry_core.models.processor_files import keep_processor
 from foundry_core.objects import connect
-from foundry_core.pipeline.stage import StageContext
+from foundry_core.pipeline.stage import CONTINUED, StageContext
 from foundry_core.training.config import MODALITIES, TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, local_batch_size, whole_pieces
 from foundry_core.training.loop import Trainer
@@ -25,6 +25,7 @@ from foundry_core.training.mixed_batch import Objective
 from foundry_core.training.object_place import CheckpointObjects
 from foundry_core.training.objectives import CaptionLoss, TextLoss
 from foundry_core.training.stages.upstream import Start
+from foundry_core.training.trunk import trunk_of
 
 Sources = Mapping[str, Mapping[str, Path]]
 Metrics = dict[str, float]
@@ -96,6 +97,7 @@ def train_and_save(
     for name, part in job.data.modalities.items():
         local_batch_size(part.batch_size, job.world, name)
     ctx = job.ctx
+    trunk = trunk_of(ctx.recipe, ctx.resources, steps)
     trainer = Trainer(
         stage=ctx.name,
         key=ctx.key,
@@ -114,12 +116,17 @@ def train_and_save(
         frozen=getattr(ctx.recipe, "frozen", ()),
         world=job.world,
         checkpoints=_objects(ctx),
+        trunk=trunk.step if trunk and trunk.keep else None,
+        begin=ctx.begin,
+        ground=ctx.ground,
         before_average=partial(_save_weights, job, module, RAW) if job.training.keep_raw else None,
     )
     result = trainer.train()
     _save_weights(job, module, WEIGHTS)
     if job.world.main:
         write_json(ctx.out / "records" / "data.json", loader.report(), durable=False)
+        if result.continued is not None:
+            write_json(ctx.out / CONTINUED, result.continued, durable=False)
         save_config(ctx.out, module)
         start.tokenizer.save(ctx.out)
         if start.processor is not None:

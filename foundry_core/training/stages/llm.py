@@ -11,6 +11,7 @@ from foundry_core.training.distributed import World
 from foundry_core.training.objectives import TextLoss
 from foundry_core.training.stages.job import Metrics, job_of, train_and_save
 from foundry_core.training.stages.upstream import language_start
+from foundry_core.training.trunk import text_steps
 
 
 def train_language_model(ctx: StageContext, world: World) -> Metrics:
@@ -23,10 +24,7 @@ def train_language_model(ctx: StageContext, world: World) -> Metrics:
     loader = job.loader(start.tokenizer)
     objectives = {"text": TextLoss(z_loss=job.training.z_loss)}
     context = int(read_json(next(iter(job.sources["text"].values())) / "dataset.json")["context"])
-    tokens = job.data.modalities["text"].batch_size * context
-    steps = job.training.total_steps(
-        samples_per_step=job.data.samples_per_step, tokens_per_step=tokens
-    )
+    steps, tokens = text_steps(job.training, job.data, context)
     metrics = train_and_save(job, start.model, start, objectives, loader, steps)
     return metrics | {"tokens": steps * tokens}
 
