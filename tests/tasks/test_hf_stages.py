@@ -131,12 +131,12 @@ def test_a_language_model_is_continued_and_built_on(bench, name):
     bench.stage(base, "import_llm", {"path": str(folder)}, {})
     config = json.loads((bench.root / base / "config.json").read_text())["model"]
     assert config["kind"] == ("hf_causal_lm" if name == "gemma2" else "transformer")
-    if not (bench.root / "words").exists():  # the models' tokenizers are equal
-        source = {"format": "packages", "packages": ["iniconfig"]}
-        recipe = {"source": source, "context": 15}
-        bench.stage("words", "convert_text", recipe, {"tokenizer": base})
+    source = {"format": "packages", "packages": ["iniconfig"]}
+    bench.stage(
+        f"{name}_words", "convert_text", {"source": source, "context": 15}, {"tokenizer": base}
+    )
     recipe = {"data": {"text": TEXT}, "training": TRAINING}
-    inputs = {"text": "words", "llm": base}
+    inputs = {"text": f"{name}_words", "llm": base}
     trained, metrics = bench.stage(f"{name}_llm", "train_llm", recipe, inputs, resources=LOG)
     assert falls(trained, "loss")
     assert metrics["tokens"] == 40 * 8 * 15
