@@ -241,7 +241,8 @@ class Trainer:
         local = [self.objectives[m].count(part) for m, part in batch.items()]
         counts = self.world.total(self._on_device(torch.tensor(local, dtype=torch.float64)))
         by_modality = dict(zip(batch, counts.clamp(min=1).float().unbind(), strict=True))
-        parts = split_batch(batch, self.resources.micro_batch)
+        cut = self.config.compile == "none"
+        parts = split_batch(batch, self.resources.micro_batch, cut=cut)
         bf16 = self.config.precision != "fp32"
         sums: dict[str, Tensor] = {}
         for i, part in enumerate(parts):
