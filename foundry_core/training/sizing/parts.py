@@ -112,7 +112,7 @@ class LanguagePart(DecoderPart):
         kept = positions * shape.kept(size)
         found = Pass(
             scores=count * shape.score_flops(positions),
-            inputs=count * positions * size.residual * shape.dim,
+            inputs=count * positions * size.product * shape.dim,
             block=kept,
         )
         # The embedding's indices; with images the places they go to.
@@ -178,7 +178,7 @@ class VisionPart(Part):
             scores=images * self.n_blocks * shape.score_flops(patches),
             blocks=images * self.n_blocks * kept,
             rest=images * rest,
-            inputs=images * self.n_blocks * patches * size.residual * shape.dim,
+            inputs=images * self.n_blocks * patches * size.product * shape.dim,
             block=images * kept,
         )
 

@@ -19,7 +19,8 @@ FP32 = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Bytes:
-    """Of one number: of products' operands, and of the residual stream."""
+    """Of one number: of products' operands, which the streams of our language models and vision
+    towers are, too, and of the residual stream of action heads and transformers' models."""
 
     product: int
     residual: int
