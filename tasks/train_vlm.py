@@ -1,7 +1,7 @@
 """Captioned images → a vision-language model, on a language model or on from a VLM."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -21,6 +21,10 @@ from foundry_core.training.recipes import (
     facts_of,
     image_size_of,
 )
+
+if TYPE_CHECKING:
+    from foundry_core.training.distributed import World
+    from foundry_core.training.stages.job import Training
 
 
 class TrainVlmRecipe(stage.Recipe):
@@ -60,6 +64,12 @@ class TrainVlm(TrainStage):
         if isinstance(recipe.model, VLMConfig) and not inputs.get("vlm"):
             return facts_of(inputs, "llm", recipe.model.language, recipe.model.image_size)
         return facts_of(inputs, "vlm", recipe.model, image_size_of(recipe.model))
+
+    @staticmethod
+    def training(ctx: stage.StageContext, world: "World") -> "Training":
+        from foundry_core.training.stages.vlm import vision_language_training
+
+        return vision_language_training(ctx, world)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, float]:

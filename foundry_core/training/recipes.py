@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import Size
@@ -15,7 +15,7 @@ from foundry_core.models.config import (
     VLMConfig,
     weight_sources,
 )
-from foundry_core.pipeline.stage import Config, Stage, Upstream
+from foundry_core.pipeline.stage import Config, Stage, StageContext, Upstream
 from foundry_core.training.config import (
     MODALITIES,
     TrainResources,
@@ -23,6 +23,10 @@ from foundry_core.training.config import (
     check_gpus,
     check_micro_batch,
 )
+
+if TYPE_CHECKING:
+    from foundry_core.training.distributed import World
+    from foundry_core.training.stages.job import Training
 
 Inputs = Mapping[str, Mapping[str, Upstream]]
 
@@ -168,6 +172,14 @@ class TrainStage(Stage):
                 "computed with, which resources.strategy ddp does not keep",
                 "set resources.strategy to fsdp (one worker, too), or precision to bf16",
             )
+
+    @staticmethod
+    def training(ctx: StageContext, world: "World") -> "Training":
+        """What `run` carries out, built and not begun: `foundry profile` takes its steps apart."""
+        raise FoundryError(
+            f"stage {ctx.name!r} is of a kind that does not say how its training is built",
+            "let the kind's class have a static method training(ctx, world)",
+        )
 
     @classmethod
     def check(cls, recipe: Any, inputs: Inputs) -> None:

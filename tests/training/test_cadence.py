@@ -86,7 +86,8 @@ class Reads(TorchDispatchMode):
 
 def test_a_step_makes_no_host_wait(tmp_path):
     trainer = toy_trainer(tmp_path, training={"clip": 1.0})
-    trainer._prepare()
+    trainer.build()
+    trainer._open()
     trainer._resume()
     batch = next(iter(trainer.batches(0)))
     for objective in trainer.objectives.values():
