@@ -60,7 +60,7 @@ def drop_placeholders(
     """The same rows without image placeholders, in order: (tokens, token_mask).
 
     Rows that lose fewer keep masked columns at their end. Only the blind control uses it; it
-    counts on the host.
+    counts on the host, so that trainings call it before a batch travels.
     """
     keep = tokens != image_token_id
     if token_mask is not None:

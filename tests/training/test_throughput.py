@@ -1,5 +1,6 @@
 """What a training says of its speed: rates by hand, MFU by its formula, rows that resume."""
 
+import dataclasses
 import json
 
 import pytest
@@ -133,6 +134,15 @@ def test_a_policys_step_is_counted_without_doing_it():
     assert step_flops(model, objectives, twice)[0] == 2 * flops
     assert all(p.grad is None and not p.is_meta for p in model.parameters())
     assert all(p.is_meta for p in on_meta(model).parameters())
+
+
+def test_a_blind_policys_step_is_counted_too():
+    """On the meta device nothing can count how many placeholders a row loses."""
+    model, batch = build(vla_config(use_images=False)), robot_batch([4, 3])
+    blind = dataclasses.replace(ROBOT, sees=False)
+    flops, _ = step_flops(model, {"robot": blind}, {"robot": batch})
+    seeing, _ = step_flops(build(vla_config()), {"robot": ROBOT}, {"robot": batch})
+    assert 0 < flops < seeing / 2  # 8 of at most 13 tokens, and the tower
 
 
 def test_a_run_with_a_known_peak_says_its_mfu(tmp_path):

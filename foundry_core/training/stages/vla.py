@@ -63,6 +63,7 @@ def policy_training(ctx: StageContext, world: World) -> Training:
         image_token_id=backbone.image_token_id,
         obs_token_id=obs,
         tokens_per_image=backbone.tokens_per_image,
+        sees=recipe.images,
     )
 
     def leave() -> None:
