@@ -11,7 +11,7 @@ import copy
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from foundry_core.data.loading.config import TEXT
@@ -45,11 +45,14 @@ def peak_flops(device: torch.device) -> float | None:
 
 def peak_of(name: str) -> float | None:
     """As peak_flops, by the device's name."""
+    peak = by_device_name(_PEAKS, name)
+    return None if peak is None else peak * 1e12
+
+
+def by_device_name(table: Mapping[str, float], name: str) -> float | None:
+    """The value of the first entry whose words are all in a device's name."""
     words = name.replace("-", " ").split()
-    for known, peak in _PEAKS.items():
-        if all(word in words for word in known.split()):
-            return peak * 1e12
-    return None
+    return next((v for known, v in table.items() if set(known.split()) <= set(words)), None)
 
 
 def language_flops(model: nn.Module, positions: int) -> float | None:
@@ -70,16 +73,24 @@ def counted_flops(
 ) -> FlopCounterMode:
     """The counter after a forward and backward pass of `batch` on meta copies: no arithmetic is
     done. Call it before the model is compiled or sharded."""
+    loss, inputs = meta_step(model, objectives, batch)
+    with FlopCounterMode(display=False) as counter:
+        total, _ = loss(*inputs)
+        total.backward()
+    return counter
+
+
+def meta_step(
+    model: nn.Module, objectives: Mapping[str, Objective], batch: MixedBatch
+) -> tuple[MixedLoss, tuple[MixedBatch, Mapping[str, Tensor], StepKey]]:
+    """(the loss of a copy of the model, what its forward takes), without values."""
     loss = MixedLoss(on_meta(model), objectives, {})
     prepared = {
         m: {name: t.to("meta") for name, t in objectives[m].prepare(part).items()}
         for m, part in batch.items()
     }
     counts = {m: torch.ones((), device="meta") for m in batch}
-    with FlopCounterMode(display=False) as counter:
-        total, _ = loss(prepared, counts, StepKey(seed=0, step=0))
-        total.backward()
-    return counter
+    return loss, (prepared, counts, StepKey(seed=0, step=0))
 
 
 def step_flops(

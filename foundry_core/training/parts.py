@@ -1,5 +1,6 @@
-"""A model by its parts (language, vision, projector, head): norms of their gradients, and blocks
-whose activations are made again in the backward pass instead of being kept.
+"""A model by its parts (language, vision, projector, head): norms of their gradients, the calls
+that lead into them, and blocks whose activations are made again in the backward pass instead of
+being kept.
 """
 
 import functools
@@ -11,11 +12,19 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.interfaces import Decoder
+from foundry_core.models.heads.networks.base import ActionHead
+from foundry_core.models.interfaces import Decoder, LanguageModel
 from foundry_core.models.vla import VLA
 from foundry_core.training.distributed import full
 
 Parts = Mapping[str, Sequence[nn.Module]]
+# The output layer and the cross-entropy that reads it: what `entries_of` adds to the parts.
+OUTPUT = "output"
+# How parts are called in a training step, besides as modules.
+_METHODS: Mapping[type[nn.Module], Sequence[str]] = {
+    LanguageModel: ("embed", "hidden", "tap"),
+    ActionHead: ("training_loss_terms",),
+}
 
 
 def parts_of(model: nn.Module) -> Parts:
@@ -23,12 +32,25 @@ def parts_of(model: nn.Module) -> Parts:
     return model.parts if isinstance(model, Decoder | VLA) else {"model": [model]}
 
 
+def entries_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """(part, module, name of its method) of all calls that lead into a part in a training step."""
+    for part, modules in parts_of(model).items():
+        for module in modules:
+            yield part, module, "forward"
+            for kind, names in _METHODS.items():
+                if isinstance(module, kind):
+                    yield from ((part, module, name) for name in names)
+    for module in model.modules():
+        if isinstance(module, Decoder):
+            yield OUTPUT, module, "next_token_sums"
+
+
 def part_norms(model: nn.Module) -> dict[str, Tensor]:
     """grad_norm_<part> → the norm of its gradients, on the device: no host waits. Parts that no
     gradient has reached are left out. Sharded gradients are reduced: a collective."""
     found = {}
     for name, modules in parts_of(model).items():
-        gradients = [p.grad for p in _parameters(modules) if p.grad is not None]
+        gradients = [p.grad for p in parameters_of(modules) if p.grad is not None]
         if gradients:
             norm = torch.nn.utils.get_total_norm(gradients)
             found[f"grad_norm_{name}"] = full(norm)
@@ -73,7 +95,7 @@ def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _parameters(modules: Sequence[nn.Module]) -> Iterator[nn.Parameter]:
+def parameters_of(modules: Sequence[nn.Module]) -> Iterator[nn.Parameter]:
     """Each once: tied heads are in two modules."""
     seen: set[int] = set()
     for module in modules:
