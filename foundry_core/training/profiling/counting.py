@@ -95,9 +95,8 @@ class StepCounter(TorchDispatchMode):
         if packet is None:  # a higher-order operator: what it runs comes by itself
             return out
         if self._ledger.label.phase not in _HOST_PHASES:
-            self.work.append(
-                Work(flops=_flops(packet, args, kwargs, out), bytes=_bytes(func, args, kwargs, out))
-            )
+            flops = _flops(packet, args, kwargs, out)
+            self.work.append(Work(flops=flops, bytes=_bytes(func, args, kwargs, out)))
             if packet in _READS or (packet in _BY_MASK and _has_mask(args)):
                 self.reads[func.name(), _place()] += 1
         return out

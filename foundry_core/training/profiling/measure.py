@@ -1,7 +1,7 @@
-"""Profiles a training that is built and has not begun: nothing is saved, the weights in memory move.
+"""Profiles a training that is built and has not begun. Nothing is saved; weights in memory move.
 
-Each figure comes from steps of its own, for whatever watches a step slows it: plain steps for times,
-then steps followed through the parts, one whose memory is looked at, one whose operators are
+Each figure comes from steps of its own, for whatever watches a step slows it: plain steps for
+times, then steps followed through the parts, one whose memory is looked at, one whose operators are
 counted, some under torch.profiler.
 """
 
@@ -37,7 +37,7 @@ from foundry_core.training.profiling.counting import (
     host_reads,
 )
 from foundry_core.training.profiling.follow import Follower
-from foundry_core.training.profiling.graphs import Graphs, explained, recorded_calls, uncompiled
+from foundry_core.training.profiling.graphs import Graphs, recorded_calls, uncompiled
 from foundry_core.training.profiling.ledger import (
     BACKWARD,
     DATA,
@@ -261,9 +261,9 @@ class _Profiler:
         self._pass("counts operators")
         ledger = Ledger(lambda: None)
         counter = StepCounter(ledger)
-        with self._phases_in(ledger.phase), uncompiled(self._trainer.model):
-            with as_on_a_device(), counter:
-                self._step(ledger.phase)
+        as_written = uncompiled(self._trainer.model)
+        with self._phases_in(ledger.phase), as_written, as_on_a_device(), counter:
+            self._step(ledger.phase)
         if not self._cuda:
             return counter.work, host_reads(counter.reads)
         with device_waits() as waits:
