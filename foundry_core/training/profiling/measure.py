@@ -9,10 +9,9 @@ import statistics
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,20 +60,10 @@ from foundry_core.training.profiling.result import (
     Setting,
     StepTimes,
 )
+from foundry_core.training.profiling.wanted import Wanted
 from foundry_core.training.stages.job import Training
 
 _PROFILED_STEPS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """steps: measured ones, after `warmup` others. graph_breaks: trace what torch.compile would
-    break, which can take minutes. trace: file for a Chrome trace."""
-
-    steps: int = 10
-    warmup: int = 3
-    graph_breaks: bool = False
-    trace: Path | None = None
 
 
 def profile_training(training: Training, wanted: Wanted, progress: Progress) -> Profile:
