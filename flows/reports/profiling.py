@@ -12,6 +12,7 @@ from flows.runs.built import built
 from flows.runs.planning import Prepared, Request, prepare
 from foundry_core.errors import FoundryError
 from foundry_core.execution.supervise import stage_variables
+from foundry_core.pipeline.graph import StageNode
 from foundry_core.pipeline.stage import InputArtifact, Progress, StageContext
 from foundry_core.store.manifest import Artifact
 from foundry_core.training.config import TrainResources
@@ -34,9 +35,17 @@ class StageProfile:
         return {**named, **self.profile.to_json()}
 
 
-def profile_stage(request: Request, stage: str, wanted: Wanted, progress: Progress) -> StageProfile:
-    """Of the training that the stage would do. FoundryError where it trains nothing, where what it
-    reads is not built, and where its device is not here."""
+@dataclass(frozen=True, kw_only=True)
+class ReadyStage:
+    """A stage that can be profiled: what it reads is built. artifacts: by upstream stage."""
+
+    prepared: Prepared
+    node: StageNode
+    artifacts: Mapping[str, Artifact]
+
+
+def ready_stage(request: Request, stage: str) -> ReadyStage:
+    """FoundryError where the stage trains nothing, and where what it reads is not built."""
     prepared = prepare(replace(request, only=(stage,)))
     node = prepared.pipeline.stages[stage]
     if not issubclass(node.stage, TrainStage):
@@ -46,8 +55,14 @@ def profile_stage(request: Request, stage: str, wanted: Wanted, progress: Progre
             f"stage {stage!r} ({node.kind}) trains nothing",
             f"stages that do: {', '.join(trained)}" if trained else "nor does any other stage",
         )
-    assert isinstance(node.resources, TrainResources)
     artifacts = built(prepared, (up for _, _, up in node.upstream()))
+    return ReadyStage(prepared=prepared, node=node, artifacts=artifacts)
+
+
+def profile_stage(ready: ReadyStage, wanted: Wanted, progress: Progress) -> StageProfile:
+    """Of the training that the stage would do. FoundryError where its device is not here."""
+    node = ready.node
+    assert isinstance(node.resources, TrainResources) and issubclass(node.stage, TrainStage)
     # Before torch is imported: its threads and its profiler's notes are decided then.
     os.environ.update(stage_variables(node.resources.cpus))
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")
@@ -55,44 +70,40 @@ def profile_stage(request: Request, stage: str, wanted: Wanted, progress: Progre
     from foundry_core.training.launch import device_of, threads
     from foundry_core.training.profiling.measure import profile_training
 
+    world = World(device=device_of(node.resources))
     with (
         tempfile.TemporaryDirectory(prefix="foundry-profile-") as folder,
         threads(node.resources.cpus),
     ):
-        context = _context(prepared, stage, artifacts, Path(folder), progress)
-        world = World(device=device_of(node.resources))
-        training = node.stage.training(context, world)
+        training = node.stage.training(_context(ready, Path(folder), progress), world)
         found = profile_training(training, wanted, progress)
-    return StageProfile(pipeline=prepared.pipeline.name, stage=stage, kind=node.kind, profile=found)
+    pipeline = ready.prepared.pipeline.name
+    return StageProfile(pipeline=pipeline, stage=node.name, kind=node.kind, profile=found)
 
 
-def _context(
-    prepared: Prepared,
-    stage: str,
-    artifacts: Mapping[str, Artifact],
-    folder: Path,
-    progress: Progress,
-) -> StageContext:
+def _context(ready: ReadyStage, folder: Path, progress: Progress) -> StageContext:
     """As its process would have it, with a folder of its own for whatever it writes."""
-    spec, node = prepared.specs[stage], prepared.pipeline.stages[stage]
-    places = {name: prepared.store.files_path(a) for name, a in artifacts.items()}
+    node, store = ready.node, ready.prepared.store
+    spec = ready.prepared.specs[node.name]
+
+    def read(up: str) -> InputArtifact:
+        artifact = ready.artifacts[up]
+        return InputArtifact(
+            path=store.files_path(artifact),
+            stage=up,
+            kind=artifact.kind,
+            key=artifact.key,
+            content=artifact.content,
+        )
+
     return StageContext(
-        name=stage,
+        name=node.name,
         key=spec.key,
         seed=spec.seed,
         recipe=spec.recipe,
         resources=node.resources,
         inputs={
-            slot: {
-                label: InputArtifact(
-                    path=places[up],
-                    stage=up,
-                    kind=artifacts[up].kind,
-                    key=artifacts[up].key,
-                    content=artifacts[up].content,
-                )
-                for label, up in named.items()
-            }
+            slot: {label: read(up) for label, up in named.items()}
             for slot, named in node.inputs.items()
         },
         out=folder,

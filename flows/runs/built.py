@@ -21,8 +21,11 @@ def built(prepared: Prepared, names: Iterable[str]) -> dict[str, Artifact]:
     words = ["foundry", "run", request.pipeline]
     for path, value in request.overrides:
         words += ["-o", override_text(path, value)]
+    on_the_way = prepared.pipeline.with_ancestors(
+        up for name in missing for _, _, up in prepared.pipeline.stages[name].upstream()
+    )
     for name in missing:
-        words += ["--only", name]
+        words += [] if name in on_the_way else ["--only", name]
     which, verb = ", ".join(map(repr, missing)), "is" if len(missing) == 1 else "are"
     stages = "stage" if len(missing) == 1 else "stages"
     raise FoundryError(f"{stages} {which} {verb} not built yet", shlex.join(words))

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from flows.reports.profiling import profile_stage
+    from flows.reports.profiling import profile_stage, ready_stage
 
     wanted = Wanted(
         steps=options.steps,
@@ -40,9 +40,10 @@ def run(options: argparse.Namespace) -> int:
             raise FoundryError(f"{path}: its folder does not exist", "make it, or name another")
     overrides = tuple(parse_override(text) for text in options.override)
     request = Request(pipeline=options.pipeline, overrides=overrides)
+    ready = ready_stage(request, options.stage)
     with Console(quiet=options.json) as console:
         progress = console.progress(f"profile {options.stage}")
-        found = profile_stage(request, options.stage, wanted, progress)
+        found = profile_stage(ready, wanted, progress)
     if options.out:
         write_json(options.out, found.to_json(), durable=False)
     if options.json:
