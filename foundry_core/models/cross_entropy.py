@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foundry_core.models.precision import product_type, without_autocast
+
 _SLICE_ELEMENTS = 1 << 20
 """Logits per slice on a CPU: 4 MB in float32, about one core's share of cache."""
 _ROWS_PER_WIDTH = 4
@@ -47,7 +49,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         z_loss: float,
         soft_cap: float | None,
     ) -> tuple[Tensor, Tensor]:
-        dtype = _compute_type(hidden)
+        dtype = product_type(hidden.device, hidden.dtype)
         h, w = hidden.to(dtype), weight.to(dtype)
         differentiate = any(ctx.needs_input_grad[:2])
         # Of no size where nobody asks for them.
@@ -56,8 +58,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), dtype=torch.float32, device=h.device)
         z = torch.zeros_like(loss)
         rows = _slice_rows(*w.shape, on_cpu=h.device.type == "cpu")
-        kind = h.device.type
-        with torch.autocast("cpu" if kind == "meta" else kind, enabled=False):
+        with without_autocast(h.device):
             for start in range(0, h.shape[0], rows):
                 part = slice(start, start + rows)
                 nll, squares, gradient = _slice_terms(
@@ -123,10 +124,3 @@ def _slice_terms(
     if slope is not None:
         p *= slope
     return nll, squares, p.to(h.dtype)
-
-
-def _compute_type(hidden: Tensor) -> torch.dtype:
-    kind = hidden.device.type
-    if kind == "meta" or not torch.is_autocast_enabled(kind):  # which torch refuses to answer for
-        return hidden.dtype
-    return torch.get_autocast_dtype(kind)

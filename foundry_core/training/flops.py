@@ -7,8 +7,9 @@ backward pass of a batch on the meta device. Neither counts what is computed twi
 both count attention as if nothing were masked.
 """
 
+import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -72,12 +73,26 @@ def counted_flops(
     batch: MixedBatch,
 ) -> FlopCounterMode:
     """The counter after a forward and backward pass of `batch` on meta copies: no arithmetic is
-    done. Call it before the model is compiled or sharded."""
+    done. Call it before the model is compiled or sharded. Raises Uncountable."""
     loss, inputs = meta_step(model, objectives, batch)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, needing_no_values():
         total, _ = loss(*inputs)
         total.backward()
     return counter
+
+
+class Uncountable(Exception):
+    """The model's way depends on values (many of transformers check their inputs so): nothing can
+    be counted without them."""
+
+
+@contextlib.contextmanager
+def needing_no_values() -> Iterator[None]:
+    """Turns what the meta device refuses into Uncountable."""
+    try:
+        yield
+    except RuntimeError as error:  # NotImplementedError is one
+        raise Uncountable(str(error).strip().partition("\n")[0]) from error
 
 
 def meta_step(
@@ -96,7 +111,7 @@ def meta_step(
 def step_flops(
     model: nn.Module, objectives: Mapping[str, Objective], batch: MixedBatch
 ) -> tuple[float, str]:
-    """(FLOPs of a batch's forward and backward pass, how they were found)."""
+    """(FLOPs of a batch's forward and backward pass, how they were found). Raises Uncountable."""
     text = batch.get(TEXT)
     if text is not None and len(batch) == 1:
         rows, positions = text["tokens"].shape[0], text["tokens"].shape[1] - 1

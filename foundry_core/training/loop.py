@@ -25,7 +25,7 @@ from foundry_core.training.cadence import Cadence
 from foundry_core.training.checkpoint import CheckpointFolder, CheckpointPlace
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, blocks_of, gradient_sync, parallelise
-from foundry_core.training.flops import on_meta, peak_flops, step_flops
+from foundry_core.training.flops import Uncountable, on_meta, peak_flops, step_flops
 from foundry_core.training.metrics import MetricsLog
 from foundry_core.training.mixed_batch import (
     Batch,
@@ -229,8 +229,14 @@ class Trainer:
     def _know_flops(self, batch: MixedBatch) -> None:
         """Counts the arithmetic of the first batch, where a device's peak is known."""
         if self.peak and self._plain is not None:
-            flops, self._counted = step_flops(self._plain, self.objectives, batch)
-            self.throughput.know_flops(flops, self.peak)
+            try:
+                flops, self._counted = step_flops(self._plain, self.objectives, batch)
+                self.throughput.know_flops(flops, self.peak)
+            except Uncountable as why:
+                self._counted = (
+                    f"no MFU: the model's arithmetic depends on values ({why}); "
+                    "`foundry profile` counts it in a real step"
+                )
         self._plain = None
 
     def _backward(self, batch: MixedBatch, key: StepKey) -> dict[str, Tensor]:

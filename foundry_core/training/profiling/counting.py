@@ -77,13 +77,14 @@ class HostRead:
 
 
 class StepCounter(TorchDispatchMode):
-    """work: of every operator that runs inside. reads: (operator, place) → how often the host
+    """work: of every operator that runs inside; flops: their sum. reads: (operator, place) → how often the host
     needed a value of it, outside of the phases that work on batches of the host."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
         self._ledger = ledger
         self.work: list[Work] = []
+        self.flops = 0
         self.reads: Counter[tuple[str, str]] = Counter()
 
     def __torch_dispatch__(
@@ -96,6 +97,7 @@ class StepCounter(TorchDispatchMode):
             return out
         if self._ledger.label.phase not in _HOST_PHASES:
             flops = _flops(packet, args, kwargs, out)
+            self.flops += flops
             self.work.append(Work(flops=flops, bytes=_bytes(func, args, kwargs, out)))
             if packet in _READS or (packet in _BY_MASK and _has_mask(args)):
                 self.reads[func.name(), _place()] += 1

@@ -16,8 +16,8 @@ from foundry_core.training.profiling.counting import place
 
 @dataclass(frozen=True, kw_only=True)
 class Graphs:
-    """What compiling `what` would come to. reasons: of each break, with its place; error: why it
-    could not be traced at all."""
+    """What compiling `what` would come to. A break in a function that is inlined cuts its callers,
+    too. reasons: of the breaks, each place once; error: why it could not be traced at all."""
 
     what: str
     graphs: int
@@ -36,7 +36,7 @@ def explained(what: str, call: Callable[..., Any], *args: Any, **kwargs: Any) ->
         what=what,
         graphs=found.graph_count,
         breaks=max(0, found.graph_break_count),
-        reasons=tuple(_told(reason) for reason in found.break_reasons),
+        reasons=tuple(dict.fromkeys(map(_told, found.break_reasons))),
     )
 
 

@@ -21,7 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from foundry_core.errors import FoundryError
 from foundry_core.models.placeholders import as_on_a_device
 from foundry_core.pipeline.stage import Progress
-from foundry_core.training.flops import meta_step, on_meta, step_flops
+from foundry_core.training.flops import (
+    Uncountable,
+    meta_step,
+    needing_no_values,
+    on_meta,
+    step_flops,
+)
 from foundry_core.training.loop import Trainer
 from foundry_core.training.mixed_batch import MixedBatch
 from foundry_core.training.optim import freeze
@@ -117,18 +123,18 @@ class _Profiler:
         times, peaks = self._timed()
         labels = self._followed()
         memory, unused = self._looked_at(peaks)
-        work, reads = self._counted()
+        work, counted, reads = self._counted()
         operators = self._profiled()
         graphs = self._traced() if self._wanted.graph_breaks else None
         self._pass("counts FLOPs")
-        flops, how = step_flops(self._plain, self._trainer.objectives, self._batch)
+        flops, how, by_part = self._flops(counted)
         outside = (1.0 - operators.products) * times.median
         peaks_here = peaks_of(self._device, self._product_type, self._trainer.peak)
         rate = flops / times.median
         return Profile(
             setting=self._setting(),
             times=times,
-            parts=self._parts(labels, memory),
+            parts=self._parts(labels, by_part, memory),
             phases=_phases(labels),
             watched_seconds=sum(labels.values()),
             operators=operators,
@@ -245,19 +251,21 @@ class _Profiler:
             self._step()
         return memory_of(trainer, gradients, held, peaks), unused
 
-    def _counted(self) -> tuple[list[Work], list[HostRead]]:
-        """Operators of a step, as they run uncompiled, and its waits for the device."""
+    def _counted(self) -> tuple[list[Work], dict[Label, float], list[HostRead]]:
+        """Operators of a step, as they run uncompiled; their FLOPs; its waits for the device."""
         self._pass("counts operators")
-        ledger = Ledger(lambda: None)
+        ledger = Ledger(lambda: counter.flops)
         counter = StepCounter(ledger)
         as_written = uncompiled(self._trainer.model)
-        with self._phases_in(ledger.phase), as_written, as_on_a_device(), counter:
+        with self._follower(ledger), as_written, as_on_a_device(), counter:
+            ledger.start()
             self._step(ledger.phase)
-        if not self._cuda:
-            return counter.work, host_reads(counter.reads)
-        with device_waits() as waits:
-            self._step()
-        return counter.work, host_reads(waits)
+            ledger.stop()
+        reads = counter.reads
+        if self._cuda:
+            with device_waits() as reads:
+                self._step()
+        return counter.work, ledger.totals(_more), host_reads(reads)
 
     def _profiled(self) -> Operators:
         self._pass("profiles operators")
@@ -297,8 +305,9 @@ class _Profiler:
             batch=_sizes(self._batch),
         )
 
-    def _parts(self, seconds: Mapping[Label, float], memory: Memory) -> list[Part]:
-        flops = self._flops_by_part()
+    def _parts(
+        self, seconds: Mapping[Label, float], flops: Mapping[Label, float], memory: Memory
+    ) -> list[Part]:
         seen: set[int] = set()
         found = []
         for name, modules in [*parts_of(self._trainer.model).items(), (OUTPUT, ()), ("", ())]:
@@ -317,10 +326,21 @@ class _Profiler:
             found.append(part)
         return found
 
+    def _flops(self, counted: Mapping[Label, float]) -> tuple[float, str, Mapping[Label, float]]:
+        """(of a step, how they were found, by part). counted: those of the step's operators, where
+        nothing else is to be had."""
+        try:
+            flops, how = step_flops(self._plain, self._trainer.objectives, self._batch)
+            return flops, how, self._flops_by_part()
+        except Uncountable:
+            again = ", those computed again included" if self._trainer.resources.recompute else ""
+            how = f"counted in a step: its operators' with known formulas{again}"
+            return sum(counted.values()), how, counted
+
     def _flops_by_part(self) -> dict[Label, float]:
         """Counted without arithmetic, as MFU counts: nothing that is computed twice."""
         loss, inputs = meta_step(self._plain, self._trainer.objectives, self._batch)
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter, needing_no_values():
             ledger = Ledger(counter.get_total_flops)
             with Follower(loss, loss.model, ledger):
                 ledger.start()
@@ -329,7 +349,7 @@ class _Profiler:
                 with ledger.phase(BACKWARD):
                     total.backward()
                 ledger.stop()
-        return ledger.totals(lambda start, end: end - start)
+        return ledger.totals(_more)
 
 
 class Stopwatch:
@@ -343,6 +363,10 @@ class Stopwatch:
         began = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - began
+
+
+def _more(start: float, end: float) -> float:
+    return end - start
 
 
 def _in_trace(name: str) -> AbstractContextManager[Any]:

@@ -162,7 +162,7 @@ def _is_weight_copy(tensor: Tensor | None) -> bool:
     node = tensor.grad_fn if tensor is not None else None
     if node is None or "ToCopy" not in node.name():
         return False
-    return hasattr(node.next_functions[0][0], "variable")
+    return isinstance(getattr(node.next_functions[0][0], "variable", None), nn.Parameter)
 
 
 def unused_parameters(model: nn.Module) -> Iterator[str]:
