@@ -8,7 +8,7 @@ import torch
 from model_zoo import build, language_config, robot_batch, vla_config
 from test_compile import CAPTIONS, ROBOT, TEXT
 from test_objectives import caption_batch, text_batch
-from training_toy import toy_batches, toy_trainer
+from training_toy import ToyModel, toy_batches, toy_trainer
 
 from foundry_core.models.build import build_model
 from foundry_core.models.config import TransformerConfig
@@ -173,6 +173,19 @@ def test_a_run_with_a_known_peak_says_its_mfu(tmp_path):
         assert row["tokens_per_second"] == pytest.approx(44 * row["steps_per_second"])
     for row in read(tmp_path, "metrics"):
         assert row["grad_norm_language"] == row["grad_norm"]
+
+
+def test_a_model_that_looks_at_values_trains_without_mfu(tmp_path):
+    """Many models of transformers check their inputs so: nothing can be counted without values."""
+
+    class Looks(ToyModel):
+        def forward(self, x):
+            return super().forward(x) * bool(x.isfinite().all())
+
+    toy_trainer(tmp_path, model=Looks(), resources={"peak_tflops": 1.0}).train()
+    assert "mfu" not in read(tmp_path)[0]
+    timings = json.loads((tmp_path / "records/timings.json").read_text())
+    assert timings["flops"].startswith("no MFU: the model's arithmetic depends on values (Tensor")
 
 
 def test_the_reports_means_weigh_by_seconds():

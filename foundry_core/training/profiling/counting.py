@@ -77,8 +77,8 @@ class HostRead:
 
 
 class StepCounter(TorchDispatchMode):
-    """work: of every operator that runs inside; flops: their sum. reads: (operator, place) → how often the host
-    needed a value of it, outside of the phases that work on batches of the host."""
+    """work: of every operator that runs inside; flops: their sum. reads: (operator, place) → how
+    often the host needed a value of it, outside of the phases that work on batches of the host."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()

@@ -142,8 +142,8 @@ def test_an_unused_parameter_is_named_and_a_host_read_has_its_line(tmp_path):
     assert (read.what, read.count) == ("aten::_local_scalar_dense", 2)  # of two modalities
     assert read.where == f"profiling/test_measure.py:{line}"
     assert found.arithmetic.mfu is None
-    # Nothing can be counted on the meta device: two layers of 6 by 6, forward and twice backward
-    # but for the first one's input, which is no weight's.
+    # Which cannot be counted on the meta device: two layers of 6 by 6 on 12 rows, once forward and
+    # twice backward.
     assert found.arithmetic.how.startswith("counted in a step")
     assert found.arithmetic.flops == 12 * (2 + 2 * 2) * 2 * 6 * 6
     assert found.graphs is None
