@@ -43,6 +43,8 @@ def rendered(found: StageProfile) -> "Iterator[str | Table]":
     yield from _heading(found)
     yield ""
     yield _parts(profile)
+    watched = _time(profile.watched_seconds)
+    yield from _lines("", f"of a watched step of {watched}; held: for the backward pass")
     yield ""
     yield _operators(profile)
     yield from _lines("", _of_operators(profile))
@@ -102,7 +104,7 @@ def _parts(profile: "Profile") -> "Table":
             seconds = profile.phases[phase]
             table.add_row(name, "", _time(seconds), "", _percent(seconds / whole), "", "", "")
     table.add_row(
-        f"a step of {_time(whole)}",
+        "all",
         _count(sum(part.parameters for part in profile.parts)),
         _time(sum(part.forward_seconds for part in profile.parts)),
         _time(sum(part.backward_seconds for part in profile.parts)),
@@ -124,11 +126,12 @@ def _operators(profile: "Profile") -> "Table":
 
 
 def _of_operators(profile: "Profile") -> str:
-    found = profile.operators
+    found, compiled = profile.operators, profile.setting.compile == "blocks"
+    outside = "compiled kernels, Python" if compiled else "Python"
     return (
         f"of a profiled step of {_time(found.step_seconds)}: products (*) "
         f"{_percent(found.products)}, other operators {_percent(found.others)}, outside of "
-        f"operators {_percent(found.outside)}"
+        f"operators ({outside}) {_percent(found.outside)}"
     )
 
 
@@ -241,18 +244,24 @@ def _percent(share: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 10 else f"{1e3 * seconds:.1f} ms"
+    return f"{seconds:.4g} s" if seconds >= 1 else f"{1e3 * seconds:.1f} ms"
 
 
 def _count(value: float) -> str:
     """With the unit's letter, and the space before it: '8.11 G'."""
     for letter, unit in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= unit:
-            return f"{value / unit:.3g} {letter}"
-    return f"{value:.3g} "
+            return f"{_three(value / unit)} {letter}"
+    return f"{_three(value)} "
 
 
 def _size(count: int) -> str:
-    if count >= 2**30:
-        return f"{count / 2**30:.2f} GiB"
-    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
+    for name, unit in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
+        if count >= unit:
+            return f"{_three(count / unit)} {name}"
+    return f"{_three(count / 2**10)} KiB"
+
+
+def _three(value: float) -> str:
+    """Three digits, or the whole ones."""
+    return f"{value:.0f}" if value >= 999.5 else f"{value:.3g}"

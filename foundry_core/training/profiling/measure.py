@@ -7,7 +7,7 @@ counted, some under torch.profiler.
 
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -150,7 +150,7 @@ class _Profiler:
             ),
             ceiling=ceiling_of(work, flops, outside, peaks_here),
             graphs=graphs,
-            notes=(),
+            notes=_doubts(operators) if self._cuda else (),
         )
 
     def _pass(self, message: str) -> None:
@@ -363,6 +363,15 @@ class Stopwatch:
         began = time.perf_counter()
         yield
         self.seconds += time.perf_counter() - began
+
+
+def _doubts(operators: Operators) -> Sequence[str]:
+    if operators.products + operators.others > 0:
+        return ()
+    return (
+        "no kernel was recorded, so that operators and ceilings mean nothing: is the profiler "
+        "allowed to use CUPTI here? KINETO_LOG_LEVEL=0 shows what it says",
+    )
 
 
 def _more(start: float, end: float) -> float:

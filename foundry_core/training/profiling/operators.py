@@ -36,8 +36,8 @@ class Operator:
 @dataclass(frozen=True, kw_only=True)
 class Operators:
     """step_seconds: of a step under the profiler, which slows it. top: the slowest operators.
-    products, others: shares of the step; outside: the rest, when no operator ran: Python, and on a
-    device whatever left it idle."""
+    products, others: shares of the step; outside: the rest, when no operator ran: Python, a CPU's
+    compiled kernels, and on a device whatever left it idle."""
 
     steps: int
     step_seconds: float
