@@ -164,8 +164,9 @@ def _why(row: StagePlan) -> str:
         own.append(f"{changed} changed")
     reasons = "; ".join(own)
     how = {"content": "same recipe, same input bytes", "unneeded": ""}.get(row.how, "")
+    continues = row.continues.sentence() if row.continues else ""
     drift = f"code drifted: {short_names(row.drift)}" if row.drift else ""
-    return "; ".join(part for part in (reasons, how, drift, *row.notes) if part)
+    return "; ".join(part for part in (reasons, how, continues, drift, *row.notes) if part)
 
 
 def print_table(table: Table, quiet: bool = False) -> None:

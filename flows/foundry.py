@@ -26,6 +26,7 @@ from flows.prefect.flows import (
     NO_CACHE,
     PrefectFuture,
     TerminationSignal,
+    allow_failure,
     flow,
     flow_run_id,
     get_run_logger,
@@ -38,7 +39,7 @@ from flows.reports.run_report import write_run_report
 from flows.runs.engine import PipelineRun, RunResult
 from flows.runs.local import carried_out, end_of
 from flows.runs.planning import prepare
-from flows.runs.walk import Pending, Work
+from flows.runs.walk import After, Pending, Work
 
 # Waiting costs nothing: the machine's CPU slots bound what works at the same time.
 MAX_THREADS = 32
@@ -189,8 +190,16 @@ class _Task(Pending):
         return self.future.state.is_completed()
 
 
+def _waited(one: Pending) -> Any:
+    """What Prefect lets a task wait for."""
+    if isinstance(one, After):
+        return allow_failure(_waited(one.other))
+    assert isinstance(one, _Task)  # nothing else is submitted here
+    return one.future
+
+
 def _submit(run: PipelineRun, name: str, upstream: Sequence[Pending]) -> _Task:
-    needed = [one.future for one in upstream if isinstance(one, _Task)]
+    needed = [_waited(one) for one in upstream]
     return _Task(run_stage.submit(run, name, wait_for=needed, return_state=False))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from foundry_core.models.config import Pretrained, weight_sources
+from foundry_core.models.config import HFLanguageConfig, Pretrained, weight_sources
 from foundry_core.pipeline import stage
 from foundry_core.training.recipes import Inputs, ModelFacts
 
@@ -30,7 +30,8 @@ class ImportLlm(stage.Stage):
 
     @classmethod
     def states(cls, recipe: ImportLlmRecipe, inputs: Inputs) -> ModelFacts:
-        return ModelFacts(own_tokenizer=True)
+        weights = recipe.model_dump(exclude={"native"})
+        return ModelFacts(model=HFLanguageConfig(**weights), own_tokenizer=True)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:

@@ -40,7 +40,7 @@ class ImportVlm(stage.Stage):
 
     @classmethod
     def states(cls, recipe: ImportVlmRecipe, inputs: Inputs) -> ModelFacts:
-        return ModelFacts(own_tokenizer=True)
+        return ModelFacts(model=HFVLMConfig(**recipe.model_dump()), own_tokenizer=True)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from foundry_core.training.recipes import (
     check_vocabulary_size,
     facts_of,
 )
+from foundry_core.training.trunk import text_steps
 
 if TYPE_CHECKING:
     from foundry_core.training.distributed import World
@@ -59,6 +60,13 @@ class TrainLlm(TrainStage):
                     "raise model.context, or convert the text with a shorter context",
                 )
         check_texts(inputs, cls.states(recipe, inputs))
+
+    @classmethod
+    def steps(cls, recipe: TrainLlmRecipe, fact: stage.Fact) -> int | None:
+        if recipe.training.tokens is None:
+            return super().steps(recipe, fact)
+        context = fact("text", "context", "dataset.json")
+        return None if context is None else text_steps(recipe.training, recipe.data, context)[0]
 
     @classmethod
     def states(cls, recipe: TrainLlmRecipe, inputs: Inputs) -> ModelFacts:

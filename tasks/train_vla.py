@@ -5,13 +5,20 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import (
     DataContract,
     PolicyContract,
     policy_contract,
 )
 from foundry_core.data.loading.config import DataConfig
-from foundry_core.data.robot.transform_config import RELATIVE, RobotInputs, pose_prefix
+from foundry_core.data.robot.transform_config import (
+    IMAGE,
+    OBS,
+    RELATIVE,
+    RobotInputs,
+    pose_prefix,
+)
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import VLAConfig, VLMConfig
 from foundry_core.pipeline import stage
@@ -64,7 +71,8 @@ class TrainVla(TrainStage):
         described = recipe.model.backbone
         check_source_of_tokens("vlm", described, inputs)
         if isinstance(described, VLMConfig):
-            check_vocabulary_size("model.backbone.language", described.language, inputs)
+            where = "model.backbone.language"
+            check_vocabulary_size(where, described.language, inputs, IMAGE, OBS)
         if recipe.data.robot is None:
             raise FoundryError(
                 "data.robot is missing: a policy learns from demonstrations", "set it"
@@ -104,6 +112,25 @@ class TrainVla(TrainStage):
         )
 
     @classmethod
+    def architecture(cls, recipe: TrainVlaRecipe, inputs: Inputs) -> VLAConfig | None:
+        backbone, robot = _backbone(recipe, inputs).model, recipe.data.robot
+        assert robot is not None  # `check` came first
+        if backbone is None:
+            return None
+        fields = cls.states(recipe, inputs).fields
+        dims = {name: _dims(fields[name.removesuffix(RELATIVE)]) for name in robot.inputs.fields}
+        return recipe.model.model_copy(
+            update={
+                "backbone": backbone,
+                "use_images": recipe.images,
+                "horizon": robot.inputs.horizon,
+                "action_dim": sum(dims[name] for name in robot.inputs.action_fields),
+                "proprio_dim": sum(dims[name] for name in robot.inputs.proprio_fields),
+                "proprio_steps": len(robot.inputs.proprio_steps),
+            }
+        )
+
+    @classmethod
     def notes(cls, recipe: TrainVlaRecipe, inputs: Inputs) -> list[str]:
         (stats,) = inputs["stats"].values()
         described = {one.name for one in stats.inputs.get("datasets", {}).values()}
@@ -134,10 +161,15 @@ def _stated(robot: stage.Upstream) -> DataContract:
     return robot.states if isinstance(robot.states, DataContract) else DataContract()
 
 
+def _dims(field: FieldContract) -> int:
+    """What is not known before the data are read is taken for one number, as a gripper's."""
+    return field.dims or 1
+
+
 def _backbone(recipe: TrainVlaRecipe, inputs: Inputs) -> ModelFacts:
     described = recipe.model.backbone
-    part = described.language if isinstance(described, VLMConfig) else described
-    return facts_of(inputs, "vlm", part, image_size_of(described))
+    added = (OBS,) if inputs.get("vlm") else (OBS, IMAGE)
+    return facts_of(inputs, "vlm", described, image_size_of(described), *added)
 
 
 def _check_windows(label: str, shards: stage.Recipe, wanted: RobotInputs) -> None:

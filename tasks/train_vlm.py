@@ -1,11 +1,13 @@
 """Captioned images → a vision-language model, on a language model or on from a VLM."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from foundry_core.data.loading.config import DataConfig
+from foundry_core.data.robot.transform_config import IMAGE
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import BackboneConfig, VLMConfig, by_kind
 from foundry_core.pipeline import stage
@@ -61,9 +63,12 @@ class TrainVlm(TrainStage):
 
     @classmethod
     def states(cls, recipe: TrainVlmRecipe, inputs: Inputs) -> ModelFacts:
-        if isinstance(recipe.model, VLMConfig) and not inputs.get("vlm"):
-            return facts_of(inputs, "llm", recipe.model.language, recipe.model.image_size)
-        return facts_of(inputs, "vlm", recipe.model, image_size_of(recipe.model))
+        described = recipe.model
+        if not isinstance(described, VLMConfig) or inputs.get("vlm"):
+            added = () if inputs.get("vlm") else (IMAGE,)
+            return facts_of(inputs, "vlm", described, image_size_of(described), *added)
+        facts = facts_of(inputs, "llm", described.language, described.image_size, IMAGE)
+        return replace(facts, model=described.model_copy(update={"language": facts.model}))
 
     @staticmethod
     def training(ctx: stage.StageContext, world: "World") -> "Training":
@@ -89,7 +94,7 @@ def _check_start(recipe: TrainVlmRecipe, inputs: Inputs) -> None:
         )
     if isinstance(described, VLMConfig) and not inputs.get("vlm"):
         check_source_of_tokens("llm", described.language, inputs)
-        check_vocabulary_size("model.language", described.language, inputs)
+        check_vocabulary_size("model.language", described.language, inputs, IMAGE)
     else:
         check_source_of_tokens("vlm", described, inputs)
 

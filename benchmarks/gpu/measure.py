@@ -4,18 +4,21 @@
 
 Checks: a training on the device against the CPU (float32), bit-exact resume, one batch against
 micro-batches, compiled blocks against eager ones, documents by the varlen kernel against the dense
-mask. Speeds are the trainer's own: records/throughput.jsonl, MFU by the formula that
-foundry_core/training/flops.py states and its table of peaks. `--scale tiny` runs all of it at a
-width a CPU can do, to try the script. The budget of ten minutes is for `--scale full` on one
-H100 or H200.
+mask, a replayed CUDA graph against the eager chunk, a step without a wait of the host. Speeds are
+the trainer's own: records/throughput.jsonl, MFU by the formula that foundry_core/training/flops.py
+states and its table of peaks. `--scale tiny` runs all of it at a width a CPU can do, to try the
+script. The budget of ten minutes is for `--scale full` on one H100 or H200.
 """
 
 import argparse
 import contextlib
+import copy
+import gc
 import json
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,14 +26,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foundry_core.models.blocks import compile_blocks
 from foundry_core.models.build import build_model
 from foundry_core.models.config import TransformerConfig, VLAConfig, VLMConfig
+from foundry_core.models.cross_entropy import linear_cross_entropy
+from foundry_core.models.inference import Acceleration, Actor
 from foundry_core.models.layers import Visibility, document_offsets
 from foundry_core.models.presets import load_preset
 from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.distributed import World, blocks_of
+from foundry_core.training.distributed import World
 from foundry_core.training.loop import Trainer
+from foundry_core.training.mixed_batch import StepKey
 from foundry_core.training.objectives import ActionLoss, TextLoss
+from foundry_core.training.optim import gradient_norm, update
 
 IMAGE, OBS = 7, 8
 TINY_HEAD = {"kind": "flow", "dim": 32, "n_layers": 2, "n_heads": 2, "ffn_dim": 64}
@@ -113,9 +121,12 @@ def robot_batch(config: VLAConfig, rows: int, seed: int, images: int, words: int
 
 
 def robot_batches(config: VLAConfig, rows: int, images: int) -> Callable[[int], Iterator[Any]]:
+    """The same two in turn: drawing pixels would take longer than a step."""
+    made = [{"robot": robot_batch(config, rows, seed, images)} for seed in range(2)]
+
     def batches(first: int) -> Iterator[Any]:
         for step in range(first, 10_000):
-            yield {"robot": robot_batch(config, rows, step, images)}
+            yield made[step % 2]
 
     return batches
 
@@ -138,8 +149,10 @@ def trainer(
     recompute: tuple[str, ...] = (),
     progress: Callable[..., None] = lambda *_, **__: None,
     checkpoint_every: int | None = None,
+    clip: float | None = 1.0,
 ) -> Trainer:
-    training = {"steps": steps, "precision": precision, "schedule": {"warmup": 1}}
+    training: dict[str, Any] = {"steps": steps, "precision": precision, "clip": clip}
+    training |= {"schedule": {"warmup": 1}}
     training |= {"compile": "blocks" if compiled else "none"}
     return Trainer(
         model=model,
@@ -170,7 +183,7 @@ def losses(folder: Path) -> list[float]:
 
 
 def check_equalities(device: str) -> list[str]:
-    """Lines of what was compared; AssertionError where something differs."""
+    """What was compared; AssertionError where something differs."""
     config = language("tiny", 32)
     objectives, batches = {"text": TextLoss()}, text_batches(4, 32, 64)
     found = []
@@ -211,7 +224,63 @@ def check_equalities(device: str) -> list[str]:
         apart = max(float((gpu[name] - parts[name]).abs().max()) for name in gpu)
         assert apart < 2e-3, apart
         found.append(f"micro-batches of 2 against one batch of 4: weights within {apart:.1e}")
-    return [*found, check_compiled(device), check_documents(device)]
+    return found
+
+
+def checks(device: str) -> list[str]:
+    """A line of each; those that fail say FAILED, and the others are made all the same."""
+    wanted: list[Callable[[], list[str]]] = [
+        lambda: check_equalities(device),
+        lambda: [check_compiled(device)],
+        lambda: [check_documents(device)],
+    ]
+    if device == "cuda":
+        wanted += [lambda: [check_waits()], check_graphs]
+    found = []
+    for check in wanted:
+        try:
+            found += check()
+        except Exception as error:
+            traceback.print_exc()
+            found.append(f"FAILED: {type(error).__name__}: {error}"[:200])
+    return found
+
+
+def check_waits() -> str:
+    """A whole step on prepared batches; torch raises where the host would wait for the device."""
+    with tempfile.TemporaryDirectory() as name:
+        batches = text_batches(4, 32, 64)
+        model = build_model(language("tiny", 32), seed=0)
+        one = trainer(model, {"text": TextLoss()}, batches, 4, "cuda", Path(name))
+        one._prepare()
+        one._resume()
+        for step in range(3):
+            batch = next(batches(step))
+            torch.cuda.set_sync_debug_mode("error" if step == 2 else "default")
+            values = one._backward(batch, StepKey(seed=0, step=step))
+            values["grad_norm"] = gradient_norm(one.optimizer)
+            update(one.optimizer, values["loss"], values["grad_norm"], 1.0)
+        torch.cuda.set_sync_debug_mode("default")
+    return "forward, backward, norm and update: the host waits 0 times (sync debug mode)"
+
+
+def check_graphs() -> list[str]:
+    config = policy("tiny")
+    model = build_model(config, seed=0).cuda()
+    found = []
+    for compiled in (False, True):
+        eager = Actor(copy.deepcopy(model), Acceleration(precision="bf16", compiled=compiled))
+        how = Acceleration(precision="bf16", compiled=compiled, graphs=True)
+        graphs = Actor(copy.deepcopy(model), how)
+        apart = 0.0
+        for seed in range(4):
+            inputs = chunk_inputs(config, 2, 2, "cuda", seed)
+            chunks = [act(**inputs) for act in (eager, graphs)]
+            apart = max(apart, float((chunks[0] - chunks[1]).abs().max()))
+        assert apart < 1e-3, apart
+        word = "compiled" if compiled else "eager"
+        found.append(f"replayed CUDA graphs against {word} chunks, bf16: within {apart:.1e}")
+    return found
 
 
 def check_compiled(device: str) -> str:
@@ -221,8 +290,7 @@ def check_compiled(device: str) -> str:
     for compiled in (False, True):
         model = build_model(language("tiny", 32), seed=0).to(device)
         if compiled:
-            for block in blocks_of(model):
-                block.compile(dynamic=False)
+            compile_blocks(model)
         objective = TextLoss()
         prepared = {name: t.to(device) for name, t in objective.prepare(batch).items()}
         objective(model, prepared, None)["loss"].backward()  # type: ignore[arg-type]
@@ -255,25 +323,21 @@ STEPS = 10
 def speed(
     make: Callable[[], nn.Module], objectives: Any, batches: Any, device: str, **more: Any
 ) -> tuple[dict[str, float], nn.Module]:
-    """(medians of the trainer's rows after the first half, the model). A checkpoint is written
-    after the last step but one; `checkpoint_seconds` is what it kept the steps waiting."""
+    """(medians of the trainer's rows after the first half, the model). With checkpoint_every,
+    `checkpoint_seconds` is what the last save kept the steps waiting: the first makes buffers."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as name:
         with torch.device(device):
             model = make()
-        every = STEPS - 1
         folder = Path(name)
-        one = trainer(
-            model, objectives, batches, STEPS, device, folder, checkpoint_every=every, **more
-        )
-        one.train()
+        trainer(model, objectives, batches, STEPS, device, folder, **more).train()
         text = (folder / "records" / "throughput.jsonl").read_text()
     rows = [json.loads(line) for line in text.splitlines()]
-    stall = max(row["checkpoint_seconds"] for row in rows)
+    stalls = [row["checkpoint_seconds"] for row in rows if row["checkpoint_seconds"]]
     warm = [row for row in rows[STEPS // 2 :] if not row["checkpoint_seconds"]]
     medians = {key: sorted(r[key] for r in warm)[len(warm) // 2] for key in warm[0]}
-    return {**medians, "checkpoint_seconds": stall}, model
+    return {**medians, "checkpoint_seconds": stalls[-1] if stalls else 0.0}, model
 
 
 def cells(name: str, rate: str, found: dict[str, float]) -> list[str]:
@@ -284,7 +348,7 @@ def cells(name: str, rate: str, found: dict[str, float]) -> list[str]:
         f"{found['seconds']:.3f}",
         f"{100 * found['mfu']:.1f}",
         f"{gib:.1f}" if gib else "",
-        f"{found['checkpoint_seconds']:.2f}",
+        f"{found['checkpoint_seconds']:.2f}" if found["checkpoint_seconds"] else "",
     ]
 
 
@@ -319,39 +383,81 @@ def told(more: dict[str, Any]) -> str:
 
 
 def latency_rows(scale: str, device: str) -> list[list[str]]:
-    """One chunk for 1 and 8 clients: eager, compiled, and as CUDA graphs (torch's own capture,
-    mode reduce-overhead; a CPU has none)."""
+    """One chunk for 1 and 8 clients: eager, as CUDA graphs (a CPU has none), compiled, both."""
     config, images = policy(scale), 4
     with torch.device(device):
-        model = build_model(config).eval()
-    modes = {"eager": None, "compiled": "default"}
-    if device == "cuda":
-        modes["CUDA graphs"] = "reduce-overhead"
+        model = build_model(config)
     found = []
-    for label, mode in modes.items():
-        act = model.act if mode is None else torch.compile(model.act, mode=mode, dynamic=False)
-        for clients in (1, 8):
-            batch = {n: t.to(device) for n, t in robot_batch(config, clients, 0, images).items()}
-            seconds = chunk_seconds(act, batch, device)
-            name = f"a chunk of 16 actions, {images} images, {clients} clients, {label}"
-            found.append([name, f"{1e3 * seconds:.1f} ms", "", "", "", ""])
+    for compiled in (False, True):  # in this order: compiling changes the model
+        for graphs in (False, True) if device == "cuda" else (False,):
+            how = Acceleration(precision="bf16", compiled=compiled, graphs=graphs)
+            act = Actor(model, how)
+            words = ["compiled"] * compiled + ["CUDA graphs"] * graphs or ["eager"]
+            for clients in (1, 8):
+                seconds = chunk_seconds(act, config, clients, images, device)
+                name = f"a chunk of 16 actions, {images} images, {clients} clients"
+                label = f"{name}, {', '.join(words)}"
+                found.append([label, f"{1e3 * seconds:.1f} ms", "", "", "", ""])
     return found
 
 
-def chunk_seconds(act: Any, batch: dict[str, Tensor], device: str) -> float:
-    """Median of ten calls after five."""
-    inputs = (batch["images"], batch["tokens"], None, batch["proprio"])
-    seeds = torch.zeros_like(batch["draw_ids"])
+def chunk_inputs(
+    config: VLAConfig, clients: int, images: int, device: str, seed: int = 0
+) -> dict[str, Tensor | None]:
+    """What Actor takes."""
+    batch = {n: t.to(device) for n, t in robot_batch(config, clients, seed, images).items()}
+    ids = batch["draw_ids"]
+    named = {name: batch[name] for name in ("images", "tokens", "proprio")}
+    return {**named, "token_mask": None, "seeds": ids, "steps": ids}
+
+
+def chunk_seconds(act: Actor, config: VLAConfig, clients: int, images: int, device: str) -> float:
+    """Median of twenty calls after ten."""
+    inputs: dict[str, Any] = chunk_inputs(config, clients, images, device)
     times = []
-    for number in range(15 if device == "cuda" else 4):
+    for _ in range(30 if device == "cuda" else 4):
         synchronise(device)
         started = time.perf_counter()
-        with torch.autocast(device, torch.bfloat16), torch.inference_mode():
-            act(*inputs, seeds=seeds, steps=seeds + number)
+        act(**inputs)
         synchronise(device)
         times.append(time.perf_counter() - started)
     late = sorted(times[len(times) // 3 :])
     return late[len(late) // 2]
+
+
+def loss_rows(scale: str, device: str) -> list[list[str]]:
+    """Cross-entropy with both gradients, ours against torch's on whole logits."""
+    rows, width, words = (8192, 2048, 50432) if scale == "full" else (64, 32, 512)
+    with torch.device(device):
+        hidden = torch.randn(rows, width, dtype=torch.bfloat16, requires_grad=True)
+        weight = (0.02 * torch.randn(words, width)).requires_grad_()
+        targets = torch.randint(0, words, (rows,))
+
+    def ours(compiled: bool) -> None:
+        linear_cross_entropy(hidden, weight, targets, compiled=compiled)[0].backward()
+
+    def whole() -> None:
+        logits = hidden @ weight.to(torch.bfloat16).t()
+        nn.functional.cross_entropy(logits.float(), targets, reduction="sum").backward()
+
+    found = []
+    ways: dict[str, Callable[[], None]] = {
+        "in slices": lambda: ours(False),
+        "in slices, compiled": lambda: ours(True),
+        "torch's, whole": whole,
+    }
+    for name, function in ways.items():
+        times = []
+        for _ in range(8):
+            synchronise(device)
+            started = time.perf_counter()
+            with torch.autocast(device, torch.bfloat16):
+                function()
+            synchronise(device)
+            times.append(time.perf_counter() - started)
+        label = f"cross-entropy {name}, {rows} rows, {words} words"
+        found.append([label, f"{1e3 * sorted(times)[len(times) // 2]:.1f} ms", "", "", "", ""])
+    return found
 
 
 def synchronise(device: str) -> None:
@@ -362,24 +468,26 @@ def synchronise(device: str) -> None:
 def jobs(scale: str, device: str) -> dict[str, Job]:
     """By a word that --only names; in the order of what is asked first."""
     fast: dict[str, Any] = {"compiled": True}
-    if device == "cuda":
-        fast["precision"] = "bf16_weights"
+    half = fast | ({"precision": "bf16_weights"} if device == "cuda" else {})
     big, so400m = scale == "full", "vit_so400m_14_224"
-    rows, again = (16 if big else 4), ("language",)
-    part = 8 if big else None
+    texts, part = (32, 8) if big else (4, 2)
+    robots, some = (128, 32) if big else (4, 2)
+    saving = fast | {"checkpoint_every": STEPS // 2 - 1}
     return {
-        "llm": lambda: text_row(scale, device, "1b", rows, micro_batch=part, **fast),
-        "llm-eager": lambda: text_row(scale, device, "1b", rows, micro_batch=part),
-        "7b": lambda: text_row(
-            scale, device, "7b", rows, micro_batch=part, recompute=again, **fast
-        ),
-        "vla": lambda: policy_rows(
-            scale, device, None, 2 * rows, micro_batch=2 * (part or rows), **fast
-        ),
-        "vla-2b": lambda: policy_rows(
-            scale, device, so400m if big else None, 2 * rows, micro_batch=2 * (part or rows), **fast
-        ),
+        "llm": lambda: text_row(scale, device, "1b", texts, micro_batch=part, **fast),
+        "vla": lambda: policy_rows(scale, device, None, robots, micro_batch=some, **fast),
         "chunk": lambda: latency_rows(scale, device),
+        "7b": lambda: text_row(scale, device, "7b", texts, micro_batch=part, **fast),
+        "loss": lambda: loss_rows(scale, device),
+        "saving": lambda: text_row(scale, device, "1b", texts, micro_batch=part, **saving),
+        "vla-2b": lambda: policy_rows(
+            scale, device, so400m if big else None, robots, micro_batch=some // 2, **fast
+        ),
+        "llm-fsdp": lambda: text_row(scale, device, "1b", texts, micro_batch=part, **half),
+        "7b-recomputed": lambda: text_row(
+            scale, device, "7b", texts, micro_batch=part, recompute=("language",), **fast
+        ),
+        "llm-eager": lambda: text_row(scale, device, "1b", texts, micro_batch=part),
     }
 
 
@@ -395,19 +503,25 @@ def main() -> int:
     lines = [f"{name}, torch {torch.__version__}, scale {options.scale}", ""]
     wanted = options.only or ["checks", *jobs(options.scale, options.device)]
     if "checks" in wanted:
-        lines += [f"- {line}" for line in check_equalities(options.device)]
+        lines += [f"- {line}" for line in checks(options.device)]
+        print("\n".join(lines), file=sys.stderr, flush=True)
     lines += ["", "| what | rate | s/step | MFU % | peak GiB | checkpoint s |", f"|{'---|' * 6}"]
     for label, job in jobs(options.scale, options.device).items():
         if label not in wanted:
             continue
+        began, before = time.monotonic(), len(lines)
         try:
             lines += [f"| {' | '.join(row)} |" for row in job()]
-        except torch.OutOfMemoryError as error:
-            lines.append(f"| {label}: out of memory | {str(error).splitlines()[0][:80]} | | | | |")
+        except Exception as error:  # the others are to be measured all the same
+            traceback.print_exc()
+            what = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+            lines.append(f"| {label}: {what} | | | | | |")
+        gc.collect()
         if options.device == "cuda":
             torch.cuda.empty_cache()
         torch.compiler.reset()
-        print(lines[-1], file=sys.stderr, flush=True)
+        seconds = time.monotonic() - began
+        print(*lines[before:], f"{label}: {seconds:.0f} s", sep="\n", file=sys.stderr, flush=True)
         if options.out:  # what is there if the time is up
             options.out.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

@@ -56,6 +56,11 @@ def plan_notes(ablation: Ablation) -> list[str]:
         if stage in seed_run.scope
         for note in stated
     )
+    notes += [
+        f"{row.name} {row.continues.sentence()}"
+        for row in ablation.merged.plan.stages.values()
+        if row.continues
+    ]
     asked = ablation.seed_runs[0]
     notes += [
         f"control {name} plays other scenarios than {ablation.evaluation}, and is left out"

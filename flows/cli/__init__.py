@@ -31,8 +31,10 @@ COMMANDS = {
     "cancel": "stop a run within seconds",
     "reap": "close what killed processes left open",
     "plan": "show what a run would do, and why",
+    "size": "say what the trainings of a pipeline take: memory, FLOPs, GPU hours",
     "lineage": "query what was built from what",
     "data": "preview, inspect, validate and convert datasets; their statistics",
+    "generate": "look at a model: what it writes after a text and pictures",
     "eval": "compare evaluations; plan how many episodes are needed",
     "profile": "where a training stage's step spends time and memory",
     "report": "write report.html of a run or an ablation",
@@ -40,7 +42,7 @@ COMMANDS = {
     "models": "list model presets and their sizes",
 }
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
-_WITHOUT_HOME = ("stages", "models")
+_WITHOUT_HOME = ("stages", "models", "size")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

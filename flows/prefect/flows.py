@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import allow_failure, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import TerminationSignal
 from prefect.flows import Flow
@@ -22,6 +22,7 @@ __all__ = [
     "Flow",
     "PrefectFuture",
     "TerminationSignal",
+    "allow_failure",
     "flow",
     "flow_run_id",
     "get_run_logger",

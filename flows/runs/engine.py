@@ -30,7 +30,7 @@ from flows.runs.events import (
     unobserved,
 )
 from flows.runs.planning import Prepared
-from flows.runs.walk import Pending, StagesFailed, Submit, in_order
+from flows.runs.walk import After, Pending, StagesFailed, Submit, in_order
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import (
     NAME_IT,
@@ -54,6 +54,7 @@ from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.catalog import record_run
 from foundry_core.store.disk import is_full, naming_disk
 from foundry_core.store.manifest import Artifact
+from foundry_core.store.trunks import continued
 
 Watch = Callable[[Mapping[str, Any]], None]
 
@@ -175,13 +176,36 @@ class PipelineRun:
 
     def affected(self) -> list[str]:
         """Stages that run, and those downstream of one, whose reuse must be asked again once the
-        new content is known; in topological order."""
+        new content is known; each after what it waits for."""
         found: dict[str, None] = {}
         for name, row in self.prepared.plan.stages.items():
-            upstream = (up for _, _, up in self.prepared.pipeline.stages[name].upstream())
-            if row.action == "run" or row.how == "content" or any(up in found for up in upstream):
+            if (
+                row.action == "run"
+                or row.how == "content"
+                or any(up in found for up in self._upstream(name))
+            ):
                 found[name] = None
-        return list(found)
+        ordered: dict[str, None] = {}
+        for name in found:
+            self._place(name, found, ordered)
+        return list(ordered)
+
+    def _upstream(self, name: str) -> list[str]:
+        return [up for _, _, up in self.prepared.pipeline.stages[name].upstream()]
+
+    def _place(self, name: str, found: Collection[str], ordered: dict[str, None]) -> None:
+        """After what it needs, and after the budget whose state it goes on from."""
+        if name in ordered:
+            return
+        for up in (*self._upstream(name), self._before(name)):
+            if up in found:
+                self._place(up, found, ordered)
+        ordered[name] = None
+
+    def _before(self, name: str) -> str:
+        """The stage of this plan that leaves the state which this one goes on from, if one does."""
+        continues = self.prepared.plan.stages[name].continues
+        return continues.stage if continues else ""
 
     def walk(self, submit: Submit = in_order, targets: Collection[str] | None = None) -> None:
         """Submits everything that the plan did not settle, upstream first, and waits for it: all,
@@ -194,8 +218,9 @@ class PipelineRun:
             affected = [stage for stage in affected if stage in wanted]
         try:
             for stage in affected:
-                needed = (up for _, _, up in self.prepared.pipeline.stages[stage].upstream())
-                upstream = [submitted[up] for up in needed if up in submitted]
+                upstream = [submitted[up] for up in self._upstream(stage) if up in submitted]
+                if self._before(stage) in submitted:
+                    upstream.append(After(submitted[self._before(stage)]))
                 submitted[stage] = submit(self, stage, upstream)
             failed = [name for name, stage in submitted.items() if not stage.completed()]
         except BaseException:
@@ -234,6 +259,8 @@ class PipelineRun:
         files = outcome.artifact.provenance.get(UNDECLARED_READS)
         if outcome.action == "run" and files:
             self._observe(Note(f"stage {name} {undeclared(files)}: {NAME_IT}"))
+        if outcome.action == "run" and (said := continued(outcome.artifact)):
+            self._observe(Note(f"stage {name}: {said}"))
         return outcome
 
     def _job(self, name: str, job_ref: str | None) -> StageJob:

@@ -41,6 +41,17 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True)
+class After(Pending):
+    """Waits for another stage, whatever becomes of it: what it leaves is of use, not needed."""
+
+    other: Pending
+
+    def completed(self) -> bool:
+        self.other.completed()
+        return True
+
+
+@dataclass(frozen=True)
 class Ended:
     """A stage that was executed when it was submitted."""
 

@@ -7,6 +7,7 @@ on an address or a repr would be wrong in silence.
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -107,6 +108,24 @@ def _identified(model: type[BaseModel]) -> tuple[tuple[str, OmitWhen | None], ..
         omit = [mark for mark in info.metadata if isinstance(mark, OmitWhen)]
         found.append((name, omit[0] if omit else None))
     return tuple(found)
+
+
+def locations(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted path, value) of every text in a config that says where something lies."""
+    if isinstance(value, BaseModel):
+        for name, info in type(value).model_fields.items():
+            part, inner = getattr(value, name), f"{path}.{name}" if path else name
+            if any(isinstance(mark, NotIdentity) for mark in info.metadata):
+                if isinstance(part, str):
+                    yield inner, part
+            else:
+                yield from locations(part, inner)
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from locations(part, f"{path}.{name}")
+    elif isinstance(value, (list, tuple)):
+        for number, part in enumerate(value):
+            yield from locations(part, f"{path}.{number}")
 
 
 def _marked_within(annotation: Any) -> bool:

@@ -26,6 +26,7 @@ from foundry_core.execution.job import (
     undeclared,
 )
 from foundry_core.execution.supervise import run_child
+from foundry_core.execution.trunks import Extension
 from foundry_core.files import write_atomic
 from foundry_core.identity.environment import BUILT_ON
 from foundry_core.lineage.event_types import AttemptFinished, AttemptStarted
@@ -108,13 +109,17 @@ class Attempt:
 
     def run(self) -> Artifact:
         """Runs the stage in a child process; the artifact that it made, not yet committed."""
-        result = run_child(self._work, self._lease, self._folders)
+        extension = Extension(self._work, self._folders)
+        with extension.begin() as begin:
+            folders = dataclasses.replace(self._folders, begin=begin)
+            result = run_child(self._work, self._lease, folders)
         self._usage, self._undeclared = result.usage, result.undeclared_reads
         self._lease.verify()
         if result.error:
             raise self._failure(result.error, result.hint)
         if result.undeclared_reads and self._job.strict_reads:
             raise self._failure(f"it {undeclared(result.undeclared_reads)}", NAME_IT)
+        history = extension.history(result.built_on, self._provenance)
         try:
             files = scan_output(self._out)
         except FoundryError as error:
@@ -129,6 +134,7 @@ class Attempt:
                 **self._provenance,
                 BUILT_ON: result.built_on,
                 UNDECLARED_READS: result.undeclared_reads,
+                **history,
             },
             created=self._events.now(),
             seconds=time.monotonic() - self._started,

@@ -32,7 +32,8 @@ from foundry_core.parallel import private_ray
 from foundry_core.pipeline.drift import stage_environment
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec
-from foundry_core.pipeline.stage import InputArtifact, StageContext
+from foundry_core.pipeline.stage import Begin, InputArtifact, StageContext
+from foundry_core.pipeline.trunks import ground_of
 from foundry_core.store.disk import full_disk, is_full
 
 _PR_SET_PDEATHSIG = 1
@@ -93,6 +94,7 @@ def run_stage(data: Mapping[str, Any], control: Path) -> ChildResult:
         out=Path(data["out"]),
         scratch=Path(data["scratch"]),
         checkpoints=data["checkpoints"],
+        begin=_begin(**data["begin"]) if data["begin"] else None,
         progress=FileProgress(control / PROGRESS),
     )
     declared = [i.path for named in context.inputs.values() for i in named.values()]
@@ -102,7 +104,8 @@ def run_stage(data: Mapping[str, Any], control: Path) -> ChildResult:
         check_unchanged(stage, spec, "since the run was planned")
     # Before it runs: a stage may set variables for those that it starts.
     environment = stage_environment(stage, spec, context.resources)
-    metrics = stage.run(context)
+    ground = ground_of(environment, spec.code_fingerprint)
+    metrics = stage.run(dataclasses.replace(context, ground=ground))
     check_unchanged(stage, spec, "while it ran")
     numerics = {**environment.numerics, **torch_flags()}
     built_on = dataclasses.replace(environment, numerics=numerics)
@@ -113,8 +116,8 @@ def run_stage(data: Mapping[str, Any], control: Path) -> ChildResult:
     )
 
 
-def _input(path: str, **plain: str) -> InputArtifact:
-    return InputArtifact(path=Path(path), **plain)
+def _begin(path: str, **plain: Any) -> Begin:
+    return Begin(path=Path(path), **plain)
 
 
 def main(control: Path) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 from foundry_core.execution.job import StageJob
 from foundry_core.execution.python import package_origins
 from foundry_core.files import read_json, write_atomic
-from foundry_core.pipeline.stage import InputArtifact
+from foundry_core.pipeline.stage import Begin, InputArtifact
 
 JOB = "job.json"
 RESULT = "result.json"
@@ -25,11 +25,12 @@ Inputs = Mapping[str, Mapping[str, InputArtifact]]
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """What an attempt works in. checkpoints: as in StageContext."""
+    """What an attempt works in. checkpoints, begin: as in StageContext."""
 
     out: Path
     scratch: Path
     checkpoints: str
+    begin: Begin | None = None
 
 
 def write_job(control: Path, job: StageJob, inputs: Inputs, folders: Folders) -> None:

@@ -65,6 +65,8 @@ class TraceNode(TypedDict):
     seconds: NotRequired[float | None]
     created_at: NotRequired[str | None]
     linked_to: NotRequired[str | None]
+    continued_from: NotRequired[str | None]
+    continued_step: NotRequired[int | None]
     present: NotRequired[bool | None]
     file_list: NotRequired[list[FileRow]]
     scores: NotRequired[list[ScoreRow]]

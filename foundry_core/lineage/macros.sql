@@ -84,7 +84,7 @@ from downstream_of((select list(key) from roots(ref)));
 create macro trace(ref) as table
 select c.depth, c.role, a.kind, c.key, a.content, a.files, a.bytes, a.recipe, a.seed, a.sources,
     a.code, a.code_fingerprint, a.git_commit, a.git_dirty, a.diff_digest, a.run_id, a.attempt,
-    a.seconds, a.created_at, a.linked_to, a.present
+    a.seconds, a.created_at, a.linked_to, a.continued_from, a.continued_step, a.present
 from ancestry(ref) c left join artifact a using (key);
 
 -- Configuration by place: a run's stages by name, an artifact's ancestry by role.

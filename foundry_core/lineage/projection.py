@@ -181,7 +181,7 @@ _COMMITTED = Projection(
             "metrics": _METRICS,
             "inputs": [_types("slot label stage kind key content")],
             "files": [_types("path size:bigint sha256 role")],
-            "provenance": {"git": _GIT},
+            "provenance": {"git": _GIT, "continued": _types("key trunk step:bigint")},
         },
         "metric_rows": [_types("step:bigint name value:double")],
         "episode_rows": [
@@ -196,6 +196,9 @@ _COMMITTED = Projection(
         **_same("attempt run_id seconds", "d.artifact"),
         "created_at": "d.artifact.created",
         "linked_to": "d.artifact.linked_to",
+        "continued_from": "d.artifact.provenance.continued.key",
+        "continued_trunk": "d.artifact.provenance.continued.trunk",
+        "continued_step": "d.artifact.provenance.continued.step",
         **_git("d.artifact.provenance"),
         **_SIZE,
     },

@@ -108,6 +108,8 @@ def show(connection: duckdb.DuckDBPyConnection, ref: str) -> Json:
         file_list="select * exclude (key) from file where key = ? order by path",
         scores="select * exclude (key) from eval_scores where key = ? order by task",
         attempts="select * exclude (key) from attempt where key = ? order by started_at",
+        continued_by="""select key, step from continuation where from_key = ?
+            order by step, key""",
         versions="""select * exclude (key) from artifact_version where key = ?
             qualify count(*) over () > 1 order by created_at""",
         aliases="select alias, set_at from alias where key = ? order by alias",
@@ -268,7 +270,13 @@ def graph_of(
             of=GraphNode,
         )
         inputs = """select upstream_stage as source, stage as target, slot as label
-            from stage_input where run_id = ? order by all"""
+            from stage_input where run_id = $1
+            union all
+            select a.stage, b.stage, 'continued from step ' || c.step
+            from continuation c
+                join run_artifact a on a.run_id = $1 and a.key = c.from_key
+                join run_artifact b on b.run_id = $1 and b.key = c.key
+            order by all"""
         return stages, rows(connection, inputs, [ref], of=GraphEdge)
     _built(connection, ref)
     nodes = rows(

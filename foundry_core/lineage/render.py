@@ -69,6 +69,11 @@ def _facts(node: TraceNode, recipes: bool) -> list[str]:
     if node.get("seconds") is not None:
         built += f", {node['seconds']:.1f} s"
     lines.append(escape(built))
+    if node.get("continued_from"):
+        lines.append(
+            f"continued {(node['continued_from'] or '')[:12]} from step {node['continued_step']}: "
+            "no input, a straight run has this key, too"
+        )
     if recipes and node.get("recipe"):
         text = "  ".join(f"{path}={value}" for path, value in leaves(node["recipe"]))
         lines.append(f"[dim]{escape(text)}[/]")

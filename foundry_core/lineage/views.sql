@@ -57,13 +57,20 @@ from fact.attempt_started s
 create view artifact as
 select c.key, c.kind, c.content, c.input_content_key, c.recipe, c.seed, c.code,
     c.code_fingerprint, c.sources,
-    c.metrics, c.attempt, c.run_id, c.seconds, c.created_at, c.linked_to, c.files, c.bytes,
+    c.metrics, c.attempt, c.run_id, c.seconds, c.created_at, c.linked_to, c.continued_from,
+    c.continued_trunk, c.continued_step, c.files, c.bytes,
     c.git_commit, c.git_dirty, c.diff_digest,
     r.key is null as present, r.event_time as removed_at, r.reason as removed_reason
 from fact.committed c left join fact.removed r
     on r.key = c.key and (r.event_time, r.event_id) > (c.event_time, c.event_id);
 
 create view alias as select alias, key, event_time as set_at from fact.alias where key is not null;
+
+-- What trainings went on from, which is no input: a straight run has the same key and the same bytes.
+-- from_key: the training of a smaller budget; trunk_key: the state that it left after `step` steps.
+create view continuation as
+select key, continued_from as from_key, continued_trunk as trunk_key, continued_step as step
+from fact.committed where continued_from is not null;
 
 -- Edges for closures: the inputs that were used, and after an early cutoff the artifact whose files
 -- are shared.

@@ -5,8 +5,8 @@ Legend: B batch, T sequence, D width, V vocabulary, N images per sample, n image
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from foundry_core.models.config import (
     VLMConfig,
 )
 from foundry_core.models.cross_entropy import linear_cross_entropy
+from foundry_core.models.kv_cache import KeyValues
 from foundry_core.models.layers import Visibility
 
 
@@ -58,8 +59,75 @@ def fill_new_rows(weight: Tensor, vocab_size: int, used: int, rows: int) -> None
         weight[used:vocab_size] = weight[:used].mean(dim=0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prompts:
+    """Rows to be read: tokens int64 [B,T], padded on the right; lengths int64 [B], at least 1;
+    images uint8 [B,N,3,H,W] or None."""
+
+    tokens: Tensor
+    lengths: Tensor
+    images: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[Sequence[int]], *, pad_id: int = 0, images: Tensor | None = None
+    ) -> Self:
+        """Of rows of token ids, on the CPU. FoundryError for an empty one."""
+        if not rows or not all(rows):
+            raise FoundryError(
+                "a prompt has no tokens", "begin with a text, or with the end-of-text token"
+            )
+        lengths = [len(row) for row in rows]
+        tokens = torch.full((len(rows), max(lengths)), pad_id, dtype=torch.int64)
+        for row, ids in enumerate(rows):
+            tokens[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        return cls(tokens=tokens, lengths=torch.tensor(lengths), images=images)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same on a device."""
+        images = None if self.images is None else self.images.to(device)
+        return replace(
+            self, tokens=self.tokens.to(device), lengths=self.lengths.to(device), images=images
+        )
+
+    @property
+    def mask(self) -> Tensor:
+        """bool [B,T], False at padding."""
+        return self.before(self.lengths)
+
+    def before(self, ends: Tensor) -> Tensor:
+        """bool [B,T], True before each row's end int64 [B]."""
+        positions = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        return positions < ends[:, None]
+
+
 class Decoder(nn.Module, ABC):
-    """What language models and vision-language models have in common."""
+    """What language models and vision-language models have in common.
+
+    compiled_loss: whether the terms of its loss are compiled, as its blocks may be.
+    """
+
+    compiled_loss = False
+
+    @property
+    @abstractmethod
+    def context(self) -> int | None:
+        """The longest sequence it was trained on; None where nobody says."""
+
+    @abstractmethod
+    def prefill(self, prompts: Prompts, room: int) -> tuple[Tensor, KeyValues]:
+        """Reads prompts: final-normed hidden states [B,D] of each row's last token, and the keys
+        and values of all, with room for so many more."""
+
+    @abstractmethod
+    def step(self, tokens: Tensor, cache: KeyValues) -> Tensor:
+        """Reads one more token of each row, int64 [B] → hidden states [B,D]; `cache`, of this
+        model's `prefill`, keeps it. Nothing waits for a device."""
+
+    @abstractmethod
+    def hidden_of(self, prompts: Prompts, spoken_from: Tensor) -> Tensor:
+        """Final-normed hidden states [B,T,D] without a cache. spoken_from int64 [B]: where in each
+        row the prompt ends and what the model says begins."""
 
     @property
     @abstractmethod
@@ -104,7 +172,9 @@ class Decoder(nn.Module, ABC):
         weight, bias, cap = self.output_layer
         if bias is not None:
             raise FoundryError("the language model's output layer has a bias: unsupported")
-        return linear_cross_entropy(hidden, weight, targets, z_loss=z_loss, soft_cap=cap)
+        return linear_cross_entropy(
+            hidden, weight, targets, z_loss=z_loss, soft_cap=cap, compiled=self.compiled_loss
+        )
 
     @abstractmethod
     def resize_vocabulary(self, vocab_size: int, used: int) -> None:
@@ -126,6 +196,20 @@ class LanguageModel(Decoder):
         """int64 [B,T] → [B,T,D]."""
 
     @abstractmethod
+    def prefill_embeddings(
+        self, embeddings: Tensor, lengths: Tensor, room: int, visible: Visibility = Visibility()
+    ) -> tuple[Tensor, KeyValues]:
+        """`prefill` of embeddings [B,T,D], padded on the right; of `visible` the spans count."""
+
+    def prefill(self, prompts: Prompts, room: int) -> tuple[Tensor, KeyValues]:
+        _refuse_images(prompts)
+        return self.prefill_embeddings(self.embed(prompts.tokens), prompts.lengths, room)
+
+    def hidden_of(self, prompts: Prompts, spoken_from: Tensor) -> Tensor:
+        _refuse_images(prompts)
+        return self.hidden(self.embed(prompts.tokens))
+
+    @abstractmethod
     def hidden(self, embeddings: Tensor, visible: Visibility = Visibility()) -> Tensor:
         """[B,T,D] → final-normed hidden states [B,T,D]."""
 
@@ -136,6 +220,13 @@ class LanguageModel(Decoder):
     def forward(self, tokens: Tensor, visible: Visibility = Visibility()) -> Tensor:
         """Logits [B,T,V]."""
         return self.logits(self.hidden(self.embed(tokens), visible))
+
+
+def _refuse_images(prompts: Prompts) -> None:
+    if prompts.images is not None:
+        raise FoundryError(
+            "a language model sees no images", "leave them out, or take a vision-language model"
+        )
 
 
 class VisionTower(nn.Module, ABC):
@@ -202,6 +293,11 @@ class Backbone(Decoder):
         prompt: Tensor | None = None,
     ) -> Tensor:
         """[B, 1, layers·D]: see Tap.join."""
+
+    def hidden_of(self, prompts: Prompts, spoken_from: Tensor) -> Tensor:
+        mask = prompts.mask if self.needs_token_mask else None
+        prompt = prompts.before(spoken_from)
+        return self.hidden(prompts.images, prompts.tokens, mask, prompt=prompt)
 
     def forward(
         self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None = None

@@ -5,7 +5,7 @@ Legend: b batch, t/s query/key position, h heads, d head dim.
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -32,6 +32,15 @@ class Layers(nn.ModuleList, Generic[M]):
 
     def __iter__(self) -> Iterator[M]:
         return cast(Iterator[M], super().__iter__())
+
+
+def compute_type(x: Tensor) -> torch.dtype:
+    """Autocast's where it is on for x's device, else x's own: what the residual stream is kept in.
+    Norms take their statistics in float32 all the same."""
+    kind = x.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):  # which torch refuses to answer for
+        return x.dtype
+    return torch.get_autocast_dtype(kind)
 
 
 class RMSNorm(nn.Module):
@@ -86,7 +95,13 @@ def _new_rope_table(
 
 def apply_rope(x_bthd: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Rotates (x[i], x[i + d/2]) by the position's angle, in float32 whatever x's type."""
-    return _Rotate.apply(x_bthd, *table)
+    if not torch.compiler.is_compiling():
+        return _Rotate.apply(x_bthd, *table)
+    # A compiler fuses the plain chain, and torch 2.11's gave wrong gradients of _Rotate on CUDA.
+    cos, sin = (values[:, None] for values in table)
+    first, second = x_bthd.float().chunk(2, dim=-1)
+    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    return turned.to(x_bthd.dtype)
 
 
 class _Rotate(torch.autograd.Function):
@@ -104,8 +119,8 @@ class _Rotate(torch.autograd.Function):
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [b,t,h,d]; cos, sin [t, d/2]."""
-    cos, sin = cos[:, None], sin[:, None]
+    """x [b,t,h,d]; cos, sin [t, d/2], or [b, t, d/2] where rows stand at other positions."""
+    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
     half = cos.shape[-1]
     first, second = x.float().chunk(2, dim=-1)
     y = torch.cat((first, second), dim=-1).mul_(torch.cat((cos, cos), dim=-1))
@@ -156,6 +171,8 @@ class Documents:
 
 
 Mask = AttentionMask | Documents | None
+LookUp = Callable[[Tensor, Tensor, Tensor, Mask, bool], Tensor]
+"""What `attend` is: q, k, v, mask, causal → the values that were looked up."""
 
 
 def document_offsets(segments: Tensor) -> Tensor:
@@ -307,8 +324,12 @@ class Attention(nn.Module):
         causal: bool = False,
         rope: tuple[Tensor, Tensor] | None = None,
         rows: Tensor | None = None,
+        look: LookUp | None = None,
     ) -> Tensor:
-        """x [B,T,D] → [B,T,D]; with rows int64 [B], of these positions alone: [B,1,D]."""
+        """x [B,T,D] → [B,T,D]; with rows int64 [B], of these positions alone: [B,1,D].
+
+        look: in place of `attend`, with the keys as they are compared, their positions turned in.
+        """
         batch, length, _ = x_btd.shape
         qkv = self.qkv(x_btd).view(batch, length, -1, self.head_dim)
         n_qk = self.n_heads + self.n_kv_heads
@@ -319,7 +340,7 @@ class Attention(nn.Module):
         if rope is not None:
             qk = apply_rope(qk, rope)
         q, k = qk.transpose(1, 2).split((self.n_heads, self.n_kv_heads), dim=1)
-        y = attend(q, k, v.transpose(1, 2), mask, causal)
+        y = (look or attend)(q, k, v.transpose(1, 2), mask, causal)
         y = y.transpose(1, 2).reshape(batch, length, -1)
         return self.out(y if rows is None else take_rows(y, rows))
 

@@ -21,6 +21,12 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in (CONFIG_ROOT / "models").glob("*.yaml"))
 
 
+def preset_of_origin(name: str) -> Config | None:
+    """The preset that describes a checkpoint of the hub; None where none does."""
+    presets = map(load_preset, preset_names())
+    return next((one for one in presets if name and getattr(one, "origin", None) == name), None)
+
+
 def load_preset(name: str) -> Config:
     """The validated config of a model preset (its kind says which class)."""
     path = CONFIG_ROOT / "models" / f"{name}.yaml"

@@ -12,14 +12,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from foundry_core.models.precision import without_autocast
-
 
 def resize(images: Tensor, side: int, method: str) -> Tensor:
     """uint8 [n,C,H,W] → uint8 [n,C,side,side], stretched. method: bilinear, bicubic, lanczos."""
     height, width = images.shape[-2:]
     # Half precision would be off by whole levels.
-    with without_autocast(images.device):
+    with torch.autocast(images.device.type, enabled=False):
         if width != side:
             weights = _weights(width, side, method, str(images.device))
             images = _whole(images.float() @ weights.T)

@@ -8,6 +8,8 @@ from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
 
 T = TypeVar("T")
+# Logits that the next-token loss makes at once on a device.
+SLICE_ELEMENTS_DEVICE = 1 << 27
 
 
 def positive(default: Any = ..., **kwargs: Any) -> Any:

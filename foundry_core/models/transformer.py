@@ -1,18 +1,21 @@
 """The language model: h = x + Wo·Attn(N1 x), y = h + FFN(N2 h), no biases, RoPE, SwiGLU."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from foundry_core.models.config import TransformerConfig
 from foundry_core.models.interfaces import LanguageModel, Tap, check_tap, fill_new_rows
+from foundry_core.models.kv_cache import KeyValues, StaticKeyValues
 from foundry_core.models.layers import (
     Attention,
     Layers,
+    LookUp,
     Mask,
     SwiGLU,
     Visibility,
+    compute_type,
     init_block,
     make_norm,
     rope_table,
@@ -46,9 +49,12 @@ class Block(nn.Module):
         mask: Mask,
         rope: tuple[Tensor, Tensor],
         rows: Tensor | None = None,
+        look: LookUp | None = None,
     ) -> Tensor:
         """[B,T,D], or with rows int64 [B] the output at these positions alone, [B,1,D]."""
-        y = self.attention(self.attention_norm(x_btd), mask=mask, causal=True, rope=rope, rows=rows)
+        y = self.attention(
+            self.attention_norm(x_btd), mask=mask, causal=True, rope=rope, rows=rows, look=look
+        )
         x_btd = y + (x_btd if rows is None else take_rows(x_btd, rows))
         return x_btd + self.ffn(self.ffn_norm(x_btd))
 
@@ -121,18 +127,51 @@ class Transformer(LanguageModel):
         ]
         return tap.join(taps, self.norm)
 
-    def _layers(
-        self, x: Tensor, visible: Visibility, last_rows: Tensor | None = None
-    ) -> Iterator[Tensor]:
-        """Yields each block's output [B,T,D] in order; the last one's at `last_rows` alone."""
+    @property
+    def context(self) -> int:
+        return self._config.context
+
+    def prefill_embeddings(
+        self, embeddings: Tensor, lengths: Tensor, room: int, visible: Visibility = Visibility()
+    ) -> tuple[Tensor, KeyValues]:
+        cache = StaticKeyValues(self.n_layers, lengths, embeddings.shape[1], room)
+        *_, last = self._layers(embeddings, visible, last_rows=lengths - 1, looks=cache.prefill)
+        return self.norm(last)[:, 0], cache
+
+    def step(self, tokens: Tensor, cache: KeyValues) -> Tensor:
+        assert isinstance(cache, StaticKeyValues)
+        step = cache.step()
+        x = self.embedding(tokens)[:, None]
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
+        cos, sin = self._rope(cache.slots, x.device)
+        rope = cos[step.positions][:, None], sin[step.positions][:, None]
+        for block, look in zip(self.blocks, step.looks, strict=True):
+            x = block(x, step.mask, rope, look=look)
+        return self.norm(x)[:, 0]
+
+    def _layers(
+        self,
+        x: Tensor,
+        visible: Visibility,
+        last_rows: Tensor | None = None,
+        looks: Sequence[LookUp] | None = None,
+    ) -> Iterator[Tensor]:
+        """Yields each block's output [B,T,D] in order; the last one's at `last_rows` alone. looks:
+        a look-up for each."""
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        x = x.to(compute_type(x))
         length = x.shape[1]
         mask = visible.look(length, x.device)
-        rope = rope_table(length, self._config.key_dim, self._config.rope_theta, x.device)
-        for block in self.blocks:
-            x = block(x, mask, rope, last_rows if block is self.blocks[-1] else None)
+        rope = self._rope(length, x.device)
+        for layer, block in enumerate(self.blocks):
+            rows = last_rows if block is self.blocks[-1] else None
+            x = block(x, mask, rope, rows, looks[layer] if looks else None)
             yield x
+
+    def _rope(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        return rope_table(length, self._config.key_dim, self._config.rope_theta, device)
 
     def resize_vocabulary(self, vocab_size: int, used: int) -> None:
         resize_rows(self.embedding, vocab_size, used)

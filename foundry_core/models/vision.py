@@ -23,9 +23,11 @@ from foundry_core.models.layers import (
     GeluMLP,
     LayerNorm,
     Layers,
+    compute_type,
     init_block,
     truncated_normal_,
 )
+from foundry_core.models.tables import constants
 
 
 def normalize_images(images: Tensor, normalization: ImageNormalization) -> Tensor:
@@ -37,8 +39,7 @@ def normalize_images(images: Tensor, normalization: ImageNormalization) -> Tenso
         )
     shift = [-m / s for m, s in zip(normalization.mean, normalization.std, strict=True)]
     scale = [1 / (255 * s) for s in normalization.std]
-    per_channel = torch.tensor([shift, scale], dtype=torch.float32)
-    offset, factor = per_channel.to(images.device, non_blocking=True).view(2, 1, 3, 1, 1)
+    offset, factor = constants(shift + scale, images.device).view(2, 1, 3, 1, 1)
     return torch.addcmul(offset, images.to(torch.float32), factor)
 
 
@@ -143,6 +144,7 @@ class VisionTransformer(VisionTower):
         x = self.patchify(pixels)
         height, width = x.shape[-2:]
         x = x.flatten(2).transpose(1, 2) + self._positions(height, width)
+        x = x.to(compute_type(x))
         for block in self.blocks:
             x = block(x)
         return self.norm(x)

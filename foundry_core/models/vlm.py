@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFLanguageConfig, LanguageConfig, VLMConfig
-from foundry_core.models.interfaces import Backbone, LanguageModel, Tap
+from foundry_core.models.interfaces import Backbone, LanguageModel, Prompts, Tap
+from foundry_core.models.kv_cache import KeyValues
 from foundry_core.models.layers import Visibility
 from foundry_core.models.placeholders import (
     check_image_tokens,
@@ -125,6 +126,18 @@ class VLM(Backbone):
 
     def hidden_text(self, tokens: Tensor, visible: Visibility) -> Tensor:
         return self.language.hidden(self.language.embed(tokens), visible)
+
+    @property
+    def context(self) -> int | None:
+        return self.language.context
+
+    def prefill(self, prompts: Prompts, room: int) -> tuple[Tensor, KeyValues]:
+        embeddings, is_image = self.embed(prompts.images, prompts.tokens)
+        visible = Visibility(spans=self._spans(is_image))
+        return self.language.prefill_embeddings(embeddings, prompts.lengths, room, visible)
+
+    def step(self, tokens: Tensor, cache: KeyValues) -> Tensor:
+        return self.language.step(tokens, cache)
 
     def features(
         self,

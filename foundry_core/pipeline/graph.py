@@ -49,13 +49,14 @@ class StageNode:
 @dataclass(frozen=True, kw_only=True)
 class Pipeline:
     """Stages in topological order; equal declarations give equal order. notes: stage → what its
-    kind wants the plan's reader to know."""
+    kind wants the plan's reader to know. views: each stage as those downstream see it."""
 
     name: str
     seed: int
     stages: Mapping[str, StageNode]
     overrides: tuple[tuple[str, Any], ...] = field(default=())
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    views: Mapping[str, Upstream] = field(default_factory=dict, repr=False)
 
     @cached_property
     def consumers(self) -> Mapping[str, tuple[str, ...]]:
@@ -116,8 +117,10 @@ def build_pipeline(
     seed = _seed(document.get("seed", 0), f"{where}.seed")
     declared = {n: _stage(n, spec, kinds) for n, spec in specs.items()}
     ordered = _ordered({n: _node(n, spec, declared, seed) for n, spec in specs.items()})
-    notes = _check(ordered)
-    return Pipeline(name=name, seed=seed, stages=ordered, overrides=overrides, notes=notes)
+    views, notes = _check(ordered)
+    return Pipeline(
+        name=name, seed=seed, stages=ordered, overrides=overrides, notes=notes, views=views
+    )
 
 
 def _refuse_secrets(document: Mapping[str, Any], where: str) -> None:
@@ -264,8 +267,10 @@ def _ordered(nodes: Mapping[str, StageNode]) -> dict[str, StageNode]:
     return {name: nodes[name] for name in order}
 
 
-def _check(stages: Mapping[str, StageNode]) -> dict[str, Sequence[str]]:
-    """Every stage's own cross-checks, upstream first; returns the stages' notes."""
+def _check(
+    stages: Mapping[str, StageNode],
+) -> tuple[dict[str, Upstream], dict[str, Sequence[str]]]:
+    """Every stage's own cross-checks, upstream first; returns what each states, and its notes."""
     views: dict[str, Upstream] = {}
     notes: dict[str, Sequence[str]] = {}
     for name, node in stages.items():
@@ -287,4 +292,4 @@ def _check(stages: Mapping[str, StageNode]) -> dict[str, Sequence[str]]:
         views[name] = Upstream(
             name=name, kind=kind, recipe=node.recipe, inputs=inputs, states=states
         )
-    return notes
+    return views, notes

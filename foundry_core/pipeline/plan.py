@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
 from foundry_core.identity.environment import Environment
+from foundry_core.pipeline.continuing import TrunkCatalog, searched
 from foundry_core.pipeline.drift import stage_environment
 from foundry_core.pipeline.graph import Pipeline
 from foundry_core.pipeline.reasons import (
@@ -24,8 +25,11 @@ from foundry_core.pipeline.reasons import (
     explain,
 )
 from foundry_core.pipeline.spec import StageSpec
+from foundry_core.pipeline.trunks import Continues
 
 Action = Literal["reuse", "run"]
+# slot → label → content digest, None where an input is absent.
+Contents = Mapping[str, Mapping[str, str | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ class Committed:
     built_on: Environment = field(default_factory=Environment)
 
 
-class Catalog(Protocol):
+class Catalog(TrunkCatalog, Protocol):
     """The store as the planner sees it."""
 
     def status(self, kind: str, key: str) -> tuple[str, str, Committed | None]:
@@ -56,7 +60,8 @@ class Catalog(Protocol):
 class StagePlan:
     """One row. `artifact` is what a reuse points to; `drift` lists the functions of a training
     stage that changed since its version was declared for the reused artifact. notes: what its kind
-    says of the declaration (`Stage.notes`)."""
+    says of the declaration (`Stage.notes`), and more for the reader. continues: what a stage that
+    runs goes on from."""
 
     name: str
     kind: str
@@ -69,6 +74,7 @@ class StagePlan:
     artifact: str | None = None
     drift: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    continues: Continues | None = None
 
     @property
     def rebuilds(self) -> bool:
@@ -131,6 +137,7 @@ def plan(
     def explained(name: str) -> tuple[Reason, ...]:
         return explain(specs[name], past.get(name), explained)
 
+    searches = searched(pipeline, specs, catalog, _contents(specs, available), running - forced)
     rows = {
         name: replace(
             _row(
@@ -142,7 +149,8 @@ def plan(
                 catalog,
                 drifted.get(name, ()),
             ),
-            notes=tuple(pipeline.notes.get(name, ())),
+            notes=(*pipeline.notes.get(name, ()), *searches[name].refused),
+            continues=searches[name].found,
         )
         for name, spec in specs.items()
         if name in scope
@@ -169,9 +177,7 @@ class Resolution:
         return self.committed.content if self.committed else None
 
 
-def resolve(
-    spec: StageSpec, contents: Mapping[str, Mapping[str, str | None]], catalog: Catalog
-) -> Resolution:
+def resolve(spec: StageSpec, contents: Contents, catalog: Catalog) -> Resolution:
     """By recipe key, if it was built from the inputs' present contents (slot → label → digest,
     None where an input is absent); else by the contents of the inputs (early cutoff)."""
     status, problem, committed = catalog.status(spec.kind, spec.key)
@@ -202,12 +208,22 @@ def _resolve_all(
         if name in forced:
             found[name] = Resolution(category="FORCED")
         elif name in scope:
-            contents = {
-                slot: {label: found[up].content for label, up in named.items()}
-                for slot, named in specs[name].upstream.items()
-            }
-            found[name] = resolve(specs[name], contents, catalog)
+            found[name] = resolve(specs[name], _inputs(specs[name], found), catalog)
     return found
+
+
+def _inputs(spec: StageSpec, found: Mapping[str, Resolution]) -> Contents:
+    return {
+        slot: {label: found[up].content for label, up in named.items()}
+        for slot, named in spec.upstream.items()
+    }
+
+
+def _contents(
+    specs: Mapping[str, StageSpec], available: Mapping[str, Resolution]
+) -> dict[str, Contents]:
+    """The contents of the inputs of every stage in scope."""
+    return {name: _inputs(specs[name], available) for name in available}
 
 
 def _drifted(
@@ -229,7 +245,7 @@ def _drifted(
     return found
 
 
-def _outdated(committed: Committed, contents: Mapping[str, Mapping[str, str | None]]) -> bool:
+def _outdated(committed: Committed, contents: Contents) -> bool:
     """True when an input that is present now has other content than the one that was used."""
     return any(
         digest is not None and committed.inputs.get((slot, label), digest) != digest

@@ -10,7 +10,7 @@ from typing import Final
 
 from foundry_core.config.registry import Registry
 from foundry_core.errors import FoundryError
-from foundry_core.pipeline.stage import Stage
+from foundry_core.pipeline.stage import TRUNK, Stage
 
 KINDS: Final = Registry[type[Stage]](
     group="foundry.kinds",
@@ -32,6 +32,10 @@ def stage_kind(kind: str) -> type[Stage]:
     if stage.kind != kind:
         raise FoundryError(
             f"{KINDS.module(kind)} defines kind {stage.kind!r}", "a kind is called as its file is"
+        )
+    if kind == TRUNK:
+        raise FoundryError(
+            f"{KINDS.module(kind)}: a store calls states of trainings {TRUNK!r}", "rename the kind"
         )
     return stage
 

@@ -7,18 +7,20 @@ Resources, paths, hosts and times never enter either.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
-from foundry_core.config.canonical import Json, canonical, canonical_bytes, digest
+from foundry_core.config.canonical import Json, canonical, canonical_bytes, digest, locations
 from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
 from foundry_core.identity.code import CodeFingerprint, CodeIndex, fingerprint, sharing
+from foundry_core.identity.sources import is_remote
 from foundry_core.pipeline.graph import Pipeline, StageNode
 from foundry_core.pipeline.imports import CODE, Import, imported_key
 from foundry_core.pipeline.registry import stage_kind
@@ -128,9 +130,10 @@ def identify(
 ) -> dict[str, StageSpec]:
     """Every stage's spec, upstream first. `strict_code` lets the fingerprint decide everywhere."""
     index = code or CodeIndex()
+    sources = _all_sources(pipeline.stages.values(), index)
     specs: dict[str, StageSpec] = {}
     for name, node in pipeline.stages.items():
-        specs[name] = identify_stage(node, specs, index, strict_code)
+        specs[name] = _identified(node, specs, index, strict_code, sources[name])
     return specs
 
 
@@ -138,13 +141,59 @@ def identify_stage(
     node: StageNode, known: Mapping[str, StageSpec], index: CodeIndex, strict_code: bool
 ) -> StageSpec:
     """One stage's spec; `known` holds the specs of the stages it reads."""
+    sources = _all_sources([node], index)
+    return _identified(node, known, index, strict_code, sources[node.name])
+
+
+def _all_sources(nodes: Iterable[StageNode], index: CodeIndex) -> dict[str, Mapping[str, str]]:
+    """Stage → its sources. FoundryError that names all stages whose sources cannot be read, and the
+    settings that say where they lie: whoever sets a pipeline up hears of all of them at once."""
+    found: dict[str, Mapping[str, str]] = {}
+    problems: list[tuple[StageNode, FoundryError]] = []
+    for node in nodes:
+        if isinstance(node.recipe, Import):  # its digest is all of its identity
+            found[node.name] = {}
+            continue
+        try:
+            with sharing(index):
+                found[node.name] = node.stage.sources(node.recipe)
+        except FoundryError as error:
+            problems.append((node, error))
+    if not problems:
+        return found
+    told = "; ".join(f"stage {node.name!r}: {error.message}" for node, error in problems)
+    raise FoundryError(told, _where_to_set(problems)) from problems[0][1]
+
+
+def _where_to_set(problems: Sequence[tuple[StageNode, FoundryError]]) -> str:
+    """The settings that name nothing that is there; of a stage without any its error's own hint."""
+    places: list[str] = []
+    others: dict[str, None] = {}
+    for node, error in problems:
+        absent = [
+            f"{node.name}.{path}"
+            for path, value in locations(node.recipe)
+            if not is_remote(value) and not Path(value).expanduser().exists()
+        ]
+        places += absent
+        if not absent and error.hint:
+            others[error.hint] = None
+    where = f"set {', '.join(places)} to where the data lie" if places else ""
+    return "; ".join(part for part in (where, *others) if part)
+
+
+def _identified(
+    node: StageNode,
+    known: Mapping[str, StageSpec],
+    index: CodeIndex,
+    strict_code: bool,
+    sources: Mapping[str, str],
+) -> StageSpec:
     if isinstance(node.recipe, Import):
         return _imported(node, node.recipe)
     found = stage_fingerprint(node.stage, node.recipe, index)
     declared = node.stage.code != FINGERPRINT and not strict_code
     code = _version(node.stage) if declared else fingerprint_code(found)
-    with sharing(index):
-        sources = dict(sorted(node.stage.sources(node.recipe).items()))
     inputs = {
         slot: {label: known[up].key for label, up in named.items()}
         for slot, named in node.inputs.items()
@@ -159,7 +208,7 @@ def identify_stage(
         recipe=node.recipe,
         recipe_bytes=canonical_bytes(node.recipe, node.name),
         seed=node.seed,
-        sources=sources,
+        sources=dict(sorted(sources.items())),
         inputs=inputs,
         upstream=node.inputs,
         packages=found.packages,

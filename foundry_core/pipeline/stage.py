@@ -5,18 +5,22 @@ quickly (no torch, ray, transformers, mujoco at module level): planning loads it
 the rest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Protocol, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, Protocol, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # `Stage.code` of a kind whose code itself is in the key.
 FINGERPRINT = "fingerprint"
+# The kind of artifact that a state for larger budgets is: no stage's.
+TRUNK = "trunk"
+# Of a stage with `trunk`: which state of another budget it went on from, or why not.
+CONTINUED = "records/continued.json"
 
 
 class ArtifactType(StrEnum):
@@ -111,6 +115,38 @@ class InputArtifact:
     content: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trunk:
+    """What a stage's work shares with that of other budgets of its recipe (`Stage.trunk`).
+
+    recipe: what decides the shared part, as canonical JSON. step: where it ends, of `total`. keep:
+    whether its state is to stay in the store. extend: which states of other budgets serve: those
+    that are equal to the bit (exact), to the rounding of floats (close), none (never).
+    """
+
+    recipe: Mapping[str, Any]
+    step: int
+    total: int
+    keep: bool
+    extend: Literal["exact", "close", "never"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begin:
+    """The state that a smaller budget's stage left after `step` steps, in a folder of `path`. key:
+    that stage's artifact; trunk: the state's own."""
+
+    path: Path
+    step: int
+    key: str
+    trunk: str
+
+
+# (slot, setting, file) → what the first stage in a slot says: its recipe, else the JSON file of its
+# artifact; None where neither is known yet.
+Fact = Callable[[str, str, str], Any]
+
+
 class Progress(Protocol):
     """Called by `run` as often as it likes; rendering is throttled by the receiver."""
 
@@ -130,6 +166,11 @@ class StageContext:
         checkpoints live here, so that the next attempt resumes.
     checkpoints: an address in an object store for what other hosts shall resume from, like the
         scratch in all else; "" where the scratch itself lies beside the store.
+    begin: a smaller budget's state to go on from, of a kind with `trunk`. What such a kind leaves
+        in `scratch`/trunks/step_<n>/ (`pipeline.trunks`: its state.json lists the grounds) is kept
+        in the store; `out`/CONTINUED ({"key", "trunk", "step"}, with "mixed": true after steps on
+        several grounds, or {"refused": why}) says what it went on from.
+    ground: the digest of what decides how floats are rounded here.
     """
 
     name: str
@@ -142,6 +183,8 @@ class StageContext:
     scratch: Path
     progress: Progress
     checkpoints: str = ""
+    begin: Begin | None = None
+    ground: str = ""
 
     def input(self, slot_name: str) -> InputArtifact:
         """The artifact of a slot that takes exactly one."""
@@ -204,6 +247,12 @@ class Stage:
         """Name → value of each resource that decides in which order floats are added: recorded
         with the artifact, and drift where it is another one."""
         return {}
+
+    @classmethod
+    def trunk(cls, recipe: Any, resources: Any, fact: Fact) -> Trunk | None:
+        """What this recipe's work shares with that of other budgets; None where nothing, or where
+        the budget is not known yet. Raises FoundryError for a budget that is none."""
+        return None
 
     @classmethod
     def check_resources(cls, recipe: Any, resources: Any) -> None:

@@ -18,6 +18,7 @@ from foundry_core.data.robot.transforms import RobotTransform, collate_robot
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
 from foundry_core.files import sha256_of
+from foundry_core.models.inference import Acceleration, Actor
 from foundry_core.models.io import load_as
 from foundry_core.models.policy_settings import NORMALIZER, PolicySettings
 from foundry_core.models.vla import VLA
@@ -37,8 +38,10 @@ class Policy:
         *,
         pad_id: int,
         blank_images: bool = False,
+        how: Acceleration = Acceleration(),
     ) -> None:
-        self.model = model.eval()
+        self.model = model
+        self._how, self._act = how, Actor(model, how)
         self.transform = transform
         self.contract = contract
         self.hz = contract.hz
@@ -68,20 +71,23 @@ class Policy:
             if client not in self._clients:
                 raise FoundryError(f"client {client!r} was never reset", "call reset first")
         samples = [self._sample(observation, absent) for _, observation in requests]
-        batch = {k: torch.from_numpy(v) for k, v in collate_robot(samples, self._pad_id).items()}
+        clients = [self._clients[client] for client, _ in requests]
+        spare = self._how.rows(len(requests)) - len(requests)
+        samples, clients = samples + samples[-1:] * spare, clients + clients[-1:] * spare
+        collated = collate_robot(samples, self._pad_id, self._how.tokens_multiple)
+        batch = {name: torch.from_numpy(rows) for name, rows in collated.items()}
         device = next(self.model.parameters()).device
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        seeds, plans = zip(*(self._clients[client] for client, _ in requests), strict=True)
-        with torch.inference_mode():
-            actions = self.model.act(
-                batch["images"],
-                batch["tokens"],
-                batch["token_mask"],
-                batch["proprio"],
-                seeds=torch.tensor(seeds, dtype=torch.int64, device=device),
-                steps=torch.tensor(plans, dtype=torch.int64, device=device),
-                action_mask=self._action_mask(len(requests), absent, device),
-            )
+        seeds, plans = torch.tensor(clients, dtype=torch.int64).T.to(device)
+        actions = self._act(
+            batch["images"],
+            batch["tokens"],
+            batch["token_mask"],
+            batch["proprio"],
+            seeds=seeds,
+            steps=plans,
+            action_mask=self._action_mask(len(samples), absent, device),
+        )[: len(requests)]
         for client, _ in requests:
             self._clients[client][1] += 1
         return [
@@ -150,6 +156,7 @@ def load_policy(
     device: str = "cpu",
     blank_images: bool = False,
     threads: int | None = None,
+    how: Acceleration = Acceleration(),
 ) -> Policy:
     """The policy in a train_vla artifact. blank_images: it sees grey pictures (a control)."""
     folder = Path(folder)
@@ -176,4 +183,5 @@ def load_policy(
         settings.contract,
         pad_id=tokenizer.pad_id,
         blank_images=blank_images,
+        how=how,
     )

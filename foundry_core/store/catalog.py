@@ -1,19 +1,21 @@
 """The store as the planner sees it, and the baselines it explains against."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from foundry_core.files import json_text
+from foundry_core.files import json_text, read_json
 from foundry_core.identity.environment import BUILT_ON, Environment
 from foundry_core.pipeline.plan import Committed
 from foundry_core.pipeline.reasons import Baseline, BaselineStage
 from foundry_core.pipeline.spec import StageSpec
+from foundry_core.pipeline.trunks import KeptTrunk
 from foundry_core.store.base import State, Store
 from foundry_core.store.manifest import Artifact, is_key
 from foundry_core.store.run_records import latest_run, load_run, write_run
+from foundry_core.store.trunks import kept_trunks
 
 
 class StoreCatalog:
@@ -42,6 +44,14 @@ class StoreCatalog:
 
     def last_failure(self, key: str) -> str | None:
         return self._store.last_failure(key)
+
+    def trunks(self, family: str) -> Sequence[KeptTrunk]:
+        return kept_trunks(self._store, family)
+
+    def document(self, kind: str, key: str, name: str) -> Any:
+        artifact = self._store.read(kind, key)
+        path = self._store.file_path(artifact, name) if artifact else None
+        return read_json(path) if path else None
 
 
 def _committed(artifact: Artifact) -> Committed:

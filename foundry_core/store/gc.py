@@ -1,6 +1,7 @@
 """Garbage: artifacts that no alias, pinned run or recent run reaches, and what dead attempts left.
 
-Reaching goes through inputs and links. Nothing young, and nothing whose lease is held, is touched,
+Reaching goes through inputs and links, and from a training to the trunks that it left for larger
+budgets, unless these are to go. Nothing young, and nothing whose lease is held, is touched,
 nor what those reach, nor what a run at work plans. Removal takes the key's lease, looks again
 whether a run, alias, pin, lease or link came meanwhile, and tells the lineage. What an unreadable
 manifest reaches cannot be known: as long as there is one, nothing is removed.
@@ -16,12 +17,14 @@ from typing import Any
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
 from foundry_core.objects import StoreUnavailable
+from foundry_core.pipeline.trunks import KIND as TRUNK
 from foundry_core.store.base import Store
 from foundry_core.store.lease import Lease
 from foundry_core.store.manifest import Artifact
 from foundry_core.store.outbox import abort, enqueue_removal, publish
 from foundry_core.store.references import aliases, pins
 from foundry_core.store.run_records import all_runs
+from foundry_core.store.trunks import forget_trunk, trunks_in_use, trunks_of
 
 GRACE_HOURS = 24.0
 KEEP_RUNS = 3
@@ -58,19 +61,26 @@ def find_garbage(
     keep_runs: int = KEEP_RUNS,
     grace_hours: float = GRACE_HOURS,
     at_work: RunsAtWork = tuple,
+    keep_trunks: bool = True,
 ) -> Garbage:
-    """What `remove` takes away. FoundryError for a bound that is none."""
+    """What `remove` takes away. keep_trunks: as long as the trainings that left them. FoundryError
+    for a bound that is none."""
     if keep_runs < 0 or not 0 <= grace_hours <= _LONGEST_GRACE_HOURS:
         raise FoundryError(
             f"gc: keep-runs = {keep_runs} and grace-hours = {grace_hours:g} must be ≥ 0, "
             f"and the hours ≤ {_LONGEST_GRACE_HOURS:g}",
             "0 keeps only what aliases, pins, leases and runs at work reach",
         )
-    return _look(store, keep_runs, grace_hours, at_work, frozenset())
+    return _look(store, keep_runs, grace_hours, at_work, keep_trunks, frozenset())
 
 
 def _look(
-    store: Store, keep_runs: int, grace_hours: float, at_work: RunsAtWork, held: frozenset[str]
+    store: Store,
+    keep_runs: int,
+    grace_hours: float,
+    at_work: RunsAtWork,
+    keep_trunks: bool,
+    held: frozenset[str],
 ) -> Garbage:
     seen = _seen(store)
     limit = datetime.now(UTC) - timedelta(hours=grace_hours)
@@ -80,7 +90,8 @@ def _look(
     young = {key for key, artifact in present.items() if _time(artifact.created) > limit}
     of_runs = _keys_of_runs(store, keep_runs, limit, leased, {*pins(store), *at_work()})
     roots = leased | young | of_runs | {place.key for place in aliases(store).values()}
-    kept = reach(roots, {key: _needs(artifact) for key, artifact in present.items()})
+    roots |= trunks_in_use(store, leased)
+    kept = reach(roots, {key: _needs(one, keep_trunks) for key, one in present.items()})
     to_delete = [artifact for key, artifact in present.items() if key not in kept]
     return Garbage(
         to_delete=tuple(sorted(to_delete, key=lambda a: (a.linked_to is None, a.kind, a.key))),
@@ -89,7 +100,7 @@ def _look(
         seen=seen,
         leases=leases,
         unchanging=frozenset(present.keys() - of_runs - leased),
-        again=functools.partial(_look, store, keep_runs, grace_hours, at_work),
+        again=functools.partial(_look, store, keep_runs, grace_hours, at_work, keep_trunks),
     )
 
 
@@ -157,17 +168,24 @@ def _all_read(garbage: Garbage) -> Garbage:
 
 
 def _remove(store: Store, log: EventLog, artifact: Artifact, unchanging: frozenset[str]) -> bool:
-    """False when a link came that needs the files. It is looked for once nobody can link to them
-    any more; who links looks afterwards whether they still are there."""
+    """False when a link or a training came that needs the files. They are looked for once nobody
+    can find them any more; who needs them looks afterwards whether they still are there."""
     kind, key = artifact.kind, artifact.key
     entry = enqueue_removal(log, kind, key, artifact.created, "gc", "")
-    wanted = functools.partial(_linked, store, artifact, unchanging)
+    wanted = functools.partial(_wanted, store, artifact, unchanging)
     if not store.set_aside(kind, key, wanted):
         abort(log, entry)
         return False
     store.forget_content(artifact)
+    forget_trunk(store, artifact)
     publish(log, entry)
     return True
+
+
+def _wanted(store: Store, artifact: Artifact, unchanging: frozenset[str]) -> bool:
+    if artifact.kind == TRUNK:
+        return artifact.key in trunks_in_use(store, store.leased())
+    return _linked(store, artifact, unchanging)
 
 
 def _linked(store: Store, artifact: Artifact, unchanging: frozenset[str]) -> bool:
@@ -181,9 +199,12 @@ def _linked(store: Store, artifact: Artifact, unchanging: frozenset[str]) -> boo
         return True
 
 
-def _needs(artifact: Artifact) -> list[str]:
+def _needs(artifact: Artifact, keep_trunks: bool) -> list[str]:
+    """What must stay for it. A trunk needs no inputs: whoever goes on from it has them."""
     links = [artifact.linked_to] if artifact.linked_to else []
-    return [*(used.key for used in artifact.inputs), *links]
+    trunks = trunks_of(artifact) if keep_trunks else []
+    inputs = [] if artifact.kind == TRUNK else [used.key for used in artifact.inputs]
+    return [*inputs, *links, *trunks]
 
 
 def _keys_of_runs(

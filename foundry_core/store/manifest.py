@@ -25,7 +25,9 @@ from foundry_core.pipeline.imports import CODE, imported_key
 MANIFEST = "artifact.json"
 RECORDS = "records/"
 # What lies beside the kinds in a store.
-NOT_KINDS = frozenset({"work", "leases", "events", "content", "runs", "code", "aliases", "pins"})
+NOT_KINDS = frozenset(
+    {"work", "leases", "events", "content", "runs", "code", "aliases", "pins", "trunks"}
+)
 # A manifest is read whole, by every plan that meets its key.
 MOST_BYTES = 64 * 2**20
 MOST_FILES = 250_000

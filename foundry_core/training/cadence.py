@@ -18,8 +18,12 @@ class Cadence:
     """The clock of one run. On one process and the CPU every step is looked at: it costs nothing
     there."""
 
-    def __init__(self, resources: TrainResources, world: World, total: int) -> None:
+    def __init__(
+        self, resources: TrainResources, world: World, total: int, trunk: int | None = None
+    ) -> None:
+        """trunk: the step whose state is saved, whatever else is."""
         self._resources, self._world, self._total = resources, world, total
+        self._trunk = trunk
         self._asynchronous = world.size > 1 or world.device.type != "cpu"
         self._next_look = 0
         self._looked_at = self._saved_at = time.monotonic()
@@ -37,7 +41,7 @@ class Cadence:
             or done >= self._next_look
             or done % every == 0
             or (steps is not None and done % steps == 0)
-            or done == self._total
+            or done in (self._total, self._trunk)
         )
 
     def looked(self, done: int, *, stop: bool, busy: bool = False) -> tuple[bool, bool]:
@@ -67,7 +71,7 @@ class Cadence:
 
     def _save_due(self, done: int, now: float, busy: bool) -> bool:
         steps = self._resources.checkpoint_every_steps
-        if steps is not None and done % steps == 0:
+        if done == self._trunk or (steps is not None and done % steps == 0):
             return True
         seconds = self._resources.checkpoint_every_seconds
         if seconds is None or busy:

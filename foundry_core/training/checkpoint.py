@@ -17,10 +17,11 @@ from typing import Any, Protocol
 
 from foundry_core.files import hash64, read_json, sha256_of, sync, write_json
 from foundry_core.models.tensor_files import Written
+from foundry_core.pipeline.trunks import step_name
 from foundry_core.training.layout import Layout, layout_document, parse_layout
 
 _log = logging.getLogger(__name__)
-_STATE = "state.json"
+STATE = "state.json"
 _FORMAT, _VERSION = "foundry-checkpoint", 2
 KEPT = 2
 
@@ -54,8 +55,13 @@ class CheckpointPlace(Protocol):
     def commit(self, name: str, step: int, state: Mapping[str, Any]) -> None:
         """Rank 0: makes a checkpoint of the shards that all ranks have written."""
 
-    def prune(self, building: str = "") -> None:
-        """Rank 0: removes all but the newest KEPT and what is being built under that name."""
+    def prune(self, building: str = "", trunk: int | None = None) -> None:
+        """Rank 0: removes all but the newest KEPT, that of step `trunk`, and what is being built
+        under that name."""
+
+    def take(self, step: int, folder: Path) -> bool:
+        """Rank 0: makes a folder of the checkpoint of a step, as `trunk_document` has it. False
+        when there is none, or a torn one."""
 
     def known(self) -> list[tuple[int, int]]:
         """(step, digest of its state below 2**63) of each checkpoint, newest first, unread. What a
@@ -84,6 +90,14 @@ def state_document(
     }
 
 
+def trunk_document(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's state without what tells how this run came to it: equal trainings leave equal
+    bytes, continued or not."""
+    scalars = {name: value for name, value in state["scalars"].items() if name != "continued"}
+    plain = {name: value for name, value in state.items() if name != "shards_at"}
+    return plain | {"scalars": scalars}
+
+
 @dataclass(frozen=True)
 class CheckpointFolder:
     """Below a folder that all ranks share."""
@@ -108,22 +122,33 @@ class CheckpointFolder:
             size = (building / shard_name(rank)).stat().st_size
             if size != shard["bytes"]:
                 raise OSError(f"{building / shard_name(rank)}: {size} bytes, not {shard['bytes']}")
-        write_json(building / _STATE, state)
+        write_json(building / STATE, state)
         sync(building)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(building, final)
         sync(self.root)
 
-    def prune(self, building: str = "") -> None:
+    def prune(self, building: str = "", trunk: int | None = None) -> None:
         for old in self._committed()[:-KEPT]:
-            shutil.rmtree(old)
+            if trunk is None or old != self._final(trunk):
+                shutil.rmtree(old)
+
+    def take(self, step: int, folder: Path) -> bool:
+        source = self._final(step)
+        if not source.is_dir() or self.load(step) is None:
+            _log.warning("the state of step %s is not kept: %s has none", step, self.root)
+            return False
+        write_json(source / STATE, trunk_document(read_json(source / STATE)))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(source, folder)
+        return True
 
     def known(self) -> list[tuple[int, int]]:
         for path in self.root.glob(".building_*"):
             shutil.rmtree(path, ignore_errors=True)
         found = []
         for path in reversed(self._committed()):
-            state = path / _STATE
+            state = path / STATE
             data = state.read_bytes() if state.is_file() else b""
             found.append((int(path.name.removeprefix("step_")), hash64(data) >> 1))
         return found
@@ -138,14 +163,14 @@ class CheckpointFolder:
             return None
 
     def _final(self, step: int) -> Path:
-        return self.root / f"step_{step:09d}"
+        return self.root / step_name(step)
 
     def _committed(self) -> list[Path]:
         return sorted(self.root.glob("step_*"))
 
 
 def _read(path: Path, rank: int, size: int) -> Checkpoint:
-    state = read_json(path / _STATE)
+    state = read_json(path / STATE)
     layout = read_state(state)
     files = {i: path / shard_name(i) for i in range(len(state["shards"]))}
     for number, (file, shard) in enumerate(zip(files.values(), state["shards"], strict=True)):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.config.registry import OneOf
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.errors import FoundryError
@@ -50,14 +51,26 @@ class OptimizerConfig(Config):
 class ScheduleConfig(Config):
     """Learning rate as a pure function of the step (optim.py).
 
-    wsd: warm up, hold, then fall over the last `decay_fraction` of the steps; a longer budget
-    shares the stable phase of a shorter one.
+    wsd: warm up, hold, then fall over the last `decay_fraction` of the steps. What budgets share, a
+    larger one continues from (`trunk.py`): with constant all steps, with wsd those before the fall,
+    with a stated `length` all, with cosine none.
     """
 
     kind: Literal["cosine", "constant", "wsd"] = "cosine"
     warmup: int = Field(50, ge=0, description="steps of linear warm-up")
     min_ratio: float = Field(0.02, ge=0, le=1, description="last rate / peak rate")
     decay_fraction: float = Field(0.2, gt=0, le=1, description="wsd only")
+    length: Annotated[Count | None, OmitWhen(None)] = Field(
+        None,
+        ge=1,
+        description="cosine and wsd: steps after which the rate is at its last; null: the budget's",
+    )
+
+    @model_validator(mode="after")
+    def _falls(self) -> "ScheduleConfig":
+        if self.kind == "constant" and self.length is not None:
+            raise ValueError(f"length = {self.length}: a constant rate does not fall; leave it out")
+        return self
 
 
 class FixedEma(Config):
@@ -101,7 +114,7 @@ class TrainingConfig(Config):
     keep_raw: bool = Field(
         True,
         description="with ema: the weights it followed are kept, too, as raw.safetensors beside "
-        "the average, so that a finished training can be continued",
+        "the average",
     )
     precision: Literal["fp32", "bf16", "bf16_weights"] = Field(
         "fp32",
@@ -171,6 +184,17 @@ class TrainResources(Resources):
     )
     micro_batch: int | None = Field(
         None, ge=1, description="samples per pass over all modalities; default: the whole batch"
+    )
+    keep_trunk: bool = Field(
+        True,
+        description="where the schedule lets a larger budget continue: the state it continues from "
+        "stays in the store, three times the bytes of the weights, four with ema",
+    )
+    extend: Literal["exact", "close", "never"] = Field(
+        "exact",
+        description="from a smaller budget's state. exact: if it was computed with the same code, "
+        "packages and numerics, so that the result is a straight run's to the bit; close: also if "
+        "not, to the rounding of floats; never: from zero",
     )
     log_every: int = Field(20, ge=1, description="steps per row of metrics.jsonl")
     checkpoint_every_seconds: float | None = Field(30.0, gt=0)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from foundry_core.errors import FoundryError
+from foundry_core.models.blocks import blocks_of
 from foundry_core.models.tensor_files import PIECE_BYTES, flat_pieces
 from foundry_core.training.config import check_divides
 
@@ -59,12 +60,6 @@ class World:
         """Waits for every rank."""
         if self.size > 1:
             dist.barrier()
-
-
-def blocks_of(module: nn.Module) -> list[nn.Module]:
-    """The entries of every nn.ModuleList that have parameters, inner lists first."""
-    entries = [b for m in module.modules() if isinstance(m, nn.ModuleList) for b in m]
-    return [block for block in reversed(entries) if any(True for _ in block.parameters())]
 
 
 def parallelise(

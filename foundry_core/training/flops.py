@@ -2,58 +2,36 @@
 
 A language model's step: (6·N + 12·L·H·Q·T) per token, with N its parameters without the look-up of
 embeddings (a head that is tied to it counts: it multiplies), L layers, H heads of width Q, T
-positions of a row. Any other model's: what torch.utils.flop_counter counts in the forward and
-backward pass of a batch on the meta device. Neither counts what is computed twice to save memory;
-both count attention as if nothing were masked.
+positions of a row. A transformers VLM's, and a policy's on one: the products of its shapes
+(sizing/), for it looks at values, which the meta device has not. Any other model's: what
+torch.utils.flop_counter counts in the forward and backward pass of a batch on the meta device. None
+counts what is computed twice to save memory; all count attention as if nothing were masked.
 """
 
-import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from foundry_core.data.loading.config import TEXT
-from foundry_core.models.config import TransformerConfig
-from foundry_core.models.interfaces import LanguageModel
-from foundry_core.training.mixed_batch import MixedBatch, MixedLoss, Objective, StepKey
-
-# Name of a device, the more special ones first → dense bf16 TFLOP/s that its maker states.
-_PEAKS = {
-    "H100 PCIe": 756,
-    "H100 NVL": 835,
-    "H100": 989,
-    "H200": 989,
-    "GH200": 989,
-    "B200": 2250,
-    "A100": 312,
-    "A30": 165,
-    "A40": 149.7,
-    "A10": 125,
-    "L40S": 362,
-    "L40": 181,
-    "L4": 121,
-    "MI300X": 1307,
-}
+from foundry_core.data.loading.config import ROBOT, TEXT
+from foundry_core.errors import FoundryError
+from foundry_core.models.config import HFVLMConfig, TransformerConfig
+from foundry_core.models.interfaces import Backbone, LanguageModel
+from foundry_core.models.vla import VLA
+from foundry_core.training.mixed_batch import Batch, MixedBatch, MixedLoss, Objective, StepKey
+from foundry_core.training.parts import parameters_of
+from foundry_core.training.peaks import peak_of
+from foundry_core.training.sizing import cost
+from foundry_core.training.sizing.models import head_part
+from foundry_core.training.sizing.workload import Rows
 
 
 def peak_flops(device: torch.device) -> float | None:
     """Dense bf16 FLOP/s of a device; None for a CPU and for devices that the table lacks."""
     return peak_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-
-
-def peak_of(name: str) -> float | None:
-    """As peak_flops, by the device's name."""
-    peak = by_device_name(_PEAKS, name)
-    return None if peak is None else peak * 1e12
-
-
-def by_device_name(table: Mapping[str, float], name: str) -> float | None:
-    """The value of the first entry whose words are all in a device's name."""
-    words = name.replace("-", " ").split()
-    return next((v for known, v in table.items() if set(known.split()) <= set(words)), None)
 
 
 def language_flops(model: nn.Module, positions: int) -> float | None:
@@ -73,26 +51,12 @@ def counted_flops(
     batch: MixedBatch,
 ) -> FlopCounterMode:
     """The counter after a forward and backward pass of `batch` on meta copies: no arithmetic is
-    done. Call it before the model is compiled or sharded. Raises Uncountable."""
+    done. Call it before the model is compiled or sharded."""
     loss, inputs = meta_step(model, objectives, batch)
-    with FlopCounterMode(display=False) as counter, needing_no_values():
+    with FlopCounterMode(display=False) as counter:
         total, _ = loss(*inputs)
         total.backward()
     return counter
-
-
-class Uncountable(Exception):
-    """The model's way depends on values (many of transformers check their inputs so): nothing can
-    be counted without them."""
-
-
-@contextlib.contextmanager
-def needing_no_values() -> Iterator[None]:
-    """Turns what the meta device refuses into Uncountable."""
-    try:
-        yield
-    except RuntimeError as error:  # NotImplementedError is one
-        raise Uncountable(str(error).strip().partition("\n")[0]) from error
 
 
 def meta_step(
@@ -110,16 +74,71 @@ def meta_step(
 
 def step_flops(
     model: nn.Module, objectives: Mapping[str, Objective], batch: MixedBatch
-) -> tuple[float, str]:
-    """(FLOPs of a batch's forward and backward pass, how they were found). Raises Uncountable."""
+) -> tuple[float | None, str]:
+    """(FLOPs of a batch's forward and backward pass, how they were found); (None, why) for a model
+    whose products nobody can count."""
     text = batch.get(TEXT)
     if text is not None and len(batch) == 1:
         rows, positions = text["tokens"].shape[0], text["tokens"].shape[1] - 1
         per_token = language_flops(model, positions)
         if per_token is not None:
             return per_token * rows * positions, "6 N + 12 L H Q T per token"
-    counter = counted_flops(model, objectives, batch)
-    return float(counter.get_total_flops()), "counted on the first batch by torch's flop_counter"
+    try:
+        by_shapes = transformers_flops(model, objectives, batch)
+        if by_shapes is not None:
+            return by_shapes, "products of its shapes"
+        counter = counted_flops(model, objectives, batch)
+    # A head whose shapes are not known, a module of others' that needs values.
+    except (FoundryError, RuntimeError, NotImplementedError) as error:
+        return None, f"no MFU: its products cannot be counted ({str(error).splitlines()[0]})"
+    return float(counter.get_total_flops()), "counted on one batch by torch's flop_counter"
+
+
+def transformers_flops(
+    model: nn.Module, objectives: Mapping[str, Objective], batch: MixedBatch
+) -> float | None:
+    """FLOPs of a batch's forward and backward pass through a model on a transformers VLM; None for
+    any other model."""
+    backbone = model.backbone if isinstance(model, VLA) else model
+    if not isinstance(backbone, Backbone) or not isinstance(backbone.config, HFVLMConfig):
+        return None
+    from foundry_core.models.huggingface.vlm import HFVLM
+    from foundry_core.training.sizing.huggingface import module_parts
+
+    assert isinstance(backbone, HFVLM)
+    parts = module_parts(backbone)
+    modules = dict(backbone.parts)
+    if isinstance(model, VLA):
+        parts.append(head_part(model.config, backbone.dim))
+        modules["head"] = [model.head]
+    trained = {
+        name: sum(p.numel() for p in parameters_of(some) if p.requires_grad)
+        for name, some in modules.items()
+    }
+    rows = [_rows(m, part, objectives[m].count(part)) for m, part in batch.items()]
+    if isinstance(model, VLA) and not model.config.use_images:
+        rows = [_blind(row, backbone.tokens_per_image) for row in rows]
+    return cost.step_flops(parts, rows, trained)
+
+
+def _rows(modality: str, part: Batch, valid: float) -> Rows:
+    """Of a batch as the loader made it. valid: what its objective counts."""
+    samples, length = part["tokens"].shape
+    robot = modality == ROBOT
+    return Rows(
+        modality=modality,
+        samples=samples,
+        positions=length if robot else length - 1,
+        targets=0 if robot else valid / samples,
+        images=part["images"].shape[1] if "images" in part else 0,
+    )
+
+
+def _blind(row: Rows, tokens_per_image: int) -> Rows:
+    """As a policy without images sees it; captions keep theirs."""
+    if row.modality != ROBOT:
+        return row
+    return replace(row, positions=row.positions - row.images * tokens_per_image, images=0)
 
 
 def on_meta(model: nn.Module) -> nn.Module:

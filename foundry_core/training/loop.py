@@ -7,6 +7,7 @@ state: the state of a run is its weights, moments, average and step.
 """
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,12 +21,18 @@ from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
-from foundry_core.pipeline.stage import Progress
+from foundry_core.models.blocks import compile_blocks
+from foundry_core.pipeline.stage import Begin, Progress
+from foundry_core.pipeline.trunks import LEFT, not_used, step_name
 from foundry_core.training.cadence import Cadence
-from foundry_core.training.checkpoint import CheckpointFolder, CheckpointPlace
+from foundry_core.training.checkpoint import (
+    Checkpoint,
+    CheckpointFolder,
+    CheckpointPlace,
+)
 from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.distributed import World, blocks_of, gradient_sync, parallelise
-from foundry_core.training.flops import Uncountable, on_meta, peak_flops, step_flops
+from foundry_core.training.distributed import World, gradient_sync, parallelise
+from foundry_core.training.flops import on_meta, peak_flops, step_flops
 from foundry_core.training.metrics import MetricsLog
 from foundry_core.training.mixed_batch import (
     Batch,
@@ -38,28 +45,32 @@ from foundry_core.training.mixed_batch import (
 from foundry_core.training.objectives import reach_all
 from foundry_core.training.optim import (
     build_optimizer,
-    clip_gradients,
     freeze,
+    gradient_norm,
     lr_multiplier,
     set_lr,
     update,
 )
 from foundry_core.training.parts import part_norms, recompute
 from foundry_core.training.pending import PendingSteps, StepNumbers
-from foundry_core.training.resume import agreed_checkpoint
+from foundry_core.training.resume import agreed_checkpoint, newest_checkpoint
 from foundry_core.training.saving import Saver
 from foundry_core.training.sinks.base import MetricWriters, RunInfo
 from foundry_core.training.state import Ema, RunState
 from foundry_core.training.stop import StopRequest, stop_file
 from foundry_core.training.throughput import Throughput, shown
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a run leaves besides the weights in the model (the average's where EMA is on)."""
+    """What a run leaves besides the weights in the model (the average's where EMA is on).
+    continued: as `Trainer.continued`."""
 
     steps: int
     resumed_from: int
+    continued: Mapping[str, Any] | None
     skipped: int
     last: Mapping[str, float]
 
@@ -68,6 +79,7 @@ class TrainResult:
         return {
             "steps": self.steps,
             "resumed_from_step": self.resumed_from,
+            "continued_from_step": (self.continued or {}).get("step", 0),
             "skipped_updates": self.skipped,
             **{f"final_{name}": value for name, value in self.last.items()},
         }
@@ -81,8 +93,12 @@ class Trainer:
     batches(first_step) yields the mixed batch of each step from `first_step` on (this rank's part
     of it): what lets a run resume anywhere is that the batch of a step depends on the step alone.
     checkpoints: where they lie; default: in `scratch`.
+    trunk: the step whose state is left in `scratch`/trunks for larger budgets.
+    begin: the state of another budget's training to go on from, unless this one's own is further.
+    ground: the digest of what decides how floats are rounded here; states that were computed on
+    several of them are marked so.
     before_average: called by every rank before the average replaces the weights, where EMA is on.
-    phase: what each phase of a step runs inside of (prepare, forward, backward, clip, optimizer,
+    phase: what each phase of a step runs inside of (prepare, forward, backward, norm, optimizer,
     average), by its name.
     """
 
@@ -105,6 +121,9 @@ class Trainer:
     before_average: Callable[[], None] | None = None
     checkpoints: CheckpointPlace | None = None
     phase: Callable[[str], AbstractContextManager[Any]] = nullcontext
+    trunk: int | None = None
+    begin: Begin | None = None
+    ground: str = ""
 
     def train(self) -> TrainResult:
         """Runs to total_steps, from the newest checkpoint if there is one.
@@ -160,6 +179,8 @@ class Trainer:
                 f"the data ended at step {self.done} of {self.total_steps}",
                 "lower the budget, or let the loader repeat its data",
             )
+        # After the last save: a larger budget has no row here.
+        self._close_window(writers)
         self.saver.finish()
 
     def step(self, number: int, batch: MixedBatch) -> dict[str, Tensor]:
@@ -167,12 +188,12 @@ class Trainer:
         device. Needs `build`."""
         set_lr(self.optimizer, lr_multiplier(self.config.schedule, number, self.total_steps))
         values = self._backward(batch, StepKey(seed=self.seed, step=number))
-        with self.phase("clip"):
+        with self.phase("norm"):
             if self.resources.part_norms:
                 values |= part_norms(self.model)
-            values["grad_norm"] = clip_gradients(self.optimizer, self.config.clip)
+            values["grad_norm"] = gradient_norm(self.optimizer)
         with self.phase("optimizer"):
-            update(self.optimizer, values["loss"], values["grad_norm"])
+            update(self.optimizer, values["loss"], values["grad_norm"], self.config.clip)
             self.optimizer.zero_grad(set_to_none=True)
         if self.ema:
             with self.phase("average"):
@@ -189,8 +210,7 @@ class Trainer:
         self._plain = on_meta(self.model) if self.peak else None
         recompute(self.model, self.resources.recompute)
         if self.config.compile == "blocks":
-            for block in blocks_of(self.model):
-                block.compile(dynamic=False)
+            compile_blocks(self.model)
         self.loss = parallelise(
             loss,
             self.world,
@@ -220,8 +240,11 @@ class Trainer:
             self.scratch / f"throughput{rank}.jsonl", self.world, self.total_steps
         )
         self.pending = PendingSteps()
-        self.cadence = Cadence(self.resources, self.world, self.total_steps)
+        self.cadence = Cadence(self.resources, self.world, self.total_steps, self.trunk)
         self.skipped = 0
+        self.grounds = {self.ground}
+        # Which training's state this run went on from: {key, trunk, step}; or why not: {refused}.
+        self.continued: Mapping[str, Any] | None = None
         self._counted = "no MFU: the device's peak is not known; set resources.peak_tflops"
         self.done = 0
         self._shown_at = time.monotonic()
@@ -229,14 +252,9 @@ class Trainer:
     def _know_flops(self, batch: MixedBatch) -> None:
         """Counts the arithmetic of the first batch, where a device's peak is known."""
         if self.peak and self._plain is not None:
-            try:
-                flops, self._counted = step_flops(self._plain, self.objectives, batch)
+            flops, self._counted = step_flops(self._plain, self.objectives, batch)
+            if flops is not None:
                 self.throughput.know_flops(flops, self.peak)
-            except Uncountable as why:
-                self._counted = (
-                    f"no MFU: the model's arithmetic depends on values ({why}); "
-                    "`foundry profile` counts it in a real step"
-                )
         self._plain = None
 
     def _backward(self, batch: MixedBatch, key: StepKey) -> dict[str, Tensor]:
@@ -244,7 +262,8 @@ class Trainer:
         the device."""
         with self.phase("prepare"):
             by_modality = self._counts(batch)
-            parts = split_batch(batch, self.resources.micro_batch)
+            cut = self.config.compile == "none"
+            parts = split_batch(batch, self.resources.micro_batch, cut=cut)
         sums: dict[str, Tensor] = {}
         for i, part in enumerate(parts):
             with self.phase("prepare"):
@@ -282,7 +301,8 @@ class Trainer:
             return tensor
         # From memory that is not pinned, even a non-blocking copy waits for the device.
         if self.world.device.type == "cuda" and not tensor.is_pinned():
-            tensor = tensor.pin_memory()
+            expanded = 0 in tensor.stride()  # such a view cannot be written to
+            tensor = (tensor.contiguous() if expanded else tensor).pin_memory()
         return tensor.to(self.world.device, non_blocking=True)
 
     def _look(self) -> None:
@@ -310,47 +330,97 @@ class Trainer:
         )
 
     def _report(self, writers: MetricWriters) -> None:
-        lr = self.config.optimizer.lr * lr_multiplier(
-            self.config.schedule, self.done - 1, self.total_steps
-        )
-        if self.done % self.resources.log_every == 0 or self.done == self.total_steps:
-            row = self.log.write_row(self.done, lr=lr)
-            if row:
-                writers.write(self.done, row)
-                writers.write_throughput(self.done, self.throughput.write_row(self.done))
+        if self.done % self.resources.log_every == 0:
+            self._write_row(writers)
+        self._show()
+
+    def _show(self) -> None:
         now = time.monotonic()
         if self.world.main and (now - self._shown_at > 0.5 or self.done == self.total_steps):
             self._shown_at = now
             values = {**self.log.last, **shown(self.throughput.last)}
             self.progress(self.done, self.total_steps, "training", **values)
 
+    def _write_row(self, writers: MetricWriters) -> None:
+        multiplier = lr_multiplier(self.config.schedule, self.done - 1, self.total_steps)
+        row = self.log.write_row(self.done, lr=self.config.optimizer.lr * multiplier)
+        if row:
+            writers.write(self.done, row)
+            writers.write_throughput(self.done, self.throughput.write_row(self.done))
+
+    def _close_window(self, writers: MetricWriters) -> None:
+        """The row of the last steps, fewer than others have."""
+        if self.total_steps:
+            self._write_row(writers)
+            self._show()
+
     def _save(self) -> None:
         began = time.monotonic()
         scalars = {
-            "metrics": self.log.state(rows=self.place.carries_rows),
+            "metrics": self.log.state(rows=self.place.carries_rows or self.done == self.trunk),
             "skipped": self.skipped,
+            "grounds": sorted(self.grounds),
+            "continued": self.continued,
         }
         self.saver.save(self.done, self.state.tensors(), scalars)
         self.cadence.saved(time.monotonic() - began)
 
     def _resume(self) -> int:
-        """Restores the newest whole checkpoint, the same one on every rank; returns the number of
+        """Restores the newest whole state, the same one on every rank; returns the number of
         completed steps."""
-        checkpoint = agreed_checkpoint(self.place, self.world)
-        self.saver = Saver(self.place, self.state.tensors(), self.world)
+        left = CheckpointFolder(self.scratch / LEFT)
+        checkpoint = newest_checkpoint([self.place, left], self.world)
+        self.saver = Saver(self.place, self.state.tensors(), self.world, self.trunk)
+        if self.begin and self.begin.step > (checkpoint.step if checkpoint else 0):
+            checkpoint = self._of_trunk(self.begin) or checkpoint
         if checkpoint is None:
             self.log.restore(None)
             self.throughput.begin(0)
             return 0
         self.state.restore(checkpoint)
-        self.log.restore(checkpoint.scalars["metrics"] if self.world.main else None)
-        self.skipped = checkpoint.scalars["skipped"]
+        scalars = checkpoint.scalars
+        self.log.restore(scalars["metrics"] if self.world.main else None)
+        self.skipped = scalars["skipped"]
+        self.grounds |= set(scalars.get("grounds", [""]))
+        self.continued = scalars.get("continued") or self.continued
         self.done = checkpoint.step
         self.throughput.begin(self.done)
         return checkpoint.step
 
+    def _of_trunk(self, begin: Begin) -> Checkpoint | None:
+        """The state that another training left, if it is whole and of this model."""
+        found = agreed_checkpoint(CheckpointFolder(begin.path), self.world)
+        if found is None:
+            why = "it is damaged"
+        elif found.step != begin.step:
+            why = f"it is of step {found.step}"
+        else:
+            why = self.state.misfit(found)
+        if why:
+            refused = not_used(begin.key, begin.step, why)
+            _log.warning("%s", refused)
+            self.continued = {"refused": refused}
+            return None
+        self.continued = {"key": begin.key, "trunk": begin.trunk, "step": begin.step}
+        return found
+
+    def _told(self) -> Mapping[str, Any] | None:
+        """What it went on from; `mixed` where its steps were computed on several grounds."""
+        if self.continued is None or len(self.grounds) == 1:
+            return self.continued
+        return {**self.continued, "mixed": True}
+
+    def _leave_trunk(self) -> None:
+        """Rank 0: puts the state that larger budgets need where the artifact's builder finds it."""
+        if self.trunk is None or not self.world.main:
+            return
+        folder = self.scratch / LEFT / step_name(self.trunk)
+        if not folder.exists() and (self.continued or {}).get("step") != self.trunk:
+            self.place.take(self.trunk, folder)
+
     def _finish(self, first: int, wall: float, cpu: float) -> TrainResult:
         seconds = time.monotonic() - wall
+        self._leave_trunk()
         if self.ema:
             if self.before_average:
                 self.before_average()
@@ -371,5 +441,9 @@ class Trainer:
             }
             write_json(self.records / "timings.json", timings, durable=False)
         return TrainResult(
-            steps=self.total_steps, resumed_from=first, skipped=self.skipped, last=self.log.last
+            steps=self.total_steps,
+            resumed_from=first,
+            continued=self._told(),
+            skipped=self.skipped,
+            last=self.log.last,
         )

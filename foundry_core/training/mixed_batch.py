@@ -71,36 +71,39 @@ class MixedLoss(nn.Module):
         return total, logged
 
 
-def split_batch(batch: MixedBatch, micro_batch: int | None) -> list[MixedBatch]:
+def split_batch(
+    batch: MixedBatch, micro_batch: int | None, *, cut: bool = True
+) -> list[MixedBatch]:
     """Equal parts of at most `micro_batch` samples, each with its share of every modality. Every
     row is in exactly one part, with all its real tokens.
 
     Which samples a step has is decided before this, and sums do not ask for the order of rows: so
-    here, and only here, rows of like length come together, cut to the longest of their part.
+    here, and only here, rows of like length come together, cut to the longest of their part. Not
+    `cut` where blocks are compiled: each length would be a compilation.
     """
     sizes = {m: len(next(iter(part.values()))) for m, part in batch.items()}
     if micro_batch is None or sum(sizes.values()) <= micro_batch:
         return [batch]
     parts = -(-sum(sizes.values()) // micro_batch)
     check_micro_batch(sizes, micro_batch)
-    cut = {m: _by_length(part, parts) for m, part in batch.items()}
-    return [{m: pieces[i] for m, pieces in cut.items()} for i in range(parts)]
+    pieces = {m: _by_length(part, parts, cut) for m, part in batch.items()}
+    return [{m: part[i] for m, part in pieces.items()} for i in range(parts)]
 
 
-def _by_length(batch: Batch, parts: int) -> list[Batch]:
+def _by_length(batch: Batch, parts: int, cut: bool) -> list[Batch]:
     """Packed rows (no token_mask) are all of one length and stay in their order."""
     mask = batch.get("token_mask")
-    if mask is None:
+    if mask is None or not cut:
         return [dict(zip(batch, rows, strict=True)) for rows in _chunks(batch, parts)]
     lengths, order = torch.sort(mask.sum(dim=1), stable=True)
     ordered = {name: tensor[order] for name, tensor in batch.items()}
     longest = lengths.view(parts, -1).amax(dim=1).tolist()
-    cut: list[Batch] = []
+    found: list[Batch] = []
     for rows, real in zip(_chunks(ordered, parts), longest, strict=True):
         length = min(mask.shape[1], -(-real // _MULTIPLE) * _MULTIPLE)
         named = dict(zip(batch, rows, strict=True))
-        cut.append({n: t[:, :length] if n in _PADDED else t for n, t in named.items()})
-    return cut
+        found.append({n: t[:, :length] if n in _PADDED else t for n, t in named.items()})
+    return found
 
 
 def _chunks(batch: Batch, parts: int) -> list[tuple[Tensor, ...]]:

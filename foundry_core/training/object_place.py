@@ -15,9 +15,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from foundry_core.files import hash64, json_text
+from foundry_core.files import hash64, json_text, write_json
 from foundry_core.objects import Objects
-from foundry_core.training.checkpoint import KEPT, Checkpoint, read_state, shard_name
+from foundry_core.pipeline.trunks import step_name
+from foundry_core.training.checkpoint import (
+    KEPT,
+    STATE,
+    Checkpoint,
+    read_state,
+    shard_name,
+    trunk_document,
+)
 
 _log = logging.getLogger(__name__)
 _MOST_STATE_BYTES = 1 << 30
@@ -50,14 +58,30 @@ class CheckpointObjects:
         data = json_text({**state, "shards_at": name}).encode()
         self._objects.write(_state_name(step), data)
 
-    def prune(self, building: str = "") -> None:
+    def prune(self, building: str = "", trunk: int | None = None) -> None:
         """What no state names is from a save that was never committed."""
         steps = self._steps()
-        kept = {building, *map(self._shards_at, steps[:KEPT])}
-        self._objects.delete(*map(_state_name, steps[KEPT:]))
+        old = [step for step in steps[KEPT:] if step != trunk]
+        kept = {building, *(self._shards_at(step) for step in steps if step not in old)}
+        self._objects.delete(*map(_state_name, old))
         for folder in self._objects.folders():
             if folder not in kept:
                 self._objects.delete(*(entry.name for entry in self._objects.find(folder)))
+
+    def take(self, step: int, folder: Path) -> bool:
+        """Downloads it: what lies here goes when the artifact is committed."""
+        checkpoint = self.load(step) if step in self._steps() else None
+        if checkpoint is None:
+            _log.warning("the state of step %s is not kept: %s has none", step, self._objects.uri)
+            return False
+        building = folder.with_name(f".building_{folder.name}")
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        for rank, path in checkpoint.files.items():
+            shutil.move(path, building / shard_name(rank))
+        write_json(building / STATE, trunk_document(self._state(step)))
+        os.rename(building, folder)
+        return True
 
     def known(self) -> list[tuple[int, int]]:
         shutil.rmtree(self._local, ignore_errors=True)
@@ -72,7 +96,7 @@ class CheckpointObjects:
             layout = read_state(state)
             files = _Downloads(
                 self._objects.below(_plain(state["shards_at"])),
-                self._local / f"step_{step:09d}",
+                self._local / step_name(step),
                 [(str(shard["sha256"]), int(shard["bytes"])) for shard in state["shards"]],
             )
             for number in range(rank, len(files), size):
@@ -134,7 +158,7 @@ class _Downloads(Mapping[int, Path]):
 
 
 def _state_name(step: int) -> str:
-    return f"step_{step:09d}.json"
+    return f"{step_name(step)}.json"
 
 
 def _plain(name: Any) -> str:

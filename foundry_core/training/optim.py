@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
 from foundry_core.training.config import OptimizerConfig, ScheduleConfig
+from foundry_core.training.trunk import decay_start
 
 _NEVER_DECAYED = ("position", "pos_emb")
 
@@ -76,15 +77,15 @@ def lr_multiplier(config: ScheduleConfig, step: int, total: int) -> float:
     """Multiplier of the peak rate at 0-based `step` of `total`.
 
     Pure, so that a resumed run needs no state. Warm-up (step+1)/warmup, so that the first step
-    already learns and step warmup−1 is at the peak; then the fall to min_ratio at `total`.
+    already learns and step warmup−1 is at the peak; then the fall to min_ratio at `total`, or at
+    the schedule's own `length`. What it says of steps that budgets share, `trunk.py` knows.
     """
     if step < config.warmup:
         return (step + 1) / config.warmup
     if config.kind == "constant":
         return 1.0
-    start = config.warmup
-    if config.kind == "wsd":
-        start = max(start, total - round(config.decay_fraction * total))
+    total = config.length or total
+    start = decay_start(config, total) if config.kind == "wsd" else config.warmup
     progress = min(1.0, max(0.0, (step - start) / max(1, total - start)))
     if config.kind == "wsd":
         return 1.0 - (1.0 - config.min_ratio) * progress
@@ -97,26 +98,28 @@ def set_lr(optimizer: torch.optim.Optimizer, multiplier: float) -> None:
         group["lr"] = group["peak_lr"] * multiplier
 
 
-def update(optimizer: torch.optim.Optimizer, loss: Tensor, norm: Tensor) -> None:
-    """One step, or none where the loss or the norm of the gradients is not finite: the optimiser's
-    own kernel leaves weights, moments and step count alone then, so that no host has to look."""
+def update(
+    optimizer: torch.optim.Optimizer, loss: Tensor, norm: Tensor, bound: float | None
+) -> None:
+    """One step with the gradients scaled down to a global norm of `bound`; none where the loss or
+    the norm is not finite: weights, moments and step count stay.
+
+    The optimiser's own kernel does both as it reads the gradients: no host has to look, and they
+    make no extra way through memory.
+    """
     finite = torch.isfinite(loss) & torch.isfinite(norm)
     optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    if bound is not None:
+        optimizer.grad_scale = (norm / bound).clamp(min=1.0).float()  # type: ignore[attr-defined]
     optimizer.step()
 
 
-def clip_gradients(optimizer: torch.optim.Optimizer, bound: float | None) -> Tensor:
-    """Global gradient norm (float32 scalar) before clipping; scales the gradients to `bound`.
-
-    Sharded gradients (DTensor) are reduced over their mesh first.
-    """
-    parameters = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-    if hasattr(norm, "full_tensor"):
-        norm = norm.full_tensor()
-    if bound is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, bound, norm)
-    return norm
+def gradient_norm(optimizer: torch.optim.Optimizer) -> Tensor:
+    """The global norm, a float32 scalar. Sharded gradients (DTensor) are reduced over their mesh
+    first: a collective."""
+    gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
 def _matches(name: str, pattern: str) -> bool:

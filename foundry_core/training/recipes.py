@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import Size
@@ -15,7 +15,7 @@ from foundry_core.models.config import (
     VLMConfig,
     weight_sources,
 )
-from foundry_core.pipeline.stage import Config, Stage, StageContext, Upstream
+from foundry_core.pipeline.stage import Config, Fact, Stage, StageContext, Trunk, Upstream
 from foundry_core.training.config import (
     MODALITIES,
     TrainResources,
@@ -23,6 +23,7 @@ from foundry_core.training.config import (
     check_gpus,
     check_micro_batch,
 )
+from foundry_core.training.trunk import trunk_of
 
 if TYPE_CHECKING:
     from foundry_core.training.distributed import World
@@ -35,30 +36,61 @@ Inputs = Mapping[str, Mapping[str, Upstream]]
 class ModelFacts:
     """What is known of a model before it is trained; None is not known, as of an imported one.
 
-    n_layers: of its language part, which a head may tap. image_size: side of the squares that its
-    tower takes, None also of towers that resize. tokenizer: the stage whose vocabulary it has.
-    own_tokenizer: that stage is the one that makes the model.
+    model: its architecture, the language part with a row for every token. tokens: those of its
+    tokenizer. image_size: side of the squares that its tower takes, None also of towers that
+    resize. tokenizer: the stage whose vocabulary it has. own_tokenizer: that stage is the one that
+    makes the model.
     """
 
-    n_layers: int | None = None
+    model: Config | None = None
+    tokens: int | None = None
     image_size: int | None = None
     tokenizer: str | None = None
     own_tokenizer: bool = False
 
+    @property
+    def n_layers(self) -> int | None:
+        """Of its language part, which a head may tap."""
+        part = self.model.language if isinstance(self.model, VLMConfig) else self.model
+        return getattr(part, "n_layers", None)
 
-def facts_of(inputs: Inputs, slot: str, language: Config | None, size: int | None) -> ModelFacts:
-    """Of a model that builds on the one in `slot`, or else on what its recipe describes. size: of
-    its images, None: the upstream model's."""
+    def adding(self, *tokens: str) -> Self:
+        """With these tokens in its vocabulary; they take rows of the padding first."""
+        if self.tokens is None:
+            return self
+        count = self.tokens + len(tokens)
+        return replace(self, tokens=count, model=with_rows(self.model, count))
+
+
+def with_rows(model: Config | None, tokens: int) -> Config | None:
+    """The model with a row of its embedding for each of so many tokens. One of a checkpoint that is
+    not read yet stays as it is."""
+    if isinstance(model, VLMConfig):
+        return model.model_copy(update={"language": with_rows(model.language, tokens)})
+    if model is None or not hasattr(model, "vocab_size") or getattr(model, "has_weights", False):
+        return model
+    return model.model_copy(update={"vocab_size": max(model.vocab_size or 0, tokens)})
+
+
+def facts_of(
+    inputs: Inputs, slot: str, described: Config | None, size: int | None, *added: str
+) -> ModelFacts:
+    """Of a model that builds on the one in `slot`, or else is what its recipe describes. size: of
+    its images, None: the upstream model's. added: tokens that the stage adds."""
     upstream = next(iter(inputs.get(slot, {}).values()), None)
     if upstream is None:
         tokenizer = next(iter(inputs.get("tokenizer", {}).values()), None)
-        layers = getattr(language, "n_layers", None)
-        name = tokenizer.name if tokenizer else None
-        return ModelFacts(n_layers=layers, image_size=size, tokenizer=name)
+        found = ModelFacts(
+            model=described,
+            tokens=getattr(tokenizer.recipe, "vocab_size", None) if tokenizer else None,
+            image_size=size,
+            tokenizer=tokenizer.name if tokenizer else None,
+        )
+        return found.adding(*added)
     known = upstream.states if isinstance(upstream.states, ModelFacts) else ModelFacts()
     if known.own_tokenizer:
         known = replace(known, tokenizer=upstream.name, own_tokenizer=False)
-    return known if size is None else replace(known, image_size=size)
+    return (known if size is None else replace(known, image_size=size)).adding(*added)
 
 
 def image_size_of(backbone: BackboneConfig | None) -> int | None:
@@ -66,15 +98,19 @@ def image_size_of(backbone: BackboneConfig | None) -> int | None:
     return backbone.image_size if isinstance(backbone, VLMConfig) else None
 
 
-def check_vocabulary_size(where: str, language: Config | None, inputs: Inputs) -> None:
-    """A stated vocabulary pads the table: it must hold the tokens that the tokenizer will have."""
+def check_vocabulary_size(where: str, language: Config | None, inputs: Inputs, *added: str) -> None:
+    """A stated vocabulary is the rows of the table: it may be padded beyond the tokens, those that
+    the stage adds among them, and must hold all of them."""
     size = getattr(language, "vocab_size", None)
     for tokenizer in inputs.get("tokenizer", {}).values():
         tokens = getattr(tokenizer.recipe, "vocab_size", None)
-        if isinstance(language, TransformerConfig) and size and tokens and size < tokens:
+        if not isinstance(language, TransformerConfig) or not size or not tokens:
+            continue
+        if size < tokens + len(added):
+            more = f" and {', '.join(added)}" if added else ""
             raise FoundryError(
                 f"{where}.vocab_size = {size} is less than the {tokens} tokens of "
-                f"{tokenizer.name!r}",
+                f"{tokenizer.name!r}{more}",
                 "leave vocab_size out, or raise it: rows beyond the tokenizer's are padding",
             )
 
@@ -139,6 +175,16 @@ class TrainStage(Stage):
         return weight_sources(recipe.model)
 
     @classmethod
+    def steps(cls, recipe: Any, fact: Fact) -> int | None:
+        """Optimizer steps of the budget; None where they are not known yet."""
+        steps: int = recipe.training.total_steps(samples_per_step=recipe.data.samples_per_step)
+        return steps
+
+    @classmethod
+    def trunk(cls, recipe: Any, resources: TrainResources, fact: Fact) -> Trunk | None:
+        return trunk_of(recipe, resources, cls.steps(recipe, fact))
+
+    @classmethod
     def numerics(cls, resources: TrainResources) -> Mapping[str, str]:
         split = {
             "workers": resources.workers if resources.workers > 1 else None,
@@ -180,6 +226,13 @@ class TrainStage(Stage):
             f"stage {ctx.name!r} is of a kind that does not say how its training is built",
             "let the kind's class have a static method training(ctx, world)",
         )
+
+    @classmethod
+    def architecture(cls, recipe: Any, inputs: Inputs) -> Config | None:
+        """The model that it trains, with all sizes that follow from its inputs; None where they are
+        known to nobody yet. Called after `check`."""
+        facts = cls.states(recipe, inputs)
+        return facts.model if isinstance(facts, ModelFacts) else None
 
     @classmethod
     def check(cls, recipe: Any, inputs: Inputs) -> None:

@@ -1,8 +1,11 @@
-"""Where all ranks of a run continue: from one checkpoint, or not at all.
+"""Where all ranks of a run continue: from one checkpoint, its own or one that a training with
+another budget left, or not at all.
 
 Ranks that resumed at different steps would wait for each other for ever (FSDP), or add gradients of
 different steps without a word (DDP). So they compare what each of them sees before any is restored.
 """
+
+from collections.abc import Sequence
 
 from foundry_core.errors import FoundryError
 from foundry_core.training.checkpoint import Checkpoint, CheckpointPlace
@@ -11,6 +14,19 @@ from foundry_core.training.distributed import World
 # More than are kept: a rank's folder may lag behind.
 _COMPARED = 4
 _NONE = (-1, 0)
+
+
+def newest_checkpoint(places: Sequence[CheckpointPlace], world: World) -> Checkpoint | None:
+    """The one of most steps that all ranks agree on, of several places."""
+    best: Checkpoint | None = None
+    for place in places:
+        known = [step for step, _ in place.known()]
+        (newest,) = zip(*world.gather([max(known, default=-1)]), strict=True)
+        if max(newest) > (best.step if best else -1):
+            found = agreed_checkpoint(place, world)
+            if found is not None and (best is None or found.step > best.step):
+                best = found
+    return best
 
 
 def agreed_checkpoint(place: CheckpointPlace, world: World) -> Checkpoint | None:

@@ -44,11 +44,18 @@ class Saver:
     """The saves of one run, of which at most one is under way. `save`, `commit` and the making of
     one are collective.
 
-    tensors: names, shapes and places of what will be saved, which stay the same.
+    tensors: names, shapes and places of what will be saved, which stay the same. trunk: the step
+    whose checkpoint stays, however many follow.
     """
 
-    def __init__(self, place: CheckpointPlace, tensors: Mapping[str, Tensor], world: World) -> None:
-        self._place, self._world = place, world
+    def __init__(
+        self,
+        place: CheckpointPlace,
+        tensors: Mapping[str, Tensor],
+        world: World,
+        trunk: int | None = None,
+    ) -> None:
+        self._place, self._world, self._trunk = place, world, trunk
         self._layout = plan_layout(tensors, world)
         self._mine = [
             name
@@ -117,7 +124,7 @@ class Saver:
         """Commits what is under way, and leaves no more than are kept."""
         self.commit(wait=True)
         if self._world.main:
-            self._place.prune()
+            self._place.prune(trunk=self._trunk)
         self._world.barrier()
 
     @torch.no_grad()
@@ -139,7 +146,7 @@ class Saver:
         shard = shard_name(self._world.rank)
         try:
             if self._world.main:
-                self._place.prune(flight.name)
+                self._place.prune(flight.name, self._trunk)
             flight.written = write_tensors(
                 self._place.building(flight.name) / shard,
                 entries_of(self._staged),

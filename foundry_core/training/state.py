@@ -67,19 +67,25 @@ class RunState:
         """Every tensor under its name; sharded ones stay so, nothing is copied."""
         return dict(self._tensors())
 
+    def misfit(self, saved: Checkpoint) -> str:
+        """'' when the checkpoint has this model's names and shapes, else how it differs."""
+        shapes = {name: tuple(t.shape) for name, t in self.tensors().items()}
+        found = {name: stored.shape for name, stored in saved.layout.items()}
+        odd = sorted(n for n in {*shapes, *found} if shapes.get(n) != found.get(n))
+        if not odd:
+            return ""
+        here, there = shapes.get(odd[0]), found.get(odd[0])
+        return f"{len(odd)} tensors differ, first {odd[0]} (model {here}, checkpoint {there})"
+
     def restore(self, saved: Checkpoint) -> None:
         """Fills this rank's part of every tensor; FoundryError when names or shapes differ."""
-        targets = self.tensors()
-        shapes = {name: tuple(t.shape) for name, t in targets.items()}
-        found = {name: stored.shape for name, stored in saved.layout.items()}
-        if shapes != found:
-            odd = sorted(n for n in {*shapes, *found} if shapes.get(n) != found.get(n))
+        misfit = self.misfit(saved)
+        if misfit:
             raise FoundryError(
-                f"the checkpoint does not fit this model: {len(odd)} tensors differ, first {odd[0]}"
-                f" (model {shapes.get(odd[0])}, checkpoint {found.get(odd[0])})",
+                f"the checkpoint does not fit this model: {misfit}",
                 "the code changed since it was written: remove the attempt's work folder",
             )
-        read_parts(targets, saved.layout, saved.files)
+        read_parts(self.tensors(), saved.layout, saved.files)
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in self._model.named_parameters():

@@ -14,9 +14,10 @@ def reference(hidden, weight, targets, z_loss, soft_cap):
     return F.cross_entropy(logits, targets, reduction="sum") + z, z
 
 
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
 @pytest.mark.parametrize("soft_cap", [None, 2.0])
-def test_equals_the_plain_computation(monkeypatch, z_loss, soft_cap):
+def test_equals_the_plain_computation(monkeypatch, z_loss, soft_cap, compiled):
     monkeypatch.setattr(cross_entropy, "_SLICE_ELEMENTS", 3 * 11)  # slices of 3 rows of 11
     torch.manual_seed(0)
     hidden, weight = torch.randn(8, 5).double(), torch.randn(11, 5).double()
@@ -27,7 +28,8 @@ def test_equals_the_plain_computation(monkeypatch, z_loss, soft_cap):
         if function is reference:
             loss, z = reference(h, w, targets, z_loss, soft_cap)
         else:
-            loss, z = function(h, w, targets, z_loss=z_loss, soft_cap=soft_cap)
+            how = {"z_loss": z_loss, "soft_cap": soft_cap, "compiled": compiled}
+            loss, z = function(h, w, targets, **how)
         (3.0 * loss).backward()
         results.append([loss.detach(), z.detach(), h.grad, w.grad])
     for ours, theirs in zip(*results, strict=True):

@@ -20,6 +20,7 @@ from foundry_core.data.robot.poses import absolute_pose, encode_rot6d
 from foundry_core.data.robot.rotations import convert_rotation, to_matrix
 from foundry_core.errors import FoundryError
 from foundry_core.models import noise
+from foundry_core.models.inference import Acceleration
 from foundry_core.serving.adapted import AdaptedPolicy, convert_fields
 from foundry_core.serving.policy import as_stored, load_policy
 
@@ -266,3 +267,20 @@ def test_mistakes_are_named(bench, tmp_path):
         policy.infer([("a", seen)])
     with pytest.raises(FoundryError, match=r"no policy\.json"):
         load_policy(bench.root / "vlm")
+
+
+def test_batches_of_recorded_shapes_give_the_same_targets(bench):
+    """Spare rows and longer padding, as CUDA graphs want them, change nothing."""
+    plain, padded = (load_policy(bench.root / "vla") for _ in range(2))
+    padded._how = Acceleration(graphs=True)
+    seen = [(name, observation(i, f"do {i}" * (i + 1))) for i, name in enumerate("abc")]
+    chunks = []
+    for policy in (plain, padded):
+        for i, (client, _) in enumerate(seen):
+            policy.reset(client, i)
+        policy.infer(seen)
+        chunks.append(policy.infer(seen))
+    assert len(chunks[1]) == 3
+    for one, other in zip(*chunks, strict=True):
+        for field, values in one.items():
+            np.testing.assert_allclose(other[field], values, atol=1e-5)

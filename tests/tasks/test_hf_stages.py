@@ -131,12 +131,12 @@ def test_a_language_model_is_continued_and_built_on(bench, name):
     bench.stage(base, "import_llm", {"path": str(folder)}, {})
     config = json.loads((bench.root / base / "config.json").read_text())["model"]
     assert config["kind"] == ("hf_causal_lm" if name == "gemma2" else "transformer")
-    if not (bench.root / "words").exists():  # the models' tokenizers are equal
-        source = {"format": "packages", "packages": ["iniconfig"]}
-        recipe = {"source": source, "context": 15}
-        bench.stage("words", "convert_text", recipe, {"tokenizer": base})
+    source = {"format": "packages", "packages": ["iniconfig"]}
+    bench.stage(
+        f"{name}_words", "convert_text", {"source": source, "context": 15}, {"tokenizer": base}
+    )
     recipe = {"data": {"text": TEXT}, "training": TRAINING}
-    inputs = {"text": "words", "llm": base}
+    inputs = {"text": f"{name}_words", "llm": base}
     trained, metrics = bench.stage(f"{name}_llm", "train_llm", recipe, inputs, resources=LOG)
     assert falls(trained, "loss")
     assert metrics["tokens"] == 40 * 8 * 15
@@ -175,3 +175,15 @@ def test_every_language_model_of_transformers_may_stay_one(bench):
     with pytest.raises(FoundryError, match="has model_type gemma2, which the native model lacks"):
         bench.stage("never", "import_llm", {"path": str(folder), "native": True}, {})
     assert set(LANGUAGES) == {"llama", "qwen2", "qwen3", "gemma2"}
+
+
+def test_a_transformers_model_says_its_mfu(bench):
+    """It cannot be counted on the meta device, as other models are: it looks at values."""
+    imported(bench, "qwen3_vl")
+    recipe = {"data": {"captions": CAPTIONS}, "training": SHORT}
+    inputs = {"vlm": "qwen3_vl_base", "captions": "captions"}
+    speed = {"log_every": 1, "peak_tflops": 1e-3}
+    folder, _ = bench.stage("qwen3_vl_mfu", "train_vlm", recipe, inputs, resources=speed)
+    timings = json.loads((folder / "records" / "timings.json").read_text())
+    assert timings["flops"] == "products of its shapes"
+    assert timings["mfu"] > 0

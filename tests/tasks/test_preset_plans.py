@@ -5,7 +5,7 @@ import yaml
 
 from foundry_core.config.documents import load_document
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import TransformerConfig, VLAConfig, VLMConfig
+from foundry_core.models.config import HFVLMConfig, TransformerConfig, VLAConfig, VLMConfig
 from foundry_core.models.heads import HEADS
 from foundry_core.models.presets import load_preset, preset_names
 from foundry_core.pipeline.graph import Pipeline, build_pipeline
@@ -68,6 +68,8 @@ def test_a_preset_plans_where_it_belongs(tmp_path, name):
     elif isinstance(preset, VLMConfig):
         described = {} if preset.language else {"language": LANGUAGE}
         stages = {"last": vlm({**included, **described}, preset.image_size)}
+    elif isinstance(preset, HFVLMConfig):
+        stages = {"last": vlm(included, preset.image_size)}
     elif isinstance(preset, VLAConfig):
         backbone = {"kind": "vlm", "language": LANGUAGE, "vision": {"include": "models/vit_tiny"}}
         described = {"backbone": backbone}
@@ -87,6 +89,28 @@ def test_a_stated_vocabulary_must_hold_the_tokenizer_s(tmp_path):
     short = {"include": "models/llm_1b", "vocab_size": 2047}
     with pytest.raises(FoundryError, match=r"vocab_size = 2047 is less than the 2048 tokens of 't"):
         planned(tmp_path, {"llm": llm(short)})
+
+
+def test_a_stated_vocabulary_holds_what_the_stage_adds(tmp_path):
+    """Of a model from scratch: a stage that grows an upstream one takes rows as it needs them."""
+    seeing = {
+        "language": {**LANGUAGE, "vocab_size": 2049},
+        "vision": {"include": "models/vit_tiny"},
+    }
+    planned(tmp_path, {"vlm": vlm(seeing, 224)})
+    short = {**seeing, "language": {**LANGUAGE, "vocab_size": 2048}}
+    with pytest.raises(FoundryError, match=r"2048 is less than the 2048 tokens of 'tok' and <\|im"):
+        planned(tmp_path, {"vlm": vlm(short, 224)})
+    acting = {"head": HEAD, "backbone": {"kind": "vlm", **seeing}}
+    with pytest.raises(FoundryError, match=r"2049 is less .* and <\|image\|>, <\|obs\|>"):
+        planned(tmp_path, {"vla": vla(acting)})
+    on_it = {**vlm({"vision": {"include": "models/vit_tiny"}}, 224)}
+    on_it["inputs"] = {"captions": "captions", "llm": "llm"}
+    full = {**LANGUAGE, "vocab_size": 2048}
+    grown = planned(tmp_path, {"llm": llm(full), "vlm": on_it}).views["vlm"].states
+    assert (grown.tokens, grown.model.language.vocab_size) == (2049, 2049)
+    padded = planned(tmp_path, {"llm": llm({**full, "vocab_size": 3000}), "vlm": on_it})
+    assert padded.views["vlm"].states.model.language.vocab_size == 3000
 
 
 def imported(**changes):

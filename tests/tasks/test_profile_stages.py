@@ -92,7 +92,7 @@ def test_shards_of_one_process_in_half_precision(bench, tmp_path, group):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl", "smolvlm", "paligemma", "gemma3"])
 def test_models_of_transformers(bench, tmp_path, family):
-    """Their arithmetic depends on values: it is counted in a step, and none is lost."""
+    """Their parts are counted in a step, as they look at values; the whole by its shapes."""
     make_vlm(tmp_path / "checkpoint", family)
     path = {"path": str(tmp_path / "checkpoint")}
     bench.stage(f"{family}_base", "import_vlm", path, {})
@@ -103,8 +103,9 @@ def test_models_of_transformers(bench, tmp_path, family):
             assert parts[name].forward_seconds > 0, name
             assert parts[name].flops > 0, name
             assert parts[name].activation_bytes > 0, name
-    assert found.arithmetic.flops == sum(part.flops for part in found.parts)
-    assert found.arithmetic.how.startswith("counted in a step")
+    assert found.arithmetic.how == "products of its shapes"
+    # Pictures that are resized take products, too, of which the model's shapes know nothing.
+    assert found.arithmetic.flops == pytest.approx(sum(p.flops for p in found.parts), rel=0.02)
     places = [read.where for read in found.host_reads]
     assert any(place.startswith("utils/import_utils.py") for place in places)  # their checks
     assert found.unused == []

@@ -23,7 +23,7 @@ from foundry_core.training.cadence import Cadence
 from foundry_core.training.config import OptimizerConfig, TrainResources
 from foundry_core.training.distributed import World
 from foundry_core.training.mixed_batch import StepKey
-from foundry_core.training.optim import build_optimizer, clip_gradients, update
+from foundry_core.training.optim import build_optimizer, gradient_norm, update
 from foundry_core.training.parts import part_norms
 
 RESOURCES = TrainResources(log_every=10, checkpoint_every_seconds=5.0)
@@ -94,8 +94,8 @@ def test_a_step_makes_no_host_wait(tmp_path):
         objective.count = lambda part: float(part["x"].shape[0])  # of a batch still on the host
     with Reads() as reads:
         values = trainer._backward(batch, StepKey(seed=0, step=0))
-        values["grad_norm"] = clip_gradients(trainer.optimizer, 1.0)
-        update(trainer.optimizer, values["loss"], values["grad_norm"])
+        values["grad_norm"] = gradient_norm(trainer.optimizer)
+        update(trainer.optimizer, values["loss"], values["grad_norm"], 1.0)
         trainer.ema.update(1)
         trainer.pending.add(0, values, batch)
     assert reads.found == 0
@@ -124,7 +124,7 @@ def test_no_loss_makes_a_host_wait(stage):
         total, _ = loss(*inputs)
         total.backward()
         norms = part_norms(model)
-        update(optimizer, total, clip_gradients(optimizer, 1.0))
+        update(optimizer, total, gradient_norm(optimizer), 1.0)
     assert reads.found == 0
     assert norms["grad_norm_language"] > 0
 

@@ -6,7 +6,7 @@ from model_zoo import IMAGE, OBS, TOKENS_PER_IMAGE, build, language_config, robo
 from test_objectives import KEY, caption_batch, text_batch
 from training_toy import toy_trainer, weights
 
-from foundry_core.training.distributed import blocks_of
+from foundry_core.models.blocks import compile_blocks
 from foundry_core.training.mixed_batch import MixedLoss
 from foundry_core.training.objectives import ActionLoss, CaptionLoss, TextLoss
 
@@ -48,8 +48,7 @@ def test_compiled_blocks_give_the_gradients_of_eager_ones():
     gradients = []
     for compiled in (False, True):
         if compiled:
-            for block in blocks_of(model):
-                block.compile(dynamic=False)
+            compile_blocks(model)
         model.zero_grad()
         loss(*inputs)[0].backward()
         gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})

@@ -60,3 +60,13 @@ def test_a_batch_that_fits_is_left_as_it_is() -> None:
     assert split_batch(batch, None) == [batch] == split_batch(batch, 3)
     with pytest.raises(FoundryError, match="does not divide into 2"):
         split_batch(batch, 2)
+
+
+def test_compiled_blocks_see_one_length():
+    """Rows keep their order and the batch's padding: a shape of its own would be a compilation."""
+    tokens = torch.arange(4 * 24).view(4, 24)
+    mask = torch.arange(24) < torch.tensor([3, 20, 5, 9])[:, None]
+    batch = {"robot": {"tokens": tokens, "token_mask": mask}}
+    pieces = [piece["robot"]["tokens"] for piece in split_batch(batch, 2, cut=False)]
+    assert torch.equal(torch.cat(pieces), tokens)
+    assert {tuple(piece["robot"]["tokens"].shape) for piece in split_batch(batch, 2)} != {(2, 24)}

@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from training_toy import toy_trainer, weights
 
 from foundry_core.errors import FoundryError
 from foundry_core.objects import connect
-from foundry_core.training.checkpoint import CheckpointPlace
+from foundry_core.training.checkpoint import CheckpointFolder, CheckpointPlace
 from foundry_core.training.distributed import World
 from foundry_core.training.object_place import CheckpointObjects
 from foundry_core.training.resume import agreed_checkpoint
@@ -74,6 +75,53 @@ def test_two_are_kept_and_a_torn_one_falls_back(tmp_path, objects, caplog):
     objects.write(f"{newest['shards_at']}/shard_00000.safetensors", b"torn")
     assert agreed_checkpoint(CheckpointObjects(objects, tmp_path / "b"), World()).step == 2
     assert "step_000000003" in caplog.text
+
+
+def test_the_trunk_outlives_what_comes_after_it_and_is_taken_down(tmp_path, objects):
+    place = CheckpointObjects(objects, tmp_path / "local")
+    saver = Saver(place, state(0), World(), trunk=2)
+    for step in range(1, 7):
+        saver.save(step, state(step), {"continued": None})
+    saver.finish()
+    assert [step for step, _ in place.known()] == [6, 5, 2]
+    assert len(objects.folders()) == 3
+    assert place.take(2, tmp_path / "left" / "step_000000002")
+    found = CheckpointFolder(tmp_path / "left").load(2)
+    assert (found.step, found.scalars) == (2, {})
+    assert torch.equal(load_file(found.files[0])["w"], state(2)["w"])
+    assert "shards_at" not in json.loads((tmp_path / "left/step_000000002/state.json").read_text())
+    assert not place.take(3, tmp_path / "left" / "step_000000003")
+    shards = json.loads(objects.read("step_000000005.json"))["shards_at"]
+    objects.write(f"{shards}/shard_00000.safetensors", b"torn")
+    assert not place.take(5, tmp_path / "left" / "step_000000005")
+
+
+def test_another_host_leaves_the_trunk_of_the_first(tmp_path, objects):
+    """Killed after the branch: the state of that step lies in the bucket alone."""
+    falls = {"training": {"schedule": {"kind": "wsd", "decay_fraction": 0.5}}, "trunk": 10}
+    options = {"steps": 20, "resources": {"checkpoint_every_steps": 3}, **falls}
+    straight = toy_trainer(tmp_path / "straight", **options)
+    straight.train()
+    with pytest.raises(FoundryError, match="the data ended at step 19"):
+        from training_toy import toy_batches
+
+        toy_trainer(
+            tmp_path / "first",
+            batches=lambda first: (b for b, _ in zip(toy_batches(first), range(19), strict=False)),
+            checkpoints=CheckpointObjects(objects, tmp_path / "first" / "local"),
+            **options,
+        ).train()
+    other = toy_trainer(
+        tmp_path / "other",
+        checkpoints=CheckpointObjects(objects, tmp_path / "other" / "local"),
+        **options,
+    )
+    assert other.train().resumed_from == 18
+    for name in ("state.json", "shard_00000.safetensors"):
+        place = f"scratch/trunks/step_000000010/{name}"
+        assert (tmp_path / "other" / place).read_bytes() == (
+            tmp_path / "straight" / place
+        ).read_bytes()
 
 
 @pytest.mark.parametrize("at", ["../other", "a/b", "", 3])

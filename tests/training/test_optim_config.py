@@ -5,7 +5,14 @@ from torch import nn
 
 from foundry_core.errors import FoundryError
 from foundry_core.training.config import OptimizerConfig, TrainingConfig, TrainResources
-from foundry_core.training.optim import build_optimizer, clip_gradients, decays, freeze, set_lr
+from foundry_core.training.optim import (
+    build_optimizer,
+    decays,
+    freeze,
+    gradient_norm,
+    set_lr,
+    update,
+)
 
 
 class Net(nn.Module):
@@ -63,13 +70,17 @@ def test_pattern_without_a_parameter_is_named(use):
         use(Net())
 
 
-def test_clip_returns_the_norm_before_and_scales_to_the_bound():
+@pytest.mark.parametrize("bound", [1.0, 10.0, None])
+def test_an_update_takes_gradients_scaled_to_the_bound(bound):
+    """The first moment after one step is 0.1 of what the step took for the gradient."""
     net = nn.Linear(2, 1, bias=False)
-    optimizer = build_optimizer(net, OptimizerConfig())
+    optimizer = build_optimizer(net, OptimizerConfig(betas=(0.9, 0.99)))
     net.weight.grad = torch.tensor([[3.0, 4.0]])
-    assert float(clip_gradients(optimizer, 1.0)) == pytest.approx(5.0)
-    torch.testing.assert_close(net.weight.grad, torch.tensor([[0.6, 0.8]]), atol=1e-5, rtol=1e-5)
-    assert float(clip_gradients(optimizer, None)) == pytest.approx(1.0, abs=1e-5)
+    norm = gradient_norm(optimizer)
+    assert float(norm) == pytest.approx(5.0)
+    update(optimizer, torch.tensor(1.0), norm, bound)
+    taken = torch.tensor([[3.0, 4.0]]) / (5.0 if bound == 1.0 else 1.0)
+    torch.testing.assert_close(optimizer.state[net.weight]["exp_avg"], 0.1 * taken)
 
 
 def test_exactly_one_budget():

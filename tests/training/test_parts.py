@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foundry_core.errors import FoundryError
-from foundry_core.training.distributed import blocks_of
+from foundry_core.models.blocks import compile_blocks
 from foundry_core.training.flops import on_meta
 from foundry_core.training.parts import part_norms, parts_of, recompute, transformer_blocks
 
@@ -88,8 +88,7 @@ def test_recomputed_and_compiled_blocks_give_the_gradients_of_eager_ones():
     eager = gradients(model)
     model.zero_grad()
     recompute(model, ["language"])
-    for block in blocks_of(model):
-        block.compile(dynamic=False)
+    compile_blocks(model)
     loss(*inputs)[0].backward()
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, eager[name], rtol=1e-4, atol=1e-6)

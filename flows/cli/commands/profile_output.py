@@ -19,7 +19,7 @@ _SHOWN = 8  # names in a list; the others are in the JSON
 _PARTS = {"output": "output layer", "": "elsewhere"}
 _PHASES = {
     "prepare": "batch to device",
-    "clip": "clip",
+    "norm": "gradient norm",
     "optimizer": "optimizer",
     "average": "average",
     "data": "wait for data",

@@ -44,6 +44,11 @@ def add_arguments(action: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--apply", action="store_true", help="remove; without it nothing is")
         parser.add_argument("--keep-runs", type=int, default=gc.KEEP_RUNS, metavar="N")
         parser.add_argument("--grace-hours", type=float, default=gc.GRACE_HOURS, metavar="H")
+        parser.add_argument(
+            "--no-trunks",
+            action="store_true",
+            help="let go of the states that larger budgets would continue from, too",
+        )
     if action == "import":
         parser.add_argument("kind", help="the kind of stage it stands for, e.g. train_llm")
         parser.add_argument("place", help="a folder, or s3://bucket/prefix")
@@ -111,6 +116,7 @@ def _gc(options: argparse.Namespace, store: Store) -> int:
         keep_runs=options.keep_runs,
         grace_hours=options.grace_hours,
         at_work=functools.partial(_at_work, store),
+        keep_trunks=not options.no_trunks,
     )
     artifacts = list(garbage.to_delete)
     if options.apply:

@@ -2,6 +2,7 @@
 
 robot:    [image block] * images, instruction, <|obs|>
 captions: [image block] * images, prefix, caption, end of text
+question: the same up to the caption, with the question as prefix
 An image block is tokens_per_image copies of the <|image|> token. A pretrained model has an image
 token of its own, and marks around images and instruction (PromptMarks).
 """
@@ -9,10 +10,8 @@ token of its own, and marks around images and instruction (PromptMarks).
 from collections.abc import Mapping
 from functools import lru_cache
 
-from foundry_core.data.robot.transform_config import Prompt, PromptMarks
+from foundry_core.data.robot.transform_config import IMAGE, OBS, Prompt, PromptMarks
 from foundry_core.data.text.tokenizer import Tokenizer
-
-IMAGE, OBS = "<|image|>", "<|obs|>"
 
 
 class PromptBuilder:
@@ -50,12 +49,17 @@ class PromptBuilder:
     def caption(self, caption: str, images: int, limit: int) -> tuple[list[int], list[bool], bool]:
         """(tokens, target mask, whether it was cut). Targets are the caption and the end of text;
         a cut caption has no end to predict. `limit` counts the tokens after the images."""
-        prefix = self._tokenizer.encode(self._prompt.caption_prefix)
+        prefix = self._prompt.caption_prefix
         body = [*self._tokenizer.encode(caption.strip()), self._tokenizer.eos_id]
-        kept = body[: max(limit - len(prefix), 0)]
-        head = [*self._before_text(images), *prefix, *self._marks.closing]
+        kept = body[: max(limit - len(self._tokenizer.encode(prefix)), 0)]
+        head = self.question(prefix, images)
         mask = [False] * len(head) + [True] * len(kept)
         return head + kept, mask, len(kept) < len(body)
+
+    def question(self, text: str, images: int) -> list[int]:
+        """Up to where the model begins to speak."""
+        encoded = self._tokenizer.encode(text)
+        return [*self._before_text(images), *encoded, *self._marks.closing]
 
     def _before_text(self, images: int) -> list[int]:
         return [*self._marks.opening, *self._block * images, *self._marks.text_before]

@@ -15,6 +15,8 @@ from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
 
 RELATIVE = "_relative"
+# Tokens that a model has beside its tokenizer's: of images, and where an action head reads.
+IMAGE, OBS = "<|image|>", "<|obs|>"
 Steps = Annotated[tuple[int, ...], Field(min_length=1)]
 Mode = Literal["percentile_1_99", "percentile_5_95", "min_max", "std", "identity"]
 

@@ -101,6 +101,14 @@ class Tokenizer:
         """Ids of a text; no special tokens are added."""
         return self._backend.encode(text, add_special_tokens=False).ids
 
+    @property
+    def opening(self) -> list[int]:
+        """Ids that a tokenizer of others puts before a text (`<bos>`); ours puts none."""
+        text = "a"
+        plain, marked = self.encode(text), self._backend.encode(text).ids
+        starts = range(len(marked) - len(plain) + 1)
+        return next((marked[:at] for at in starts if marked[at : at + len(plain)] == plain), [])
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """As `encode`, on all cores unless TOKENIZERS_PARALLELISM is false."""
         batch = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -9,9 +9,11 @@ from transformers import AutoModelForCausalLM
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFLanguageConfig, HFVLMConfig
+from foundry_core.models.huggingface.cache import HFKeyValues
 from foundry_core.models.huggingface.load import load_or_build, resolve
 from foundry_core.models.interfaces import Decoder, LanguageModel, Tap, check_tap, fill_new_rows
-from foundry_core.models.layers import Visibility
+from foundry_core.models.kv_cache import KeyValues
+from foundry_core.models.layers import AttentionMask, Visibility
 
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 
@@ -60,24 +62,72 @@ class HFDecoder(Decoder):
     def embed(self, tokens: Tensor) -> Tensor:
         return self.model.get_input_embeddings()(tokens)
 
+    @property
+    def context(self) -> int | None:
+        return getattr(self.settings, "max_position_embeddings", None)
+
     def decode(self, embeddings: Tensor, visible: Visibility) -> Tensor:
         """As LanguageModel.hidden."""
-        seen = visible.keys
-        if visible.segments is not None or visible.spans is not None:
-            mask = visible.mask(embeddings.shape[1], embeddings.device)
-            window = getattr(self.settings, "sliding_window", None)
-            if window is not None and embeddings.shape[1] > window:
-                raise FoundryError(
-                    f"{self.settings.model_type} attends within {window} tokens in some layers, "
-                    f"rows of several documents have {embeddings.shape[1]}",
-                    f"convert the text with a context of at most {window}",
-                )
-            # Eager attention adds its mask to the scores; the fused kernels take booleans.
-            eager = self.text.config._attn_implementation == "eager"
-            if mask is not None:
-                seen = mask.bias(embeddings.dtype) if eager else mask.allowed
+        seen = self._seen(embeddings, visible)
         output = self.text(inputs_embeds=embeddings, attention_mask=seen, use_cache=False)
         return output.last_hidden_state
+
+    def _seen(self, embeddings: Tensor, visible: Visibility, room: int = 0) -> Tensor | None:
+        """Transformers' attention mask; room: slots after the rows that are still empty."""
+        if visible.segments is None and visible.spans is None:
+            return visible.keys
+        mask = visible.mask(embeddings.shape[1], embeddings.device)
+        window = getattr(self.settings, "sliding_window", None)
+        if window is not None and embeddings.shape[1] > window:
+            raise FoundryError(
+                f"{self.settings.model_type} attends within {window} tokens in some layers, "
+                f"rows of several documents have {embeddings.shape[1]}",
+                f"convert the text with a context of at most {window}",
+            )
+        if mask is None:
+            return visible.keys
+        if room:
+            mask = AttentionMask(nn.functional.pad(mask.allowed, (0, room)), causal=mask.causal)
+        # Eager attention adds its mask to the scores; the fused kernels take booleans.
+        eager = self.text.config._attn_implementation == "eager"
+        return mask.bias(embeddings.dtype) if eager else mask.allowed
+
+    def prefill_embeddings(
+        self, embeddings: Tensor, lengths: Tensor, room: int, visible: Visibility = Visibility()
+    ) -> tuple[Tensor, KeyValues]:
+        """As LanguageModel's."""
+        length = embeddings.shape[1]
+        cache = HFKeyValues(self.settings, lengths, length, room)
+        filled = cache.mask[:, :length]
+        spans = None if visible.spans is None else cache.shift.left(visible.spans)
+        embeddings = cache.shift.left(embeddings)
+        output = self.text(
+            inputs_embeds=embeddings,
+            attention_mask=self._seen(embeddings, Visibility(keys=filled, spans=spans), room),
+            position_ids=positions_of(filled),
+            past_key_values=cache.cache,
+            use_cache=True,
+        )
+        cache.next_positions = lengths.clone()
+        return output.last_hidden_state[:, -1], cache
+
+    def step(self, tokens: Tensor, cache: KeyValues) -> Tensor:
+        """As Decoder's; images are behind it."""
+        assert isinstance(cache, HFKeyValues)
+        cache.take_room()
+        positions = cache.next_positions
+        if self.context is not None:
+            # Rows that have ended go along: past the context a learned position does not exist.
+            positions = positions.clamp(max=self.context - 1)
+        output = self.text(
+            inputs_embeds=self.embed(tokens)[:, None],
+            attention_mask=cache.mask,
+            position_ids=positions[:, None],
+            past_key_values=cache.cache,
+            use_cache=True,
+        )
+        cache.next_positions = cache.next_positions + 1
+        return output.last_hidden_state[:, 0]
 
     def tap_during(self, run: Callable[[], Any], tap: Tap) -> Tensor:
         """What run() makes of the tapped layers: [B, 1, layers·D].
@@ -120,6 +170,11 @@ class HFDecoder(Decoder):
         ]
         for weight in {id(one): one for one in weights}.values():
             fill_new_rows(weight, vocab_size, used, rows)
+
+
+def positions_of(filled: Tensor) -> Tensor:
+    """int64 [B,T] of rows whose padding bool [B,T] False counts for nothing."""
+    return (filled.long().cumsum(dim=1) - 1).clamp_(min=0)
 
 
 class HFLanguage(HFDecoder, LanguageModel):

@@ -95,12 +95,9 @@ def _without_pooling(settings: Any) -> Any:
 
 def resolve(config: C, module: PreTrainedModel, **update: Any) -> C:
     """The config of a loaded module: self-contained, with the architecture instead of a name."""
-    architecture = module.config.to_dict()
-    for key in _VOLATILE:
-        architecture.pop(key, None)
     return config.model_copy(
         update={
-            "config": _plain(architecture),
+            "config": architecture_of(module.config),
             "source": None,
             "path": None,
             "origin": config.origin or config.source,
@@ -108,6 +105,11 @@ def resolve(config: C, module: PreTrainedModel, **update: Any) -> C:
             **update,
         }
     )
+
+
+def architecture_of(settings: Any) -> dict[str, Any]:
+    """A transformers config as plain JSON, without what tells nothing of the architecture."""
+    return {key: _plain(v) for key, v in settings.to_dict().items() if key not in _VOLATILE}
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@ the tokens that stand around images and instruction. Read once, then part of the
 
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from foundry_core.data.robot.transform_config import PromptMarks
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
 from foundry_core.models.config import HFVLMConfig, ImageNormalization
+from foundry_core.models.huggingface.checkpoint import pretrained_tokenizer
 from foundry_core.models.huggingface.families import FAMILIES, Family, Named
 
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -120,6 +122,45 @@ def marks_of(
     )
 
 
+def text_marks(processor: Path, folder: Path) -> PromptMarks | None:
+    """Around the text of a user's turn, by the chat template in `processor`, the kept files of a
+    language model in `folder`; None where there is none."""
+    with tempfile.TemporaryDirectory() as place:
+        together = Path(place)
+        for path in (*processor.iterdir(), folder / "tokenizer.json"):
+            (together / path.name).symlink_to(path.absolute())
+        tokenizer = pretrained_tokenizer(together)
+        assert tokenizer is not None, "its tokenizer.json lies there"
+        template = _template(together, tokenizer)
+    if template is None:
+        return None
+    turn = _rendered(tokenizer, template, _TEXT)
+    if turn.count(_TEXT) != 1:
+        raise FoundryError(
+            f"the model's chat template writes {json.dumps(turn)} for a text, where it should "
+            "stand once",
+            "go on without the template",
+        )
+    before, after = (
+        tuple(tokenizer.encode(part, add_special_tokens=False)) for part in turn.split(_TEXT)
+    )
+    return PromptMarks(text_before=before, closing=after)
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, template: str, content: Any) -> str:
+    """A user's turn, up to where the model begins to speak."""
+    try:
+        turn: Any = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+    except Exception as error:  # templates are programs: any error of theirs is possible
+        raise FoundryError(f"the checkpoint's chat template fails: {error}") from error
+    return str(turn)
+
+
 def _named(tokenizer: PreTrainedTokenizerBase) -> Named:
     return lambda token: str(tokenizer.convert_ids_to_tokens(token))
 
@@ -156,16 +197,8 @@ def _turn(
     beginning of the other, which the text before the first and after the last tell apart.
     """
     image = _named(tokenizer)(family.placeholder(settings))
-    content: Any = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": _TEXT}]
-    try:
-        turn: Any = tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
-            chat_template=template,
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-    except Exception as error:  # templates are programs: any error of theirs is possible
-        raise FoundryError(f"the checkpoint's chat template fails: {error}") from error
+    content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": _TEXT}]
+    turn = _rendered(tokenizer, template, content)
     pieces = turn.split(image)
     if len(pieces) != 3 or pieces[2].count(_TEXT) != 1:
         raise FoundryError(

@@ -11,12 +11,14 @@ from transformers import AutoModelForImageTextToText
 from foundry_core.data.robot.transform_config import PromptMarks
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFVLMConfig, ImageNormalization
+from foundry_core.models.huggingface.cache import HFKeyValues
 from foundry_core.models.huggingface.checkpoint import local_folder, pretrained_tokenizer
 from foundry_core.models.huggingface.families import FAMILIES, Sequences
-from foundry_core.models.huggingface.language import HFDecoder
+from foundry_core.models.huggingface.language import HFDecoder, positions_of
 from foundry_core.models.huggingface.load import resolve
 from foundry_core.models.huggingface.processor import with_processor
-from foundry_core.models.interfaces import Backbone, Tap
+from foundry_core.models.interfaces import Backbone, Prompts, Tap
+from foundry_core.models.kv_cache import KeyValues
 from foundry_core.models.layers import Visibility
 from foundry_core.models.placeholders import check_image_tokens, on_host
 from foundry_core.models.resample import resize
@@ -96,6 +98,33 @@ class HFVLM(HFDecoder, Backbone):
             **self.inputs(images, tokens, token_mask, prompt),
         )
         return output.last_hidden_state
+
+    def prefill(self, prompts: Prompts, room: int) -> tuple[Tensor, KeyValues]:
+        images, tokens, lengths = prompts.images, prompts.tokens, prompts.lengths
+        if images is None or images.shape[1] == 0:
+            spans = prompts.mask.long() if self._family.both_ways else None
+            return self.prefill_embeddings(
+                self.embed(tokens), lengths, room, Visibility(spans=spans)
+            )
+        if on_host(tokens):
+            check_image_tokens(tokens, self.image_token_id, images.shape[1], self.tokens_per_image)
+        length = tokens.shape[1]
+        cache = HFKeyValues(self.settings, lengths, length, room)
+        filled = cache.mask[:, :length]
+        tokens = cache.shift.left(tokens)
+        inputs = {"position_ids": positions_of(filled)} | self.inputs(
+            images, tokens, filled, prompt=filled
+        )
+        output = self.model.model(
+            input_ids=tokens,
+            attention_mask=filled.long(),
+            past_key_values=cache.cache,
+            use_cache=True,
+            **inputs,
+        )
+        # Of several dimensions text goes on after the largest.
+        cache.next_positions = inputs["position_ids"][..., -1].reshape(-1, len(tokens)).amax(0) + 1
+        return output.last_hidden_state[:, -1], cache
 
     def hidden_text(self, tokens: Tensor, visible: Visibility) -> Tensor:
         return self.decode(self.embed(tokens), visible)

@@ -18,28 +18,10 @@ from itertools import pairwise
 
 import torch
 
-from foundry_core.training.flops import by_device_name
+from foundry_core.training.peaks import bandwidth_of
 from foundry_core.training.profiling.clocks import clock_of
 from foundry_core.training.profiling.counting import Work
 
-# Name of a device, the more special ones first → TB/s of memory that its maker states.
-_BANDWIDTHS = {
-    "H100 PCIe": 2.0,
-    "H100 NVL": 3.9,
-    "H100": 3.35,
-    "H200": 4.8,
-    "GH200": 4.0,
-    "B200": 8.0,
-    "A100 80GB": 2.04,
-    "A100": 1.56,
-    "A30": 0.93,
-    "A40": 0.70,
-    "A10": 0.60,
-    "L40S": 0.86,
-    "L40": 0.86,
-    "L4": 0.30,
-    "MI300X": 5.3,
-}
 _TRIES = 5
 
 
@@ -86,7 +68,7 @@ def peaks_of(device: torch.device, dtype: torch.dtype, stated: float | None) -> 
     """stated: FLOP/s that MFU is of, where they are known. What is not known is measured, which
     takes a fraction of a second."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    bandwidth = by_device_name(_BANDWIDTHS, name)
+    bandwidth = bandwidth_of(name)
     words = []
     if stated is None:
         kind = str(dtype).removeprefix("torch.")
@@ -96,7 +78,7 @@ def peaks_of(device: torch.device, dtype: torch.dtype, stated: float | None) -> 
     words.append("B: copies measured here" if bandwidth is None else "B: stated")
     return Peaks(
         flops=_products(device, dtype) if stated is None else stated,
-        bandwidth=_copies(device) if bandwidth is None else bandwidth * 1e12,
+        bandwidth=_copies(device) if bandwidth is None else bandwidth,
         known=stated is not None,
         how="; ".join(words),
     )

@@ -27,6 +27,12 @@ _SAME_FORMULA = {
         _aten, f"{_ATTENTION}_backward"
     ),
 }
+# Fused attention computes its scores again on its way back: of five products MFU counts four.
+_SCORES_AGAIN = {
+    packet
+    for packet in (*flop_registry, *_SAME_FORMULA)
+    if "attention" in str(packet) and "backward" in str(packet)
+}
 # Read no more of their first argument than they return.
 _LOOK_UPS = {_aten.embedding, _aten.index_select, _aten.gather, _aten.index}
 # Nothing is read or written.
@@ -77,8 +83,9 @@ class HostRead:
 
 
 class StepCounter(TorchDispatchMode):
-    """work: of every operator that runs inside; flops: their sum. reads: (operator, place) → how
-    often the host needed a value of it, outside of the phases that work on batches of the host."""
+    """work: of every operator that runs inside; flops: those that MFU counts. reads: (operator,
+    place) → how often the host needed a value of it, outside of the phases that work on batches of
+    the host."""
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
@@ -97,7 +104,7 @@ class StepCounter(TorchDispatchMode):
             return out
         if self._ledger.label.phase not in _HOST_PHASES:
             flops = _flops(packet, args, kwargs, out)
-            self.flops += flops
+            self.flops += flops * 4 // 5 if packet in _SCORES_AGAIN else flops
             self.work.append(Work(flops=flops, bytes=_bytes(func, args, kwargs, out)))
             if packet in _READS or (packet in _BY_MASK and _has_mask(args)):
                 self.reads[func.name(), _place()] += 1

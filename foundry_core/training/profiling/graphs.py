@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from foundry_core.training.distributed import blocks_of
 from foundry_core.training.parts import Parts, transformer_blocks
 from foundry_core.training.profiling.counting import place
 
@@ -48,19 +47,6 @@ def _told(reason: Any) -> str:
 
 def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
-
-
-@contextmanager
-def uncompiled(model: nn.Module) -> Iterator[None]:
-    """Blocks that were compiled run as they were written."""
-    compiled = [(block, block._compiled_call_impl) for block in blocks_of(model)]
-    for block, _ in compiled:
-        block._compiled_call_impl = None
-    try:
-        yield
-    finally:
-        for block, call in compiled:
-            block._compiled_call_impl = call
 
 
 @dataclass(frozen=True, kw_only=True)

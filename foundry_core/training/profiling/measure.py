@@ -19,15 +19,10 @@ from torch.profiler import record_function
 from torch.utils.flop_counter import FlopCounterMode
 
 from foundry_core.errors import FoundryError
+from foundry_core.models.blocks import uncompiled
 from foundry_core.models.placeholders import as_on_a_device
 from foundry_core.pipeline.stage import Progress
-from foundry_core.training.flops import (
-    Uncountable,
-    meta_step,
-    needing_no_values,
-    on_meta,
-    step_flops,
-)
+from foundry_core.training.flops import meta_step, on_meta, step_flops
 from foundry_core.training.loop import Trainer
 from foundry_core.training.mixed_batch import MixedBatch
 from foundry_core.training.optim import freeze
@@ -42,7 +37,7 @@ from foundry_core.training.profiling.counting import (
     host_reads,
 )
 from foundry_core.training.profiling.follow import Follower
-from foundry_core.training.profiling.graphs import Graphs, recorded_calls, uncompiled
+from foundry_core.training.profiling.graphs import Graphs, recorded_calls
 from foundry_core.training.profiling.ledger import (
     BACKWARD,
     DATA,
@@ -241,7 +236,7 @@ class _Profiler:
 
         def phase(name: str) -> AbstractContextManager[Any]:
             nonlocal gradients
-            if name == "clip":  # all gradients are there
+            if name == "norm":  # all gradients are there
                 unused.extend(unused_parameters(trainer.model))
                 there = [p.grad for p in trainer.model.parameters() if p.grad is not None]
                 gradients = bytes_of(there)
@@ -261,6 +256,7 @@ class _Profiler:
             ledger.start()
             self._step(ledger.phase)
             ledger.stop()
+        self._counted_batch = self._batch
         reads = counter.reads
         if self._cuda:
             with device_waits() as reads:
@@ -329,18 +325,20 @@ class _Profiler:
     def _flops(self, counted: Mapping[Label, float]) -> tuple[float, str, Mapping[Label, float]]:
         """(of a step, how they were found, by part). counted: those of the step's operators, where
         nothing else is to be had."""
-        try:
-            flops, how = step_flops(self._plain, self._trainer.objectives, self._batch)
-            return flops, how, self._flops_by_part()
-        except Uncountable:
+        flops, how = step_flops(self._plain, self._trainer.objectives, self._counted_batch)
+        if flops is None:
             again = ", those computed again included" if self._trainer.resources.recompute else ""
-            how = f"counted in a step: its operators' with known formulas{again}"
-            return sum(counted.values()), how, counted
+            how = f"counted in a step, where operators have a formula{again}"
+            flops = sum(counted.values())
+        try:
+            return flops, how, self._flops_by_part()
+        except RuntimeError:  # the model looks at values, which the meta device has not
+            return flops, how, counted
 
     def _flops_by_part(self) -> dict[Label, float]:
         """Counted without arithmetic, as MFU counts: nothing that is computed twice."""
-        loss, inputs = meta_step(self._plain, self._trainer.objectives, self._batch)
-        with FlopCounterMode(display=False) as counter, needing_no_values():
+        loss, inputs = meta_step(self._plain, self._trainer.objectives, self._counted_batch)
+        with FlopCounterMode(display=False) as counter:
             ledger = Ledger(counter.get_total_flops)
             with Follower(loss, loss.model, ledger):
                 ledger.start()

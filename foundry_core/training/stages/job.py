@@ -17,7 +17,7 @@ from foundry_core.models.interfaces import Backbone
 from foundry_core.models.io import RAW, WEIGHTS, save_config, save_weights
 from foundry_core.models.processor_files import keep_processor
 from foundry_core.objects import connect
-from foundry_core.pipeline.stage import StageContext
+from foundry_core.pipeline.stage import CONTINUED, StageContext
 from foundry_core.training.config import MODALITIES, TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, local_batch_size, whole_pieces
 from foundry_core.training.loop import Trainer
@@ -25,6 +25,7 @@ from foundry_core.training.mixed_batch import Objective
 from foundry_core.training.object_place import CheckpointObjects
 from foundry_core.training.objectives import CaptionLoss, TextLoss
 from foundry_core.training.stages.upstream import Start
+from foundry_core.training.trunk import trunk_of
 
 Sources = Mapping[str, Mapping[str, Path]]
 Metrics = dict[str, float]
@@ -106,6 +107,7 @@ class Training:
         job, ctx = self.job, self.job.ctx
         for name, part in job.data.modalities.items():
             local_batch_size(part.batch_size, job.world, name)
+        trunk = trunk_of(ctx.recipe, ctx.resources, self.steps)
         raw = partial(_save_weights, job, self.model, RAW)
         return Trainer(
             stage=ctx.name,
@@ -125,6 +127,9 @@ class Training:
             frozen=getattr(ctx.recipe, "frozen", ()),
             world=job.world,
             checkpoints=_objects(ctx),
+            trunk=trunk.step if trunk and trunk.keep else None,
+            begin=ctx.begin,
+            ground=ctx.ground,
             before_average=raw if job.training.keep_raw else None,
         )
 
@@ -135,6 +140,8 @@ class Training:
         _save_weights(job, self.model, WEIGHTS)
         if job.world.main:
             write_json(out / "records" / "data.json", self.loader.report(), durable=False)
+            if result.continued is not None:
+                write_json(out / CONTINUED, result.continued, durable=False)
             save_config(out, self.model)
             self.start.tokenizer.save(out)
             if self.start.processor is not None:

@@ -11,6 +11,7 @@ from foundry_core.training.distributed import World
 from foundry_core.training.objectives import TextLoss
 from foundry_core.training.stages.job import Metrics, Training, job_of
 from foundry_core.training.stages.upstream import language_start
+from foundry_core.training.trunk import text_steps
 
 
 def train_language_model(ctx: StageContext, world: World) -> Metrics:
@@ -28,10 +29,7 @@ def language_training(ctx: StageContext, world: World) -> Training:
     loader = job.loader(start.tokenizer)
     objectives = {"text": TextLoss(z_loss=job.training.z_loss)}
     context = int(read_json(next(iter(job.sources["text"].values())) / "dataset.json")["context"])
-    tokens = job.data.modalities["text"].batch_size * context
-    steps = job.training.total_steps(
-        samples_per_step=job.data.samples_per_step, tokens_per_step=tokens
-    )
+    steps, tokens = text_steps(job.training, job.data, context)
     return Training(
         job=job,
         model=start.model,

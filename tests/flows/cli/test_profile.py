@@ -126,7 +126,7 @@ def large() -> Profile:
             )
             for name in ("language", "vision", "projector", "head", "output", "")
         ],
-        phases=dict.fromkeys(("data", "prepare", "clip", "optimizer", "average", "rest"), 9.999),
+        phases=dict.fromkeys(("data", "prepare", "norm", "optimizer", "average", "rest"), 9.999),
         watched_seconds=179.99,
         operators=Operators(
             steps=3, step_seconds=9.99, top=top, products=0.5, others=0.3, outside=0.2

@@ -49,6 +49,7 @@ def test_an_ablation_reuses_the_base_and_gives_a_verdict(serving):
     assert decisions == {"base": "the base", "rate=0.9": "worse than the base (these policies)"}
 
 
+@pytest.mark.slow
 def test_two_ablations_at_once_on_a_pool_of_one_share_what_is_equal(serving):
     """The base is new to both, and each waits for the pool's only slot."""
     both = [
@@ -107,6 +108,7 @@ def test_check_and_status_in_plain_words(serving):
     assert status["runs"] == status["queue"] == status["leases"] == []
 
 
+@pytest.mark.slow
 def test_interrupting_serve_leaves_nothing(tmp_path):
     with Serving(tmp_path / "home") as serving:
         flow_run = serving.submit(

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from foundry_core.training.flops import by_device_name
-from foundry_core.training.profiling import ceiling
+from foundry_core.training.peaks import bandwidth_of
 from foundry_core.training.profiling.ceiling import Peaks, ceiling_of, peaks_of
 from foundry_core.training.profiling.counting import StepCounter, Work, host_reads
 from foundry_core.training.profiling.ledger import Ledger
@@ -44,13 +43,15 @@ def test_what_an_operator_computes_and_moves(call, flops, values):
 
 
 def test_a_cpus_attention_has_flops():
-    """Two products of [T,D] and [T,D] per head forward, five backward."""
+    """Two products of [T,D] and [T,D] per head forward; five backward, of which one is the scores'
+    again, which MFU does not count."""
     q = torch.randn(2, 3, 16, 8, requires_grad=True)
     product = 2 * 2 * 3 * 16 * 16 * 8
     counter = counted(
         lambda: scaled_dot_product_attention(q, q, q, is_causal=True).sum().backward()
     )
     assert [one.flops for one in counter.work if one.is_product] == [2 * product, 5 * product]
+    assert counter.flops == (2 + 4) * product
 
 
 def test_host_reads_are_counted_with_their_line():
@@ -100,7 +101,7 @@ def test_ceilings_by_hand():
     ],
 )
 def test_bandwidths_by_name(name, terabytes):
-    assert by_device_name(ceiling._BANDWIDTHS, name) == terabytes
+    assert bandwidth_of(name) == (terabytes and terabytes * 1e12)
 
 
 def test_peaks_that_nobody_states_are_measured():

@@ -1,5 +1,6 @@
 """A whole profile of small trainings: what it says against what is known of them."""
 
+import functools
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from training_toy import ToyModel, toy_batches, toy_trainer
 
 from foundry_core.errors import FoundryError
+from foundry_core.models import blocks
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.loop import Trainer
 from foundry_core.training.profiling.measure import profile_trainer
@@ -73,7 +75,7 @@ def test_parts_and_phases_add_up_to_the_step(policy):
     assert names == ["language", "vision", "projector", "head", "output", ""]
     parts = sum(part.seconds for part in found.parts)
     assert parts + sum(found.phases.values()) == pytest.approx(found.watched_seconds)
-    assert set(found.phases) == {"data", "prepare", "clip", "optimizer", "average", "rest"}
+    assert set(found.phases) == {"data", "prepare", "norm", "optimizer", "average", "rest"}
     assert all(part.forward_seconds > 0 and part.backward_seconds > 0 for part in found.parts)
 
 
@@ -201,11 +203,15 @@ def test_data_that_end_are_said_so(tmp_path):
         Wanted(steps=0)
 
 
-def test_a_compiled_training_is_left_compiled(tmp_path):
-    """Counting operators and tracing look at the blocks as they are written."""
-    trainer = toy_trainer(tmp_path, training={"compile": "none"})
-    for layer in trainer.model.layers:
-        layer.compile(backend="eager")
+def test_a_compiled_training_is_left_compiled(tmp_path, monkeypatch):
+    """Counting operators looks at the blocks as they are written."""
+    compiled = functools.partial(torch.compile, backend="eager")
+    monkeypatch.setattr(blocks.torch, "compile", compiled)
+    trainer = toy_trainer(tmp_path, training={"compile": "blocks"})
     found = profile_trainer(trainer, QUICK, silent)
-    assert all(layer._compiled_call_impl is not None for layer in trainer.model.layers)
+    layers = trainer.model.layers
+    assert all(hasattr(layer.forward, "_torchdynamo_orig_callable") for layer in layers)
+    with blocks.uncompiled(trainer.model):
+        assert not any(hasattr(layer.forward, "_torchdynamo_orig_callable") for layer in layers)
     assert found.parts[0].forward_seconds > 0
+    assert found.setting.compile == "blocks"

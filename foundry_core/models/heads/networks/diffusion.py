@@ -14,6 +14,7 @@ from foundry_core.models import noise
 from foundry_core.models.heads.base import HeadSizes
 from foundry_core.models.heads.diffusion import DiffusionHeadConfig
 from foundry_core.models.heads.networks.noised import NoisedHead, Pairs, Predict
+from foundry_core.models.tables import constants
 
 _STREAM_TRAIN, _STREAM_LEVEL, _STREAM_SAMPLE = 4, 5, 6
 
@@ -25,7 +26,9 @@ def signal_levels(count: int) -> Tensor:
         return math.cos((t / count + 0.008) / 1.008 * math.pi / 2) ** 2
 
     betas = [min(1 - cosine(t + 1) / cosine(t), 0.999) for t in range(count)]
-    return torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0)
+    # On the host also where a model is built without memory of its own.
+    values = torch.tensor(betas, dtype=torch.float64, device="cpu")
+    return torch.cumprod(1 - values, dim=0)
 
 
 class DiffusionHead(NoisedHead):
@@ -41,7 +44,7 @@ class DiffusionHead(NoisedHead):
         epsilon = noise.normal(key, shape, stream=_STREAM_TRAIN)
         u = noise.uniform(key, (self.draws,), stream=_STREAM_LEVEL)
         level = (u * count).long().clamp_(max=count - 1)
-        signal = epsilon.new_tensor(self.levels)[level][:, :, None, None]
+        signal = constants(self.levels, epsilon.device)[level][:, :, None, None]
         noised = signal.sqrt() * actions + (1 - signal).sqrt() * epsilon
         return Pairs(noised, level / count, epsilon)
 

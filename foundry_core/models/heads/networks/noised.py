@@ -16,6 +16,7 @@ from foundry_core.models.heads.flow import FlowHeadConfig
 from foundry_core.models.heads.networks.base import ActionHead
 from foundry_core.models.heads.networks.trunk import HeadTrunk
 from foundry_core.models.noise import Key
+from foundry_core.models.tables import constants
 
 Predict = Callable[[Tensor, float], Tensor]
 """(noised chunk [B,K,A], time in [0, 1]) → the network's prediction [B,K,A]."""
@@ -100,7 +101,7 @@ class NoisedHead(ActionHead):
         context = self.trunk.context(condition, proprio)
         # One call for all steps: step by step it took a seventh of a chunk's time on a CPU.
         times = self.times(solver_steps)
-        rows = self.trunk.embed(torch.tensor(times, device=context.device))
+        rows = self.trunk.embed(constants(times, context.device))
         embedded = {} if rows is None else dict(zip(times, rows[:, None], strict=True))
 
         def masked(x: Tensor) -> Tensor:
