@@ -1,7 +1,7 @@
 """Packed text → a language model: a new one, or the upstream one trained on."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -20,6 +20,10 @@ from foundry_core.training.recipes import (
     facts_of,
 )
 from foundry_core.training.trunk import text_steps
+
+if TYPE_CHECKING:
+    from foundry_core.training.distributed import World
+    from foundry_core.training.stages.job import Training
 
 
 class TrainLlmRecipe(stage.Recipe):
@@ -67,6 +71,12 @@ class TrainLlm(TrainStage):
     @classmethod
     def states(cls, recipe: TrainLlmRecipe, inputs: Inputs) -> ModelFacts:
         return facts_of(inputs, "llm", recipe.model, None)
+
+    @staticmethod
+    def training(ctx: stage.StageContext, world: "World") -> "Training":
+        from foundry_core.training.stages.llm import language_training
+
+        return language_training(ctx, world)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, float]:

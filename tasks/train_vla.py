@@ -1,7 +1,7 @@
 """Demonstrations on top of a vision-language model → a policy."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -35,6 +35,10 @@ from foundry_core.training.recipes import (
     facts_of,
     image_size_of,
 )
+
+if TYPE_CHECKING:
+    from foundry_core.training.distributed import World
+    from foundry_core.training.stages.job import Training
 
 
 class TrainVlaRecipe(stage.Recipe):
@@ -137,6 +141,12 @@ class TrainVla(TrainStage):
             f"normalised with the statistics of {', '.join(sorted(described))}, trained on "
             f"{', '.join(sorted(trained))}"
         ]
+
+    @staticmethod
+    def training(ctx: stage.StageContext, world: "World") -> "Training":
+        from foundry_core.training.stages.vla import policy_training
+
+        return policy_training(ctx, world)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -23,6 +23,10 @@ from foundry_core.training.recipes import (
     facts_of,
     image_size_of,
 )
+
+if TYPE_CHECKING:
+    from foundry_core.training.distributed import World
+    from foundry_core.training.stages.job import Training
 
 
 class TrainVlmRecipe(stage.Recipe):
@@ -65,6 +69,12 @@ class TrainVlm(TrainStage):
             return facts_of(inputs, "vlm", described, image_size_of(described), *added)
         facts = facts_of(inputs, "llm", described.language, described.image_size, IMAGE)
         return replace(facts, model=described.model_copy(update={"language": facts.model}))
+
+    @staticmethod
+    def training(ctx: stage.StageContext, world: "World") -> "Training":
+        from foundry_core.training.stages.vlm import vision_language_training
+
+        return vision_language_training(ctx, world)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, float]:

@@ -36,6 +36,7 @@ COMMANDS = {
     "data": "preview, inspect, validate and convert datasets; their statistics",
     "generate": "look at a model: what it writes after a text and pictures",
     "eval": "compare evaluations; plan how many episodes are needed",
+    "profile": "where a training stage's step spends time and memory",
     "report": "write report.html of a run or an ablation",
     "stages": "list stage kinds and what can be set in each",
     "models": "list model presets and their sizes",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.runs.built import built
 from flows.runs.planning import Prepared, Request, prepare
 from foundry_core.config.overrides import set_path
 from foundry_core.config.registry import Registry
@@ -68,15 +69,18 @@ def stage_loader(request: Request, stage: str) -> "Previewed":
             f"stage {stage!r} ({node.kind}) makes no batches",
             f"stages that do: {', '.join(reading)}" if reading else "this pipeline trains nothing",
         )
+    read = {modality: node.inputs[modality] for modality in data.modalities}
+    vocabulary = _vocabulary(prepared, node)
+    measured = list(node.inputs["stats"].values()) if data.robot else []
+    needed = [*(up for named in read.values() for up in named.values()), vocabulary, *measured]
+    store = prepared.store
+    folders = {name: store.files_path(a) for name, a in built(prepared, needed).items()}
     sources = {
-        modality: {label: _built(prepared, up) for label, up in node.inputs[modality].items()}
-        for modality in data.modalities
+        modality: {label: folders[up] for label, up in named.items()}
+        for modality, named in read.items()
     }
-    tokenizer = Tokenizer.load(_built(prepared, _vocabulary(prepared, node)))
-    statistics = None
-    if data.robot:
-        (producer,) = node.inputs["stats"].values()
-        statistics = DatasetStatistics.load(_built(prepared, producer))
+    tokenizer = Tokenizer.load(folders[vocabulary])
+    statistics = DatasetStatistics.load(folders[measured[0]]) if measured else None
     seed, tokens = prepared.specs[stage].seed, _tokens_per_image(prepared, node)
     return _previewed(data, sources, tokenizer, statistics, seed, tokens)
 
@@ -218,17 +222,6 @@ def _statistics(shards: "CheckedShards") -> "DatasetStatistics":
         if stored.leaves:
             return stored
     return dataset_statistics(shards.source)
-
-
-def _built(prepared: Prepared, name: str) -> Path:
-    row, store = prepared.plan.stages[name], prepared.store
-    artifact = store.read(row.kind, row.artifact) if row.artifact else None
-    if artifact is None or row.action != "reuse":
-        raise FoundryError(
-            f"stage {name!r} is not built yet",
-            f"foundry run {prepared.request.pipeline} --only {name}",
-        )
-    return store.files_path(artifact)
 
 
 def _vocabulary(prepared: Prepared, node: StageNode) -> str:

@@ -1,5 +1,7 @@
 """`-o stage.path=value`: one leaf of a pipeline changed from outside."""
 
+import contextlib
+import json
 from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
@@ -18,6 +20,15 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not path.strip():
         raise FoundryError(f"override {text!r} is not PATH=VALUE", "e.g. -o llm.training.steps=200")
     return path.strip(), parse_yaml(value, f"override {path.strip()!r}")
+
+
+def override_text(path: str, value: Any) -> str:
+    """What `parse_override` reads as these."""
+    plain = f"{path}={value}"
+    with contextlib.suppress(FoundryError):
+        if parse_override(plain) == (path, value):
+            return plain
+    return f"{path}={json.dumps(value)}"
 
 
 def apply_overrides(

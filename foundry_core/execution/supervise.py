@@ -39,7 +39,7 @@ def run_child(work: Work, lease: Lease, folders: Folders) -> ChildResult:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env=_environment(job.resources.cpus),
+                env=stage_variables(job.resources.cpus),
                 start_new_session=True,
             )
             _wait(child, control / PROGRESS, work, lease)
@@ -65,7 +65,8 @@ def _inputs(work: Work, reading: contextlib.ExitStack) -> Inputs:
     }
 
 
-def _environment(cpus: int) -> dict[str, str]:
+def stage_variables(cpus: int) -> dict[str, str]:
+    """The environment of a stage's process, which torch must find when it is imported."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(cpus))
     # OpenMP's threads would spin while they wait: beside another job on their core that made a
     # training step fifty times as long.

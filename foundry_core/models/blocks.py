@@ -1,5 +1,8 @@
 """The repeated blocks of a model: what is sharded, compiled and recomputed one by one."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 import torch
 from torch import nn
 
@@ -21,3 +24,19 @@ def compile_blocks(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, Decoder):
             part.compiled_loss = True
+
+
+@contextmanager
+def uncompiled(module: nn.Module) -> Iterator[None]:
+    """Inside, what `compile_blocks` did is undone: operators can be seen, and graphs traced."""
+    with ExitStack() as undo:
+        for block in blocks_of(module):
+            written = getattr(block.forward, "_torchdynamo_orig_callable", None)
+            if written is not None:
+                undo.callback(setattr, block, "forward", block.forward)
+                block.forward = written
+        for part in module.modules():
+            if isinstance(part, Decoder) and part.compiled_loss:
+                undo.callback(setattr, part, "compiled_loss", True)
+                part.compiled_loss = False
+        yield

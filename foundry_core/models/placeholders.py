@@ -1,14 +1,32 @@
 """Image placeholders in a token sequence: counting them on the host, filling them on the device."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from foundry_core.errors import FoundryError
 
+_as_on_a_device = False
+
 
 def on_host(tokens: Tensor) -> bool:
     """Whether counting them costs no wait for a device and breaks no compiled graph."""
-    return tokens.device.type == "cpu" and not torch.compiler.is_compiling()
+    if tokens.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return not _as_on_a_device
+
+
+@contextlib.contextmanager
+def as_on_a_device() -> Iterator[None]:
+    """Inside, CPU tensors are treated as a device's, so that its host waits can be counted here."""
+    global _as_on_a_device
+    before, _as_on_a_device = _as_on_a_device, True
+    try:
+        yield
+    finally:
+        _as_on_a_device = before
 
 
 def wrong_row(tokens: Tensor, token_id: int, expected: int) -> tuple[int, int] | None:
@@ -60,7 +78,7 @@ def drop_placeholders(
     """The same rows without image placeholders, in order: (tokens, token_mask).
 
     Rows that lose fewer keep masked columns at their end. Only the blind control uses it; it
-    counts on the host.
+    counts on the host, so that trainings call it before a batch travels.
     """
     keep = tokens != image_token_id
     if token_mask is not None:

@@ -78,10 +78,10 @@ class VLA(nn.Module):
     ) -> Tensor:
         """[B, 1, tap_layers·D] at each row's `<obs>`, the last real token.
 
-        Padding (token_mask False) on either side changes nothing. The blind control drops image
-        placeholders from the rows first and never looks at `images`.
+        Padding (token_mask False) on either side changes nothing. The blind control never looks at
+        `images`: it drops their placeholders from the rows first. images None: there are none.
         """
-        if not self._config.use_images:
+        if images is not None and not self._config.use_images:
             tokens, token_mask = drop_placeholders(tokens, token_mask, self.backbone.image_token_id)
             images = None
         if on_host(tokens):

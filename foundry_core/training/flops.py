@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from foundry_core.data.loading.config import ROBOT, TEXT
@@ -52,16 +52,24 @@ def counted_flops(
 ) -> FlopCounterMode:
     """The counter after a forward and backward pass of `batch` on meta copies: no arithmetic is
     done. Call it before the model is compiled or sharded."""
+    loss, inputs = meta_step(model, objectives, batch)
+    with FlopCounterMode(display=False) as counter:
+        total, _ = loss(*inputs)
+        total.backward()
+    return counter
+
+
+def meta_step(
+    model: nn.Module, objectives: Mapping[str, Objective], batch: MixedBatch
+) -> tuple[MixedLoss, tuple[MixedBatch, Mapping[str, Tensor], StepKey]]:
+    """(the loss of a copy of the model, what its forward takes), without values."""
     loss = MixedLoss(on_meta(model), objectives, {})
     prepared = {
         m: {name: t.to("meta") for name, t in objectives[m].prepare(part).items()}
         for m, part in batch.items()
     }
     counts = {m: torch.ones((), device="meta") for m in batch}
-    with FlopCounterMode(display=False) as counter:
-        total, _ = loss(prepared, counts, StepKey(seed=0, step=0))
-        total.backward()
-    return counter
+    return loss, (prepared, counts, StepKey(seed=0, step=0))
 
 
 def step_flops(
@@ -83,7 +91,7 @@ def step_flops(
     # A head whose shapes are not known, a module of others' that needs values.
     except (FoundryError, RuntimeError, NotImplementedError) as error:
         return None, f"no MFU: its products cannot be counted ({str(error).splitlines()[0]})"
-    return float(counter.get_total_flops()), "counted on the first batch by torch's flop_counter"
+    return float(counter.get_total_flops()), "counted on one batch by torch's flop_counter"
 
 
 def transformers_flops(

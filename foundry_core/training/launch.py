@@ -32,16 +32,21 @@ _MISTAKE = "mistake.json"
 def launch(worker: Worker, ctx: StageContext) -> Mapping[str, float]:
     """Metrics of rank 0. ctx.resources is a TrainResources."""
     resources = ctx.resources
-    if resources.gpus and not torch.cuda.is_available() and resources.workers == 1:
+    if resources.workers > 1:
+        return _launch_ray(worker, ctx)
+    device = device_of(resources)
+    with threads(resources.cpus):
+        return worker(ctx, World(device=device))
+
+
+def device_of(resources: TrainResources) -> torch.device:
+    """Where a worker in this process computes. FoundryError for a GPU that is not here."""
+    if resources.gpus and not torch.cuda.is_available():
         raise FoundryError(
             f"resources.gpus={resources.gpus} but torch {torch.__version__} sees no GPU here",
             "set resources.gpus=0, or dispatch to a pool with GPUs",
         )
-    if resources.workers == 1:
-        device = torch.device("cuda" if resources.gpus else "cpu")
-        with threads(resources.cpus):
-            return worker(ctx, World(device=device))
-    return _launch_ray(worker, ctx)
+    return torch.device("cuda" if resources.gpus else "cpu")
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,8 @@ class Trainer:
     ground: the digest of what decides how floats are rounded here; states that were computed on
     several of them are marked so.
     before_average: called by every rank before the average replaces the weights, where EMA is on.
+    phase: what each phase of a step runs inside of (prepare, forward, backward, norm, optimizer,
+    average), by its name.
     """
 
     stage: str = "training"
@@ -117,6 +120,7 @@ class Trainer:
     world: World = field(default_factory=World)
     before_average: Callable[[], None] | None = None
     checkpoints: CheckpointPlace | None = None
+    phase: Callable[[str], AbstractContextManager[Any]] = nullcontext
     trunk: int | None = None
     begin: Begin | None = None
     ground: str = ""
@@ -128,7 +132,8 @@ class Trainer:
         after SIGTERM, when a checkpoint of the step it was in is saved.
         """
         started = time.monotonic(), time.process_time()
-        self._prepare()
+        self.build()
+        self._open()
         first = self._resume()
         run = RunInfo(
             stage=self.stage,
@@ -153,21 +158,12 @@ class Trainer:
         for step, batch in zip(range(first, self.total_steps), batches, strict=False):
             if step == first:
                 self._know_flops(batch)
-            multiplier = lr_multiplier(self.config.schedule, step, self.total_steps)
-            set_lr(self.optimizer, multiplier)
-            values = self._backward(batch, StepKey(seed=self.seed, step=step))
-            if self.resources.part_norms:
-                values |= part_norms(self.model)
-            values["grad_norm"] = gradient_norm(self.optimizer)
-            update(self.optimizer, values["loss"], values["grad_norm"], self.config.clip)
-            self.optimizer.zero_grad(set_to_none=True)
-            if self.ema:
-                self.ema.update(step + 1)
+            values = self.step(step, batch)
             self.done = step + 1
             self.pending.add(step, values, batch)
             if self.cadence.look_due(self.done, stop=self.stop.asked):
                 self._look()
-                self._report(multiplier, writers)
+                self._report(writers)
                 self.saver.commit()
                 save, end = self.cadence.looked(
                     self.done, stop=self.stop.look(), busy=self.saver.busy
@@ -187,13 +183,31 @@ class Trainer:
         self._close_window(writers)
         self.saver.finish()
 
-    def _prepare(self) -> None:
+    def step(self, number: int, batch: MixedBatch) -> dict[str, Tensor]:
+        """The optimizer step of this 0-based number on this rank's batch: losses and norms, on the
+        device. Needs `build`."""
+        set_lr(self.optimizer, lr_multiplier(self.config.schedule, number, self.total_steps))
+        values = self._backward(batch, StepKey(seed=self.seed, step=number))
+        with self.phase("norm"):
+            if self.resources.part_norms:
+                values |= part_norms(self.model)
+            values["grad_norm"] = gradient_norm(self.optimizer)
+        with self.phase("optimizer"):
+            update(self.optimizer, values["loss"], values["grad_norm"], self.config.clip)
+            self.optimizer.zero_grad(set_to_none=True)
+        if self.ema:
+            with self.phase("average"):
+                self.ema.update(number + 1)
+        return values
+
+    def build(self) -> None:
+        """Loss, optimizer and average of the model, on the device, as `step` uses them. Writes
+        nothing."""
         self.model.to(self.world.device)
         freeze(self.model, self.frozen)
         loss = MixedLoss(self.model, self.objectives, self.weights)
-        self._peak = (self.resources.peak_tflops or 0) * 1e12 or peak_flops(self.world.device)
         # Before blocks are compiled or sharded: what is counted is the plain model's arithmetic.
-        self._plain = on_meta(self.model) if self._peak else None
+        self._plain = on_meta(self.model) if self.peak else None
         recompute(self.model, self.resources.recompute)
         if self.config.compile == "blocks":
             compile_blocks(self.model)
@@ -209,6 +223,14 @@ class Trainer:
         self.optimizer = build_optimizer(self.model, self.config.optimizer, self.lr_scale)
         self.ema = Ema(self.model, self.config.ema) if self.config.ema else None
         self.state = RunState(self.model, self.optimizer, self.ema)
+
+    @property
+    def peak(self) -> float | None:
+        """FLOP/s that MFU is a share of; None where it is not known."""
+        return (self.resources.peak_tflops or 0) * 1e12 or peak_flops(self.world.device)
+
+    def _open(self) -> None:
+        """What keeps account of a run, in its scratch."""
         self.place: CheckpointPlace = self.checkpoints or CheckpointFolder(
             self.scratch / "checkpoints"
         )
@@ -229,36 +251,50 @@ class Trainer:
 
     def _know_flops(self, batch: MixedBatch) -> None:
         """Counts the arithmetic of the first batch, where a device's peak is known."""
-        if self._peak and self._plain is not None:
+        if self.peak and self._plain is not None:
             flops, self._counted = step_flops(self._plain, self.objectives, batch)
             if flops is not None:
-                self.throughput.know_flops(flops, self._peak)
+                self.throughput.know_flops(flops, self.peak)
         self._plain = None
 
     def _backward(self, batch: MixedBatch, key: StepKey) -> dict[str, Tensor]:
         """Accumulates the gradient of the global batch; returns the global means of the losses, on
         the device."""
-        local = [self.objectives[m].count(part) for m, part in batch.items()]
-        counts = self.world.total(self._on_device(torch.tensor(local, dtype=torch.float64)))
-        by_modality = dict(zip(batch, counts.clamp(min=1).float().unbind(), strict=True))
-        cut = self.config.compile == "none"
-        parts = split_batch(batch, self.resources.micro_batch, cut=cut)
-        bf16 = self.config.precision != "fp32"
+        with self.phase("prepare"):
+            by_modality = self._counts(batch)
+            cut = self.config.compile == "none"
+            parts = split_batch(batch, self.resources.micro_batch, cut=cut)
         sums: dict[str, Tensor] = {}
         for i, part in enumerate(parts):
-            part = {m: self._to_device(m, tensors) for m, tensors in part.items()}
+            with self.phase("prepare"):
+                part = self._to_device(part)
             with gradient_sync(self.loss, i + 1 == len(parts)):
-                with torch.autocast(self.world.device.type, torch.bfloat16, enabled=bf16):
+                with self.phase("forward"), self.autocast():
                     loss, logged = self.loss(part, by_modality, key)
-                (loss * self.world.size if self.world.size > 1 else loss).backward()
+                with self.phase("backward"):
+                    (loss * self.world.size if self.world.size > 1 else loss).backward()
             for name, value in logged.items():
                 sums[name] = sums[name] + value if name in sums else value
         values = self.world.total(torch.stack([value.double() for value in sums.values()]))
         return dict(zip(sums, values.unbind(), strict=True))
 
-    def _to_device(self, modality: str, batch: Batch) -> Batch:
-        prepared = self.objectives[modality].prepare(batch)
-        return {name: self._on_device(tensor) for name, tensor in prepared.items()}
+    def autocast(self) -> torch.autocast:
+        """In which type the recipe's precision computes products."""
+        bf16 = self.config.precision != "fp32"
+        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=bf16)
+
+    def _counts(self, batch: MixedBatch) -> dict[str, Tensor]:
+        """Valid elements of the global batch, by modality."""
+        local = [self.objectives[m].count(part) for m, part in batch.items()]
+        counts = self.world.total(self._on_device(torch.tensor(local, dtype=torch.float64)))
+        return dict(zip(batch, counts.clamp(min=1).float().unbind(), strict=True))
+
+    def _to_device(self, batch: MixedBatch) -> dict[str, Batch]:
+        prepared = {m: self.objectives[m].prepare(tensors) for m, tensors in batch.items()}
+        return {
+            m: {name: self._on_device(tensor) for name, tensor in part.items()}
+            for m, part in prepared.items()
+        }
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         if self.world.device.type == "cpu":
@@ -293,9 +329,9 @@ class Trainer:
             "skips with training.non_finite.policy=skip",
         )
 
-    def _report(self, multiplier: float, writers: MetricWriters) -> None:
+    def _report(self, writers: MetricWriters) -> None:
         if self.done % self.resources.log_every == 0:
-            self._write_row(multiplier, writers)
+            self._write_row(writers)
         self._show()
 
     def _show(self) -> None:
@@ -305,7 +341,8 @@ class Trainer:
             values = {**self.log.last, **shown(self.throughput.last)}
             self.progress(self.done, self.total_steps, "training", **values)
 
-    def _write_row(self, multiplier: float, writers: MetricWriters) -> None:
+    def _write_row(self, writers: MetricWriters) -> None:
+        multiplier = lr_multiplier(self.config.schedule, self.done - 1, self.total_steps)
         row = self.log.write_row(self.done, lr=self.config.optimizer.lr * multiplier)
         if row:
             writers.write(self.done, row)
@@ -314,8 +351,7 @@ class Trainer:
     def _close_window(self, writers: MetricWriters) -> None:
         """The row of the last steps, fewer than others have."""
         if self.total_steps:
-            last = self.total_steps - 1
-            self._write_row(lr_multiplier(self.config.schedule, last, self.total_steps), writers)
+            self._write_row(writers)
             self._show()
 
     def _save(self) -> None:

@@ -8,13 +8,14 @@ by stalling, and finds the positions that carry a loss, so that logits are compu
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.models.interfaces import Backbone, Decoder, LanguageModel
 from foundry_core.models.layers import Visibility, document_offsets
 from foundry_core.models.noise import Key
-from foundry_core.models.placeholders import check_image_tokens
+from foundry_core.models.placeholders import check_image_tokens, drop_placeholders
 from foundry_core.models.vla import VLA, check_obs_tokens
 from foundry_core.training.mixed_batch import Batch, StepKey
 
@@ -106,11 +107,15 @@ class CaptionLoss:
 
 @dataclass(frozen=True, kw_only=True)
 class ActionLoss:
-    """The head's own loss over valid action elements, averaged over its noise draws."""
+    """The head's own loss over valid action elements, averaged over its noise draws.
+
+    sees: False for the blind control, whose rows lose images and their placeholders on the host.
+    """
 
     image_token_id: int
     obs_token_id: int
     tokens_per_image: int
+    sees: bool = True
 
     def count(self, batch: Batch) -> float:
         return float(batch["action_mask"].sum())
@@ -119,12 +124,17 @@ class ActionLoss:
         tokens, images = batch["tokens"], batch["images"].shape[1]
         check_obs_tokens(tokens, self.obs_token_id)
         check_image_tokens(tokens, self.image_token_id, images, self.tokens_per_image)
-        return batch
+        if self.sees:
+            return batch
+        words, mask = drop_placeholders(tokens, batch["token_mask"], self.image_token_id)
+        kept = {name: tensor for name, tensor in batch.items() if name != "images"}
+        mask = torch.ones_like(words, dtype=torch.bool) if mask is None else mask
+        return {**kept, "tokens": words, "token_mask": mask}
 
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
         assert isinstance(model, VLA)
         total, count = model.training_loss_terms(
-            batch["images"],
+            batch.get("images"),
             batch["tokens"],
             _mask(model.backbone, batch),
             batch["proprio"],

@@ -1,5 +1,6 @@
-"""A model by its parts (language, vision, projector, head): norms of their gradients, and blocks
-whose activations are made again in the backward pass instead of being kept.
+"""A model by its parts (language, vision, projector, head): norms of their gradients, the calls
+that lead into them, and blocks whose activations are made again in the backward pass instead of
+being kept.
 """
 
 import functools
@@ -11,16 +12,37 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.interfaces import Decoder
+from foundry_core.models.heads.networks.base import ActionHead
+from foundry_core.models.interfaces import Decoder, LanguageModel
 from foundry_core.models.vla import VLA
 from foundry_core.training.distributed import full
 
 Parts = Mapping[str, Sequence[nn.Module]]
+# The output layer and the cross-entropy that reads it: what `entries_of` adds to the parts.
+OUTPUT = "output"
+# How parts are called in a training step, besides as modules.
+_METHODS: Mapping[type[nn.Module], Sequence[str]] = {
+    LanguageModel: ("embed", "hidden", "tap"),
+    ActionHead: ("training_loss_terms",),
+}
 
 
 def parts_of(model: nn.Module) -> Parts:
     """Part → its modules; everything is `model` where a module says nothing of its parts."""
     return model.parts if isinstance(model, Decoder | VLA) else {"model": [model]}
+
+
+def entries_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """(part, module, name of its method) of all calls that lead into a part in a training step."""
+    for part, modules in parts_of(model).items():
+        for module in modules:
+            yield part, module, "forward"
+            for kind, names in _METHODS.items():
+                if isinstance(module, kind):
+                    yield from ((part, module, name) for name in names)
+    for module in model.modules():
+        if isinstance(module, Decoder):
+            yield OUTPUT, module, "next_token_sums"
 
 
 def part_norms(model: nn.Module) -> dict[str, Tensor]:

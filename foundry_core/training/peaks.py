@@ -1,5 +1,7 @@
 """What devices could do at most. No torch."""
 
+from collections.abc import Mapping
+
 # Name of a device, the more special ones first → dense bf16 TFLOP/s that its maker states.
 PEAKS = {
     "H100 PCIe": 756,
@@ -19,10 +21,37 @@ PEAKS = {
 }
 
 
+# The same → TB/s of its memory.
+BANDWIDTHS = {
+    "H100 PCIe": 2.0,
+    "H100 NVL": 3.9,
+    "H100": 3.35,
+    "H200": 4.8,
+    "GH200": 4.0,
+    "B200": 8.0,
+    "A100 80GB": 2.04,
+    "A100": 1.56,
+    "A30": 0.93,
+    "A40": 0.70,
+    "A10": 0.60,
+    "L40S": 0.86,
+    "L40": 0.86,
+    "L4": 0.30,
+    "MI300X": 5.3,
+}
+
+
 def peak_of(name: str) -> float | None:
     """Dense bf16 FLOP/s of a device by its name; None for one that the table lacks."""
-    words = name.replace("-", " ").split()
-    for known, peak in PEAKS.items():
-        if all(word in words for word in known.split()):
-            return peak * 1e12
-    return None
+    return _tera(PEAKS, name)
+
+
+def bandwidth_of(name: str) -> float | None:
+    """Bytes/s of a device's memory; None for one that the table lacks."""
+    return _tera(BANDWIDTHS, name)
+
+
+def _tera(table: Mapping[str, float], name: str) -> float | None:
+    """1e12 times the value of the first entry whose words are all in the name."""
+    words = set(name.replace("-", " ").split())
+    return next((1e12 * v for known, v in table.items() if set(known.split()) <= words), None)

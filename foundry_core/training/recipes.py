@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import Size
@@ -15,7 +15,7 @@ from foundry_core.models.config import (
     VLMConfig,
     weight_sources,
 )
-from foundry_core.pipeline.stage import Config, Fact, Stage, Trunk, Upstream
+from foundry_core.pipeline.stage import Config, Fact, Stage, StageContext, Trunk, Upstream
 from foundry_core.training.config import (
     MODALITIES,
     TrainResources,
@@ -24,6 +24,10 @@ from foundry_core.training.config import (
     check_micro_batch,
 )
 from foundry_core.training.trunk import trunk_of
+
+if TYPE_CHECKING:
+    from foundry_core.training.distributed import World
+    from foundry_core.training.stages.job import Training
 
 Inputs = Mapping[str, Mapping[str, Upstream]]
 
@@ -214,6 +218,14 @@ class TrainStage(Stage):
                 "computed with, which resources.strategy ddp does not keep",
                 "set resources.strategy to fsdp (one worker, too), or precision to bf16",
             )
+
+    @staticmethod
+    def training(ctx: StageContext, world: "World") -> "Training":
+        """What `run` carries out, built and not begun: `foundry profile` takes its steps apart."""
+        raise FoundryError(
+            f"stage {ctx.name!r} is of a kind that does not say how its training is built",
+            "let the kind's class have a static method training(ctx, world)",
+        )
 
     @classmethod
     def architecture(cls, recipe: Any, inputs: Inputs) -> Config | None:

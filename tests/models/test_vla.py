@@ -45,7 +45,9 @@ def test_the_blind_control_sees_words_and_nothing_else():
     torch.testing.assert_close(model.condition(None, words)[0], seen[0], atol=1e-5, rtol=0)
     changed = batch["tokens"].clone()
     changed[:, 8] = 41
-    assert (model.condition(None, changed, batch["token_mask"]) - seen).abs().max() > 1e-3
+    assert (
+        model.condition(batch["images"], changed, batch["token_mask"]) - seen
+    ).abs().max() > 1e-3
 
 
 def test_loss_terms_reach_every_weight():

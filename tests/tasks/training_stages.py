@@ -35,6 +35,23 @@ def run_stage(
     progress: Any = lambda *args, **values: None,
 ) -> dict[str, Any]:
     """The stage's metrics. inputs: slot → label → folder."""
+    more = {"name": name, "seed": seed, "resources": resources, "progress": progress}
+    return dict(kind.run(stage_context(kind, out, scratch, recipe, inputs, **more)))
+
+
+def stage_context(
+    kind: type[Stage],
+    out: Path,
+    scratch: Path,
+    recipe: Any,
+    inputs: dict[str, dict[str, Path]],
+    *,
+    name: str = "x",
+    seed: int = 0,
+    resources: dict[str, Any] | None = None,
+    progress: Any = lambda *args, **values: None,
+) -> StageContext:
+    """What the stage's `run` takes."""
     for folder in (out, scratch):
         folder.mkdir(parents=True, exist_ok=True)
     artifacts = {
@@ -44,7 +61,7 @@ def run_stage(
         }
         for slot, several in inputs.items()
     }
-    context = StageContext(
+    return StageContext(
         name=name,
         key=name,
         seed=seed,
@@ -55,7 +72,6 @@ def run_stage(
         scratch=scratch,
         progress=progress,
     )
-    return dict(kind.run(context))
 
 
 class Bench:
@@ -84,12 +100,16 @@ class Bench:
     ) -> tuple[Path, dict[str, Any]]:
         """(output folder, metrics). inputs: slot → dataset's or earlier stage's name."""
         out, scratch = self.root / name, self.root / f"{name}.scratch"
-        places = {
+        options = {"name": name, "seed": seed, "resources": resources}
+        places = self.places(inputs)
+        return out, run_stage(stage_kind(kind), out, scratch, recipe, places, **options)
+
+    def places(self, inputs: dict[str, str]) -> dict[str, dict[str, Path]]:
+        """slot → label → folder, of the slots' sources."""
+        return {
             slot: {slot: self.datasets.get(source, self.root / source)}
             for slot, source in inputs.items()
         }
-        options = {"name": name, "seed": seed, "resources": resources}
-        return out, run_stage(stage_kind(kind), out, scratch, recipe, places, **options)
 
     def llm(self, name: str = "llm", **options: Any) -> tuple[Path, dict[str, Any]]:
         recipe = {"model": LANGUAGE, "data": {"text": TEXT}, "training": TRAINING}

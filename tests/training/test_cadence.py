@@ -17,7 +17,7 @@ from test_objectives import caption_batch, text_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_toy import toy_trainer, weights
 
-from foundry_core.models import vla, vlm
+from foundry_core.models.placeholders import as_on_a_device
 from foundry_core.training import cadence
 from foundry_core.training.cadence import Cadence
 from foundry_core.training.config import OptimizerConfig, TrainResources
@@ -86,7 +86,8 @@ class Reads(TorchDispatchMode):
 
 def test_a_step_makes_no_host_wait(tmp_path):
     trainer = toy_trainer(tmp_path, training={"clip": 1.0})
-    trainer._prepare()
+    trainer.build()
+    trainer._open()
     trainer._resume()
     batch = next(iter(trainer.batches(0)))
     for objective in trainer.objectives.values():
@@ -104,7 +105,7 @@ def test_a_step_makes_no_host_wait(tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["llm", "vlm", "vla"])
-def test_no_loss_makes_a_host_wait(stage, monkeypatch):
+def test_no_loss_makes_a_host_wait(stage):
     """Forward, backward, clipping and update of the real models on batches that `prepare` made.
     Checks of placeholders, which CPU tensors get once more in the model, are those of a host."""
     model = build(language_config() if stage == "llm" else vla_config())
@@ -119,9 +120,7 @@ def test_no_loss_makes_a_host_wait(stage, monkeypatch):
     }
     loss, inputs = mixed(model, *parts[stage])
     optimizer = build_optimizer(model, OptimizerConfig())
-    monkeypatch.setattr(vlm, "on_host", lambda tokens: False)
-    monkeypatch.setattr(vla, "on_host", lambda tokens: False)
-    with Reads() as reads:
+    with as_on_a_device(), Reads() as reads:
         total, _ = loss(*inputs)
         total.backward()
         norms = part_norms(model)

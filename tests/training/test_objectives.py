@@ -38,8 +38,9 @@ def captions(**changes):
     return CaptionLoss(image_token_id=IMAGE, tokens_per_image=TOKENS_PER_IMAGE, **changes)
 
 
-def actions():
-    return ActionLoss(image_token_id=IMAGE, obs_token_id=OBS, tokens_per_image=TOKENS_PER_IMAGE)
+def actions(**changes):
+    sizes = {"obs_token_id": OBS, "tokens_per_image": TOKENS_PER_IMAGE}
+    return ActionLoss(image_token_id=IMAGE, **sizes, **changes)
 
 
 def sums(objective, model, batch, key=KEY):
@@ -118,6 +119,19 @@ def test_a_sample_drawn_twice_in_a_batch_is_noised_twice():
     sums(actions(), model, batch)
     noised, times = seen
     assert len(torch.unique(noised, dim=0)) == len(torch.unique(times)) == 6
+
+
+def test_the_blind_control_gets_its_words_on_the_host():
+    """Two images of 4 placeholders go; what the model would have dropped itself is dropped."""
+    model, batch = build(vla_config(use_images=False)), robot_batch([6, 3])
+    prepared = actions(sees=False).prepare(batch)
+    assert "images" not in prepared
+    assert prepared["tokens"].shape == (2, 7)
+    words = batch["token_mask"] & (batch["tokens"] != IMAGE)
+    kept = prepared["tokens"][prepared["token_mask"]]
+    assert kept.tolist() == batch["tokens"][words].tolist()
+    dropped = sums(actions(sees=False), model, batch)["loss"]
+    assert torch.equal(dropped, sums(actions(), model, batch)["loss"])
 
 
 @pytest.mark.parametrize(

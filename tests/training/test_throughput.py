@@ -1,5 +1,6 @@
 """What a training says of its speed: rates by hand, MFU by its formula, rows that resume."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from model_zoo import build, language_config, robot_batch, vla_config
 from test_compile import CAPTIONS, ROBOT, TEXT
 from test_objectives import caption_batch, text_batch
-from training_toy import toy_batches, toy_trainer
+from training_toy import ToyModel, toy_batches, toy_trainer
 
 from foundry_core.models.build import build_model
 from foundry_core.models.config import TransformerConfig
@@ -136,6 +137,15 @@ def test_a_policys_step_is_counted_without_doing_it():
     assert all(p.is_meta for p in on_meta(model).parameters())
 
 
+def test_a_blind_policys_step_is_counted_too():
+    """On the meta device nothing can count how many placeholders a row loses."""
+    model, batch = build(vla_config(use_images=False)), robot_batch([4, 3])
+    blind = dataclasses.replace(ROBOT, sees=False)
+    flops, _ = step_flops(model, {"robot": blind}, {"robot": batch})
+    seeing, _ = step_flops(build(vla_config()), {"robot": ROBOT}, {"robot": batch})
+    assert 0 < flops < seeing / 2  # 8 of at most 13 tokens, and the tower
+
+
 def test_a_run_with_a_known_peak_says_its_mfu(tmp_path):
     from foundry_core.training.config import TrainingConfig, TrainResources
     from foundry_core.training.loop import Trainer
@@ -164,6 +174,19 @@ def test_a_run_with_a_known_peak_says_its_mfu(tmp_path):
         assert row["tokens_per_second"] == pytest.approx(44 * row["steps_per_second"])
     for row in read(tmp_path, "metrics"):
         assert row["grad_norm_language"] == row["grad_norm"]
+
+
+def test_a_model_that_looks_at_values_trains_without_mfu(tmp_path):
+    """Many models of transformers check their inputs so: nothing can be counted without values."""
+
+    class Looks(ToyModel):
+        def forward(self, x):
+            return super().forward(x) * bool(x.isfinite().all())
+
+    toy_trainer(tmp_path, model=Looks(), resources={"peak_tflops": 1.0}).train()
+    assert "mfu" not in read(tmp_path)[0]
+    timings = json.loads((tmp_path / "records/timings.json").read_text())
+    assert timings["flops"].startswith("no MFU: its products cannot be counted (Tensor.item")
 
 
 def test_the_reports_means_weigh_by_seconds():

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 def add_pipeline_arguments(parser: argparse.ArgumentParser, override: str) -> None:
     """A pipeline and changes to it. override: what `-o` does."""
-    parser.add_argument("pipeline", help="a name (see stage_configs/pipelines) or a YAML file")
-    many: dict[str, Any] = {"action": "append", "default": []}
-    parser.add_argument("-o", "--override", **many, metavar="PATH=VALUE", help=override)
+    add_pipeline_argument(parser, override)
     parser.add_argument(
         "--strict-code", action="store_true", help="changed training code re-runs training"
     )
@@ -34,6 +32,13 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser, override: str) -> No
         action="store_true",
         help="a stage that reads a file which its key does not know fails",
     )
+
+
+def add_pipeline_argument(parser: argparse.ArgumentParser, override: str) -> None:
+    """A pipeline and `-o`, alone."""
+    parser.add_argument("pipeline", help="a name (see stage_configs/pipelines) or a YAML file")
+    many: dict[str, Any] = {"action": "append", "default": []}
+    parser.add_argument("-o", "--override", **many, metavar="PATH=VALUE", help=override)
 
 
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:

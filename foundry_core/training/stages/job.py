@@ -1,7 +1,7 @@
-"""What the training stages share: their job, the run, the folder it leaves."""
+"""What the training stages share: their job, the training they build, the folder it leaves."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -85,54 +85,70 @@ def job_of(ctx: StageContext, world: World) -> TrainJob:
     return TrainJob(ctx=ctx, world=world, sources=sources)
 
 
-def train_and_save(
-    job: TrainJob,
-    module: Model,
-    start: Start,
-    objectives: Mapping[str, Objective],
-    loader: Loader,
-    steps: int,
-) -> Metrics:
-    """Trains, then leaves weights, config, tokenizer and processor files in the artifact."""
-    for name, part in job.data.modalities.items():
-        local_batch_size(part.batch_size, job.world, name)
-    ctx = job.ctx
-    trunk = trunk_of(ctx.recipe, ctx.resources, steps)
-    trainer = Trainer(
-        stage=ctx.name,
-        key=ctx.key,
-        model=module,
-        objectives={name: objectives[name] for name in job.data.modalities},
-        batches=partial(loader.batches, rank=job.world.rank, world=job.world.size),
-        config=job.training,
-        total_steps=steps,
-        seed=ctx.seed,
-        resources=ctx.resources,
-        scratch=ctx.scratch,
-        records=ctx.out / "records",
-        progress=ctx.progress,
-        weights=job.data.loss_weights,
-        lr_scale=getattr(ctx.recipe, "lr_scale", {}),
-        frozen=getattr(ctx.recipe, "frozen", ()),
-        world=job.world,
-        checkpoints=_objects(ctx),
-        trunk=trunk.step if trunk and trunk.keep else None,
-        begin=ctx.begin,
-        ground=ctx.ground,
-        before_average=partial(_save_weights, job, module, RAW) if job.training.keep_raw else None,
-    )
-    result = trainer.train()
-    _save_weights(job, module, WEIGHTS)
-    if job.world.main:
-        write_json(ctx.out / "records" / "data.json", loader.report(), durable=False)
-        if result.continued is not None:
-            write_json(ctx.out / CONTINUED, result.continued, durable=False)
-        save_config(ctx.out, module)
-        start.tokenizer.save(ctx.out)
-        if start.processor is not None:
-            keep_processor(start.processor, ctx.out)
-    parameters = sum(p.numel() for p in module.parameters())
-    return {**result.metrics(), "parameters": parameters}
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a training stage does, built and not begun.
+
+    objectives: at least those of the job's modalities. leave: writes what the stage leaves besides
+    the model; called by the main rank. metrics: what the stage says besides the training's own.
+    """
+
+    job: TrainJob
+    model: Model
+    start: Start
+    objectives: Mapping[str, Objective]
+    loader: Loader
+    steps: int
+    leave: Callable[[], None] = lambda: None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def trainer(self) -> Trainer:
+        """The loop over it. FoundryError for a batch that the world's ranks cannot share."""
+        job, ctx = self.job, self.job.ctx
+        for name, part in job.data.modalities.items():
+            local_batch_size(part.batch_size, job.world, name)
+        trunk = trunk_of(ctx.recipe, ctx.resources, self.steps)
+        raw = partial(_save_weights, job, self.model, RAW)
+        return Trainer(
+            stage=ctx.name,
+            key=ctx.key,
+            model=self.model,
+            objectives={name: self.objectives[name] for name in job.data.modalities},
+            batches=partial(self.loader.batches, rank=job.world.rank, world=job.world.size),
+            config=job.training,
+            total_steps=self.steps,
+            seed=ctx.seed,
+            resources=ctx.resources,
+            scratch=ctx.scratch,
+            records=ctx.out / "records",
+            progress=ctx.progress,
+            weights=job.data.loss_weights,
+            lr_scale=getattr(ctx.recipe, "lr_scale", {}),
+            frozen=getattr(ctx.recipe, "frozen", ()),
+            world=job.world,
+            checkpoints=_objects(ctx),
+            trunk=trunk.step if trunk and trunk.keep else None,
+            begin=ctx.begin,
+            ground=ctx.ground,
+            before_average=raw if job.training.keep_raw else None,
+        )
+
+    def run(self) -> Metrics:
+        """Trains, then leaves weights, config, tokenizer and processor files in the artifact."""
+        job, out = self.job, self.job.ctx.out
+        result = self.trainer().train()
+        _save_weights(job, self.model, WEIGHTS)
+        if job.world.main:
+            write_json(out / "records" / "data.json", self.loader.report(), durable=False)
+            if result.continued is not None:
+                write_json(out / CONTINUED, result.continued, durable=False)
+            save_config(out, self.model)
+            self.start.tokenizer.save(out)
+            if self.start.processor is not None:
+                keep_processor(self.start.processor, out)
+            self.leave()
+        parameters = sum(p.numel() for p in self.model.parameters())
+        return {**result.metrics(), "parameters": parameters, **self.metrics}
 
 
 def _objects(ctx: StageContext) -> CheckpointObjects | None:

@@ -9,13 +9,18 @@ from foundry_core.models.build import seeded
 from foundry_core.pipeline.stage import StageContext
 from foundry_core.training.distributed import World
 from foundry_core.training.objectives import TextLoss
-from foundry_core.training.stages.job import Metrics, job_of, train_and_save
+from foundry_core.training.stages.job import Metrics, Training, job_of
 from foundry_core.training.stages.upstream import language_start
 from foundry_core.training.trunk import text_steps
 
 
 def train_language_model(ctx: StageContext, world: World) -> Metrics:
-    """A decoder: the upstream one goes on, or the described one starts."""
+    """Metrics of `language_training`, carried out."""
+    return language_training(ctx, world).run()
+
+
+def language_training(ctx: StageContext, world: World) -> Training:
+    """Of a decoder: the upstream one goes on, or the described one starts."""
     job = job_of(ctx, world)
     with seeded(ctx.seed):
         start = language_start(ctx, ctx.recipe.model)
@@ -25,8 +30,15 @@ def train_language_model(ctx: StageContext, world: World) -> Metrics:
     objectives = {"text": TextLoss(z_loss=job.training.z_loss)}
     context = int(read_json(next(iter(job.sources["text"].values())) / "dataset.json")["context"])
     steps, tokens = text_steps(job.training, job.data, context)
-    metrics = train_and_save(job, start.model, start, objectives, loader, steps)
-    return metrics | {"tokens": steps * tokens}
+    return Training(
+        job=job,
+        model=start.model,
+        start=start,
+        objectives=objectives,
+        loader=loader,
+        steps=steps,
+        metrics={"tokens": steps * tokens},
+    )
 
 
 def _check_text(label: str, folder: Path, tokenizer: Tokenizer) -> None:

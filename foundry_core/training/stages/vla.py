@@ -20,9 +20,9 @@ from foundry_core.training.distributed import World
 from foundry_core.training.objectives import ActionLoss
 from foundry_core.training.stages.job import (
     Metrics,
+    Training,
     job_of,
     text_objectives,
-    train_and_save,
 )
 from foundry_core.training.stages.upstream import backbone_start
 
@@ -30,7 +30,12 @@ _log = logging.getLogger(__name__)
 
 
 def train_policy(ctx: StageContext, world: World) -> Metrics:
-    """A policy on an upstream VLM, or from scratch with `model.backbone` given. What serving
+    """Metrics of `policy_training`, carried out."""
+    return policy_training(ctx, world).run()
+
+
+def policy_training(ctx: StageContext, world: World) -> Training:
+    """Of a policy on an upstream VLM, or from scratch with `model.backbone` given. What serving
     needs (normaliser, inputs, rate) is saved beside the weights."""
     job, recipe = job_of(ctx, world), ctx.recipe
     model = recipe.model.model_copy(update={"use_images": recipe.images})
@@ -58,9 +63,10 @@ def train_policy(ctx: StageContext, world: World) -> Metrics:
         image_token_id=backbone.image_token_id,
         obs_token_id=obs,
         tokens_per_image=backbone.tokens_per_image,
+        sees=recipe.images,
     )
-    metrics = train_and_save(job, module, start, objectives, loader, job.steps)
-    if job.world.main:
+
+    def leave() -> None:
         normalizer.save(ctx.out / NORMALIZER)
         settings = PolicySettings(
             contract=contract,
@@ -68,7 +74,16 @@ def train_policy(ctx: StageContext, world: World) -> Metrics:
             normalizer=sha256_of(ctx.out / NORMALIZER),
         )
         settings.save(ctx.out)
-    return metrics
+
+    return Training(
+        job=job,
+        model=module,
+        start=start,
+        objectives=objectives,
+        loader=loader,
+        steps=job.steps,
+        leave=leave,
+    )
 
 
 def policy_normalizer(

@@ -7,7 +7,7 @@ from foundry_core.models.interfaces import Backbone
 from foundry_core.models.vlm import VLM
 from foundry_core.pipeline.stage import StageContext
 from foundry_core.training.distributed import World
-from foundry_core.training.stages.job import Metrics, job_of, text_objectives, train_and_save
+from foundry_core.training.stages.job import Metrics, Training, job_of, text_objectives
 from foundry_core.training.stages.upstream import (
     Start,
     backbone_start,
@@ -17,13 +17,24 @@ from foundry_core.training.stages.upstream import (
 
 
 def train_vision_language_model(ctx: StageContext, world: World) -> Metrics:
-    """A VLM on an upstream language model, on from an upstream VLM, or as described."""
+    """Metrics of `vision_language_training`, carried out."""
+    return vision_language_training(ctx, world).run()
+
+
+def vision_language_training(ctx: StageContext, world: World) -> Training:
+    """Of a VLM on an upstream language model, on from an upstream VLM, or as described."""
     job = job_of(ctx, world)
     with seeded(ctx.seed):
         start = _start(ctx, ctx.recipe.model)
     loader = job.loader(start.tokenizer, backbone=start.model)
-    objectives = text_objectives(job, start.model)
-    return train_and_save(job, start.model, start, objectives, loader, job.steps)
+    return Training(
+        job=job,
+        model=start.model,
+        start=start,
+        objectives=text_objectives(job, start.model),
+        loader=loader,
+        steps=job.steps,
+    )
 
 
 def _start(ctx: StageContext, described: BackboneConfig | None) -> Start[Backbone]:

@@ -119,7 +119,7 @@ def pipeline(home: Path) -> Path:
 
 def test_preview_says_what_is_not_built_and_what_makes_no_batches(run: Run, pipeline: Path) -> None:
     answer = run("preview", pipeline, "llm", code=2)
-    assert answer["error"] == "stage 'stories' is not built yet"
+    assert answer["error"] == "stages 'stories', 'tokenizer' are not built yet"
     assert answer["hint"] == f"foundry run {pipeline} --only stories"
     assert "stages that do: llm" in run("preview", pipeline, "stories", code=2)["hint"]
     assert run("preview", pipeline, "lm", code=2)["hint"] == "did you mean 'llm'?"
