@@ -20,7 +20,8 @@ def test_the_script_writes_its_table(tmp_path):
     subprocess.run([*command, *chosen], cwd=ROOT, env=environment, check=True, timeout=280)
     lines = out.read_text().splitlines()
     assert sum(line.startswith("- ") for line in lines) == 5
-    llm, vla = lines[-2:]
+    assert "FAILED" not in out.read_text()
+    vla, llm = lines[-2:]
     assert "tokens/s" in llm
     assert "samples/s" in vla
     assert all(len(row.split("|")) == 8 for row in (llm, vla))
