@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from foundry_core.errors import printable
 from foundry_core.files import json_text
 from foundry_core.identity.environment import BUILT_ON, Environment
 from foundry_core.pipeline.trunks import KIND, KeptTrunk, family_key
@@ -106,15 +107,17 @@ def _begin(key: str) -> str:
 
 
 def continued(artifact: Artifact) -> str:
-    """In words, what a training went on from, or why it did not; '' where there was nothing."""
+    """In words, what a training went on from, or why it did not; '' where there was nothing. What a
+    manifest says of it may be anything."""
     said = artifact.provenance.get(CONTINUED_FROM)
     if not isinstance(said, dict):
         return ""
     if "refused" in said:
-        return str(said["refused"])
+        return printable(str(said["refused"]))
     close = said.get("differs")
-    how = f"not to the bit, with {'; '.join(close)}" if close else "as a straight run, to the bit"
-    return f"continued {str(said.get('key'))[:12]} from step {said.get('step')}, {how}"
+    words = "; ".join(map(str, close)) if isinstance(close, list) else str(close or "")
+    how = f"not to the bit, with {words}" if words else "as a straight run, to the bit"
+    return printable(f"continued {str(said.get('key'))[:12]} from step {said.get('step')}, {how}")
 
 
 def trunks_of(artifact: Artifact) -> list[str]:

@@ -19,7 +19,7 @@ from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.stage import InputArtifact, StageContext
 from foundry_core.pipeline.trunks import ground_of
 from foundry_core.store import gc
-from foundry_core.store.trunks import begin_from, kept_trunks, trunks_in_use
+from foundry_core.store.trunks import begin_from, continued, kept_trunks, trunks_in_use
 from tests.s3 import s3_server, use_s3
 from tests.support import WORDS, install_kinds
 
@@ -448,3 +448,20 @@ def test_no_stage_kind_is_called_like_a_state(tmp_path, monkeypatch):
     install_kinds(tmp_path, monkeypatch, {"trunk": text})
     with pytest.raises(FoundryError, match="a store calls states of trainings 'trunk'"):
         stage_kind("trunk")
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ("nonsense", ""),
+        ({"refused": ["\x1b[2J"]}, r"['\x1b[2J']"),
+        ({"key": 7, "step": "x", "differs": [1, None]}, "continued 7 from step x, not to the bit"),
+        ({"key": "a\nb", "differs": {"b": 1}}, r"continued a\nb from step None, not to the bit"),
+    ],
+)
+def test_whatever_a_manifest_says_of_it_is_one_printable_line(said, text):
+    class Lying:
+        provenance = {"continued": said}
+
+    found = continued(Lying())
+    assert found.startswith(text) and found.isprintable()

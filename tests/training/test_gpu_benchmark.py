@@ -19,7 +19,7 @@ def test_the_script_writes_its_table(tmp_path):
     environment = os.environ | {"PYTHON": sys.executable}
     subprocess.run([*command, *chosen], cwd=ROOT, env=environment, check=True, timeout=280)
     lines = out.read_text().splitlines()
-    assert sum(line.startswith("- ") for line in lines) == 5
+    assert sum(line.startswith("- ") for line in lines) == 6
     assert "FAILED" not in out.read_text()
     vla, llm = lines[-2:]
     assert "tokens/s" in llm
