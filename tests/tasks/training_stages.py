@@ -28,14 +28,9 @@ def run_stage(
     scratch: Path,
     recipe: Any,
     inputs: dict[str, dict[str, Path]],
-    *,
-    name: str = "x",
-    seed: int = 0,
-    resources: dict[str, Any] | None = None,
-    progress: Any = lambda *args, **values: None,
+    **more: Any,
 ) -> dict[str, Any]:
-    """The stage's metrics. inputs: slot → label → folder."""
-    more = {"name": name, "seed": seed, "resources": resources, "progress": progress}
+    """The stage's metrics. inputs: slot → label → folder; more: as stage_context takes."""
     return dict(kind.run(stage_context(kind, out, scratch, recipe, inputs, **more)))
 
 

@@ -1,11 +1,12 @@
 """Checkpoints in an object store: continued on a host that has seen nothing of them."""
 
+import itertools
 import json
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_toy import toy_trainer, weights
+from training_toy import toy_batches, toy_trainer, weights
 
 from foundry_core.errors import FoundryError
 from foundry_core.objects import connect
@@ -39,24 +40,23 @@ def save(place: CheckpointPlace, *steps: int) -> None:
     saver.finish()
 
 
+def on_a_host(name, root, objects, **options):
+    """A training whose checkpoints lie in the bucket, with a disk of its own."""
+    place = CheckpointObjects(objects, root / name / "local")
+    return toy_trainer(root / name, checkpoints=place, **options)
+
+
+def first_batches(count):
+    return lambda first: itertools.islice(toy_batches(first), count)
+
+
 def test_another_host_continues_bit_for_bit(tmp_path, objects):
     straight = toy_trainer(tmp_path / "straight", steps=20)
     straight.train()
     every = {"resources": {"checkpoint_every_steps": 6}}
     with pytest.raises(FoundryError, match="the data ended at step 14"):
-        from training_toy import toy_batches
-
-        toy_trainer(
-            tmp_path / "first",
-            batches=lambda first: (b for b, _ in zip(toy_batches(first), range(14), strict=False)),
-            checkpoints=CheckpointObjects(objects, tmp_path / "first" / "local"),
-            **every,
-        ).train()
-    other = toy_trainer(
-        tmp_path / "other",
-        checkpoints=CheckpointObjects(objects, tmp_path / "other" / "local"),
-        **every,
-    )
+        on_a_host("first", tmp_path, objects, batches=first_batches(14), **every).train()
+    other = on_a_host("other", tmp_path, objects, **every)
     assert other.train().resumed_from == 12
     assert all(torch.equal(weights(other)[n], w) for n, w in weights(straight).items())
     rows = (tmp_path / "straight" / "records" / "metrics.jsonl").read_bytes()
@@ -103,19 +103,8 @@ def test_another_host_leaves_the_trunk_of_the_first(tmp_path, objects):
     straight = toy_trainer(tmp_path / "straight", **options)
     straight.train()
     with pytest.raises(FoundryError, match="the data ended at step 19"):
-        from training_toy import toy_batches
-
-        toy_trainer(
-            tmp_path / "first",
-            batches=lambda first: (b for b, _ in zip(toy_batches(first), range(19), strict=False)),
-            checkpoints=CheckpointObjects(objects, tmp_path / "first" / "local"),
-            **options,
-        ).train()
-    other = toy_trainer(
-        tmp_path / "other",
-        checkpoints=CheckpointObjects(objects, tmp_path / "other" / "local"),
-        **options,
-    )
+        on_a_host("first", tmp_path, objects, batches=first_batches(19), **options).train()
+    other = on_a_host("other", tmp_path, objects, **options)
     assert other.train().resumed_from == 18
     for name in ("state.json", "shard_00000.safetensors"):
         place = f"scratch/trunks/step_000000010/{name}"

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from flows.cli.commands.common import print_json
+from flows.cli.commands.common import add_pipeline_argument, print_json
 from foundry_core.config.overrides import parse_override
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
@@ -16,16 +16,8 @@ _STEPS = (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pipeline", help="a name (see stage_configs/pipelines) or a YAML file")
+    add_pipeline_argument(parser, "change one value, e.g. llm.resources.gpus=8")
     parser.add_argument("stage", nargs="?", help="one training stage, by part and by use of memory")
-    parser.add_argument(
-        "-o",
-        "--override",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="change one value, e.g. llm.resources.gpus=8",
-    )
     parser.add_argument(
         "--gpu", default="H100", help=f"whose peak counts (default H100): {', '.join(PEAKS)}"
     )

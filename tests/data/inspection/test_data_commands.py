@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from flows.cli import main
 from flows.cli.commands import data
@@ -19,6 +18,7 @@ from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.statistics.builder import compute_statistics
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.text.tokenizer import Tokenizer
+from tests.stories import write_stories
 from tests.synthetic import make_captions, make_robot, make_text, npz, write_shards
 
 Run = Callable[..., Any]
@@ -88,33 +88,7 @@ def test_preview_of_text_takes_its_tokenizer(run: Run, datasets: dict, home: Pat
 @pytest.fixture
 def pipeline(home: Path) -> Path:
     """Tokenizer, text, language model; over texts in a file."""
-    texts = home / "texts.jsonl"
-    texts.write_text("".join(json.dumps({"text": f"story {i} " * 20}) + "\n" for i in range(40)))
-    source = {"format": "jsonl", "path": str(texts)}
-    inputs = {"tokenizer": "tokenizer"}
-    stages = {
-        "tokenizer": {
-            "kind": "train_tokenizer",
-            "recipe": {"vocab_size": 262, "sources": [source]},
-        },
-        "stories": {
-            "kind": "convert_text",
-            "inputs": inputs,
-            "recipe": {"context": 16, "source": source},
-        },
-        "llm": {
-            "kind": "train_llm",
-            "inputs": inputs | {"text": "stories"},
-            "recipe": {
-                "model": {"dim": 16, "n_layers": 1, "n_heads": 2, "ffn_dim": 16, "context": 16},
-                "data": {"text": {"batch_size": 6}},
-                "training": {"steps": 5},
-            },
-        },
-    }
-    path = home / "stories.yaml"
-    path.write_text(yaml.safe_dump({"name": "stories", "stages": stages}))
-    return path
+    return write_stories(home)
 
 
 def test_preview_says_what_is_not_built_and_what_makes_no_batches(run: Run, pipeline: Path) -> None:

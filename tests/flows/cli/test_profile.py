@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from flows.cli import main
 from foundry_core.training.profiling.ceiling import Ceiling, Peaks
@@ -13,6 +12,7 @@ from foundry_core.training.profiling.graphs import Graphs
 from foundry_core.training.profiling.memory import AllocatorPeaks, Memory
 from foundry_core.training.profiling.operators import Operator, Operators
 from foundry_core.training.profiling.result import Arithmetic, Part, Profile, Setting, StepTimes
+from tests.stories import write_stories
 
 QUICK = ("--steps", "2", "--warmup", "1")
 
@@ -21,34 +21,7 @@ QUICK = ("--steps", "2", "--warmup", "1")
 def pipeline(tmp_path, monkeypatch) -> Path:
     """Tokenizer, text and a small language model, over texts in a file."""
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
-    texts = tmp_path / "texts.jsonl"
-    texts.write_text("".join(json.dumps({"text": f"story {i} " * 20}) + "\n" for i in range(40)))
-    source = {"format": "jsonl", "path": str(texts)}
-    inputs = {"tokenizer": "tokenizer"}
-    model = {"dim": 16, "n_layers": 2, "n_heads": 2, "ffn_dim": 16, "context": 16}
-    stages = {
-        "tokenizer": {
-            "kind": "train_tokenizer",
-            "recipe": {"vocab_size": 262, "sources": [source]},
-        },
-        "stories": {
-            "kind": "convert_text",
-            "inputs": inputs,
-            "recipe": {"context": 16, "source": source},
-        },
-        "llm": {
-            "kind": "train_llm",
-            "inputs": inputs | {"text": "stories"},
-            "recipe": {
-                "model": model,
-                "data": {"text": {"batch_size": 6}},
-                "training": {"steps": 5},
-            },
-        },
-    }
-    path = tmp_path / "stories.yaml"
-    path.write_text(yaml.safe_dump({"name": "stories", "stages": stages}))
-    return path
+    return write_stories(tmp_path)
 
 
 def refused(capsys, *words) -> dict[str, str]:
