@@ -1,0 +1,110 @@
+"""Attention on a CPU by plain products, forward and backward written out.
+
+torch's fused attention reads bfloat16 slowly there, and autograd's chain of operators goes through
+the [T,T] scores a dozen times, in memory. Here a few rows at a time stay in cache, and under
+causality a block of queries leaves out the keys after it.
+
+Legend: b batch, h heads, t queries and keys, d head dim; c rows of a chunk, n = c·h.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_QUERY_BLOCK = 64
+"""Queries of a block: with four of them at 256 positions, 5/8 of the scores are computed."""
+_CHUNK_BYTES = 1 << 20
+"""Of a chunk's scores: about one core's share of cache."""
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
+    """softmax(q·kᵀ/√d + bias)·v for [b,h,t,d], of one type on the CPU.
+
+    bias: [b or 1, t, t] of q's type, 0 where a query may look and -inf elsewhere; None: everywhere.
+    causal: the bias allows nothing after the query.
+    """
+    out: Tensor = _PlainAttention.apply(q, k, v, bias, causal)
+    return out
+
+
+class _PlainAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool
+    ) -> Tensor:
+        batch, heads, length, dim = q.shape
+        # Laid out as the projection behind it reads it.
+        out = q.new_empty(batch, length, heads, dim).transpose(1, 2)
+        block = _QUERY_BLOCK if causal else length
+        weights: list[Tensor] = []
+        for rows in _chunks(q, block):
+            qc, kc, vc = _flat(q[rows]), _flat(k[rows]), _flat(v[rows])
+            for start, end, seen in _blocks(length, block):
+                scores = _scores(qc[:, start:end], kc[:, :seen], bias, rows, start)
+                weights.append(scores.softmax(dim=-1))
+                values = torch.bmm(weights[-1], vc[:, :seen])
+                out[rows, :, start:end] = values.view(-1, heads, end - start, dim)
+        ctx.save_for_backward(q, k, v, *weights)
+        ctx.block = block
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, *weights = ctx.saved_tensors
+        length, scale = q.shape[2], 1.0 / math.sqrt(q.shape[3])
+        dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
+        kept = iter(weights)
+        for rows in _chunks(q, ctx.block):
+            qc, kc, vc, gc = (_flat(x[rows]) for x in (q, k, v, gradient))
+            dqc, dkc, dvc = (x[rows].view(-1, *x.shape[2:]) for x in (dq, dk, dv))
+            blocks = [(*block, next(kept)) for block in _blocks(length, ctx.block)]
+            for start, end, seen, p in reversed(blocks):
+                # The last block reaches all keys: it writes, the others add.
+                new = 0 if end == length else 1
+                g = gc[:, start:end]
+                dp = torch.bmm(g, vc[:, :seen].transpose(1, 2))
+                ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
+                _add_product(dqc[:, start:end], ds, kc[:, :seen], 0, scale)
+                _add_product(dkc[:, :seen], ds.transpose(1, 2), qc[:, start:end], new, scale)
+                _add_product(dvc[:, :seen], p.transpose(1, 2), g, new, 1.0)
+        return dq, dk, dv, None, None
+
+
+def _chunks(q: Tensor, block: int) -> Iterator[slice]:
+    """Of the batch, so that the scores of a block of queries fit into a core's cache."""
+    batch, heads, length, _ = q.shape
+    row = heads * min(block, length) * length * q.element_size()
+    count = max(1, _CHUNK_BYTES // row)
+    return (slice(start, start + count) for start in range(0, batch, count))
+
+
+def _blocks(length: int, block: int) -> Iterator[tuple[int, int, int]]:
+    """(first query, end of queries, keys that the block may see)."""
+    for start in range(0, length, block):
+        end = min(start + block, length)
+        yield start, end, end
+
+
+def _flat(x: Tensor) -> Tensor:
+    """[c,h,t,d] → [n,t,d], contiguous: products read it several times."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _scores(q: Tensor, k: Tensor, bias: Tensor | None, rows: slice, start: int) -> Tensor:
+    """[n,t,s] of a block of queries; the bias is what the product is added to."""
+    scale = 1.0 / math.sqrt(q.shape[-1])
+    if bias is None:
+        return torch.bmm(q * scale, k.transpose(1, 2))
+    part = bias if len(bias) == 1 else bias[rows]
+    part = part[:, None, start : start + q.shape[1], : k.shape[1]]
+    scores = q.new_empty(len(q), *part.shape[2:])
+    scores.view(len(part), -1, *part.shape[2:]).copy_(part)
+    return scores.baddbmm_(q, k.transpose(1, 2), alpha=scale)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor, beta: int, alpha: float) -> None:
+    """total = beta·total + alpha·a·b."""
+    torch.baddbmm(total, a, b, beta=beta, alpha=alpha, out=total)
