@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foundry_core.models.elementwise import GatedUnit, RootMeanSquare, Rotate
 from foundry_core.models.plain_attention import plain_attention
+from foundry_core.models.products import Linear
 
 PLAIN_ATTENTION_LIMIT = 512
 """Longest CPU sequence for plain products, forward and backward against torch's fused attention:
@@ -54,6 +56,9 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+            y: Tensor = RootMeanSquare.apply(x, self.weight, self.eps)
+            return y
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
 
 
@@ -98,37 +103,12 @@ def _new_rope_table(
 def apply_rope(x_bthd: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Rotates (x[i], x[i + d/2]) by the position's angle, in float32 whatever x's type."""
     if not torch.compiler.is_compiling():
-        return _Rotate.apply(x_bthd, *table)
-    # A compiler fuses the plain chain, and torch 2.11's gave wrong gradients of _Rotate on CUDA.
+        return Rotate.apply(x_bthd, *table)
+    # A compiler fuses the plain chain, and torch 2.11's gave wrong gradients of Rotate on CUDA.
     cos, sin = (values[:, None] for values in table)
     first, second = x_bthd.float().chunk(2, dim=-1)
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     return turned.to(x_bthd.dtype)
-
-
-class _Rotate(torch.autograd.Function):
-    """One rotation each way, in place on one copy: autograd's own chain costs three times that."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _rotate(x, cos, sin)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return _rotate(gradient, cos, -sin), None, None
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x [b,t,h,d]; cos, sin [t, d/2], or [b, t, d/2] where rows stand at other positions."""
-    cos, sin = cos.unsqueeze(-2), sin.unsqueeze(-2)
-    half = cos.shape[-1]
-    first, second = x.float().chunk(2, dim=-1)
-    y = torch.cat((first, second), dim=-1).mul_(torch.cat((cos, cos), dim=-1))
-    y[..., :half].addcmul_(second, sin, value=-1)
-    y[..., half:].addcmul_(first, sin)
-    return y.to(x.dtype)
 
 
 class AttentionMask:
@@ -316,8 +296,8 @@ class Attention(nn.Module):
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads or n_heads
         self.head_dim = head_dim or dim // n_heads
         width = (n_heads + 2 * self.n_kv_heads) * self.head_dim
-        self.qkv = nn.Linear(dim, width, bias=bias or qkv_bias)
-        self.out = nn.Linear(n_heads * self.head_dim, dim, bias=bias)
+        self.qkv = Linear(dim, width, bias=bias or qkv_bias)
+        self.out = Linear(n_heads * self.head_dim, dim, bias=bias)
         self.q_norm = make_norm(qk_norm, self.head_dim, norm_eps) if qk_norm else None
         self.k_norm = make_norm(qk_norm, self.head_dim, norm_eps) if qk_norm else None
 
@@ -360,11 +340,14 @@ class SwiGLU(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(dim, 2 * hidden_dim, bias=False)
-        self.down = nn.Linear(hidden_dim, dim, bias=False)
+        self.gate_up = Linear(dim, 2 * hidden_dim, bias=False)
+        self.down = Linear(hidden_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        gate_up = self.gate_up(x)
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+            return self.down(GatedUnit.apply(gate_up))
+        gate, up = gate_up.chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
 
 
@@ -373,8 +356,8 @@ class GeluMLP(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.up = nn.Linear(dim, hidden_dim)
-        self.down = nn.Linear(hidden_dim, dim)
+        self.up = Linear(dim, hidden_dim)
+        self.down = Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(x), approximate="tanh"))
