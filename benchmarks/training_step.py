@@ -62,7 +62,10 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in given.shape:
         for precision in given.precision:
-            print(f"{name:6} {precision}  {measured(SHAPES[name], precision, given.rounds)}", flush=True)
+            print(
+                f"{name:6} {precision}  {measured(SHAPES[name], precision, given.rounds)}",
+                flush=True,
+            )
 
 
 def measured(shape: Shape, precision: str, rounds: int) -> str:

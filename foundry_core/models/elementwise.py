@@ -1,5 +1,5 @@
-"""Operators between the products, forward and backward written out: autograd's own chains of them go
-through memory two or three times as often. A compiler fuses plain chains itself."""
+"""Operators between the products, forward and backward written out: autograd's own chains of them
+go through memory two or three times as often. A compiler fuses plain chains itself."""
 
 from typing import Any
 

@@ -94,7 +94,7 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _scores(q: Tensor, k: Tensor, bias: Tensor | None, rows: slice, start: int) -> Tensor:
-    """[n,t,s] of a block of queries; the bias is what the product is added to."""
+    """[n,t,s] of a block of queries; the product is added to the bias."""
     scale = 1.0 / math.sqrt(q.shape[-1])
     if bias is None:
         return torch.bmm(q * scale, k.transpose(1, 2))
@@ -102,7 +102,8 @@ def _scores(q: Tensor, k: Tensor, bias: Tensor | None, rows: slice, start: int) 
     part = part[:, None, start : start + q.shape[1], : k.shape[1]]
     scores = q.new_empty(len(q), *part.shape[2:])
     scores.view(len(part), -1, *part.shape[2:]).copy_(part)
-    return scores.baddbmm_(q, k.transpose(1, 2), alpha=scale)
+    _add_product(scores, q, k.transpose(1, 2), 1, scale)
+    return scores
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor, beta: int, alpha: float) -> None:

@@ -2,11 +2,14 @@
 some processors is a tenth slower than oneDNN, its own library of kernels for everything else."""
 
 import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import register_flop_formula
 
 _LEAST_ROWS = 256
 """With fewer, what oneDNN asks before it begins costs more than it saves."""
@@ -44,6 +47,14 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
 @functools.cache
 def _has_onednn() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+if _has_onednn():
+
+    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+    def _linear_flops(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+        """Of shapes; torch's counters know its other products."""
+        return 2 * math.prod(x) * weight[0]
 
 
 class _Linear(torch.autograd.Function):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from foundry_core.models import products
 from foundry_core.models.elementwise import GatedUnit, RootMeanSquare
@@ -90,3 +91,10 @@ def test_products_of_few_rows_and_other_types_are_torchs():
     turned = random(12, 20).t()
     many = random(300, 12)
     torch.testing.assert_close(product(many, turned), many @ turned.t())
+
+
+def test_flops_of_every_library_are_counted():
+    linear, x = Linear(12, 20, bias=False), random(300, 12).requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        linear(x).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 300 * 12 * 20
