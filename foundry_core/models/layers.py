@@ -22,6 +22,8 @@ PLAIN_ATTENTION_LIMIT = 512
 0.9 of its time in float32 and 0.3 in bfloat16 at 128 positions, 0.6 and 0.4 at 512. Their weights
 are kept for the backward pass, which grows with the square of the length."""
 
+_SHORT = 64
+"""Positions whose scores are one block, so that nothing is left out."""
 _OFFSETS_MULTIPLE = 64
 
 
@@ -47,6 +49,12 @@ def compute_type(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind)
 
 
+def trains_on_cpu(x: Tensor) -> bool:
+    """Whether operators with a backward pass of their own pay: a single chunk of actions is so
+    small that they cost a quarter more, and a compiler fuses plain chains itself."""
+    return x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x²) + eps) · weight, computed in float32."""
 
@@ -56,7 +64,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        if trains_on_cpu(x):
             y: Tensor = RootMeanSquare.apply(x, self.weight, self.eps)
             return y
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
@@ -204,7 +212,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, causal: bool) -> Tensor:
         if has_varlen(q):
             return _attend_documents(q, k, v, mask.offsets)
         mask = mask.mask()
-    groups = q.shape[1] // k.shape[1]
+    groups, short = q.shape[1] // k.shape[1], q.shape[2] <= _SHORT
     if q.device.type != "cpu" or q.shape[2] > PLAIN_ATTENTION_LIMIT:
         allowed = None if mask is None else mask.allowed
         return F.scaled_dot_product_attention(
@@ -212,7 +220,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, causal: bool) -> Tensor:
         )
     if groups > 1:
         k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
-    if torch.compiler.is_compiling():  # which fuses the chain itself
+    if torch.compiler.is_compiling() or (short and not trains_on_cpu(q)):
         scores = (q * (1.0 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
         if mask is not None:
             scores = scores + mask.bias(scores.dtype)
@@ -345,7 +353,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate_up = self.gate_up(x)
-        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        if trains_on_cpu(x):
             return self.down(GatedUnit.apply(gate_up))
         gate, up = gate_up.chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
