@@ -20,6 +20,7 @@ reads, so that rates are per second of its CPU time.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -302,31 +303,38 @@ def prepare(folder: Path, kind: str, shards: int, readers: list[str]) -> None:
         prepare_litdata(folder, shards)
 
 
-def measure(kind: str, shards: int, options: argparse.Namespace) -> None:
-    """Prints a line for each reader: medians over the rounds."""
+def measure(kind: str, options: argparse.Namespace) -> None:
+    """Prints a line for each number of shards and reader: medians over the rounds, in which they
+    take turns, so that all of them see the same machine."""
     readers = options.readers if kind == "text" else ["foundry"]
+    found: dict[tuple[int, str], list[dict]] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as root:
-        folder = Path(root, "data")
-        prepare(folder, kind, shards, readers)
-        epoch = ROWS if kind == "text" else 6 * EPISODES
-        rounds: dict[str, list[dict]] = {reader: [] for reader in readers}
+        for shards in options.shards:
+            prepare(Path(root, str(shards)), kind, shards, readers)
         for _ in range(options.rounds):
-            for reader in readers:
-                command = [sys.executable, __file__, "--child", reader, kind, os.fspath(folder)]
-                command += ["--seconds", str(options.seconds), "--epoch", str(epoch)]
-                command += ["--workers", str(options.workers)]
-                command += ["--window-mib", str(options.window_mib)]
-                environment = os.environ | {"FOUNDRY_HOME": os.path.join(root, "home")}
-                done = subprocess.run(command, capture_output=True, text=True, env=environment)
-                if done.returncode:
-                    print(f"{kind} {shards} {reader}: {done.stderr.strip().splitlines()[-1]}")
-                    continue
-                rounds[reader].append(json.loads(done.stdout.splitlines()[-1]))
-        for reader, found in rounds.items():
-            if found:
-                medians = {k: float(np.median([f[k] for f in found])) for k in found[0]}
-                cells = "  ".join(f"{name} {value:,.2f}" for name, value in medians.items())
-                print(f"{kind:5} {shards:6} shards  {reader:10}  {cells}", flush=True)
+            for shards, reader in itertools.product(options.shards, readers):
+                if (row := run(reader, kind, Path(root, str(shards)), options)) is not None:
+                    found.setdefault((shards, reader), []).append(row)
+    for (shards, reader), rows in sorted(found.items(), key=lambda one: one[0][::-1]):
+        medians = {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
+        cells = "  ".join(f"{name} {value:,.2f}" for name, value in medians.items())
+        print(f"{kind:5} {shards:6} shards  {reader:10}  {cells}", flush=True)
+
+
+def run(reader: str, kind: str, folder: Path, options: argparse.Namespace) -> dict | None:
+    """One reader in a process of its own; None where it failed, which is printed."""
+    epoch = options.epoch or (ROWS if kind == "text" else 6 * EPISODES)
+    command = [sys.executable, __file__, "--child", reader, kind, os.fspath(folder)]
+    command += ["--seconds", str(options.seconds), "--epoch", str(epoch)]
+    command += ["--workers", str(options.workers), "--window-mib", str(options.window_mib)]
+    environment = os.environ | {"FOUNDRY_HOME": os.fspath(folder.parent / "home")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        print(f"{kind} {folder.name} {reader}: {done.stderr.strip().splitlines()[-1]}")
+        return None
+    row: dict = json.loads(done.stdout.splitlines()[-1])
+    print(f"{kind} {folder.name} {reader}: {row}", file=sys.stderr, flush=True)
+    return row
 
 
 def main() -> None:
@@ -347,8 +355,7 @@ def main() -> None:
         print(json.dumps(child(reader, kind, Path(folder), options)))
         return
     for kind in [options.only] if options.only else ["text", "robot"]:
-        for shards in options.shards:
-            measure(kind, shards, options)
+        measure(kind, options)
 
 
 if __name__ == "__main__":
