@@ -104,9 +104,9 @@ def test_a_key_of_two_tars_is_one_skip_that_names_both(tmp_path):
     a dot, which keys do not hold."""
     root, data = tmp_path / "tars", encode_jpeg(np.zeros((8, 8, 3), np.uint8), 90)
     root.mkdir()
-    for tar, keys in {"a.b": ["000", "001"], "a_a": list("pqrstu"), "a_b": ["000", "002"]}.items():
+    for tar, names in {"a.b": ["000", "001"], "a_a": list("pqrstu"), "a_b": ["000", "002"]}.items():
         with tarfile.open(root / f"{tar}.tar", "w") as file:
-            for key in keys:
+            for key in names:
                 for name, held in ((f"{key}.jpg", data), (f"{key}.txt", f"{tar} {key}".encode())):
                     info = tarfile.TarInfo(name)
                     info.size = len(held)

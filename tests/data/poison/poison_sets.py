@@ -94,8 +94,8 @@ def shortened(item: Item, length: int) -> Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """One format. file: path of an item's file below the root; victim: the item that is damaged; state, action, camera: their names
-    in it. encoded: whether it holds image files. each: how many samples an item gives."""
+    """One format. file: path of an item's file below the root; victim: the item that is damaged.
+    state, action, camera: their names in it. encoded: whether it holds image files."""
 
     write: Callable[[Path, list[Item]], None]
     source: Callable[[Path], RobotFormat | CaptionFormat]

@@ -2,7 +2,6 @@
 the recipe tolerates them, and the report counts each; 2, one line and no output where it does not.
 """
 
-import json
 import os
 import subprocess
 import sys

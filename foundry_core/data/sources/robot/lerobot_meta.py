@@ -309,7 +309,7 @@ def _in_bytes(table: "pa.Table", name: str, kind: "pa.DataType") -> "pa.Table":
 
 
 def _text(held: Any) -> Any:
-    """Of bytes; with half characters where they are no UTF-8, for which its episodes are refused."""
+    """Of bytes; half characters where they are no UTF-8, for which episodes are refused."""
     return held.decode(errors="surrogateescape") if isinstance(held, bytes) else held
 
 
