@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from foundry_core.data.config import Shuffle
-from foundry_core.data.convert import robot, robot_shard, shuffle
+from foundry_core.data.convert import robot_shard, shuffle
 from foundry_core.data.convert.pace import Pace, spoken
 from foundry_core.data.convert.pictures import Stored
 from foundry_core.data.shards.read import ShardSet
