@@ -1,0 +1,1 @@
+"""Messages of the serving protocols. NumPy, msgpack and protobuf: clients import this, too."""
