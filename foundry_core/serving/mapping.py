@@ -24,7 +24,7 @@ from foundry_core.data.contract.statements import (
     PolicyContract,
 )
 from foundry_core.data.images import rotate
-from foundry_core.data.mapping.apply import mapped_fields, raw_fields
+from foundry_core.data.mapping.apply import mapped_fields, raw_fields, toward
 from foundry_core.data.mapping.config import (
     CameraMapping,
     PoseMapping,
@@ -33,6 +33,8 @@ from foundry_core.data.mapping.config import (
     RotationPart,
     ValueMapping,
 )
+from foundry_core.data.robot.poses import encode_rot6d
+from foundry_core.data.robot.rotations import to_matrix
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
 
@@ -44,11 +46,14 @@ class ServingMapping(Config):
     """robot: raw fields are keys of the observation, paths of nested ones joined by `/`; what comes
     `from: actions` is commanded. A camera's `rotate` turns a client's picture to how the policy's
     data had it before they turned it themselves. tracking: the share of the way to a target that
-    the robot goes in one step, for chunks of deltas that a client plays."""
+    the robot goes in one step, for chunks of deltas that a client plays. mirrored: of what is sent
+    to somebody else's policy, key → {dimension: the one whose negative it is}, as the second finger
+    of a gripper."""
 
     instruction: str = Field(description="key of the instruction")
     tracking: float = Field(1.0, gt=0, le=1)
     robot: RobotMapping
+    mirrored: Mapping[str, Mapping[int, int]] = {}
 
     @model_validator(mode="after")
     def _commands_something(self) -> Self:
@@ -117,6 +122,11 @@ class ServingMapping(Config):
             key: values[0].astype(np.float32)
             for key, values in raw_fields(lowdim, observation["lowdim"], self.observed).items()
         }
+        for key, pairs in self.mirrored.items():
+            for dimension, of in pairs.items():
+                width = max(len(found[key]), dimension + 1)
+                found[key] = np.pad(found[key], (0, width - len(found[key])))
+                found[key][dimension] = -found[key][of]
         for name, camera in self.robot.cameras.items():
             picture = observation["images"][name]
             if camera.rotate:
@@ -167,9 +177,12 @@ class ServingMapping(Config):
         """Where the robot is likely to be after a step."""
         found = {}
         for name, of in origins.items():
-            xyz = where[f"{of}__xyz"]
-            found[f"{of}__xyz"] = xyz + self.tracking * (step[f"{name}__xyz"] - xyz)
-            found[f"{of}__rot_6d"] = step[f"{name}__rot_6d"]
+            here, target = (
+                (one[f"{pose}__xyz"], to_matrix(one[f"{pose}__rot_6d"], "rot6d_rows"))
+                for one, pose in ((where, of), (step, name))
+            )
+            xyz, rotation = toward(here, target, self.tracking)
+            found |= {f"{of}__xyz": xyz, f"{of}__rot_6d": encode_rot6d(rotation)}
         return found
 
 

@@ -165,10 +165,17 @@ def _deltas(
         way, turn = target - origin, turned @ axes.T
         steps[number] = way if frame == "world" else axes.T @ way
         turns[number] = turn if frame == "world" else axes.T @ turned
-        origin = origin + tracking * way
-        angle = from_matrix(turn, "axis_angle") * tracking
-        axes = to_matrix(angle, "axis_angle") @ axes
+        origin, axes = toward((origin, axes), (target, turned), tracking)
     return steps, turns
+
+
+def toward(
+    pose: tuple[np.ndarray, np.ndarray], target: tuple[np.ndarray, np.ndarray], share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pose (position [3], R [3, 3]) that lies `share` of the way from one to another."""
+    (origin, axes), (xyz, rotation) = pose, target
+    angle = from_matrix(rotation @ axes.T, "axis_angle") * share
+    return origin + share * (xyz - origin), to_matrix(angle, "axis_angle") @ axes
 
 
 def _raw_value(values: np.ndarray, value: ValueMapping) -> np.ndarray:
