@@ -37,6 +37,7 @@ from foundry_core.data.robot.poses import encode_rot6d
 from foundry_core.data.robot.rotations import to_matrix
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
+from foundry_core.serving.adapted import Adapter
 
 ACTIONS = "actions"
 _FOLDER = CONFIG_ROOT / "serving"
@@ -48,12 +49,13 @@ class ServingMapping(Config):
     data had it before they turned it themselves. tracking: the share of the way to a target that
     the robot goes in one step, for chunks of deltas that a client plays. mirrored: of what is sent
     to somebody else's policy, key → {dimension: the one whose negative it is}, as the second finger
-    of a gripper."""
+    of a gripper. asks: vla-eval's observation_params, what a benchmark is to show."""
 
     instruction: str = Field(description="key of the instruction")
     tracking: float = Field(1.0, gt=0, le=1)
     robot: RobotMapping
     mirrored: Mapping[str, Mapping[int, int]] = {}
+    asks: Mapping[str, Any] = {}
 
     @model_validator(mode="after")
     def _commands_something(self) -> Self:
@@ -204,6 +206,17 @@ def plain(
     cameras = {name: CameraMapping(source=f"{images}{name}") for name in contract.cameras}
     robot = RobotMapping.model_construct(cameras=cameras, poses=poses, fields=values)
     return ServingMapping.model_construct(instruction=instruction, robot=robot)
+
+
+def served_as(
+    contract: PolicyContract, name: str, protocol: str, **keys: str
+) -> tuple[ServingMapping, Adapter]:
+    """The mapping of this name, or the plain one of these prefixes, and what it takes to serve the
+    policy by it. FoundryError names what the two mean differently."""
+    mapping = load_serving_mapping(name, protocol) if name else plain(contract, **keys)
+    meanings = DataContract(fields=contract.fields)
+    examined = f"the mapping {name!r} of {protocol}" if name else f"the plain mapping of {protocol}"
+    return mapping, Adapter(contract, mapping.exam(meanings), examined)
 
 
 def load_serving_mapping(name: str, protocol: str) -> ServingMapping:
