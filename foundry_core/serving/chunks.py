@@ -111,9 +111,7 @@ class ChunkPlayer:
         for name in chunks[0].targets:
             values = np.stack([chunk.at(t)[name] for chunk in chunks])
             form = self._rotations.get(name)
-            found[name] = (
-                weights @ values if form is None else mean_rotation(values, weights, form)
-            )
+            found[name] = weights @ values if form is None else mean_rotation(values, weights, form)
         return found
 
     def _switched(self, target: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

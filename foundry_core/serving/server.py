@@ -369,7 +369,9 @@ class PolicyServer:
                 with self._wake:
                     self._finish(job, found)
 
-    def _chunks(self, jobs: Sequence[_Job], absent: frozenset[str]) -> Iterable[Targets | Exception]:
+    def _chunks(
+        self, jobs: Sequence[_Job], absent: frozenset[str]
+    ) -> Iterable[Targets | Exception]:
         """One chunk per job, or why there is none. Where the batch fails each job is tried alone,
         for one of them may be to blame."""
         begun = time.perf_counter()

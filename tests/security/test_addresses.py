@@ -7,7 +7,7 @@ import pytest
 
 from flows.cli import main
 from foundry_core import endpoint, objects
-from foundry_core.endpoint import is_loopback, check_host, check_url
+from foundry_core.endpoint import check_host, check_url, is_loopback
 from foundry_core.errors import FoundryError
 from foundry_core.objects import Objects
 from foundry_core.retry import Retry
@@ -129,10 +129,3 @@ def test_a_ray_cluster_that_is_nowhere_is_named(address):
 def test_loopback():
     assert all(map(is_loopback, ["127.0.0.1", "127.8.0.1", "::1", "localhost"]))
     assert not any(map(is_loopback, ["0.0.0.0", "::", "10.0.0.7", "lab.example"]))
-
-
-def test_names_are_alike_in_any_case():
-    assert passed(Host="LocalHost:4200", Origin="http://localhost:4200")[0]
-    assert passed(Host="localhost:4200", Origin="http://LOCALHOST:4200")[0]
-    assert passed(Host="lab.example")[0]
-    assert passed(Host="other.example", names=["Other.Example"])[0]

@@ -73,3 +73,10 @@ def test_the_login_page_keeps_what_stands_behind_the_hash():
     assert start["status"] == 200
     assert b"location.hash" in body["body"]
     assert passed(path=LOGIN, Host="evil.example")[1][0]["status"] == 403
+
+
+def test_names_are_alike_in_any_case():
+    assert passed(Host="LocalHost:4200", Origin="http://localhost:4200")[0]
+    assert passed(Host="localhost:4200", Origin="http://LOCALHOST:4200")[0]
+    assert passed(Host="lab.example")[0]
+    assert passed(Host="other.example", names=["Other.Example"])[0]
