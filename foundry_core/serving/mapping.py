@@ -177,7 +177,7 @@ class ServingMapping(Config):
         origins: Mapping[str, str],
     ) -> dict[str, np.ndarray]:
         """Where the robot is likely to be after a step."""
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for name, of in origins.items():
             here, target = (
                 (one[f"{pose}__xyz"], to_matrix(one[f"{pose}__rot_6d"], "rot6d_rows"))

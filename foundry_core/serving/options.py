@@ -6,9 +6,6 @@ from pydantic import Field, model_validator
 
 from foundry_core.pipeline.stage import Config
 
-MESSAGE_BYTES = 30 << 20
-"""Of one message. What LBM Eval sends at most, and more than any camera set of the field."""
-
 
 class ChunkOptions(Config):
     """What becomes of the chunks that a policy predicts. Without any of these the first

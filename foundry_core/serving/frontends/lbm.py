@@ -57,8 +57,7 @@ class Lbm(FrontEnd):
 
         import grpc
 
-        from foundry_core.serving.options import MESSAGE_BYTES
-        from foundry_core.serving.wire import lbm
+        from foundry_core.serving.wire import MESSAGE_BYTES, lbm
 
         options = [
             ("grpc.max_receive_message_length", MESSAGE_BYTES),

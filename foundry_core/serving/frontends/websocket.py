@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from foundry_core.errors import FoundryError
 from foundry_core.serving.access import allowed
 from foundry_core.serving.frontends.base import FrontEnd
-from foundry_core.serving.options import MESSAGE_BYTES
+from foundry_core.serving.wire import MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from foundry_core.serving.server import PolicyServer

@@ -106,9 +106,8 @@ def _array(value: dict, get: Callable[[str], Any]) -> np.ndarray:
         raise FoundryError(f"an array's data are {type(data).__name__}, not bytes")
     count = _checked_shape(shape)
     if count * dtype.itemsize != len(data):
-        raise FoundryError(
-            f"an array of {dtype} {list(shape)} has {count * dtype.itemsize} bytes, {len(data)} came"
-        )
+        size = count * dtype.itemsize
+        raise FoundryError(f"an array of {dtype} {shape} has {size} bytes, {len(data)} came")
     return np.frombuffer(data, dtype).reshape(shape)
 
 
@@ -148,9 +147,9 @@ def _picture(value: dict) -> np.ndarray:
     from foundry_core.data.images import decode_image
 
     picture = decode_image(data, "a picture")
-    if list(picture.shape[:2]) != list(shape)[:2]:
+    if tuple(picture.shape[:2]) != tuple(shape or ())[:2]:
         raise FoundryError(
-            f"a picture says {list(shape)} and is {list(picture.shape)}", "send its own shape"
+            f"a picture says {shape} and is {list(picture.shape)}", "send its own shape"
         )
     return picture
 

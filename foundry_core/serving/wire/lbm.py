@@ -5,6 +5,7 @@ Fields of a message are `name type` in the order of their numbers, from 1 on; a 
 protobuf or a message of the table, `*` before it: repeated.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ _MOST_SIDE = 1 << 14
 _Field = descriptor_pb2.FieldDescriptorProto
 
 
-def _made(package: str, messages: dict[str, str], enums: dict[str, tuple[str, ...]]) -> Any:
+def _made(package: str, messages: Mapping[str, str], enums: Mapping[str, tuple[str, ...]]) -> Any:
     """name → class, of a pool of its own: another copy of the same messages does no harm."""
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", syntax="proto3")
     file.package = package
@@ -91,7 +92,7 @@ def _made(package: str, messages: dict[str, str], enums: dict[str, tuple[str, ..
 
 
 def _add_field(
-    message: Any, scope: str, name: str, number: int, kind: str, enums: dict[str, tuple[str, ...]]
+    message: Any, scope: str, name: str, number: int, kind: str, enums: Mapping[str, Any]
 ) -> None:
     field = message.field.add(name=name, number=number, label=_Field.LABEL_OPTIONAL)
     if kind.startswith("*"):
@@ -117,9 +118,9 @@ HEALTH_MESSAGES = _made(HEALTH, _HEALTH_MESSAGES, _HEALTH_ENUMS)
 
 def observation_of(message: Any) -> dict[str, Any]:
     """A MultiarmObservation as {images, lowdim, instruction}, in the names of LBM's data:
-    robot__actual__poses__right::panda__xyz [3], __rot_6d [6] (two rows), robot__actual__grippers__..
-    [1], robot__actual__joint_position__.. and the like. FoundryError for a picture, a vector or a
-    rotation that is none."""
+    robot__actual__poses__right::panda__xyz [3], .. __rot_6d [6] (two rows), robot__actual__
+    grippers__.. [1], robot__actual__joint_position__.. and the like. FoundryError for a picture or
+    a vector that is none."""
     images = {}
     for one in message.visuo:
         if one.has_rgb:
