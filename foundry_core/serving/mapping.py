@@ -38,6 +38,7 @@ from foundry_core.data.robot.rotations import to_matrix
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
 from foundry_core.serving.adapted import Adapter
+from foundry_core.serving.checks import own_exam
 
 ACTIONS = "actions"
 _FOLDER = CONFIG_ROOT / "serving"
@@ -153,11 +154,14 @@ class ServingMapping(Config):
 
     def _known(self, rows: Mapping[str, Any]) -> RobotMapping:
         """Of what is observed, what this observation has."""
-        poses = {
-            name: pose
-            for name, pose in self.observed.poses.items()
-            if pose.xyz.source in rows and pose.rotation.source in rows
-        }
+        poses = {}
+        for name, pose in self.observed.poses.items():
+            missing = {pose.xyz.source, pose.rotation.source} - rows.keys()
+            if not missing:
+                poses[name] = pose
+            elif len({pose.xyz.source, pose.rotation.source}) > len(missing):
+                key = missing.pop()
+                raise FoundryError(f"{key!r} is missing, the other half of {name!r} is there")
         fields = {n: one for n, one in self.observed.fields.items() if one.source in rows}
         return self.observed.model_copy(update={"poses": poses, "fields": fields})
 
@@ -213,10 +217,11 @@ def served_as(
 ) -> tuple[ServingMapping, Adapter]:
     """The mapping of this name, or the plain one of these prefixes, and what it takes to serve the
     policy by it. FoundryError names what the two mean differently."""
-    mapping = load_serving_mapping(name, protocol) if name else plain(contract, **keys)
-    meanings = DataContract(fields=contract.fields)
-    examined = f"the mapping {name!r} of {protocol}" if name else f"the plain mapping of {protocol}"
-    return mapping, Adapter(contract, mapping.exam(meanings), examined)
+    if not name:
+        return plain(contract, **keys), Adapter(contract, own_exam(contract), protocol)
+    mapping = load_serving_mapping(name, protocol)
+    exam = mapping.exam(DataContract(fields=contract.fields))
+    return mapping, Adapter(contract, exam, f"the mapping {name!r} of {protocol}")
 
 
 def load_serving_mapping(name: str, protocol: str) -> ServingMapping:
