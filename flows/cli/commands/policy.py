@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_ports(serve)
     _add_chunks(serve)
     _add_running(serve)
-    serve.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    serve.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print the ports as JSON"
+    )
 
 
 def _add_ports(parser: argparse.ArgumentParser) -> None:
@@ -80,11 +82,15 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     running = parser.add_argument_group("running")
     running.add_argument("--seed", type=int, default=0, help="where a protocol names none")
     running.add_argument("--batch-ms", type=float, default=3.0, help="wait for other clients")
-    running.add_argument("--max-clients", type=int, default=256, metavar="N")
-    running.add_argument("--idle-seconds", type=float, default=600.0, metavar="S")
+    running.add_argument("--max-clients", type=int, default=256, metavar="N", help="at once")
+    running.add_argument(
+        "--idle-seconds", type=float, default=600.0, metavar="S", help="then forgotten"
+    )
     running.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1 ...")
     running.add_argument("--threads", type=int, metavar="N", help="of the inference on CPUs")
-    running.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    running.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="of products"
+    )
     running.add_argument("--compile", action="store_true", help="compile the model's blocks")
     running.add_argument("--graphs", action="store_true", help="CUDA graphs")
 
