@@ -50,10 +50,12 @@ class ServingMapping(Config):
     data had it before they turned it themselves. tracking: the share of the way to a target that
     the robot goes in one step, for chunks of deltas that a client plays. mirrored: of what is sent
     to somebody else's policy, key → {dimension: the one whose negative it is}, as the second finger
-    of a gripper. asks: vla-eval's observation_params, what a benchmark is to show."""
+    of a gripper. asks: vla-eval's observation_params, what a benchmark is to show.
+    execute_steps: of a chunk of somebody else's policy."""
 
     instruction: str = Field(description="key of the instruction")
     tracking: float = Field(1.0, gt=0, le=1)
+    execute_steps: int = Field(8, ge=1)
     robot: RobotMapping
     mirrored: Mapping[str, Mapping[int, int]] = {}
     asks: Mapping[str, Any] = {}

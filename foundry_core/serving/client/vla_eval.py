@@ -29,9 +29,10 @@ class VlaEvalClient:
                 f"the server speaks protocol_version {theirs}, this client {_PROTOCOL}"
             )
 
-    def start(self, task: Mapping[str, Any]) -> None:
-        """Begins an episode."""
-        self._send("episode_start", {"task": dict(task)})
+    def start(self, task: Mapping[str, Any], seed: int | None = None) -> None:
+        """Begins an episode. seed: for servers of ours, in place of one that the task gives."""
+        own = {} if seed is None else {"foundry/seed": seed}
+        self._send("episode_start", {"task": dict(task), **own})
 
     def act(self, observation: Mapping[str, Any]) -> np.ndarray:
         """The action [D] of this control step; some servers answer with several, [K, D]."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from foundry_core.serving.server import PolicyServer
 
 PROTOCOL = 1
+SEED = "foundry/seed"
 _LIVE = ("live", "realtime")
 _CODED = b"__image__"
 
@@ -186,7 +187,10 @@ class _Talk:
 
 def episode_seed(seed: int, payload: Mapping[str, Any]) -> int:
     """uint32 of the server's seed and of the task that the client names; what only records the
-    episode does not count."""
+    episode does not count. A client of ours may say it itself."""
+    own = payload.get(SEED)
+    if isinstance(own, int) and 0 <= own < 1 << 32:
+        return own
     task = {name: value for name, value in payload.items() if name not in ("recording", "mode")}
     text = json.dumps(task, sort_keys=True, default=str)
     return int(sha256_hex(f"{seed}:{text}")[:8], 16)
