@@ -39,6 +39,7 @@ COMMANDS = {
     "lineage": "query what was built from what",
     "data": "preview, inspect, validate and convert datasets; their statistics",
     "generate": "look at a model: what it writes after a text and pictures",
+    "policy": "serve a policy to benchmarks and robots",
     "eval": "compare evaluations; plan how many episodes are needed",
     "report": "write report.html of a run or an ablation",
     "stages": "list stage kinds and what can be set in each",
