@@ -95,8 +95,10 @@ class LiberoSimulator:
             )
         # Poses of fixtures are drawn by LIBERO's reset even where the rest is given.
         entropy = scenario_entropy(self.spec.name, scenario).generate_state(1)[0]
-        with _seeded(0 if published else int(entropy)):
-            self._draw()
+        # Twice: LIBERO puts things on a fixture where that stood before this reset moved it.
+        for _ in range(1 if published else 2):
+            with _seeded(0 if published else int(entropy)):
+                self._draw()
         if published:
             self.domain.sim.set_state_from_flattened(self._starts[scenario])
         self._forget()
