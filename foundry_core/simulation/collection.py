@@ -42,7 +42,7 @@ class CollectDemosRecipe(Recipe):
         if len(set(self.tasks)) != len(self.tasks):
             raise ValueError(f"tasks {list(self.tasks)} name one twice")
         for name in ("render", "max_steps"):
-            if name in self.model_fields_set:
+            if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} is of Meta-World's experts; set it in `expert`")
         return self
 

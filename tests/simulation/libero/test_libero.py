@@ -56,7 +56,7 @@ def milk():
     return LiberoSimulator(MILK, FAST)
 
 
-def test_every_complete_suite_is_there_with_fifty_starts_a_task():
+def test_every_complete_suite_is_there_with_its_starts():
     suites = [(suite, None) for suite in catalog.MAX_STEPS]
     suites += [(suite, how) for how, of in catalog.PERTURBED.items() for suite in of]
     assert len(suites) == 5 + 16 + 9
@@ -64,7 +64,7 @@ def test_every_complete_suite_is_there_with_fifty_starts_a_task():
         tasks = catalog.tasks(suite, how)
         assert len(tasks) == (90 if suite == "libero_90" else 10)
         for task in tasks.values():
-            assert len(np.load(task.starts)["states"]) == catalog.INIT_STATES, (suite, how)
+            assert len(np.load(task.starts)["states"]) == catalog.starts(how), (suite, how)
 
 
 def test_words_are_the_published_ones_and_of_a_perturbation_its_own():
@@ -72,7 +72,7 @@ def test_words_are_the_published_ones_and_of_a_perturbation_its_own():
     words = {how: catalog.tasks("libero_object", how)[name].instruction for how in (None, "swap")}
     assert set(words.values()) == {"pick up the ketchup and place it in the basket"}
     assert catalog.tasks("libero_object", "lan")[name].instruction == (
-        "grab ketchup and put it into basket"
+        "lift ketchup and put it in basket"
     )
     kitchen = "KITCHEN_SCENE3_turn_on_the_stove_and_put_the_moka_pot_on_it"
     assert catalog.tasks("libero_10", None)[kitchen].instruction == (
