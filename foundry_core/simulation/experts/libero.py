@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from foundry_core.simulation.collection import CollectDemosRecipe, CollectJob
     from foundry_core.simulation.demonstrations import Demonstration
 
-_UNSOLVED = ("pick_up_the_black_bowl_in_the_top_drawer_of_the_wooden_cabinet_and_place_it_on_the_plate",)
+_UNSOLVED = ("in_the_top_drawer", "on_the_stove", "on_the_wooden_cabinet")
+"""Bowls in and on fixtures: their drawn starts are not like the published ones, and the drawer is
+too narrow for the hand."""
 
 
 class LiberoExpert(DemoExpert):
@@ -42,8 +44,8 @@ class LiberoExpert(DemoExpert):
             )
         for name in tasks:
             self.scene.task(name)
-            if name in _UNSOLVED:
-                raise FoundryError(f"the expert does not solve {name!r}", "leave it out")
+            if any(f"_bowl_{where}_" in name for where in _UNSOLVED):
+                raise FoundryError(f"there is no expert for {name!r}", "leave this task out")
 
     def data_contract(self) -> DataContract:
         return self.scene.data_contract()

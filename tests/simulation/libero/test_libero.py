@@ -172,6 +172,25 @@ def test_a_demonstration_repeats_its_bytes_and_its_targets_solve_the_task(milk):
     assert milk.success
 
 
+def test_a_task_that_the_expert_does_not_solve_is_refused_before_the_run():
+    spatial = LiberoExpert(scene={"suite": "libero_spatial"})
+    tasks = catalog.tasks("libero_spatial", None)
+    refused = [name for name in tasks if not _taken(spatial, name)]
+    assert [name.removeprefix("pick_up_the_black_bowl_")[:12] for name in refused] == [
+        "in_the_top_d",
+        "on_the_stove",
+        "on_the_woode",
+    ]
+
+
+def _taken(expert: LiberoExpert, task: str) -> bool:
+    try:
+        expert.check_tasks([task])
+    except FoundryError:
+        return False
+    return True
+
+
 def test_noise_moves_the_hand_and_not_what_is_recorded():
     """A noisy expert still solves it, in other states, and what it wanted stays within its bounds."""
     recipe = CollectDemosRecipe(
