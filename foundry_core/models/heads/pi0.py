@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Unpack
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foundry_core.config.registry import OneOf
 from foundry_core.errors import FoundryError
@@ -38,6 +38,11 @@ class Pi0HeadConfig(FlowConfig):
         None, description="a head that speaks (bins, fast), whose loss trains the backbone, too"
     )
     tokens_weight: float = Field(1.0, gt=0, description="of that loss")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        """Its heads are as wide as the backbone's, whatever its own width."""
+        return self
 
     @property
     def needs(self) -> frozenset[Need]:
