@@ -113,7 +113,7 @@ def apply_rope(x_bthd: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     if not torch.compiler.is_compiling():
         return Rotate.apply(x_bthd, *table)
     # A compiler fuses the plain chain, and torch 2.11's gave wrong gradients of Rotate on CUDA.
-    cos, sin = (values[:, None] for values in table)
+    cos, sin = (values.unsqueeze(-2) for values in table)
     first, second = x_bthd.float().chunk(2, dim=-1)
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     return turned.to(x_bthd.dtype)
@@ -231,8 +231,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, causal: bool) -> Tensor:
         mask = _causal(q.shape[2])
     kind = compute_type(q)
     q, k, v = q.to(kind), k.to(kind), v.to(kind)
-    bias = None if mask is None else mask.bias(kind)[:, 0]
-    return plain_attention(q, k, v, bias, mask is not None and mask.causal)
+    if mask is None:
+        return plain_attention(q, k, v, None, causal=False)
+    bias = mask.bias(kind)
+    bias = bias[(None,) * (4 - bias.ndim)][:, 0]
+    return plain_attention(q, k, v, bias, mask.causal)
 
 
 @functools.lru_cache(maxsize=8)

@@ -4,11 +4,11 @@ torch's fused attention reads bfloat16 slowly there, and autograd's chain of ope
 the [T,T] scores a dozen times, in memory. Here a few rows at a time stay in cache, and under
 causality a block of queries leaves out the keys after it.
 
-Legend: b batch, h heads, t queries and keys, d head dim; c rows of a chunk, n = c·h.
+Legend: b batch, h heads, t queries, s keys, d head dim; c rows of a chunk, n = c·h.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,11 +21,14 @@ _CHUNK_BYTES = 1 << 20
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool) -> Tensor:
-    """softmax(q·kᵀ/√d + bias)·v for [b,h,t,d], of one type on the CPU.
+    """softmax(q·kᵀ/√d + bias)·v for q [b,h,t,d], k and v [b,h,s,d], of one type on the CPU.
 
-    bias: [b or 1, t, t] of q's type, 0 where a query may look and -inf elsewhere; None: everywhere.
-    causal: the bias allows nothing after the query.
+    bias: [b or 1, t or 1, s] of q's type, 0 where a query may look and -inf elsewhere; None:
+    everywhere.
+    causal: the bias allows nothing after the query, and s is t.
     """
+    if bias is not None:
+        bias = bias.expand(-1, q.shape[2], k.shape[2])
     out: Tensor = _PlainAttention.apply(q, k, v, bias, causal)
     return out
 
@@ -38,32 +41,32 @@ class _PlainAttention(torch.autograd.Function):
         batch, heads, length, dim = q.shape
         # Laid out as the projection behind it reads it.
         out = q.new_empty(batch, length, heads, dim).transpose(1, 2)
-        block = _QUERY_BLOCK if causal else length
+        spans = list(_spans(length, k.shape[2], causal))
         weights: list[Tensor] = []
-        for rows in _chunks(q, block):
+        for rows in _chunks(q, spans):
             qc, kc, vc = _flat(q[rows]), _flat(k[rows]), _flat(v[rows])
-            for start, end, seen in _blocks(length, block):
+            for start, end, seen in spans:
                 scores = _scores(qc[:, start:end], kc[:, :seen], bias, rows, start)
                 weights.append(scores.softmax(dim=-1))
                 values = torch.bmm(weights[-1], vc[:, :seen])
                 out[rows, :, start:end] = values.view(-1, heads, end - start, dim)
         ctx.save_for_backward(q, k, v, *weights)
-        ctx.block = block
+        ctx.spans = spans
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, *weights = ctx.saved_tensors
-        length, scale = q.shape[2], 1.0 / math.sqrt(q.shape[3])
+        keys, scale = k.shape[2], 1.0 / math.sqrt(q.shape[3])
         dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
         kept = iter(weights)
-        for rows in _chunks(q, ctx.block):
+        for rows in _chunks(q, ctx.spans):
             qc, kc, vc, gc = (_flat(x[rows]) for x in (q, k, v, gradient))
             dqc, dkc, dvc = (x[rows].view(-1, *x.shape[2:]) for x in (dq, dk, dv))
-            blocks = [(*block, next(kept)) for block in _blocks(length, ctx.block)]
+            blocks = [(*span, next(kept)) for span in ctx.spans]
             for start, end, seen, p in reversed(blocks):
                 # The last block reaches all keys: it writes, the others add.
-                new = 0 if end == length else 1
+                new = 0 if seen == keys else 1
                 g = gc[:, start:end]
                 dp = torch.bmm(g, vc[:, :seen].transpose(1, 2))
                 ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
@@ -73,19 +76,23 @@ class _PlainAttention(torch.autograd.Function):
         return dq, dk, dv, None, None
 
 
-def _chunks(q: Tensor, block: int) -> Iterator[slice]:
-    """Of the batch, so that the scores of a block of queries fit into a core's cache."""
-    batch, heads, length, _ = q.shape
-    row = heads * min(block, length) * length * q.element_size()
-    count = max(1, _CHUNK_BYTES // row)
-    return (slice(start, start + count) for start in range(0, batch, count))
+Span = tuple[int, int, int]
+"""(first query of a block, its end, keys that the block may see)."""
 
 
-def _blocks(length: int, block: int) -> Iterator[tuple[int, int, int]]:
-    """(first query, end of queries, keys that the block may see)."""
+def _spans(length: int, keys: int, causal: bool) -> Iterator[Span]:
+    block = _QUERY_BLOCK if causal else length
     for start in range(0, length, block):
         end = min(start + block, length)
-        yield start, end, end
+        yield start, end, end if causal else keys
+
+
+def _chunks(q: Tensor, spans: Sequence[Span]) -> Iterator[slice]:
+    """Of the batch, so that the scores of a block of queries fit into a core's cache."""
+    batch, heads = q.shape[:2]
+    scores = max(((end - start) * seen for start, end, seen in spans), default=1)
+    count = max(1, _CHUNK_BYTES // (heads * scores * q.element_size()))
+    return (slice(start, start + count) for start in range(0, batch, count))
 
 
 def _flat(x: Tensor) -> Tensor:

@@ -66,6 +66,25 @@ def test_values_and_gradients_are_those_of_the_formula(kind, chunk, monkeypatch)
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_queries_may_look_at_another_sequence(masked):
+    """Of which each row may hide keys from all of its queries alike."""
+    hidden = torch.arange(33) >= torch.tensor([[33], [20]])
+    bias = torch.zeros(2, 1, 33, dtype=torch.float64).masked_fill_(hidden[:, None], -math.inf)
+    bias = bias if masked else None
+    q = random_qkv(2, 70, torch.float64)[0]
+    _, k, v = random_qkv(2, 33, torch.float64)
+    inputs = [x.detach().requires_grad_() for x in (q, k, v)]
+    found = plain_attention(*inputs, bias, False)
+    gradients = torch.autograd.grad(found.square().sum(), inputs)
+    expected = formula(*inputs, bias)
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(
+        gradients, torch.autograd.grad(expected.square().sum(), inputs), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_equal_keys_give_the_mean_of_the_values():
     """Known value: with q = 0 each query averages what it may see."""
     values = torch.arange(100.0).view(1, 1, 100, 1)
