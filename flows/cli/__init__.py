@@ -107,8 +107,9 @@ def _parser(named: str | None) -> argparse.ArgumentParser:
         if name == named:
             importlib.import_module(f"flows.cli.commands.{name}").add_arguments(sub)
             sub.add_argument("--json", action="store_true", help="print JSON")
-            hidden = {"default": argparse.SUPPRESS, "help": "show tracebacks"}
-            sub.add_argument("--debug", action="store_true", **hidden)
+            sub.add_argument(
+                "--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks"
+            )
     return parser
 
 
