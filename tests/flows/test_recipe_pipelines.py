@@ -102,7 +102,9 @@ def make_clip(folder):
 
 def overrides_of(name, raw, folder):
     if name in FAMILY:
-        return reduced(name, raw, make_vlm(folder, FAMILY[name]))
+        found = reduced(name, raw, make_vlm(folder, FAMILY[name]))
+        # What PaliGemma's tiny tower takes, which does not interpolate.
+        return found | ({"vlm.image_size": 16} if name == "pi0-like" else {})
     found = reduced(name, raw)
     if name == "diffusion-policy":
         clip = str(make_clip(folder))
