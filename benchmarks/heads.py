@@ -127,6 +127,7 @@ def row(path: Path, home: Path, name: str) -> list[str]:
     score = sum(read_evaluation(made[f"evaluate_{stage}"]).scores.values(), Score())
     low, high = score.interval
     metrics = json.loads((made[stage] / "artifact.json").read_text())["metrics"]
+    timings = json.loads((made[stage] / "records" / "timings.json").read_text())
     error, milliseconds = measured(made[stage], made["robot"], made["stats"])
     return [
         name,
@@ -135,7 +136,7 @@ def row(path: Path, home: Path, name: str) -> list[str]:
         f"{error:.3f}",
         f"{milliseconds:.0f}",
         f"{metrics['parameters'] / 1e6:.2f}M",
-        f"{metrics['cpu_seconds'] / 60:.1f}",
+        f"{timings['cpu_seconds'] / 60:.1f}",
     ]
 
 

@@ -19,9 +19,10 @@ HEADS = {
 }
 
 
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("family", SIDES)
-def test_it_learns_through_the_backbone_and_acts_alike_in_company(tmp_path, family, head):
+def test_it_learns_through_the_backbone_and_acts_alike_in_company(tmp_path, family, head, half):
     side = SIDES[family]
     backbone = HFVLM(HFVLMConfig(path=str(make_vlm(tmp_path, family)), image_size=side))
     obs = backbone.vocab_size
@@ -37,9 +38,10 @@ def test_it_learns_through_the_backbone_and_acts_alike_in_company(tmp_path, fami
     mask = torch.arange(len(rows[0])) < torch.tensor([[len(row)] for row in rows])
     images = torch.randint(0, 256, (2, 1, 3, side, side), dtype=torch.uint8)
     known = torch.ones(2, 3, 2, dtype=torch.bool)
-    total, count = model.training_loss_terms(
-        images, tokens, mask, None, torch.randn(2, 3, 2), known, Key(0, 0, torch.arange(2))
-    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        total, count = model.training_loss_terms(
+            images, tokens, mask, None, torch.randn(2, 3, 2), known, Key(0, 0, torch.arange(2))
+        )
     (total / count).backward()
     for part in filter(None, backbone.parts.values()):
         gradients = [p.grad for module in part for p in module.parameters() if p.grad is not None]
