@@ -1,6 +1,7 @@
 """Demonstrations on top of a vision-language model → a policy."""
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -31,7 +32,7 @@ from foundry_core.models.config import (
 from foundry_core.models.heads.base import check_needs
 from foundry_core.models.sizes import kind_of
 from foundry_core.pipeline import stage
-from foundry_core.training.config import TrainingConfig
+from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.recipes import (
     Inputs,
     ModelFacts,
@@ -109,6 +110,23 @@ class TrainVla(TrainStage):
                 f"model.tap_layers = {recipe.model.tap_layers}, the language model has "
                 f"{facts.n_layers} layers",
                 f"lower it to at most {facts.n_layers}",
+            )
+
+    @classmethod
+    def check_resources(cls, recipe: TrainVlaRecipe, resources: TrainResources) -> None:
+        super().check_resources(recipe, resources)
+        head = recipe.model.head
+        frozen = any(fnmatchcase("backbone.any", pattern) for pattern in recipe.frozen)
+        if frozen or not head.teaches_keys_values:
+            return
+        # Blocks are gathered and run again when a gradient reaches their output; here it reaches
+        # their keys and values, of the last block nothing else.
+        if "language" in resources.recompute or resources.strategy != "ddp":
+            raise FoundryError(
+                f"gradients of the action head {head.kind!r} reach the backbone's keys and values, "
+                "which sharded or recomputed language blocks do not give",
+                "set resources.strategy to ddp, training.precision to bf16 and leave language out "
+                "of resources.recompute; or set model.head.insulated, or freeze backbone.*",
             )
 
     @classmethod
