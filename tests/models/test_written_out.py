@@ -78,7 +78,11 @@ def test_linear_maps_of_many_rows(bias):
 def test_frozen_weights_get_no_gradient():
     linear = Linear(12, 20)
     linear.weight.requires_grad_(False)
-    linear(random(2, 200, 12).requires_grad_()).sum().backward()
+    x, kept = random(2, 200, 12).requires_grad_(), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = linear(x)
+    assert [t.data_ptr() for t in kept] == [linear.weight.data_ptr()], "and keep no input"
+    y.sum().backward()
     assert linear.weight.grad is None and linear.bias.grad is not None
 
 
