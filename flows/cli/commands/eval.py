@@ -5,8 +5,10 @@ import argparse
 import os
 from dataclasses import asdict
 
-from flows.cli.commands import eval_import, eval_output
+from flows.cli.commands import eval_import, eval_output, eval_run
 from flows.cli.commands.common import answer
+
+_ALPHA = "error rate of the whole family of tests (default .05)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,26 +22,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run; LABEL=SOURCE calls it LABEL",
     )
     compare.add_argument("--base", help="hold the others against this one (default: all pairs)")
-    compare.add_argument("--alpha", type=float, default=0.05)
+    compare.add_argument("--alpha", type=float, default=0.05, help=_ALPHA)
     eval_output.add_output_arguments(compare)
     power = commands.add_parser("power", help="how many episodes a comparison needs")
     power.add_argument("--base", type=float, required=True, help="success rate of the base")
     power.add_argument("--variant", type=float, required=True, help="rate worth finding")
-    power.add_argument("--alpha", type=float, default=0.05)
-    power.add_argument("--power", type=float, default=0.8)
+    power.add_argument("--alpha", type=float, default=0.05, help=_ALPHA)
+    power.add_argument("--power", type=float, default=0.8, help="wanted chance to find it (.8)")
     power.add_argument("--comparisons", type=int, default=1, help="variants that share alpha")
     power.add_argument("--design-effect", type=float, default=1.0, help="of several seeds")
     how = power.add_mutually_exclusive_group()
     how.add_argument("--episodes", type=int, help="instead: the power of so many per arm")
     how.add_argument("--sequential", action="store_true", help="stop as soon as it is clear")
+    played = commands.add_parser("run", help="play a policy's episodes of a benchmark")
+    eval_run.add_arguments(played)
     come = commands.add_parser("import", help="published results into the store and the lineage")
     eval_import.add_arguments(come)
-    for sub in (compare, power, come):
-        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+    for sub in (compare, power, played, come):
+        sub.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON"
+        )
 
 
 def run(options: argparse.Namespace) -> int:
-    actions = {"compare": _compare, "power": _power, "import": eval_import.run}
+    actions = {"compare": _compare, "power": _power, "import": eval_import.run, "run": eval_run.run}
     return actions[options.eval_command](options)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from flows import processes
 from flows.cli.commands.common import print_json
 from flows.prefect import HOST, PORT, api_url, secret
-from flows.prefect.guard import LOGIN, is_loopback
+from flows.prefect.guard import LOGIN
 from flows.signals import held
-from foundry_core.endpoint import check_host
+from foundry_core.endpoint import check_host, is_loopback
 from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
 from foundry_core.store.disk import naming_disk
@@ -23,7 +23,7 @@ _STOPPED = "foundry serve was stopped"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=HOST, help="address of the server (default: loopback)")
-    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--port", type=int, default=PORT, help=f"of the server (default: {PORT})")
     parser.add_argument(
         "--name",
         action="append",
