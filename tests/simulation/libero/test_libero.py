@@ -194,7 +194,7 @@ def _taken(expert: LiberoExpert, task: str) -> bool:
 
 
 def test_noise_moves_the_hand_and_not_what_is_recorded():
-    """A noisy expert still solves it, in other states, and what it wanted stays within its bounds."""
+    """A noisy expert solves it in other states; what it wanted stays within its bounds."""
     recipe = CollectDemosRecipe(
         tasks=(MILK,), expert={"kind": "libero", "scene": FAST, "noise": 0.2}
     )
