@@ -2,8 +2,8 @@
 
 Shapes: xyz [3] m and rot6d [6] in the world, gripper [1] m (0 closed, 0.08 open). The pose is that
 of LIBERO's observations: the grip point, and the rotation of the hand's body. Everything that happens
-is a pure function of (task, scenario, targets), to the last bit: LIBERO's own reset is not, because
-the solver's warm start, the controller's goal and the gripper's command survive it.
+is a pure function of (task, scenario, targets), to the last bit: LIBERO's own reset is not, for the
+solver's warm start, the controller's goal and the gripper's command survive it.
 """
 
 import os
