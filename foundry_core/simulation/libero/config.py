@@ -114,12 +114,12 @@ class LiberoScene(Config):
             raise ValueError(f"{self.perturbation!r} is complete for {', '.join(suites)} only")
         return self
 
-    def tasks(self) -> Mapping[str, catalog.LiberoTask]:
+    def problems(self) -> Mapping[str, catalog.LiberoTask]:
         return catalog.tasks(self.suite, self.perturbation)
 
-    def task(self, name: str) -> catalog.LiberoTask:
+    def problem(self, name: str) -> catalog.LiberoTask:
         """FoundryError with the nearest name where there is none of this name."""
-        found = self.tasks()
+        found = self.problems()
         if name not in found:
             folder = catalog.folder_name(self.suite, self.perturbation)
             raise FoundryError(f"{folder} has no task {name!r}", nearest(name, found))
