@@ -73,9 +73,7 @@ class Aloha(Benchmark):
     def still(self, observation: Observation) -> Mapping[str, Any]:
         """The measured joints: arms that hang a little below their targets sink."""
         measured = observation["lowdim"]
-        return {
-            f"robot__action__{part}": measured[f"robot__actual__{part}"] for part in _PARTS
-        }
+        return {f"robot__action__{part}": measured[f"robot__actual__{part}"] for part in _PARTS}
 
     def pictures(self) -> Mapping[str, CameraContract]:
         return {"top": CameraContract(drawn=(self.height, self.width))}

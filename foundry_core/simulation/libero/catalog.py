@@ -102,9 +102,7 @@ def tasks(suite: str, perturbation: str | None) -> Mapping[str, LiberoTask]:
         if perturbation in _OWN_WORDS and stated:
             words = " ".join(stated.group(1).split())
         starts = root / "init_files" / folder / f"{bddl.stem}.pruned_init.npz"
-        found[bddl.stem] = LiberoTask(
-            name=bddl.stem, instruction=words, bddl=bddl, starts=starts
-        )
+        found[bddl.stem] = LiberoTask(name=bddl.stem, instruction=words, bddl=bddl, starts=starts)
     if not found:
         raise FoundryError(f"the installed LIBERO has no suite {folder!r}", INSTALL)
     return found
