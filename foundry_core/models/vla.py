@@ -108,6 +108,30 @@ class VLA(nn.Module):
         return self.head.training_loss_terms(condition, proprio, actions, action_mask, key)
 
     @torch.no_grad()
+    def measure(
+        self,
+        images: Tensor | None,
+        tokens: Tensor,
+        token_mask: Tensor | None,
+        proprio: Tensor | None,
+        actions: Tensor,
+        action_mask: Tensor,
+        key: Key,
+        *,
+        draws: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`training_loss_terms`, and so many sampled chunks float32 [draws,B,K,A] in dimensions
+        that the row's robot has: of one look."""
+        condition = self.condition(images, tokens, token_mask)
+        total, count = self.head.training_loss_terms(condition, proprio, actions, action_mask, key)
+        present = action_mask.any(dim=1, keepdim=True).expand_as(action_mask)
+        chunks = [
+            self.head.sample(condition, proprio, key._replace(step=number), action_mask=present)
+            for number in range(draws)
+        ]
+        return total, count, torch.stack(chunks)
+
+    @torch.no_grad()
     def act(
         self,
         images: Tensor | None,

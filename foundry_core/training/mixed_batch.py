@@ -41,6 +41,24 @@ class Objective(Protocol):
         ...
 
 
+class Probe(Protocol):
+    """What validation measures of one modality."""
+
+    def prepare(self, batch: Batch) -> Batch:
+        """As `Objective.prepare`."""
+        ...
+
+    def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
+        """Whatever `sums` needs, of a prepared batch; without gradient, nothing random but what the
+        key gives."""
+        ...
+
+    def sums(self, batch: Batch, found: Batch) -> Mapping[str, tuple[float, float]]:
+        """measure → (sum, how many it is of), over a batch as the loader made it. All measures
+        there are, each time."""
+        ...
+
+
 class MixedLoss(nn.Module):
     """Σ weight · sum / count over the modalities of a micro-batch: one forward, one backward.
 
@@ -56,8 +74,17 @@ class MixedLoss(nn.Module):
         self.weights = dict(weights)
 
     def forward(
-        self, batch: MixedBatch, counts: Mapping[str, Tensor], key: StepKey
+        self,
+        batch: MixedBatch,
+        counts: Mapping[str, Tensor],
+        key: StepKey,
+        probe: Probe | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(what is differentiated, what is logged). With a probe: (0, what it finds in a batch of
+        one modality)."""
+        if probe is not None:
+            (part,) = batch.values()
+            return torch.zeros(()), probe(self.model, part, key)
         terms: list[Tensor] = []
         logged: dict[str, Tensor] = {}
         for modality, part in batch.items():

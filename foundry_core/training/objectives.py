@@ -97,12 +97,17 @@ class CaptionLoss:
         }
 
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
+        backbone, hidden = self.hidden(model, batch)
+        return next_token_sums(backbone, hidden, batch, self.z_loss)
+
+    def hidden(self, model: nn.Module, batch: Batch) -> tuple[Backbone, Tensor]:
+        """What reads a prepared batch, and its final-normed hidden states [B,T,D]."""
         backbone = model.backbone if isinstance(model, VLA) else model
         assert isinstance(backbone, Backbone)
         hidden = backbone.hidden(
-            batch["images"], batch["tokens"], _mask(backbone, batch), prompt=batch["prompt"]
+            batch["images"], batch["tokens"], hiding(backbone, batch), prompt=batch["prompt"]
         )
-        return next_token_sums(backbone, hidden, batch, self.z_loss)
+        return backbone, hidden
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +141,7 @@ class ActionLoss:
         total, count = model.training_loss_terms(
             batch.get("images"),
             batch["tokens"],
-            _mask(model.backbone, batch),
+            hiding(model.backbone, batch),
             batch["proprio"],
             batch["actions"],
             batch["action_mask"],
@@ -146,8 +151,9 @@ class ActionLoss:
         return {"loss": total / draws.clamp(min=1)}
 
 
-def _mask(backbone: Backbone, batch: Batch) -> Tensor | None:
-    """Padding is on the right, where plain causality hides it."""
+def hiding(backbone: Backbone, batch: Batch) -> Tensor | None:
+    """The mask of tokens that a backbone is given: padding is on the right, where plain causality
+    hides it."""
     return batch["token_mask"] if backbone.needs_token_mask else None
 
 

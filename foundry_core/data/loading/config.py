@@ -4,7 +4,7 @@ The recipe says what the batches are; LoaderResources say how they are made, whi
 in them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -102,6 +102,16 @@ class DataConfig(Config):
     @property
     def loss_weights(self) -> dict[str, float]:
         return {name: part.loss_weight for name, part in self.modalities.items()}
+
+    def held_out(self, labels: Mapping[str, Collection[str]]) -> Self:
+        """Of the validation sides of datasets with these labels, by modality."""
+        parts = {
+            name: part.model_copy(update={"split": "validation", "weights": None})
+            if labels.get(name)
+            else None
+            for name, part in self.modalities.items()
+        }
+        return self.model_copy(update=parts)
 
     def check_labels(self, labels: Mapping[str, list[str]]) -> None:
         """labels: modality → labels of the connected datasets. For Stage.check."""

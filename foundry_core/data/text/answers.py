@@ -39,9 +39,9 @@ def exact_match(answer: str, references: Sequence[str]) -> bool:
 
 
 def vqa_score(answer: str, references: Sequence[str]) -> float:
-    """The VQA rule (Antol et al. 2015), in [0, 1]: the mean, over leaving out one reference in turn,
-    of min(1, those of the others that say the same / 3). With fewer than four references, of which
-    three others cannot agree: whether it is one of them."""
+    """The VQA rule (Antol et al. 2015), in [0, 1]: the mean, over leaving out each reference in
+    turn, of min(1, those of the others that say the same / 3). With fewer than four references, of
+    which three others cannot agree: whether it is one of them."""
     if len(references) <= ENOUGH:
         return float(exact_match(answer, references))
     said = normalised(answer)
