@@ -31,7 +31,7 @@ from foundry_core.training.checkpoint import (
     CheckpointPlace,
 )
 from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.distributed import World, gradient_sync, parallelise
+from foundry_core.training.distributed import World, gradient_sync, parallelise, reshard
 from foundry_core.training.flops import on_meta, peak_flops, step_flops
 from foundry_core.training.metrics import MetricsLog
 from foundry_core.training.mixed_batch import (
@@ -353,6 +353,7 @@ class Trainer:
         prepared = {n: self._on_device(tensor) for n, tensor in probe.prepare(batch).items()}
         with self.autocast():
             _, found = self.loss({modality: prepared}, {}, key, probe)
+        reshard(self.loss)
         return {name: tensor.cpu() for name, tensor in found.items()}
 
     def _report(self, writers: MetricWriters, validated: Mapping[str, float]) -> None:

@@ -241,7 +241,7 @@ class TrainStage(Stage):
             raise FoundryError(
                 "training.validation is set, and no dataset of this training is converted with a "
                 "split",
-                "give a conversion `split: {}`, or leave training.validation out",
+                "give a conversion `split: {fraction: 0.05}`, or leave training.validation out",
             )
 
     @classmethod

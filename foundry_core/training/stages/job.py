@@ -92,7 +92,7 @@ class TrainJob:
             raise FoundryError(
                 "training.validation is set, and no dataset of this training was converted with a "
                 "split",
-                "give a conversion `split: {}`, or leave training.validation out",
+                "give a conversion `split: {fraction: 0.05}`, or leave training.validation out",
             )
         return {name: parts for name, parts in found.items() if parts}
 
