@@ -253,6 +253,7 @@ class Trainer:
             self.scratch / f"throughput{rank}.jsonl", self.world, self.total_steps
         )
         self.pending = PendingSteps()
+        self._last_measures: Mapping[str, float] = {}
         self.cadence = Cadence(self.resources, self.world, self.total_steps, self.trunk)
         self.skipped = 0
         self.grounds = {self.ground}
@@ -359,6 +360,8 @@ class Trainer:
     def _report(self, writers: MetricWriters, validated: Mapping[str, float]) -> None:
         if self.done % self.resources.log_every == 0:
             self._write_row(writers, validated)
+        elif self.done == self.total_steps or self.validation.judge.stop:
+            self._last_measures = validated  # its window's row comes at the end: trackers take one
         elif validated:
             writers.write(self.done, validated)
         self._show()
@@ -382,7 +385,7 @@ class Trainer:
         if not self.total_steps:
             return
         last = self.validation.last_due(self.done)
-        self._write_row(writers, self._validate() if last else {})
+        self._write_row(writers, self._validate() if last else self._last_measures)
         self._show()
 
     def _save(self) -> None:

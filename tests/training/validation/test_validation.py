@@ -1,5 +1,6 @@
 """Trainings with validation and without, through the stages' own run()."""
 
+import csv
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from flows.reports.run_report import held_out_series
 from foundry_core.data.loading.config import RobotData
 from foundry_core.data.loading.loader import Loader
 from foundry_core.data.loading.robot import RobotDataset
@@ -15,6 +17,7 @@ from foundry_core.data.loading.text import TextDataset
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.transforms import collate_robot
 from foundry_core.errors import FoundryError
+from foundry_core.lineage.records import committed_event
 from foundry_core.models.io import RAW, load_model
 from foundry_core.models.noise import Key
 from foundry_core.serving.policy import load_policy
@@ -22,6 +25,7 @@ from foundry_core.training.validation.held_out import evenly
 from tests.synthetic import make_captions, make_robot, make_text
 from tests.tasks.training_stages import ROBOT, TRAINING, Bench
 
+NEAREST = ("", ", nearest chunk")
 EVERY = {"every": 2, "samples": 5, "best_of": 3}
 
 
@@ -122,7 +126,8 @@ def test_measures_are_of_the_weights_that_the_stage_leaves(bench, with_it):
     field = "robot__action__poses__right::panda__xyz_relative"
     rule = Normalizer.load(folder)[field]
     scale = rule.scale[rule.past :]  # a row for each step from the anchor on
-    apart = ((chunks[..., :3] - batch["actions"][..., :3]).numpy() * scale * 1000) ** 2
+    said, shown = (rule.clipped(one[..., :3].numpy()) for one in (chunks, batch["actions"]))
+    apart = ((said - shown) * scale * 1000) ** 2
     valid = batch["action_mask"][..., 0].numpy()
     errors = np.where(valid, apart.sum(-1) ** 0.5, 0)
     mean = errors[0].sum() / valid.sum()
@@ -204,3 +209,29 @@ def test_loss_of_text_is_the_models(bench):
                 likely = logits.log_softmax(-1).gather(2, tokens[:, 1:, None])
                 total, count = total - float(likely.sum()), count + tokens.shape[1] - 1
     assert metrics["final_validation/raw/text/loss"] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_its_curve_is_in_the_lineage_the_report_and_trackers(bench, with_it):
+    folder, _ = with_it
+    event, problems = committed_event({"kind": "train_vla"}, folder.joinpath)
+    assert not problems
+    points = {
+        row["step"]: row["value"]
+        for row in event.metric_rows
+        if row["name"] == "validation/ema/robot/position_mm"
+    }
+    assert points == {row["step"]: row["ema/robot/position_mm"] for row in rows(folder)}
+    shown = held_out_series(folder)
+    assert shown["robot position_mm"]["ema"] == list(points.items())
+    assert set(shown["robot position_mm"]) == {f"{w}{n}" for w in ("raw", "ema") for n in NEAREST}
+    assert "captions exact" in shown
+    table = bench.root / "rows.csv"
+    sinks = {"log_every": 4, "sinks": [{"kind": "csv", "path": str(table)}]}
+    training = {**TRAINING, "validation": EVERY}
+    bench.vla("tracked", changes={"training": training}, resources=sinks)
+    with table.open() as stream:
+        tracked = {int(row["step"]): row for row in csv.DictReader(stream)}
+    assert {
+        step: float(row["validation/ema/robot/position_mm"]) for step, row in tracked.items()
+    } == (pytest.approx(points))
+    assert [bool(row["loss"]) for row in tracked.values()] == [False, True, True]
