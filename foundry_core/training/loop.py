@@ -32,6 +32,7 @@ from foundry_core.training.checkpoint import (
 )
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, gradient_sync, parallelise, reshard
+from foundry_core.training.dropout import has_dropout, masks
 from foundry_core.training.flops import on_meta, peak_flops, step_flops
 from foundry_core.training.metrics import MetricsLog
 from foundry_core.training.mixed_batch import (
@@ -231,6 +232,7 @@ class Trainer:
             unused=not reach_all(self.model, self.objectives),
         )
         self.loss.train()
+        self._drops = has_dropout(self.model)
         self.optimizer = build_optimizer(self.model, self.config.optimizer, self.lr_scale)
         self.ema = Ema(self.model, self.config.ema) if self.config.ema else None
         self.validation = validation.Validation(self.validator, self.model, self.ema, self.world)
@@ -283,7 +285,8 @@ class Trainer:
             with self.phase("prepare"):
                 part = self._to_device(part)
             with gradient_sync(self.loss, i + 1 == len(parts)):
-                with self.phase("forward"), self.autocast():
+                drawn = masks(self._drops, key, i, self.world)
+                with self.phase("forward"), self.autocast(), drawn:
                     loss, logged = self.loss(part, by_modality, key)
                 with self.phase("backward"):
                     (loss * self.world.size if self.world.size > 1 else loss).backward()
