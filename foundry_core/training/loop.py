@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foundry_core.data.loading.schedule import Weight
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
 from foundry_core.models.blocks import compile_blocks
@@ -122,7 +123,7 @@ class Trainer:
     scratch: Path
     records: Path
     progress: Progress
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, Weight] = field(default_factory=dict)
     lr_scale: Mapping[str, float] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
     world: World = field(default_factory=World)

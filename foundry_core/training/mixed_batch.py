@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from foundry_core.data.loading.schedule import Weight, weight_at
 from foundry_core.training.config import check_micro_batch
 
 Batch = Mapping[str, Tensor]
@@ -66,7 +67,7 @@ class MixedLoss(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, objectives: Mapping[str, Objective], weights: Mapping[str, float]
+        self, model: nn.Module, objectives: Mapping[str, Objective], weights: Mapping[str, Weight]
     ) -> None:
         super().__init__()
         self.model = model
@@ -90,7 +91,7 @@ class MixedLoss(nn.Module):
         for modality, part in batch.items():
             sums = self.objectives[modality](self.model, part, key)
             means = {name: value / counts[modality] for name, value in sums.items()}
-            terms.append(self.weights.get(modality, 1.0) * means["loss"])
+            terms.append(weight_at(self.weights.get(modality, 1.0), key.step) * means["loss"])
             for name, value in means.items():
                 logged[f"{modality}_{name}"] = value.detach()
         total = functools.reduce(torch.add, terms)

@@ -10,6 +10,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from foundry_core.config.canonical import OmitWhen
+from foundry_core.data.loading.schedule import (
+    Weight,
+    WeightSchedule,
+    all_zero_at,
+    scheduled,
+)
 from foundry_core.data.robot.transform_config import (
     Augment,
     ImageInput,
@@ -22,8 +28,11 @@ from foundry_core.pipeline.stage import Config
 
 TEXT, CAPTIONS, ROBOT = "text", "captions", "robot"
 Weights = Annotated[
-    Mapping[str, float] | None,
-    Field(description="share per dataset label, 0 means never; null: every sample once per epoch"),
+    Mapping[str, Weight] | None,
+    Field(
+        description="share per dataset label, 0 means never, or {points: [[step, share], ...]}; "
+        "null: every sample once per epoch"
+    ),
 ]
 
 
@@ -34,7 +43,14 @@ class ModalityData(Config):
     batch_size: int = Field(32, ge=1)
     weights: Weights = None
     split: Annotated[Literal["train", "validation"], OmitWhen("train")] = "train"
-    loss_weight: float = Field(1.0, ge=0)
+    loss_weight: Annotated[float, Field(ge=0)] | WeightSchedule = 1.0
+
+    @model_validator(mode="after")
+    def _draws_something(self) -> Self:
+        step = all_zero_at((self.weights or {"": 1.0}).values())
+        if step is not None and scheduled((self.weights or {}).values()):
+            raise ValueError(f"weights are all 0 at step {step}: nothing would be drawn")
+        return self
 
 
 class TextData(ModalityData):
@@ -100,7 +116,7 @@ class DataConfig(Config):
         return sum(part.batch_size for part in self.modalities.values())
 
     @property
-    def loss_weights(self) -> dict[str, float]:
+    def loss_weights(self) -> dict[str, Weight]:
         return {name: part.loss_weight for name, part in self.modalities.items()}
 
     def held_out(self, labels: Mapping[str, Collection[str]]) -> Self:

@@ -49,7 +49,7 @@ class Modality:
         self.datasets = [datasets[label] for label in sorted(datasets)]
         self.labels = sorted(datasets)
         sizes = {label: len(dataset) for label, dataset in datasets.items()}
-        self.order = Order(sizes, config.weights, key(seed, name))
+        self.order = Order(sizes, config.weights, key(seed, name), config.batch_size)
         self.first_ids = np.concatenate([[0], np.cumsum(self.order.sizes)])
         self._keys = [key(seed, name, label) for label in self.labels]
 
