@@ -6,6 +6,7 @@ them a step, earliest deadline first, which meets all deadlines because the shar
 fractional schedule that does. Within a step its draws are spread as `Mix` spreads a period's.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -100,24 +101,21 @@ def _values(weight: Weight, at: np.ndarray) -> np.ndarray:
 
 
 def _whole(cumulated: np.ndarray, per_step: int) -> np.ndarray:
-    """int64 [steps+1, k]: whole draws of each stream before each step."""
-    counts = np.zeros_like(cumulated)
-    floors, rests = cumulated // _UNIT, cumulated % _UNIT
-    columns = np.ascontiguousarray(floors.T)
-    held = counts[0].tolist()
+    """int64 [steps+1, k]: whole draws of each stream before each step. In Python's own numbers: of
+    a few streams, an array costs more to touch than to count."""
+    floors = (cumulated // _UNIT).T.tolist()
+    rests = (cumulated % _UNIT).T.tolist()
+    held = [0] * len(floors)
+    rows = [held]
     for step in range(1, len(cumulated)):
-        floor, rest = floors[step].tolist(), rests[step].tolist()
-        ahead = [i for i, (h, f) in enumerate(zip(held, floor, strict=True)) if h > f]
+        floor = [column[step] for column in floors]
+        ahead = {i for i, count in enumerate(floor) if held[i] > count}
         spare = step * per_step - sum(floor) - len(ahead)
         if spare:
-            free = [i for i, part in enumerate(rest) if part and i not in ahead]
-            due = {i: _passes(columns[i], step, floor[i] + 1) for i in free}
-            ahead += sorted(free, key=lambda i: (due[i], -rest[i], i))[:spare]
-        held = [f + (i in ahead) for i, f in enumerate(floor)]
-        counts[step] = held
-    return counts
-
-
-def _passes(floors: np.ndarray, step: int, count: int) -> int:
-    """The first later step by which so many are due; beyond the table, all alike."""
-    return step + int(np.searchsorted(floors[step:], count))
+            free = [i for i, rest in enumerate(rests) if rest[step] and i not in ahead]
+            # Due first: the earliest step by which one more must be there; beyond the table, alike.
+            due = {i: bisect_left(floors[i], floor[i] + 1, step) for i in free}
+            ahead.update(sorted(free, key=lambda i: (due[i], -rests[i][step], i))[:spare])
+        held = [count + (i in ahead) for i, count in enumerate(floor)]
+        rows.append(held)
+    return np.array(rows, dtype=np.int64)
