@@ -63,6 +63,11 @@ class CaptionData(ModalityData):
     images: tuple[str, ...] | None = None
     image: ImageInput = ImageInput()
     prompt: Prompt = Prompt()
+    question: Annotated[str | None, OmitWhen(None)] = Field(
+        None,
+        description="name in a sample's metadata of a question: it stands in caption_prefix's "
+        "place, and the caption is its answer; samples without one keep the prefix",
+    )
     max_tokens: int = Field(128, ge=2, description="of prompt and caption; cut beyond, counted")
     augment: Augment = Augment()
 
