@@ -36,7 +36,7 @@ from foundry_core.models.processor_files import processor_of
 from foundry_core.models.sizes import kind_of
 from foundry_core.models.transformer import Transformer
 from foundry_core.models.vision import VisionTransformer
-from foundry_core.models.vla import VLA
+from foundry_core.models.vla import VLA, decoder_of
 from foundry_core.models.vlm import VLM
 
 ADAPTER = "adapter"
@@ -57,7 +57,7 @@ def export_hf(
     if adapters == "apart":
         _export_adapters(Path(model_dir), Path(out_dir) / ADAPTER)
     if isinstance(model, VLA):
-        model = model.backbone
+        model = decoder_of(model.backbone)
         (merge_lora if adapters == "merged" else drop_lora)(model)
     if isinstance(model, Transformer):
         exported = to_causal_lm(model)

@@ -14,7 +14,7 @@ from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
 from foundry_core.models.build import Model
-from foundry_core.models.interfaces import Backbone
+from foundry_core.models.interfaces import Backbone, Observer
 from foundry_core.models.io import RAW, WEIGHTS, save_config, save_weights
 from foundry_core.models.processor_files import keep_processor
 from foundry_core.objects import connect
@@ -61,7 +61,7 @@ class TrainJob:
         self,
         tokenizer: Tokenizer,
         *,
-        backbone: Backbone | None = None,
+        backbone: Observer | None = None,
         normalizer: Normalizer | None = None,
         held_out: bool = False,
     ) -> Loader:
@@ -101,7 +101,7 @@ class TrainJob:
         objectives: Mapping[str, Objective],
         tokenizer: Tokenizer,
         *,
-        backbone: Backbone | None = None,
+        backbone: Observer | None = None,
         normalizer: Normalizer | None = None,
         ruler: ActionRuler | None = None,
     ) -> Validator | None:

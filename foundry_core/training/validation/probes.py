@@ -11,7 +11,13 @@ from foundry_core.models.generation import of_targets
 from foundry_core.models.noise import Key
 from foundry_core.models.vla import VLA
 from foundry_core.training.mixed_batch import Batch, StepKey
-from foundry_core.training.objectives import ActionLoss, CaptionLoss, TextLoss, hiding
+from foundry_core.training.objectives import (
+    ActionLoss,
+    CaptionLoss,
+    TextLoss,
+    hiding,
+    prepared_of,
+)
 from foundry_core.training.validation.actions import ActionErrors, ActionRuler
 
 Sums = dict[str, tuple[float, float]]
@@ -85,6 +91,7 @@ class RobotProbe:
             batch["actions"],
             batch["action_mask"],
             Key(key.seed, key.step, batch["draw_ids"]),
+            prepared_of(batch),
             draws=self.draws,
         )
         return {"loss": total, "count": count, "chunks": chunks}
