@@ -12,7 +12,7 @@ from foundry_core.evaluation.comparison.result import Comparison, read_compariso
 from foundry_core.files import json_line
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import answers, graph, queries
-from foundry_core.lineage.records import THROUGHPUT, metric_lines
+from foundry_core.lineage.records import THROUGHPUT, VALIDATION, metric_lines
 from foundry_core.store.base import Store
 from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
@@ -94,6 +94,10 @@ def _losses(
             # One small file: a remote store would fetch gigabytes of weights with the folder.
             path = store.file_path(artifact, "records/metrics.jsonl")
             found[name] = loss_series(path.parents[1]) if path else {}
+            held_out = store.file_path(artifact, VALIDATION) if path else None
+            if held_out:
+                for measure, series in held_out_series(held_out.parents[1]).items():
+                    found[f"{name}: {measure}, held out"] = series
     return {name: series for name, series in found.items() if series}
 
 
@@ -106,6 +110,22 @@ def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
     if len(parts) == 2:
         parts.remove("loss")
     return {key: series[key] for key in parts}
+
+
+def held_out_series(folder: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Measure of a modality (robot position_mm) → weights → (step, value) of a training artifact's
+    validations, over all datasets. The nearest of several chunks stands beside the first one."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in metric_lines(folder.joinpath, VALIDATION):
+        for name, value in row.items():
+            weights, *where = name.split("/")
+            if len(where) != 2:  # of one dataset, or of one step of a chunk
+                continue
+            modality, measure = where
+            line = f"{weights}, nearest chunk" if measure.startswith("best_") else weights
+            series = found.setdefault(f"{modality} {measure.removeprefix('best_')}", {})
+            series.setdefault(line, []).append((row["step"], value))
+    return found
 
 
 def _throughput(store: Store, artifacts: dict[str, Artifact]) -> list[list[str]]:

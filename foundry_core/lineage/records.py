@@ -13,6 +13,7 @@ from foundry_core.lineage.event_types import ArtifactCommitted
 
 METRICS = "records/metrics.jsonl"
 THROUGHPUT = "records/throughput.jsonl"
+VALIDATION = "records/validation.jsonl"
 EPISODES = "records/episodes.jsonl"
 SCORES = "records/scores.jsonl"
 # Column → what it may hold; null and absent are allowed everywhere.
@@ -49,6 +50,7 @@ def committed_event(
         metric_rows=[
             *_metrics(_lines(record, METRICS, _STEP, problems)),
             *_metrics(_lines(record, THROUGHPUT, _STEP, problems), "throughput/"),
+            *_metrics(_lines(record, VALIDATION, _STEP, problems), "validation/"),
         ],
         episode_rows=_rows(_lines(record, EPISODES, _EPISODE, problems), _EPISODE),
         score_rows=_rows(_lines(record, SCORES, _SCORE, problems), _SCORE),

@@ -240,6 +240,33 @@ class TrainStage(Stage):
     @classmethod
     def check(cls, recipe: Any, inputs: Inputs) -> None:
         recipe.data.check_labels({name: list(inputs.get(name, {})) for name in MODALITIES})
+        if recipe.training.validation is not None and not _held_out(inputs):
+            raise FoundryError(
+                "training.validation is set, and no dataset of this training is converted with a "
+                "split",
+                "give a conversion `split: {fraction: 0.05}`, or leave training.validation out",
+            )
+
+    @classmethod
+    def notes(cls, recipe: Any, inputs: Inputs) -> list[str]:
+        if recipe.training.validation is None:
+            return []
+        held = _held_out(inputs)
+        named = (f"{name} {label!r}" for name in MODALITIES for label in inputs.get(name, {}))
+        absent = [one for one in named if one not in held]
+        return (
+            [f"not validated on {', '.join(absent)}: converted without a split"] if absent else []
+        )
+
+
+def _held_out(inputs: Inputs) -> list[str]:
+    """Datasets that have a validation side, or may have one, as an imported one."""
+    return [
+        f"{name} {label!r}"
+        for name in MODALITIES
+        for label, one in inputs.get(name, {}).items()
+        if getattr(one.recipe, "split", "unknown") is not None
+    ]
 
 
 def check_source_of_tokens(slot: str, described: Config | None, inputs: Inputs) -> None:

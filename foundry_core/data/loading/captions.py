@@ -1,6 +1,7 @@
 """Images with captions."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -46,8 +47,9 @@ class CaptionDataset(SampleDataset):
             caption = bytes(members["txt"]).decode()
         except UnicodeDecodeError as error:
             raise UnreadableSample(f"{where}: {error}") from error
+        question = self._question(members, where) if self._config.question else None
         tokens, targets, cut = self._prompts.caption(
-            caption, len(self._names), self._config.max_tokens
+            caption, len(self._names), self._config.max_tokens, question
         )
         if cut:
             self.count("captions_cut")
@@ -56,6 +58,16 @@ class CaptionDataset(SampleDataset):
             "tokens": np.array(tokens, dtype=np.int64),
             "targets": np.array(targets, dtype=bool),
         }
+
+    def _question(self, members: Mapping[str, memoryview], where: str) -> str | None:
+        """Of the sample's metadata; None where they have none."""
+        assert self._config.question is not None
+        try:
+            metadata = json.loads(bytes(members.get("json", b"{}")))
+        except ValueError as error:
+            raise UnreadableSample(f"{where}: its metadata are no JSON: {error}") from error
+        asked = metadata.get(self._config.question) if isinstance(metadata, dict) else None
+        return asked if isinstance(asked, str) else None
 
     def _probe(self) -> tuple[str, ...]:
         if not len(self.shards):
