@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 from foundry_core.config.canonical import OmitWhen
 from foundry_core.data.contract.matching import Match, match
 from foundry_core.data.contract.statements import PolicyContract
-from foundry_core.errors import FoundryError
 from foundry_core.evaluation.closed_loop import (
     ScenariosRecipe,
     benchmark_of,
@@ -17,6 +16,7 @@ from foundry_core.evaluation.closed_loop import (
     play,
 )
 from foundry_core.evaluation.design import Design
+from foundry_core.evaluation.quality_recipe import check_device
 from foundry_core.pipeline import stage
 
 
@@ -79,12 +79,7 @@ class Evaluate(stage.Stage):
 
     @classmethod
     def check_resources(cls, recipe: EvaluateRecipe, resources: EvaluateResources) -> None:
-        """Where a stage runs, and whether that has a GPU, is looked up by `gpus`."""
-        if resources.device.startswith("cuda") and not resources.gpus:
-            raise FoundryError(
-                f"device={resources.device!r} is a GPU, and the stage asks for none (gpus=0)",
-                "set its resources.gpus=1, or device=cpu",
-            )
+        check_device(resources)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
