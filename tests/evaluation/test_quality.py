@@ -21,7 +21,10 @@ def test_a_share_has_the_exact_interval():
     found = share("t", "acc", [True] * 9 + [False])
     assert (found.value, found.n) == (0.9, 10)
     # Clopper and Pearson, 9 of 10.
-    assert (found.low, found.high) == (pytest.approx(0.55498, abs=1e-5), pytest.approx(0.99747, abs=1e-5))
+    assert (found.low, found.high) == (
+        pytest.approx(0.55498, abs=1e-5),
+        pytest.approx(0.99747, abs=1e-5),
+    )
 
 
 def test_a_mean_has_students_interval():

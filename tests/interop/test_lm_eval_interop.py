@@ -42,7 +42,12 @@ def record(task: str, rng: random.Random) -> dict:
         return {**asked, "label": rng.randrange(2)}
     if task == "winogrande":
         sentence = f"{said(rng, 3, 6)} because _ {said(rng, 1, 6)}."
-        return {"sentence": sentence, "option1": "Ann", "option2": "the tall robot", "answer": rng.choice("12")}
+        return {
+            "sentence": sentence,
+            "option1": "Ann",
+            "option2": "the tall robot",
+            "answer": rng.choice("12"),
+        }
     return {
         "goal": said(rng, 2, 6),
         "sol1": said(rng, 1, 9),
@@ -87,7 +92,14 @@ def theirs(folder: Path, checkpoint: Path, data: Path) -> dict:
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
     subprocess.run(
-        [PYTHON, str(script), str(checkpoint), str(data), str(CONTEXT), str(folder / "theirs.json")],
+        [
+            PYTHON,
+            str(script),
+            str(checkpoint),
+            str(data),
+            str(CONTEXT),
+            str(folder / "theirs.json"),
+        ],
         check=True,
         timeout=280,
         env={**environment, **offline},

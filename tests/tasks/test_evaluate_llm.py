@@ -26,12 +26,12 @@ from foundry_core.pipeline.registry import stage_kind
 from tests.tasks.training_stages import run_stage
 
 ROWS = 264
-LANGUAGE = TransformerConfig(
-    vocab_size=ROWS, dim=16, n_layers=2, n_heads=2, ffn_dim=32, context=16
-)
+LANGUAGE = TransformerConfig(vocab_size=ROWS, dim=16, n_layers=2, n_heads=2, ffn_dim=32, context=16)
 VLM = VLMConfig(
     language=LANGUAGE,
-    vision=ConvViTConfig(image_size=16, dim=8, n_layers=1, n_heads=2, stem_dims=(8, 8), stem_groups=4),
+    vision=ConvViTConfig(
+        image_size=16, dim=8, n_layers=1, n_heads=2, stem_dims=(8, 8), stem_groups=4
+    ),
     projector=ProjectorConfig(pixel_shuffle=2),
     image_token_id=258,
 )
