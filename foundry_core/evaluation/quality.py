@@ -1,8 +1,8 @@
 """How good a model is before it acts: measures with intervals, and the answers behind them.
 
-A `Measure` is made once, from the answers of an exam, and carried on as it is: quality.json, tables,
-reports and the lineage divide nothing again. A share of answers has Clopper and Pearson's exact
-interval; a mean, or a ratio of sums, Student's, of the ratio linearised (each answer, or each
+A `Measure` is made once, from the answers of an exam, and carried on as it is: quality.json,
+tables, reports and the lineage divide nothing again. A share of answers has Clopper and Pearson's
+exact interval; a mean, or a ratio of sums, Student's, of the ratio linearised (each answer, or each
 document, is drawn alone).
 """
 

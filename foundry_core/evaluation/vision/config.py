@@ -1,4 +1,4 @@
-"""What a VLM is asked. Planning imports this: what decodes and runs is imported where it is used."""
+"""What a VLM is asked. Planning imports this: what decodes is imported where it is used."""
 
 import json
 from collections.abc import Iterator, Mapping

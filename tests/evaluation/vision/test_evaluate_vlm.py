@@ -169,7 +169,7 @@ def test_a_question_of_another_form_is_named(tmp_path):
         with pytest.raises(FoundryError, match="line 1 is no question") as caught:
             list(source.read())
         assert problem in caught.value.message
-    with pytest.raises(FoundryError, match="has no {question}"):
+    with pytest.raises(FoundryError, match=r"has no \{question\}"):
         validate(VqaQuestions, {"path": "x", "prompt": "say"}, "q")
 
 
