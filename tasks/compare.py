@@ -77,9 +77,7 @@ class Compare(stage.Stage):
         found = compare(evaluations, ctx.recipe.base, ctx.recipe.alpha)
         controls = read_together(read.get("controls", {}))
         quality = {label: read_quality(folder) for label, folder in read.get("quality", {}).items()}
-        return write_comparison(
-            ctx.out, with_quality(with_controls(found, controls), quality)
-        )
+        return write_comparison(ctx.out, with_quality(with_controls(found, controls), quality))
 
 
 def _check_asked(recipe: CompareRecipe, evaluations: Mapping[str, stage.Upstream]) -> None:

@@ -31,6 +31,9 @@ class EvaluateRecipe(ScenariosRecipe):
         None, ge=1, description="targets carried out per plan; default: the policy's"
     )
     blank_images: bool = Field(False, description="control: the policy sees grey pictures")
+    attribution: Annotated[int, OmitWhen(0)] = Field(
+        0, ge=0, description="successes, and failures, of which pictures show what counted"
+    )
     record_per_task: int = Field(2, ge=0, description="episodes per task that keep pictures")
 
     @model_validator(mode="after")
@@ -106,6 +109,7 @@ class Evaluate(stage.Stage):
             env_workers=ctx.resources.env_workers or None,
             execute_steps=recipe.execute_steps,
             design=recipe.design,
+            attribution=recipe.attribution,
         )
 
 

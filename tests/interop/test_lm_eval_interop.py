@@ -22,7 +22,17 @@ ITEMS = 60
 CONTEXT = 96
 """Tokens, which are bytes here: some questions are longer and lose their beginning."""
 QUESTIONS = ("hellaswag", "arc", "boolq", "winogrande", "piqa")
-WORDS = ("the", "old robot", "lifts", "a red cup", "über Öl,", "then", "it [step]", "opens", "waits")
+WORDS = (
+    "the",
+    "old robot",
+    "lifts",
+    "a red cup",
+    "über Öl,",
+    "then",
+    "it [step]",
+    "opens",
+    "waits",
+)
 
 
 def said(rng: random.Random, low: int, high: int) -> str:
