@@ -1,6 +1,7 @@
 # Everything a user or CI needs: `make demo`, `make test`. Each sets up what is missing first.
 VENV ?= .venv
 PYTHON ?= python3
+PROCESSES ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -29,11 +30,13 @@ demo-fast: setup
 serve: setup
 	$(BIN)/foundry serve
 
+# Two processes, each with all tests of a file: most tests use one core.
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(PROCESSES) --dist loadfile
 
 test-all: setup
-	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest
+	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -m "not slow" -n $(PROCESSES) --dist loadfile
+	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -77,6 +77,8 @@ def lineage() -> "DuckDBPyConnection":
 
 def _prepared(pipeline: str, overrides: Mapping[str, Any] | None, **chosen: Any) -> "Prepared":
     from flows.runs.planning import Request, prepare
+    from foundry_core.project import enter
 
+    enter()
     pairs = tuple((overrides or {}).items())
     return prepare(Request(pipeline=str(pipeline), overrides=pairs, **chosen))

@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from flows.terminal import stdout, values_text
+from flows.terminal import console_on, stdout, values_text
 from foundry_core.pipeline.plan import Plan, StagePlan
 from foundry_core.pipeline.reasons import sentences, short_names
 
@@ -26,7 +25,7 @@ class Console:
     and one every 20 s for a long stage."""
 
     def __init__(self, *, quiet: bool = False, file: IO[str] | None = None) -> None:
-        self._out = RichConsole(file=file or sys.stderr, quiet=quiet, highlight=False)
+        self._out = console_on(file or sys.stderr, quiet=quiet)
         self._live = self._out.is_terminal and not quiet
         self._lock = threading.Lock()
         self._bars: dict[str, TaskID] = {}

@@ -1,5 +1,5 @@
 """Where a Foundry user's state lies: $FOUNDRY_HOME, or the nearest `.foundry` from the current
-folder upwards, or a new one in the current folder.
+folder upwards, or a new one in the project's folder, or in the current one.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ from stat import S_ISDIR
 from typing import Any
 
 from foundry_core.files import read_cache, write_atomic
+from foundry_core.project import project_folder
 
 NAME = ".foundry"
 
@@ -24,7 +25,8 @@ def home_dir() -> Path:
     here = Path.cwd()
     if (here / NAME).is_dir():
         return here / NAME
-    return next(filter(_is_ours, (above / NAME for above in here.parents)), here / NAME)
+    above = next(filter(_is_ours, (folder / NAME for folder in here.parents)), None)
+    return above or (project_folder() or here) / NAME
 
 
 def _is_ours(folder: Path) -> bool:

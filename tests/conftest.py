@@ -1,6 +1,7 @@
 """Shared fixtures. Real data lies beside the checkout on some machines only."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,15 @@ _HOME = tempfile.TemporaryDirectory(prefix="foundry-tests-", ignore_cleanup_erro
 os.environ["FOUNDRY_HOME"] = _HOME.name
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+# A script's `&` and nohup leave signals ignored to what they start, and the tests of endings would
+# wait for minutes.
+for _number, _usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -15,7 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flows import signals
+from foundry_core import __version__
 from foundry_core.errors import FoundryError
+from foundry_core.project import enter
 
 # What is imported lives as long as the process: looking for garbage in it takes 15 ms of a plan.
 gc.set_threshold(100_000)
@@ -31,6 +33,7 @@ COMMANDS = {
     "cancel": "stop a run within seconds",
     "reap": "close what killed processes left open",
     "plan": "show what a run would do, and why",
+    "config": "show what every setting is worth, and which document says so",
     "size": "say what the trainings of a pipeline take: memory, FLOPs, GPU hours",
     "profile": "take a training step apart: time, memory, operators, MFU and its ceiling",
     "lineage": "query what was built from what",
@@ -40,9 +43,17 @@ COMMANDS = {
     "report": "write report.html of a run or an ablation",
     "stages": "list stage kinds and what can be set in each",
     "models": "list model presets and their sizes",
+    "init": "make a folder for pipelines, stage kinds and mappings of your own",
+    "doctor": "look at what this machine has, and what is missing",
 }
+_EXAMPLES = """examples:
+  foundry run demo-fast                        text to a verdict, in minutes
+  foundry plan demo -o llm.training.steps=400  what one changed value re-runs, and why
+  foundry ablate demo --vary vla.training.steps=500,1000 --seeds 3
+  foundry init my-lab                          a folder for your own pipelines and kinds
+  foundry COMMAND --help                       what a command takes"""
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
-_WITHOUT_HOME = ("stages", "models", "size")
+_WITHOUT_HOME = ("stages", "models", "size", "config", "doctor", "init")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,28 +68,47 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _execute(arguments: Sequence[str]) -> int:
+    if "_ARGCOMPLETE" in os.environ:
+        from flows.cli.completion import complete
+
+        complete(_parser)
+    named = next((word for word in arguments if not word.startswith("-")), None)
+    parser = _parser(named)
+    if not arguments:
+        parser.print_help()
+        return 0
+    options = parser.parse_args(arguments)
+    module = importlib.import_module(f"flows.cli.commands.{options.command}")
+    as_json = getattr(options, "json", False)
+
+    def run() -> int:
+        enter()
+        _name_home(options.command)
+        _refuse_addresses(options)
+        return module.run(options)
+
+    return reported(run, as_json=as_json, debug=options.debug)
+
+
+def _parser(named: str | None) -> argparse.ArgumentParser:
+    """Of all commands; with the arguments of the named one alone, since each imports its own."""
     parser = argparse.ArgumentParser(
-        prog="foundry", description="Train robot foundation models as one pipeline."
+        prog="foundry",
+        description="Train robot foundation models as one pipeline.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--version", action="version", version=f"foundry {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    named = next((word for word in arguments if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary)
         if name == named:
             importlib.import_module(f"flows.cli.commands.{name}").add_arguments(sub)
             sub.add_argument("--json", action="store_true", help="print JSON")
-            sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    module = importlib.import_module(f"flows.cli.commands.{options.command}")
-    _name_home(options.command)
-    as_json = getattr(options, "json", False)
-
-    def run() -> int:
-        _refuse_addresses(options)
-        return module.run(options)
-
-    return reported(run, as_json=as_json, debug=options.debug)
+            hidden = {"default": argparse.SUPPRESS, "help": "show tracebacks"}
+            sub.add_argument("--debug", action="store_true", **hidden)
+    return parser
 
 
 def _refuse_addresses(options: argparse.Namespace) -> None:

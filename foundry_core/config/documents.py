@@ -8,7 +8,8 @@ dropped when the graph is built.
 
 import os
 import reprlib
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
@@ -49,10 +50,35 @@ def _replaces(top: dict, base: dict) -> bool:
     return ("import" in top) != ("import" in base) and ("kind" in top or "kind" in base)
 
 
+@dataclass(frozen=True)
+class Located:
+    """A value that is no mapping and no list, and who says so. Equal where the values are."""
+
+    value: Any
+    origin: str = field(compare=False)
+
+
 def load_document(path: Path) -> dict[str, Any]:
     """A YAML mapping with its includes merged in. FoundryError for one without an end, and for more
     than a pipeline can need: `parsing` bounds a document, this all of them together."""
-    return _load(Path(os.path.realpath(path)), _Reading((), [], 0))
+    return _load(Path(os.path.realpath(path)), _Reading((), [], 0, lambda value, _: value))
+
+
+def load_located(path: Path) -> dict[str, Any]:
+    """The same document with each value but null, which means that nothing stands there, as
+    `Located` in the file that has the last word on it."""
+    return _load(Path(os.path.realpath(path)), _Reading((), [], 0, _located))
+
+
+def _located(value: Any, path: Path) -> Any:
+    return None if value is None else Located(value, _shown(path))
+
+
+def _shown(path: Path) -> str:
+    """A packaged document as an include names it, another file as its path."""
+    if path.is_relative_to(CONFIG_ROOT):
+        return str(path.relative_to(CONFIG_ROOT).with_suffix(""))
+    return str(path)
 
 
 def read_yaml(path: Path) -> Any:
@@ -64,11 +90,13 @@ def read_yaml(path: Path) -> Any:
 @dataclass(frozen=True)
 class _Reading:
     """chain: the documents around the one that is read. sizes: of all that were read, for every
-    time that they were. depth: how many levels lie around."""
+    time that they were. depth: how many levels lie around. leaf: what becomes of a value that is
+    no mapping and no list, and of the file it stands in."""
 
     chain: tuple[Path, ...]
     sizes: list[int]
     depth: int
+    leaf: Callable[[Any, Path], Any]
 
 
 def _load(path: Path, reading: _Reading) -> dict[str, Any]:
@@ -107,7 +135,7 @@ def _text(path: Path) -> str:
 
 def _expand(value: Any, path: Path, reading: _Reading) -> Any:
     if not isinstance(value, (dict, list)):
-        return value
+        return reading.leaf(value, path)
     if reading.depth > MAX_DEPTH:
         raise too_deep(str(path))
     inside = replace(reading, depth=reading.depth + 1)

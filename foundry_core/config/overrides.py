@@ -24,11 +24,15 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def override_text(path: str, value: Any) -> str:
     """What `parse_override` reads as these."""
-    plain = f"{path}={value}"
+    return f"{path}={value_text(value)}"
+
+
+def value_text(value: Any) -> str:
+    """A value as an override spells it: plain where YAML reads it so, else as JSON."""
     with contextlib.suppress(FoundryError):
-        if parse_override(plain) == (path, value):
-            return plain
-    return f"{path}={json.dumps(value)}"
+        if parse_override(f"value={value}")[1] == value:
+            return str(value)
+    return json.dumps(value)
 
 
 def apply_overrides(

@@ -44,8 +44,9 @@ def add_pipeline_argument(parser: argparse.ArgumentParser, override: str) -> Non
 def add_request_arguments(parser: argparse.ArgumentParser) -> None:
     """What `request` reads."""
     add_pipeline_arguments(parser, "change one value, e.g. llm.training.steps=200")
-    parser.add_argument("--only", action="append", default=[], metavar="STAGE")
-    parser.add_argument("--force", action="append", default=[], metavar="STAGE")
+    many: dict[str, Any] = {"action": "append", "default": [], "metavar": "STAGE"}
+    parser.add_argument("--only", **many, help="build this stage and what it needs")
+    parser.add_argument("--force", **many, help="build this stage anew")
     parser.add_argument("--baseline", metavar="RUN", help="explain against this run")
 
 

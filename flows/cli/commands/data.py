@@ -15,11 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_preview(actions.add_parser("preview", help="what a batch really contains"))
     _add_looks(actions)
     convert = actions.add_parser("convert", help="raw data into a folder of shards")
-    convert.add_argument("--from", dest="format", required=True, metavar="FORMAT")
+    convert.add_argument(
+        "--from", dest="format", required=True, metavar="FORMAT", help="of the source"
+    )
     convert.add_argument("source", help="file or folder (for packages: names, by commas)")
     convert.add_argument("out", help="new folder for the shards, or s3://bucket/prefix")
     convert.add_argument("--tokenizer", type=Path, help="folder of the tokenizer, for text")
-    convert.add_argument("--cpus", type=int, default=1)
+    convert.add_argument("--cpus", type=int, default=1, help="processes at once (default 1)")
     _add_overrides(convert, "one value of the recipe, e.g. image.size=[96,96]")
     export = actions.add_parser("export", help="robot shards into a dataset that others read")
     export.add_argument("shards", help="folder or address of shards of whole episodes")
@@ -32,12 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="video: small, lossy (default); in the tables and exact: png, jpeg (as stored)",
     )
     for sub in actions.choices.values():
-        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+        sub.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON"
+        )
 
 
 def _add_preview(preview: argparse.ArgumentParser) -> None:
     preview.add_argument("pipeline", nargs="?", help="with STAGE: what this training stage reads")
-    preview.add_argument("stage", nargs="?")
+    preview.add_argument("stage", nargs="?", help="a training stage of it")
     preview.add_argument(
         "--mix",
         nargs="+",
@@ -54,30 +58,32 @@ def _add_preview(preview: argparse.ArgumentParser) -> None:
 
 def _add_looks(actions: Any) -> None:
     stats = actions.add_parser("stats", help="statistics of a robot dataset, recomputed")
-    stats.add_argument("folder")
+    stats.add_argument("folder", help="folder or address of shards")
     stats.add_argument("--out", type=Path, help="write stats.json (and what merging needs) here")
     show = actions.add_parser("show", help="show stored statistics, draw them")
     show.add_argument("folder", help="a stats.json, or a folder that holds one")
     show.add_argument("--html", type=Path, help="write one page with table and plots")
     for sub in (stats, show):
-        sub.add_argument("--field", action="append", default=[])
+        sub.add_argument(
+            "--field", action="append", default=[], help="one of the fields (default: all)"
+        )
         sub.add_argument("--plot", type=Path, help="write one PNG per field to this folder")
     merge = actions.add_parser("merge-stats", help="merge the statistics of several datasets")
     merge.add_argument("folders", nargs="+", help="[LABEL=]FOLDER")
     merge.add_argument("--weights", nargs="+", type=float, help="share of each; else by count")
     merge.add_argument("--out", type=Path, required=True, help="stats.json to write")
     inspect = actions.add_parser("inspect", help="what a folder of shards, or raw data, holds")
-    inspect.add_argument("folder")
+    inspect.add_argument("folder", help="of shards, or raw data as a tool left them")
     inspect.add_argument("--sample", type=int, default=0, help="whose members are listed")
     inspect.add_argument("--from", dest="format", metavar="FORMAT", help="of raw data")
     inspect.add_argument("--images", type=Path, help="write a contact sheet of raw data here (PNG)")
     inspect.add_argument("--mapping", type=Path, help="write the draft of a mapping here (YAML)")
     _add_overrides(inspect, "an option of the raw format, e.g. hz=20")
     validate = actions.add_parser("validate", help="digests, schema, and samples decoded")
-    validate.add_argument("folder")
+    validate.add_argument("folder", help="folder or address of shards")
     validate.add_argument("--samples", type=int, default=50, help="how many to decode; 0: all")
     check = actions.add_parser("check", help="what normalisation cuts off a robot dataset")
-    check.add_argument("folder")
+    check.add_argument("folder", help="folder or address of robot shards")
     check.add_argument("--stats", type=Path, help="stats.json, or its folder; else the dataset's")
     check.add_argument("--force", action="store_true", help="even if they are of other datasets")
 

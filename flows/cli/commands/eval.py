@@ -8,6 +8,8 @@ from dataclasses import asdict
 from flows.cli.commands import eval_import, eval_output
 from flows.cli.commands.common import answer
 
+_ALPHA = "error rate of the whole family of tests (default .05)"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="eval_command", metavar="WHAT", required=True)
@@ -20,13 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run; LABEL=SOURCE calls it LABEL",
     )
     compare.add_argument("--base", help="hold the others against this one (default: all pairs)")
-    compare.add_argument("--alpha", type=float, default=0.05)
+    compare.add_argument("--alpha", type=float, default=0.05, help=_ALPHA)
     eval_output.add_output_arguments(compare)
     power = commands.add_parser("power", help="how many episodes a comparison needs")
     power.add_argument("--base", type=float, required=True, help="success rate of the base")
     power.add_argument("--variant", type=float, required=True, help="rate worth finding")
-    power.add_argument("--alpha", type=float, default=0.05)
-    power.add_argument("--power", type=float, default=0.8)
+    power.add_argument("--alpha", type=float, default=0.05, help=_ALPHA)
+    power.add_argument("--power", type=float, default=0.8, help="wanted chance to find it (.8)")
     power.add_argument("--comparisons", type=int, default=1, help="variants that share alpha")
     power.add_argument("--design-effect", type=float, default=1.0, help="of several seeds")
     how = power.add_mutually_exclusive_group()
@@ -35,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     come = commands.add_parser("import", help="published results into the store and the lineage")
     eval_import.add_arguments(come)
     for sub in (compare, power, come):
-        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+        sub.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON"
+        )
 
 
 def run(options: argparse.Namespace) -> int:

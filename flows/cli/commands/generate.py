@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", metavar="TEXT", help=f"what it reads; {_STDIN}: standard input")
     many: dict[str, Any] = {"action": "append", "default": [], "type": Path}
     parser.add_argument("--image", **many, metavar="FILE", help="a picture before the text")
-    parser.add_argument("--max-tokens", type=int, default=256, metavar="N")
+    parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="at most (256)")
     parser.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0: the likeliest (default)"
     )
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top-p", type=float, metavar="P", help="draw from the likeliest that reach P together"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
     parser.add_argument("--raw", action="store_true", help="without the model's chat template")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1 ...")
 

@@ -35,22 +35,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, summary in (_QUESTIONS | upkeep.ACTIONS).items():
         sub = actions.add_parser(name, help=summary, description=summary)
-        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS)
+        sub.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON"
+        )
         if name in ("show", "trace", "why", "graph"):
             sub.add_argument("ref", help="a run id, a key or a prefix of one, or an alias")
         if name == "diff":
-            sub.add_argument("old")
-            sub.add_argument("new")
+            sub.add_argument("old", help="a run's id")
+            sub.add_argument("new", help="another run's id")
         if name == "sql":
-            sub.add_argument("query")
+            sub.add_argument("query", help="one SELECT or FROM statement of DuckDB")
         if name == "runs":
-            sub.add_argument("--limit", type=int, default=20)
+            sub.add_argument("--limit", type=int, default=20, help="how many, newest first (20)")
         if name == "graph":
-            sub.add_argument("--format", choices=("mermaid", "dot", "svg"), default="mermaid")
+            forms = ("mermaid", "dot", "svg")
+            sub.add_argument("--format", choices=forms, default="mermaid", help="of the drawing")
         if name == "export":
-            sub.add_argument("folder", type=Path)
+            sub.add_argument("folder", type=Path, help="new folder for the tables")
             forms = ("csv", "parquet", "openlineage")
-            sub.add_argument("--format", choices=forms, default="csv")
+            sub.add_argument("--format", choices=forms, default="csv", help="of the tables")
         upkeep.add_arguments(name, sub)
 
 

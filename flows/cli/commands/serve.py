@@ -23,7 +23,7 @@ _STOPPED = "foundry serve was stopped"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=HOST, help="address of the server (default: loopback)")
-    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--port", type=int, default=PORT, help=f"of the server (default: {PORT})")
     parser.add_argument(
         "--name",
         action="append",

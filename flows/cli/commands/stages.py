@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -83,10 +83,7 @@ def _show_kinds(found: dict[str, dict[str, Any]]) -> None:
 
 
 def _show_kind(kind: dict[str, Any]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from flows.console import print_table
+    from flows.terminal import print_entries
 
     print(f"{kind['kind']}: {kind['summary']}\ngives {kind['output']}")
     for name, slot in kind["inputs"].items():
@@ -94,8 +91,10 @@ def _show_kind(kind: dict[str, Any]) -> None:
         print(f"takes {name}: {' or '.join(slot['types'])}{f' ({notes})' if notes else ''}")
     print("draws random numbers: `seed` counts" if kind["seeded"] else "takes no seed")
     print("set with -o STAGE.setting=value; a[b].c is a.c where a is a b:")
-    table = Table("setting", "type", "default", "")
-    for row in [*kind["recipe"], *kind["resources"]]:
-        cells = (row["path"], row["type"], row["default"], row["description"])
-        table.add_row(*map(escape, cells))
-    print_table(table)
+    print_entries(map(_entry, [*kind["recipe"], *kind["resources"]]))
+
+
+def _entry(setting: Mapping[str, str]) -> tuple[str, str]:
+    default = f" = {setting['default']}" if setting["default"] else ""
+    note = f"  # {setting['description']}" if setting["description"] else ""
+    return setting["path"], f"{setting['type']}{default}{note}"

@@ -42,8 +42,20 @@ def add_arguments(action: str, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("run", nargs="?" if action == "pin" else None, help="a run's id")
     if action == "gc":
         parser.add_argument("--apply", action="store_true", help="remove; without it nothing is")
-        parser.add_argument("--keep-runs", type=int, default=gc.KEEP_RUNS, metavar="N")
-        parser.add_argument("--grace-hours", type=float, default=gc.GRACE_HOURS, metavar="H")
+        parser.add_argument(
+            "--keep-runs",
+            type=int,
+            default=gc.KEEP_RUNS,
+            metavar="N",
+            help=f"newest runs that keep all they used ({gc.KEEP_RUNS})",
+        )
+        parser.add_argument(
+            "--grace-hours",
+            type=float,
+            default=gc.GRACE_HOURS,
+            metavar="H",
+            help=f"younger artifacts stay ({gc.GRACE_HOURS:g})",
+        )
         parser.add_argument(
             "--no-trunks",
             action="store_true",
@@ -52,7 +64,7 @@ def add_arguments(action: str, parser: argparse.ArgumentParser) -> None:
     if action == "import":
         parser.add_argument("kind", help="the kind of stage it stands for, e.g. train_llm")
         parser.add_argument("place", help="a folder, or s3://bucket/prefix")
-        parser.add_argument("--name", metavar="NAME@TAG")
+        parser.add_argument("--name", metavar="NAME@TAG", help="an alias for it")
     if action == "verify":
         parser.add_argument("refs", nargs="*", metavar="KEY", help="default: everything")
         parser.add_argument("--all", action="store_true", help="everything, which is the default")

@@ -32,6 +32,8 @@ def parts_of(model: Config, place: str = "") -> list[Part]:
     for what no size is known of."""
     if isinstance(model, TransformerConfig):
         return [language_part(model, place)]
+    if isinstance(model, ViTConfig | ConvViTConfig):
+        return [vision_part(model, place)]
     if isinstance(model, VLMConfig):
         return _vlm_parts(model, f"{place}." if place else "")
     if isinstance(model, HFVLMConfig):
