@@ -41,8 +41,8 @@ def quality_section(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[
         for row in found
     ]
     note = (
-        "A row is a policy; its models' exams, then its action error on held-out episodes, then its "
-        "success. <code>foundry lineage sql &quot;from stage_quality&quot;</code> has every run's."
+        "A row is a policy: its models' exams, its action error on held-out episodes, its success. "
+        "<code>foundry lineage sql &quot;from stage_quality&quot;</code> has every run's."
     )
     return [("From language to success", f"{table_html(header, body)}<p class=note>{note}</p>")]
 
@@ -69,10 +69,10 @@ def looking_section(
     if not figures:
         return []
     note = (
-        "Left what a camera sees, right, in red, the parts without which the chunk of actions moves "
-        "most; from an early plan of the episode down to a late one. Below, how far the chunk moves "
-        "without a whole camera and without a word, mean over the plans. Next to nothing in red "
-        "means that the policy does not look."
+        "Left what a camera sees; right, in red, the parts without which the chunk of actions "
+        "moves most; from an early plan of the episode down to a late one. Below, how far the "
+        "chunk moves without a whole camera and without a word, mean over the plans. Next to "
+        "nothing without any camera: the policy does not look."
     )
     return [("Is it looking?", f"<p class=note>{note}</p>{''.join(figures)}")]
 
@@ -96,7 +96,7 @@ def _figures(store: Store, artifact: Artifact, label: str) -> list[str]:
 
 
 def _words(episode: Mapping[str, Any]) -> str:
-    """What moves the chunk: "without workspace 12 mm, wrist 30 mm; without “open” 3 mm, “the” 0.1 mm"."""
+    """What moves the chunk: "without workspace 12 mm, wrist 30 mm; without “open” 3 mm"."""
     moments, unit = episode["moments"], f" {episode['unit']}".rstrip()
 
     def far(values: list[float]) -> str:
