@@ -1,7 +1,7 @@
 """The loader at ten thousand shards: rates, memory and time to the first batch, by shard count.
 
     python benchmarks/loading_scale.py [--shards 10 100 1200 10000] [--rounds 3] [--seconds 3]
-        [--only text] [--readers foundry webdataset energon litdata] [--folder /tmp]
+        [--turns 30] [--only text] [--readers foundry webdataset energon litdata] [--folder /tmp]
 
 The same rows (text: 2,049 tokens of two bytes; robot: windows of small episodes, 2 cameras of
 64 x 64, so that decoding hides little) lie in more and more shards. Readers take turns, each time
@@ -20,6 +20,7 @@ reads, so that rates are per second of its CPU time.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -254,6 +255,25 @@ def child(reader: str, kind: str, folder: Path, options: argparse.Namespace) -> 
     return found
 
 
+def turns(reader: str, kind: str, folders: list[Path], options: argparse.Namespace) -> dict:
+    """Rates of one reader on several folders in one process, which take turns of a fifth of a
+    second: a machine that others load is the same for all of them. {folder's name: rate}"""
+    torch.set_num_threads(1)
+    make: Callable[..., Iterator[int]] = globals()[reader]
+    _imported(reader)
+    readers = {folder.name: make(folder, kind, options) for folder in folders}
+    for batches in readers.values():
+        _rate(batches, rows=options.epoch if reader == "foundry" else 4 * BATCH)
+    rows, cpu = dict.fromkeys(readers, 0), dict.fromkeys(readers, 0.0)
+    for _ in range(options.turns):
+        for name, batches in readers.items():
+            begun = time.process_time()
+            while time.process_time() - begun < 0.2:
+                rows[name] += next(batches)
+            cpu[name] += time.process_time() - begun
+    return {name: rows[name] / cpu[name] for name in readers}
+
+
 def _rate(batches: Iterator[int], *, rows: int = 0, seconds: float = 0.0) -> float:
     """Samples per second of CPU time, over so many or so long."""
     cpu, wall, done = time.process_time(), time.perf_counter(), 0
@@ -302,31 +322,52 @@ def prepare(folder: Path, kind: str, shards: int, readers: list[str]) -> None:
         prepare_litdata(folder, shards)
 
 
-def measure(kind: str, shards: int, options: argparse.Namespace) -> None:
-    """Prints a line for each reader: medians over the rounds."""
+def measure(kind: str, options: argparse.Namespace) -> None:
+    """Prints a line for each number of shards and reader: medians over the rounds, in which they
+    take turns, so that all of them see the same machine."""
     readers = options.readers if kind == "text" else ["foundry"]
+    found: dict[tuple[int, str], list[dict]] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as root:
-        folder = Path(root, "data")
-        prepare(folder, kind, shards, readers)
-        epoch = ROWS if kind == "text" else 6 * EPISODES
-        rounds: dict[str, list[dict]] = {reader: [] for reader in readers}
+        for shards in options.shards:
+            prepare(Path(root, str(shards)), kind, shards, readers)
         for _ in range(options.rounds):
+            for shards, reader in itertools.product(options.shards, readers):
+                if (row := run(reader, kind, Path(root, str(shards)), options)) is not None:
+                    found.setdefault((shards, reader), []).append(row)
+        if options.turns:
             for reader in readers:
-                command = [sys.executable, __file__, "--child", reader, kind, os.fspath(folder)]
-                command += ["--seconds", str(options.seconds), "--epoch", str(epoch)]
-                command += ["--workers", str(options.workers)]
-                command += ["--window-mib", str(options.window_mib)]
-                environment = os.environ | {"FOUNDRY_HOME": os.path.join(root, "home")}
-                done = subprocess.run(command, capture_output=True, text=True, env=environment)
-                if done.returncode:
-                    print(f"{kind} {shards} {reader}: {done.stderr.strip().splitlines()[-1]}")
-                    continue
-                rounds[reader].append(json.loads(done.stdout.splitlines()[-1]))
-        for reader, found in rounds.items():
-            if found:
-                medians = {k: float(np.median([f[k] for f in found])) for k in found[0]}
-                cells = "  ".join(f"{name} {value:,.2f}" for name, value in medians.items())
-                print(f"{kind:5} {shards:6} shards  {reader:10}  {cells}", flush=True)
+                folders = [Path(root, str(shards)) for shards in options.shards]
+                rates = spawned(["--turn", reader, kind, *map(str, folders)], kind, root, options)
+                first = rates and rates[folders[0].name]
+                cells = (
+                    f"{n} {r:,.0f} ({100 * r / first:.0f} %)" for n, r in (rates or {}).items()
+                )
+                print(f"{kind:5} in turns, per CPU s  {reader:10}  {'  '.join(cells)}", flush=True)
+    for (shards, reader), rows in sorted(found.items(), key=lambda one: one[0][::-1]):
+        medians = {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
+        cells = "  ".join(f"{name} {value:,.2f}" for name, value in medians.items())
+        print(f"{kind:5} {shards:6} shards  {reader:10}  {cells}", flush=True)
+
+
+def run(reader: str, kind: str, folder: Path, options: argparse.Namespace) -> dict | None:
+    """One reader in a process of its own."""
+    return spawned(["--child", reader, kind, str(folder)], kind, str(folder.parent), options)
+
+
+def spawned(what: list[str], kind: str, root: str, options: argparse.Namespace) -> dict | None:
+    """What a process of this script prints; None where it failed, which is printed."""
+    epoch = options.epoch or (ROWS if kind == "text" else 6 * EPISODES)
+    command = [sys.executable, __file__, *what, "--turns", str(options.turns)]
+    command += ["--seconds", str(options.seconds), "--epoch", str(epoch)]
+    command += ["--workers", str(options.workers), "--window-mib", str(options.window_mib)]
+    environment = os.environ | {"FOUNDRY_HOME": os.path.join(root, "home")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        print(f"{' '.join(what[:3])}: {done.stderr.strip().splitlines()[-1]}")
+        return None
+    row: dict = json.loads(done.stdout.splitlines()[-1])
+    print(f"{' '.join(what[:4])}: {row}", file=sys.stderr, flush=True)
+    return row
 
 
 def main() -> None:
@@ -340,15 +381,20 @@ def main() -> None:
     parser.add_argument("--window-mib", type=int, default=64)
     parser.add_argument("--folder", default=None)
     parser.add_argument("--epoch", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--turns", type=int, default=0, help="also all numbers in one process")
+    parser.add_argument("--turn", nargs="+", default=None, help=argparse.SUPPRESS)
     parser.add_argument("--child", nargs=3, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         reader, kind, folder = options.child
         print(json.dumps(child(reader, kind, Path(folder), options)))
         return
+    if options.turn:
+        reader, kind, *folders = options.turn
+        print(json.dumps(turns(reader, kind, list(map(Path, folders)), options)))
+        return
     for kind in [options.only] if options.only else ["text", "robot"]:
-        for shards in options.shards:
-            measure(kind, shards, options)
+        measure(kind, options)
 
 
 if __name__ == "__main__":

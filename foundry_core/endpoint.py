@@ -1,6 +1,7 @@
 """Addresses that are looked at before anything is sent there: a port that no host has, a host that
 nobody knows, a name server that does not answer."""
 
+import ipaddress
 import socket
 import threading
 import urllib.request
@@ -48,3 +49,17 @@ def check_host(host: str, where: str) -> None:
         raise FoundryError(
             f"{where}: host {host!r} is not known ({reason})", "mend the name, or the network"
         )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server there is reached from this machine alone."""
+    address = ip_address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def ip_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """None for what is no address but a name."""
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None

@@ -1,4 +1,4 @@
-"""Meta-World's scripted experts → Demonstrations."""
+"""Scripted experts, Meta-World's or another simulator's → Demonstrations."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,31 +6,41 @@ from typing import Any
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.files import json_line, write_json
 from foundry_core.pipeline import stage
-from foundry_core.simulation.collection import CollectDemosRecipe, CollectStage, record_slots
+from foundry_core.simulation.collection import CollectDemosRecipe, package_sources, record_slots
 from foundry_core.simulation.config import data_contract
 
 
-class CollectDemos(CollectStage):
+class CollectDemos(stage.Stage):
     kind = "collect_demos"
     output = stage.ArtifactType.DEMONSTRATIONS
     Recipe = CollectDemosRecipe
 
     @classmethod
+    def sources(cls, recipe: CollectDemosRecipe) -> Mapping[str, str]:
+        return package_sources(recipe.packages)
+
+    @classmethod
+    def check(cls, recipe: CollectDemosRecipe, inputs: Mapping[str, Any]) -> None:
+        if recipe.expert is not None:
+            recipe.expert.check_tasks(recipe.tasks)
+
+    @classmethod
     def states(cls, recipe: CollectDemosRecipe, inputs: Mapping[str, Any]) -> DataContract:
-        return data_contract(recipe.render)
+        return _contract(recipe)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.simulation.demonstrations import pack, record
+        from foundry_core.simulation import demonstrations
 
         recipe = ctx.recipe
+        record = recipe.expert.record if recipe.expert else demonstrations.record
         counted = ("episodes", "attempts", "steps")
         tasks = {task: dict.fromkeys(counted, 0) for task in recipe.tasks}
         with (ctx.records / "demonstrations.jsonl").open("w") as log:
             for done, total, demo in record_slots(ctx, record, recipe.episodes_per_task):
                 folder = ctx.out / "episodes" / demo.task
                 folder.mkdir(parents=True, exist_ok=True)
-                (folder / f"{demo.episode_id}.tar").write_bytes(pack(demo))
+                (folder / f"{demo.episode_id}.tar").write_bytes(demonstrations.pack(demo))
                 count = tasks[demo.task]
                 count["episodes"] += 1
                 count["attempts"] += demo.attempts
@@ -49,12 +59,16 @@ class CollectDemos(CollectStage):
         document = {
             "format": "foundry-demonstrations",
             "version": 1,
-            "contract": data_contract(recipe.render).model_dump(mode="json"),
+            "contract": _contract(recipe).model_dump(mode="json"),
             "tasks": tasks,
         }
         write_json(ctx.out / "demos.json", document)
         episodes, attempts, steps = (sum(t[name] for t in tasks.values()) for name in counted)
         return {"demonstrations": episodes, "failed_experts": attempts - episodes, "steps": steps}
+
+
+def _contract(recipe: CollectDemosRecipe) -> DataContract:
+    return recipe.expert.data_contract() if recipe.expert else data_contract(recipe.render)
 
 
 STAGE = CollectDemos

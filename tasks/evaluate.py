@@ -1,13 +1,15 @@
 """Policy → Evaluation: closed-loop episodes on fresh scenarios of a benchmark."""
 
+import os
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from foundry_core.config.canonical import OmitWhen
 from foundry_core.data.contract.matching import Match, match
 from foundry_core.data.contract.statements import PolicyContract
+from foundry_core.errors import FoundryError
 from foundry_core.evaluation.closed_loop import (
     ScenariosRecipe,
     benchmark_of,
@@ -20,8 +22,21 @@ from foundry_core.evaluation.quality_recipe import check_device
 from foundry_core.pipeline import stage
 
 
+class Served(stage.Config):
+    """A policy that somebody serves. policy: what it is: its name and commit are all that an
+    evaluation's identity knows of it. mapping: a serving mapping, where the server is not ours."""
+
+    protocol: Literal["openpi", "vla_eval"]
+    policy: str = Field(min_length=1)
+    mapping: str = ""
+
+
 class EvaluateRecipe(ScenariosRecipe):
     """The seed is the policy's noise."""
+
+    served: Annotated[Served | None, OmitWhen(None)] = Field(
+        None, description="in place of an input: a policy behind resources.server"
+    )
 
     design: Annotated[Design | None, OmitWhen(None)] = Field(
         None,
@@ -49,12 +64,15 @@ class EvaluateResources(stage.Resources):
         0, ge=0, description="episodes at a time (0: one per cpu); more make larger batches"
     )
     device: str = Field("cpu", description="where the policy runs")
+    server: str = Field("", description="host:port of a policy that is served")
 
 
 class Evaluate(stage.Stage):
     kind = "evaluate"
     output = stage.ArtifactType.EVALUATION
-    inputs: ClassVar[Mapping[str, stage.Slot]] = {"policy": stage.slot(stage.ArtifactType.POLICY)}
+    inputs: ClassVar[Mapping[str, stage.Slot]] = {
+        "policy": stage.slot(stage.ArtifactType.POLICY, optional=True)
+    }
     Recipe = EvaluateRecipe
     Resources = EvaluateResources
 
@@ -67,6 +85,11 @@ class Evaluate(stage.Stage):
         cls, recipe: EvaluateRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
     ) -> None:
         checked_benchmark(recipe)
+        if bool(inputs.get("policy")) == (recipe.served is not None):
+            raise FoundryError(
+                "an evaluation takes the input `policy`, or `served`, and not both",
+                "e.g. inputs: {policy: vla}",
+            )
         _match(recipe, inputs)
 
     @classmethod
@@ -82,24 +105,25 @@ class Evaluate(stage.Stage):
 
     @classmethod
     def check_resources(cls, recipe: EvaluateRecipe, resources: EvaluateResources) -> None:
+        if bool(resources.server) != (recipe.served is not None):
+            raise FoundryError(
+                f"server={resources.server!r} and recipe.served={recipe.served} go together",
+                "server: host:port, served: {protocol: openpi, policy: its name}",
+            )
         check_device(resources)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
         from foundry_core.serving.adapted import AdaptedPolicy
-        from foundry_core.serving.policy import load_policy
 
-        recipe, artifact = ctx.recipe, ctx.input("policy")
-        loaded = load_policy(
-            artifact.path, device=ctx.resources.device, blank_images=recipe.blank_images
-        )
-        benchmark = benchmark_of(recipe)
+        recipe, benchmark = ctx.recipe, benchmark_of(ctx.recipe)
+        loaded, identity = _loaded(ctx)
         policy = AdaptedPolicy(loaded, benchmark.contract(), benchmark.name)
         # By content: an equal policy under another key makes an equal evaluation.
         facts = {
             "seed": ctx.seed,
             "blank_images": recipe.blank_images,
-            "policy": artifact.content,
+            "policy": identity,
         }
         return play(
             ctx,
@@ -111,6 +135,27 @@ class Evaluate(stage.Stage):
             design=recipe.design,
             attribution=recipe.attribution,
         )
+
+
+def _loaded(ctx: stage.StageContext) -> tuple[Any, str]:
+    """(the policy, what it is known by)."""
+    recipe, artifact = ctx.recipe, ctx.optional_input("policy")
+    if artifact is None:
+        from foundry_core.serving.access import TOKEN
+        from foundry_core.serving.remote import RemotePolicy
+
+        remote = RemotePolicy(
+            recipe.served.protocol,
+            ctx.resources.server,
+            mapping=recipe.served.mapping,
+            execute_steps=recipe.execute_steps,
+            token=os.environ.get(TOKEN, ""),
+        )
+        return remote, f"{recipe.served.protocol}:{recipe.served.policy}"
+    from foundry_core.serving.policy import load_policy
+
+    device, blank = ctx.resources.device, recipe.blank_images
+    return load_policy(artifact.path, device=device, blank_images=blank), artifact.content
 
 
 def _match(

@@ -11,7 +11,7 @@ from foundry_core.data.contract.statements import (
     PolicyContract,
     policy_contract,
 )
-from foundry_core.data.loading.config import DataConfig
+from foundry_core.data.loading.config import CAPTIONS, TEXT, DataConfig
 from foundry_core.data.robot.transform_config import (
     IMAGE,
     OBS,
@@ -20,7 +20,16 @@ from foundry_core.data.robot.transform_config import (
     pose_prefix,
 )
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import VLAConfig, VLMConfig
+from foundry_core.models.config import (
+    EncoderConfig,
+    TransformerConfig,
+    VLAConfig,
+    VLMConfig,
+    key_value_shape,
+    offers,
+)
+from foundry_core.models.heads.base import check_needs
+from foundry_core.models.sizes import kind_of
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig
 from foundry_core.training.recipes import (
@@ -72,7 +81,8 @@ class TrainVla(TrainStage):
         check_source_of_tokens("vlm", described, inputs)
         if isinstance(described, VLMConfig):
             where = "model.backbone.language"
-            check_vocabulary_size(where, described.language, inputs, IMAGE, OBS)
+            tokens = (IMAGE, OBS, *recipe.model.head.new_tokens)
+            check_vocabulary_size(where, described.language, inputs, *tokens)
         if recipe.data.robot is None:
             raise FoundryError(
                 "data.robot is missing: a policy learns from demonstrations", "set it"
@@ -87,6 +97,7 @@ class TrainVla(TrainStage):
         for label, robot in inputs["robot"].items():
             _check_windows(label, robot.recipe, wanted)
         facts = _backbone(recipe, inputs)
+        _check_head(recipe.model, facts, inputs)
         contract = cls.states(recipe, inputs)
         sizes = {name: camera.size for name, camera in contract.cameras.items()}
         if recipe.images:
@@ -117,6 +128,8 @@ class TrainVla(TrainStage):
         assert robot is not None  # `check` came first
         if backbone is None:
             return None
+        if isinstance(backbone, EncoderConfig):
+            backbone = backbone.model_copy(update={"images": robot.inputs.images})
         fields = cls.states(recipe, inputs).fields
         dims = {name: _dims(fields[name.removesuffix(RELATIVE)]) for name in robot.inputs.fields}
         return recipe.model.model_copy(
@@ -168,8 +181,40 @@ def _dims(field: FieldContract) -> int:
 
 def _backbone(recipe: TrainVlaRecipe, inputs: Inputs) -> ModelFacts:
     described = recipe.model.backbone
-    added = (OBS,) if inputs.get("vlm") else (OBS, IMAGE)
+    added = [OBS, *recipe.model.head.new_tokens]
+    if not inputs.get("vlm") and not isinstance(described, EncoderConfig):
+        added.append(IMAGE)
     return facts_of(inputs, "vlm", described, image_size_of(described), *added)
+
+
+def _check_head(model: VLAConfig, facts: ModelFacts, inputs: Inputs) -> None:
+    """What the head needs against what the backbone has, as far as that is known."""
+    described = None if inputs.get("vlm") else model.backbone
+    if inputs.get("vlm") and isinstance(model.backbone, EncoderConfig):
+        raise FoundryError(
+            "a VLM is connected and model.backbone describes encoders",
+            "disconnect the input 'vlm', or leave model.backbone out",
+        )
+    check_needs(model.head, offers(described), kind_of(described) if described else "vlm")
+    language = facts.model.language if isinstance(facts.model, VLMConfig) else None
+    if "keys_values" in model.head.needs and isinstance(language, TransformerConfig):
+        model.head.check_keys_values(key_value_shape(language))
+    if isinstance(described, EncoderConfig):
+        _check_encoder(model, inputs)
+
+
+def _check_encoder(model: VLAConfig, inputs: Inputs) -> None:
+    for name in (CAPTIONS, TEXT):
+        if inputs.get(name):
+            raise FoundryError(
+                f"{name} are connected to a policy whose backbone is encoders, which say nothing",
+                f"disconnect {name}, or take a vision-language model as backbone",
+            )
+    if model.lora is not None:
+        raise FoundryError(
+            "model.lora adapts the layers of a language model, of which encoders have none",
+            "leave lora out: encoders are trained in full, or frozen by `frozen`",
+        )
 
 
 def _check_windows(label: str, shards: stage.Recipe, wanted: RobotInputs) -> None:

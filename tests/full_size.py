@@ -22,6 +22,15 @@ PIPELINES = (
     "foundry-vla-1.7b",
     "foundry-qwen3vla-2.1b",
 )
+RECIPES = (
+    "act",
+    "diffusion-policy",
+    "octo-like",
+    "openvla-lora",
+    "pi0-like",
+    "smolvla-like",
+)
+"""What the field trains: the first three without a pretrained language model."""
 CAMERAS = ("scene_right_0", "scene_left_0", "wrist_left_plus", "wrist_right_minus")
 _STEPS = 20
 _LANGUAGE = {"dim": 32, "n_layers": 4, "n_heads": 2, "ffn_dim": 48, "vocab_size": 320}
@@ -93,7 +102,7 @@ def reduced(name: str, raw: Path, checkpoint: Path | None = None) -> dict[str, A
     """Overrides of a pipeline. checkpoint: of the backbone, where it imports one."""
     stages = load_document(find_pipeline(name))["stages"]
     # Another seed each: reduced, two of them are the same trainings.
-    found: dict[str, Any] = {"seed": PIPELINES.index(name)}
+    found: dict[str, Any] = {"seed": [*PIPELINES, *RECIPES].index(name)}
     for stage, changes in _CHANGES.items():
         if stage in stages:
             found |= {f"{stage}.{path}": value for path, value in _leaves(changes)}
@@ -102,12 +111,41 @@ def reduced(name: str, raw: Path, checkpoint: Path | None = None) -> dict[str, A
             found[f"{stage}.source.path"] = str(raw / place)
     if "tokenizer" in stages:
         found["tokenizer.sources.0.path"] = str(raw / "dclm-sample")
-    if stages["vlm"]["kind"] == "import_vlm":
+    if stages.get("vlm", {}).get("kind") == "import_vlm":
         found = {k: v for k, v in found.items() if not k.startswith("vlm.")}
         found |= {"vlm.source": str(checkpoint), "vlm.image_size": 32}
     if stages.get("llm", {}).get("resources", {}).get("micro_batch"):
         found["llm.resources.micro_batch"] = 1
+    head = stages["vla"]["recipe"]["model"].get("head", {})
+    if name in RECIPES:
+        found = {k: v for k, v in found.items() if not k.startswith("vla.model.head.")}
+        found |= {
+            f"vla.model.head.{k}": v for k, v in _OTHER_HEADS.get(head["kind"], _HEAD).items()
+        }
+        changes = _BACKBONES.get(name, {})
+        found |= {f"vla.model.backbone.{path}": value for path, value in _leaves(changes)}
     return found
+
+
+_OTHER_HEADS: dict[str, dict[str, Any]] = {
+    "act": _HEAD | {"style_layers": 1, "latent": 4},
+    "bins": {"bins": 16},
+    # As many heads as the tiny checkpoints have.
+    "pi0": _HEAD | {"n_heads": 4, "dim": 16},
+}
+_CLIP = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+_BACKBONES: dict[str, dict[str, Any]] = {
+    "act": {"vision": {"image_size": 32, "dim": 8, "stages": [1, 1], "groups": 4}},
+    "octo-like": {
+        "language": {"dim": 32, "n_layers": 2, "n_heads": 2, "ffn_dim": 48},
+        "vision": {"image_size": 32, "stem_dims": [8, 8, 8], "dim": 16, "n_heads": 2},
+    },
+}
 
 
 _CHANGES: dict[str, Any] = {

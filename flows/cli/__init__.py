@@ -39,6 +39,7 @@ COMMANDS = {
     "lineage": "query what was built from what",
     "data": "preview, inspect, validate and convert datasets; their statistics",
     "generate": "look at a model: what it writes after a text and pictures",
+    "policy": "serve a policy to benchmarks and robots",
     "eval": "compare evaluations; plan how many episodes are needed",
     "report": "write report.html of a run or an ablation",
     "stages": "list stage kinds and what can be set in each",
@@ -106,8 +107,9 @@ def _parser(named: str | None) -> argparse.ArgumentParser:
         if name == named:
             importlib.import_module(f"flows.cli.commands.{name}").add_arguments(sub)
             sub.add_argument("--json", action="store_true", help="print JSON")
-            hidden = {"default": argparse.SUPPRESS, "help": "show tracebacks"}
-            sub.add_argument("--debug", action="store_true", **hidden)
+            sub.add_argument(
+                "--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks"
+            )
     return parser
 
 

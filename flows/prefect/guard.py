@@ -2,11 +2,12 @@
 this machine too: a request must name this server, and come from one of its own pages or from none.
 """
 
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
+
+from foundry_core.endpoint import ip_address
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Scope]]
@@ -58,20 +59,7 @@ class Guard:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             return False
-        return name in self._names or _address(name) is not None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a server there is reached from this machine alone."""
-    address = _address(host)
-    return host == "localhost" or (address is not None and address.is_loopback)
-
-
-def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(name)
-    except ValueError:
-        return None
+        return name in self._names or ip_address(name) is not None
 
 
 async def _refuse(kind: str, why: str, send: Send) -> None:

@@ -135,7 +135,7 @@ def _store() -> Look:
         blobs.delete(name)
         if "://" not in uri:
             Path(uri, "doctor").rmdir()
-    return Look("store", "ok", f"{uri}: written, read, deleted")
+    return Look("store", "ok", f"{uri}: created once, read, deleted")
 
 
 def _disk() -> Look:

@@ -54,6 +54,11 @@ class VideoReader:
                     f"{self._path} has no frame at {seconds:.6f} s: the nearest is at {time:.6f} s",
                     "time stamps and video must fit within the tolerance",
                 )
+            if frame.is_corrupt:  # decoders patch what they cannot read out of its neighbours
+                raise FoundryError(
+                    f"{self._path} is damaged: its frame at {time:.6f} s cannot be decoded whole",
+                    "fetch it again",
+                )
             if self._pixels.startswith("gray") and frame.format.name != self._pixels:
                 raise FoundryError(
                     f"{self._path} holds {frame.format.name}, not {self._pixels}",

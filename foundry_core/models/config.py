@@ -18,7 +18,7 @@ from foundry_core.data.robot.transform_config import PromptMarks
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import fingerprint, is_remote
 from foundry_core.models.heads import HEADS
-from foundry_core.models.heads.base import HeadConfig
+from foundry_core.models.heads.base import ALL_NEEDS, HeadConfig, KeyValueShape, Need
 from foundry_core.models.sizes import check_multiple, positive, swiglu_dim
 from foundry_core.pipeline.stage import Config
 
@@ -242,7 +242,42 @@ class HFVisionConfig(HFConfig):
         return self.image_size // self.patch_size
 
 
-VisionConfig = Annotated[ViTConfig | ConvViTConfig | HFVisionConfig, Field(discriminator="kind")]
+class ResNetConfig(Config):
+    """Residual convolutions (He et al. 2016, basic blocks) with GroupNorm in place of batch
+    statistics: a 7×7 convolution of stride 2, max-pooling, then a stage per entry of `stages`, each
+    after the first of half the side and twice the channels. Fixed sinusoidal positions are added.
+
+    `dim: 64, stages: [2, 2, 2, 2]` is ResNet-18 without its classifier.
+    """
+
+    kind: Literal["resnet"] = "resnet"
+    image_size: int = positive()
+    dim: int = positive(64, description="channels of the first stage")
+    stages: tuple[Annotated[int, Field(ge=1)], ...] = Field((2, 2, 2, 2), min_length=1)
+    groups: int = positive(16, description="groups of GroupNorm")
+    normalization: ImageNormalization = ImageNormalization()
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "ResNetConfig":
+        stride = 2 ** (len(self.stages) + 1)
+        check_multiple("image_size", self.image_size, "the network's stride", stride)
+        check_multiple("dim", self.dim, "groups", self.groups)
+        # Positions have a sine and a cosine for either axis.
+        check_multiple("dim", self.dim, "the parts of a position", 4)
+        return self
+
+    @property
+    def width(self) -> int:
+        return self.dim * 2 ** (len(self.stages) - 1)
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // 2 ** (len(self.stages) + 1)
+
+
+VisionConfig = Annotated[
+    ViTConfig | ConvViTConfig | ResNetConfig | HFVisionConfig, Field(discriminator="kind")
+]
 
 
 class ProjectorConfig(Config):
@@ -304,7 +339,55 @@ class HFVLMConfig(HFConfig):
         return self
 
 
-BackboneConfig = Annotated[VLMConfig | HFVLMConfig, Field(discriminator="kind")]
+class HFTextConfig(HFConfig):
+    """A transformers text encoder with a causal mask (CLIP's): its last hidden state at the end of
+    the text."""
+
+    kind: Literal["hf_text"] = "hf_text"
+
+
+TextConfig = Annotated[TransformerConfig | HFTextConfig, Field(discriminator="kind")]
+
+
+class EncoderConfig(Config):
+    """Encoders without a language model that speaks: what policies see through that need no VLM.
+
+    One token says what the instruction is (`text: null`: it is not read), and each image gives its
+    patches or their mean; all are brought to `dim`, and images told apart by a learned row each.
+    """
+
+    kind: Literal["encoder"] = "encoder"
+    vision: VisionConfig
+    text: TextConfig | None = None
+    dim: int | None = positive(None, description="null: the vision tower's width")
+    pool: Literal["none", "mean"] = "none"
+    images: int | None = positive(None, description="N; null: set by the stage")
+
+    @property
+    def width(self) -> int:
+        return self.dim or self.vision.width
+
+    @property
+    def image_size(self) -> int:
+        return self.vision.image_size
+
+
+BackboneConfig = Annotated[VLMConfig | HFVLMConfig | EncoderConfig, Field(discriminator="kind")]
+
+
+def offers(backbone: BackboneConfig | None) -> frozenset[Need]:
+    """What an action head may read of such a backbone; null: an upstream VLM."""
+    return frozenset(("features",)) if isinstance(backbone, EncoderConfig) else ALL_NEEDS
+
+
+def key_value_shape(language: TransformerConfig) -> KeyValueShape:
+    """Of the cache of a native decoder."""
+    return KeyValueShape(
+        layers=language.n_layers,
+        heads=language.kv_heads,
+        dim=language.key_dim,
+        theta=language.rope_theta,
+    )
 
 
 class LoRAConfig(Config):

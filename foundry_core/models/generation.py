@@ -128,7 +128,7 @@ def pick(logits: Tensor, config: GenerationConfig, key: Key) -> Tensor:
         kept = kept.masked_fill(kept < least, float("-inf"))
     if config.top_p is not None:
         kept = _nucleus(kept, config.top_p)
-    return _draw(kept.softmax(dim=-1), key)
+    return draw(kept.softmax(dim=-1), noise.uniform(key, (2,), stream=_STREAM))
 
 
 def _nucleus(logits: Tensor, top_p: float) -> Tensor:
@@ -140,10 +140,11 @@ def _nucleus(logits: Tensor, top_p: float) -> Tensor:
     return logits.masked_fill(logits < least, float("-inf"))
 
 
-def _draw(likelihoods: Tensor, key: Key) -> Tensor:
-    """The token in whose share of [0, 1) a number of 48 random bits falls. That is below 1 by more
-    than float64 rounds, so nothing without a share is drawn."""
-    high, low = noise.uniform(key, (2,), stream=_STREAM).double().unbind(dim=1)
+def draw(likelihoods: Tensor, uniform: Tensor) -> Tensor:
+    """The token, int64 [B], in whose share of [0, 1) a number of 48 random bits falls. That is
+    below 1 by more than float64 rounds, so nothing without a share is drawn. likelihoods float64
+    [B,V]; uniform [B,2]: two numbers of noise.uniform."""
+    high, low = uniform.double().unbind(dim=1)
     reached = likelihoods.cumsum(dim=-1)
     at = (high + low * 2.0**-24)[:, None] * reached[:, -1:]
     return torch.searchsorted(reached, at, right=True)[:, 0]

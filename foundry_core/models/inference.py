@@ -72,6 +72,17 @@ class Actor:
                 f"CUDA graphs need a model on a CUDA device, this one is on {self._device}",
                 "load the policy with device=cuda, or leave graphs out",
             )
+        kind = model.config.head.kind
+        for wanted, possible, what, name in (
+            (how.graphs, model.head.records, "recorded as CUDA graphs", "graphs"),
+            (how.compiled, model.head.compiles, "compiled", "compiled"),
+        ):
+            if wanted and not possible:
+                raise FoundryError(
+                    f"chunks of the action head {kind!r} cannot be {what}: it says them token by "
+                    "token, each step of another length or as long as it takes",
+                    f"leave {name} out",
+                )
         if how.precision == "bf16":
             hold_bf16(model)
         if how.compiled:

@@ -14,15 +14,19 @@ from torch import Tensor, nn
 from foundry_core.data.robot.transform_config import PromptMarks
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import (
+    BackboneConfig,
     ConvViTConfig,
     HFLanguageConfig,
+    HFTextConfig,
     HFVisionConfig,
     HFVLMConfig,
+    ResNetConfig,
     TransformerConfig,
     ViTConfig,
     VLMConfig,
 )
 from foundry_core.models.cross_entropy import linear_cross_entropy
+from foundry_core.models.heads.base import KeyValueShape
 from foundry_core.models.kv_cache import KeyValues
 from foundry_core.models.layers import Visibility
 
@@ -136,6 +140,11 @@ class Decoder(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def key_values(self) -> KeyValueShape:
+        """Of its cache."""
+
+    @property
+    @abstractmethod
     def text_layers(self) -> nn.ModuleList:
         """The decoder's blocks; adapters go into these."""
 
@@ -234,12 +243,34 @@ class VisionTower(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def config(self) -> ViTConfig | ConvViTConfig | HFVisionConfig:
+    def config(self) -> ViTConfig | ConvViTConfig | ResNetConfig | HFVisionConfig:
         """Describes the module without the folder or hub name it came from."""
 
 
-class Backbone(Decoder):
-    """A vision-language model.
+class TextTower(nn.Module, ABC):
+    """Says what a text means: int64 [B,T] → [B, 1, width], read at the end of each row, where
+    `<obs>` stands (ends int64 [B])."""
+
+    @property
+    @abstractmethod
+    def config(self) -> TransformerConfig | HFTextConfig:
+        """Describes the module without the folder or hub name it came from."""
+
+    @property
+    @abstractmethod
+    def width(self) -> int: ...
+
+    @property
+    def opening(self) -> tuple[int, ...]:
+        """Tokens before the text."""
+        return ()
+
+    @abstractmethod
+    def forward(self, tokens: Tensor, token_mask: Tensor | None, ends: Tensor) -> Tensor: ...
+
+
+class Observer(nn.Module, ABC):
+    """What a policy sees and reads through: a vision-language model, or encoders without one.
 
     images uint8 [B,N,3,H,W] or None for text alone; tokens int64 [B,T]; token_mask bool [B,T],
     False at padding. prompt bool [B,T], True before what the model is to say: models that were
@@ -253,21 +284,55 @@ class Backbone(Decoder):
 
     @property
     @abstractmethod
-    def config(self) -> VLMConfig | HFVLMConfig:
+    def config(self) -> BackboneConfig:
         """Describes the module as it is now, its grown vocabulary included."""
 
     @property
     @abstractmethod
-    def tokens_per_image(self) -> int: ...
+    def tokens_per_image(self) -> int:
+        """Placeholders of an image in a row of tokens."""
 
     @property
     @abstractmethod
-    def image_token_id(self) -> int: ...
+    def image_token_id(self) -> int:
+        """Of a placeholder."""
 
     @property
     def marks(self) -> PromptMarks:
         """What its prompts have around images and instruction."""
         return PromptMarks(image=self.image_token_id)
+
+    @property
+    @abstractmethod
+    def parts(self) -> Mapping[str, Sequence[nn.Module]]:
+        """language, vision, projector → the modules that belong to it."""
+
+    @abstractmethod
+    def features_dim(self, tap_layers: int) -> int:
+        """Width of `features`. FoundryError for more layers than there are."""
+
+    @abstractmethod
+    def features(
+        self,
+        images: Tensor | None,
+        tokens: Tensor,
+        token_mask: Tensor | None,
+        tap: Tap,
+        prompt: Tensor | None = None,
+    ) -> Tensor:
+        """[B,C,Dc]. Of a decoder one token, [B, 1, layers·D]: see Tap.join."""
+
+
+class Backbone(Decoder, Observer):
+    """A vision-language model."""
+
+    @property
+    @abstractmethod
+    def config(self) -> VLMConfig | HFVLMConfig: ...
+
+    def features_dim(self, tap_layers: int) -> int:
+        check_tap(tap_layers, self.n_layers)
+        return tap_layers * self.dim
 
     @abstractmethod
     def hidden(
@@ -282,17 +347,6 @@ class Backbone(Decoder):
     @abstractmethod
     def hidden_text(self, tokens: Tensor, visible: Visibility) -> Tensor:
         """The same of text alone, which may be packed documents."""
-
-    @abstractmethod
-    def features(
-        self,
-        images: Tensor | None,
-        tokens: Tensor,
-        token_mask: Tensor | None,
-        tap: Tap,
-        prompt: Tensor | None = None,
-    ) -> Tensor:
-        """[B, 1, layers·D]: see Tap.join."""
 
     def hidden_of(self, prompts: Prompts, spoken_from: Tensor) -> Tensor:
         mask = prompts.mask if self.needs_token_mask else None

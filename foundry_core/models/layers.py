@@ -98,7 +98,7 @@ def apply_rope(x_bthd: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     if not torch.compiler.is_compiling():
         return _Rotate.apply(x_bthd, *table)
     # A compiler fuses the plain chain, and torch 2.11's gave wrong gradients of _Rotate on CUDA.
-    cos, sin = (values[:, None] for values in table)
+    cos, sin = (values.unsqueeze(-2) for values in table)
     first, second = x_bthd.float().chunk(2, dim=-1)
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     return turned.to(x_bthd.dtype)
@@ -242,9 +242,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, causal: bool) -> Tensor:
     blocks = []
     for start in range(0, length, size):
         end = min(start + size, length)
-        scores = q[:, :, start:end] @ k[:, :, :end].transpose(-2, -1)
-        weights = (scores + bias[..., start:end, :end]).softmax(dim=-1)
-        blocks.append(weights @ v[:, :, :end])
+        keys = end if mask.causal else k.shape[2]
+        scores = q[:, :, start:end] @ k[:, :, :keys].transpose(-2, -1)
+        weights = (scores + bias[..., start:end, :keys]).softmax(dim=-1)
+        blocks.append(weights @ v[:, :, :keys])
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=2)
 
 

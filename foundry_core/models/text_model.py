@@ -26,7 +26,6 @@ from foundry_core.models.interfaces import Backbone, LanguageModel, Prompts
 from foundry_core.models.io import load_config, load_model
 from foundry_core.models.processor_files import processor_of
 from foundry_core.models.resample import resize
-from foundry_core.models.vla import VLA
 from foundry_core.models.vlm import check_vocabulary
 
 _GENERATION = "generation_config.json"
@@ -119,7 +118,7 @@ def load_text_model(folder: Path, *, device: str = "cpu", raw: bool = False) -> 
         )
     tokenizer = Tokenizer.load(folder)
     model, _ = load_model(folder, device=device)
-    assert not isinstance(model, VLA)
+    assert isinstance(model, LanguageModel | Backbone)
     check_vocabulary(
         tokenizer=(tokenizer.digest, tokenizer.vocab_size), model=(None, model.vocab_size)
     )

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from foundry_core.models.config import TransformerConfig
+from foundry_core.models.config import TransformerConfig, key_value_shape
+from foundry_core.models.heads.base import KeyValueShape
 from foundry_core.models.interfaces import LanguageModel, Tap, check_tap, fill_new_rows
 from foundry_core.models.kv_cache import KeyValues, StaticKeyValues
 from foundry_core.models.layers import (
@@ -97,6 +98,10 @@ class Transformer(LanguageModel):
     @property
     def vocab_size(self) -> int:
         return self.embedding.weight.shape[0]
+
+    @property
+    def key_values(self) -> KeyValueShape:
+        return key_value_shape(self._config)
 
     @property
     def text_layers(self) -> nn.ModuleList:

@@ -3,6 +3,7 @@
 Legend: n images, c channels, p patches, d tower width, g side of the patch grid.
 """
 
+import functools
 from itertools import pairwise
 
 import torch
@@ -15,6 +16,7 @@ from foundry_core.models.config import (
     HFVisionConfig,
     ImageNormalization,
     ProjectorConfig,
+    ResNetConfig,
     ViTConfig,
 )
 from foundry_core.models.interfaces import VisionTower
@@ -158,6 +160,82 @@ class VisionTransformer(VisionTower):
         return grid.flatten(2).transpose(1, 2)
 
 
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions beside the identity, or beside a 1×1 one where the shape changes."""
+
+    def __init__(self, into: int, out: int, stride: int, groups: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(into, out, 3, stride=stride, padding=1, bias=False)
+        self.first_norm = nn.GroupNorm(groups, out)
+        self.second = nn.Conv2d(out, out, 3, padding=1, bias=False)
+        self.second_norm = nn.GroupNorm(groups, out)
+        changes = stride != 1 or into != out
+        self.shortcut = nn.Conv2d(into, out, 1, stride=stride, bias=False) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.first_norm(self.first(x)))
+        y = self.second_norm(self.second(y))
+        return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+
+
+class ResNet(VisionTower):
+    """Native residual network: stem, stages, positions."""
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        self._config = config
+        self.stem = nn.Conv2d(3, config.dim, 7, stride=2, padding=3, bias=False)
+        self.stem_norm = nn.GroupNorm(config.groups, config.dim)
+        blocks, into = [], config.dim
+        for stage, count in enumerate(config.stages):
+            out = config.dim * 2**stage
+            for number in range(count):
+                stride = 2 if stage and not number else 1
+                blocks.append(ResidualBlock(into, out, stride, config.groups))
+                into = out
+        self.blocks = Layers(blocks)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for block in self.blocks:
+            # Each block starts as the identity (Goyal et al. 2017).
+            nn.init.zeros_(block.second_norm.weight)
+
+    @property
+    def config(self) -> ResNetConfig:
+        return self._config
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 [n,3,H,W] → [n, g², D]."""
+        pixels = normalize_images(images, self.config.normalization).contiguous()
+        x = F.max_pool2d(F.relu(self.stem_norm(self.stem(pixels))), 3, stride=2, padding=1)
+        for block in self.blocks:
+            x = block(x)
+        height, width = x.shape[-2:]
+        x = x.flatten(2).transpose(1, 2)
+        return x + sinusoids(height, width, x.shape[-1], str(x.device)).to(x.dtype)
+
+
+@functools.lru_cache(maxsize=8)
+def sinusoids(height: int, width: int, dim: int, device: str) -> Tensor:
+    """float32 [height·width, dim]: of the row in the first half, of the column in the second, each
+    as sines and cosines of the position over 10000^(2i/(dim/2)). Do not write into it."""
+    with torch.inference_mode(False):  # else training could not save it for its backward pass
+        powers = torch.arange(0, dim // 2, 2, device=device) / (dim // 2)
+        waves = []
+        for count in (height, width):
+            angles = torch.arange(count, device=device)[:, None] * 10000.0**-powers
+            waves.append(torch.cat((angles.sin(), angles.cos()), dim=-1))
+        rows, columns = waves
+        found = torch.cat(
+            (rows[:, None].expand(-1, width, -1), columns.expand(height, -1, -1)), dim=-1
+        )
+        return found.flatten(0, 1)
+
+
 class Projector(nn.Module):
     """Pixel shuffle and a linear map or MLP into the language model's width."""
 
@@ -184,10 +262,12 @@ class Projector(nn.Module):
         return x
 
 
-def build_vision(config: ViTConfig | ConvViTConfig | HFVisionConfig) -> VisionTower:
+def build_vision(config: ViTConfig | ConvViTConfig | ResNetConfig | HFVisionConfig) -> VisionTower:
     """With fresh weights, or those that a transformers config names."""
     if isinstance(config, HFVisionConfig):
         from foundry_core.models.huggingface.vision import HFVision
 
         return HFVision(config)
+    if isinstance(config, ResNetConfig):
+        return ResNet(config)
     return VisionTransformer(config)

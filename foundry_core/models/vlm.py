@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFLanguageConfig, LanguageConfig, VLMConfig
+from foundry_core.models.heads.base import KeyValueShape
 from foundry_core.models.interfaces import Backbone, LanguageModel, Prompts, Tap
 from foundry_core.models.kv_cache import KeyValues
 from foundry_core.models.layers import Visibility
@@ -71,6 +72,10 @@ class VLM(Backbone):
     @property
     def dim(self) -> int:
         return self.language.dim
+
+    @property
+    def key_values(self) -> KeyValueShape:
+        return self.language.key_values
 
     @property
     def text_layers(self) -> nn.ModuleList:

@@ -7,21 +7,46 @@ import numpy as np
 
 from foundry_core.data.contract.fields import UNITS, FieldContract
 from foundry_core.data.contract.matching import Conversion, match
-from foundry_core.data.contract.statements import ExamContract
+from foundry_core.data.contract.statements import ExamContract, PolicyContract
 from foundry_core.data.robot.rotations import convert_rotation
 
 if TYPE_CHECKING:
     from foundry_core.serving.policy import Policy
 
 
+class Adapter:
+    """What differs between a policy's contract and an exam's, both ways, for one request.
+
+    absent: what the exam's robot lacks and the policy has learnt to do without. FoundryError names
+    the first difference that cannot be converted. trained, examined: what it calls the two.
+    """
+
+    def __init__(
+        self,
+        contract: PolicyContract,
+        exam: ExamContract,
+        examined: str,
+        trained: str = "the policy",
+    ) -> None:
+        self._match = match(contract, exam, trained, examined)
+        self.absent = self._match.absent
+
+    def observed(self, seen: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The exam's observation, and its history, as the policy measures it."""
+        return _observed(seen, self._match.observations)
+
+    def commanded(self, targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The policy's targets {field: [..., D]} as the exam takes them."""
+        return convert_fields(targets, self._match.targets)
+
+
 class AdaptedPolicy:
     """The policy as the exam needs it: same calls, the exam's meanings on both sides. A policy that
-    fits as it is passes through unchanged. FoundryError names the first difference that cannot be
-    converted."""
+    fits as it is passes through unchanged. FoundryError as of an Adapter."""
 
     def __init__(self, policy: "Policy", exam: ExamContract, examined: str) -> None:
         self._policy = policy
-        self._match = match(policy.contract, exam, "the policy", examined)
+        self._adapter = Adapter(policy.contract, exam, examined)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
@@ -30,12 +55,11 @@ class AdaptedPolicy:
         self, requests: Sequence[tuple[str, Mapping[str, Any]]]
     ) -> list[dict[str, np.ndarray]]:
         """As Policy.infer."""
-        observations = self._match.observations
+        adapter = self._adapter
         answers = self._policy.infer(
-            [(client, _observed(seen, observations)) for client, seen in requests],
-            self._match.absent,
+            [(client, adapter.observed(seen)) for client, seen in requests], adapter.absent
         )
-        return [convert_fields(answer, self._match.targets) for answer in answers]
+        return [adapter.commanded(answer) for answer in answers]
 
 
 def _observed(seen: Mapping[str, Any], conversions: Sequence[Conversion]) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import CameraContract, PolicyContract
 from foundry_core.data.images import rotate, transform
 from foundry_core.data.robot.normalize import Normalizer
@@ -65,8 +66,8 @@ class Policy:
         requests: Sequence[tuple[str, Mapping[str, Any]]],
         absent: frozenset[str] = frozenset(),
     ) -> list[dict[str, np.ndarray]]:
-        """(client, observation) → {action field: float64 [K, D]} absolute, one forward pass.
-        absent: stored fields that the robot lacks, masked as in training."""
+        """(client, observation) → {action field: float64 [K, D]} absolute, from the present on, one
+        forward pass. absent: stored fields that the robot lacks, masked as in training."""
         for client, _ in requests:
             if client not in self._clients:
                 raise FoundryError(f"client {client!r} was never reset", "call reset first")
@@ -91,9 +92,14 @@ class Policy:
         for client, _ in requests:
             self._clients[client][1] += 1
         return [
-            self.transform.targets(row, observation["lowdim"], absent)
+            self._ahead(self.transform.targets(row, observation["lowdim"], absent))
             for row, (_, observation) in zip(actions.float().cpu().numpy(), requests, strict=True)
         ]
+
+    def _ahead(self, targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Without the steps before the present, which chunks of some recipes begin with."""
+        past = self.transform.inputs.action_past
+        return {name: values[past:] for name, values in targets.items()}
 
     def _action_mask(
         self, batch: int, absent: frozenset[str], device: torch.device
@@ -134,6 +140,20 @@ class Policy:
             )
         picture = as_stored(images[camera], self.contract.cameras[camera])
         return np.full_like(picture, _GREY) if self._blank else picture
+
+
+def _sized(contract: PolicyContract, transform: RobotTransform) -> PolicyContract:
+    """The contract with sizes that were not known before the data were read."""
+    known = {**transform.proprio_dims, **transform.action_dims}
+
+    def sized(fields: Mapping[str, FieldContract]) -> dict[str, FieldContract]:
+        return {
+            name: one.model_copy(update={"dims": one.dims or known.get(name, 0)})
+            for name, one in fields.items()
+        }
+
+    update = {"observes": sized(contract.observes), "commands": sized(contract.commands)}
+    return contract.model_copy(update=update)
 
 
 def as_stored(picture: np.ndarray, camera: CameraContract) -> np.ndarray:
@@ -180,7 +200,7 @@ def load_policy(
     return Policy(
         model,
         transform,
-        settings.contract,
+        _sized(settings.contract, transform),
         pad_id=tokenizer.pad_id,
         blank_images=blank_images,
         how=how,

@@ -1,16 +1,19 @@
-"""Choosing an OpenGL backend that works without a display, before MuJoCo is imported.
+"""MuJoCo without a display: its OpenGL backend, chosen before it is imported, pictures, faults.
 
 MuJoCo reads MUJOCO_GL once, while it is imported; a library that is missing shows only when the
 first context is made, and a broken driver may take the process down. So the choice is tried in a
 child process (0.5 s, once per process tree: the variable is inherited by workers).
 """
 
+import atexit
 import logging
 import os
 import subprocess
 import sys
+import weakref
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 from foundry_core.errors import FoundryError
 
@@ -22,6 +25,10 @@ context.make_current()
 context.free()
 """
 _CHOSEN = "FOUNDRY_GL_CHECKED"
+
+
+class SimulationFault(RuntimeError):
+    """The simulator, not the policy, failed: unstable physics or a target that is no number."""
 
 
 @cache
@@ -83,3 +90,29 @@ def probe(backend: str) -> str:
         return ""
     lines = child.stderr.strip().splitlines()
     return lines[-1] if lines else f"exit status {child.returncode}"
+
+
+def check_stable(mujoco: ModuleType, data: Any, where: str) -> None:
+    """MuJoCo resets an exploding simulation silently and only counts it: then a SimulationFault."""
+    kinds = mujoco.mjtWarning
+    for kind in (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC):
+        if data.warning[kind].number:
+            raise SimulationFault(f"{where}: the physics became unstable ({kind.name})")
+
+
+def offscreen_renderer(
+    mujoco: ModuleType, model: Any, pixels: int, *, as_shipped: bool = False
+) -> Any:
+    """A renderer of square pictures. as_shipped: with the shadows, reflections and samples that the
+    model asks for."""
+    model.vis.global_.offwidth = model.vis.global_.offheight = pixels
+    if not as_shipped:
+        model.vis.quality.offsamples = 0
+    renderer = mujoco.Renderer(model, pixels, pixels)
+    # Shadows alone cost 5x the rest on a software rasteriser; the flags outlive update_scene.
+    for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+        renderer.scene.flags[flag] = int(as_shipped)
+    # MuJoCo ends EGL at exit; contexts must be gone by then, hooks run last in, first out.
+    reference = weakref.ref(renderer)
+    atexit.register(lambda: (r := reference()) is not None and r.close())
+    return renderer

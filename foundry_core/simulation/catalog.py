@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+from foundry_core.simulation.task_words import WORDS
 
 PACKAGES = ("metaworld", "mujoco")
 """What outcomes depend on besides this code."""
@@ -63,151 +66,44 @@ class TaskSpec:
     """A Meta-World task. thing: the noun captions use for what the hand must reach.
 
     original: the instruction a policy is evaluated with. randomized: other ways of saying it, for
-    training. max_steps: control steps; 100 is Meta-World's own limit of 500 steps at 80 Hz.
+    training. held_out: one that is in no training data. max_steps: control steps; 100 is Meta-World's own limit of 500 steps at 80 Hz.
     """
 
     name: str
     thing: str
     original: str
+    held_out: str
     randomized: tuple[str, ...]
     max_steps: int = 100
 
 
-# name: (thing, original, *randomized)
-_WORDS = {
-    "window-open": (
-        "handle",
-        "open the window",
-        "slide the window open",
-        "push the window handle to the right",
-        "move the window's handle until it is open",
-        "let some air in through the window",
-    ),
-    "door-unlock": (
-        "lock",
-        "unlock the door",
-        "turn the lock so that the door opens",
-        "move the lock of the door to its open position",
-        "release the lock of the door",
-        "undo the lock on the safe",
-    ),
-    "lever-pull": (
-        "lever",
-        "pull the lever up",
-        "raise the lever",
-        "lift the lever until it stands upright",
-        "bring the lever to its upper position",
-        "get below the lever and move it upward",
-    ),
-    "drawer-open": (
-        "handle",
-        "open the drawer",
-        "pull the drawer open",
-        "grab the drawer's handle and pull it out",
-        "slide the drawer towards the robot",
-        "pull out the green drawer",
-    ),
-    "button-press-topdown": (
-        "button",
-        "press the button from above",
-        "push the button down",
-        "come down on the red button",
-        "hit the button on top of the box",
-        "press down the red button",
-    ),
-    "push": (
-        "puck",
-        "push the puck to the goal",
-        "slide the puck onto the marker",
-        "move the puck across the table to the goal",
-        "shove the puck until it covers the target",
-        "take the puck along to the goal",
-    ),
-    "sweep-into": (
-        "puck",
-        "sweep the puck into the hole",
-        "push the puck into the opening of the table",
-        "drop the puck into the hole",
-        "make the puck fall through the hole",
-        "brush the puck into the hole",
-    ),
-    "handle-press": (
-        "handle",
-        "press the handle down",
-        "push down the handle",
-        "lower the handle of the box",
-        "bring the handle to its lowest position",
-        "press on the handle from above",
-    ),
-    "handle-pull": (
-        "handle",
-        "pull the handle up",
-        "raise the handle",
-        "lift the handle of the box",
-        "bring the handle to its highest position",
-        "pull upward on the handle",
-    ),
-    "faucet-close": (
-        "faucet",
-        "close the faucet",
-        "turn the faucet off",
-        "stop the water",
-        "shut the tap",
-        "swing the faucet's handle until it is closed",
-    ),
-    "door-close": (
-        "door",
-        "close the door",
-        "push the door shut",
-        "swing the door closed",
-        "shut the door of the box",
-        "move the door back into its frame",
-    ),
-    "drawer-close": (
-        "drawer",
-        "close the drawer",
-        "push the drawer shut",
-        "slide the drawer back in",
-        "shut the green drawer",
-        "push the drawer away from the robot",
-    ),
-    "coffee-button": (
-        "button",
-        "press the button of the coffee machine",
-        "start the coffee machine",
-        "push the button on the coffee machine",
-        "make a coffee",
-        "switch the coffee machine on",
-    ),
-    "plate-slide": (
-        "plate",
-        "slide the plate into the goal",
-        "push the plate forward into the cabinet",
-        "shoot the plate into the net",
-        "move the plate under the cover",
-        "shove the plate away from the robot into the goal",
-    ),
-    "peg-unplug-side": (
-        "peg",
-        "unplug the peg",
-        "pull the peg out of the box",
-        "take the peg out of its hole sideways",
-        "remove the plug",
-        "draw the peg out",
-    ),
-    "reach": (
-        "puck",
-        "reach the goal",
-        "move the hand to the marker",
-        "bring the gripper to the target",
-        "go to the marked point",
-        "touch the goal with the gripper",
-    ),
-}
-
 TASKS: Mapping[str, TaskSpec] = {
     f"{name}-v3": TaskSpec(
-        name=f"{name}-v3", thing=thing, original=original, randomized=tuple(others)
+        name=f"{name}-v3",
+        thing=thing,
+        original=original,
+        held_out=held_out,
+        randomized=tuple(others),
     )
-    for name, (thing, original, *others) in _WORDS.items()
+    for name, (thing, original, held_out, *others) in WORDS.items()
+}
+
+TaskSet = Literal["mini", "mt10", "mt50"]
+TASK_SETS: Mapping[TaskSet, tuple[str, ...]] = {
+    # Screened to need eyes: a blind policy fails most of them (an object-aware one solves all).
+    "mini": ("window-open-v3", "door-unlock-v3", "lever-pull-v3", "drawer-open-v3"),
+    # Meta-World's own ten.
+    "mt10": (
+        "reach-v3",
+        "push-v3",
+        "pick-place-v3",
+        "door-open-v3",
+        "drawer-open-v3",
+        "drawer-close-v3",
+        "button-press-topdown-v3",
+        "peg-insert-side-v3",
+        "window-open-v3",
+        "window-close-v3",
+    ),
+    "mt50": tuple(sorted(TASKS)),
 }

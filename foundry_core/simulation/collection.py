@@ -1,16 +1,18 @@
 """What the stages that record in the simulator share. No MuJoCo: planning imports this."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.identity.sources import package_fingerprint
 from foundry_core.parallel import ordered_map
-from foundry_core.pipeline.stage import Recipe, Stage, StageContext
+from foundry_core.pipeline.stage import Recipe, StageContext
 from foundry_core.simulation.catalog import PACKAGES
-from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames
+from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames, known_tasks
+from foundry_core.simulation.experts.base import AnyExpert
 from foundry_core.simulation.scenarios import MAX_SLOTS
 
 
@@ -19,13 +21,35 @@ class CollectRecipe(Recipe):
     render: RenderConfig = RenderConfig()
 
 
-class CollectDemosRecipe(CollectRecipe):
+class CollectDemosRecipe(Recipe):
+    tasks: tuple[str, ...] = Field(DEFAULT_TASKS, min_length=1)
+    render: RenderConfig = RenderConfig()
+    expert: Annotated[AnyExpert | None, OmitWhen(None)] = Field(
+        None, description="of another simulator; null: Meta-World's, as `render` draws it"
+    )
     episodes_per_task: int = Field(100, ge=1, le=MAX_SLOTS)
     random_start_steps: int = Field(
         15, ge=0, description="every other episode starts after 0..this many unrecorded steps"
     )
     tail_steps: int = Field(3, ge=1, description="steps recorded from success on")
     max_steps: int = Field(100, ge=1, le=100, description="control steps an expert may take")
+
+    @model_validator(mode="after")
+    def _one_simulator(self) -> Self:
+        if self.expert is None:
+            known_tasks(self.tasks)
+            return self
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"tasks {list(self.tasks)} name one twice")
+        for name in ("render", "max_steps"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is of Meta-World's experts; set it in `expert`")
+        return self
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Installed distributions that the demonstrations depend on."""
+        return PACKAGES if self.expert is None else self.expert.packages
 
 
 class CollectScenesRecipe(CollectRecipe):
@@ -40,7 +64,7 @@ class CollectScenesRecipe(CollectRecipe):
     )
 
 
-R = TypeVar("R", bound=CollectRecipe)
+R = TypeVar("R", bound=Recipe)
 T = TypeVar("T")
 
 
@@ -54,12 +78,9 @@ class CollectJob(Generic[R]):
     recipe: R
 
 
-class CollectStage(Stage):
-    """A kind that records in the simulator, whose packages are sources."""
-
-    @classmethod
-    def sources(cls, recipe: CollectRecipe) -> Mapping[str, str]:
-        return {name: package_fingerprint(name) for name in PACKAGES}
+def package_sources(packages: Iterable[str]) -> dict[str, str]:
+    """Of a stage that records in a simulator."""
+    return {name: package_fingerprint(name) for name in packages}
 
 
 def record_slots(

@@ -18,6 +18,7 @@ from foundry_core.simulation.catalog import (
     CONTROL_HZ,
     GRIPPER,
     ROT6D,
+    TASK_SETS,
     TASKS,
     XYZ,
     TaskSpec,
@@ -94,8 +95,7 @@ def known_tasks(tasks: tuple[str, ...]) -> tuple[str, ...]:
 
 
 TaskNames = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(known_tasks)]
-DEFAULT_TASKS = ("window-open-v3", "door-unlock-v3", "lever-pull-v3", "drawer-open-v3")
-"""Screened to need eyes: a blind policy fails most of them (an object-aware one solves all)."""
+DEFAULT_TASKS = TASK_SETS["mini"]
 
 
 def task_spec(name: str) -> TaskSpec:

@@ -31,10 +31,13 @@ Job = CollectJob[CollectDemosRecipe]
 
 @dataclass(frozen=True, kw_only=True)
 class Demonstration:
-    """attempts: experts that ran until one succeeded. fields: float64 [L, D] by name."""
+    """instructions: {kind: texts}. attempts: experts that ran until one succeeded. fields: float64
+    [L, D] by name."""
 
     task: str
     episode_id: str
+    instructions: Mapping[str, list[str]]
+    hz: float
     scenario: int
     attempts: int
     fields: dict[str, np.ndarray]
@@ -50,6 +53,7 @@ def record(job: Job) -> Demonstration:
     """The slot's first successful expert; every odd slot starts after some random steps.
     FoundryError after MAX_RETRIES failures in a row."""
     simulator = shared_simulator(job.task, job.recipe.render)
+    spec = simulator.spec
     wander = job.recipe.random_start_steps if job.slot % 2 else 0
     for retry in range(MAX_RETRIES):
         scenario = demonstration_scenario(job.seed, job.slot, retry)
@@ -63,6 +67,8 @@ def record(job: Job) -> Demonstration:
         return Demonstration(
             task=job.task,
             episode_id=f"{job.task}_{job.seed}_{job.slot:05d}",
+            instructions={"original": [spec.original], "randomized": list(spec.randomized)},
+            hz=catalog.CONTROL_HZ,
             scenario=scenario,
             attempts=retry + 1,
             fields=fields,
@@ -86,13 +92,12 @@ def start_wandered(simulator: Simulator, scenario: int, most: int) -> int:
 
 def pack(demonstration: Demonstration) -> bytes:
     """The tar of an episode: sorted members, no clock in it."""
-    spec = catalog.TASKS[demonstration.task]
     meta = {
         "id": demonstration.episode_id,
         "task": demonstration.task,
-        "instructions": {"original": [spec.original], "randomized": list(spec.randomized)},
+        "instructions": dict(demonstration.instructions),
         "success": True,
-        "hz": catalog.CONTROL_HZ,
+        "hz": demonstration.hz,
         "seed": demonstration.scenario,
         "length": demonstration.length,
         "wandered": demonstration.wandered,

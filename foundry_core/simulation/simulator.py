@@ -5,9 +5,7 @@ happens is a pure function of (task, scenario, targets); Meta-World's own `reset
 by Meta-World, hence the private switches in `_make_environment`.
 """
 
-import atexit
 import copy
-import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -16,7 +14,12 @@ from typing import Any
 import numpy as np
 
 from foundry_core.simulation import catalog
-from foundry_core.simulation.backend import load_mujoco
+from foundry_core.simulation.backend import (
+    SimulationFault,
+    check_stable,
+    load_mujoco,
+    offscreen_renderer,
+)
 from foundry_core.simulation.camera import CameraPose, area_average, look_at
 from foundry_core.simulation.config import RenderConfig, task_spec
 
@@ -26,10 +29,6 @@ HAND_ROT6D = np.array([0.0, 0.0, 1.0, 0.0, 1.0, 0.0])
 
 _HIDDEN_GROUP = 5
 """MuJoCo draws the geoms of groups 0-2 unless told otherwise."""
-
-
-class SimulationFault(RuntimeError):
-    """The simulator, not the policy, failed: unstable physics or a target that is no number."""
 
 
 class Simulator:
@@ -87,7 +86,11 @@ class Simulator:
             self.solved = info["success"] > 0
             self.success = self.success or self.solved
         self.steps += 1
-        self._check_stable()
+        check_stable(
+            self._mujoco,
+            self._env.data,
+            f"{self.spec.name}, scenario {self.scenario}, step {self.steps}",
+        )
 
     def command_fields(self, targets: Mapping[str, np.ndarray]) -> None:
         """`command` from named action fields, [D] each. The commanded rotation is ignored: the
@@ -118,7 +121,8 @@ class Simulator:
         """The camera's frame before averaging, upright: for people to look at."""
         mounted = catalog.CAMERAS[camera]
         if self._renderer is None:
-            self._renderer = self._make_renderer()
+            pixels = self.render.size * self.render.supersample
+            self._renderer = offscreen_renderer(self._mujoco, self._model, pixels)
         with self._only_visible(camera):
             self._renderer.update_scene(self._env.data, camera=mounted.view)
         frame = self._renderer.render()
@@ -208,31 +212,6 @@ class Simulator:
         finally:
             self._env.__dict__.clear()
             self._env.__dict__.update(kept)
-
-    def _check_stable(self) -> None:
-        """MuJoCo resets an exploding simulation silently and only counts it."""
-        warnings = self._env.data.warning
-        kinds = self._mujoco.mjtWarning
-        for kind in (kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC):
-            if warnings[kind].number:
-                raise SimulationFault(
-                    f"{self.spec.name}, scenario {self.scenario}, step {self.steps}: the physics "
-                    f"became unstable ({kind.name})"
-                )
-
-    def _make_renderer(self) -> Any:
-        pixels = self.render.size * self.render.supersample
-        self._model.vis.global_.offwidth = self._model.vis.global_.offheight = pixels
-        self._model.vis.quality.offsamples = 0
-        renderer = self._mujoco.Renderer(self._model, pixels, pixels)
-        # Shadows alone cost 5x the rest on a software rasteriser; the flags outlive update_scene.
-        flags = self._mujoco.mjtRndFlag
-        renderer.scene.flags[flags.mjRND_SHADOW] = 0
-        renderer.scene.flags[flags.mjRND_REFLECTION] = 0
-        # MuJoCo ends EGL at exit; contexts must be gone by then, hooks run last in, first out.
-        reference = weakref.ref(renderer)
-        atexit.register(lambda: (r := reference()) is not None and r.close())
-        return renderer
 
 
 @lru_cache(maxsize=16)

@@ -5,19 +5,22 @@ by stalling, and finds the positions that carry a loss, so that logits are compu
 (at a vocabulary of 50k they would be the largest tensor of the step).
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
-from foundry_core.models.interfaces import Backbone, Decoder, LanguageModel
+from foundry_core.models.interfaces import Backbone, Decoder, LanguageModel, Observer
 from foundry_core.models.layers import Visibility, document_offsets
 from foundry_core.models.noise import Key
 from foundry_core.models.placeholders import check_image_tokens, drop_placeholders
 from foundry_core.models.vla import VLA, check_obs_tokens
 from foundry_core.training.mixed_batch import Batch, StepKey
+
+_PREPARED = "head."
+"""In front of the names of what a head made of a batch."""
 
 
 def reach_all(model: nn.Module, modalities: Collection[str]) -> bool:
@@ -110,12 +113,14 @@ class ActionLoss:
     """The head's own loss over valid action elements, averaged over its noise draws.
 
     sees: False for the blind control, whose rows lose images and their placeholders on the host.
+    targets: what the head makes of actions and their mask on the host (ActionHead.prepare).
     """
 
     image_token_id: int
     obs_token_id: int
     tokens_per_image: int
     sees: bool = True
+    targets: Callable[[Tensor, Tensor], Mapping[str, Tensor]] | None = None
 
     def count(self, batch: Batch) -> float:
         return float(batch["action_mask"].sum())
@@ -124,6 +129,9 @@ class ActionLoss:
         tokens, images = batch["tokens"], batch["images"].shape[1]
         check_obs_tokens(tokens, self.obs_token_id)
         check_image_tokens(tokens, self.image_token_id, images, self.tokens_per_image)
+        if self.targets is not None:
+            made = self.targets(batch["actions"], batch["action_mask"])
+            batch = {**batch, **{f"{_PREPARED}{name}": rows for name, rows in made.items()}}
         if self.sees:
             return batch
         words, mask = drop_placeholders(tokens, batch["token_mask"], self.image_token_id)
@@ -133,6 +141,11 @@ class ActionLoss:
 
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
         assert isinstance(model, VLA)
+        prepared = {
+            name.removeprefix(_PREPARED): rows
+            for name, rows in batch.items()
+            if name.startswith(_PREPARED)
+        }
         total, count = model.training_loss_terms(
             batch.get("images"),
             batch["tokens"],
@@ -141,12 +154,13 @@ class ActionLoss:
             batch["actions"],
             batch["action_mask"],
             Key(key.seed, key.step, batch["draw_ids"]),
+            prepared or None,
         )
         draws = count / batch["action_mask"].sum().clamp(min=1)
         return {"loss": total / draws.clamp(min=1)}
 
 
-def _mask(backbone: Backbone, batch: Batch) -> Tensor | None:
+def _mask(backbone: Observer, batch: Batch) -> Tensor | None:
     """Padding is on the right, where plain causality hides it."""
     return batch["token_mask"] if backbone.needs_token_mask else None
 

@@ -10,6 +10,7 @@ from foundry_core.data.contract.statements import DataContract
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import (
     BackboneConfig,
+    EncoderConfig,
     HFConfig,
     TransformerConfig,
     VLMConfig,
@@ -67,6 +68,8 @@ def with_rows(model: Config | None, tokens: int) -> Config | None:
     not read yet stays as it is."""
     if isinstance(model, VLMConfig):
         return model.model_copy(update={"language": with_rows(model.language, tokens)})
+    if isinstance(model, EncoderConfig):
+        return model.model_copy(update={"text": with_rows(model.text, tokens)})
     if model is None or not hasattr(model, "vocab_size") or getattr(model, "has_weights", False):
         return model
     return model.model_copy(update={"vocab_size": max(model.vocab_size or 0, tokens)})
@@ -95,7 +98,7 @@ def facts_of(
 
 def image_size_of(backbone: BackboneConfig | None) -> int | None:
     """Side of the squares that it must be fed; None: not known, or any (hf_vlm resizes itself)."""
-    return backbone.image_size if isinstance(backbone, VLMConfig) else None
+    return backbone.image_size if isinstance(backbone, VLMConfig | EncoderConfig) else None
 
 
 def check_vocabulary_size(where: str, language: Config | None, inputs: Inputs, *added: str) -> None:
@@ -248,7 +251,8 @@ def check_source_of_tokens(slot: str, described: Config | None, inputs: Inputs) 
             f"no {slot} is connected and the recipe does not describe one",
             f"connect the input {slot!r}, or give the part of `model` it would replace",
         )
-    if isinstance(described, HFConfig) and described.has_weights:
+    needed = described.text if isinstance(described, EncoderConfig) else described
+    if needed is None or (isinstance(needed, HFConfig) and needed.has_weights):
         return
     if not inputs.get("tokenizer"):
         raise FoundryError(

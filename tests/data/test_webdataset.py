@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import webdataset as wds
 
-from foundry_core.data.convert.robot import RobotJob, RobotPart, make_shard
+from foundry_core.data.convert.robot_shard import RobotJob, RobotPart, make_shard
 from foundry_core.data.images import decode_image
 from foundry_core.data.loading.text import read_row
 from foundry_core.data.npy import read_npz

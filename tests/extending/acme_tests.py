@@ -100,6 +100,8 @@ def test_a_saved_head_comes_back(tmp_path):
     from acme.acme_mlp import AcmeMlpConfig
 
     from foundry_core.models.config import VLAConfig
+    from foundry_core.models.heads.networks.base import Observation, Request, Targets
+    from foundry_core.models.interfaces import Prompts
     from foundry_core.models.noise import Key
 
     config = VLAConfig.model_validate({"head": {"kind": "acme_mlp", "hidden": 8}})
@@ -110,18 +112,21 @@ def test_a_saved_head_comes_back(tmp_path):
     torch.manual_seed(0)
     target = torch.randn(16, 4, 3)
     condition, proprio, mask = torch.randn(16, 1, 6), torch.randn(16, 1, 2), torch.ones(16, 4, 3)
+    prompts = Prompts.of([[1]] * 16)
+    seen = Observation(prompts=prompts, condition=condition, proprio=proprio)
     optimizer = torch.optim.Adam(head.parameters(), 1e-2)
     losses = []
     for step in range(60):
         total, count = head.training_loss_terms(
-            condition, proprio, target, mask > 0, Key(0, step, torch.arange(16))
+            seen, Targets(actions=target, mask=mask > 0), Key(0, step, torch.arange(16))
         )
         losses.append(float(total / count))
         optimizer.zero_grad()
         (total / count).backward()
         optimizer.step()
     assert losses[-1] < 0.5 * losses[0]
-    assert head.sample(condition, proprio, Key(0, 0, torch.arange(16))).shape == (16, 4, 3)
+    request = Request(key=Key(0, 0, torch.arange(16)))
+    assert head.sample(seen, request).shape == (16, 4, 3)
 
 
 def test_the_exam_can_be_passed():

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from flows import signals
@@ -288,3 +290,46 @@ def test_serve_in_a_terminal_ends_what_it_runs(number, tmp_path):
 
 LONG = """{"pipeline": "exams", "dispatch": "inline", "overrides": [
     {"path": "model.seconds", "value": "600"}, {"path": "model.resources.gpus", "value": "0"}]}"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("how", ["keys", "term", "quiet"])
+def test_a_served_policy_in_a_terminal_stops_soon_and_leaves_nothing(how, tmp_path):
+    """Ctrl-C and SIGTERM end it with clients connected, whose requests are answered or refused in a
+    line; quiet: with none."""
+    from foundry_core.serving.client import LbmClient, OpenPiClient, VlaEvalClient
+
+    ports = ("--lbm", "0", "--openpi", "0", "--vla-eval", "0")
+    terminal = Terminal(tmp_path / "home", "policy", "serve", "--wave", *ports)
+    terminal.until(lambda: "any rate" in terminal.text, 60)
+    line = next(line for line in terminal.text.splitlines() if "(Ctrl-C stops)" in line)
+    lbm, openpi, vla_eval = (int(n) for n in re.findall(r"port (\d+)", line))
+    seen = {
+        "robot__actual__poses__right::panda__xyz": np.array([0.1, 0.2, 0.3]),
+        "robot__actual__poses__right::panda__rot_6d": np.array([1.0, 0, 0, 0, 1, 0]),
+        "robot__actual__grippers__right::panda_hand": np.array([0.04]),
+    }
+    clients = []
+    if how != "quiet":
+        clients = [
+            LbmClient("127.0.0.1", lbm),
+            OpenPiClient("127.0.0.1", openpi),
+            VlaEvalClient("127.0.0.1", vla_eval),
+        ]
+        clients[0].reset(0)
+        action = clients[0].step({"images": {}, "lowdim": seen, "instruction": ""})
+        assert action.pose_status[0].pose.translation[2] == pytest.approx(0.3, abs=0.02)
+        assert clients[1].infer({f"observation/{k}": v for k, v in seen.items()}).shape == (8, 10)
+        clients[2].start({})
+        assert clients[2].act({"states": seen}).shape == (10,)
+    if how == "keys":
+        terminal.type("\x03")
+    else:
+        os.kill(terminal.pid, signal.SIGTERM)
+    assert terminal.ended(15) == (130 if how == "keys" else 143)
+    assert "Traceback" not in terminal.text
+    assert "stops: " in terminal.text
+    assert "planned: p50" in terminal.text or how == "quiet"
+    for client in clients:
+        client.close()
+    assert not Serving(tmp_path / "home").processes()

@@ -12,6 +12,8 @@ from foundry_core.models.config import (
     VLMConfig,
 )
 from foundry_core.models.heads.flow import FlowHeadConfig
+from foundry_core.models.heads.networks.base import Observation, Request, Targets
+from foundry_core.models.interfaces import Prompts
 from foundry_core.models.noise import Key
 
 VOCABULARY, IMAGE, OBS = 50, 48, 49
@@ -76,6 +78,22 @@ def count_parameters(config) -> int:
 def acting(seed, step, rows: int) -> Key:
     """What the noise of `rows` clients depends on."""
     return Key(seed, step, torch.zeros(rows, dtype=torch.int64))
+
+
+def seen(condition: Tensor, proprio: Tensor | None = None) -> Observation:
+    """An observation of features, whose words nobody reads."""
+    tokens = torch.zeros(len(condition), 1, dtype=torch.int64)
+    prompts = Prompts(tokens=tokens, lengths=torch.ones_like(tokens[:, 0]))
+    return Observation(prompts=prompts, condition=condition, proprio=proprio)
+
+
+def targets(actions: Tensor, mask: Tensor) -> Targets:
+    return Targets(actions=actions, mask=mask)
+
+
+def asked(seed, step, rows: int, mask: Tensor | None = None) -> Request:
+    """What `rows` clients ask a chunk with."""
+    return Request(key=acting(seed, step, rows), action_mask=mask)
 
 
 def plain_tokens(batch: int, length: int, seed: int = 0) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 
 from flows.cli import main
 from foundry_core import endpoint, objects
-from foundry_core.endpoint import check_host, check_url
+from foundry_core.endpoint import check_host, check_url, is_loopback
 from foundry_core.errors import FoundryError
 from foundry_core.objects import Objects
 from foundry_core.retry import Retry
@@ -124,3 +124,8 @@ def test_a_ray_cluster_that_is_nowhere_is_named(address):
     with pytest.raises(FoundryError, match="no Ray cluster takes jobs at") as raised:
         connect(address)
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_loopback():
+    assert all(map(is_loopback, ["127.0.0.1", "127.8.0.1", "::1", "localhost"]))
+    assert not any(map(is_loopback, ["0.0.0.0", "::", "10.0.0.7", "lab.example"]))

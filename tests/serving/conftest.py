@@ -7,7 +7,7 @@ import pytest
 import torch
 
 _TESTS = Path(__file__).resolve().parents[1]
-for folder in (_TESTS / "tasks", _TESTS / "data" / "loading"):
+for folder in (_TESTS / "tasks", _TESTS / "data" / "loading", _TESTS / "serving"):
     sys.path.append(str(folder))
 
 

@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from foundry_core.errors import FoundryError
-from foundry_core.simulation.catalog import TASKS
-from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, known_tasks
+from foundry_core.simulation.catalog import TASK_SETS, TASKS
+from foundry_core.simulation.config import RenderConfig, known_tasks
 from foundry_core.simulation.scenarios import (
     BLOCK,
     MAX_RETRIES,
@@ -23,14 +23,30 @@ def test_every_task_has_an_environment_and_an_expert():
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
     from metaworld.policies import ENV_POLICY_MAP
 
-    assert set(TASKS) <= set(ALL_V3_ENVIRONMENTS) & set(ENV_POLICY_MAP)
-    assert set(DEFAULT_TASKS) <= set(TASKS)
+    assert set(TASKS) == set(ALL_V3_ENVIRONMENTS) == set(ENV_POLICY_MAP)
+    assert len(TASKS) == 50
+    assert {name: len(tasks) for name, tasks in TASK_SETS.items()} == {
+        "mini": 4,
+        "mt10": 10,
+        "mt50": 50,
+    }
+    assert all(set(tasks) <= set(TASKS) for tasks in TASK_SETS.values())
+
+
+def test_the_ten_are_metaworlds_own():
+    from metaworld.env_dict import MT10_V3
+
+    assert set(TASK_SETS["mt10"]) == set(MT10_V3)
+
+
+def texts_of(spec):
+    return (spec.original, spec.held_out, *spec.randomized)
 
 
 def test_no_two_tasks_share_an_instruction():
-    said = [text for spec in TASKS.values() for text in (spec.original, *spec.randomized)]
+    said = [text for spec in TASKS.values() for text in texts_of(spec)]
     assert len(set(said)) == len(said)
-    assert all(len(spec.randomized) >= 3 for spec in TASKS.values())
+    assert all(len(spec.randomized) >= 4 for spec in TASKS.values())
 
 
 @pytest.mark.parametrize(

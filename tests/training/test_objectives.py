@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from model_zoo import IMAGE, OBS, TOKENS_PER_IMAGE, build, language_config, robot_batch, vla_config
+from model_zoo import (
+    IMAGE,
+    OBS,
+    TOKENS_PER_IMAGE,
+    build,
+    language_config,
+    robot_batch,
+    targets,
+    vla_config,
+)
 from model_zoo import vlm_config as make_vlm_config
 from torch.nn import functional as F
 
@@ -92,7 +101,7 @@ def test_action_loss_is_masked_and_averaged_over_draws(draws):
     torch.testing.assert_close(first, second)
     assert actions().count(batch) == batch["action_mask"].sum()
     pairs = model.head.training_pairs(
-        batch["actions"], batch["action_mask"], Key(5, 7, batch["draw_ids"])
+        targets(batch["actions"], batch["action_mask"]), Key(5, 7, batch["draw_ids"])
     )
     context = model.head.trunk.context(
         model.condition(batch["images"], batch["tokens"], batch["token_mask"]), batch["proprio"]

@@ -5,7 +5,7 @@ import argparse
 import os
 from dataclasses import asdict
 
-from flows.cli.commands import eval_import, eval_output
+from flows.cli.commands import eval_import, eval_output, eval_run
 from flows.cli.commands.common import answer
 
 _ALPHA = "error rate of the whole family of tests (default .05)"
@@ -34,16 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = power.add_mutually_exclusive_group()
     how.add_argument("--episodes", type=int, help="instead: the power of so many per arm")
     how.add_argument("--sequential", action="store_true", help="stop as soon as it is clear")
+    played = commands.add_parser("run", help="play a policy's episodes of a benchmark")
+    eval_run.add_arguments(played)
     come = commands.add_parser("import", help="published results into the store and the lineage")
     eval_import.add_arguments(come)
-    for sub in (compare, power, come):
+    for sub in (compare, power, played, come):
         sub.add_argument(
             "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON"
         )
 
 
 def run(options: argparse.Namespace) -> int:
-    actions = {"compare": _compare, "power": _power, "import": eval_import.run}
+    actions = {"compare": _compare, "power": _power, "import": eval_import.run, "run": eval_run.run}
     return actions[options.eval_command](options)
 
 

@@ -47,9 +47,11 @@ def _cells(preset: Config) -> list[str]:
     shown = preset if hasattr(preset, "dim") else getattr(preset, "head", None)
     widths = [str(getattr(shown, size, "")) for size in ("dim", "n_layers")]
     count = _parameters(preset)
+    kind = str(getattr(preset, "kind", ""))
+    if count is None:
+        return [kind, *widths, "", "", ""]
     gib = (f"{count * each / _GIB:.2f}" for each in (_HELD_BYTES, _TRAINED_BYTES))
-    sizes = [short(count), *gib] if count else ["", "", ""]
-    return [str(getattr(preset, "kind", "")), *widths, *sizes]
+    return [kind, *widths, short(count), *gib]
 
 
 def _parameters(preset: Config) -> int | None:

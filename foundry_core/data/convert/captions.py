@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from foundry_core.config.canonical import canonical
 from foundry_core.data.config import ImageConfig, SplitConfig
+from foundry_core.data.convert.keys import FirstPieces
 from foundry_core.data.convert.pace import Pace
 from foundry_core.data.convert.read import read_captioned
 from foundry_core.data.convert.report import Report, Skip
@@ -64,7 +65,7 @@ def prepare(job: CaptionJob, folder: Path) -> None:
     for item in read_captioned(job.source, job.ref):
         if isinstance(item, Broken):
             skipped.append((item.id, item.reason))
-        elif reason := _left_out(writer, item, job.image):
+        elif reason := _left_out(writer, item, job):
             skipped.append((printable(item.id), reason))
         else:
             names.update(item.images)
@@ -73,19 +74,24 @@ def prepare(job: CaptionJob, folder: Path) -> None:
     (folder / _CHUNK).write_bytes(TypeAdapter(CaptionChunk).dump_json(chunk))
 
 
-def _left_out(writer: ShardWriter, item: Captioned, image: ImageConfig) -> str:
+def _left_out(writer: ShardWriter, item: Captioned, job: CaptionJob) -> str:
     """Adds a sample; why it cannot be, "" where it was."""
     try:
         if fault := key_fault(item.id):
             raise FoundryError(f"sample {item.id!r} cannot be called so: {fault}")
-        members = _members(item, image)
+        members = _members(item, job.image)
     except Exception as error:
         return _reason(error)
-    try:
-        writer.add(item.id, members)
-    except FoundryError as error:  # another one is called so
-        return error.message
+    if item.id in writer:
+        return _twice(item.id, job.ref.name, job.ref.name)
+    writer.add(item.id, members)
     return ""
+
+
+def _twice(key: str, first: str, second: str) -> str:
+    """Of two samples that are called the same; pieces of the source are named."""
+    where = f"twice in {first}" if first == second else f"in {first} and in {second}"
+    return f"two samples have the key {key!r}: it is {where}"
 
 
 def _reason(error: Exception) -> str:
@@ -140,22 +146,24 @@ def convert_captions(
     with (
         TemporaryDirectory(prefix="foundry-convert-") as temporary,
         UnitStore(scratch or Path(temporary), workers=workers) as store,
+        FirstPieces(Path(temporary)) as met,
     ):
         refs, state = source.refs(), SourceState(source)
         pace = Pace(progress, len(refs), "samples")
         jobs = (CaptionJob(source=source, image=image, ref=ref) for ref in refs)
         units = (_unit(job, state) for job in jobs)
-        for done in store.results(prepare, canonical(image), units, configs=(source, image)):
+        made = store.results(prepare, canonical(image), units, configs=(source, image))
+        for number, done in enumerate(made):
             chunk = _chunk(done.folder)
             again: list[Skip] = []
             for key, members in _samples(done.folder / _SAMPLES):
+                earlier = met.earlier(key, number)
+                if earlier is not None:
+                    again.append((key, _twice(key, refs[earlier].name, refs[number].name)))
+                    continue
                 side = is_validation(key, split)
-                try:
-                    writers[side].add(key, members)
-                except FoundryError as error:  # one of another piece is called so in this shard
-                    again.append((key, error.message))
-                else:
-                    counts[side] += 1
+                writers[side].add(key, members)
+                counts[side] += 1
             names |= chunk.names
             report.add(chunk.samples - len(again), [*chunk.skipped, *again])
             each = report.converted / pace.next

@@ -29,6 +29,7 @@ from foundry_core.data.loading.config import (
 from foundry_core.data.loading.dataset import SampleDataset
 from foundry_core.data.loading.order import Draw, Draws, Order, rank_slice
 from foundry_core.data.loading.pixels import BatchImages, OutputBuffer
+from foundry_core.data.loading.robot import RobotDataset
 from foundry_core.data.loading.shards import UnreadableSample
 from foundry_core.data.loading.text import collate_text
 from foundry_core.data.robot.transforms import Sample, collate_robot
@@ -108,6 +109,22 @@ class Loader:
             for batch, counters in made:
                 self._count(counters)
                 yield batch
+
+    def action_chunks(self, count: int) -> np.ndarray:
+        """float32 [n, K, A]: of `count` windows of demonstrations, or all where there are fewer,
+        evenly spread over the datasets that are read. No image is read."""
+        robot = self.modalities[ROBOT]
+        weights = robot.config.weights or dict.fromkeys(robot.labels, 1.0)
+        read = [d for d, label in zip(robot.datasets, robot.labels, strict=True) if weights[label]]
+        ends = np.cumsum([len(dataset) for dataset in read])
+        total = int(ends[-1])
+        found = []
+        for window in np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)):
+            number = int(np.searchsorted(ends, window, side="right"))
+            dataset = read[number]
+            assert isinstance(dataset, RobotDataset)
+            found.append(dataset.actions(int(window - (ends[number] - len(dataset)))))
+        return np.stack(found)
 
     def report(self) -> dict[str, int]:
         """What was drawn, replaced, cut and fetched again so far, by name; sorted."""

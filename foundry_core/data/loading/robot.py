@@ -105,6 +105,13 @@ class RobotDataset(SampleDataset):
             "action_mask": windows.action_mask[number],
         }
 
+    def actions(self, index: int) -> np.ndarray:
+        """Of window `index`: float32 [K, A], normalised, 0 at masked elements. No image is read."""
+        episode = bisect_right(self._ends, index)
+        number = index - (self._ends[episode - 1] if episode else 0)
+        windows = self._lowdim(episode)
+        return np.where(windows.action_mask[number], windows.actions[number], np.float32(0))
+
     def _read_depth(self, episode: int, names: Sequence[str], sample_key: int) -> np.ndarray:
         stated = (self.shards.info.get("contract") or {}).get("depth", {})
         offsets = len(self._inputs.image_steps)

@@ -1,4 +1,4 @@
-"""An episode of raw fields → one of canonical fields.
+"""An episode of raw fields → one of canonical fields, and commanded fields back into raw ones.
 
 Legend: L steps, D dimensions.
 """
@@ -21,7 +21,7 @@ from foundry_core.data.mapping.config import (
 )
 from foundry_core.data.robot.episodes import Episode, Frames, Picture, UnusableEpisode
 from foundry_core.data.robot.poses import encode_rot6d
-from foundry_core.data.robot.rotations import to_matrix
+from foundry_core.data.robot.rotations import from_matrix, to_matrix
 from foundry_core.errors import FoundryError
 
 Arrays = Mapping[str, np.ndarray]
@@ -31,7 +31,7 @@ def mapped(episode: Episode, mapping: RobotMapping) -> Episode:
     """The episode in canonical fields; what the mapping does not name is left out. UnusableEpisode
     where a raw field or camera is not there, has too few dimensions, or is no rotation."""
     try:
-        lowdim = _lowdim(episode.lowdim, mapping)
+        lowdim = mapped_fields(episode.lowdim, mapping)
         images = {n: _pictures(episode, one) for n, one in mapping.cameras.items()}
         depth = {n: _depth(episode, one.depth) for n, one in mapping.cameras.items() if one.depth}
     except FoundryError as error:
@@ -54,7 +54,9 @@ def mapped(episode: Episode, mapping: RobotMapping) -> Episode:
     )
 
 
-def _lowdim(raw: Arrays, mapping: RobotMapping) -> dict[str, np.ndarray]:
+def mapped_fields(raw: Arrays, mapping: RobotMapping) -> dict[str, np.ndarray]:
+    """{raw field: [L, ...]} → {canonical field: [L, D]}. FoundryError where one is not there, has
+    too few dimensions, or is no rotation."""
     poses: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     absolute = {name: pose for name, pose in mapping.poses.items() if pose.delta is None}
     for name, pose in {**absolute, **mapping.poses}.items():
@@ -120,6 +122,80 @@ def _part(raw: Arrays, part: Part, wanted: int | None = None) -> np.ndarray:
             "correct the mapping's dims",
         )
     return part.scale * values[:, first:end]
+
+
+def raw_fields(
+    fields: Arrays, measured: Arrays, mapping: RobotMapping, tracking: float = 1.0
+) -> dict[str, np.ndarray]:
+    """Inverse of `mapped_fields`: {canonical field: [L, D]} of consecutive steps → {raw field:
+    [L, ...]}.
+
+    measured: {field: [D]} at the first step, what deltas start from. tracking: the share of the way
+    to its target that a robot goes in a step, to tell from where later deltas start; of one step it
+    changes nothing.
+    """
+    parts: list[tuple[Part, np.ndarray]] = []
+    for name, pose in mapping.poses.items():
+        xyz, rotation = fields[f"{name}__xyz"], to_matrix(fields[f"{name}__rot_6d"], "rot6d_rows")
+        if pose.delta is not None:
+            origin, axes = (measured[f"{pose.delta.of}__{half}"] for half in ("xyz", "rot_6d"))
+            start = origin, to_matrix(axes, "rot6d_rows")
+            xyz, rotation = _deltas(xyz, rotation, start, pose.delta.axes, tracking)
+        turned = from_matrix(rotation, pose.rotation.form)
+        if pose.delta is None and pose.rotation.form == "rot6d_rows":
+            turned = fields[f"{name}__rot_6d"]  # to the bit
+        angle = UNITS[pose.rotation.unit][1] if pose.rotation.unit == "deg" else 1.0
+        parts += [(pose.xyz, xyz / UNITS[pose.xyz.unit][1]), (pose.rotation, turned / angle)]
+    for name, value in mapping.fields.items():
+        parts.append((value, _raw_value(fields[name], value)))
+    return _assembled(parts)
+
+
+def _deltas(
+    xyz: np.ndarray,
+    rotation: np.ndarray,
+    start: tuple[np.ndarray, np.ndarray],
+    frame: str,
+    tracking: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(steps [L, 3] m, R [L, 3, 3]) that lead from where the robot is to its targets."""
+    origin, axes = start
+    steps, turns = np.empty_like(xyz), np.empty_like(rotation)
+    for number, (target, turned) in enumerate(zip(xyz, rotation, strict=True)):
+        way, turn = target - origin, turned @ axes.T
+        steps[number] = way if frame == "world" else axes.T @ way
+        turns[number] = turn if frame == "world" else axes.T @ turned
+        origin, axes = toward((origin, axes), (target, turned), tracking)
+    return steps, turns
+
+
+def toward(
+    pose: tuple[np.ndarray, np.ndarray], target: tuple[np.ndarray, np.ndarray], share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pose (position [3], R [3, 3]) that lies `share` of the way from one to another."""
+    (origin, axes), (xyz, rotation) = pose, target
+    angle = from_matrix(rotation @ axes.T, "axis_angle") * share
+    return origin + share * (xyz - origin), to_matrix(angle, "axis_angle") @ axes
+
+
+def _raw_value(values: np.ndarray, value: ValueMapping) -> np.ndarray:
+    if value.open is not None and value.closed is not None:
+        return value.closed + np.clip(values, 0.0, 1.0) * (value.open - value.closed)
+    return values / (UNITS[value.unit][1] if value.unit else 1.0)
+
+
+def _assembled(parts: Sequence[tuple[Part, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The raw fields that the parts are cut from; dimensions of which no part tells are 0. Parts
+    without dims follow one another."""
+    found: dict[str, np.ndarray] = {}
+    for part, values in parts:
+        before = found.get(part.source, np.zeros((len(values), 0)))
+        first, end = part.dims or (before.shape[1], before.shape[1] + values.shape[1])
+        if end > before.shape[1]:
+            before = np.pad(before, ((0, 0), (0, end - before.shape[1])))
+        before[:, first:end] = values / part.scale
+        found[part.source] = before
+    return found
 
 
 def _pictures(episode: Episode, camera: CameraMapping) -> Sequence[Picture] | np.ndarray:

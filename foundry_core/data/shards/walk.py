@@ -34,16 +34,22 @@ class Member(NamedTuple):
     offset: int
     size: int
 
+    @property
+    def end(self) -> int:
+        """Where what follows begins."""
+        return self.offset + -(-self.size // BLOCK) * BLOCK
+
 
 class DamagedTar(FoundryError):
     """The tar is cut short, or a header makes no sense. What came before it is whole."""
 
 
-def walk_tar(path: Path) -> Iterator[Member]:
+def walk_tar(path: Path, start: int = 0, stop: int = -1) -> Iterator[Member]:
     """Every regular file in the order of the tar. DamagedTar, after the last whole one, where the
-    file is no whole tar; links, folders and devices are passed over."""
+    file is no whole tar; links, folders and devices are passed over. start, stop: the `end` of
+    members, between which is looked; -1 is the tar's."""
     with path.open("rb") as stream:
-        yield from _Walk(path, stream).members()
+        yield from _Walk(path, stream).members(start, stop)
 
 
 class _Walk:
@@ -52,9 +58,9 @@ class _Walk:
         self._size = os.fstat(stream.fileno()).st_size
         self._last = ""
 
-    def members(self) -> Iterator[Member]:
-        at, said = 0, _Said()
-        while True:
+    def members(self, at: int, stop: int) -> Iterator[Member]:
+        said = _Said()
+        while at != stop:
             header = self._block(at)
             if header == _ZEROS:
                 return self._check_rest(at)

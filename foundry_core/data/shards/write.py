@@ -58,6 +58,9 @@ class ShardWriter:
     def samples(self) -> int:
         return len(self._keys)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
     @property
     def bytes(self) -> int:
         """Written so far: where the next sample begins."""

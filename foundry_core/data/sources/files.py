@@ -198,14 +198,14 @@ def field_types(records: Iterable[object]) -> dict[str, str]:
     return found
 
 
-def tar_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes) of every file of a tar; of a file beyond MAX_DOCUMENT that many and one more.
-    Raises DamagedTar behind the last whole one."""
+def tar_files(path: Path, start: int = 0, stop: int = -1) -> Iterator[tuple[str, bytes]]:
+    """(name, bytes) of every file of a tar, or of what lies between two ends of members; of a file
+    beyond MAX_DOCUMENT that many and one more. Raises DamagedTar behind the last whole one."""
     from foundry_core.data.shards.tar import read_span
     from foundry_core.data.shards.walk import walk_tar
 
     with path.open("rb") as stream:
-        for member in walk_tar(path):
+        for member in walk_tar(path, start, stop):
             yield member.name, read_span(stream, member.offset, min(member.size, MAX_DOCUMENT + 1))
 
 

@@ -62,6 +62,12 @@ class Tokenizer:
         return tokenizer
 
     @classmethod
+    def of_bytes(cls) -> "Tokenizer":
+        """Of bytes alone: for models that read no words, in whose rows there are words all the
+        same."""
+        return cls.train((), 258)
+
+    @classmethod
     def load(cls, folder: str | os.PathLike) -> "Tokenizer":
         """Of a folder. FoundryError for one that holds no tokenizer, or a damaged one."""
         folder = Path(folder)
@@ -132,6 +138,13 @@ class Tokenizer:
                 "add it with add_special, or mend its config",
             )
         return id_
+
+    @property
+    def text_ids(self) -> list[int]:
+        """Ids that stand for text, in their order: no special tokens."""
+        added = self._backend.get_added_tokens_decoder()
+        special = {number for number, token in added.items() if token.special}
+        return sorted(set(self._backend.get_vocab(True).values()) - special)
 
     @property
     def vocab_size(self) -> int:

@@ -4,7 +4,9 @@ Success does not end an episode in Meta-World; here the rollout stops where `suc
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import CameraContract
@@ -21,12 +23,13 @@ from foundry_core.simulation.catalog import (
     CONTROL_HZ,
     GRIPPER,
     PACKAGES,
+    TASK_SETS,
     TASKS,
     XYZ,
+    TaskSet,
 )
 from foundry_core.simulation.config import (
     COMMANDED,
-    DEFAULT_TASKS,
     MEASURED,
     RenderConfig,
     cameras_contract,
@@ -45,15 +48,21 @@ class MetaWorld(Benchmark):
     observes: ClassVar[Mapping[str, FieldContract]] = MEASURED
 
     render: RenderConfig = RenderConfig()
+    task_set: TaskSet = Field("mini", description="what an evaluation that names no tasks plays")
+    words: Literal["original", "held_out"] = Field(
+        "original", description="held_out: instructions that no demonstration holds"
+    )
 
     def tasks(self) -> Mapping[str, BenchmarkTask]:
         return {
-            name: BenchmarkTask(name=name, instruction=spec.original, max_steps=spec.max_steps)
+            name: BenchmarkTask(
+                name=name, instruction=getattr(spec, self.words), max_steps=spec.max_steps
+            )
             for name, spec in TASKS.items()
         }
 
     def default_tasks(self) -> tuple[str, ...]:
-        return DEFAULT_TASKS
+        return TASK_SETS[self.task_set]
 
     def cameras(self) -> tuple[str, ...]:
         return self.render.cameras

@@ -37,15 +37,20 @@ class LogitNormalTimes(Config):
 TimesConfig = Annotated[UniformTimes | BetaTimes | LogitNormalTimes, Field(discriminator="kind")]
 
 
-class FlowHeadConfig(TransformerHeadConfig):
-    """Flow transformer: a_t = (1−t)·z + t·a, velocity a − z, mean squared error."""
+class FlowConfig(TransformerHeadConfig):
+    """Base of heads that match flows: a_t = (1−t)·z + t·a, velocity a − z, mean squared error."""
 
-    kind: Literal["flow"] = "flow"
     time: Literal["adaln", "sum", "token"] = "sum"
     times: TimesConfig = UniformTimes()
     num_noise_samples: int = positive(1, description="draws per observation, sharing it")
     solver: Literal["euler", "heun"] = "euler"
     steps: int = positive(10, description="solver steps per action chunk")
+
+
+class FlowHeadConfig(FlowConfig):
+    """Flow transformer on the features of the observation."""
+
+    kind: Literal["flow"] = "flow"
 
     def build(self, **sizes: Unpack[HeadSizes]) -> "ActionHead":
         from foundry_core.models.heads.networks.flow import FlowHead

@@ -34,7 +34,7 @@ from foundry_core.models.processor_files import processor_of
 from foundry_core.models.sizes import kind_of
 from foundry_core.models.transformer import Transformer
 from foundry_core.models.vision import VisionTransformer
-from foundry_core.models.vla import VLA
+from foundry_core.models.vla import VLA, decoder_of
 from foundry_core.models.vlm import VLM
 
 
@@ -44,7 +44,7 @@ def export_hf(model_dir: Path, out_dir: Path, *, max_shard_size: str = "5GB") ->
     low-rank adapters folded in."""
     model, config = load_model(model_dir)
     if isinstance(model, VLA):
-        model = model.backbone
+        model = decoder_of(model.backbone)
         merge_lora(model)
     if isinstance(model, Transformer):
         exported = to_causal_lm(model)

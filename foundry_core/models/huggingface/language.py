@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import HFLanguageConfig, HFVLMConfig
+from foundry_core.models.heads.base import KeyValueShape
 from foundry_core.models.huggingface.cache import HFKeyValues
 from foundry_core.models.huggingface.load import load_or_build, resolve
 from foundry_core.models.interfaces import Decoder, LanguageModel, Tap, check_tap, fill_new_rows
@@ -44,6 +45,18 @@ class HFDecoder(Decoder):
     @property
     def dim(self) -> int:
         return self.settings.hidden_size
+
+    @property
+    def key_values(self) -> KeyValueShape:
+        settings = self.settings
+        heads = settings.num_attention_heads
+        rope = getattr(settings, "rope_parameters", None) or {}
+        return KeyValueShape(
+            layers=self.n_layers,
+            heads=getattr(settings, "num_key_value_heads", None) or heads,
+            dim=getattr(settings, "head_dim", None) or settings.hidden_size // heads,
+            theta=rope.get("rope_theta", 10000.0),
+        )
 
     @property
     def text_layers(self) -> nn.ModuleList:

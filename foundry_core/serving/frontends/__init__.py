@@ -1,6 +1,6 @@
 """Front-ends: an open set of protocols by which a robot or a benchmark asks a policy for actions.
 
-Every one of them drives the same foundry_core.serving.policy.Policy.
+Every one of them drives the same foundry_core.serving.server.PolicyServer.
 """
 
 from foundry_core.config.registry import Registry

@@ -12,7 +12,10 @@ from foundry_core.models.config import (
     VLAConfig,
     VLMConfig,
 )
-from foundry_core.models.heads.base import HeadSizes, TransformerHeadConfig
+from foundry_core.models.heads.base import HeadSizes
+from foundry_core.models.heads.diffusion import DiffusionHeadConfig
+from foundry_core.models.heads.flow import FlowHeadConfig
+from foundry_core.models.heads.regression import RegressionHeadConfig
 from foundry_core.models.sizes import kind_of, required
 from foundry_core.pipeline.stage import Config
 from foundry_core.training.sizing.parts import (
@@ -76,10 +79,9 @@ def _vla_parts(model: VLAConfig) -> list[Part]:
 
 
 def head_part(model: VLAConfig, width: int) -> HeadPart:
-    """Of a policy on a backbone of that width. FoundryError for a head that is no transformer of
-    ours."""
+    """Of a policy on a backbone of that width. FoundryError for a head of another make."""
     config = model.head
-    if not isinstance(config, TransformerHeadConfig):
+    if not isinstance(config, FlowHeadConfig | DiffusionHeadConfig | RegressionHeadConfig):
         raise FoundryError(f"the size of an action head {config.kind!r} is not known here")
     sizes = HeadSizes(
         condition_dim=model.tap_layers * width,

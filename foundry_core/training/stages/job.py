@@ -13,7 +13,7 @@ from foundry_core.data.robot.transform_config import PromptMarks
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.files import write_json
 from foundry_core.models.build import Model
-from foundry_core.models.interfaces import Backbone
+from foundry_core.models.interfaces import Backbone, Observer
 from foundry_core.models.io import RAW, WEIGHTS, save_config, save_weights
 from foundry_core.models.processor_files import keep_processor
 from foundry_core.objects import connect
@@ -56,7 +56,7 @@ class TrainJob:
         self,
         tokenizer: Tokenizer,
         *,
-        backbone: Backbone | None = None,
+        backbone: Observer | None = None,
         normalizer: Normalizer | None = None,
     ) -> Loader:
         """The loader of this run's data. backbone: what looks at its images."""

@@ -5,26 +5,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from foundry_core.data.robot.prompts import IMAGE
+from foundry_core.data.robot.prompts import IMAGE, OBS
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
 from foundry_core.models.build import build_model
 from foundry_core.models.config import (
     BackboneConfig,
+    EncoderConfig,
     HFConfig,
     HFLanguageConfig,
+    HFTextConfig,
     HFVLMConfig,
     LanguageConfig,
+    TextConfig,
     TransformerConfig,
     VLMConfig,
 )
-from foundry_core.models.interfaces import Backbone, LanguageModel
+from foundry_core.models.interfaces import Backbone, LanguageModel, Observer
 from foundry_core.models.io import load_as
 from foundry_core.models.processor_files import processor_of
 from foundry_core.models.vlm import check_same_architecture, check_vocabulary
 from foundry_core.pipeline.stage import StageContext
 
-M = TypeVar("M", LanguageModel, Backbone)
+M = TypeVar("M", LanguageModel, Backbone, Observer)
+D = TypeVar("D", LanguageModel, Backbone)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,7 @@ class Start(Generic[M]):
 
     def add_special(self, *tokens: str) -> list[int]:
         """Ids of tokens that are added where they are new, with a row each in the model."""
+        assert isinstance(self.model, LanguageModel | Backbone)
         used = self.tokenizer.vocab_size
         ids = [self.tokenizer.add_special(token) for token in tokens]
         self.model.resize_vocabulary(self.tokenizer.vocab_size, used)
@@ -91,6 +96,7 @@ def backbone_start(
         start = Start(model=model, tokenizer=tokenizer, processor=folder)
         start.add_special(*specials)
         return start
+    assert not isinstance(described, EncoderConfig)  # `observer_start` takes these
     tokenizer = connected_tokenizer(ctx)
     for token in specials:
         tokenizer.add_special(token)
@@ -100,8 +106,44 @@ def backbone_start(
     return Start(model=model, tokenizer=tokenizer)
 
 
+def observer_start(
+    ctx: StageContext, described: BackboneConfig | None, images: int, *specials: str
+) -> Start[Backbone] | Start[Observer]:
+    """As `backbone_start`, or of encoders that the recipe describes, for so many images."""
+    if not isinstance(described, EncoderConfig):
+        return backbone_start(ctx, described, *specials)
+    text = described.text
+    folder = None
+    if isinstance(text, HFTextConfig) and text.has_weights:
+        tokenizer, folder = _checkpoint_tokenizer(ctx, text)
+    elif text is None and optional_path(ctx, "tokenizer") is None:
+        tokenizer = Tokenizer.of_bytes()
+    else:
+        tokenizer = connected_tokenizer(ctx)
+    for token in specials:
+        tokenizer.add_special(token)
+    update = {"images": images, "text": _scratch_text(text, tokenizer)}
+    model = build_model(described.model_copy(update=update))
+    assert isinstance(model, Observer)
+    return Start(model=model, tokenizer=tokenizer, processor=folder)
+
+
+def _scratch_text(text: TextConfig | None, tokenizer: Tokenizer) -> TextConfig | None:
+    """With the tokenizer's vocabulary, where it has no weights yet."""
+    if isinstance(text, TransformerConfig):
+        grown = with_vocabulary(text, tokenizer)
+        assert isinstance(grown, TransformerConfig)
+        return grown
+    if text is None or text.has_weights:
+        return text
+    # `<obs>` ends what is read, as the end-of-text token does for what CLIP was trained on.
+    size = {"vocab_size": tokenizer.vocab_size, "eos_token_id": tokenizer.token_id(OBS)}
+    ends = {"bos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    return text.model_copy(update={"config": {**(text.config or {}), **size, **ends}})
+
+
 def _scratch_backbone(
-    described: BackboneConfig, tokenizer: Tokenizer, image: int
+    described: VLMConfig | HFVLMConfig, tokenizer: Tokenizer, image: int
 ) -> BackboneConfig:
     if isinstance(described, HFVLMConfig):
         architecture = {**(described.config or {}), "image_token_id": image}
@@ -136,7 +178,7 @@ def with_vocabulary(config: LanguageConfig, tokenizer: Tokenizer) -> LanguageCon
     return config.model_copy(update={"vocab_size": size})
 
 
-def _upstream(ctx: StageContext, kind: type[M], folder: Path) -> Start[M]:
+def _upstream(ctx: StageContext, kind: type[D], folder: Path) -> Start[D]:
     tokenizer = Tokenizer.load(folder)
     other = optional_path(ctx, "tokenizer")
     if other is not None:

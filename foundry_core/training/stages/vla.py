@@ -4,15 +4,19 @@ import logging
 
 from foundry_core.data.contract.statements import PolicyContract, policy_contract
 from foundry_core.data.loading.config import RobotData
+from foundry_core.data.loading.loader import Loader
 from foundry_core.data.robot.coverage import coverage, coverage_notes
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.prompts import OBS
 from foundry_core.data.robot.transforms import RobotTransform
 from foundry_core.data.shards.description import read_robot
 from foundry_core.data.statistics.dataset import DatasetStatistics
+from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.files import sha256_of
 from foundry_core.models.build import seeded
 from foundry_core.models.config import VLAConfig
+from foundry_core.models.heads.base import HeadConfig
+from foundry_core.models.interfaces import Backbone
 from foundry_core.models.policy_settings import NORMALIZER, PolicySettings
 from foundry_core.models.vla import VLA
 from foundry_core.pipeline.stage import StageContext
@@ -24,7 +28,7 @@ from foundry_core.training.stages.job import (
     job_of,
     text_objectives,
 )
-from foundry_core.training.stages.upstream import backbone_start
+from foundry_core.training.stages.upstream import observer_start
 
 _log = logging.getLogger(__name__)
 
@@ -50,20 +54,24 @@ def policy_training(ctx: StageContext, world: World) -> Training:
     statistics = DatasetStatistics.load(ctx.input("stats").path / "stats.json")
     normalizer = policy_normalizer(statistics, robot, contract, world)
     with seeded(ctx.seed):
-        start = backbone_start(ctx, model.backbone, OBS)
+        specials = (OBS, *model.head.new_tokens)
+        start = observer_start(ctx, model.backbone, robot.inputs.images, *specials)
         backbone, tokenizer = start.model, start.tokenizer
         transform = RobotTransform(
             robot.inputs, normalizer, tokenizer, backbone.tokens_per_image, backbone.marks
         )
         obs = tokenizer.token_id(OBS)
-        module = VLA.from_vlm(_resolved(model, transform, obs), backbone)
-    loader = job.loader(tokenizer, backbone=backbone, normalizer=normalizer)
-    objectives = text_objectives(job, backbone)
+        loader = job.loader(tokenizer, backbone=backbone, normalizer=normalizer)
+        head = _informed(model.head, loader, tokenizer)
+        resolved = _resolved(model.model_copy(update={"head": head}), transform, obs)
+        module = VLA.from_vlm(resolved, backbone)
+    objectives = text_objectives(job, backbone) if isinstance(backbone, Backbone) else {}
     objectives["robot"] = ActionLoss(
         image_token_id=backbone.image_token_id,
         obs_token_id=obs,
         tokens_per_image=backbone.tokens_per_image,
         sees=recipe.images,
+        targets=module.head.prepare,
     )
 
     def leave() -> None:
@@ -97,6 +105,14 @@ def policy_normalizer(
         for line in coverage_notes(coverage(statistics, normalizer)):
             _log.warning("%s", line)
     return normalizer
+
+
+def _informed(head: HeadConfig, loader: Loader, tokenizer: Tokenizer) -> HeadConfig:
+    """With what it learns from the training set's actions, and the ids of the tokens it speaks."""
+    if head.fitted_on:
+        head = head.fitted(loader.action_chunks(head.fitted_on))
+    new = [tokenizer.token_id(token) for token in head.new_tokens]
+    return head.speaking(tokenizer.text_ids, new)
 
 
 def _resolved(model: VLAConfig, transform: RobotTransform, obs: int) -> VLAConfig:

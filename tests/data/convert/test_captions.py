@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from foundry_core.data.config import ImageConfig
+from foundry_core.data.convert import keys
 from foundry_core.data.convert.captions import convert_captions
+from foundry_core.data.convert.keys import FirstPieces
 from foundry_core.data.images import decode_image, encode_jpeg
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.sources.captions.img2dataset import ImageCaptionTars
@@ -95,3 +97,34 @@ def test_samples_of_two_tars_that_are_called_alike_are_one_skip(tmp_path):
     assert bytes(ShardSet(tmp_path / "b").members(0)["txt"]) == b"x.0.tar"
     report = json.loads((tmp_path / "b" / "report.json").read_text())
     assert report["seen"] == 2 and report["skipped"][0]["id"] == "x_0-k"
+
+
+def test_a_key_of_two_tars_is_one_skip_that_names_both(tmp_path):
+    """Far apart: they would have been in different shards. The names of the tars are told apart by
+    a dot, which keys do not hold."""
+    root, data = tmp_path / "tars", encode_jpeg(np.zeros((8, 8, 3), np.uint8), 90)
+    root.mkdir()
+    for tar, names in {"a.b": ["000", "001"], "a_a": list("pqrstu"), "a_b": ["000", "002"]}.items():
+        with tarfile.open(root / f"{tar}.tar", "w") as file:
+            for key in names:
+                for name, held in ((f"{key}.jpg", data), (f"{key}.txt", f"{tar} {key}".encode())):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(held)
+                    file.addfile(info, io.BytesIO(held))
+    source = ImageCaptionTars(path=str(root))
+    with pytest.raises(FoundryError, match=r"key 'a_b-000': it is in a\.b\.tar and in a_b\.tar"):
+        convert(source, tmp_path / "refused")
+    assert convert(source, tmp_path / "out", max_skipped=1) == {"samples": 9, "skipped": 1}
+    shards = ShardSet(tmp_path / "out")
+    held = [shards.key(number) for number in range(9)]
+    assert len(set(held)) == 9 and len(shards.shards) == 3
+    assert bytes(shards.members(held.index("a_b-000"))["txt"]) == b"a.b 000"
+
+
+def test_keys_that_were_met_lie_on_disk(tmp_path, monkeypatch):
+    """But for as many pages as memory is allowed for."""
+    monkeypatch.setattr(keys, "_CACHE_KIB", 64)
+    with FirstPieces(tmp_path) as met:
+        assert [met.earlier(f"k{n}", n // 7) for n in range(20_000)] == [None] * 20_000
+        assert [met.earlier(f"k{n}", 9999) for n in (0, 7, 19_999)] == [0, 1, 2857]
+    assert 20_000 * 16 < (tmp_path / "keys.sqlite").stat().st_size < 20_000 * 60

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from foundry_core.data.config import Shuffle
-from foundry_core.data.convert import robot, shuffle
+from foundry_core.data.convert import robot_shard, shuffle
 from foundry_core.data.convert.pace import Pace, spoken
 from foundry_core.data.convert.pictures import Stored
 from foundry_core.data.shards.read import ShardSet
@@ -122,9 +122,9 @@ def test_a_picture_that_breaks_late_costs_its_episode_alone(demos, tmp_path, lay
 
 def test_long_episodes_give_the_same_bytes_window_by_window(demos, tmp_path, monkeypatch):
     for layout in ("episode", "sample"):
-        monkeypatch.setattr(robot, "_WINDOWS", 2048)
+        monkeypatch.setattr(robot_shard, "_WINDOWS", 2048)
         converted(demos, tmp_path / f"{layout} at once", layout=layout)
-        monkeypatch.setattr(robot, "_WINDOWS", 4)
+        monkeypatch.setattr(robot_shard, "_WINDOWS", 4)
         converted(demos, tmp_path / f"{layout} in parts", layout=layout)
         assert digests(tmp_path / f"{layout} at once") == digests(tmp_path / f"{layout} in parts")
 

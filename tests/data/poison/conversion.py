@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,12 @@ def _settings(reader: Reader) -> RobotSettings:
 
 def _silent(*_: Any, **__: Any) -> None:
     """Progress nobody looks at."""
+
+
+def names_item(text: str, number: int) -> bool:
+    """Whether a key, or a line about it, is of an item of that number."""
+    marks = rf"ep[_.]0*{number}|episode_{number:06d}|-{number:05d}-of|{number:08d}"
+    return bool(re.search(rf"({marks}|scenes\.jsonl:{number + 1})(?![0-9])", text))
 
 
 def snapshot(folder: Path) -> dict[str, str]:

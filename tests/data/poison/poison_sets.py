@@ -8,10 +8,12 @@ import json
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import av
 import h5py
 import numpy as np
 import pyarrow as pa
@@ -43,6 +45,9 @@ from tests.synthetic import npz, picture
 LENGTH, SIZE, VICTIM, STEP = 6, 16, 1, 3
 HZ = 10
 START = 1_760_000_000 * 10**9
+# Frames in front of an episode in its film.
+LEAD = 2
+EPISODES_V30 = "meta/episodes/chunk-000/file-000.parquet"
 ARM = "robot__actual__poses__right::panda"
 NO_TURN = np.array([1.0, 0, 0, 0, 1, 0])
 
@@ -89,8 +94,8 @@ def shortened(item: Item, length: int) -> Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """One format. files: path of an item's file below the root; state, action, camera: their names
-    in it. encoded: whether it holds image files. each: how many samples an item gives."""
+    """One format. file: path of an item's file below the root; victim: the item that is damaged.
+    state, action, camera: their names in it. encoded: whether it holds image files."""
 
     write: Callable[[Path, list[Item]], None]
     source: Callable[[Path], RobotFormat | CaptionFormat]
@@ -101,9 +106,11 @@ class Reader:
     encoded: bool = True
     groups: tuple[PoseGroup, ...] = ()
     others: tuple[str, ...] = ()
+    victim: int = VICTIM
 
-    def path(self, root: Path, number: int = VICTIM) -> Path:
-        return root / self.file.format(number)
+    def path(self, root: Path) -> Path:
+        """Of the victim's file."""
+        return root / self.file.format(self.victim)
 
     @property
     def is_robot(self) -> bool:
@@ -265,24 +272,26 @@ def write_rlds(root: Path, items: list[Item]) -> None:
     tfds.write(root / "toy" / "1.0.0", RLDS_STEPS, {"train": records}, {})
 
 
-def write_lerobot(root: Path, items: list[Item]) -> None:
+def _lerobot_info(version: str, picture: str) -> dict[str, Any]:
     number = {"shape": [1], "names": None}
     features = {
         "observation.state": {"dtype": "float64", "shape": [3], "names": None},
         "action": {"dtype": "float64", "shape": [2], "names": None},
         "front": {
-            "dtype": "image", "shape": [SIZE, SIZE, 3], "names": ["height", "width", "channels"]
+            "dtype": picture, "shape": [SIZE, SIZE, 3], "names": ["height", "width", "channels"]
         },
         "timestamp": {"dtype": "float32", **number},
         **{k: {"dtype": "int64", **number} for k in ("frame_index", "episode_index", "task_index")},
     }  # fmt: skip
-    info = {
-        "codebase_version": "v2.1", "fps": HZ, "chunks_size": 1000, "features": features,
-        "data_path": "data/{episode_index:06d}.parquet",
-    } | items[-1].extra  # fmt: skip
+    return {"codebase_version": version, "fps": HZ, "chunks_size": 1000, "features": features}
+
+
+def write_lerobot(root: Path, items: list[Item]) -> None:
+    """v2.1, pictures in the tables."""
+    info = _lerobot_info("v2.1", "image")
+    info["data_path"] = "data/{episode_index:06d}.parquet"
     (root / "meta").mkdir(parents=True)
     (root / "data").mkdir()
-    info = {name: value for name, value in info.items() if value != "absent"}
     (root / "meta/info.json").write_text(json.dumps(info))
     tasks = [{"task_index": item.number, "task": item.words} for item in items]
     rows = [{"episode_index": item.number, "length": len(item.state)} for item in items]
@@ -290,6 +299,60 @@ def write_lerobot(root: Path, items: list[Item]) -> None:
         (root / f"meta/{name}.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     for item in items:
         write_table(_lerobot_table(item), root / f"data/{item.number:06d}.parquet")
+
+
+def write_lerobot_v30(root: Path, items: list[Item], *, films: bool = False) -> None:
+    """v3.0, a file per episode; pictures in the tables, or as films that begin a little earlier."""
+    info = _lerobot_info("v3.0", "video" if films else "image")
+    info["data_path"] = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+    if films:
+        info["video_path"] = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+    for folder in ("meta/episodes/chunk-000", "data/chunk-000", "videos/front/chunk-000"):
+        (root / folder).mkdir(parents=True)
+    (root / "meta/info.json").write_text(json.dumps(info))
+    numbers = [item.number for item in items]
+    tasks = pa.table({"task_index": numbers, "task": [item.words for item in items]})
+    write_table(tasks, root / "meta/tasks.parquet")
+    rows = {
+        "episode_index": numbers,
+        "length": [len(item.state) for item in items],
+        "data/chunk_index": [0] * len(items),
+        "data/file_index": numbers,
+        "videos/front/chunk_index": [0] * len(items),
+        "videos/front/file_index": numbers,
+        "videos/front/from_timestamp": [LEAD / HZ] * len(items),
+    }
+    write_table(pa.table(rows), root / EPISODES_V30)
+    for item in items:
+        table = _lerobot_table(item)
+        write_table(
+            table.drop_columns(["front"]) if films else table,
+            root / f"data/chunk-000/file-{item.number:03d}.parquet",
+        )
+        if films:
+            _film(root / f"videos/front/chunk-000/file-{item.number:03d}.mp4", item)
+
+
+def write_lerobot_video(root: Path, items: list[Item]) -> None:
+    write_lerobot_v30(root, items, films=True)
+
+
+def _film(path: Path, item: Item) -> None:
+    """LEAD frames of something else, then the item's; extra: how many `frames`, at which `rate`."""
+    lead = good(item.number + 20).arrays[:LEAD]
+    grey = item.arrays.ndim == 3
+    rate = item.extra.get("rate", HZ)
+    frames = [*([one[..., 0] for one in lead] if grey else lead), *item.arrays]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"g": "2"})
+        stream.width = stream.height = SIZE
+        stream.pix_fmt = "gray" if grey else "yuv420p"
+        for number, pixels in enumerate(frames[: item.extra.get("frames", len(frames))]):
+            form = "gray" if grey else "rgb24"
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format=form)
+            frame.pts, frame.time_base = number, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
 
 
 def _lerobot_table(item: Item) -> pa.Table:
@@ -434,6 +497,9 @@ def _ros(root: Path) -> Ros:
 
 ROT = PoseGroup(reference=ARM, poses=(ARM,))
 ROS = {"source": _ros, "state": "state", "action": "action"}
+LEROBOT = {
+    "source": lambda root: Lerobot(path=str(root)), "state": "observation.state", "action": "action"
+}  # fmt: skip
 DEMO = {"state": "obs/state", "action": "actions", "encoded": False, "file": "ep_{}.hdf5"}
 READERS: dict[str, Reader] = {
     "demonstrations": Reader(
@@ -448,8 +514,14 @@ READERS: dict[str, Reader] = {
         groups=(ROT,), others=(f"{ARM}__rot_6d",),
     ),
     "lerobot": Reader(
-        write=write_lerobot, source=lambda root: Lerobot(path=str(root)),
-        file="data/{:06d}.parquet", state="observation.state", action="action",
+        write=write_lerobot, file="data/{:06d}.parquet", **LEROBOT
+    ),
+    "lerobot_v30": Reader(
+        write=write_lerobot_v30, file="data/chunk-000/file-{:03d}.parquet", **LEROBOT
+    ),
+    "lerobot_video": Reader(
+        write=write_lerobot_video, file="videos/front/chunk-000/file-{:03d}.mp4", encoded=False,
+        **LEROBOT,
     ),
     "robomimic": Reader(
         write=write_robomimic, source=lambda root: Robomimic(path=str(root)), **DEMO

@@ -13,17 +13,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import av
 import h5py
 import numpy as np
+import pyarrow as pa
 from PIL import Image
+from pyarrow.parquet import read_table, write_table
 
 from foundry_core.data.images import encode_jpeg
 from foundry_core.data.npy import write_npz
 from tests.data.poison.poison_sets import (
+    EPISODES_V30,
+    HZ,
+    LEAD,
     LENGTH,
     READERS,
     STEP,
-    VICTIM,
     Item,
     Reader,
     shortened,
@@ -54,6 +59,7 @@ STEPS = f"step {STEP}"
 ROBOTS = tuple(name for name, reader in READERS.items() if reader.is_robot)
 HDF5 = ("robomimic", "libero_hdf5", "aloha")
 ROS = ("bag1", "bag2", "mcap")
+LEROBOT = ("lerobot", "lerobot_v30", "lerobot_video")
 CAPTIONS = ("img2dataset", "scenes")
 NPZ = ("demonstrations", "spartan")
 FILES = tuple(name for name, reader in READERS.items() if reader.encoded)
@@ -376,7 +382,7 @@ def metadata(text: str) -> Damage:
 def episodes_twice(root: Path, reader: Reader) -> None:
     """ep_1 as `ep.1`, too: another name, the same id."""
     path = reader.path(root)
-    folder = path.parents[1] if reader is READERS["spartan"] else path
+    folder = path.parents[1] if path.parent.name == "processed" else path
     import shutil
 
     target = folder.with_name(folder.name.replace("_", "."))
@@ -384,9 +390,33 @@ def episodes_twice(root: Path, reader: Reader) -> None:
     copy(folder, target)
 
 
+def listed_twice_v30(root: Path, reader: Reader) -> None:
+    table = read_table(root / EPISODES_V30)
+    write_table(pa.concat_tables([table, table.slice(reader.victim, 1)]), root / EPISODES_V30)
+
+
+def fewer_rows(root: Path, reader: Reader) -> None:
+    """Of the data, where the list of episodes promises more."""
+    path = reader.path(root)
+    if path.suffix == ".mp4":
+        path = root / READERS["lerobot_v30"].file.format(reader.victim)
+    write_table(read_table(path).slice(0, LENGTH - 1), path)
+
+
+def patched_frame(root: Path, reader: Reader) -> None:
+    """The second half of a frame's bytes is others: decoders fill in what they cannot read."""
+    path = reader.path(root)
+    with av.open(str(path)) as container:
+        packets = [one for one in container.demux(video=0) if one.size]
+    packet = packets[LEAD + STEP]
+    data, middle = bytearray(path.read_bytes()), packet.pos + packet.size // 2
+    data[middle : packet.pos + packet.size] = bytes(packet.size - packet.size // 2)
+    path.write_bytes(data)
+
+
 def listed_twice(root: Path, reader: Reader) -> None:
     with (root / "meta/episodes.jsonl").open("a") as lines:
-        lines.write(json.dumps({"episode_index": VICTIM, "length": LENGTH}) + "\n")
+        lines.write(json.dumps({"episode_index": reader.victim, "length": LENGTH}) + "\n")
 
 
 NO_FILES = "it holds arrays, no image files"
@@ -394,6 +424,7 @@ NO_ARRAYS = "it holds image files, no arrays"
 NO_NUMBERS = "it holds no numbers over steps"
 NO_STAMPS = "it holds no times"
 NO_WORDS = "it holds no words; the recipe says them"
+NO_FILMS = "it has no films"
 NO_NPZ = "it holds no .npz"
 
 TABLE: dict[str, dict[str, Cell]] = {
@@ -408,10 +439,12 @@ TABLE: dict[str, dict[str, Cell]] = {
     ),
     "grey arrays": row(
         (ARRAYS, Poison(change=grey_arrays, says=("{camera}",))),
+        (("lerobot_video",), Poison(change=grey_arrays, lost=0, same=False)),
         (FILES, NO_ARRAYS),
     ),
     "float arrays": row(
         (ARRAYS, Poison(change=float_arrays, says=("{camera}", "step 0", "float"))),
+        (("lerobot_video",), "a film's pixels are whole numbers"),
         (FILES, NO_ARRAYS),
     ),
     "a truncated JPEG": row(
@@ -433,7 +466,7 @@ TABLE: dict[str, dict[str, Cell]] = {
     "no steps": row(
         (ROBOTS, Poison(change=no_steps, says=("no steps",))),
         (ROS, Poison(change=no_steps, says=("no topic",))),
-        (("lerobot",), Poison(change=no_steps, says=("no row",))),
+        (LEROBOT, Poison(change=no_steps, says=("no row",))),
         (CAPTIONS, "a sample is one picture"),
     ),
     "fewer actions than observations": row(
@@ -482,25 +515,28 @@ TABLE: dict[str, dict[str, Cell]] = {
         (("spartan",), Poison(damage=npz_with(flipped_npz), says=("{state}",))),
         (HDF5, Poison(damage=flipped_chunk, says=("action",))),
         (("zarr_replay",), Poison(damage=rewritten(flip(20)), says=("action",))),
-        (("lerobot",), "parquet pages have no checksums unless their writer asked for them"),
+        (LEROBOT, "parquet pages have no checksums unless their writer asked for them"),
+        (("lerobot_video",), "a film's bytes: below"),
         (("rlds",), Poison(damage=rewritten(flip(40)), says=("CRC",))),
         (("mcap",), Poison(damage=rewritten(flipped_lz4), says=("damaged",))),
         (("bag1", "bag2"), "neither ROS 1 chunks nor SQLite pages have checksums"),
         (CAPTIONS, NO_NUMBERS),
     ),
     "times that go back": row(
-        (("lerobot",), Poison(change=times(0.1), says=("timestamp", STEPS))),
+        (LEROBOT, Poison(change=times(0.1), says=("timestamp", STEPS))),
         (ROS, Poison(change=times(-90, -89.9, -89.8), says=("/state", "goes back"))),
         rest=NO_STAMPS,
     ),
     "a time twice": row(
-        (("lerobot",), Poison(change=times(0.2), says=("timestamp", STEPS))),
+        (LEROBOT, Poison(change=times(0.2), says=("timestamp", STEPS))),
         (ROS, "the later of two messages of one time holds"),
         rest=NO_STAMPS,
     ),
     "lone surrogates": row(
         (("demonstrations", "lerobot", "robomimic", "libero_hdf5", "mcap"),
          Poison(change=words("\ud800 go"), says=("Unicode",))),
+        (("lerobot_v30", "lerobot_video"), "Arrow's texts refuse them: "
+         "`test_tasks_that_are_no_texts_spoil_their_episodes_alone`"),
         (("rlds",), Poison(change=words("\ud800 go"), says=("language_instruction", "utf-8"))),
         (CAPTIONS, Poison(change=words("\ud800 go"), says=("utf-8",))),
         (("scenes",), Poison(change=words("\ud800 go"), says=("half a character",))),
@@ -509,7 +545,7 @@ TABLE: dict[str, dict[str, Cell]] = {
         (("aloha", "zarr_replay"), NO_WORDS),
     ),
     "empty words": row(
-        (("demonstrations", "lerobot", "spartan"),
+        (("demonstrations", *LEROBOT, "spartan"),
          Poison(change=words("  "), says=("instruction", "empty"))),
         (("robomimic", "libero_hdf5", "rlds"),
          "what holds none, or an empty one, takes the source's `instruction`"),
@@ -525,7 +561,7 @@ TABLE: dict[str, dict[str, Cell]] = {
     'the rate "ten"': row(
         (("demonstrations",), Poison(change=extra(hz="ten"), says=("hz", "'ten'"))),
         (("robomimic",), Poison(change=extra(control_freq="ten"), says=("control rate",))),
-        (("lerobot",), "info.json is of the whole set: `test_sets_that_say_nonsense`"),
+        (LEROBOT, "info.json is of the whole set: `test_what_is_no_such_set_is_refused`"),
         rest="the rate is one of the whole set, or the recipe's",
     ),
     "an id that leads out": row(
@@ -555,6 +591,8 @@ TABLE: dict[str, dict[str, Cell]] = {
         (("bag2",), "as mcap: ids of recordings are made in one place"),
         (("zarr_replay",), "as aloha: ids of files are made in one place"),
         (("lerobot",), Poison(damage=listed_twice, says=("two episodes",))),
+        (("lerobot_v30", "lerobot_video"),
+         Poison(damage=listed_twice_v30, says=("two episodes",))),
         (("rlds",), "records are numbered"),
         (("img2dataset",), Poison(
             change=extra(names=("a", "a")), says=("twice",))),
@@ -625,5 +663,24 @@ TABLE: dict[str, dict[str, Cell]] = {
     "an MCAP file without summary": row(
         (("mcap",), Poison(damage=without_summary, lost=0)),
         rest="it is no MCAP",
+    ),
+    "a film that ends early": row(
+        (("lerobot_video",), Poison(
+            change=extra(frames=LEAD + STEP), says=("{camera}", STEPS, "no frame at"))),
+        rest=NO_FILMS,
+    ),
+    "a film of another rate": row(
+        (("lerobot_video",), Poison(
+            change=extra(rate=HZ + 1), says=("{camera}", "step 0", "no frame at"))),
+        rest=NO_FILMS,
+    ),
+    "a damaged frame of a film": row(
+        (("lerobot_video",), Poison(damage=patched_frame, says=("{camera}", "decoded whole"))),
+        rest=NO_FILMS,
+    ),
+    "a table of fewer rows": row(
+        (("lerobot", "lerobot_v30", "lerobot_video"),
+         Poison(damage=fewer_rows, says=("rows",))),
+        rest="its steps are not counted elsewhere",
     ),
 }  # fmt: skip

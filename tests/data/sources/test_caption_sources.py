@@ -16,7 +16,7 @@ from foundry_core.data.config import ImageConfig
 from foundry_core.data.convert.captions import CaptionJob, prepare
 from foundry_core.data.convert.read import read_captioned
 from foundry_core.data.sources.base import Broken, Captioned
-from foundry_core.data.sources.captions import items
+from foundry_core.data.sources.captions import img2dataset, items
 from foundry_core.data.sources.captions.image_arrow import ImageArrow
 from foundry_core.data.sources.captions.image_parquet import ImageParquet
 from foundry_core.data.sources.captions.imagefolder import ImageFolder
@@ -300,6 +300,33 @@ def test_a_tar_that_is_cut_gives_what_is_whole(tmp_path):
     found = read(ImageCaptionTars(path=str(tmp_path)))
     assert [item.id for item in good(found)][:2] == ["00000-0", "00000-1"]
     assert bad(found)[-1][0] == "00000.tar" and "not a readable tar" in bad(found)[-1][1]
+
+
+@pytest.mark.parametrize("cut", [0, 700])
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_large_tar_is_read_in_pieces(tmp_path, monkeypatch, form, cut):
+    """Between samples, whatever headers lie before a member; the last piece has what is damaged."""
+    path = tmp_path / "00000.tar"
+    with tarfile.open(path, "w", format=form) as tar:
+        for number in range(12):
+            folder = "dossier_é" + "x" * 100 if number % 3 else "d"
+            for kind, data in (("png", FILES[0]), ("txt", b"a%d" % number)):
+                info = tarfile.TarInfo(f"{folder}/{number:03d}.{kind}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    data = path.read_bytes()
+    if cut:
+        path.write_bytes(data.rstrip(b"\0")[:-cut])
+    source = ImageCaptionTars(path=str(tmp_path))
+    whole = read(source)
+    assert (len(good(whole)), len(bad(whole))) == ((11, 1) if cut else (12, 0))
+    monkeypatch.setattr(img2dataset, "_LARGE", 1)
+    monkeypatch.setattr(img2dataset, "_PIECE", 6000)
+    refs = source.refs()
+    assert len(refs) > 3 and len({ref.name for ref in refs}) == len(refs)
+    parts = [list(read_captioned(source, ref)) for ref in refs]
+    assert [item for part in parts for item in good(part)] == good(whole)
+    assert [len(bad(part)) for part in parts] == [0] * (len(refs) - 1) + [bool(cut)]
 
 
 @needs_files

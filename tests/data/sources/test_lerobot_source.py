@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from pyarrow.parquet import read_table, write_table
 
+from foundry_core.data.convert.read import read_bounded
 from foundry_core.data.export.lerobot import export_lerobot
 from foundry_core.data.images import decode_image
 from foundry_core.data.robot.episodes import Episode, UnusableEpisode
@@ -339,6 +340,35 @@ def test_tasks_are_found_by_their_index_whatever_their_column_is_called(new, tmp
         ["second"],
         ["first"],
     ]
+
+
+def no_texts(values: list) -> pa.Array:
+    """Arrow's strings of what is no UTF-8, as writers in other languages leave them."""
+    held = pa.array([value.encode(errors="surrogatepass") for value in values], pa.binary())
+    return pa.Array.from_buffers(pa.string(), len(held), held.buffers())
+
+
+def test_tasks_that_are_no_texts_spoil_their_episodes_alone(new, old, tmp_path):
+    root = Path(shutil.copytree(new, tmp_path / "set"))
+    tasks = read_table(root / "meta/tasks.parquet")
+    texts = no_texts(["\ud800 lift", "lift cube 1"])
+    write_table(
+        pa.table({"task": texts, "task_index": tasks["task_index"]}), root / "meta/tasks.parquet"
+    )
+    path = root / "meta/episodes/chunk-000/file-000.parquet"
+    table = read_table(path)
+    lists = pa.ListArray.from_arrays(
+        [0, 1, 2, 3], no_texts(["\ud800 lift", "lift cube 1", "\ud800 lift"])
+    )
+    write_table(table.set_column(table.column_names.index("tasks"), "tasks", lists), path)
+    source = Lerobot(path=str(root))
+    refs = source.episodes()
+    assert all(source.reads(ref).files for ref in refs)
+    (root / "meta/instructions.jsonl").unlink(missing_ok=True)
+    assert read_bounded(source, refs[1]).instructions["original"] == ["lift cube 1"]
+    for number in (0, 2):
+        with pytest.raises(UnusableEpisode, match="Unicode"):
+            read_bounded(source, refs[number])
 
 
 def test_pictures_of_other_axes_and_depth():

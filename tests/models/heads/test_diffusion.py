@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from model_zoo import acting, awake
+from model_zoo import asked, awake, seen, targets
 from pydantic import ValidationError
 
 from foundry_core.models.heads.networks.diffusion import (
@@ -77,12 +77,12 @@ def test_learns_and_samples():
     mask, proprio = torch.ones(n, 3, 5, dtype=torch.bool), torch.zeros(n, 2, 6)
     for step in range(150):
         loss, count = head.training_loss_terms(
-            condition, proprio, actions, mask, Key(0, step, torch.arange(n))
+            seen(condition, proprio), targets(actions, mask), Key(0, step, torch.arange(n))
         )
         optimizer.zero_grad()
         (loss / count).backward()
         optimizer.step()
-    out = head.sample(condition, proprio, acting(torch.arange(n), 0, n))
+    out = head.sample(seen(condition, proprio), asked(torch.arange(n), 0, n))
     assert (out - actions).abs().mean() < 0.25
 
 
@@ -91,12 +91,14 @@ def test_masks_and_determinism():
     condition, proprio, actions = torch.randn(4, 1, 8), torch.randn(4, 2, 6), torch.randn(4, 3, 5)
     mask = torch.rand(4, 3, 5) > 0.4
     key = Key(0, 0, torch.arange(4))
-    loss, count = head.training_loss_terms(condition, proprio, actions, mask, key)
+    loss, count = head.training_loss_terms(seen(condition, proprio), targets(actions, mask), key)
     garbage = torch.where(mask, actions, float("nan"))
-    assert torch.equal(loss, head.training_loss_terms(condition, proprio, garbage, mask, key)[0])
+    assert torch.equal(
+        loss, head.training_loss_terms(seen(condition, proprio), targets(garbage, mask), key)[0]
+    )
     assert count == 2 * mask.sum()
-    out = head.sample(condition, proprio, acting(torch.tensor([5, 6, 7, 8]), 2, 4))
-    alone = head.sample(condition[2:3], proprio[2:3], acting(7, 2, 1))
+    out = head.sample(seen(condition, proprio), asked(torch.tensor([5, 6, 7, 8]), 2, 4))
+    alone = head.sample(seen(condition[2:3], proprio[2:3]), asked(7, 2, 1))
     torch.testing.assert_close(out[2:3], alone, atol=1e-4, rtol=0)
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_zoo import acting, awake, flow_config
+from model_zoo import asked, awake, flow_config, seen, targets
 from scipy import stats
 
 from foundry_core.errors import FoundryError
@@ -65,7 +65,7 @@ def test_heun_is_second_order():
 def test_pairs_are_the_straight_line():
     h = head(num_noise_samples=6)
     _, _, actions, mask = batch()
-    pairs = h.training_pairs(actions, mask, Key(0, 3, torch.arange(4)))
+    pairs = h.training_pairs(targets(actions, mask), Key(0, 3, torch.arange(4)))
     assert pairs.noised.shape == pairs.target.shape == (4, 6, 3, 5)
     assert pairs.times.shape == (4, 6)
     t = pairs.times[:, :, None, None]
@@ -84,9 +84,9 @@ def test_masked_elements_change_nothing(time):
     h = head(time=time, num_noise_samples=2)
     condition, proprio, actions, mask = batch()
     key = Key(0, 0, torch.arange(4))
-    loss, count = h.training_loss_terms(condition, proprio, actions, mask, key)
+    loss, count = h.training_loss_terms(seen(condition, proprio), targets(actions, mask), key)
     garbage = torch.where(mask, actions, float("nan"))
-    again, _ = h.training_loss_terms(condition, proprio, garbage, mask, key)
+    again, _ = h.training_loss_terms(seen(condition, proprio), targets(garbage, mask), key)
     assert torch.equal(loss, again)
     assert count == 2 * mask.sum()
     loss.backward()
@@ -134,22 +134,22 @@ def test_the_head_learns_a_target():
     mask, proprio = torch.ones(n, 3, 5, dtype=torch.bool), torch.zeros(n, 2, 6)
     for step in range(150):
         loss, count = h.training_loss_terms(
-            condition, proprio, actions, mask, Key(0, step, torch.arange(n))
+            seen(condition, proprio), targets(actions, mask), Key(0, step, torch.arange(n))
         )
         optimizer.zero_grad()
         (loss / count).backward()
         optimizer.step()
-    out = h.sample(condition, proprio, acting(torch.arange(n), 0, n))
+    out = h.sample(seen(condition, proprio), asked(torch.arange(n), 0, n))
     assert (out - actions).abs().mean() < 0.25
 
 
 def test_sampling_depends_on_each_row_s_seed_alone():
     h = head()
     condition, proprio, _, mask = batch()
-    out = h.sample(condition, proprio, acting(torch.tensor([5, 6, 7, 8]), 2, 4))
-    alone = h.sample(condition[2:3], proprio[2:3], acting(7, 2, 1))
+    out = h.sample(seen(condition, proprio), asked(torch.tensor([5, 6, 7, 8]), 2, 4))
+    alone = h.sample(seen(condition[2:3], proprio[2:3]), asked(7, 2, 1))
     torch.testing.assert_close(out[2:3], alone, atol=1e-5, rtol=0)
-    masked = h.sample(condition, proprio, acting(5, 2, 4), action_mask=mask)
+    masked = h.sample(seen(condition, proprio), asked(5, 2, 4, mask))
     assert masked[~mask].eq(0).all()
 
 

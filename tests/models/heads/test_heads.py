@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from model_zoo import acting, build, robot_batch, vla_config
+from model_zoo import asked, build, robot_batch, seen, vla_config
 
 from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
@@ -32,17 +32,13 @@ class ConstantHeadConfig(HeadConfig):
         class ConstantHead(ActionHead):
             def __init__(self, start):
                 super().__init__()
-                self.chunk = torch.nn.Parameter(torch.full((horizon, action_dim), start))
+                self.values = torch.nn.Parameter(torch.full((horizon, action_dim), start))
 
-            def training_loss_terms(
-                self, condition, proprio, actions, action_mask, key
-            ):
-                error = torch.where(action_mask, (self.chunk - actions) ** 2, 0.0)
-                return error.sum(), action_mask.sum(dtype=torch.float32)
+            def training_loss_terms(self, seen, targets, key):
+                return targets.total((self.values - targets.actions) ** 2), targets.count
 
-            def sample(self, condition, proprio, key, *,
-                       action_mask=None, solver_steps=None):
-                return self.chunk.expand(len(condition), -1, -1)
+            def chunk(self, seen, request):
+                return self.values.expand(seen.rows, -1, -1)
 
         return ConstantHead(self.start)
 
@@ -65,7 +61,7 @@ def test_every_head_is_built_from_its_config_and_the_sizes(kind):
     config = HEADS.get(kind)(dim=16, n_layers=1, n_heads=2)
     head = config.build(**SIZES)
     assert isinstance(head, ActionHead)
-    chunk = head.sample(torch.zeros(2, 1, 8), None, acting(1, 0, 2))
+    chunk = head.sample(seen(torch.zeros(2, 1, 8), None), asked(1, 0, 2))
     assert chunk.shape == (2, 3, 5)
 
 
@@ -91,7 +87,7 @@ def test_a_head_of_another_distribution_trains_acts_and_is_read_back(install_mem
         *(batch[n] for n in names), Key(0, 0, batch["draw_ids"])
     )
     (total / count).backward()
-    assert model.head.chunk.grad is not None
+    assert model.head.values.grad is not None
     save_model(tmp_path / "saved", model)
     loaded, config = load_model(tmp_path / "saved")
     assert config == model.config
@@ -109,7 +105,7 @@ def test_a_saved_policy_whose_head_is_gone_names_the_nearest(tmp_path):
 
 def test_a_head_that_lacks_a_method_is_not_built():
     class Half(ActionHead):
-        def sample(self, *args, **kwargs):
+        def chunk(self, *args, **kwargs):
             return None
 
     with pytest.raises(TypeError, match="training_loss_terms"):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from model_zoo import acting, awake
+from model_zoo import asked, awake, seen, targets
 
 from foundry_core.models.heads.networks.regression import RegressionHead, RegressionHeadConfig
 from foundry_core.models.noise import Key
@@ -17,9 +17,9 @@ def test_loss_and_prediction(loss):
     condition, actions = torch.randn(4, 1, 8), torch.randn(4, 3, 5)
     mask = torch.rand(4, 3, 5) > 0.5
     total, count = head.training_loss_terms(
-        condition, None, actions, mask, Key(0, 0, torch.arange(4))
+        seen(condition, None), targets(actions, mask), Key(0, 0, torch.arange(4))
     )
-    predicted = head.sample(condition, None, acting(0, 0, 4))
+    predicted = head.sample(seen(condition, None), asked(0, 0, 4))
     error = (predicted - actions)[mask]
     expected = error.square().sum() if loss == "squared" else error.abs().sum()
     torch.testing.assert_close(total, expected)

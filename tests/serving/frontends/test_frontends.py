@@ -16,7 +16,7 @@ from foundry_core.serving.frontends.base import FrontEnd
 class EchoFrontEnd(FrontEnd):
     kind: Literal["echo"] = "echo"
 
-    def serve(self, policies, stop):
+    def serve(self, server, stop, ready):
         stop.wait()
 
 
@@ -31,7 +31,7 @@ def test_a_front_end_of_another_distribution_is_found(install_member):
     assert (front_end.host, front_end.port) == ("127.0.0.1", 0)
     stop = threading.Event()
     stop.set()
-    front_end.serve({}, stop)
+    front_end.serve(None, stop, print)
     with pytest.raises(FoundryError, match="unknown serving front-end 'eco'") as error:
         FRONTENDS.get("eco")
     assert "'echo'" in error.value.hint

@@ -18,6 +18,10 @@ from foundry_core.data.sources.captions.items import IMAGES, samples
 from foundry_core.data.sources.files import find_files, has_files, tar_files
 from foundry_core.errors import FoundryError
 
+# Tars of img2dataset hold 10,000 samples. Walking the headers of all of them before the first is
+# read would take longer than it saves: only what is much larger is split.
+_LARGE, _PIECE = 1 << 30, 1 << 28
+
 
 class ImageCaptionTars(CaptionFormat, PathSource):
     """img2dataset tars: `<key>.jpg|png|webp` + `<key>.txt` + `<key>.json`, neighbours in the tar.
@@ -31,12 +35,14 @@ class ImageCaptionTars(CaptionFormat, PathSource):
         return has_files(path, (".tar",)) and bool(_kinds(path) & {*IMAGES})
 
     def refs(self) -> list[SourceRef]:
-        """One per tar."""
-        files = find_files(self.path, (".tar",), odd=True)
-        above = self.root.parent if self.root.is_file() else self.root
-        return [
-            SourceRef(name=file.relative_to(above).as_posix(), files=(str(file),)) for file in files
-        ]
+        """One per tar; of a large one, whose headers are walked for it, several."""
+        refs = []
+        for file in find_files(self.path, (".tar",), odd=True):
+            name, starts = self.inside(file), _starts(file)
+            for start, stop in zip(starts, [*starts[1:], -1], strict=True):
+                piece = f"{name}[{start}]" if len(starts) > 1 else name
+                refs.append(SourceRef(name=piece, files=(str(file),), start=start, stop=stop))
+        return refs
 
     def reads(self, ref: SourceRef) -> Reads:
         return Reads(ref.files)
@@ -47,27 +53,47 @@ class ImageCaptionTars(CaptionFormat, PathSource):
             what = "is no file" if ref.path.exists() else "is not there"
             yield Broken(id=ref.name, reason=what)
             return
-        last, seen = "", set[str]()
+        tar, last, seen = self.inside(ref.path), "", set[str]()
         found: dict[str, bytes] = {}
         try:
-            for last, members in groupby(tar_files(ref.path), lambda member: _split(member[0])[0]):
+            files = tar_files(ref.path, ref.start, ref.stop)
+            for last, members in groupby(files, lambda member: _split(member[0])[0]):
                 found, twice = {}, last in seen
                 for name, data in members:
                     twice = twice or _split(name)[1] in found
                     found[_split(name)[1]] = data
                 seen.add(last)
                 if twice:
-                    yield Broken(id=f"{ref.name}/{last}", reason="its members are there twice")
+                    yield Broken(id=f"{tar}/{last}", reason="its members are there twice")
                 else:
-                    yield from _samples(ref.name, last, found)
+                    yield from _samples(tar, last, found)
         except (OSError, FoundryError) as error:
             # The sample that the damage is in may have been whole before it.
             if last and last not in seen:
-                made = _samples(ref.name, last, found)
+                made = _samples(tar, last, found)
                 yield from (one for one in made if isinstance(one, Captioned))
             reason = error.message if isinstance(error, FoundryError) else str(error)
             where = f" behind {last!r}" if last else ""
             yield Broken(id=ref.name, reason=f"not a readable tar{where}: {reason}")
+
+
+def _starts(tar: Path) -> list[int]:
+    """Where its pieces begin, at the border of two samples. What is damaged lies in the last."""
+    from foundry_core.data.shards.walk import walk_tar
+
+    starts = [0]
+    if not tar.is_file() or tar.stat().st_size < _LARGE:
+        return starts
+    end, last = 0, ""
+    try:
+        for member in walk_tar(tar):
+            key = _split(member.name)[0]
+            if key != last and end - starts[-1] >= _PIECE:
+                starts.append(end)
+            end, last = member.end, key
+    except (OSError, FoundryError):
+        pass  # reading says so
+    return starts
 
 
 def _split(name: str) -> tuple[str, str]:

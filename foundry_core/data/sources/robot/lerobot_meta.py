@@ -115,6 +115,7 @@ class Meta:
     def episode(self, number: int) -> EpisodeRow:
         """The number-th row of the table."""
         values = self.rows.slice(number, 1).to_pylist()[0]
+        values["tasks"] = [_text(one) for one in values.get("tasks") or ()]
         return EpisodeRow(index=values["episode_index"], values=values)
 
     def data_file(self, episode: EpisodeRow) -> Path:
@@ -199,7 +200,9 @@ def _read(root: Path, _: Signature) -> Meta:
 
         columns = {"episode_index": int, "length": int, "tasks": list}
         listed = _json_lines(root / "meta/episodes.jsonl", columns)
-        rows = pa.table({name: [row[name] for row in listed] for name in columns})
+        held = {name: [row[name] for row in listed] for name in columns}
+        held["tasks"] = [[_bytes(one) for one in tasks] for tasks in held["tasks"]]
+        rows = pa.table(held)
         stated = _json_lines(root / "meta/tasks.jsonl", {"task_index": int, "task": str})
         tasks = {row["task_index"]: row["task"] for row in stated}
     else:
@@ -252,6 +255,7 @@ def _episode_tables(root: Path, info: Info) -> "pa.Table":
         raise FoundryError(f"{root / 'meta/episodes'} holds no .parquet file", _AGAIN)
     tables = [parquet_table(root / "meta/episodes" / name, wanted) for name in files]
     try:
+        tables = [_in_bytes(table, "tasks", pa.list_(pa.large_binary())) for table in tables]
         table = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise FoundryError(f"files in {root / 'meta/episodes'} differ: {error}", _AGAIN) from error
@@ -278,11 +282,36 @@ def parquet_table(path: Path, columns: set[str] | None = None) -> "pa.Table":
 def _tasks(path: Path) -> dict[int, str]:
     """Text by the column task_index. The text is the index of a data frame: the schema's `pandas`
     entry says which column that is."""
+    import pyarrow as pa
+
     table = parquet_table(path)
     noted = table.schema.pandas_metadata or {}
     named = [name for name in noted.get("index_columns", []) if isinstance(name, str)]
     texts = [name for name in (*named, "task") if name in table.column_names]
     if not texts or "task_index" not in table.column_names:
         raise FoundryError(f"{path} has no column of tasks: {table.column_names}", _AGAIN)
-    pairs = zip(table["task_index"].to_pylist(), table[texts[0]].to_pylist(), strict=True)
-    return {index: str(text) for index, text in pairs}
+    told = _in_bytes(table, texts[0], pa.large_binary())[texts[0]].to_pylist()
+    pairs = zip(table["task_index"].to_pylist(), told, strict=True)
+    return {index: str(_text(text)) for index, text in pairs}
+
+
+def _in_bytes(table: "pa.Table", name: str, kind: "pa.DataType") -> "pa.Table":
+    """With a column of texts as bytes: Arrow fails on all of a column where one is no UTF-8."""
+    import pyarrow as pa
+
+    if name not in table.column_names:
+        return table
+    held = table[name].type
+    inner = held.value_type if pa.types.is_list(held) or pa.types.is_large_list(held) else held
+    if not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
+        return table
+    return table.set_column(table.column_names.index(name), name, table[name].cast(kind))
+
+
+def _text(held: Any) -> Any:
+    """Of bytes; half characters where they are no UTF-8, for which episodes are refused."""
+    return held.decode(errors="surrogateescape") if isinstance(held, bytes) else held
+
+
+def _bytes(text: Any) -> bytes:
+    return str(text).encode(errors="surrogatepass")

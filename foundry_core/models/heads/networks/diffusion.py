@@ -14,6 +14,7 @@ from foundry_core.models import noise
 from foundry_core.models.heads.base import HeadSizes
 from foundry_core.models.heads.diffusion import DiffusionHeadConfig
 from foundry_core.models.heads.networks.noised import NoisedHead, Pairs, Predict
+from foundry_core.models.heads.networks.trunk import HeadTrunk
 from foundry_core.models.tables import constants
 
 _STREAM_TRAIN, _STREAM_LEVEL, _STREAM_SAMPLE = 4, 5, 6
@@ -31,11 +32,11 @@ def signal_levels(count: int) -> Tensor:
     return torch.cumprod(1 - values, dim=0)
 
 
-class DiffusionHead(NoisedHead):
+class DiffusionHead(NoisedHead[HeadTrunk]):
     """Predicts the noise in a noised chunk; removes it step by step to act."""
 
     def __init__(self, config: DiffusionHeadConfig, **sizes: Unpack[HeadSizes]) -> None:
-        super().__init__(config, **sizes)
+        super().__init__(config, HeadTrunk(config, time=config.time, **sizes), **sizes)
         self.config = config
         self.levels = signal_levels(config.train_steps).tolist()
 

@@ -11,20 +11,25 @@ from torch import Tensor
 from foundry_core.errors import FoundryError
 from foundry_core.models import noise
 from foundry_core.models.heads.base import HeadSizes
-from foundry_core.models.heads.flow import BetaTimes, FlowHeadConfig, LogitNormalTimes, TimesConfig
-from foundry_core.models.heads.networks.noised import NoisedHead, Pairs, Predict
+from foundry_core.models.heads.flow import (
+    BetaTimes,
+    FlowConfig,
+    FlowHeadConfig,
+    LogitNormalTimes,
+    TimesConfig,
+)
+from foundry_core.models.heads.networks.noised import NoisedHead, Pairs, Predict, T
+from foundry_core.models.heads.networks.trunk import HeadTrunk
 
 _STREAM_TRAIN, _STREAM_SAMPLE, _STREAM_TIME = 1, 2, 3
 _BELOW_ONE = 1.0 - 2.0**-24
 _TABLE = 4096
 
 
-class FlowHead(NoisedHead):
+class FlowMatching(NoisedHead[T]):
     """Predicts the velocity that carries noise to actions; integrates it to act."""
 
-    def __init__(self, config: FlowHeadConfig, **sizes: Unpack[HeadSizes]) -> None:
-        super().__init__(config, **sizes)
-        self.config = config
+    config: FlowConfig
 
     def pairs(self, actions: Tensor, key: noise.Key) -> Pairs:
         shape = (self.draws, *actions.shape[2:])
@@ -41,6 +46,14 @@ class FlowHead(NoisedHead):
         shape = (self.horizon, self.action_dim)
         x = noise.normal(key, shape, stream=_STREAM_SAMPLE)
         return integrate(predict, x, solver_steps or self.config.steps, self.config.solver)
+
+
+class FlowHead(FlowMatching[HeadTrunk]):
+    """On the transformer that heads share."""
+
+    def __init__(self, config: FlowHeadConfig, **sizes: Unpack[HeadSizes]) -> None:
+        super().__init__(config, HeadTrunk(config, time=config.time, **sizes), **sizes)
+        self.config = config
 
 
 def integrate(velocity: Predict, x: Tensor, steps: int, solver: str = "euler") -> Tensor:

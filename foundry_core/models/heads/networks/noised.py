@@ -5,21 +5,39 @@ Legend: B batch, r noise draws per observation, K horizon, A action dim, C condi
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, Unpack
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from foundry_core.models.heads.base import HeadSizes
 from foundry_core.models.heads.diffusion import DiffusionHeadConfig
-from foundry_core.models.heads.flow import FlowHeadConfig
-from foundry_core.models.heads.networks.base import ActionHead
-from foundry_core.models.heads.networks.trunk import HeadTrunk
+from foundry_core.models.heads.flow import FlowConfig
+from foundry_core.models.heads.networks.base import ActionHead, Observation, Request, Targets
 from foundry_core.models.noise import Key
 from foundry_core.models.tables import constants
 
 Predict = Callable[[Tensor, float], Tensor]
 """(noised chunk [B,K,A], time in [0, 1]) → the network's prediction [B,K,A]."""
+
+
+class Trunk(Protocol):
+    """What reads noised chunks."""
+
+    def observed(self, seen: Observation) -> Any:
+        """What does not depend on actions and times: made once per observation."""
+        ...
+
+    def embed(self, times: Tensor) -> Tensor | None:
+        """times [b] in [0, 1] → [b,D]; None for a trunk that knows no time."""
+        ...
+
+    def denoise(self, context: Any, tokens: Tensor, time_brd: Tensor | None) -> Tensor:
+        """context: as `observed`; tokens [B,r,K,D] of noised chunks → float32 [B,r,K,A]."""
+        ...
+
+
+T = TypeVar("T", bound=Trunk)
 
 
 class Pairs(NamedTuple):
@@ -30,15 +48,17 @@ class Pairs(NamedTuple):
     target: Tensor
 
 
-class NoisedHead(ActionHead):
+class NoisedHead(ActionHead, Generic[T]):
     """A trunk that reads a noised chunk at some time, and the projection of that chunk."""
 
+    trunk: T
+
     def __init__(
-        self, config: FlowHeadConfig | DiffusionHeadConfig, **sizes: Unpack[HeadSizes]
+        self, config: FlowConfig | DiffusionHeadConfig, trunk: T, **sizes: Unpack[HeadSizes]
     ) -> None:
         super().__init__()
         self.draws = config.num_noise_samples
-        self.trunk = HeadTrunk(config, time=config.time, **sizes)
+        self.trunk = trunk
         self.horizon, self.action_dim = sizes["horizon"], sizes["action_dim"]
         self.action_in = nn.Linear(self.action_dim, config.dim)
         nn.init.trunc_normal_(self.action_in.weight, std=self.action_dim**-0.5)
@@ -56,60 +76,37 @@ class NoisedHead(ActionHead):
     def denoise(self, predict: Predict, key: Key, solver_steps: int | None) -> Tensor:
         """Chunks [B,K,A] from fresh noise."""
 
-    def predict(self, context: Tensor, noised: Tensor, times: Tensor) -> Tensor:
-        """context [B,C+S,D] (see HeadTrunk.context), noised [B,r,K,A], times [B,r] in [0, 1]
-        → float32 [B,r,K,A]."""
-        batch, draws = times.shape
-        context = context[:, None].expand(-1, draws, -1, -1).flatten(0, 1)
-        tokens = self.action_in(noised.flatten(0, 1))
+    def predict(self, context: Any, noised: Tensor, times: Tensor) -> Tensor:
+        """context: the trunk's, noised [B,r,K,A], times [B,r] in [0, 1] → float32 [B,r,K,A]."""
         time_bd = self.trunk.embed(times.flatten())
-        return self.trunk(context, tokens, time_bd).unflatten(0, (batch, draws))
+        time_brd = None if time_bd is None else time_bd.unflatten(0, times.shape)
+        return self.trunk.denoise(context, self.action_in(noised), time_brd)
 
-    def training_pairs(self, actions: Tensor, action_mask: Tensor, key: Key) -> Pairs:
-        """actions, action_mask [B,K,A]. Masked elements are 0 in `noised`: padding never reaches
-        the network."""
-        mask = action_mask[:, None]
-        known = torch.where(mask, actions[:, None].float(), 0.0)
-        pairs = self.pairs(known, key)
-        return pairs._replace(noised=torch.where(mask, pairs.noised, 0.0))
+    def training_pairs(self, targets: Targets, key: Key) -> Pairs:
+        """Masked elements are 0 in `noised`: padding never reaches the network."""
+        pairs = self.pairs(targets.known[:, None], key)
+        return pairs._replace(noised=torch.where(targets.mask[:, None], pairs.noised, 0.0))
 
     def training_loss_terms(
-        self,
-        condition: Tensor,
-        proprio: Tensor | None,
-        actions: Tensor,
-        action_mask: Tensor,
-        key: Key,
+        self, seen: Observation, targets: Targets, key: Key
     ) -> tuple[Tensor, Tensor]:
         """Squared errors of the prediction."""
-        pairs = self.training_pairs(actions, action_mask, key)
-        context = self.trunk.context(condition, proprio)
+        pairs = self.training_pairs(targets, key)
+        context = self.trunk.observed(seen)
         error = self.predict(context, pairs.noised, pairs.times) - pairs.target
-        squared = torch.where(action_mask[:, None], error.square(), 0.0)
-        return squared.sum(), action_mask.sum(dtype=torch.float32) * self.draws
+        return targets.total(error.square().sum(dim=1)), targets.count * self.draws
 
-    @torch.no_grad()
-    def sample(
-        self,
-        condition: Tensor,
-        proprio: Tensor | None,
-        key: Key,
-        *,
-        action_mask: Tensor | None = None,
-        solver_steps: int | None = None,
-    ) -> Tensor:
-        context = self.trunk.context(condition, proprio)
+    def chunk(self, seen: Observation, request: Request) -> Tensor:
+        context = self.trunk.observed(seen)
         # One call for all steps: step by step it took a seventh of a chunk's time on a CPU.
-        times = self.times(solver_steps)
-        rows = self.trunk.embed(constants(times, context.device))
+        times = self.times(request.solver_steps)
+        rows = self.trunk.embed(constants(times, seen.prompts.tokens.device))
         embedded = {} if rows is None else dict(zip(times, rows[:, None], strict=True))
-
-        def masked(x: Tensor) -> Tensor:
-            return x if action_mask is None else torch.where(action_mask, x, 0.0)
 
         def predict(x: Tensor, time: float) -> Tensor:
             row = embedded.get(time)
-            time_bd = None if row is None else row.expand(len(x), -1)
-            return self.trunk(context, self.action_in(masked(x)), time_bd)
+            time_brd = None if row is None else row.expand(len(x), 1, -1)
+            tokens = self.action_in(request.masked(x))[:, None]
+            return self.trunk.denoise(context, tokens, time_brd)[:, 0]
 
-        return masked(self.denoise(predict, key, solver_steps))
+        return self.denoise(predict, request.key, request.solver_steps)

@@ -2,11 +2,10 @@
 
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
 from foundry_core.models.heads.base import HeadSizes
-from foundry_core.models.heads.networks.base import ActionHead
+from foundry_core.models.heads.networks.base import ActionHead, Observation, Request, Targets
 from foundry_core.models.heads.networks.trunk import HeadTrunk
 from foundry_core.models.heads.regression import RegressionHeadConfig
 from foundry_core.models.noise import Key
@@ -28,29 +27,12 @@ class RegressionHead(ActionHead):
         return self.trunk(context, queries)
 
     def training_loss_terms(
-        self,
-        condition: Tensor,
-        proprio: Tensor | None,
-        actions: Tensor,
-        action_mask: Tensor,
-        key: Key,
+        self, seen: Observation, targets: Targets, key: Key
     ) -> tuple[Tensor, Tensor]:
         """Squared or absolute errors; nothing is drawn, so key is unread."""
-        target = torch.where(action_mask, actions.float(), 0.0)
-        error = self.predict(condition, proprio) - target
+        error = self.predict(seen.features, seen.proprio) - targets.known
         error = error.square() if self.config.loss == "squared" else error.abs()
-        error = torch.where(action_mask, error, 0.0)
-        return error.sum(), action_mask.sum(dtype=torch.float32)
+        return targets.total(error), targets.count
 
-    @torch.no_grad()
-    def sample(
-        self,
-        condition: Tensor,
-        proprio: Tensor | None,
-        key: Key,
-        *,
-        action_mask: Tensor | None = None,
-        solver_steps: int | None = None,
-    ) -> Tensor:
-        actions = self.predict(condition, proprio)
-        return actions if action_mask is None else torch.where(action_mask, actions, 0.0)
+    def chunk(self, seen: Observation, request: Request) -> Tensor:
+        return self.predict(seen.features, seen.proprio)

@@ -1,0 +1,119 @@
+"""LIBERO and LIBERO-PRO as a benchmark: published starts, limits and rule of success, offline.
+
+Scenarios are a task's published start states, 0 to 49. An episode waits ten steps, as published
+evaluations do, and is solved once LIBERO says so at any time within its suite's limit.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from foundry_core.data.contract.fields import FieldContract
+from foundry_core.data.contract.statements import CameraContract
+from foundry_core.errors import FoundryError
+from foundry_core.evaluation.benchmarks.base import (
+    Benchmark,
+    BenchmarkTask,
+    Environment,
+    Observation,
+    Scenario,
+)
+from foundry_core.simulation.catalog import (
+    ACTION_GRIPPER,
+    ACTION_ROT6D,
+    ACTION_XYZ,
+    GRIPPER,
+    ROT6D,
+    XYZ,
+)
+from foundry_core.simulation.libero.catalog import CONTROL_HZ, PACKAGES, max_steps, starts
+from foundry_core.simulation.libero.config import COMMANDED, MEASURED, LiberoScene
+
+
+class Libero(Benchmark, LiberoScene):
+    """Options of LiberoScene, beside each other. max_steps: null is the published limit."""
+
+    name: ClassVar[str] = "libero"
+    packages: ClassVar[tuple[str, ...]] = PACKAGES
+    hz: ClassVar[float] = CONTROL_HZ
+    observes: ClassVar[Mapping[str, FieldContract]] = MEASURED
+    commands: ClassVar[Mapping[str, FieldContract]] = COMMANDED
+
+    max_steps: int | None = Field(None, ge=1, description="null: the suite's published limit")
+
+    @property
+    def scene(self) -> LiberoScene:
+        return LiberoScene(**{name: getattr(self, name) for name in LiberoScene.model_fields})
+
+    def tasks(self) -> Mapping[str, BenchmarkTask]:
+        steps = self.max_steps or max_steps(self.suite)
+        return {
+            name: BenchmarkTask(name=name, instruction=task.instruction, max_steps=steps)
+            for name, task in self.scene.tasks().items()
+        }
+
+    def cameras(self) -> tuple[str, ...]:
+        return self.render.cameras
+
+    def environment(self, task: str) -> Environment:
+        return _Environment(self.task(task), self, draws=True)
+
+    def unseen_environment(self, task: str) -> Environment:
+        return _Environment(self.task(task), self, draws=False)
+
+    def still(self, observation: Observation) -> Mapping[str, Any]:
+        """The measured pose, the hand open or closed as it is."""
+        measured = observation["lowdim"]
+        return {
+            ACTION_XYZ: measured[XYZ],
+            ACTION_ROT6D: measured[ROT6D],
+            ACTION_GRIPPER: measured[GRIPPER],
+        }
+
+    def check_scenarios(self, first: int, count: int) -> None:
+        have = starts(self.perturbation)
+        if first < 0 or first + count > have:
+            raise FoundryError(
+                f"libero has the start states 0..{have - 1} of a task, not "
+                f"{first}..{first + count - 1}",
+                "lower episodes_per_task or first_scenario",
+            )
+
+    def pictures(self) -> Mapping[str, CameraContract]:
+        return self.render.contract()
+
+
+class _Environment:
+    def __init__(self, task: BenchmarkTask, benchmark: Libero, *, draws: bool) -> None:
+        from foundry_core.simulation.libero.simulator import LiberoSimulator
+
+        self._task, self._draws = task, draws
+        self._at_any_time = benchmark.success == "ever"
+        self._simulator = LiberoSimulator(task.name, benchmark.scene)
+
+    def reset(self, scenario: Scenario) -> None:
+        self._simulator.reset(scenario.index)
+
+    def observe(self) -> Observation:
+        return Observation(
+            images=self._simulator.images() if self._draws else {},
+            lowdim=self._simulator.lowdim(),
+            instruction=self._task.instruction,
+        )
+
+    def act(self, targets: Mapping[str, Any]) -> None:
+        self._simulator.command_fields(targets)
+
+    @property
+    def success(self) -> bool:
+        return self._simulator.success if self._at_any_time else self._simulator.solved
+
+    def picture(self) -> Any:
+        return self._simulator.picture(self._simulator.render.cameras[0])
+
+    def close(self) -> None:
+        self._simulator.close()
+
+
+BENCHMARK = Libero

@@ -1,0 +1,1 @@
+"""LIBERO and LIBERO-PRO, simulated: suites and words, one task's simulator, scripted experts."""

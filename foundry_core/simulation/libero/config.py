@@ -1,0 +1,134 @@
+"""What a LIBERO scene is: suite, physics, pictures, and what its numbers mean. Planning imports
+this."""
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from foundry_core.config.suggest import nearest
+from foundry_core.data.contract.fields import FieldContract
+from foundry_core.data.contract.statements import CameraContract, DataContract
+from foundry_core.errors import FoundryError
+from foundry_core.pipeline.stage import Config
+from foundry_core.simulation.catalog import (
+    ACTION_GRIPPER,
+    ACTION_ROT6D,
+    ACTION_XYZ,
+    GRIPPER,
+    ROT6D,
+    XYZ,
+)
+from foundry_core.simulation.config import MAX_BUFFER
+from foundry_core.simulation.libero import catalog
+
+OPEN_M = 0.08
+"""Between the finger tips of an open hand."""
+
+VIEWS: Mapping[str, str] = {"scene": "agentview", "wrist": "robot0_eye_in_hand"}
+"""Our names of LIBERO's two cameras, as the mapping `libero` gives them to its demonstrations."""
+
+MEASURED: Mapping[str, FieldContract] = {
+    XYZ: FieldContract(dims=3, quantity="position", unit="m", frame="world"),
+    ROT6D: FieldContract(dims=6, quantity="rotation", form="rot6d_rows", frame="world"),
+    GRIPPER: FieldContract(dims=1, quantity="gripper", unit="m", closed=0.0, open=OPEN_M),
+}
+COMMANDED: Mapping[str, FieldContract] = {
+    ACTION_XYZ: MEASURED[XYZ],
+    ACTION_ROT6D: MEASURED[ROT6D],
+    ACTION_GRIPPER: MEASURED[GRIPPER],
+}
+
+
+class LiberoRender(Config):
+    """What the cameras see. Collection and evaluation must agree on it.
+
+    style "shipped" draws as LIBERO does: shadows, reflections, four samples a pixel. "plain" leaves
+    them out and averages supersample² pixels: half the time and less on a software rasteriser.
+    """
+
+    cameras: tuple[Literal["scene", "wrist"], ...] = Field(("scene", "wrist"), min_length=1)
+    size: int = Field(128, ge=8, description="pixels, square")
+    style: Literal["shipped", "plain"] = "shipped"
+    supersample: int = Field(2, ge=1, le=8, description="of style plain")
+    decimate: int | None = Field(
+        None,
+        ge=4,
+        le=64,
+        description="vertices of a visual mesh along its longest side; null draws them as they are",
+    )
+    mirror: bool = Field(
+        False,
+        description="left and right swapped, as policies see them whose pictures were turned by "
+        "180 degrees from LIBERO's files",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.pixels > MAX_BUFFER:
+            raise ValueError(f"{self.pixels} pixels exceed {MAX_BUFFER}")
+        if len(set(self.cameras)) != len(self.cameras):
+            raise ValueError(f"cameras {self.cameras} name one twice")
+        return self
+
+    @property
+    def factor(self) -> int:
+        """Drawn pixels per pixel of a picture."""
+        return self.supersample if self.style == "plain" else 1
+
+    @property
+    def pixels(self) -> int:
+        return self.size * self.factor
+
+    def contract(self) -> dict[str, CameraContract]:
+        how = [f"MuJoCo, {self.style}"]
+        if self.factor > 1:
+            how.append(f"averaged over {self.factor}x{self.factor}")
+        if self.decimate:
+            how.append(f"meshes of {self.decimate} parts")
+        if self.mirror:
+            how.append("mirrored")
+        one = CameraContract(drawn=(self.size, self.size), renderer=", ".join(how))
+        return dict.fromkeys(self.cameras, one)
+
+
+class LiberoScene(Config):
+    """suite and perturbation: which problems. fast_step: LIBERO's controller written plainly, with
+    one physics pass where the shipped one makes three: the same states within 1e-6 at half the
+    time."""
+
+    suite: catalog.Suite = "libero_object"
+    perturbation: catalog.Perturbation | None = Field(None, description="of LIBERO-PRO")
+    fast_step: bool = False
+    render: LiberoRender = LiberoRender()
+
+    @field_validator("perturbation", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return None if value == "none" else value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        suites = catalog.PERTURBED.get(self.perturbation or "", (self.suite,))
+        if self.suite not in suites:
+            raise ValueError(f"{self.perturbation!r} is complete for {', '.join(suites)} only")
+        return self
+
+    def tasks(self) -> Mapping[str, catalog.LiberoTask]:
+        return catalog.tasks(self.suite, self.perturbation)
+
+    def task(self, name: str) -> catalog.LiberoTask:
+        """FoundryError with the nearest name where there is none of this name."""
+        found = self.tasks()
+        if name not in found:
+            folder = catalog.folder_name(self.suite, self.perturbation)
+            raise FoundryError(f"{folder} has no task {name!r}", nearest(name, found))
+        return found[name]
+
+    def data_contract(self) -> DataContract:
+        """Of demonstrations that are recorded in it."""
+        return DataContract(
+            hz=catalog.CONTROL_HZ,
+            cameras=self.render.contract(),
+            fields={**MEASURED, **COMMANDED},
+        )
