@@ -71,8 +71,8 @@ def looking_section(
     note = (
         "Left what a camera sees; right, in red, the parts without which the chunk of actions "
         "moves most; from an early plan of the episode down to a late one. Below, how far the "
-        "chunk moves without a whole camera and without a word, mean over the plans. Next to "
-        "nothing without any camera: the policy does not look."
+        "chunk moves without a whole camera and without a word, mean over the plans. Red is "
+        "relative to the episode's strongest part: only the distances say how much it looks."
     )
     return [("Is it looking?", f"<p class=note>{note}</p>{''.join(figures)}")]
 

@@ -186,8 +186,8 @@ def _moment(
         whole, *of_cells = rest[at * (len(cells) + 1) : (at + 1) * (len(cells) + 1)]
         rows = [of_cells[start : start + _CELLS] for start in range(0, len(of_cells), _CELLS)]
         cameras[camera] = Camera(whole=whole, cells=rows)
-    by_word = list(zip(words, by_word, strict=True))
-    return Moment(plan=number, cameras=cameras, sentence=sentence, words=by_word)
+    said = list(zip(words, by_word, strict=True))
+    return Moment(plan=number, cameras=cameras, sentence=sentence, words=said)
 
 
 def _chunks(
