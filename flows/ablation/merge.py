@@ -14,7 +14,7 @@ from foundry_core.pipeline.plan import Plan, StagePlan, plan
 from foundry_core.pipeline.reasons import Baseline, BaselineStage
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec, identify_stage
-from foundry_core.pipeline.stage import Upstream
+from foundry_core.pipeline.stage import ArtifactType, Upstream
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog, load_baseline
 
@@ -28,7 +28,8 @@ class SeedRun:
 
     several: whether there are other seeds of the variant. parts: the stages that make up its
     evaluation, one unless it is looked at early; played: how many of them it plays at most.
-    controls: control → the stage that plays it on the scenarios of the whole evaluation. names:
+    controls: control → the stage that plays it on the scenarios of the whole evaluation. quality:
+        stages that examine the models which the evaluated policy is made from. names:
     stage → its name in the merged graph, filled in by `merge`.
     """
 
@@ -41,6 +42,7 @@ class SeedRun:
     parts: tuple[str, ...]
     played: int
     controls: Mapping[str, str]
+    quality: tuple[str, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -58,8 +60,8 @@ class SeedRun:
 
     @property
     def scope(self) -> set[str]:
-        """The parts that it plays, the controls, and what these need."""
-        wanted = [*self.evaluations.values(), *self.controls.values()]
+        """The parts that it plays, the controls, the models' exams, and what these need."""
+        wanted = [*self.evaluations.values(), *self.controls.values(), *self.quality]
         return self.pipeline.with_ancestors(wanted)
 
     @property
@@ -169,13 +171,16 @@ def _verdict(
 ) -> StageNode:
     stage = stage_kind(VERDICT)
     variants: dict[str, list[str]] = {}
-    upstream: dict[str, dict[str, Upstream]] = {"evaluations": {}, "controls": {}}
+    upstream: dict[str, dict[str, Upstream]] = {"evaluations": {}, "controls": {}, "quality": {}}
     for r in seed_runs:
         variants.setdefault(r.variant, []).extend(r.evaluations)
         for label, part in r.evaluations.items():
             upstream["evaluations"][label] = _upstream(r, part)
         for name, control in r.controls.items():
             upstream["controls"].setdefault(name, _upstream(r, control))
+        for exam in r.quality:
+            if r.names[exam] == r.stage_name(exam):  # else one before has the same
+                upstream["quality"][r.names[exam]] = _upstream(r, exam)
     values: dict[str, Any] = {"base": seed_runs[0].variant, "variants": variants}
     values |= {"alpha": request.alpha, "started": started and started - 1}
     if request.design is not None:
@@ -211,6 +216,17 @@ def controls_of(pipeline: Pipeline, evaluation: str) -> dict[str, str]:
         if node.kind == CONTROL and scenarios_of(recipe) == asked:
             found.setdefault(recipe["control"], name)
     return found
+
+
+def quality_of(pipeline: Pipeline, evaluation: str) -> tuple[str, ...]:
+    """The stages that examine a model which the evaluated policy is made from."""
+    made_from = pipeline.with_ancestors([evaluation])
+    return tuple(
+        name
+        for name, node in pipeline.stages.items()
+        if node.stage.output == ArtifactType.QUALITY
+        and made_from.issuperset(node.inputs["model"].values())
+    )
 
 
 def _baseline(seed_runs: Sequence[SeedRun], previous: Baseline | None) -> dict[str, BaselineStage]:

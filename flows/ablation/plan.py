@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from flows.ablation.merge import SeedRun, controls_of, merge
+from flows.ablation.merge import SeedRun, controls_of, merge, quality_of
 from flows.ablation.parts import in_parts, standing
 from flows.ablation.variants import BASE, AblationRequest, Change, Variant, expand
 from flows.runs.planning import Prepared
@@ -249,6 +249,7 @@ def _seed_run(
         parts=tuple(parts),
         played=len(parts),
         controls=controls_of(pipeline, evaluation),
+        quality=quality_of(pipeline, evaluation),
     )
 
 

@@ -1,8 +1,10 @@
 """Gathers what a report shows of a run: from the lineage index and the artifacts' files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.reports.looking import looking_section, quality_section
 from flows.runs.engine import RunResult
 from flows.runs.planning import Prepared
 from foundry_core.errors import FoundryError
@@ -50,6 +52,7 @@ def gather(run_id: str) -> ReportData:
     present = {name: artifact for name, artifact in artifacts.items() if artifact}
     nodes, edges = queries.graph_of(connection, run_id)
     compared = next((a for a in present.values() if a.kind in _VERDICTS), None)
+    labels = {i.key: i.label for i in compared.inputs} if compared else {}
     return ReportData(
         title=f"{run['pipeline']}: what was built, and how well it works",
         run_id=run_id,
@@ -57,10 +60,11 @@ def gather(run_id: str) -> ReportData:
         stages=[_stage_row(stage, artifacts[stage["stage"]]) for stage in run["stages"]],
         losses=_losses(store, present),
         throughput=_throughput(store, present),
-        filmstrips=_filmstrips(store, present, compared),
+        filmstrips=_filmstrips(store, present, labels),
         lineage_svg=graph.svg(nodes, edges),
         provenance=_provenance(present),
         commands=_commands(run["pipeline"], present),
+        sections=[*quality_section(connection, run_id), *looking_section(store, present, labels)],
         unequal=_unequal(present, compared),
     )
 
@@ -161,10 +165,9 @@ def throughput_cells(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def _filmstrips(
-    store: Store, artifacts: dict[str, Artifact], compared: Artifact | None
+    store: Store, artifacts: dict[str, Artifact], labels: Mapping[str, str]
 ) -> list[Filmstrip]:
-    """For every evaluation that was compared."""
-    labels = {i.key: i.label for i in compared.inputs} if compared else {}
+    """For every evaluation. labels: of those that were compared, by key."""
     found = []
     for artifact in artifacts.values():
         if artifact.kind != "evaluate":

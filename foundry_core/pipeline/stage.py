@@ -38,6 +38,7 @@ class ArtifactType(StrEnum):
     VISION_LANGUAGE_MODEL = "VisionLanguageModel"
     POLICY = "Policy"
     EVALUATION = "Evaluation"
+    QUALITY = "Quality"
     COMPARISON = "Comparison"
 
 
@@ -161,7 +162,8 @@ class StageContext:
         `out/records/` are kept and digested too but do not enter the content digest: logs,
         timings, `records/metrics.jsonl` ({"step": int, <name>: number...} per line),
         `records/episodes.jsonl` ({"task", "scenario", "success", "steps", "seconds", "crash",
-        "seed"}) and `records/scores.jsonl` (`foundry_core.evaluation.score` writes both).
+        "seed"}), `records/scores.jsonl` (`foundry_core.evaluation.score` writes both) and
+        `records/measures.jsonl` (`foundry_core.evaluation.quality`).
     scratch: survives failed attempts of the same key and is deleted after the commit; training
         checkpoints live here, so that the next attempt resumes.
     checkpoints: an address in an object store for what other hosts shall resume from, like the

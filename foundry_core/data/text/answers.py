@@ -4,6 +4,7 @@ One place for training's validation and for exams of finished models.
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -48,3 +49,11 @@ def vqa_score(answer: str, references: Sequence[str]) -> float:
     same = [normalised(one) == said for one in references]
     agreeing = sum(same)
     return sum(min(1.0, (agreeing - one) / ENOUGH) for one in same) / len(same)
+
+
+def token_f1(said: str, reference: str) -> float:
+    """In [0, 1]: the harmonic mean of the shares of words that the two have in common, both
+    normalised; a word counts as often as it stands there."""
+    one, other = Counter(normalised(said).split()), Counter(normalised(reference).split())
+    common, words = (one & other).total(), one.total() + other.total()
+    return 2 * common / words if words else 1.0

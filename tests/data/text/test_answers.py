@@ -2,7 +2,7 @@
 
 import pytest
 
-from foundry_core.data.text.answers import exact_match, normalised, vqa_score
+from foundry_core.data.text.answers import exact_match, normalised, token_f1, vqa_score
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,11 @@ def test_few_references_are_matched_exactly():
     assert vqa_score("two", ["2"]) == 1.0
     assert vqa_score("two", ["2", "3"]) == 1.0
     assert vqa_score("four", ["2", "3", "5"]) == 0.0
+
+
+def test_token_f1_counts_common_words():
+    assert token_f1("hand 0731, the goal 1220.", "Hand 0731, goal 1221") == pytest.approx(3 / 4)
+    # One "a b" of three words against two: precision 2/3, recall 1.
+    assert token_f1("x y y", "y x") == pytest.approx(0.8)
+    assert token_f1("", "") == 1.0
+    assert token_f1("x", "") == 0.0
