@@ -14,6 +14,7 @@ from foundry_core.evaluation.closed_loop import (
     benchmark_of,
     benchmark_sources,
     checked_benchmark,
+    episodes_work,
     play,
 )
 from foundry_core.evaluation.design import Design
@@ -85,6 +86,12 @@ class Evaluate(stage.Stage):
                 f"device={resources.device!r} is a GPU, and the stage asks for none (gpus=0)",
                 "set its resources.gpus=1, or device=cpu",
             )
+
+    @classmethod
+    def work(
+        cls, recipe: EvaluateRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
+    ) -> stage.Work | None:
+        return episodes_work(recipe)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:

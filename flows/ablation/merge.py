@@ -9,12 +9,13 @@ from flows.runs.planning import Prepared, Request
 from foundry_core.config.validation import validate
 from foundry_core.evaluation.closed_loop import scenarios_of
 from foundry_core.identity.code import CodeIndex
+from foundry_core.pipeline.cost import known_rates, scaled
 from foundry_core.pipeline.graph import Pipeline, StageNode
 from foundry_core.pipeline.plan import Plan, StagePlan, plan
 from foundry_core.pipeline.reasons import Baseline, BaselineStage
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec, identify_stage
-from foundry_core.pipeline.stage import Upstream
+from foundry_core.pipeline.stage import Upstream, Work
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog, load_baseline
 
@@ -105,6 +106,11 @@ def merge(
             for stage, merged in r.names.items()
             if stage in r.pipeline.notes
         },
+        views={
+            merged: r.pipeline.views[stage]
+            for r in reversed(seed_runs)
+            for stage, merged in r.names.items()
+        },
     )
     previous = load_baseline(store, first.pipeline.name)
     against = Baseline(
@@ -118,6 +124,7 @@ def merge(
         baseline=against,
         only=[VERDICT],
         strict_env=request.strict_env,
+        rates=known_rates(),
     )
     return Prepared(
         request=Request(
@@ -231,9 +238,10 @@ def _baseline(seed_runs: Sequence[SeedRun], previous: Baseline | None) -> dict[s
 
 def _in_plain_names(planned: Plan, seed_runs: Sequence[SeedRun]) -> Plan:
     """Reasons name `vla.training.steps`, not of `steps=20:vla.training.steps`; and what has
-    never been built is expected to take as long as its counterpart in the base."""
+    never been built is expected to take as long as its counterpart in the base, by its amount."""
     plain = {merged: stage for r in seed_runs for stage, merged in r.names.items()}
-    base = seed_runs[0].names
+    base, pipeline = seed_runs[0].names, seed_runs[0].pipeline
+    owners = {merged: r for r in reversed(seed_runs) for merged in r.names.values()}
     rows: dict[str, StagePlan] = {}
     for name, row in planned.stages.items():
         reasons = tuple(
@@ -244,12 +252,20 @@ def _in_plain_names(planned: Plan, seed_runs: Sequence[SeedRun]) -> Plan:
             )
             for reason in row.reasons
         )
-        counterpart = rows.get(base.get(plain.get(name, name), ""))
-        seconds = row.estimated_seconds
-        if row.action == "run" and seconds is None and counterpart is not None:
-            seconds = counterpart.estimated_seconds
-        rows[name] = replace(row, reasons=reasons, estimated_seconds=seconds)
+        stage = plain.get(name, name)
+        known = rows.get(base.get(stage, ""))
+        if row.action == "run" and row.estimated_seconds is None and known is not None:
+            if known.estimated_seconds is not None and name in owners:
+                then, now = _work(pipeline, stage), _work(owners[name].pipeline, stage)
+                seconds = scaled(known.estimated_seconds, then, now)
+                row = replace(row, estimated_seconds=seconds, estimated_by=known.estimated_by)
+        rows[name] = replace(row, reasons=reasons)
     return replace(planned, stages=rows)
+
+
+def _work(pipeline: Pipeline, stage: str) -> Work | None:
+    node = pipeline.stages[stage]
+    return node.stage.work(node.recipe, pipeline.views[stage].inputs)
 
 
 def _plain(path: str, name: str, plain: Mapping[str, str]) -> str:

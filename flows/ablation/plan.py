@@ -20,6 +20,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.evaluation.design import Standing
 from foundry_core.home import store_uri
 from foundry_core.identity.code import CodeIndex
+from foundry_core.pipeline.cost import Cost, cost_of, plain_name, resources_of
 from foundry_core.pipeline.graph import Pipeline, load_pipeline
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.pipeline.registry import stage_kind
@@ -93,11 +94,28 @@ class Ablation:
         parts = [r.names[part] for r in self.seed_runs for part in r.evaluations.values()]
         return [rows[name] for name in parts if rows[name].action == "run" and name not in soon]
 
-    def estimated_seconds(self) -> float | None:
-        """Work still to do at most, each shared stage once; None where nothing like it ever ran."""
-        seconds = [row.estimated_seconds for row in self.merged.plan.to_run()]
-        known = [one for one in seconds if one is not None]
-        return sum(known) if len(known) == len(seconds) else None
+    def cost(self, gpu_rate: float | None = None) -> Cost:
+        """Of the work still to do at most, each shared stage once."""
+        return self.merged.cost(gpu_rate)
+
+    def cost_by_stage(self, gpu_rate: float | None = None) -> dict[str, Cost]:
+        """The same of all that the seed runs call alike: stage → what it costs in all of them."""
+        found: dict[str, list[StagePlan]] = {}
+        for row in self.merged.plan.to_run():
+            found.setdefault(plain_name(row.name), []).append(row)
+        resources = resources_of(self.merged.pipeline)
+        return {stage: cost_of(rows, resources, gpu_rate) for stage, rows in found.items()}
+
+    def unshared_cost(self) -> Cost:
+        """What the seed runs would cost if each did all of its work alone."""
+        plan, resources = self.merged.plan, resources_of(self.merged.pipeline)
+        rows = [
+            plan.stages[merged]
+            for r in self.seed_runs
+            for stage, merged in r.names.items()
+            if stage in r.scope and plan.stages[merged].action == "run"
+        ]
+        return cost_of(rows, resources)
 
 
 def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablation:

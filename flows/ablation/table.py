@@ -8,6 +8,7 @@ from rich.table import Table
 from flows.ablation.merge import CONTROL, VERDICT, SeedRun
 from flows.ablation.plan import Ablation
 from flows.console import markdown_table
+from foundry_core.pipeline.cost import duration, number
 from foundry_core.pipeline.plan import StagePlan
 
 
@@ -24,14 +25,37 @@ def plan_rows(ablation: Ablation) -> list[list[str]]:
     return table
 
 
-def plan_notes(ablation: Ablation) -> list[str]:
+def cost_rows(ablation: Ablation, gpu_rate: float | None = None) -> list[list[str]]:
+    """Header, a row per stage that runs, and the sum: how often, how long, GPU hours, money."""
+    by_stage = ablation.cost_by_stage(gpu_rate)
+    gpus = any(cost.gpu_hours for cost in by_stage.values())
+    header = ["stage", "runs", "about"]
+    header += ["GPU hours"] if gpus else []
+    header += ["money"] if gpu_rate is not None else []
+    rows = [header]
+    for name, cost in [*by_stage.items(), ("in all", ablation.cost(gpu_rate))]:
+        known = len(cost.unknown) < cost.stages
+        cells = [name, str(cost.stages), duration(cost.seconds) if known else "?"]
+        cells += [number(cost.gpu_hours) if cost.gpu_hours else ""] if gpus else []
+        cells += [f"{cost.money or 0:,.2f}"] if gpu_rate is not None else []
+        rows.append(cells)
+    return rows
+
+
+def _cost_sentence(ablation: Ablation, gpu_rate: float | None) -> str:
+    cost, alone = ablation.cost(gpu_rate), ablation.unshared_cost()
+    said = cost.sentence()
+    if alone.seconds > 1.05 * cost.seconds and not cost.unknown:
+        said += f"; sharing saves {duration(alone.seconds - cost.seconds)}"
+    return said
+
+
+def plan_notes(ablation: Ablation, gpu_rate: float | None = None) -> list[str]:
     """What the table leaves out: the stages that all share, the verdict, the cost, the rest."""
     rows = ablation.rows(ablation.seed_runs[0])
     parts = ablation.seed_runs[0].parts if ablation.standing else ()
     shared = [name for name in rows if name not in (*_differing(ablation), *parts)]
-    seconds = ablation.estimated_seconds()
     work = ablation.merged.plan.to_run()
-    cost = "" if seconds is None else f", about {_seconds(seconds)} of work"
     later = len(ablation.at_most)
     most = f", {later} of them only if their variant is not decided before" if later else ""
     notes = [
@@ -39,8 +63,10 @@ def plan_notes(ablation: Ablation) -> list[str]:
         f"{len(ablation.by_variant)} variant(s) × {ablation.request.seeds} seed(s)",
         f"shared by all: {', '.join(f'{name} ({_doing(rows[name])})' for name in shared) or '-'}",
         f"verdict: {_doing(ablation.merged.plan.stages[VERDICT])}",
-        f"{len(work)} stage(s) to run{most}{cost}" if work else "nothing to run: all is known",
+        f"{len(work)} stage(s) to run{most}" if work else "nothing to run: all is known",
     ]
+    if work:
+        notes.append(f"cost: {_cost_sentence(ablation, gpu_rate)}")
     design, rounds = ablation.request.design, ablation.seed_runs[0].rounds
     if design is not None:
         ends = ", ".join(map(str, design.ends(rounds)))
@@ -70,7 +96,18 @@ def plan_notes(ablation: Ablation) -> list[str]:
     return notes + [f"left out: {note}" for note in ablation.notes]
 
 
-def plan_table(ablation: Ablation) -> Table:
+def cost_table(ablation: Ablation, gpu_rate: float | None = None) -> Table:
+    """For a terminal."""
+    header, *body = cost_rows(ablation, gpu_rate)
+    table = Table(title="what it costs", title_justify="left")
+    for number_, column in enumerate(header):
+        table.add_column(column, justify="right" if number_ else "left")
+    for row in body:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def plan_table(ablation: Ablation, gpu_rate: float | None = None) -> Table:
     """For a terminal."""
     header, *body = plan_rows(ablation)
     table = Table(title=f"plan of {ablation.request.title}", title_justify="left")
@@ -78,7 +115,7 @@ def plan_table(ablation: Ablation) -> Table:
         table.add_column(column, overflow="fold")
     for row in body:
         table.add_row(*map(escape, row))
-    table.caption = escape("\n".join(plan_notes(ablation)))
+    table.caption = escape("\n".join(plan_notes(ablation, gpu_rate)))
     table.caption_justify = "left"
     return table
 
@@ -86,10 +123,11 @@ def plan_table(ablation: Ablation) -> Table:
 def plan_markdown(ablation: Ablation) -> str:
     """For a page that renders Markdown."""
     notes = "".join(f"- {note}\n" for note in plan_notes(ablation))
-    return f"{markdown_table(plan_rows(ablation))}\n{notes}"
+    cost = f"\n{markdown_table(cost_rows(ablation))}" if ablation.merged.plan.to_run() else ""
+    return f"{markdown_table(plan_rows(ablation))}\n{notes}{cost}"
 
 
-def plan_json(ablation: Ablation) -> dict[str, Any]:
+def plan_json(ablation: Ablation, gpu_rate: float | None = None) -> dict[str, Any]:
     """Everything, with keys and per-stage reasons."""
     parts = ("path", "old", "new")
     return {
@@ -117,7 +155,10 @@ def plan_json(ablation: Ablation) -> dict[str, Any]:
             for seed_run in ablation.seed_runs
         ],
         "stages": [row.to_json() for row in ablation.merged.plan.stages.values()],
-        "estimated_seconds": ablation.estimated_seconds(),
+        "cost": ablation.cost(gpu_rate).to_json(),
+        "cost_by_stage": {
+            stage: cost.to_json() for stage, cost in ablation.cost_by_stage(gpu_rate).items()
+        },
         "design": ablation.request.design and ablation.request.design.model_dump(),
         "at_most": [row.name for row in ablation.at_most],
         "notes": list(ablation.notes),
@@ -164,7 +205,7 @@ def _shared_with(ablation: Ablation, seed_run: SeedRun, stage: str) -> str | Non
 
 def _doing(row: StagePlan) -> str:
     seconds = row.estimated_seconds
-    return f"run ≈{_seconds(seconds)}" if row.action == "run" and seconds else row.action
+    return f"run ≈{duration(seconds)}" if row.action == "run" and seconds else row.action
 
 
 def _why(ablation: Ablation, seed_run: SeedRun) -> str:
@@ -177,9 +218,3 @@ def _why(ablation: Ablation, seed_run: SeedRun) -> str:
         if reason.category != "INPUT"
     )
     return "; ".join(own)
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 1 else "1 s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

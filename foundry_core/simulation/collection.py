@@ -8,7 +8,7 @@ from pydantic import Field
 
 from foundry_core.identity.sources import package_fingerprint
 from foundry_core.parallel import ordered_map
-from foundry_core.pipeline.stage import Recipe, Stage, StageContext
+from foundry_core.pipeline.stage import Recipe, Stage, StageContext, Upstream, Work
 from foundry_core.simulation.catalog import PACKAGES
 from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames
 from foundry_core.simulation.scenarios import MAX_SLOTS
@@ -60,6 +60,21 @@ class CollectStage(Stage):
     @classmethod
     def sources(cls, recipe: CollectRecipe) -> Mapping[str, str]:
         return {name: package_fingerprint(name) for name in PACKAGES}
+
+    @classmethod
+    def work(
+        cls, recipe: CollectRecipe, inputs: Mapping[str, Mapping[str, Upstream]]
+    ) -> Work | None:
+        return recorded_work(recipe)
+
+
+def recorded_work(recipe: Recipe) -> Work | None:
+    """What a recipe records, and whoever reads it has to read; None for one that records nothing."""
+    if isinstance(recipe, CollectDemosRecipe):
+        return Work(unit="episodes", amount=len(recipe.tasks) * recipe.episodes_per_task)
+    if isinstance(recipe, CollectScenesRecipe):
+        return Work(unit="frames", amount=len(recipe.tasks) * recipe.frames_per_task)
+    return None
 
 
 def record_slots(

@@ -4,11 +4,13 @@ import argparse
 from typing import Any
 
 from flows.ablation.plan import Ablation, plan_ablation
-from flows.ablation.table import plan_json, plan_markdown, plan_table
+from flows.ablation.table import cost_table, plan_json, plan_markdown, plan_table
 from flows.ablation.variants import AblationRequest, parse_variant, parse_vary
 from flows.cli.commands.common import (
+    add_cost_arguments,
     add_pipeline_arguments,
     add_run_arguments,
+    affordable,
     carry_out,
     exit_code,
     needs_work,
@@ -55,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--family", choices=FAMILIES, help="which pairs are promised to be right (base)"
     )
     add_run_arguments(parser)
+    add_cost_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -77,11 +80,14 @@ def run(options: argparse.Namespace) -> int:
     ablation = plan_ablation(request)
     if options.dry_run:
         fitted(ablation.merged, options.dispatch)
+    rate = affordable(options, ablation.merged).gpu_rate
     quiet = options.json
-    print_table(plan_table(ablation), quiet)
+    print_table(plan_table(ablation, rate), quiet)
+    if ablation.merged.plan.to_run():
+        print_table(cost_table(ablation, rate), quiet)
     if options.dry_run:
         if options.json:
-            print_json(plan_json(ablation))
+            print_json(plan_json(ablation, rate))
         return 0
     result = run_all(ablation, Console(quiet=quiet), options.dispatch, options.prefect)
     if options.json:
