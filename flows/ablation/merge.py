@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from flows.ablation.variants import BASE, AblationRequest
@@ -57,7 +58,7 @@ class SeedRun:
         numbered = enumerate(self.parts[: self.played], 1)
         return {f"{self.label}.{number}": part for number, part in numbered}
 
-    @property
+    @cached_property
     def scope(self) -> set[str]:
         """The parts that it plays, the controls, and what these need."""
         wanted = [*self.evaluations.values(), *self.controls.values()]
@@ -223,11 +224,14 @@ def controls_of(pipeline: Pipeline, evaluation: str) -> dict[str, str]:
 def _baseline(seed_runs: Sequence[SeedRun], previous: Baseline | None) -> dict[str, BaselineStage]:
     """What every stage is explained against, under its name in the merged graph."""
     base = seed_runs[0]
+    of_base = {stage: BaselineStage.of(spec) for stage, spec in base.specs.items()}
     found: dict[str, BaselineStage] = {}
-    for seed_run in reversed(seed_runs):
+    for seed_run in seed_runs:
         for stage, merged in seed_run.names.items():
+            if merged in found:
+                continue
             if seed_run is not base and stage in base.specs:
-                old = BaselineStage.of(base.specs[stage])
+                old = of_base[stage]
             elif seed_run is base and previous and stage in previous.stages:
                 old = previous.stages[stage]
             else:

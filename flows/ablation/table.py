@@ -1,5 +1,7 @@
 """The plan of an ablation for people and for JSON: variant × stage, what each would do and why."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -11,9 +13,16 @@ from flows.console import markdown_table
 from foundry_core.pipeline.cost import duration, number
 from foundry_core.pipeline.plan import StagePlan
 
+# More seed runs than this are told together, a row for each kind of variant.
+_MOST_ROWS = 24
+_MOST_VALUES = 4
+
 
 def plan_rows(ablation: Ablation) -> list[list[str]]:
-    """Header and a row per seed run; columns are the stages in which seed runs differ."""
+    """Header and a row per seed run; columns are the stages in which seed runs differ. Of many seed
+    runs, a row for all variants that change the same settings and have the same stages to run."""
+    if len(ablation.seed_runs) > _MOST_ROWS:
+        return _grouped_rows(ablation)
     differing = _differing(ablation)
     looks = [ablation.evaluation] if ablation.standing else []
     header = ["variant", *differing, *looks, "why"]
@@ -23,6 +32,59 @@ def plan_rows(ablation: Ablation) -> list[list[str]]:
         cells += [_parts(ablation, seed_run)] if looks else []
         table.append([seed_run.label, *cells, _why(ablation, seed_run)])
     return table
+
+
+def _grouped_rows(ablation: Ablation) -> list[list[str]]:
+    differing = _differing(ablation)
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for name, seed_runs in ablation.by_variant.items():
+        paths = tuple(path for path, _, _ in ablation.changes[name])
+        doing = tuple(tuple(_counted(ablation, seed_runs, stage)) for stage in differing)
+        groups.setdefault((paths, doing), []).append(name)
+    table = [["variants", "seed runs", *differing, "what changes"]]
+    for (paths, _), names in groups.items():
+        seed_runs = [r for name in names for r in ablation.by_variant[name]]
+        title = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)})"
+        cells = [_group_cell(ablation, seed_runs, stage) for stage in differing]
+        changed = [_values(ablation, names, number) for number in range(len(paths))]
+        table.append([title, str(len(seed_runs)), *cells, "; ".join(changed) or "nothing"])
+    return table
+
+
+def _counted(ablation: Ablation, seed_runs: Sequence[SeedRun], stage: str) -> Counter[str]:
+    """What becomes of a stage in some seed runs: run, reuse or shared → how often."""
+    count: Counter[str] = Counter()
+    for seed_run in seed_runs:
+        row = ablation.rows(seed_run).get(stage)
+        if row is not None:
+            own = ablation.first_needs(seed_run, stage)
+            count[row.action if own else "shared"] += 1
+    return count
+
+
+def _group_cell(ablation: Ablation, seed_runs: Sequence[SeedRun], stage: str) -> str:
+    """'run 40 ≈2.1 h, shared 10'."""
+    known = [
+        row.estimated_seconds
+        for r in seed_runs
+        if (row := ablation.rows(r).get(stage)) and ablation.first_needs(r, stage)
+        if row.action == "run" and row.estimated_seconds is not None
+    ]
+    counts = _counted(ablation, seed_runs, stage)
+    said = [f"{action} {count}" for action, count in counts.items()]
+    if known and said and "run" in counts:
+        place = list(counts).index("run")
+        said[place] += f" ≈{duration(sum(known))}"
+    return ", ".join(said) or "-"
+
+
+def _values(ablation: Ablation, names: Sequence[str], number: int) -> str:
+    """'llm.training.steps: 200 → 100, 400', or how many values between which."""
+    path, old, _ = ablation.changes[names[0]][number]
+    values = list(dict.fromkeys(str(ablation.changes[name][number][2]) for name in names))
+    if len(values) > _MOST_VALUES:
+        return f"{path}: {old} → {len(values)} values, {values[0]} … {values[-1]}"
+    return f"{path}: {old} → {', '.join(values)}"
 
 
 def cost_rows(ablation: Ablation, gpu_rate: float | None = None) -> list[list[str]]:

@@ -67,19 +67,23 @@ def estimate(
     plan is explained against. continues: what it goes on from."""
     if issubclass(node.stage, Imported):
         return None
-    now = _left(node.stage.work(node.recipe, inputs), continues.step if continues else None)
+
+    def now() -> Work | None:
+        work = node.stage.work(node.recipe, inputs)
+        return _left(work, continues.step if continues else None)
+
     before: PastBuild | None
     for key in dict.fromkeys([spec.key, *([old.key] if old else [])]):
         _, _, before = catalog.status(spec.kind, key)
         if before is not None:
             recipe = spec.recipe_json if old is None or key == spec.key else old.recipe
             then = _left(_work_of(node, recipe, inputs), before.continued_from)
-            return Estimate(seconds=scaled(before.seconds, then, now), by="past")
-    if now is not None:
-        known = rates.get(spec.kind, {}).get(now.unit, {})
+            return Estimate(seconds=scaled(before.seconds, then, now()), by="past")
+    if spec.kind in rates and (work := now()) is not None:
+        known = rates[spec.kind].get(work.unit, {})
         rate = known.get(plain_name(spec.name), known.get(""))
         if rate is not None:
-            return Estimate(seconds=STARTUP_SECONDS + rate * now.amount, by="rate")
+            return Estimate(seconds=STARTUP_SECONDS + rate * work.amount, by="rate")
     expected = node.stage.expected_seconds(node.recipe, node.resources, inputs)
     if expected is None:
         return None

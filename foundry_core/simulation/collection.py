@@ -69,7 +69,7 @@ class CollectStage(Stage):
 
 
 def recorded_work(recipe: Recipe) -> Work | None:
-    """What a recipe records, and whoever reads it has to read; None for one that records nothing."""
+    """What a recipe records, and whoever reads it has to read; None where it records nothing."""
     if isinstance(recipe, CollectDemosRecipe):
         return Work(unit="episodes", amount=len(recipe.tasks) * recipe.episodes_per_task)
     if isinstance(recipe, CollectScenesRecipe):
