@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import Field
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.identity.sources import package_fingerprint
 from foundry_core.parallel import ordered_map
 from foundry_core.pipeline.stage import Recipe, Stage, StageContext, Upstream, Work
@@ -26,6 +27,12 @@ class CollectDemosRecipe(CollectRecipe):
     )
     tail_steps: int = Field(3, ge=1, description="steps recorded from success on")
     max_steps: int = Field(100, ge=1, le=100, description="control steps an expert may take")
+    broken_episodes: Annotated[int, OmitWhen(0)] = Field(
+        0,
+        ge=0,
+        description="demonstrations per task whose recorded target jumps by two metres at one "
+        "step, as a slipping encoder's would: for studies of what bad data do",
+    )
 
 
 class CollectScenesRecipe(CollectRecipe):
