@@ -15,6 +15,7 @@ from foundry_core.evaluation.closed_loop import (
     benchmark_of,
     benchmark_sources,
     checked_benchmark,
+    episodes_work,
     play,
 )
 from foundry_core.evaluation.design import Design
@@ -111,6 +112,12 @@ class Evaluate(stage.Stage):
                 "server: host:port, served: {protocol: openpi, policy: its name}",
             )
         check_device(resources)
+
+    @classmethod
+    def work(
+        cls, recipe: EvaluateRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
+    ) -> stage.Work | None:
+        return episodes_work(recipe)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:

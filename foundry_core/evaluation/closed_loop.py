@@ -74,6 +74,12 @@ def checked_benchmark(recipe: ScenariosRecipe) -> Benchmark:
     return benchmark
 
 
+def episodes_work(recipe: ScenariosRecipe) -> stage.Work:
+    """The episodes that it plays."""
+    tasks = len(recipe.tasks or benchmark_of(recipe).default_tasks())
+    return stage.Work(unit="episodes", amount=tasks * recipe.episodes_per_task)
+
+
 def play(
     ctx: stage.StageContext,
     policy: "PolicyProtocol",

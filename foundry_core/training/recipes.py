@@ -16,7 +16,7 @@ from foundry_core.models.config import (
     VLMConfig,
     weight_sources,
 )
-from foundry_core.pipeline.stage import Config, Fact, Stage, StageContext, Trunk, Upstream
+from foundry_core.pipeline.stage import Config, Fact, Stage, StageContext, Trunk, Upstream, Work
 from foundry_core.training.config import (
     MODALITIES,
     TrainResources,
@@ -236,6 +236,21 @@ class TrainStage(Stage):
         known to nobody yet. Called after `check`."""
         facts = cls.states(recipe, inputs)
         return facts.model if isinstance(facts, ModelFacts) else None
+
+    @classmethod
+    def work(cls, recipe: Any, inputs: Inputs) -> Work | None:
+        """FLOPs where the sizes of the model are known without torch, else samples."""
+        from foundry_core.training.sizing.stages import training_work
+
+        return training_work(cls, recipe, inputs)
+
+    @classmethod
+    def expected_seconds(
+        cls, recipe: Any, resources: TrainResources, inputs: Inputs
+    ) -> float | None:
+        from foundry_core.training.sizing.stages import expected_seconds
+
+        return expected_seconds(cls, recipe, resources, inputs)
 
     @classmethod
     def check(cls, recipe: Any, inputs: Inputs) -> None:
