@@ -43,11 +43,11 @@ def _grouped_rows(ablation: Ablation) -> list[list[str]]:
         groups.setdefault((paths, doing), []).append(name)
     table = [["variants", "seed runs", *differing, "what changes"]]
     for (paths, _), names in groups.items():
-        seed_runs = [r for name in names for r in ablation.by_variant[name]]
+        members = [r for name in names for r in ablation.by_variant[name]]
         title = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)})"
-        cells = [_group_cell(ablation, seed_runs, stage) for stage in differing]
+        cells = [_group_cell(ablation, members, stage) for stage in differing]
         changed = [_values(ablation, names, number) for number in range(len(paths))]
-        table.append([title, str(len(seed_runs)), *cells, "; ".join(changed) or "nothing"])
+        table.append([title, str(len(members)), *cells, "; ".join(changed) or "nothing"])
     return table
 
 
