@@ -1,6 +1,7 @@
 """Demonstrations on top of a vision-language model → a policy."""
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -31,7 +32,7 @@ from foundry_core.models.config import (
 from foundry_core.models.heads.base import check_needs
 from foundry_core.models.sizes import kind_of
 from foundry_core.pipeline import stage
-from foundry_core.training.config import TrainingConfig
+from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.recipes import (
     Inputs,
     ModelFacts,
@@ -112,6 +113,23 @@ class TrainVla(TrainStage):
             )
 
     @classmethod
+    def check_resources(cls, recipe: TrainVlaRecipe, resources: TrainResources) -> None:
+        super().check_resources(recipe, resources)
+        head = recipe.model.head
+        frozen = any(fnmatchcase("backbone.any", pattern) for pattern in recipe.frozen)
+        if frozen or not head.teaches_keys_values:
+            return
+        # Blocks are gathered and run again when a gradient reaches their output; here it reaches
+        # their keys and values, of the last block nothing else.
+        if "language" in resources.recompute or resources.strategy != "ddp":
+            raise FoundryError(
+                f"gradients of the action head {head.kind!r} reach the backbone's keys and values, "
+                "which sharded or recomputed language blocks do not give",
+                "set resources.strategy to ddp, training.precision to bf16 and leave language out "
+                "of resources.recompute; or set model.head.insulated, or freeze backbone.*",
+            )
+
+    @classmethod
     def states(cls, recipe: TrainVlaRecipe, inputs: Inputs) -> PolicyContract:
         robot = recipe.data.robot
         assert robot is not None  # `check` came first
@@ -145,14 +163,16 @@ class TrainVla(TrainStage):
 
     @classmethod
     def notes(cls, recipe: TrainVlaRecipe, inputs: Inputs) -> list[str]:
+        notes = super().notes(recipe, inputs)
         (stats,) = inputs["stats"].values()
         described = {one.name for one in stats.inputs.get("datasets", {}).values()}
         trained = {one.name for one in inputs["robot"].values()}
         if not described or described == trained:
-            return []
+            return notes
         return [
+            *notes,
             f"normalised with the statistics of {', '.join(sorted(described))}, trained on "
-            f"{', '.join(sorted(trained))}"
+            f"{', '.join(sorted(trained))}",
         ]
 
     @staticmethod

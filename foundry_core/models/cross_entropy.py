@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from foundry_core.models.layers import compute_type
+from foundry_core.models.products import product
 from foundry_core.models.sizes import SLICE_ELEMENTS_DEVICE
 
+_BLOCK_ELEMENTS = 1 << 18
+"""Logits of the rows whose softmax is formed at once on a CPU: they stay in a core's cache."""
 _SLICE_ELEMENTS = 1 << 20
-"""Logits per slice on a CPU: 4 MB in float32, about one core's share of cache."""
+"""Least logits per slice on a CPU."""
 _ROWS_PER_WIDTH = 4
 """A slice reads and writes the weight and its gradient, 4·V·D values, beside some 8·V values per
 row: with 4·D rows that is an eighth of the work. With the 20 rows of a cache's share at V = 50k it
@@ -40,7 +43,8 @@ def linear_cross_entropy(
     softmax in float32. Gradients flow through `loss` alone. soft_cap: cap·tanh(logits/cap).
     compiled: logits are read twice and their gradient written once, instead of a dozen passes.
     """
-    terms = _compiled_terms() if compiled else _terms
+    on_cpu = hidden.device.type == "cpu"
+    terms = _compiled_terms() if compiled else _terms_by_blocks if on_cpu else _terms
     return _LinearCrossEntropy.apply(hidden, weight, targets, z_loss, soft_cap, terms)
 
 
@@ -60,35 +64,47 @@ class _LinearCrossEntropy(torch.autograd.Function):
         differentiate = any(ctx.needs_input_grad[:2])
         # Of no size where nobody asks for them.
         d_hidden = torch.empty_like(h if differentiate else h[:0])
-        d_weight = torch.empty_like(weight if differentiate else weight[:0], dtype=torch.float32)
         loss = torch.zeros((), dtype=torch.float32, device=h.device)
         z = torch.zeros_like(loss)
-        rows = _slice_rows(*w.shape, on_cpu=h.device.type == "cpu")
         kind = h.device.type
+        rows = _slice_rows(*w.shape, on_cpu=kind == "cpu")
+        # The gradient of a single slice's logits is smaller than the weight's: that is formed, at
+        # its final scale, when the backward pass asks for it.
+        single = kind == "cpu" and 0 < len(h) <= min(rows, w.shape[1])
+        d_weight = torch.empty_like(
+            weight if differentiate and not single else weight[:0], dtype=torch.float32
+        )
+        gradient = None
         with torch.autocast("cpu" if kind == "meta" else kind, enabled=False):
             for start in range(0, h.shape[0], rows):
                 part = slice(start, start + rows)
                 nll, squares, gradient = terms(
-                    h[part] @ w.t(), targets[part, None], z_loss, soft_cap, differentiate
+                    product(h[part], w), targets[part, None], z_loss, soft_cap, differentiate
                 )
                 loss += nll + squares
                 z += squares
                 if gradient is not None:
-                    torch.mm(gradient, w, out=d_hidden[part])
-                    _accumulate(d_weight, gradient.t(), h[part], first=start == 0)
+                    d_hidden[part] = product(gradient, w.t())
+                    if not single:
+                        _accumulate(d_weight, gradient.t(), h[part], first=start == 0)
         if differentiate:
             if not len(h):
                 d_weight.zero_()
-            ctx.save_for_backward(d_hidden, d_weight)
+            ctx.save_for_backward(d_hidden, *((gradient, h) if single else (d_weight,)))
         ctx.types = hidden.dtype, weight.dtype
         ctx.mark_non_differentiable(z)
         return loss, z
 
     @staticmethod
     def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        d_hidden, d_weight = ctx.saved_tensors
+        d_hidden, *rest = ctx.saved_tensors
+        if len(rest) == 2:
+            gradient, h = rest
+            d_weight = gradient.t() @ (h * d_loss).to(h.dtype)
+        else:
+            d_weight = rest[0] * d_loss
         d_hidden = d_hidden.to(ctx.types[0]) * d_loss
-        return d_hidden, (d_weight * d_loss).to(ctx.types[1]), None, None, None, None
+        return d_hidden, d_weight.to(ctx.types[1]), None, None, None, None
 
 
 def _slice_rows(vocabulary: int, width: int, *, on_cpu: bool) -> int:
@@ -139,3 +155,35 @@ def _terms(
     if slope is not None:
         p *= slope
     return nll, squares, p.to(raw.dtype)
+
+
+def _terms_by_blocks(
+    raw: Tensor, targets: Tensor, z_loss: float, soft_cap: float | None, gradient: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """`_terms` on a CPU, some rows at a time; the gradient takes the place of the raw logits."""
+    log_partition = torch.empty(targets.shape, dtype=torch.float32)
+    chosen = _capped(raw.gather(1, targets).float(), soft_cap)
+    rows = max(1, _BLOCK_ELEMENTS // raw.shape[1])
+    minus = torch.full((min(rows, len(raw)), 1), -1.0)
+    for start in range(0, len(raw), rows):
+        block = raw[start : start + rows]
+        logits = _capped(block.float(), soft_cap)
+        p = logits.softmax(dim=1)
+        log_z = log_partition[start : start + rows]
+        # At the largest of a row both are far from 0, and one logarithm gives the partition.
+        torch.sub(logits.amax(1, keepdim=True), p.amax(1, keepdim=True).log_(), out=log_z)
+        if not gradient:
+            continue
+        if z_loss:
+            p *= 1 + 2 * z_loss * log_z
+        p.scatter_add_(1, targets[start : start + rows], minus[: len(block)])
+        if soft_cap is not None:
+            p *= 1 - (logits / soft_cap).square_()
+        block.copy_(p)
+    nll = (log_partition - chosen).sum()
+    squares = z_loss * log_partition.square().sum()
+    return nll, squares, raw if gradient else None
+
+
+def _capped(logits: Tensor, soft_cap: float | None) -> Tensor:
+    return logits if soft_cap is None else soft_cap * torch.tanh(logits / soft_cap)

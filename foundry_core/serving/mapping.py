@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from foundry_core.config.documents import CONFIG_ROOT, load_document
 from foundry_core.config.suggest import nearest
 from foundry_core.config.validation import validate
+from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import (
     CameraContract,
     DataContract,
@@ -199,16 +200,9 @@ def plain(
 ) -> ServingMapping:
     """Every field and camera by its own name, after these prefixes; actions are the commanded
     fields one after another, in the contract's order."""
-    poses, values = {}, {}
-    for names, source in ((contract.observes, None), (contract.commands, ACTIONS)):
-        for name, one in names.items():
-            pose = name.removesuffix("__xyz").removesuffix("__rot_6d")
-            if pose != name and {f"{pose}__xyz", f"{pose}__rot_6d"} <= names.keys():
-                poses[pose] = _own_pose(pose, fields, source)
-            elif source:
-                values[name] = ValueMapping.model_construct(source=source, quantity=one.quantity)
-            else:
-                values[name] = ValueMapping.model_construct(source=f"{fields}{name}")
+    observed, seen = _own(contract.observes, fields)
+    commanded, told = _laid_out(*_own(contract.commands, ""), contract.commands)
+    poses, values = {**observed, **commanded}, {**seen, **told}
     cameras = {name: CameraMapping(source=f"{images}{name}") for name in contract.cameras}
     robot = RobotMapping.model_construct(cameras=cameras, poses=poses, fields=values)
     return ServingMapping.model_construct(instruction=instruction, robot=robot)
@@ -247,11 +241,54 @@ def load_serving_mapping(name: str, protocol: str) -> ServingMapping:
     return found
 
 
-def _own_pose(pose: str, prefix: str = "", source: str | None = None) -> PoseMapping:
-    xyz, rotation = (source or f"{prefix}{pose}__{half}" for half in ("xyz", "rot_6d"))
+def _own(
+    names: Mapping[str, FieldContract], prefix: str
+) -> tuple[dict[str, PoseMapping], dict[str, ValueMapping]]:
+    """Fields by their own names: poses where both halves are there, and the others."""
+    poses, values = {}, {}
+    for name, one in names.items():
+        pose = name.removesuffix("__xyz").removesuffix("__rot_6d")
+        if pose != name and {f"{pose}__xyz", f"{pose}__rot_6d"} <= names.keys():
+            poses[pose] = _own_pose(pose, prefix)
+        else:
+            # A gripper that keeps its own ends is no ValueMapping that is written in a file.
+            values[name] = ValueMapping.model_construct(
+                source=f"{prefix}{name}", quantity=one.quantity
+            )
+    return poses, values
+
+
+def _own_pose(pose: str, prefix: str = "") -> PoseMapping:
+    xyz, rotation = (f"{prefix}{pose}__{half}" for half in ("xyz", "rot_6d"))
     return PoseMapping(
         xyz=PositionPart(source=xyz), rotation=RotationPart(source=rotation, form="rot6d_rows")
     )
+
+
+def _laid_out(
+    poses: Mapping[str, PoseMapping],
+    values: Mapping[str, ValueMapping],
+    sizes: Mapping[str, FieldContract],
+) -> tuple[dict[str, PoseMapping], dict[str, ValueMapping]]:
+    """The same, as dimensions of one action after another; without them from the first field on
+    whose size is not known."""
+    at, known = 0, True
+    placed: dict[str, PoseMapping] = {}
+    for name, pose in poses.items():
+        xyz, rotation = (
+            part.model_copy(update={"source": ACTIONS, "dims": (at + first, at + end)})
+            for part, first, end in ((pose.xyz, 0, 3), (pose.rotation, 3, 9))
+        )
+        placed[name] = pose.model_copy(update={"xyz": xyz, "rotation": rotation})
+        at += 9
+    told: dict[str, ValueMapping] = {}
+    for name, value in values.items():
+        size = sizes[name].dims
+        known = known and size > 0
+        dims = (at, at + size) if known else None
+        told[name] = value.model_copy(update={"source": ACTIONS, "dims": dims})
+        at += size
+    return placed, told
 
 
 def _shown(picture: Any, camera: CameraMapping) -> Any:

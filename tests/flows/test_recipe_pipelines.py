@@ -61,6 +61,7 @@ def test_what_it_takes_is_told_or_refused_in_a_line():
         ("act", {"vla.model.lora": {"rank": 4}}, "lora adapts the layers of a language model"),
         ("octo-like", {"vla.model.head": {"kind": "pi0", "dim": 64, "n_layers": 13, "n_heads": 12}},
          "the backbone's, which has 12"),
+        ("pi0-like", {"vla.resources.strategy": "fsdp"}, "reach the backbone's keys and values"),
         ("act", {"vla.data.robot.inputs.image.size": [96, 96]}, "which takes 224x224"),
     ],
 )  # fmt: skip
@@ -102,7 +103,9 @@ def make_clip(folder):
 
 def overrides_of(name, raw, folder):
     if name in FAMILY:
-        return reduced(name, raw, make_vlm(folder, FAMILY[name]))
+        found = reduced(name, raw, make_vlm(folder, FAMILY[name]))
+        # What PaliGemma's tiny tower takes, which does not interpolate.
+        return found | ({"vlm.image_size": 16} if name == "pi0-like" else {})
     found = reduced(name, raw)
     if name == "diffusion-policy":
         clip = str(make_clip(folder))

@@ -17,10 +17,16 @@ def reference(hidden, weight, targets, z_loss, soft_cap):
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
 @pytest.mark.parametrize("soft_cap", [None, 2.0])
-def test_equals_the_plain_computation(monkeypatch, z_loss, soft_cap, compiled):
-    monkeypatch.setattr(cross_entropy, "_SLICE_ELEMENTS", 3 * 11)  # slices of 3 rows of 11
+@pytest.mark.parametrize("width", [5, 9])
+def test_equals_the_plain_computation(monkeypatch, z_loss, soft_cap, compiled, width):
+    """8 rows of 5 in slices of 3; of 9 in one, whose weight's gradient waits to be asked for. In
+    both some rows at a time."""
+    if width == 5:
+        monkeypatch.setattr(cross_entropy, "_ROWS_PER_WIDTH", 0)
+        monkeypatch.setattr(cross_entropy, "_SLICE_ELEMENTS", 3 * 11)
+    monkeypatch.setattr(cross_entropy, "_BLOCK_ELEMENTS", 2 * 11)
     torch.manual_seed(0)
-    hidden, weight = torch.randn(8, 5).double(), torch.randn(11, 5).double()
+    hidden, weight = torch.randn(8, width).double(), torch.randn(11, width).double()
     targets = torch.randint(0, 11, (8,))
     results = []
     for function in (linear_cross_entropy, reference):

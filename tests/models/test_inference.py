@@ -7,7 +7,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from foundry_core.errors import FoundryError
+from foundry_core.models.heads.act import ActHeadConfig
+from foundry_core.models.heads.bins import BinsHeadConfig
 from foundry_core.models.heads.diffusion import DiffusionHeadConfig
+from foundry_core.models.heads.pi0 import Pi0HeadConfig
 from foundry_core.models.inference import Acceleration, Actor, hold_bf16
 
 BATCH = robot_batch([4, 3])
@@ -73,9 +76,17 @@ class FromTheHost(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize(
-    "head", [flow_config(), DiffusionHeadConfig(dim=32, n_layers=1, n_heads=2)]
-)
+SMALL = {"dim": 32, "n_layers": 1, "n_heads": 4, "ffn_dim": 32}
+RECORDED = [
+    flow_config(),
+    DiffusionHeadConfig(dim=32, n_layers=1, n_heads=2),
+    ActHeadConfig(**SMALL),
+    Pi0HeadConfig(**SMALL),
+    BinsHeadConfig(bins=8, token_ids=tuple(range(10, 18)), temperature=1.0),
+]
+
+
+@pytest.mark.parametrize("head", RECORDED, ids=lambda head: head.kind)
 def test_a_second_chunk_takes_nothing_from_the_host(head):
     """What a CUDA graph needs: all constants are on the device after the first."""
     model = build(vla_config(head=head)).to("meta").eval()
@@ -105,5 +116,15 @@ def test_a_replayed_chunk_is_the_eager_one(compiled):
     eager = Actor(copy.deepcopy(model), how)
     graphs = Actor(model, Acceleration(precision="bf16", compiled=compiled, graphs=True))
     for lengths, seed in (([4, 3], 0), ([4, 3], 1), ([2, 6], 2), ([4, 3], 3)):
+        batch = {n: t.cuda() for n, t in robot_batch(lengths, seed=seed).items()}
+        torch.testing.assert_close(chunk(graphs, batch), chunk(eager, batch))
+
+
+@cuda
+@pytest.mark.parametrize("head", RECORDED[2:], ids=lambda head: head.kind)
+def test_what_other_heads_replay_is_what_they_say(head):
+    model = build(vla_config(head=head)).eval().cuda()
+    eager, graphs = Actor(copy.deepcopy(model)), Actor(model, Acceleration(graphs=True))
+    for lengths, seed in (([4, 3], 0), ([4, 3], 1), ([2, 6], 2)):
         batch = {n: t.cuda() for n, t in robot_batch(lengths, seed=seed).items()}
         torch.testing.assert_close(chunk(graphs, batch), chunk(eager, batch))

@@ -5,7 +5,7 @@ import torch
 from model_zoo import build, language_config, plain_tokens
 
 from foundry_core.errors import FoundryError
-from foundry_core.models import layers
+from foundry_core.models import layers, plain_attention
 from foundry_core.models.interfaces import Tap
 from foundry_core.models.layers import Visibility
 from foundry_core.models.transformer import Transformer
@@ -79,7 +79,7 @@ def test_attention_in_blocks_of_queries(monkeypatch):
     segments = (torch.arange(20) > 6).int().expand(2, -1)
     packed = Visibility(segments=segments)
     whole = model(tokens), model(tokens, packed)
-    monkeypatch.setattr(layers, "_QUERY_BLOCK", 8)
+    monkeypatch.setattr(plain_attention, "_QUERY_BLOCK", 8)
     torch.testing.assert_close(model(tokens), whole[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(model(tokens, packed), whole[1], atol=1e-5, rtol=0)
 

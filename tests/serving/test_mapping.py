@@ -139,6 +139,9 @@ def test_without_a_mapping_fields_go_by_their_own_names_to_the_bit():
     targets = {XYZ: rng.normal(size=(2, 3)), ROT: np.stack([rows, rows]), GRIP: np.ones((2, 1))}
     wanted = np.concatenate([targets[XYZ], targets[ROT], targets[GRIP]], axis=1)
     np.testing.assert_allclose(mapping.actions(targets, seen["lowdim"]), wanted, atol=1e-7)
+    back = mapping.targets(wanted, seen["lowdim"])
+    for name, value in targets.items():
+        np.testing.assert_allclose(back[name], value, atol=1e-12)
     _, adapter = served_as(contract, "", "openpi", **keys)
     assert not adapter.absent
     assert adapter.commanded(targets) == targets

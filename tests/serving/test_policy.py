@@ -189,7 +189,7 @@ def test_a_masked_dimension_never_reaches_the_head(bench, monkeypatch):
     monkeypatch.setattr(
         policy.model.head,
         "sample",
-        lambda *args, **named: masks.append(named["action_mask"]) or sample(*args, **named),
+        lambda seen, request: masks.append(request.action_mask) or sample(seen, request),
     )
     plan(policy)
     plan(policy, absent=frozenset({GRIPPER}))

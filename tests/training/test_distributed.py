@@ -6,22 +6,28 @@ import multiprocessing
 import os
 import socket
 import weakref
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from model_zoo import build, language_config
 from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from training_toy import toy_batches, toy_trainer, weights
+from training_toy import toy_batches, toy_trainer, toy_validator, weights
 
+from foundry_core.data.loading.config import TEXT
 from foundry_core.errors import FoundryError
 from foundry_core.training.distributed import World, full, local_batch_size
+from foundry_core.training.loop import Trainer
+from foundry_core.training.mixed_batch import MixedBatch
+from foundry_core.training.objectives import TextLoss
 
 
 def _free_port() -> int:
@@ -39,11 +45,16 @@ def _rank(rank: int, size: int, port: int, folder: str, changes: dict) -> None:
     _start(rank, size, port)
     world = World(rank=rank, size=size)
     last = changes.pop("until", 1000)
-    trainer = toy_trainer(
-        Path(folder),
-        world=world,
-        batches=lambda first: until(last, toy_batches(first, world), first),
-        **changes,
+    make = changes.pop("make", None)
+    trainer = (
+        make(Path(folder), world, **changes)
+        if make
+        else toy_trainer(
+            Path(folder),
+            world=world,
+            batches=lambda first: until(last, toy_batches(first, world), first),
+            **changes,
+        )
     )
     try:
         trainer.train()
@@ -74,8 +85,32 @@ def _run(folder: Path, size: int = 2, **changes) -> dict[str, torch.Tensor]:
     return torch.load(folder / "weights.pt", weights_only=True)
 
 
-def _curve(folder: Path) -> list[dict]:
-    return [json.loads(x) for x in (folder / "records/metrics.jsonl").read_text().splitlines()]
+def language_trainer(folder: Path, world: World = World(), **changes) -> Trainer:
+    """A decoder of two blocks on rows of random words."""
+    model = build(language_config())
+
+    def batches(first: int) -> Iterator[MixedBatch]:
+        for step in itertools.count(first):
+            generator = torch.Generator().manual_seed(step)
+            tokens = torch.randint(model.vocab_size, (8, 13), generator=generator)
+            share = tokens.chunk(world.size)[world.rank]
+            yield {TEXT: {"tokens": share, "segments": torch.zeros_like(share)}}
+
+    return toy_trainer(
+        folder,
+        model=model,
+        objectives={TEXT: TextLoss()},
+        weights={},
+        world=world,
+        batches=batches,
+        steps=6,
+        training={"optimizer": {"eps": 1e-4}},
+        **changes,
+    )
+
+
+def _curve(folder: Path, name: str = "metrics") -> list[dict]:
+    return [json.loads(x) for x in (folder / f"records/{name}.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.slow
@@ -95,6 +130,43 @@ def test_two_ranks_equal_one(tmp_path, strategy):
     assert all(torch.equal(resumed[name], both[name]) for name in both)
     timings = json.loads((tmp_path / "both/records/timings.json").read_text())
     assert timings["resumed_from_step"] == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_validation_says_the_same_and_keeps_the_same_weights(tmp_path, strategy):
+    best = {"measure": "a/loss", "better": "higher", "least_gain": 1e9}
+    validator = toy_validator(best=best)
+    alone = toy_trainer(tmp_path / "alone", validator=validator)
+    alone.train()
+    resources = {"strategy": strategy, "checkpoint_every_steps": 8}
+    both = _run(tmp_path / "both", resources=resources, validator=validator)
+    for name, value in weights(alone).items():
+        torch.testing.assert_close(both[name], value, atol=1e-6, rtol=1e-4)
+    one, two = (_curve(tmp_path / name, "validation") for name in ("alone", "both"))
+    assert [row["step"] for row in one] == [4, 8, 12, 16, 20]
+    for mine, theirs in zip(one, two, strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fsdp", "hsdp"])
+def test_recomputed_blocks_of_shards_equal_one(tmp_path, strategy):
+    """Blocks whose weights are gathered for the forward pass, and again for the pass that runs it a
+    second time: bit for bit what shards give that keep their activations, and one process's."""
+    alone = language_trainer(tmp_path / "alone")
+    alone.train()
+    resources = {"strategy": strategy, "micro_batch": 2}
+    if strategy == "hsdp":
+        resources |= {"shard_size": 2, "num_workers": 4}
+    size = 4 if strategy == "hsdp" else 2
+    kept = _run(tmp_path / "kept", size, make=language_trainer, resources=resources)
+    again = {**resources, "recompute": ("language",)}
+    found = _run(tmp_path / "again", size, make=language_trainer, resources=again)
+    assert found.keys() == weights(alone).keys()
+    assert all(torch.equal(found[name], kept[name]) for name in kept)
+    for name, value in weights(alone).items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow

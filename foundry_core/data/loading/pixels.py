@@ -83,12 +83,16 @@ class ImageReader:
         absent = [name for name, image in cached.items() if image is None]
         stored = dict(zip(absent, self._shards.several(sample, absent), strict=True))
         files = {n: stored[n] if image is None else image for n, image in cached.items()}
-        out = self._decoded_into(files, where, output) if self._plain else None
+        # Where an episode begins, the step before it is its first: one picture, seen twice.
+        repeated = len(files) < len(names)
+        plain = self._plain and not repeated
+        out = self._decoded_into(files, where, output) if plain else None
         if out is not None:
             decoded = dict(zip(files, out, strict=True))
         else:
             decoded = {name: _decoded(file, f"{name} of {where}") for name, file in files.items()}
-            views = view_images([*decoded.values()], self._config, self._augment, sample_key)
+            pictures = [decoded[name] for name in names]
+            views = view_images(pictures, self._config, self._augment, sample_key)
             made = views.transpose(0, 2, 3, 1)
             out = output(made.shape)
             out[...] = made
@@ -133,15 +137,16 @@ class DepthReader:
     def __init__(self, shards: CheckedShards, config: ImageInput, augment: Augment | None) -> None:
         self._shards, self._config, self._augment = shards, config, augment
 
-    def read(self, sample: int, files: Mapping[str, float], sample_key: int) -> np.ndarray:
-        """float32 [N, h, w] in metres, 0 where there is none. files: {member: metres of a count}.
-        UnreadableSample where one does not decode."""
+    def read(self, sample: int, files: Sequence[tuple[str, float]], sample_key: int) -> np.ndarray:
+        """float32 [N, h, w] in metres, 0 where there is none. files: (member, metres of a count),
+        one may come twice. UnreadableSample where one does not decode."""
         where = self._shards.where(sample)
-        stored = self._shards.several(sample, [*files])
+        names = [*dict(files)]
+        stored = dict(zip(names, self._shards.several(sample, names), strict=True))
         with _unreadable():
             depth = [
-                decode_depth(file, f"{name} of {where}") * np.float32(metres)
-                for file, (name, metres) in zip(stored, files.items(), strict=True)
+                decode_depth(stored[name], f"{name} of {where}") * np.float32(metres)
+                for name, metres in files
             ]
         return view_depth(depth, self._config, self._augment, sample_key)
 

@@ -115,11 +115,11 @@ class RobotDataset(SampleDataset):
     def _read_depth(self, episode: int, names: Sequence[str], sample_key: int) -> np.ndarray:
         stated = (self.shards.info.get("contract") or {}).get("depth", {})
         offsets = len(self._inputs.image_steps)
-        files = {
-            depth_member(name.removesuffix(".jpg")): stated.get(camera, {}).get("metres", 1e-3)
+        files = [
+            (depth_member(name.removesuffix(".jpg")), stated.get(camera, {}).get("metres", 1e-3))
             for number, name in enumerate(names)
             for camera in [self._inputs.cameras[number // offsets]]
-        }
+        ]
         return self._depth.read(episode, files, sample_key)
 
     def _image_names(self, windows: Windows, number: int) -> list[str]:

@@ -31,7 +31,7 @@ ATTEMPTS = 2
 
 class PolicyProtocol(Protocol):
     """What a rollout asks of a policy. An attribute `history` says how many past observations are
-    wanted, by default none.
+    wanted, by default none. hz: None of a stand-in that acts at any rate.
 
     reset: forgets the client; its noise is a function of (seed, replan index) from here on.
     infer: absolute targets, action field → float64 [K, D], one entry per request, one forward
@@ -45,7 +45,7 @@ class PolicyProtocol(Protocol):
     def cameras(self) -> Sequence[str]: ...
 
     @property
-    def hz(self) -> float: ...
+    def hz(self) -> float | None: ...
 
     def reset(self, client: str, seed: int) -> None: ...
 
@@ -244,7 +244,7 @@ def _check_policy(benchmark: Benchmark, policy: PolicyProtocol, execute_steps: i
             f"the policy looks through {missing}; {benchmark.name} shows {benchmark.cameras()}",
             "add the cameras to the evaluation's options, or evaluate another policy",
         )
-    if abs(policy.hz - benchmark.hz) > 1e-9:
+    if policy.hz is not None and abs(policy.hz - benchmark.hz) > 1e-9:
         raise FoundryError(
             f"the policy acts at {policy.hz:g} Hz, {benchmark.name} is controlled at "
             f"{benchmark.hz:g} Hz",

@@ -59,6 +59,11 @@ class HeadConfig(Config):
         """What it reads of the backbone; checked when a pipeline is planned."""
         return frozenset(("features",))
 
+    @property
+    def teaches_keys_values(self) -> bool:
+        """Whether its gradients reach the backbone through keys and values."""
+        return "keys_values" in self.needs
+
     def check_keys_values(self, shape: KeyValueShape) -> None:
         """FoundryError where it cannot attend to a cache of this shape."""
 

@@ -49,6 +49,10 @@ class Pi0HeadConfig(FlowConfig):
         both: tuple[Need, ...] = ("keys_values", *(self.tokens.needs if self.tokens else ()))
         return frozenset(both)
 
+    @property
+    def teaches_keys_values(self) -> bool:
+        return not self.insulated
+
     def check_keys_values(self, shape: KeyValueShape) -> None:
         if self.n_layers > shape.layers:
             raise FoundryError(

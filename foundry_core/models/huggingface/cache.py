@@ -32,6 +32,19 @@ class Shift:
         return torch.arange(slots, device=self._by.device) >= self._by[:, None]
 
 
+class OneType(StaticCache):
+    """Keeps values in the type of their keys: under autocast positions are turned into keys in
+    float32, and values come in bfloat16."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = super().update(
+            key_states, value_states.to(key_states.dtype), *args, **kwargs
+        )
+        return found
+
+
 class HFKeyValues(KeyValues):
     """cache: transformers'. mask bool [B,S]: False at padding, True also in slots to come.
 
@@ -44,7 +57,7 @@ class HFKeyValues(KeyValues):
         self.lengths, self.room = lengths.clone(), room
         self.shift = Shift(lengths, longest)
         self.mask = self.shift.filled(longest + room)
-        self.cache = StaticCache(config=settings, max_cache_len=longest + room)
+        self.cache = OneType(config=settings, max_cache_len=longest + room)
         self._read = longest
 
     def take_room(self) -> None:

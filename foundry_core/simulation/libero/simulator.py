@@ -1,8 +1,8 @@
 """One LIBERO task, headless: published or drawn starts, absolute pose targets at 20 Hz, pictures.
 
 Shapes: xyz [3] m and rot6d [6] in the world, gripper [1] m (0 closed, 0.08 open). The pose is that
-of LIBERO's observations: the grip point, and the rotation of the hand's body. All is a pure
-function of (task, scenario, targets), to the last bit: LIBERO's own reset is not, because the
+of LIBERO's observations: the grip point, and the rotation of the hand's body. What happens is a
+pure function of (task, scenario, targets), to the last bit: LIBERO's own reset is not, because the
 solver's warm start, the controller's goal and the gripper's command survive it.
 """
 

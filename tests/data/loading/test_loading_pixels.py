@@ -160,3 +160,19 @@ def test_memory_is_flat_once_an_epoch_was_seen(make) -> None:
 def _anonymous_kib() -> int:
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
+
+
+@pytest.mark.parametrize("augment", [Augment(), Augment(brightness=1e-9)])
+def test_where_an_episode_begins_the_step_before_it_is_its_first(make, augment) -> None:
+    """It was read as one image fewer, and no batch could hold it beside others."""
+    inputs = INPUTS.model_copy(update={"image_steps": (-1, 0)})
+    robot = RobotData(batch_size=8, inputs=inputs, augment=augment)
+    for loader in (make(robot), make(robot, cache=1 << 30)):
+        begins = 0
+        for step in range(loader.modalities["robot"].order.epoch_length // 8 + 1):
+            images = loader.batch(step)["robot"]["images"]
+            assert images.shape == (8, 4, 3, 16, 16)
+            same = (images[:, 0] == images[:, 1]).flatten(1).all(dim=1)
+            assert same.equal((images[:, 2] == images[:, 3]).flatten(1).all(dim=1))
+            begins += int(same.sum())
+        assert begins > 0

@@ -49,9 +49,9 @@ def test_known_merges():
 
 
 def test_runs_of_one_number_merge_from_the_left():
-    learnt = learn(np.array([[5] * 5, [5] * 4]), 3)
-    assert learnt.merges == ((0, 0), (1, 1))
-    assert Pieces(learnt).encode([5] * 5) == [2, 0]
+    learnt = learn(np.array([[5] * 5, [5] * 5]), 3)
+    assert learnt.merges == ((0, 0), (1, 0))
+    assert Pieces(learnt).encode([5] * 5) == [1, 2]
 
 
 @given(
