@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from flows.terminal import console_on, stdout, values_text
+from foundry_core.pipeline.cost import Cost
 from foundry_core.pipeline.plan import Plan, StagePlan
 from foundry_core.pipeline.reasons import sentences, short_names
 
@@ -116,8 +117,8 @@ class Console:
                 self._out.print(f"{name}: {text}", markup=False)
 
 
-def plan_table(plan: Plan) -> Table:
-    """The plan as people read it: stage, action, why."""
+def plan_table(plan: Plan, cost: Cost | None = None) -> Table:
+    """The plan as people read it: stage, action, why; below it what all costs together."""
     against = f" against {plan.baseline}" if plan.baseline else ""
     table = Table(title=escape(f"plan of {plan.pipeline}{against}"), title_justify="left")
     for column in ("stage", "key", "action", "why", "≈ s"):
@@ -125,6 +126,8 @@ def plan_table(plan: Plan) -> Table:
     for name, _, key, action, *rest in map(_cells, plan.stages.values()):
         style = {"run": "bold yellow", "blocked": "red"}.get(action, "green")
         table.add_row(name, key, f"[{style}]{action}", *map(escape, rest))
+    if cost is not None and cost.stages:
+        table.caption, table.caption_justify = escape(cost.sentence()), "left"
     return table
 
 

@@ -16,6 +16,7 @@ from flows import processes
 from flows.ablation.plan import plan_ablation
 from flows.ablation.report import write_ablation_report
 from flows.ablation.run import AblationRun
+from flows.ablation.studies import find_study
 from flows.ablation.table import plan_markdown as ablation_markdown
 from flows.console import Console, plan_markdown
 from flows.deployment import artifacts, forms
@@ -40,6 +41,7 @@ from flows.runs.engine import PipelineRun, RunResult
 from flows.runs.local import carried_out, end_of
 from flows.runs.planning import prepare
 from flows.runs.walk import After, Pending, Work
+from foundry_core.errors import FoundryError
 
 # Waiting costs nothing: the machine's CPU slots bound what works at the same time.
 MAX_THREADS = 32
@@ -104,6 +106,7 @@ def ablation(
     looks: forms.Looks = 0,
     spending: forms.Rule = "obrien-fleming",
     family: forms.Family = "base",
+    study: str = "",
     dispatch: forms.DispatchName = _DISPATCH,
     dry_run: bool = False,
 ) -> dict[str, Any]:
@@ -123,12 +126,19 @@ def ablation(
         spending: How the looks share the error; e-value needs no budget.
         family: Which pairs are promised to be right: those with the base, all, or only that the
             best variant does not stop.
+        study: A written-down study (stage_configs/ablations): the pipeline and what is varied are
+            its own, and what else is set here comes on top. One seed means as many as it states.
         dispatch: Where stages run that ask for GPUs.
         dry_run: Show the plan and stop before anything runs.
     """
     asked = forms.ablation_request(
         pipeline, vary, variants, seeds, overrides, evaluation, looks, spending, family
     )
+    if study:
+        found = find_study(study)
+        if found is None:
+            raise FoundryError(f"{study!r} is a pipeline and no study", "set it as the pipeline")
+        asked = found.request(asked, seeds if seeds > 1 else None)
     planned = plan_ablation(asked)
     title, tags = planned.request.title, [f"pipeline:{planned.pipeline.name}", "ablation"]
     describe_run(flow_run_id(), title, tags)

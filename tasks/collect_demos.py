@@ -6,18 +6,14 @@ from typing import Any
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.files import json_line, write_json
 from foundry_core.pipeline import stage
-from foundry_core.simulation.collection import CollectDemosRecipe, package_sources, record_slots
+from foundry_core.simulation.collection import CollectDemosRecipe, CollectStage, record_slots
 from foundry_core.simulation.config import data_contract
 
 
-class CollectDemos(stage.Stage):
+class CollectDemos(CollectStage):
     kind = "collect_demos"
     output = stage.ArtifactType.DEMONSTRATIONS
     Recipe = CollectDemosRecipe
-
-    @classmethod
-    def sources(cls, recipe: CollectDemosRecipe) -> Mapping[str, str]:
-        return package_sources(recipe.packages)
 
     @classmethod
     def check(cls, recipe: CollectDemosRecipe, inputs: Mapping[str, Any]) -> None:

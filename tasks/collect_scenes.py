@@ -7,19 +7,14 @@ from typing import Any
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.files import json_line
 from foundry_core.pipeline import stage
-from foundry_core.simulation.catalog import PACKAGES
-from foundry_core.simulation.collection import CollectScenesRecipe, package_sources, record_slots
+from foundry_core.simulation.collection import CollectScenesRecipe, CollectStage, record_slots
 from foundry_core.simulation.config import cameras_contract
 
 
-class CollectScenes(stage.Stage):
+class CollectScenes(CollectStage):
     kind = "collect_scenes"
     output = stage.ArtifactType.SCENES
     Recipe = CollectScenesRecipe
-
-    @classmethod
-    def sources(cls, recipe: CollectScenesRecipe) -> Mapping[str, str]:
-        return package_sources(PACKAGES)
 
     @classmethod
     def states(cls, recipe: CollectScenesRecipe, inputs: Mapping[str, Any]) -> DataContract:

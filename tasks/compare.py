@@ -22,6 +22,7 @@ class Compare(stage.Stage):
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True),
         "controls": stage.slot(stage.ArtifactType.EVALUATION, many=True, optional=True),
+        "quality": stage.slot(stage.ArtifactType.QUALITY, many=True, optional=True),
     }
     Recipe = CompareRecipe
 
@@ -64,6 +65,8 @@ class Compare(stage.Stage):
         from foundry_core.evaluation.comparison.compare import compare
         from foundry_core.evaluation.comparison.controls import with_controls
         from foundry_core.evaluation.comparison.report import write_comparison
+        from foundry_core.evaluation.comparison.upstream import with_quality
+        from foundry_core.evaluation.quality import read_quality
         from foundry_core.evaluation.together import read_together
 
         read = {
@@ -73,7 +76,8 @@ class Compare(stage.Stage):
         evaluations = read_together(read["evaluations"])
         found = compare(evaluations, ctx.recipe.base, ctx.recipe.alpha)
         controls = read_together(read.get("controls", {}))
-        return write_comparison(ctx.out, with_controls(found, controls))
+        quality = {label: read_quality(folder) for label, folder in read.get("quality", {}).items()}
+        return write_comparison(ctx.out, with_quality(with_controls(found, controls), quality))
 
 
 def _check_asked(recipe: CompareRecipe, evaluations: Mapping[str, stage.Upstream]) -> None:

@@ -10,6 +10,7 @@ from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import CaptionSource
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline import stage
+from foundry_core.simulation.collection import recorded_work
 
 
 class ConvertCaptionsRecipe(stage.Recipe):
@@ -49,6 +50,11 @@ class ConvertCaptions(stage.Stage):
         given = [scenes.states for scenes in inputs.get("scenes", {}).values()]
         known = next((one for one in given if isinstance(one, DataContract)), DataContract())
         return known.converted(known.cameras, (), recipe.image, {})
+
+    @classmethod
+    def work(cls, recipe: ConvertCaptionsRecipe, inputs: Mapping[str, Any]) -> stage.Work | None:
+        recorded = (recorded_work(one.recipe) for one in inputs.get("scenes", {}).values())
+        return next(recorded, None)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:

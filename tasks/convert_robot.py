@@ -24,6 +24,7 @@ from foundry_core.data.sources.base import RobotSource
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import fingerprint
 from foundry_core.pipeline import stage
+from foundry_core.simulation.collection import recorded_work
 
 
 class ConvertRobotRecipe(stage.Recipe):
@@ -120,6 +121,11 @@ class ConvertRobot(stage.Stage):
                 recipe.cameras or (), recipe.fields or (), recipe.image, {}, recipe.depth
             )
         return _chosen(recipe, given)
+
+    @classmethod
+    def work(cls, recipe: ConvertRobotRecipe, inputs: Mapping[str, Any]) -> stage.Work | None:
+        recorded = (recorded_work(one.recipe) for one in inputs.get("demos", {}).values())
+        return next(recorded, None)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:

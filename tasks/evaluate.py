@@ -15,9 +15,11 @@ from foundry_core.evaluation.closed_loop import (
     benchmark_of,
     benchmark_sources,
     checked_benchmark,
+    episodes_work,
     play,
 )
 from foundry_core.evaluation.design import Design
+from foundry_core.evaluation.quality_recipe import check_device
 from foundry_core.pipeline import stage
 
 
@@ -45,6 +47,9 @@ class EvaluateRecipe(ScenariosRecipe):
         None, ge=1, description="targets carried out per plan; default: the policy's"
     )
     blank_images: bool = Field(False, description="control: the policy sees grey pictures")
+    attribution: Annotated[int, OmitWhen(0)] = Field(
+        0, ge=0, description="successes, and failures, of which pictures show what counted"
+    )
     record_per_task: int = Field(2, ge=0, description="episodes per task that keep pictures")
 
     @model_validator(mode="after")
@@ -101,17 +106,18 @@ class Evaluate(stage.Stage):
 
     @classmethod
     def check_resources(cls, recipe: EvaluateRecipe, resources: EvaluateResources) -> None:
-        """Where a stage runs, and whether that has a GPU, is looked up by `gpus`."""
         if bool(resources.server) != (recipe.served is not None):
             raise FoundryError(
                 f"server={resources.server!r} and recipe.served={recipe.served} go together",
                 "server: host:port, served: {protocol: openpi, policy: its name}",
             )
-        if resources.device.startswith("cuda") and not resources.gpus:
-            raise FoundryError(
-                f"device={resources.device!r} is a GPU, and the stage asks for none (gpus=0)",
-                "set its resources.gpus=1, or device=cpu",
-            )
+        check_device(resources)
+
+    @classmethod
+    def work(
+        cls, recipe: EvaluateRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
+    ) -> stage.Work | None:
+        return episodes_work(recipe)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
@@ -134,6 +140,7 @@ class Evaluate(stage.Stage):
             env_workers=ctx.resources.env_workers or None,
             execute_steps=recipe.execute_steps,
             design=recipe.design,
+            attribution=recipe.attribution,
         )
 
 

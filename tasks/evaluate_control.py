@@ -16,6 +16,7 @@ from foundry_core.evaluation.closed_loop import (
     benchmark_of,
     benchmark_sources,
     checked_benchmark,
+    episodes_work,
     play,
 )
 from foundry_core.pipeline import stage
@@ -54,6 +55,12 @@ class EvaluateControl(stage.Stage):
                 f"benchmark {recipe.benchmark!r} does not say what keeps its robot where it is",
                 f"define `still` in {type(benchmark).__name__}",
             )
+
+    @classmethod
+    def work(
+        cls, recipe: EvaluateControlRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
+    ) -> stage.Work | None:
+        return episodes_work(recipe)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:

@@ -163,14 +163,16 @@ class TrainVla(TrainStage):
 
     @classmethod
     def notes(cls, recipe: TrainVlaRecipe, inputs: Inputs) -> list[str]:
+        notes = super().notes(recipe, inputs)
         (stats,) = inputs["stats"].values()
         described = {one.name for one in stats.inputs.get("datasets", {}).values()}
         trained = {one.name for one in inputs["robot"].values()}
         if not described or described == trained:
-            return []
+            return notes
         return [
+            *notes,
             f"normalised with the statistics of {', '.join(sorted(described))}, trained on "
-            f"{', '.join(sorted(trained))}"
+            f"{', '.join(sorted(trained))}",
         ]
 
     @staticmethod

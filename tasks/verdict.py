@@ -54,6 +54,7 @@ class Verdict(stage.Stage):
     inputs: ClassVar[Mapping[str, stage.Slot]] = {
         "evaluations": stage.slot(stage.ArtifactType.EVALUATION, many=True),
         "controls": stage.slot(stage.ArtifactType.EVALUATION, many=True, optional=True),
+        "quality": stage.slot(stage.ArtifactType.QUALITY, many=True, optional=True),
     }
     Recipe = VerdictRecipe
 
@@ -95,7 +96,9 @@ class Verdict(stage.Stage):
         from foundry_core.evaluation.comparison.controls import with_controls
         from foundry_core.evaluation.comparison.race import finished_race
         from foundry_core.evaluation.comparison.report import write_comparison
+        from foundry_core.evaluation.comparison.upstream import with_quality
         from foundry_core.evaluation.comparison.verdict import judge_variants
+        from foundry_core.evaluation.quality import read_quality
         from foundry_core.evaluation.together import read_together
 
         read = {
@@ -114,9 +117,9 @@ class Verdict(stage.Stage):
         found = judge_variants(
             evaluations, variants, recipe.base, recipe.alpha, size=recipe.started
         )
-        return write_comparison(
-            ctx.out, with_controls(found, read_together(read.get("controls", {})))
-        )
+        found = with_controls(found, read_together(read.get("controls", {})))
+        quality = {label: read_quality(folder) for label, folder in read.get("quality", {}).items()}
+        return write_comparison(ctx.out, with_quality(found, quality))
 
 
 def _natural(name: str) -> list[tuple[float, str]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from flows.ablation.variants import BASE, AblationRequest
@@ -9,12 +10,13 @@ from flows.runs.planning import Prepared, Request
 from foundry_core.config.validation import validate
 from foundry_core.evaluation.closed_loop import scenarios_of
 from foundry_core.identity.code import CodeIndex
+from foundry_core.pipeline.cost import known_rates, scaled
 from foundry_core.pipeline.graph import Pipeline, StageNode
 from foundry_core.pipeline.plan import Plan, StagePlan, plan
 from foundry_core.pipeline.reasons import Baseline, BaselineStage
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import StageSpec, identify_stage
-from foundry_core.pipeline.stage import Upstream
+from foundry_core.pipeline.stage import ArtifactType, Upstream, Work
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog, load_baseline
 
@@ -28,7 +30,8 @@ class SeedRun:
 
     several: whether there are other seeds of the variant. parts: the stages that make up its
     evaluation, one unless it is looked at early; played: how many of them it plays at most.
-    controls: control → the stage that plays it on the scenarios of the whole evaluation. names:
+    controls: control → the stage that plays it on the scenarios of the whole evaluation. quality:
+        stages that examine the models which the evaluated policy is made from. names:
     stage → its name in the merged graph, filled in by `merge`.
     """
 
@@ -41,6 +44,7 @@ class SeedRun:
     parts: tuple[str, ...]
     played: int
     controls: Mapping[str, str]
+    quality: tuple[str, ...] = ()
     names: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -56,10 +60,10 @@ class SeedRun:
         numbered = enumerate(self.parts[: self.played], 1)
         return {f"{self.label}.{number}": part for number, part in numbered}
 
-    @property
+    @cached_property
     def scope(self) -> set[str]:
-        """The parts that it plays, the controls, and what these need."""
-        wanted = [*self.evaluations.values(), *self.controls.values()]
+        """The parts that it plays, the controls, the models' exams, and what these need."""
+        wanted = [*self.evaluations.values(), *self.controls.values(), *self.quality]
         return self.pipeline.with_ancestors(wanted)
 
     @property
@@ -105,6 +109,11 @@ def merge(
             for stage, merged in r.names.items()
             if stage in r.pipeline.notes
         },
+        views={
+            merged: r.pipeline.views[stage]
+            for r in reversed(seed_runs)
+            for stage, merged in r.names.items()
+        },
     )
     previous = load_baseline(store, first.pipeline.name)
     against = Baseline(
@@ -118,6 +127,7 @@ def merge(
         baseline=against,
         only=[VERDICT],
         strict_env=request.strict_env,
+        rates=known_rates(),
     )
     return Prepared(
         request=Request(
@@ -169,13 +179,16 @@ def _verdict(
 ) -> StageNode:
     stage = stage_kind(VERDICT)
     variants: dict[str, list[str]] = {}
-    upstream: dict[str, dict[str, Upstream]] = {"evaluations": {}, "controls": {}}
+    upstream: dict[str, dict[str, Upstream]] = {"evaluations": {}, "controls": {}, "quality": {}}
     for r in seed_runs:
         variants.setdefault(r.variant, []).extend(r.evaluations)
         for label, part in r.evaluations.items():
             upstream["evaluations"][label] = _upstream(r, part)
         for name, control in r.controls.items():
             upstream["controls"].setdefault(name, _upstream(r, control))
+        for exam in r.quality:
+            if r.names[exam] == r.stage_name(exam):  # else one before has the same
+                upstream["quality"][r.names[exam]] = _upstream(r, exam)
     values: dict[str, Any] = {"base": seed_runs[0].variant, "variants": variants}
     values |= {"alpha": request.alpha, "started": started and started - 1}
     if request.design is not None:
@@ -213,14 +226,28 @@ def controls_of(pipeline: Pipeline, evaluation: str) -> dict[str, str]:
     return found
 
 
+def quality_of(pipeline: Pipeline, evaluation: str) -> tuple[str, ...]:
+    """The stages that examine a model which the evaluated policy is made from."""
+    made_from = pipeline.with_ancestors([evaluation])
+    return tuple(
+        name
+        for name, node in pipeline.stages.items()
+        if node.stage.output == ArtifactType.QUALITY
+        and made_from.issuperset(node.inputs["model"].values())
+    )
+
+
 def _baseline(seed_runs: Sequence[SeedRun], previous: Baseline | None) -> dict[str, BaselineStage]:
     """What every stage is explained against, under its name in the merged graph."""
     base = seed_runs[0]
+    of_base = {stage: BaselineStage.of(spec) for stage, spec in base.specs.items()}
     found: dict[str, BaselineStage] = {}
-    for seed_run in reversed(seed_runs):
+    for seed_run in seed_runs:
         for stage, merged in seed_run.names.items():
+            if merged in found:
+                continue
             if seed_run is not base and stage in base.specs:
-                old = BaselineStage.of(base.specs[stage])
+                old = of_base[stage]
             elif seed_run is base and previous and stage in previous.stages:
                 old = previous.stages[stage]
             else:
@@ -231,9 +258,10 @@ def _baseline(seed_runs: Sequence[SeedRun], previous: Baseline | None) -> dict[s
 
 def _in_plain_names(planned: Plan, seed_runs: Sequence[SeedRun]) -> Plan:
     """Reasons name `vla.training.steps`, not of `steps=20:vla.training.steps`; and what has
-    never been built is expected to take as long as its counterpart in the base."""
+    never been built is expected to take as long as its counterpart in the base, by its amount."""
     plain = {merged: stage for r in seed_runs for stage, merged in r.names.items()}
-    base = seed_runs[0].names
+    base, pipeline = seed_runs[0].names, seed_runs[0].pipeline
+    owners = {merged: r for r in reversed(seed_runs) for merged in r.names.values()}
     rows: dict[str, StagePlan] = {}
     for name, row in planned.stages.items():
         reasons = tuple(
@@ -244,12 +272,20 @@ def _in_plain_names(planned: Plan, seed_runs: Sequence[SeedRun]) -> Plan:
             )
             for reason in row.reasons
         )
-        counterpart = rows.get(base.get(plain.get(name, name), ""))
-        seconds = row.estimated_seconds
-        if row.action == "run" and seconds is None and counterpart is not None:
-            seconds = counterpart.estimated_seconds
-        rows[name] = replace(row, reasons=reasons, estimated_seconds=seconds)
+        stage = plain.get(name, name)
+        known = rows.get(base.get(stage, ""))
+        unknown = row.action == "run" and row.estimated_seconds is None and name in owners
+        if unknown and known is not None and known.estimated_seconds is not None:
+            then, now = _work(pipeline, stage), _work(owners[name].pipeline, stage)
+            seconds = scaled(known.estimated_seconds, then, now)
+            row = replace(row, estimated_seconds=seconds, estimated_by=known.estimated_by)
+        rows[name] = replace(row, reasons=reasons)
     return replace(planned, stages=rows)
+
+
+def _work(pipeline: Pipeline, stage: str) -> Work | None:
+    node = pipeline.stages[stage]
+    return node.stage.work(node.recipe, pipeline.views[stage].inputs)
 
 
 def _plain(path: str, name: str, plain: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from flows.ablation.merge import SeedRun, controls_of, merge
+from flows.ablation.merge import SeedRun, controls_of, merge, quality_of
 from flows.ablation.parts import in_parts, standing
 from flows.ablation.variants import BASE, AblationRequest, Change, Variant, expand
 from flows.runs.planning import Prepared
@@ -20,10 +20,11 @@ from foundry_core.errors import FoundryError
 from foundry_core.evaluation.design import Standing
 from foundry_core.home import store_uri
 from foundry_core.identity.code import CodeIndex
-from foundry_core.pipeline.graph import Pipeline, load_pipeline
+from foundry_core.pipeline.cost import Cost, cost_of, plain_name, resources_of
+from foundry_core.pipeline.graph import Pipeline, Shared, load_pipeline
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.pipeline.registry import stage_kind
-from foundry_core.pipeline.spec import identify
+from foundry_core.pipeline.spec import Identified, identify
 from foundry_core.pipeline.stage import MODELS, ArtifactType
 from foundry_core.store.base import Store
 from foundry_core.store.manifest import Artifact
@@ -64,12 +65,18 @@ class Ablation:
 
     def rows(self, seed_run: SeedRun) -> dict[str, StagePlan]:
         """A seed run's part of the plan, under the pipeline's own stage names."""
-        rows = self.merged.plan.stages
-        return {
-            stage: replace(rows[merged], name=stage)
-            for stage, merged in seed_run.names.items()
-            if merged in rows
-        }
+        if seed_run.label not in self._rows:
+            rows = self.merged.plan.stages
+            self._rows[seed_run.label] = {
+                stage: replace(rows[merged], name=stage)
+                for stage, merged in seed_run.names.items()
+                if merged in rows
+            }
+        return self._rows[seed_run.label]
+
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, StagePlan]]:
+        return {}
 
     def first_needs(self, seed_run: SeedRun, stage: str) -> bool:
         """Whether this seed run is the first of those that share the stage: the merged graph calls
@@ -93,11 +100,28 @@ class Ablation:
         parts = [r.names[part] for r in self.seed_runs for part in r.evaluations.values()]
         return [rows[name] for name in parts if rows[name].action == "run" and name not in soon]
 
-    def estimated_seconds(self) -> float | None:
-        """Work still to do at most, each shared stage once; None where nothing like it ever ran."""
-        seconds = [row.estimated_seconds for row in self.merged.plan.to_run()]
-        known = [one for one in seconds if one is not None]
-        return sum(known) if len(known) == len(seconds) else None
+    def cost(self, gpu_rate: float | None = None) -> Cost:
+        """Of the work still to do at most, each shared stage once."""
+        return self.merged.cost(gpu_rate)
+
+    def cost_by_stage(self, gpu_rate: float | None = None) -> dict[str, Cost]:
+        """The same of all that the seed runs call alike: stage → what it costs in all of them."""
+        found: dict[str, list[StagePlan]] = {}
+        for row in self.merged.plan.to_run():
+            found.setdefault(plain_name(row.name), []).append(row)
+        resources = resources_of(self.merged.pipeline)
+        return {stage: cost_of(rows, resources, gpu_rate) for stage, rows in found.items()}
+
+    def unshared_cost(self) -> Cost:
+        """What the seed runs would cost if each did all of its work alone."""
+        plan, resources = self.merged.plan, resources_of(self.merged.pipeline)
+        rows = [
+            plan.stages[merged]
+            for r in self.seed_runs
+            for stage, merged in r.names.items()
+            if stage in r.scope and plan.stages[merged].action == "run"
+        ]
+        return cost_of(rows, resources)
 
 
 def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablation:
@@ -108,15 +132,20 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
         )
     variants = expand(request.vary, request.variants)
     design = request.design
-    base = load_pipeline(request.pipeline, request.overrides, kinds=stage_kind)
+    shared = Shared()
+    base = load_pipeline(request.pipeline, request.overrides, kinds=stage_kind, shared=shared)
     evaluation = compared_stage(base, request.evaluation)
-    code = CodeIndex()
+    code, known = CodeIndex(), Identified()
     seed_runs: list[SeedRun] = []
     changes: dict[str, tuple[Changed, ...]] = {}
     notes: list[str] = []
     seen: dict[str, str] = {}
+
+    def seed_run(variant: Variant, seed: int) -> SeedRun:
+        return _seed_run(request, variant, evaluation, seed, code, shared, known)
+
     for variant in variants:
-        first = _seed_run(request, variant, evaluation, 0, code)
+        first = seed_run(variant, 0)
         key = first.specs[first.parts[0]].key
         changed = tuple(
             (path, value_at(base, path), value_at(first.pipeline, path))
@@ -129,7 +158,7 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
         changes[variant.name] = changed
         seed_runs.append(first)
         for seed in range(1, request.seeds):
-            seed_runs.append(_seed_run(request, variant, evaluation, seed, code))
+            seed_runs.append(seed_run(variant, seed))
     if len(seed_runs) < 2:
         raise FoundryError(
             "nothing is varied: " + ("; ".join(notes) or "only the base is left"),
@@ -225,18 +254,24 @@ def compared_stage(pipeline: Pipeline, named: str | None) -> str:
 
 
 def _seed_run(
-    request: AblationRequest, variant: Variant, evaluation: str, seed: int, code: CodeIndex
+    request: AblationRequest,
+    variant: Variant,
+    evaluation: str,
+    seed: int,
+    code: CodeIndex,
+    shared: Shared,
+    known: Identified,
 ) -> SeedRun:
     overrides = (*request.overrides, *variant.overrides)
     try:
-        pipeline = load_pipeline(request.pipeline, overrides, kinds=stage_kind)
+        pipeline = load_pipeline(request.pipeline, overrides, kinds=stage_kind, shared=shared)
         if seed:
             overrides += _seed_overrides(pipeline, evaluation, seed)
-            pipeline = load_pipeline(request.pipeline, overrides, kinds=stage_kind)
+            pipeline = load_pipeline(request.pipeline, overrides, kinds=stage_kind, shared=shared)
         parts = [evaluation]
         if request.design is not None:
             pipeline, parts = in_parts(pipeline, evaluation, request.design)
-        specs = identify(pipeline, code=code, strict_code=request.strict_code)
+        specs = identify(pipeline, code=code, strict_code=request.strict_code, known=known)
     except FoundryError as error:
         raise FoundryError(f"variant {variant.name!r}: {error.message}", error.hint) from None
     return SeedRun(
@@ -249,6 +284,7 @@ def _seed_run(
         parts=tuple(parts),
         played=len(parts),
         controls=controls_of(pipeline, evaluation),
+        quality=quality_of(pipeline, evaluation),
     )
 
 

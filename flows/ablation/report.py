@@ -41,7 +41,7 @@ def write_ablation_report(ablation_id: str) -> Path:
         data,
         title=f"{ablation['base_pipeline']}: what each change does",
         run_id=ablation_id,
-        sections=sections,
+        sections=[*sections, *data.sections],
         commands=_commands(ablation, effects),
     )
     return write_report(home_dir() / "runs" / ablation_id / "report.html", data)

@@ -1,8 +1,10 @@
 """Gathers what a report shows of a run: from the lineage index and the artifacts' files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.reports.looking import looking_section, quality_section
 from flows.runs.engine import RunResult
 from flows.runs.planning import Prepared
 from foundry_core.errors import FoundryError
@@ -12,7 +14,7 @@ from foundry_core.evaluation.comparison.result import Comparison, read_compariso
 from foundry_core.files import json_line
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import answers, graph, queries
-from foundry_core.lineage.records import THROUGHPUT, metric_lines
+from foundry_core.lineage.records import THROUGHPUT, VALIDATION, metric_lines
 from foundry_core.store.base import Store
 from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
@@ -50,6 +52,7 @@ def gather(run_id: str) -> ReportData:
     present = {name: artifact for name, artifact in artifacts.items() if artifact}
     nodes, edges = queries.graph_of(connection, run_id)
     compared = next((a for a in present.values() if a.kind in _VERDICTS), None)
+    labels = {i.key: i.label for i in compared.inputs} if compared else {}
     return ReportData(
         title=f"{run['pipeline']}: what was built, and how well it works",
         run_id=run_id,
@@ -57,10 +60,11 @@ def gather(run_id: str) -> ReportData:
         stages=[_stage_row(stage, artifacts[stage["stage"]]) for stage in run["stages"]],
         losses=_losses(store, present),
         throughput=_throughput(store, present),
-        filmstrips=_filmstrips(store, present, compared),
+        filmstrips=_filmstrips(store, present, labels),
         lineage_svg=graph.svg(nodes, edges),
         provenance=_provenance(present),
         commands=_commands(run["pipeline"], present),
+        sections=[*quality_section(connection, run_id), *looking_section(store, present, labels)],
         unequal=_unequal(present, compared),
     )
 
@@ -94,6 +98,10 @@ def _losses(
             # One small file: a remote store would fetch gigabytes of weights with the folder.
             path = store.file_path(artifact, "records/metrics.jsonl")
             found[name] = loss_series(path.parents[1]) if path else {}
+            held_out = store.file_path(artifact, VALIDATION) if path else None
+            if held_out:
+                for measure, series in held_out_series(held_out.parents[1]).items():
+                    found[f"{name}: {measure}, held out"] = series
     return {name: series for name, series in found.items() if series}
 
 
@@ -106,6 +114,22 @@ def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
     if len(parts) == 2:
         parts.remove("loss")
     return {key: series[key] for key in parts}
+
+
+def held_out_series(folder: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Measure of a modality (robot position_mm) → weights → (step, value) of a training artifact's
+    validations, over all datasets. The nearest of several chunks stands beside the first one."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in metric_lines(folder.joinpath, VALIDATION):
+        for name, value in row.items():
+            weights, *where = name.split("/")
+            if len(where) != 2:  # of one dataset, or of one step of a chunk
+                continue
+            modality, measure = where
+            line = f"{weights}, nearest chunk" if measure.startswith("best_") else weights
+            series = found.setdefault(f"{modality} {measure.removeprefix('best_')}", {})
+            series.setdefault(line, []).append((row["step"], value))
+    return found
 
 
 def _throughput(store: Store, artifacts: dict[str, Artifact]) -> list[list[str]]:
@@ -141,10 +165,9 @@ def throughput_cells(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def _filmstrips(
-    store: Store, artifacts: dict[str, Artifact], compared: Artifact | None
+    store: Store, artifacts: dict[str, Artifact], labels: Mapping[str, str]
 ) -> list[Filmstrip]:
-    """For every evaluation that was compared."""
-    labels = {i.key: i.label for i in compared.inputs} if compared else {}
+    """For every evaluation. labels: of those that were compared, by key."""
     found = []
     for artifact in artifacts.values():
         if artifact.kind != "evaluate":

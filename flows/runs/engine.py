@@ -50,11 +50,12 @@ from foundry_core.lineage.event_types import (
     StageResolved,
 )
 from foundry_core.lineage.events import EventLog
+from foundry_core.pipeline.cost import learn
 from foundry_core.pipeline.plan import StagePlan
 from foundry_core.store.catalog import record_run
 from foundry_core.store.disk import is_full, naming_disk
 from foundry_core.store.manifest import Artifact
-from foundry_core.store.trunks import continued
+from foundry_core.store.trunks import continued, continued_step
 
 Watch = Callable[[Mapping[str, Any]], None]
 
@@ -256,6 +257,11 @@ class PipelineRun:
         row = self.prepared.plan.stages[name]
         self.record_resolved(row, outcome.artifact.key, outcome.action, outcome.how)
         self._observe(StageFinished(name, outcome))
+        if outcome.action == "run":
+            view = self.prepared.pipeline.views.get(name)
+            inputs, artifact = (view.inputs if view else {}), outcome.artifact
+            node = self.prepared.pipeline.stages[name]
+            learn(node, inputs, artifact.seconds, continued_step(artifact))
         files = outcome.artifact.provenance.get(UNDECLARED_READS)
         if outcome.action == "run" and files:
             self._observe(Note(f"stage {name} {undeclared(files)}: {NAME_IT}"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foundry_core.home import store_uri
+from foundry_core.pipeline.cost import Cost, cost_of, known_rates, resources_of
 from foundry_core.pipeline.graph import Pipeline, load_pipeline
 from foundry_core.pipeline.plan import Plan, plan
 from foundry_core.pipeline.registry import stage_kind
@@ -41,6 +42,10 @@ class Prepared:
     plan: Plan
     store: Store
 
+    def cost(self, gpu_rate: float | None = None) -> Cost:
+        """Of what would run. gpu_rate: money for a GPU hour."""
+        return cost_of(self.plan.to_run(), resources_of(self.pipeline), gpu_rate)
+
 
 def prepare(request: Request, store: Store | None = None) -> Prepared:
     """Raises FoundryError for every mistake that can be known before a device is touched."""
@@ -55,5 +60,6 @@ def prepare(request: Request, store: Store | None = None) -> Prepared:
         only=request.only,
         force=request.force,
         strict_env=request.strict_env,
+        rates=known_rates(),
     )
     return Prepared(request=request, pipeline=pipeline, specs=specs, plan=worked_out, store=store)

@@ -40,8 +40,11 @@ def apply_overrides(
 ) -> dict[str, Any]:
     """The document with each override set. The first word is a stage (or `seed`, the pipeline's);
     what follows is a path in the stage's recipe, or `resources.…`, `inputs.…`, `seed`. A mapping
-    that gets another kind or format, and a stage that gets an import, start anew."""
-    changed = deepcopy(document)
+    that gets another kind or format, and a stage that gets an import, start anew. The document
+    stays as it is; stages that no override names are its own."""
+    changed, own = dict(document), set()
+    if isinstance(changed.get("stages"), dict):
+        changed["stages"] = dict(changed["stages"])
     for path, value in overrides:
         stage, *rest = path.split(".")
         if stage == "seed" and not rest:
@@ -58,6 +61,9 @@ def apply_overrides(
             )
         if rest[0] not in STAGE_KEYS:
             rest = ["recipe", *rest]
+        if stage not in own:  # what no override names is shared with the document
+            stages[stage] = deepcopy(stages[stage])
+            own.add(stage)
         _set(stages, [stage, *rest], value, path)
     return changed
 

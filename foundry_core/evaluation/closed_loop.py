@@ -74,6 +74,12 @@ def checked_benchmark(recipe: ScenariosRecipe) -> Benchmark:
     return benchmark
 
 
+def episodes_work(recipe: ScenariosRecipe) -> stage.Work:
+    """The episodes that it plays."""
+    tasks = len(recipe.tasks or benchmark_of(recipe).default_tasks())
+    return stage.Work(unit="episodes", amount=tasks * recipe.episodes_per_task)
+
+
 def play(
     ctx: stage.StageContext,
     policy: "PolicyProtocol",
@@ -83,12 +89,14 @@ def play(
     env_workers: int | None = None,
     execute_steps: int | None = None,
     design: "Design | None" = None,
+    attribution: int = 0,
 ) -> dict[str, Any]:
     """Plays the scenarios of the stage's recipe, a ScenariosRecipe, and writes its Evaluation;
     returns the metrics. What an attempt before this one finished is not played again.
 
     facts: what evaluation.json says of the policy. record: episodes per task that keep pictures.
-    design: how it may be judged before its end.
+    design: how it may be judged before its end. attribution: so many successes and failures are
+    played again for what their chunks depend on.
     """
     from foundry_core.evaluation.rollout.episodes import Rollout, plan_episodes, run_episodes
     from foundry_core.evaluation.rollout.tally import Tally
@@ -127,7 +135,20 @@ def play(
         on_rollout=on_rollout,
     )
     steps = execute_steps or policy.execute_steps
-    return _conclude(ctx, benchmark, tally.finish(), {"execute_steps": steps, **facts}, design)
+    results = tally.finish()
+    if attribution:
+        from foundry_core.evaluation.rollout.attribution import attribute
+
+        attribute(
+            ctx.out,
+            benchmark,
+            policy,
+            plans,
+            results,
+            count=attribution,
+            execute_steps=execute_steps,
+        )
+    return _conclude(ctx, benchmark, results, {"execute_steps": steps, **facts}, design)
 
 
 def _conclude(

@@ -26,7 +26,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.files import sha256_hex
@@ -84,9 +84,8 @@ def fingerprint(
     beside ours. index: by default that of `sharing`, else one of its own, which looks at every
     module again (10 ms). Raises FoundryError when there is no such entry.
     """
-    found = (index or _SHARED.get() or CodeIndex()).reached(module, entry, sorted(set(methods_of)))
-    lines = "".join(f"{name} {sha}\n" for name, sha in found.functions.items())
-    return CodeFingerprint(digest=sha256_hex(lines), **found._asdict())
+    index = index or _SHARED.get() or CodeIndex()
+    return index.fingerprint(module, entry, tuple(sorted(set(methods_of))))
 
 
 class CodeIndex:
@@ -98,6 +97,18 @@ class CodeIndex:
         self._modules = Modules(roots)
         self._packages = frozenset(roots)
         self._graphs: dict[frozenset[str], Graph] = {}
+        self._fingerprints: dict[tuple[Any, ...], CodeFingerprint] = {}
+
+    def fingerprint(
+        self, module: str, entry: str, methods_of: tuple[Named, ...]
+    ) -> CodeFingerprint:
+        """As the function of that name. Of one index it does not change."""
+        asked = (module, entry, methods_of)
+        if asked not in self._fingerprints:
+            found = self.reached(module, entry, methods_of)
+            lines = "".join(f"{name} {sha}\n" for name, sha in found.functions.items())
+            self._fingerprints[asked] = CodeFingerprint(digest=sha256_hex(lines), **found._asdict())
+        return self._fingerprints[asked]
 
     def reached(self, module: str, entry: str, methods_of: Sequence[Named] = ()) -> Reached:
         """What the entry leads to; see `fingerprint`."""

@@ -164,13 +164,14 @@ class ArtifactCommitted(Event):
     """artifact: the content of artifact.json. The rows are those of its records
     (`foundry_core.lineage.records`): metrics {step, name, value}, episodes {task, scenario,
     success, steps, seconds, crash, seed}, scores {task, n, successes, crashed, pending, rate, low,
-    high}."""
+    high}, measures of a model {task, name, value, n, low, high}."""
 
     type = "artifact_committed"
     artifact: Json
     metric_rows: Sequence[Json] = ()
     episode_rows: Sequence[Json] = ()
     score_rows: Sequence[Json] = ()
+    measure_rows: Sequence[Json] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

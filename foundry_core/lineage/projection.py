@@ -168,6 +168,7 @@ _SCORE = {
     **_types("task n:bigint successes:bigint crashed:bigint pending:bigint"),
     **_types("rate:double low:double high:double"),
 }
+_MEASURE = _types("task name n:bigint value:double low:double high:double")
 
 _COMMITTED = Projection(
     event="artifact_committed",
@@ -188,6 +189,7 @@ _COMMITTED = Projection(
             _types("task scenario crash success:boolean steps:bigint seconds:double seed:ubigint")
         ],
         "score_rows": [_SCORE],
+        "measure_rows": [_MEASURE],
     },
     columns={
         **_same("key kind content input_content_key recipe seed code", "d.artifact"),
@@ -244,6 +246,7 @@ _VERSION = Projection(
         },
         "episode_rows": [_types("task success:boolean")],
         "score_rows": [_SCORE],
+        "measure_rows": [_MEASURE],
     },
     columns={
         "key": "d.artifact.key",
@@ -267,6 +270,9 @@ _VERSION = Projection(
                 where len(coalesce(d.score_rows, [])) = 0)
             group by grouping sets ((key, attempt, run_id, e.task), (key, attempt, run_id))
             having grouping(e.task) = 1 or e.task is not null""",
+        "measure": """
+            select key, attempt, run_id, m.task, m.name, m.value, m.n, m.low, m.high
+            from (select key, attempt, run_id, unnest(d.measure_rows) as m from latest)""",
     },
 )
 

@@ -13,8 +13,10 @@ from foundry_core.lineage.event_types import ArtifactCommitted
 
 METRICS = "records/metrics.jsonl"
 THROUGHPUT = "records/throughput.jsonl"
+VALIDATION = "records/validation.jsonl"
 EPISODES = "records/episodes.jsonl"
 SCORES = "records/scores.jsonl"
+MEASURES = "records/measures.jsonl"
 # Column → what it may hold; null and absent are allowed everywhere.
 _Columns = Mapping[str, tuple[type, ...]]
 _NUMBER = (int, float)
@@ -33,6 +35,12 @@ _SCORE: _Columns = {
     **dict.fromkeys(("n", "successes", "crashed", "pending"), (int,)),
     **dict.fromkeys(("rate", "low", "high"), _NUMBER),
 }
+_MEASURE: _Columns = {
+    "task": (str,),
+    "name": (str,),
+    "n": (int,),
+    **dict.fromkeys(("value", "low", "high"), _NUMBER),
+}
 
 # Gives the local path of a file of the artifact; None when it has no such file.
 Record = Callable[[str], Path | None]
@@ -49,9 +57,11 @@ def committed_event(
         metric_rows=[
             *_metrics(_lines(record, METRICS, _STEP, problems)),
             *_metrics(_lines(record, THROUGHPUT, _STEP, problems), "throughput/"),
+            *_metrics(_lines(record, VALIDATION, _STEP, problems), "validation/"),
         ],
         episode_rows=_rows(_lines(record, EPISODES, _EPISODE, problems), _EPISODE),
         score_rows=_rows(_lines(record, SCORES, _SCORE, problems), _SCORE),
+        measure_rows=_rows(_lines(record, MEASURES, _MEASURE, problems), _MEASURE),
     )
     return event, tuple(problems)
 

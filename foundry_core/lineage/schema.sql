@@ -30,6 +30,10 @@ create table episode (
 create table score (
     key varchar, attempt varchar, run_id varchar, task varchar, n bigint, successes bigint,
     crashed bigint, pending bigint, rate double, low double, high double);
+-- What a stage measured of a model, of every commit; [low, high] is the 95 % interval it wrote.
+create table measure (
+    key varchar, attempt varchar, run_id varchar, task varchar, name varchar, value double,
+    n bigint, low double, high double);
 create table package (digest varchar, name varchar, version varchar);
 create table fact.variant (ablation_id varchar, variant varchar, position integer, overrides json);
 create table fact.effect (

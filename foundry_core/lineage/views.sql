@@ -141,6 +141,58 @@ select a.run_id, a.stage, a.key, s.task, s.n, s.successes, s.crashed, s.pending,
 from run_artifact a join version_scores s
     on s.key = a.key and s.attempt = a.attempt and s.run_id = a.built_by;
 
+-- What the stages of a run measured of its models, whatever was built under their keys since.
+create view run_measures as
+select a.run_id, a.stage, a.key, m.task, m.name, m.value, m.n, m.low, m.high
+from run_artifact a join measure m
+    on m.key = a.key and m.attempt = a.attempt and m.run_id = a.built_by;
+
+-- From the language model to success, a row per evaluated policy of a run: what the exams of the
+-- models that it was made from found, as far as the run has such stages. Of several exams of one
+-- kind the first by name; of a text, that of a language model before that of a VLM.
+create view stage_quality as
+with recursive above as (
+    select run_id, stage, stage as upstream from stage_spec where kind = 'evaluate'
+    union
+    select a.run_id, a.stage, i.upstream_stage
+    from above a join stage_input i on i.run_id = a.run_id and i.stage = a.upstream),
+exams as (
+    select a.run_id, a.stage, m.name, m.value, e.kind, u.kind as model, e.stage as exam, m.task
+    from above a
+        join stage_input i on i.run_id = a.run_id and i.slot = 'model' and i.upstream_stage = a.upstream
+        join stage_spec e on e.run_id = i.run_id and e.stage = i.stage
+            and e.kind in ('evaluate_llm', 'evaluate_vlm')
+        join stage_spec u on u.run_id = a.run_id and u.stage = a.upstream
+        join run_measures m on m.run_id = e.run_id and m.stage = e.stage),
+known as (
+    select run_id, stage,
+        first(value order by model in ('train_llm', 'import_llm') desc, exam, task)
+            filter (kind = 'evaluate_llm' and name = 'bits_per_byte') as bits_per_byte,
+        first(value order by model in ('train_llm', 'import_llm') desc, exam, task)
+            filter (kind = 'evaluate_llm' and name = 'loss') as llm_loss,
+        first(value order by exam, task) filter (kind = 'evaluate_vlm' and name = 'loss')
+            as caption_loss,
+        first(value order by exam, task) filter (name = 'token_f1') as caption_f1,
+        first(value order by exam, task) filter (name = 'pixel_error_px') as pixel_error_px,
+        first(value order by exam, task) filter (name = 'offset_error_cm') as offset_error_cm,
+        first(value order by exam, task) filter (name = 'vqa_accuracy') as vqa_accuracy
+    from exams group by run_id, stage),
+-- Of held-out episodes, at the policy's last validation; of the averaged weights where there are.
+errors as (
+    select i.key, arg_max(m.value, (m.name like 'validation/ema/%', m.step)) as action_error_mm
+    from artifact_input i join metric m on m.key = i.upstream_key
+    where i.slot = 'policy' and m.step is not null
+        and m.name in ('validation/raw/robot/position_mm', 'validation/ema/robot/position_mm')
+    group by i.key)
+select r.run_id, r.pipeline, r.ablation_id, r.variant, s.stage, k.llm_loss, k.bits_per_byte,
+    k.caption_loss, k.caption_f1, k.pixel_error_px, k.offset_error_cm, k.vqa_accuracy,
+    e.action_error_mm, s.success_rate, s.n, s.low, s.high
+from run_scores s join pipeline_run r using (run_id)
+    join stage_spec p on p.run_id = s.run_id and p.stage = s.stage and p.kind = 'evaluate'
+    left join known k on k.run_id = s.run_id and k.stage = s.stage
+    left join errors e on e.key = s.key
+where s.task = 'all';
+
 -- Per run: what its attempts cost, and what the artifacts it reused had cost when they were built.
 -- Both count once: what a run that is part of another one reuses, that one has as its own stages.
 -- Rounded: sums of floats depend on the order of their terms, which rows do not have.

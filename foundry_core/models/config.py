@@ -390,15 +390,29 @@ def key_value_shape(language: TransformerConfig) -> KeyValueShape:
     )
 
 
-class LoRAConfig(Config):
-    """Low-rank adapters on the linears of the backbone's text layers; the rest of it is frozen.
+ALL_LINEAR = "all-linear"
 
-    `targets`: last names of the linears (native: qkv, out, gate_up, down); null: all of them.
+
+class LoRAConfig(Config):
+    """Low-rank adapters on linears of the backbone; the rest of it is frozen.
+
+    `targets`: null: all linears of the text layers. all-linear: those of the vision tower and of
+    what is between them, too; never the output layer. Or names: a bare one (native: qkv, out,
+    gate_up, down) is a linear of the text layers, one with a dot or a wildcard is matched with the
+    dotted names of all linears, or their ends (`self_attn.*_proj`, `vision.*`).
     """
 
     rank: int = positive(16)
     alpha: float = Field(16.0, gt=0, description="adapters are scaled by alpha / rank")
-    targets: tuple[str, ...] | None = None
+    dropout: Annotated[float, OmitWhen(0.0)] = Field(
+        0.0, ge=0, lt=1, description="of what goes into an adapter, in training"
+    )
+    targets: Literal["all-linear"] | tuple[str, ...] | None = None
+    whole: Annotated[tuple[str, ...], OmitWhen(())] = Field(
+        (),
+        description="parts of the backbone that are trained in full beside the adapters, by dotted "
+        "names: vision, projector, language.blocks.23 ...; adapters go to none of their linears",
+    )
 
 
 class VLAConfig(Config):

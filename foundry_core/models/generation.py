@@ -246,15 +246,16 @@ def _score(
     ]
     targets = torch.tensor([token for row in rows for token in row.ids[row.start :]])
     spoken = hidden.flatten(0, 1)[torch.tensor(index, device=device)]
-    likelihoods, best = _of_targets(decoder, spoken, targets.to(device))
+    likelihoods, best = of_targets(decoder, spoken, targets.to(device))
     for some, hits in zip(likelihoods.split(counts), best.split(counts), strict=True):
         yield Likelihood(
             total=float(some.sum()), tokens=tuple(some.tolist()), greedy=bool(hits.all())
         )
 
 
-def _of_targets(decoder: Decoder, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """float64 [n] and bool [n], on the CPU, of hidden [n,D] and targets int64 [n]."""
+def of_targets(decoder: Decoder, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-likelihoods float64 [n] and whether each target is the likeliest token, bool [n], on the
+    CPU, of final-normed hidden [n,D] and targets int64 [n]."""
     rows = max(1, _LOGITS // decoder.vocab_size)
     likelihoods, best = [], []
     for some, wanted in zip(hidden.split(rows), targets.split(rows), strict=True):

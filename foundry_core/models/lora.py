@@ -1,14 +1,16 @@
 """Low-rank adapters: W·x + (alpha/rank)·up·(down·x), with W frozen (Hu et al. 2021)."""
 
 import math
-from typing import TypeVar
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import LoRAConfig
+from foundry_core.models.config import ALL_LINEAR, LoRAConfig
 from foundry_core.models.interfaces import Backbone
 
 L = TypeVar("L", bound=nn.Linear)
@@ -30,49 +32,117 @@ class LoRALinear(nn.Linear):
         self.lora_down = nn.Parameter(down)
         self.lora_up = nn.Parameter(linear.weight.new_zeros(self.out_features, config.rank))
         self.scale = config.alpha / config.rank
+        self.dropout = nn.Dropout(config.dropout) if config.dropout else None
 
     def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(x, self.lora_down)
+        low = F.linear(x if self.dropout is None else self.dropout(x), self.lora_down)
         return F.linear(x, self.weight, self.bias) + self.scale * F.linear(low, self.lora_up)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """One linear that computes the same."""
-        linear = nn.Linear(
-            self.in_features, self.out_features, bias=self.bias is not None, device="meta"
-        )
-        weight = self.weight + self.scale * self.lora_up @ self.lora_down
+        return self.linear_of(self.weight + self.scale * self.lora_up @ self.lora_down)
+
+    def linear_of(self, weight: Tensor) -> nn.Linear:
+        """One with this weight, and its own bias."""
+        out, into = weight.shape
+        linear = nn.Linear(into, out, bias=self.bias is not None, device="meta")
         linear.weight, linear.bias = nn.Parameter(weight), self.bias
         return linear
 
 
+class Place(NamedTuple):
+    """A module in its model: dotted name, and where it hangs."""
+
+    name: str
+    parent: nn.Module
+    child: str
+
+    def put(self, module: nn.Module) -> None:
+        setattr(self.parent, self.child, module)
+
+
 def apply_lora(backbone: Backbone, config: LoRAConfig) -> None:
-    """Freezes the backbone and puts adapters on the linears of its text layers, in place."""
+    """Freezes the backbone and puts adapters on the linears that the config names, in place."""
     backbone.requires_grad_(False)
-    found: set[str] = set()
-    for parent, name, linear in _linears(backbone.text_layers, nn.Linear):
-        found.add(name)
-        if config.targets is None or name in config.targets:
-            setattr(parent, name, LoRALinear(linear, config))
-    unknown = sorted(set(config.targets or ()) - found)
-    if unknown:
+    layers = [module for layer in backbone.text_layers for module in layer.modules()]
+    in_text = {id(module) for module in layers}
+    # The output layer stays as it is, as peft has it: it may be the embedding.
+    output = id(backbone.output_layer[0])
+    linears = {
+        place: linear
+        for place, linear in places(backbone, nn.Linear)
+        if id(linear.weight) != output
+    }
+    for part in config.whole:
+        _train(backbone, part)
+    linears = {p: linear for p, linear in linears.items() if not _within(p.name, config.whole)}
+    text = {place for place, linear in linears.items() if id(linear) in in_text}
+    for place in _chosen(config.targets, text, set(linears)):
+        place.put(LoRALinear(linears[place], config))
+
+
+def _train(backbone: nn.Module, part: str) -> None:
+    """Lets gradients reach a part, by its dotted name. FoundryError for one that there is not."""
+    try:
+        module = backbone.get_submodule(part)
+    except AttributeError:
+        known = ", ".join(name for name, _ in backbone.named_children())
         raise FoundryError(
-            f"lora.targets names {unknown[0]!r}, which no text layer of the backbone has",
-            f"its linears are {', '.join(sorted(found))}",
-        )
+            f"lora.whole names {part!r}, which the backbone does not have",
+            f"its parts are {known}, and theirs by dotted names",
+        ) from None
+    module.requires_grad_(True)
 
 
-def merge_lora(backbone: Backbone) -> None:
+def _within(name: str, parts: tuple[str, ...]) -> bool:
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
+
+
+def _chosen(
+    targets: str | tuple[str, ...] | None, text: set[Place], every: set[Place]
+) -> set[Place]:
+    """A bare name is that of a linear of the text layers; what has a dot or a wildcard is matched
+    with the dotted names of all linears, or with their ends behind a dot."""
+    if targets is None:
+        return text
+    if targets == ALL_LINEAR:
+        return every
+    chosen: set[Place] = set()
+    for target in targets:
+        dotted = any(mark in target for mark in ".*?[")
+        found = {p for p in every if _named(p.name, target)} if dotted else set()
+        found |= set() if dotted else {p for p in text if p.child == target}
+        if not found:
+            known = sorted({p.name if dotted else p.child for p in (every if dotted else text)})
+            raise FoundryError(
+                f"lora.targets names {target!r}, which no "
+                f"{'linear' if dotted else 'text layer'} of the backbone has",
+                f"its linears are {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}",
+            )
+        chosen |= found
+    return chosen
+
+
+def _named(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
+
+
+def merge_lora(backbone: nn.Module) -> None:
     """Folds the adapters into the weights, in place; without adapters it does nothing."""
-    for parent, name, linear in _linears(backbone.text_layers, LoRALinear):
-        setattr(parent, name, linear.merged())
+    for place, linear in list(places(backbone, LoRALinear)):
+        place.put(linear.merged())
 
 
-def _linears(layers: nn.ModuleList, kind: type[L]) -> list[tuple[nn.Module, str, L]]:
-    """(parent, name, module) of the modules that are exactly of a class."""
-    return [
-        (parent, name, child)
-        for parent in layers.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, kind) and type(child) is kind
-    ]
+def drop_lora(backbone: nn.Module) -> None:
+    """Takes the adapters off, in place: the backbone is the one they were put on."""
+    for place, linear in list(places(backbone, LoRALinear)):
+        place.put(linear.linear_of(linear.weight.detach()))
+
+
+def places(module: nn.Module, kind: type[L]) -> Iterator[tuple[Place, L]]:
+    """The modules that are exactly of a class, each once."""
+    for name, parent in module.named_modules():
+        for child, found in parent.named_children():
+            if isinstance(found, kind) and type(found) is kind:
+                yield Place(f"{name}.{child}" if name else child, parent, child), found

@@ -153,6 +153,34 @@ class VLA(nn.Module):
         return self.head.training_loss_terms(seen, targets, key)
 
     @torch.no_grad()
+    def measure(
+        self,
+        images: Tensor | None,
+        tokens: Tensor,
+        token_mask: Tensor | None,
+        proprio: Tensor | None,
+        actions: Tensor,
+        action_mask: Tensor,
+        key: Key,
+        prepared: Mapping[str, Tensor] | None = None,
+        *,
+        draws: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`training_loss_terms`, and so many sampled chunks float32 [draws,B,K,A] in dimensions
+        that the row's robot has: of one look."""
+        if prepared is None:
+            prepared = self.head.prepare(actions, action_mask)
+        seen = self.observe(images, tokens, token_mask, proprio)
+        targets = Targets(actions=actions, mask=action_mask, prepared=prepared)
+        total, count = self.head.training_loss_terms(seen, targets, key)
+        present = action_mask.any(dim=1, keepdim=True).expand_as(action_mask)
+        chunks = []
+        for number in range(draws):
+            asked = Request(key=key._replace(step=number), action_mask=present)
+            chunks.append(self.head.sample(seen, asked))
+        return total, count, torch.stack(chunks)
+
+    @torch.no_grad()
     def act(
         self,
         images: Tensor | None,

@@ -85,14 +85,68 @@ class Pipeline:
         return wanted
 
 
+class Shared:
+    """What pipelines that are built one after the other have in common: each document is read, each
+    stage validated and checked once, however many variants hold it. For one planning: what changes
+    on the disk meanwhile is not seen."""
+
+    def __init__(self) -> None:
+        self._documents: dict[Path, dict[str, Any]] = {}
+        self._nodes: dict[tuple[Any, ...], StageNode] = {}
+        self._checked: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        self._without_secrets: set[tuple[Any, ...]] = set()
+
+    def document(self, path: Path) -> dict[str, Any]:
+        """As `load_document`."""
+        if path not in self._documents:
+            self._documents[path] = load_document(path)
+        return self._documents[path]
+
+    def refuse_secrets(self, name: Any, spec: Any, where: str) -> None:
+        """FoundryError where a stage's declaration holds one."""
+        key = (repr(name), repr(spec))
+        if key not in self._without_secrets:
+            _refuse_secrets({"stages": {name: spec}}, where)
+            self._without_secrets.add(key)
+
+    def node(
+        self, name: str, spec: Mapping[str, Any], declared: Mapping[str, type[Stage]], seed: int
+    ) -> StageNode:
+        """The validated stage of a declaration."""
+        key = (name, repr(spec), seed, *declared.items())
+        if key not in self._nodes:
+            self._nodes[key] = _node(name, spec, declared, seed)
+        return self._nodes[key]
+
+    def checked(
+        self, node: StageNode, inputs: Mapping[str, Mapping[str, Upstream]]
+    ) -> tuple[Upstream, Sequence[str]]:
+        """The stage as those downstream see it, and its notes."""
+        key = (
+            id(node),
+            *((s, lb, id(up)) for s, named in inputs.items() for lb, up in named.items()),
+        )
+        if key not in self._checked:  # what the ids stand for lives as long as they do
+            self._checked[key] = (node, inputs, *_checked(node, inputs))
+        _, _, view, notes = self._checked[key]
+        return view, notes
+
+
 def load_pipeline(
-    name: str | Path, overrides: Iterable[tuple[str, Any]] = (), *, kinds: StageKinds
+    name: str | Path,
+    overrides: Iterable[tuple[str, Any]] = (),
+    *,
+    kinds: StageKinds,
+    shared: Shared | None = None,
 ) -> Pipeline:
-    """Reads, merges, overrides and checks a pipeline. No side effects, no device is touched."""
-    path = find_pipeline(str(name))
+    """Reads, merges, overrides and checks a pipeline. No side effects, no device is touched.
+    shared: for whoever loads several."""
+    path, shared = find_pipeline(str(name)), shared or Shared()
     overrides = tuple(overrides)
-    document = apply_overrides(load_document(path), overrides)
-    return build_pipeline(document, kinds=kinds, where=path.stem, overrides=overrides)
+    document = apply_overrides(shared.document(path), overrides)
+    return build_pipeline(
+        document, kinds=kinds, where=path.stem, overrides=overrides, shared=shared
+    )
 
 
 def build_pipeline(
@@ -101,14 +155,18 @@ def build_pipeline(
     kinds: StageKinds,
     where: str = "pipeline",
     overrides: tuple[tuple[str, Any], ...] = (),
+    shared: Shared | None = None,
 ) -> Pipeline:
+    shared = shared or Shared()
     for key in document:
         if key not in _TOP_KEYS:
             raise FoundryError(f"unknown key {where}.{key!r}", nearest(key, _TOP_KEYS))
-    _refuse_secrets(document, where)
+    stages = document.get("stages") or {}
+    _refuse_secrets({key: value for key, value in document.items() if key != "stages"}, where)
+    for key, spec in stages.items() if isinstance(stages, Mapping) else ():
+        shared.refuse_secrets(key, spec, where)
     name = document.get("name", where)
     _check_name(name, f"{where}.name")
-    stages = document.get("stages") or {}
     if not isinstance(stages, Mapping):
         raise FoundryError(f"{where}.stages is not a mapping", "e.g. stages: {llm: {kind: …}}")
     specs = {n: s for n, s in stages.items() if s is not None}
@@ -116,8 +174,9 @@ def build_pipeline(
         raise FoundryError(f"{where}: no stages", "declare at least one under `stages:`")
     seed = _seed(document.get("seed", 0), f"{where}.seed")
     declared = {n: _stage(n, spec, kinds) for n, spec in specs.items()}
-    ordered = _ordered({n: _node(n, spec, declared, seed) for n, spec in specs.items()})
-    views, notes = _check(ordered)
+    nodes = {n: shared.node(n, spec, declared, seed) for n, spec in specs.items()}
+    ordered = _ordered(nodes)
+    views, notes = _check(ordered, shared)
     return Pipeline(
         name=name, seed=seed, stages=ordered, overrides=overrides, notes=notes, views=views
     )
@@ -268,7 +327,7 @@ def _ordered(nodes: Mapping[str, StageNode]) -> dict[str, StageNode]:
 
 
 def _check(
-    stages: Mapping[str, StageNode],
+    stages: Mapping[str, StageNode], shared: Shared
 ) -> tuple[dict[str, Upstream], dict[str, Sequence[str]]]:
     """Every stage's own cross-checks, upstream first; returns what each states, and its notes."""
     views: dict[str, Upstream] = {}
@@ -278,18 +337,24 @@ def _check(
             slot: {label: views[up] for label, up in sources.items()}
             for slot, sources in node.inputs.items()
         }
-        try:
-            node.stage.check(node.recipe, inputs)
-            if not issubclass(node.stage, Imported):
-                node.stage.check_resources(node.recipe, node.resources)
-            states = node.stage.states(node.recipe, inputs)
-            found = node.stage.notes(node.recipe, inputs)
-        except FoundryError as error:
-            raise FoundryError(f"stage {name!r}: {error.message}", error.hint) from None
+        views[name], found = shared.checked(node, inputs)
         if found:
             notes[name] = found
-        kind = "import" if issubclass(node.stage, Imported) else node.kind
-        views[name] = Upstream(
-            name=name, kind=kind, recipe=node.recipe, inputs=inputs, states=states
-        )
     return views, notes
+
+
+def _checked(
+    node: StageNode, inputs: Mapping[str, Mapping[str, Upstream]]
+) -> tuple[Upstream, Sequence[str]]:
+    imported = issubclass(node.stage, Imported)
+    try:
+        node.stage.check(node.recipe, inputs)
+        if not imported:
+            node.stage.check_resources(node.recipe, node.resources)
+        states = node.stage.states(node.recipe, inputs)
+        notes = node.stage.notes(node.recipe, inputs)
+    except FoundryError as error:
+        raise FoundryError(f"stage {node.name!r}: {error.message}", error.hint) from None
+    kind = "import" if imported else node.kind
+    view = Upstream(name=node.name, kind=kind, recipe=node.recipe, inputs=inputs, states=states)
+    return view, notes

@@ -13,6 +13,7 @@ from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
 from foundry_core.identity.environment import Environment
 from foundry_core.pipeline.continuing import TrunkCatalog, searched
+from foundry_core.pipeline.cost import Basis, Estimate, Rates, estimate
 from foundry_core.pipeline.drift import stage_environment
 from foundry_core.pipeline.graph import Pipeline
 from foundry_core.pipeline.reasons import (
@@ -35,13 +36,15 @@ Contents = Mapping[str, Mapping[str, str | None]]
 @dataclass(frozen=True, kw_only=True)
 class Committed:
     """What the catalog says of a key. inputs: (slot, label) → content digest used. built_on: what
-    is recorded of packages, variables and numerics."""
+    is recorded of packages, variables and numerics. continued_from: the step of another budget's
+    run that its seconds begin at."""
 
     key: str
     content: str
     inputs: Mapping[tuple[str, str], str]
     seconds: float
     built_on: Environment = field(default_factory=Environment)
+    continued_from: int | None = None
 
 
 class Catalog(TrunkCatalog, Protocol):
@@ -61,7 +64,7 @@ class StagePlan:
     """One row. `artifact` is what a reuse points to; `drift` lists the functions of a training
     stage that changed since its version was declared for the reused artifact. notes: what its kind
     says of the declaration (`Stage.notes`), and more for the reader. continues: what a stage that
-    runs goes on from."""
+    runs goes on from. estimated_by: how its seconds are known (cost.py)."""
 
     name: str
     kind: str
@@ -70,6 +73,7 @@ class StagePlan:
     reasons: tuple[Reason, ...] = ()
     inputs: Mapping[str, Any] = field(default_factory=dict)
     estimated_seconds: float | None = None
+    estimated_by: Basis | Literal[""] = ""
     how: Literal["recipe", "content", "unneeded", ""] = ""
     artifact: str | None = None
     drift: tuple[str, ...] = ()
@@ -114,11 +118,13 @@ def plan(
     only: Iterable[str] = (),
     force: Iterable[str] = (),
     strict_env: bool = False,
+    rates: Rates | None = None,
 ) -> Plan:
     """The action and reasons of every stage that `only` (default: the whole pipeline) needs.
 
     Lazy: an absent intermediate that no running stage reads is not rebuilt. strict_env: what would
-    be reused runs, where it was built in another environment.
+    be reused runs, where it was built in another environment. rates: what is known of how long the
+    kinds take.
     """
     forced = set(force)
     for name in forced - pipeline.stages.keys():
@@ -137,6 +143,20 @@ def plan(
     def explained(name: str) -> tuple[Reason, ...]:
         return explain(specs[name], past.get(name), explained)
 
+    def estimated(name: str) -> Estimate | None:
+        if name not in running:
+            return None
+        view = pipeline.views.get(name)
+        return estimate(
+            specs[name],
+            pipeline.stages[name],
+            view.inputs if view else {},
+            past.get(name),
+            catalog,
+            searches[name].found,
+            rates or {},
+        )
+
     searches = searched(pipeline, specs, catalog, _contents(specs, available), running - forced)
     rows = {
         name: replace(
@@ -146,7 +166,7 @@ def plan(
                 name in running,
                 explained,
                 past.get(name),
-                catalog,
+                estimated(name),
                 drifted.get(name, ()),
             ),
             notes=(*pipeline.notes.get(name, ()), *searches[name].refused),
@@ -282,7 +302,7 @@ def _row(
     runs: bool,
     explained: Explained,
     old: BaselineStage | None,
-    catalog: Catalog,
+    estimated: Estimate | None,
     drifted: tuple[Reason, ...],
 ) -> StagePlan:
     inputs = {
@@ -299,7 +319,10 @@ def _row(
             reasons = drifted
         else:
             reasons = (Reason(category=found.category, path=found.problem),)
-        return replace(row, reasons=reasons, estimated_seconds=_past(spec, old, catalog))
+        if estimated is None:
+            return replace(row, reasons=reasons)
+        seconds, by = estimated.seconds, estimated.by
+        return replace(row, reasons=reasons, estimated_seconds=seconds, estimated_by=by)
     drift = _drift(spec, old)
     if found.committed is None:
         absent = Reason(category="MISSING", path="absent, not needed")
@@ -316,12 +339,3 @@ def _drift(spec: StageSpec, old: BaselineStage | None) -> tuple[str, ...]:
     if old.code_fingerprint in ("", spec.code_fingerprint):
         return ()
     return tuple(differing(old.functions(), spec.functions))
-
-
-def _past(spec: StageSpec, old: BaselineStage | None, catalog: Catalog) -> float | None:
-    """How long the baseline's stage of this name took; None when it never finished."""
-    for key in dict.fromkeys([spec.key, *([old.key] if old else [])]):
-        _, _, committed = catalog.status(spec.kind, key)
-        if committed is not None:
-            return committed.seconds
-    return None

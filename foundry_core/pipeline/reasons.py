@@ -142,12 +142,17 @@ def _roots(name: str, explained: Explained) -> list[str]:
 
 def config_changes(path: str, old: Any, new: Any) -> list[Reason]:
     """Leaf by leaf differences of two canonical values."""
-    old, new = canonical(old), canonical(new)
+    return _changes(path, canonical(old), canonical(new))
+
+
+def _changes(path: str, old: Any, new: Any) -> list[Reason]:
+    if old is new:
+        return []
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             reason
             for key in sorted({*old, *new})
-            for reason in config_changes(f"{path}.{key}", old.get(key), new.get(key))
+            for reason in _changes(f"{path}.{key}", old.get(key), new.get(key))
         ]
     return [] if old == new else [Reason(category="CONFIG", path=path, old=old, new=new)]
 

@@ -27,8 +27,11 @@ class Setting:
     description: str
 
 
-def settings_of(model: type[BaseModel], path: str = "") -> Iterator[Setting]:
-    """Every field of a config and of the configs in it, in their order."""
+def settings_of(
+    model: type[BaseModel], path: str = "", around: frozenset[type[BaseModel]] = frozenset()
+) -> Iterator[Setting]:
+    """Every field of a config and of the configs in it, in their order. around: configs that it
+    lies in; one that may stand within itself is not gone into again."""
     for name, info in model.model_fields.items():
         here = f"{path}{name}"
         nested = models_in(info.annotation, info.metadata)
@@ -42,8 +45,12 @@ def settings_of(model: type[BaseModel], path: str = "") -> Iterator[Setting]:
                 description=info.description or "",
             )
         for inner in nested:
+            if inner in around or inner is model:
+                continue
             tag = tag_of(inner) if len(nested) > 1 or is_open else None
-            yield from settings_of(inner, f"{here}[{tag}]." if tag else f"{here}.")
+            yield from settings_of(
+                inner, f"{here}[{tag}]." if tag else f"{here}.", around | {model}
+            )
 
 
 def _type_text(annotation: Any, metadata: Iterable[Any] = ()) -> str:

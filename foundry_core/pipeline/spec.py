@@ -125,15 +125,37 @@ def check_fields(what: str, data: Mapping[str, Any], names: set[str]) -> None:
         )
 
 
+class Identified:
+    """What is known of stages of pipelines that are identified one after the other: of each the
+    sources, and the spec on each of its inputs."""
+
+    def __init__(self) -> None:
+        self.sources: dict[int, Mapping[str, str]] = {}
+        self.specs: dict[tuple[Any, ...], StageSpec] = {}
+        self.nodes: list[StageNode] = []  # whose ids the others are by
+
+
 def identify(
-    pipeline: Pipeline, *, code: CodeIndex | None = None, strict_code: bool = False
+    pipeline: Pipeline,
+    *,
+    code: CodeIndex | None = None,
+    strict_code: bool = False,
+    known: Identified | None = None,
 ) -> dict[str, StageSpec]:
-    """Every stage's spec, upstream first. `strict_code` lets the fingerprint decide everywhere."""
-    index = code or CodeIndex()
-    sources = _all_sources(pipeline.stages.values(), index)
+    """Every stage's spec, upstream first. `strict_code` lets the fingerprint decide everywhere.
+    known: for whoever asks of several pipelines that share stages, always with one `strict_code`.
+    """
+    index, known = code or CodeIndex(), known or Identified()
+    new = [node for node in pipeline.stages.values() if id(node) not in known.sources]
+    sources = _all_sources(new, index)
+    known.nodes += new
+    known.sources |= {id(node): sources[node.name] for node in new}
     specs: dict[str, StageSpec] = {}
     for name, node in pipeline.stages.items():
-        specs[name] = _identified(node, specs, index, strict_code, sources[name])
+        key = (id(node), *(specs[up].key for _, _, up in node.upstream()))
+        if key not in known.specs:
+            known.specs[key] = _identified(node, specs, index, strict_code, known.sources[id(node)])
+        specs[name] = known.specs[key]
     return specs
 
 

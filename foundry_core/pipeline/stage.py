@@ -6,7 +6,7 @@ the rest.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -38,6 +38,7 @@ class ArtifactType(StrEnum):
     VISION_LANGUAGE_MODEL = "VisionLanguageModel"
     POLICY = "Policy"
     EVALUATION = "Evaluation"
+    QUALITY = "Quality"
     COMPARISON = "Comparison"
 
 
@@ -147,6 +148,23 @@ class Begin:
 Fact = Callable[[str, str, str], Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How much a recipe asks for (`Stage.work`): of two recipes of a kind with the same unit, the
+    one with twice the amount is expected to take twice as long. steps: into which it divides
+    evenly, where it does."""
+
+    unit: str
+    amount: float
+    steps: int | None = None
+
+    def after(self, step: int) -> "Work":
+        """What remains after the first of its steps."""
+        if not self.steps:
+            return self
+        return replace(self, amount=self.amount * max(0.0, 1 - step / self.steps))
+
+
 class Progress(Protocol):
     """Called by `run` as often as it likes; rendering is throttled by the receiver."""
 
@@ -161,7 +179,8 @@ class StageContext:
         `out/records/` are kept and digested too but do not enter the content digest: logs,
         timings, `records/metrics.jsonl` ({"step": int, <name>: number...} per line),
         `records/episodes.jsonl` ({"task", "scenario", "success", "steps", "seconds", "crash",
-        "seed"}) and `records/scores.jsonl` (`foundry_core.evaluation.score` writes both).
+        "seed"}), `records/scores.jsonl` (`foundry_core.evaluation.score` writes both) and
+        `records/measures.jsonl` (`foundry_core.evaluation.quality`).
     scratch: survives failed attempts of the same key and is deleted after the commit; training
         checkpoints live here, so that the next attempt resumes.
     checkpoints: an address in an object store for what other hosts shall resume from, like the
@@ -269,6 +288,20 @@ class Stage:
         """What a reader of the plan should know though it is no error, such as a conversion between
         what one stage gives and this one takes. One line each; called after `check`."""
         return ()
+
+    @classmethod
+    def work(cls, recipe: Any, inputs: Mapping[str, Mapping[str, Upstream]]) -> Work | None:
+        """How much there is to do, to scale what a past attempt took; None where no number of the
+        recipe says it. Called after `check`, at plan time."""
+        return None
+
+    @classmethod
+    def expected_seconds(
+        cls, recipe: Any, resources: Any, inputs: Mapping[str, Mapping[str, Upstream]]
+    ) -> float | None:
+        """How long it takes by arithmetic, without its start, where nothing like it ever ran here;
+        None where no arithmetic tells."""
+        return None
 
     @staticmethod
     def run(ctx: StageContext) -> Mapping[str, Any]:

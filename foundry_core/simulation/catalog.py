@@ -66,7 +66,8 @@ class TaskSpec:
     """A Meta-World task. thing: the noun captions use for what the hand must reach.
 
     original: the instruction a policy is evaluated with. randomized: other ways of saying it, for
-    training. held_out: one that is in no training data. max_steps: control steps; 100 is Meta-World's own limit of 500 steps at 80 Hz.
+    training. held_out: one that is in no training data. max_steps: control steps; 100 is
+    Meta-World's own limit of 500 steps at 80 Hz.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """What the stages that record in the simulator share. No MuJoCo: planning imports this."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Self, TypeVar
 
@@ -9,19 +9,28 @@ from pydantic import Field, model_validator
 from foundry_core.config.canonical import OmitWhen
 from foundry_core.identity.sources import package_fingerprint
 from foundry_core.parallel import ordered_map
-from foundry_core.pipeline.stage import Recipe, StageContext
+from foundry_core.pipeline.stage import Recipe, Stage, StageContext, Upstream, Work
 from foundry_core.simulation.catalog import PACKAGES
 from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames, known_tasks
 from foundry_core.simulation.experts.base import AnyExpert
 from foundry_core.simulation.scenarios import MAX_SLOTS
 
 
-class CollectRecipe(Recipe):
+class RecordedRecipe(Recipe):
+    """Of a stage that records in a simulator."""
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Installed distributions that what is recorded depends on."""
+        return PACKAGES
+
+
+class CollectRecipe(RecordedRecipe):
     tasks: TaskNames = DEFAULT_TASKS
     render: RenderConfig = RenderConfig()
 
 
-class CollectDemosRecipe(Recipe):
+class CollectDemosRecipe(RecordedRecipe):
     tasks: tuple[str, ...] = Field(DEFAULT_TASKS, min_length=1)
     render: RenderConfig = RenderConfig()
     expert: Annotated[AnyExpert | None, OmitWhen(None)] = Field(
@@ -33,6 +42,12 @@ class CollectDemosRecipe(Recipe):
     )
     tail_steps: int = Field(3, ge=1, description="steps recorded from success on")
     max_steps: int = Field(100, ge=1, le=100, description="control steps an expert may take")
+    broken_episodes: Annotated[int, OmitWhen(0)] = Field(
+        0,
+        ge=0,
+        description="demonstrations per task whose recorded target jumps by two metres at one "
+        "step, as a slipping encoder's would: for studies of what bad data do",
+    )
 
     @model_validator(mode="after")
     def _one_simulator(self) -> Self:
@@ -48,7 +63,6 @@ class CollectDemosRecipe(Recipe):
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Installed distributions that the demonstrations depend on."""
         return PACKAGES if self.expert is None else self.expert.packages
 
 
@@ -78,9 +92,27 @@ class CollectJob(Generic[R]):
     recipe: R
 
 
-def package_sources(packages: Iterable[str]) -> dict[str, str]:
-    """Of a stage that records in a simulator."""
-    return {name: package_fingerprint(name) for name in packages}
+class CollectStage(Stage):
+    """A kind that records in a simulator, whose packages are sources."""
+
+    @classmethod
+    def sources(cls, recipe: RecordedRecipe) -> Mapping[str, str]:
+        return {name: package_fingerprint(name) for name in recipe.packages}
+
+    @classmethod
+    def work(
+        cls, recipe: RecordedRecipe, inputs: Mapping[str, Mapping[str, Upstream]]
+    ) -> Work | None:
+        return recorded_work(recipe)
+
+
+def recorded_work(recipe: Recipe) -> Work | None:
+    """What a recipe records, and whoever reads it has to read; None where it records nothing."""
+    if isinstance(recipe, CollectDemosRecipe):
+        return Work(unit="episodes", amount=len(recipe.tasks) * recipe.episodes_per_task)
+    if isinstance(recipe, CollectScenesRecipe):
+        return Work(unit="frames", amount=len(recipe.tasks) * recipe.frames_per_task)
+    return None
 
 
 def record_slots(

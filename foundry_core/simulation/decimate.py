@@ -1,7 +1,7 @@
 """Fewer triangles in a compiled MuJoCo model's visual meshes, in memory, without touching physics.
 
-A software rasteriser's cost is its vertices. Each mesh that only geoms without collision use has its
-vertices clustered in a grid of its own extent and its triangles drawn between the clusters' vertices.
+A software rasteriser's cost is its vertices. Each mesh that only geoms without collision use has
+its vertices clustered in a grid of its own extent, its triangles drawn between the clusters'.
 Normals and texture coordinates stay those of the corners. Before a rendering context is made.
 """
 

@@ -26,6 +26,8 @@ from foundry_core.simulation.simulator import (
 )
 
 JPEG_QUALITY = 95
+# Far outside of what the robot reaches.
+JUMP_METRES = 2.0
 Job = CollectJob[CollectDemosRecipe]
 
 
@@ -64,6 +66,8 @@ def record(job: Job) -> Demonstration:
             continue
         start_wandered(simulator, scenario, wander)
         fields, images = _replay(simulator, targets)
+        if job.slot < job.recipe.broken_episodes:
+            fields = with_jump(fields)
         return Demonstration(
             task=job.task,
             episode_id=f"{job.task}_{job.seed}_{job.slot:05d}",
@@ -79,6 +83,14 @@ def record(job: Job) -> Demonstration:
         f"the expert of {job.task} failed {MAX_RETRIES} times in a row (slot {job.slot})",
         "collect another task, or lower random_start_steps",
     )
+
+
+def with_jump(fields: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same with the target of the middle step JUMP_METRES away on each axis: what was carried
+    out is not touched, so that the demonstration is right and its record is not."""
+    targets = fields[catalog.ACTION_XYZ].copy()
+    targets[len(targets) // 2] += JUMP_METRES
+    return {**fields, catalog.ACTION_XYZ: targets}
 
 
 def start_wandered(simulator: Simulator, scenario: int, most: int) -> int:

@@ -16,6 +16,7 @@ from foundry_core.simulation.camera import CameraPose
 from foundry_core.simulation.collection import CollectJob, CollectScenesRecipe
 from foundry_core.simulation.demonstrations import JPEG_QUALITY
 from foundry_core.simulation.scenarios import scene_scenario
+from foundry_core.simulation.scene_words import AXES, BINS, GOAL, HAND, OUTSIDE
 from foundry_core.simulation.simulator import (
     OPEN_M,
     Simulator,
@@ -23,8 +24,6 @@ from foundry_core.simulation.simulator import (
     shared_simulator,
 )
 
-BINS = 48
-_AXES = (("right", "left"), ("forward", "back"), ("up", "down"))
 _ROOM_LOW = np.array([-0.25, -0.10, -0.10])
 _ROOM_HIGH = np.array([0.25, 0.10, 0.20])
 
@@ -76,7 +75,7 @@ def describe(simulator: Simulator, instruction: str) -> str:
     at the same place, so of its view only the thing is named."""
     points = simulator.points()
     thing = {simulator.spec.thing: points["object"]}
-    everything = {"hand": points["hand"], **thing, "goal": points["goal"]}
+    everything = {HAND: points["hand"], **thing, GOAL: points["goal"]}
     views = []
     for camera in simulator.render.cameras:
         pose = simulator.camera_pose(camera)
@@ -90,14 +89,14 @@ def place(pose: CameraPose, point: np.ndarray) -> str:
     """ "0731" (column, row of the grid), or "outside"."""
     seen = pose.project(point)
     if seen is None:
-        return "outside"
+        return OUTSIDE
     return "".join(f"{int(part * BINS):02d}" for part in seen)
 
 
 def direction(offset: np.ndarray) -> str:
     """[3] m → "left 03, forward 12, down 04" as the robot sees it, rounded to centimetres."""
     parts = []
-    for value, (positive, negative) in zip(offset, _AXES, strict=True):
+    for value, (positive, negative) in zip(offset, AXES, strict=True):
         centimetres = round(float(value) * 100)
         parts.append(f"{positive if centimetres >= 0 else negative} {abs(centimetres):02d}")
     return ", ".join(parts)

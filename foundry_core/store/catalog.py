@@ -15,7 +15,7 @@ from foundry_core.pipeline.trunks import KeptTrunk
 from foundry_core.store.base import State, Store
 from foundry_core.store.manifest import Artifact, is_key
 from foundry_core.store.run_records import latest_run, load_run, write_run
-from foundry_core.store.trunks import kept_trunks
+from foundry_core.store.trunks import continued_step, kept_trunks
 
 
 class StoreCatalog:
@@ -61,6 +61,7 @@ def _committed(artifact: Artifact) -> Committed:
         inputs={(i.slot, i.label): i.content for i in artifact.inputs},
         seconds=artifact.seconds,
         built_on=Environment.from_json(artifact.provenance.get(BUILT_ON)),
+        continued_from=continued_step(artifact),
     )
 
 

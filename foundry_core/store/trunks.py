@@ -120,6 +120,13 @@ def continued(artifact: Artifact) -> str:
     return printable(f"continued {str(said.get('key'))[:12]} from step {said.get('step')}, {how}")
 
 
+def continued_step(artifact: Artifact) -> int | None:
+    """The step that a training went on from; None where it began at zero."""
+    said = artifact.provenance.get(CONTINUED_FROM)
+    step = said.get("step") if isinstance(said, dict) else None
+    return step if isinstance(step, int) and step > 0 else None
+
+
 def trunks_of(artifact: Artifact) -> list[str]:
     """The trunks that stay as long as this artifact does."""
     named = artifact.provenance.get(TRUNKS)

@@ -16,6 +16,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config, Resources
 from foundry_core.training.sinks import SINKS
 from foundry_core.training.sinks.base import MetricSink
+from foundry_core.training.validation.config import ValidationConfig
 
 
 def _count(value: Any) -> Any:
@@ -131,6 +132,9 @@ class TrainingConfig(Config):
     )
     z_loss: float = Field(0.0, ge=0, description="coefficient of mean(logsumexp²), text losses")
     non_finite: NonFiniteConfig = NonFiniteConfig()
+    validation: Annotated[ValidationConfig | None, OmitWhen(None)] = Field(
+        None, description="{} for the defaults; null: none"
+    )
 
     @model_validator(mode="after")
     def _one_budget(self) -> "TrainingConfig":

@@ -125,6 +125,15 @@ def gradient_sync(module: nn.Module, enabled: bool) -> Iterator[None]:
     yield
 
 
+def reshard(module: nn.Module) -> None:
+    """Frees what a forward pass without a backward one left gathered: FSDP2's root keeps it, stale
+    once the weights change, and in the sharded parameters' place."""
+    for part in module.modules():
+        free = getattr(part, "reshard", None)
+        if callable(free):
+            free()
+
+
 def full(tensor: Tensor) -> Tensor:
     """The whole tensor on every rank; a collective if it is sharded."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor

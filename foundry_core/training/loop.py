@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foundry_core.data.loading.schedule import Weight
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
 from foundry_core.models.blocks import compile_blocks
@@ -31,7 +32,8 @@ from foundry_core.training.checkpoint import (
     CheckpointPlace,
 )
 from foundry_core.training.config import TrainingConfig, TrainResources
-from foundry_core.training.distributed import World, gradient_sync, parallelise
+from foundry_core.training.distributed import World, gradient_sync, parallelise, reshard
+from foundry_core.training.dropout import has_dropout, masks
 from foundry_core.training.flops import on_meta, peak_flops, step_flops
 from foundry_core.training.metrics import MetricsLog
 from foundry_core.training.mixed_batch import (
@@ -39,6 +41,7 @@ from foundry_core.training.mixed_batch import (
     MixedBatch,
     MixedLoss,
     Objective,
+    Probe,
     StepKey,
     split_batch,
 )
@@ -59,20 +62,24 @@ from foundry_core.training.sinks.base import MetricWriters, RunInfo
 from foundry_core.training.state import Ema, RunState
 from foundry_core.training.stop import StopRequest, stop_file
 from foundry_core.training.throughput import Throughput, shown
+from foundry_core.training.validation import run as validation
+from foundry_core.training.validation.validator import Validator
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a run leaves besides the weights in the model (the average's where EMA is on).
-    continued: as `Trainer.continued`."""
+    """What a run leaves besides the weights in the model (the average's where EMA is on; the best
+    ones where a rule keeps them). steps: those done, fewer than the budget's where validation ended
+    the run. continued: as `Trainer.continued`. validated: what validation says at the end."""
 
     steps: int
     resumed_from: int
     continued: Mapping[str, Any] | None
     skipped: int
     last: Mapping[str, float]
+    validated: Mapping[str, float] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
         """Flat numbers, of the stage's result."""
@@ -82,6 +89,7 @@ class TrainResult:
             "continued_from_step": (self.continued or {}).get("step", 0),
             "skipped_updates": self.skipped,
             **{f"final_{name}": value for name, value in self.last.items()},
+            **self.validated,
         }
 
 
@@ -95,6 +103,7 @@ class Trainer:
     checkpoints: where they lie; default: in `scratch`.
     trunk: the step whose state is left in `scratch`/trunks for larger budgets.
     begin: the state of another budget's training to go on from, unless this one's own is further.
+    validator: what looks at held-out samples, where the config asks for it.
     ground: the digest of what decides how floats are rounded here; states that were computed on
     several of them are marked so.
     before_average: called by every rank before the average replaces the weights, where EMA is on.
@@ -114,7 +123,7 @@ class Trainer:
     scratch: Path
     records: Path
     progress: Progress
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, Weight] = field(default_factory=dict)
     lr_scale: Mapping[str, float] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
     world: World = field(default_factory=World)
@@ -124,6 +133,7 @@ class Trainer:
     trunk: int | None = None
     begin: Begin | None = None
     ground: str = ""
+    validator: Validator | None = None
 
     def train(self) -> TrainResult:
         """Runs to total_steps, from the newest checkpoint if there is one.
@@ -156,14 +166,17 @@ class Trainer:
     def _steps(self, first: int, writers: MetricWriters) -> None:
         batches = self.throughput.timed(self.batches(first))
         for step, batch in zip(range(first, self.total_steps), batches, strict=False):
+            if self.validation.judge.stop:
+                break
             if step == first:
                 self._know_flops(batch)
             values = self.step(step, batch)
             self.done = step + 1
             self.pending.add(step, values, batch)
-            if self.cadence.look_due(self.done, stop=self.stop.asked):
+            validates = self.validation.due(self.done)
+            if validates or self.cadence.look_due(self.done, stop=self.stop.asked):
                 self._look()
-                self._report(writers)
+                self._report(writers, self._validate() if validates else {})
                 self.saver.commit()
                 save, end = self.cadence.looked(
                     self.done, stop=self.stop.look(), busy=self.saver.busy
@@ -174,7 +187,7 @@ class Trainer:
                 if end and self.done < self.total_steps:
                     self.saver.finish()
                     self.stop.end()
-        if self.done < self.total_steps:
+        if self.done < self.total_steps and not self.validation.judge.stop:
             raise FoundryError(
                 f"the data ended at step {self.done} of {self.total_steps}",
                 "lower the budget, or let the loader repeat its data",
@@ -220,9 +233,11 @@ class Trainer:
             unused=not reach_all(self.model, self.objectives),
         )
         self.loss.train()
+        self._drops = has_dropout(self.model)
         self.optimizer = build_optimizer(self.model, self.config.optimizer, self.lr_scale)
         self.ema = Ema(self.model, self.config.ema) if self.config.ema else None
-        self.state = RunState(self.model, self.optimizer, self.ema)
+        self.validation = validation.Validation(self.validator, self.model, self.ema, self.world)
+        self.state = RunState(self.model, self.optimizer, self.ema, self.validation.best)
 
     @property
     def peak(self) -> float | None:
@@ -234,12 +249,14 @@ class Trainer:
         self.place: CheckpointPlace = self.checkpoints or CheckpointFolder(
             self.scratch / "checkpoints"
         )
-        self.log = MetricsLog(self.scratch / f"metrics{self.world.rank or ''}.jsonl")
         rank = self.world.rank or ""
+        self.log = MetricsLog(self.scratch / f"metrics{rank}.jsonl")
+        self.validation.open(self.scratch)
         self.throughput = Throughput(
             self.scratch / f"throughput{rank}.jsonl", self.world, self.total_steps
         )
         self.pending = PendingSteps()
+        self._last_measures: Mapping[str, float] = {}
         self.cadence = Cadence(self.resources, self.world, self.total_steps, self.trunk)
         self.skipped = 0
         self.grounds = {self.ground}
@@ -269,7 +286,8 @@ class Trainer:
             with self.phase("prepare"):
                 part = self._to_device(part)
             with gradient_sync(self.loss, i + 1 == len(parts)):
-                with self.phase("forward"), self.autocast():
+                drawn = masks(self._drops, key, i, self.world)
+                with self.phase("forward"), self.autocast(), drawn:
                     loss, logged = self.loss(part, by_modality, key)
                 with self.phase("backward"):
                     (loss * self.world.size if self.world.size > 1 else loss).backward()
@@ -329,9 +347,27 @@ class Trainer:
             "skips with training.non_finite.policy=skip",
         )
 
-    def _report(self, writers: MetricWriters) -> None:
+    def _validate(self) -> dict[str, float]:
+        """The measures, by the names that sinks know. Collective."""
+        with self.throughput.validating():
+            return self.validation.measure(
+                self.done, self.loss, self._probe, self.resources.micro_batch
+            )
+
+    def _probe(self, modality: str, batch: Batch, probe: Probe, key: StepKey) -> dict[str, Tensor]:
+        prepared = {n: self._on_device(tensor) for n, tensor in probe.prepare(batch).items()}
+        with self.autocast():
+            _, found = self.loss({modality: prepared}, {}, key, probe)
+        reshard(self.loss)
+        return {name: tensor.cpu() for name, tensor in found.items()}
+
+    def _report(self, writers: MetricWriters, validated: Mapping[str, float]) -> None:
         if self.done % self.resources.log_every == 0:
-            self._write_row(writers)
+            self._write_row(writers, validated)
+        elif self.done == self.total_steps or self.validation.judge.stop:
+            self._last_measures = validated  # its window's row comes at the end: trackers take one
+        elif validated:
+            writers.write(self.done, validated)
         self._show()
 
     def _show(self) -> None:
@@ -341,23 +377,27 @@ class Trainer:
             values = {**self.log.last, **shown(self.throughput.last)}
             self.progress(self.done, self.total_steps, "training", **values)
 
-    def _write_row(self, writers: MetricWriters) -> None:
+    def _write_row(self, writers: MetricWriters, validated: Mapping[str, float]) -> None:
         multiplier = lr_multiplier(self.config.schedule, self.done - 1, self.total_steps)
         row = self.log.write_row(self.done, lr=self.config.optimizer.lr * multiplier)
-        if row:
-            writers.write(self.done, row)
+        if row or validated:
+            writers.write(self.done, {**row, **validated})
             writers.write_throughput(self.done, self.throughput.write_row(self.done))
 
     def _close_window(self, writers: MetricWriters) -> None:
-        """The row of the last steps, fewer than others have."""
-        if self.total_steps:
-            self._write_row(writers)
-            self._show()
+        """The row of the last steps, fewer than others have, and their validation."""
+        if not self.total_steps:
+            return
+        last = self.validation.last_due(self.done)
+        self._write_row(writers, self._validate() if last else self._last_measures)
+        self._show()
 
     def _save(self) -> None:
         began = time.monotonic()
+        rows = self.place.carries_rows or self.done == self.trunk
         scalars = {
-            "metrics": self.log.state(rows=self.place.carries_rows or self.done == self.trunk),
+            "metrics": self.log.state(rows=rows),
+            **self.validation.state(rows=rows),
             "skipped": self.skipped,
             "grounds": sorted(self.grounds),
             "continued": self.continued,
@@ -375,11 +415,13 @@ class Trainer:
             checkpoint = self._of_trunk(self.begin) or checkpoint
         if checkpoint is None:
             self.log.restore(None)
+            self.validation.restore({})
             self.throughput.begin(0)
             return 0
         self.state.restore(checkpoint)
         scalars = checkpoint.scalars
         self.log.restore(scalars["metrics"] if self.world.main else None)
+        self.validation.restore(scalars)
         self.skipped = scalars["skipped"]
         self.grounds |= set(scalars.get("grounds", [""]))
         self.continued = scalars.get("continued") or self.continued
@@ -425,25 +467,28 @@ class Trainer:
             if self.before_average:
                 self.before_average()
             self.ema.copy_to_module()
+        validated = self.validation.finish()
         self.loss.eval()
         self.log.close()
         if self.world.main:
             self.records.mkdir(parents=True, exist_ok=True)
-            for name in ("metrics.jsonl", "throughput.jsonl"):
+            names = ("metrics.jsonl", "throughput.jsonl")
+            for name in (*names, validation.FILE) if self.validator else names:
                 shutil.copyfile(self.scratch / name, self.records / name)
             timings = {
                 "seconds": seconds,
                 "resumed_from_step": first,
-                "steps_per_second": (self.total_steps - first) / max(seconds, 1e-9),
+                "steps_per_second": (self.done - first) / max(seconds, 1e-9),
                 "cpu_seconds": time.process_time() - cpu,
                 **self.throughput.overall(),
                 "flops": self._counted,
             }
             write_json(self.records / "timings.json", timings, durable=False)
         return TrainResult(
-            steps=self.total_steps,
+            steps=self.done,
             resumed_from=first,
             continued=self._told(),
             skipped=self.skipped,
             last=self.log.last,
+            validated=validated,
         )

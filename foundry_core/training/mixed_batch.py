@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from foundry_core.data.loading.schedule import Weight, weight_at
 from foundry_core.training.config import check_micro_batch
 
 Batch = Mapping[str, Tensor]
@@ -41,6 +42,24 @@ class Objective(Protocol):
         ...
 
 
+class Probe(Protocol):
+    """What validation measures of one modality."""
+
+    def prepare(self, batch: Batch) -> Batch:
+        """As `Objective.prepare`."""
+        ...
+
+    def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
+        """Whatever `sums` needs, of a prepared batch; without gradient, nothing random but what the
+        key gives."""
+        ...
+
+    def sums(self, batch: Batch, found: Batch) -> Mapping[str, tuple[float, float]]:
+        """measure → (sum, how many it is of), over a batch as the loader made it. All measures
+        there are, each time."""
+        ...
+
+
 class MixedLoss(nn.Module):
     """Σ weight · sum / count over the modalities of a micro-batch: one forward, one backward.
 
@@ -48,7 +67,7 @@ class MixedLoss(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, objectives: Mapping[str, Objective], weights: Mapping[str, float]
+        self, model: nn.Module, objectives: Mapping[str, Objective], weights: Mapping[str, Weight]
     ) -> None:
         super().__init__()
         self.model = model
@@ -56,14 +75,23 @@ class MixedLoss(nn.Module):
         self.weights = dict(weights)
 
     def forward(
-        self, batch: MixedBatch, counts: Mapping[str, Tensor], key: StepKey
+        self,
+        batch: MixedBatch,
+        counts: Mapping[str, Tensor],
+        key: StepKey,
+        probe: Probe | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """(what is differentiated, what is logged). With a probe: (0, what it finds in a batch of
+        one modality)."""
+        if probe is not None:
+            (part,) = batch.values()
+            return torch.zeros(()), probe(self.model, part, key)
         terms: list[Tensor] = []
         logged: dict[str, Tensor] = {}
         for modality, part in batch.items():
             sums = self.objectives[modality](self.model, part, key)
             means = {name: value / counts[modality] for name, value in sums.items()}
-            terms.append(self.weights.get(modality, 1.0) * means["loss"])
+            terms.append(weight_at(self.weights.get(modality, 1.0), key.step) * means["loss"])
             for name, value in means.items():
                 logged[f"{modality}_{name}"] = value.detach()
         total = functools.reduce(torch.add, terms)

@@ -100,12 +100,17 @@ class CaptionLoss:
         }
 
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
+        backbone, hidden = self.hidden(model, batch)
+        return next_token_sums(backbone, hidden, batch, self.z_loss)
+
+    def hidden(self, model: nn.Module, batch: Batch) -> tuple[Backbone, Tensor]:
+        """What reads a prepared batch, and its final-normed hidden states [B,T,D]."""
         backbone = model.backbone if isinstance(model, VLA) else model
         assert isinstance(backbone, Backbone)
         hidden = backbone.hidden(
-            batch["images"], batch["tokens"], _mask(backbone, batch), prompt=batch["prompt"]
+            batch["images"], batch["tokens"], hiding(backbone, batch), prompt=batch["prompt"]
         )
-        return next_token_sums(backbone, hidden, batch, self.z_loss)
+        return backbone, hidden
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,27 +146,29 @@ class ActionLoss:
 
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
         assert isinstance(model, VLA)
-        prepared = {
-            name.removeprefix(_PREPARED): rows
-            for name, rows in batch.items()
-            if name.startswith(_PREPARED)
-        }
         total, count = model.training_loss_terms(
             batch.get("images"),
             batch["tokens"],
-            _mask(model.backbone, batch),
+            hiding(model.backbone, batch),
             batch["proprio"],
             batch["actions"],
             batch["action_mask"],
             Key(key.seed, key.step, batch["draw_ids"]),
-            prepared or None,
+            prepared_of(batch),
         )
         draws = count / batch["action_mask"].sum().clamp(min=1)
         return {"loss": total / draws.clamp(min=1)}
 
 
-def _mask(backbone: Observer, batch: Batch) -> Tensor | None:
-    """Padding is on the right, where plain causality hides it."""
+def prepared_of(batch: Batch) -> dict[str, Tensor] | None:
+    """What a head's `prepare` made of a batch, if it makes anything."""
+    made = {n.removeprefix(_PREPARED): rows for n, rows in batch.items() if n.startswith(_PREPARED)}
+    return made or None
+
+
+def hiding(backbone: Observer, batch: Batch) -> Tensor | None:
+    """The mask of tokens that a backbone is given: padding is on the right, where plain causality
+    hides it."""
     return batch["token_mask"] if backbone.needs_token_mask else None
 
 

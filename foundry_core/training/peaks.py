@@ -19,7 +19,8 @@ PEAKS = {
     "L4": 121,
     "MI300X": 1307,
 }
-
+# What GPU hours are told for where nobody says otherwise; the share of its peak that is reached.
+GPU, MFU = "H100", 0.4
 
 # The same → TB/s of its memory.
 BANDWIDTHS = {

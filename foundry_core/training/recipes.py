@@ -16,7 +16,7 @@ from foundry_core.models.config import (
     VLMConfig,
     weight_sources,
 )
-from foundry_core.pipeline.stage import Config, Fact, Stage, StageContext, Trunk, Upstream
+from foundry_core.pipeline.stage import Config, Fact, Stage, StageContext, Trunk, Upstream, Work
 from foundry_core.training.config import (
     MODALITIES,
     TrainResources,
@@ -238,8 +238,50 @@ class TrainStage(Stage):
         return facts.model if isinstance(facts, ModelFacts) else None
 
     @classmethod
+    def work(cls, recipe: Any, inputs: Inputs) -> Work | None:
+        """FLOPs where the sizes of the model are known without torch, else samples."""
+        from foundry_core.training.sizing.stages import training_work
+
+        return training_work(cls, recipe, inputs)
+
+    @classmethod
+    def expected_seconds(
+        cls, recipe: Any, resources: TrainResources, inputs: Inputs
+    ) -> float | None:
+        from foundry_core.training.sizing.stages import expected_seconds
+
+        return expected_seconds(cls, recipe, resources, inputs)
+
+    @classmethod
     def check(cls, recipe: Any, inputs: Inputs) -> None:
         recipe.data.check_labels({name: list(inputs.get(name, {})) for name in MODALITIES})
+        if recipe.training.validation is not None and not _held_out(inputs):
+            raise FoundryError(
+                "training.validation is set, and no dataset of this training is converted with a "
+                "split",
+                "give a conversion `split: {fraction: 0.05}`, or leave training.validation out",
+            )
+
+    @classmethod
+    def notes(cls, recipe: Any, inputs: Inputs) -> list[str]:
+        if recipe.training.validation is None:
+            return []
+        held = _held_out(inputs)
+        named = (f"{name} {label!r}" for name in MODALITIES for label in inputs.get(name, {}))
+        absent = [one for one in named if one not in held]
+        return (
+            [f"not validated on {', '.join(absent)}: converted without a split"] if absent else []
+        )
+
+
+def _held_out(inputs: Inputs) -> list[str]:
+    """Datasets that have a validation side, or may have one, as an imported one."""
+    return [
+        f"{name} {label!r}"
+        for name in MODALITIES
+        for label, one in inputs.get(name, {}).items()
+        if getattr(one.recipe, "split", "unknown") is not None
+    ]
 
 
 def check_source_of_tokens(slot: str, described: Config | None, inputs: Inputs) -> None:

@@ -1,6 +1,7 @@
 """What a run consists of besides its step: weights, moments, average. Named, saved, restored."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -45,14 +46,60 @@ class Ema:
         for name, parameter in self._live.items():
             parameter.copy_(self.shadow[name])
 
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within the block the average stands in the module, the live weights here. Both are
+        float32: what is exchanged twice has its bits back."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, parameter in self._live.items():
+            live = parameter.detach().clone()
+            parameter.copy_(self.shadow[name])
+            self.shadow[name].copy_(live)
+
+
+class BestWeights:
+    """A copy of the trainable parameters as they were at the best validation, sharded like them."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._live = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self.held = {n: p.detach().clone() for n, p in self._live.items()}
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Those that stand in the module now."""
+        for name, parameter in self._live.items():
+            self.held[name].copy_(parameter)
+
+    @torch.no_grad()
+    def copy_to_module(self) -> None:
+        for name, parameter in self._live.items():
+            parameter.copy_(self.held[name])
+
 
 class RunState:
     """View of a run's tensors under stable names."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        ema: Ema | None,
+        best: BestWeights | None = None,
+    ) -> None:
         self._model = model
         self._optimizer = optimizer
-        self._ema = ema
+        held: Mapping[str, Mapping[str, Tensor]] = {
+            "ema": ema.shadow if ema else {},
+            "best": best.held if best else {},
+        }
+        self._held = held
         # AdamW creates its moments at the first update; here they exist from the start, so that
         # a checkpoint always holds the same names.
         for group in optimizer.param_groups:
@@ -94,6 +141,6 @@ class RunState:
                 yield f"{key}/{name}", value
         for name, buffer in self._model.named_buffers():
             yield f"buffer/{name}", buffer
-        if self._ema:
-            for name, value in self._ema.shadow.items():
-                yield f"ema/{name}", value
+        for kind, tensors in self._held.items():
+            for name, value in tensors.items():
+                yield f"{kind}/{name}", value

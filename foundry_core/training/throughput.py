@@ -32,7 +32,8 @@ class Throughput:
         self._peak = 0.0
         self.last: dict[str, float] = {}
         self._sums = dict.fromkeys(("steps", "samples", "tokens", "seconds"), 0.0)
-        self._waited_in_all = 0.0
+        self._waited_in_all = self._validated_in_all = 0.0
+        self._validates = False
         self._open(0)
 
     def begin(self, step: int) -> None:
@@ -69,6 +70,14 @@ class Throughput:
         yield
         self._saved += self._clock() - began
 
+    @contextmanager
+    def validating(self) -> Iterator[None]:
+        """The block is a validation."""
+        self._validates = True
+        began = self._clock()
+        yield
+        self._validated += self._clock() - began
+
     def write_row(self, step: int) -> dict[str, float]:
         """Closes the window after `step` completed steps and returns its row without the step; {}
         where the window is empty."""
@@ -90,6 +99,8 @@ class Throughput:
         }
         if not self._tokens:
             del row["tokens_per_second"]
+        if self._validates:
+            row["validation_seconds"] = self._validated
         if self._flops is not None:
             row["tflops_per_second"] = self._flops * rate / 1e12
             row["mfu"] = self._flops * rate / self._peak
@@ -104,6 +115,7 @@ class Throughput:
         ):
             self._sums[name] += count
         self._waited_in_all += self._waited
+        self._validated_in_all += self._validated
         self._open(step)
         return row
 
@@ -118,6 +130,8 @@ class Throughput:
             if self._sums[name]
         }
         share = {"data_wait_share": self._waited_in_all / seconds}
+        if self._validates:
+            share["validation_share"] = self._validated_in_all / seconds
         mfu = {}
         if self._flops is not None:
             mfu = {"mfu": self._flops * self._sums["steps"] / seconds / self._peak}
@@ -126,7 +140,7 @@ class Throughput:
     def _open(self, step: int) -> None:
         self._first, self._began = step, self._clock()
         self._samples = self._tokens = 0
-        self._waited = self._saved = 0.0
+        self._waited = self._saved = self._validated = 0.0
 
 
 def memory(device: torch.device) -> dict[str, float]:

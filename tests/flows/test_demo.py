@@ -78,7 +78,7 @@ def test_the_cascade_re_runs_exactly_what_depends_on_the_language_model(finished
     assert set(actions(cadence).values()) == {"reuse"}
 
     expected = {
-        "llm", "vlm", "vla", "vla_blind", "vla_untrained",
+        "llm", "exam_llm", "vlm", "exam_vlm", "vla", "vla_blind", "vla_untrained",
         "evaluate", "evaluate_blind", "evaluate_untrained", "compare",
     }  # fmt: skip
     planned = foundry(home, "plan", "demo-fast", *LLM_CHANGE)
@@ -92,6 +92,10 @@ def test_the_cascade_re_runs_exactly_what_depends_on_the_language_model(finished
     # An evaluation or comparison may come out equal and stop the cascade; conversions never run.
     data = {"demos", "scenes", "tokenizer", "text", "captions", "robot", "stats"}
     assert data | {"evaluate_still"} <= reused
+    query = "select stage, llm_loss, caption_loss, n from stage_quality where run_id = '{}'"
+    rows = foundry(home, "lineage", "sql", query.format(first["run_id"]))
+    assert {row["stage"] for row in rows} == {"evaluate", "evaluate_blind", "evaluate_untrained"}
+    assert all(row["llm_loss"] > 0 and row["caption_loss"] > 0 and row["n"] == 4 for row in rows)
     assert {"llm", "vlm", "vla"} <= set(second) - reused
 
     again = foundry(home, "run", "demo-fast")

@@ -15,6 +15,7 @@ from foundry_core.pipeline.stage import (
     Resources,
     Stage,
     Trunk,
+    Work,
     slot,
 )
 from foundry_core.pipeline.trunks import LEFT, step_name
@@ -54,6 +55,10 @@ class Grow(Stage):
             keep=resources.keep_trunk,
             extend=resources.extend,
         )
+
+    @classmethod
+    def work(cls, recipe, inputs):
+        return Work(unit="steps", amount=recipe.steps, steps=recipe.steps)
 
     @staticmethod
     def run(ctx):

@@ -3,7 +3,7 @@
 import json
 import time
 
-from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage, slot
+from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage, Work, slot
 
 
 class TrainRecipe(Recipe):
@@ -18,6 +18,10 @@ class Train(Stage):
     inputs = {"text": slot(ArtifactType.TEXT_SHARDS)}
     code = "1"
     Recipe = TrainRecipe
+
+    @classmethod
+    def work(cls, recipe, inputs):
+        return Work(unit="steps", amount=recipe.steps, steps=recipe.steps)
 
     @staticmethod
     def run(ctx):

@@ -67,7 +67,7 @@ class History:
         """One successful attempt of 10 s, half of them of GPU per unit of `gpus`."""
         attempt = more.pop("attempt", "a1")
         self.attempt(run_id, stage, attempt, pid=7, provenance=PROVENANCE)
-        names = ("metric_rows", "episode_rows", "score_rows")
+        names = ("metric_rows", "episode_rows", "score_rows", "measure_rows")
         rows = {name: more.pop(name, []) for name in names}
         artifact = manifest(stage, run_id) | {"attempt": attempt} | more
         self.add(ArtifactCommitted(artifact=artifact, **rows))

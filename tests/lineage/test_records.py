@@ -26,6 +26,7 @@ def test_records_become_rows(tmp_path):
         metrics='{"step": 2, "loss": 0.5, "note": "x"}\n\n',
         episodes='{"task": "push", "success": true, "more": 1}\n',
         scores='{"task": "", "n": 4, "successes": 3, "low": 0.2, "high": 0.9, "more": 1}\n',
+        measures='{"task": "t", "name": "acc", "value": 0.5, "n": 2, "more": 1}\n',
     )
     assert found.artifact == MANIFEST
     assert found.metric_rows == [{"step": 2, "name": "loss", "value": 0.5}]
@@ -33,6 +34,9 @@ def test_records_become_rows(tmp_path):
     assert episode["task"] == "push" and episode["crash"] is None and "more" not in episode
     assert (score["task"], score["n"], score["high"], score["rate"]) == ("", 4, 0.9, None)
     assert "more" not in score
+    assert found.measure_rows == [
+        {"task": "t", "name": "acc", "value": 0.5, "n": 2, "low": None, "high": None}
+    ]
 
 
 def test_an_artifact_without_records_has_no_rows(tmp_path):

@@ -10,6 +10,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.pipeline.graph import load_pipeline
 from foundry_core.pipeline.recipe_help import settings_of
 from foundry_core.pipeline.registry import stage_kind, stage_kinds
+from foundry_core.pipeline.stage import Config
 
 
 def listed(kind):
@@ -83,3 +84,12 @@ def test_a_document_that_is_no_text_is_named_with_its_line(tmp_path):
     (tmp_path / "p.yaml").write_bytes(b"name: p\nstages: {a: {kind: \xe9}}\n")
     with pytest.raises(FoundryError, match=r"p\.yaml, line 2: not UTF-8"):
         load_pipeline(tmp_path / "p.yaml", kinds=stage_kind)
+
+
+class Nested(Config):
+    depth: int = 1
+    inner: "Nested | None" = None
+
+
+def test_a_config_within_itself_is_described_once():
+    assert [setting.path for setting in settings_of(Nested)] == ["depth", "inner"]

@@ -20,7 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from training_toy import toy_batches, toy_trainer, weights
+from training_toy import toy_batches, toy_trainer, toy_validator, weights
 
 from foundry_core.data.loading.config import TEXT
 from foundry_core.errors import FoundryError
@@ -109,8 +109,8 @@ def language_trainer(folder: Path, world: World = World(), **changes) -> Trainer
     )
 
 
-def _curve(folder: Path) -> list[dict]:
-    return [json.loads(x) for x in (folder / "records/metrics.jsonl").read_text().splitlines()]
+def _curve(folder: Path, name: str = "metrics") -> list[dict]:
+    return [json.loads(x) for x in (folder / f"records/{name}.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.slow
@@ -130,6 +130,23 @@ def test_two_ranks_equal_one(tmp_path, strategy):
     assert all(torch.equal(resumed[name], both[name]) for name in both)
     timings = json.loads((tmp_path / "both/records/timings.json").read_text())
     assert timings["resumed_from_step"] == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_validation_says_the_same_and_keeps_the_same_weights(tmp_path, strategy):
+    best = {"measure": "a/loss", "better": "higher", "least_gain": 1e9}
+    validator = toy_validator(best=best)
+    alone = toy_trainer(tmp_path / "alone", validator=validator)
+    alone.train()
+    resources = {"strategy": strategy, "checkpoint_every_steps": 8}
+    both = _run(tmp_path / "both", resources=resources, validator=validator)
+    for name, value in weights(alone).items():
+        torch.testing.assert_close(both[name], value, atol=1e-6, rtol=1e-4)
+    one, two = (_curve(tmp_path / name, "validation") for name in ("alone", "both"))
+    assert [row["step"] for row in one] == [4, 8, 12, 16, 20]
+    for mine, theirs in zip(one, two, strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-5)
 
 
 @pytest.mark.slow

@@ -74,6 +74,30 @@ def test_resume_is_bit_exact(tmp_path, at):
     assert rows(straight) == rows(resumed)
 
 
+class Dropping(ToyModel):
+    def __init__(self):
+        super().__init__()
+        self.drop = torch.nn.Dropout(0.3)
+
+    def forward(self, x):
+        return super().forward(self.drop(x))
+
+
+def test_dropout_resumes_to_the_bit_and_leaves_the_generator(tmp_path):
+    straight = toy_trainer(tmp_path / "straight", model=Dropping())
+    before = torch.get_rng_state()
+    straight.train()
+    assert torch.equal(torch.get_rng_state(), before)
+    every = {"resources": {"checkpoint_every_steps": 3}}
+    with pytest.raises(Killed):
+        run(tmp_path / "broken", batches=stopping(8), model=Dropping(), **every)
+    resumed = run(tmp_path / "broken", model=Dropping(), **every)
+    assert equal(weights(straight), weights(resumed))
+    assert not equal(weights(straight), weights(run(tmp_path / "plain")))
+    other = run(tmp_path / "seed", model=Dropping(), seed=4)
+    assert not equal(weights(straight), weights(other))
+
+
 def test_cadences_change_neither_weights_nor_the_average(tmp_path):
     a = run(tmp_path / "a", resources={"log_every": 1, "checkpoint_every_steps": 1})
     b = run(tmp_path / "b", resources={"log_every": 7})

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World
 from foundry_core.training.loop import Trainer
 from foundry_core.training.mixed_batch import Batch, MixedBatch, StepKey
+from foundry_core.training.validation.config import ValidationConfig
+from foundry_core.training.validation.validator import Validator
 
 
 class ToyObjective:
@@ -88,3 +91,32 @@ def toy_trainer(folder: Path, *, steps: int = 20, batches=toy_batches, **changes
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
     return {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+
+
+class ToyProbe:
+    """The objective's mean, without noise."""
+
+    def prepare(self, batch: Batch) -> Batch:
+        return batch
+
+    def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
+        error = (model(batch["x"]) - batch["y"]).square() * batch["mask"]
+        return {"loss": error.sum()}
+
+    def sums(self, batch: Batch, found: Batch) -> dict[str, tuple[float, float]]:
+        return {"loss": (float(found["loss"]), float(batch["mask"].sum()))}
+
+
+class ToyHeldOut:
+    """Twelve samples that no step has."""
+
+    counts: ClassVar = {"a": {"x": 12}}
+
+    def batches(self, name: str, label: str, rows: int, world: World) -> Iterator[Batch]:
+        batch = next(toy_batches(10**6, world, sizes=(12, 4)))[name]
+        yield batch
+
+
+def toy_validator(**changes) -> Validator:
+    config = ValidationConfig(**{"every": 4, **changes})
+    return Validator(config=config, held_out=ToyHeldOut(), probes={"a": ToyProbe()}, seed=3)

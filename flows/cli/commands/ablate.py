@@ -1,14 +1,17 @@
-"""`foundry ablate PIPELINE --vary PATH=V1,V2 ...`."""
+"""`foundry ablate PIPELINE --vary PATH=V1,V2 ...`, or `foundry ablate STUDY`."""
 
 import argparse
 from typing import Any
 
 from flows.ablation.plan import Ablation, plan_ablation
-from flows.ablation.table import plan_json, plan_markdown, plan_table
+from flows.ablation.studies import find_study
+from flows.ablation.table import cost_table, plan_json, plan_markdown, plan_table
 from flows.ablation.variants import AblationRequest, parse_variant, parse_vary
 from flows.cli.commands.common import (
+    add_cost_arguments,
     add_pipeline_arguments,
     add_run_arguments,
+    affordable,
     carry_out,
     exit_code,
     needs_work,
@@ -37,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME:PATH=V,PATH=V",
         help="one named set of changes",
     )
-    parser.add_argument("--seeds", type=int, default=1, help="runs per variant, each with its seed")
+    parser.add_argument(
+        "--seeds", type=int, help="runs per variant, each with its seed (1, or the study's)"
+    )
     parser.add_argument(
         "--only-evaluations", metavar="STAGE", help="the evaluation that is compared"
     )
@@ -55,16 +60,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--family", choices=FAMILIES, help="which pairs are promised to be right (base)"
     )
     add_run_arguments(parser)
+    add_cost_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     BACKENDS.module(options.dispatch)  # an unknown one is refused before anything is planned
+    study = find_study(options.pipeline)
     request = AblationRequest(
         pipeline=options.pipeline,
         overrides=tuple(parse_override(text) for text in options.override),
         vary=tuple(parse_vary(text) for text in options.vary),
         variants=tuple(parse_variant(text) for text in options.variant),
-        seeds=options.seeds,
+        seeds=1 if options.seeds is None else options.seeds,
         evaluation=options.only_evaluations,
         alpha=options.alpha,
         looks=options.looks,
@@ -74,14 +81,21 @@ def run(options: argparse.Namespace) -> int:
         strict_env=options.strict_env,
         strict_reads=options.strict_reads,
     )
+    if study is not None:
+        request = study.request(request, options.seeds)
+        if not options.json:
+            print(" ".join((study.question, study.sizes)).strip())
     ablation = plan_ablation(request)
     if options.dry_run:
         fitted(ablation.merged, options.dispatch)
+    rate = affordable(options, ablation.merged).gpu_rate
     quiet = options.json
-    print_table(plan_table(ablation), quiet)
+    print_table(plan_table(ablation, rate), quiet)
+    if ablation.merged.plan.to_run():
+        print_table(cost_table(ablation, rate), quiet)
     if options.dry_run:
         if options.json:
-            print_json(plan_json(ablation))
+            print_json(plan_json(ablation, rate))
         return 0
     result = run_all(ablation, Console(quiet=quiet), options.dispatch, options.prefect)
     if options.json:

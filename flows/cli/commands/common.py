@@ -3,12 +3,15 @@
 import argparse
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.runs.planning import Prepared, Request
 from foundry_core.config.overrides import parse_override
+from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
+from foundry_core.pipeline.cost import Cost, check_affordable
 
 if TYPE_CHECKING:
     from flows.console import Console
@@ -83,6 +86,42 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="as a flow of Prefect also where no server runs: a temporary one is started",
     )
+
+
+def add_cost_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `affordable` reads."""
+    parser.add_argument(
+        "--gpu-rate",
+        type=float,
+        metavar="MONEY",
+        help="what a GPU hour costs; the plan then tells the sum (default: FOUNDRY_GPU_RATE)",
+    )
+    parser.add_argument(
+        "--max-gpu-hours",
+        type=float,
+        metavar="HOURS",
+        help="refuse a plan of more, and one of which nobody can say",
+    )
+
+
+def affordable(options: argparse.Namespace, prepared: Prepared) -> Cost:
+    """What a plan costs. FoundryError where that is more than is allowed."""
+    cost = prepared.cost(_gpu_rate(options))
+    check_affordable(cost, options.max_gpu_hours)
+    return cost
+
+
+def _gpu_rate(options: argparse.Namespace) -> float | None:
+    stated = os.environ.get("FOUNDRY_GPU_RATE") or None
+    where = "FOUNDRY_GPU_RATE" if options.gpu_rate is None else "--gpu-rate"
+    try:
+        rate = options.gpu_rate if options.gpu_rate is not None else stated and float(stated)
+    except ValueError:
+        rate = -1.0
+    if rate is None or 0 <= rate < float("inf"):
+        return rate
+    shown = stated if options.gpu_rate is None else options.gpu_rate
+    raise FoundryError(f"{where} = {shown}: money for a GPU hour is a number ≥ 0", "e.g. 2.5")
 
 
 def needs_work(prepared: Prepared) -> bool:

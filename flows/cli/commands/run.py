@@ -3,8 +3,10 @@
 import argparse
 
 from flows.cli.commands.common import (
+    add_cost_arguments,
     add_request_arguments,
     add_run_arguments,
+    affordable,
     carry_out,
     exit_code,
     needs_work,
@@ -21,6 +23,7 @@ from flows.runs.planning import Prepared, prepare
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_request_arguments(parser)
     add_run_arguments(parser)
+    add_cost_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -28,11 +31,12 @@ def run(options: argparse.Namespace) -> int:
     prepared = prepare(request(options))
     if options.dry_run:
         prepared = fitted(prepared, options.dispatch)
+    cost = affordable(options, prepared)
     quiet = options.json
-    print_table(plan_table(prepared.plan), quiet)
+    print_table(plan_table(prepared.plan, cost), quiet)
     if options.dry_run:
         if options.json:
-            print_json(prepared.plan.to_json())
+            print_json(prepared.plan.to_json() | {"cost": cost.to_json()})
         return 0
     result = run_all(prepared, Console(quiet=quiet), options.dispatch, options.prefect)
     if options.json:

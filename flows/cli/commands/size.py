@@ -7,7 +7,7 @@ from flows.cli.commands.common import add_pipeline_argument, print_json
 from foundry_core.config.overrides import parse_override
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
-from foundry_core.training.peaks import PEAKS, peak_of
+from foundry_core.training.peaks import GPU, MFU, PEAKS, peak_of
 from foundry_core.training.sizing.cost import StageCost
 
 COLUMNS = ("parameters", "GPUs", "GiB each", "steps", "samples", "tokens", "FLOPs", "GPU hours")
@@ -19,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pipeline_argument(parser, "change one value, e.g. llm.resources.gpus=8")
     parser.add_argument("stage", nargs="?", help="one training stage, by part and by use of memory")
     parser.add_argument(
-        "--gpu", default="H100", help=f"whose peak counts (default H100): {', '.join(PEAKS)}"
+        "--gpu", default=GPU, help=f"whose peak counts (default {GPU}): {', '.join(PEAKS)}"
     )
     parser.add_argument(
-        "--mfu", type=float, default=0.4, help="share of the peak that is reached (default 0.4)"
+        "--mfu", type=float, default=MFU, help=f"share of the peak that is reached (default {MFU})"
     )
 
 

@@ -93,7 +93,7 @@ def opened_side(
     """One side of a dataset. FoundryError where nothing was set aside."""
     if split == "train":
         return CheckedShards(source, verify=verify)
-    place = f"{os.fspath(source).rstrip('/')}/{VALIDATION}"
+    place = validation_side(source)
     try:
         return CheckedShards(place, verify=verify)
     except FoundryError as error:
@@ -101,6 +101,11 @@ def opened_side(
             f"{os.fspath(source)!r} has no validation side: {error.message}",
             "convert it with a split, or read split: train",
         ) from error
+
+
+def validation_side(source: str | os.PathLike) -> str:
+    """Where a dataset's validation side lies, if it has one."""
+    return f"{os.fspath(source).rstrip('/')}/{VALIDATION}"
 
 
 def _check_alike(datasets: Mapping[str, Mapping[str, SampleDataset]]) -> None:

@@ -1,6 +1,7 @@
 """Images with captions."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class CaptionDataset(SampleDataset):
         """images uint8 [N, 3, h, w], tokens int64 [T], targets bool [T]."""
         members = self.shards.members(index)
         where = self.shards.where(index)
-        files = {_image_name(ext): ext for ext in members if _is_image(ext)}
+        files = image_files(members)
         missing = [name for name in self._names if name not in files]
         if missing or "txt" not in members:
             raise UnreadableSample(
@@ -46,8 +47,9 @@ class CaptionDataset(SampleDataset):
             caption = bytes(members["txt"]).decode()
         except UnicodeDecodeError as error:
             raise UnreadableSample(f"{where}: {error}") from error
+        question = self._question(members, where) if self._config.question else None
         tokens, targets, cut = self._prompts.caption(
-            caption, len(self._names), self._config.max_tokens
+            caption, len(self._names), self._config.max_tokens, question
         )
         if cut:
             self.count("captions_cut")
@@ -57,10 +59,20 @@ class CaptionDataset(SampleDataset):
             "targets": np.array(targets, dtype=bool),
         }
 
+    def _question(self, members: Mapping[str, memoryview], where: str) -> str | None:
+        """Of the sample's metadata; None where they have none."""
+        assert self._config.question is not None
+        try:
+            metadata = json.loads(bytes(members.get("json", b"{}")))
+        except ValueError as error:
+            raise UnreadableSample(f"{where}: its metadata are no JSON: {error}") from error
+        asked = metadata.get(self._config.question) if isinstance(metadata, dict) else None
+        return asked if isinstance(asked, str) else None
+
     def _probe(self) -> tuple[str, ...]:
         if not len(self.shards):
             return ()
-        names = sorted(_image_name(e) for e in self.shards.members(0) if _is_image(e))
+        names = sorted(image_files(self.shards.members(0)))
         if not names:
             raise FoundryError(
                 f"the first sample of {self.shards.source!r} has no image "
@@ -77,6 +89,11 @@ def collate_captions(samples: Sequence[Sample], pad_id: int, pad_multiple: int) 
     for row, sample in enumerate(samples):
         targets[row, : len(sample["targets"])] = sample["targets"]
     return {"tokens": tokens, "token_mask": mask, "target_mask": targets}
+
+
+def image_files(members: Iterable[str]) -> dict[str, str]:
+    """{name of an image: its member} of a sample's members."""
+    return {_image_name(one): one for one in members if _is_image(one)}
 
 
 def _is_image(extension: str) -> bool:

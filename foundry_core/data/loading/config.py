@@ -4,12 +4,18 @@ The recipe says what the batches are; LoaderResources say how they are made, whi
 in them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from foundry_core.config.canonical import OmitWhen
+from foundry_core.data.loading.schedule import (
+    Weight,
+    WeightSchedule,
+    all_zero_at,
+    scheduled,
+)
 from foundry_core.data.robot.transform_config import (
     Augment,
     ImageInput,
@@ -22,8 +28,11 @@ from foundry_core.pipeline.stage import Config
 
 TEXT, CAPTIONS, ROBOT = "text", "captions", "robot"
 Weights = Annotated[
-    Mapping[str, float] | None,
-    Field(description="share per dataset label, 0 means never; null: every sample once per epoch"),
+    Mapping[str, Weight] | None,
+    Field(
+        description="share per dataset label, 0 means never, or {points: [[step, share], ...]}; "
+        "null: every sample once per epoch"
+    ),
 ]
 
 
@@ -34,7 +43,14 @@ class ModalityData(Config):
     batch_size: int = Field(32, ge=1)
     weights: Weights = None
     split: Annotated[Literal["train", "validation"], OmitWhen("train")] = "train"
-    loss_weight: float = Field(1.0, ge=0)
+    loss_weight: Annotated[float, Field(ge=0)] | WeightSchedule = 1.0
+
+    @model_validator(mode="after")
+    def _draws_something(self) -> Self:
+        step = all_zero_at((self.weights or {"": 1.0}).values())
+        if step is not None and scheduled((self.weights or {}).values()):
+            raise ValueError(f"weights are all 0 at step {step}: nothing would be drawn")
+        return self
 
 
 class TextData(ModalityData):
@@ -47,6 +63,11 @@ class CaptionData(ModalityData):
     images: tuple[str, ...] | None = None
     image: ImageInput = ImageInput()
     prompt: Prompt = Prompt()
+    question: Annotated[str | None, OmitWhen(None)] = Field(
+        None,
+        description="name in a sample's metadata of a question: it stands in caption_prefix's "
+        "place, and the caption is its answer; samples without one keep the prefix",
+    )
     max_tokens: int = Field(128, ge=2, description="of prompt and caption; cut beyond, counted")
     augment: Augment = Augment()
 
@@ -100,8 +121,18 @@ class DataConfig(Config):
         return sum(part.batch_size for part in self.modalities.values())
 
     @property
-    def loss_weights(self) -> dict[str, float]:
+    def loss_weights(self) -> dict[str, Weight]:
         return {name: part.loss_weight for name, part in self.modalities.items()}
+
+    def held_out(self, labels: Mapping[str, Collection[str]]) -> Self:
+        """Of the validation sides of datasets with these labels, by modality."""
+        parts = {
+            name: part.model_copy(update={"split": "validation", "weights": None})
+            if labels.get(name)
+            else None
+            for name, part in self.modalities.items()
+        }
+        return self.model_copy(update=parts)
 
     def check_labels(self, labels: Mapping[str, list[str]]) -> None:
         """labels: modality → labels of the connected datasets. For Stage.check."""

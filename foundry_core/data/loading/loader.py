@@ -8,7 +8,7 @@ import itertools
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -50,7 +50,7 @@ class Modality:
         self.datasets = [datasets[label] for label in sorted(datasets)]
         self.labels = sorted(datasets)
         sizes = {label: len(dataset) for label, dataset in datasets.items()}
-        self.order = Order(sizes, config.weights, key(seed, name))
+        self.order = Order(sizes, config.weights, key(seed, name), config.batch_size)
         self.first_ids = np.concatenate([[0], np.cumsum(self.order.sizes)])
         self._keys = [key(seed, name, label) for label in self.labels]
 
@@ -144,6 +144,19 @@ class Loader:
                 "mend the datasets (foundry data validate), or raise the bound",
             )
 
+    def rows(self, name: str, label: str, indices: Sequence[int]) -> dict[str, torch.Tensor]:
+        """These samples of a dataset, in this order, as a batch of its modality. Their names and
+        numbers are the indices, and everything random about them is that of the first epoch."""
+        modality = self.modalities[name]
+        samples = np.array(indices, dtype=np.int64)
+        which = np.full_like(samples, modality.labels.index(label))
+        draws = Draws(dataset=which, sample=samples, epoch=np.zeros_like(samples))
+        counters: Counter[str] = Counter()
+        part = self._part(modality, draws, counters)
+        self._count({k: n for k, n in counters.items() if k.endswith(".skipped")})
+        names = {"sample_ids": samples, "draw_ids": samples}
+        return _tensors({name: part | names})[name]
+
     def _arrays(self, step: int, rank: int, world: int) -> tuple[dict[str, Sample], dict[str, int]]:
         before = self._dataset_counters()
         counters: Counter[str] = Counter()
@@ -153,22 +166,25 @@ class Loader:
             part = rank_slice(size, rank, world)
             first = step * size + part.start
             draws = modality.order.draws(first, part.stop - part.start)
-            samples, ids = [], np.empty(len(draws), dtype=np.int64)
-            images = BatchImages(len(draws))
-            modality.ahead(draws)
-            for row, draw in enumerate(draws):
-                content, used = self._read(modality, draw, counters, images.row(row))
-                samples.append(content)
-                ids[row] = modality.first_ids[draw[0]] + used
-                counters[f"{name}.{modality.labels[draw[0]]}.samples"] += 1
-            pixels = {} if images.images is None else {"images": images.images}
             numbers = np.arange(first, first + len(draws), dtype=np.int64)
-            names = {"sample_ids": ids, "draw_ids": numbers}
-            arrays[name] = pixels | self._collate(name, samples) | names
+            arrays[name] = self._part(modality, draws, counters) | {"draw_ids": numbers}
         for name, value in self._dataset_counters().items():
             if value != before.get(name, 0):
                 counters[name] = value - before.get(name, 0)
         return arrays, dict(counters)
+
+    def _part(self, modality: Modality, draws: Draws, counters: Counter[str]) -> Sample:
+        """The drawn samples, collated, with the names of those that were read."""
+        samples, ids = [], np.empty(len(draws), dtype=np.int64)
+        images = BatchImages(len(draws))
+        modality.ahead(draws)
+        for row, draw in enumerate(draws):
+            content, used = self._read(modality, draw, counters, images.row(row))
+            samples.append(content)
+            ids[row] = modality.first_ids[draw[0]] + used
+            counters[f"{modality.name}.{modality.labels[draw[0]]}.samples"] += 1
+        pixels = {} if images.images is None else {"images": images.images}
+        return pixels | self._collate(modality.name, samples) | {"sample_ids": ids}
 
     def _read(
         self, modality: Modality, draw: Draw, counters: Counter[str], output: OutputBuffer

@@ -7,59 +7,18 @@ and the position n % size in it, and a keyed permutation of that epoch gives the
 state of a loader is the step, resuming costs nothing, and ranks or workers cannot change anything.
 """
 
-import heapq
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
 from foundry_core.data.keyed import key, mix_array
+from foundry_core.data.loading.mix import Mix
+from foundry_core.data.loading.schedule import Weight, ever, scheduled, weight_at
+from foundry_core.data.loading.scheduled_mix import ScheduledMix
 from foundry_core.errors import FoundryError
 
-MAX_PERIOD = 1 << 17
 _ROUNDS = 6
-
-
-class Mix:
-    """Which stream each draw comes from: exact shares at every prefix, at any position in O(1).
-
-    Shares are fractions p_i / Q. Within a period of Q draws dataset i's j-th draw is due in the
-    window [floor(j Q / p_i), ceil((j+1) Q / p_i) - 1]; serving the earliest deadline first meets
-    all windows (Baruah et al. 1996, "proportionate progress"), and meeting them is the same as:
-    after n draws the count of dataset i differs from n p_i / Q by less than 1, for every n. One
-    period is tabulated.
-
-    Weights are taken as the decimals they are written as (0.9 is nine tenths). Where their common
-    denominator exceeds MAX_PERIOD they are rounded to multiples of 1/MAX_PERIOD, a positive weight
-    never to 0; `weights` are the fractions that are honoured.
-    """
-
-    def __init__(self, weights: Sequence[float]) -> None:
-        if not weights or any(not math.isfinite(w) or w < 0 for w in weights):
-            raise FoundryError(f"mix weights {list(weights)} must be finite and not negative")
-        exact = [Fraction(repr(float(w))) for w in weights]
-        total = sum(exact)
-        if total == 0:
-            raise FoundryError(f"mix weights {list(weights)} are all 0: nothing would be drawn")
-        shares = [w / total for w in exact]
-        self.period = math.lcm(*(share.denominator for share in shares))
-        if self.period > MAX_PERIOD:
-            self.period = MAX_PERIOD
-            self._counts = _apportion(shares, MAX_PERIOD)
-        else:
-            self._counts = [int(share * self.period) for share in shares]
-        self.weights = [Fraction(count, self.period) for count in self._counts]
-        self._table = _schedule(self._counts, self.period)
-        self._nth = _occurrences(self._table, len(weights))
-
-    def draws(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """(stream [count], number of the draw among that stream's draws [count]), int64."""
-        positions = np.arange(first, first + count, dtype=np.int64)
-        turn, at = positions // self.period, positions % self.period
-        stream = self._table[at]
-        return stream, turn * np.array(self._counts, dtype=np.int64)[stream] + self._nth[at]
 
 
 class Permutation:
@@ -117,29 +76,39 @@ class Order:
 
     sizes: samples per dataset label. weights: share per label, honoured exactly; None makes one
     big dataset of all (every sample once per epoch). Labels enter the permutations' keys, so that
-    adding a dataset does not reshuffle the others.
+    adding a dataset does not reshuffle the others. per_step: draws of a step, for weights that are
+    functions of it.
     """
 
     def __init__(
-        self, sizes: Mapping[str, int], weights: Mapping[str, float] | None, seed: int
+        self,
+        sizes: Mapping[str, int],
+        weights: Mapping[str, Weight] | None,
+        seed: int,
+        per_step: int = 1,
     ) -> None:
         self.labels = sorted(sizes)
         self.sizes = np.array([sizes[label] for label in self.labels], dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self.sizes)])
         self._seed = seed
-        self.mix = Mix([1.0] if weights is None else [weights[label] for label in self.labels])
+        held: list[Weight] = [1.0] if weights is None else [weights[n] for n in self.labels]
+        self.mix: Mix | ScheduledMix = (
+            ScheduledMix(held, per_step)
+            if scheduled(held)
+            else Mix([weight_at(weight, 0) for weight in held])
+        )
         self._pooled = weights is None
         self._cache: dict[tuple[int, int], Permutation] = {}
-        for label, size, share in zip(self.labels, self.sizes, self.shares, strict=True):
-            if size == 0 and share > 0:
+        for label, size in zip(self.labels, self.sizes, strict=True):
+            if size == 0 and weights is not None and ever(weights[label]):
                 raise FoundryError(
-                    f"dataset {label!r} is empty but has weight {share}",
+                    f"dataset {label!r} is empty but has weight {weights[label]}",
                     "convert it again, or give it weight 0",
                 )
 
     @property
     def shares(self) -> list[float]:
-        """Share of the draws per label, as it is honoured."""
+        """Share of the draws per label, as it is honoured; the last one of those that change."""
         if self._pooled:
             return [float(size) / max(1, self._starts[-1]) for size in self.sizes]
         return [float(w) for w in self.mix.weights]
@@ -193,40 +162,3 @@ def rank_slice(batch_size: int, rank: int, world: int) -> slice:
         )
     share = batch_size // world
     return slice(rank * share, (rank + 1) * share)
-
-
-def _apportion(shares: Sequence[Fraction], seats: int) -> list[int]:
-    """Largest remainders, with one seat for every positive share."""
-    counts = [max(int(share * seats), 1 if share else 0) for share in shares]
-    by_remainder = sorted(range(len(shares)), key=lambda i: (counts[i] - shares[i] * seats, i))
-    spare = seats - sum(counts)
-    for i in by_remainder[:spare] if spare > 0 else []:
-        counts[i] += 1
-    while sum(counts) > seats:
-        counts[max(range(len(counts)), key=lambda i: counts[i] - shares[i] * seats)] -= 1
-    return counts
-
-
-def _schedule(counts: Sequence[int], period: int) -> np.ndarray:
-    """int64 [period]: earliest deadline first; of equal deadlines the lower number."""
-    table = np.empty(period, dtype=np.int64)
-    waiting = [(0, i, 0) for i, count in enumerate(counts) if count]
-    heapq.heapify(waiting)
-    ready: list[tuple[int, int, int]] = []
-    for slot in range(period):
-        while waiting and waiting[0][0] <= slot:
-            _, i, j = heapq.heappop(waiting)
-            heapq.heappush(ready, (-(-(j + 1) * period // counts[i]) - 1, i, j))
-        _, i, j = heapq.heappop(ready)
-        table[slot] = i
-        if j + 1 < counts[i]:
-            heapq.heappush(waiting, ((j + 1) * period // counts[i], i, j + 1))
-    return table
-
-
-def _occurrences(table: np.ndarray, streams: int) -> np.ndarray:
-    nth = np.empty(len(table), dtype=np.int64)
-    for stream in range(streams):
-        here = table == stream
-        nth[here] = np.arange(np.count_nonzero(here))
-    return nth

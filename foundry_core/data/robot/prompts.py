@@ -46,10 +46,13 @@ class PromptBuilder:
         head = self._before_text(images)
         return [*head, *text[:limit], *self._marks.closing, obs], len(text) > limit
 
-    def caption(self, caption: str, images: int, limit: int) -> tuple[list[int], list[bool], bool]:
+    def caption(
+        self, caption: str, images: int, limit: int, question: str | None = None
+    ) -> tuple[list[int], list[bool], bool]:
         """(tokens, target mask, whether it was cut). Targets are the caption and the end of text;
-        a cut caption has no end to predict. `limit` counts the tokens after the images."""
-        prefix = self._prompt.caption_prefix
+        a cut caption has no end to predict. `limit` counts the tokens after the images. question:
+        what the caption answers, in place of the prefix."""
+        prefix = self._prompt.caption_prefix if question is None else question
         body = [*self._tokenizer.encode(caption.strip()), self._tokenizer.eos_id]
         kept = body[: max(limit - len(self._tokenizer.encode(prefix)), 0)]
         head = self.question(prefix, images)

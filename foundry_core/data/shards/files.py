@@ -6,6 +6,7 @@ counts as memory only as long as somebody holds it.
 """
 
 import errno
+import fcntl
 import os
 import resource
 from collections.abc import Callable
@@ -16,17 +17,24 @@ from foundry_core.files import Signature, signature
 _HOW = os.O_RDONLY | os.O_CLOEXEC
 _pread = os.pread
 _MOST, _LEAST = 16_384, 8
+# Below lie the descriptors that select() can watch.
+_ABOVE = 1024
 
 
 class OpenFile:
     """A descriptor, closed with the last reference: nobody else's read finds it closed, or given to
-    another file. signature: as it was when it was opened."""
+    another file. above: the least number that it may have. signature: as it was when it was opened.
+    """
 
     __slots__ = ("descriptor", "signature")
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, above: int = 0) -> None:
         self.descriptor = -1
         self.descriptor = os.open(path, _HOW)
+        if self.descriptor < above:
+            low = self.descriptor
+            self.descriptor = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, above)
+            os.close(low)
         self.signature = signature(os.fstat(self.descriptor))
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
@@ -55,10 +63,12 @@ class OpenFile:
 
 class OpenFiles:
     """The files read last, by path. limit: how many; None takes half of what the system still
-    lets this process open when the first is."""
+    lets this process open when the first is: not by the limit that it was started with, which is
+    often 1,024, but by the one to which it may raise that."""
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit
+        self._above = 0
         self._files: dict[str, OpenFile] = {}  # the one read last is at the end
 
     def __len__(self) -> int:
@@ -68,9 +78,11 @@ class OpenFiles:
     def limit(self) -> int:
         """How many stay open."""
         if self._limit is None:
-            allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-            left = _MOST if allowed == resource.RLIM_INFINITY else allowed - _open_now()
-            self._limit = min(_MOST, max(_LEAST, left // 2))
+            now = _open_now()
+            allowed = _raised(2 * _MOST + now)
+            # Whatever else the process opens keeps the low numbers.
+            self._above = _ABOVE if allowed >= 4 * _ABOVE else 0
+            self._limit = min(_MOST, max(_LEAST, (allowed - self._above - now) // 2))
         return self._limit
 
     def get(self, path: str) -> OpenFile | None:
@@ -82,15 +94,16 @@ class OpenFiles:
 
     def open(self, path: str) -> OpenFile:
         """Opened anew, and kept. OSError where it cannot be."""
+        kept = self.limit
         try:
-            file = OpenFile(path)
+            file = OpenFile(path, self._above)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
             file = self._reopened(path)
         self._files.pop(path, None)
         self._files[path] = file
-        if len(self._files) > (self._limit or self.limit):
+        if len(self._files) > min(kept, self.limit):
             self._files.pop(next(iter(self._files)), None)
         return file
 
@@ -110,7 +123,7 @@ class OpenFiles:
         while len(self._files) >= self._limit and self._files:
             self._files.pop(next(iter(self._files)), None)
         try:
-            return OpenFile(path)
+            return OpenFile(path, self._above)
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE):
                 raise
@@ -118,6 +131,19 @@ class OpenFiles:
                 f"shard {path!r} cannot be opened: this process has as many files open as it may",
                 "raise the limit (ulimit -n)",
             ) from error
+
+
+def _raised(wanted: int) -> int:
+    """How many files this process may open, once it asked for so many."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY or allowed >= wanted:
+        return wanted
+    more = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (more, most))
+    except (OSError, ValueError):  # some systems have a lower limit of their own
+        return allowed
+    return more
 
 
 def _open_now() -> int:

@@ -50,7 +50,7 @@ class Libero(Benchmark, LiberoScene):
         steps = self.max_steps or max_steps(self.suite)
         return {
             name: BenchmarkTask(name=name, instruction=task.instruction, max_steps=steps)
-            for name, task in self.scene.tasks().items()
+            for name, task in self.scene.problems().items()
         }
 
     def cameras(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from foundry_core.evaluation.comparison.plots import curves, success_bars
 from foundry_core.evaluation.comparison.result import FILE, Comparison
 from foundry_core.evaluation.comparison.sentences import ONE_TABLE, verdict
 from foundry_core.evaluation.comparison.tables import FAMILIES, as_csv, markdown, rows
+from foundry_core.evaluation.comparison.upstream import quality_grids
 from foundry_core.files import write_atomic, write_json
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
@@ -140,7 +141,7 @@ def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
     ]
     if many:
         tables += task_grids(comparison, _PAGE)
-    parts += map(_grid_html, [*tables, *crash_grids(comparison)])
+    parts += map(_grid_html, [*tables, *crash_grids(comparison), *quality_grids(comparison)])
     if comparison.task_tables or comparison.groups:
         parts.append(f"<p class=note>{FAMILIES}</p>")
     return "".join(parts)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from foundry_core.config.validation import read_as
 from foundry_core.evaluation.design import Family, Rule
+from foundry_core.evaluation.quality import Measure
 from foundry_core.evaluation.score import Score
 
 FILE = "comparison.json"
@@ -129,7 +130,8 @@ class Comparison(TaskTable):
     crashes: label → cause → episodes. deviation: standard deviation of rates between seeds, pooled
     over labels, with a 95 % interval, where there are several. criterion: when an episode counted
     as solved, in words; "" where it is not known. controls: label → task → score of what learned
-    nothing, shown beside the rest and part of no test."""
+    nothing; quality: exam → measures of a model that policies were made from; both are shown beside
+    the rest and part of no test."""
 
     base: str | None
     alpha: float
@@ -144,6 +146,7 @@ class Comparison(TaskTable):
     sequential: Sequential | None = None
     criterion: str = ""
     controls: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
+    quality: Mapping[str, Sequence[Measure]] = field(default_factory=dict)
 
     def against_base(self, label: str) -> Difference | None:
         """The difference of a label and the base over all tasks; None for the base."""

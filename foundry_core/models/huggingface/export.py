@@ -4,6 +4,7 @@ becomes what causal_lm.py says, a vlm of a vit and a linear projector Idefics3."
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +18,8 @@ from transformers import (
 
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
-from foundry_core.models.config import ConvViTConfig, ViTConfig
+from foundry_core.models.config import ConvViTConfig, ViTConfig, VLAConfig
+from foundry_core.models.huggingface.adapters import save_adapters, split, take_off
 from foundry_core.models.huggingface.causal_lm import (
     causal_lm_config,
     filled,
@@ -29,7 +31,7 @@ from foundry_core.models.huggingface.language import HFLanguage
 from foundry_core.models.huggingface.load import quiet
 from foundry_core.models.huggingface.vlm import HFVLM
 from foundry_core.models.io import load_model
-from foundry_core.models.lora import merge_lora
+from foundry_core.models.lora import drop_lora, merge_lora
 from foundry_core.models.processor_files import processor_of
 from foundry_core.models.sizes import kind_of
 from foundry_core.models.transformer import Transformer
@@ -37,15 +39,26 @@ from foundry_core.models.vision import VisionTransformer
 from foundry_core.models.vla import VLA, decoder_of
 from foundry_core.models.vlm import VLM
 
+ADAPTER = "adapter"
 
-def export_hf(model_dir: Path, out_dir: Path, *, max_shard_size: str = "5GB") -> None:
+
+def export_hf(
+    model_dir: Path,
+    out_dir: Path,
+    *,
+    max_shard_size: str = "5GB",
+    adapters: Literal["merged", "apart"] = "merged",
+) -> None:
     """Writes a saved LLM or VLM as a transformers checkpoint folder: safetensors, tokenizer, and
     the processor and chat template that it was imported with. Of a policy its backbone, with the
-    low-rank adapters folded in."""
+    low-rank adapters folded in; apart: without them, and they in the folder `adapter` below, as
+    peft reads them. FoundryError for adapters that there are none of."""
     model, config = load_model(model_dir)
+    if adapters == "apart":
+        _export_adapters(Path(model_dir), Path(out_dir) / ADAPTER)
     if isinstance(model, VLA):
         model = decoder_of(model.backbone)
-        merge_lora(model)
+        (merge_lora if adapters == "merged" else drop_lora)(model)
     if isinstance(model, Transformer):
         exported = to_causal_lm(model)
     elif isinstance(model, VLM):
@@ -60,6 +73,23 @@ def export_hf(model_dir: Path, out_dir: Path, *, max_shard_size: str = "5GB") ->
     with quiet():
         exported.save_pretrained(out_dir, max_shard_size=max_shard_size)
     _export_tokenizer(Path(model_dir), Path(out_dir))
+
+
+def _export_adapters(model_dir: Path, folder: Path) -> None:
+    """Of a policy, in peft's format, under the names that `export_hf` gives its backbone."""
+    model, config = load_model(model_dir)
+    lora = config.lora if isinstance(config, VLAConfig) else None
+    if lora is None or not isinstance(model, VLA):
+        raise FoundryError(
+            f"{model_dir} has no low-rank adapters", "export it with adapters merged, as it is"
+        )
+    found = take_off(model.backbone)
+    if isinstance(model.backbone, VLM):
+        named = split(iter(_idefics3_weights(model.backbone).items()), found)
+    else:
+        assert isinstance(model.backbone, HFVLM)
+        named = split(model.backbone.model.named_parameters(), found)
+    save_adapters(folder, named, lora, base=None)
 
 
 def _export_tokenizer(model_dir: Path, out_dir: Path) -> None:
@@ -93,13 +123,18 @@ def to_idefics3(model: VLM) -> PreTrainedModel:
     )
     with torch.device("meta"):
         exported = Idefics3ForConditionalGeneration(settings)
+    return filled(exported, _idefics3_weights(model))
+
+
+def _idefics3_weights(model: VLM) -> dict[str, Tensor]:
+    """Views into the native weights, by transformers' names."""
+    vision, language = _parts(model)
     (projection,) = model.projector.layers
-    weights = {
+    return {
         **dict(language_weights(language, "model.text_model.")),
         **dict(_vision_weights(vision, "model.vision_model.")),
         "model.connector.modality_projection.proj.weight": projection.weight,
     }
-    return filled(exported, weights)
 
 
 def _parts(model: VLM) -> tuple[VisionTransformer, Transformer]:

@@ -43,7 +43,7 @@ class LiberoExpert(DemoExpert):
                 f"there is no expert for {suite}", "libero_object and libero_spatial have one"
             )
         for name in tasks:
-            self.scene.task(name)
+            self.scene.problem(name)
             if any(f"_bowl_{where}_" in name for where in _UNSOLVED):
                 raise FoundryError(f"there is no expert for {name!r}", "leave this task out")
 

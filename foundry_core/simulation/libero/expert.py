@@ -1,7 +1,7 @@
 """A scripted expert for LIBERO's pick-and-place problems: a state machine over what MuJoCo knows.
 
-It solves libero_object whole and libero_spatial but for one task (see SOLVED). Lengths are metres in
-the world; the controlled frame is the grip point, whose first axis is that of the fingers.
+It solves libero_object whole and most of libero_spatial (benchmarks/results.md). Lengths are metres
+in the world; the controlled frame is the grip point, whose first axis is that of the fingers.
 """
 
 from collections.abc import Iterator, Mapping
@@ -97,7 +97,7 @@ class Expert:
         middle = (place.min(axis=0) + place.max(axis=0)) / 2
         held = grasp - (thing.min(axis=0) + thing.max(axis=0)) / 2
         over = np.array([*(middle + held)[:2], carry])
-        yield Waypoint(grasp + [0, 0, _ABOVE], OPEN_M)
+        yield Waypoint(grasp + np.array([0, 0, _ABOVE]), OPEN_M)
         yield Waypoint(grasp, OPEN_M)
         yield Waypoint(grasp, 0.0, _CLOSE_STEPS)
         yield Waypoint(np.array([*grasp[:2], carry]), 0.0)
@@ -141,7 +141,7 @@ def _rim_grasp(low: np.ndarray, high: np.ndarray, others: Body) -> Grasp:
     best, least = None, np.inf
     for yaw, axis in ((0.0, 1), (np.pi / 2, 0)):
         for side in (1, -1):
-            xyz = middle + [0, 0, 0.003]
+            xyz = middle + np.array([0, 0, 0.003])
             xyz[axis] += side * (half[axis] - 0.012)
             grasp = Grasp(xyz=xyz, yaw=yaw)
             touched = touching(grasp, others)

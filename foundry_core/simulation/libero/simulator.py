@@ -1,9 +1,9 @@
 """One LIBERO task, headless: published or drawn starts, absolute pose targets at 20 Hz, pictures.
 
-Shapes: xyz [3] m and rot6d [6] in the world, gripper [1] m (0 closed, 0.08 open). The pose is that of
-LIBERO's observations: the grip point, and the rotation of the hand's body. Everything that happens
-is a pure function of (task, scenario, targets), to the last bit: LIBERO's own reset is not, because
-the solver's warm start, the controller's goal and the gripper's command survive it.
+Shapes: xyz [3] m and rot6d [6] in the world, gripper [1] m (0 closed, 0.08 open). The pose is that
+of LIBERO's observations: the grip point, and the rotation of the hand's body. What happens is a
+pure function of (task, scenario, targets), to the last bit: LIBERO's own reset is not, because the
+solver's warm start, the controller's goal and the gripper's command survive it.
 """
 
 import os
@@ -58,7 +58,7 @@ class LiberoSimulator:
     """A task's model, state and renderer. `reset` before anything else."""
 
     def __init__(self, task: str, scene: LiberoScene) -> None:
-        self.spec, self.scene, self.render = scene.task(task), scene, scene.render
+        self.spec, self.scene, self.render = scene.problem(task), scene, scene.render
         self._mujoco = load_mujoco()
         self._starts = np.load(self.spec.starts)["states"]
         with _seeded(0), redirect_stdout(StringIO()):
@@ -155,7 +155,7 @@ class LiberoSimulator:
         }
 
     def state(self) -> np.ndarray:
-        """float64 [N]: positions and velocities, which with a scenario's targets decide the rest."""
+        """float64 [N]: positions, then velocities."""
         return np.concatenate([self.data.qpos, self.data.qvel])
 
     def images(self) -> dict[str, np.ndarray]:

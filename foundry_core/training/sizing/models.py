@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import (
+    ALL_LINEAR,
     ConvViTConfig,
     HFVLMConfig,
     LoRAConfig,
@@ -118,6 +119,13 @@ def _adapted(part: Part, lora: LoRAConfig) -> Part:
     if not isinstance(part, DecoderPart):
         return replace(part, adapted=True)
     linears = part.linears
+    dotted = [name for name in lora.targets or () if set(name) & set(".*?[")]
+    if lora.targets == ALL_LINEAR or dotted or lora.whole:
+        raise FoundryError(
+            f"the size of adapters on {lora.targets} is not known here: only of those of the text "
+            "layers, with nothing trained in full",
+            "ask for it with lora.targets null or bare names, and without lora.whole",
+        )
     chosen = [linears[name] for name in lora.targets or linears if name in linears]
     adapters = part.n_blocks * sum(lora.rank * (into + out) for into, out in chosen)
     return replace(part, adapted=True, adapters=adapters)

@@ -1,16 +1,17 @@
 """What the training stages share: their job, the training they build, the folder it leaves."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from foundry_core.data.loading.build import build_loader
+from foundry_core.data.loading.build import build_loader, validation_side
 from foundry_core.data.loading.config import DataConfig, LoaderResources
 from foundry_core.data.loading.loader import Loader
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.transform_config import PromptMarks
 from foundry_core.data.text.tokenizer import Tokenizer
+from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
 from foundry_core.models.build import Model
 from foundry_core.models.interfaces import Backbone, Observer
@@ -21,11 +22,15 @@ from foundry_core.pipeline.stage import CONTINUED, StageContext
 from foundry_core.training.config import MODALITIES, TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, local_batch_size, whole_pieces
 from foundry_core.training.loop import Trainer
-from foundry_core.training.mixed_batch import Objective
+from foundry_core.training.mixed_batch import Objective, Probe
 from foundry_core.training.object_place import CheckpointObjects
-from foundry_core.training.objectives import CaptionLoss, TextLoss
+from foundry_core.training.objectives import ActionLoss, CaptionLoss, TextLoss
 from foundry_core.training.stages.upstream import Start
 from foundry_core.training.trunk import trunk_of
+from foundry_core.training.validation.actions import ActionRuler
+from foundry_core.training.validation.held_out import HeldOut, samples_of
+from foundry_core.training.validation.probes import CaptionProbe, RobotProbe, TextProbe
+from foundry_core.training.validation.validator import Validator
 
 Sources = Mapping[str, Mapping[str, Path]]
 Metrics = dict[str, float]
@@ -58,20 +63,64 @@ class TrainJob:
         *,
         backbone: Observer | None = None,
         normalizer: Normalizer | None = None,
+        held_out: bool = False,
     ) -> Loader:
-        """The loader of this run's data. backbone: what looks at its images."""
+        """The loader of this run's data. backbone: what looks at its images. held_out: of the
+        validation sides that there are, as serving sees samples."""
         resources: TrainResources = self.ctx.resources
+        workers = 0 if held_out else resources.loader_workers
+        sources = self._held_out() if held_out else self.sources
         return build_loader(
-            self.data,
-            self.sources,
+            self.data.held_out(sources) if held_out else self.data,
+            sources,
             seed=self.ctx.seed,
             tokenizer=tokenizer,
             tokens_per_image=backbone.tokens_per_image if backbone else 1,
             marks=backbone.marks if backbone else PromptMarks(),
             normalizer=normalizer,
-            resources=LoaderResources(
-                workers=resources.loader_workers, pin_memory=resources.gpus > 0
-            ),
+            resources=LoaderResources(workers=workers, pin_memory=resources.gpus > 0),
+            train=not held_out,
+        )
+
+    def _held_out(self) -> Sources:
+        """The datasets that have a validation side. FoundryError where none has."""
+        found = {
+            name: {label: path for label, path in parts.items() if _is_split(path)}
+            for name, parts in self.sources.items()
+        }
+        if not any(found.values()):
+            raise FoundryError(
+                "training.validation is set, and no dataset of this training was converted with a "
+                "split",
+                "give a conversion `split: {fraction: 0.05}`, or leave training.validation out",
+            )
+        return {name: parts for name, parts in found.items() if parts}
+
+    def validator(
+        self,
+        objectives: Mapping[str, Objective],
+        tokenizer: Tokenizer,
+        *,
+        backbone: Observer | None = None,
+        normalizer: Normalizer | None = None,
+        ruler: ActionRuler | None = None,
+    ) -> Validator | None:
+        """What looks at held-out samples; None where the recipe asks for none. Arguments as
+        `loader`'s; ruler: of actions."""
+        config = self.training.validation
+        if config is None:
+            return None
+        loader = self.loader(tokenizer, backbone=backbone, normalizer=normalizer, held_out=True)
+        passes = 2 if self.training.ema else 1
+        counts = {}
+        for name, modality in loader.modalities.items():
+            sizes = dict(zip(modality.labels, map(len, modality.datasets), strict=True))
+            counts[name] = samples_of(config, modality.config.batch_size, sizes, passes)
+        return Validator(
+            config=config,
+            held_out=HeldOut(loader=loader, counts=counts),
+            probes=_probes(objectives, ruler, config.best_of),
+            seed=self.ctx.seed,
         )
 
 
@@ -89,6 +138,8 @@ def job_of(ctx: StageContext, world: World) -> TrainJob:
 class Training:
     """What a training stage does, built and not begun.
 
+    validator: what the recipe's `training.validation` asks for.
+
     objectives: at least those of the job's modalities. leave: writes what the stage leaves besides
     the model; called by the main rank. metrics: what the stage says besides the training's own.
     """
@@ -99,6 +150,7 @@ class Training:
     objectives: Mapping[str, Objective]
     loader: Loader
     steps: int
+    validator: Validator | None = None
     leave: Callable[[], None] = lambda: None
     metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -130,6 +182,7 @@ class Training:
             trunk=trunk.step if trunk and trunk.keep else None,
             begin=ctx.begin,
             ground=ctx.ground,
+            validator=self.validator,
             before_average=raw if job.training.keep_raw else None,
         )
 
@@ -173,3 +226,22 @@ def text_objectives(job: TrainJob, backbone: Backbone) -> dict[str, Objective]:
         z_loss=z_loss,
     )
     return {"text": TextLoss(z_loss=z_loss), "captions": captions}
+
+
+def _is_split(folder: Path) -> bool:
+    return Path(validation_side(folder)).is_dir()
+
+
+def _probes(
+    objectives: Mapping[str, Objective], ruler: ActionRuler | None, best_of: int
+) -> dict[str, Probe]:
+    """What is measured with these objectives, without their penalties."""
+    probes: dict[str, Probe] = {}
+    for name, objective in objectives.items():
+        if isinstance(objective, TextLoss):
+            probes[name] = TextProbe(objective=replace(objective, z_loss=0.0))
+        elif isinstance(objective, CaptionLoss):
+            probes[name] = CaptionProbe(objective=objective)
+        elif isinstance(objective, ActionLoss) and ruler is not None:
+            probes[name] = RobotProbe(objective=objective, ruler=ruler, draws=best_of)
+    return probes

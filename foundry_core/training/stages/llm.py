@@ -8,6 +8,7 @@ from foundry_core.files import read_json
 from foundry_core.models.build import seeded
 from foundry_core.pipeline.stage import StageContext
 from foundry_core.training.distributed import World
+from foundry_core.training.mixed_batch import Objective
 from foundry_core.training.objectives import TextLoss
 from foundry_core.training.stages.job import Metrics, Training, job_of
 from foundry_core.training.stages.upstream import language_start
@@ -27,7 +28,7 @@ def language_training(ctx: StageContext, world: World) -> Training:
     for label, folder in job.sources["text"].items():
         _check_text(label, folder, start.tokenizer)
     loader = job.loader(start.tokenizer)
-    objectives = {"text": TextLoss(z_loss=job.training.z_loss)}
+    objectives: dict[str, Objective] = {"text": TextLoss(z_loss=job.training.z_loss)}
     context = int(read_json(next(iter(job.sources["text"].values())) / "dataset.json")["context"])
     steps, tokens = text_steps(job.training, job.data, context)
     return Training(
@@ -37,6 +38,7 @@ def language_training(ctx: StageContext, world: World) -> Training:
         objectives=objectives,
         loader=loader,
         steps=steps,
+        validator=job.validator(objectives, start.tokenizer),
         metrics={"tokens": steps * tokens},
     )
 

@@ -29,6 +29,7 @@ from foundry_core.training.stages.job import (
     text_objectives,
 )
 from foundry_core.training.stages.upstream import observer_start
+from foundry_core.training.validation.actions import ActionRuler
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +91,13 @@ def policy_training(ctx: StageContext, world: World) -> Training:
         objectives=objectives,
         loader=loader,
         steps=job.steps,
+        validator=job.validator(
+            objectives,
+            tokenizer,
+            backbone=backbone,
+            normalizer=normalizer,
+            ruler=ActionRuler.of(transform, contract.commands),
+        ),
         leave=leave,
     )
 

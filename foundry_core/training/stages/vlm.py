@@ -27,13 +27,15 @@ def vision_language_training(ctx: StageContext, world: World) -> Training:
     with seeded(ctx.seed):
         start = _start(ctx, ctx.recipe.model)
     loader = job.loader(start.tokenizer, backbone=start.model)
+    objectives = text_objectives(job, start.model)
     return Training(
         job=job,
         model=start.model,
         start=start,
-        objectives=text_objectives(job, start.model),
+        objectives=objectives,
         loader=loader,
         steps=job.steps,
+        validator=job.validator(objectives, start.tokenizer, backbone=start.model),
     )
 
 

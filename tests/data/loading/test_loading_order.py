@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundry_core.data.loading.order import MAX_PERIOD, Mix, Order, Permutation, rank_slice
+from foundry_core.data.loading.mix import MAX_PERIOD, Mix
+from foundry_core.data.loading.order import Order, Permutation, rank_slice
 from foundry_core.errors import FoundryError
 
 

@@ -398,8 +398,39 @@ def test_open_files_are_few_and_a_read_outlives_them(tmp_path: Path) -> None:
     os.unlink(paths[6])
     files.drop_deleted()
     assert files.get(paths[6]) is None and len(files) == 2
+    limit = OpenFiles().limit
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert 8 <= OpenFiles().limit <= max(8, allowed // 2)
+    assert 8 <= limit <= max(8, allowed // 2)
+
+
+_RAISED = """
+import os, resource, sys
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+if most != resource.RLIM_INFINITY and most < 8192:
+    sys.exit(77)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 8192))
+from foundry_core.data.shards.files import OpenFiles
+files = OpenFiles()
+for _ in range(1000):
+    for name in sys.argv[1:]:
+        files.get(name) or files.open(name)
+kept = [files.get(name) for name in sys.argv[1:]]
+assert None not in kept and min(one.descriptor for one in kept) >= 1024
+print(files.limit, os.open(os.devnull, os.O_RDONLY) < 64)
+"""
+
+
+def test_the_limit_is_raised_as_far_as_it_may_and_low_descriptors_are_left(tmp_path: Path) -> None:
+    """Programs that select() know the numbers below 1,024 alone."""
+    paths = [str(tmp_path / str(number)) for number in range(100)]
+    for path in paths:
+        Path(path).write_text(path)
+    command = [sys.executable, "-c", _RAISED, *paths]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        pytest.skip("this system allows fewer than 8,192 files")
+    limit, low = done.stdout.split()
+    assert low == "True" and 3000 < int(limit) <= (8192 - 1024) // 2, done.stderr
 
 
 def test_members_that_come_twice_and_unsorted_are_read_as_before() -> None:

@@ -58,7 +58,7 @@ def test_another_package_adds_one_without_touching_ours():
     results = run_episodes(benchmark, Walker(noise=0.0), plans)
     assert [r.success for r in results] == [True] * 4
     assert set(Evaluate.sources(EvaluateRecipe(benchmark="line"))) == {"benchmark:line"}
-    Evaluate.check(EvaluateRecipe(benchmark="line", tasks=("near",)), {})
+    Evaluate.check(EvaluateRecipe(benchmark="line", tasks=("near",)), {"policy": {"policy": None}})
     with pytest.raises(FoundryError, match="line has no task 'nea'"):
         Evaluate.check(EvaluateRecipe(benchmark="line", tasks=("nea",)), {})
 

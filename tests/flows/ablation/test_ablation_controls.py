@@ -51,3 +51,24 @@ def test_variants_whose_episodes_count_differently_are_refused(tmp_path, monkeyp
     vary = (parse_vary("evaluate.options.success=final"),)
     with pytest.raises(FoundryError, match="success = final, not ever as base demands"):
         plan_ablation(AblationRequest(pipeline="demo-fast", vary=vary))
+
+
+@pytest.mark.parametrize(
+    ("vary", "exams"),
+    [
+        ("vla.training.steps=1,2", ["base:exam_llm", "base:exam_vlm"]),
+        (
+            "vlm.training.steps=0",
+            ["base:exam_llm", "base:exam_vlm", "steps=0:exam_vlm"],
+        ),
+    ],
+)
+def test_exams_of_the_models_that_policies_are_made_from_belong_to_it(
+    tmp_path, monkeypatch, vary, exams
+):
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path))
+    ablation = plan_ablation(AblationRequest(pipeline="demo-fast", vary=(parse_vary(vary),)))
+    stages = ablation.merged.pipeline.stages
+    assert stages["verdict"].inputs["quality"] == {name: name for name in exams}
+    for seed_run in ablation.seed_runs:
+        assert {"exam_llm", "exam_vlm"} <= seed_run.names.keys()

@@ -1,0 +1,246 @@
+"""What a plan costs before anything runs: seconds, GPU hours and money, by stage and in all.
+
+A stage's seconds are those of the last time something like it was built, scaled by how much there
+is to do now (`Stage.work`): by its own key, by the run that the plan is explained against, by the
+last attempt of its kind in this home. Where nothing like it ever ran, its kind may know by
+arithmetic (`Stage.expected_seconds`). What remains is not known, and said so.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+from foundry_core.config.validation import validate
+from foundry_core.errors import FoundryError
+from foundry_core.home import cached, keep
+from foundry_core.pipeline.graph import Pipeline, StageNode
+from foundry_core.pipeline.imports import Imported
+from foundry_core.pipeline.reasons import BaselineStage
+from foundry_core.pipeline.spec import StageSpec
+from foundry_core.pipeline.stage import Resources, Upstream, Work
+from foundry_core.pipeline.trunks import Continues
+
+# past: it, or its counterpart, was built before. rate: something of its kind was. size: arithmetic.
+Basis = Literal["past", "rate", "size"]
+# kind → unit → stage ("": the last of any) → seconds for one unit of work.
+Rates = Mapping[str, Mapping[str, Mapping[str, float]]]
+Inputs = Mapping[str, Mapping[str, Upstream]]
+# A stage's process starts, imports and commits in about this, whatever there is to do.
+STARTUP_SECONDS = 3.0
+_FILE = "rates-1.json"
+
+
+class PastBuild(Protocol):
+    """A committed artifact as the plan's catalog tells of it."""
+
+    @property
+    def seconds(self) -> float: ...
+
+    @property
+    def continued_from(self) -> int | None: ...
+
+
+class PastBuilds(Protocol):
+    """As much of the store as is asked here; `plan.Catalog` is the whole."""
+
+    def status(self, kind: str, key: str) -> tuple[str, str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """How long a stage will take, and how that is known."""
+
+    seconds: float
+    by: Basis
+
+
+def estimate(
+    spec: StageSpec,
+    node: StageNode,
+    inputs: Inputs,
+    old: BaselineStage | None,
+    catalog: PastBuilds,
+    continues: Continues | None,
+    rates: Rates,
+) -> Estimate | None:
+    """Of a stage that runs; None where nothing is known. old: its counterpart in the run that the
+    plan is explained against. continues: what it goes on from."""
+    if issubclass(node.stage, Imported):
+        return None
+
+    def now() -> Work | None:
+        work = node.stage.work(node.recipe, inputs)
+        return _left(work, continues.step if continues else None)
+
+    before: PastBuild | None
+    for key in dict.fromkeys([spec.key, *([old.key] if old else [])]):
+        _, _, before = catalog.status(spec.kind, key)
+        if before is not None:
+            recipe = spec.recipe_json if old is None or key == spec.key else old.recipe
+            then = _left(_work_of(node, recipe, inputs), before.continued_from)
+            return Estimate(seconds=scaled(before.seconds, then, now()), by="past")
+    if spec.kind in rates and (work := now()) is not None:
+        known = rates[spec.kind].get(work.unit, {})
+        rate = known.get(plain_name(spec.name), known.get(""))
+        if rate is not None:
+            return Estimate(seconds=STARTUP_SECONDS + rate * work.amount, by="rate")
+    expected = node.stage.expected_seconds(node.recipe, node.resources, inputs)
+    if expected is None:
+        return None
+    share = 1.0 if continues is None else 1 - continues.step / continues.total
+    return Estimate(seconds=STARTUP_SECONDS + expected * share, by="size")
+
+
+def scaled(seconds: float, then: Work | None, now: Work | None) -> float:
+    """What took so long, with another amount of work; as it was where amounts tell nothing."""
+    if then is None or now is None or then.unit != now.unit or then.amount <= 0:
+        return seconds
+    constant = min(seconds, STARTUP_SECONDS)
+    return constant + (seconds - constant) * now.amount / then.amount
+
+
+def plain_name(name: str) -> str:
+    """A stage's own name: an ablation calls it `base/0:vla`."""
+    return name.rpartition(":")[2]
+
+
+def _left(work: Work | None, step: int | None) -> Work | None:
+    """What of it remains after a step that another budget's run has done."""
+    return work.after(step) if work is not None and step else work
+
+
+def _work_of(node: StageNode, recipe: Mapping[str, Any], inputs: Inputs) -> Work | None:
+    """Of a recipe of the past, on the inputs as they are now."""
+    try:
+        return node.stage.work(validate(node.stage.Recipe, recipe, node.name), inputs)
+    except FoundryError:  # an earlier version wrote it
+        return None
+
+
+def known_rates() -> Rates:
+    """What this home has learnt from its attempts."""
+    return cached(_FILE)
+
+
+def learn(node: StageNode, inputs: Inputs, seconds: float, continued_from: int | None) -> None:
+    """Remembers how long an attempt took that has just come through, for plans to come."""
+    work = None if issubclass(node.stage, Imported) else node.stage.work(node.recipe, inputs)
+    work = _left(work, continued_from)
+    if work is None or work.amount <= 0:
+        return
+    rate = max(0.0, seconds - STARTUP_SECONDS) / work.amount
+    found = {kind: dict(units) for kind, units in known_rates().items()}
+    units = found.setdefault(node.kind, {})
+    units[work.unit] = {**units.get(work.unit, {}), plain_name(node.name): rate, "": rate}
+    keep(_FILE, found)
+
+
+class CostRow(Protocol):
+    """A stage of a plan, as much of it as costs."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def estimated_seconds(self) -> float | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of stages that run, one after the other. unknown: those without an estimate, which are not
+    in the sums; unknown_gpu: those of them that ask for GPUs. gpu_rate: money for a GPU hour."""
+
+    stages: int = 0
+    seconds: float = 0.0
+    gpu_hours: float = 0.0
+    unknown: tuple[str, ...] = ()
+    unknown_gpu: tuple[str, ...] = ()
+    gpu_rate: float | None = None
+
+    @property
+    def money(self) -> float | None:
+        """In whatever the rate is in."""
+        return None if self.gpu_rate is None else self.gpu_rate * self.gpu_hours
+
+    def sentence(self) -> str:
+        """'about 12 min of work, 3.2 GPU hours, 8.00 at 2.5 a GPU hour; not known: text'."""
+        said = [f"about {duration(self.seconds)} of work"]
+        if self.gpu_hours:
+            said.append(f"{number(self.gpu_hours)} GPU hours")
+        if self.money is not None:
+            said.append(f"{self.money:,.2f} at {self.gpu_rate:g} a GPU hour")
+        if self.stages == len(self.unknown):
+            return "how long it takes is not known: nothing like it ran here before"
+        names = list(dict.fromkeys(map(plain_name, self.unknown)))
+        rest = f", without {_some(names)}, of which nothing is known yet" if names else ""
+        return ", ".join(said) + rest
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"money": self.money}
+
+
+def cost_of(
+    rows: Iterable[CostRow], resources: Mapping[str, Resources], gpu_rate: float | None = None
+) -> Cost:
+    """What these stages, which run, cost together. resources: of each by its name."""
+    seconds = gpu_hours = 0.0
+    unknown: list[str] = []
+    count = 0
+    for row in rows:
+        count += 1
+        if row.estimated_seconds is None:
+            unknown.append(row.name)
+            continue
+        seconds += row.estimated_seconds
+        gpu_hours += row.estimated_seconds * resources[row.name].gpus / 3600
+    return Cost(
+        stages=count,
+        seconds=seconds,
+        gpu_hours=gpu_hours,
+        unknown=tuple(unknown),
+        unknown_gpu=tuple(name for name in unknown if resources[name].gpus),
+        gpu_rate=gpu_rate,
+    )
+
+
+def resources_of(pipeline: Pipeline) -> dict[str, Resources]:
+    """Of every stage."""
+    return {name: node.resources for name, node in pipeline.stages.items()}
+
+
+def check_affordable(cost: Cost, most_gpu_hours: float | None) -> None:
+    """FoundryError for a plan of more GPU hours, or of which nobody can say how many."""
+    if most_gpu_hours is None:
+        return
+    if cost.gpu_hours > most_gpu_hours:
+        raise FoundryError(
+            f"the plan takes about {number(cost.gpu_hours)} GPU hours, more than the "
+            f"{most_gpu_hours:g} that are allowed",
+            "smaller budgets, fewer variants or seeds, or a larger --max-gpu-hours",
+        )
+    if cost.unknown_gpu:
+        names = list(dict.fromkeys(map(plain_name, cost.unknown_gpu)))
+        raise FoundryError(
+            f"how many GPU hours {_some(names)} takes is not known, so nobody can say whether "
+            f"{most_gpu_hours:g} are enough",
+            "run one of them first with a small budget, or leave out --max-gpu-hours",
+        )
+
+
+def _some(names: list[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
+
+
+def duration(seconds: float) -> str:
+    """'45 s', '12 min', '3.2 h', '4.1 days'."""
+    if seconds < 120:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172800 else f"{seconds / 86400:,.1f} days"
+
+
+def number(value: float) -> str:
+    """Two digits at least: 0.034, 3.2, 1,240."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"

@@ -1,0 +1,101 @@
+"""From the language model to success in one query."""
+
+import pytest
+from history import History, scores, stage
+
+from foundry_core.lineage.index import Index
+from foundry_core.lineage.queries import INDEX_NAME, connect, sql
+
+COLUMNS = (
+    *("variant", "stage", "llm_loss", "bits_per_byte", "caption_loss", "caption_f1"),
+    *("pixel_error_px", "action_error_mm", "success_rate", "n", "low"),
+)
+
+
+def measure(task, name, value, n=10):
+    return {"task": task, "name": name, "value": value, "n": n, "low": None, "high": None}
+
+
+def pipeline(steps: int):
+    """llm → vlm → vla → eval, each model examined; a control whose policy has no VLM."""
+    llm = stage("llm", "train_llm", {"d": 1}, {})
+    vlm = stage("vlm", "train_vlm", {"steps": steps}, {"llm": llm})
+    vla = stage("vla", "train_vla", {}, {"vlm": vlm})
+    plain = stage("plain", "train_vla", {"plain": True}, {})
+    return {
+        "llm": llm,
+        "vlm": vlm,
+        "vla": vla,
+        "plain": plain,
+        "llm_exam": stage("llm_exam", "evaluate_llm", {}, {"model": llm}),
+        "after": stage("after", "evaluate_llm", {"x": 1}, {"model": vlm}),
+        "vlm_exam": stage("vlm_exam", "evaluate_vlm", {}, {"model": vlm}),
+        "eval": stage("eval", "evaluate", {}, {"policy": vla}),
+        "eval_plain": stage("eval_plain", "evaluate", {}, {"policy": plain}),
+    }
+
+
+def run(history, name, steps, caption_f1, errors, successes, known=()):
+    """known: stages that an earlier run has built."""
+    parts = pipeline(steps)
+    history.start(name, [*parts.values()], ablation={"id": "ab", "variant": f"steps={steps}"})
+    rows = {
+        "llm_exam": [measure("t", "loss", 3.0), measure("t", "bits_per_byte", 1.5)],
+        "after": [measure("a", "loss", 9.0), measure("a", "bits_per_byte", 9.0)],
+        "vlm_exam": [
+            measure("c", "loss", 0.25),
+            measure("c", "token_f1", caption_f1),
+            measure("c", "pixel_error_px", 4.0),
+            measure("c/hand", "pixel_error_px", 8.0),
+        ],
+    }
+    metrics = [
+        {"step": step, "name": f"validation/{kind}/robot/position_mm", "value": value}
+        for kind, by_step in errors.items()
+        for step, value in by_step.items()
+    ]
+    for label, part in parts.items():
+        if label in known:
+            history.resolve(name, part, "reuse", part["key"], "recipe")
+            continue
+        more = {"measure_rows": rows.get(label, [])}
+        if label == "vla":
+            more["metric_rows"] = metrics
+        if label in ("eval", "eval_plain"):
+            more["score_rows"] = [scores(successes, 10, 0, 0.1, 0.9)]
+        history.build(name, part, **more)
+    history.finish(name, seconds=1, metrics={})
+
+
+@pytest.fixture
+def table(tmp_path, log):
+    history = History(log)
+    run(history, "r1", 0, 0.1, {"raw": {10: 50.0, 20: 40.0}}, 6)
+    known = ("llm", "llm_exam", "plain", "eval_plain")
+    errors = {"raw": {10: 30.0, 20: 21.0}, "ema": {10: 25.0, 20: 20.0}}
+    run(history, "r2", 9, 0.8, errors, 9, known)
+    Index(tmp_path / INDEX_NAME, log).advance()
+    with connect(tmp_path) as connection:
+        yield connection
+
+
+def test_one_row_per_evaluated_policy_with_what_its_models_score(table):
+    rows = sql(table, f"select {', '.join(COLUMNS)} from stage_quality order by run_id, stage")
+    shared = (3.0, 1.5, 0.25)
+    assert [tuple(row.values()) for row in rows] == [
+        ("steps=0", "eval", *shared, 0.1, 4.0, 40.0, 0.6, 10, 0.1),
+        ("steps=0", "eval_plain", None, None, None, None, None, None, 0.6, 10, 0.1),
+        ("steps=9", "eval", *shared, 0.8, 4.0, 20.0, 0.9, 10, 0.1),
+        ("steps=9", "eval_plain", None, None, None, None, None, None, 0.6, 10, 0.1),
+    ]
+
+
+def test_measures_of_a_run_are_those_it_reused_too(table):
+    query = "select stage, task, value from run_measures where run_id = 'r2' and name = 'loss'"
+    found = {(row["stage"], row["task"]): row["value"] for row in sql(table, query)}
+    assert found == {("llm_exam", "t"): 3.0, ("after", "a"): 9.0, ("vlm_exam", "c"): 0.25}
+
+
+def test_an_evaluation_without_exams_has_its_row(lineage, history):
+    rows = sql(lineage, "select run_id, llm_loss, success_rate from stage_quality order by run_id")
+    assert [(row["llm_loss"], row["success_rate"]) for row in rows] == [(None, 0.4), (None, 0.9)]
