@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import ALL_LINEAR, LoRAConfig
 from foundry_core.models.interfaces import Backbone
+from foundry_core.models.products import Linear
 
 L = TypeVar("L", bound=nn.Linear)
 
@@ -46,7 +47,7 @@ class LoRALinear(nn.Linear):
     def linear_of(self, weight: Tensor) -> nn.Linear:
         """One with this weight, and its own bias."""
         out, into = weight.shape
-        linear = nn.Linear(into, out, bias=self.bias is not None, device="meta")
+        linear = Linear(into, out, bias=self.bias is not None, device="meta")
         linear.weight, linear.bias = nn.Parameter(weight), self.bias
         return linear
 
@@ -71,7 +72,7 @@ def apply_lora(backbone: Backbone, config: LoRAConfig) -> None:
     output = id(backbone.output_layer[0])
     linears = {
         place: linear
-        for place, linear in places(backbone, nn.Linear)
+        for place, linear in places(backbone, nn.Linear, Linear)
         if id(linear.weight) != output
     }
     for part in config.whole:
@@ -140,9 +141,9 @@ def drop_lora(backbone: nn.Module) -> None:
         place.put(linear.linear_of(linear.weight.detach()))
 
 
-def places(module: nn.Module, kind: type[L]) -> Iterator[tuple[Place, L]]:
-    """The modules that are exactly of a class, each once."""
+def places(module: nn.Module, *kinds: type[L]) -> Iterator[tuple[Place, L]]:
+    """The modules that are exactly of one of the classes, each once."""
     for name, parent in module.named_modules():
         for child, found in parent.named_children():
-            if isinstance(found, kind) and type(found) is kind:
+            if isinstance(found, kinds) and type(found) in kinds:
                 yield Place(f"{name}.{child}" if name else child, parent, child), found
