@@ -40,7 +40,7 @@ def in_parts(pipeline: Pipeline, evaluation: str, design: Design) -> tuple[Pipel
                 "by a design of its own",
                 f"leave out {evaluation}.{name} or --looks",
             )
-    stages = dict(pipeline.stages)
+    stages, views = dict(pipeline.stages), dict(pipeline.views)
     names = []
     for number, (begin, end) in enumerate(pairwise((0, *design.ends(whole))), 1):
         changed: dict[str, Any] = {
@@ -54,7 +54,8 @@ def in_parts(pipeline: Pipeline, evaluation: str, design: Design) -> tuple[Pipel
         names.append(f"{evaluation}.{number}")
         recipe = validate(type(node.recipe), values | changed, names[-1])
         stages[names[-1]] = replace(node, name=names[-1], recipe=recipe)
-    return replace(pipeline, stages=stages), names
+        views[names[-1]] = replace(views[evaluation], name=names[-1], recipe=recipe)
+    return replace(pipeline, stages=stages, views=views), names
 
 
 def standing(

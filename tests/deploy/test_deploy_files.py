@@ -131,7 +131,7 @@ STUBS = {
     "scontrol": "echo node-a; echo node-b",
     "srun": 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"',
     "hostname": "echo 10.0.0.1",
-    "ray": 'echo "ray $*" >> "$LOG"; case "$1 $2" in "start "*) exec sleep 30;; esac',
+    "ray": 'echo "ray $*" >> "$LOG"; case "$1 $2" in "start "*) exec sleep 3;; esac',
     "python": "echo 2",
     "foundry": 'echo "foundry $* $RAY_API_SERVER_ADDRESS ${#RAY_AUTH_TOKEN}" >> "$LOG"; exit $CODE',
 }

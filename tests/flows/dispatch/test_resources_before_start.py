@@ -264,13 +264,14 @@ def test_what_a_stage_waits_for_is_told_once_and_at_once():
 
 
 def test_a_device_that_the_stage_does_not_ask_for_is_refused():
-    from tasks.evaluate import STAGE, EvaluateResources
+    from tasks.evaluate import STAGE, EvaluateRecipe, EvaluateResources
 
+    recipe = EvaluateRecipe(tasks=("drawer-open-v3",))
     with pytest.raises(FoundryError, match=r"device='cuda:0' is a GPU, .* asks for none") as error:
-        STAGE.check_resources(None, EvaluateResources(device="cuda:0"))
+        STAGE.check_resources(recipe, EvaluateResources(device="cuda:0"))
     assert "resources.gpus=1" in error.value.hint
-    STAGE.check_resources(None, EvaluateResources(device="cuda", gpus=0.5))
-    STAGE.check_resources(None, EvaluateResources())
+    STAGE.check_resources(recipe, EvaluateResources(device="cuda", gpus=0.5))
+    STAGE.check_resources(recipe, EvaluateResources())
 
 
 def test_every_backend_takes_part():
