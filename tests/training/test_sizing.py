@@ -212,6 +212,7 @@ def test_flops_are_those_that_torch_counts(case, config):
     assert sized(config, row).flops == pytest.approx(counted, rel=1e-9)
 
 
+@pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
 @pytest.mark.parametrize(
     ("case", "config", "again"),
@@ -226,7 +227,6 @@ def test_flops_are_those_that_torch_counts(case, config):
         (robot_case, vla(head=flow_config(time="adaln", ffn_dim=64)), ()),
     ],
 )
-@pytest.mark.usefixtures("as_on_a_gpu")
 def test_kept_bytes_are_those_that_autograd_keeps(case, config, again, precision):
     objective, batch, row = case(config)
     model = build_model(config, seed=0)
@@ -304,6 +304,7 @@ def _sharded(model):
     return [module for module in model.modules() if hasattr(module, "_get_fsdp_state")]
 
 
+@pytest.mark.usefixtures("as_on_a_gpu")
 @pytest.mark.parametrize(
     ("config", "frozen"),
     [
@@ -314,7 +315,6 @@ def _sharded(model):
     ],
     ids=["backbone", "vision", "language", "lora"],
 )
-@pytest.mark.usefixtures("as_on_a_gpu")
 def test_what_is_frozen_is_not_trained(config, frozen):
     objective, batch, row = robot_case(config)
     model = build_model(config, seed=0)
