@@ -172,6 +172,12 @@ def _why(row: StagePlan) -> str:
 
 
 def print_table(table: Table, quiet: bool = False) -> None:
-    """On standard output, unless quiet."""
-    if not quiet:
-        stdout().print(table)
+    """On standard output, unless quiet. What stands below it is as wide as the output: rich would
+    fold it to the width of the columns, in a file, too."""
+    if quiet:
+        return
+    out, below = stdout(), table.caption
+    table.caption = None
+    out.print(table)
+    if below:
+        out.print(below, style="dim italic")

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from flows import cli
+from flows.console import print_table
 from flows.service import doctor
 from foundry_core import __version__
 from foundry_core.errors import FoundryError
@@ -210,3 +212,11 @@ def test_doctor_leaves_nothing_in_a_store(tmp_path, monkeypatch):
     found = {look.name: look for look in doctor.looks("127.0.0.1", 9)}
     assert found["store"].state == "ok"
     assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_what_stands_below_a_table_is_one_line_in_a_file(capsys):
+    words = " ".join(["wider than the table"] * 9)
+    table = Table("a", caption=words)
+    table.add_row("b")
+    print_table(table)
+    assert capsys.readouterr().out.splitlines()[-1] == words
