@@ -7,7 +7,6 @@ import json
 import os
 from functools import lru_cache
 from pathlib import Path
-from stat import S_ISDIR
 from typing import Any
 
 from foundry_core.files import read_cache, write_atomic
@@ -30,11 +29,12 @@ def home_dir() -> Path:
 
 
 def _is_ours(folder: Path) -> bool:
+    """A link counts as its owner's, wherever it leads."""
     try:
-        stat = os.stat(folder)
+        owners = {os.lstat(folder).st_uid, os.stat(folder).st_uid}
     except OSError:
         return False
-    return S_ISDIR(stat.st_mode) and stat.st_uid == os.geteuid()
+    return folder.is_dir() and owners == {os.geteuid()}
 
 
 def cache_dir() -> Path:

@@ -6,7 +6,8 @@
 
 Entering it says by the environment (FOUNDRY_KINDS, FOUNDRY_PIPELINES, PYTHONPATH) what a person
 would have to say in every shell, so that workers and stages, which inherit it, know it too. Code of
-a project runs as a Makefile's does: only a file that this user owns counts.
+a project runs as a Makefile's does: only a file that this user owns counts, and only where not
+everybody may write.
 """
 
 import os
@@ -14,6 +15,7 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from stat import S_ISREG, S_IWOTH
 from typing import Any
 
 from foundry_core.errors import FoundryError
@@ -71,8 +73,10 @@ def _extend(variable: str, names: Iterable[str], separator: str) -> None:
 
 
 def _is_ours(path: Path) -> bool:
+    """A file of this user, no link, in a folder where not everybody may write: code that lies
+    beside it will run."""
     try:
-        stat = os.stat(path)
+        file, folder = os.lstat(path), os.stat(path.parent)
     except OSError:
         return False
-    return stat.st_uid == os.geteuid() and path.is_file()
+    return S_ISREG(file.st_mode) and file.st_uid == os.geteuid() and not folder.st_mode & S_IWOTH

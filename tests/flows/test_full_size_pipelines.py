@@ -123,17 +123,6 @@ def test_a_language_model_preset_is_included_by_name():
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """One for all pipelines: they share tokenizer, shards and statistics."""
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FOUNDRY_HOME", str(home))
-        for name in ("FOUNDRY_STORE", "FOUNDRY_KINDS", "PREFECT_API_URL"):
-            patch.delenv(name, raising=False)
-        yield home
-
-
-@pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     return write_raw(tmp_path_factory.mktemp("raw"))
 
@@ -161,9 +150,9 @@ def carried_out(home, name, overrides):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", PIPELINES)
-def test_it_trains_one_step_at_reduced_width(home, raw, checkpoint, name):
+def test_it_trains_one_step_at_reduced_width(shared_home, raw, checkpoint, name):
     overrides = reduced(name, raw, checkpoint)
-    made = carried_out(home, name, overrides)
+    made = carried_out(shared_home, name, overrides)
     assert (made["vla"] / "policy.json").is_file()
     shipped, small = loaded(name), loaded(name, overrides)
     for stage in training_stages(shipped):
@@ -175,16 +164,16 @@ def test_it_trains_one_step_at_reduced_width(home, raw, checkpoint, name):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_demonstrations_may_be_lerobots(home, raw, tmp_path):
+def test_the_demonstrations_may_be_lerobots(shared_home, raw, tmp_path):
     """The same episodes, exported: another source, the same policy."""
     name = "foundry-vla-11m"
     spartan = reduced(name, raw)
-    made = carried_out(home, name, spartan)
+    made = carried_out(shared_home, name, spartan)
     export_lerobot(str(made["robot"]), tmp_path / "lerobot", images="jpeg")
     source = {"format": "lerobot", "path": str(tmp_path / "lerobot")}
     overrides = {k: v for k, v in spartan.items() if k != "robot.source.path"}
     changed = {"robot.source": source, "robot.mapping": "lbm_lerobot"}
-    again = carried_out(home, name, overrides | changed)
+    again = carried_out(shared_home, name, overrides | changed)
     first, second = (read_robot(folder["robot"]) for folder in (made, again))
     assert first.fields == second.fields
     stats = [(folder["stats"] / "stats.json").read_bytes() for folder in (made, again)]

@@ -71,17 +71,6 @@ def test_what_does_not_fit_is_told_when_it_is_planned(name, change, message):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """One for all pipelines: they share shards and statistics."""
-    home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FOUNDRY_HOME", str(home))
-        for name in ("FOUNDRY_STORE", "FOUNDRY_KINDS", "PREFECT_API_URL"):
-            patch.delenv(name, raising=False)
-        yield home
-
-
-@pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     return write_raw(tmp_path_factory.mktemp("raw"))
 
@@ -118,11 +107,13 @@ def overrides_of(name, raw, folder):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", RECIPES)
-def test_it_trains_one_step_at_reduced_width_and_acts(home, raw, tmp_path, name):
+def test_it_trains_one_step_at_reduced_width_and_acts(shared_home, raw, tmp_path, name):
     overrides = overrides_of(name, raw, tmp_path / "checkpoint")
     result = flows.run(name, overrides, quiet=True)
     assert result["status"] == "succeeded", result
-    made = {row["name"]: home / "store" / row["kind"] / row["key"] for row in result["stages"]}
+    made = {
+        row["name"]: shared_home / "store" / row["kind"] / row["key"] for row in result["stages"]
+    }
     (row,) = (made["vla"] / "records" / "metrics.jsonl").read_text().splitlines()
     metrics = json.loads(row)
     assert metrics["step"] == 1 and math.isfinite(metrics["loss"]) and metrics["grad_norm"] > 0

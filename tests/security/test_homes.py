@@ -119,6 +119,17 @@ def test_somebody_elses_home_above_is_not_used(place, monkeypatch):
     assert home_dir() == place / ".foundry"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to another user")
+def test_somebody_elses_link_to_a_folder_of_ours_is_not_used(place, monkeypatch):
+    (place / "ours").mkdir()
+    (place / ".foundry").symlink_to(place / "ours")
+    (place / "a").mkdir()
+    monkeypatch.chdir(place / "a")
+    assert home_dir() == place / ".foundry"
+    os.lchown(place / ".foundry", 12345, 12345)
+    assert home_dir() == place / "a" / ".foundry"
+
+
 def test_a_file_of_that_name_is_no_home(place, monkeypatch):
     (place / ".foundry").touch()
     below = place / "a"

@@ -17,8 +17,8 @@ from foundry_core.evaluation.benchmarks.base import (
     BenchmarkTask,
     Environment,
     Observation,
-    Scenario,
 )
+from foundry_core.evaluation.benchmarks.simulated import SimulatedEnvironment
 from foundry_core.simulation.catalog import (
     ACTION_GRIPPER,
     ACTION_ROT6D,
@@ -57,10 +57,10 @@ class Libero(Benchmark, LiberoScene):
         return self.render.cameras
 
     def environment(self, task: str) -> Environment:
-        return _Environment(self.task(task), self, draws=True)
+        return self._simulated(task, draws=True)
 
     def unseen_environment(self, task: str) -> Environment:
-        return _Environment(self.task(task), self, draws=False)
+        return self._simulated(task, draws=False)
 
     def still(self, observation: Observation) -> Mapping[str, Any]:
         """The measured pose, the hand open or closed as it is."""
@@ -83,37 +83,16 @@ class Libero(Benchmark, LiberoScene):
     def pictures(self) -> Mapping[str, CameraContract]:
         return self.render.contract()
 
-
-class _Environment:
-    def __init__(self, task: BenchmarkTask, benchmark: Libero, *, draws: bool) -> None:
+    def _simulated(self, task: str, *, draws: bool) -> Environment:
         from foundry_core.simulation.libero.simulator import LiberoSimulator
 
-        self._task, self._draws = task, draws
-        self._at_any_time = benchmark.success == "ever"
-        self._simulator = LiberoSimulator(task.name, benchmark.scene)
-
-    def reset(self, scenario: Scenario) -> None:
-        self._simulator.reset(scenario.index)
-
-    def observe(self) -> Observation:
-        return Observation(
-            images=self._simulator.images() if self._draws else {},
-            lowdim=self._simulator.lowdim(),
-            instruction=self._task.instruction,
+        return SimulatedEnvironment(
+            self.task(task),
+            LiberoSimulator(task, self.scene),
+            self.render.cameras[0],
+            draws=draws,
+            at_any_time=self.success == "ever",
         )
-
-    def act(self, targets: Mapping[str, Any]) -> None:
-        self._simulator.command_fields(targets)
-
-    @property
-    def success(self) -> bool:
-        return self._simulator.success if self._at_any_time else self._simulator.solved
-
-    def picture(self) -> Any:
-        return self._simulator.picture(self._simulator.render.cameras[0])
-
-    def close(self) -> None:
-        self._simulator.close()
 
 
 BENCHMARK = Libero

@@ -188,6 +188,22 @@ def test_a_project_of_another_user_is_none(tmp_path, monkeypatch):
     assert project_folder() is None
 
 
+def test_what_others_could_have_put_there_is_no_project(tmp_path, monkeypatch):
+    """A link to a project of ours, in a folder where others write, would run their code."""
+    ours, shared = tmp_path / "ours", tmp_path / "shared"
+    ours.mkdir()
+    shared.mkdir()
+    (ours / MARKER).write_text("[project]\nkinds = ['kinds']\n")
+    (shared / MARKER).symlink_to(ours / MARKER)
+    monkeypatch.chdir(shared)
+    assert project_folder() is None
+    (shared / MARKER).unlink()
+    (shared / MARKER).write_text("[project]\n")
+    assert project_folder() == shared
+    shared.chmod(0o1777)
+    assert project_folder() is None
+
+
 def test_a_shell_has_the_first_word(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FOUNDRY_PIPELINES", "/elsewhere")
