@@ -45,13 +45,21 @@ def share(task: str, name: str, hits: Iterable[bool]) -> Measure:
     return Measure(task=task, name=name, value=value, n=len(found), low=low, high=high)
 
 
-def mean(task: str, name: str, values: Sequence[float]) -> Measure:
+def mean(task: str, name: str, values: Sequence[float], *, most: float | None = None) -> Measure:
     """Of one number per answer."""
-    return ratio(task, name, values, [1.0] * len(values))
+    return ratio(task, name, values, [1.0] * len(values), most=most)
 
 
-def ratio(task: str, name: str, sums: Sequence[float], weights: Sequence[float]) -> Measure:
-    """Σ sums / Σ weights, of one pair per answer: bits and bytes of documents, say."""
+def ratio(
+    task: str,
+    name: str,
+    sums: Sequence[float],
+    weights: Sequence[float],
+    *,
+    most: float | None = None,
+) -> Measure:
+    """Σ sums / Σ weights, of one pair per answer: bits and bytes of documents, say. None is below
+    zero, nor, where `most` is given, above that, and the interval ends there."""
     n, whole = len(sums), math.fsum(weights)
     if not n or not whole:
         return Measure(task=task, name=name, value=None, n=n)
@@ -63,7 +71,8 @@ def ratio(task: str, name: str, sums: Sequence[float], weights: Sequence[float])
         squares = math.fsum((s - value * w) ** 2 for s, w in zip(sums, weights, strict=True))
         error = math.sqrt(squares * n / (n - 1)) / whole
         reach = float(special.stdtrit(n - 1, 0.975)) * error
-        low, high = value - reach, value + reach
+        low, high = max(0.0, value - reach), value + reach
+        high = high if most is None else min(most, high)
     return Measure(task=task, name=name, value=value, n=n, low=low, high=high)
 
 

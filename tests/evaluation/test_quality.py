@@ -28,11 +28,18 @@ def test_a_share_has_the_exact_interval():
 
 
 def test_a_mean_has_students_interval():
-    found = mean("t", "f1", [1.0, 2.0, 3.0])
+    found = mean("t", "f1", [11.0, 12.0, 13.0])
     # t(0.975, 2) = 4.302653; standard error 1 / sqrt(3).
-    assert found.value == 2
-    assert found.high - 2 == pytest.approx(4.302653 / math.sqrt(3), abs=1e-5)
-    assert 2 - found.low == pytest.approx(4.302653 / math.sqrt(3), abs=1e-5)
+    assert found.value == 12
+    assert found.high - 12 == pytest.approx(4.302653 / math.sqrt(3), abs=1e-5)
+    assert 12 - found.low == pytest.approx(4.302653 / math.sqrt(3), abs=1e-5)
+
+
+def test_an_interval_ends_where_its_measure_does():
+    """Of .9, 1, 1 the mean is 29/30 and t(2) times its standard error .1434."""
+    found = mean("t", "f1", [0.9, 1.0, 1.0], most=1.0)
+    assert (found.low, found.high) == (pytest.approx(0.8232, abs=1e-4), 1.0)
+    assert mean("t", "error_cm", [0.0, 0.0, 9.0]).low == 0.0
 
 
 def test_a_ratio_is_of_sums_and_its_interval_of_the_residuals():

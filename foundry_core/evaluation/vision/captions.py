@@ -137,7 +137,7 @@ def caption_measures(task: str, found: Sequence[Described]) -> Iterator[Measure]
     placed (share of the points that the model places, too), pixel_error_px over those, also by
     point, and offset_error_cm."""
     yield share(task, "exact", (one.exact for one in found))
-    yield mean(task, "token_f1", [one.token_f1 for one in found])
+    yield mean(task, "token_f1", [one.token_f1 for one in found], most=1.0)
     nats = [one.nats for one in found]
     yield ratio(task, "loss", nats, [one.tokens for one in found])
     per_byte = ratio(task, "nats_per_byte", nats, [one.bytes for one in found])
@@ -150,6 +150,7 @@ def caption_measures(task: str, found: Sequence[Described]) -> Iterator[Measure]
         "placed",
         [len(one.pixel_errors) for one in found],
         [len(one.pixel_errors) + len(one.unplaced) for one in found],
+        most=1.0,
     )
     for point in (HAND, OBJECT, GOAL):
         if any(_of(one, point) for one in found):

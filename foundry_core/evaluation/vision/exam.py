@@ -42,7 +42,7 @@ def examine_vision(ctx: StageContext) -> Mapping[str, Any]:
         rows = [*_answered(writer, here, asked, each(name, number, len(asked)))]
         measures += [
             share(name, "exact", (row["exact"] for row in rows)),
-            mean(name, "vqa_accuracy", [row["vqa_accuracy"] for row in rows]),
+            mean(name, "vqa_accuracy", [row["vqa_accuracy"] for row in rows], most=1.0),
         ]
         answers += ({"task": name, **row} for row in rows)
     return write_quality(ctx.out, ctx.records, {"model": model.content}, measures, answers)
