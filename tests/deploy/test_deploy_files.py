@@ -137,12 +137,11 @@ STUBS = {
 }
 
 
-@pytest.mark.parametrize("code", [0, 1])
-def test_slurm_starts_ray_runs_and_says_how_it_ended(tmp_path, code):
-    """With stand-ins for Slurm, Ray and Foundry, which note how they are called."""
+def _submitted(tmp_path, code=0, **changed):
+    """The script, with stand-ins for Slurm, Ray and Foundry, which note how they are called."""
     programs = tmp_path / "venv" / "bin"
     programs.mkdir(parents=True)
-    for name, text in STUBS.items():
+    for name, text in (STUBS | changed).items():
         (programs / name).write_text(f"#!/bin/bash\n{text}\n")
         (programs / name).chmod(stat.S_IRWXU)
     (programs / "activate").write_text(f'export PATH="{programs}:$PATH"\n')
@@ -154,11 +153,23 @@ def test_slurm_starts_ray_runs_and_says_how_it_ended(tmp_path, code):
         "SLURM_JOB_ID": "7",
         "LOG": str(tmp_path / "log"),
         "CODE": str(code),
+        "FOUNDRY_RAY_TRIES": "1",
     }
     command = ["bash", str(DEPLOY / "slurm.sbatch"), "demo", "-o", "seed=1"]
-    done = subprocess.run(
+    return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=60, start_new_session=True
     )
+
+
+def test_slurm_ends_where_ray_does_not_start(tmp_path):
+    done = _submitted(tmp_path, python="echo 1")
+    assert done.returncode == 3
+    assert "Ray did not start on all nodes of node-[a-b]" in done.stderr
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_slurm_starts_ray_runs_and_says_how_it_ended(tmp_path, code):
+    done = _submitted(tmp_path, code)
     assert done.returncode == code, done.stderr
     said = (tmp_path / "log").read_text().splitlines()
     assert "ray start --block --address=10.0.0.1:6379" in said
