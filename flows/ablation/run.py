@@ -85,6 +85,7 @@ class AblationRun:
                 vary={one.path: list(one.values) for one in request.vary},
                 seeds=request.seeds,
                 design=fixed,
+                search=None if request.search is None else dict(request.search),
             )
         )
         self.run.start()
