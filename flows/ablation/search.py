@@ -51,7 +51,10 @@ class SearchRequest:
 
     @property
     def sizes(self) -> list[int]:
-        return rung_sizes(self.variants, len(self.values), self.reduction, self.finalists)
+        """How many variants play each rung. Where no more than the finalists are left, there is
+        nothing to choose, and they are judged at once."""
+        sizes = rung_sizes(self.variants, len(self.values), self.reduction, self.finalists)
+        return [size for number, size in enumerate(sizes) if not number or size > self.finalists]
 
     @property
     def id(self) -> str:
@@ -242,8 +245,7 @@ class Search:
                 rung.dropped[variant.name] = "the same as the base"
             return
         self._planned = self._planned or ablation
-        rungs = len(self.request.values)
-        result = carry(ablation, f"rung {rung.number + 1} of {rungs}")
+        result = carry(ablation, f"rung {rung.number + 1} of {len(self.request.sizes)}")
         rung.ablations.append(result["ablation_id"])
         effects = {row["variant"]: row for row in result["effects"]}
         stopped = (result["sequential"] or {}).get("stopped", {})
@@ -345,7 +347,7 @@ def plan_search(request: SearchRequest, gpu_rate: float | None = None) -> Search
         found = called(changes, [Variant(name=BASE), *variants.values()])
         variants[found.name] = found
     known, steps = list(variants.values()), []
-    planned = [plan_ablation(request.rung(n, known)) for n in range(len(request.values))]
+    planned = [plan_ablation(request.rung(n, known)) for n in range(len(request.sizes))]
     for number, (ablation, size) in enumerate(zip(planned, request.sizes, strict=True)):
         steps.append(_step(f"rung {number + 1}", ablation, request.values[number], size, gpu_rate))
     first = planned[0]
