@@ -136,7 +136,10 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     count, broken = options.searches, 0
-    print("| variants, rungs | episodes | spread, agree | best % | near % | lacks | training % |", end="")
+    print(
+        "| variants, rungs | episodes | spread, agree | best % | near % | lacks | training % |",
+        end="",
+    )
     print(" episodes % | better % | falsely % | same scenarios: better % | falsely % |")
     print(f"|{'---|' * 12}")
     with ProcessPoolExecutor(options.processes) as pool:
