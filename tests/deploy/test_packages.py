@@ -9,6 +9,7 @@ import tarfile
 import tomllib
 import zipfile
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_every_dependency_has_a_lower_bound_and_no_pin_is_below_it():
     from packaging.utils import canonicalize_name
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    lines = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     pins = {
         canonicalize_name(name): version
         for name, _, version in (
