@@ -1,5 +1,6 @@
 """What mkdocs calls while it builds the site: generated pages, and links that leave the folder."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -20,8 +21,7 @@ INCLUDED = {
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
 }
-_OUT = re.compile(r"\[([^\]]+)\]\((?:\.\./)+([^)#\s]+)(#[^)\s]*)?\)")
-_DOCS = re.compile(r"\]\(docs/")
+_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def generated() -> list[tuple[str, str, str]]:
@@ -55,25 +55,30 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, path, content=text))
     for path, source in INCLUDED.items():
         text = (REPOSITORY / source).read_text(encoding="utf-8")
-        files.append(File.generated(config, path, content=_DOCS.sub("](", text)))
+        files.append(File.generated(config, path, content=linked(text, source, path)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    return linked(markdown, page.file.src_uri)
+    at = page.file.src_uri
+    written = (REPOSITORY / "docs" / at).is_file()
+    return linked(markdown, f"docs/{at}", at) if written else markdown
 
 
-def linked(markdown: str, at: str) -> str:
-    """A link to a file of the repository that is no page becomes the file's name."""
-    pages = {source: path for path, source in INCLUDED.items()}
-    up = "../" * at.count("/")
+def linked(markdown: str, source: str, at: str) -> str:
+    """A page's text with links as the site has them: to a page where the file is one, and in place
+    of other files of the repository their names. source: the page's file in the repository; at: its
+    place in the site."""
+    pages = {file: path for path, file in INCLUDED.items()}
 
     def replace(match: re.Match[str]) -> str:
         words, target, fragment = match[1], match[2], match[3] or ""
-        if target in pages:
-            return f"[{words}]({up}{pages[target]}{fragment})"
-        if (REPOSITORY / target).exists() and not (REPOSITORY / "docs" / target).exists():
-            return words if target in words else f"{words} (`{target}`)"
+        file = os.path.normpath(os.path.join(os.path.dirname(source), target))
+        page = pages.get(file) or (file.removeprefix("docs/") if file.startswith("docs/") else "")
+        if page:
+            return f"[{words}]({os.path.relpath(page, os.path.dirname(at) or '.')}{fragment})"
+        if (REPOSITORY / file).exists():
+            return words if file in words else f"{words} (`{file}`)"
         return match[0]
 
-    return _OUT.sub(replace, markdown)
+    return _LINK.sub(replace, markdown)

@@ -19,7 +19,7 @@ from foundry_core.evaluation.results.base import RESULT_FORMATS
 from foundry_core.models.heads import HEADS
 from foundry_core.pipeline.imports import Import
 from foundry_core.pipeline.recipe_help import Setting, configs_in, is_tag, setting_of, spelled
-from foundry_core.pipeline.registry import KINDS, stage_kind, stage_kinds
+from foundry_core.pipeline.registry import stage_kind, stage_kinds
 from foundry_core.serving.frontends import FRONTENDS
 from foundry_core.serving.mapping import ServingMapping
 from foundry_core.serving.options import ServingOptions
@@ -152,7 +152,10 @@ def _set_page(one: OpenSet) -> str:
     for name, member in _members(one):
         parts.append(f"## `{name}` {{#{md.anchor(name)}}}")
         if _is_config(member):
-            parts += [md.paragraphs(member.__dict__.get("__doc__")), *_sections(member, "", named=name)]
+            parts += [
+                md.paragraphs(member.__dict__.get("__doc__")),
+                *_sections(member, "", named=name),
+            ]
         else:
             parts.append(_told(member))
     return "\n\n".join(parts)

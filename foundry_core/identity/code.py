@@ -5,7 +5,8 @@ bodies, constants, default arguments, decorators, base classes, module-level val
 referenced, what a module does when it is imported (registrations, patches), the methods of the
 classes whose instances a recipe holds, data files beside a module that asks for its `__file__`.
 What does not: docstrings, comments, formatting, `description=` of a config's fields, annotations of
-parameters and results (unless the module inspects them), other packages (their versions are drift: `identity.environment`).
+parameters and results (unless the module inspects them), other packages (their versions are drift:
+`identity.environment`).
 
 Names are resolved statically. A class counts whole once it is named; a module counts whole when a
 name in it cannot be resolved (`getattr(module, x)`, a module's `__getattr__`). Both err towards a

@@ -45,5 +45,7 @@ def commands(block: Block) -> list[str]:
     if block.language not in ("bash", "sh", "console", "shell", ""):
         return []
     joined = re.sub(r"\\\n\s*", " ", block.text)
+    # A quoted query may go over several lines.
+    joined = re.sub(r'"[^"]*"', lambda quoted: " ".join(quoted[0].split()), joined)
     lines = (line.strip().removeprefix("$ ") for line in joined.splitlines())
     return [line for line in lines if re.match(r"foundry [a-z]", line)]

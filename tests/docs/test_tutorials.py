@@ -1,4 +1,4 @@
-"""Every tutorial, as a reader goes it: its files are written and its commands run, in their order."""
+"""Every tutorial, as a reader goes it: its files are written, its commands run in their order."""
 
 import os
 import shutil
