@@ -5,7 +5,7 @@ PROCESSES ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-fast serve test test-lowest test-newest test-all lint dist bench faults setup graphics clean distclean
+.PHONY: demo demo-fast serve test test-lowest test-newest test-all lint docs dist bench faults setup graphics clean distclean
 
 setup: $(STAMP) graphics
 
@@ -55,6 +55,10 @@ lint: $(STAMP)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 	$(BIN)/vulture
+
+# The site, from docs/ and the code, into build/site: pages open from there, without a server.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Runs that are killed at random, hundreds of them: most of an hour.
 faults: setup

@@ -27,9 +27,15 @@ class Served(stage.Config):
     """A policy that somebody serves. policy: what it is: its name and commit are all that an
     evaluation's identity knows of it. mapping: a serving mapping, where the server is not ours."""
 
-    protocol: Literal["openpi", "vla_eval"]
-    policy: str = Field(min_length=1)
-    mapping: str = ""
+    protocol: Literal["openpi", "vla_eval"] = Field(description="that the server speaks")
+    policy: str = Field(
+        min_length=1, description="its name and commit: all that the identity knows of it"
+    )
+    mapping: str = Field(
+        "",
+        description="serving mapping, by name or file, of a server that is not ours; empty: "
+        "fields by their own names",
+    )
 
 
 class EvaluateRecipe(ScenariosRecipe):

@@ -25,12 +25,16 @@ class Study(Config):
 
     question: str = Field(min_length=1, description="what the verdict answers, in words")
     sizes: str = Field("", description="how much of what is compared, in words")
-    pipeline: str
+    pipeline: str = Field(description="that is varied")
     base: dict[str, Any] = Field({}, description="overrides of the base, and so of every variant")
-    vary: dict[str, tuple[Any, ...]] = {}
-    variants: dict[str, dict[str, Any]] = {}
-    seeds: int = Field(3, ge=1)
-    evaluation: str | None = None
+    vary: dict[str, tuple[Any, ...]] = Field(
+        {}, description="path → values, crossed with each other"
+    )
+    variants: dict[str, dict[str, Any]] = Field({}, description="name → overrides")
+    seeds: int = Field(3, ge=1, description="training runs of each variant")
+    evaluation: str | None = Field(
+        None, description="stage that is judged; null: the pipeline's only one"
+    )
 
     def request(self, asked: AblationRequest, seeds: int | None = None) -> AblationRequest:
         """The study with what a person asks for besides: more changes of the base, more variants,

@@ -72,9 +72,9 @@ def _execute(arguments: Sequence[str]) -> int:
     if "_ARGCOMPLETE" in os.environ:
         from flows.cli.completion import complete
 
-        complete(_parser)
+        complete(argument_parser)
     named = next((word for word in arguments if not word.startswith("-")), None)
-    parser = _parser(named)
+    parser = argument_parser(named)
     if not arguments:
         parser.print_help()
         return 0
@@ -91,7 +91,7 @@ def _execute(arguments: Sequence[str]) -> int:
     return reported(run, as_json=as_json, debug=options.debug)
 
 
-def _parser(named: str | None) -> argparse.ArgumentParser:
+def argument_parser(named: str | None) -> argparse.ArgumentParser:
     """Of all commands; with the arguments of the named one alone, since each imports its own."""
     parser = argparse.ArgumentParser(
         prog="foundry",

@@ -25,16 +25,20 @@ class ScenariosRecipe(stage.Recipe):
     """Scenario indices are the benchmark's, not the seed's: evaluations that share
     `first_scenario` meet the same scenarios, which is what pairs them in a comparison."""
 
-    benchmark: str = "metaworld"
+    benchmark: str = Field("metaworld", description="name of the benchmark")
     options: dict[str, Any] = Field(
         default_factory=dict, description="settings of the benchmark, such as render"
     )
     tasks: tuple[str, ...] = Field((), description="empty: the benchmark's default tasks")
-    episodes_per_task: int = Field(25, ge=1)
+    episodes_per_task: int = Field(25, ge=1, description="scenarios of each task that are played")
     budget: int | None = Field(
         None, description="episodes per task fixed for good; default: episodes_per_task"
     )
-    first_scenario: int = Field(0, ge=0)
+    first_scenario: int = Field(
+        0,
+        ge=0,
+        description="index of the first one; evaluations that share it meet the same scenarios",
+    )
 
     @model_validator(mode="after")
     def _budget_holds(self) -> Self:

@@ -11,7 +11,7 @@ from foundry_core.pipeline.stage import Config
 class Held(Config):
     """Solved once it has stayed solved for `held` control steps on end."""
 
-    held: int = Field(ge=1)
+    held: int = Field(ge=1, description="control steps on end for which the task stays solved")
 
 
 SuccessRule = Literal["ever", "final"] | Held

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NotRequired, Protocol, TypedDict
 
+from pydantic import Field
+
 from foundry_core.config.registry import Registry
 from foundry_core.config.suggest import nearest
 from foundry_core.config.validation import validate
@@ -88,7 +90,11 @@ class Benchmark(Config):
     observes: ClassVar[Mapping[str, FieldContract]] = {}
     commands: ClassVar[Mapping[str, FieldContract]] = {}
 
-    success: SuccessRule = "ever"
+    success: SuccessRule = Field(
+        "ever",
+        description="ever: solved at any time; final: after the last step; {held: k}: for k steps "
+        "on end",
+    )
 
     @abstractmethod
     def tasks(self) -> Mapping[str, BenchmarkTask]:

@@ -47,7 +47,7 @@ class MetaWorld(Benchmark):
     }
     observes: ClassVar[Mapping[str, FieldContract]] = MEASURED
 
-    render: RenderConfig = RenderConfig()
+    render: RenderConfig = Field(RenderConfig(), description="what the cameras see")
     task_set: TaskSet = Field("mini", description="what an evaluation that names no tasks plays")
     words: Literal["original", "held_out"] = Field(
         "original", description="held_out: instructions that no demonstration holds"
