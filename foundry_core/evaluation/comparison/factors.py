@@ -94,13 +94,13 @@ def grids(settings: Settings, base: str) -> list[Grid]:
 
 
 def _candidates(settings: Settings, base: str) -> list[list[str]]:
-    """Sets of variants that may be a grid: those that change the same paths, the largest set first,
-    with the base and without it."""
-    by_paths: dict[frozenset[str], list[str]] = {}
+    """Sets of variants that may be a grid: those that change no other paths than one of them does,
+    the largest set first, with the base and without it."""
     others = [name for name in sorted(settings) if name != base]
-    for name in others:
-        by_paths.setdefault(frozenset(settings[name]), []).append(name)
-    groups = [others, *by_paths.values()]
+    changed = {name: frozenset(settings[name]) for name in others}
+    groups = [
+        [n for n in others if changed[n] <= paths] for paths in dict.fromkeys(changed.values())
+    ]
     groups.sort(key=len, reverse=True)
     return [names for group in groups for names in ([base, *group], group)]
 
