@@ -85,6 +85,7 @@ class AblationRun:
                 vary={one.path: list(one.values) for one in request.vary},
                 seeds=request.seeds,
                 design=fixed,
+                question=request.question or None,
             )
         )
         self.run.start()

@@ -46,6 +46,7 @@ class Study(Config):
             ),
             seeds=self.seeds if seeds is None else seeds,
             evaluation=asked.evaluation or self.evaluation,
+            question=self.question,
         )
 
 

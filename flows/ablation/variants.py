@@ -47,7 +47,7 @@ class AblationRequest:
     overrides: of the base, and so of every variant. seeds: how many per variant; the i-th adds i
     to the seeds of all stages that train or evaluate, so that data stay the same and are shared.
     evaluation: the stage that is compared; default: the base of the pipeline's compare stage,
-    else its only evaluation. looks: how often variants are looked at while they play, spread over
+    else its only evaluation. question: in words, of a study. looks: how often variants are looked at while they play, spread over
     the episodes; None: once, at the end. spending, family: of the design that then decides.
     """
 
@@ -61,6 +61,7 @@ class AblationRequest:
     strict_code: bool = False
     strict_env: bool = False
     strict_reads: bool = False
+    question: str = ""
     looks: int | None = None
     spending: str | None = None
     family: str | None = None

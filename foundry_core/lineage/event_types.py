@@ -197,7 +197,7 @@ class AliasSet(Event):
 class AblationStarted(Event):
     """ablation_id: of its run, too. variants: {variant, overrides} each, the base first. vary:
     path → values. seeds: how many per variant. design: by which variants may stop early, with
-    `rounds`, its budget."""
+    `rounds`, its budget. question: what it answers, in words; a study's."""
 
     type = "ablation_started"
     ablation_id: str
@@ -206,6 +206,7 @@ class AblationStarted(Event):
     vary: Any = None
     seeds: Any = None
     design: Json | None = None
+    question: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
