@@ -47,8 +47,9 @@ class AblationRequest:
     overrides: of the base, and so of every variant. seeds: how many per variant; the i-th adds i
     to the seeds of all stages that train or evaluate, so that data stay the same and are shared.
     evaluation: the stage that is compared; default: the base of the pipeline's compare stage,
-    else its only evaluation. question: in words, of a study. looks: how often variants are looked at while they play, spread over
-    the episodes; None: once, at the end. spending, family: of the design that then decides.
+    else its only evaluation. question: in words, of a study. looks: how often variants are looked
+    at while they play, spread over the episodes; None: once, at the end. spending, family: of the
+    design that then decides.
     """
 
     pipeline: str

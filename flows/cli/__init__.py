@@ -28,6 +28,7 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 COMMANDS = {
     "run": "run a pipeline: reuse what is valid, build the rest",
     "ablate": "vary settings and seeds, share what is equal, end in a verdict",
+    "ablation": "list, show and compare past ablations",
     "serve": "run Prefect's server, workers and UI for this home",
     "status": "what runs, what waits, who works",
     "cancel": "stop a run within seconds",
