@@ -20,6 +20,7 @@ _NO_VERDICT = "no verdict"
 _Z95 = 1.959964
 _LIST = """
 select a.ablation_id, a.base_pipeline, a.question, a.status, a.started_at, a.seeds, a.vary,
+    a.comparison_key,
     (select count(*) from fact.variant v where v.ablation_id = a.ablation_id) as variants,
     c.spent_seconds, c.spent_gpu_seconds, c.saved_seconds, c.reused
 from ablation a left join compute_spent_saved c on c.run_id = a.ablation_id
@@ -52,7 +53,7 @@ def listed(connection: duckdb.DuckDBPyConnection) -> list[Json]:
             decided.setdefault(row["ablation_id"], Counter())[_short(row["decision"])] += 1
     found = rows(connection, _LIST, [], of=Json)
     for row in found:
-        row["asks"] = row.pop("question") or _varied(row["vary"])
+        row["asks"] = row["question"] or _varied(row["vary"])
         counts = decided.get(row["ablation_id"], Counter())
         row["verdict"] = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
     return list(found)
