@@ -69,6 +69,7 @@ class Study(Config):
             sample=self._drawn(asked.sample),
             seeds=self.seeds if seeds is None else seeds,
             evaluation=asked.evaluation or self.evaluation,
+            question=self.question,
         )
 
 

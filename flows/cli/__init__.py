@@ -29,6 +29,7 @@ COMMANDS = {
     "run": "run a pipeline: reuse what is valid, build the rest",
     "ablate": "vary settings and seeds, share what is equal, end in a verdict",
     "search": "try many variants on rungs of a growing budget, judge the best of them",
+    "ablation": "list, show and compare past ablations",
     "serve": "run Prefect's server, workers and UI for this home",
     "status": "what runs, what waits, who works",
     "cancel": "stop a run within seconds",
