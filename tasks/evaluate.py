@@ -10,6 +10,7 @@ from foundry_core.config.canonical import OmitWhen
 from foundry_core.data.contract.matching import Match, match
 from foundry_core.data.contract.statements import PolicyContract
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.benchmarks.base import DrivenBenchmark
 from foundry_core.evaluation.closed_loop import (
     ScenariosRecipe,
     benchmark_of,
@@ -85,7 +86,13 @@ class Evaluate(stage.Stage):
     def check(
         cls, recipe: EvaluateRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
     ) -> None:
-        checked_benchmark(recipe)
+        benchmark = checked_benchmark(recipe)
+        if isinstance(benchmark, DrivenBenchmark) and recipe.attribution:
+            raise FoundryError(
+                f"attribution = {recipe.attribution}: {benchmark.name} plays its episodes in a "
+                "program of its own, and cannot play them again with other pictures",
+                "leave attribution out",
+            )
         if bool(inputs.get("policy")) == (recipe.served is not None):
             raise FoundryError(
                 "an evaluation takes the input `policy`, or `served`, and not both",
@@ -125,7 +132,9 @@ class Evaluate(stage.Stage):
 
         recipe, benchmark = ctx.recipe, benchmark_of(ctx.recipe)
         loaded, identity = _loaded(ctx)
-        policy = AdaptedPolicy(loaded, benchmark.contract(), benchmark.name)
+        policy = loaded
+        if not isinstance(benchmark, DrivenBenchmark):  # else its protocol's front-end converts
+            policy = AdaptedPolicy(loaded, benchmark.contract(), benchmark.name)
         # By content: an equal policy under another key makes an equal evaluation.
         facts = {
             "seed": ctx.seed,
