@@ -75,7 +75,10 @@ class Drive:
                 # LBM Eval begins them in order: one of the first broke it.
                 alone = self._processes
             elif not self._works:
-                raise FoundryError(f"LBM Eval ended without an episode: {why}", "see its output")
+                lines = why.splitlines()
+                raise FoundryError(
+                    f"LBM Eval plays nothing: {lines[0]}: {lines[-1]}", f"see {self._starts()[-1]}"
+                )
             else:
                 self._crashed(batch[0], why)
                 alone -= 1

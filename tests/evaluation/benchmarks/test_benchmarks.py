@@ -40,7 +40,7 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_they_are_found_by_name_and_their_options_checked():
-    assert BENCHMARKS.names() == ["aloha", "libero", "metaworld", "pusht"]
+    assert BENCHMARKS.names() == ["aloha", "lbm", "libero", "metaworld", "pusht"]
     assert load_benchmark("metaworld", SMALL).render.size == 32
     with pytest.raises(FoundryError, match="metaworld"):
         load_benchmark("metaword")
