@@ -1,6 +1,6 @@
 """Stands in for LBM Eval, written from the description of its command line, results file and
-protocol; messages are put together by hand, nothing of ours is imported. No physics: an episode is STEPS
-observations, and comes out as the file that STAND_IN names says.
+protocol. Messages are put together by hand, nothing of ours is imported. No physics: an episode is
+STEPS observations, and comes out as the file that STAND_IN names says.
 
 That file: {"ledger": a file with a line per episode that was begun, "outcomes": {"skill/scenario":
 success (default), failure, crash, crash_once (its first try), die (takes the program along), hang,
