@@ -17,6 +17,7 @@ from foundry_core.evaluation.closed_loop import (
     benchmark_sources,
     checked_benchmark,
     episodes_work,
+    given_away,
     play,
 )
 from foundry_core.evaluation.design import Design
@@ -105,7 +106,7 @@ class Evaluate(stage.Stage):
         cls, recipe: EvaluateRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
     ) -> list[str]:
         found = _match(recipe, inputs)
-        return found.notes() if found else []
+        return [*(found.notes() if found else []), *given_away(recipe)]
 
     @classmethod
     def numerics(cls, resources: EvaluateResources) -> Mapping[str, str]:

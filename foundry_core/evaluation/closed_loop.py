@@ -76,6 +76,13 @@ def checked_benchmark(recipe: ScenariosRecipe) -> Benchmark:
     return benchmark
 
 
+def given_away(recipe: ScenariosRecipe) -> list[str]:
+    """A line for each of its tasks that what learned nothing solves."""
+    benchmark = benchmark_of(recipe)
+    tasks = [benchmark.task(name) for name in recipe.tasks or benchmark.default_tasks()]
+    return [f"{task.name} says little: {task.given_away}" for task in tasks if task.given_away]
+
+
 def episodes_work(recipe: ScenariosRecipe) -> stage.Work:
     """The episodes that it plays."""
     tasks = len(recipe.tasks or benchmark_of(recipe).default_tasks())

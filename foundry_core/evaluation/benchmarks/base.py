@@ -27,11 +27,13 @@ from foundry_core.pipeline.stage import Config
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkTask:
     """max_steps: control steps after which an episode without success is a failure; None where the
-    benchmark's own program sees to it."""
+    benchmark's own program sees to it. given_away: how far what learned nothing solves it, in
+    words; "" where that is next to nothing, or was not looked at."""
 
     name: str
     instruction: str
     max_steps: int | None
+    given_away: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
