@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from flows import signals
 from foundry_core import __version__
@@ -42,6 +43,7 @@ COMMANDS = {
     "data": "preview, inspect, validate and convert datasets; their statistics",
     "generate": "look at a model: what it writes after a text and pictures",
     "policy": "serve a policy to benchmarks and robots",
+    "export-hf": "write a model as a folder for others, and onto the Hugging Face hub",
     "eval": "compare evaluations; plan how many episodes are needed",
     "report": "write report.html of a run or an ablation",
     "stages": "list stage kinds and what can be set in each",
@@ -81,7 +83,7 @@ def _execute(arguments: Sequence[str]) -> int:
         parser.print_help()
         return 0
     options = parser.parse_args(arguments)
-    module = importlib.import_module(f"flows.cli.commands.{options.command}")
+    module = command_module(options.command)
     as_json = getattr(options, "json", False)
 
     def run() -> int:
@@ -94,6 +96,12 @@ def _execute(arguments: Sequence[str]) -> int:
 
 
 def argument_parser(named: str | None) -> argparse.ArgumentParser:
+def command_module(command: str) -> ModuleType:
+    """Where a command's arguments and its `run` are."""
+    return importlib.import_module(f"flows.cli.commands.{command.replace('-', '_')}")
+
+
+def _parser(named: str | None) -> argparse.ArgumentParser:
     """Of all commands; with the arguments of the named one alone, since each imports its own."""
     parser = argparse.ArgumentParser(
         prog="foundry",
@@ -107,7 +115,7 @@ def argument_parser(named: str | None) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary)
         if name == named:
-            importlib.import_module(f"flows.cli.commands.{name}").add_arguments(sub)
+            command_module(name).add_arguments(sub)
             sub.add_argument("--json", action="store_true", help="print JSON")
             sub.add_argument(
                 "--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks"
