@@ -44,6 +44,11 @@ class ModalityData(Config):
     weights: Weights = None
     split: Annotated[Literal["train", "validation"], OmitWhen("train")] = "train"
     loss_weight: Annotated[float, Field(ge=0)] | WeightSchedule = 1.0
+    sample_weights: Annotated[bool, OmitWhen(True)] = Field(
+        True,
+        description="draw samples as often as the weights in the datasets say, those of weight 0 "
+        "never; false: all alike",
+    )
 
     @model_validator(mode="after")
     def _draws_something(self) -> Self:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.config.documents import CONFIG_ROOT, load_document
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import PoseGroup, Turn
@@ -98,7 +99,9 @@ class CameraMapping(Config):
 
 class RobotMapping(Config):
     """hz: in place of the source's, or where it holds none. instruction: for data without words.
-    success: of every episode, where the source does not say. null takes away what an include has.
+    success: of every episode, where the source does not say. weight: one raw number per step, how
+    often the window that is anchored there is drawn beside others. null takes away what an include
+    has.
     """
 
     hz: float | None = Field(None, gt=0)
@@ -107,6 +110,7 @@ class RobotMapping(Config):
     fields: Mapping[str, ValueMapping] = {}
     instruction: str | None = Field(None, min_length=1)
     success: bool | None = None
+    weight: Annotated[Part | None, OmitWhen(None)] = None
 
     @field_validator("cameras", "poses", "fields", mode="before")
     @classmethod
@@ -129,6 +133,7 @@ class RobotMapping(Config):
         parts: list[Part] = [*self.fields.values()]
         for pose in self.poses.values():
             parts += (pose.xyz, pose.rotation)
+        parts += [self.weight] if self.weight else []
         return frozenset(part.source for part in parts)
 
     @property

@@ -114,7 +114,7 @@ class TrainJob:
         passes = 2 if self.training.ema else 1
         counts = {}
         for name, modality in loader.modalities.items():
-            sizes = dict(zip(modality.labels, map(len, modality.datasets), strict=True))
+            sizes = {label: modality.order.drawn(i) for i, label in enumerate(modality.labels)}
             counts[name] = samples_of(config, modality.config.batch_size, sizes, passes)
         return Validator(
             config=config,
