@@ -54,14 +54,14 @@ def main() -> None:
     parser.add_argument("--vlm-steps", type=int, default=800)
     parser.add_argument("--demos", type=int, default=100, help="of each task")
     parser.add_argument("--episodes", type=int, default=25, help="of each task")
-    parser.add_argument("--heads", default=",".join(HEADS), help="by name, or by its beginning")
+    parser.add_argument("--heads", default=",".join(HEADS), help="by name or beginning, in order")
     parser.add_argument("--cpus", type=int, default=2, help="for demonstrations and the VLM")
     parser.add_argument("--tasks", default=None, help="default: the demo's")
     parser.add_argument("--home", type=Path, default=Path("heads-benchmark"))
     parser.add_argument("--out", type=Path, default=None, help="a file the table is added to")
     given = parser.parse_args()
     wanted = given.heads.split(",")
-    chosen = [name for name in HEADS if any(asked(name, one) for one in wanted)]
+    chosen = list(dict.fromkeys(name for one in wanted for name in HEADS if asked(name, one)))
     given.home.mkdir(parents=True, exist_ok=True)
     path = given.home / "heads.yaml"
     path.write_text(json.dumps(pipeline(given, chosen)))

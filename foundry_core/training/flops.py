@@ -115,7 +115,7 @@ def transformers_flops(
         name: sum(p.numel() for p in parameters_of(some) if p.requires_grad)
         for name, some in modules.items()
     }
-    rows = [_rows(m, part, objectives[m].count(part)) for m, part in batch.items()]
+    rows = [_rows(m, part, float(objectives[m].elements(part).sum())) for m, part in batch.items()]
     if isinstance(model, VLA) and not model.config.use_images:
         rows = [_blind(row, backbone.tokens_per_image) for row in rows]
     return cost.step_flops(parts, rows, trained)

@@ -173,7 +173,8 @@ class Loader:
             first = step * size + part.start
             draws = modality.order.draws(first, part.stop - part.start)
             numbers = np.arange(first, first + len(draws), dtype=np.int64)
-            arrays[name] = self._part(modality, draws, counters) | {"draw_ids": numbers}
+            part_of_rank = self._part(modality, draws, counters)
+            arrays[name] = part_of_rank | {"draw_ids": numbers, "dataset_ids": draws.dataset}
         for name, value in self._dataset_counters().items():
             if value != before.get(name, 0):
                 counters[name] = value - before.get(name, 0)

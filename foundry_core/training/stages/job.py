@@ -175,6 +175,7 @@ class Training:
             records=ctx.out / "records",
             progress=ctx.progress,
             weights=job.data.loss_weights,
+            datasets={n: m.labels for n, m in self.loader.modalities.items() if len(m.labels) > 1},
             lr_scale=getattr(ctx.recipe, "lr_scale", {}),
             frozen=getattr(ctx.recipe, "frozen", ()),
             world=job.world,
