@@ -136,7 +136,8 @@ def _compiled_terms() -> Callable[..., Any]:
 def _terms(
     raw: Tensor, targets: Tensor, z_loss: float, soft_cap: float | None, gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(nll [n,1], logsumexp [n,1], d(Σ nll + z_loss·logsumexp²)/d(raw logits) [n,V] in their type)."""
+    """(nll [n,1], logsumexp [n,1], d(Σ nll + z_loss·logsumexp²)/d(raw logits) [n,V], in the type of
+    these)."""
     logits = raw.float()
     slope = None
     if soft_cap is not None:

@@ -37,8 +37,8 @@ from foundry_core.training.dropout import has_dropout, masks
 from foundry_core.training.flops import on_meta, peak_flops, step_flops
 from foundry_core.training.metrics import MetricsLog
 from foundry_core.training.mixed_batch import (
-    Batch,
     DATASETS,
+    Batch,
     MixedBatch,
     MixedLoss,
     Objective,

@@ -34,8 +34,8 @@ class PendingSteps:
         return len(self._steps)
 
     def add(self, step: int, values: Mapping[str, Tensor], batch: MixedBatch) -> None:
-        """values: on the device, scalars or (sum, how many elements it is of) [2]. Of the batch only
-        the samples' names are kept."""
+        """values: on the device, scalars or (sum, how many elements it is of) [2]. Of the batch the
+        samples' names alone are kept."""
         names = {m: {"sample_ids": p["sample_ids"]} for m, p in batch.items() if "sample_ids" in p}
         numbers = torch.cat([value.detach().double().flatten() for value in values.values()])
         sizes = {name: value.numel() for name, value in values.items()}
