@@ -95,13 +95,12 @@ def _execute(arguments: Sequence[str]) -> int:
     return reported(run, as_json=as_json, debug=options.debug)
 
 
-def argument_parser(named: str | None) -> argparse.ArgumentParser:
 def command_module(command: str) -> ModuleType:
     """Where a command's arguments and its `run` are."""
     return importlib.import_module(f"flows.cli.commands.{command.replace('-', '_')}")
 
 
-def _parser(named: str | None) -> argparse.ArgumentParser:
+def argument_parser(named: str | None) -> argparse.ArgumentParser:
     """Of all commands; with the arguments of the named one alone, since each imports its own."""
     parser = argparse.ArgumentParser(
         prog="foundry",

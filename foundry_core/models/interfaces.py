@@ -175,9 +175,10 @@ class Decoder(nn.Module, ABC):
 
     def next_token_sums(
         self, hidden: Tensor, targets: Tensor, z_loss: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """(loss, its z-loss part) summed over rows: final-normed hidden [n,D], targets int64 [n].
-        Equal to cross-entropy over `logits`, without ever holding all of them."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(loss, its z-loss part) summed over rows: final-normed hidden [n,D], targets int64 [n];
+        and the loss of each, [n], which nothing is differentiated through. Equal to cross-entropy
+        over `logits`, without ever holding all of them."""
         weight, bias, cap = self.output_layer
         if bias is not None:
             raise FoundryError("the language model's output layer has a bias: unsupported")

@@ -17,7 +17,7 @@ from foundry_core.models.layers import Visibility, document_offsets
 from foundry_core.models.noise import Key
 from foundry_core.models.placeholders import check_image_tokens, drop_placeholders
 from foundry_core.models.vla import VLA, check_obs_tokens
-from foundry_core.training.mixed_batch import Batch, StepKey
+from foundry_core.training.mixed_batch import ROWS, Batch, StepKey
 
 _PREPARED = "head."
 """In front of the names of what a head made of a batch."""
@@ -51,8 +51,8 @@ class TextLoss:
 
     z_loss: float = 0.0
 
-    def count(self, batch: Batch) -> float:
-        return float(text_targets(batch["segments"]).sum())
+    def elements(self, batch: Batch) -> Tensor:
+        return text_targets(batch["segments"]).sum(dim=1)
 
     def prepare(self, batch: Batch) -> Batch:
         mask = text_targets(batch["segments"])
@@ -83,8 +83,8 @@ class CaptionLoss:
     tokens_per_image: int
     z_loss: float = 0.0
 
-    def count(self, batch: Batch) -> float:
-        return float(batch["target_mask"][:, 1:].sum())
+    def elements(self, batch: Batch) -> Tensor:
+        return batch["target_mask"][:, 1:].sum(dim=1)
 
     def prepare(self, batch: Batch) -> Batch:
         tokens, mask = batch["tokens"], batch["target_mask"][:, 1:]
@@ -127,8 +127,8 @@ class ActionLoss:
     sees: bool = True
     targets: Callable[[Tensor, Tensor], Mapping[str, Tensor]] | None = None
 
-    def count(self, batch: Batch) -> float:
-        return float(batch["action_mask"].sum())
+    def elements(self, batch: Batch) -> Tensor:
+        return batch["action_mask"].sum(dim=(1, 2))
 
     def prepare(self, batch: Batch) -> Batch:
         tokens, images = batch["tokens"], batch["images"].shape[1]
@@ -156,8 +156,8 @@ class ActionLoss:
             Key(key.seed, key.step, batch["draw_ids"]),
             prepared_of(batch),
         )
-        draws = count / batch["action_mask"].sum().clamp(min=1)
-        return {"loss": total / draws.clamp(min=1)}
+        draws = (count / batch["action_mask"].sum().clamp(min=1)).clamp(min=1)
+        return {"loss": total.sum() / draws, ROWS: total.detach() / draws}
 
 
 def prepared_of(batch: Batch) -> dict[str, Tensor] | None:
@@ -179,6 +179,8 @@ def next_token_sums(
 
     hidden [B,T,D]; index int64 [n] into B·T; targets int64 [n]. Softmax in float32.
     """
-    rows = hidden.flatten(0, 1).index_select(0, batch["index"])
-    loss, penalty = decoder.next_token_sums(rows, batch["targets"], z_loss)
-    return {"loss": loss, "z_loss": penalty} if z_loss else {"loss": loss}
+    chosen = hidden.flatten(0, 1).index_select(0, batch["index"])
+    loss, penalty, parts = decoder.next_token_sums(chosen, batch["targets"], z_loss)
+    rows = parts.new_zeros(len(hidden)).index_add(0, batch["index"] // hidden.shape[1], parts)
+    sums = {"loss": loss, ROWS: rows}
+    return sums | {"z_loss": penalty} if z_loss else sums

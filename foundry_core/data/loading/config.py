@@ -48,6 +48,11 @@ class ModalityData(Config):
     loss_weight: Annotated[float, Field(ge=0)] | WeightSchedule = Field(
         1.0, description="factor on this modality's loss, or {points: [[step, factor], ...]}"
     )
+    sample_weights: Annotated[bool, OmitWhen(True)] = Field(
+        True,
+        description="draw samples as often as the weights in the datasets say, those of weight 0 "
+        "never; false: all alike",
+    )
 
     @model_validator(mode="after")
     def _draws_something(self) -> Self:

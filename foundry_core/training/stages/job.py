@@ -114,7 +114,7 @@ class TrainJob:
         passes = 2 if self.training.ema else 1
         counts = {}
         for name, modality in loader.modalities.items():
-            sizes = dict(zip(modality.labels, map(len, modality.datasets), strict=True))
+            sizes = {label: modality.order.drawn(i) for i, label in enumerate(modality.labels)}
             counts[name] = samples_of(config, modality.config.batch_size, sizes, passes)
         return Validator(
             config=config,
@@ -175,6 +175,7 @@ class Training:
             records=ctx.out / "records",
             progress=ctx.progress,
             weights=job.data.loss_weights,
+            datasets={n: m.labels for n, m in self.loader.modalities.items() if len(m.labels) > 1},
             lr_scale=getattr(ctx.recipe, "lr_scale", {}),
             frozen=getattr(ctx.recipe, "frozen", ()),
             world=job.world,
