@@ -18,6 +18,7 @@ from foundry_core.models.noise import Key
 from foundry_core.models.placeholders import check_image_tokens, drop_placeholders
 from foundry_core.models.vla import VLA, check_obs_tokens
 from foundry_core.training.mixed_batch import Batch, StepKey
+from foundry_core.training.packing import Packer
 
 _PREPARED = "head."
 """In front of the names of what a head made of a batch."""
@@ -77,11 +78,15 @@ class TextLoss:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionLoss:
-    """Next-token loss on the caption's tokens, never on images, padding or the prompt."""
+    """Next-token loss on the caption's tokens, never on images, padding or the prompt.
+
+    packer: lays several samples into one row; None: each has its own.
+    """
 
     image_token_id: int
     tokens_per_image: int
     z_loss: float = 0.0
+    packer: Packer | None = None
 
     def count(self, batch: Batch) -> float:
         return float(batch["target_mask"][:, 1:].sum())
@@ -90,6 +95,8 @@ class CaptionLoss:
         tokens, mask = batch["tokens"], batch["target_mask"][:, 1:]
         images = batch["images"].shape[1]
         check_image_tokens(tokens, self.image_token_id, images, self.tokens_per_image)
+        if self.packer is not None:
+            return self._packed(self.packer, batch)
         return {
             "images": batch["images"],
             "tokens": tokens[:, :-1],
@@ -99,14 +106,35 @@ class CaptionLoss:
             "targets": tokens[:, 1:][mask],
         }
 
+    def _packed(self, packer: Packer, batch: Batch) -> Batch:
+        """Targets in the order of the samples, images in that of their placeholders."""
+        tokens, mask = batch["tokens"], batch["target_mask"][:, 1:]
+        # Nothing is predicted from a sample's last token: it takes no place.
+        real = batch["token_mask"][:, 1:]
+        places = packer.places(real.sum(dim=1))
+        lies = torch.zeros(mask.shape, dtype=torch.int64)
+        lies[real] = places.of(real)
+        empty = int(self.image_token_id == 0)  # anything but an image
+        return {
+            "images": batch["images"][places.order],
+            "tokens": places.fill(tokens[:, :-1], real, empty),
+            "index": lies[mask],
+            "targets": tokens[:, 1:][mask],
+            **places.visibility(),
+        }
+
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
         backbone, hidden = self.hidden(model, batch)
         return next_token_sums(backbone, hidden, batch, self.z_loss)
 
     def hidden(self, model: nn.Module, batch: Batch) -> tuple[Backbone, Tensor]:
-        """What reads a prepared batch, and its final-normed hidden states [B,T,D]."""
+        """What reads a prepared batch, and its final-normed hidden states [B,T,D], or [R,T,D] of
+        packed rows."""
         backbone = model.backbone if isinstance(model, VLA) else model
         assert isinstance(backbone, Backbone)
+        if "segments" in batch:
+            visible = Visibility(segments=batch["segments"], offsets=batch["offsets"])
+            return backbone, backbone.hidden_packed(batch["images"], batch["tokens"], visible)
         hidden = backbone.hidden(
             batch["images"], batch["tokens"], hiding(backbone, batch), prompt=batch["prompt"]
         )

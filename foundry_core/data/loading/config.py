@@ -57,8 +57,17 @@ class TextData(ModalityData):
     """Packed rows of tokens."""
 
 
+class Packing(Config):
+    """Several samples in one row, as documents that do not see each other."""
+
+    length: int = Field(
+        ge=8, description="tokens of a row, those of images among them; the longest sample fits"
+    )
+
+
 class CaptionData(ModalityData):
-    """Images with a caption. images: member names; null takes all of the first sample's."""
+    """Images with a caption. images: member names; null takes all of the first sample's. packing:
+    how rows are laid out, not which samples a step has; null: a row each, padded to the longest."""
 
     images: tuple[str, ...] | None = None
     image: ImageInput = ImageInput()
@@ -69,6 +78,7 @@ class CaptionData(ModalityData):
         "place, and the caption is its answer; samples without one keep the prefix",
     )
     max_tokens: int = Field(128, ge=2, description="of prompt and caption; cut beyond, counted")
+    packing: Annotated[Packing | None, OmitWhen(None)] = None
     augment: Augment = Augment()
 
 
