@@ -40,9 +40,7 @@ class Packer:
         if self.fixed:
             some = -(-len(sizes) // _SHAPES)
             rows = -(-rows // some) * some
-        return Places(
-            begins=torch.tensor(begins), lengths=lengths, rows=rows, length=self.length
-        )
+        return Places(begins=torch.tensor(begins), lengths=lengths, rows=rows, length=self.length)
 
 
 def first_fit(sizes: Sequence[int], length: int) -> tuple[list[int], int]:

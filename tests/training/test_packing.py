@@ -173,9 +173,7 @@ def test_a_recipe_learns_at_planning_what_cannot_be_packed():
     check_captions(Recipe, {}, ModelFacts(model=vlm))
     theirs = HFLanguageConfig(config={"model_type": "llama"})
     with pytest.raises(FoundryError, match="transformers' do not read packed rows"):
-        check_captions(
-            Recipe, {}, ModelFacts(model=vlm.model_copy(update={"language": theirs}))
-        )
+        check_captions(Recipe, {}, ModelFacts(model=vlm.model_copy(update={"language": theirs})))
     Recipe.data.captions = CaptionData(
         packing={"length": 24}, images=("a", "b", "c"), max_tokens=20
     )

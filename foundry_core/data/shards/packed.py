@@ -145,9 +145,7 @@ class Section:
         self, layout: _Layout, first: int, stop: int, key: bytes, suffixes: list[bytes]
     ) -> list[Span | None]:
         """Two searches in sorted arrays: an episode has hundreds of members."""
-        known = np.frombuffer(
-            self._buffer, f"S{layout.width}", layout.suffixes, layout.suffixes_at
-        )
+        known = np.frombuffer(self._buffer, f"S{layout.width}", layout.suffixes, layout.suffixes_at)
         held = np.frombuffer(
             self._buffer, _MEMBER_TYPE, stop - first, layout.members_at + first * _MEMBER.size
         )["suffix"]
