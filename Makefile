@@ -5,7 +5,7 @@ PROCESSES ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-fast serve test test-all lint bench faults setup graphics clean distclean
+.PHONY: demo demo-fast serve test test-lowest test-newest test-all lint dist bench faults setup graphics clean distclean
 
 setup: $(STAMP) graphics
 
@@ -34,6 +34,17 @@ serve: setup
 test: setup
 	$(BIN)/python -m pytest -m "not slow" -n $(PROCESSES) --dist loadfile
 
+# The same tests with the lowest and with the newest versions that pyproject.toml allows, each in an
+# environment of its own. The pinned set of constraints.txt is what `make test` has.
+test-lowest: RESOLUTION = lowest-direct
+test-newest: RESOLUTION = highest
+test-lowest test-newest:
+	test -x .venv-$@/bin/python || $(PYTHON) -m venv .venv-$@
+	.venv-$@/bin/python -m pip install --quiet uv
+	.venv-$@/bin/uv pip install --quiet --upgrade --python .venv-$@/bin/python \
+		--resolution $(RESOLUTION) -e '.[dev]'
+	.venv-$@/bin/python -m pytest -m "not slow" -n $(PROCESSES) --dist loadfile
+
 test-all: setup
 	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -m "not slow" -n $(PROCESSES) --dist loadfile
 	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -m slow
@@ -50,6 +61,12 @@ faults: setup
 	$(BIN)/python -m tests.faults.rounds --rounds 200
 	$(BIN)/python -m tests.faults.rounds --rounds 40 --store s3
 	$(BIN)/python -m tests.faults.rounds --rounds 36 --campaign-rounds 36 --pipeline real
+
+# A source archive, and the wheel that is built from it, in dist/.
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build --outdir dist .
 
 bench: setup
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
