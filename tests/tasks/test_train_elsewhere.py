@@ -22,7 +22,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from foundry_core.home import home_dir
 from foundry_core.lineage import queries
+from foundry_core.lineage.events import EventLog
+from foundry_core.lineage.index import Index
 from foundry_core.objects import Objects, connect
 from foundry_core.store.open import open_store
 from tests.orchestration import CLI, free_port, until
@@ -265,7 +268,7 @@ def own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "looks"))
 
 
-def test_what_ranks_elsewhere_make_reaches_store_and_lineage(straight, own_home, monkeypatch):
+def test_what_ranks_elsewhere_make_reaches_store_and_lineage(straight, own_home):
     """Files, metrics, the state for larger budgets; and nothing of the work is left."""
     _, artifact = straight.artifact()
     assert {"model.safetensors", "raw.safetensors", "records/metrics.jsonl"} <= {
@@ -274,7 +277,7 @@ def test_what_ranks_elsewhere_make_reaches_store_and_lineage(straight, own_home,
     assert (artifact.metrics["steps"], artifact.metrics["resumed_from_step"]) == (STEPS, 0)
     assert not straight.objects.find("work")
     assert len(straight.objects.folders("trunk")) == 1
-    monkeypatch.setenv("FOUNDRY_STORE", straight.store)
+    Index(home_dir() / queries.INDEX_NAME, EventLog(f"{straight.store}/events")).rebuild()
     with queries.connect() as connection:
         query = f"select max(step) as last, count(*) as n from metric where key = '{artifact.key}'"
         (row,) = queries.sql(connection, query + " and name = 'loss'")
