@@ -73,6 +73,9 @@ class EvaluateResources(stage.Resources):
         0, ge=0, description="episodes at a time (0: one per cpu); more make larger batches"
     )
     device: str = Field("cpu", description="where the policy runs")
+    compile: bool = Field(
+        False, description="compile the policy first: for many episodes; rounding differs"
+    )
     server: str = Field("", description="host:port of a policy that is served")
 
 
@@ -116,7 +119,8 @@ class Evaluate(stage.Stage):
 
     @classmethod
     def numerics(cls, resources: EvaluateResources) -> Mapping[str, str]:
-        return {"threads": str(resources.cpus)} if resources.device == "cpu" else {}
+        found = {"threads": str(resources.cpus)} if resources.device == "cpu" else {}
+        return {**found, "compiled": "yes"} if resources.compile else found
 
     @classmethod
     def check_resources(cls, recipe: EvaluateRecipe, resources: EvaluateResources) -> None:
@@ -124,6 +128,11 @@ class Evaluate(stage.Stage):
             raise FoundryError(
                 f"server={resources.server!r} and recipe.served={recipe.served} go together",
                 "server: host:port, served: {protocol: openpi, policy: its name}",
+            )
+        if resources.compile and recipe.served is not None:
+            raise FoundryError(
+                "compile=true is for a policy that is loaded here, recipe.served is elsewhere",
+                "leave it out; `foundry policy serve --compile` is for the server",
             )
         check_device(resources)
 
@@ -175,10 +184,16 @@ def _loaded(ctx: stage.StageContext) -> tuple[Any, str]:
             token=os.environ.get(TOKEN, ""),
         )
         return remote, f"{recipe.served.protocol}:{recipe.served.policy}"
+    from foundry_core.models.inference import Acceleration
     from foundry_core.serving.policy import load_policy
 
-    device, blank = ctx.resources.device, recipe.blank_images
-    return load_policy(artifact.path, device=device, blank_images=blank), artifact.content
+    policy = load_policy(
+        artifact.path,
+        device=ctx.resources.device,
+        blank_images=recipe.blank_images,
+        how=Acceleration(compiled=ctx.resources.compile),
+    )
+    return policy, artifact.content
 
 
 def _match(

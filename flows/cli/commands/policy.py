@@ -90,7 +90,7 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     running.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="of products"
     )
-    running.add_argument("--compile", action="store_true", help="compile the model's blocks")
+    running.add_argument("--compile", action="store_true", help="compile the model")
     running.add_argument("--graphs", action="store_true", help="CUDA graphs")
 
 
