@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from flows.ablation.merge import SeedRun, controls_of, merge, quality_of
+from flows.ablation.merge import Changed, SeedRun, controls_of, merge, quality_of
 from flows.ablation.parts import in_parts, standing
 from flows.ablation.space import Change
 from flows.ablation.variants import BASE, AblationRequest, Variant, expand
@@ -32,8 +32,6 @@ from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
 
 MOST_SEEDS = 100
-# A path, its value in the base and in the variant.
-Changed = tuple[str, Any, Any]
 # What trains and what evaluates; data stay the same for all seeds, and are shared.
 _VARIES_WITH_SEED = (*MODELS, ArtifactType.EVALUATION)
 
@@ -176,7 +174,7 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
         pipeline=base,
         evaluation=evaluation,
         seed_runs=tuple(seed_runs),
-        merged=merge(request, seed_runs, code, store),
+        merged=merge(request, seed_runs, code, store, changes),
         changes=changes,
         notes=tuple(notes),
     )
@@ -193,11 +191,12 @@ def reduced(ablation: Ablation, variants: Iterable[str]) -> Ablation:
     fewer = kept < ablation.by_variant.keys()
     started = len(ablation.by_variant) if fewer else None
     store, code = ablation.merged.store, CodeIndex()
+    changes = {name: changed for name, changed in ablation.changes.items() if name in kept}
     found = replace(
         ablation,
         seed_runs=seed_runs,
-        merged=merge(ablation.request, seed_runs, code, store, started),
-        changes={name: found for name, found in ablation.changes.items() if name in kept},
+        merged=merge(ablation.request, seed_runs, code, store, changes, started),
+        changes=changes,
         started=started,
     )
     return found if ablation.standing is None else _with_standing(found, code)
@@ -219,7 +218,7 @@ def _with_standing(ablation: Ablation, code: CodeIndex) -> Ablation:
     if all(r.played == most[r.variant] for r in ablation.seed_runs):
         return replace(ablation, standing=now)
     seed_runs = tuple(replace(r, names={}, played=most[r.variant]) for r in ablation.seed_runs)
-    merged = merge(ablation.request, seed_runs, code, store, ablation.started)
+    merged = merge(ablation.request, seed_runs, code, store, ablation.changes, ablation.started)
     return replace(ablation, seed_runs=seed_runs, merged=merged, standing=now)
 
 

@@ -91,6 +91,7 @@ class AblationRun:
                 seeds=request.seeds,
                 design=fixed,
                 search=None if request.search is None else dict(request.search),
+                question=request.question or None,
             )
         )
         self.run.start()

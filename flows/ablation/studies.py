@@ -26,16 +26,20 @@ class Study(Config):
 
     question: str = Field(min_length=1, description="what the verdict answers, in words")
     sizes: str = Field("", description="how much of what is compared, in words")
-    pipeline: str
+    pipeline: str = Field(description="that is varied")
     base: dict[str, Any] = Field({}, description="overrides of the base, and so of every variant")
-    vary: dict[str, tuple[Any, ...]] = {}
-    variants: dict[str, dict[str, Any]] = {}
+    vary: dict[str, tuple[Any, ...]] = Field(
+        {}, description="path → values, crossed with each other"
+    )
+    variants: dict[str, dict[str, Any]] = Field({}, description="name → overrides")
     space: dict[str, dict[str, Any] | tuple[Any, ...]] = Field(
         {}, description="settings to draw from: [a, b], or {low: 1e-4, high: 1e-2, log: true}"
     )
     sample: int | None = Field(None, ge=1, description="so many variants drawn from the space")
-    seeds: int = Field(3, ge=1)
-    evaluation: str | None = None
+    seeds: int = Field(3, ge=1, description="training runs of each variant")
+    evaluation: str | None = Field(
+        None, description="stage that is judged; null: the pipeline's only one"
+    )
 
     @property
     def dimensions(self) -> Space:
@@ -65,6 +69,7 @@ class Study(Config):
             sample=self._drawn(asked.sample),
             seeds=self.seeds if seeds is None else seeds,
             evaluation=asked.evaluation or self.evaluation,
+            question=self.question,
         )
 
 

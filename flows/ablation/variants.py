@@ -61,8 +61,9 @@ class AblationRequest:
     first_seed is the first i. sample: variants drawn beside the others. search: which step of a
     search this is, as the lineage records it.
     evaluation: the stage that is compared; default: the base of the pipeline's compare stage,
-    else its only evaluation. looks: how often variants are looked at while they play, spread over
-    the episodes; None: once, at the end. spending, family: of the design that then decides.
+    else its only evaluation. question: in words, of a study. looks: how often variants are looked
+    at while they play, spread over the episodes; None: once, at the end. spending, family: of the
+    design that then decides.
     """
 
     pipeline: str
@@ -78,6 +79,7 @@ class AblationRequest:
     strict_code: bool = False
     strict_env: bool = False
     strict_reads: bool = False
+    question: str = ""
     looks: int | None = None
     spending: str | None = None
     family: str | None = None

@@ -67,7 +67,9 @@ class Axis(Form):
 
 class NamedVariant(Form):
     name: str = Field(title="Name", description="what tables and curves call it")
-    overrides: list[Override] = Field(title="Overrides", min_length=1)
+    overrides: list[Override] = Field(
+        title="Overrides", min_length=1, description="what the variant changes"
+    )
 
     def variant(self) -> Variant:
         return Variant(name=self.name, overrides=tuple(one.pair() for one in self.overrides))

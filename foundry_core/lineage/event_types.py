@@ -198,7 +198,7 @@ class AblationStarted(Event):
     """ablation_id: of its run, too. variants: {variant, overrides} each, the base first. vary:
     path → values. seeds: how many per variant. design: by which variants may stop early, with
     `rounds`, its budget. search: {id, rung, budget} of the search that it is a rung of; rung null:
-    what is judged at its end."""
+    what is judged at its end. question: what it answers, in words; a study's."""
 
     type = "ablation_started"
     ablation_id: str
@@ -208,6 +208,7 @@ class AblationStarted(Event):
     seeds: Any = None
     design: Json | None = None
     search: Json | None = None
+    question: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,8 @@ from flows.ablation.report import effects_rows, responses, write_ablation_report
 from flows.ablation.run import AblationRun
 from flows.ablation.table import plan_json, plan_markdown, plan_rows
 from flows.ablation.variants import AblationRequest, Vary, parse_variant, parse_vary
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 from flows.runs.walk import StagesFailed
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
@@ -90,6 +92,25 @@ def test_the_plan_names_reasons_in_the_pipelines_own_words():
     found = plan_json(ablation)
     assert [s["shared_with"] for s in found["seed_runs"][1]["stages"]] == ["base", None, None]
     json.dumps(found)
+
+
+def test_what_was_built_otherwise_is_built_again_where_an_ablation_is_strict():
+    def model(**options):
+        request = AblationRequest(
+            pipeline=str(EXAMS.with_name("budgets.yaml")),
+            overrides=(("model.resources.cpus", 2),),
+            variants=(parse_variant("strict:exam.pass_mark=2"),),
+            **options,
+        )
+        return plan_ablation(request).merged.plan.stages["base:model"]
+
+    under_way = PipelineRun(prepare(Request(pipeline=str(EXAMS.with_name("budgets.yaml")))))
+    under_way.start()
+    under_way.walk()
+    loose = model()
+    assert loose.action == "reuse"
+    assert [reason.sentence() for reason in loose.reasons] == ["built with threads 1, now 2"]
+    assert model(strict_env=True).action == "run"
 
 
 def test_a_change_of_the_evaluation_shares_the_model():
