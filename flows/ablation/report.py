@@ -30,6 +30,15 @@ def ablation_ids() -> list[str]:
     return [row["ablation_id"] for row in queries.sql(queries.connect(), query)]
 
 
+def known_report(comparison_key: str | None) -> Path | None:
+    """The report of an ablation that came to the same verdict, the newest; None without one."""
+    query = "select ablation_id from ablation where comparison_key = ? order by started_at desc"
+    with queries.connect() as connection:
+        known = rows(connection, query, [comparison_key], of=dict[str, Any])
+    paths = (home_dir() / "runs" / row["ablation_id"] / "report.html" for row in known)
+    return next(filter(Path.is_file, paths), None)
+
+
 def write_ablation_report(ablation_id: str) -> Path:
     """report.html in the folder of the ablation's run. FoundryError for an unknown ablation."""
     connection, store = queries.connect(), open_store(store_uri())
