@@ -51,10 +51,7 @@ def certainty(judged: Comparison, missing: Sequence[str]) -> Section:
         f"such tables, whichever of the {judged.size} it is."
     ]
     if judged.contrasts:
-        says.append(
-            f"The {len(judged.contrasts)} effects of settings are a family of their own with the "
-            "same promise."
-        )
+        says.append("The effects of settings are a family of their own, with the same promise.")
     if fewest > 1:
         says.append(
             f"A training that collapses once in ten runs is not seen in {fewest}: look at every "
@@ -88,13 +85,10 @@ def measures(quality: Sequence[Json], variants: Sequence[str]) -> list[Section]:
         "control step have the simulator in them. "
         "<code>foundry lineage sql &quot;from ablation_quality&quot;</code> has every ablation's."
     )
-    body = f'<div class="wide">{picture}</div>{table_html(*_head(rows))}<p class=note>{note}</p>'
+    header, *table = zip(*rows, strict=True)
+    shown = table_html(["variant", *header[1:]], table)
+    body = f'<div class="wide">{picture}</div>{shown}<p class=note>{note}</p>'
     return [("From language to success", body)]
-
-
-def _head(rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    header, *body = rows
-    return header, body
 
 
 def curves(losses: Mapping[str, Curves]) -> list[Section]:
@@ -112,7 +106,9 @@ def curves(losses: Mapping[str, Curves]) -> list[Section]:
         "A line is the mean over a variant's seeds, the band their range. A stage that variants "
         "share is drawn for the first of them."
     )
-    return [("Training", f'<div class="grid">{"".join(pictures)}</div><p class=note>{note}</p>')]
+    return [
+        ("Training curves", f'<div class="grid">{"".join(pictures)}</div><p class=note>{note}</p>')
+    ]
 
 
 def merged_graph(

@@ -200,11 +200,10 @@ def _points(rate: float) -> str:
 
 def _seed_rows(seeds: Row) -> str:
     table = [
-        [name, evaluation, "-" if rate is None else f"{100 * rate:.1f} %"]
+        [name, ", ".join("-" if rate is None else f"{100 * rate:.1f} %" for rate in rates.values())]
         for name, rates in seeds["rates"].items()
-        for evaluation, rate in rates.items()
     ]
-    return table_html(["variant", "seed", "success"], table) if table else ""
+    return table_html(["variant", "success of each seed"], table) if table else ""
 
 
 def _commands(ablation: Row, effects: Sequence[Row]) -> list[str]:
