@@ -46,9 +46,13 @@ class ConvertRobotRecipe(stage.Recipe):
         description="poses that are also described relative to the measured pose at the anchor; "
         "null: all of each arm, relative to its measured one",
     )
-    window: WindowConfig = WindowConfig()
+    window: WindowConfig = Field(
+        WindowConfig(), description="steps around an anchor that make a training window"
+    )
     image_steps: tuple[int, ...] = Field((0,), min_length=1, description="around the anchor")
-    image: ImageConfig = ImageConfig()
+    image: ImageConfig = Field(
+        ImageConfig(), description="what becomes of pictures on their way into shards"
+    )
     depth: DepthConfig | None = Field(None, description="depth to keep; null keeps none")
     rotate: dict[str, Turn] = Field(
         {}, description="degrees counter-clockwise per camera, before anything else"
@@ -56,7 +60,7 @@ class ConvertRobotRecipe(stage.Recipe):
     layout: Literal["episode", "sample"] = Field(
         "episode", description="whole episodes, or the published one-sample-per-window layout"
     )
-    episodes_per_shard: int = Field(25, ge=1)
+    episodes_per_shard: int = Field(25, ge=1, description="episodes in one shard; layout episode")
     shuffle: Annotated[Shuffle | None, OmitWhen(None)] = Field(
         None, description="mix the samples of all episodes over all shards; for layout sample"
     )

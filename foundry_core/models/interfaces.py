@@ -349,6 +349,19 @@ class Backbone(Decoder, Observer):
     def hidden_text(self, tokens: Tensor, visible: Visibility) -> Tensor:
         """The same of text alone, which may be packed documents."""
 
+    @property
+    def packs(self) -> bool:
+        """Whether it takes rows of several documents with images."""
+        return False
+
+    def hidden_packed(self, images: Tensor, tokens: Tensor, visible: Visibility) -> Tensor:
+        """Final-normed hidden states [R,T,D] of rows of documents with images uint8 [B,N,3,H,W],
+        in the order in which the rows, one after the other, have their placeholders."""
+        raise FoundryError(
+            "this vision-language model does not read packed rows",
+            "leave data.captions.packing out",
+        )
+
     def hidden_of(self, prompts: Prompts, spoken_from: Tensor) -> Tensor:
         mask = prompts.mask if self.needs_token_mask else None
         prompt = prompts.before(spoken_from)

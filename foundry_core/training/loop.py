@@ -62,7 +62,7 @@ from foundry_core.training.resume import agreed_checkpoint, newest_checkpoint
 from foundry_core.training.saving import Saver
 from foundry_core.training.sinks.base import MetricWriters, RunInfo
 from foundry_core.training.state import Ema, RunState
-from foundry_core.training.stop import StopRequest, stop_file
+from foundry_core.training.stop import StopRequest
 from foundry_core.training.throughput import Throughput, shown
 from foundry_core.training.validation import run as validation
 from foundry_core.training.validation.validator import Validator
@@ -157,7 +157,7 @@ class Trainer:
             total_steps=self.total_steps,
         )
         writers = MetricWriters(self.resources.sinks if self.world.main else (), run)
-        self.stop = StopRequest(stop_file(self.scratch) if self.world.main else None)
+        self.stop = StopRequest(self.world.stop)
         try:
             with self.stop.listening():
                 self._steps(first, writers)
