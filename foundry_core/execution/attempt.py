@@ -39,6 +39,8 @@ from foundry_core.store.manifest import Artifact
 from foundry_core.store.outbox import OutboxEntry, abort, enqueue, enqueue_loss, publish
 from foundry_core.store.output import scan_output
 
+# Of a stage that ran for somebody elsewhere: what its processes printed.
+LOG = "records/log.txt"
 State = Literal["failed", "interrupted", "discarded"]
 
 
@@ -125,6 +127,10 @@ class Attempt:
         if result.undeclared_reads and self._job.strict_reads:
             raise self._failure(f"it {undeclared(result.undeclared_reads)}", NAME_IT)
         history = extension.history(result.built_on, self._provenance)
+        if self._job.job_ref and self._job.log.is_file():
+            # Who waits for it elsewhere sees nothing of this host's disk.
+            (self._out / LOG).parent.mkdir(exist_ok=True)
+            shutil.copyfile(self._job.log, self._out / LOG)
         try:
             files = scan_output(self._out)
         except FoundryError as error:

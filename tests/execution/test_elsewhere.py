@@ -159,17 +159,17 @@ def test_an_input_that_was_replaced_meanwhile_is_refused(host, ctx):
     (only,) = ctx.inputs["data"].values()
     stale = replace(ctx, inputs={"data": {"first": replace(only, content="0" * 64)}})
     host("there")
-    with pytest.raises(FoundryError, match="its input emit/abababababab was replaced in s3://"):
-        with ctx.elsewhere.context(stale, 0):
-            pass
+    words = "its input emit/abababababab was replaced in s3://"
+    with pytest.raises(FoundryError, match=words), ctx.elsewhere.context(stale, 0):
+        pass
 
 
 def test_a_host_with_other_code_is_refused(host, ctx):
     host("there")
     other = replace(ctx.elsewhere, code="0" * 64)
-    with pytest.raises(FoundryError, match="has other code of stage kind 'emit'") as caught:
-        with other.context(ctx, 0):
-            pass
+    words = "has other code of stage kind 'emit'"
+    with pytest.raises(FoundryError, match=words) as caught, other.context(ctx, 0):
+        pass
     assert "on every node" in caught.value.hint
 
 
