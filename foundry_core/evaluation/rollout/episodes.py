@@ -5,7 +5,7 @@ in one forward pass. An episode is a pure function of (scenario, its seed, polic
 not depend on how many env workers there are, up to what batch composition does to floating point.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -156,7 +156,7 @@ def _play(
     hz: float,
     commands: Mapping[str, FieldContract],
 ) -> Iterator[Rollout]:
-    waiting = deque(plans)
+    waiting = _Waiting(plans)
     playing: dict[int, EpisodePlan] = {}
     wrongs: dict[int, str] = {}
 
@@ -167,7 +167,7 @@ def _play(
 
     for worker in range(workers.count):
         if waiting:
-            start(worker, waiting.popleft())
+            start(worker, waiting.take(worker))
     while playing:
         wanting: list[tuple[int, Observation]] = []
         for worker, result in workers.ready():
@@ -181,7 +181,7 @@ def _play(
             yield _rollout(plan, result, hz, wrongs.pop(worker, ""))
             del playing[worker]
             if waiting:
-                start(worker, waiting.popleft())
+                start(worker, waiting.take(worker))
         if wanting:
             requests = [(playing[worker].client, observation) for worker, observation in wanting]
             answers = policy.infer(requests)
@@ -194,6 +194,31 @@ def _play(
                 # The policy's failure, not the simulator's: it counts.
                 wrongs[worker] = wrong
                 workers.submit(worker, "give_up")
+
+
+class _Waiting:
+    """Episodes that have not begun. A worker keeps to its task as long as there is one of it: each
+    new task costs it a simulator, half a second and 100 MB. After that it goes where most wait for
+    each worker that is there already."""
+
+    def __init__(self, plans: Iterable[EpisodePlan]) -> None:
+        self._by_task: dict[str, deque[EpisodePlan]] = {}
+        for plan in plans:
+            self._by_task.setdefault(plan.key[0], deque()).append(plan)
+        self._task_of: dict[int, str] = {}
+
+    def __bool__(self) -> bool:
+        return any(self._by_task.values())
+
+    def take(self, worker: int) -> EpisodePlan:
+        """Its next episode; there must be one."""
+        task = self._task_of.pop(worker, "")
+        if not self._by_task.get(task):
+            there = Counter(self._task_of.values())
+            waiting = {one: len(plans) for one, plans in self._by_task.items() if plans}
+            task = max(waiting, key=lambda one: waiting[one] / (there[one] + 1))
+        self._task_of[worker] = task
+        return self._by_task[task].popleft()
 
 
 def _rollout(plan: EpisodePlan, last: StepResult, hz: float, wrong: str = "") -> Rollout:

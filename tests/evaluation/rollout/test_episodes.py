@@ -8,6 +8,7 @@ import pytest
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.benchmarks.base import load_benchmark
+from foundry_core.evaluation.rollout.env_workers import EnvWorker
 from foundry_core.evaluation.rollout.episodes import EpisodePlan, plan_episodes, run_episodes
 from foundry_core.parallel import ray_session
 from foundry_core.simulation import catalog
@@ -47,6 +48,39 @@ def test_waiting_observations_share_one_forward_pass():
     alone = Walker()
     run_episodes(Line(), alone, plans(Line()), env_workers=1)
     assert set(alone.batches) == {1}
+
+
+def begun(workers: int, count: int = 6) -> tuple[list[list[str]], int]:
+    """(tasks of each worker's episodes in their order, environments that were made)."""
+
+    class Noting(Line):
+        def environment(self, task):
+            made.append(task)
+            return super().environment(task)
+
+    made, played = [], {}
+    start = EnvWorker.start
+
+    def noting(self, scenario, record):
+        played.setdefault(id(self), []).append(scenario.task.name)
+        return start(self, scenario, record)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EnvWorker, "start", noting)
+        benchmark = Noting()
+        run_episodes(benchmark, Walker(noise=0.0), plans(benchmark, count), env_workers=workers)
+    return list(played.values()), len(made)
+
+
+def test_a_worker_keeps_to_its_task():
+    assert begun(1) == ([["near"] * 6 + ["far"] * 6], 2)
+    (near, far), made = begun(2)
+    assert near[:6] == ["near"] * 6  # the far one takes longer, so that it is helped in the end
+    assert set(far) == {"far"}
+    assert len(near) + len(far) == 12
+    assert made <= 3
+    tasks, _ = begun(4)
+    assert [one[0] for one in tasks] == ["near", "far", "near", "far"]
 
 
 @pytest.mark.parametrize("execute", [1, 3])
