@@ -10,12 +10,14 @@ from foundry_core.config.canonical import OmitWhen
 from foundry_core.data.contract.matching import Match, match
 from foundry_core.data.contract.statements import PolicyContract
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.benchmarks.base import DrivenBenchmark
 from foundry_core.evaluation.closed_loop import (
     ScenariosRecipe,
     benchmark_of,
     benchmark_sources,
     checked_benchmark,
     episodes_work,
+    given_away,
     play,
 )
 from foundry_core.evaluation.design import Design
@@ -27,9 +29,15 @@ class Served(stage.Config):
     """A policy that somebody serves. policy: what it is: its name and commit are all that an
     evaluation's identity knows of it. mapping: a serving mapping, where the server is not ours."""
 
-    protocol: Literal["openpi", "vla_eval"]
-    policy: str = Field(min_length=1)
-    mapping: str = ""
+    protocol: Literal["openpi", "vla_eval"] = Field(description="that the server speaks")
+    policy: str = Field(
+        min_length=1, description="its name and commit: all that the identity knows of it"
+    )
+    mapping: str = Field(
+        "",
+        description="serving mapping, by name or file, of a server that is not ours; empty: "
+        "fields by their own names",
+    )
 
 
 class EvaluateRecipe(ScenariosRecipe):
@@ -88,7 +96,13 @@ class Evaluate(stage.Stage):
     def check(
         cls, recipe: EvaluateRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
     ) -> None:
-        checked_benchmark(recipe)
+        benchmark = checked_benchmark(recipe)
+        if isinstance(benchmark, DrivenBenchmark) and recipe.attribution:
+            raise FoundryError(
+                f"attribution = {recipe.attribution}: {benchmark.name} plays its episodes in a "
+                "program of its own, and cannot play them again with other pictures",
+                "leave attribution out",
+            )
         if bool(inputs.get("policy")) == (recipe.served is not None):
             raise FoundryError(
                 "an evaluation takes the input `policy`, or `served`, and not both",
@@ -101,7 +115,7 @@ class Evaluate(stage.Stage):
         cls, recipe: EvaluateRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
     ) -> list[str]:
         found = _match(recipe, inputs)
-        return found.notes() if found else []
+        return [*(found.notes() if found else []), *given_away(recipe)]
 
     @classmethod
     def numerics(cls, resources: EvaluateResources) -> Mapping[str, str]:
@@ -134,7 +148,9 @@ class Evaluate(stage.Stage):
 
         recipe, benchmark = ctx.recipe, benchmark_of(ctx.recipe)
         loaded, identity = _loaded(ctx)
-        policy = AdaptedPolicy(loaded, benchmark.contract(), benchmark.name)
+        policy = loaded
+        if not isinstance(benchmark, DrivenBenchmark):  # else its protocol's front-end converts
+            policy = AdaptedPolicy(loaded, benchmark.contract(), benchmark.name)
         # By content: an equal policy under another key makes an equal evaluation.
         facts = {
             "seed": ctx.seed,

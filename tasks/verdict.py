@@ -21,7 +21,7 @@ from foundry_core.pipeline import stage
 class PlannedRace(stage.Config):
     """The evaluations are parts, played between two looks; who was decided played no more."""
 
-    design: Design
+    design: Design = Field(description="when it looks, and what each look may conclude")
     rounds: int = Field(ge=1, description="the budget: scenarios per task")
 
 
@@ -36,6 +36,11 @@ class VerdictRecipe(stage.Recipe):
     )
     race: Annotated[PlannedRace | None, OmitWhen(None)] = Field(
         None, description="the design by which variants stopped, fixed before the first episode"
+    )
+    settings: Annotated[dict[str, dict[str, Any]] | None, OmitWhen(None)] = Field(
+        None,
+        description="variant → path → value, the base with all paths: grids and ordered values "
+        "are judged as factors besides",
     )
 
     @model_validator(mode="after")
@@ -115,7 +120,12 @@ class Verdict(stage.Stage):
             evaluations = finished_race(design, rounds, parts, (recipe.started or 0) + 1)
             variants = {name: (name,) for name in names}
         found = judge_variants(
-            evaluations, variants, recipe.base, recipe.alpha, size=recipe.started
+            evaluations,
+            variants,
+            recipe.base,
+            recipe.alpha,
+            size=recipe.started,
+            settings=recipe.settings,
         )
         found = with_controls(found, read_together(read.get("controls", {})))
         quality = {label: read_quality(folder) for label, folder in read.get("quality", {}).items()}

@@ -98,6 +98,8 @@ def _losses(
             # One small file: a remote store would fetch gigabytes of weights with the folder.
             path = store.file_path(artifact, "records/metrics.jsonl")
             found[name] = loss_series(path.parents[1]) if path else {}
+            for modality, series in dataset_series(path.parents[1]).items() if path else ():
+                found[f"{name}: {modality}, by data set"] = series
             held_out = store.file_path(artifact, VALIDATION) if path else None
             if held_out:
                 for measure, series in held_out_series(held_out.parents[1]).items():
@@ -114,6 +116,19 @@ def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
     if len(parts) == 2:
         parts.remove("loss")
     return {key: series[key] for key in parts}
+
+
+def dataset_series(folder: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Modality → data set → (step, loss) of a training artifact's records, thinned; of modalities
+    with several data sets."""
+    lines = metric_lines(folder.joinpath)
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in lines[:: max(1, len(lines) // _POINTS)]:
+        for name, value in row.items():
+            modality, told, label = name.partition("_loss/")
+            if told:
+                found.setdefault(modality, {}).setdefault(label, []).append((row["step"], value))
+    return found
 
 
 def held_out_series(folder: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:

@@ -88,7 +88,12 @@ class Attempt:
         begun = _begun_from(job.input_content_key, self._replaced)
         _keep_scratch_of(scratch, begun)
         checkpoints = self._store.checkpoints(spec.key, begun)
-        self._folders = Folders(out=self._out, scratch=scratch, checkpoints=checkpoints)
+        self._folders = Folders(
+            out=self._out,
+            scratch=scratch,
+            checkpoints=checkpoints,
+            store=self._store.uri if checkpoints else "",
+        )
         self._provenance = collect_provenance(sys.argv)
         self._events.append(
             AttemptStarted(

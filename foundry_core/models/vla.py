@@ -158,8 +158,8 @@ class VLA(nn.Module):
         key: Key,
         prepared: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """ActionHead.training_loss_terms on what is observed. prepared: by ActionHead.prepare;
-        None: made here."""
+        """ActionHead.training_loss_terms, a sum for each row, on what is observed. prepared: by
+        ActionHead.prepare; None: made here."""
         if prepared is None:
             prepared = self.head.prepare(actions, action_mask)
         targets = Targets(actions=actions, mask=action_mask, prepared=prepared)

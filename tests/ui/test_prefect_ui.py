@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows.prefect.guard import LOGIN
+from flows.prefect.pages import LOGIN
 from foundry_core.lineage import queries
 from tests.ui.browser import Browser, chromium
 

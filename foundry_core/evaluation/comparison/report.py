@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from foundry_core.evaluation.comparison.effects import effect_grids
 from foundry_core.evaluation.comparison.grids import Grid, crash_grids, summary_grids, task_grids
 from foundry_core.evaluation.comparison.pictures import forest, task_bars
 from foundry_core.evaluation.comparison.plots import curves, success_bars
@@ -61,7 +62,8 @@ class Filmstrip:
 class ReportData:
     """stages: a row of STAGE_COLUMNS for each. losses: stage → series → (step, value). throughput:
     a row of THROUGHPUT_COLUMNS for each training. lineage_svg: an inline <svg>. sections: (title,
-    HTML) of more that is shown before the successes. unequal: the settings in which the compared
+    HTML) of more that is shown before the successes; closing: of more before the provenance.
+    unequal: the settings in which the compared
     evaluations asked for different scenarios."""
 
     title: str
@@ -75,6 +77,7 @@ class ReportData:
     provenance: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
     sections: Sequence[tuple[str, str]] = ()
+    closing: Sequence[tuple[str, str]] = ()
     unequal: Sequence[str] = ()
 
 
@@ -90,6 +93,7 @@ def write_report(path: Path, data: ReportData) -> Path:
         _section("Training", _losses(data.losses) + _throughput(data.throughput)),
         _section("Lineage", f'<div class="wide">{data.lineage_svg}</div>'),
         _section("Stages", table_html(STAGE_COLUMNS, data.stages)),
+        *(_section(title, body) for title, body in data.closing),
         _section("Provenance", f"<dl>{facts}</dl>" if facts else ""),
         _section("Ask further", f"<pre>{commands}</pre>" if commands else ""),
     ]
@@ -134,6 +138,7 @@ def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
     parts = [table, f"<p class=note>{note}</p>", _wide(_bars(comparison))]
     if comparison.differences:
         parts.append(_wide(forest(comparison).svg()))
+    parts += map(_grid_html, effect_grids(comparison))
     tables = [
         grid
         for title, group in comparison.groups.items()
@@ -218,6 +223,10 @@ border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
 thead th{color:var(--soft);font-weight:600}tbody th{font-weight:500}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:1rem}
 svg{max-width:100%;height:auto}.wide svg{max-width:none}
+.beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,16rem));gap:.8rem}
+.key{display:inline-block;margin-right:1.2rem}.key i{display:inline-block;width:.9em;height:.9em;
+border-radius:3px;margin-right:.4em;vertical-align:-.1em;background:var(--fill);
+border:1.5px solid var(--edge)}
 figure{margin:0 0 1.1rem}img{max-width:100%;border-radius:4px;display:block}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1.2rem;font-size:.875rem}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}

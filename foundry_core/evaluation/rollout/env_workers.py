@@ -91,7 +91,8 @@ class EnvWorker:
 
     @property
     def _over(self) -> bool:
-        return self._judge.decided or self._steps >= self._scenario.task.max_steps
+        limit = self._scenario.task.max_steps
+        return self._judge.decided or (limit is not None and self._steps >= limit)
 
     def _environment(self) -> Environment:
         task = self._scenario.task.name

@@ -6,7 +6,7 @@ is that of Qwen's, which keeps most.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -39,13 +39,30 @@ class HFLanguagePart(DecoderPart):
     qk_norm: bool
 
     def passed(self, rows: Rows, size: Bytes) -> Pass:
+        if rows.modality != ROBOT:
+            return self._pass(rows, size, rows.targets * self.table)
+        reading = self.reading
+        look = Pass()
+        if reading.looks:
+            each = {name: 2.0 * rows.positions * a * b for name, (a, b) in self.linears.items()}
+            keys = sum(each[name] for name in ("k_proj", "v_proj") if name in each)
+            scores = 4.0 * self.heads * self.head_dim * rows.positions**2
+            one = self._pass(rows, size, None)
+            look = reading.of_layers(one, sum(each.values()), keys, scores)
+        if not reading.spoken:
+            return look
+        longer = replace(rows, positions=rows.positions + reading.spoken, targets=reading.spoken)
+        return look + self._pass(longer, size, reading.spoken * reading.vocabulary * self.dim)
+
+    def _pass(self, rows: Rows, size: Bytes, output: float | None) -> Pass:
+        """output: multiplications of its output layer; None where nothing is said."""
         positions, count = rows.positions, self.n_blocks
         kept = positions * self._kept(size)
         products = sum(into * out for into, out in self.linears.values())
         linear = 2.0 * count * positions * products
         rest = float(positions * (INDEX * 3 + self.dim * size.residual))
-        if rows.modality != ROBOT:
-            linear += 2.0 * rows.targets * self.table
+        if output is not None:
+            linear += 2.0 * output
             rest += positions * _kept_by_norm(self.dim, size.residual)
             rest += rows.targets * (size.product * self.dim + INDEX)
         return Pass(
@@ -96,7 +113,7 @@ class HFVisionPart(Part):
         # Of each merger: a norm's input, its output, and GELU's.
         rest = patches * self.pixels * size.product
         rest += sum(self.tokens * 2 * size.product * into for into, _ in self.merged)
-        return Pass(
+        once = Pass(
             linear=images * (first + merging + 2.0 * count * patches * products),
             leaf=images * first,
             scores=images * count * 4.0 * self.width * patches**2,
@@ -105,6 +122,7 @@ class HFVisionPart(Part):
             inputs=images * count * patches * size.residual * self.width,
             block=images * kept,
         )
+        return self.reading.of(once) if rows.modality == ROBOT else once
 
     def _kept(self, size: Bytes) -> int:
         """By a layer, per patch: norms, q, k and v, their rotated copies, outputs of each image and
@@ -116,17 +134,17 @@ class HFVisionPart(Part):
 
 def vlm_parts(config: HFVLMConfig, place: str) -> list[Part]:
     """FoundryError where its architecture is not known here."""
-    return module_parts(_shell(config), place)
+    return module_parts(shell(config), place)
 
 
 def vlm_image_tokens(config: HFVLMConfig) -> ImageTokens:
     """Without a tokenizer at hand, what its template writes around images is taken for two tokens
     an image and sixteen a row."""
-    shell = _shell(config)
-    marks = shell.config.marks or PromptMarks(
+    model = shell(config)
+    marks = model.config.marks or PromptMarks(
         opening=(0,) * 16, image_before=(0,), image_after=(0,)
     )
-    return ImageTokens(each=shell.tokens_per_image, marks=marks)
+    return ImageTokens(each=model.tokens_per_image, marks=marks)
 
 
 def module_parts(model: HFVLM, place: str = "") -> list[Part]:
@@ -168,6 +186,7 @@ def _language(model: HFVLM, prefix: str) -> HFLanguagePart:
         kv_heads=getattr(text, "num_key_value_heads", None) or heads,
         head_dim=getattr(text, "head_dim", None) or model.dim // heads,
         ffn=text.intermediate_size,
+        keys_values=model.key_values,
         qk_norm=any("q_norm" in name for name, _ in layer.named_modules()),
     )
 
@@ -194,7 +213,7 @@ def _vision(model: HFVLM, prefix: str) -> Part:
     )
 
 
-def _shell(config: HFVLMConfig) -> HFVLM:
+def shell(config: HFVLMConfig) -> HFVLM:
     with torch.device("meta"):
         return HFVLM(_described(config))
 
