@@ -5,7 +5,7 @@ PROCESSES ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-fast serve test test-all lint bench faults setup graphics clean distclean
+.PHONY: demo demo-fast serve test test-lowest test-newest test-all lint docs dist bench faults setup graphics clean distclean
 
 setup: $(STAMP) graphics
 
@@ -34,6 +34,17 @@ serve: setup
 test: setup
 	$(BIN)/python -m pytest -m "not slow" -n $(PROCESSES) --dist loadfile
 
+# The same tests with the lowest and with the newest versions that pyproject.toml allows, each in an
+# environment of its own. The pinned set of constraints.txt is what `make test` has.
+test-lowest: RESOLUTION = lowest-direct
+test-newest: RESOLUTION = highest
+test-lowest test-newest:
+	test -x .venv-$@/bin/python || $(PYTHON) -m venv .venv-$@
+	.venv-$@/bin/python -m pip install --quiet uv
+	.venv-$@/bin/uv pip install --quiet --upgrade --python .venv-$@/bin/python \
+		--resolution $(RESOLUTION) -e '.[dev]'
+	.venv-$@/bin/python -m pytest -m "not slow" -n $(PROCESSES) --dist loadfile
+
 test-all: setup
 	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -m "not slow" -n $(PROCESSES) --dist loadfile
 	HYPOTHESIS_PROFILE=search $(BIN)/python -m pytest -m slow
@@ -45,14 +56,32 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/vulture
 
+# The site, from docs/ and the code, into build/site: pages open from there, without a server.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 # Runs that are killed at random, hundreds of them: most of an hour.
 faults: setup
 	$(BIN)/python -m tests.faults.rounds --rounds 200
 	$(BIN)/python -m tests.faults.rounds --rounds 40 --store s3
 	$(BIN)/python -m tests.faults.rounds --rounds 36 --campaign-rounds 36 --pipeline real
 
+# A source archive, and the wheel that is built from it, in dist/.
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build --outdir dist .
+
+# One table of what is timed here, each beside what one would take else. Those programs have an
+# environment of their own; where it cannot be made their columns stay empty.
 bench: setup
-	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	test -x .venv-bench/bin/dvc || { $(PYTHON) -m venv .venv-bench \
+		&& .venv-bench/bin/python -m pip install --quiet dvc vla-eval==0.8.0; } \
+		|| echo 'dvc and vla-eval are not installed: no columns of theirs' >&2
+	PATH="$(CURDIR)/.venv-bench/bin:$$PATH" \
+		FOUNDRY_INTEROP_VLA_EVAL="$$(ls $(CURDIR)/.venv-bench/bin/vla-eval >/dev/null 2>&1 \
+			&& echo $(CURDIR)/.venv-bench/bin/python)" \
+		$(BIN)/python benchmarks/bench.py
 
 # What tools left in the checkout and make again by themselves; the environment and data stay.
 clean:

@@ -15,8 +15,10 @@ from foundry_core.simulation.collection import recorded_work
 
 class ConvertCaptionsRecipe(stage.Recipe):
     source: CaptionSource | None = Field(None, description="raw data; null takes input `scenes`")
-    image: ImageConfig = ImageConfig()
-    samples_per_shard: int = Field(1024, ge=1)
+    image: ImageConfig = Field(
+        ImageConfig(), description="what becomes of pictures on their way into shards"
+    )
+    samples_per_shard: int = Field(1024, ge=1, description="captioned images in one shard")
     split: SplitConfig | None = Field(
         None, description="samples to set aside for validation; null sets none aside"
     )

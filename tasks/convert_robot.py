@@ -15,6 +15,7 @@ from foundry_core.data.config import (
     SplitConfig,
     StillConfig,
     Turn,
+    WeightRule,
     WindowConfig,
 )
 from foundry_core.data.contract.motion import tolerances
@@ -45,9 +46,13 @@ class ConvertRobotRecipe(stage.Recipe):
         description="poses that are also described relative to the measured pose at the anchor; "
         "null: all of each arm, relative to its measured one",
     )
-    window: WindowConfig = WindowConfig()
+    window: WindowConfig = Field(
+        WindowConfig(), description="steps around an anchor that make a training window"
+    )
     image_steps: tuple[int, ...] = Field((0,), min_length=1, description="around the anchor")
-    image: ImageConfig = ImageConfig()
+    image: ImageConfig = Field(
+        ImageConfig(), description="what becomes of pictures on their way into shards"
+    )
     depth: DepthConfig | None = Field(None, description="depth to keep; null keeps none")
     rotate: dict[str, Turn] = Field(
         {}, description="degrees counter-clockwise per camera, before anything else"
@@ -55,7 +60,7 @@ class ConvertRobotRecipe(stage.Recipe):
     layout: Literal["episode", "sample"] = Field(
         "episode", description="whole episodes, or the published one-sample-per-window layout"
     )
-    episodes_per_shard: int = Field(25, ge=1)
+    episodes_per_shard: int = Field(25, ge=1, description="episodes in one shard; layout episode")
     shuffle: Annotated[Shuffle | None, OmitWhen(None)] = Field(
         None, description="mix the samples of all episodes over all shards; for layout sample"
     )
@@ -65,6 +70,9 @@ class ConvertRobotRecipe(stage.Recipe):
     )
     paraphrases: Location[str | None] = Field(
         None, description="YAML or JSON file of other words: {task or instruction: [texts]}"
+    )
+    weights: Annotated[tuple[WeightRule, ...], OmitWhen(())] = Field(
+        (), description="how often windows are drawn in training: factors on what the mapping says"
     )
     split: SplitConfig | None = Field(
         None, description="episodes to set aside for validation; null sets none aside"
@@ -100,6 +108,11 @@ class ConvertRobot(stage.Stage):
             raise FoundryError(
                 "convert_robot shuffles samples; in the layout 'episode' a sample is an episode",
                 "set layout: sample, or leave shuffle out: loaders shuffle by themselves",
+            )
+        if not recipe.keep_failures and any(one.success == "false" for one in recipe.weights):
+            raise FoundryError(
+                "a rule of `weights` is of episodes that failed, which are left out",
+                "set keep_failures: true, or leave the rule out",
             )
         given = _given(recipe, inputs)
         for camera in (*(recipe.cameras or ()), *recipe.rotate) if given.cameras else ():
@@ -156,6 +169,7 @@ class ConvertRobot(stage.Stage):
             keep_failures=recipe.keep_failures,
             still=recipe.still,
             paraphrases=words,
+            weights=recipe.weights,
         )
         return convert_sides(
             local,

@@ -12,9 +12,9 @@ from foundry_core.pipeline import stage
 
 
 class ConvertTextRecipe(stage.Recipe):
-    source: TextSource
+    source: TextSource = Field(description="raw data")
     context: int = Field(256, ge=1, description="rows hold context + 1 tokens")
-    samples_per_shard: int = Field(4096, ge=1)
+    samples_per_shard: int = Field(4096, ge=1, description="rows of tokens in one shard")
     split: SplitConfig | None = Field(
         None, description="documents to set aside for validation, by the hash of their content"
     )

@@ -13,7 +13,9 @@ from foundry_core.pipeline import stage
 
 
 class EvaluateVlmRecipe(stage.Recipe):
-    captions: CaptionExam = CaptionExam()
+    captions: CaptionExam = Field(
+        CaptionExam(), description="which captions of the connected datasets are asked for, and how"
+    )
     questions: dict[str, VqaQuestions] = Field(
         {}, description="name → questions about images: {path: <folder with questions.jsonl>}"
     )

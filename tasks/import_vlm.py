@@ -22,8 +22,14 @@ class ImportVlmRecipe(Pretrained, stage.Recipe):
     """What is null is as the checkpoint's processor says."""
 
     image_size: int | None = positive(None, description="side of the square images it looks at")
-    normalization: ImageNormalization | None = None
-    resample: Literal["bilinear", "bicubic", "lanczos"] | None = None
+    normalization: ImageNormalization | None = Field(
+        None, description="of the pixels; null: as the checkpoint's processor says"
+    )
+    resample: Literal["bilinear", "bicubic", "lanczos"] | None = Field(
+        None,
+        description="filter that brings pictures to image_size; null: as the checkpoint's "
+        "processor says",
+    )
     marks: PromptMarks | None = Field(None, description="tokens around images and instruction")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline import stage
@@ -14,7 +14,11 @@ class MergeStatsRecipe(stage.Recipe):
     """weights: share of the training mix per dataset label, as in data.robot.weights; null counts
     every observation once. Weight 0 leaves a dataset out, extremes included."""
 
-    weights: dict[str, float] | None = None
+    weights: dict[str, float] | None = Field(
+        None,
+        description="share of the mix per dataset label, as in data.robot.weights; 0 leaves one "
+        "out; null: every observation counts once",
+    )
 
     @model_validator(mode="after")
     def _weights_can_be_drawn(self) -> Self:

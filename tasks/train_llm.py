@@ -30,8 +30,8 @@ class TrainLlmRecipe(stage.Recipe):
     model: Annotated[LanguageConfig | None, by_kind("transformer")] = Field(
         None, description="null: the upstream model's"
     )
-    data: DataConfig = DataConfig(text=TextData())
-    training: TrainingConfig
+    data: DataConfig = Field(DataConfig(text=TextData()), description="what a batch holds")
+    training: TrainingConfig = Field(description="budget, optimizer, schedule and precision")
 
 
 class TrainLlm(TrainStage):

@@ -52,13 +52,19 @@ if TYPE_CHECKING:
 
 
 class TrainVlaRecipe(stage.Recipe):
-    model: VLAConfig
-    data: DataConfig
-    training: TrainingConfig
+    model: VLAConfig = Field(description="backbone, tap and action head")
+    data: DataConfig = Field(description="what a batch holds")
+    training: TrainingConfig = Field(description="budget, optimizer, schedule and precision")
     images: bool = Field(True, description="false: the blind control, no image tokens")
     execute_steps: int = Field(3, ge=1, description="targets carried out before planning again")
-    frozen: tuple[str, ...] = ()
-    lr_scale: dict[str, float] = {}
+    frozen: tuple[str, ...] = Field(
+        (), description="patterns of parameters that stay as they are, such as backbone.*"
+    )
+    lr_scale: dict[str, float] = Field(
+        {},
+        description="pattern of parameters → factor on their learning rate; the longest that "
+        "matches counts",
+    )
 
 
 class TrainVla(TrainStage):

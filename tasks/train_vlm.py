@@ -33,10 +33,16 @@ class TrainVlmRecipe(stage.Recipe):
     model: Annotated[BackboneConfig | None, by_kind("vlm")] = Field(
         None, description="null: the upstream VLM's"
     )
-    data: DataConfig
-    training: TrainingConfig
-    frozen: tuple[str, ...] = ()
-    lr_scale: dict[str, float] = {}
+    data: DataConfig = Field(description="what a batch holds")
+    training: TrainingConfig = Field(description="budget, optimizer, schedule and precision")
+    frozen: tuple[str, ...] = Field(
+        (), description="patterns of parameters that stay as they are, such as vision.*"
+    )
+    lr_scale: dict[str, float] = Field(
+        {},
+        description="pattern of parameters → factor on their learning rate; the longest that "
+        "matches counts",
+    )
 
 
 class TrainVlm(TrainStage):

@@ -21,7 +21,7 @@ from foundry_core.pipeline import stage
 class PlannedRace(stage.Config):
     """The evaluations are parts, played between two looks; who was decided played no more."""
 
-    design: Design
+    design: Design = Field(description="when it looks, and what each look may conclude")
     rounds: int = Field(ge=1, description="the budget: scenarios per task")
 
 

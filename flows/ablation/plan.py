@@ -12,7 +12,8 @@ from typing import Any
 
 from flows.ablation.merge import Changed, SeedRun, controls_of, merge, quality_of
 from flows.ablation.parts import in_parts, standing
-from flows.ablation.variants import BASE, AblationRequest, Change, Variant, expand
+from flows.ablation.space import Change
+from flows.ablation.variants import BASE, AblationRequest, Variant, expand
 from flows.runs.planning import Prepared
 from foundry_core.config.overrides import STAGE_KEYS
 from foundry_core.config.suggest import nearest
@@ -33,6 +34,10 @@ from foundry_core.store.open import open_store
 MOST_SEEDS = 100
 # What trains and what evaluates; data stay the same for all seeds, and are shared.
 _VARIES_WITH_SEED = (*MODELS, ArtifactType.EVALUATION)
+
+
+class NothingVaried(FoundryError):
+    """All variants are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +133,13 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
         raise FoundryError(
             f"seeds = {request.seeds}: must be between 1 and {MOST_SEEDS}", "e.g. --seeds 3"
         )
-    variants = expand(request.vary, request.variants)
+    variants = expand(request.vary, request.variants, request.sample)
     design = request.design
     shared = Shared()
     base = load_pipeline(request.pipeline, request.overrides, kinds=stage_kind, shared=shared)
     evaluation = compared_stage(base, request.evaluation)
     code, known = CodeIndex(), Identified()
+    first_seed = request.first_seed
     seed_runs: list[SeedRun] = []
     changes: dict[str, tuple[Changed, ...]] = {}
     notes: list[str] = []
@@ -143,7 +149,7 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
         return _seed_run(request, variant, evaluation, seed, code, shared, known)
 
     for variant in variants:
-        first = seed_run(variant, 0)
+        first = seed_run(variant, first_seed)
         key = first.specs[first.parts[0]].key
         changed = tuple(
             (path, value_at(base, path), value_at(first.pipeline, path))
@@ -155,10 +161,10 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
         seen[key] = variant.name
         changes[variant.name] = changed
         seed_runs.append(first)
-        for seed in range(1, request.seeds):
+        for seed in range(first_seed + 1, first_seed + request.seeds):
             seed_runs.append(seed_run(variant, seed))
     if len(seed_runs) < 2:
-        raise FoundryError(
+        raise NothingVaried(
             "nothing is varied: " + ("; ".join(notes) or "only the base is left"),
             "give --vary PATH=VALUE,VALUE, --variant NAME:PATH=VALUE, or --seeds N",
         )

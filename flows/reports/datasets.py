@@ -23,6 +23,7 @@ from foundry_core.data.sources.base import (
     TextFormat,
 )
 from foundry_core.errors import FoundryError
+from foundry_core.models.config import EncoderConfig
 from foundry_core.pipeline.graph import StageNode
 from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.stage import ArtifactType, InputArtifact, Recipe, StageContext, Upstream
@@ -72,14 +73,15 @@ def stage_loader(request: Request, stage: str) -> "Previewed":
     read = {modality: node.inputs[modality] for modality in data.modalities}
     vocabulary = _vocabulary(prepared, node)
     measured = list(node.inputs["stats"].values()) if data.robot else []
-    needed = [*(up for named in read.values() for up in named.values()), vocabulary, *measured]
+    words = [vocabulary] if vocabulary else []
+    needed = [*(up for named in read.values() for up in named.values()), *words, *measured]
     store = prepared.store
     folders = {name: store.files_path(a) for name, a in built(prepared, needed).items()}
     sources = {
         modality: {label: folders[up] for label, up in named.items()}
         for modality, named in read.items()
     }
-    tokenizer = Tokenizer.load(folders[vocabulary])
+    tokenizer = Tokenizer.load(folders[vocabulary]) if vocabulary else Tokenizer.of_bytes()
     statistics = DatasetStatistics.load(folders[measured[0]]) if measured else None
     seed, tokens = prepared.specs[stage].seed, _tokens_per_image(prepared, node)
     return _previewed(data, sources, tokenizer, statistics, seed, tokens)
@@ -224,22 +226,29 @@ def _statistics(shards: "CheckedShards") -> "DatasetStatistics":
     return dataset_statistics(shards.source)
 
 
-def _vocabulary(prepared: Prepared, node: StageNode) -> str:
-    """The stage whose tokenizer a training stage's text is encoded with."""
+def _vocabulary(prepared: Prepared, node: StageNode) -> str | None:
+    """The stage whose tokenizer a training stage's text is encoded with; None for a policy that
+    reads no words."""
     for slot in _VOCABULARY_OF:
         for up in node.inputs.get(slot, {}).values():
             found = prepared.pipeline.stages[up]
             if found.stage.output == ArtifactType.TOKENIZER or not found.inputs:
                 return up  # an imported model brings its own
             return _vocabulary(prepared, found)
+    backbone = getattr(getattr(node.recipe, "model", None), "backbone", None)
+    if isinstance(backbone, EncoderConfig) and backbone.text is None:
+        return None
     raise FoundryError(
         f"stage {node.name!r} inherits no tokenizer", "connect one to its input 'tokenizer'"
     )
 
 
 def _tokens_per_image(prepared: Prepared, node: StageNode) -> int:
-    """As the stage's model, or the VLM it builds on, says; 1 for text."""
+    """As the stage's model, or the VLM it builds on, says; 1 for text, 0 where images do not stand
+    among words."""
     model = getattr(node.recipe, "model", None)
+    if isinstance(getattr(model, "backbone", None), EncoderConfig):
+        return 0
     for config in (model, getattr(model, "backbone", None)):
         tokens = getattr(config, "tokens_per_image", None)
         if tokens is not None:

@@ -91,11 +91,13 @@ def _item(data: Any, part: int | str) -> Any:
 
 
 def tag_of(model: type[BaseModel]) -> str | None:
-    """What a discriminated union calls this member."""
+    """What a discriminated union calls this member: the one value of its `kind` or `format`. A
+    `kind` with several values is a setting like any other."""
     for name in ("kind", "format"):
         field = model.model_fields.get(name)
-        if field and typing.get_args(field.annotation):
-            return typing.get_args(field.annotation)[0]
+        values = typing.get_args(field.annotation) if field else ()
+        if len(values) == 1:
+            return str(values[0])
     return None
 
 

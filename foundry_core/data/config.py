@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,7 +21,11 @@ class WindowConfig(Config):
     future: int = Field(7, ge=0, description="steps after the anchor")
     max_padding_left: int = Field(0, ge=0, description="drop anchors that need more on the left")
     max_padding_right: int = Field(7, ge=0, description="drop anchors that need more on the right")
-    padding: Literal["copy", "zero", "reflect"] = "copy"
+    padding: Literal["copy", "zero", "reflect"] = Field(
+        "copy",
+        description="steps beyond an episode's ends: copy repeats the end, zero is zeros, reflect "
+        "runs back",
+    )
     stride: int = Field(1, ge=1, description="every how many steps an anchor is tried")
 
     @property
@@ -44,7 +48,7 @@ class SplitConfig(Config):
     the folder itself, the others in `validation/`, a dataset of its own.
     """
 
-    fraction: float = Field(gt=0, lt=1)
+    fraction: float = Field(gt=0, lt=1, description="share of the samples that is set aside")
     salt: str = Field("validation", description="another one sets others aside")
     group: str | None = Field(
         None,
@@ -79,11 +83,36 @@ class StillConfig(Config):
     keep: int = Field(0, ge=0, description="anchors to keep of each still stretch, its first ones")
 
 
+class WeightRule(Config):
+    """A factor on the weights of the episodes of which all that is said here is true."""
+
+    weight: float = Field(ge=0, allow_inf_nan=False, description="0: never drawn")
+    success: Literal["true", "false", "unknown"] | None = Field(None, description="of the episode")
+    task: str | None = Field(None, description="glob over its task")
+    source: str | None = Field(None, description="glob over its name in the source, as reports say")
+    shorter_than_s: float | None = Field(None, gt=0)
+    longer_than_s: float | None = Field(None, gt=0)
+
+    @field_validator("success", mode="before")
+    @classmethod
+    def _as_word(cls, success: Any) -> Any:
+        return str(success).lower() if isinstance(success, bool) else success
+
+    @model_validator(mode="after")
+    def _says_of_which(self) -> Self:
+        if all(value is None for name, value in self if name != "weight"):
+            raise ValueError(
+                "a rule says of which episodes: success, task, source, shorter_than_s or "
+                "longer_than_s (a whole dataset has its share in data.robot.weights)"
+            )
+        return self
+
+
 class Shuffle(Config):
     """How samples are mixed over the shards of a dataset, once and for all readers."""
 
-    seed: int = Field(0, ge=0)
-    samples_per_shard: int = Field(1024, ge=1)
+    seed: int = Field(0, ge=0, description="of the order")
+    samples_per_shard: int = Field(1024, ge=1, description="samples in one shard")
 
 
 class PoseGroup(Config):
@@ -92,8 +121,10 @@ class PoseGroup(Config):
     Names are field prefixes; a pose `p` is the pair of fields `p__xyz` [3] and `p__rot_6d` [6].
     """
 
-    reference: str
-    poses: tuple[str, ...] = Field(min_length=1)
+    reference: str = Field(description="prefix of the measured pose")
+    poses: tuple[str, ...] = Field(
+        min_length=1, description="prefixes of the poses described relative to it"
+    )
 
     def names(self) -> list[str]:
         """Fields of the reference and of the poses, each once."""
@@ -107,9 +138,15 @@ class ImageConfig(Config):
     size None keeps the source's bytes as they are wherever they are JPEG already.
     """
 
-    size: Size | None = None
-    method: Literal["center_crop", "resize_no_crop", "resize_fit"] = "center_crop"
-    jpeg_quality: int = Field(95, ge=1, le=100)
+    size: Size | None = Field(
+        None, description="(height, width) in pixels; null: as the source has it"
+    )
+    method: Literal["center_crop", "resize_no_crop", "resize_fit"] = Field(
+        "center_crop",
+        description="center_crop: fill and cut; resize_no_crop: stretch; resize_fit: fit in and "
+        "leave black bars",
+    )
+    jpeg_quality: int = Field(95, ge=1, le=100, description="of the stored pictures, 1 to 100")
 
     @model_validator(mode="after")
     def _positive(self) -> Self:

@@ -4,8 +4,9 @@ Read from the source files, never by importing them: planning must not load torc
 bodies, constants, default arguments, decorators, base classes, module-level values that are
 referenced, what a module does when it is imported (registrations, patches), the methods of the
 classes whose instances a recipe holds, data files beside a module that asks for its `__file__`.
-What does not: docstrings, comments, formatting, annotations of parameters and results (unless the
-module inspects them), other packages (their versions are drift: `identity.environment`).
+What does not: docstrings, comments, formatting, `description=` of a config's fields, annotations of
+parameters and results (unless the module inspects them), other packages (their versions are drift:
+`identity.environment`).
 
 Names are resolved statically. A class counts whole once it is named; a module counts whole when a
 name in it cannot be resolved (`getattr(module, x)`, a module's `__getattr__`). Both err towards a
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from foundry_core.identity.code_graph import Graph
 
 PACKAGES = ("foundry_core", "tasks", "flows")
-_CACHE = "fingerprints-3.json"
+_CACHE = "fingerprints-4.json"
 Functions = Mapping[str, str]
 # (module, a name in it)
 Named = tuple[str, str]

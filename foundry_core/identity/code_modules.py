@@ -12,7 +12,7 @@ from foundry_core.files import settled, sha256_of, signature, walk
 from foundry_core.home import cached, keep
 
 Summary = dict[str, Any]
-_CACHE = "code-7.json"
+_CACHE = "code-8.json"
 
 
 class Reached(NamedTuple):

@@ -30,6 +30,8 @@ _BLIND = frozenset(
         *("staticmethod", "total_ordering", "wraps"),
     )
 )
+# What makes a config's field: its `description` is for readers, like a docstring.
+_DESCRIBES = frozenset(("Field", "positive"))
 # Which annotations count: none, those of fields, or those of parameters and results too.
 _Annotations = Literal["none", "fields", "all"]
 
@@ -376,6 +378,8 @@ def _dump(node: Any, annotations: _Annotations) -> str:
 
 def _fields(node: ast.AST, annotations: _Annotations) -> Iterator[tuple[str, Any]]:
     for name, value in ast.iter_fields(node):
+        if annotations != "all":
+            value = _undescribed(node, name, value)
         if value is None or value == [] or name in ("ctx", "type_comment", "type_params"):
             continue
         if name == "kind" and isinstance(node, ast.Constant):
@@ -386,6 +390,22 @@ def _fields(node: ast.AST, annotations: _Annotations) -> Iterator[tuple[str, Any
         if name == "body" and isinstance(value, list) and annotations != "all":
             value = [statement for statement in value if not _is_remark(statement)]
         yield name, value
+
+
+def _undescribed(node: ast.AST, name: str, value: Any) -> Any:
+    """A part of a node without descriptions: `x: int = Field(3, description=…)` is `x: int = 3`."""
+    if name == "keywords" and _called(node) in _DESCRIBES:
+        return [keyword for keyword in value if keyword.arg != "description"]
+    if name == "value" and isinstance(node, ast.AnnAssign) and _called(value) == "Field":
+        says_more = any(keyword.arg != "description" for keyword in value.keywords)
+        if not says_more and len(value.args) <= 1:
+            return next(iter(value.args), None)
+    return value
+
+
+def _called(node: Any) -> str:
+    """'c' for a call of a.b.c, '' for anything else."""
+    return (_chain(node.func) or [""])[-1] if isinstance(node, ast.Call) else ""
 
 
 def _is_remark(statement: Any) -> bool:

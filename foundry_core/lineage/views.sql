@@ -80,7 +80,7 @@ union all
 select key, linked_to, 'same bytes' from fact.committed where linked_to is not null;
 
 create view ablation as
-select s.ablation_id, s.base_pipeline, s.question, s.vary, s.seeds, s.design,
+select s.ablation_id, s.base_pipeline, s.question, s.vary, s.seeds, s.design, s.search,
     coalesce(f.status, r.status, 'running') as status,
     s.event_time as started_at, f.event_time as finished_at, f.comparison_key
 from fact.ablation_started s left join fact.ablation_finished f using (ablation_id)

@@ -72,7 +72,10 @@ class HFConfig(Pretrained):
 
     kind: str
     config: dict[str, Any] | None = Field(None, description="architecture, for random weights")
-    origin: str | None = None
+    origin: str | None = Field(
+        None,
+        description="hub name that the weights came from; written by the stage, not set by hand",
+    )
 
 
 class TransformerConfig(Config):
@@ -85,19 +88,27 @@ class TransformerConfig(Config):
     vocab_size: int | None = positive(
         None, description="null: the tokenizer's; more: the table is padded with unused rows"
     )
-    dim: int = positive()
-    n_layers: int = positive()
-    n_heads: int = positive()
+    dim: int = positive(description="width of the residual stream")
+    n_layers: int = positive(description="transformer blocks")
+    n_heads: int = positive(description="query heads of attention")
     n_kv_heads: int | None = positive(None, description="null: n_heads (no grouping)")
     head_dim: int | None = positive(None, description="null: dim / n_heads")
     ffn_dim: int | None = positive(None, description="null: 256·ceil(floor(8·dim/3)/256)")
-    norm: Literal["layer", "rms"] = "layer"
-    norm_eps: float = Field(1e-5, gt=0)
-    qk_norm: bool = False
-    qkv_bias: Annotated[bool, OmitWhen(False)] = False
-    norm_after_embedding: bool = False
-    rope_theta: float = Field(10000.0, gt=0)
-    tie_embeddings: bool = False
+    norm: Literal["layer", "rms"] = Field(
+        "layer", description="layer: LayerNorm; rms: RMSNorm, as Llama and Qwen have it"
+    )
+    norm_eps: float = Field(1e-5, gt=0, description="added to the variance in norms")
+    qk_norm: bool = Field(
+        False, description="RMSNorm of queries and keys per head, as Qwen3 has it"
+    )
+    qkv_bias: Annotated[bool, OmitWhen(False)] = Field(
+        False, description="biases of the query, key and value projections, as Qwen2 has them"
+    )
+    norm_after_embedding: bool = Field(False, description="one more norm, of the embedded tokens")
+    rope_theta: float = Field(
+        10000.0, gt=0, description="base of the rotary positions' wavelengths, in tokens"
+    )
+    tie_embeddings: bool = Field(False, description="the output layer is the embedding table")
     logit_soft_cap: float | None = Field(None, gt=0, description="cap·tanh(logits/cap)")
     context: int = positive(2048, description="longest sequence it is trained on; for export")
 
@@ -150,20 +161,26 @@ LanguageConfig = Annotated[TransformerConfig | HFLanguageConfig, Field(discrimin
 class ImageNormalization(Config):
     """uint8 → (x/255 − mean)/std, per channel; done inside the vision module."""
 
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: tuple[float, float, float] = Field(
+        (0.5, 0.5, 0.5), description="per channel R, G, B, subtracted from values in [0, 1]"
+    )
+    std: tuple[float, float, float] = Field(
+        (0.5, 0.5, 0.5), description="per channel R, G, B, what is left is divided by it"
+    )
 
 
 class _NativeTower(Config):
     """What the two native towers have in common."""
 
-    image_size: int = positive()
-    dim: int = positive()
-    n_layers: int = positive()
-    n_heads: int = positive()
+    image_size: int = positive(description="side of the square input, in pixels")
+    dim: int = positive(description="width of the blocks")
+    n_layers: int = positive(description="transformer blocks")
+    n_heads: int = positive(description="heads of attention; they divide dim")
     mlp_dim: int | None = positive(None, description="null: 4·dim")
-    norm_eps: float = Field(1e-6, gt=0)
-    normalization: ImageNormalization = ImageNormalization()
+    norm_eps: float = Field(1e-6, gt=0, description="added to the variance in norms")
+    normalization: ImageNormalization = Field(
+        ImageNormalization(), description="of the pixels, done inside the tower"
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "_NativeTower":
@@ -183,7 +200,7 @@ class ViTConfig(_NativeTower):
     """Vision transformer: conv patchify with bias, learned positions, no CLS token."""
 
     kind: Literal["vit"] = "vit"
-    patch_size: int = positive()
+    patch_size: int = positive(description="side of a patch, in pixels; divides image_size")
 
     @model_validator(mode="after")
     def _divisible(self) -> "ViTConfig":
@@ -204,7 +221,12 @@ class ConvViTConfig(_NativeTower):
     """
 
     kind: Literal["conv_vit"] = "conv_vit"
-    stem_dims: tuple[int, ...] = Field((32, 64), min_length=1)
+    stem_dims: tuple[int, ...] = Field(
+        (32, 64),
+        min_length=1,
+        description="channels of the stem's convolutions but the last, each a multiple of "
+        "stem_groups",
+    )
     stem_groups: int = positive(8, description="groups of GroupNorm in the stem")
 
     @model_validator(mode="after")
@@ -227,10 +249,12 @@ class HFVisionConfig(HFConfig):
     """A transformers vision tower (SigLIP, DINOv2/v3, CLIP): last hidden states, CLS dropped."""
 
     kind: Literal["hf"] = "hf"
-    image_size: int = positive()
-    patch_size: int = positive()
+    image_size: int = positive(description="side of the square input, in pixels")
+    patch_size: int = positive(description="side of a patch, in pixels; divides image_size")
     width: int = positive(description="the tower's hidden size")
-    normalization: ImageNormalization = ImageNormalization()
+    normalization: ImageNormalization = Field(
+        ImageNormalization(), description="of the pixels, done before the tower"
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> "HFVisionConfig":
@@ -251,11 +275,17 @@ class ResNetConfig(Config):
     """
 
     kind: Literal["resnet"] = "resnet"
-    image_size: int = positive()
+    image_size: int = positive(description="side of the square input, in pixels")
     dim: int = positive(64, description="channels of the first stage")
-    stages: tuple[Annotated[int, Field(ge=1)], ...] = Field((2, 2, 2, 2), min_length=1)
+    stages: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (2, 2, 2, 2),
+        min_length=1,
+        description="residual blocks of each stage; each stage after the first halves the side",
+    )
     groups: int = positive(16, description="groups of GroupNorm")
-    normalization: ImageNormalization = ImageNormalization()
+    normalization: ImageNormalization = Field(
+        ImageNormalization(), description="of the pixels, done inside the tower"
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> "ResNetConfig":
@@ -283,20 +313,29 @@ VisionConfig = Annotated[
 class ProjectorConfig(Config):
     """Pixel shuffle by `pixel_shuffle`, then linear (as published) or linear-GELU-linear."""
 
-    kind: Literal["linear", "mlp"] = "linear"
-    pixel_shuffle: int = positive(1)
+    kind: Literal["linear", "mlp"] = Field(
+        "linear", description="linear: one layer; mlp: linear, GELU, linear"
+    )
+    pixel_shuffle: int = positive(1, description="n: n × n neighbouring patches become one token")
     hidden_dim: int | None = positive(None, description="mlp only; null: the language width")
-    bias: bool = False
+    bias: bool = Field(False, description="biases of the projector's layers")
 
 
 class VLMConfig(Config):
     """Vision tower + projector + language model. `language: null`: the upstream LLM's."""
 
     kind: Literal["vlm"] = "vlm"
-    language: LanguageConfig | None = None
-    vision: VisionConfig
-    projector: ProjectorConfig = ProjectorConfig()
-    image_attention: Literal["causal", "bidirectional"] = "causal"
+    language: LanguageConfig | None = Field(
+        None, description="null: that of the language model upstream"
+    )
+    vision: VisionConfig = Field(description="the tower that reads images")
+    projector: ProjectorConfig = Field(
+        ProjectorConfig(), description="from the tower's patches to tokens of the language model"
+    )
+    image_attention: Literal["causal", "bidirectional"] = Field(
+        "causal",
+        description="causal: as text; bidirectional: tokens of one image see each other both ways",
+    )
     image_token_id: int | None = Field(None, ge=0, description="null: set by the stage")
 
     @model_validator(mode="after")
@@ -328,8 +367,14 @@ class HFVLMConfig(HFConfig):
     kind: Literal["hf_vlm"] = "hf_vlm"
     image_size: int | None = positive(None, description="side of the square images it looks at")
     vocab_size: int | None = positive(None, description="null: as the checkpoint's")
-    normalization: ImageNormalization | None = None
-    resample: Literal["bilinear", "bicubic", "lanczos"] | None = None
+    normalization: ImageNormalization | None = Field(
+        None, description="of the pixels; null: as the checkpoint's processor says"
+    )
+    resample: Literal["bilinear", "bicubic", "lanczos"] | None = Field(
+        None,
+        description="filter that brings pictures to image_size; null: as the checkpoint's "
+        "processor says",
+    )
     marks: PromptMarks | None = Field(None, description="tokens around images and instruction")
 
     @model_validator(mode="after")
@@ -357,10 +402,14 @@ class EncoderConfig(Config):
     """
 
     kind: Literal["encoder"] = "encoder"
-    vision: VisionConfig
-    text: TextConfig | None = None
+    vision: VisionConfig = Field(description="the tower that reads images")
+    text: TextConfig | None = Field(
+        None, description="what reads the instruction; null: it is not read"
+    )
     dim: int | None = positive(None, description="null: the vision tower's width")
-    pool: Literal["none", "mean"] = "none"
+    pool: Literal["none", "mean"] = Field(
+        "none", description="none: a token per patch; mean: one per image, the mean of its patches"
+    )
     images: int | None = positive(None, description="N; null: set by the stage")
 
     @property
@@ -402,12 +451,16 @@ class LoRAConfig(Config):
     dotted names of all linears, or their ends (`self_attn.*_proj`, `vision.*`).
     """
 
-    rank: int = positive(16)
+    rank: int = positive(16, description="of each adapter")
     alpha: float = Field(16.0, gt=0, description="adapters are scaled by alpha / rank")
     dropout: Annotated[float, OmitWhen(0.0)] = Field(
         0.0, ge=0, lt=1, description="of what goes into an adapter, in training"
     )
-    targets: Literal["all-linear"] | tuple[str, ...] | None = None
+    targets: Literal["all-linear"] | tuple[str, ...] | None = Field(
+        None,
+        description="null: all linears of the text layers; all-linear: of the vision tower and "
+        "projector, too; or names, as above; never the output layer",
+    )
     whole: Annotated[tuple[str, ...], OmitWhen(())] = Field(
         (),
         description="parts of the backbone that are trained in full beside the adapters, by dotted "
@@ -426,16 +479,27 @@ class VLAConfig(Config):
     """
 
     kind: Literal["vla"] = "vla"
-    backbone: BackboneConfig | None = None
-    lora: LoRAConfig | None = None
-    tap_layers: int = positive(4)
-    tap_norm: Literal["final", "none"] = "final"
+    backbone: BackboneConfig | None = Field(None, description="null: that of the model upstream")
+    lora: LoRAConfig | None = Field(
+        None, description="adapters on the backbone, the rest of which is frozen; null: none"
+    )
+    tap_layers: int = positive(
+        4, description="last layers whose hidden states at `<obs>` the head is given"
+    )
+    tap_norm: Literal["final", "none"] = Field(
+        "final",
+        description="final: each through the backbone's final norm; none: as it leaves its layer",
+    )
     horizon: int | None = positive(None, description="K; null: from the windows")
     action_dim: int | None = positive(None, description="A; null: from the fields")
     proprio_dim: int | None = Field(None, ge=0, description="P; null: from the fields; 0: none")
     proprio_steps: int | None = positive(None, description="S; null: from the windows")
-    head: Annotated[HeadConfig, OneOf(HEADS, "kind")]
-    use_images: bool = True
+    head: Annotated[HeadConfig, OneOf(HEADS, "kind")] = Field(
+        description="what turns features into a chunk of actions"
+    )
+    use_images: bool = Field(
+        True, description="set by train_vla's `images`: false makes sequences without image tokens"
+    )
     obs_token_id: int | None = Field(None, ge=0, description="null: set by the stage")
 
 

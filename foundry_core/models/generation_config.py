@@ -12,7 +12,16 @@ class GenerationConfig(Config):
     ties with the last one stay."""
 
     max_tokens: int = positive(256, description="at most so many are written")
-    temperature: float = Field(0.0, ge=0)
-    top_k: int | None = positive(None)
-    top_p: float | None = Field(None, gt=0, le=1)
-    seed: int = 0
+    temperature: float = Field(
+        0.0,
+        ge=0,
+        description="0: the likeliest token; above: drawn from softmax(logits / temperature)",
+    )
+    top_k: int | None = positive(None, description="drawn from the k likeliest; null: all")
+    top_p: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="drawn from the fewest whose probabilities reach this; null: all",
+    )
+    seed: int = Field(0, description="of the draws")

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import Field
+
 from foundry_core.config.canonical import digest
 from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
@@ -21,12 +23,14 @@ _DIGEST = re.compile(r"(sha256:)?([0-9a-f]{64})")
 class Import(Recipe):
     """Where external bytes are, which kind of stage they stand for, and what they must be."""
 
-    kind: str
-    digest: str
-    path: str | None = None
-    uri: str | None = None
-    alias: str | None = None
-    key: str | None = None
+    kind: str = Field(description="stage kind that it stands for")
+    digest: str = Field(
+        description="content digest that it must have, as `foundry lineage import` prints it"
+    )
+    path: str | None = Field(None, description="a folder; one of path, uri, alias, key is given")
+    uri: str | None = Field(None, description="s3://bucket/prefix")
+    alias: str | None = Field(None, description="name of an artifact of this store")
+    key: str | None = Field(None, description="key of an artifact of this store, or its beginning")
 
     @property
     def content(self) -> str:

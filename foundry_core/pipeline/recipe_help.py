@@ -33,24 +33,42 @@ def settings_of(
     """Every field of a config and of the configs in it, in their order. around: configs that it
     lies in; one that may stand within itself is not gone into again."""
     for name, info in model.model_fields.items():
-        here = f"{path}{name}"
-        nested = models_in(info.annotation, info.metadata)
-        is_open = one_of(info.annotation, info.metadata) is not None
-        single = tag_of(model) if name in ("kind", "format") else None
-        if single is None:
-            yield Setting(
-                path=here,
-                type=_type_text(info.annotation, info.metadata) + _bounds(info),
-                default=_default_text(info),
-                description=info.description or "",
-            )
-        for inner in nested:
+        if not is_tag(model, name):
+            yield setting_of(name, info, path)
+        for inner, tag in configs_in(info):
             if inner in around or inner is model:
                 continue
-            tag = tag_of(inner) if len(nested) > 1 or is_open else None
+            here = f"{path}{spelled(name, info)}"
             yield from settings_of(
                 inner, f"{here}[{tag}]." if tag else f"{here}.", around | {model}
             )
+
+
+def setting_of(name: str, info: FieldInfo, path: str = "") -> Setting:
+    """One field of a config that lies at `path`."""
+    return Setting(
+        path=f"{path}{spelled(name, info)}",
+        type=_type_text(info.annotation, info.metadata) + _bounds(info),
+        default=_default_text(info),
+        description=info.description or "",
+    )
+
+
+def configs_in(info: FieldInfo) -> list[tuple[type[BaseModel], str | None]]:
+    """The configs that a field may hold, each with the tag that tells it from the others."""
+    nested = models_in(info.annotation, info.metadata)
+    tagged = len(nested) > 1 or one_of(info.annotation, info.metadata) is not None
+    return [(inner, tag_of(inner) if tagged else None) for inner in nested]
+
+
+def is_tag(model: type[BaseModel], name: str) -> bool:
+    """Whether a field only says which config it stands in."""
+    return name in ("kind", "format") and tag_of(model) is not None
+
+
+def spelled(name: str, info: FieldInfo) -> str:
+    """How a document writes a field."""
+    return info.alias or name
 
 
 def _type_text(annotation: Any, metadata: Iterable[Any] = ()) -> str:

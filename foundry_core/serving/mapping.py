@@ -55,11 +55,23 @@ class ServingMapping(Config):
     execute_steps: of a chunk of somebody else's policy."""
 
     instruction: str = Field(description="key of the instruction")
-    tracking: float = Field(1.0, gt=0, le=1)
-    execute_steps: int = Field(8, ge=1)
-    robot: RobotMapping
-    mirrored: Mapping[str, Mapping[int, int]] = {}
-    asks: Mapping[str, Any] = {}
+    tracking: float = Field(
+        1.0, gt=0, le=1, description="share of the way to a target that the robot goes in one step"
+    )
+    execute_steps: int = Field(
+        8, ge=1, description="carried out of a chunk of somebody else's policy"
+    )
+    robot: RobotMapping = Field(
+        description="raw fields are keys of the observation; what comes from `actions` is commanded"
+    )
+    mirrored: Mapping[str, Mapping[int, int]] = Field(
+        {},
+        description="key → {dimension: the one whose negative it is}, of what is sent to somebody "
+        "else's policy",
+    )
+    asks: Mapping[str, Any] = Field(
+        {}, description="vla-eval's observation_params: what a benchmark is to show"
+    )
 
     @model_validator(mode="after")
     def _commands_something(self) -> Self:

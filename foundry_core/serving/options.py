@@ -21,9 +21,24 @@ class ChunkOptions(Config):
     """
 
     execute_steps: int | None = Field(None, ge=1, description="default: the policy's")
-    ensemble: float | None = Field(None, ge=0)
-    delay: int = Field(0, ge=0)
-    gripper_hysteresis: float | None = Field(None, ge=0, lt=0.5)
+    ensemble: float | None = Field(
+        None,
+        ge=0,
+        description="m: targets of one step are averaged over chunks by exp(-m · i), oldest "
+        "first; null: not",
+    )
+    delay: int = Field(
+        0,
+        ge=0,
+        description="control steps between what a chunk is predicted from and its first use",
+    )
+    gripper_hysteresis: float | None = Field(
+        None,
+        ge=0,
+        lt=0.5,
+        description="share of the stroke from the middle that a target must pass; null: a gripper "
+        "moves freely",
+    )
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
@@ -36,9 +51,13 @@ class ServingOptions(Config):
     """seed: of clients whose protocol names none. batch_ms: how long a request waits for those of
     other clients that are active. idle_seconds: after which a silent client is forgotten."""
 
-    seed: int = Field(0, ge=0, lt=1 << 32)
-    chunks: ChunkOptions = ChunkOptions()
-    batch_ms: float = Field(3.0, ge=0)
-    max_batch: int = Field(64, ge=1)
-    max_clients: int = Field(256, ge=1)
-    idle_seconds: float = Field(600.0, gt=0)
+    seed: int = Field(0, ge=0, lt=1 << 32, description="of clients whose protocol names none")
+    chunks: ChunkOptions = Field(ChunkOptions(), description="what becomes of predicted chunks")
+    batch_ms: float = Field(
+        3.0, ge=0, description="milliseconds that a request waits for those of other active clients"
+    )
+    max_batch: int = Field(64, ge=1, description="requests in one forward pass")
+    max_clients: int = Field(256, ge=1, description="clients at one time")
+    idle_seconds: float = Field(
+        600.0, gt=0, description="of silence, after which a client is forgotten"
+    )

@@ -26,17 +26,23 @@ class RecordedRecipe(Recipe):
 
 
 class CollectRecipe(RecordedRecipe):
-    tasks: TaskNames = DEFAULT_TASKS
-    render: RenderConfig = RenderConfig()
+    tasks: TaskNames = Field(DEFAULT_TASKS, description="Meta-World's tasks to visit")
+    render: RenderConfig = Field(RenderConfig(), description="what the cameras see")
 
 
 class CollectDemosRecipe(RecordedRecipe):
-    tasks: tuple[str, ...] = Field(DEFAULT_TASKS, min_length=1)
-    render: RenderConfig = RenderConfig()
+    tasks: tuple[str, ...] = Field(
+        DEFAULT_TASKS,
+        min_length=1,
+        description="tasks to demonstrate, of Meta-World or of `expert`'s simulator",
+    )
+    render: RenderConfig = Field(RenderConfig(), description="what Meta-World's cameras see")
     expert: Annotated[AnyExpert | None, OmitWhen(None)] = Field(
         None, description="of another simulator; null: Meta-World's, as `render` draws it"
     )
-    episodes_per_task: int = Field(100, ge=1, le=MAX_SLOTS)
+    episodes_per_task: int = Field(
+        100, ge=1, le=MAX_SLOTS, description="demonstrations of each task"
+    )
     random_start_steps: int = Field(
         15, ge=0, description="every other episode starts after 0..this many unrecorded steps"
     )
@@ -67,8 +73,8 @@ class CollectDemosRecipe(RecordedRecipe):
 
 
 class CollectScenesRecipe(CollectRecipe):
-    frames_per_task: int = Field(600, ge=1)
-    frames_per_scenario: int = Field(4, ge=1, le=20)
+    frames_per_task: int = Field(600, ge=1, description="pictures with captions of each task")
+    frames_per_scenario: int = Field(4, ge=1, le=20, description="pictures in a row from one start")
     steps_between: int = Field(3, ge=1, le=5, description="control steps from frame to frame")
     expert_share: float = Field(
         0.5, ge=0, le=1, description="scenarios that begin with some of the expert's work"

@@ -35,9 +35,13 @@ class RenderConfig(Config):
     rasteriser's own antialiasing costs more and is worse.
     """
 
-    cameras: tuple[str, ...] = Field(("workspace", "wrist"), min_length=1)
+    cameras: tuple[str, ...] = Field(
+        ("workspace", "wrist"), min_length=1, description="which ones draw"
+    )
     size: int = Field(64, ge=8, description="pixels, square")
-    supersample: int = Field(2, ge=1, le=8)
+    supersample: int = Field(
+        2, ge=1, le=8, description="pictures are drawn this many times as large, then averaged"
+    )
 
     @field_validator("cameras")
     @classmethod

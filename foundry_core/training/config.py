@@ -37,10 +37,12 @@ Count = Annotated[int, BeforeValidator(_count), Field(ge=0)]
 class OptimizerConfig(Config):
     """AdamW. Decay applies to matrices only: never to norms, biases, positions or gates."""
 
-    lr: float = Field(1e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    betas: tuple[float, float] = Field(
+        (0.9, 0.95), description="decay of the first and second moment, each in [0, 1)"
+    )
+    eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
+    weight_decay: float = Field(0.01, ge=0, description="of matrices, per unit of learning rate")
 
     @model_validator(mode="after")
     def _betas_below_one(self) -> "OptimizerConfig":
@@ -57,7 +59,11 @@ class ScheduleConfig(Config):
     with a stated `length` all, with cosine none.
     """
 
-    kind: Literal["cosine", "constant", "wsd"] = "cosine"
+    kind: Literal["cosine", "constant", "wsd"] = Field(
+        "cosine",
+        description="of the learning rate after warm-up: cosine fall, constant, or hold and fall "
+        "(wsd)",
+    )
     warmup: int = Field(50, ge=0, description="steps of linear warm-up")
     min_ratio: float = Field(0.02, ge=0, le=1, description="last rate / peak rate")
     decay_fraction: float = Field(0.2, gt=0, le=1, description="wsd only")
@@ -78,18 +84,22 @@ class FixedEma(Config):
     """The same decay at every update."""
 
     kind: Literal["fixed"] = "fixed"
-    decay: float = Field(0.99, ge=0, lt=1)
+    decay: float = Field(
+        0.99, ge=0, lt=1, description="share of the average that stays at an update"
+    )
 
 
 class PowerEma(Config):
     """decay(n) = clip(1 − (1 + s/inv_gamma)^−power, min, max), s = n − update_after − 1."""
 
     kind: Literal["power"] = "power"
-    inv_gamma: float = Field(1.0, gt=0)
-    power: float = Field(0.75, gt=0)
-    update_after: int = Field(0, ge=0)
-    min_decay: float = Field(0.0, ge=0, le=1)
-    max_decay: float = Field(0.9999, ge=0, le=1)
+    inv_gamma: float = Field(
+        1.0, gt=0, description="updates; the larger, the later the average becomes slow"
+    )
+    power: float = Field(0.75, gt=0, description="exponent of the warm-up of decay")
+    update_after: int = Field(0, ge=0, description="updates before the average begins")
+    min_decay: float = Field(0.0, ge=0, le=1, description="lower bound of decay")
+    max_decay: float = Field(0.9999, ge=0, le=1, description="upper bound of decay")
 
 
 EmaConfig = Annotated[FixedEma | PowerEma, Field(discriminator="kind")]
@@ -98,7 +108,9 @@ EmaConfig = Annotated[FixedEma | PowerEma, Field(discriminator="kind")]
 class NonFiniteConfig(Config):
     """What a NaN or infinite loss or gradient norm does: stop, or drop the update up to a bound."""
 
-    policy: Literal["stop", "skip"] = "stop"
+    policy: Literal["stop", "skip"] = Field(
+        "stop", description="stop: the run ends; skip: the update is dropped"
+    )
     max_skips: int = Field(10, ge=1, description="skipped updates of the whole run, policy skip")
 
 
@@ -108,10 +120,12 @@ class TrainingConfig(Config):
     steps: Count | None = Field(None, description="optimizer steps; 0 keeps the initial weights")
     samples: Count | None = Field(None, description="samples over all modalities")
     tokens: Count | None = Field(None, description="text tokens (train_llm)")
-    optimizer: OptimizerConfig = OptimizerConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW")
+    schedule: ScheduleConfig = Field(ScheduleConfig(), description="of the learning rate")
     clip: float | None = Field(1.0, gt=0, description="bound on the global gradient norm")
-    ema: EmaConfig | None = None
+    ema: EmaConfig | None = Field(
+        None, description="moving average of the weights, which the stage leaves; null: none"
+    )
     keep_raw: bool = Field(
         True,
         description="with ema: the weights it followed are kept, too, as raw.safetensors beside "
@@ -131,7 +145,9 @@ class TrainingConfig(Config):
         "longest row saves compiling for each length",
     )
     z_loss: float = Field(0.0, ge=0, description="coefficient of mean(logsumexp²), text losses")
-    non_finite: NonFiniteConfig = NonFiniteConfig()
+    non_finite: NonFiniteConfig = Field(
+        NonFiniteConfig(), description="what a NaN or infinite loss or gradient does"
+    )
     validation: Annotated[ValidationConfig | None, OmitWhen(None)] = Field(
         None, description="{} for the defaults; null: none"
     )
@@ -201,8 +217,14 @@ class TrainResources(Resources):
         "not, to the rounding of floats; never: from zero",
     )
     log_every: int = Field(20, ge=1, description="steps per row of metrics.jsonl")
-    checkpoint_every_seconds: float | None = Field(30.0, gt=0)
-    checkpoint_every_steps: int | None = Field(None, ge=1)
+    checkpoint_every_seconds: float | None = Field(
+        30.0, gt=0, description="seconds between checkpoints; null: by steps alone"
+    )
+    checkpoint_every_steps: int | None = Field(
+        None,
+        ge=1,
+        description="steps between checkpoints, besides those by time; null: by time alone",
+    )
     recompute: tuple[Literal["language", "vision", "head"], ...] = Field(
         (),
         description="parts whose blocks keep their inputs alone and run again in the backward "

@@ -56,7 +56,7 @@ def build_optimizer(
         if pattern not in used:
             _no_such_parameter(module, "lr_scale", pattern)
     if not groups:
-        raise FoundryError("every parameter is frozen: nothing to train", "shorten `freeze`")
+        raise FoundryError("every parameter is frozen: nothing to train", "shorten `frozen`")
     return torch.optim.AdamW(
         [
             {

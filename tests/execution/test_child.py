@@ -7,6 +7,7 @@ import pytest
 from flows.runs.engine import PipelineRun
 from flows.runs.planning import Request, prepare
 from foundry_core.execution.job import StageFailed
+from foundry_core.identity.environment import BUILT_ON
 from tests.support import install_kinds, stage_alone
 
 KIND = """
@@ -26,6 +27,11 @@ class End(Stage):
     @staticmethod
     def run(ctx):
         (ctx.out / "text").write_text("x")
+        if ctx.recipe.how == "deterministic":
+            import torch
+
+            torch.use_deterministic_algorithms(True)
+            torch.set_float32_matmul_precision("high")
         if ctx.recipe.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if ctx.recipe.how == "exit":
@@ -69,3 +75,15 @@ def test_every_end_is_said_in_words(end, how, message):
 
 def test_a_metric_that_is_no_number_arrives(end):
     assert math.isnan(end("well").artifact.metrics["nan"])
+
+
+def test_how_its_torch_rounded_is_recorded_as_it_left_it(end):
+    numerics = end("deterministic").artifact.provenance[BUILT_ON]["numerics"]
+    assert numerics["deterministic"] == "True"
+    assert numerics["float32_matmul"] == "high"
+    assert not numerics.keys() & {"threads"}, "the kind says nothing of those"
+
+
+def test_a_stage_without_torch_says_nothing_of_its_flags(end):
+    numerics = end("well").artifact.provenance[BUILT_ON]["numerics"]
+    assert "deterministic" not in numerics

@@ -113,6 +113,41 @@ def test_what_cannot_does_not(package, file, old, new):
     assert code_of(package).digest == before.digest
 
 
+CONFIG = """
+
+class Settings(Config):
+    plain: int = 3
+    bounded: int = Field(4, ge=1)
+    needed: str
+
+
+def read(settings: Settings):
+    return Settings(needed="a")
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("plain: int = 3", 'plain: int = Field(3, description="of it")', True),
+        ("Field(4, ge=1)", 'Field(4, ge=1, description="of " "it")', True),
+        ("needed: str", 'needed: str = Field(description="of it")', True),
+        ("plain: int = 3", 'plain: int = Field(2, description="of it")', False),
+        ("Field(4, ge=1)", 'Field(4, ge=2, description="of it")', False),
+        ("needed: str", 'needed: str = Field("", description="of it")', False),
+        ("plain: int = 3", 'plain: int = other(3, description="of it")', False),
+    ],
+)
+def test_a_description_of_a_setting_is_for_readers(package, old, new, same):
+    with (package / "late.py").open("a") as late:
+        late.write(CONFIG)
+    edit(package, "late.py", "return x + 1", "return read(x)")
+    before = code_of(package)
+    assert "pkg.late:Settings" in before.functions
+    edit(package, "late.py", old, new)
+    assert (code_of(package).digest == before.digest) is same
+
+
 def test_the_cache_gives_the_same_answer(package):
     assert code_of(package) == code_of(package)
 

@@ -8,6 +8,7 @@ from typing import Any
 from flows.cli.commands.common import print_json
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
+from foundry_core.files import write_atomic
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -144,7 +145,7 @@ def _stored(options: argparse.Namespace) -> int:
 
     statistics = DatasetStatistics.load(options.folder)
     if options.html:
-        options.html.write_text(statistics_page(statistics, options.folder, options.field))
+        write_atomic(options.html, statistics_page(statistics, options.folder, options.field))
     return _shown_statistics(options, statistics)
 
 
@@ -212,7 +213,7 @@ def _inspect_raw(options: argparse.Namespace, path: Path) -> int:
     if options.images:
         contact_sheet(first, options.images)
     if options.mapping:
-        options.mapping.write_text(found.mapping)
+        write_atomic(options.mapping, found.mapping)
     return _show(options, asdict(found) if options.json else found, render_raw)
 
 

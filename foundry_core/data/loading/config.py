@@ -40,10 +40,19 @@ class ModalityData(Config):
     """Shared by the modalities. batch_size counts the samples of one optimizer step, all ranks.
     split: which side of the datasets is read; statistics are of training, whatever is read."""
 
-    batch_size: int = Field(32, ge=1)
+    batch_size: int = Field(32, ge=1, description="samples of one optimizer step, over all workers")
     weights: Weights = None
-    split: Annotated[Literal["train", "validation"], OmitWhen("train")] = "train"
-    loss_weight: Annotated[float, Field(ge=0)] | WeightSchedule = 1.0
+    split: Annotated[Literal["train", "validation"], OmitWhen("train")] = Field(
+        "train", description="side of the datasets that is read"
+    )
+    loss_weight: Annotated[float, Field(ge=0)] | WeightSchedule = Field(
+        1.0, description="factor on this modality's loss, or {points: [[step, factor], ...]}"
+    )
+    sample_weights: Annotated[bool, OmitWhen(True)] = Field(
+        True,
+        description="draw samples as often as the weights in the datasets say, those of weight 0 "
+        "never; false: all alike",
+    )
 
     @model_validator(mode="after")
     def _draws_something(self) -> Self:
@@ -57,19 +66,34 @@ class TextData(ModalityData):
     """Packed rows of tokens."""
 
 
-class CaptionData(ModalityData):
-    """Images with a caption. images: member names; null takes all of the first sample's."""
+class Packing(Config):
+    """Several samples in one row, as documents that do not see each other."""
 
-    images: tuple[str, ...] | None = None
-    image: ImageInput = ImageInput()
-    prompt: Prompt = Prompt()
+    length: int = Field(
+        ge=8, description="tokens of a row, those of images among them; the longest sample fits"
+    )
+
+
+class CaptionData(ModalityData):
+    """Images with a caption. images: member names; null takes all of the first sample's. packing:
+    how rows are laid out, not which samples a step has; null: a row each, padded to the longest."""
+
+    images: tuple[str, ...] | None = Field(
+        None,
+        description="names of a sample's images, in this order; null: all of the first sample's",
+    )
+    image: ImageInput = Field(ImageInput(), description="crop and size of every picture")
+    prompt: Prompt = Field(Prompt(), description="words around the caption")
     question: Annotated[str | None, OmitWhen(None)] = Field(
         None,
         description="name in a sample's metadata of a question: it stands in caption_prefix's "
         "place, and the caption is its answer; samples without one keep the prefix",
     )
     max_tokens: int = Field(128, ge=2, description="of prompt and caption; cut beyond, counted")
-    augment: Augment = Augment()
+    packing: Annotated[Packing | None, OmitWhen(None)] = Field(
+        None, description="rows of several samples; null: a row each, padded to the longest"
+    )
+    augment: Augment = Field(Augment(), description="random views in training")
 
 
 class RobotData(ModalityData):
@@ -81,29 +105,45 @@ class RobotData(ModalityData):
     armed mix) gets zeros there and no loss; proprio zeros.
     """
 
-    inputs: RobotInputs
-    normalization: NormalizationConfig = NormalizationConfig()
-    instruction: str = Field("any", min_length=1)
-    missing_fields: Literal["error", "mask"] = "error"
-    augment: Augment = Augment()
+    inputs: RobotInputs = Field(description="what the policy sees and predicts")
+    normalization: NormalizationConfig = Field(
+        NormalizationConfig(),
+        description="of measured and commanded fields, by the dataset's statistics",
+    )
+    instruction: str = Field(
+        "any",
+        min_length=1,
+        description="kind of words a sample is given; any: of all kinds, by lot",
+    )
+    missing_fields: Literal["error", "mask"] = Field(
+        "error",
+        description="error: every dataset has every action field; mask: zeros and no loss where "
+        "one lacks it",
+    )
+    augment: Augment = Field(Augment(), description="random views in training")
 
 
 class UnreadableConfig(Config):
     """What a sample that cannot be read does: stop the run, or be replaced by another one of its
     dataset (a pure function of what it replaces), up to `max_skips` in one process."""
 
-    policy: Literal["stop", "skip"] = "stop"
-    max_skips: int = Field(100, ge=1)
+    policy: Literal["stop", "skip"] = Field(
+        "stop",
+        description="stop: the run ends; skip: another sample of the dataset takes its place",
+    )
+    max_skips: int = Field(100, ge=1, description="replaced samples in one process, policy skip")
 
 
 class DataConfig(Config):
     """One optimizer step's batch: a part per modality, each with its own datasets and weights."""
 
-    text: TextData | None = None
-    captions: CaptionData | None = None
-    robot: RobotData | None = None
+    text: TextData | None = Field(None, description="packed rows of tokens; null: none")
+    captions: CaptionData | None = Field(None, description="images with captions; null: none")
+    robot: RobotData | None = Field(None, description="windows of demonstrations; null: none")
     pad_multiple: int = Field(8, ge=1, description="token rows are padded to a multiple of this")
-    unreadable: UnreadableConfig = UnreadableConfig()
+    unreadable: UnreadableConfig = Field(
+        UnreadableConfig(), description="what a sample that cannot be read does"
+    )
 
     @model_validator(mode="after")
     def _something(self) -> Self:
@@ -163,7 +203,9 @@ class LoaderResources(Config):
 
     workers: int = Field(0, ge=0, description="processes; 0 makes batches in the training process")
     prefetch: int = Field(4, ge=1, description="batches each worker may be ahead")
-    pin_memory: bool = False
+    pin_memory: bool = Field(
+        False, description="batches in page-locked memory, for copies to a GPU"
+    )
     cache_bytes: int = Field(1 << 30, ge=0, description="decoded images kept, all workers together")
     window_bytes: int = Field(256 << 20, ge=0, description="cut windows kept, all workers together")
     verify: bool = Field(True, description="check a shard's digest when it is first opened")

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.config.documents import CONFIG_ROOT, load_document
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import PoseGroup, Turn
@@ -26,8 +27,10 @@ class Part(Config):
     model_config = ConfigDict(populate_by_name=True)
 
     source: str = Field(alias="from", description="raw field, as `foundry data inspect` lists it")
-    dims: tuple[int, int] | None = None
-    scale: float = 1.0
+    dims: tuple[int, int] | None = Field(
+        None, description="[first, end) of the raw field; null: all"
+    )
+    scale: float = Field(1.0, description="factor on the raw numbers, before the unit")
 
     @model_validator(mode="after")
     def _some(self) -> Self:
@@ -37,39 +40,47 @@ class Part(Config):
 
 
 class PositionPart(Part):
-    unit: Literal["m", "cm", "mm"] = "m"
+    unit: Literal["m", "cm", "mm"] = Field("m", description="of the raw numbers")
 
 
 class RotationPart(Part):
-    form: RotationForm
-    unit: Literal["rad", "deg"] = "rad"
+    form: RotationForm = Field(description="how the raw numbers say a rotation")
+    unit: Literal["rad", "deg"] = Field("rad", description="of raw angles")
 
 
 class Delta(Config):
     """A pose that is a step from a measured one, pose `of`. world: added to its position, turned
     from the left, as OSC_POSE does; hand: within the measured hand's own axes."""
 
-    of: str
-    axes: Literal["world", "hand"] = "world"
+    of: str = Field(description="name of the measured pose that the step is added to")
+    axes: Literal["world", "hand"] = Field(
+        "world",
+        description="world: added to the position, turned from the left; hand: in the measured "
+        "hand's own axes",
+    )
 
 
 class PoseMapping(Config):
     """Becomes the fields `<name>__xyz` and `<name>__rot_6d`."""
 
-    xyz: PositionPart
-    rotation: RotationPart
-    frame: str = ""
-    delta: Delta | None = None
+    xyz: PositionPart = Field(description="where the position comes from")
+    rotation: RotationPart = Field(description="where the rotation comes from")
+    frame: str = Field(
+        "", description="what the pose is relative to, in words; empty: as the source states"
+    )
+    delta: Delta | None = Field(
+        None, description="the pose is a step from a measured one; null: absolute"
+    )
 
 
 class ValueMapping(Part):
     """Becomes a field of the same name. closed, open: raw values of a gripper at its ends; what
     lies beyond them is cut off."""
 
-    quantity: Quantity = "other"
-    unit: str = ""
-    closed: float | None = None
-    open: float | None = None
+    quantity: Quantity = Field("other", description="what the numbers are")
+    unit: str = Field("", description="of the raw numbers; empty: none is stated")
+    closed: float | None = Field(None, description="raw value of a closed gripper")
+    open: float | None = Field(None, description="raw value of an open gripper")
 
     @model_validator(mode="after")
     def _means_something(self) -> Self:
@@ -92,21 +103,36 @@ class CameraMapping(Config):
 
     source: str = Field(alias="from", description="raw camera")
     depth: str | None = Field(None, description="raw depth of this camera")
-    rotate: Turn | None = None
-    bgr: bool = False
+    rotate: Turn | None = Field(None, description="degrees counter-clockwise")
+    bgr: bool = Field(False, description="channels are stored in the order blue, green, red")
 
 
 class RobotMapping(Config):
     """hz: in place of the source's, or where it holds none. instruction: for data without words.
-    success: of every episode, where the source does not say. null takes away what an include has.
+    success: of every episode, where the source does not say. weight: one raw number per step, how
+    often the window that is anchored there is drawn beside others. null takes away what an include
+    has.
     """
 
-    hz: float | None = Field(None, gt=0)
-    cameras: Mapping[str, CameraMapping] = {}
-    poses: Mapping[str, PoseMapping] = {}
-    fields: Mapping[str, ValueMapping] = {}
-    instruction: str | None = Field(None, min_length=1)
-    success: bool | None = None
+    hz: float | None = Field(None, gt=0, description="control steps per second; null: the source's")
+    cameras: Mapping[str, CameraMapping] = Field(
+        {}, description="our name → raw camera; null leaves one of an include out"
+    )
+    poses: Mapping[str, PoseMapping] = Field(
+        {},
+        description="our name → position and rotation; it becomes `<name>__xyz` and "
+        "`<name>__rot_6d`",
+    )
+    fields: Mapping[str, ValueMapping] = Field({}, description="our name → raw field")
+    instruction: str | None = Field(
+        None, min_length=1, description="for data without words; null: the source's"
+    )
+    success: bool | None = Field(
+        None, description="of every episode, where the source does not say; null: unknown"
+    )
+    weight: Annotated[Part | None, OmitWhen(None)] = Field(
+        None, description="raw field of how often a step's window is drawn; null: all alike"
+    )
 
     @field_validator("cameras", "poses", "fields", mode="before")
     @classmethod
@@ -129,6 +155,7 @@ class RobotMapping(Config):
         parts: list[Part] = [*self.fields.values()]
         for pose in self.poses.values():
             parts += (pose.xyz, pose.rotation)
+        parts += [self.weight] if self.weight else []
         return frozenset(part.source for part in parts)
 
     @property

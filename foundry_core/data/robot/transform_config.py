@@ -58,12 +58,14 @@ class PromptMarks(Config):
     template places them: [opening] ([image_before] image [image_after])* [text_before] text
     [closing]. image: id of its image token, null: that of <|image|>."""
 
-    opening: tuple[int, ...] = ()
-    image_before: tuple[int, ...] = ()
-    image_after: tuple[int, ...] = ()
-    text_before: tuple[int, ...] = ()
-    closing: tuple[int, ...] = ()
-    image: int | None = Field(None, ge=0)
+    opening: tuple[int, ...] = Field((), description="token ids before everything")
+    image_before: tuple[int, ...] = Field((), description="token ids before each image")
+    image_after: tuple[int, ...] = Field((), description="token ids after each image")
+    text_before: tuple[int, ...] = Field((), description="token ids before the text")
+    closing: tuple[int, ...] = Field((), description="token ids after the text")
+    image: int | None = Field(
+        None, ge=0, description="id of the image token; null: that of <|image|>"
+    )
 
 
 class RobotInputs(Config):
@@ -75,18 +77,30 @@ class RobotInputs(Config):
     Action steps run from -action_past to horizon - action_past - 1 around the anchor.
     """
 
-    cameras: tuple[str, ...] = Field(min_length=1)
+    cameras: tuple[str, ...] = Field(
+        min_length=1, description="whose pictures the policy sees, in this order"
+    )
     depth: Annotated[bool, OmitWhen(False)] = Field(
         False, description="batches hold the depth of every image, in metres"
     )
-    image_steps: Steps = (0,)
-    image: ImageInput = ImageInput()
-    proprio_fields: tuple[str, ...] = (
-        "robot__actual__poses__right::panda__xyz",
-        "robot__actual__poses__right::panda__rot_6d",
-        "robot__actual__grippers__right::panda_hand",
+    image_steps: Steps = Field(
+        (0,),
+        description="steps of the pictures, relative to the anchor; 0 is the present, none lies "
+        "in the future",
     )
-    proprio_steps: Steps = (0,)
+    image: ImageInput = Field(ImageInput(), description="crop and size of every picture")
+    proprio_fields: tuple[str, ...] = Field(
+        (
+            "robot__actual__poses__right::panda__xyz",
+            "robot__actual__poses__right::panda__rot_6d",
+            "robot__actual__grippers__right::panda_hand",
+        ),
+        description="measured fields that the policy reads; empty: none",
+    )
+    proprio_steps: Steps = Field(
+        (0,),
+        description="steps of the measured fields, relative to the anchor; none lies in the future",
+    )
     action_fields: tuple[str, ...] = Field(
         (
             "robot__action__poses__right::panda__xyz_relative",
@@ -94,11 +108,19 @@ class RobotInputs(Config):
             "robot__action__grippers__right::panda_hand",
         ),
         min_length=1,
+        description="fields that it predicts; `_relative`: a pose relative to the measured one at "
+        "the anchor",
     )
-    horizon: int = Field(8, ge=1)
-    action_past: int = Field(0, ge=0)
-    references: dict[str, str] = {}
-    prompt: Prompt = Prompt()
+    horizon: int = Field(8, ge=1, description="steps of a chunk of actions")
+    action_past: int = Field(
+        0, ge=0, description="steps of the chunk that lie before the anchor; below horizon"
+    )
+    references: dict[str, str] = Field(
+        {},
+        description="pose prefix → prefix of the measured pose it is relative to, where names do "
+        "not say it",
+    )
+    prompt: Prompt = Field(Prompt(), description="words around the instruction")
     max_instruction_tokens: int = Field(64, ge=1, description="longer ones are cut, and counted")
 
     @model_validator(mode="after")
@@ -184,15 +206,29 @@ class Augment(Config):
     scope "sample": one draw for all views and steps of a sample; "image": each its own.
     """
 
-    shift: int = Field(0, ge=0)
-    crop: Literal["none", "random", "ratio"] = "none"
-    crop_area: tuple[float, float] = (0.8, 1.0)
-    crop_aspect: float = Field(1.333, ge=1)
-    brightness: float = Field(0.0, ge=0, lt=1)
-    contrast: float = Field(0.0, ge=0, lt=1)
-    saturation: float = Field(0.0, ge=0, lt=1)
-    hue: float = Field(0.0, ge=0, le=0.5)
-    scope: Literal["sample", "image"] = "sample"
+    shift: int = Field(
+        0, ge=0, description="pixels that a picture moves at most, each way; edges are repeated"
+    )
+    crop: Literal["none", "random", "ratio"] = Field(
+        "none",
+        description="none: as inputs.image.crop says, centred; random: the kept part anywhere; "
+        "ratio: of random area and aspect, too",
+    )
+    crop_area: tuple[float, float] = Field(
+        (0.8, 1.0), description="ratio: least and largest part of the picture's area"
+    )
+    crop_aspect: float = Field(
+        1.333, ge=1, description="ratio: widest width to height, and its inverse the tallest"
+    )
+    brightness: float = Field(0.0, ge=0, lt=1, description="factor in 1 ± this")
+    contrast: float = Field(0.0, ge=0, lt=1, description="factor in 1 ± this")
+    saturation: float = Field(0.0, ge=0, lt=1, description="factor in 1 ± this")
+    hue: float = Field(
+        0.0, ge=0, le=0.5, description="turns of the colour circle, ± this; 0.5 is half a turn"
+    )
+    scope: Literal["sample", "image"] = Field(
+        "sample", description="sample: one draw for all views and steps; image: one for each"
+    )
 
     @model_validator(mode="after")
     def _area(self) -> Self:
@@ -217,22 +253,45 @@ class FieldNormalization(Config):
     clip: bound on the normalised value; None never clips. identity ignores both.
     """
 
-    mode: Mode = "percentile_1_99"
-    per_timestep: bool = True
-    clip: float | None = Field(1.5, gt=0)
-    floor: float | None = Field(None, gt=0)
-    sparse: Literal["range", "percentile"] = "range"
+    mode: Mode = Field(
+        "percentile_1_99",
+        description="what becomes [-1, 1]: percentiles 1 to 99 or 5 to 95, least to largest; std: "
+        "zero mean, deviation 1; identity: as it is",
+    )
+    per_timestep: bool = Field(
+        True,
+        description="a rule for each step of the window, from its own statistics; false: one for "
+        "all",
+    )
+    clip: float | None = Field(
+        1.5, gt=0, description="bound on the normalised value; null never clips"
+    )
+    floor: float | None = Field(
+        None,
+        gt=0,
+        description="least half-range (std: least deviation), in the field's unit; null: by what "
+        "the field is",
+    )
+    sparse: Literal["range", "percentile"] = Field(
+        "range",
+        description="range: least and largest bound dimensions whose rare values percentiles "
+        "would lose; percentile: none is treated so",
+    )
 
 
 class FieldOverride(Config):
     """The settings of a rule that differ for some fields; None keeps the general one."""
 
-    mode: Mode | None = None
-    per_timestep: bool | None = None
-    clip: float | None = Field(None, gt=0)
-    no_clip: bool = False
-    floor: float | None = Field(None, gt=0)
-    sparse: Literal["range", "percentile"] | None = None
+    mode: Mode | None = Field(None, description="null: the general rule's")
+    per_timestep: bool | None = Field(None, description="null: the general rule's")
+    clip: float | None = Field(None, gt=0, description="null: the general rule's")
+    no_clip: bool = Field(False, description="never clips, whatever the general rule says")
+    floor: float | None = Field(
+        None, gt=0, description="in the field's unit; null: the general rule's"
+    )
+    sparse: Literal["range", "percentile"] | None = Field(
+        None, description="null: the general rule's"
+    )
 
 
 class NormalizationConfig(FieldNormalization):
@@ -242,7 +301,11 @@ class NormalizationConfig(FieldNormalization):
     alphabetically first), so that the order of a YAML mapping never matters.
     """
 
-    fields: Mapping[str, FieldOverride] = {}
+    fields: Mapping[str, FieldOverride] = Field(
+        {},
+        description="exact name or glob of fields → settings that differ; the exact name wins, "
+        "then the longest pattern",
+    )
 
     def rule(self, field: str) -> FieldNormalization:
         """The rule of one field, overrides applied."""

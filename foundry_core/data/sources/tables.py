@@ -195,7 +195,9 @@ class SavedDataset(TableSource):
     """What `save_to_disk` of the library `datasets` writes, or .arrow files; a piece is a run of
     batches. split: of a folder that holds several."""
 
-    split: str | None = Field(None, min_length=1)
+    split: str | None = Field(
+        None, min_length=1, description="of a folder that holds several; null: it holds one"
+    )
 
     @classmethod
     def matches(cls, path: Path) -> bool:

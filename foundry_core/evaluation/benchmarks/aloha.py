@@ -51,9 +51,11 @@ class Aloha(Benchmark):
         f"robot__action__{part}": field for part, field in _PARTS.items()
     }
 
-    height: int = Field(480, ge=16, le=480)
-    width: int = Field(640, ge=16, le=640)
-    max_steps: int = Field(400, ge=1)
+    height: int = Field(480, ge=16, le=480, description="of the picture from above, in pixels")
+    width: int = Field(640, ge=16, le=640, description="of the picture from above, in pixels")
+    max_steps: int = Field(
+        400, ge=1, description="control steps, at 50 Hz, after which an episode has failed"
+    )
 
     def tasks(self) -> Mapping[str, BenchmarkTask]:
         return {

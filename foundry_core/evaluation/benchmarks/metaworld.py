@@ -47,7 +47,7 @@ class MetaWorld(Benchmark):
     }
     observes: ClassVar[Mapping[str, FieldContract]] = MEASURED
 
-    render: RenderConfig = RenderConfig()
+    render: RenderConfig = Field(RenderConfig(), description="what the cameras see")
     task_set: TaskSet = Field("mini", description="what an evaluation that names no tasks plays")
     words: Literal["original", "held_out"] = Field(
         "original", description="held_out: instructions that no demonstration holds"
@@ -56,7 +56,10 @@ class MetaWorld(Benchmark):
     def tasks(self) -> Mapping[str, BenchmarkTask]:
         return {
             name: BenchmarkTask(
-                name=name, instruction=getattr(spec, self.words), max_steps=spec.max_steps
+                name=name,
+                instruction=getattr(spec, self.words),
+                max_steps=spec.max_steps,
+                given_away=spec.given_away,
             )
             for name, spec in TASKS.items()
         }

@@ -35,8 +35,15 @@ class PushT(Benchmark):
     observes: ClassVar[Mapping[str, FieldContract]] = {MEASURED: _PLANE}
     commands: ClassVar[Mapping[str, FieldContract]] = {COMMANDED: _PLANE}
 
-    size: int = Field(96, ge=16, le=512)
-    max_steps: int = Field(300, ge=1)
+    size: int = Field(
+        96,
+        ge=16,
+        le=512,
+        description="side of the square picture, in pixels; 96 is the published one",
+    )
+    max_steps: int = Field(
+        300, ge=1, description="control steps, at 10 Hz, after which an episode has failed"
+    )
 
     def tasks(self) -> Mapping[str, BenchmarkTask]:
         words = "push the T-shaped block onto the target"

@@ -64,8 +64,8 @@ class ReportData:
     """stages: a row of STAGE_COLUMNS for each. losses: stage → series → (step, value). throughput:
     a row of THROUGHPUT_COLUMNS for each training. lineage_svg: an inline <svg>. sections: (title,
     HTML) of more that is shown before the successes; closing: of more before the provenance.
-    unequal: the settings in which the compared
-    evaluations asked for different scenarios."""
+    episodes: the page with the videos, "" where there is none. unequal: the settings in which the
+    compared evaluations asked for different scenarios."""
 
     title: str
     run_id: str
@@ -74,6 +74,7 @@ class ReportData:
     losses: Mapping[str, Curves]
     throughput: Sequence[Sequence[str]] = ()
     filmstrips: Sequence[Filmstrip] = ()
+    episodes: str = ""
     lineage_svg: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
@@ -90,7 +91,7 @@ def write_report(path: Path, data: ReportData) -> Path:
         _verdict(data.comparison) if data.comparison else "",
         *(_section(title, body) for title, body in data.sections),
         _section("Success", _results(data.comparison, data.unequal)),
-        _section("What the policies do", _filmstrips(data.filmstrips)),
+        _section("What the policies do", _filmstrips(data.filmstrips, data.episodes)),
         _section("Training", _losses(data.losses) + _throughput(data.throughput)),
         _section("Lineage", f'<div class="wide">{data.lineage_svg}</div>'),
         _section("Stages", table_html(STAGE_COLUMNS, data.stages)),
@@ -108,6 +109,11 @@ def write_report(path: Path, data: ReportData) -> Path:
     )
     write_atomic(path, page, durable=False)
     return path
+
+
+def page_style() -> str:
+    """What pages beside the report share with it."""
+    return _STYLE
 
 
 def _verdict(comparison: Comparison) -> str:
@@ -178,8 +184,9 @@ def _wide(picture: str) -> str:
     return f'<div class="wide">{picture}</div>'
 
 
-def _filmstrips(filmstrips: Sequence[Filmstrip]) -> str:
-    figures = []
+def _filmstrips(filmstrips: Sequence[Filmstrip], episodes: str) -> str:
+    link = f'<a href="{escape(episodes, quote=True)}">All recorded episodes</a>, failures first.'
+    figures = [f"<p>{link}</p>"] if episodes else []
     for one in filmstrips:
         source = f"data:image/png;base64,{base64.b64encode(one.png).decode()}"
         alt = escape(f"{one.label}: {one.caption}", quote=True)

@@ -48,7 +48,7 @@ class VqaQuestions(PathSource):
     {"answer": text}]}, or "answer": text; "question_id" names a question."""
 
     format: Literal["vqa_jsonl"] = "vqa_jsonl"
-    index: str = "questions.jsonl"
+    index: str = Field("questions.jsonl", description="name of the file of questions")
     prompt: str = Field(_PLACE, description="must contain {question}")
     limit: int | None = positive(None, description="the first so many; null: all")
     max_tokens: int = positive(32, description="written at most")

@@ -18,8 +18,10 @@ class ActHeadConfig(TransformerHeadConfig):
     """
 
     kind: Literal["act"] = "act"
-    latent: int = positive(32)
-    style_layers: int = positive(4)
+    latent: int = positive(32, description="numbers that say how a chunk was done")
+    style_layers: int = positive(
+        4, description="transformer blocks of the style encoder, which only trains"
+    )
     kl_weight: float = Field(10.0, ge=0, description="of the style's distance from the prior")
 
     def build(self, **sizes: Unpack[HeadSizes]) -> "ActionHead":

@@ -96,12 +96,12 @@ class HeadConfig(Config):
 class TransformerHeadConfig(HeadConfig):
     """Base of heads on the transformer of networks/trunk.py."""
 
-    dim: int = positive()
-    n_layers: int = positive()
-    n_heads: int = positive()
+    dim: int = positive(description="width of the head; n_heads divide it")
+    n_layers: int = positive(description="transformer blocks")
+    n_heads: int = positive(description="heads of attention")
     ffn_dim: int | None = positive(None, description="null: 256·ceil(floor(8·dim/3)/256)")
-    norm: Literal["layer", "rms"] = "layer"
-    norm_eps: float = Field(1e-5, gt=0)
+    norm: Literal["layer", "rms"] = Field("layer", description="layer: LayerNorm; rms: RMSNorm")
+    norm_eps: float = Field(1e-5, gt=0, description="added to the variance in norms")
 
     @model_validator(mode="after")
     def _divisible(self) -> "TransformerHeadConfig":

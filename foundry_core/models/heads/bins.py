@@ -16,7 +16,7 @@ class BinsHeadConfig(TokenHeadConfig):
     range, and a token (RT-2, OpenVLA): horizon · action_dim tokens, step by step."""
 
     kind: Literal["bins"] = "bins"
-    bins: int = Field(256, ge=2)
+    bins: int = Field(256, ge=2, description="equal parts of [-limit, limit], a token each")
     limit: float = Field(
         1.5, gt=0, description="normalised actions beyond it are of the outermost bins"
     )

@@ -18,10 +18,16 @@ class DiffusionHeadConfig(TransformerHeadConfig):
     """
 
     kind: Literal["diffusion"] = "diffusion"
-    time: Literal["adaln", "sum", "token"] = "sum"
+    time: Literal["adaln", "sum", "token"] = Field(
+        "sum",
+        description="how the noise level comes in: adaln scales and shifts every block, sum adds "
+        "to the action tokens, token is one more token",
+    )
     train_steps: int = positive(100, description="noise levels")
     num_noise_samples: int = positive(1, description="draws per observation, sharing it")
-    sampler: Literal["ddim", "ddpm"] = "ddim"
+    sampler: Literal["ddim", "ddpm"] = Field(
+        "ddim", description="ddim: noise in the first draw alone; ddpm: at every step"
+    )
     steps: int = positive(10, description="denoising steps per action chunk")
     clip: float = Field(3.0, gt=0, description="bound on predicted actions while denoising")
 

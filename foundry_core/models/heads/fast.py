@@ -26,9 +26,15 @@ class FastHeadConfig(TokenHeadConfig):
     scale: float = Field(10.0, gt=0, description="whole numbers per unit of a coefficient")
     pieces: int = positive(1024, description="tokens, besides the one that ends a chunk")
     chunks: int = positive(2000, description="of the training set, that the tokens are learnt from")
-    low: int | None = None
-    high: int | None = None
-    merges: tuple[tuple[int, int], ...] | None = None
+    low: int | None = Field(
+        None, description="least rounded coefficient; null: learnt before training"
+    )
+    high: int | None = Field(
+        None, description="largest rounded coefficient; null: learnt before training"
+    )
+    merges: tuple[tuple[int, int], ...] | None = Field(
+        None, description="pairs of pieces that become one; null: learnt before training"
+    )
 
     @property
     def vocabulary(self) -> int:

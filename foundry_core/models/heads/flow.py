@@ -22,16 +22,16 @@ class BetaTimes(Config):
     """t ~ Beta(alpha, beta); (1, 1.5) puts more draws near the noise end t = 0."""
 
     kind: Literal["beta"] = "beta"
-    alpha: float = Field(1.0, gt=0)
-    beta: float = Field(1.5, gt=0)
+    alpha: float = Field(1.0, gt=0, description="first parameter of the Beta distribution")
+    beta: float = Field(1.5, gt=0, description="second parameter of the Beta distribution")
 
 
 class LogitNormalTimes(Config):
     """t = sigmoid(mean + std·n), n ~ N(0, 1)."""
 
     kind: Literal["logit_normal"] = "logit_normal"
-    mean: float = 0.0
-    std: float = Field(1.0, gt=0)
+    mean: float = Field(0.0, description="of the logit of t")
+    std: float = Field(1.0, gt=0, description="of the logit of t")
 
 
 TimesConfig = Annotated[UniformTimes | BetaTimes | LogitNormalTimes, Field(discriminator="kind")]
@@ -40,10 +40,18 @@ TimesConfig = Annotated[UniformTimes | BetaTimes | LogitNormalTimes, Field(discr
 class FlowConfig(TransformerHeadConfig):
     """Base of heads that match flows: a_t = (1−t)·z + t·a, velocity a − z, mean squared error."""
 
-    time: Literal["adaln", "sum", "token"] = "sum"
-    times: TimesConfig = UniformTimes()
+    time: Literal["adaln", "sum", "token"] = Field(
+        "sum",
+        description="how the time comes in: adaln scales and shifts every block, sum adds to the "
+        "action tokens, token is one more token",
+    )
+    times: TimesConfig = Field(
+        UniformTimes(), description="which times are trained on; t = 0 is noise"
+    )
     num_noise_samples: int = positive(1, description="draws per observation, sharing it")
-    solver: Literal["euler", "heun"] = "euler"
+    solver: Literal["euler", "heun"] = Field(
+        "euler", description="of the flow when acting; heun asks the network twice a step"
+    )
     steps: int = positive(10, description="solver steps per action chunk")
 
 

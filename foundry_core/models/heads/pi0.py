@@ -33,7 +33,11 @@ class Pi0HeadConfig(FlowConfig):
         description="joint: each layer reads the backbone and itself; alternate: the backbone and "
         "itself in turn (SmolVLA)",
     )
-    insulated: bool = False
+    insulated: bool = Field(
+        False,
+        description="no gradient of the flow reaches the backbone, which learns actions by "
+        "`tokens` alone",
+    )
     tokens: Annotated[HeadConfig, OneOf(HEADS, "kind")] | None = Field(
         None, description="a head that speaks (bins, fast), whose loss trains the backbone, too"
     )

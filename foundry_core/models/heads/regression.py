@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal, Unpack
 
+from pydantic import Field
+
 from foundry_core.models.heads.base import HeadSizes, TransformerHeadConfig
 
 if TYPE_CHECKING:
@@ -12,7 +14,9 @@ class RegressionHeadConfig(TransformerHeadConfig):
     """Predicts the chunk in one pass: the plain baseline."""
 
     kind: Literal["regression"] = "regression"
-    loss: Literal["squared", "absolute"] = "squared"
+    loss: Literal["squared", "absolute"] = Field(
+        "squared", description="of the error of normalised actions"
+    )
 
     def build(self, **sizes: Unpack[HeadSizes]) -> "ActionHead":
         from foundry_core.models.heads.networks.regression import RegressionHead

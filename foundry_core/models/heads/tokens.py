@@ -22,7 +22,9 @@ class TokenHeadConfig(HeadConfig):
         description="last: the vocabulary's last text tokens, its rarest, get a new meaning; new: "
         "rows of their own, which start as the mean of all others",
     )
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(
+        0.0, ge=0, description="0: the likeliest token at each place; above: tokens are drawn"
+    )
     token_ids: tuple[int, ...] | None = Field(None, description="null: set by the stage")
 
     @property

@@ -22,8 +22,12 @@ class FrontEnd(Config):
     kind: str
     host: str = Field(LOOPBACK, description="address to listen on; by default this machine's")
     port: int = Field(ge=0, le=65535, description="0: a free one")
-    mapping: str = ""
-    token: str = Field("", repr=False)
+    mapping: str = Field(
+        "",
+        description="what a client's keys mean: a ready serving mapping or a YAML file; empty: by "
+        "their own names",
+    )
+    token: str = Field("", repr=False, description="what clients must show; empty: nothing")
 
     def check(self, server: "PolicyServer") -> None:
         """FoundryError, before any socket is opened, where the policy cannot be served so."""

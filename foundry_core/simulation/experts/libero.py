@@ -32,8 +32,14 @@ class LiberoExpert(DemoExpert):
     kind: Literal["libero"] = "libero"
     packages: ClassVar[tuple[str, ...]] = PACKAGES
 
-    scene: LiberoScene = LiberoScene()
-    noise: float = Field(0.0, ge=0, le=1)
+    scene: LiberoScene = Field(LiberoScene(), description="as the benchmark `libero` is to show it")
+    noise: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="standard deviation on the six pose numbers of an action, each within [-1, 1]; "
+        "recorded is what the expert wanted",
+    )
     max_steps: int = Field(200, ge=1, description="control steps that it may take")
 
     def check_tasks(self, tasks: Sequence[str]) -> None:

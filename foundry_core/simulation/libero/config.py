@@ -47,9 +47,17 @@ class LiberoRender(Config):
     them out and averages supersample² pixels: half the time and less on a software rasteriser.
     """
 
-    cameras: tuple[Literal["scene", "wrist"], ...] = Field(("scene", "wrist"), min_length=1)
+    cameras: tuple[Literal["scene", "wrist"], ...] = Field(
+        ("scene", "wrist"),
+        min_length=1,
+        description="which ones draw: from the scene, from the wrist",
+    )
     size: int = Field(128, ge=8, description="pixels, square")
-    style: Literal["shipped", "plain"] = "shipped"
+    style: Literal["shipped", "plain"] = Field(
+        "shipped",
+        description="shipped: as LIBERO draws; plain: no shadows and reflections, half the time "
+        "and less",
+    )
     supersample: int = Field(2, ge=1, le=8, description="of style plain")
     decimate: int | None = Field(
         None,
@@ -97,10 +105,14 @@ class LiberoScene(Config):
     fewer physics passes: the same positions within 1e-6 (2e-5 in slipping contact) at half the
     time."""
 
-    suite: catalog.Suite = "libero_object"
+    suite: catalog.Suite = Field("libero_object", description="which problems")
     perturbation: catalog.Perturbation | None = Field(None, description="of LIBERO-PRO")
-    fast_step: bool = False
-    render: LiberoRender = LiberoRender()
+    fast_step: bool = Field(
+        False,
+        description="the controller with fewer physics passes: positions within 1e-6 (2e-5 in "
+        "slipping contact), half the time",
+    )
+    render: LiberoRender = Field(LiberoRender(), description="what the cameras see")
 
     @field_validator("perturbation", mode="before")
     @classmethod

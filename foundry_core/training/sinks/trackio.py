@@ -2,6 +2,8 @@
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from foundry_core.errors import FoundryError
 from foundry_core.training.sinks.base import MetricSink, RunInfo, RunWriter
 
@@ -12,7 +14,7 @@ class TrackioSink(MetricSink):
 
     kind: Literal["trackio"] = "trackio"
     takes_throughput: ClassVar[bool] = True
-    project: str = "foundry"
+    project: str = Field("foundry", description="that the runs belong to")
 
     def open(self, run: RunInfo) -> RunWriter:
         try:

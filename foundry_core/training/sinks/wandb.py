@@ -16,7 +16,7 @@ class WandbSink(MetricSink):
 
     kind: Literal["wandb"] = "wandb"
     takes_throughput: ClassVar[bool] = True
-    project: str = "foundry"
+    project: str = Field("foundry", description="that the runs belong to")
     folder: str = Field(".", description="where the folder wandb/ is made")
     mode: Literal["offline", "online", "disabled"] | None = Field(
         None, description="null: as WANDB_MODE says, else offline"

@@ -15,7 +15,9 @@ class BestRule(Config):
         description="as validation.jsonl names it without the weights: robot/loss, "
         "robot/position_mm, captions/loss, captions/<label>/exact ..."
     )
-    better: Literal["lower", "higher"] = "lower"
+    better: Literal["lower", "higher"] = Field(
+        "lower", description="which way of the measure is better"
+    )
     least_gain: float = Field(0.0, ge=0, description="in the measure's unit; smaller ones are none")
     keep: bool = Field(True, description="the stage leaves the best weights instead of the last")
     patience: int | None = Field(
@@ -48,4 +50,7 @@ class ValidationConfig(Config):
     best_of: int = Field(
         4, ge=1, le=64, description="chunks that a policy is asked for; the first one is its answer"
     )
-    best: BestRule | None = None
+    best: BestRule | None = Field(
+        None,
+        description="stop early, or keep the best weights; null: validations are only recorded",
+    )

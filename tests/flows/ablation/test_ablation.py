@@ -15,6 +15,8 @@ from flows.ablation.report import effects_rows, responses, write_ablation_report
 from flows.ablation.run import AblationRun
 from flows.ablation.table import plan_json, plan_markdown, plan_rows
 from flows.ablation.variants import AblationRequest, Vary, parse_variant, parse_vary
+from flows.runs.engine import PipelineRun
+from flows.runs.planning import Request, prepare
 from flows.runs.walk import StagesFailed
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
@@ -90,6 +92,25 @@ def test_the_plan_names_reasons_in_the_pipelines_own_words():
     found = plan_json(ablation)
     assert [s["shared_with"] for s in found["seed_runs"][1]["stages"]] == ["base", None, None]
     json.dumps(found)
+
+
+def test_what_was_built_otherwise_is_built_again_where_an_ablation_is_strict():
+    def model(**options):
+        request = AblationRequest(
+            pipeline=str(EXAMS.with_name("budgets.yaml")),
+            overrides=(("model.resources.cpus", 2),),
+            variants=(parse_variant("strict:exam.pass_mark=2"),),
+            **options,
+        )
+        return plan_ablation(request).merged.plan.stages["base:model"]
+
+    under_way = PipelineRun(prepare(Request(pipeline=str(EXAMS.with_name("budgets.yaml")))))
+    under_way.start()
+    under_way.walk()
+    loose = model()
+    assert loose.action == "reuse"
+    assert [reason.sentence() for reason in loose.reasons] == ["built with threads 1, now 2"]
+    assert model(strict_env=True).action == "run"
 
 
 def test_a_change_of_the_evaluation_shares_the_model():
@@ -346,3 +367,25 @@ def test_kill_9_then_again_continues_where_it_stopped(home):
     assert "base:text" not in built(result)
     resumed = [p.read_text() for p in (home / "store" / "train").glob("*/records/resumed.txt")]
     assert max(map(int, resumed)) >= 5
+
+
+@pytest.mark.slow
+def test_two_studies_at_once_build_what_they_share_once(home):
+    """Each of its own process, on one home; one has a variant that fails."""
+    shared = ("-o", "model.rate=0.07", "-o", "model.seconds=3", "--json")
+    lines = [
+        ["ablate", str(EXAMS), *shared, "--vary", "model.steps=10"],
+        ["ablate", str(EXAMS), *shared, "--vary", "model.steps=10,20", "--variant",
+         "bad:exam.fail=true"],
+    ]  # fmt: skip
+    both = [subprocess.Popen([*CLI, *one], stdout=subprocess.PIPE, text=True) for one in lines]
+    results = [json.loads(one.communicate(timeout=280)[0]) for one in both]
+    assert [one.returncode for one in both] == [0, 1]
+    assert [one["status"] for one in results] == ["succeeded", "partial"]
+    query = "select key, count(*) as n from attempt where state = 'committed' group by key"
+    assert {row["n"] for row in queries.sql(queries.connect(), query)} == {1}
+    first, second = ({r["variant"]: r for r in one["effects"]} for one in results)
+    assert first["steps=10"]["success"] == second["steps=10"]["success"]
+    assert second["steps=20"]["decision"] == "worse than the base (these policies)"
+    assert second["bad"]["decision"].startswith("no verdict: ")
+    assert "told to fail" in second["bad"]["decision"]

@@ -3,6 +3,7 @@
 import io
 
 import pytest
+import yaml
 from rich.console import Console
 
 from flows.cli.commands.common import exit_code
@@ -47,16 +48,40 @@ class Draw(Stage):
 STAGE = Draw
 """
 
+FRAME = """
+from foundry_core.pipeline.stage import ArtifactType, Recipe, Stage, slot
+
+
+class FrameRecipe(Recipe):
+    pass
+
+
+class Frame(Stage):
+    kind = "frame"
+    output = ArtifactType.TEXT
+    inputs = {"text": slot(ArtifactType.TEXT)}
+    Recipe = FrameRecipe
+
+    @staticmethod
+    def run(ctx):
+        text = (ctx.input("text").path / "text").read_text()
+        (ctx.out / "text").write_text(f"[{text}]")
+        return {}
+
+
+STAGE = Frame
+"""
+
 
 @pytest.fixture
 def draw(tmp_path, monkeypatch, small_home):
     """Plans the stage, or runs it as planned."""
-    install_kinds(tmp_path, monkeypatch, {"draw": KIND})
+    install_kinds(tmp_path, monkeypatch, {"draw": KIND, "frame": FRAME})
     (tmp_path / "glyphs.py").write_text("def draw(word):\n    return word\n")
     installed(tmp_path, "1.0")
     pipeline = str(stage_alone(tmp_path, "draw"))
 
-    def planned(run=False, **options):
+    def planned(run=False, pipeline=pipeline, **options):
         packages._providers.cache_clear()
         prepared = prepare(Request(pipeline=pipeline, **options))
         if run:
@@ -115,3 +140,17 @@ def test_drift_is_said_and_rebuilt_on_demand(draw, tmp_path, monkeypatch):
     assert strict.stages["draw"].key == row.key
     assert draw(strict_env=True).stages["draw"].action == "reuse", "it is built with these now"
     assert draw().stages["draw"].reasons == ()
+
+
+def test_what_others_need_no_longer_is_rebuilt_too_where_it_alone_drifted(draw, tmp_path):
+    """Its reader can be reused as it lies; strict means that what stands behind it is of today."""
+    pipeline = tmp_path / "two.yaml"
+    stages = {"draw": {"kind": "draw"}, "frame": {"kind": "frame", "inputs": {"text": "draw"}}}
+    pipeline.write_text(yaml.safe_dump({"name": "two", "stages": stages}))
+    draw(run=True, pipeline=str(pipeline))
+    installed(tmp_path, "1.1")
+    plain = draw(pipeline=str(pipeline)).stages
+    assert {name: row.action for name, row in plain.items()} == {"draw": "reuse", "frame": "reuse"}
+    strict = draw(pipeline=str(pipeline), strict_env=True).stages
+    assert strict["draw"].action == "run"
+    assert [reason.category for reason in strict["draw"].reasons] == ["ENVIRONMENT"]

@@ -34,8 +34,10 @@ class ImageFolder(CaptionFormat, PathSource):
 
     format: Literal["imagefolder"] = "imagefolder"
     index: str = Field("", description="another name than metadata.jsonl or captions.jsonl")
-    image: str = "file_name"
-    caption: str = "text"
+    image: str = Field(
+        "file_name", description="where a line holds a file's name, or a list of names"
+    )
+    caption: str = Field("text", description="where a line holds a text, or a list of texts")
     captions: Literal["each", "first"] = Field(
         "each", description="several captions: a sample for each, or the first"
     )

@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from foundry_core.data.sources.base import (
     Broken,
     Captioned,
@@ -28,7 +30,7 @@ class SceneFolder(CaptionFormat, PathSource):
     """A folder with `scenes.jsonl` (or another name): {"image": path | [paths], "caption": ...}."""
 
     format: Literal["scenes"] = "scenes"
-    index: str = "scenes.jsonl"
+    index: str = Field("scenes.jsonl", description="name of the file of lines")
 
     @classmethod
     def matches(cls, path: Path) -> bool:

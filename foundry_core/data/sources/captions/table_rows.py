@@ -27,8 +27,17 @@ class ImageRows(CaptionFormat, TableSource):
     of lists of strings, or several columns; columns inside of structs by path (`meta.caption`).
     """
 
-    image: str = "image"
-    caption: str | tuple[str, ...] = Field("caption", min_length=1)
+    image: str = Field(
+        "image",
+        description="column of bytes, of struct<bytes, path> or of paths; one list of these is "
+        "several images",
+    )
+    caption: str | tuple[str, ...] = Field(
+        "caption",
+        min_length=1,
+        description="column of strings or lists of strings, or several columns; `a.b` lies in a "
+        "struct",
+    )
     captions: Literal["each", "first"] = Field(
         "each", description="several captions: a sample for each, or the first"
     )

@@ -24,10 +24,19 @@ class RosTopic(Config):
     as `<name>/<part>`. joints: of a JointState, in this order; empty: those of its first message.
     stale: in place of the source's."""
 
-    topic: str = Field(min_length=1)
-    path: str | None = Field(None, min_length=1)
-    joints: tuple[str, ...] = ()
-    stale: float | None = Field(None, ge=0, le=1e9)
+    topic: str = Field(min_length=1, description="its name in the recording")
+    path: str | None = Field(
+        None,
+        min_length=1,
+        description="where in a message the numbers or the text lie; null: all that its type is "
+        "known for",
+    )
+    joints: tuple[str, ...] = Field(
+        (), description="of a JointState, in this order; empty: those of its first message"
+    )
+    stale: float | None = Field(
+        None, ge=0, le=1e9, description="seconds for which a message holds; null: the source's"
+    )
 
 
 class Ros(RobotFormat, PathSource):
@@ -38,9 +47,15 @@ class Ros(RobotFormat, PathSource):
     """
 
     format: Literal["ros"] = "ros"
-    topics: Mapping[str, RosTopic] = {}
-    hz: float = Field(10.0, gt=0, le=10_000)
-    clock: str = ""
+    topics: Mapping[str, RosTopic] = Field(
+        {},
+        description="field, camera or kind of instruction → topic; empty: every topic whose type "
+        "says what it is",
+    )
+    hz: float = Field(10.0, gt=0, le=10_000, description="steps per second")
+    clock: str = Field(
+        "", description="topic whose stamps are the steps, at about hz; empty: steps at hz"
+    )
     stale: float = Field(0.5, ge=0, le=1e9, description="seconds for which a message holds")
     time: Literal["header", "log"] = Field(
         "header", description="when a message counts: header.stamp (else published), or received"

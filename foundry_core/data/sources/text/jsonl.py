@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from foundry_core.data.sources.base import (
     MAX_DOCUMENT,
     Broken,
@@ -28,7 +30,7 @@ class JsonLines(TextFormat, PathSource):
     DCLM): one document per line under `field`, which may be a path (`meta.text`)."""
 
     format: Literal["jsonl"] = "jsonl"
-    field: str = "text"
+    field: str = Field("text", description="that holds the text; `a.b` lies in an object")
 
     @classmethod
     def matches(cls, path: Path) -> bool:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import Field
+
 from foundry_core.data.sources.base import Broken, Document, Reads, SourceRef, TextFormat
 from foundry_core.data.sources.tables import DamagedTable, TableSource, is_text
 from foundry_core.errors import FoundryError
@@ -12,7 +14,7 @@ class TextRows(TextFormat, TableSource):
     """Base of the formats with a document per row: the string column `field`, which may lie in
     structs (`meta.text`)."""
 
-    field: str = "text"
+    field: str = Field("text", description="that holds the text; `a.b` lies in an object")
 
     def refs(self) -> list[SourceRef]:
         """FoundryError where there is no such column, or none of strings."""

@@ -3,6 +3,8 @@
 import json
 from typing import Literal
 
+from pydantic import Field
+
 from foundry_core.data.sources.base import Broken, Document
 from foundry_core.data.sources.files import DocumentTars, decoded, text_field
 
@@ -12,7 +14,7 @@ class TextTars(DocumentTars):
     says: published .json members hold plain text)."""
 
     format: Literal["text_tars"] = "text_tars"
-    field: str = "text"
+    field: str = Field("text", description="of a JSON member, that holds the text")
 
     def _document(self, name: str, data: bytes) -> Document | Broken:
         if data[:1] == b"{":

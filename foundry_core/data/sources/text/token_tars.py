@@ -18,8 +18,8 @@ class TokenTars(DocumentTars):
     no eos is added, so lists of context+1 ids become exactly the rows."""
 
     format: Literal["token_tars"] = "token_tars"
-    vocab_size: int = Field(ge=2)
-    eos_id: int = Field(ge=0)
+    vocab_size: int = Field(ge=2, description="of the tokenizer that made the ids")
+    eos_id: int = Field(ge=0, description="id that ends a document")
 
     @property
     def token_ids(self) -> TokenIds:

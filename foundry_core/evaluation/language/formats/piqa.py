@@ -9,6 +9,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from pydantic import Field
+
 from foundry_core.config.canonical import Location
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.language.base import Question, QuestionFormat, after
@@ -20,7 +22,10 @@ class Piqa(QuestionFormat):
     no `label`."""
 
     format: Literal["piqa"] = "piqa"
-    labels: Location[str] | None = None
+    labels: Location[str] | None = Field(
+        None,
+        description="the .lst file, where the questions have no `label`; identified by content",
+    )
 
     def question(self, record: Mapping[str, Any]) -> Question:
         context = f"Question: {record['goal']}\nAnswer:"

@@ -1,0 +1,158 @@
+"""What is built from this tree has all that the packages read, and works away from the tree."""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import zipfile
+from fnmatch import fnmatch
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("flows", "tasks", "foundry_core", "stage_configs")
+# Names that somebody's folder may well have, too.
+THEIRS = ("flows", "tasks", "tests")
+
+
+def _tracked(*folders):
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), "ls-files", "-z", "--", *folders],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this tree is no checkout that git can list: {error}")
+    return [name for name in done.stdout.split("\0") if name and (ROOT / name).exists()]
+
+
+def test_what_the_packages_read_beside_their_code_is_packed():
+    globs = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packed = globs["package-data"]["*"]
+    left_out = [
+        name
+        for name in _tracked(*PACKAGES)
+        if not name.endswith(".py") and not any(fnmatch(Path(name).name, one) for one in packed)
+    ]
+    assert left_out == []
+
+
+def test_every_dependency_has_a_lower_bound_and_no_pin_is_below_it():
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    pins = {
+        canonicalize_name(name): version
+        for name, _, version in (
+            line.partition("==") for line in (ROOT / "constraints.txt").read_text().split()
+        )
+    }
+    for line in lines:
+        asked = Requirement(line)
+        operators = {one.operator for one in asked.specifier}
+        assert operators & {">=", "==", "~="}, f"{line}: the lowest that works is not said"
+        pin = pins.get(canonicalize_name(asked.name))
+        assert pin is None or asked.specifier.contains(pin), f"{line}: constraints.txt has {pin}"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """(source archive, wheel that was built from what it holds)."""
+    folder = tmp_path_factory.mktemp("dist")
+    tree = folder / "tree"
+    for name in _tracked():
+        target = tree / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / name).read_bytes())
+    source = folder / _build("sdist", tree, folder)
+    with tarfile.open(source) as tar:
+        tar.extractall(folder / "unpacked", filter="data")
+    (unpacked,) = (folder / "unpacked").iterdir()
+    return source, folder / _build("wheel", unpacked, folder)
+
+
+def _build(what, tree, out):
+    code = f"import setuptools.build_meta as b; print(b.build_{what}({str(out)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1]
+
+
+@pytest.mark.slow  # copies and packs the whole tree twice: half a minute
+def test_the_archive_has_the_tree_and_the_wheel_the_packages(built):
+    source, wheel = built
+    with tarfile.open(source) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    assert set(_tracked()) - names <= {".gitignore", ".dockerignore"}
+    with zipfile.ZipFile(wheel) as packed:
+        inside = set(packed.namelist())
+        (metadata,) = (name for name in inside if name.endswith(".dist-info/METADATA"))
+        text = packed.read(metadata).decode()
+    assert {name for name in inside if ".dist-info/" not in name} == set(_tracked(*PACKAGES))
+    assert "License-Expression: MIT" in text
+    assert "Requires-Dist: torch" in text
+
+
+@pytest.fixture(scope="module")
+def installed(built, tmp_path_factory):
+    """The programs of an environment with the wheel and the packages of this one, not this tree."""
+    env = tmp_path_factory.mktemp("env") / "v"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(env)], check=True)
+    (site,) = env.glob("lib/python*/site-packages")
+    # A path that a .pth names is searched, its own .pth files are not: no editable install leaks.
+    (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    python = str(env / "bin" / "python")
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
+    subprocess.run([*install, "--no-deps", "--no-index", str(built[1])], check=True)
+    return env / "bin"
+
+
+def _clean(home):
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "FOUNDRY"))}
+    return {**kept, "HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow  # an installation and a run of its own: a minute
+@pytest.mark.parametrize("theirs", [False, True], ids=["an empty folder", "their own flows/"])
+def test_installed_it_works_in_a_folder_of_anybody(installed, tmp_path, theirs):
+    folder = tmp_path / "work"
+    for name in THEIRS if theirs else ():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text("raise RuntimeError('this is not ours')\n")
+    folder.mkdir(exist_ok=True)
+
+    def foundry(*words, cwd=folder):
+        done = subprocess.run(
+            [str(installed / "foundry"), *words],
+            cwd=cwd,
+            env=_clean(tmp_path),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    where = "import flows, tasks; print(flows.__file__, tasks.__file__)"
+    python = [str(installed / "python"), "-P", "-c", where]
+    found = subprocess.run(
+        python, cwd=folder, env=_clean(tmp_path), capture_output=True, text=True, check=True
+    )
+    assert all(str(installed.parent) in path for path in found.stdout.split())
+    assert re.match(r"foundry \d", foundry("--version"))
+    foundry("init", "mine")
+    project = folder / "mine"
+    if theirs:  # in the project, too: its stages start from there
+        (project / "flows").mkdir()
+        (project / "flows" / "__init__.py").write_text("raise RuntimeError('not ours')\n")
+    assert "sizes" in foundry("plan", "mine", cwd=project)
+    foundry("run", "mine", "--only", "text", cwd=project)
+    assert "reuse" in foundry("plan", "mine", "--only", "text", cwd=project)

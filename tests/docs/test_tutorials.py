@@ -1,0 +1,108 @@
+"""Every tutorial, as a reader goes it: its files are written, its commands run in their order."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.docs.pages import DOCS, blocks
+from tests.real_data import ABSENT, FORMATS
+
+RECORDINGS = FORMATS / "lerobot_v30_video" / "data_root"
+
+
+def walk(page: str, folder: Path, variables: dict[str, str] | None = None) -> str:
+    """What the page's commands print, in a folder that they leave their files in."""
+    tools = folder / "bin"
+    tools.mkdir(parents=True)
+    for name, call in {"foundry": "-m flows.cli", "python": ""}.items():
+        tool = tools / name
+        tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" {call} "$@"\n')
+        tool.chmod(0o755)
+    work = folder / "work"
+    work.mkdir(exist_ok=True)
+    hidden = ("FOUNDRY_", "PREFECT_")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
+    env |= {
+        "PATH": f"{tools}{os.pathsep}{env['PATH']}",
+        "PYTHONPATH": str(REPOSITORY),
+        "OMP_NUM_THREADS": "1",
+        **(variables or {}),
+    }
+    shown = ""
+    for block in blocks(DOCS / "tutorials" / page):
+        if block.file:
+            path = work / block.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text)
+        elif block.is_run:
+            ran = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", block.text],
+                cwd=work,
+                env=env,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=900,
+            )
+            shown += f"$ {block.text}{ran.stdout}"
+            assert ran.returncode == 0, shown[-6000:]
+    (folder / "shown.txt").write_text(shown)
+    return shown
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_first_cross_stage_ablation(tmp_path):
+    shown = walk("first-ablation.md", tmp_path)
+    assert "not separated from the base" in shown
+    plan = shown.split("$ foundry plan small.yaml -o")[1].split("$ foundry")[0]
+    reused = {line.split()[0] for line in plan.splitlines() if " reuse " in line}
+    assert {"demos", "scenes", "tokenizer", "text", "captions", "robot", "stats"} <= reused
+    assert not {"llm", "vlm", "vla", "evaluate"} & reused
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not RECORDINGS.is_dir(), reason=ABSENT)
+def test_own_robots_data(tmp_path):
+    (tmp_path / "work").mkdir()
+    shutil.copytree(RECORDINGS, tmp_path / "work" / "recordings", copy_function=shutil.copyfile)
+    shown = walk("own-robot.md", tmp_path)
+    assert "validation/raw/robot/gripper" in shown
+    assert (tmp_path / "work" / "sheet.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_backbone_of_others(tmp_path):
+    from tests.hf_checkpoints import make_vlm
+
+    make_vlm(tmp_path / "work" / "checkpoint", "smolvlm")
+    shown = walk("backbone.md", tmp_path)
+    plan = shown.split("$ foundry plan swapped.yaml")[1].split("$ foundry")[0]
+    done = {name: line for line in plan.splitlines() for name in _named(line)}
+    assert " reuse " in done["captions"] and " run " in done["vlm"]
+    runs = [path.name for path in (tmp_path / "work/.foundry/store/import_vlm").iterdir()]
+    assert len(runs) == 1
+    assert "swapped" in shown and "succeeded" in shown.rpartition("$ foundry run swapped")[2]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_serve_a_policy(tmp_path):
+    shown = walk("serve.md", tmp_path)
+    assert shown.count("(") and all(f"{step} (" in shown for step in range(6))
+    assert "False" not in shown
+    assert '"status": "ok"' in shown
+    assert "stops: 6 observations" in shown or "stops: 2 observations" in shown
+
+
+def _named(line: str) -> list[str]:
+    """The stage of a row of a plan's table."""
+    cells = [cell.strip() for cell in line.split("│")]
+    return cells[1:2]
