@@ -1,5 +1,5 @@
-"""What past ablations answer: listed, shown in 80 columns, compared, on their page; and that what is
-known is not run again, by one ablation or by two at once."""
+"""What past ablations answer: listed, shown in 80 columns, compared, on their page; and that what
+is known is not run again, by one ablation or by two at once."""
 
 import json
 import threading
