@@ -88,17 +88,15 @@ def test_rows_say_what_a_person_asks(with_it):
 
 
 SHAPE = {"dim": 16, "n_layers": 2, "n_heads": 2, "ffn_dim": 32}
+BINS = {"kind": "bins", "bins": 32}
 OTHERS = {
     "diffusion": {"kind": "diffusion", **SHAPE, "steps": 4},
     "regression": {"kind": "regression", **SHAPE},
     "act": {"kind": "act", **SHAPE, "latent": 4, "style_layers": 1},
-    "bins": {"kind": "bins", "bins": 32},
+    "bins": BINS,
     "fast": {"kind": "fast", "pieces": 64, "chunks": 40, "temperature": 1.0},
     "pi0": {"kind": "pi0", **SHAPE, "steps": 4},
-    "pi0 that speaks": {
-        **{"kind": "pi0", **SHAPE, "steps": 4, "insulated": True},
-        "tokens": {"kind": "bins", "bins": 32},
-    },
+    "pi0 that speaks": {"kind": "pi0", **SHAPE, "steps": 4, "insulated": True, "tokens": BINS},
 }
 SAYS_ONE = {"regression", "act", "bins"}
 
