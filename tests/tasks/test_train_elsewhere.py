@@ -268,7 +268,8 @@ def own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "looks"))
 
 
-def test_what_ranks_elsewhere_make_reaches_store_and_lineage(straight, own_home):
+@pytest.mark.usefixtures("own_home")
+def test_what_ranks_elsewhere_make_reaches_store_and_lineage(straight):
     """Files, metrics, the state for larger budgets; and nothing of the work is left."""
     _, artifact = straight.artifact()
     assert {"model.safetensors", "raw.safetensors", "records/metrics.jsonl"} <= {
