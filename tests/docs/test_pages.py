@@ -131,7 +131,7 @@ def test_the_site_is_whole_and_asks_nobody_else(site):
 @pytest.mark.parametrize("width", [1400, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_opens_it_from_a_folder(site, width, scheme):
-    """Nothing is asked of the network, nothing lies beyond the window's side, and the search finds."""
+    """Nothing is asked of the network or lies beyond the window's side, and the search finds."""
     with Browser(width, 900) as browser:
 
         def ask(expression: str):
@@ -151,8 +151,10 @@ def test_a_browser_opens_it_from_a_folder(site, width, scheme):
         wanted = {"light": "default", "dark": "slate"}[scheme]
         until(f"document.body.dataset.mdColorScheme == {wanted!r}")
         assert ask("document.documentElement.scrollWidth <= innerWidth")
+        until("document.documentElement.classList.contains('js')")
         ask("document.querySelector('[data-md-toggle=search]').click()")
         ask("document.querySelector('.md-search__input').focus()")
+        until("!/^Init/.test(document.querySelector('.md-search-result__meta').innerText)")
         browser._call("Input.insertText", text="lr_scale")
         until("!!document.querySelector('.md-search-result__item a[href*=train_vla]')")
         loaded = "performance.getEntriesByType('resource').map(e => e.name)"
