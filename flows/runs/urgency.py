@@ -18,7 +18,7 @@ class Urgencies:
     ) -> None:
         self._needs = needs
         self._chain: dict[str, float] = {}
-        for name in reversed(needs):
+        for name in reversed(list(needs)):
             own = seconds.get(name)
             after = [self._chain[one] for one, needed in needs.items() if name in needed]
             self._chain[name] = max(after, default=0.0) + (_UNKNOWN_SECONDS if own is None else own)
