@@ -40,7 +40,7 @@ from typing import Any
 
 sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[1]))
 
-RANKS, BATCH, STEPS = 128, 1_024, 1_000_000
+RANKS, BATCH, STEPS, SEED = 128, 1_024, 1_000_000, 0
 # A billion draws are five minutes of CPU; set by --walk.
 WALKED, WALK_ALL = 100_000, bool(os.environ.get("SCALE_WALK_ALL"))
 Row = dict[str, float]
@@ -84,7 +84,7 @@ def order(folder: Path, share: float) -> list[Row]:
         total = steps * BATCH
         # Of ten datasets in one pool, as many samples as there are draws.
         parts = {f"d{i}": total // 10 + (i < total % 10) for i in range(10)}
-        whole = Order(parts, None, seed=0)
+        whole = Order(parts, None, seed=SEED)
         walked = steps if steps <= WALKED or WALK_ALL else 0
         seconds = _walk(whole, walked) if walked else 0.0
         traced = _trace(whole, min(total, 2_000_000))
@@ -106,9 +106,12 @@ def _trace(whole: Any, count: int) -> int:
     """For `count` samples, the position that draws each: draws there must give the sample."""
     import numpy as np
 
+    from foundry_core.data.keyed import key
+    from foundry_core.data.loading.permutation import Permutation
+
     total = int(whole.sizes.sum())
     starts = np.concatenate([[0], np.cumsum(whole.sizes)])
-    permutation = whole._permutation(-1, 0)
+    permutation = Permutation(total, key(SEED, "", 0))  # the pool's, in its first epoch
     samples = np.random.default_rng(0).integers(0, total, count, dtype=np.uint64)
     positions = _inverse(permutation, samples)
     while (outside := positions >= total).any():  # the way back along the cycle
@@ -126,8 +129,8 @@ def _inverse(permutation: Any, values: Any) -> Any:
 
     half, mask = permutation._half, permutation._mask
     left, right = values >> half, values & mask
-    for key in permutation._keys[::-1]:
-        left, right = right ^ (mix_array(left + key) & mask), left
+    for of_round in permutation._keys[::-1]:
+        left, right = right ^ (mix_array(left + of_round) & mask), left
     return (left << half) | right
 
 
@@ -369,7 +372,7 @@ def plan(folder: Path, share: float) -> list[Row]:
 
 def lineage(folder: Path, share: float) -> list[Row]:
     """Events as runs write them (benchmarks/lineage.py), 4.25 for each artifact."""
-    from benchmarks.lineage import advances, closures, write_log
+    from lineage import advances, closures, write_log
     from foundry_core.lineage.index import Index
 
     rows = []
