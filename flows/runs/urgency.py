@@ -27,6 +27,10 @@ class Urgencies:
         """Seconds from the stage's start to the end of the longest chain that it begins."""
         return self._chain.get(name, 0.0)
 
+    def at_once(self) -> list[str]:
+        """The stages that wait for none."""
+        return [name for name, needed in self._needs.items() if not needed]
+
     def begin_after(self, name: str, done: Collection[str]) -> list[str]:
         """The stages that waited for `name` and for nothing that is not done."""
         return [
