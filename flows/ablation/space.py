@@ -27,8 +27,8 @@ class Range(Config):
     """Numbers from low to high, both included: whole ones where both are whole, else with three
     digits, so that a value can be read, named and asked for again."""
 
-    low: int | float
-    high: int | float
+    low: int | float = Field(description="the smallest value")
+    high: int | float = Field(description="the largest value")
     log: bool = Field(False, description="every factor is as likely as every other")
 
     @model_validator(mode="after")
@@ -66,7 +66,7 @@ class Range(Config):
 class Choices(Config):
     """One of several values, each as likely."""
 
-    values: tuple[Any, ...] = Field(min_length=1)
+    values: tuple[Any, ...] = Field(min_length=1, description="what is chosen from")
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
