@@ -32,10 +32,10 @@ def home(tmp_path, monkeypatch):
     return tmp_path / "home"
 
 
-def begun(*vary, variants=(), seeds=1, **options):
+def begun(*vary, variants=(), seeds=1, overrides=SHORT, **options):
     request = AblationRequest(
         pipeline=EXAMS,
-        overrides=SHORT,
+        overrides=overrides,
         vary=tuple(map(parse_vary, vary)),
         variants=tuple(map(parse_variant, variants)),
         seeds=seeds,
