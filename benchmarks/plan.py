@@ -1,6 +1,10 @@
 """Planning a fully cached pipeline of 20 stages, as a process, beside a `dvc repro` of no work.
 
     python benchmarks/plan.py [--rounds N]
+    python benchmarks/plan.py --seed-runs
+
+--seed-runs: the plan of an ablation of the demo with 200 variants and 5 seeds, on an empty store:
+CPU seconds of the command, and the table that it shows.
 
 The pipeline is the demo's with four stages more: real kinds, recipes and code fingerprints. Its
 artifacts are placeholders, since planning reads manifests and stats files, not what is in them. DVC
@@ -39,8 +43,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=11)
     add_rows_argument(parser)
+    parser.add_argument("--seed-runs", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
+        if options.seed_runs:
+            plan_many(Path(folder))
+            return
         found = measure(Path(folder), options.rounds)
     print(json.dumps(found, indent=1))
     other = found.get("dvc repro", {})
@@ -81,6 +89,26 @@ def measure(folder: Path, rounds: int) -> dict:
         return result | {"dvc": "dvc is not installed beside this Python"}
     result["dvc repro"] = other = summary(times["dvc"])
     return result | {"dvc / foundry": round(other["median s"] / found["median s"], 1)}
+
+
+def plan_many(folder: Path) -> None:
+    """Prints the table and what it took."""
+    os.environ |= {"FOUNDRY_HOME": str(folder / "home"), "COLUMNS": "160"}
+    steps = ",".join(str(10 * number) for number in range(1, 21))
+    rates = ",".join(f"{number}e-4" for number in range(1, 11))
+    line = [sys.executable, "-m", "flows.cli", "ablate", "demo", "--seeds", "5", "--dry-run"]
+    line += [
+        "--vary",
+        f"llm.training.steps={steps}",
+        "--vary",
+        f"vla.training.optimizer.lr={rates}",
+    ]
+    (folder / "home").mkdir()
+    run(line, folder)  # the fingerprints of code and packages are kept
+    wall, cpu = seconds(line, folder)
+    shown = run(line, folder)
+    print(shown)
+    print(json.dumps({"lines": len(shown.splitlines()), "wall s": round(wall, 1), "CPU s": cpu}))
 
 
 def summary(times: Sequence[tuple[float, float]]) -> dict[str, float]:
