@@ -373,6 +373,7 @@ def plan(folder: Path, share: float) -> list[Row]:
 def lineage(folder: Path, share: float) -> list[Row]:
     """Events as runs write them (benchmarks/lineage.py), 4.25 for each artifact."""
     from lineage import advances, closures, write_log
+
     from foundry_core.lineage.index import Index
 
     rows = []
