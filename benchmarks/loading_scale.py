@@ -14,8 +14,8 @@ webdataset: shards and a buffer of 1,000 samples are shuffled. Of robot data it 
 energon: megatron-energon, prepared (its own indices), slices of 100 samples and such a buffer.
 litdata: its own format, as many chunks as there are shards, shuffled.
 
-The last two are optional packages (`pip install megatron-energon litdata`) and read text alone: they
-give samples as they are stored, and have nothing that cuts windows out of episodes.
+The last two are optional packages (`pip install megatron-energon litdata`) and read text alone:
+they give samples as they are stored, and have nothing that cuts windows out of episodes.
 Memory is what the process has more than after its imports: resident, proportional, and anonymous
 (caches of the kernel left out); with --workers, of the largest of the forked workers. One process
 reads, so that rates are per second of its CPU time.

@@ -1,13 +1,15 @@
 """What grows with the size of a project, simulated, and where it bends.
 
-    python benchmarks/scale.py [--only order lineage ...] [--largest 1.0]
+    python benchmarks/scale.py [--only order lineage ...] [--largest 1.0] [--walk]
 
 Each part is a process of its own and prints one JSON object: a table over growing sizes, and the
 exponent of each column between the last two (1: linear, 2: quadratic; 0: it does not grow).
 --largest: the share of the full sizes, for a quick look. All of it fits ten minutes on two cores.
 
-order: samples of 128 ranks over 10^6 steps of 1,024, all 1.024 * 10^9 draws walked and marked: each
-    sample exactly once; and for steps from all of the run, what each rank draws by itself.
+order: samples of 128 ranks over 10^6 steps of 1,024: each exactly once. Of 10^5 steps all draws are
+    made and marked; of 10^6 two million samples are traced back to the position that draws them
+    (--walk: all 1.024 * 10^9 draws are made, five minutes of CPU more); and for steps from all of
+    the run, what 128 ranks and 64 draw by themselves is the step's batch.
 index: shards of a dataset, as every rank opens it.
 checkpoint: the document that commits a checkpoint, over ranks, of the 1.86B model's tensors.
 manifest: files of one artifact in a store on a disk.
@@ -38,7 +40,9 @@ from typing import Any
 
 sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[1]))
 
-RANKS, BATCH, STEPS = 128, 1_024, 1_000_000
+RANKS, BATCH, STEPS, SEED = 128, 1_024, 1_000_000, 0
+# A billion draws are five minutes of CPU; set by --walk.
+WALKED, WALK_ALL = 100_000, bool(os.environ.get("SCALE_WALK_ALL"))
 Row = dict[str, float]
 
 
@@ -63,35 +67,71 @@ def resident() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def sizes(largest: int, share: float, count: int = 3, apart: float = math.sqrt(10)) -> list[int]:
-    """`count` sizes, each about three times the one before, up to a share of the largest."""
+def sizes(largest: int, share: float, count: int = 3, apart: float = 10**0.5) -> list[int]:
+    """`count` sizes, each `apart` times the one before, up to a share of the largest."""
     top = max(1.0, largest * share)
-    return [max(1, round(top / math.sqrt(10) ** n)) for n in reversed(range(count))]
+    return [max(1, round(top / apart**n)) for n in reversed(range(count))]
 
 
 def order(folder: Path, share: float) -> list[Row]:
-    """One epoch that ends with the last step: every sample must have been drawn, and by counting
-    none twice."""
+    """One epoch that ends with the last step. Up to 10^5 steps every draw is made and marked: all
+    samples were drawn, and by counting none twice. Beyond, samples from all of the dataset are
+    traced back to the one position that draws them, by the inverse of the permutation."""
     from foundry_core.data.loading.order import Order, rank_slice
 
     rows = []
-    for steps in sizes(STEPS, share, 2):
+    for steps in sizes(STEPS, share, 2, apart=10):
         total = steps * BATCH
         # Of ten datasets in one pool, as many samples as there are draws.
         parts = {f"d{i}": total // 10 + (i < total % 10) for i in range(10)}
-        whole = Order(parts, None, seed=0)
-        walked = _walk(whole, steps)
-        checked = _check_ranks(whole, steps, rank_slice)
+        whole = Order(parts, None, seed=SEED)
+        walked = steps if steps <= WALKED or WALK_ALL else 0
+        seconds = _walk(whole, walked) if walked else 0.0
+        traced = _trace(whole, min(total, 2_000_000))
         rows.append(
             {
                 "steps": steps,
                 "draws": total,
-                "CPU s of all": walked,
-                "steps compared rank by rank": checked,
+                "draws walked": walked * BATCH,
+                "CPU s of the walk": seconds,
+                "samples traced": traced,
+                "steps compared rank by rank": _check_ranks(whole, steps, rank_slice),
                 "us of a rank's step": 1e6 * _rank_step(whole, steps, rank_slice),
             }
         )
     return rows
+
+
+def _trace(whole: Any, count: int) -> int:
+    """For `count` samples, the position that draws each: draws there must give the sample."""
+    import numpy as np
+
+    from foundry_core.data.keyed import key
+    from foundry_core.data.loading.permutation import Permutation
+
+    total = int(whole.sizes.sum())
+    starts = np.concatenate([[0], np.cumsum(whole.sizes)])
+    permutation = Permutation(total, key(SEED, "", 0))  # the pool's, in its first epoch
+    samples = np.random.default_rng(0).integers(0, total, count, dtype=np.uint64)
+    positions = _inverse(permutation, samples)
+    while (outside := positions >= total).any():  # the way back along the cycle
+        positions[outside] = _inverse(permutation, positions[outside])
+    assert np.array_equal(permutation(positions.astype(np.int64)), samples.astype(np.int64))
+    for place, sample in list(zip(positions.tolist(), samples.tolist(), strict=True))[:500]:
+        draw = whole.draws(place, 1)
+        assert starts[draw.dataset[0]] + draw.sample[0] == sample
+    return count
+
+
+def _inverse(permutation: Any, values: Any) -> Any:
+    """Of the Feistel network, written here a second time: its rounds from the last to the first."""
+    from foundry_core.data.keyed import mix_array
+
+    half, mask = permutation._half, permutation._mask
+    left, right = values >> half, values & mask
+    for of_round in permutation._keys[::-1]:
+        left, right = right ^ (mix_array(left + of_round) & mask), left
+    return (left << half) | right
 
 
 def _walk(whole: Any, steps: int) -> float:
@@ -242,7 +282,7 @@ def manifest(folder: Path, share: float) -> list[Row]:
     """An artifact of many files, and what a plan pays to see that it is whole."""
     from foundry_core.files import sha256_hex
     from foundry_core.store.local import LocalStore
-    from foundry_core.store.manifest import MANIFEST, Artifact, File, content_digest
+    from foundry_core.store.manifest import MANIFEST, File
 
     digest = sha256_hex("x")
     rows = []
@@ -257,24 +297,7 @@ def manifest(folder: Path, share: float) -> list[Row]:
             (place / name).write_text("x")
             files.append(File(path=name, size=1, sha256=digest))
         clock = Clock()
-        artifact = Artifact(
-            kind="convert_robot",
-            key=key,
-            content=content_digest(files),
-            input_content_key=key,
-            code="version:1",
-            code_fingerprint=key,
-            recipe={},
-            seed=0,
-            sources={},
-            inputs=(),
-            files=tuple(files),
-            metrics={},
-            attempt="a1",
-            run_id="r",
-            created="2026-01-01T00:00:00.000000Z",
-            seconds=1.0,
-        )
+        artifact = _artifact(key, tuple(files), kind="convert_robot")
         (place / MANIFEST).write_bytes(artifact.encoded())
         made, clock = clock.cpu, Clock()
         first = store.state("convert_robot", key)
@@ -349,7 +372,8 @@ def plan(folder: Path, share: float) -> list[Row]:
 
 def lineage(folder: Path, share: float) -> list[Row]:
     """Events as runs write them (benchmarks/lineage.py), 4.25 for each artifact."""
-    from benchmarks.lineage import advances, closures, write_log
+    from lineage import advances, closures, write_log
+
     from foundry_core.lineage.index import Index
 
     rows = []
@@ -382,77 +406,91 @@ def lineage(folder: Path, share: float) -> list[Row]:
 
 
 def bucket(folder: Path, share: float) -> list[Row]:
-    """Artifacts of eight files. Requests do not depend on where the bucket is, seconds do."""
-    from foundry_core.files import sha256_hex
+    """Artifacts of eight files. Requests do not depend on where the bucket is; seconds do, and the
+    stand-in looks at all its objects for each listing."""
     from foundry_core.objects import Objects
     from foundry_core.store.open import open_store
 
     rows = []
-    with _bucket() as uri:
-        for objects in sizes(10_000, share, 2):
-            store = open_store(f"{uri}/{objects}")
-            artifacts = max(1, objects // 10)
-            keys = [sha256_hex(f"{objects} {n}") for n in range(artifacts)]
-            clock = Clock()
-            with _counted(Objects) as made:
-                _fill(store, keys)
-            filled = clock.wall
+    for objects in sizes(10_000, share):
+        with _bucket() as uri:
+            store = open_store(uri)
+            keys = _fill(store, max(1, objects // 9))
+            with _counted(Objects) as committed:
+                _commit(store)
             with _counted(Objects) as planned:
                 states = store.states([("convert_text", key) for key in keys[:20]])
             assert all(state.status == "ok" for state in states.values())
-            with _counted(Objects) as listed:
-                assert len(store.artifacts()) == artifacts
             clock = Clock()
+            with _counted(Objects) as listed:
+                assert len(store.artifacts()) == len(keys) + 1
+            seconds = clock.wall
             with _counted(Objects) as swept:
                 store.sweep(lambda key: False, older_than=0.0, apply=False)
             rows.append(
                 {
-                    "objects": artifacts * 10,
-                    "artifacts": artifacts,
-                    "requests to fill": made[0],
-                    "s to fill": filled,
+                    "objects": 9 * len(keys),
+                    "artifacts": len(keys),
+                    "requests of a commit": committed[0],
                     "requests of 20 states": planned[0],
                     "requests to list": listed[0],
+                    "s to list": seconds,
                     "requests to sweep": swept[0],
-                    "s to sweep": clock.wall,
                 }
             )
     return rows
 
 
-def _fill(store: Any, keys: Sequence[str]) -> None:
-    """Commits an artifact under each key."""
-    from concurrent.futures import ThreadPoolExecutor
+def _artifact(key: str, files: tuple[Any, ...], **more: Any) -> Any:
+    from foundry_core.store.manifest import Artifact, content_digest
 
-    from foundry_core.store.manifest import Artifact, content_digest, scan
+    plain: dict[str, Any] = {
+        "kind": "convert_text",
+        "key": key,
+        "content": content_digest(files),
+        "input_content_key": key,
+        "code": "version:1",
+        "code_fingerprint": key,
+        "recipe": {},
+        "seed": 0,
+        "sources": {},
+        "inputs": (),
+        "files": files,
+        "metrics": {},
+        "attempt": "a1",
+        "run_id": "r",
+        "created": "2026-01-01T00:00:00.000000Z",
+        "seconds": 1.0,
+    }
+    return Artifact(**plain | more)
 
-    def commit(key: str) -> None:
-        attempt, out, _ = store.attempt(key)
-        for number in range(8):
-            (out / f"file-{number}").write_text(f"{key} {number}")
-        files = scan(out)
-        artifact = Artifact(
-            kind="convert_text",
-            key=key,
-            content=content_digest(files),
-            input_content_key=key,
-            code="version:1",
-            code_fingerprint=key,
-            recipe={},
-            seed=0,
-            sources={},
-            inputs=(),
-            files=files,
-            metrics={},
-            attempt=attempt,
-            run_id="r",
-            created="2026-01-01T00:00:00.000000Z",
-            seconds=1.0,
-        )
-        assert store.commit(artifact, out)
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(commit, keys))
+def _fill(store: Any, artifacts: int) -> list[str]:
+    """Puts what commits leave, object by object; the keys."""
+    from foundry_core.files import sha256_hex
+    from foundry_core.store.manifest import MANIFEST, File
+
+    keys = [sha256_hex(f"{artifacts} {n}") for n in range(artifacts)]
+    files = tuple(File(path=f"file-{n}", size=1, sha256=sha256_hex("x")) for n in range(8))
+    for key in keys:
+        place = f"convert_text/{key}"
+        for file in files:
+            store.documents.write(f"{place}/files-a1-0/{file.path}", b"x")
+        artifact = _artifact(key, files, files_at="files-a1-0")
+        store.documents.create(f"{place}/{MANIFEST}", artifact.encoded())
+    return keys
+
+
+def _commit(store: Any) -> None:
+    """One artifact as a run commits it."""
+    from foundry_core.files import sha256_hex
+    from foundry_core.store.manifest import scan
+
+    key = sha256_hex("one more")
+    attempt, out, _ = store.attempt(key)
+    for number in range(8):
+        (out / f"file-{number}").write_text(str(number))
+    assert store.commit(_artifact(key, scan(out), attempt=attempt), out)
 
 
 @contextmanager
@@ -532,11 +570,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=[*PARTS], default=[*PARTS])
     parser.add_argument("--largest", type=float, default=1.0)
+    parser.add_argument("--walk", action="store_true", help="order: every draw of 10^6 steps")
     parser.add_argument("--here", action="store_true", help="one part, in this process")
     given = parser.parse_args()
     if given.here:
         print(json.dumps(measure(given.only[0], given.largest), indent=1))
         return
+    if given.walk:
+        os.environ["SCALE_WALK_ALL"] = "1"
     for part in given.only:
         command = [sys.executable, __file__, "--here", "--only", part]
         subprocess.run([*command, "--largest", str(given.largest)], check=True)

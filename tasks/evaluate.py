@@ -59,6 +59,9 @@ class EvaluateRecipe(ScenariosRecipe):
         0, ge=0, description="successes, and failures, of which pictures show what counted"
     )
     record_per_task: int = Field(2, ge=0, description="episodes per task that keep pictures")
+    record_failures: Annotated[bool, OmitWhen(False)] = Field(
+        False, description="every other episode that fails keeps its video, too"
+    )
 
     @model_validator(mode="after")
     def _looks_fit(self) -> Self:
@@ -162,6 +165,7 @@ class Evaluate(stage.Stage):
             policy,
             facts,
             record=recipe.record_per_task,
+            record_failures=recipe.record_failures,
             env_workers=ctx.resources.env_workers or None,
             execute_steps=recipe.execute_steps,
             design=recipe.design,

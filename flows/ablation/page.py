@@ -47,14 +47,11 @@ def certainty(judged: Comparison, missing: Sequence[str]) -> Section:
     percent = f"{100 * judged.alpha:g} %"
     held = "variant equal to the base" if judged.base else "pair of equal policies"
     says = [
-        f"If nothing differed, a {held} would be called different in at most about {percent} of such "
-        f"tables, whichever of the {judged.size} it is."
+        f"If nothing differed, a {held} would be called different in at most about {percent} of "
+        f"such tables, whichever of the {judged.size} it is."
     ]
     if judged.contrasts:
-        says.append(
-            f"The {len(judged.contrasts)} effects of settings are a family of their own with the "
-            "same promise."
-        )
+        says.append("The effects of settings are a family of their own, with the same promise.")
     if fewest > 1:
         says.append(
             f"A training that collapses once in ten runs is not seen in {fewest}: look at every "
@@ -68,16 +65,15 @@ def certainty(judged: Comparison, missing: Sequence[str]) -> Section:
 
 
 def measures(quality: Sequence[Json], variants: Sequence[str]) -> list[Section]:
-    """What every stage measured of each variant, as panels and as a table; none where nothing was."""
+    """What every stage measured of each variant, as panels and as a table."""
     if not quality:
         return []
     rows = measure_rows(quality, variants)
     by_measure: dict[str, list[tuple[str, float, float, float]]] = {}
     for row in quality:
         if row["mean"] is not None and row["measure"] != "gpu_seconds":
-            low, high = (
-                row[end] if row[end] is not None else row["mean"] for end in ("low", "high")
-            )
+            known = row["low"] is not None
+            low, high = (row[end if known else "mean"] for end in ("low", "high"))
             point = (row["variant"], row["mean"], low, high)
             by_measure.setdefault(MEASURES[row["measure"]][0], []).append(point)
     order = [title for title, _ in MEASURES.values() if title in by_measure]
@@ -89,13 +85,10 @@ def measures(quality: Sequence[Json], variants: Sequence[str]) -> list[Section]:
         "control step have the simulator in them. "
         "<code>foundry lineage sql &quot;from ablation_quality&quot;</code> has every ablation's."
     )
-    body = f'<div class="wide">{picture}</div>{table_html(*_head(rows))}<p class=note>{note}</p>'
+    header, *table = zip(*rows, strict=True)
+    shown = table_html(["variant", *header[1:]], table)
+    body = f'<div class="wide">{picture}</div>{shown}<p class=note>{note}</p>'
     return [("From language to success", body)]
-
-
-def _head(rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    header, *body = rows
-    return header, body
 
 
 def curves(losses: Mapping[str, Curves]) -> list[Section]:
@@ -113,14 +106,16 @@ def curves(losses: Mapping[str, Curves]) -> list[Section]:
         "A line is the mean over a variant's seeds, the band their range. A stage that variants "
         "share is drawn for the first of them."
     )
-    return [("Training", f'<div class="grid">{"".join(pictures)}</div><p class=note>{note}</p>')]
+    return [
+        ("Training curves", f'<div class="grid">{"".join(pictures)}</div><p class=note>{note}</p>')
+    ]
 
 
 def merged_graph(
     nodes: Sequence[GraphNode], edges: Sequence[GraphEdge], users: Mapping[str, set[str]]
 ) -> str:
-    """The merged graph with the seeds of a variant as one box, coloured by what ran, what was shared
-    and what was there. users: key → the variants that it is part of."""
+    """The merged graph with the seeds of a variant as one box, coloured by what ran, what was
+    shared and what was there. users: key → the variants that it is part of."""
     names, boxes = {}, dict[str, GraphNode]()
     counts: Counter[str] = Counter()
     for node in nodes:
@@ -178,11 +173,11 @@ def side_by_side(folders: Mapping[str, Path]) -> list[Section]:
     films = {name: _films(folder) for name, folder in folders.items()}
     scenarios: dict[tuple[str, str], dict[str, tuple[str, Path]]] = {}
     for name, found in films.items():
-        for scenario, film in found.items():
-            scenarios.setdefault(scenario, {})[name] = film
+        for place, film in found.items():
+            scenarios.setdefault(place, {})[name] = film
     differ = [
-        (scenario, by_variant)
-        for scenario, by_variant in sorted(scenarios.items())
+        (place, by_variant)
+        for place, by_variant in sorted(scenarios.items())
         if len({outcome for outcome, _ in by_variant.values()}) > 1
     ]
     if not scenarios:

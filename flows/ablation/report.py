@@ -30,6 +30,15 @@ def ablation_ids() -> list[str]:
     return [row["ablation_id"] for row in queries.sql(queries.connect(), query)]
 
 
+def known_report(comparison_key: str | None) -> Path | None:
+    """The report of an ablation that came to the same verdict, the newest; None without one."""
+    query = "select ablation_id from ablation where comparison_key = ? order by started_at desc"
+    with queries.connect() as connection:
+        known = rows(connection, query, [comparison_key], of=dict[str, Any])
+    paths = (home_dir() / "runs" / row["ablation_id"] / "report.html" for row in known)
+    return next(filter(Path.is_file, paths), None)
+
+
 def write_ablation_report(ablation_id: str) -> Path:
     """report.html in the folder of the ablation's run. FoundryError for an unknown ablation."""
     connection, store = queries.connect(), open_store(store_uri())
@@ -191,11 +200,10 @@ def _points(rate: float) -> str:
 
 def _seed_rows(seeds: Row) -> str:
     table = [
-        [name, evaluation, "-" if rate is None else f"{100 * rate:.1f} %"]
+        [name, ", ".join("-" if rate is None else f"{100 * rate:.1f} %" for rate in rates.values())]
         for name, rates in seeds["rates"].items()
-        for evaluation, rate in rates.items()
     ]
-    return table_html(["variant", "seed", "success"], table) if table else ""
+    return table_html(["variant", "success of each seed"], table) if table else ""
 
 
 def _commands(ablation: Row, effects: Sequence[Row]) -> list[str]:

@@ -221,6 +221,7 @@ class PipelineRun:
             affected = [stage for stage in affected if stage in wanted]
         if submit is not in_order:  # there nobody competes for CPUs
             self._urgencies = self._how_urgent(affected)
+            self._expect(self._urgencies.at_once())
         try:
             for stage in affected:
                 upstream = [submitted[up] for up in self._upstream(stage) if up in submitted]
@@ -263,7 +264,8 @@ class PipelineRun:
                 job, store, events, observe=observe, cancelled=self.cancelled
             )
             self.outcomes[name] = outcome
-            self._expect_next(name)
+            # Who waits for it goes before others that want this CPU.
+            self._expect(self._urgencies.begin_after(name, self.outcomes))
         row = self.prepared.plan.stages[name]
         self.record_resolved(row, outcome.artifact.key, outcome.action, outcome.how)
         self._observe(StageFinished(name, outcome))
@@ -287,9 +289,9 @@ class PipelineRun:
         rows = self.prepared.plan.stages
         return Urgencies(needs, {name: rows[name].estimated_seconds for name in stages})
 
-    def _expect_next(self, done: str) -> None:
-        """Tells the queue for CPUs what begins now that this stage is done."""
-        for name in self._urgencies.begin_after(done, self.outcomes):
+    def _expect(self, stages: Sequence[str]) -> None:
+        """Tells the queue for CPUs which stages are about to ask."""
+        for name in stages:
             resources = self.prepared.pipeline.stages[name].resources
             if not self._backend.remote(resources):
                 self._slots.expect(name, resources.cpus, self._urgencies.of(name))

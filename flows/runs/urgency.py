@@ -18,7 +18,7 @@ class Urgencies:
     ) -> None:
         self._needs = needs
         self._chain: dict[str, float] = {}
-        for name in reversed(needs):
+        for name in reversed(list(needs)):
             own = seconds.get(name)
             after = [self._chain[one] for one, needed in needs.items() if name in needed]
             self._chain[name] = max(after, default=0.0) + (_UNKNOWN_SECONDS if own is None else own)
@@ -26,6 +26,10 @@ class Urgencies:
     def of(self, name: str) -> float:
         """Seconds from the stage's start to the end of the longest chain that it begins."""
         return self._chain.get(name, 0.0)
+
+    def at_once(self) -> list[str]:
+        """The stages that wait for none."""
+        return [name for name, needed in self._needs.items() if not needed]
 
     def begin_after(self, name: str, done: Collection[str]) -> list[str]:
         """The stages that waited for `name` and for nothing that is not done."""

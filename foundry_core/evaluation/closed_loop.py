@@ -99,6 +99,7 @@ def play(
     facts: Mapping[str, Any],
     *,
     record: int = 0,
+    record_failures: bool = False,
     env_workers: int | None = None,
     execute_steps: int | None = None,
     design: "Design | None" = None,
@@ -107,7 +108,8 @@ def play(
     """Plays the scenarios of the stage's recipe, a ScenariosRecipe, and writes its Evaluation;
     returns the metrics. What an attempt before this one finished is not played again.
 
-    facts: what evaluation.json says of the policy. record: episodes per task that keep pictures.
+    facts: what evaluation.json says of the policy. record: episodes per task that keep pictures;
+    record_failures: every other one that fails keeps its video.
     design: how it may be judged before its end. attribution: so many successes and failures are
     played again for what their chunks depend on.
     """
@@ -123,6 +125,7 @@ def play(
         count=recipe.episodes_per_task,
         seed=ctx.seed,
         record=record,
+        record_failures=record_failures,
     )
     tally = Tally(
         ctx.out,

@@ -1,4 +1,4 @@
-"""The README fits a screen before the fold, and quotes no figure that benchmarks/results.md lacks."""
+"""The README fits a screen before the fold and quotes no figure that results.md lacks."""
 
 import re
 

@@ -47,7 +47,7 @@ def walk(page: str, folder: Path, variables: dict[str, str] | None = None) -> st
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                timeout=900,
+                timeout=2400,
             )
             shown += f"$ {block.text}{ran.stdout}"
             assert ran.returncode == 0, shown[-6000:]
@@ -56,7 +56,7 @@ def walk(page: str, folder: Path, variables: dict[str, str] | None = None) -> st
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_first_cross_stage_ablation(tmp_path):
     shown = walk("first-ablation.md", tmp_path)
     assert "not separated from the base" in shown
@@ -67,7 +67,7 @@ def test_first_cross_stage_ablation(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 @pytest.mark.skipif(not RECORDINGS.is_dir(), reason=ABSENT)
 def test_own_robots_data(tmp_path):
     (tmp_path / "work").mkdir()
@@ -78,7 +78,7 @@ def test_own_robots_data(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_a_backbone_of_others(tmp_path):
     from tests.hf_checkpoints import make_vlm
 
@@ -93,7 +93,7 @@ def test_a_backbone_of_others(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_serve_a_policy(tmp_path):
     shown = walk("serve.md", tmp_path)
     assert shown.count("(") and all(f"{step} (" in shown for step in range(6))

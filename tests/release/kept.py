@@ -22,7 +22,7 @@ PROVENANCE = {
 
 
 class Kept:
-    """As a Store: `read`, `reading`, `documents`."""
+    """As a Store: `read`, `reading`, `file_path`, `documents`."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.documents = root, FolderBlobs(root)
@@ -34,11 +34,18 @@ class Kept:
     def reading(self, artifact: Artifact):
         return contextlib.nullcontext(self.root / artifact.key)
 
+    def file_path(self, artifact: Artifact, name: str) -> Path:
+        return self.root / artifact.key / name
+
+    def folder(self, kind: str, name: str) -> Path:
+        """Of the artifact that `add` makes."""
+        return self.root / sha256_hex(f"{kind} {name}")
+
     def add(
         self, kind: str, *inputs: tuple[str, Artifact], name: str = "", **more: Any
     ) -> Artifact:
-        key = sha256_hex(f"{kind} {name}")
-        folder = self.root / key
+        folder = self.folder(kind, name)
+        key = folder.name
         files = tuple(
             File(path=str(p.relative_to(folder)), size=p.stat().st_size, sha256=sha256_hex(b""))
             for p in folder.rglob("*")
@@ -76,7 +83,7 @@ class Kept:
         return artifact
 
     def evaluate(self, kind: str, name: str, solved: int, of: int, *inputs: Any, **facts: Any):
-        folder = self.root / sha256_hex(f"{kind} {name}")
+        folder = self.folder(kind, name)
         (folder / "records").mkdir(parents=True)
         outcomes = {"push": {n: n < solved for n in range(of)}}
         found = EvaluationFacts(

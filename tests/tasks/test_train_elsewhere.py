@@ -268,7 +268,8 @@ def own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "looks"))
 
 
-def test_what_ranks_elsewhere_make_reaches_store_and_lineage(straight, own_home):
+@pytest.mark.usefixtures("own_home")
+def test_what_ranks_elsewhere_make_reaches_store_and_lineage(straight):
     """Files, metrics, the state for larger budgets; and nothing of the work is left."""
     _, artifact = straight.artifact()
     assert {"model.safetensors", "raw.safetensors", "records/metrics.jsonl"} <= {
@@ -298,8 +299,9 @@ def scratch_of(home: Path) -> Iterator[Path]:
     return (path for path in home.glob("work/*/*/scratch/**/*") if path.is_file())
 
 
+@pytest.mark.usefixtures("own_home")
 def test_a_node_that_dies_is_replaced_and_the_weights_are_the_same(
-    cluster, bucket, straight, own_home, tmp_path
+    cluster, bucket, straight, tmp_path
 ):
     launch = Launch(cluster, bucket, "killed")
     process = launch.start()
@@ -318,9 +320,8 @@ def test_a_node_that_dies_is_replaced_and_the_weights_are_the_same(
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
 
 
-def test_one_rank_on_another_host_continues_what_two_began(
-    cluster, bucket, straight, own_home, tmp_path
-):
+@pytest.mark.usefixtures("own_home")
+def test_one_rank_on_another_host_continues_what_two_began(cluster, bucket, straight, tmp_path):
     launch = Launch(cluster, bucket, "fewer")
     process = launch.start()
     until(lambda: len(launch.checkpoints()) >= 2 or process.poll() is not None, 600, "two saved")

@@ -104,7 +104,7 @@ def test_kept_bytes_are_about_those_that_autograd_keeps(name, precision):
 CLIP = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 TOWERS = {
     "conv": ConvViTConfig(image_size=32, dim=16, n_layers=2, n_heads=2, stem_dims=(8, 8)),
-    "resnet": ResNetConfig(image_size=64, dim=16, stages=(1, 2), groups=4),
+    "resnet": ResNetConfig(image_size=128, dim=16, stages=(1, 2), groups=4),
     "clip": HFVisionConfig(
         image_size=32, patch_size=8, width=32,
         config={"model_type": "clip_vision_model", "image_size": 32, "patch_size": 8,

@@ -142,15 +142,19 @@ def run_all(
     ablation: Ablation, console: Console, dispatch: str = "inline", prefect: bool = False
 ) -> dict[str, Any]:
     """Carries out a planned ablation. Adds where the report lies."""
-    from flows.ablation.report import write_ablation_report
+    from flows.ablation.report import known_report, write_ablation_report
     from flows.ablation.run import AblationRun
 
     merged = ablation.merged
     backend = make_backend(dispatch) if needs_work(merged) else None
     under_way = AblationRun(ablation, observe=console.observe, backend=backend)
     plan = plan_markdown(ablation)
-    result = carry_out(under_way, merged, plan, console, under_way.run.folder, prefect)
-    return {**result, "report": str(write_ablation_report(under_way.ablation_id))}
+    folder = under_way.run.folder
+    result: dict[str, Any] = {**carry_out(under_way, merged, plan, console, folder, prefect)}
+    built = any(stage["attempt"] for stage in result["stages"])
+    # Drawing a page takes longer than finding that all is known.
+    report = None if built else known_report(result["comparison_key"])
+    return {**result, "report": str(report or write_ablation_report(under_way.ablation_id))}
 
 
 def summarise(result: dict[str, Any]) -> None:

@@ -107,7 +107,7 @@ class StoredEpisode(Episode):
         return height, width
 
 
-def stored_episode(episode: Episode, settings: RobotSettings, source: str) -> StoredEpisode:
+def stored_episode(episode: Episode, settings: RobotSettings, source: str = "") -> StoredEpisode:
     """Keeps the settings' fields and cameras, images brought to their size. source: the episode's
     name there. Raises UnusableEpisode where the first image of a camera does not decode, or a
     weight is none."""

@@ -73,7 +73,8 @@ def banded_curves(
 
         for number, (name, seeds) in enumerate(by_variant.items()):
             steps = [step for step, _ in seeds[0]]
-            values = array([interp(steps, *zip(*one, strict=True)) for one in seeds])
+            columns = [tuple(zip(*one, strict=True)) for one in seeds]
+            values = array([interp(steps, at, value) for at, value in columns])
             colour = f"C{number}"
             if len(seeds) > 1:
                 low, high = values.min(axis=0), values.max(axis=0)

@@ -29,6 +29,11 @@ def p_text(p: float | None) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
+    """What was found, in words."""
+    return " ".join(verdict_sentences(comparison))
+
+
+def verdict_sentences(comparison: Comparison) -> list[str]:
     """A sentence per label that was held against the base; where all pairs were compared, which of
     them are not separated. Then a sentence per effect of a setting, what a label has no outcome in,
     what looking early saved, and the tasks that a control solves too."""
@@ -44,7 +49,7 @@ def verdict(comparison: Comparison) -> str:
         parts += open_pairs(comparison)
     parts += [contrast_text(one) for one in comparison.contrasts]
     saved = [saved_text(comparison.sequential)] if comparison.sequential else []
-    return " ".join([*parts, *silences(comparison), *saved, *cautions(comparison)])
+    return [*parts, *silences(comparison), *saved, *cautions(comparison)]
 
 
 def contrast_text(one: Contrast) -> str:
@@ -56,6 +61,8 @@ def contrast_text(one: Contrast) -> str:
         words = f"together {points} points {'more' if up else 'less'} than each alone adds up to"
     else:
         words = f"{points} points {'more' if up else 'less'} success over all other settings"
+    if not points:
+        words = "no more and no less success"
     interval = f"(95 % {100 * one.low:+.0f} to {100 * one.high:+.0f})"
     return f"{one.text}: {words} {interval}: {contrast_claim(one)}."
 

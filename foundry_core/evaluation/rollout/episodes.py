@@ -20,6 +20,7 @@ from foundry_core.evaluation.rollout.env_workers import (
     EnvWorkers,
     LocalEnvWorkers,
     RayEnvWorkers,
+    Recording,
     StepResult,
 )
 from foundry_core.evaluation.score import EpisodeResult
@@ -56,11 +57,11 @@ class PolicyProtocol(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodePlan:
-    """seed: the policy's, uint32. record: keep pictures of the episode."""
+    """seed: the policy's, uint32. recording: what is kept of the episode to look at."""
 
     scenario: Scenario
     seed: int
-    record: bool = False
+    recording: Recording = "no"
     attempt: int = 0
 
     @property
@@ -79,11 +80,12 @@ class EpisodePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """A finished episode; filmstrip (PNG) and video (WebP) if it was recorded."""
+    """A finished episode; filmstrip (PNG), video (MP4) and track (NPZ) if it was recorded."""
 
     result: EpisodeResult
     filmstrip: bytes | None = None
     video: bytes | None = None
+    track: bytes | None = None
 
 
 def plan_episodes(
@@ -94,9 +96,11 @@ def plan_episodes(
     count: int,
     seed: int,
     record: int = 0,
+    record_failures: bool = False,
 ) -> list[EpisodePlan]:
     """`count` scenarios from `first` on for each task, in that order; the first `record` of each
-    task keep pictures."""
+    task keep pictures. record_failures: of the others those that fail keep their video."""
+    others: Recording = "failed" if record_failures else "no"
     benchmark.check_scenarios(first, count)
     plans = []
     for task in tasks:
@@ -106,7 +110,7 @@ def plan_episodes(
                 EpisodePlan(
                     scenario=benchmark.scenario(task, index),
                     seed=int(words.generate_state(1)[0]),
-                    record=index < first + record,
+                    recording="yes" if index < first + record else others,
                 )
             )
     return plans
@@ -163,7 +167,7 @@ def _play(
     def start(worker: int, plan: EpisodePlan) -> None:
         playing[worker] = plan
         policy.reset(plan.client, plan.seed)
-        workers.submit(worker, "start", plan.scenario, plan.record)
+        workers.submit(worker, "start", plan.scenario, plan.recording)
 
     for worker in range(workers.count):
         if waiting:
@@ -229,7 +233,7 @@ def _rollout(plan: EpisodePlan, last: StepResult, hz: float, wrong: str = "") ->
         steps=last.steps,
         failure_message=last.fault or wrong or None,
     )
-    return Rollout(result=result, filmstrip=last.filmstrip, video=last.video)
+    return Rollout(result=result, filmstrip=last.filmstrip, video=last.video, track=last.track)
 
 
 def _first_targets(answer: Mapping[str, np.ndarray], execute: int) -> list[dict[str, np.ndarray]]:

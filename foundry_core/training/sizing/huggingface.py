@@ -1,8 +1,8 @@
 """Transformers VLMs by their parts: shapes of a module on the meta device, which takes no memory.
 
 What blocks keep is what transformers' own code keeps uncompiled: its RMSNorm its input in float32
-and what it has normalised, its rotary positions copies of q and k. Its towers differ more; theirs
-is that of Qwen's, which keeps most.
+and what it has normalised, its rotary positions copies of q and k; Gemma's, whose prompts see each
+other both ways, more. Its towers differ more; theirs is that of Qwen's, which keeps most.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,13 +30,16 @@ from foundry_core.training.sizing.workload import ImageTokens, Rows
 
 @dataclass(frozen=True, kw_only=True)
 class HFLanguagePart(DecoderPart):
-    """heads, kv_heads, head_dim, ffn: as in shapes.py."""
+    """heads, kv_heads, head_dim, ffn: as in shapes.py. norms: of a layer, over its width. gemma:
+    its attention has a mask, its norms compute in float32 to the end."""
 
     heads: int
     kv_heads: int
     head_dim: int
     ffn: int
     qk_norm: bool
+    norms: int = 2
+    gemma: bool = False
 
     def passed(self, rows: Rows, size: Bytes) -> Pass:
         if rows.modality != ROBOT:
@@ -57,7 +60,8 @@ class HFLanguagePart(DecoderPart):
     def _pass(self, rows: Rows, size: Bytes, output: float | None) -> Pass:
         """output: multiplications of its output layer; None where nothing is said."""
         positions, count = rows.positions, self.n_blocks
-        kept = positions * self._kept(size)
+        each = self._kept_by_gemma(size, positions) if self.gemma else self._kept(size)
+        kept = positions * each
         products = sum(into * out for into, out in self.linears.values())
         linear = 2.0 * count * positions * products
         rest = float(positions * (INDEX * 3 + self.dim * size.residual))
@@ -82,6 +86,17 @@ class HFLanguagePart(DecoderPart):
         found = 2 * each + size.product * (values * self.head_dim + 4 * self.ffn)
         if self.qk_norm:
             found += rotated * _kept_by_norm(self.head_dim, size.product)
+        return found + FP32 * self.heads
+
+    def _kept_by_gemma(self, size: Bytes, positions: int) -> int:
+        """By a layer, per position. Autocast makes a copy of what goes into each of five linears;
+        with a mask, keys and values are repeated for all heads, and it is kept as numbers."""
+        norms = self.norms * _kept_by_norm(self.dim, FP32)
+        copies = 2 if size.residual == size.product else 5
+        found = norms + size.product * (copies * self.dim + positions)
+        found += size.product * 4 * (self.heads * self.head_dim + self.ffn)
+        if self.qk_norm:
+            found += (self.heads + self.kv_heads) * _kept_by_norm(self.head_dim, FP32)
         return found + FP32 * self.heads
 
 
@@ -187,6 +202,8 @@ def _language(model: HFVLM, prefix: str) -> HFLanguagePart:
         head_dim=getattr(text, "head_dim", None) or model.dim // heads,
         ffn=text.intermediate_size,
         keys_values=model.key_values,
+        norms=sum(type(one).__name__.endswith("RMSNorm") for one in layer.children()),
+        gemma=text.model_type.startswith("gemma"),
         qk_norm=any("q_norm" in name for name, _ in layer.named_modules()),
     )
 

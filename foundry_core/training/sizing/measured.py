@@ -26,11 +26,11 @@ def kept_on_meta(module: nn.Module, inputs: Tensor) -> tuple[float, float, float
             held.append(tensor)  # else its number would be another's next
         return tensor
 
-    first = []
+    first: list[float] = []
 
-    def count_first(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+    def count_first(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
         if not first and isinstance(out, Tensor):
-            first.append(2.0 * out.numel() * given[0].shape[1] * _kernel(_))
+            first.append(2.0 * out.numel() * given[0].shape[1] * _kernel(layer))
 
     hooks = [
         one.register_forward_hook(count_first)

@@ -129,7 +129,7 @@ def play(skill, scenario, uri, told):
     return outcome != "failure"
 
 
-def evaluate_many(evaluations, output_directory=None, num_processes=1, progress_callback=None):
+def evaluate_many(evaluations, output_directory=None, num_processes=1, **_):
     told = json.loads(Path(os.environ["STAND_IN"]).read_text())
     stamp = datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
     path, lock = Path(output_directory) / f"results-{stamp}.json", threading.Lock()

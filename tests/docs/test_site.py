@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from flows.cli import COMMANDS, argument_parser
 from tests.conftest import REPOSITORY
 from tests.docs.pages import DOCS, blocks, commands
+from tests.ui.browser import Browser, chromium
 
 PAGES = [*sorted(DOCS.rglob("*.md")), REPOSITORY / "README.md"]
 TYPED = [
@@ -122,3 +124,38 @@ def test_the_site_is_whole_and_asks_nobody_else(site):
                 assert fragment in pages[goal].ids, (path.name, link)
     words = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))["docs"]
     assert any("lr_scale" in one["text"] for one in words)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_opens_it_from_a_folder(site, width, scheme):
+    """Nothing is asked of the network or lies beyond the window's side, and the search finds."""
+    with Browser(width, 900) as browser:
+
+        def ask(expression: str):
+            return browser._call("Runtime.evaluate", expression=expression)["result"].get("value")
+
+        def until(expression: str) -> None:
+            ends = time.monotonic() + 60
+            while not ask(expression):
+                assert time.monotonic() < ends, expression
+                time.sleep(0.2)
+
+        media = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser._call("Emulation.setEmulatedMedia", features=media)
+        browser._call("Emulation.setFocusEmulationEnabled", enabled=True)
+        browser._call("Page.navigate", url=f"file://{site}/reference/stages/train_vla.html")
+        until("document.readyState == 'complete' && !!document.body.dataset.mdColorScheme")
+        wanted = {"light": "default", "dark": "slate"}[scheme]
+        until(f"document.body.dataset.mdColorScheme == {wanted!r}")
+        assert ask("document.documentElement.scrollWidth <= innerWidth")
+        until("document.documentElement.classList.contains('js')")
+        ask("document.querySelector('[data-md-toggle=search]').click()")
+        ask("document.querySelector('.md-search__input').focus()")
+        until("!/^Init/.test(document.querySelector('.md-search-result__meta').innerText)")
+        browser._call("Input.insertText", text="lr_scale")
+        until("!!document.querySelector('.md-search-result__item a[href*=train_vla]')")
+        loaded = "performance.getEntriesByType('resource').map(e => e.name)"
+        assert ask(f"{loaded}.filter(name => !name.startsWith('file:')).join()") == ""
