@@ -101,9 +101,8 @@ OTHERS = {
 SAYS_ONE = {"regression", "act", "bins"}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n != "pi0" else ()) for n in OTHERS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
 def test_every_head_is_measured_raw_and_averaged(bench, name):
     """Distances by step of the chunk, of weights as they are and of their average."""
     short = {**TRAINING, "steps": 2, "validation": {**EVERY, "every": 1}}
