@@ -72,8 +72,16 @@ dist: setup
 	$(BIN)/python -m pip install --quiet build
 	$(BIN)/python -m build --outdir dist .
 
+# One table of what is timed here, each beside what one would take else. Those programs have an
+# environment of their own; where it cannot be made their columns stay empty.
 bench: setup
-	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	test -x .venv-bench/bin/dvc || { $(PYTHON) -m venv .venv-bench \
+		&& .venv-bench/bin/python -m pip install --quiet dvc vla-eval==0.8.0; } \
+		|| echo 'dvc and vla-eval are not installed: no columns of theirs' >&2
+	PATH="$(CURDIR)/.venv-bench/bin:$$PATH" \
+		FOUNDRY_INTEROP_VLA_EVAL="$$(ls $(CURDIR)/.venv-bench/bin/vla-eval >/dev/null 2>&1 \
+			&& echo $(CURDIR)/.venv-bench/bin/python)" \
+		$(BIN)/python benchmarks/bench.py
 
 # What tools left in the checkout and make again by themselves; the environment and data stay.
 clean:

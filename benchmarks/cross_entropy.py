@@ -13,6 +13,7 @@ from pathlib import Path
 from time import process_time
 
 import torch
+from rows import Row, add_rows_argument, write_rows
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,12 +34,24 @@ SHAPES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=8)
-    rounds = parser.parse_args().rounds
+    add_rows_argument(parser)
+    options = parser.parse_args()
+    rounds, rows = options.rounds, []
     print("| vocabulary x width, rows | fp32 | bf16 |\n|---|---|---|")
-    for vocabulary, width, rows in SHAPES:
-        ratios = [ratio(vocabulary, width, rows, autocast, rounds) for autocast in (False, True)]
+    for vocabulary, width, count in SHAPES:
+        ratios = [ratio(vocabulary, width, count, autocast, rounds) for autocast in (False, True)]
         cells = " | ".join(f"{one:.2f}" for one in ratios)
-        print(f"| {vocabulary:,} x {width}, {rows:,} | {cells} |", flush=True)
+        print(f"| {vocabulary:,} x {width}, {count:,} | {cells} |", flush=True)
+        for precision, one in zip(("fp32", "bf16"), ratios, strict=True):
+            row = Row(
+                what=f"loss of {vocabulary:,} words, width {width}, {precision}",
+                unit="share of its CPU s",
+                ours=one,
+                beside="F.cross_entropy",
+                theirs=1.0,
+            )
+            rows.append(row)
+    write_rows(options.rows, rows)
 
 
 def ratio(vocabulary: int, width: int, rows: int, autocast: bool, rounds: int) -> float:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from rows import Row, add_rows_argument, write_rows
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -35,28 +36,42 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--device", default="cpu")
+    add_rows_argument(parser)
     given = parser.parse_args()
+    rows = []
     for preset in given.preset:
         model = built(preset).to(given.device)
         for batch in given.batch:
-            rows = torch.randint(2, 200, (batch, given.prompt)).tolist()
-            print(f"{preset}, batch {batch}: {measured(model, Prompts.of(rows), given.tokens)}")
+            prompts = torch.randint(2, 200, (batch, given.prompt)).tolist()
+            text, ours, theirs = measured(model, Prompts.of(prompts), given.tokens)
+            print(f"{preset}, batch {batch}: {text}")
+            row = Row(
+                what=f"{preset} writes {given.tokens} tokens, batch {batch}",
+                unit="tokens/s",
+                ours=ours,
+                beside="the whole row read again",
+                theirs=theirs,
+                more=True,
+            )
+            rows.append(row)
+    write_rows(given.rows, rows)
 
 
-def measured(model: LanguageModel, prompts: Prompts, tokens: int) -> str:
-    """Both ways, which must write the same."""
+def measured(model: LanguageModel, prompts: Prompts, tokens: int) -> tuple[str, float, float]:
+    """Both ways, which must write the same: in words, and tokens/s of each."""
     config = GenerationConfig(max_tokens=tokens)
     cached, kept = timed(lambda: with_cache(model, prompts, config))
     again, read = timed(lambda: without(model, prompts, config))
     assert torch.equal(kept, read), "both ways write the same"
     batch, length = prompts.tokens.shape
     first = seconds_of_prompt(model, prompts)
-    return (
+    text = (
         f"{length} + {tokens} tokens: {batch * tokens / cached:.0f}/s with, "
         f"{batch * tokens / again:.0f}/s without: {again / cached:.1f} x; "
         f"prompt {1e3 * first:.1f} ms, then {1e3 * (cached - first) / tokens:.2f} ms per step; "
         f"cache {cache_bytes(model, prompts, tokens) / 2**20:.1f} MiB"
     )
+    return text, batch * tokens / cached, batch * tokens / again
 
 
 def built(preset: str) -> LanguageModel:

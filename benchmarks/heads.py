@@ -1,7 +1,8 @@
 """Every action head on the demo's data, at equal steps: what each is worth and costs.
 
     python benchmarks/heads.py [--steps 1400] [--vlm-steps 800] [--demos 100] [--episodes 25]
-        [--heads flow,bins] [--tasks window-open-v3,drawer-open-v3] [--home DIR] [--out FILE]
+        [--heads flow,bins] [--tasks window-open-v3,drawer-open-v3] [--cpus 2] [--home DIR]
+        [--out FILE]
 
 One table: head × success with its exact interval, action error, chunk latency, parameters, CPU
 minutes. All read the demo's VLM and see the same batches in the same order, with its captions
@@ -53,13 +54,14 @@ def main() -> None:
     parser.add_argument("--vlm-steps", type=int, default=800)
     parser.add_argument("--demos", type=int, default=100, help="of each task")
     parser.add_argument("--episodes", type=int, default=25, help="of each task")
-    parser.add_argument("--heads", default=",".join(HEADS), help="by name, or by its beginning")
+    parser.add_argument("--heads", default=",".join(HEADS), help="by name or beginning, in order")
+    parser.add_argument("--cpus", type=int, default=2, help="for demonstrations and the VLM")
     parser.add_argument("--tasks", default=None, help="default: the demo's")
     parser.add_argument("--home", type=Path, default=Path("heads-benchmark"))
     parser.add_argument("--out", type=Path, default=None, help="a file the table is added to")
     given = parser.parse_args()
     wanted = given.heads.split(",")
-    chosen = [name for name in HEADS if any(name.startswith(one) for one in wanted)]
+    chosen = list(dict.fromkeys(name for one in wanted for name in HEADS if asked(name, one)))
     given.home.mkdir(parents=True, exist_ok=True)
     path = given.home / "heads.yaml"
     path.write_text(json.dumps(pipeline(given, chosen)))
@@ -72,6 +74,11 @@ def main() -> None:
     if given.out is not None:
         with given.out.open("a") as file:
             file.write("\n".join(lines) + "\n")
+
+
+def asked(name: str, wanted: str) -> bool:
+    """Whether a head is meant: by its name, else by its beginning."""
+    return name == wanted if wanted in HEADS else name.startswith(wanted)
 
 
 def stage_of(name: str) -> str:
@@ -89,6 +96,8 @@ def pipeline(given: argparse.Namespace, chosen: list[str]) -> dict[str, Any]:
     stages["scenes"]["recipe"]["frames_per_task"] = 6 * given.demos
     stages["vlm"]["recipe"]["training"]["steps"] = given.vlm_steps
     exam["recipe"]["episodes_per_task"] = given.episodes
+    for name in ("demos", "scenes", "vlm"):
+        stages[name]["resources"] = {"cpus": given.cpus}
     if given.tasks:
         for one in (stages["demos"], stages["scenes"], exam):
             one["recipe"]["tasks"] = given.tasks.split(",")

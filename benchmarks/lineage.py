@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rows import Row, add_rows_argument, write_rows
+
 from foundry_core.files import sha256_hex
 from foundry_core.lineage.connection import attach
 from foundry_core.lineage.events import SCHEMA, EventLog, encode, iso_time
@@ -233,6 +235,7 @@ def main() -> None:
     parser.add_argument("--artifacts", type=int, default=100_000)
     parser.add_argument("--events", type=Path, help="reuse or create the synthetic log here")
     parser.add_argument("--deep", action="store_true", help="one ancestry of nearly everything")
+    add_rows_argument(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         events = arguments.events or Path(folder) / "events"
@@ -262,6 +265,16 @@ def main() -> None:
             },
         }
     print(json.dumps(result, indent=1))
+    size = f"lineage of {counts['artifact']:,} artifacts"
+    rows = [
+        Row(what=f"{size}: rebuild from Parquet", unit="s", ours=rebuild),
+        Row(what=f"{size}: advance of 20 events", unit="s", ours=statistics.median(gaining)),
+        *(
+            Row(what=f"{size}: {macro}", unit="s", ours=statistics.median(seconds))
+            for macro, seconds in queries.items()
+        ),
+    ]
+    write_rows(arguments.rows, rows)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ in a process of its own:
 
 foundry: random access over all samples; digests are checked. The first epoch, in which every shard
     is hashed, is timed apart from what follows.
-webdataset: shards and a buffer of 1,000 samples are shuffled.
+webdataset: shards and a buffer of 1,000 samples are shuffled. Of robot data it decodes an episode
+    as it comes, all pictures once, and cuts all its windows; our own transforms of the numbers.
 energon: megatron-energon, prepared (its own indices), slices of 100 samples and such a buffer.
 litdata: its own format, as many chunks as there are shards, shuffled.
 
-The last two are optional packages (`pip install megatron-energon litdata`) and read text alone.
+The last two are optional packages (`pip install megatron-energon litdata`) and read text alone:
+they give samples as they are stored, and have nothing that cuts windows out of episodes.
 Memory is what the process has more than after its imports: resident, proportional, and anonymous
 (caches of the kernel left out); with --workers, of the largest of the forked workers. One process
 reads, so that rates are per second of its CPU time.
@@ -128,9 +130,53 @@ def webdataset(folder: Path, kind: str, options: argparse.Namespace) -> Iterator
 
     tars = sorted(str(path) for path in folder.glob("*.tar"))
     pipeline = wds.WebDataset(tars, shardshuffle=100, empty_check=False).repeat()
+    if kind == "robot":
+        pipeline = pipeline.decode("rgb8").compose(_Windows(folder)).shuffle(1000)
+        for batch in pipeline.batched(BATCH, collation_fn=_robot_rows, partial=False):
+            yield len(batch["tokens"])
     pipeline = pipeline.shuffle(1000).decode().to_tuple("tokens.npy").batched(BATCH, partial=False)
     for (rows,) in pipeline:
         yield len(_segments(np.stack(rows))["tokens"])
+
+
+class _Windows:
+    """Episodes → their windows, with our own transforms of the numbers. All pictures of an episode
+    are decoded once, as they come."""
+
+    def __init__(self, folder: Path) -> None:
+        from benchmarks.loading_speed import TOKENS_PER_IMAGE
+        from foundry_core.data.robot.normalize import Normalizer
+        from foundry_core.data.robot.transform_config import RobotInputs
+        from foundry_core.data.robot.transforms import RobotTransform
+        from foundry_core.data.text.tokenizer import Tokenizer
+
+        self._transform = RobotTransform(
+            RobotInputs(cameras=CAMERAS, horizon=15),
+            Normalizer.load(folder / "normalizer.json"),
+            Tokenizer.load(folder / "tokenizer"),
+            TOKENS_PER_IMAGE,
+        )
+
+    def __call__(self, episodes: Iterator[dict]) -> Iterator[dict]:
+        from benchmarks.loading_speed import WINDOW, _robot_sample
+        from foundry_core.data.robot.windows import anchors, cut_windows
+
+        steps = anchors(LENGTH, WINDOW)
+        for found in episodes:
+            numbers = {name: found["lowdim.npz"][name] for name in found["lowdim.npz"]}
+            cut, past, future = cut_windows(numbers, steps, WINDOW)
+            for i, step in enumerate(steps.tolist()):
+                window = {name: values[i] for name, values in cut.items()}
+                window |= {"past_mask": past[i], "future_mask": future[i]}
+                images = [found[f"{camera}_{step:06d}.jpg"] for camera in CAMERAS]
+                words = found["language_instructions.json"]
+                yield _robot_sample(self._transform, images, window, words)
+
+
+def _robot_rows(samples: list[dict]) -> dict:
+    from benchmarks.loading_speed import _collate
+
+    return _collate("robot", samples)
 
 
 def energon(folder: Path, kind: str, options: argparse.Namespace) -> Iterator[int]:
@@ -325,7 +371,8 @@ def prepare(folder: Path, kind: str, shards: int, readers: list[str]) -> None:
 def measure(kind: str, options: argparse.Namespace) -> None:
     """Prints a line for each number of shards and reader: medians over the rounds, in which they
     take turns, so that all of them see the same machine."""
-    readers = options.readers if kind == "text" else ["foundry"]
+    both = ("foundry", "webdataset")
+    readers = [one for one in options.readers if kind == "text" or one in both]
     found: dict[tuple[int, str], list[dict]] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as root:
         for shards in options.shards:

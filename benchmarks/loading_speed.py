@@ -41,6 +41,7 @@ import webdataset
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from rows import Row, add_rows_argument, write_rows
 
 from foundry_core.data.config import WindowConfig
 from foundry_core.data.images import encode_jpeg
@@ -383,12 +384,29 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=12)
     parser.add_argument("--only", default="", help="part of a row's name, e.g. robot")
     parser.add_argument("--json", action="store_true")
+    add_rows_argument(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), episodes=options.episodes)
         results = measure(bench, options.seconds, options.workers, options.only)
         memory = memory_over_an_epoch(bench)
+    write_rows(
+        options.rows,
+        [
+            Row(
+                what=f"loading: {name}",
+                unit="samples per CPU s",
+                ours=row["foundry"][1],
+                beside=beside,
+                theirs=row[other][1],
+                more=True,
+            )
+            for name, row in results.items()
+            for other, beside in (("webdataset", "webdataset"), ("torch", "torch, map-style"))
+            if other in row and name.endswith(" 0 workers")
+        ],
+    )
     if options.json:
         print(json.dumps({"rates": results, "private_mib": memory}, indent=2))
         return

@@ -1,6 +1,10 @@
 """Planning a fully cached pipeline of 20 stages, as a process, beside a `dvc repro` of no work.
 
     python benchmarks/plan.py [--rounds N]
+    python benchmarks/plan.py --seed-runs
+
+--seed-runs: the plan of an ablation of the demo with 200 variants and 5 seeds, on an empty store:
+CPU seconds of the command, and the table that it shows.
 
 The pipeline is the demo's with four stages more: real kinds, recipes and code fingerprints. Its
 artifacts are placeholders, since planning reads manifests and stats files, not what is in them. DVC
@@ -22,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
+from rows import Row, add_rows_argument, write_rows
 
 from flows.runs.planning import Request, prepare
 from foundry_core.config.documents import CONFIG_ROOT
@@ -37,9 +42,27 @@ _FILES = 4
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=11)
+    add_rows_argument(parser)
+    parser.add_argument("--seed-runs", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder), options.rounds), indent=1))
+        if options.seed_runs:
+            plan_many(Path(folder))
+            return
+        found = measure(Path(folder), options.rounds)
+    print(json.dumps(found, indent=1))
+    other = found.get("dvc repro", {})
+    rows = [
+        Row(
+            what=f"plan of {found['stages']} cached stages, a whole process, {name}",
+            unit="s",
+            ours=found["foundry plan"][name],
+            beside="dvc repro of no work" if other else "",
+            theirs=other.get(name),
+        )
+        for name in ("median s", "median CPU s")
+    ]
+    write_rows(options.rows, rows)
 
 
 def measure(folder: Path, rounds: int) -> dict:
@@ -53,19 +76,39 @@ def measure(folder: Path, rounds: int) -> dict:
         plan = [str(script), *plan[3:]]
     planned = json.loads(run(plan, folder))
     actions = [stage["action"] for stage in planned["stages"]]
-    assert actions == ["reuse"] * 20, actions
+    assert actions == ["reuse"] * len(graph), actions
     repro = prepare_dvc(folder / "dvc", graph)
     times: dict[str, list[tuple[float, float]]] = {"foundry": [], "dvc": []}
     for _ in range(rounds):
         times["foundry"].append(seconds(plan, folder))
         if repro:
             times["dvc"].append(seconds(repro, folder / "dvc"))
-    result = {"stages": 20, "rounds": rounds, "target s": _TARGET_SECONDS}
+    result = {"stages": len(graph), "rounds": rounds, "target s": _TARGET_SECONDS}
     result["foundry plan"] = found = summary(times["foundry"])
     if not repro:
         return result | {"dvc": "dvc is not installed beside this Python"}
     result["dvc repro"] = other = summary(times["dvc"])
     return result | {"dvc / foundry": round(other["median s"] / found["median s"], 1)}
+
+
+def plan_many(folder: Path) -> None:
+    """Prints the table and what it took."""
+    os.environ |= {"FOUNDRY_HOME": str(folder / "home"), "COLUMNS": "160"}
+    steps = ",".join(str(10 * number) for number in range(1, 21))
+    rates = ",".join(f"{number}e-4" for number in range(1, 11))
+    line = [sys.executable, "-m", "flows.cli", "ablate", "demo", "--seeds", "5", "--dry-run"]
+    line += [
+        "--vary",
+        f"llm.training.steps={steps}",
+        "--vary",
+        f"vla.training.optimizer.lr={rates}",
+    ]
+    (folder / "home").mkdir()
+    run(line, folder)  # the fingerprints of code and packages are kept
+    wall, cpu = seconds(line, folder)
+    shown = run(line, folder)
+    print(shown)
+    print(json.dumps({"lines": len(shown.splitlines()), "wall s": round(wall, 1), "CPU s": cpu}))
 
 
 def summary(times: Sequence[tuple[float, float]]) -> dict[str, float]:
@@ -79,10 +122,10 @@ def summary(times: Sequence[tuple[float, float]]) -> dict[str, float]:
 
 
 def twenty_stages() -> dict:
-    """The demo's document with two policies and two evaluations more, of other seeds."""
+    """The demo's document with more policies and evaluations, of other seeds: 20, or one more."""
     document = yaml.safe_load((CONFIG_ROOT / "pipelines" / "demo.yaml").read_text())
     stages = document["stages"]
-    for number in range(1, (20 - len(stages)) // 2 + 1):
+    for number in range(1, (21 - len(stages)) // 2 + 1):
         stages[f"vla_{number}"] = stages["vla"] | {"seed": number}
         stages[f"evaluate_{number}"] = stages["evaluate"] | {"inputs": {"policy": f"vla_{number}"}}
     return document | {"name": "twenty"}

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from rows import Row, add_rows_argument, write_rows
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--million", type=float, default=100)
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--device", default="cpu")
+    add_rows_argument(parser)
     given = parser.parse_args()
     device = torch.device(given.device)
     layers = max(1, round(given.million * 1e6 / 1024**2))
@@ -62,6 +64,14 @@ def main() -> None:
         f"{statistics.median(blocked[1:]):.3f} s later; written in {statistics.median(written):.2f}"
         f" s; in place {in_place:.2f} s"
     )
+    row = Row(
+        what=f"a training waits for a save of {gigabytes:.2f} GB",
+        unit="s",
+        ours=statistics.median(blocked[1:]),
+        beside="written in place",
+        theirs=in_place,
+    )
+    write_rows(given.rows, [row])
 
 
 if __name__ == "__main__":

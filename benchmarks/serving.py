@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import Row, add_rows_argument, write_rows
 
 from foundry_core.execution.python import python_command
 from foundry_core.serving.client import LbmClient, OpenPiClient, VlaEvalClient
@@ -48,6 +49,10 @@ serve(Null(), host="127.0.0.1", port=int(sys.argv[1]))
 _XYZ = "robot__actual__poses__right::panda__xyz"
 _ROT = "robot__actual__poses__right::panda__rot_6d"
 _GRIP = "robot__actual__grippers__right::panda_hand"
+
+
+# Milliseconds of each line that was printed.
+P50: dict[str, float] = {}
 
 
 def observation(cameras: dict[str, tuple[int, int]]) -> dict[str, Any]:
@@ -112,6 +117,7 @@ def round_trips(
 
 def line(name: str, seconds: np.ndarray, rate: float = 0.0) -> None:
     p50, p99 = 1e3 * np.percentile(seconds, [50, 99])
+    P50[name] = float(p50)
     print(f"{name:44} p50 {p50:8.2f} ms  p99 {p99:8.2f} ms  {rate:8.0f} observations/s", flush=True)
 
 
@@ -174,6 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--policy", type=Path)
     parser.add_argument("--steps", type=int, default=200, help="of each client")
+    add_rows_argument(parser)
     options = parser.parse_args()
     from foundry_core.serving.stand_ins import NullPolicy, stand_in_contract
 
@@ -190,6 +197,19 @@ def main() -> None:
         seen = observation(sizes)
         line("policy, called directly", direct(policy, seen, options.steps))
         served("policy", [str(options.policy), "--threads", "1"], seen, options.steps)
+    own = "vla-eval's own server, null, "
+    rows = [
+        Row(
+            what=f"round trip of an observation: {name}",
+            unit="ms",
+            ours=p50,
+            beside="vla-eval's own server" if name.startswith("null, vla_eval") else "",
+            theirs=P50.get(own + name.rpartition(", ")[2]) if "null, vla_eval" in name else None,
+        )
+        for name, p50 in P50.items()
+        if not name.startswith(own)
+    ]
+    write_rows(options.rows, rows)
 
 
 if __name__ == "__main__":

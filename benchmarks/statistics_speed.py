@@ -14,6 +14,7 @@ import json
 import time
 
 import numpy as np
+from rows import Row, add_rows_argument, write_rows
 from tdigest import TDigest
 
 from foundry_core.data.statistics.builder import compute_statistics
@@ -62,7 +63,9 @@ def merging(parts: int = 100) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--windows", type=int, default=30_000)
-    windows = parser.parse_args().windows
+    add_rows_argument(parser)
+    options = parser.parse_args()
+    windows = options.windows
     values = np.random.default_rng(0).normal(size=(windows, 16, 20))
     valid = np.ones((windows, 16), bool)
     (wall, cpu), slow = ours(values, valid), package(values)
@@ -79,6 +82,15 @@ def main() -> None:
             indent=2,
         )
     )
+    row = Row(
+        what="statistics of [16, 20] windows",
+        unit="values per CPU s",
+        ours=cpu,
+        beside="tdigest's batch_update",
+        theirs=slow,
+        more=True,
+    )
+    write_rows(options.rows, [row])
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ document. `packed` is our model on rows of several documents, which the others c
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import process_time
 
 import torch
+from rows import Row, add_rows_argument, write_rows
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -58,24 +59,39 @@ def main() -> None:
     parser.add_argument("--shape", nargs="+", default=list(SHAPES), choices=SHAPES)
     parser.add_argument("--precision", nargs="+", default=["bf16", "fp32"])
     parser.add_argument("--rounds", type=int, default=15)
+    add_rows_argument(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    rows: list[Row] = []
     for name in given.shape:
         for precision in given.precision:
-            print(
-                f"{name:6} {precision}  {measured(SHAPES[name], precision, given.rounds)}",
-                flush=True,
-            )
+            seconds = measured(SHAPES[name], precision, given.rounds)
+            print(f"{name:6} {precision}  {in_words(seconds)}", flush=True)
+            rows += [
+                Row(
+                    what=f"LLM step, shape {name}, {precision}",
+                    unit="CPU ms",
+                    ours=1e3 * median(seconds["ours"]),
+                    beside=beside,
+                    theirs=1e3 * median(seconds[other]),
+                )
+                for other, beside in (("llama", "LlamaForCausalLM"), ("gpt", "a plain GPT"))
+            ]
+    write_rows(given.rows, rows)
 
 
-def measured(shape: Shape, precision: str, rounds: int) -> str:
+def measured(shape: Shape, precision: str, rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each model's steps."""
     steps = {
         "llama": other(llama(shape), shape, precision),
         "gpt": other(PlainGPT(shape), shape, precision),
         "ours": ours(shape, precision, documents=1),
         "packed": ours(shape, precision, documents=4),
     }
-    seconds = in_turn(steps, rounds)
+    return in_turn(steps, rounds)
+
+
+def in_words(seconds: Mapping[str, Sequence[float]]) -> str:
     shown = "  ".join(f"{n} {1e3 * median(s):7.1f} ms" for n, s in seconds.items())
     fastest = [min(pair) for pair in zip(seconds["llama"], seconds["gpt"], strict=True)]
     ratios = [

@@ -25,14 +25,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from foundry_core.files import hash64
 from tests.evaluation.statistics.simulate import (
     ALPHA,
+    BOTH,
+    FOUR,
     HIGHEST,
+    A,
     Setting,
     Way,
     beside_plain,
     by_blocks,
+    by_contrasts,
     by_recipes,
     by_strata,
     by_walk,
+    ordered,
     rejections,
 )
 
@@ -57,10 +62,12 @@ FALSE_ALARM = 0.0228
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """bound: on the level. difference: that the power is for."""
+    """bound: on the level. difference: that the power is for. finds: the way whose power that is,
+    where it is not the one whose level is measured."""
 
     name: str
     way: Way
+    finds: Way | None = None
     setting: Setting
     difference: float
     bound: float = ALPHA
@@ -112,7 +119,7 @@ def few(tables: int) -> int:
 
 
 def cells() -> list[Cell]:
-    return [*_paired(), *_other_layouts(), *_walks(), *_recipes()]
+    return [*_paired(), *_other_layouts(), *_walks(), *_recipes(), *_factors()]
 
 
 def _exact(
@@ -159,10 +166,45 @@ def _recipes() -> Iterator[Cell]:
         yield Cell(name=name, way=by_recipes, setting=setting, difference=0.2)
 
 
+def _factors() -> Iterator[Cell]:
+    """Grids of two settings, and values in an order; each family has all its contrasts. The power
+    is that of one of them, an effect of the first setting or a straight rise."""
+    for seeds, spread in product((1, 2, 3, 5), (0.0, 0.4)):
+        if seeds == 1 and spread:
+            continue  # of one run each nothing is said about the recipes
+        common = {"tasks": 4, "scenarios": 25, "seeds": seeds, "spread": spread}
+        bound = HIGHEST.get(seeds, ALPHA)
+        grid = Setting(**common, arms=4, pattern=(0, 1, 0, 1))
+        every = partial(by_contrasts, settings=FOUR)
+        of_a = partial(by_contrasts, settings=FOUR, texts=(A,))
+        of_both = partial(by_contrasts, settings=FOUR, texts=(BOTH,))
+        yield Cell(name="2 × 2", way=every, finds=of_a, setting=grid, difference=0.2, bound=bound)
+        beside_b = replace(grid, rate=0.4, always=(0, 0, 0.2, 0.2), pattern=(0, 0, 0, 1))
+        yield Cell(
+            name="2 × 2, the second setting adds .2",
+            way=partial(by_contrasts, settings=FOUR, texts=(A, BOTH)),
+            finds=of_both,
+            setting=beside_b,
+            difference=0.35,
+            bound=bound,
+        )
+        for arms in (3, 5):
+            rise = tuple(at / (arms - 1) for at in range(arms))
+            yield Cell(
+                name=f"trend of {arms} values",
+                way=partial(by_contrasts, settings=ordered(arms)),
+                setting=Setting(**common, arms=arms, pattern=rise),
+                difference=0.2,
+                bound=bound,
+            )
+
+
 def measure(cell: Cell, tables: int) -> Row:
     rejected = rejections(cell.way, cell.setting, tables, hash64(cell.key))
     shifted = replace(cell.setting, difference=cell.difference)
-    found, plain = beside_plain(cell.way, shifted, few(tables), hash64(cell.key + ", different"))
+    found, plain = beside_plain(
+        cell.finds or cell.way, shifted, few(tables), hash64(cell.key + ", different")
+    )
     error = 100 * sqrt(cell.bound * (1 - cell.bound) / tables)
     return Row(
         key=cell.key,
@@ -207,11 +249,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tables", type=int, default=20_000)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--only", default="", help="cells whose path begins so")
     parser.add_argument("--out", type=Path, help="Markdown file to keep the rows in")
     options = parser.parse_args()
     known = kept(options.out)
-    rows = [row for cell in cells() if (row := known.get((cell.key, options.tables)))]
-    todo = [cell for cell in cells() if (cell.key, options.tables) not in known]
+    asked = [cell for cell in cells() if cell.name.startswith(options.only)]
+    rows = [row for cell in asked if (row := known.get((cell.key, options.tables)))]
+    todo = [cell for cell in asked if (cell.key, options.tables) not in known]
     head = f"| {COLUMNS} |\n|{'---|' * 10}\n"
     if options.out and not options.out.exists():
         options.out.write_text(head)

@@ -91,7 +91,7 @@ def full(
     run = PipelineRun(prepared, **_here(dispatch))
     run.start()
     result = _carried_out(lambda: run.walk(_submit), run.finish)
-    artifacts.show_report(write_run_report(run.run_id))
+    artifacts.show_report(run.run_id, write_run_report(run.run_id))
     return result
 
 
@@ -145,14 +145,14 @@ def ablation(
     artifacts.show_plan(ablation_markdown(planned))
     if dry_run:
         return {"title": title, "to_run": len(planned.merged.plan.to_run())}
-    running = AblationRun(planned, **_here(dispatch))
+    running = AblationRun(planned, looked=artifacts.show_looks, **_here(dispatch))
     running.start()
     describe_run(flow_run_id(), title, [f"ablation:{running.ablation_id}"])
 
     def finish(status: str, error: str = "") -> RunResult:
         result = running.finish(status, error)
         artifacts.show_effects(result["effects"], result["seeds"])
-        artifacts.show_report(write_ablation_report(running.ablation_id))
+        artifacts.show_report(running.ablation_id, write_ablation_report(running.ablation_id))
         return result
 
     return _carried_out(lambda: running.walk(_submit), finish)
@@ -217,7 +217,7 @@ def _submit(run: PipelineRun, name: str, upstream: Sequence[Pending]) -> _Task:
 def run_stage(run: PipelineRun, name: str) -> str:
     """Executes one stage; the result is its artifact's key."""
     try:
-        watch = artifacts.progress_of(run.prepared.specs[name].key)
+        watch = artifacts.progress_of(name)
         key = run.stage(name, job_ref(), watch).artifact.key
     except Exception as error:
         run.fail(name, str(error))

@@ -32,7 +32,7 @@ def train(job: dict[str, Any], store: str) -> str:
     """
     opened = open_store(store)
     ready = replace(StageJob.from_json(job, opened), job_ref=job_ref())
-    report = ProgressReport(ready.spec.key)
+    report = ProgressReport(ready.spec.name)
     outcome = supervised(ready, opened, EventLog(opened.events_uri), report.publish)
     report.publish({"done": 1, "total": 1, "message": outcome.how or "built"}, last=True)
     return outcome.artifact.key

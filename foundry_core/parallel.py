@@ -27,8 +27,9 @@ def private_ray() -> None:
 
 
 @contextmanager
-def ray_session(cpus: int) -> Iterator[None]:
+def ray_session(cpus: int, *, log: bool = False) -> Iterator[None]:
     """Connects to RAY_ADDRESS, or starts a local Ray with `cpus` slots for the block's duration.
+    log: what workers print, on whichever node, this process prints, too.
 
     Starting costs 3-6 s on a laptop: open one session per stage, not per call.
     """
@@ -44,16 +45,16 @@ def ray_session(cpus: int) -> Iterator[None]:
     # Client: there, packages of a user's own would stand for the installed ones of that name.
     config = ray.job_config.JobConfig(_client_job=True)
     if address:
-        ray.init(address=address, job_config=config, log_to_driver=False)
+        ray.init(address=address, job_config=config, log_to_driver=log)
     else:
-        _start_local(cpus, config)
+        _start_local(cpus, config, log)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _start_local(cpus: int, config: Any) -> None:
+def _start_local(cpus: int, config: Any, log: bool = False) -> None:
     """Ray gives its processes 30 s to come up, which a machine that does much else exceeds: then
     once more, and once again."""
     import ray
@@ -64,7 +65,7 @@ def _start_local(cpus: int, config: Any) -> None:
                 num_cpus=cpus,
                 job_config=config,
                 include_dashboard=False,
-                log_to_driver=False,
+                log_to_driver=log,
                 configure_logging=False,
                 object_store_memory=512 * 1024**2,
             )

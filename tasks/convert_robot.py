@@ -15,6 +15,7 @@ from foundry_core.data.config import (
     SplitConfig,
     StillConfig,
     Turn,
+    WeightRule,
     WindowConfig,
 )
 from foundry_core.data.contract.motion import tolerances
@@ -70,6 +71,9 @@ class ConvertRobotRecipe(stage.Recipe):
     paraphrases: Location[str | None] = Field(
         None, description="YAML or JSON file of other words: {task or instruction: [texts]}"
     )
+    weights: Annotated[tuple[WeightRule, ...], OmitWhen(())] = Field(
+        (), description="how often windows are drawn in training: factors on what the mapping says"
+    )
     split: SplitConfig | None = Field(
         None, description="episodes to set aside for validation; null sets none aside"
     )
@@ -104,6 +108,11 @@ class ConvertRobot(stage.Stage):
             raise FoundryError(
                 "convert_robot shuffles samples; in the layout 'episode' a sample is an episode",
                 "set layout: sample, or leave shuffle out: loaders shuffle by themselves",
+            )
+        if not recipe.keep_failures and any(one.success == "false" for one in recipe.weights):
+            raise FoundryError(
+                "a rule of `weights` is of episodes that failed, which are left out",
+                "set keep_failures: true, or leave the rule out",
             )
         given = _given(recipe, inputs)
         for camera in (*(recipe.cameras or ()), *recipe.rotate) if given.cameras else ():
@@ -160,6 +169,7 @@ class ConvertRobot(stage.Stage):
             keep_failures=recipe.keep_failures,
             still=recipe.still,
             paraphrases=words,
+            weights=recipe.weights,
         )
         return convert_sides(
             local,

@@ -10,12 +10,14 @@ from foundry_core.config.canonical import OmitWhen
 from foundry_core.data.contract.matching import Match, match
 from foundry_core.data.contract.statements import PolicyContract
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.benchmarks.base import DrivenBenchmark
 from foundry_core.evaluation.closed_loop import (
     ScenariosRecipe,
     benchmark_of,
     benchmark_sources,
     checked_benchmark,
     episodes_work,
+    given_away,
     play,
 )
 from foundry_core.evaluation.design import Design
@@ -57,6 +59,9 @@ class EvaluateRecipe(ScenariosRecipe):
         0, ge=0, description="successes, and failures, of which pictures show what counted"
     )
     record_per_task: int = Field(2, ge=0, description="episodes per task that keep pictures")
+    record_failures: Annotated[bool, OmitWhen(False)] = Field(
+        False, description="every other episode that fails keeps its video, too"
+    )
 
     @model_validator(mode="after")
     def _looks_fit(self) -> Self:
@@ -71,6 +76,9 @@ class EvaluateResources(stage.Resources):
         0, ge=0, description="episodes at a time (0: one per cpu); more make larger batches"
     )
     device: str = Field("cpu", description="where the policy runs")
+    compile: bool = Field(
+        False, description="compile the policy first: for many episodes; rounding differs"
+    )
     server: str = Field("", description="host:port of a policy that is served")
 
 
@@ -91,7 +99,13 @@ class Evaluate(stage.Stage):
     def check(
         cls, recipe: EvaluateRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
     ) -> None:
-        checked_benchmark(recipe)
+        benchmark = checked_benchmark(recipe)
+        if isinstance(benchmark, DrivenBenchmark) and recipe.attribution:
+            raise FoundryError(
+                f"attribution = {recipe.attribution}: {benchmark.name} plays its episodes in a "
+                "program of its own, and cannot play them again with other pictures",
+                "leave attribution out",
+            )
         if bool(inputs.get("policy")) == (recipe.served is not None):
             raise FoundryError(
                 "an evaluation takes the input `policy`, or `served`, and not both",
@@ -104,11 +118,12 @@ class Evaluate(stage.Stage):
         cls, recipe: EvaluateRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
     ) -> list[str]:
         found = _match(recipe, inputs)
-        return found.notes() if found else []
+        return [*(found.notes() if found else []), *given_away(recipe)]
 
     @classmethod
     def numerics(cls, resources: EvaluateResources) -> Mapping[str, str]:
-        return {"threads": str(resources.cpus)} if resources.device == "cpu" else {}
+        found = {"threads": str(resources.cpus)} if resources.device == "cpu" else {}
+        return {**found, "compiled": "yes"} if resources.compile else found
 
     @classmethod
     def check_resources(cls, recipe: EvaluateRecipe, resources: EvaluateResources) -> None:
@@ -116,6 +131,11 @@ class Evaluate(stage.Stage):
             raise FoundryError(
                 f"server={resources.server!r} and recipe.served={recipe.served} go together",
                 "server: host:port, served: {protocol: openpi, policy: its name}",
+            )
+        if resources.compile and recipe.served is not None:
+            raise FoundryError(
+                "compile=true is for a policy that is loaded here, recipe.served is elsewhere",
+                "leave it out; `foundry policy serve --compile` is for the server",
             )
         check_device(resources)
 
@@ -131,7 +151,9 @@ class Evaluate(stage.Stage):
 
         recipe, benchmark = ctx.recipe, benchmark_of(ctx.recipe)
         loaded, identity = _loaded(ctx)
-        policy = AdaptedPolicy(loaded, benchmark.contract(), benchmark.name)
+        policy = loaded
+        if not isinstance(benchmark, DrivenBenchmark):  # else its protocol's front-end converts
+            policy = AdaptedPolicy(loaded, benchmark.contract(), benchmark.name)
         # By content: an equal policy under another key makes an equal evaluation.
         facts = {
             "seed": ctx.seed,
@@ -143,6 +165,7 @@ class Evaluate(stage.Stage):
             policy,
             facts,
             record=recipe.record_per_task,
+            record_failures=recipe.record_failures,
             env_workers=ctx.resources.env_workers or None,
             execute_steps=recipe.execute_steps,
             design=recipe.design,
@@ -165,10 +188,16 @@ def _loaded(ctx: stage.StageContext) -> tuple[Any, str]:
             token=os.environ.get(TOKEN, ""),
         )
         return remote, f"{recipe.served.protocol}:{recipe.served.policy}"
+    from foundry_core.models.inference import Acceleration
     from foundry_core.serving.policy import load_policy
 
-    device, blank = ctx.resources.device, recipe.blank_images
-    return load_policy(artifact.path, device=device, blank_images=blank), artifact.content
+    policy = load_policy(
+        artifact.path,
+        device=ctx.resources.device,
+        blank_images=recipe.blank_images,
+        how=Acceleration(compiled=ctx.resources.compile),
+    )
+    return policy, artifact.content
 
 
 def _match(

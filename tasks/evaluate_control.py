@@ -17,6 +17,7 @@ from foundry_core.evaluation.closed_loop import (
     benchmark_sources,
     checked_benchmark,
     episodes_work,
+    given_away,
     play,
 )
 from foundry_core.pipeline import stage
@@ -55,6 +56,12 @@ class EvaluateControl(stage.Stage):
                 f"benchmark {recipe.benchmark!r} does not say what keeps its robot where it is",
                 f"define `still` in {type(benchmark).__name__}",
             )
+
+    @classmethod
+    def notes(
+        cls, recipe: EvaluateControlRecipe, inputs: Mapping[str, Mapping[str, stage.Upstream]]
+    ) -> list[str]:
+        return given_away(recipe)
 
     @classmethod
     def work(

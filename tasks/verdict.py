@@ -37,6 +37,11 @@ class VerdictRecipe(stage.Recipe):
     race: Annotated[PlannedRace | None, OmitWhen(None)] = Field(
         None, description="the design by which variants stopped, fixed before the first episode"
     )
+    settings: Annotated[dict[str, dict[str, Any]] | None, OmitWhen(None)] = Field(
+        None,
+        description="variant → path → value, the base with all paths: grids and ordered values "
+        "are judged as factors besides",
+    )
 
     @model_validator(mode="after")
     def _names_its_base(self) -> Self:
@@ -115,7 +120,12 @@ class Verdict(stage.Stage):
             evaluations = finished_race(design, rounds, parts, (recipe.started or 0) + 1)
             variants = {name: (name,) for name in names}
         found = judge_variants(
-            evaluations, variants, recipe.base, recipe.alpha, size=recipe.started
+            evaluations,
+            variants,
+            recipe.base,
+            recipe.alpha,
+            size=recipe.started,
+            settings=recipe.settings,
         )
         found = with_controls(found, read_together(read.get("controls", {})))
         quality = {label: read_quality(folder) for label, folder in read.get("quality", {}).items()}

@@ -20,6 +20,8 @@ from foundry_core.pipeline.stage import ArtifactType, Upstream, Work
 from foundry_core.store.base import Store
 from foundry_core.store.catalog import StoreCatalog, load_baseline
 
+# A path, its value in the base and in the variant.
+Changed = tuple[str, Any, Any]
 VERDICT = "verdict"
 CONTROL = "evaluate_control"
 
@@ -82,10 +84,12 @@ def merge(
     seed_runs: Sequence[SeedRun],
     code: CodeIndex,
     store: Store,
+    changes: Mapping[str, Sequence[Changed]],
     started: int | None = None,
 ) -> Prepared:
-    """The merged graph of the seed runs and the verdict over their evaluations, planned. started:
-    variants of the ablation as it began, where some have dropped out since.
+    """The merged graph of the seed runs and the verdict over their evaluations, planned. changes:
+    of every variant. started: variants of the ablation as it began, where some have dropped out
+    since.
 
     Reasons name the pipeline's own stages: the base is compared with its latest run, every other
     seed run with the base.
@@ -95,7 +99,7 @@ def merge(
     first_names: dict[str, str] = {}
     for seed_run in seed_runs:
         _add(seed_run, nodes, specs, first_names)
-    nodes[VERDICT] = _verdict(seed_runs, request, started)
+    nodes[VERDICT] = _verdict(seed_runs, request, changes, started)
     specs[VERDICT] = identify_stage(nodes[VERDICT], specs, code, request.strict_code)
     first = seed_runs[0]
     pipeline = Pipeline(
@@ -175,7 +179,10 @@ def _renamed(
 
 
 def _verdict(
-    seed_runs: Sequence[SeedRun], request: AblationRequest, started: int | None
+    seed_runs: Sequence[SeedRun],
+    request: AblationRequest,
+    changes: Mapping[str, Sequence[Changed]],
+    started: int | None,
 ) -> StageNode:
     stage = stage_kind(VERDICT)
     variants: dict[str, list[str]] = {}
@@ -191,6 +198,8 @@ def _verdict(
                 upstream["quality"][r.names[exam]] = _upstream(r, exam)
     values: dict[str, Any] = {"base": seed_runs[0].variant, "variants": variants}
     values |= {"alpha": request.alpha, "started": started and started - 1}
+    if request.design is None:
+        values["settings"] = _settings(seed_runs[0].variant, changes)
     if request.design is not None:
         rounds = seed_runs[0].rounds
         values["race"] = {"design": request.design.model_dump(), "rounds": rounds}
@@ -208,6 +217,18 @@ def _verdict(
             if named
         },
     )
+
+
+def _settings(base: str, changes: Mapping[str, Sequence[Changed]]) -> dict[str, Any] | None:
+    """What each variant sets, the base what any of them changes; None where they can be no more
+    than pairs."""
+    if len(changes) < 3:
+        return None
+    before = {path: old for changed in changes.values() for path, old, _ in changed}
+    if not before:
+        return None
+    found = {name: {path: new for path, _, new in changed} for name, changed in changes.items()}
+    return {**found, base: before}
 
 
 def _upstream(seed_run: SeedRun, stage: str) -> Upstream:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from flows.ablation.merge import SeedRun, controls_of, merge, quality_of
+from flows.ablation.merge import Changed, SeedRun, controls_of, merge, quality_of
 from flows.ablation.parts import in_parts, standing
-from flows.ablation.variants import BASE, AblationRequest, Change, Variant, expand
+from flows.ablation.space import Change
+from flows.ablation.variants import BASE, AblationRequest, Variant, expand
 from flows.runs.planning import Prepared
 from foundry_core.config.overrides import STAGE_KEYS
 from foundry_core.config.suggest import nearest
@@ -31,10 +32,12 @@ from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
 
 MOST_SEEDS = 100
-# A path, its value in the base and in the variant.
-Changed = tuple[str, Any, Any]
 # What trains and what evaluates; data stay the same for all seeds, and are shared.
 _VARIES_WITH_SEED = (*MODELS, ArtifactType.EVALUATION)
+
+
+class NothingVaried(FoundryError):
+    """All variants are the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +133,13 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
         raise FoundryError(
             f"seeds = {request.seeds}: must be between 1 and {MOST_SEEDS}", "e.g. --seeds 3"
         )
-    variants = expand(request.vary, request.variants)
+    variants = expand(request.vary, request.variants, request.sample)
     design = request.design
     shared = Shared()
     base = load_pipeline(request.pipeline, request.overrides, kinds=stage_kind, shared=shared)
     evaluation = compared_stage(base, request.evaluation)
     code, known = CodeIndex(), Identified()
+    first_seed = request.first_seed
     seed_runs: list[SeedRun] = []
     changes: dict[str, tuple[Changed, ...]] = {}
     notes: list[str] = []
@@ -145,7 +149,7 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
         return _seed_run(request, variant, evaluation, seed, code, shared, known)
 
     for variant in variants:
-        first = seed_run(variant, 0)
+        first = seed_run(variant, first_seed)
         key = first.specs[first.parts[0]].key
         changed = tuple(
             (path, value_at(base, path), value_at(first.pipeline, path))
@@ -157,10 +161,10 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
         seen[key] = variant.name
         changes[variant.name] = changed
         seed_runs.append(first)
-        for seed in range(1, request.seeds):
+        for seed in range(first_seed + 1, first_seed + request.seeds):
             seed_runs.append(seed_run(variant, seed))
     if len(seed_runs) < 2:
-        raise FoundryError(
+        raise NothingVaried(
             "nothing is varied: " + ("; ".join(notes) or "only the base is left"),
             "give --vary PATH=VALUE,VALUE, --variant NAME:PATH=VALUE, or --seeds N",
         )
@@ -170,7 +174,7 @@ def plan_ablation(request: AblationRequest, store: Store | None = None) -> Ablat
         pipeline=base,
         evaluation=evaluation,
         seed_runs=tuple(seed_runs),
-        merged=merge(request, seed_runs, code, store),
+        merged=merge(request, seed_runs, code, store, changes),
         changes=changes,
         notes=tuple(notes),
     )
@@ -187,11 +191,12 @@ def reduced(ablation: Ablation, variants: Iterable[str]) -> Ablation:
     fewer = kept < ablation.by_variant.keys()
     started = len(ablation.by_variant) if fewer else None
     store, code = ablation.merged.store, CodeIndex()
+    changes = {name: changed for name, changed in ablation.changes.items() if name in kept}
     found = replace(
         ablation,
         seed_runs=seed_runs,
-        merged=merge(ablation.request, seed_runs, code, store, started),
-        changes={name: found for name, found in ablation.changes.items() if name in kept},
+        merged=merge(ablation.request, seed_runs, code, store, changes, started),
+        changes=changes,
         started=started,
     )
     return found if ablation.standing is None else _with_standing(found, code)
@@ -213,7 +218,7 @@ def _with_standing(ablation: Ablation, code: CodeIndex) -> Ablation:
     if all(r.played == most[r.variant] for r in ablation.seed_runs):
         return replace(ablation, standing=now)
     seed_runs = tuple(replace(r, names={}, played=most[r.variant]) for r in ablation.seed_runs)
-    merged = merge(ablation.request, seed_runs, code, store, ablation.started)
+    merged = merge(ablation.request, seed_runs, code, store, ablation.changes, ablation.started)
     return replace(ablation, seed_runs=seed_runs, merged=merged, standing=now)
 
 

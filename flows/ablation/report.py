@@ -5,13 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
+from flows.ablation import answers, page
 from flows.reports.run_report import gather
+from foundry_core.evaluation.comparison.effects import dose_picture
 from foundry_core.evaluation.comparison.plots import response
 from foundry_core.evaluation.comparison.report import table_html, write_report
+from foundry_core.evaluation.comparison.result import Comparison
 from foundry_core.evaluation.comparison.sentences import p_text
 from foundry_core.evaluation.comparison.verdict import seeds_of
-from foundry_core.home import home_dir
+from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import queries
+from foundry_core.lineage.connection import rows
+from foundry_core.store.base import Store
+from foundry_core.store.open import open_store
 
 Row = Mapping[str, Any]
 
@@ -22,34 +30,101 @@ def ablation_ids() -> list[str]:
     return [row["ablation_id"] for row in queries.sql(queries.connect(), query)]
 
 
+def known_report(comparison_key: str | None) -> Path | None:
+    """The report of an ablation that came to the same verdict, the newest; None without one."""
+    query = "select ablation_id from ablation where comparison_key = ? order by started_at desc"
+    with queries.connect() as connection:
+        known = rows(connection, query, [comparison_key], of=dict[str, Any])
+    paths = (home_dir() / "runs" / row["ablation_id"] / "report.html" for row in known)
+    return next(filter(Path.is_file, paths), None)
+
+
 def write_ablation_report(ablation_id: str) -> Path:
     """report.html in the folder of the ablation's run. FoundryError for an unknown ablation."""
-    connection = queries.connect()
-    ablation = queries.ablation(connection, ablation_id)
-    effects = queries.ablation_effects(connection, ablation_id)
+    connection, store = queries.connect(), open_store(store_uri())
+    queries.ablation(connection, ablation_id)
+    found = answers.shown(connection, store, ablation_id)
     data = gather(ablation_id)
-    header, *body = effects_rows(effects)
-    sections = [("Variants", table_html(header, body))]
-    sections += [
-        (f"Success over {path}", f'<div class="wide">{response(path, points)}</div>')
-        for path, points in responses(effects).items()
+    judged, effects = data.comparison, found["effects"]
+    variants = list(_by_variant(effects)) or [
+        row["variant"] for row in _variants(connection, ablation_id)
     ]
-    if data.comparison is not None:
-        seeds = seeds_of(data.comparison)
+    header, *body = effects_rows(effects)
+    sections = [("What changed", table_html(header, body))]
+    if judged is not None:
+        sections.insert(0, page.certainty(judged, found["missing"]))
+        seeds = seeds_of(judged)
         sections.append(("Seeds", f"<p>{seeds_text(seeds)}</p>{_seed_rows(seeds)}"))
+    sections += _over_values(judged, effects)
+    sections += page.measures(found["quality"], variants)
+    sections += page.side_by_side(_folders(connection, store, ablation_id))
+    sections += [one for one in data.sections if one[0] not in dict(sections)]
+    sections += page.curves(data.losses)
     data = replace(
         data,
-        title=f"{ablation['base_pipeline']}: what each change does",
+        title=found["asks"] if found["question"] else f"{found['base_pipeline']}: {found['asks']}",
         run_id=ablation_id,
-        sections=[*sections, *data.sections],
-        commands=_commands(ablation, effects),
+        sections=sections,
+        losses={},
+        filmstrips=() if "Where variants differ" in dict(sections) else data.filmstrips,
+        lineage_svg=page.merged_graph(
+            *queries.graph_of(connection, ablation_id), _users(connection, ablation_id)
+        ),
+        closing=[page.cost(found, found["quality"]), _repeat(found)],
+        commands=_commands(found, effects),
     )
     return write_report(home_dir() / "runs" / ablation_id / "report.html", data)
 
 
+def _repeat(found: Row) -> tuple[str, str]:
+    return page.repeat(found["command"], found["environment"])
+
+
+def _over_values(judged: Comparison | None, effects: Sequence[Row]) -> list[tuple[str, str]]:
+    """A curve for every setting with three values or more: with the runs and a line where the
+    verdict has one."""
+    doses = {dose.path: dose_picture(dose).svg() for dose in judged.doses} if judged else {}
+    drawn = {path: response(path, points) for path, points in responses(effects).items()}
+    return [
+        (f"Success over {path}", f'<div class="wide">{picture}</div>')
+        for path, picture in {**drawn, **doses}.items()
+    ]
+
+
+def _variants(connection: duckdb.DuckDBPyConnection, ablation_id: str) -> list[dict[str, Any]]:
+    query = "select variant, runs from ablation_variant where ablation_id = ? order by position"
+    return list(rows(connection, query, [ablation_id], of=dict[str, Any]))
+
+
+def _users(connection: duckdb.DuckDBPyConnection, ablation_id: str) -> dict[str, set[str]]:
+    """key → the variants whose seed runs it is part of."""
+    query = """select distinct coalesce(s.artifact_key, s.key) as key, r.variant
+        from pipeline_run r join run_stage s using (run_id)
+        where r.ablation_id = ? and r.variant is not null"""
+    found: dict[str, set[str]] = {}
+    for row in rows(connection, query, [ablation_id], of=dict[str, Any]):
+        found.setdefault(row["key"], set()).add(row["variant"])
+    return found
+
+
+def _folders(
+    connection: duckdb.DuckDBPyConnection, store: Store, ablation_id: str
+) -> dict[str, Path]:
+    """variant → the files of its first seed's evaluation, as far as they are there."""
+    found = {}
+    for row in _variants(connection, ablation_id):
+        query = """select key from run_stage where run_id = ? and kind = 'evaluate'
+            order by position limit 1"""
+        for stage in rows(connection, query, row["runs"][:1], of=dict[str, Any]):
+            artifact = store.read("evaluate", stage["key"])
+            if artifact is not None:
+                found[row["variant"]] = store.files_path(artifact)
+    return found
+
+
 def effects_rows(effects: Sequence[Row]) -> list[list[str]]:
     """Header and one row per variant: what it changes, how often it succeeds, the decision."""
-    rows = [["variant", "change", "success", "95 % interval", "p (Holm)", "decision", "letters"]]
+    table = [["variant", "change", "success", "95 % interval", "p (Holm)", "decision", "letters"]]
     for name, changes in _by_variant(effects).items():
         first = changes[0]
         change = "; ".join(
@@ -59,8 +134,8 @@ def effects_rows(effects: Sequence[Row]) -> list[list[str]]:
         rate = f"{100 * first['success']:.1f} % of {first['n']}" if known else "-"
         interval = f"{100 * first['low']:.1f} to {100 * first['high']:.1f} %" if known else "-"
         p = p_text(first["p_value"]) if first["p_value"] is not None else ""
-        rows.append([name, change, rate, interval, p, first["decision"], first["letters"] or ""])
-    return rows
+        table.append([name, change, rate, interval, p, first["decision"], first["letters"] or ""])
+    return table
 
 
 def _by_variant(effects: Sequence[Row]) -> dict[str, list[Row]]:
@@ -124,12 +199,11 @@ def _points(rate: float) -> str:
 
 
 def _seed_rows(seeds: Row) -> str:
-    rows = [
-        [name, evaluation, "-" if rate is None else f"{100 * rate:.1f} %"]
+    table = [
+        [name, ", ".join("-" if rate is None else f"{100 * rate:.1f} %" for rate in rates.values())]
         for name, rates in seeds["rates"].items()
-        for evaluation, rate in rates.items()
     ]
-    return table_html(["variant", "seed", "success"], rows) if rows else ""
+    return table_html(["variant", "success of each seed"], table) if table else ""
 
 
 def _commands(ablation: Row, effects: Sequence[Row]) -> list[str]:
@@ -137,6 +211,7 @@ def _commands(ablation: Row, effects: Sequence[Row]) -> list[str]:
     commands = [f"foundry lineage sql \"from ablation_effects where ablation_id = '{name}'\""]
     if ablation["comparison_key"]:
         commands.append(f"foundry lineage trace {ablation['comparison_key'][:12]}")
+    commands.append(f"foundry ablation show {name}")
     if any(effect["path"] for effect in effects):
         query = f"select runs from ablation_variant where ablation_id = '{name}'"
         commands.append(f'foundry lineage sql "{query}"')

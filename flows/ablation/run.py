@@ -6,7 +6,7 @@ merged graph's run; every seed run has a record of its own in the lineage, so th
 compared and reported like any other run.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,10 +14,11 @@ from flows.ablation.merge import VERDICT, SeedRun
 from flows.ablation.plan import Ablation, reduced, standing_of
 from flows.dispatch.base import Backend
 from flows.runs.engine import PipelineRun, RunResult, new_run_id
-from flows.runs.events import RunObserver, unobserved
+from flows.runs.events import Note, RunObserver, unobserved
 from flows.runs.planning import Prepared, Request
 from flows.runs.walk import StagesFailed, Submit, in_order
 from foundry_core.evaluation.comparison.result import Comparison, Effect, as_json, read_comparison
+from foundry_core.evaluation.design import Standing
 from foundry_core.evaluation.score import Score, total
 from foundry_core.lineage.event_types import AblationFinished, AblationStarted
 from foundry_core.lineage.events import EventLog
@@ -49,8 +50,11 @@ class AblationRun:
         observe: RunObserver = unobserved,
         job_ref: str | None = None,
         backend: Backend | None = None,
+        looked: Callable[[Standing, int], None] | None = None,
     ) -> None:
+        """looked: is told where the race stands after each look, and of how many rounds."""
         self.ablation = ablation
+        self._looked = looked
         self.ablation_id = new_run_id(ablation.merged.pipeline.name)
         self._observe, self._job_ref, self._backend = observe, job_ref, backend
         self.run = self._pipeline_run(ablation.merged, self.ablation_id, None)
@@ -60,6 +64,7 @@ class AblationRun:
             self._records[r.label] = self._pipeline_run(self._alone(r), run_id, r.variant)
         self._verdict_run = self.run
         self._standing = ablation.standing
+        self._told = len(ablation.standing.decided) if ablation.standing else 0
         self._events = EventLog(ablation.merged.store.events_uri)
 
     @property
@@ -85,6 +90,8 @@ class AblationRun:
                 vary={one.path: list(one.values) for one in request.vary},
                 seeds=request.seeds,
                 design=fixed,
+                search=None if request.search is None else dict(request.search),
+                question=request.question or None,
             )
         )
         self.run.start()
@@ -176,9 +183,19 @@ class AblationRun:
             return run.artifact(stage) if known else None
 
         self._standing = standing_of(ablation, committed)
+        self._tell(self._standing)
         while self._standing.running:
             run.walk(submit, ablation.next_parts(self._standing))
             self._standing = standing_of(ablation, committed)
+            self._tell(self._standing)
+
+    def _tell(self, standing: Standing) -> None:
+        """Says what the last look has decided: to who shows it, and to who asked."""
+        for one in standing.decided[self._told :]:
+            self._observe(Note(f"look {one.look}: {one.text}"))
+        self._told = len(standing.decided)
+        if self._looked is not None and any(standing.needed.values()):
+            self._looked(standing, self.ablation.seed_runs[0].rounds)
 
     def _continued(self, ablation: Ablation) -> PipelineRun:
         """This run, over a graph planned anew."""

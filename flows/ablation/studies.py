@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import Field
 
-from flows.ablation.variants import AblationRequest, Variant, axis
+from flows.ablation.space import Space, dimension
+from flows.ablation.variants import AblationRequest, Sample, Variant, axis
 from foundry_core.config.documents import CONFIG_ROOT, load_document, pipeline_names
 from foundry_core.config.suggest import nearest
 from foundry_core.config.validation import validate
@@ -31,10 +32,27 @@ class Study(Config):
         {}, description="path → values, crossed with each other"
     )
     variants: dict[str, dict[str, Any]] = Field({}, description="name → overrides")
+    space: dict[str, dict[str, Any] | tuple[Any, ...]] = Field(
+        {}, description="settings to draw from: [a, b], or {low: 1e-4, high: 1e-2, log: true}"
+    )
+    sample: int | None = Field(None, ge=1, description="so many variants drawn from the space")
     seeds: int = Field(3, ge=1, description="training runs of each variant")
     evaluation: str | None = Field(
         None, description="stage that is judged; null: the pipeline's only one"
     )
+
+    @property
+    def dimensions(self) -> Space:
+        """The space. FoundryError for what is none."""
+        return {path: dimension(path, stated) for path, stated in self.space.items()}
+
+    def _drawn(self, asked: Sample | None) -> Sample | None:
+        """The study's sample with what a person asks for besides."""
+        number = asked.number if asked and asked.number else self.sample
+        if number is None:
+            return None
+        space = {**self.dimensions, **(asked.space if asked else {})}
+        return Sample(space=space, number=number, seed=asked.seed if asked else 0)
 
     def request(self, asked: AblationRequest, seeds: int | None = None) -> AblationRequest:
         """The study with what a person asks for besides: more changes of the base, more variants,
@@ -48,8 +66,10 @@ class Study(Config):
                 *(Variant(name=n, overrides=tuple(c.items())) for n, c in self.variants.items()),
                 *asked.variants,
             ),
+            sample=self._drawn(asked.sample),
             seeds=self.seeds if seeds is None else seeds,
             evaluation=asked.evaluation or self.evaluation,
+            question=self.question,
         )
 
 

@@ -81,7 +81,10 @@ def _group_cell(ablation: Ablation, seed_runs: Sequence[SeedRun], stage: str) ->
 def _values(ablation: Ablation, names: Sequence[str], number: int) -> str:
     """'llm.training.steps: 200 → 100, 400', or how many values between which."""
     path, old, _ = ablation.changes[names[0]][number]
-    values = list(dict.fromkeys(str(ablation.changes[name][number][2]) for name in names))
+    found = [ablation.changes[name][number][2] for name in names]
+    if all(isinstance(one, int | float) for one in found):
+        found.sort()  # what was drawn comes in any order
+    values = list(dict.fromkeys(map(str, found)))
     if len(values) > _MOST_VALUES:
         return f"{path}: {old} → {len(values)} values, {values[0]} … {values[-1]}"
     return f"{path}: {old} → {', '.join(values)}"

@@ -5,11 +5,12 @@ A variant is the base pipeline with some values changed. `base` is always there,
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from flows.ablation.space import Change, Space, draw
 from foundry_core.config.overrides import parse_override
 from foundry_core.config.parsing import parse_yaml
 from foundry_core.config.validation import validate
@@ -17,8 +18,6 @@ from foundry_core.errors import FoundryError
 from foundry_core.evaluation.design import Design
 
 BASE = "base"
-# A path and the value it gets.
-Change = tuple[str, Any]
 _LONGEST_NAME = 48
 
 
@@ -41,26 +40,46 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sample:
+    """So many variants drawn at random from a space, where all combinations are too many."""
+
+    space: Space
+    number: int
+    seed: int = 0
+
+    @property
+    def text(self) -> str:
+        return f"{self.number} drawn over {', '.join(self.space)}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class AblationRequest:
     """What a person asks for; the same for CLI, UI and notebook.
 
     overrides: of the base, and so of every variant. seeds: how many per variant; the i-th adds i
-    to the seeds of all stages that train or evaluate, so that data stay the same and are shared.
+    to the seeds of all stages that train or evaluate, so that data stay the same and are shared;
+    first_seed is the first i. sample: variants drawn beside the others. search: which step of a
+    search this is, as the lineage records it.
     evaluation: the stage that is compared; default: the base of the pipeline's compare stage,
-    else its only evaluation. looks: how often variants are looked at while they play, spread over
-    the episodes; None: once, at the end. spending, family: of the design that then decides.
+    else its only evaluation. question: in words, of a study. looks: how often variants are looked
+    at while they play, spread over the episodes; None: once, at the end. spending, family: of the
+    design that then decides.
     """
 
     pipeline: str
     overrides: tuple[Change, ...] = ()
     vary: tuple[Vary, ...] = ()
     variants: tuple[Variant, ...] = ()
+    sample: Sample | None = None
     seeds: int = 1
+    first_seed: int = 0
+    search: Mapping[str, Any] | None = None
     evaluation: str | None = None
     alpha: float = 0.05
     strict_code: bool = False
     strict_env: bool = False
     strict_reads: bool = False
+    question: str = ""
     looks: int | None = None
     spending: str | None = None
     family: str | None = None
@@ -69,7 +88,8 @@ class AblationRequest:
     def title(self) -> str:
         """'ablation llm.training.tokens ×3': what run lists show."""
         parts = [one.text for one in self.vary]
-        parts += [", ".join(variant.name for variant in self.variants)] if self.variants else []
+        parts += [_listed([variant.name for variant in self.variants])] if self.variants else []
+        parts += [self.sample.text] if self.sample else []
         parts += [f"seeds ×{self.seeds}"] if self.seeds > 1 else []
         parts += [f"looks ×{self.looks}"] if self.looks else []
         return f"ablation {'; '.join(parts)}"
@@ -131,19 +151,20 @@ def parse_variant(text: str) -> Variant:
     return Variant(name=name.strip(), overrides=overrides)
 
 
-def expand(vary: Sequence[Vary], named: Sequence[Variant]) -> list[Variant]:
-    """base, the product of all axes, then the named variants. FoundryError for a name or a path
-    that is there twice, and for names that cannot be file names."""
+def expand(
+    vary: Sequence[Vary], named: Sequence[Variant], sample: Sample | None = None
+) -> list[Variant]:
+    """base, the product of all axes, what is drawn, then the named variants. FoundryError for a
+    name or a path that is there twice, and for names that cannot be file names."""
     paths = [one.path for one in vary]
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice is not None:
         raise FoundryError(f"--vary {twice!r} is given twice", "give all its values in one --vary")
-    shown = _short_paths(paths)
     variants = [Variant(name=BASE)]
     for values in product(*(one.values for one in vary)) if vary else ():
-        pairs = tuple(zip(paths, values, strict=True))
-        name = ",".join(f"{shown[path]}={_spell(value)}" for path, value in pairs)
-        variants.append(Variant(name=_unique(_safe(name), variants), overrides=pairs))
+        variants.append(called(tuple(zip(paths, values, strict=True)), variants))
+    for changes in draw(sample.space, sample.number, sample.seed) if sample else ():
+        variants.append(called(changes, variants))
     for variant in named:
         if variant.name != _safe(variant.name):
             raise FoundryError(
@@ -156,6 +177,17 @@ def expand(vary: Sequence[Vary], named: Sequence[Variant]) -> list[Variant]:
             )
         variants.append(variant)
     return variants
+
+
+def called(changes: tuple[Change, ...], known: Sequence[Variant]) -> Variant:
+    """A variant named after what it changes, unlike all that are known."""
+    shown = _short_paths([path for path, _ in changes])
+    name = ",".join(f"{shown[path]}={_spell(value)}" for path, value in changes)
+    return Variant(name=_unique(_safe(name), known), overrides=changes)
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names) if len(names) <= most else f"{len(names)} variants"
 
 
 def _short_paths(paths: Sequence[str]) -> dict[str, str]:

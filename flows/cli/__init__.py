@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from flows import signals
 from foundry_core import __version__
@@ -28,6 +29,8 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 COMMANDS = {
     "run": "run a pipeline: reuse what is valid, build the rest",
     "ablate": "vary settings and seeds, share what is equal, end in a verdict",
+    "search": "try many variants on rungs of a growing budget, judge the best of them",
+    "ablation": "list, show and compare past ablations",
     "serve": "run Prefect's server, workers and UI for this home",
     "status": "what runs, what waits, who works",
     "cancel": "stop a run within seconds",
@@ -40,6 +43,7 @@ COMMANDS = {
     "data": "preview, inspect, validate and convert datasets; their statistics",
     "generate": "look at a model: what it writes after a text and pictures",
     "policy": "serve a policy to benchmarks and robots",
+    "export-hf": "write a model as a folder for others, and onto the Hugging Face hub",
     "eval": "compare evaluations; plan how many episodes are needed",
     "report": "write report.html of a run or an ablation",
     "stages": "list stage kinds and what can be set in each",
@@ -79,7 +83,7 @@ def _execute(arguments: Sequence[str]) -> int:
         parser.print_help()
         return 0
     options = parser.parse_args(arguments)
-    module = importlib.import_module(f"flows.cli.commands.{options.command}")
+    module = command_module(options.command)
     as_json = getattr(options, "json", False)
 
     def run() -> int:
@@ -89,6 +93,11 @@ def _execute(arguments: Sequence[str]) -> int:
         return module.run(options)
 
     return reported(run, as_json=as_json, debug=options.debug)
+
+
+def command_module(command: str) -> ModuleType:
+    """Where a command's arguments and its `run` are."""
+    return importlib.import_module(f"flows.cli.commands.{command.replace('-', '_')}")
 
 
 def argument_parser(named: str | None) -> argparse.ArgumentParser:
@@ -105,7 +114,7 @@ def argument_parser(named: str | None) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary)
         if name == named:
-            importlib.import_module(f"flows.cli.commands.{name}").add_arguments(sub)
+            command_module(name).add_arguments(sub)
             sub.add_argument("--json", action="store_true", help="print JSON")
             sub.add_argument(
                 "--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks"

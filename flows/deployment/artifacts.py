@@ -2,20 +2,25 @@
 
 import base64
 import io
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flows import processes
 from flows.console import markdown_table
-from flows.prefect.api import configured
-from flows.prefect.page import ProgressReport, show_link, show_markdown
+from flows.prefect.api import configured, server_url
+from flows.prefect.page import ProgressReport, artifact_key, show_link, show_markdown
+from flows.prefect.pages import report_page
 from flows.runs.engine import PipelineRun
+from foundry_core.evaluation.design import Standing
 from foundry_core.store.manifest import Artifact
 
 _MOMENT_SECONDS = 5.0
 _LARGEST_IMAGE = 512 * 1024
+_LONGEST_NAME = 30
+# What decisions begin with, where the rest of them would be too wide.
+_SHORT = ("the base", "better", "worse", "not separated", "no verdict")
 
 
 def show_plan(markdown: str) -> None:
@@ -23,11 +28,11 @@ def show_plan(markdown: str) -> None:
     _show("plan", "Plan", markdown)
 
 
-def progress_of(key: str) -> Callable[[Mapping[str, Any]], None] | None:
+def progress_of(stage: str) -> Callable[[Mapping[str, Any]], None] | None:
     """Shows a bar for a stage that takes longer than a moment. None where nobody would see it."""
     if not configured():
         return None
-    report, begins = ProgressReport(key), time.monotonic() + _MOMENT_SECONDS
+    report, begins = ProgressReport(stage), time.monotonic() + _MOMENT_SECONDS
 
     def publish(state: Mapping[str, Any]) -> None:
         if time.monotonic() > begins:
@@ -67,17 +72,65 @@ def show_stage(run: PipelineRun, name: str) -> None:
 
 def show_effects(effects: Sequence[Mapping[str, Any]], seeds: Mapping[str, Any] | None) -> None:
     """The verdict of an ablation, a row per variant."""
-    from flows.ablation.report import effects_rows, seeds_text
+    from flows.ablation.report import seeds_text
 
-    text = markdown_table(effects_rows(effects))
+    text = verdict_markdown(effects)
     text += f"\n{seeds_text(seeds)}\n" if seeds else "\nNo verdict: see the runs that failed.\n"
     _show("verdict", "Verdict", text)
 
 
-def show_report(path: Path) -> None:
-    """Where report.html lies; the path is beside the link, since browsers follow file links
-    from a web page only after copying them into the address bar."""
-    show_link("report", path.absolute().as_uri(), str(path), f"Report: {path}")
+def verdict_markdown(effects: Sequence[Mapping[str, Any]]) -> str:
+    """A table that Prefect's page shows whole, which breaks no line of a cell and cuts what is
+    wider than 800 pixels; below it what each variant changes, and decisions in full."""
+    from foundry_core.evaluation.comparison.sentences import p_text
+
+    variants: dict[str, list[Mapping[str, Any]]] = {}
+    for row in effects:
+        variants.setdefault(row["variant"], []).append(row)
+    rows = [["variant", "success", "95 %", "p", "decision", "letters"]]
+    notes = []
+    for name, changes in variants.items():
+        one = changes[0]
+        known = one["success"] is not None
+        rate = f"{100 * one['success']:.1f} % of {one['n']}" if known else "-"
+        interval = f"{100 * one['low']:.0f}–{100 * one['high']:.0f}" if known else "-"
+        p = "" if one["p_value"] is None else p_text(one["p_value"])
+        decision = one["decision"]
+        short = next((word for word in _SHORT if decision.startswith(word)), decision)
+        rows.append([_cut(name), rate, interval, p, short, one["letters"] or ""])
+        changed = [f"{c['path']}: {c['old']} → {c['new']}" for c in changes if c["path"]]
+        said = "; ".join(filter(None, ["; ".join(changed), decision]))
+        notes.append(f"- **{name}**: {said.partition(chr(10))[0]}\n")
+    return f"{markdown_table(rows)}\n{''.join(notes)}"
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
+def show_looks(standing: Standing, rounds: int) -> None:
+    """What a race has decided so far, and who plays on."""
+    rows = [["look", "after", "decided"]]
+    rows += [[str(one.look), f"{one.rounds} of {rounds}", one.text] for one in standing.decided]
+    on = ", ".join(standing.running)
+    text = f"{markdown_table(rows)}\n" if standing.decided else "Nothing is decided yet.\n\n"
+    text += (
+        f"Look {standing.look} comes next: {on} play on.\n" if standing.look else "It is over.\n"
+    )
+    _show("looks", "Looks", text)
+
+
+def show_report(run_id: str, path: Path) -> None:
+    """A link to the run's report, which `foundry serve` of this home shows; another server knows
+    the file's path only."""
+    served = any(
+        entry.local and not entry.dead and entry.facts["url"] == server_url()
+        for entry in processes.entries("serve")
+    ) if configured() else False  # fmt: skip
+    if served:
+        show_link("report", report_page(run_id), f"report of {run_id}", f"Report: {path}")
+    else:
+        show_link("report", path.absolute().as_uri(), str(path), f"Report: {path}")
 
 
 def on_white(svg: str) -> bytes:
@@ -129,4 +182,4 @@ def _image(kind: str, data: bytes, alt: str) -> str:
 
 
 def _show(key: str, title: str, text: str) -> None:
-    show_markdown(re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-"), title, text)
+    show_markdown(artifact_key(key), title, text)

@@ -43,7 +43,13 @@ def apply(*, gpu_limit: int) -> list[str]:
             (GPU_POOL, gpu_limit, "Stages with GPUs; the limit is how many run at once"),
         ):
             pools.put_pool(client, pool, limit, about)
-        names = [pools.put_deployment(client, one) for one in declared()]
+        names = [pools.put_deployment(client, one, _with_choices) for one in declared()]
         about = "The reaper's counterpart for runs on other machines"
         pools.put_silence_automation(client, _ZOMBIES, about, _SILENT_SECONDS)
     return names
+
+
+def _with_choices(schema: dict[str, Any]) -> dict[str, Any]:
+    from flows.deployment import forms, settings
+
+    return settings.with_choices(schema, forms.WITH_PATHS)

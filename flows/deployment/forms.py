@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from flows.ablation.plan import MOST_SEEDS
 from flows.ablation.variants import AblationRequest, Variant, Vary, axis
+from flows.deployment.settings import path_of
 from flows.dispatch.base import BACKENDS
 from flows.runs.planning import Request
 from foundry_core.config.documents import pipeline_names
@@ -41,13 +42,18 @@ def _spelled(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(_spelled)]
 
 
+# Forms whose field `path` is a drop-down in the browser (settings.with_choices).
+WITH_PATHS = ("Override", "Axis")
+
+
 class Override(Form):
     path: str = Field(title="Path", description="e.g. llm.training.steps")
     value: Text = Field(title="Value", description="in YAML: 400, 1e-3, true, [a, b]")
 
     def pair(self) -> tuple[str, Any]:
         """Path and value; FoundryError for what is no YAML."""
-        return self.path.strip(), parse_yaml(self.value, f"override {self.path!r}")
+        path = path_of(self.path)
+        return path, parse_yaml(self.value, f"override {path!r}")
 
 
 class Axis(Form):
@@ -55,7 +61,7 @@ class Axis(Form):
     values: Text = Field(title="Values", description="separated by commas, e.g. 100, 200, 400")
 
     def vary(self) -> Vary:
-        path = self.path.strip()
+        path = path_of(self.path)
         return axis(path, parse_yaml(f"[{self.values}]", f"values of {path!r}"))
 
 

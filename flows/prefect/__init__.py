@@ -5,8 +5,10 @@ shows).
 Prefect reads its settings once, when it is first imported; they are applied here, before that.
 """
 
+import atexit
 import contextlib
 import os
+import sys
 import warnings
 
 from flows.prefect import secret
@@ -15,6 +17,7 @@ from foundry_core.home import home_dir
 
 HOST, PORT = "127.0.0.1", 4200
 QUIET = "WARNING"
+_END_SECONDS = 5.0
 _PROFILES = "PREFECT_HOME" in os.environ or "PREFECT_PROFILE" in os.environ
 _DEFAULTS = {
     # Without a configured server, Prefect would start one of its own.
@@ -65,4 +68,17 @@ def _apply() -> None:
                 os.environ.setdefault(secret.CLIENT, password)
 
 
+def _end_loops() -> None:
+    """Ends Prefect's two event loops. They would run until the interpreter is gone, and what they
+    hold of a run until then, DuckDB's classes among it, cannot be taken down any more: nanobind,
+    which DuckDB is bound with, would report it below our last line."""
+    threads = sys.modules.get("prefect._internal.concurrency.threads")
+    for loop in (threads._global_loop, threads._run_sync_loop) if threads else ():
+        if loop is not None:
+            loop.shutdown()
+            loop.thread.join(_END_SECONDS)
+
+
 _apply()
+# Before Prefect is imported: at exit it comes after all that Prefect itself has still to say.
+atexit.register(_end_loops)

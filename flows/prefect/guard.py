@@ -3,23 +3,11 @@ this machine too: a request must name this server, and come from one of its own 
 """
 
 import socket
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from flows.prefect.pages import App, Receive, Scope, Send, answer
 from foundry_core.endpoint import ip_address
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Scope]]
-Send = Callable[[Scope], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-LOGIN = "/foundry-login"
-# The part after # never leaves the browser. Prefect's pages look for the password at that name.
-_PAGE = b"""<!doctype html><meta charset="utf-8"><title>Foundry</title><script>
-localStorage.setItem("prefect-password", btoa(decodeURIComponent(location.hash.slice(1))));
-location.replace("/");
-</script>"""
 
 
 class Guard:
@@ -37,8 +25,6 @@ class Guard:
             await self._app(scope, receive, send)
         elif why := self._refusal(scope["headers"]):
             await _refuse(scope["type"], why, send)
-        elif scope["type"] == "http" and scope["path"] == LOGIN:
-            await _answer(200, b"text/html", _PAGE, send)
         else:
             await self._app(scope, receive, send)
 
@@ -66,10 +52,4 @@ async def _refuse(kind: str, why: str, send: Send) -> None:
     if kind == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": why})
     else:
-        await _answer(403, b"text/plain", f"foundry: {why}\n".encode(), send)
-
-
-async def _answer(status: int, content_type: bytes, body: bytes, send: Send) -> None:
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        await answer(403, b"text/plain", f"foundry: {why}\n".encode(), send)

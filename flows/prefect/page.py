@@ -6,6 +6,7 @@ look. A server that does not answer costs the display, never the run.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -47,11 +48,16 @@ def publish(create: Callable[..., Any], **content: Any) -> None:
         _LOG.warning("%s is not shown: %s", content["key"], error)
 
 
-class ProgressReport:
-    """A bar and its numbers, published inside a flow run at most once in 3 s."""
+def artifact_key(text: str) -> str:
+    """Lower-case letters, digits and dashes, as Prefect wants keys."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
-    def __init__(self, key: str) -> None:
-        self._key = f"progress-{key[:20]}"
+
+class ProgressReport:
+    """A stage's bar and its numbers, published inside a flow run at most once in 3 s."""
+
+    def __init__(self, stage: str) -> None:
+        self._key, self._stage = artifact_key(f"progress-{stage}"), stage
         self._artifact: UUID | None = None
         self._next = 0.0
 
@@ -63,7 +69,12 @@ class ProgressReport:
         self._next = now + _EVERY_SECONDS
         done, total = state.get("done", 0), state.get("total", 0)
         percent = max(0.0, min(100.0, 100.0 * done / (total or 1)))
-        parts = (f"{done:g} of {total:g}", state.get("message", ""), *values_text(state))
+        parts = (
+            self._stage,
+            f"{done:g} of {total:g}",
+            state.get("message", ""),
+            *values_text(state),
+        )
         text = " · ".join(part for part in parts if part)
         try:
             if self._artifact is None:

@@ -1,7 +1,7 @@
 """Work pools, deployments and automations of the configured server: looked up, created, updated."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -94,8 +94,11 @@ def put_pool(client: Client, name: str, limit: int | None, description: str) -> 
         client.update_work_pool(name, WorkPoolUpdate(**settings))
 
 
-def put_deployment(client: Client, entry: Mapping[str, Any]) -> str:
-    """Creates or updates a deployment as prefect.yaml declares it; its full name."""
+def put_deployment(
+    client: Client, entry: Mapping[str, Any], form: Callable[[dict[str, Any]], dict[str, Any]]
+) -> str:
+    """Creates or updates a deployment as prefect.yaml declares it; its full name. form: changes the
+    schema of what a person fills in."""
     flow = load_flow(entry["entrypoint"])
     client.create_deployment(
         flow_id=client.create_flow(flow),
@@ -105,7 +108,7 @@ def put_deployment(client: Client, entry: Mapping[str, Any]) -> str:
         entrypoint=entry["entrypoint"],
         work_pool_name=entry["work_pool"]["name"],
         job_variables={},
-        parameter_openapi_schema=flow.parameters.model_dump_for_openapi(),
+        parameter_openapi_schema=form(flow.parameters.model_dump_for_openapi()),
         enforce_parameter_schema=True,
     )
     return f"{flow.name}/{entry['name']}"

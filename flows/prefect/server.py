@@ -1,6 +1,7 @@
 """Prefect's server, behind the guard. The body of a process of its own."""
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 
 import uvicorn
@@ -13,7 +14,10 @@ from prefect.settings import (
 )
 
 from flows import signals
+from flows.prefect import secret
 from flows.prefect.guard import Guard
+from flows.prefect.pages import Pages
+from foundry_core.home import home_dir
 
 # Browsers and workers hold connections open: they are not waited for when the server is stopped.
 _SHUTDOWN_SECONDS = 2
@@ -28,8 +32,9 @@ class _Server(uvicorn.Server):
 
 def serve(host: str, port: int, names: Iterable[str]) -> None:
     """Returns when its parent told it to end. names: see Guard."""
+    password = os.environ.get(secret.SERVER, "")
     config = uvicorn.Config(
-        Guard(create_app(final=True), names),
+        Guard(Pages(create_app(final=True), home_dir() / "runs", password), names),
         host=host,
         port=port,
         timeout_keep_alive=PREFECT_SERVER_API_KEEPALIVE_TIMEOUT.value(),

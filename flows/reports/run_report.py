@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.reports.episodes_page import PAGE, has_videos, write_episodes_page
 from flows.reports.looking import looking_section, quality_section
 from flows.runs.engine import RunResult
 from flows.runs.planning import Prepared
@@ -34,8 +35,12 @@ def comparison_of(prepared: Prepared, result: RunResult) -> Comparison | None:
 
 
 def write_run_report(run_id: str) -> Path:
-    """report.html in the run's folder. FoundryError for an unknown run."""
-    return write_report(home_dir() / "runs" / run_id / "report.html", gather(run_id))
+    """report.html in the run's folder, and episodes.html where episodes were recorded. FoundryError
+    for an unknown run."""
+    data = gather(run_id)
+    if data.episodes:
+        write_episodes_page(run_id)
+    return write_report(home_dir() / "runs" / run_id / "report.html", data)
 
 
 def gather(run_id: str) -> ReportData:
@@ -61,12 +66,17 @@ def gather(run_id: str) -> ReportData:
         losses=_losses(store, present),
         throughput=_throughput(store, present),
         filmstrips=_filmstrips(store, present, labels),
+        episodes=PAGE if has_videos(_evaluations(present)) else "",
         lineage_svg=graph.svg(nodes, edges),
         provenance=_provenance(present),
         commands=_commands(run["pipeline"], present),
         sections=[*quality_section(connection, run_id), *looking_section(store, present, labels)],
         unequal=_unequal(present, compared),
     )
+
+
+def _evaluations(artifacts: dict[str, Artifact]) -> dict[str, Artifact]:
+    return {name: one for name, one in artifacts.items() if one.kind == "evaluate"}
 
 
 def _comparison(store: Store, artifact: Artifact) -> Comparison:
@@ -98,6 +108,8 @@ def _losses(
             # One small file: a remote store would fetch gigabytes of weights with the folder.
             path = store.file_path(artifact, "records/metrics.jsonl")
             found[name] = loss_series(path.parents[1]) if path else {}
+            for modality, series in dataset_series(path.parents[1]).items() if path else ():
+                found[f"{name}: {modality}, by data set"] = series
             held_out = store.file_path(artifact, VALIDATION) if path else None
             if held_out:
                 for measure, series in held_out_series(held_out.parents[1]).items():
@@ -114,6 +126,19 @@ def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
     if len(parts) == 2:
         parts.remove("loss")
     return {key: series[key] for key in parts}
+
+
+def dataset_series(folder: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Modality → data set → (step, loss) of a training artifact's records, thinned; of modalities
+    with several data sets."""
+    lines = metric_lines(folder.joinpath)
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for row in lines[:: max(1, len(lines) // _POINTS)]:
+        for name, value in row.items():
+            modality, told, label = name.partition("_loss/")
+            if told:
+                found.setdefault(modality, {}).setdefault(label, []).append((row["step"], value))
+    return found
 
 
 def held_out_series(folder: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:

@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypedDict
 
@@ -30,6 +30,7 @@ from flows.runs.events import (
     unobserved,
 )
 from flows.runs.planning import Prepared
+from flows.runs.urgency import Urgencies
 from flows.runs.walk import After, Pending, StagesFailed, Submit, in_order
 from foundry_core.errors import FoundryError
 from foundry_core.execution.job import (
@@ -105,6 +106,7 @@ class PipelineRun:
         self._job_ref = job_ref
         self._parent, self._ablation = parent, ablation
         self._slots = slots or Slots()
+        self._urgencies = Urgencies()
         self._backend = backend or Inline()
         self._started = time.monotonic()
         self._events = EventLog(prepared.store.events_uri)
@@ -217,6 +219,9 @@ class PipelineRun:
         if targets is not None:
             wanted = self.prepared.pipeline.with_ancestors(targets) - self.outcomes.keys()
             affected = [stage for stage in affected if stage in wanted]
+        if submit is not in_order:  # there nobody competes for CPUs
+            self._urgencies = self._how_urgent(affected)
+            self._expect(self._urgencies.at_once())
         try:
             for stage in affected:
                 upstream = [submitted[up] for up in self._upstream(stage) if up in submitted]
@@ -244,7 +249,12 @@ class PipelineRun:
 
         # What runs elsewhere needs no CPU of this machine while it is waited for.
         elsewhere = self._backend.remote(resources)
-        hold = self._slots.hold(resources.cpus, self.cancelled.is_set)
+        hold = self._slots.hold(
+            resources.cpus,
+            self.cancelled.is_set,
+            name=name,
+            urgency=self._urgencies.of(name),
+        )
         with contextlib.nullcontext(True) if elsewhere else hold as held:
             if not held or self.cancelled.is_set():
                 raise Interrupted(f"stage {name!r} did not start: the run was cancelled")
@@ -253,7 +263,9 @@ class PipelineRun:
             outcome = self._backend.run(
                 job, store, events, observe=observe, cancelled=self.cancelled
             )
-        self.outcomes[name] = outcome
+            self.outcomes[name] = outcome
+            # Who waits for it goes before others that want this CPU.
+            self._expect(self._urgencies.begin_after(name, self.outcomes))
         row = self.prepared.plan.stages[name]
         self.record_resolved(row, outcome.artifact.key, outcome.action, outcome.how)
         self._observe(StageFinished(name, outcome))
@@ -268,6 +280,21 @@ class PipelineRun:
         if outcome.action == "run" and (said := continued(outcome.artifact)):
             self._observe(Note(f"stage {name}: {said}"))
         return outcome
+
+    def _how_urgent(self, stages: Sequence[str]) -> Urgencies:
+        needs = {
+            name: [up for up in (*self._upstream(name), self._before(name)) if up in stages]
+            for name in stages
+        }
+        rows = self.prepared.plan.stages
+        return Urgencies(needs, {name: rows[name].estimated_seconds for name in stages})
+
+    def _expect(self, stages: Sequence[str]) -> None:
+        """Tells the queue for CPUs which stages are about to ask."""
+        for name in stages:
+            resources = self.prepared.pipeline.stages[name].resources
+            if not self._backend.remote(resources):
+                self._slots.expect(name, resources.cpus, self._urgencies.of(name))
 
     def _job(self, name: str, job_ref: str | None) -> StageJob:
         node = self.prepared.pipeline.stages[name]

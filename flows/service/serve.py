@@ -44,6 +44,9 @@ _CHILD_SETTINGS = {
     # A server that restarts takes some 10 s; calls are repeated for minutes.
     "PREFECT_CLIENT_MAX_RETRIES": "8",
     "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+    # `prefect deployment run --watch` shows the log of the run, and so why it failed.
+    "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
+    "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
 }
 
 

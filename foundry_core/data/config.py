@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -81,6 +81,31 @@ class StillConfig(Config):
         "one: 1 mm, 0.01 rad, a hundredth of a gripper's stroke",
     )
     keep: int = Field(0, ge=0, description="anchors to keep of each still stretch, its first ones")
+
+
+class WeightRule(Config):
+    """A factor on the weights of the episodes of which all that is said here is true."""
+
+    weight: float = Field(ge=0, allow_inf_nan=False, description="0: never drawn")
+    success: Literal["true", "false", "unknown"] | None = Field(None, description="of the episode")
+    task: str | None = Field(None, description="glob over its task")
+    source: str | None = Field(None, description="glob over its name in the source, as reports say")
+    shorter_than_s: float | None = Field(None, gt=0)
+    longer_than_s: float | None = Field(None, gt=0)
+
+    @field_validator("success", mode="before")
+    @classmethod
+    def _as_word(cls, success: Any) -> Any:
+        return str(success).lower() if isinstance(success, bool) else success
+
+    @model_validator(mode="after")
+    def _says_of_which(self) -> Self:
+        if all(value is None for name, value in self if name != "weight"):
+            raise ValueError(
+                "a rule says of which episodes: success, task, source, shorter_than_s or "
+                "longer_than_s (a whole dataset has its share in data.robot.weights)"
+            )
+        return self
 
 
 class Shuffle(Config):

@@ -2,14 +2,17 @@
 leave. Planning imports this: what simulates or counts is imported where it is used."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
-from foundry_core.evaluation.benchmarks.base import BENCHMARKS, Benchmark, load_benchmark
+from foundry_core.evaluation.benchmarks.base import (
+    BENCHMARKS,
+    Benchmark,
+    DrivenBenchmark,
+    load_benchmark,
+)
 from foundry_core.identity.code import fingerprint
-from foundry_core.identity.sources import package_fingerprint
 from foundry_core.pipeline import stage
 
 if TYPE_CHECKING:
@@ -65,8 +68,7 @@ def benchmark_of(recipe: ScenariosRecipe) -> Benchmark:
 def benchmark_sources(recipe: ScenariosRecipe) -> Mapping[str, str]:
     """The benchmark is loaded by name, so its code enters the identity here."""
     code = fingerprint(BENCHMARKS.module(recipe.benchmark), "BENCHMARK").digest
-    packages = {name: package_fingerprint(name) for name in benchmark_of(recipe).packages}
-    return {f"benchmark:{recipe.benchmark}": code, **packages}
+    return {f"benchmark:{recipe.benchmark}": code, **benchmark_of(recipe).fingerprints()}
 
 
 def checked_benchmark(recipe: ScenariosRecipe) -> Benchmark:
@@ -76,6 +78,13 @@ def checked_benchmark(recipe: ScenariosRecipe) -> Benchmark:
     for task in recipe.tasks:
         benchmark.task(task)
     return benchmark
+
+
+def given_away(recipe: ScenariosRecipe) -> list[str]:
+    """A line for each of its tasks that what learned nothing solves."""
+    benchmark = benchmark_of(recipe)
+    tasks = [benchmark.task(name) for name in recipe.tasks or benchmark.default_tasks()]
+    return [f"{task.name} says little: {task.given_away}" for task in tasks if task.given_away]
 
 
 def episodes_work(recipe: ScenariosRecipe) -> stage.Work:
@@ -90,6 +99,7 @@ def play(
     facts: Mapping[str, Any],
     *,
     record: int = 0,
+    record_failures: bool = False,
     env_workers: int | None = None,
     execute_steps: int | None = None,
     design: "Design | None" = None,
@@ -98,7 +108,8 @@ def play(
     """Plays the scenarios of the stage's recipe, a ScenariosRecipe, and writes its Evaluation;
     returns the metrics. What an attempt before this one finished is not played again.
 
-    facts: what evaluation.json says of the policy. record: episodes per task that keep pictures.
+    facts: what evaluation.json says of the policy. record: episodes per task that keep pictures;
+    record_failures: every other one that fails keeps its video.
     design: how it may be judged before its end. attribution: so many successes and failures are
     played again for what their chunks depend on.
     """
@@ -114,6 +125,7 @@ def play(
         count=recipe.episodes_per_task,
         seed=ctx.seed,
         record=record,
+        record_failures=record_failures,
     )
     tally = Tally(
         ctx.out,
@@ -129,15 +141,26 @@ def play(
         done, rate = len(plans) - score.pending, score.rate or 0.0
         ctx.progress(done, len(plans), rollout.result.task, success_rate=rate)
 
-    run_episodes(
-        benchmark,
-        policy,
-        tally.missing(),
-        processes=ctx.resources.cpus,
-        env_workers=env_workers,
-        execute_steps=execute_steps,
-        on_rollout=on_rollout,
-    )
+    if isinstance(benchmark, DrivenBenchmark):
+        benchmark.drive(
+            policy,
+            tally.missing(),
+            seed=ctx.seed,
+            processes=env_workers or ctx.resources.cpus,
+            execute_steps=execute_steps,
+            scratch=ctx.scratch,
+            on_rollout=on_rollout,
+        )
+    else:
+        run_episodes(
+            benchmark,
+            policy,
+            tally.missing(),
+            processes=ctx.resources.cpus,
+            env_workers=env_workers,
+            execute_steps=execute_steps,
+            on_rollout=on_rollout,
+        )
     steps = execute_steps or policy.execute_steps
     results = tally.finish()
     if attribution:
@@ -170,11 +193,12 @@ def _conclude(
 
     recipe, options = ctx.recipe, benchmark.model_dump(mode="json")
     evaluation = Evaluation.of(results, recipe.budget or recipe.episodes_per_task, design)
-    max_steps = {task: benchmark.task(task).max_steps for task in evaluation.outcomes}
+    limits = {task: benchmark.task(task).max_steps for task in evaluation.outcomes}
+    max_steps = {task: limit for task, limit in limits.items() if limit is not None}
     found = EvaluationFacts(
         benchmark=recipe.benchmark,
         options=options,
-        packages={name: version(name) for name in benchmark.packages},
+        packages=benchmark.versions(),
         hz=benchmark.hz,
         success=options["success"],
         criterion=criterion(benchmark.success, max_steps.values()),

@@ -78,10 +78,26 @@ class Design(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decided:
+    """A pair that a look has separated, after so many rounds."""
+
+    look: int
+    rounds: int
+    better: str
+    worse: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.better} is better than {self.worse}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Standing:
     """Of a race. needed: arm → parts that the design has asked of it so far. look: the next one,
-    for which those `running` must play their part; None, and nobody runs, when it is over."""
+    for which those `running` must play their part; None, and nobody runs, when it is over.
+    decided: so far, in the order of the looks."""
 
     needed: Mapping[str, int]
     look: int | None
     running: tuple[str, ...] = ()
+    decided: tuple[Decided, ...] = ()

@@ -19,8 +19,11 @@ SuccessRule = Literal["ever", "final"] | Held
 
 
 def criterion(rule: SuccessRule, max_steps: Iterable[int]) -> str:
-    """'success at any time within 100 steps'. max_steps: of the tasks that are played."""
+    """'success at any time within 100 steps'. max_steps: of the tasks that are played; none where
+    the benchmark keeps its limits to itself."""
     limits = sorted(set(max_steps))
+    if not limits:
+        return "success at any time within the benchmark's own limit"
     steps = f"{limits[0]} steps" if len(limits) == 1 else f"{limits[0]} to {limits[-1]} steps"
     if rule == "final":
         return f"success after the last of {steps}"

@@ -39,6 +39,8 @@ from foundry_core.store.manifest import Artifact
 from foundry_core.store.outbox import OutboxEntry, abort, enqueue, enqueue_loss, publish
 from foundry_core.store.output import scan_output
 
+# Of a stage that ran for somebody elsewhere: what its processes printed.
+LOG = "records/log.txt"
 State = Literal["failed", "interrupted", "discarded"]
 
 
@@ -88,7 +90,12 @@ class Attempt:
         begun = _begun_from(job.input_content_key, self._replaced)
         _keep_scratch_of(scratch, begun)
         checkpoints = self._store.checkpoints(spec.key, begun)
-        self._folders = Folders(out=self._out, scratch=scratch, checkpoints=checkpoints)
+        self._folders = Folders(
+            out=self._out,
+            scratch=scratch,
+            checkpoints=checkpoints,
+            store=self._store.uri if checkpoints else "",
+        )
         self._provenance = collect_provenance(sys.argv)
         self._events.append(
             AttemptStarted(
@@ -120,6 +127,7 @@ class Attempt:
         if result.undeclared_reads and self._job.strict_reads:
             raise self._failure(f"it {undeclared(result.undeclared_reads)}", NAME_IT)
         history = extension.history(result.built_on, self._provenance)
+        self._keep_log()
         try:
             files = scan_output(self._out)
         except FoundryError as error:
@@ -139,6 +147,13 @@ class Attempt:
             created=self._events.now(),
             seconds=time.monotonic() - self._started,
         )
+
+    def _keep_log(self) -> None:
+        """With what the stage wrote, where somebody waits for it who sees nothing of this disk."""
+        log = self._job.log
+        if self._job.job_ref and log.is_file() and any(self._out.iterdir()):
+            (self._out / LOG).parent.mkdir(exist_ok=True)
+            shutil.copyfile(log, self._out / LOG)
 
     def enqueue(self, artifact: Artifact) -> OutboxEntry:
         """Stores the events of the commit, before it."""

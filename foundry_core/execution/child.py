@@ -22,6 +22,7 @@ from typing import Any
 from foundry_core.errors import FoundryError
 from foundry_core.execution import reads
 from foundry_core.execution.control import JOB, PROGRESS, READS, ChildResult, Usage
+from foundry_core.execution.elsewhere import StoreElsewhere
 from foundry_core.execution.family import adopt_orphans, kill_descendants
 from foundry_core.execution.python import check_origins
 from foundry_core.execution.recheck import check_unchanged
@@ -94,6 +95,7 @@ def run_stage(data: Mapping[str, Any], control: Path) -> ChildResult:
         out=Path(data["out"]),
         scratch=Path(data["scratch"]),
         checkpoints=data["checkpoints"],
+        elsewhere=StoreElsewhere.of(data["store"], spec) if data["store"] else None,
         begin=_begin(**data["begin"]) if data["begin"] else None,
         progress=FileProgress(control / PROGRESS),
     )

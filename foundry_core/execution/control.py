@@ -25,11 +25,13 @@ Inputs = Mapping[str, Mapping[str, InputArtifact]]
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """What an attempt works in. checkpoints, begin: as in StageContext."""
+    """What an attempt works in. checkpoints, begin: as in StageContext. store: the address of the
+    object store that hosts without this one's disk share; "" where it is on a disk."""
 
     out: Path
     scratch: Path
     checkpoints: str
+    store: str = ""
     begin: Begin | None = None
 
 

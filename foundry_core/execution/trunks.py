@@ -87,7 +87,7 @@ class Extension:
         with contextlib.ExitStack() as reading:
             try:
                 files = reading.enter_context(store.reading(artifact))
-                problem = _link(files, artifact.files, folder / step_name(found.step))
+                problem = link_state(files, artifact.files, folder / step_name(found.step))
             except CorruptFile as error:
                 problem = f"it is damaged: {error.message}"
             if problem:
@@ -228,9 +228,9 @@ class Extension:
             stream.write(f"foundry: {text}\n")
 
 
-def _link(source: Path, files: tuple[File, ...], folder: Path) -> str:
-    """Links to all files; '' or what is wrong. The state's own digest is looked at here; it names
-    those of the shards, which the stage looks at."""
+def link_state(source: Path, files: tuple[File, ...], folder: Path) -> str:
+    """Links to all files of a trunk; '' or what is wrong. The state's own digest is looked at here;
+    it names those of the shards, which the stage looks at."""
     digests = {file.path: file.sha256 for file in files}
     try:
         if digests.get(_STATE) != sha256_of(source / _STATE):

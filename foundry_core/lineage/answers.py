@@ -107,7 +107,8 @@ class WhyAnswer(TypedDict):
 
 
 class GraphNode(TypedDict):
-    """action: run, reuse, blocked, failed or gone; it chooses the colour."""
+    """action: run, reuse, blocked, failed, gone, or shared (it ran for several variants); it
+    chooses the colour."""
 
     name: str
     kind: str | None

@@ -197,7 +197,8 @@ class AliasSet(Event):
 class AblationStarted(Event):
     """ablation_id: of its run, too. variants: {variant, overrides} each, the base first. vary:
     path → values. seeds: how many per variant. design: by which variants may stop early, with
-    `rounds`, its budget."""
+    `rounds`, its budget. search: {id, rung, budget} of the search that it is a rung of; rung null:
+    what is judged at its end. question: what it answers, in words; a study's."""
 
     type = "ablation_started"
     ablation_id: str
@@ -206,6 +207,8 @@ class AblationStarted(Event):
     vary: Any = None
     seeds: Any = None
     design: Json | None = None
+    search: Json | None = None
+    question: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ TABLES = (
     *("artifact", "artifact_version", "artifact_input", "file", "metric", "episode", "package"),
     *("alias", "ablation", "ablation_variant", "ablation_effects"),
     *("score", "eval_scores", "run_scores", "version_scores"),
-    *("measure", "run_measures", "stage_quality"),
+    *("measure", "run_measures", "stage_quality", "ablation_quality"),
     *("compute_spent_saved", "run_summary"),
 )
 Json = dict[str, Any]

@@ -16,6 +16,7 @@ from foundry_core.lineage.answers import GraphEdge, GraphNode
 _COLOURS = {
     "reuse": ("#e3f4e8", "#2f8f52", "#173d26", "#5cc485"),
     "run": ("#e4eefb", "#2f6fc4", "#16304f", "#6aa7f0"),
+    "shared": ("#efe7fb", "#7a4fc0", "#33204f", "#b491ee"),
     "blocked": ("#f1f1f1", "#8a8a8a", "#303030", "#9a9a9a"),
     "failed": ("#fbe5e3", "#c4402f", "#4d1c16", "#f08a7c"),
     "gone": ("#fdf3dd", "#b58316", "#40320d", "#e0b95a"),
@@ -228,6 +229,7 @@ def _svg_edge(points: Sequence[tuple[float, float]], edge: GraphEdge) -> str:
 def _style() -> str:
     light, dark = (
         "".join(
+            f".fl-{action}{{--fill:{colours[i]};--edge:{colours[i + 1]}}}"
             f".fl-{action} rect{{fill:{colours[i]};stroke:{colours[i + 1]}}}"
             for action, colours in _COLOURS.items()
         )

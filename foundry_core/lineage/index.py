@@ -24,7 +24,7 @@ from foundry_core.lineage.events import EventLog, event_id
 from foundry_core.lineage.ingest import create_facts, create_incoming, ingest
 from foundry_core.lineage.segments import compact, put_events, take_segments
 
-SCHEMA_VERSION = 13
+SCHEMA_VERSION = 14
 # Files in the log: so many at most are loose after an advance, and so few after a compaction. The
 # newest stay: single files are read fastest, and the next writer names the digest of one.
 LOOSE_EVENTS = 128

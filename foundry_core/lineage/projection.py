@@ -297,10 +297,10 @@ _ABLATION_STARTED = Projection(
     table="fact.ablation_started",
     key=("ablation_id",),
     structure={
-        **_types("ablation_id base_pipeline vary:json seeds:json design:json"),
+        **_types("ablation_id base_pipeline vary:json seeds:json design:json search:json question"),
         "variants": [_types("variant overrides:json")],
     },
-    columns=_same("ablation_id base_pipeline vary seeds design"),
+    columns=_same("ablation_id base_pipeline vary seeds design search question"),
     children={
         "fact.variant": """
             select ablation_id, v.variant, position, v.overrides

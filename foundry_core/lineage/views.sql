@@ -80,7 +80,7 @@ union all
 select key, linked_to, 'same bytes' from fact.committed where linked_to is not null;
 
 create view ablation as
-select s.ablation_id, s.base_pipeline, s.vary, s.seeds, s.design,
+select s.ablation_id, s.base_pipeline, s.question, s.vary, s.seeds, s.design, s.search,
     coalesce(f.status, r.status, 'running') as status,
     s.event_time as started_at, f.event_time as finished_at, f.comparison_key
 from fact.ablation_started s left join fact.ablation_finished f using (ablation_id)
@@ -192,6 +192,93 @@ from run_scores s join pipeline_run r using (run_id)
     left join known k on k.run_id = s.run_id and k.stage = s.stage
     left join errors e on e.key = s.key
 where s.task = 'all';
+
+-- The 97.5 % point of Student's t, degrees rounded down; beyond 30 by two terms of its expansion,
+-- good to .001.
+create macro t95(degrees) as case
+    when degrees < 1 then null
+    when degrees < 31 then [
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
+    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042][floor(degrees)::bigint]
+    else 1.95996 + 2.3723 / floor(degrees) + 2.8225 / floor(degrees) ** 2 end;
+
+-- Where an effect is born and where it is lost: every measure of every variant of every ablation, in
+-- the order of the pipeline, over its seed runs. low, high: of the mean over runs, null with one.
+-- difference: to the base, with Welch's interval; without width where every run has the base's
+-- value, since it has the base's model, and null where no run scatters. Success is a mean of rates here: its verdict is in
+-- ablation_effects. seconds, gpu_seconds: of all that a run is made of, whoever built it. step_ms:
+-- of the evaluation's wall clock per control step, simulator included.
+create view ablation_quality as
+with played as (
+    select key, sum(steps) as steps, avg(seconds) filter (success) as success_seconds
+    from episode group by key),
+evaluated as (
+    select s.run_id, round(1000 * fsum(a.seconds) / nullif(sum(p.steps), 0), 6) as step_ms,
+        round(avg(p.success_seconds), 6) as success_seconds
+    from run_scores s join fact.committed a using (key) join played p using (key)
+        join stage_spec e on e.run_id = s.run_id and e.stage = s.stage and e.kind = 'evaluate'
+    where s.task = 'all' group by s.run_id),
+cost as (
+    select r.run_id, round(fsum(o.seconds), 6) as seconds,
+        round(fsum(f.gpu_seconds), 6) as gpu_seconds
+    from run_artifact r join fact.committed c on c.key = r.key
+        join fact.committed o on o.key = coalesce(c.linked_to, c.key)
+        left join fact.attempt_finished f
+            on f.key = o.key and f.attempt = o.attempt and f.run_id = o.run_id
+    group by r.run_id),
+-- A race plays an evaluation in parts.
+per_run as (
+    select ablation_id, variant, run_id, first(llm_loss order by stage) as llm_loss,
+        first(bits_per_byte order by stage) as bits_per_byte,
+        first(caption_loss order by stage) as caption_loss,
+        first(caption_f1 order by stage) as caption_f1,
+        first(pixel_error_px order by stage) as pixel_error_px,
+        first(offset_error_cm order by stage) as offset_error_cm,
+        first(vqa_accuracy order by stage) as vqa_accuracy,
+        first(action_error_mm order by stage) as action_error_mm,
+        sum(n * success_rate) / nullif(sum(n), 0) as success_rate
+    from stage_quality where ablation_id is not null and variant is not null
+    group by ablation_id, variant, run_id),
+measured as (
+    unpivot (
+        from per_run left join evaluated using (run_id) left join cost using (run_id))
+    on llm_loss, bits_per_byte, caption_loss, caption_f1, pixel_error_px, offset_error_cm,
+        vqa_accuracy, action_error_mm, success_rate, success_seconds, step_ms, seconds, gpu_seconds
+    into name measure value value),
+of_variant as (
+    select ablation_id, variant, measure, count(*) as seeds, list(value order by run_id) as runs,
+        round(favg(value), 9) as mean, round(stddev_samp(value), 9) as deviation
+    from measured group by all),
+named as (
+    select ablation_id, variant,
+        string_agg(path || ': ' || coalesce(old::varchar, 'null') || ' → '
+            || coalesce(new::varchar, 'null'), '; ' order by path) as change,
+        any_value(decision) as decision
+    from fact.effect group by all)
+select v.ablation_id, a.base_pipeline, a.question, v.variant, d.change, v.measure,
+    list_position(['llm_loss', 'bits_per_byte', 'caption_loss', 'caption_f1', 'pixel_error_px',
+        'offset_error_cm', 'vqa_accuracy', 'action_error_mm', 'success_rate', 'success_seconds',
+        'step_ms', 'seconds', 'gpu_seconds'], v.measure) as position,
+    v.seeds, v.runs, v.mean,
+    greatest(v.mean - half, if(share, 0, null)) as low,
+    least(v.mean + half, if(share, 1, null)) as high,
+    b.mean as base_mean, v.mean - b.mean as difference,
+    v.mean - b.mean - width as difference_low, v.mean - b.mean + width as difference_high,
+    if(v.measure = 'success_rate', d.decision, null) as decision
+from of_variant v join ablation a using (ablation_id)
+    left join fact.variant base on base.ablation_id = v.ablation_id and base.position = 0
+    left join of_variant b on b.ablation_id = v.ablation_id and b.variant = base.variant
+        and b.measure = v.measure and b.variant <> v.variant
+    left join named d on d.ablation_id = v.ablation_id and d.variant = v.variant,
+    lateral (select v.deviation ** 2 / v.seeds as own, b.deviation ** 2 / b.seeds as other),
+    lateral (select v.measure in ('success_rate', 'caption_f1', 'vqa_accuracy') as share,
+        t95(v.seeds - 1) * v.deviation / sqrt(v.seeds) as half),
+    lateral (select case
+        when own + other = 0 then null
+        when v.runs = b.runs and v.measure not in ('success_rate', 'success_seconds') then 0.0
+        else sqrt(own + other) * t95((own + other) ** 2
+            / (own ** 2 / (v.seeds - 1) + other ** 2 / (b.seeds - 1))) end as width);
 
 -- Per run: what its attempts cost, and what the artifacts it reused had cost when they were built.
 -- Both count once: what a run that is part of another one reuses, that one has as its own stages.

@@ -36,8 +36,9 @@ def linear_cross_entropy(
     z_loss: float = 0.0,
     soft_cap: float | None = None,
     compiled: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """(loss, z) as float32 scalars: loss = Σ −log p(target) + z and z = z_loss · Σ logsumexp².
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, z) as float32 scalars: loss = Σ −log p(target) + z and z = z_loss · Σ logsumexp²; and
+    the loss's parts float32 [n].
 
     hidden [n,D], weight [V,D], targets int64 [n]. Products in autocast's type where it is on;
     softmax in float32. Gradients flow through `loss` alone. soft_cap: cap·tanh(logits/cap).
@@ -58,7 +59,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         z_loss: float,
         soft_cap: float | None,
         terms: Callable[..., Any],
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         dtype = compute_type(hidden)
         h, w = hidden.to(dtype), weight.to(dtype)
         differentiate = any(ctx.needs_input_grad[:2])
@@ -66,6 +67,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_hidden = torch.empty_like(h if differentiate else h[:0])
         loss = torch.zeros((), dtype=torch.float32, device=h.device)
         z = torch.zeros_like(loss)
+        parts = torch.empty(len(h), dtype=torch.float32, device=h.device)
         kind = h.device.type
         rows = _slice_rows(*w.shape, on_cpu=kind == "cpu")
         # The gradient of a single slice's logits is smaller than the weight's: that is formed, at
@@ -78,11 +80,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         with torch.autocast("cpu" if kind == "meta" else kind, enabled=False):
             for start in range(0, h.shape[0], rows):
                 part = slice(start, start + rows)
-                nll, squares, gradient = terms(
+                nll, log_partition, gradient = terms(
                     product(h[part], w), targets[part, None], z_loss, soft_cap, differentiate
                 )
-                loss += nll + squares
-                z += squares
+                squares = z_loss * log_partition.square()
+                loss += nll.sum() + squares.sum()
+                z += squares.sum()
+                parts[part] = (nll + squares)[:, 0]
                 if gradient is not None:
                     d_hidden[part] = product(gradient, w.t())
                     if not single:
@@ -92,11 +96,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 d_weight.zero_()
             ctx.save_for_backward(d_hidden, *((gradient, h) if single else (d_weight,)))
         ctx.types = hidden.dtype, weight.dtype
-        ctx.mark_non_differentiable(z)
-        return loss, z
+        ctx.mark_non_differentiable(z, parts)
+        return loss, z, parts
 
     @staticmethod
-    def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_loss: Tensor, _: Tensor, __: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, *rest = ctx.saved_tensors
         if len(rest) == 2:
             gradient, h = rest
@@ -132,7 +136,8 @@ def _compiled_terms() -> Callable[..., Any]:
 def _terms(
     raw: Tensor, targets: Tensor, z_loss: float, soft_cap: float | None, gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """(Σ nll, z_loss·Σ logsumexp², d(sum of both)/d(raw logits) [n,V] in their type)."""
+    """(nll [n,1], logsumexp [n,1], d(Σ nll + z_loss·logsumexp²)/d(raw logits) [n,V], in the type of
+    these)."""
     logits = raw.float()
     slope = None
     if soft_cap is not None:
@@ -142,9 +147,8 @@ def _terms(
     log_p = logits.log_softmax(dim=1)
     log_chosen = log_p.gather(1, targets)
     log_partition = chosen - log_chosen
-    nll, squares = -log_chosen.sum(), z_loss * log_partition.square().sum()
     if not gradient:
-        return nll, squares, None
+        return -log_chosen, log_partition, None
     p = log_p.exp_()
     if z_loss:
         p *= 1 + 2 * z_loss * log_partition
@@ -154,7 +158,7 @@ def _terms(
         p.scatter_add_(1, targets, torch.full_like(log_partition, -1.0))
     if slope is not None:
         p *= slope
-    return nll, squares, p.to(raw.dtype)
+    return -log_chosen, log_partition, p.to(raw.dtype)
 
 
 def _terms_by_blocks(
@@ -180,9 +184,7 @@ def _terms_by_blocks(
         if soft_cap is not None:
             p *= 1 - (logits / soft_cap).square_()
         block.copy_(p)
-    nll = (log_partition - chosen).sum()
-    squares = z_loss * log_partition.square().sum()
-    return nll, squares, raw if gradient else None
+    return log_partition - chosen, log_partition, raw if gradient else None
 
 
 def _capped(logits: Tensor, soft_cap: float | None) -> Tensor:

@@ -1,11 +1,13 @@
-"""VLA.act at the speed of its device: weights kept in the type they compute in, compiled blocks,
-the whole chunk as one CUDA graph.
+"""VLA.act at the speed of its device: weights kept in the type they compute in, compiled blocks or
+chunks, the whole chunk as one CUDA graph.
 
 A chunk is some thousand small kernels, most of them the head's at batch 1: launched one by one,
-they wait for the host. A graph launches them all at once, on the buffers it was recorded with.
+they wait for the host. A graph launches them all at once, on the buffers it was recorded with. On a
+CPU the host is all there is: there the whole chunk is compiled, which leaves one call.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,18 +16,23 @@ from torch import Tensor, nn
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.blocks import compile_blocks
+from foundry_core.models.placeholders import on_host
 from foundry_core.models.vla import VLA
 
 _RECORDINGS = 16
 _WARM_UP = 3
 TOKENS_MULTIPLE = 16
 """Graphs are of fixed shapes: token rows are padded to this, batches to a power of two."""
+COMPILED_MULTIPLE = 8
+"""As is compiled code, which computes the padding, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Acceleration:
-    """precision bf16: products in bfloat16, as training does them. compiled: each kind of block
-    once, some seconds at the first chunk; rounding differs. graphs: CUDA alone; same numbers."""
+    """precision bf16: products in bfloat16, as training does them. compiled: on a GPU each kind of
+    block once, some seconds at the first chunk; on a CPU the whole chunk, a minute or two for each
+    shape that no process has compiled before; rounding differs. graphs: CUDA alone; same numbers.
+    """
 
     precision: Literal["fp32", "bf16"] = "fp32"
     compiled: bool = False
@@ -33,12 +40,14 @@ class Acceleration:
 
     def rows(self, count: int) -> int:
         """How many rows a batch of `count` is computed with."""
-        return 1 << (count - 1).bit_length() if self.graphs else count
+        return 1 << (count - 1).bit_length() if self.graphs or self.compiled else count
 
     @property
     def tokens_multiple(self) -> int:
         """What rows of tokens are padded to."""
-        return TOKENS_MULTIPLE if self.graphs else 1
+        if self.graphs:
+            return TOKENS_MULTIPLE
+        return COMPILED_MULTIPLE if self.compiled else 1
 
 
 def hold_bf16(model: nn.Module) -> None:
@@ -85,7 +94,10 @@ class Actor:
                 )
         if how.precision == "bf16":
             hold_bf16(model)
-        if how.compiled:
+        self._chunk: Callable[..., Tensor] = self.model.act
+        if how.compiled and self._device.type == "cpu":
+            self._chunk = torch.compile(self.model.act, dynamic=False)
+        elif how.compiled:
             compile_blocks(model)
         self._recordings: OrderedDict[Any, _Recording] = OrderedDict()
         self._pool: Any = None
@@ -113,6 +125,8 @@ class Actor:
             "action_mask": action_mask,
         }
         inputs = {name: tensor for name, tensor in given.items() if tensor is not None}
+        if self.how.compiled and on_host(tokens):  # in compiled code nobody counts
+            self.model.check_tokens(images, tokens)
         with torch.inference_mode():
             if not self.how.graphs:
                 return self._act(inputs, solver_steps)
@@ -125,7 +139,7 @@ class Actor:
         with torch.autocast(
             self._device.type, torch.bfloat16, enabled=half, cache_enabled=not self.how.graphs
         ):
-            return self.model.act(**(absent | inputs), solver_steps=solver_steps)
+            return self._chunk(**(absent | inputs), solver_steps=solver_steps)
 
     def _replay(self, inputs: dict[str, Tensor], solver_steps: int | None) -> Tensor:
         shapes = ((name, tensor.shape, tensor.dtype) for name, tensor in inputs.items())

@@ -175,9 +175,10 @@ class Decoder(nn.Module, ABC):
 
     def next_token_sums(
         self, hidden: Tensor, targets: Tensor, z_loss: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """(loss, its z-loss part) summed over rows: final-normed hidden [n,D], targets int64 [n].
-        Equal to cross-entropy over `logits`, without ever holding all of them."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(loss, its z-loss part) summed over rows: final-normed hidden [n,D], targets int64 [n];
+        and the loss of each, [n], which nothing is differentiated through. Equal to cross-entropy
+        over `logits`, without ever holding all of them."""
         weight, bias, cap = self.output_layer
         if bias is not None:
             raise FoundryError("the language model's output layer has a bias: unsupported")
@@ -347,6 +348,19 @@ class Backbone(Decoder, Observer):
     @abstractmethod
     def hidden_text(self, tokens: Tensor, visible: Visibility) -> Tensor:
         """The same of text alone, which may be packed documents."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether it takes rows of several documents with images."""
+        return False
+
+    def hidden_packed(self, images: Tensor, tokens: Tensor, visible: Visibility) -> Tensor:
+        """Final-normed hidden states [R,T,D] of rows of documents with images uint8 [B,N,3,H,W],
+        in the order in which the rows, one after the other, have their placeholders."""
+        raise FoundryError(
+            "this vision-language model does not read packed rows",
+            "leave data.captions.packing out",
+        )
 
     def hidden_of(self, prompts: Prompts, spoken_from: Tensor) -> Tensor:
         mask = prompts.mask if self.needs_token_mask else None

@@ -47,6 +47,16 @@ def uniform(key: Key, shape: Sequence[int] = (), *, stream: int) -> Tensor:
 def normal(key: Key, shape: Sequence[int] = (), *, stream: int) -> Tensor:
     """float32 [B, *shape] of N(0, 1), by Box-Muller in float64 (its rounding to float32 hides the
     last-bit differences between math libraries). Arguments as in `uniform`."""
+    if torch.compiler.is_compiling():
+        # One operation, whatever compiles: what inductor of 2.13 makes of it on a CPU draws other
+        # numbers and writes beyond its buffers.
+        seed, step = (_row(coordinate, key.ids) for coordinate in key[:2])
+        drawn: Tensor = _normal_op(seed, step, key.ids, list(shape), stream)
+        return drawn
+    return _normal(key, shape, stream)
+
+
+def _normal(key: Key, shape: Sequence[int], stream: int) -> Tensor:
     count = math.prod(shape)
     bits = _bits(key, (count + 1) // 2, stream)
     radius = (_shift(bits, 32).to(torch.float64) + 0.5) * 2.0**-32
@@ -54,6 +64,23 @@ def normal(key: Key, shape: Sequence[int] = (), *, stream: int) -> Tensor:
     angle = (bits & _LOW_32).to(torch.float64) * (math.tau * 2.0**-32)
     pairs = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
     return pairs.flatten(1)[:, :count].to(torch.float32).reshape(-1, *shape)
+
+
+@torch.library.custom_op("foundry::normal", mutates_args=())
+def _normal_op(seed: Tensor, step: Tensor, ids: Tensor, shape: list[int], stream: int) -> Tensor:
+    return _normal(Key(seed, step, ids), shape, stream).clone()
+
+
+@_normal_op.register_fake
+def _normal_shape(seed: Tensor, step: Tensor, ids: Tensor, shape: list[int], stream: int) -> Tensor:
+    return ids.new_empty((len(ids), *shape), dtype=torch.float32)
+
+
+def _row(coordinate: Coordinate, like: Tensor) -> Tensor:
+    """int64 [B]."""
+    if isinstance(coordinate, int):
+        return torch.full_like(like, _signed(coordinate))
+    return coordinate.to(torch.int64).expand_as(like)
 
 
 def _bits(key: Key, count: int, stream: int) -> Tensor:

@@ -21,7 +21,12 @@ from foundry_core.models.heads.networks.base import Observation, Request, Target
 from foundry_core.models.interfaces import Backbone, Observer, Prompts, Tap
 from foundry_core.models.lora import apply_lora
 from foundry_core.models.noise import Coordinate, Key
-from foundry_core.models.placeholders import drop_placeholders, on_host, wrong_row
+from foundry_core.models.placeholders import (
+    check_image_tokens,
+    drop_placeholders,
+    on_host,
+    wrong_row,
+)
 from foundry_core.models.sizes import kind_of, required, unresolved
 from foundry_core.models.vlm import VLM, check_same_architecture
 
@@ -127,6 +132,15 @@ class VLA(nn.Module):
             decoder=decoder_of(backbone) if "decoder" in self._needs else None,
         )
 
+    def check_tokens(self, images: Tensor | None, tokens: Tensor) -> None:
+        """FoundryError unless every row [B,T] has one `<obs>` and the placeholders of its images;
+        for batches still on the CPU."""
+        check_obs_tokens(tokens, self.obs_token_id)
+        backbone = self.backbone
+        if images is not None and self._config.use_images and backbone.tokens_per_image:
+            per_image = backbone.tokens_per_image
+            check_image_tokens(tokens, backbone.image_token_id, images.shape[1], per_image)
+
     def condition(
         self, images: Tensor | None, tokens: Tensor, token_mask: Tensor | None = None
     ) -> Tensor:
@@ -144,8 +158,8 @@ class VLA(nn.Module):
         key: Key,
         prepared: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """ActionHead.training_loss_terms on what is observed. prepared: by ActionHead.prepare;
-        None: made here."""
+        """ActionHead.training_loss_terms, a sum for each row, on what is observed. prepared: by
+        ActionHead.prepare; None: made here."""
         if prepared is None:
             prepared = self.head.prepare(actions, action_mask)
         targets = Targets(actions=actions, mask=action_mask, prepared=prepared)

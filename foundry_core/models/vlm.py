@@ -1,6 +1,7 @@
 """The vision-language model: vision tower, projector, language model."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Self
 
 from torch import Tensor, nn
@@ -109,9 +110,12 @@ class VLM(Backbone):
         if on_host(tokens):
             check_image_tokens(tokens, self.image_token_id, images.shape[1], self.tokens_per_image)
         is_image = tokens == self.image_token_id
-        image_tokens = self.projector(self.vision(images.flatten(0, 1)))
-        image_tokens = image_tokens.reshape(images.shape[0], -1, image_tokens.shape[-1])
-        return fill_placeholders(embeddings, is_image, image_tokens), is_image
+        return fill_placeholders(embeddings, is_image, self._image_tokens(images)), is_image
+
+    def _image_tokens(self, images: Tensor) -> Tensor:
+        """[B,N,3,H,W] → [B, N·tokens per image, D]."""
+        found = self.projector(self.vision(images.flatten(0, 1)))
+        return found.reshape(images.shape[0], -1, found.shape[-1])
 
     @property
     def parts(self) -> Mapping[str, Sequence[nn.Module]]:
@@ -131,6 +135,21 @@ class VLM(Backbone):
 
     def hidden_text(self, tokens: Tensor, visible: Visibility) -> Tensor:
         return self.language.hidden(self.language.embed(tokens), visible)
+
+    @property
+    def packs(self) -> bool:
+        return isinstance(self.language, Transformer)
+
+    def hidden_packed(self, images: Tensor, tokens: Tensor, visible: Visibility) -> Tensor:
+        """As Backbone's. Positions are rotary, hence relative: where in a row a document begins
+        changes nothing in it."""
+        if not self.packs:
+            return super().hidden_packed(images, tokens, visible)
+        embeddings = self.language.embed(tokens)
+        is_image = tokens == self.image_token_id
+        flat = (x.flatten(0, 1)[None] for x in (embeddings, is_image, self._image_tokens(images)))
+        embeddings = fill_placeholders(*flat).view_as(embeddings)
+        return self.language.hidden(embeddings, replace(visible, spans=self._spans(is_image)))
 
     @property
     def context(self) -> int | None:

@@ -203,6 +203,19 @@ def cost_of(
     )
 
 
+def total_cost(costs: Iterable[Cost]) -> Cost:
+    """Of several plans, one after the other."""
+    every = list(costs)
+    return Cost(
+        stages=sum(cost.stages for cost in every),
+        seconds=sum(cost.seconds for cost in every),
+        gpu_hours=sum(cost.gpu_hours for cost in every),
+        unknown=tuple(name for cost in every for name in cost.unknown),
+        unknown_gpu=tuple(name for cost in every for name in cost.unknown_gpu),
+        gpu_rate=every[0].gpu_rate if every else None,
+    )
+
+
 def resources_of(pipeline: Pipeline) -> dict[str, Resources]:
     """Of every stage."""
     return {name: node.resources for name, node in pipeline.stages.items()}

@@ -6,6 +6,7 @@ the rest.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache
@@ -171,6 +172,22 @@ class Progress(Protocol):
     def __call__(self, done: float, total: float, message: str = "", **values: float) -> None: ...
 
 
+class Elsewhere(Protocol):
+    """How processes of a stage on another host, which sees nothing of this one's disk, get at what
+    the stage reads, and how what they write gets here: through the store. Can be pickled."""
+
+    def context(self, ctx: "StageContext", rank: int) -> AbstractContextManager["StageContext"]:
+        """There: the same work in folders of that host, which stay while the block runs. rank: of
+        this process among those of the stage."""
+
+    def give(self, ctx: "StageContext") -> Any:
+        """There: sends what lies in the folders of such a context; a receipt, which can be
+        pickled."""
+
+    def take(self, ctx: "StageContext", receipt: Any) -> None:
+        """Here: receives it into the folders of the stage's own context."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageContext:
     """What `run` works with.
@@ -185,6 +202,8 @@ class StageContext:
         checkpoints live here, so that the next attempt resumes.
     checkpoints: an address in an object store for what other hosts shall resume from, like the
         scratch in all else; "" where the scratch itself lies beside the store.
+    elsewhere: for processes on hosts without this one's disk; None where the store itself is on a
+        disk, which all hosts share then.
     begin: a smaller budget's state to go on from, of a kind with `trunk`. What such a kind leaves
         in `scratch`/trunks/step_<n>/ (`pipeline.trunks`: its state.json lists the grounds) is kept
         in the store; `out`/CONTINUED ({"key", "trunk", "step"}, with "mixed": true after steps on
@@ -202,6 +221,7 @@ class StageContext:
     scratch: Path
     progress: Progress
     checkpoints: str = ""
+    elsewhere: Elsewhere | None = None
     begin: Begin | None = None
     ground: str = ""
 

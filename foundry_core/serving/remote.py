@@ -34,6 +34,8 @@ class _Line(Protocol):
 
     def ask(self, client: str, raw: Mapping[str, Any]) -> np.ndarray: ...
 
+    def forget(self, client: str) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -69,6 +71,10 @@ class RemotePolicy:
     def reset(self, client: str, seed: int) -> None:
         """Begins an episode of a client."""
         self._line.reset(client, seed)
+
+    def forget(self, client: str) -> None:
+        """Drops a client that is gone."""
+        self._line.forget(client)
 
     def infer(
         self,
@@ -106,6 +112,9 @@ class _OpenPi:
     def ask(self, client: str, raw: Mapping[str, Any]) -> np.ndarray:
         return self._clients.get(client, self._client).infer(raw)
 
+    def forget(self, client: str) -> None:
+        _drop(self._clients, client)
+
     def close(self) -> None:
         for one in (self._client, *self._clients.values()):
             one.close()
@@ -126,6 +135,9 @@ class _VlaEval:
     def ask(self, client: str, raw: Mapping[str, Any]) -> np.ndarray:
         return self._clients[client].act(_nested(raw))
 
+    def forget(self, client: str) -> None:
+        _drop(self._clients, client)
+
     def close(self) -> None:
         for one in self._clients.values():
             one.close()
@@ -133,12 +145,16 @@ class _VlaEval:
 
 def _keep(clients: "OrderedDict[str, Any]", client: str, connection: Any) -> None:
     """The newest connections; an episode that is over says so to nobody."""
-    before = clients.pop(client, None)
-    if before is not None:
-        before.close()
+    _drop(clients, client)
     clients[client] = connection
     while len(clients) > _OPEN:
         clients.popitem(last=False)[1].close()
+
+
+def _drop(clients: "OrderedDict[str, Any]", client: str) -> None:
+    before = clients.pop(client, None)
+    if before is not None:
+        before.close()
 
 
 def _nested(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,8 @@
     leases/<key>/<number>, events/, content/<input-content key>, runs/, code/, aliases/, pins/
 
 Work happens in $FOUNDRY_HOME/work/<store>/<key>, on this host. Reading goes through the cache. A
-training's checkpoints lie in work/<key>/checkpoints-<what it was begun from>, for any host.
+training's checkpoints lie in work/<key>/checkpoints-<what it was begun from>, for any host; beside
+them, for a moment, what a process on another host hands over (`execution.elsewhere`).
 """
 
 import contextlib

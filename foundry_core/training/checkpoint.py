@@ -7,6 +7,7 @@ folder: a kill at any instant leaves the previous ones untouched. The last two a
 found torn (a full or failing disk) costs a few steps and not the run.
 """
 
+import json
 import logging
 import os
 import shutil
@@ -15,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from foundry_core.files import hash64, read_json, sha256_of, sync, write_json
+from foundry_core.files import hash64, read_json, sha256_of, sync, write_atomic
 from foundry_core.models.tensor_files import Written
 from foundry_core.pipeline.trunks import step_name
-from foundry_core.training.layout import Layout, layout_document, parse_layout
+from foundry_core.training.layout import Layout, parse_layout
 
 _log = logging.getLogger(__name__)
 STATE = "state.json"
@@ -64,8 +65,8 @@ class CheckpointPlace(Protocol):
         when there is none, or a torn one."""
 
     def known(self) -> list[tuple[int, int]]:
-        """(step, digest of its state below 2**63) of each checkpoint, newest first, unread. What a
-        killed process was building is removed."""
+        """(step, digest below 2**63 that tells its state from others) of each checkpoint, newest
+        first, unread. What a killed process was building is removed."""
 
     def load(self, step: int, rank: int = 0, size: int = 1) -> Checkpoint | None:
         """The checkpoint of a step; None for one that is torn, which is reported and removed. Of
@@ -77,17 +78,23 @@ def shard_name(rank: int) -> str:
 
 
 def state_document(
-    step: int, layout: Layout, shards: Sequence[Written], scalars: Mapping[str, Any]
+    step: int, tensors: Mapping[str, Any], shards: Sequence[Written], scalars: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What commits a checkpoint."""
+    """What commits a checkpoint. tensors: the document of the layout, the same at every save."""
     return {
         "format": _FORMAT,
         "version": _VERSION,
         "step": step,
         "shards": [{"sha256": s.sha256, "bytes": s.size} for s in shards],
-        "tensors": layout_document(layout),
+        "tensors": tensors,
         "scalars": dict(scalars),
     }
+
+
+def state_bytes(state: Mapping[str, Any]) -> bytes:
+    """The document as it is stored: of 128 ranks it has a quarter of a million parts, and every
+    rank reads it before it continues, so without the spaces of other documents."""
+    return json.dumps(state, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def trunk_document(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +129,7 @@ class CheckpointFolder:
             size = (building / shard_name(rank)).stat().st_size
             if size != shard["bytes"]:
                 raise OSError(f"{building / shard_name(rank)}: {size} bytes, not {shard['bytes']}")
-        write_json(building / STATE, state)
+        write_atomic(building / STATE, state_bytes(state))
         sync(building)
         shutil.rmtree(final, ignore_errors=True)
         os.rename(building, final)
@@ -138,7 +145,8 @@ class CheckpointFolder:
         if not source.is_dir() or self.load(step) is None:
             _log.warning("the state of step %s is not kept: %s has none", step, self.root)
             return False
-        write_json(source / STATE, trunk_document(read_json(source / STATE)))
+        plain = trunk_document(read_json(source / STATE))
+        write_atomic(source / STATE, state_bytes(plain))
         folder.parent.mkdir(parents=True, exist_ok=True)
         os.rename(source, folder)
         return True

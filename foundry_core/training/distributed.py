@@ -4,7 +4,7 @@ Losses are sums divided by element counts of the GLOBAL batch, so ranks add grad
 FSDP2 average them instead: the loop multiplies the loss by the world's size to undo that.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,13 +20,20 @@ from foundry_core.models.tensor_files import PIECE_BYTES, flat_pieces
 from foundry_core.training.config import check_divides
 
 
+def never() -> bool:
+    """Nobody asks."""
+    return False
+
+
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """One process among those of a run. size > 1 needs an initialised torch.distributed group."""
+    """One process among those of a run. size > 1 needs an initialised torch.distributed group.
+    stop: whether who launched the run asks it to end; rank 0's counts."""
 
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    stop: Callable[[], bool] = never
 
     @property
     def main(self) -> bool:

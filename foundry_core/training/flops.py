@@ -25,7 +25,7 @@ from foundry_core.training.mixed_batch import Batch, MixedBatch, MixedLoss, Obje
 from foundry_core.training.parts import parameters_of
 from foundry_core.training.peaks import peak_of
 from foundry_core.training.sizing import cost
-from foundry_core.training.sizing.models import head_part
+from foundry_core.training.sizing.models import with_head
 from foundry_core.training.sizing.workload import Rows
 
 
@@ -109,13 +109,13 @@ def transformers_flops(
     parts = module_parts(backbone)
     modules = dict(backbone.parts)
     if isinstance(model, VLA):
-        parts.append(head_part(model.config, backbone.dim))
+        parts = with_head(model.config, parts)
         modules["head"] = [model.head]
     trained = {
         name: sum(p.numel() for p in parameters_of(some) if p.requires_grad)
         for name, some in modules.items()
     }
-    rows = [_rows(m, part, objectives[m].count(part)) for m, part in batch.items()]
+    rows = [_rows(m, part, float(objectives[m].elements(part).sum())) for m, part in batch.items()]
     if isinstance(model, VLA) and not model.config.use_images:
         rows = [_blind(row, backbone.tokens_per_image) for row in rows]
     return cost.step_flops(parts, rows, trained)

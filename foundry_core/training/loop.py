@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,12 +37,14 @@ from foundry_core.training.dropout import has_dropout, masks
 from foundry_core.training.flops import on_meta, peak_flops, step_flops
 from foundry_core.training.metrics import MetricsLog
 from foundry_core.training.mixed_batch import (
+    DATASETS,
     Batch,
     MixedBatch,
     MixedLoss,
     Objective,
     Probe,
     StepKey,
+    by_dataset,
     split_batch,
 )
 from foundry_core.training.objectives import reach_all
@@ -60,7 +62,7 @@ from foundry_core.training.resume import agreed_checkpoint, newest_checkpoint
 from foundry_core.training.saving import Saver
 from foundry_core.training.sinks.base import MetricWriters, RunInfo
 from foundry_core.training.state import Ema, RunState
-from foundry_core.training.stop import StopRequest, stop_file
+from foundry_core.training.stop import StopRequest
 from foundry_core.training.throughput import Throughput, shown
 from foundry_core.training.validation import run as validation
 from foundry_core.training.validation.validator import Validator
@@ -107,6 +109,7 @@ class Trainer:
     ground: the digest of what decides how floats are rounded here; states that were computed on
     several of them are marked so.
     before_average: called by every rank before the average replaces the weights, where EMA is on.
+    datasets: of modalities whose losses are told apart: the names of their datasets, by DATASETS.
     phase: what each phase of a step runs inside of (prepare, forward, backward, norm, optimizer,
     average), by its name.
     """
@@ -124,6 +127,7 @@ class Trainer:
     records: Path
     progress: Progress
     weights: Mapping[str, Weight] = field(default_factory=dict)
+    datasets: Mapping[str, Sequence[str]] = field(default_factory=dict)
     lr_scale: Mapping[str, float] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
     world: World = field(default_factory=World)
@@ -153,7 +157,7 @@ class Trainer:
             total_steps=self.total_steps,
         )
         writers = MetricWriters(self.resources.sinks if self.world.main else (), run)
-        self.stop = StopRequest(stop_file(self.scratch) if self.world.main else None)
+        self.stop = StopRequest(self.world.stop)
         try:
             with self.stop.listening():
                 self._steps(first, writers)
@@ -218,7 +222,8 @@ class Trainer:
         nothing."""
         self.model.to(self.world.device)
         freeze(self.model, self.frozen)
-        loss = MixedLoss(self.model, self.objectives, self.weights)
+        numbers = {modality: len(names) for modality, names in self.datasets.items()}
+        loss = MixedLoss(self.model, self.objectives, self.weights, numbers)
         # Before blocks are compiled or sharded: what is counted is the plain model's arithmetic.
         self._plain = on_meta(self.model) if self.peak else None
         recompute(self.model, self.resources.recompute)
@@ -276,9 +281,9 @@ class Trainer:
 
     def _backward(self, batch: MixedBatch, key: StepKey) -> dict[str, Tensor]:
         """Accumulates the gradient of the global batch; returns the global means of the losses, on
-        the device."""
+        the device, and (sum, elements) of each dataset's."""
         with self.phase("prepare"):
-            by_modality = self._counts(batch)
+            by_modality, elements = self._counts(batch)
             cut = self.config.compile == "none"
             parts = split_batch(batch, self.resources.micro_batch, cut=cut)
         sums: dict[str, Tensor] = {}
@@ -293,22 +298,39 @@ class Trainer:
                     (loss * self.world.size if self.world.size > 1 else loss).backward()
             for name, value in logged.items():
                 sums[name] = sums[name] + value if name in sums else value
-        values = self.world.total(torch.stack([value.double() for value in sums.values()]))
-        return dict(zip(sums, values.unbind(), strict=True))
+        flat = torch.cat([value.double().flatten() for value in sums.values()])
+        sizes = [value.numel() for value in sums.values()]
+        values = dict(zip(sums, self.world.total(flat).split(sizes), strict=True))
+        found = {name: value[0] for name, value in values.items() if not name.endswith("/")}
+        for modality, names in self.datasets.items():
+            pairs = torch.stack((values[f"{modality}_loss/"], elements[modality]), dim=1)
+            found |= {f"{modality}_loss/{n}": p for n, p in zip(names, pairs, strict=True)}
+        return found
 
     def autocast(self) -> torch.autocast:
         """In which type the recipe's precision computes products."""
         bf16 = self.config.precision != "fp32"
         return torch.autocast(self.world.device.type, torch.bfloat16, enabled=bf16)
 
-    def _counts(self, batch: MixedBatch) -> dict[str, Tensor]:
-        """Valid elements of the global batch, by modality."""
-        local = [self.objectives[m].count(part) for m, part in batch.items()]
-        counts = self.world.total(self._on_device(torch.tensor(local, dtype=torch.float64)))
-        return dict(zip(batch, counts.clamp(min=1).float().unbind(), strict=True))
+    def _counts(self, batch: MixedBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Valid elements of the global batch: by modality, at least 1; and of each of the datasets
+        that are told apart, [datasets]."""
+        rows = {m: self.objectives[m].elements(part) for m, part in batch.items()}
+        whole = torch.stack([one.sum().double() for one in rows.values()])
+        parts = {
+            m: by_dataset(rows[m], batch[m][DATASETS], len(names)).double()
+            for m, names in self.datasets.items()
+        }
+        local = torch.cat((whole, *parts.values()))
+        sizes = [len(whole), *(len(part) for part in parts.values())]
+        counts, *each = self.world.total(self._on_device(local)).split(sizes)
+        by_modality = dict(zip(batch, counts.clamp(min=1).float().unbind(), strict=True))
+        return by_modality, dict(zip(parts, each, strict=True))
 
     def _to_device(self, batch: MixedBatch) -> dict[str, Batch]:
-        prepared = {m: self.objectives[m].prepare(tensors) for m, tensors in batch.items()}
+        prepared = {m: dict(self.objectives[m].prepare(rows)) for m, rows in batch.items()}
+        for modality in self.datasets:
+            prepared[modality][DATASETS] = batch[modality][DATASETS]
         return {
             m: {name: self._on_device(tensor) for name, tensor in part.items()}
             for m, part in prepared.items()
@@ -327,7 +349,7 @@ class Trainer:
         """Takes in what the steps since the last look gave."""
         for numbers in self.pending.read():
             if numbers.finite:
-                self.log.add(numbers.values)
+                self.log.add(numbers.values, numbers.shares)
             else:
                 self._non_finite(numbers)
 
@@ -374,7 +396,8 @@ class Trainer:
         now = time.monotonic()
         if self.world.main and (now - self._shown_at > 0.5 or self.done == self.total_steps):
             self._shown_at = now
-            values = {**self.log.last, **shown(self.throughput.last)}
+            values = {name: value for name, value in self.log.last.items() if "/" not in name}
+            values |= shown(self.throughput.last)
             self.progress(self.done, self.total_steps, "training", **values)
 
     def _write_row(self, writers: MetricWriters, validated: Mapping[str, float]) -> None:

@@ -19,6 +19,7 @@ class LogState(TypedDict):
 
     bytes: int
     sums: dict[str, float]
+    shares: dict[str, list[float]]
     steps: int
     last: dict[str, float]
     rows: str | None
@@ -33,11 +34,18 @@ class MetricsLog:
         self._path = path
         self._stream = path.open("ab")
         self._sums: dict[str, float] = {}
+        self._shares: dict[str, list[float]] = {}
         self._steps = 0
         self.last: dict[str, float] = {}
 
-    def add(self, values: Mapping[str, float]) -> None:
-        """The values of one step."""
+    def add(
+        self, values: Mapping[str, float], shares: Mapping[str, tuple[float, float]] | None = None
+    ) -> None:
+        """The values of one step. shares: sums and how many elements they are of; a row has the
+        mean over the elements of its steps, where there were any."""
+        for name, (total, count) in (shares or {}).items():
+            before = self._shares.get(name, [0.0, 0.0])
+            self._shares[name] = [before[0] + total, before[1] + count]
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._steps += 1
@@ -48,10 +56,11 @@ class MetricsLog:
         if not self._steps:
             return {}
         means = {name: total / self._steps for name, total in self._sums.items()}
-        self.last = {**means, **now}
+        parts = {name: total / count for name, (total, count) in self._shares.items() if count}
+        self.last = {**means, **parts, **now}
         self._stream.write(json_line({"step": step, **self.last}).encode())
         self._stream.flush()
-        self._sums, self._steps = {}, 0
+        self._sums, self._shares, self._steps = {}, {}, 0
         return self.last
 
     def state(self, *, rows: bool = False) -> LogState:
@@ -62,6 +71,7 @@ class MetricsLog:
         return {
             "bytes": self._stream.tell(),
             "sums": self._sums,
+            "shares": self._shares,
             "steps": self._steps,
             "last": self.last,
             "rows": self._path.read_text() if rows else None,
@@ -76,6 +86,7 @@ class MetricsLog:
         self._stream.truncate(state["bytes"] if state else 0)
         self._stream.seek(0, os.SEEK_END)
         self._sums = dict(state["sums"]) if state else {}
+        self._shares = dict(state.get("shares", {})) if state else {}
         self._steps = state["steps"] if state else 0
         self.last = dict(state["last"]) if state else {}
 

@@ -14,6 +14,10 @@ from foundry_core.training.config import check_micro_batch
 Batch = Mapping[str, Tensor]
 MixedBatch = Mapping[str, Batch]
 
+ROWS = "rows"
+"""Among an objective's sums: the loss of each row, float32 [B], outside of the graph."""
+DATASETS = "dataset_ids"
+"""In a batch: which dataset of its modality each row is of, int64 [B]."""
 _PADDED = ("tokens", "token_mask", "target_mask")
 _MULTIPLE = 8  # what tensor cores like rows to be
 
@@ -29,8 +33,8 @@ class StepKey:
 class Objective(Protocol):
     """Loss of one modality."""
 
-    def count(self, batch: Batch) -> float:
-        """Valid elements of a batch as the loader made it."""
+    def elements(self, batch: Batch) -> Tensor:
+        """Valid elements of each row of a batch as the loader made it, int64 [B]."""
         ...
 
     def prepare(self, batch: Batch) -> Batch:
@@ -38,7 +42,8 @@ class Objective(Protocol):
         ...
 
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
-        """Sums over the batch's valid elements. `loss` is differentiated; the rest is logged."""
+        """Sums over the batch's valid elements. `loss` is differentiated, ROWS are its parts; the
+        rest is logged."""
         ...
 
 
@@ -63,16 +68,24 @@ class Probe(Protocol):
 class MixedLoss(nn.Module):
     """Σ weight · sum / count over the modalities of a micro-batch: one forward, one backward.
 
+    datasets: how many there are of each modality whose losses are told apart: the sums of these are
+    logged as `<modality>_loss/`, float32 [datasets].
+
     A module of its own because DDP and FSDP hook into `forward`.
     """
 
     def __init__(
-        self, model: nn.Module, objectives: Mapping[str, Objective], weights: Mapping[str, Weight]
+        self,
+        model: nn.Module,
+        objectives: Mapping[str, Objective],
+        weights: Mapping[str, Weight],
+        datasets: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.objectives = dict(objectives)
         self.weights = dict(weights)
+        self.datasets = dict(datasets or {})
 
     def forward(
         self,
@@ -89,7 +102,12 @@ class MixedLoss(nn.Module):
         terms: list[Tensor] = []
         logged: dict[str, Tensor] = {}
         for modality, part in batch.items():
-            sums = self.objectives[modality](self.model, part, key)
+            sums = dict(self.objectives[modality](self.model, part, key))
+            rows = sums.pop(ROWS, None)
+            if rows is not None and modality in self.datasets:
+                logged[f"{modality}_loss/"] = by_dataset(
+                    rows, part[DATASETS], self.datasets[modality]
+                )
             means = {name: value / counts[modality] for name, value in sums.items()}
             terms.append(weight_at(self.weights.get(modality, 1.0), key.step) * means["loss"])
             for name, value in means.items():
@@ -97,6 +115,12 @@ class MixedLoss(nn.Module):
         total = functools.reduce(torch.add, terms)
         logged["loss"] = total.detach()
         return total, logged
+
+
+def by_dataset(rows: Tensor, owners: Tensor, datasets: int) -> Tensor:
+    """Sums of rows [B] by the dataset that each is of, float32 [datasets]."""
+    found = torch.zeros(datasets, dtype=torch.float32, device=rows.device)
+    return found.index_add_(0, owners, rows.float())
 
 
 def split_batch(

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from foundry_core.files import hash64, json_text, write_json
+from foundry_core.files import hash64, write_atomic
 from foundry_core.objects import Objects
 from foundry_core.pipeline.trunks import step_name
 from foundry_core.training.checkpoint import (
@@ -24,6 +24,7 @@ from foundry_core.training.checkpoint import (
     Checkpoint,
     read_state,
     shard_name,
+    state_bytes,
     trunk_document,
 )
 
@@ -55,7 +56,7 @@ class CheckpointObjects:
         for rank, shard in enumerate(state["shards"]):
             if there.get(f"{name}/{shard_name(rank)}") != shard["bytes"]:
                 raise OSError(f"{self._objects.uri}/{name}/{shard_name(rank)} is not as uploaded")
-        data = json_text({**state, "shards_at": name}).encode()
+        data = state_bytes({**state, "shards_at": name})
         self._objects.write(_state_name(step), data)
 
     def prune(self, building: str = "", trunk: int | None = None) -> None:
@@ -79,16 +80,13 @@ class CheckpointObjects:
         building.mkdir(parents=True)
         for rank, path in checkpoint.files.items():
             shutil.move(path, building / shard_name(rank))
-        write_json(building / STATE, trunk_document(self._state(step)))
+        write_atomic(building / STATE, state_bytes(trunk_document(self._state(step))))
         os.rename(building, folder)
         return True
 
     def known(self) -> list[tuple[int, int]]:
         shutil.rmtree(self._local, ignore_errors=True)
-        return [
-            (step, hash64(self._objects.read(_state_name(step), _MOST_STATE_BYTES)) >> 1)
-            for step in self._steps()
-        ]
+        return [(step, hash64(tag) >> 1) for step, tag in self._states().items()]
 
     def load(self, step: int, rank: int = 0, size: int = 1) -> Checkpoint | None:
         try:
@@ -123,8 +121,19 @@ class CheckpointObjects:
 
     def _steps(self) -> list[int]:
         """Newest first."""
-        names = [n for n in self._objects.names() if n.startswith("step_") and n.endswith(".json")]
-        return sorted((int(n[5:-5]) for n in names if n[5:-5].isdigit()), reverse=True)
+        return [*self._states()]
+
+    def _states(self) -> dict[int, str]:
+        """Step → entity tag of its state, newest first, by one listing: all ranks ask at once, and
+        what they would read is megabytes."""
+        found = {
+            int(entry.name[5:-5]): entry.tag
+            for entry in self._objects.find()
+            if entry.name.startswith("step_")
+            and entry.name.endswith(".json")
+            and entry.name[5:-5].isdigit()
+        }
+        return dict(sorted(found.items(), reverse=True))
 
 
 class _Downloads(Mapping[int, Path]):

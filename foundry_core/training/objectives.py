@@ -17,7 +17,8 @@ from foundry_core.models.layers import Visibility, document_offsets
 from foundry_core.models.noise import Key
 from foundry_core.models.placeholders import check_image_tokens, drop_placeholders
 from foundry_core.models.vla import VLA, check_obs_tokens
-from foundry_core.training.mixed_batch import Batch, StepKey
+from foundry_core.training.mixed_batch import ROWS, Batch, StepKey
+from foundry_core.training.packing import Packer
 
 _PREPARED = "head."
 """In front of the names of what a head made of a batch."""
@@ -51,8 +52,8 @@ class TextLoss:
 
     z_loss: float = 0.0
 
-    def count(self, batch: Batch) -> float:
-        return float(text_targets(batch["segments"]).sum())
+    def elements(self, batch: Batch) -> Tensor:
+        return text_targets(batch["segments"]).sum(dim=1)
 
     def prepare(self, batch: Batch) -> Batch:
         mask = text_targets(batch["segments"])
@@ -77,19 +78,25 @@ class TextLoss:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionLoss:
-    """Next-token loss on the caption's tokens, never on images, padding or the prompt."""
+    """Next-token loss on the caption's tokens, never on images, padding or the prompt.
+
+    packer: lays several samples into one row; None: each has its own.
+    """
 
     image_token_id: int
     tokens_per_image: int
     z_loss: float = 0.0
+    packer: Packer | None = None
 
-    def count(self, batch: Batch) -> float:
-        return float(batch["target_mask"][:, 1:].sum())
+    def elements(self, batch: Batch) -> Tensor:
+        return batch["target_mask"][:, 1:].sum(dim=1)
 
     def prepare(self, batch: Batch) -> Batch:
         tokens, mask = batch["tokens"], batch["target_mask"][:, 1:]
         images = batch["images"].shape[1]
         check_image_tokens(tokens, self.image_token_id, images, self.tokens_per_image)
+        if self.packer is not None:
+            return self._packed(self.packer, batch)
         return {
             "images": batch["images"],
             "tokens": tokens[:, :-1],
@@ -99,14 +106,36 @@ class CaptionLoss:
             "targets": tokens[:, 1:][mask],
         }
 
+    def _packed(self, packer: Packer, batch: Batch) -> Batch:
+        """Targets in the order of the samples, images in that of their placeholders."""
+        tokens, mask = batch["tokens"], batch["target_mask"][:, 1:]
+        # Nothing is predicted from a sample's last token: it takes no place.
+        real = batch["token_mask"][:, 1:]
+        places = packer.places(real.sum(dim=1))
+        lies = torch.zeros(mask.shape, dtype=torch.int64)
+        lies[real] = places.of(real)
+        empty = int(self.image_token_id == 0)  # anything but an image
+        return {
+            "images": batch["images"][places.order],
+            "tokens": places.fill(tokens[:, :-1], real, empty),
+            "index": lies[mask],
+            "targets": tokens[:, 1:][mask],
+            "samples": mask.nonzero()[:, 0],
+            **places.visibility(),
+        }
+
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
         backbone, hidden = self.hidden(model, batch)
         return next_token_sums(backbone, hidden, batch, self.z_loss)
 
     def hidden(self, model: nn.Module, batch: Batch) -> tuple[Backbone, Tensor]:
-        """What reads a prepared batch, and its final-normed hidden states [B,T,D]."""
+        """What reads a prepared batch, and its final-normed hidden states [B,T,D], or [R,T,D] of
+        packed rows."""
         backbone = model.backbone if isinstance(model, VLA) else model
         assert isinstance(backbone, Backbone)
+        if "segments" in batch:
+            visible = Visibility(segments=batch["segments"], offsets=batch["offsets"])
+            return backbone, backbone.hidden_packed(batch["images"], batch["tokens"], visible)
         hidden = backbone.hidden(
             batch["images"], batch["tokens"], hiding(backbone, batch), prompt=batch["prompt"]
         )
@@ -127,8 +156,8 @@ class ActionLoss:
     sees: bool = True
     targets: Callable[[Tensor, Tensor], Mapping[str, Tensor]] | None = None
 
-    def count(self, batch: Batch) -> float:
-        return float(batch["action_mask"].sum())
+    def elements(self, batch: Batch) -> Tensor:
+        return batch["action_mask"].sum(dim=(1, 2))
 
     def prepare(self, batch: Batch) -> Batch:
         tokens, images = batch["tokens"], batch["images"].shape[1]
@@ -156,8 +185,8 @@ class ActionLoss:
             Key(key.seed, key.step, batch["draw_ids"]),
             prepared_of(batch),
         )
-        draws = count / batch["action_mask"].sum().clamp(min=1)
-        return {"loss": total / draws.clamp(min=1)}
+        draws = (count / batch["action_mask"].sum().clamp(min=1)).clamp(min=1)
+        return {"loss": total.sum() / draws, ROWS: total.detach() / draws}
 
 
 def prepared_of(batch: Batch) -> dict[str, Tensor] | None:
@@ -177,8 +206,14 @@ def next_token_sums(
 ) -> dict[str, Tensor]:
     """Cross-entropy (and z-loss, coef · logsumexp²) summed over the target positions.
 
-    hidden [B,T,D]; index int64 [n] into B·T; targets int64 [n]. Softmax in float32.
+    hidden [B,T,D]; index int64 [n] into B·T; targets int64 [n]. Softmax in float32. Where a row has
+    several samples: samples int64 [n] that the targets are of, `images` a row each.
     """
-    rows = hidden.flatten(0, 1).index_select(0, batch["index"])
-    loss, penalty = decoder.next_token_sums(rows, batch["targets"], z_loss)
-    return {"loss": loss, "z_loss": penalty} if z_loss else {"loss": loss}
+    chosen = hidden.flatten(0, 1).index_select(0, batch["index"])
+    loss, penalty, parts = decoder.next_token_sums(chosen, batch["targets"], z_loss)
+    if "samples" in batch:
+        samples, count = batch["samples"], len(batch["images"])
+    else:
+        samples, count = batch["index"] // hidden.shape[1], len(hidden)
+    sums = {"loss": loss, ROWS: parts.new_zeros(count).index_add(0, samples, parts)}
+    return sums | {"z_loss": penalty} if z_loss else sums

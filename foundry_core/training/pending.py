@@ -4,6 +4,7 @@ reading one waits until everything before it is done.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -13,10 +14,12 @@ from foundry_core.training.mixed_batch import MixedBatch
 
 @dataclass(frozen=True, kw_only=True)
 class StepNumbers:
-    """What a step gave. values: `loss`, its parts, `grad_norm`; samples: modality → ids."""
+    """What a step gave. values: `loss`, its parts, `grad_norm`; shares: sums and how many elements
+    they are of; samples: modality → ids."""
 
     step: int
     values: dict[str, float]
+    shares: dict[str, tuple[float, float]]
     finite: bool
     samples: Mapping[str, list[int]]
 
@@ -25,29 +28,33 @@ class PendingSteps:
     """Steps in the order they were made."""
 
     def __init__(self) -> None:
-        self._steps: list[tuple[int, tuple[str, ...], Tensor, MixedBatch]] = []
+        self._steps: list[tuple[int, Mapping[str, int], Tensor, MixedBatch]] = []
 
     def __len__(self) -> int:
         return len(self._steps)
 
     def add(self, step: int, values: Mapping[str, Tensor], batch: MixedBatch) -> None:
-        """values: scalars on the device. Of the batch only the samples' names are kept."""
+        """values: on the device, scalars or (sum, how many elements it is of) [2]. Of the batch the
+        samples' names alone are kept."""
         names = {m: {"sample_ids": p["sample_ids"]} for m, p in batch.items() if "sample_ids" in p}
-        numbers = torch.stack([value.detach().double() for value in values.values()])
-        self._steps.append((step, tuple(values), numbers, names))
+        numbers = torch.cat([value.detach().double().flatten() for value in values.values()])
+        sizes = {name: value.numel() for name, value in values.items()}
+        self._steps.append((step, sizes, numbers, names))
 
     def read(self) -> list[StepNumbers]:
         """All of them; the one wait. Nothing is pending afterwards."""
         steps, self._steps = self._steps, []
         flat = torch.cat([numbers for _, _, numbers, _ in steps]).tolist() if steps else []
         read = []
-        for step, names, _, batch in steps:
-            values = dict(zip(names, flat, strict=False))
-            del flat[: len(names)]
+        numbers = iter(flat)
+        for step, sizes, _, batch in steps:
+            found = {name: list(islice(numbers, size)) for name, size in sizes.items()}
+            values = {name: some[0] for name, some in found.items() if len(some) == 1}
             read.append(
                 StepNumbers(
                     step=step,
                     values=values,
+                    shares={n: (some[0], some[1]) for n, some in found.items() if len(some) == 2},
                     finite=_finite(values["loss"]) and _finite(values["grad_norm"]),
                     samples={m: part["sample_ids"].tolist() for m, part in batch.items()},
                 )

@@ -1,6 +1,6 @@
 """What the kinds of training stages share. No torch: planning imports this."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -153,6 +153,9 @@ def check_captions(recipe: Any, inputs: Inputs, facts: ModelFacts) -> None:
     data = recipe.data.captions
     if data is None:
         return
+    if data.packing is not None and facts.model is not None:
+        check_packing(_reads_packed_rows(facts.model))
+        _check_row(data.images, data.max_tokens, data.packing.length, facts.model)
     for label, captions in inputs.get("captions", {}).items():
         stated = captions.states
         cameras = stated.cameras if isinstance(stated, DataContract) else {}
@@ -163,6 +166,35 @@ def check_captions(recipe: Any, inputs: Inputs, facts: ModelFacts) -> None:
                 )
         sizes = {name: cameras[name].size for name in data.images or cameras if name in cameras}
         check_pictures(f"captions {label!r}", sizes or {"image": None}, data.image.size, facts)
+
+
+def check_packing(reads: bool) -> None:
+    """Packed captions need a model that reads them."""
+    if not reads:
+        raise FoundryError(
+            "data.captions.packing is set, and models whose language part is transformers' do not "
+            "read packed rows with images",
+            "leave packing out, or train a VLM with a language model of ours",
+        )
+
+
+def _reads_packed_rows(model: Config) -> bool:
+    part = model.language if isinstance(model, VLMConfig) else model
+    return not isinstance(part, HFConfig)
+
+
+def _check_row(images: Collection[str] | None, text: int, length: int, model: Config) -> None:
+    """A packed row holds the longest sample that there can be, of which all but the last token is
+    read."""
+    if not isinstance(model, VLMConfig) or images is None:
+        return
+    longest = len(images) * model.tokens_per_image + text - 1
+    if longest > length:
+        raise FoundryError(
+            f"captioned samples have up to {longest} tokens with those of {len(images)} images, "
+            f"data.captions.packing.length is {length}",
+            f"set it to {longest} or more, or lower data.captions.max_tokens",
+        )
 
 
 class TrainStage(Stage):

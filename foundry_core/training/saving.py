@@ -25,7 +25,7 @@ from foundry_core.training.checkpoint import (
     state_document,
 )
 from foundry_core.training.distributed import World
-from foundry_core.training.layout import local_part, plan_layout
+from foundry_core.training.layout import layout_document, local_part, plan_layout
 
 
 @dataclass(kw_only=True)
@@ -56,10 +56,11 @@ class Saver:
         trunk: int | None = None,
     ) -> None:
         self._place, self._world, self._trunk = place, world, trunk
-        self._layout = plan_layout(tensors, world)
+        layout = plan_layout(tensors, world)
+        self._document = layout_document(layout) if world.main else {}
         self._mine = [
             name
-            for name, stored in self._layout.items()
+            for name, stored in layout.items()
             if any(chunk.rank == world.rank for chunk in stored.chunks)
         ]
         # Names what this start of the run builds: one that was thought dead may still write.
@@ -105,7 +106,7 @@ class Saver:
         error = flight.error
         if self._world.main and all(shards):
             state = state_document(
-                flight.step, self._layout, [s for s in shards if s], flight.scalars
+                flight.step, self._document, [s for s in shards if s], flight.scalars
             )
             try:
                 self._place.commit(flight.name, flight.step, state)

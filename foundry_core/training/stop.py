@@ -1,33 +1,27 @@
 """SIGTERM as a request: the run saves what it has after the step it is in, then ends.
 
 Workers of Ray train in a thread, where no handler can be set, and SIGTERM ends them at once. There
-the process that launched them takes it, and hands it on as a file that rank 0 sees at a look.
+the process that launched them takes it, and rank 0 asks it at each look.
 """
 
 import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 ENDED = 128 + signal.SIGTERM
 
 
-def stop_file(scratch: Path) -> Path:
-    """What asks the workers of a run to end, by lying there."""
-    return scratch / "stop"
-
-
 class StopRequest:
-    """Whether this run was asked to end, by SIGTERM to this process or by a file."""
+    """Whether this run was asked to end: by SIGTERM to this process, or as `told` says."""
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self, told: Callable[[], bool]) -> None:
         self.asked = False
-        self._file = file
+        self._told = told
 
     def look(self) -> bool:
-        """`asked`, after a look for the file."""
-        self.asked = self.asked or (self._file is not None and self._file.exists())
+        """`asked`, after asking who launched the run."""
+        self.asked = self.asked or self._told()
         return self.asked
 
     def _ask(self) -> None:

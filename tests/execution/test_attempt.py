@@ -11,6 +11,7 @@ from flows.runs.engine import PipelineRun
 from foundry_core.execution.attempt import _begun_from, _keep_scratch_of
 from foundry_core.execution.control import ChildResult
 from foundry_core.execution.job import Interrupted, StageFailed
+from foundry_core.execution.runner import execute
 from foundry_core.objects import StoreUnavailable
 from foundry_core.store.lease import LeaseLost
 from foundry_core.store.local import LocalStore
@@ -169,6 +170,24 @@ def test_a_commit_is_told_with_its_attempt_and_rows(child):
     assert (finished["state"], finished["attempt"]) == ("committed", outcome.attempt)
     assert finished["cpu_seconds"] > 0 and finished["peak_memory"] > 1e6
     assert finished["gpu_seconds"] == 0
+
+
+@pytest.mark.parametrize("job_ref", [None, "ray:job-a1"])
+def test_what_ran_elsewhere_takes_its_log_into_the_store(child, job_ref):
+    def stage(work, lease, folders):
+        work.job.log.parent.mkdir(parents=True, exist_ok=True)
+        work.job.log.write_text("printed there\n")
+        (folders.out / "text.txt").write_text("x")
+        return ChildResult(metrics={})
+
+    child(stage)
+    under_way = started()
+    job = under_way._job("first", job_ref)
+    store = under_way.prepared.store
+    artifact = execute(job, store, under_way._events).artifact
+    log = store.files_path(artifact) / "records" / "log.txt"
+    assert log.is_file() == (job_ref is not None)
+    assert job_ref is None or log.read_text() == "printed there\n"
 
 
 def test_events_wait_before_the_commit_and_not_after(monkeypatch):

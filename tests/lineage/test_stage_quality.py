@@ -3,6 +3,7 @@
 import pytest
 from history import History, scores, stage
 
+from foundry_core.lineage.event_types import AblationFinished, AblationStarted
 from foundry_core.lineage.index import Index
 from foundry_core.lineage.queries import INDEX_NAME, connect, sql
 
@@ -16,9 +17,9 @@ def measure(task, name, value, n=10):
     return {"task": task, "name": name, "value": value, "n": n, "low": None, "high": None}
 
 
-def pipeline(steps: int):
+def pipeline(steps: int, seed: int = 0):
     """llm → vlm → vla → eval, each model examined; a control whose policy has no VLM."""
-    llm = stage("llm", "train_llm", {"d": 1}, {})
+    llm = stage("llm", "train_llm", {"d": 1, "seed": seed}, {})
     vlm = stage("vlm", "train_vlm", {"steps": steps}, {"llm": llm})
     vla = stage("vla", "train_vla", {}, {"vlm": vlm})
     plain = stage("plain", "train_vla", {"plain": True}, {})
@@ -35,12 +36,12 @@ def pipeline(steps: int):
     }
 
 
-def run(history, name, steps, caption_f1, errors, successes, known=()):
+def run(history, name, steps, caption_f1, errors, successes, known=(), seed=0):
     """known: stages that an earlier run has built."""
-    parts = pipeline(steps)
+    parts = pipeline(steps, seed)
     history.start(name, [*parts.values()], ablation={"id": "ab", "variant": f"steps={steps}"})
     rows = {
-        "llm_exam": [measure("t", "loss", 3.0), measure("t", "bits_per_byte", 1.5)],
+        "llm_exam": [measure("t", "loss", 3.0 + seed), measure("t", "bits_per_byte", 1.5)],
         "after": [measure("a", "loss", 9.0), measure("a", "bits_per_byte", 9.0)],
         "vlm_exam": [
             measure("c", "loss", 0.25),
@@ -99,3 +100,62 @@ def test_measures_of_a_run_are_those_it_reused_too(table):
 def test_an_evaluation_without_exams_has_its_row(lineage, history):
     rows = sql(lineage, "select run_id, llm_loss, success_rate from stage_quality order by run_id")
     assert [(row["llm_loss"], row["success_rate"]) for row in rows] == [(None, 0.4), (None, 0.9)]
+
+
+def ablation_row(name, **values):
+    none = {"old": None, "new": None, "path": None, "success": 0.5, "n": 10, "low": 0, "high": 1}
+    return {**none, "p_value": None, "decision": "", "letters": "a", "variant": name, **values}
+
+
+@pytest.fixture
+def seeds(tmp_path, log):
+    """Three seed runs of the base and of steps=9; the LLM of a seed is both variants' own."""
+    history = History(log)
+    for seed, (f1, better) in enumerate(((0.1, 0.7), (0.2, 0.8), (0.3, 0.9))):
+        for steps, score, won in ((0, f1, 4 + seed), (9, better, 7 + seed)):
+            name = f"ab.{steps}.{seed}"
+            known = ("llm", "llm_exam") if steps else ()
+            run(history, name, steps, score, {"raw": {10: 50.0 - steps}}, won, known, seed)
+    log.append(
+        AblationStarted(
+            ablation_id="ab",
+            base_pipeline="p",
+            question="why?",
+            variants=[{"variant": f"steps={n}", "overrides": []} for n in (0, 9)],
+        )
+    )
+    changed = {"path": "vlm.steps", "old": 0, "new": 9, "decision": "better than the base"}
+    rows = [ablation_row("steps=0", decision="the base"), ablation_row("steps=9", **changed)]
+    log.append(AblationFinished(ablation_id="ab", status="succeeded", effects=rows))
+    Index(tmp_path / INDEX_NAME, log).advance()
+    with connect(tmp_path) as connection:
+        yield connection
+
+
+def test_every_measure_of_a_variant_over_its_seeds(seeds):
+    rows = sql(seeds, "from ablation_quality where variant = 'steps=9' order by position")
+    found = {row["measure"]: row for row in rows}
+    order = ["llm_loss", "bits_per_byte", "caption_loss", "caption_f1", "pixel_error_px"]
+    assert [row["measure"] for row in rows][:5] == order
+    f1 = found["caption_f1"]
+    assert (f1["seeds"], f1["runs"], f1["question"]) == (3, [0.7, 0.8, 0.9], "why?")
+    assert f1["change"] == "vlm.steps: 0 → 9"
+    # By hand: mean .8, deviation .1: t(2) .1 / sqrt 3 = .2484; the difference .6 with Welch's
+    # degrees 4: 2.776 · sqrt(2 / 3) · .1 = .2267. A share ends at 1.
+    assert f1["low"] == pytest.approx(0.8 - 0.2484, abs=1e-4)
+    assert f1["high"] == 1.0
+    assert f1["difference"] == pytest.approx(0.6)
+    assert f1["difference_low"] == pytest.approx(0.6 - 0.2267, abs=1e-4)
+    loss = found["llm_loss"]
+    assert loss["runs"] == [3.0, 4.0, 5.0]
+    assert (loss["difference"], loss["difference_low"]) == (0.0, 0.0), "the same models"
+    error = found["action_error_mm"]
+    assert (error["difference"], error["difference_low"]) == (-9.0, None), "no run scatters"
+    assert found["success_rate"]["decision"] == "better than the base"
+    assert f1["decision"] is None
+
+
+def test_students_t_without_a_library(lineage):
+    stats = pytest.importorskip("scipy.stats")
+    (row,) = sql(lineage, "select [t95(d) for d in range(1, 100)] as t")
+    assert row["t"] == pytest.approx(stats.t.ppf(0.975, range(1, 100)), abs=2e-3)

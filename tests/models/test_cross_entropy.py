@@ -35,7 +35,11 @@ def test_equals_the_plain_computation(monkeypatch, z_loss, soft_cap, compiled, w
             loss, z = reference(h, w, targets, z_loss, soft_cap)
         else:
             how = {"z_loss": z_loss, "soft_cap": soft_cap, "compiled": compiled}
-            loss, z = function(h, w, targets, **how)
+            loss, z, rows = function(h, w, targets, **how)
+            one_by_one = [reference(h[i : i + 1], w, targets[i : i + 1], z_loss, soft_cap)[0]
+                          for i in range(8)]  # fmt: skip
+            torch.testing.assert_close(rows.double(), torch.stack(one_by_one), atol=2e-5, rtol=1e-5)
+            assert not rows.requires_grad
         (3.0 * loss).backward()
         results.append([loss.detach(), z.detach(), h.grad, w.grad])
     for ours, theirs in zip(*results, strict=True):
@@ -44,14 +48,14 @@ def test_equals_the_plain_computation(monkeypatch, z_loss, soft_cap, compiled, w
 
 def test_needs_no_gradient():
     with torch.no_grad():
-        loss, _ = linear_cross_entropy(torch.zeros(4, 3), torch.zeros(7, 3), torch.zeros(4).long())
+        loss, *_ = linear_cross_entropy(torch.zeros(4, 3), torch.zeros(7, 3), torch.zeros(4).long())
     assert loss.item() == pytest.approx(4 * torch.tensor(7.0).log().item())
 
 
 def test_no_rows_is_no_loss():
     hidden = torch.zeros(0, 3, requires_grad=True)
     weight = torch.ones(7, 3, requires_grad=True)
-    loss, _ = linear_cross_entropy(hidden, weight, torch.zeros(0, dtype=torch.int64))
+    loss, *_ = linear_cross_entropy(hidden, weight, torch.zeros(0, dtype=torch.int64))
     loss.backward()
     assert loss.item() == 0
     assert weight.grad.abs().max() == 0
@@ -63,7 +67,7 @@ def test_autocast_computes_in_bfloat16_and_returns_float32():
     weight = torch.randn(9, 8, requires_grad=True)
     targets = torch.randint(0, 9, (6,))
     with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = linear_cross_entropy(hidden, weight, targets)
+        loss, *_ = linear_cross_entropy(hidden, weight, targets)
     loss.backward()
     assert loss.dtype == hidden.grad.dtype == weight.grad.dtype == torch.float32
     exact, _ = reference(hidden, weight, targets, 0.0, None)

@@ -49,11 +49,27 @@ def test_half_the_bytes():
 
 
 @pytest.mark.slow
-def test_compiled_blocks_act_like_eager_ones():
+def test_a_compiled_chunk_acts_like_an_eager_one():
     model = build(vla_config()).eval()
     expected = chunk(model.act)
-    found = chunk(Actor(copy.deepcopy(model), Acceleration(compiled=True)))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    compiled = Actor(copy.deepcopy(model), Acceleration(compiled=True))
+    torch.testing.assert_close(chunk(compiled), expected, rtol=1e-4, atol=1e-5)
+    wrong = BATCH | {"tokens": torch.zeros_like(BATCH["tokens"])}
+    with pytest.raises(FoundryError, match="0 observation tokens"):
+        chunk(compiled, wrong)
+
+
+def test_a_chunk_is_one_graph():
+    """Whatever broke it in two would cost Python in between, and copies."""
+    model = build(vla_config()).eval()
+
+    def act(images, tokens, mask, proprio, seeds, steps):
+        return model.act(images, tokens, mask, proprio, seeds=seeds, steps=steps)
+
+    parts = [BATCH[name] for name in ("images", "tokens", "token_mask", "proprio")]
+    with torch.inference_mode():
+        found = torch._dynamo.explain(act)(*parts, SEEDS, STEPS)
+    assert (found.graph_count, found.break_reasons) == (1, [])
 
 
 def test_graphs_want_a_gpu():
@@ -102,6 +118,7 @@ def test_a_second_chunk_takes_nothing_from_the_host(head):
 @pytest.mark.parametrize(("count", "rows"), [(1, 1), (2, 2), (3, 4), (5, 8), (8, 8), (9, 16)])
 def test_rows_of_recorded_batches(count, rows):
     assert Acceleration(graphs=True).rows(count) == rows
+    assert Acceleration(compiled=True).rows(count) == rows
     assert Acceleration().rows(count) == count
 
 

@@ -77,3 +77,22 @@ def test_no_correlation_between_neighbours():
     for name, (a, b) in pairs.items():
         r = np.corrcoef(a.numpy(), b.numpy())[0, 1]
         assert abs(r) < 4.5 / len(a) ** 0.5, name
+
+
+def test_compiled_code_draws_the_same_numbers():
+    """Traced alone: whoever compiles finds one operation there, of the same bits."""
+
+    def draw(seeds, ids):
+        return 2 * normal(Key(seeds, 7, ids), (3, 5), stream=2)
+
+    graphs = []
+
+    def collect(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    arguments = torch.tensor([3, 4]), torch.tensor([0, 1])
+    compiled = torch.compile(draw, backend=collect, fullgraph=True)
+    assert torch.equal(compiled(*arguments), draw(*arguments))
+    (graph,) = graphs
+    assert any("foundry.normal" in str(node.target) for node in graph.graph.nodes)

@@ -55,7 +55,7 @@ def test_loss_terms_reach_every_weight():
     batch = robot_batch([4, 2])
     total, count = loss_terms(model, batch)
     assert count.item() == batch["action_mask"].sum().item()
-    (total / count).backward()
+    (total.sum() / count).backward()
     unused = {"backbone.language.head.weight"}  # no text in this step
     without = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     assert without == unused
@@ -79,7 +79,7 @@ def test_loss_is_a_sum_over_samples_wherever_they_are():
     whole, count = loss_terms(model, batch)
     rows = [{k: v[i : i + 1] for k, v in batch.items()} for i in range(3)]
     parts = [loss_terms(model, row) for row in rows]
-    torch.testing.assert_close(whole, sum(p[0] for p in parts), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(whole, torch.cat([p[0] for p in parts]), rtol=1e-5, atol=1e-5)
     assert count == sum(p[1] for p in parts)
 
 

@@ -81,6 +81,7 @@ def test_next_token_sums_equal_cross_entropy():
     batch = robot_batch([5, 5])
     hidden = model.hidden(batch["images"], batch["tokens"]).flatten(0, 1)
     targets = torch.arange(len(hidden)) % 40
-    loss, _ = model.next_token_sums(hidden, targets)
+    loss, _, each = model.next_token_sums(hidden, targets)
     expected = torch.nn.functional.cross_entropy(model.logits(hidden), targets, reduction="sum")
     torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(each.sum(), expected)

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from training_stages import Bench
+from training_stages import ROBOT, Bench
 
 from foundry_core.data.config import ImageConfig, WindowConfig
 from foundry_core.data.contract.fields import FieldContract
@@ -70,29 +70,46 @@ def plan(policy, seed=5, seen=None, times=1, client="a", absent=frozenset()):
     return targets
 
 
-def test_an_untrained_head_returns_its_noise_as_absolute_targets(bench):
-    """Its velocity is zero, so the chunk is the noise of (seed, replan index) itself: normalised,
-    relative to the measured pose."""
-    policy, seen = load_policy(bench.root / "untrained"), observation(3)
-    found = plan(policy, seed=11, seen=seen, times=2)
-    one, zero = torch.tensor([1]), torch.tensor([0])
-    z = (
-        noise.normal(noise.Key(torch.tensor([11]), one, zero), (1, 8, 10), stream=2)[0, 0]
-        .double()
-        .numpy()
-    )
-    rules = Normalizer.load(bench.root / "untrained")
+def noise_targets(folder, seen, *, seed, replan, first=0):
+    """What an untrained head says: its velocity is zero, so the chunk is the noise of (seed, replan
+    index) itself, normalised, relative to the measured pose. first: the step it begins at."""
+    key = noise.Key(torch.tensor([seed]), torch.tensor([replan]), torch.tensor([0]))
+    z = noise.normal(key, (1, 8, 10), stream=2)[0, 0].double().numpy()
+    rules = Normalizer.load(folder)
     measured = seen["lowdim"]
     xyz, rotation = absolute_pose(
-        rules.denormalize(f"{XYZ}_relative", z[:, :3]),
-        rules.denormalize(f"{ROT}_relative", z[:, 3:9]),
+        rules.denormalize(f"{XYZ}_relative", z[:, :3], first),
+        rules.denormalize(f"{ROT}_relative", z[:, 3:9], first),
         measured[ARM.format("actual") + "__xyz"],
         measured[ARM.format("actual") + "__rot_6d"],
     )
-    np.testing.assert_allclose(found[XYZ], xyz, atol=1e-5)
-    np.testing.assert_allclose(found[ROT], rotation, atol=1e-4)
-    np.testing.assert_allclose(found[GRIPPER], rules.denormalize(GRIPPER, z[:, 9:]), atol=1e-6)
+    return {XYZ: xyz, ROT: rotation, GRIPPER: rules.denormalize(GRIPPER, z[:, 9:], first)}
+
+
+def assert_targets(found, wanted):
+    for name, atol in ((XYZ, 1e-5), (ROT, 1e-4), (GRIPPER, 1e-6)):
+        np.testing.assert_allclose(found[name], wanted[name], atol=atol)
+
+
+def test_an_untrained_head_returns_its_noise_as_absolute_targets(bench):
+    policy, seen = load_policy(bench.root / "untrained"), observation(3)
+    found = plan(policy, seed=11, seen=seen, times=2)
+    assert_targets(found, noise_targets(bench.root / "untrained", seen, seed=11, replan=1))
     assert all(v.dtype == np.float64 and len(v) == 8 for v in found.values())
+
+
+def test_steps_of_the_past_are_predicted_and_never_commanded(bench):
+    """A chunk of 8 that begins a step ago: its second row is the first to carry out, denormalised
+    with the statistics of its own place in the chunk."""
+    inputs = {**ROBOT["inputs"], "action_past": 1}
+    folder, _ = bench.vla(
+        "past",
+        changes={"data": {"robot": {**ROBOT, "inputs": inputs}}, "training": {"steps": 0}},
+    )
+    policy, seen = load_policy(folder), observation(3)
+    assert (policy.contract.ahead, policy.transform.inputs.horizon) == (7, 8)
+    wanted = noise_targets(folder, seen, seed=11, replan=0, first=-1)
+    assert_targets(plan(policy, seed=11, seen=seen), {n: v[1:] for n, v in wanted.items()})
 
 
 def test_a_client_acts_alike_alone_and_in_any_company(bench):

@@ -32,18 +32,21 @@ def run(bench: Bench, kind: str, name: str):
     model = {
         "llm": LANGUAGE,
         "vlm": scratch_vlm,
+        "packed": scratch_vlm,
         "vla": {"head": HEAD, "backbone": {"kind": "vlm", **scratch_vlm}},
     }[kind]
     data = {
         "llm": {"text": TEXT},
         "vlm": {"captions": CAPTIONS},
+        "packed": {"captions": {**CAPTIONS, "packing": {"length": 96}}},
         "vla": {"robot": ROBOT, "captions": {**CAPTIONS, "loss_weight": 0.1}},
     }[kind]
     inputs = {modality: modality for modality in data} | {"tokenizer": "tokenizer"}
     if kind == "vla":
         inputs["stats"] = "stats"
     recipe = {"model": model, "data": data, "training": LONG}
-    return bench.stage(name, f"train_{kind}", recipe, inputs, resources=EVERY)
+    stage = "train_vlm" if kind == "packed" else f"train_{kind}"
+    return bench.stage(name, stage, recipe, inputs, resources=EVERY)
 
 
 def begin(root: Path, kind: str, name: str) -> None:
@@ -71,7 +74,7 @@ def stopped(bench: Bench, kind: str, name: str, number: signal.Signals) -> None:
     assert child.wait(60) == (-number if number == signal.SIGKILL else 128 + number)
 
 
-@pytest.mark.parametrize("kind", ["llm", "vlm", "vla"])
+@pytest.mark.parametrize("kind", ["llm", "vlm", "packed", "vla"])
 def test_killed_and_ended_trainings_go_on_bit_for_bit(tmp_path, kind):
     bench = Bench(tmp_path)
     straight, _ = run(bench, kind, "straight")

@@ -98,7 +98,11 @@ def test_sigterm_to_the_launching_process_saves_and_ends_the_group(tmp_path):
     )
     scratch = tmp_path / "stopped.scratch"
     try:
-        wait_for(lambda: (scratch / "progress.json").exists())
+        wait_for(
+            lambda: (
+                (scratch / "metrics.jsonl").exists() and (scratch / "metrics.jsonl").stat().st_size
+            )
+        )
         os.kill(child.pid, signal.SIGTERM)
         assert child.wait(120) == 128 + signal.SIGTERM
     finally:

@@ -168,3 +168,14 @@ def test_sigterm_saves_the_step_it_met(tmp_path):
     for name in ("straight", "stopped"):
         rows = (tmp_path / name / "records" / "metrics.jsonl").read_bytes()
         assert rows == (tmp_path / "straight" / "records" / "metrics.jsonl").read_bytes()
+
+
+def test_who_launched_the_run_ends_it_with_a_save(tmp_path):
+    """As SIGTERM does: Ray's workers are told through `World.stop`."""
+    asked = iter([False] * 5 + [True] * 10)
+    trainer = toy_trainer(tmp_path, steps=20, world=World(stop=lambda: next(asked)))
+    with pytest.raises(SystemExit) as ended:
+        trainer.train()
+    assert ended.value.code == 128 + signal.SIGTERM
+    (saved,) = (tmp_path / "scratch" / "checkpoints").glob("step_*")
+    assert saved.name == "step_000000006"

@@ -18,7 +18,7 @@ ROBOT = ActionLoss(image_token_id=IMAGE, obs_token_id=OBS, tokens_per_image=TOKE
 def mixed(model, objectives, batch):
     """(loss module, what its forward takes)."""
     loss = MixedLoss(model, objectives, {})
-    counts = {m: torch.tensor(objectives[m].count(part)) for m, part in batch.items()}
+    counts = {m: objectives[m].elements(part).sum().float() for m, part in batch.items()}
     return loss, ({m: objectives[m].prepare(p) for m, p in batch.items()}, counts, KEY)
 
 

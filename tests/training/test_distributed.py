@@ -117,16 +117,18 @@ def _curve(folder: Path, name: str = "metrics") -> list[dict]:
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_ranks_equal_one(tmp_path, strategy):
     """With micro-batches inside, and a checkpoint in the middle that a second start resumes."""
-    alone = toy_trainer(tmp_path / "alone")
+    told = {"datasets": {"a": ("left", "right")}}
+    alone = toy_trainer(tmp_path / "alone", **told)
     alone.train()
     resources = {"strategy": strategy, "micro_batch": 3, "checkpoint_every_steps": 8}
-    both = _run(tmp_path / "both", resources=resources)
+    both = _run(tmp_path / "both", resources=resources, **told)
     for name, value in weights(alone).items():
         torch.testing.assert_close(both[name], value, atol=1e-6, rtol=1e-4)
     for one, two in zip(_curve(tmp_path / "alone"), _curve(tmp_path / "both"), strict=True):
         assert two == pytest.approx(one, rel=1e-5)
+        assert {"a_loss/left", "a_loss/right"} < one.keys()
     (tmp_path / "both" / "weights.pt").unlink()
-    resumed = _run(tmp_path / "both", resources=resources)
+    resumed = _run(tmp_path / "both", resources=resources, **told)
     assert all(torch.equal(resumed[name], both[name]) for name in both)
     timings = json.loads((tmp_path / "both/records/timings.json").read_text())
     assert timings["resumed_from_step"] == 16

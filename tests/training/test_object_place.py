@@ -113,6 +113,19 @@ def test_another_host_leaves_the_trunk_of_the_first(tmp_path, objects):
         ).read_bytes()
 
 
+def test_which_there_are_is_one_listing_and_no_state_is_read(tmp_path, objects, monkeypatch):
+    place = CheckpointObjects(objects, tmp_path)
+    save(place, 1, 2)
+    seen = place.known()
+    monkeypatch.setattr(type(objects), "read_tagged", None)
+    assert CheckpointObjects(objects, tmp_path / "other rank").known() == seen
+    monkeypatch.undo()
+    state = json.loads(objects.read("step_000000002.json"))
+    objects.write("step_000000002.json", json.dumps({**state, "scalars": {"other": 1}}).encode())
+    (newest, before), (changed, after) = seen[0], place.known()[0]
+    assert newest == changed == 2 and before != after
+
+
 @pytest.mark.parametrize("at", ["../other", "a/b", "", 3])
 def test_a_state_that_names_shards_elsewhere_is_no_checkpoint(tmp_path, objects, at):
     place = CheckpointObjects(objects, tmp_path)

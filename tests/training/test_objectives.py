@@ -66,7 +66,7 @@ def test_text_loss_ignores_targets_in_another_document():
                 expected += F.cross_entropy(logits[row, t], batch["tokens"][row, t + 1])
                 count += 1
     objective = TextLoss()
-    assert objective.count(batch) == count == 40 - 3
+    assert objective.elements(batch).sum() == count == 40 - 3
     torch.testing.assert_close(sums(objective, model, batch)["loss"], expected)
 
 
@@ -77,7 +77,7 @@ def test_caption_loss_counts_words_only():
     )
     mask = batch["target_mask"][:, 1:]
     expected = F.cross_entropy(logits[:, :-1][mask], batch["tokens"][:, 1:][mask], reduction="sum")
-    assert captions().count(batch) == mask.sum() == 6 + 3 + 5 + 1 + 4
+    assert captions().elements(batch).sum() == mask.sum() == 6 + 3 + 5 + 1 + 4
     torch.testing.assert_close(sums(captions(), model, batch)["loss"], expected)
 
 
@@ -99,7 +99,7 @@ def test_action_loss_is_masked_and_averaged_over_draws(draws):
     changed = dict(batch, actions=torch.where(batch["action_mask"], batch["actions"], 9.0))
     first, second = (sums(actions(), model, b)["loss"] for b in (batch, changed))
     torch.testing.assert_close(first, second)
-    assert actions().count(batch) == batch["action_mask"].sum()
+    assert actions().elements(batch).sum() == batch["action_mask"].sum()
     pairs = model.head.training_pairs(
         targets(batch["actions"], batch["action_mask"]), Key(5, 7, batch["draw_ids"])
     )
@@ -175,7 +175,7 @@ def test_a_wrong_number_of_placeholders_is_named_before_the_forward_pass():
 def gradients(model, batch, micro_batch=None):
     objectives = {"robot": actions(), "captions": captions(), "text": TextLoss()}
     loss = MixedLoss(model, objectives, {"captions": 0.3, "text": 0.2})
-    counts = {name: objectives[name].count(part) for name, part in batch.items()}
+    counts = {name: objectives[name].elements(part).sum() for name, part in batch.items()}
     model.zero_grad()
     for part in split_batch(batch, micro_batch):
         prepared = {name: objectives[name].prepare(b) for name, b in part.items()}

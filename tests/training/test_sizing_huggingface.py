@@ -122,6 +122,35 @@ def test_kept_bytes_are_those_that_autograd_keeps(precision):
     assert expected == pytest.approx(kept_bytes(model, loss), rel=0.03)
 
 
+def gemma(family: str, layers: int) -> HFVLMConfig:
+    document = tiny(family).model_dump(exclude_none=True)
+    text = document["config"]["text_config"]
+    text |= {"num_hidden_layers": layers, "max_position_embeddings": 512}
+    if "layer_types" in text:
+        text["layer_types"] = text["layer_types"][:1] * layers
+    return HFVLMConfig(**document)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("family", ["paligemma", "gemma3"])
+def test_a_layer_of_gemma_keeps_what_autograd_keeps(family, precision):
+    kept, said = [], []
+    for layers in (2, 3):
+        config = gemma(family, layers)
+        model = build_model(config, seed=0)
+        objective, batch, row = caption_case(Shown(model))
+        batch = objective.prepare(batch)
+
+        def loss(model=model, objective=objective, batch=batch):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision != "fp32"):
+                return objective(model, batch, StepKey(seed=0, step=0))["loss"]
+
+        kept.append(kept_bytes(model, loss))
+        memory = sized(config, row, training={"precision": precision}).memory
+        said.append(memory["activations"] + memory.get("bf16 copies", 0))
+    assert said[1] - said[0] == pytest.approx(kept[1] - kept[0], rel=0.01)
+
+
 def test_qwen3_vl_2b_is_known_by_its_name():
     """2.13B; without its table, and with the paper's head, the 2.1B of its policy's name."""
     named = HFVLMConfig(source="Qwen/Qwen3-VL-2B-Instruct")

@@ -12,7 +12,7 @@ from foundry_core.models.noise import Key, normal
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World
 from foundry_core.training.loop import Trainer
-from foundry_core.training.mixed_batch import Batch, MixedBatch, StepKey
+from foundry_core.training.mixed_batch import DATASETS, ROWS, Batch, MixedBatch, StepKey
 from foundry_core.training.validation.config import ValidationConfig
 from foundry_core.training.validation.validator import Validator
 
@@ -20,8 +20,8 @@ from foundry_core.training.validation.validator import Validator
 class ToyObjective:
     """Masked squared error of a noised linear target."""
 
-    def count(self, batch: Batch) -> float:
-        return float(batch["mask"].sum())
+    def elements(self, batch: Batch) -> Tensor:
+        return batch["mask"].sum(dim=1)
 
     def prepare(self, batch: Batch) -> Batch:
         return batch
@@ -29,7 +29,8 @@ class ToyObjective:
     def __call__(self, model: nn.Module, batch: Batch, key: StepKey) -> dict[str, Tensor]:
         noise = normal(Key(key.seed, key.step, batch["sample_ids"]), batch["y"].shape[1:], stream=1)
         error = model(batch["x"] + 0.1 * noise) - batch["y"]
-        return {"loss": (error.square() * batch["mask"]).sum()}
+        rows = (error.square() * batch["mask"]).sum(dim=1)
+        return {"loss": rows.sum(), ROWS: rows.detach()}
 
 
 class ToyModel(nn.Module):
@@ -53,7 +54,7 @@ def toy_batches(first: int, world: World = World(), sizes=(8, 4)) -> Iterator[Mi
             mask = (normal(Key(8, 0, ids), (6,), stream=ord(modality)) > -0.5).float()
             y = torch.sin(x) + (1 if modality == "b" else 0)
             share = slice(world.rank * size // world.size, (world.rank + 1) * size // world.size)
-            tensors = {"x": x, "y": y, "mask": mask, "sample_ids": ids}
+            tensors = {"x": x, "y": y, "mask": mask, "sample_ids": ids, DATASETS: ids // 3 % 2}
             batch[modality] = {name: t[share] for name, t in tensors.items()}
         yield batch
         step += 1

@@ -5,6 +5,7 @@ FOUNDRY_PICTURES=docs/images keeps the pictures that the documentation shows.
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows.prefect.guard import LOGIN
+from flows.deployment import settings
+from flows.prefect.pages import LOGIN
 from foundry_core.lineage import queries
 from tests.ui.browser import Browser, chromium
 
@@ -46,6 +48,16 @@ def choose(page, name, option):
         page.press(key)
     found = "Array.from(document.querySelectorAll('.p-select-option'))"
     page.click(f"{found}.filter(e => e.innerText.trim() == {option!r})[0]")
+
+
+def pick(page, name, option):
+    """In a drop-down whose list is the browser's own, which no script can open."""
+    page.wait(f"!!({field(name)})")
+    page.run(f"""(() => {{
+        const list = {field(name)};
+        Array.from(list.options).find(one => one.text.trim() == {option!r}).selected = true;
+        list.dispatchEvent(new Event('change', {{bubbles: true}}));
+    }})()""")
 
 
 class Served:
@@ -127,14 +139,17 @@ def pictures(tmp_path):
     return Path(os.environ.get("FOUNDRY_PICTURES", tmp_path))
 
 
-def test_a_form_filled_in_a_browser_starts_what_was_typed(served, pictures):
+def test_a_form_filled_in_a_browser_starts_what_was_typed(served, pictures, monkeypatch):
+    monkeypatch.setenv("FOUNDRY_KINDS", "tests.kinds")
+    monkeypatch.setenv("FOUNDRY_PIPELINES", str(KINDS))
+    steps = next(one for one in settings.choices() if one.startswith("model.steps ("))
     with Browser(1400, 1250) as page:
         page.open(f"{served.url}{LOGIN}#{served.password}")
         page.wait("location.pathname != '/foundry-login'")
         page.open(f"{served.url}/deployments/deployment/{served.deployment('ablation')}/run")
         page.click(button("Add item"))
         choose(page, "pipeline", "exams")
-        page.replace(field("Path"), "model.steps")
+        pick(page, "Path", steps)
         page.replace(field("Values"), "10, 20")
         page.replace(field("seeds"), "2")
         page.picture(pictures / "ablation-form.png")
@@ -146,7 +161,7 @@ def test_a_form_filled_in_a_browser_starts_what_was_typed(served, pictures):
         typed = {name: run["parameters"][name] for name in ("pipeline", "vary", "seeds")}
         assert typed == {
             "pipeline": "exams",
-            "vary": [{"path": "model.steps", "values": "10, 20"}],
+            "vary": [{"path": steps, "values": "10, 20"}],
             "seeds": 2,
         }
         run = served.finished(run_id)
@@ -189,6 +204,31 @@ def _look_at_the_run(page, served, run_id, pictures):
     drawn = "Array.from(document.images).some(i => i.src.startsWith('data:') && i.naturalWidth > 0)"
     page.wait(drawn)
     page.picture(pictures / "ablation-results.png")
+    _look_at_the_verdict(page, served, kept["verdict"]["id"])
+    _look_at_the_report(page, served, kept["report"]["data"])
+
+
+def _look_at_the_verdict(page, served, artifact):
+    """Every column of the table is on a page of 1400 pixels."""
+    page.open(f"{served.url}/artifacts/artifact/{artifact}")
+    page.wait("document.body.innerText.includes('letters')")
+    right = "getBoundingClientRect().right"
+    inside = f"""Array.from(document.querySelectorAll('th')).every(cell =>
+        cell.{right} <= document.querySelector('table').parentElement.{right} + 1)"""
+    assert page.run(inside)
+
+
+def _look_at_the_report(page, served, link):
+    """By http, in a frame without scripts, for who has logged in."""
+    (path,) = re.findall(r"\]\((/foundry-report/[^)]+)\)", link)
+    page.open(served.url + path)
+    page.wait("!!document.querySelector('iframe')")
+    assert page.run("document.querySelector('iframe').getAttribute('sandbox')") == ""
+    assert "what each change does" in page.run("document.querySelector('iframe').srcdoc")
+    page.run("localStorage.clear()")
+    page.open(served.url + path)
+    page.wait("document.body.innerText.includes('password')")
+    assert page.run("document.querySelector('iframe')") is None
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import argparse
 from typing import Any
 
 from flows.ablation.plan import Ablation, plan_ablation
+from flows.ablation.space import parse_dimension
 from flows.ablation.studies import find_study
 from flows.ablation.table import cost_table, plan_json, plan_markdown, plan_table
-from flows.ablation.variants import AblationRequest, parse_variant, parse_vary
+from flows.ablation.variants import AblationRequest, Sample, parse_variant, parse_vary
 from flows.cli.commands.common import (
     add_cost_arguments,
     add_pipeline_arguments,
@@ -40,9 +41,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME:PATH=V,PATH=V",
         help="one named set of changes",
     )
+    add_space_argument(parser)
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="so many variants drawn from the space at random"
+    )
+    parser.add_argument(
+        "--sample-seed", type=int, default=0, metavar="N", help="another sample (0)"
+    )
     parser.add_argument(
         "--seeds", type=int, help="runs per variant, each with its seed (1, or the study's)"
     )
+    add_verdict_arguments(parser)
+    parser.add_argument(
+        "--family", choices=FAMILIES, help="which pairs are promised to be right (base)"
+    )
+    add_run_arguments(parser)
+    add_cost_arguments(parser)
+
+
+def add_space_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--space",
+        action="append",
+        default=[],
+        metavar="PATH=VALUES",
+        help="what is drawn from: [a, b], or {low: 1e-4, high: 1e-2, log: true}",
+    )
+
+
+def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:
+    """How what was evaluated is judged."""
     parser.add_argument(
         "--only-evaluations", metavar="STAGE", help="the evaluation that is compared"
     )
@@ -56,11 +84,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spending", choices=SPENDINGS, help="how the looks share alpha (obrien-fleming)"
     )
-    parser.add_argument(
-        "--family", choices=FAMILIES, help="which pairs are promised to be right (base)"
-    )
-    add_run_arguments(parser)
-    add_cost_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
         overrides=tuple(parse_override(text) for text in options.override),
         vary=tuple(parse_vary(text) for text in options.vary),
         variants=tuple(parse_variant(text) for text in options.variant),
+        sample=_sample(options),
         seeds=1 if options.seeds is None else options.seeds,
         evaluation=options.only_evaluations,
         alpha=options.alpha,
@@ -105,19 +129,32 @@ def run(options: argparse.Namespace) -> int:
     return exit_code(result["status"])
 
 
+def _sample(options: argparse.Namespace) -> Sample | None:
+    """FoundryError for a space from which nothing is drawn. A study may have a space, or a number,
+    of its own: what is missing here is its."""
+    space = dict(parse_dimension(text) for text in options.space)
+    if not space and options.sample is None:
+        return None
+    return Sample(space=space, number=options.sample or 0, seed=options.sample_seed)
+
+
 def run_all(
     ablation: Ablation, console: Console, dispatch: str = "inline", prefect: bool = False
 ) -> dict[str, Any]:
     """Carries out a planned ablation. Adds where the report lies."""
-    from flows.ablation.report import write_ablation_report
+    from flows.ablation.report import known_report, write_ablation_report
     from flows.ablation.run import AblationRun
 
     merged = ablation.merged
     backend = make_backend(dispatch) if needs_work(merged) else None
     under_way = AblationRun(ablation, observe=console.observe, backend=backend)
     plan = plan_markdown(ablation)
-    result = carry_out(under_way, merged, plan, console, under_way.run.folder, prefect)
-    return {**result, "report": str(write_ablation_report(under_way.ablation_id))}
+    folder = under_way.run.folder
+    result: dict[str, Any] = {**carry_out(under_way, merged, plan, console, folder, prefect)}
+    built = any(stage["attempt"] for stage in result["stages"])
+    # Drawing a page takes longer than finding that all is known.
+    report = None if built else known_report(result["comparison_key"])
+    return {**result, "report": str(report or write_ablation_report(under_way.ablation_id))}
 
 
 def summarise(result: dict[str, Any]) -> None:

@@ -106,12 +106,13 @@ def add_cost_arguments(parser: argparse.ArgumentParser) -> None:
 
 def affordable(options: argparse.Namespace, prepared: Prepared) -> Cost:
     """What a plan costs. FoundryError where that is more than is allowed."""
-    cost = prepared.cost(_gpu_rate(options))
+    cost = prepared.cost(gpu_rate(options))
     check_affordable(cost, options.max_gpu_hours)
     return cost
 
 
-def _gpu_rate(options: argparse.Namespace) -> float | None:
+def gpu_rate(options: argparse.Namespace) -> float | None:
+    """Money for a GPU hour, where somebody said it. FoundryError for what is no rate."""
     stated = os.environ.get("FOUNDRY_GPU_RATE") or None
     where = "FOUNDRY_GPU_RATE" if options.gpu_rate is None else "--gpu-rate"
     try:

@@ -1,5 +1,5 @@
 """`foundry eval compare SOURCE ...` and `foundry eval power`: statistics of evaluations made
-anywhere. `foundry eval import` has a module of its own."""
+anywhere; `foundry eval watch`. `foundry eval import` and `run` have modules of their own."""
 
 import argparse
 import os
@@ -36,16 +36,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--sequential", action="store_true", help="stop as soon as it is clear")
     played = commands.add_parser("run", help="play a policy's episodes of a benchmark")
     eval_run.add_arguments(played)
+    watched = commands.add_parser("watch", help="a page with the videos of a run's episodes")
+    watched.add_argument("run", metavar="RUN", help="`foundry lineage runs` lists them")
+    watched.add_argument(
+        "--task", action="append", default=[], metavar="T", help="only this one; may be repeated"
+    )
     come = commands.add_parser("import", help="published results into the store and the lineage")
     eval_import.add_arguments(come)
-    for sub in (compare, power, played, come):
+    for sub in (compare, power, played, watched, come):
         sub.add_argument(
             "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON"
         )
 
 
 def run(options: argparse.Namespace) -> int:
-    actions = {"compare": _compare, "power": _power, "import": eval_import.run, "run": eval_run.run}
+    actions = {
+        "compare": _compare,
+        "power": _power,
+        "import": eval_import.run,
+        "run": eval_run.run,
+        "watch": _watch,
+    }
     return actions[options.eval_command](options)
 
 
@@ -67,6 +78,13 @@ def _compare(options: argparse.Namespace) -> int:
     found = compare(evaluations, options.base, options.alpha, groups=groups)
     budgets = {label: one.budget for label, one in evaluations.items()}
     return eval_output.show(options, found, budgets, unequal)
+
+
+def _watch(options: argparse.Namespace) -> int:
+    from flows.reports.episodes_page import write_episodes_page
+
+    path = str(write_episodes_page(options.run, options.task))
+    return answer(options, {"page": path}, path)
 
 
 def _power(options: argparse.Namespace) -> int:

@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     if options.action == "rebuild":
         return _rebuild(options, Index(home_dir() / queries.INDEX_NAME, log), store)
     with contextlib.ExitStack() as open_till_then:
-        folder = _advanced(log)
+        folder = advanced(log)
         if folder is None:
             folder = Path(open_till_then.enter_context(tempfile.TemporaryDirectory()))
             Index(folder / queries.INDEX_NAME, log).advance()
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         return _answer_from(connection, options)
 
 
-def _advanced(log: Any) -> Path | None:
+def advanced(log: Any) -> Path | None:
     """The home, its index brought up to date. Where nothing can be written, the index is read as it
     is; None where there is none, and no home either: a question makes none."""
     import duckdb

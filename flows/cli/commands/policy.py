@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from foundry_core.serving.server import PolicyServer, ServedPolicy
 
 _POLL_SECONDS = 0.2
-_STOP_SECONDS = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +90,7 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     running.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="of products"
     )
-    running.add_argument("--compile", action="store_true", help="compile the model's blocks")
+    running.add_argument("--compile", action="store_true", help="compile the model")
     running.add_argument("--graphs", action="store_true", help="CUDA graphs")
 
 
@@ -191,10 +190,12 @@ def _serve(
     server: "PolicyServer", fronts: "list[FrontEnd]", released: Callable[[], Any], as_json: bool
 ) -> None:
     """Until a signal, or until a front-end cannot go on."""
+    from foundry_core.serving.running import Running
+
     for front in fronts:
         front.check(server)
     stop, over = threading.Event(), threading.Event()
-    running = [_Running(front, server, stop, over) for front in fronts]
+    running = [Running(front, server, stop, over) for front in fronts]
     try:
         with released():
             for one in running:
@@ -212,46 +213,6 @@ def _serve(
     for one in running:
         if one.error is not None:
             raise one.error
-
-
-class _Running(threading.Thread):
-    """A front-end in a thread of its own. over: set when it ended by itself."""
-
-    def __init__(
-        self,
-        front: "FrontEnd",
-        server: "PolicyServer",
-        stop: threading.Event,
-        over: threading.Event,
-    ) -> None:
-        super().__init__(name=front.kind, daemon=True)
-        self.front, self.port = front, 0
-        self._server, self._halt, self._over = server, stop, over
-        self._ready = threading.Event()
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            self.front.serve(self._server, self._halt, self._is_ready)
-        except Exception as error:
-            self.error = error
-        finally:
-            self._ready.set()
-            self._over.set()
-
-    def wait_ready(self) -> None:
-        while not self._ready.wait(_POLL_SECONDS):
-            pass
-        if self.error is not None:
-            raise self.error
-
-    def join(self, timeout: float | None = _STOP_SECONDS) -> None:
-        if self.ident is not None:
-            super().join(timeout)
-
-    def _is_ready(self, port: int) -> None:
-        self.port = port
-        self._ready.set()
 
 
 def _announce(server: "PolicyServer", ports: Mapping[str, int], as_json: bool) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from flows import processes
 from flows.cli.commands.common import print_json
 from flows.prefect import HOST, PORT, api_url, secret
-from flows.prefect.guard import LOGIN
+from flows.prefect.pages import LOGIN
 from flows.signals import held
 from foundry_core.endpoint import check_host, is_loopback
 from foundry_core.errors import FoundryError

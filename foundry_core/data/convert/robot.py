@@ -25,6 +25,7 @@ from foundry_core.data.convert.robot_shard import LEAF, SHARD, RobotJob, RobotPa
 from foundry_core.data.convert.shuffle import ShuffledShards
 from foundry_core.data.convert.split import check_apart, sides
 from foundry_core.data.convert.units import Done, SourceState, Unit, UnitStore, place_file
+from foundry_core.data.convert.weights import WeightRuns, joined_runs
 from foundry_core.data.shards.description import RobotDescription
 from foundry_core.data.shards.index import index_path
 from foundry_core.data.shards.write import ShardInfo, shard_name, write_manifest
@@ -75,7 +76,7 @@ def convert_robot(
             dataset.report.write(out, **dataset.tally())
             infos = shards.finish(store, progress)
             dataset.statistics().save(out / "stats.json")
-            description = dataset.description()
+            description = dataset.description(shards)
             description.write(out)
             write_manifest(out, infos)  # last: a folder without it is unfinished
     return {
@@ -162,6 +163,9 @@ class _Shards:
             place_file(index_path(folder / SHARD), index_path(target))
             self._infos.append(replace(info, shard=target.name.removesuffix(".tar")))
 
+    def weights(self, runs: WeightRuns) -> WeightRuns:
+        return runs
+
     def finish(self, _: UnitStore, __: Callable[..., None]) -> list[ShardInfo]:
         return self._infos
 
@@ -175,6 +179,7 @@ class _Dataset:
         self._folders: list[Path] = []
         self._ids: set[int] = set()
         self._lengths, self._anchors = array("Q"), array("Q")
+        self._weights: WeightRuns = []
         self._seen = RobotPart(shard=ShardInfo(shard="", num_sequences=0))
 
     @property
@@ -195,6 +200,7 @@ class _Dataset:
         self._ids.update(map(hash64, part.ids))
         self._lengths.extend(part.lengths)
         self._anchors.extend(part.anchors)
+        self._weights += part.weights
         if part.windows:
             self._statistics.add(folder / LEAF)
         seen = self._seen
@@ -229,7 +235,7 @@ class _Dataset:
             raise _no_window(self._settings.window)
         return statistics
 
-    def description(self) -> RobotDescription:
+    def description(self, shards: "_Shards | ShuffledShards") -> RobotDescription:
         settings, seen = self._settings, self._seen
         if len(seen.hz) > 1:
             raise FoundryError(
@@ -251,6 +257,7 @@ class _Dataset:
             lengths=self._lengths.tolist(),
             anchors=self._anchors.tolist() if settings.still else None,
             windows=seen.windows,
+            weights=joined_runs(shards.weights(self._weights)) if settings.weighted else None,
             contract=_contract(settings.contract, hz, seen),
         )
 

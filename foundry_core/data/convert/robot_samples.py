@@ -8,13 +8,21 @@ from typing import Literal
 
 import numpy as np
 
-from foundry_core.data.config import ImageConfig, PoseGroup, Runs, StillConfig, WindowConfig
+from foundry_core.data.config import (
+    ImageConfig,
+    PoseGroup,
+    Runs,
+    StillConfig,
+    WeightRule,
+    WindowConfig,
+)
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.convert.depth import depth_file
 from foundry_core.data.convert.paraphrases import Paraphrases, paraphrased
 from foundry_core.data.convert.pictures import Stored
 from foundry_core.data.convert.read import counted
 from foundry_core.data.convert.still import still_runs
+from foundry_core.data.convert.weights import WeightRuns, runs_of, step_weights
 from foundry_core.data.images import (
     MAX_PIXELS,
     UPRIGHT,
@@ -51,6 +59,12 @@ class RobotSettings:
     mapping: RobotMapping | None = None
     still: StillConfig | None = None
     paraphrases: Paraphrases = field(default_factory=dict)
+    weights: tuple[WeightRule, ...] = ()
+
+    @property
+    def weighted(self) -> bool:
+        """Whether windows have weights."""
+        return bool(self.weights or (self.mapping and self.mapping.weight))
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -69,7 +83,8 @@ class StoredEpisode(Episode):
     UnusableEpisode}. deep: {camera: L PNG files of depth}, likewise. geometry: the cameras'
     matrices per step, [L, 3, 3] and [L, 4, 4], in the published names. drawn: {camera: (height,
     width)} of its pictures before anything was done to them. left_out: runs of steps that are no
-    anchors, null where no filter was asked for.
+    anchors, null where no filter was asked for. weight: of each step, null where none was asked
+    for.
     """
 
     images: Mapping[str, Sequence[bytes]]
@@ -82,15 +97,20 @@ class StoredEpisode(Episode):
         """Steps that have a window, int64 [N]."""
         return anchors(self.length, window, self.left_out or ())
 
+    def weights(self, window: WindowConfig) -> WeightRuns | None:
+        """Of its windows."""
+        return None if self.weight is None else runs_of(self.weight[self.anchors(window)])
+
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) of its first image."""
         height, width = decode_image(self.images[camera][0]).shape[:2]
         return height, width
 
 
-def stored_episode(episode: Episode, settings: RobotSettings) -> StoredEpisode:
-    """Keeps the settings' fields and cameras, images brought to their size. Raises UnusableEpisode
-    where the first image of a camera does not decode."""
+def stored_episode(episode: Episode, settings: RobotSettings, source: str = "") -> StoredEpisode:
+    """Keeps the settings' fields and cameras, images brought to their size. source: the episode's
+    name there. Raises UnusableEpisode where the first image of a camera does not decode, or a
+    weight is none."""
     images: dict[str, Sequence[bytes]] = {}
     geometry: dict[str, np.ndarray] = {}
     drawn: dict[str, tuple[int, int]] = {}
@@ -118,6 +138,7 @@ def stored_episode(episode: Episode, settings: RobotSettings) -> StoredEpisode:
     if settings.still:
         runs = still_runs(lowdim, settings.contract.fields, settings.window, settings.still)
         chosen["left_out"] = runs
+    chosen["weight"] = step_weights(episode, source, settings.weights)
     return StoredEpisode(**vars(episode) | chosen)
 
 
@@ -149,7 +170,7 @@ def _reach(settings: RobotSettings) -> int:
     return max(settings.image_steps) - min(settings.image_steps)
 
 
-def episode_sample(episode: StoredEpisode) -> ShardSample:
+def episode_sample(episode: StoredEpisode, window: WindowConfig) -> ShardSample:
     """(key, members) of the layout "episode"."""
     members: dict[str, Member] = {
         f"{camera}_{step:06d}.jpg": partial(files.__getitem__, step)
@@ -169,6 +190,9 @@ def episode_sample(episode: StoredEpisode) -> ShardSample:
     }
     if episode.left_out is not None:
         metadata["left_out"] = [list(run) for run in episode.left_out]
+    weights = episode.weights(window)
+    if weights is not None:
+        metadata["weights"] = [list(run) for run in weights]
     return episode.id, members | _texts(metadata, episode) | {
         "lowdim.npz": write_npz({**episode.lowdim, **episode.geometry})
     }
@@ -204,6 +228,8 @@ def window_samples(
         metadata = _window_metadata(episode, settings.window, anchor) | {
             "image_timesteps": shown[number].tolist()
         }
+        if episode.weight is not None:
+            metadata["weight"] = float(episode.weight[anchor])
         members |= _texts(metadata, episode)
         members["lowdim.npz"] = write_npz({name: array[number] for name, array in cut.items()})
         yield key, members

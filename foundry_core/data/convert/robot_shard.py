@@ -22,7 +22,8 @@ from foundry_core.data.convert.robot_samples import (
     stored_episode,
     window_samples,
 )
-from foundry_core.data.convert.shuffle import note_spans
+from foundry_core.data.convert.shuffle import Span, note_spans
+from foundry_core.data.convert.weights import applies
 from foundry_core.data.images import image_size
 from foundry_core.data.mapping.apply import mapped
 from foundry_core.data.robot.episodes import UnusableEpisode, check_episode
@@ -67,6 +68,7 @@ class RobotPart:
     tally: Counter[str] = field(default_factory=Counter)
     anchors: list[int] = field(default_factory=list)
     depth: dict[str, CameraSize] = field(default_factory=dict)
+    weights: list[tuple[int, float]] = field(default_factory=list)
     skipped: list[Skip] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
@@ -115,6 +117,9 @@ def make_shard(job: RobotJob, folder: Path) -> None:
         for _, cut, past, future in windows:
             builder.add(episode.id, cut, past | future)
         part.count(episode, windows.number)
+        part.weights += episode.weights(job.settings.window) or []
+        for number, rule in enumerate(job.settings.weights, start=1):
+            part.tally[f"weight_rule_{number}"] += applies(rule, episode, ref.name)
         if episode.left_out is not None:
             seen = len(anchors(episode.length, job.settings.window))
             part.tally.update(anchors_seen=seen, anchors_still=seen - windows.number)
@@ -152,20 +157,20 @@ class _Windows:
             yield steps, windows, past, future
 
 
-def _write(
-    writer: ShardWriter, episode: StoredEpisode, windows: _Windows
-) -> "Iterator[tuple[str, int, int]]":
-    """Adds an episode's samples; (key, first byte, bytes) of each window's."""
+def _write(writer: ShardWriter, episode: StoredEpisode, windows: _Windows) -> Iterator[Span]:
+    """Adds an episode's samples; where each window's lies."""
     settings = windows.settings
     if settings.layout == "episode":
-        writer.add(*episode_sample(episode))
+        writer.add(*episode_sample(episode, settings.window))
         return
     for steps, cut, past, future in windows:
         masks = {"past_mask": past, "future_mask": future}
-        for key, members in window_samples(episode, settings, steps, {**cut, **masks}):
+        weights = np.ones(len(steps)) if episode.weight is None else episode.weight[steps]
+        samples = window_samples(episode, settings, steps, {**cut, **masks})
+        for weight, (key, members) in zip(weights.tolist(), samples, strict=True):
             start = writer.bytes
             writer.add(key, members)
-            yield key, start, writer.bytes - start
+            yield Span(key=key, start=start, bytes=writer.bytes - start, weight=weight)
 
 
 def _episodes(job: RobotJob, part: RobotPart) -> Iterator[tuple[SourceRef, StoredEpisode]]:
@@ -197,7 +202,7 @@ def _stored(job: RobotJob, part: RobotPart, ref: SourceRef) -> StoredEpisode | N
         raise UnusableEpisode(
             f"two episodes have the id {episode.id!r}", "rename one: ids identify samples"
         )
-    stored = stored_episode(episode, settings)
+    stored = stored_episode(episode, settings, ref.name)
     for name, values in stored.lowdim.items():
         dims = settings.contract.fields[name].dims or part.dims.get(name, values.shape[1])
         if values.ndim != 2 or values.shape[1] != dims:

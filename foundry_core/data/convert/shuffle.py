@@ -2,7 +2,7 @@
 
 The order is that of a number made of seed and key, so it depends on neither workers nor shards nor
 on where an episode lay in its source. The first pass notes which bytes of its tar a sample is; then
-the notes, 28 bytes a sample, are sorted bucket by bucket, and workers copy the samples of each new
+the notes, 36 bytes a sample, are sorted bucket by bucket, and workers copy the samples of each new
 shard out of the tars.
 """
 
@@ -18,21 +18,31 @@ from pydantic import TypeAdapter
 from foundry_core.data.config import Shuffle
 from foundry_core.data.convert.pace import Pace
 from foundry_core.data.convert.units import Unit, UnitStore, place_file
+from foundry_core.data.convert.weights import WeightRuns, joined_runs, runs_of
 from foundry_core.data.shards.index import index_path, split_name
 from foundry_core.data.shards.tar import read_span
 from foundry_core.data.shards.write import ShardInfo, ShardWriter, shard_name
 from foundry_core.files import hash64
 
 _SPANS, _SHARD, _INFO = "spans.npy", "shard.tar", "shard.json"
-_SPAN = np.dtype([("key", "<u8"), ("start", "<i8"), ("bytes", "<i8")])
+_SPAN = np.dtype([("key", "<u8"), ("start", "<i8"), ("bytes", "<i8"), ("weight", "<f8")])
 _NOTE = np.dtype([*_SPAN.descr, ("unit", "<i4")])
 _BUCKETS = 256
-Spans = Iterable[tuple[str, int, int]]
 
 
-def note_spans(folder: Path, spans: Spans) -> None:
-    """Appends (key, first byte, bytes) of samples of a unit's tar to its notes."""
-    rows = [(hash64(key), start, size) for key, start, size in spans]
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """Where a sample lies in its unit's tar, and how often it is drawn beside others."""
+
+    key: str
+    start: int
+    bytes: int
+    weight: float = 1.0
+
+
+def note_spans(folder: Path, spans: Iterable[Span]) -> None:
+    """Appends samples of a unit's tar to its notes."""
+    rows = [(hash64(one.key), one.start, one.bytes, one.weight) for one in spans]
     if rows:
         with (folder / _SPANS).open("ab") as stream:
             np.array(rows, _SPAN).tofile(stream)
@@ -68,6 +78,11 @@ class ShuffledShards:
         self._salt = np.uint64(hash64(f"shuffle {shuffle.seed}"))
         self._units: list[Path] = []
         self._samples = 0
+        self._weights: WeightRuns = []
+
+    def weights(self, _: WeightRuns) -> WeightRuns:
+        """Of the samples as they lie in the mixed shards; of those in the units' order given."""
+        return self._weights
 
     def add(self, folder: Path, info: ShardInfo) -> None:
         """Sorts the notes of a unit into the buckets."""
@@ -75,7 +90,7 @@ class ShuffledShards:
             return
         spans = np.fromfile(folder / _SPANS, _SPAN)
         notes = np.empty(len(spans), _NOTE)
-        for name in ("start", "bytes"):
+        for name in ("start", "bytes", "weight"):
             notes[name] = spans[name]
         notes["key"], notes["unit"] = _mixed(spans["key"] ^ self._salt), len(self._units)
         self._units.append(folder)
@@ -115,6 +130,7 @@ class ShuffledShards:
             yield self._mix(notes)
 
     def _mix(self, notes: np.ndarray) -> Unit[_Mix]:
+        self._weights = joined_runs([*self._weights, *runs_of(notes["weight"].tolist())])
         rows = [(self._units[u], s, b) for u, s, b in notes[["unit", "start", "bytes"]].tolist()]
         state = [[path.name, start, size] for path, start, size in rows]
         samples = tuple((path / _SHARD, start, size) for path, start, size in rows)

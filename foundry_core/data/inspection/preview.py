@@ -28,9 +28,10 @@ def preview(
     """What the batch of a step holds: {step, modalities, report, normalization}. coverage: of the
     statistics by the normaliser, for robot data.
 
-    Per modality: datasets {label: {samples, share of the draws, size of the dataset}}, tensors
-    {name: {shape, dtype, min, mean, max}}, epoch_length (draws in which every sample comes once;
-    None in a weighted mix), its first sample's text, and shares of the batch such as `padding`.
+    Per modality: datasets {label: {samples, share of the draws, size of the dataset, drawn: of how
+    many the weight is above 0}}, tensors {name: {shape, dtype, min, mean, max}}, epoch_length
+    (draws in which every sample comes once; None in a weighted mix), its first sample's text, and
+    shares of the batch such as `padding`.
     """
     batch = loader.batch(step)
     modalities = {}
@@ -43,6 +44,7 @@ def preview(
                     "samples": int(np.count_nonzero(owners == number)),
                     "share": modality.order.shares[number],
                     "size": int(modality.order.sizes[number]),
+                    "drawn": modality.order.drawn(number),
                 }
                 for number, label in enumerate(modality.labels)
             },
@@ -66,7 +68,9 @@ def render_preview(preview: dict[str, Any]) -> RenderableType:
         for heading in ("dataset", "samples", "share", "of"):
             datasets.add_column(heading)
         for label, part in modality["datasets"].items():
-            datasets.add_row(label, str(part["samples"]), f"{part['share']:.4f}", str(part["size"]))
+            whole, drawn = part["size"], part["drawn"]
+            size = str(whole) if drawn == whole else f"{drawn}, {whole - drawn} never drawn"
+            datasets.add_row(label, str(part["samples"]), f"{part['share']:.4f}", size)
         tensors = Table()
         for heading in ("tensor", "shape", "dtype", "min", "mean", "max"):
             tensors.add_column(heading)

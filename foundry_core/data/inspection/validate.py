@@ -131,6 +131,10 @@ def _description(
         report(DESCRIPTION, f"it states {stated} samples, the shards hold {count}")
         if isinstance(description, RobotDescription):  # lengths of other episodes
             description = description.model_copy(update={"lengths": None, "anchors": None})
+    drawn = description.windows if isinstance(description, RobotDescription) else stated
+    weighed = sum(count for count, _ in description.weights or [(drawn, 1.0)])
+    if weighed != drawn:
+        report(DESCRIPTION, f"weights of {weighed} samples, there are {drawn}")
     if isinstance(description, RobotDescription):
         _check_robot(shards, description, report)
     return description
@@ -223,6 +227,10 @@ def _robot_findings(
         made = len(anchors(length, description.window, left_out(members["metadata.json"])))
         if made != description.anchors[sample]:
             yield f"{made} anchors where dataset.json says {description.anchors[sample]}"
+    if description.weights and "weights" in metadata:
+        weighed = sum(count for count, _ in metadata["weights"])
+        if weighed != len(anchors(length, description.window, left_out(members["metadata.json"]))):
+            yield f"weights of {weighed} windows in metadata.json"
     for name, dims in description.fields.items():
         if name not in arrays:
             yield f"no field {name!r}"

@@ -48,6 +48,11 @@ class ModalityData(Config):
     loss_weight: Annotated[float, Field(ge=0)] | WeightSchedule = Field(
         1.0, description="factor on this modality's loss, or {points: [[step, factor], ...]}"
     )
+    sample_weights: Annotated[bool, OmitWhen(True)] = Field(
+        True,
+        description="draw samples as often as the weights in the datasets say, those of weight 0 "
+        "never; false: all alike",
+    )
 
     @model_validator(mode="after")
     def _draws_something(self) -> Self:
@@ -61,8 +66,17 @@ class TextData(ModalityData):
     """Packed rows of tokens."""
 
 
+class Packing(Config):
+    """Several samples in one row, as documents that do not see each other."""
+
+    length: int = Field(
+        ge=8, description="tokens of a row, those of images among them; the longest sample fits"
+    )
+
+
 class CaptionData(ModalityData):
-    """Images with a caption. images: member names; null takes all of the first sample's."""
+    """Images with a caption. images: member names; null takes all of the first sample's. packing:
+    how rows are laid out, not which samples a step has; null: a row each, padded to the longest."""
 
     images: tuple[str, ...] | None = Field(
         None,
@@ -76,6 +90,9 @@ class CaptionData(ModalityData):
         "place, and the caption is its answer; samples without one keep the prefix",
     )
     max_tokens: int = Field(128, ge=2, description="of prompt and caption; cut beyond, counted")
+    packing: Annotated[Packing | None, OmitWhen(None)] = Field(
+        None, description="rows of several samples; null: a row each, padded to the longest"
+    )
     augment: Augment = Field(Augment(), description="random views in training")
 
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 from foundry_core.data.loading.pixels import OutputBuffer, new_buffer
+from foundry_core.data.loading.sample_weights import SampleWeights
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.robot.transforms import Sample
 
@@ -18,6 +19,12 @@ class SampleDataset(ABC):
 
     def __len__(self) -> int:
         return len(self.shards)
+
+    @property
+    def weights(self) -> SampleWeights | None:
+        """Of its samples, where its dataset.json has some."""
+        runs = self.shards.info.get("weights")
+        return None if runs is None else SampleWeights(runs)
 
     @abstractmethod
     def read(self, index: int, sample_key: int, output: OutputBuffer = new_buffer) -> Sample:

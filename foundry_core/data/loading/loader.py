@@ -50,7 +50,11 @@ class Modality:
         self.datasets = [datasets[label] for label in sorted(datasets)]
         self.labels = sorted(datasets)
         sizes = {label: len(dataset) for label, dataset in datasets.items()}
-        self.order = Order(sizes, config.weights, key(seed, name), config.batch_size)
+        weights = {
+            label: dataset.weights if config.sample_weights else None
+            for label, dataset in datasets.items()
+        }
+        self.order = Order(sizes, config.weights, key(seed, name), config.batch_size, weights)
         self.first_ids = np.concatenate([[0], np.cumsum(self.order.sizes)])
         self._keys = [key(seed, name, label) for label in self.labels]
 
@@ -115,15 +119,17 @@ class Loader:
         evenly spread over the datasets that are read. No image is read."""
         robot = self.modalities[ROBOT]
         weights = robot.config.weights or dict.fromkeys(robot.labels, 1.0)
-        read = [d for d, label in zip(robot.datasets, robot.labels, strict=True) if weights[label]]
-        ends = np.cumsum([len(dataset) for dataset in read])
+        read = [number for number, label in enumerate(robot.labels) if weights[label]]
+        ends = np.cumsum([robot.order.drawn(dataset) for dataset in read])
         total = int(ends[-1])
         found = []
         for window in np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)):
             number = int(np.searchsorted(ends, window, side="right"))
-            dataset = read[number]
+            dataset = robot.datasets[read[number]]
             assert isinstance(dataset, RobotDataset)
-            found.append(dataset.actions(int(window - (ends[number] - len(dataset)))))
+            place = window - (ends[number] - robot.order.drawn(read[number]))
+            (sample,) = robot.order.drawn_samples(read[number], [place])
+            found.append(dataset.actions(sample))
         return np.stack(found)
 
     def report(self) -> dict[str, int]:
@@ -167,7 +173,8 @@ class Loader:
             first = step * size + part.start
             draws = modality.order.draws(first, part.stop - part.start)
             numbers = np.arange(first, first + len(draws), dtype=np.int64)
-            arrays[name] = self._part(modality, draws, counters) | {"draw_ids": numbers}
+            part_of_rank = self._part(modality, draws, counters)
+            arrays[name] = part_of_rank | {"draw_ids": numbers, "dataset_ids": draws.dataset}
         for name, value in self._dataset_counters().items():
             if value != before.get(name, 0):
                 counters[name] = value - before.get(name, 0)

@@ -7,49 +7,16 @@ and the position n % size in it, and a keyed permutation of that epoch gives the
 state of a loader is the step, resuming costs nothing, and ranks or workers cannot change anything.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from foundry_core.data.keyed import key, mix_array
 from foundry_core.data.loading.mix import Mix
+from foundry_core.data.loading.sample_weights import Samples, SampleWeights, joined
 from foundry_core.data.loading.schedule import Weight, ever, scheduled, weight_at
 from foundry_core.data.loading.scheduled_mix import ScheduledMix
 from foundry_core.errors import FoundryError
-
-_ROUNDS = 6
-
-
-class Permutation:
-    """A bijection of 0 .. size-1 that costs no memory: a Feistel network on the smallest even
-    number of bits that holds `size`, walked along its cycles until it lands inside (fewer than 4
-    steps on average; Black and Rogaway 2002)."""
-
-    def __init__(self, size: int, of: int) -> None:
-        if size < 1:
-            raise FoundryError(f"cannot order {size} samples", "the dataset is empty")
-        self.size = size
-        half = max(1, ((size - 1).bit_length() + 1) // 2)
-        self._half = np.uint64(half)
-        self._mask = np.uint64((1 << half) - 1)
-        self._keys = np.array([key(of, r) for r in range(_ROUNDS)], dtype=np.uint64)
-
-    def __call__(self, positions: np.ndarray) -> np.ndarray:
-        """int64 positions [n] → int64 samples [n]."""
-        values = self._network(np.asarray(positions, dtype=np.uint64))
-        outside = values >= self.size
-        while outside.any():
-            values[outside] = self._network(values[outside])
-            outside = values >= self.size
-        return values.astype(np.int64)
-
-    def _network(self, values: np.ndarray) -> np.ndarray:
-        left, right = values >> self._half, values & self._mask
-        for round_key in self._keys:
-            left, right = right, left ^ (mix_array(right + round_key) & self._mask)
-        return (left << self._half) | right
-
 
 # (dataset number, sample in it, epoch of that dataset)
 Draw = tuple[int, int, int]
@@ -77,7 +44,8 @@ class Order:
     sizes: samples per dataset label. weights: share per label, honoured exactly; None makes one
     big dataset of all (every sample once per epoch). Labels enter the permutations' keys, so that
     adding a dataset does not reshuffle the others. per_step: draws of a step, for weights that are
-    functions of it.
+    functions of it. sample_weights: of the samples of those datasets that have some; where shares
+    are given they count within a dataset, else among all samples.
     """
 
     def __init__(
@@ -86,6 +54,7 @@ class Order:
         weights: Mapping[str, Weight] | None,
         seed: int,
         per_step: int = 1,
+        sample_weights: Mapping[str, SampleWeights | None] | None = None,
     ) -> None:
         self.labels = sorted(sizes)
         self.sizes = np.array([sizes[label] for label in self.labels], dtype=np.int64)
@@ -97,60 +66,70 @@ class Order:
             if scheduled(held)
             else Mix([weight_at(weight, 0) for weight in held])
         )
-        self._pooled = weights is None
-        self._cache: dict[tuple[int, int], Permutation] = {}
-        for label, size in zip(self.labels, self.sizes, strict=True):
-            if size == 0 and weights is not None and ever(weights[label]):
+        by_label = [(sample_weights or {}).get(label) for label in self.labels]
+        self._datasets = [
+            Samples(int(size), seed, label, of)
+            for label, size, of in zip(self.labels, self.sizes, by_label, strict=True)
+        ]
+        totals = zip(self.sizes.tolist(), by_label, strict=True)
+        self._totals = [size if of is None else of.total for size, of in totals]
+        self._pool: Samples | None = None
+        if weights is None:
+            parts = list(zip(self.sizes.tolist(), by_label, strict=True))
+            self._pool = Samples(int(self._starts[-1]), seed, "", joined(parts))
+        for label, samples in zip(self.labels, self._datasets, strict=True):
+            if not len(samples) and weights is not None and ever(weights[label]):
+                empty = "is empty" if not sizes[label] else "has samples of weight 0 alone"
                 raise FoundryError(
-                    f"dataset {label!r} is empty but has weight {weights[label]}",
+                    f"dataset {label!r} {empty} but has weight {weights[label]}",
                     "convert it again, or give it weight 0",
                 )
+        if self._pool is not None and self._starts[-1] and not len(self._pool):
+            raise FoundryError(
+                f"all samples of {', '.join(self.labels)} have weight 0: nothing would be drawn",
+                "correct the weights in their conversions, or set sample_weights: false",
+            )
 
     @property
     def shares(self) -> list[float]:
         """Share of the draws per label, as it is honoured; the last one of those that change."""
-        if self._pooled:
-            return [float(size) / max(1, self._starts[-1]) for size in self.sizes]
+        if self._pool is not None:
+            whole = sum(self._totals)
+            return [total / whole if whole else 0.0 for total in self._totals]
         return [float(w) for w in self.mix.weights]
 
     @property
     def epoch_length(self) -> int | None:
         """Draws after which every sample was seen once; None where weights repeat some earlier."""
-        return int(self._starts[-1]) if self._pooled else None
+        if self._pool is None or self._pool.weighted:
+            return None
+        return int(self._starts[-1])
+
+    def drawn(self, dataset: int) -> int:
+        """Samples of a dataset that are ever drawn."""
+        return len(self._datasets[dataset])
+
+    def drawn_samples(self, dataset: int, places: Sequence[int]) -> list[int]:
+        """Those at these places among them, in the dataset's own order."""
+        return self._datasets[dataset].drawn(places)
 
     def draws(self, first: int, count: int) -> Draws:
         """The draws at positions first .. first+count-1."""
         stream, number = self.mix.draws(first, count)
-        return self._resolve(stream, number)
+        if self._pool is not None:
+            sample, epoch = self._pool.draws(number)
+            dataset = np.searchsorted(self._starts, sample, side="right") - 1
+            return Draws(dataset=dataset, sample=sample - self._starts[dataset], epoch=epoch)
+        sample, epoch = np.empty_like(number), np.empty_like(number)
+        for which in set(stream.tolist()):
+            here = stream == which
+            sample[here], epoch[here] = self._datasets[which].draws(number[here])
+        return Draws(dataset=stream, sample=sample, epoch=epoch)
 
     def substitute(self, dataset: int, sample: int, epoch: int, attempt: int) -> int:
         """Sample of the same dataset that stands in for an unreadable one: a pure function of what
         it replaces, hence the same on every rank and worker."""
-        size = int(self.sizes[dataset])
-        position = np.array([key(self._seed, "substitute", sample, epoch, attempt) % size])
-        return int(self._permutation(dataset, epoch)(position)[0])
-
-    def _resolve(self, stream: np.ndarray, number: np.ndarray) -> Draws:
-        sizes = self._starts[-1:] if self._pooled else self.sizes
-        epoch, position = number // sizes[stream], number % sizes[stream]
-        sample = np.empty(len(stream), dtype=np.int64)
-        for which, turn in {(int(s), int(e)) for s, e in zip(stream, epoch, strict=True)}:
-            here = (stream == which) & (epoch == turn)
-            sample[here] = self._permutation(-1 if self._pooled else which, turn)(position[here])
-        if not self._pooled:
-            return Draws(dataset=stream, sample=sample, epoch=epoch)
-        dataset = np.searchsorted(self._starts, sample, side="right") - 1
-        return Draws(dataset=dataset, sample=sample - self._starts[dataset], epoch=epoch)
-
-    def _permutation(self, which: int, epoch: int) -> Permutation:
-        """which: dataset number, or -1 for the pool."""
-        if (which, epoch) not in self._cache:
-            while len(self._cache) > 64:
-                self._cache.pop(next(iter(self._cache)))
-            label = "" if which < 0 else self.labels[which]
-            size = self._starts[-1] if which < 0 else self.sizes[which]
-            self._cache[which, epoch] = Permutation(int(size), key(self._seed, label, epoch))
-        return self._cache[which, epoch]
+        return self._datasets[dataset].substitute(sample, epoch, attempt)
 
 
 def rank_slice(batch_size: int, rank: int, world: int) -> slice:

@@ -14,13 +14,13 @@ from typing import Any
 from foundry_core.data.loading.remote import CACHE_BYTES, RemoteFolder
 from foundry_core.data.shards.derived import shard_index
 from foundry_core.data.shards.description import DESCRIPTION
-from foundry_core.data.shards.files import OPEN_FILES, OpenFile
+from foundry_core.data.shards.files import OPEN_FILES, OpenFile, file_state
 from foundry_core.data.shards.index import index_path, npz_path
 from foundry_core.data.shards.packed import DATASET_INDEX, IndexFile, Section, write_index
 from foundry_core.data.shards.read import ShardSet
 from foundry_core.data.shards.write import DATASET_MANIFEST
 from foundry_core.errors import FoundryError
-from foundry_core.files import Signature, read_json, signature
+from foundry_core.files import read_json
 
 _CHANGES = 3
 
@@ -44,8 +44,7 @@ class CheckedShards(ShardSet):
         self.source = os.fspath(source)
         self.fetched = 0
         self._verify = verify
-        self._seen: dict[int, Signature] = {}
-        self._failed: dict[int, tuple[Signature | None, UnreadableSample]] = {}
+        self._failed: dict[int, tuple[bytes | None, UnreadableSample]] = {}
         self._remote: RemoteFolder | None = None
         folder = Path(self.source)
         if "://" in self.source:
@@ -58,6 +57,7 @@ class CheckedShards(ShardSet):
             self._remote.fetch(DESCRIPTION)
             folder = self._remote.folder
         super().__init__(folder)
+        self._seen: list[bytes | None] = [None] * len(self.shards)
         if self._remote and any(shard.sha256 is None for shard in self.shards):
             raise FoundryError(
                 f"the manifest of {self.source!r} states no digests",
@@ -65,7 +65,8 @@ class CheckedShards(ShardSet):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"_seen": {}, "_failed": {}}
+        fresh = {"_seen": [None] * len(self.shards), "_failed": {}}
+        return super().__getstate__() | fresh
 
     @cached_property
     def info(self) -> dict[str, Any]:
@@ -150,7 +151,7 @@ class CheckedShards(ShardSet):
 
     def _file(self, number: int) -> OpenFile:
         """One fstat of a shard that is open; what is not what was hashed is hashed."""
-        path, seen = self._paths[number], self._seen.get(number)
+        path, seen = self._paths[number], self._seen[number]
         file = OPEN_FILES.get(path)
         if file is not None:
             return file if file.now() == seen else self._ensured(number)
@@ -159,13 +160,13 @@ class CheckedShards(ShardSet):
                 file = OPEN_FILES.open(path)
             except FileNotFoundError:
                 return self._ensured(number)
-            if file.signature == seen:
+            if file.state == seen:
                 return file
         return self._ensured(number)
 
     def _ensured(self, number: int) -> OpenFile:
         """The shard, open, once it is there and is what its manifest says."""
-        now = _signature(self._paths[number])
+        now = _state(self._paths[number])
         self.forget(number)
         failed = self._failed.get(number)
         if failed is not None and failed[0] == now:
@@ -175,7 +176,7 @@ class CheckedShards(ShardSet):
             if problem:
                 raise self._unreadable(number, problem)
             if file is not None:
-                self._seen[number] = file.signature
+                self._seen[number] = file.state
                 self._failed.pop(number, None)
                 return file
         raise self._unreadable(number, "it changes all the time")
@@ -190,7 +191,7 @@ class CheckedShards(ShardSet):
                 file = None if problem else OPEN_FILES.open(self._paths[number])
             OPEN_FILES.drop_deleted()
             return problem, file
-        now = _signature(self._paths[number])
+        now = _state(self._paths[number])
         problem = self.damage(number, digest=self._verify)
         if problem:
             return problem, None
@@ -198,7 +199,7 @@ class CheckedShards(ShardSet):
             file = OPEN_FILES.open(self._paths[number])
         except FileNotFoundError:
             return "", None
-        return "", file if file.signature == now else None
+        return "", file if file.state == now else None
 
     def _unreadable(self, number: int, problem: str) -> UnreadableSample:
         """The error, remembered until the file changes."""
@@ -208,13 +209,13 @@ class CheckedShards(ShardSet):
             if self._remote
             else "convert the dataset again, or set data.unreadable.policy=skip",
         )
-        self._failed[number] = (_signature(self._paths[number]), error)
+        self._failed[number] = (_state(self._paths[number]), error)
         return error
 
     def _obtain(self, number: int, remote: RemoteFolder) -> str:
         """Fetches a shard that is not here, and once more one that is not what it should be."""
         tar = self.path(number).name
-        if _signature(self.path(number)) is None:
+        if not self.path(number).exists():
             self.fetched += remote.fetch_shard(tar, indexed=self._index is not None)
         problem = self.damage(number, digest=self._verify)
         if problem:
@@ -223,8 +224,8 @@ class CheckedShards(ShardSet):
         return problem
 
 
-def _signature(path: str | Path) -> Signature | None:
+def _state(path: str) -> bytes | None:
     try:
-        return signature(os.stat(path))
+        return file_state(os.stat(path))
     except FileNotFoundError:
         return None

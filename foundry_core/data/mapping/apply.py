@@ -34,6 +34,7 @@ def mapped(episode: Episode, mapping: RobotMapping) -> Episode:
         lowdim = mapped_fields(episode.lowdim, mapping)
         images = {n: _pictures(episode, one) for n, one in mapping.cameras.items()}
         depth = {n: _depth(episode, one.depth) for n, one in mapping.cameras.items() if one.depth}
+        weight = _part(episode.lowdim, mapping.weight, 1)[:, 0] if mapping.weight else None
     except FoundryError as error:
         raise UnusableEpisode(f"episode {episode.id!r}: {error.message}", error.hint) from error
     success = episode.success if mapping.success is None else mapping.success
@@ -49,6 +50,7 @@ def mapped(episode: Episode, mapping: RobotMapping) -> Episode:
         lowdim=lowdim,
         images=images,
         depth=depth,
+        weight=weight,
         intrinsics=_renamed(episode.intrinsics, {n: one.source for n, one in cameras}),
         extrinsics=_renamed(episode.extrinsics, {n: one.source for n, one in cameras}),
     )

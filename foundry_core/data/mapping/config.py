@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.config.documents import CONFIG_ROOT, load_document
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import PoseGroup, Turn
@@ -108,7 +109,9 @@ class CameraMapping(Config):
 
 class RobotMapping(Config):
     """hz: in place of the source's, or where it holds none. instruction: for data without words.
-    success: of every episode, where the source does not say. null takes away what an include has.
+    success: of every episode, where the source does not say. weight: one raw number per step, how
+    often the window that is anchored there is drawn beside others. null takes away what an include
+    has.
     """
 
     hz: float | None = Field(None, gt=0, description="control steps per second; null: the source's")
@@ -126,6 +129,9 @@ class RobotMapping(Config):
     )
     success: bool | None = Field(
         None, description="of every episode, where the source does not say; null: unknown"
+    )
+    weight: Annotated[Part | None, OmitWhen(None)] = Field(
+        None, description="raw field of how often a step's window is drawn; null: all alike"
     )
 
     @field_validator("cameras", "poses", "fields", mode="before")
@@ -149,6 +155,7 @@ class RobotMapping(Config):
         parts: list[Part] = [*self.fields.values()]
         for pose in self.poses.values():
             parts += (pose.xyz, pose.rotation)
+        parts += [self.weight] if self.weight else []
         return frozenset(part.source for part in parts)
 
     @property

@@ -53,6 +53,7 @@ class Episode:
     lowdim: {field: float [L, ...]}, metres and rot6d. images: {camera: L pictures}, which need not
     be in memory: `Frames`. intrinsics: {camera: K [3, 3]}. extrinsics: {camera: [L, 4, 4]}. depth:
     {camera: L times float32 [H, W]}, metres along the camera's axis; what is not above 0 is none.
+    weight: [L], how often the window anchored at each step is drawn beside others.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Episode:
     intrinsics: Mapping[str, np.ndarray] = field(default_factory=dict)
     extrinsics: Mapping[str, np.ndarray] = field(default_factory=dict)
     depth: Mapping[str, Sequence[np.ndarray]] = field(default_factory=dict)
+    weight: np.ndarray | None = None
 
     @property
     def length(self) -> int:

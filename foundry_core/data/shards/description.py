@@ -22,10 +22,12 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Description(Config):
-    """Base of the three."""
+    """Base of the three. weights: (samples, how often each is drawn beside others), run by run;
+    of a robot's episodes (windows, ...)."""
 
     model_config = ConfigDict(extra="ignore")
     version: Literal[1] = 1
+    weights: list[tuple[int, Annotated[float, Field(ge=0, allow_inf_nan=False)]]] | None = None
 
     @property
     def samples(self) -> int:

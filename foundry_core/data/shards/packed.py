@@ -43,6 +43,7 @@ _SECTION = struct.Struct("<IIIIQ8x")
 _SAMPLE = struct.Struct("<II")
 _PAIR = struct.Struct("<IIII")
 _MEMBER = struct.Struct("<QQI")
+_LAYOUT = struct.Struct("<12Q")
 _MEMBER_TYPE = np.dtype([("offset", "<u8"), ("size", "<u8"), ("suffix", "<u4")])
 _FEW = 8
 _MAX = 2**32 - 1
@@ -63,65 +64,94 @@ class Row(NamedTuple):
     digest: bytes
 
 
-class Section:
-    """Members of one shard, in a buffer that holds its section. `where` is for messages."""
+class _Layout(NamedTuple):
+    """Where a section and its parts lie in the buffer, how large they are and how many."""
 
-    __slots__ = (
-        *("_base", "_buffer", "_key_bytes", "_keys", "_member_count", "_members", "_samples"),
-        *("_suffix_count", "_suffixes", "_tar_bytes", "_where", "_width", "row"),
-    )
+    offset: int
+    length: int
+    tar_bytes: int
+    samples: int
+    members: int
+    suffixes: int
+    width: int
+    key_bytes: int
+    samples_at: int
+    members_at: int
+    suffixes_at: int
+    keys_at: int
+
+
+class Section:
+    """Members of one shard, in a buffer that holds its section. `where` is for messages.
+
+    Each read is of another one among thousands. What is known of a section is one object of bytes
+    and not a dozen numbers, each of which would be a line of memory that no cache holds any more.
+    """
+
+    __slots__ = ("_buffer", "_packed", "_where")
 
     def __init__(self, buffer: bytes | mmap.mmap, row: Row, where: str) -> None:
-        self._buffer, self._where, self.row = buffer, where, row
-        self._tar_bytes = row.tar_bytes
+        self._buffer, self._where = buffer, where
         if row.length < _SECTION.size:
             self._lies("a section is shorter than its header")
-        self._samples, members, suffixes, width, keys = _SECTION.unpack_from(buffer, row.offset)
-        self._member_count, self._suffix_count = members, suffixes
-        self._width, self._key_bytes = width, keys
-        self._base = row.offset + _SECTION.size
-        self._members = self._base + (self._samples + 1) * _SAMPLE.size
-        self._suffixes = self._members + members * _MEMBER.size
-        self._keys = self._suffixes + suffixes * width
-        whole = self._keys + keys == row.offset + row.length
-        if not whole or self._samples != row.samples or not width:
+        samples, members, suffixes, width, keys = _SECTION.unpack_from(buffer, row.offset)
+        samples_at = row.offset + _SECTION.size
+        members_at = samples_at + (samples + 1) * _SAMPLE.size
+        suffixes_at = members_at + members * _MEMBER.size
+        keys_at = suffixes_at + suffixes * width
+        if keys_at + keys != row.offset + row.length or samples != row.samples or not width:
             self._lies("the counts of a section are not those of its bytes")
+        sizes = (row.tar_bytes, samples, members, suffixes, width, keys)
+        places = (samples_at, members_at, suffixes_at, keys_at)
+        self._packed = _LAYOUT.pack(row.offset, row.length, *sizes, *places)
+
+    @property
+    def _layout(self) -> _Layout:
+        return _Layout._make(_LAYOUT.unpack(self._packed))
 
     def __len__(self) -> int:
-        return self._samples
+        return self._layout.samples
+
+    @property
+    def tar_bytes(self) -> int:
+        """Size of the shard."""
+        return self._layout.tar_bytes
 
     def key(self, sample: int) -> str:
         """Of sample number `sample` of the shard."""
-        return _text(self._sample(sample)[2])
+        return _text(self._sample(self._layout, sample)[2])
 
     def members(self, sample: int) -> list[tuple[str, Span]]:
         """(extension, span) of every member of a sample, in the order of the tar."""
-        first, stop, key = self._sample(sample)
-        spans = sorted(self._span(member, key) for member in range(first, stop))
+        layout = self._layout
+        first, stop, key = self._sample(layout, sample)
+        spans = sorted(self._span(layout, member, key) for member in range(first, stop))
         return [(split_name(_text(name))[1], (offset, size, name)) for offset, size, name in spans]
 
     def find(self, sample: int, extensions: Sequence[str]) -> list[Span | None]:
         """The members of a sample with these extensions, None for those that it lacks."""
-        first, stop, key = self._sample(sample)
+        layout = self._layout
+        first, stop, key = self._sample(layout, sample)
         if stop - first > _FEW:
-            return self._find_many(first, stop, key, [_suffix(name) for name in extensions])
+            suffixes = [_suffix(name) for name in extensions]
+            return self._find_many(layout, first, stop, key, suffixes)
         found = {}
         for member in range(first, stop):
-            span = self._span(member, key)
+            span = self._span(layout, member, key)
             found[span[2]] = span
         return [found.get(key + _suffix(name)) for name in extensions]
 
     def _find_many(
-        self, first: int, stop: int, key: bytes, suffixes: list[bytes]
+        self, layout: _Layout, first: int, stop: int, key: bytes, suffixes: list[bytes]
     ) -> list[Span | None]:
         """Two searches in sorted arrays: an episode has hundreds of members."""
-        known = np.frombuffer(self._buffer, f"S{self._width}", self._suffix_count, self._suffixes)
+        known = np.frombuffer(self._buffer, f"S{layout.width}", layout.suffixes, layout.suffixes_at)
         held = np.frombuffer(
-            self._buffer, _MEMBER_TYPE, stop - first, self._members + first * _MEMBER.size
+            self._buffer, _MEMBER_TYPE, stop - first, layout.members_at + first * _MEMBER.size
         )["suffix"]
         numbers = np.searchsorted(known, np.array(suffixes, dtype=f"S{max(map(len, suffixes))}"))
         places = np.searchsorted(held, numbers, side="right") - 1
-        spans = [self._span(first + place, key) for place in np.maximum(places, 0).tolist()]
+        spans = [self._span(layout, first + place, key) for place in np.maximum(places, 0).tolist()]
         return [
             span if span[2] == key + suffix else None
             for span, suffix in zip(spans, suffixes, strict=True)
@@ -139,29 +169,34 @@ class Section:
             offsets=np.array([offset for offset, _, _ in spans], dtype=np.int64),
             sizes=np.array([size for _, size, _ in spans], dtype=np.int64),
             starts=np.array(starts, dtype=np.int64),
-            tar_bytes=self.row.tar_bytes,
+            tar_bytes=self.tar_bytes,
         )
 
     def content(self) -> bytes:
         """Its bytes."""
-        return self._buffer[self.row.offset : self.row.offset + self.row.length]
+        layout = self._layout
+        return self._buffer[layout.offset : layout.offset + layout.length]
 
-    def _sample(self, sample: int) -> tuple[int, int, bytes]:
+    def _sample(self, layout: _Layout, sample: int) -> tuple[int, int, bytes]:
         """(first member, one behind the last, key)"""
-        if not 0 <= sample < self._samples:
+        if not 0 <= sample < layout.samples:
             self._lies(f"it has no sample {sample}")
-        first, key, stop, end = _PAIR.unpack_from(self._buffer, self._base + sample * 8)
-        if not (first < stop <= self._member_count and key <= end <= self._key_bytes):
+        first, key, stop, end = _PAIR.unpack_from(
+            self._buffer, layout.samples_at + sample * _SAMPLE.size
+        )
+        if not (first < stop <= layout.members and key <= end <= layout.key_bytes):
             self._lies(f"sample {sample} lies outside its section")
-        keys = self._keys
+        keys = layout.keys_at
         return first, stop, self._buffer[keys + key : keys + end]
 
-    def _span(self, member: int, key: bytes) -> Span:
-        offset, size, suffix = _MEMBER.unpack_from(self._buffer, self._members + member * 20)
-        if suffix >= self._suffix_count or offset < BLOCK or offset + size > self._tar_bytes:
+    def _span(self, layout: _Layout, member: int, key: bytes) -> Span:
+        offset, size, suffix = _MEMBER.unpack_from(
+            self._buffer, layout.members_at + member * _MEMBER.size
+        )
+        if suffix >= layout.suffixes or offset < BLOCK or offset + size > layout.tar_bytes:
             self._lies(f"member {member} lies outside its tar")
-        at = self._suffixes + suffix * self._width
-        return offset, size, key + self._buffer[at : at + self._width].rstrip(b"\0")
+        at = layout.suffixes_at + suffix * layout.width
+        return offset, size, key + self._buffer[at : at + layout.width].rstrip(b"\0")
 
     def _lies(self, problem: str) -> NoReturn:
         raise _damaged(self._where, problem)
@@ -307,7 +342,7 @@ def read_packed(path: Path) -> Packed:
     section = index.section(0) if len(index) == 1 else None
     if section is None:
         raise _damaged(str(path), "it is not that of one shard")
-    return Packed(section.content(), section.row.tar_bytes, len(section))
+    return Packed(section.content(), section.tar_bytes, len(section))
 
 
 def _row(at: int, packed: Packed) -> Row:

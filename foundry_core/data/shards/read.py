@@ -2,6 +2,7 @@
 
 import json
 import os
+from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -43,24 +44,26 @@ class ShardSet:
         self.folder = Path(folder)
         self.shards = read_manifest(self.folder)
         self._paths = [os.fspath(self.path(n)) for n in range(len(self.shards))]
-        self._sections: dict[int, Section] = {}
+        self._sections: list[Section | None] = [None] * len(self.shards)
         self._in_memory: OrderedDict[int, Section] = OrderedDict()
         self._scanned: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
-        fresh: dict[str, Any] = {"_sections": {}, "_in_memory": OrderedDict(), "_scanned": set()}
+        sections = [None] * len(self.shards)
+        fresh = {"_sections": sections, "_in_memory": OrderedDict(), "_scanned": set()}
         state = self.__dict__ | fresh
         state.pop("_index", None)
         return state
 
     @cached_property
-    def _ends(self) -> list[int]:
-        """Running sample counts. A manifest without digests is foreign: its tars are counted."""
+    def _ends(self) -> array:
+        """Running sample counts, whole in a cache of the processor (of a list, each number lies
+        somewhere else). A manifest without digests is foreign: its tars are counted."""
         if all(shard.sha256 for shard in self.shards):
-            return list(accumulate(shard.num_sequences for shard in self.shards))
+            return array("q", accumulate(shard.num_sequences for shard in self.shards))
         index = self._index
         assert index is not None
-        return list(accumulate(index.row(number).samples for number in range(len(index))))
+        return array("q", accumulate(index.row(n).samples for n in range(len(index))))
 
     @cached_property
     def _index(self) -> IndexFile | None:
@@ -177,7 +180,7 @@ class ShardSet:
 
     def _section(self, number: int) -> Section:
         """Where the members of a shard lie."""
-        section = self._sections.get(number)
+        section = self._sections[number]
         if section is None:
             section = self._stored_section(number)
             if section is None:

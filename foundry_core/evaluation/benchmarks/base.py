@@ -7,8 +7,10 @@ actions itself fits too: `observe` waits for its next request and `act` answers 
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, ClassVar, NotRequired, Protocol, TypedDict
 
 from pydantic import Field
@@ -20,16 +22,20 @@ from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import CameraContract, ExamContract
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.success import SuccessRule
+from foundry_core.identity.sources import package_fingerprint
 from foundry_core.pipeline.stage import Config
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkTask:
-    """max_steps: control steps after which an episode without success is a failure."""
+    """max_steps: control steps after which an episode without success is a failure; None where the
+    benchmark's own program sees to it. given_away: how far what learned nothing solves it, in
+    words; "" where that is next to nothing, or was not looked at."""
 
     name: str
     instruction: str
-    max_steps: int
+    max_steps: int | None
+    given_away: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +127,15 @@ class Benchmark(Config):
         """What an evaluation that names no tasks runs."""
         return tuple(self.tasks())
 
+    def fingerprints(self) -> Mapping[str, str]:
+        """What is installed that the outcomes depend on: name → digest. FoundryError where it is
+        missing. Cheap: planning asks."""
+        return {name: package_fingerprint(name) for name in self.packages}
+
+    def versions(self) -> Mapping[str, str]:
+        """The same by version, for people."""
+        return {name: version(name) for name in self.packages}
+
     def check_scenarios(self, first: int, count: int) -> None:
         """FoundryError unless scenarios first .. first + count - 1 exist for evaluation."""
         if first < 0:
@@ -145,6 +160,33 @@ class Benchmark(Config):
 
     def scenario(self, task: str, index: int) -> Scenario:
         return Scenario(task=self.task(task), index=index)
+
+
+class DrivenBenchmark(Benchmark):
+    """A benchmark whose own program plays the episodes and asks for actions over a protocol: it has
+    no environments here, `drive` starts the program and follows it."""
+
+    @abstractmethod
+    def drive(
+        self,
+        policy: Any,
+        plans: Sequence[Any],
+        *,
+        seed: int,
+        processes: int,
+        execute_steps: int | None,
+        scratch: Path,
+        on_rollout: Callable[[Any], None],
+    ) -> None:
+        """Plays all plans (rollout/episodes.EpisodePlan) against the policy, a ServedPolicy in its
+        own meanings; `on_rollout` is told each finished episode once. seed: of the policy's noise.
+        scratch: what an earlier call left there is not played again."""
+
+    def environment(self, task: str) -> Environment:
+        raise FoundryError(
+            f"{self.name} plays its episodes in a program of its own",
+            "it has no environments to record or to look into",
+        )
 
 
 BENCHMARKS: Registry[type[Benchmark]] = Registry(

@@ -56,7 +56,10 @@ class MetaWorld(Benchmark):
     def tasks(self) -> Mapping[str, BenchmarkTask]:
         return {
             name: BenchmarkTask(
-                name=name, instruction=getattr(spec, self.words), max_steps=spec.max_steps
+                name=name,
+                instruction=getattr(spec, self.words),
+                max_steps=spec.max_steps,
+                given_away=spec.given_away,
             )
             for name, spec in TASKS.items()
         }

@@ -62,6 +62,62 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> s
     return _svg(draw, 490, 250, title)
 
 
+def banded_curves(
+    title: str, by_variant: Mapping[str, Sequence[Sequence[tuple[float, float]]]]
+) -> str:
+    """A line per variant over steps, the mean of its seeds' curves, each (step, value), with their
+    range as a band. Seeds are read at the steps of the first."""
+
+    def draw(axes: Any) -> None:
+        from numpy import array, interp
+
+        for number, (name, seeds) in enumerate(by_variant.items()):
+            steps = [step for step, _ in seeds[0]]
+            columns = [tuple(zip(*one, strict=True)) for one in seeds]
+            values = array([interp(steps, at, value) for at, value in columns])
+            colour = f"C{number}"
+            if len(seeds) > 1:
+                low, high = values.min(axis=0), values.max(axis=0)
+                axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+            marker = "o" if len(steps) == 1 else None
+            axes.plot(steps, values.mean(axis=0), color=colour, label=name, marker=marker)
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("step")
+        axes.grid(axis="y")
+        axes.legend(loc="upper right", frameon=False, fontsize=9)
+
+    return _svg(draw, 490, 250 + 8 * len(by_variant), title)
+
+
+def measure_panels(
+    measures: Mapping[str, Sequence[tuple[str, float, float, float]]], variants: Sequence[str]
+) -> str:
+    """A panel per measure, a row per variant in the order given: its mean with an interval. Points
+    are (variant, mean, low, high)."""
+    columns = min(4, len(measures))
+    lines = -(-len(measures) // columns)
+
+    def draw(figure: Any) -> None:
+        grid = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+        for axes, (title, points) in zip(grid, measures.items(), strict=False):
+            for name, mean, low, high in points:
+                place, colour = variants.index(name), f"C{variants.index(name)}"
+                axes.hlines(place, low, high, color=colour, linewidth=2)
+                axes.plot([mean], [place], "o", color=colour)
+            axes.set_title(title, loc="left", size=10)
+            axes.set_yticks(range(len(variants)), variants)
+            axes.set_ylim(len(variants) - 0.5, -0.5)
+            axes.tick_params(labelsize=9)
+            axes.locator_params(axis="x", nbins=4)
+            axes.grid(axis="x")
+        for axes in grid[len(measures) :]:
+            axes.set_axis_off()
+
+    width = 6 * max(map(len, variants)) + 205 * columns
+    title = "What every stage measured, by variant"
+    return Picture(title, width, lines * (64 + 22 * len(variants)), draw).svg()
+
+
 def response(name: str, points: Sequence[tuple[float, float, float, float]]) -> str:
     """Success over a setting's value, with intervals; points are (value, rate, low, high). Equal
     steps between values: settings are varied by factors as often as by sums."""

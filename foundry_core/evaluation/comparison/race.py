@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from foundry_core.errors import FoundryError
-from foundry_core.evaluation.design import Design, Standing
+from foundry_core.evaluation.design import Decided, Design, Standing
 from foundry_core.evaluation.score import Evaluation, joined
 from foundry_core.evaluation.statistics.racing import Outcomes, Race, RaceDesign
 
@@ -19,18 +19,24 @@ Parts = Mapping[str, Sequence[Evaluation]]
 def replay(design: Design, rounds: int, parts: Parts, started: int = 0) -> Standing:
     """Look by look, until one lacks a part. started: arms there were, where some dropped out."""
     race = Race(RaceDesign(design=design, rounds=rounds, arms=tuple(parts), started=started))
-    needed = dict.fromkeys(parts, 0)
+    needed, decided = dict.fromkeys(parts, 0), list[Decided]()
     known: dict[str, dict[tuple[str, int], bool]] = {arm: {} for arm in parts}
     for number, end in enumerate(design.ends(rounds), 1):
         if not race.running:
             break
         if any(len(parts[arm]) < number for arm in race.running):
-            return Standing(needed=needed, look=number, running=race.running)
+            return Standing(
+                needed=needed, look=number, running=race.running, decided=tuple(decided)
+            )
         for arm in race.running:
             needed[arm] = number
             known[arm].update(_outcomes(parts[arm][number - 1]))
+        before = set(race.decided)
         race.look(end, known)
-    return Standing(needed=needed, look=None)
+        for pair in (pair for pair in race.decided if pair not in before):
+            better, worse = pair if race.decided[pair].direction > 0 else pair[::-1]
+            decided.append(Decided(look=number, rounds=end, better=better, worse=worse))
+    return Standing(needed=needed, look=None, decided=tuple(decided))
 
 
 def _outcomes(part: Evaluation) -> Outcomes:

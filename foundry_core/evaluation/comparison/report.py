@@ -11,11 +11,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from foundry_core.evaluation.comparison.effects import effect_grids
 from foundry_core.evaluation.comparison.grids import Grid, crash_grids, summary_grids, task_grids
 from foundry_core.evaluation.comparison.pictures import forest, task_bars
 from foundry_core.evaluation.comparison.plots import curves, success_bars
 from foundry_core.evaluation.comparison.result import FILE, Comparison
-from foundry_core.evaluation.comparison.sentences import ONE_TABLE, verdict
+from foundry_core.evaluation.comparison.sentences import ONE_TABLE, verdict, verdict_sentences
 from foundry_core.evaluation.comparison.tables import FAMILIES, as_csv, markdown, rows
 from foundry_core.evaluation.comparison.upstream import quality_grids
 from foundry_core.files import write_atomic, write_json
@@ -23,6 +24,7 @@ from foundry_core.files import write_atomic, write_json
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 _BARS = 40  # in one picture
 _COLUMNS = 4  # of labels in one table
+_EXAMS = 6  # whose every measure is shown
 _PAGE = 96  # columns of text that a page has room for
 THROUGHPUT_COLUMNS = ("training", "samples/s", "tokens/s", "MFU %", "data wait %", "memory GiB")
 STAGE_COLUMNS = ("stage", "kind", "key", "action", "why", "seconds")
@@ -61,8 +63,9 @@ class Filmstrip:
 class ReportData:
     """stages: a row of STAGE_COLUMNS for each. losses: stage → series → (step, value). throughput:
     a row of THROUGHPUT_COLUMNS for each training. lineage_svg: an inline <svg>. sections: (title,
-    HTML) of more that is shown before the successes. unequal: the settings in which the compared
-    evaluations asked for different scenarios."""
+    HTML) of more that is shown before the successes; closing: of more before the provenance.
+    episodes: the page with the videos, "" where there is none. unequal: the settings in which the
+    compared evaluations asked for different scenarios."""
 
     title: str
     run_id: str
@@ -71,10 +74,12 @@ class ReportData:
     losses: Mapping[str, Curves]
     throughput: Sequence[Sequence[str]] = ()
     filmstrips: Sequence[Filmstrip] = ()
+    episodes: str = ""
     lineage_svg: str = ""
     provenance: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
     sections: Sequence[tuple[str, str]] = ()
+    closing: Sequence[tuple[str, str]] = ()
     unequal: Sequence[str] = ()
 
 
@@ -83,13 +88,14 @@ def write_report(path: Path, data: ReportData) -> Path:
     facts = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in data.provenance.items())
     commands = escape("\n".join(data.commands))
     parts = [
-        f'<p class="verdict">{escape(verdict(data.comparison))}</p>' if data.comparison else "",
+        _verdict(data.comparison) if data.comparison else "",
         *(_section(title, body) for title, body in data.sections),
         _section("Success", _results(data.comparison, data.unequal)),
-        _section("What the policies do", _filmstrips(data.filmstrips)),
+        _section("What the policies do", _filmstrips(data.filmstrips, data.episodes)),
         _section("Training", _losses(data.losses) + _throughput(data.throughput)),
         _section("Lineage", f'<div class="wide">{data.lineage_svg}</div>'),
         _section("Stages", table_html(STAGE_COLUMNS, data.stages)),
+        *(_section(title, body) for title, body in data.closing),
         _section("Provenance", f"<dl>{facts}</dl>" if facts else ""),
         _section("Ask further", f"<pre>{commands}</pre>" if commands else ""),
     ]
@@ -103,6 +109,16 @@ def write_report(path: Path, data: ReportData) -> Path:
     )
     write_atomic(path, page, durable=False)
     return path
+
+
+def page_style() -> str:
+    """What pages beside the report share with it."""
+    return _STYLE
+
+
+def _verdict(comparison: Comparison) -> str:
+    lines = "<br>".join(map(escape, verdict_sentences(comparison)))
+    return f'<p class="verdict">{lines}</p>'
 
 
 def _section(title: str, body: str) -> str:
@@ -134,6 +150,7 @@ def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
     parts = [table, f"<p class=note>{note}</p>", _wide(_bars(comparison))]
     if comparison.differences:
         parts.append(_wide(forest(comparison).svg()))
+    parts += map(_grid_html, effect_grids(comparison))
     tables = [
         grid
         for title, group in comparison.groups.items()
@@ -141,7 +158,9 @@ def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
     ]
     if many:
         tables += task_grids(comparison, _PAGE)
-    parts += map(_grid_html, [*tables, *crash_grids(comparison), *quality_grids(comparison)])
+    if len(comparison.quality) <= _EXAMS:
+        tables += quality_grids(comparison)
+    parts += map(_grid_html, [*tables, *crash_grids(comparison)])
     if comparison.task_tables or comparison.groups:
         parts.append(f"<p class=note>{FAMILIES}</p>")
     return "".join(parts)
@@ -165,8 +184,9 @@ def _wide(picture: str) -> str:
     return f'<div class="wide">{picture}</div>'
 
 
-def _filmstrips(filmstrips: Sequence[Filmstrip]) -> str:
-    figures = []
+def _filmstrips(filmstrips: Sequence[Filmstrip], episodes: str) -> str:
+    link = f'<a href="{escape(episodes, quote=True)}">All recorded episodes</a>, failures first.'
+    figures = [f"<p>{link}</p>"] if episodes else []
     for one in filmstrips:
         source = f"data:image/png;base64,{base64.b64encode(one.png).decode()}"
         alt = escape(f"{one.label}: {one.caption}", quote=True)
@@ -218,6 +238,10 @@ border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}
 thead th{color:var(--soft);font-weight:600}tbody th{font-weight:500}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:1rem}
 svg{max-width:100%;height:auto}.wide svg{max-width:none}
+.beside{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,16rem));gap:.8rem}
+.key{display:inline-block;margin-right:1.2rem}.key i{display:inline-block;width:.9em;height:.9em;
+border-radius:3px;margin-right:.4em;vertical-align:-.1em;background:var(--fill);
+border:1.5px solid var(--edge)}
 figure{margin:0 0 1.1rem}img{max-width:100%;border-radius:4px;display:block}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.2rem 1.2rem;font-size:.875rem}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}

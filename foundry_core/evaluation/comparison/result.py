@@ -117,6 +117,69 @@ class TaskTable:
         return self.overall[label].rate is None
 
 
+ContrastKind = Literal["main effect", "interaction", "trend"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """A statement about several variants, judged in a family of its own with the table's others.
+
+    paths: the settings that it is about; text: 'llm.training.steps: 8 → 32'. estimate: of a main
+    effect the difference of success, every combination of the other settings weighing the same; of
+    an interaction how much the first setting's effect grows by the second; of a trend the rise of
+    the straight line from the lowest value to the highest, values in equal steps. With an
+    approximate 95 % interval.
+    decision: "higher", "lower", "not separated", "no verdict". p_permutation: of the runs alone by
+    listing all assignments, beside the test and not part of it, where they can be listed.
+    size: of the family. basis, detectable and the other p-values: as those of a Difference.
+    """
+
+    kind: ContrastKind
+    paths: Sequence[str]
+    text: str
+    estimate: float
+    low: float
+    high: float
+    basis: Basis
+    test: str
+    p_value: float
+    decision: str = "not separated"
+    p_corrected: float | None = None
+    p_episodes: float | None = None
+    p_seeds: float | None = None
+    p_permutation: float | None = None
+    size: int = 1
+    detectable: float | None = None
+    note: str = ""
+
+    @property
+    def separated(self) -> bool:
+        return self.decision in ("higher", "lower")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DosePoint:
+    """Success at one value, over all settings of what else is varied, with its 95 % interval over
+    runs and episodes; seeds: of each run. line: the straight line's place there, with its own."""
+
+    value: float
+    rate: float
+    low: float
+    high: float
+    seeds: Sequence[float]
+    line: float
+    line_low: float
+    line_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dose:
+    """Success over the values of a setting, in rising order."""
+
+    path: str
+    points: Sequence[DosePoint]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison(TaskTable):
     """The table over all common tasks, and the others beside it, each a family of its own.
@@ -131,7 +194,8 @@ class Comparison(TaskTable):
     over labels, with a 95 % interval, where there are several. criterion: when an episode counted
     as solved, in words; "" where it is not known. controls: label → task → score of what learned
     nothing; quality: exam → measures of a model that policies were made from; both are shown beside
-    the rest and part of no test."""
+    the rest and part of no test. contrasts, doses: of variants that are a grid of settings, or
+    values in an order; contrasts are one family beside the table's."""
 
     base: str | None
     alpha: float
@@ -147,6 +211,8 @@ class Comparison(TaskTable):
     criterion: str = ""
     controls: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
     quality: Mapping[str, Sequence[Measure]] = field(default_factory=dict)
+    contrasts: Sequence[Contrast] = ()
+    doses: Sequence[Dose] = ()
 
     def against_base(self, label: str) -> Difference | None:
         """The difference of a label and the base over all tasks; None for the base."""

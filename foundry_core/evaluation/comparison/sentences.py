@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from foundry_core.evaluation.comparison.controls import cautions
 from foundry_core.evaluation.comparison.result import (
     Comparison,
+    Contrast,
     Difference,
     Overall,
     Sequential,
@@ -28,9 +29,14 @@ def p_text(p: float | None) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
+    """What was found, in words."""
+    return " ".join(verdict_sentences(comparison))
+
+
+def verdict_sentences(comparison: Comparison) -> list[str]:
     """A sentence per label that was held against the base; where all pairs were compared, which of
-    them are not separated. Then, what a label has no outcome in, what looking early saved, and
-    the tasks that a control solves too."""
+    them are not separated. Then a sentence per effect of a setting, what a label has no outcome in,
+    what looking early saved, and the tasks that a control solves too."""
     base = comparison.base
     if base is not None:
         parts = [f"{_rate(base, comparison.overall[base])}."]
@@ -41,8 +47,44 @@ def verdict(comparison: Comparison) -> str:
         separated = sum(one.separated for one in comparison.differences)
         parts = [f"{separated} of {comparison.size} pairs are separated."]
         parts += open_pairs(comparison)
+    parts += [contrast_text(one) for one in comparison.contrasts]
     saved = [saved_text(comparison.sequential)] if comparison.sequential else []
-    return " ".join([*parts, *silences(comparison), *saved, *cautions(comparison)])
+    return [*parts, *silences(comparison), *saved, *cautions(comparison)]
+
+
+def contrast_text(one: Contrast) -> str:
+    """'vlm.training.steps: 0, 800: success rises by 20 points along the values (…): …'"""
+    points, up = abs(round(100 * one.estimate)), one.estimate > 0
+    if one.kind == "trend":
+        words = f"success {'rises' if up else 'falls'} by {points} points along the values"
+    elif one.kind == "interaction":
+        words = f"together {points} points {'more' if up else 'less'} than each alone adds up to"
+    else:
+        words = f"{points} points {'more' if up else 'less'} success over all other settings"
+    if not points:
+        words = "no more and no less success"
+    interval = f"(95 % {100 * one.low:+.0f} to {100 * one.high:+.0f})"
+    return f"{one.text}: {words} {interval}: {contrast_claim(one)}."
+
+
+def contrast_claim(one: Contrast) -> str:
+    """What may be said of it, and what could not have been seen."""
+    if one.decision == "no verdict":
+        return f"no verdict ({one.note})"
+    family = f", corrected over {one.size} effects" if one.size > 1 else ""
+    p = f"p = {p_text(one.p_corrected)}{family}".replace("= <", "<")
+    if not one.separated:
+        missed = "this much data could have separated nothing"
+        if one.detectable:
+            size = f"{100 * one.detectable:.0f} points"
+            missed = f"a true one of {size} would have been separated with 80 % power"
+        return f"not separated ({p}); {missed}"
+    about = {
+        "none": "an effect between these trained policies",
+        "provisional": "provisional: an effect if all variants' runs scatter alike",
+        "recipe": "an effect of the recipes on these tasks",
+    }[one.basis]
+    return f"{about} ({p})"
 
 
 def saved_text(one: Sequential) -> str:

@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from foundry_core.evaluation.comparison.controls import control_columns, controls_over, over
+from foundry_core.evaluation.comparison.effects import effect_grids
 from foundry_core.evaluation.comparison.grids import Grid, crash_grids, grids, summary_grids
 from foundry_core.evaluation.comparison.result import Comparison, Difference, Overall, TaskTable
 from foundry_core.evaluation.comparison.sentences import ONE_TABLE, p_text, rounds_text
@@ -97,7 +98,8 @@ def _uneven(comparison: Comparison, label: str) -> bool:
 
 def terminal_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
     """All of a comparison, for a terminal this wide."""
-    for grid in (*grids(comparison, width), *quality_grids(comparison)):
+    found = grids(comparison, width)
+    for grid in (*found, *effect_grids(comparison), *quality_grids(comparison)):
         table = Table(title=grid.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for place, column in enumerate(grid.header):
             several = any("\n" in row[place] for row in grid.rows)
@@ -122,7 +124,8 @@ def markdown(comparison: Comparison) -> str:
         parts.append(f"{ONE_TABLE}\n")
     for title, table in comparison.groups.items():
         parts += map(_grid_markdown, summary_grids(comparison, title, table))
-    parts += map(_grid_markdown, [*crash_grids(comparison), *quality_grids(comparison)])
+    more = [*effect_grids(comparison), *crash_grids(comparison), *quality_grids(comparison)]
+    parts += map(_grid_markdown, more)
     if comparison.task_tables or comparison.groups:
         parts.append(f"{FAMILIES}\n")
     return "\n".join(parts)

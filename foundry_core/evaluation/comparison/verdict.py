@@ -5,7 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from foundry_core.errors import FoundryError
+from foundry_core.evaluation.comparison.arms import Arm
 from foundry_core.evaluation.comparison.compare import judge
+from foundry_core.evaluation.comparison.factors import Settings
 from foundry_core.evaluation.comparison.result import Comparison, Effect
 from foundry_core.evaluation.score import Evaluation
 
@@ -19,9 +21,11 @@ def judge_variants(
     alpha: float = 0.05,
     *,
     size: int | None = None,
+    settings: Settings | None = None,
 ) -> Comparison:
     """evaluations: label → evaluation; variants: name → the labels of its evaluations, by seed.
-    size: of the family as it was started. FoundryError where a variant lacks an evaluation."""
+    size: of the family as it was started. settings: what each variant sets, the base what all of
+    them change. FoundryError where a variant lacks an evaluation."""
     for name, labels in variants.items():
         missing = [label for label in labels if label not in evaluations]
         if missing or not labels:
@@ -32,7 +36,14 @@ def judge_variants(
     grouped = {
         name: {label: evaluations[label] for label in labels} for name, labels in variants.items()
     }
-    return judge(grouped, base, alpha, size=size)
+    found = judge(grouped, base, alpha, size=size)
+    if settings is None or found.sequential is not None:
+        return found
+    from foundry_core.evaluation.comparison.contrasts import contrasts
+
+    arms = {name: Arm(name, own) for name, own in grouped.items()}
+    more = contrasts(arms, found.tasks, settings, base, alpha)
+    return replace(found, contrasts=more.contrasts, doses=more.doses)
 
 
 def effects(judged: Comparison, changes: Mapping[str, Sequence[Change]]) -> list[Effect]:

@@ -50,11 +50,16 @@ class _Entry(BaseModel):
     failure_message: str | None = None
 
 
-class _Document(BaseModel):
+class _Progress(BaseModel):
+    """What is read of the file that LBM Eval writes while it runs."""
+
+    evaluations: list[_Entry]
+
+
+class _Document(_Progress):
     """What is read of a results.json."""
 
     max_sample_size_per_model: Budget
-    evaluations: list[_Entry]
 
 
 def write_results(
@@ -126,6 +131,13 @@ def read_tree(root: Path) -> Results:
     if not files:
         raise FoundryError(f"no {_FILE} below {root}", f"expected {_TREE}")
     return collect("lbm", _read(root, files))
+
+
+def read_progress(file: Path) -> list[EpisodeResult]:
+    """Of a `results-<timestamp>.json`, which LBM Eval replaces after each episode. FoundryError for
+    a file that is not of the form."""
+    found: _Progress = read_document(_Progress, file, "LBM Eval's results have `evaluations`")
+    return [_episode(entry) for entry in found.evaluations]
 
 
 def _find(root: Path) -> list[Path]:

@@ -26,7 +26,7 @@ class Control:
         kind: Literal["still", "drift"],
         execute_steps: int | None = None,
     ) -> None:
-        longest = max(task.max_steps for task in benchmark.tasks().values())
+        longest = max(task.max_steps or 1 for task in benchmark.tasks().values())
         self.hz = benchmark.hz
         self.execute_steps = execute_steps or (longest if kind == "still" else 1)
         self._benchmark, self._holds = benchmark, kind == "still"

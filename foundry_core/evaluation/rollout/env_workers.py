@@ -9,12 +9,14 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from foundry_core.evaluation.benchmarks.base import Benchmark, Environment, Observation, Scenario
-from foundry_core.evaluation.rollout.video import encode_filmstrip, encode_video
+from foundry_core.evaluation.rollout.video import encode_filmstrip, encode_track, encode_video
 from foundry_core.evaluation.success import Judge
 
+Recording = Literal["no", "failed", "yes"]
+"""Of an episode: whether pictures of it are kept; "failed": its video, where it fails."""
 _KEPT_ENVIRONMENTS = 2
 """Episodes come task after task, so a worker seldom goes back; each one costs 100 MB."""
 
@@ -23,8 +25,8 @@ _KEPT_ENVIRONMENTS = 2
 class StepResult:
     """What a worker answers: an observation when the policy is wanted, else how the episode ended.
 
-    fault: traceback of a simulator's failure, None if all went well. filmstrip (PNG), video
-    (WebP): of a recorded episode, at its end.
+    fault: traceback of a simulator's failure, None if all went well. filmstrip (PNG), video (MP4),
+    track (NPZ): of a recorded episode, at its end.
     """
 
     observation: Observation | None = None
@@ -33,6 +35,7 @@ class StepResult:
     fault: str | None = None
     filmstrip: bytes | None = None
     video: bytes | None = None
+    track: bytes | None = None
 
 
 class EnvWorker:
@@ -48,17 +51,21 @@ class EnvWorker:
         self._history = history
         self._environments: OrderedDict[str, Environment] = OrderedDict()
         self._steps = 0
-        self._frames: list[Any] | None = None
+        self._recording: Recording = "no"
+        self._frames: list[Any] = []
+        self._track: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
         self._past: list[Observation] = []
 
-    def start(self, scenario: Scenario, record: bool) -> StepResult:
-        """Begins an episode. record: keep pictures of it."""
+    def start(self, scenario: Scenario, recording: Recording) -> StepResult:
+        """Begins an episode."""
+        self._recording, self._frames, self._track = recording, [], []
         self._scenario, self._steps, self._past = scenario, 0, []
         try:
             environment = self._environment()
             environment.reset(scenario)
             self._judge = Judge(self._benchmark.success, environment.success)
-            self._frames = [environment.picture()] if record else None
+            if recording != "no":
+                self._frames.append(environment.picture())
             return self._result(environment)
         except Exception:
             return self._fault()
@@ -68,10 +75,13 @@ class EnvWorker:
         try:
             environment = self._environment()
             for left in range(len(targets) - 1, -1, -1):
-                environment.act(targets[len(targets) - 1 - left])
+                target = targets[len(targets) - 1 - left]
+                if self._recording != "no":
+                    self._track.append((environment.observe()["lowdim"], target))
+                environment.act(target)
                 self._steps += 1
                 self._judge.step(environment.success)
-                if self._frames is not None:
+                if self._recording != "no":
                     self._frames.append(environment.picture())
                 if self._over:
                     break
@@ -91,7 +101,8 @@ class EnvWorker:
 
     @property
     def _over(self) -> bool:
-        return self._judge.decided or self._steps >= self._scenario.task.max_steps
+        limit = self._scenario.task.max_steps
+        return self._judge.decided or (limit is not None and self._steps >= limit)
 
     def _environment(self) -> Environment:
         task = self._scenario.task.name
@@ -112,13 +123,15 @@ class EnvWorker:
         return StepResult(observation=observation, steps=self._steps)
 
     def _ended(self, success: bool) -> StepResult:
-        frames, self._frames = self._frames, None
-        return StepResult(
-            success=success,
-            steps=self._steps,
-            filmstrip=encode_filmstrip(frames) if frames else None,
-            video=encode_video(frames, self._benchmark.hz) if frames else None,
-        )
+        kept: dict[str, Any] = {}
+        frames = self._frames
+        if self._recording == "yes":
+            kept["filmstrip"] = encode_filmstrip(frames)
+        if self._recording == "yes" or (self._recording == "failed" and not success):
+            kept["video"] = encode_video(frames, self._benchmark.hz)
+            kept["track"] = encode_track(self._track)
+        self._frames, self._track = [], []
+        return StepResult(success=success, steps=self._steps, **kept)
 
     def _fault(self) -> StepResult:
         """The broken simulator is thrown away: a retry gets a fresh one."""

@@ -5,7 +5,7 @@ in one forward pass. An episode is a pure function of (scenario, its seed, polic
 not depend on how many env workers there are, up to what batch composition does to floating point.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from foundry_core.evaluation.rollout.env_workers import (
     EnvWorkers,
     LocalEnvWorkers,
     RayEnvWorkers,
+    Recording,
     StepResult,
 )
 from foundry_core.evaluation.score import EpisodeResult
@@ -56,11 +57,11 @@ class PolicyProtocol(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodePlan:
-    """seed: the policy's, uint32. record: keep pictures of the episode."""
+    """seed: the policy's, uint32. recording: what is kept of the episode to look at."""
 
     scenario: Scenario
     seed: int
-    record: bool = False
+    recording: Recording = "no"
     attempt: int = 0
 
     @property
@@ -79,11 +80,12 @@ class EpisodePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """A finished episode; filmstrip (PNG) and video (WebP) if it was recorded."""
+    """A finished episode; filmstrip (PNG), video (MP4) and track (NPZ) if it was recorded."""
 
     result: EpisodeResult
     filmstrip: bytes | None = None
     video: bytes | None = None
+    track: bytes | None = None
 
 
 def plan_episodes(
@@ -94,9 +96,11 @@ def plan_episodes(
     count: int,
     seed: int,
     record: int = 0,
+    record_failures: bool = False,
 ) -> list[EpisodePlan]:
     """`count` scenarios from `first` on for each task, in that order; the first `record` of each
-    task keep pictures."""
+    task keep pictures. record_failures: of the others those that fail keep their video."""
+    others: Recording = "failed" if record_failures else "no"
     benchmark.check_scenarios(first, count)
     plans = []
     for task in tasks:
@@ -106,7 +110,7 @@ def plan_episodes(
                 EpisodePlan(
                     scenario=benchmark.scenario(task, index),
                     seed=int(words.generate_state(1)[0]),
-                    record=index < first + record,
+                    recording="yes" if index < first + record else others,
                 )
             )
     return plans
@@ -156,18 +160,18 @@ def _play(
     hz: float,
     commands: Mapping[str, FieldContract],
 ) -> Iterator[Rollout]:
-    waiting = deque(plans)
+    waiting = _Waiting(plans)
     playing: dict[int, EpisodePlan] = {}
     wrongs: dict[int, str] = {}
 
     def start(worker: int, plan: EpisodePlan) -> None:
         playing[worker] = plan
         policy.reset(plan.client, plan.seed)
-        workers.submit(worker, "start", plan.scenario, plan.record)
+        workers.submit(worker, "start", plan.scenario, plan.recording)
 
     for worker in range(workers.count):
         if waiting:
-            start(worker, waiting.popleft())
+            start(worker, waiting.take(worker))
     while playing:
         wanting: list[tuple[int, Observation]] = []
         for worker, result in workers.ready():
@@ -181,7 +185,7 @@ def _play(
             yield _rollout(plan, result, hz, wrongs.pop(worker, ""))
             del playing[worker]
             if waiting:
-                start(worker, waiting.popleft())
+                start(worker, waiting.take(worker))
         if wanting:
             requests = [(playing[worker].client, observation) for worker, observation in wanting]
             answers = policy.infer(requests)
@@ -196,6 +200,31 @@ def _play(
                 workers.submit(worker, "give_up")
 
 
+class _Waiting:
+    """Episodes that have not begun. A worker keeps to its task as long as there is one of it: each
+    new task costs it a simulator, half a second and 100 MB. After that it goes where most wait for
+    each worker that is there already."""
+
+    def __init__(self, plans: Iterable[EpisodePlan]) -> None:
+        self._by_task: dict[str, deque[EpisodePlan]] = {}
+        for plan in plans:
+            self._by_task.setdefault(plan.key[0], deque()).append(plan)
+        self._task_of: dict[int, str] = {}
+
+    def __bool__(self) -> bool:
+        return any(self._by_task.values())
+
+    def take(self, worker: int) -> EpisodePlan:
+        """Its next episode; there must be one."""
+        task = self._task_of.pop(worker, "")
+        if not self._by_task.get(task):
+            there = Counter(self._task_of.values())
+            waiting = {one: len(plans) for one, plans in self._by_task.items() if plans}
+            task = max(waiting, key=lambda one: waiting[one] / (there[one] + 1))
+        self._task_of[worker] = task
+        return self._by_task[task].popleft()
+
+
 def _rollout(plan: EpisodePlan, last: StepResult, hz: float, wrong: str = "") -> Rollout:
     """wrong: what the policy commanded that cannot be carried out."""
     result = plan.result(
@@ -204,7 +233,7 @@ def _rollout(plan: EpisodePlan, last: StepResult, hz: float, wrong: str = "") ->
         steps=last.steps,
         failure_message=last.fault or wrong or None,
     )
-    return Rollout(result=result, filmstrip=last.filmstrip, video=last.video)
+    return Rollout(result=result, filmstrip=last.filmstrip, video=last.video, track=last.track)
 
 
 def _first_targets(answer: Mapping[str, np.ndarray], execute: int) -> list[dict[str, np.ndarray]]:

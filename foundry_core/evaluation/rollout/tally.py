@@ -43,7 +43,8 @@ class Tally:
         self._results[result.key] = result
         name = f"{result.scenario:06d}_{result.status}"
         self._picture(f"frames/{result.task}/{name}.png", rollout.filmstrip)
-        self._picture(f"records/videos/{result.task}/{name}.webp", rollout.video)
+        self._picture(f"records/videos/{result.task}/{name}.mp4", rollout.video)
+        self._picture(f"records/tracks/{result.task}/{name}.npz", rollout.track)
         if not result.crashed:
             entry = {name: getattr(result, name) for name in _FIELDS}
             with self._journal.open("a", encoding="utf-8") as journal:

@@ -19,20 +19,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby
-from math import comb, gcd, prod, sqrt
+from math import comb, sqrt
 
 import numpy as np
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.statistics.intervals import check_counts
+from foundry_core.evaluation.statistics.laws import convolve, integer_weights, power, tails
 
-# Weights of unequal tasks are rounded to this many steps: the law stays exact, the statistic is a
-# hair different.
-_STEPS = 100
-# Products above which a convolution by Fourier transform is cheaper; it is good to about 1e-15.
-_DIRECT = 50_000_000
-# Values of a sum of laws up to which each is kept on its own, without a lattice.
-_POINTS = 200_000
 # What a p-value by Fourier transform cannot tell from zero.
 SMALLEST_P = 1e-12
 _Z95 = 1.959964
@@ -167,15 +161,15 @@ def block_test(a: Outcomes, b: Outcomes, *, mid: bool = False) -> BlockTest:
 
 def exact_test(tasks: Mapping[str, TaskBlocks], *, mid: bool = False) -> BlockTest:
     """The test of blocks that are laid out already."""
-    weights = _integer_weights([1 / task.n_a + 1 / task.n_b for task in tasks.values()])
+    weights = integer_weights([1 / task.n_a + 1 / task.n_b for task in tasks.values()])
     seen = sum(
         weight * (task.a - _least(task.blocks))
         for weight, task in zip(weights, tasks.values(), strict=True)
     )
     laws = _null_laws(list(tasks.values()), weights)
-    lower, upper = _tails(laws, seen)
+    lower, upper = tails(laws, seen)
     if mid:
-        at = (upper - _tails(laws, seen + 1)[1]) / 2
+        at = (upper - tails(laws, seen + 1)[1]) / 2
         lower, upper = lower - at, upper - at
     pairs = sum(len(task.shared) for task in tasks.values())
     difference = float(np.mean([one.a / one.n_a - one.b / one.n_b for one in tasks.values()]))
@@ -200,14 +194,6 @@ def exact_test(tasks: Mapping[str, TaskBlocks], *, mid: bool = False) -> BlockTe
     )
 
 
-def _integer_weights(weights: Sequence[float]) -> list[int]:
-    """Equal weights are ones: the lattice is whole successes."""
-    largest = max(weights)
-    rounded = [max(1, round(_STEPS * weight / largest)) for weight in weights]
-    common = gcd(*rounded)
-    return [weight // common for weight in rounded]
-
-
 def _least(blocks: Sequence[tuple[Block, int]]) -> int:
     """The fewest successes of A that these blocks allow: where their law begins."""
     return sum(count * max(0, block.a + block.b - block.n_b) for block, count in blocks)
@@ -224,8 +210,8 @@ def _null_laws(tasks: Sequence[TaskBlocks], weights: Sequence[int]) -> dict[int,
         laws[weight] = np.ones(1)
         for (n_a, n_b, m), count in sorted(counted.items()):
             if max(0, m - n_b) < min(m, n_a):
-                power = _power(_hypergeometric(n_a, n_b, m), count)
-                laws[weight] = _convolve(laws[weight], power)
+                blocks = power(_hypergeometric(n_a, n_b, m), count)
+                laws[weight] = convolve(laws[weight], blocks)
     return laws
 
 
@@ -235,87 +221,6 @@ def _hypergeometric(n_a: int, n_b: int, m: int) -> np.ndarray:
     ways = comb(n_a + n_b, m)
     counts = range(max(0, m - n_b), min(m, n_a) + 1)
     return np.array([comb(n_a, k) * comb(n_b, m - k) / ways for k in counts])
-
-
-def _fair(count: int) -> np.ndarray:
-    """Binomial probabilities of `count` fair coins, by ratios from the middle outward."""
-    half = count // 2
-    heads = np.arange(half, count)
-    up = np.concatenate([[1.0], np.cumprod((count - heads) / (heads + 1))])
-    law = np.concatenate([up[count - 2 * half + 1 :][::-1], up])
-    return law / law.sum()
-
-
-def _power(law: np.ndarray, count: int) -> np.ndarray:
-    """The law of the sum of `count` independent draws."""
-    if len(law) == 2 and law[0] == law[1]:
-        return _fair(count)
-    result, square = np.ones(1), law
-    while count:
-        if count & 1:
-            result = _convolve(result, square)
-        count >>= 1
-        if count:
-            square = _convolve(square, square)
-    return result
-
-
-def _tails(laws: Mapping[int, np.ndarray], seen: int) -> tuple[float, float]:
-    """P(Σ weight · X <= seen) and P(Σ weight · X >= seen); laws: weight → of X. Of the widest only
-    the tails are needed, so the long lattice of all weights together is seldom made."""
-    widest = max(laws, key=lambda weight: len(laws[weight]))
-    last = laws[widest]
-    others = {weight: law for weight, law in laws.items() if weight != widest}
-    values, chances = _others(list(others.values()), list(others))
-    left = seen - values
-    up_to = np.concatenate([[0.0], np.cumsum(last)])  # [k]: P(X < k)
-    beyond = np.concatenate([np.cumsum(last[::-1])[::-1], [0.0]])  # [k]: P(X >= k)
-    lower = chances @ up_to[np.clip(left // widest + 1, 0, len(last))]
-    upper = chances @ beyond[np.clip(-(-left // widest), 0, len(last))]
-    return float(lower), float(upper)
-
-
-def _others(laws: Sequence[np.ndarray], weights: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Values of Σ weight · X, some more than once, and their probabilities."""
-    if prod(map(len, laws)) > _POINTS:
-        law = _weighted_sum(laws, weights)
-        values = np.flatnonzero(law)
-        return values, law[values]
-    values, chances = np.zeros(1, dtype=int), np.ones(1)
-    for law, weight in zip(laws, weights, strict=True):
-        values = np.add.outer(values, weight * np.arange(len(law))).ravel()
-        chances = np.multiply.outer(chances, law).ravel()
-    return values, chances
-
-
-def _weighted_sum(laws: Sequence[np.ndarray], weights: Sequence[int]) -> np.ndarray:
-    """The law of Σ weight · X."""
-    spread = []
-    for law, weight in zip(laws, weights, strict=True):
-        wide = np.zeros((len(law) - 1) * weight + 1)
-        wide[::weight] = law
-        spread.append(wide)
-    total = np.ones(1)
-    for wide in sorted(spread, key=len):
-        total = _convolve(total, wide)
-    return total
-
-
-def _convolve(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    # Direct sums keep even the smallest tail to many digits.
-    if np.count_nonzero(left) * len(right) <= _DIRECT or len(left) * len(right) <= _DIRECT:
-        if len(left) > len(right):
-            left, right = right, left
-        if 4 * np.count_nonzero(left) < len(left):
-            out = np.zeros(len(left) + len(right) - 1)
-            for at in np.flatnonzero(left):
-                out[at : at + len(right)] += left[at] * right
-            return out
-        return np.convolve(left, right)
-    size = len(left) + len(right) - 1
-    length = 1 << (size - 1).bit_length()
-    product = np.fft.rfft(left, length) * np.fft.rfft(right, length)
-    return np.maximum(np.fft.irfft(product, length)[:size], 0.0)
 
 
 def _null_deviation(tasks: Mapping[str, TaskBlocks]) -> float:

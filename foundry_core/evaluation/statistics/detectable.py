@@ -107,6 +107,17 @@ def pooled_factor(runs_a: int, runs_b: int, degrees: int, alpha: float = 0.05) -
     return _smallest(power)
 
 
+def contrast_difference(error: float, degrees: float, alpha: float = 0.05) -> float:
+    """Of any weighted sum of means by its t-test: error is its standard error as estimated from the
+    runs, with so many degrees of freedom."""
+    bound = -special.stdtrit(degrees, alpha / 2)
+
+    def power(difference: float) -> float:
+        return float(1 - special.nctdtr(degrees, difference, bound))
+
+    return error * _smallest(power)
+
+
 def _smallest(power: Callable[[float], float]) -> float:
     high = 1.0
     while power(high) < _POWER:

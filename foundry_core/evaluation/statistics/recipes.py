@@ -43,17 +43,29 @@ class SeedTest:
 def seed_test(a: Rates, b: Rates, table: Mapping[str, Rates]) -> SeedTest:
     """Variant A against variant B, one task-balanced success rate per seed. table: the rates of
     every variant of the table these two belong to."""
-    difference = float(np.mean(a) - np.mean(b))
-    least = min(len(a), len(b))
+    return seed_contrast({"a": 1.0, "b": -1.0}, {"a": a, "b": b}, list(table.values()))
+
+
+def seed_contrast(
+    weights: Mapping[str, float],
+    rates: Mapping[str, Rates],
+    table: Sequence[Rates] | None = None,
+) -> SeedTest:
+    """A weighted sum of variants' means, such as a main effect or a trend. rates: variant → one
+    rate per seed. table: of every variant whose scatter two seeds may borrow; default: rates."""
+    arms = [(weight, rates[name]) for name, weight in weights.items() if weight]
+    difference = _sum(arms)
+    counts = {len(own) for _, own in arms}
+    least = min(counts)
     if least < 2:
         return SeedTest(basis="none", difference=difference, p=None, deviation=None, degrees=None)
     if least == 2:
-        groups = [rates for rates in table.values() if len(rates) >= 2]
-        tests = [_pooled(a, b, groups)]
+        groups = list(rates.values()) if table is None else table
+        tests = [_pooled(arms, [own for own in groups if len(own) >= 2])]
     else:
-        tests = [_welch(a, b)]
-    if len(a) != len(b):
-        tests += [_welch(a, b), _pooled(a, b, [a, b])]
+        tests = [_welch(arms)]
+    if len(counts) > 1:
+        tests += [_welch(arms), _pooled(arms, [own for _, own in arms])]
     p, deviation, degrees = max(tests)
     return SeedTest(
         basis="provisional" if least == 2 else "recipe",
@@ -64,36 +76,40 @@ def seed_test(a: Rates, b: Rates, table: Mapping[str, Rates]) -> SeedTest:
     )
 
 
+Arms = Sequence[tuple[float, Rates]]  # weight, one rate per seed
 Test = tuple[float, float, float]  # p, standard error, degrees of freedom
 
 
-def _welch(a: Rates, b: Rates) -> Test:
-    """Unequal variances (Welch 1947)."""
-    parts = [_variance(rates) / len(rates) for rates in (a, b)]
-    total = sum(parts)
+def _welch(arms: Arms) -> Test:
+    """Unequal variances (Welch 1947, Satterthwaite 1946)."""
+    parts = [(weight**2 * _variance(own) / len(own), len(own) - 1) for weight, own in arms]
+    total = sum(part for part, _ in parts)
     if not total:
-        return _tied(a, b, len(a) + len(b) - 2)
-    shares = [part**2 / (len(rates) - 1) for part, rates in zip(parts, (a, b), strict=True)]
-    return _t(a, b, sqrt(total), total**2 / sum(shares))
+        return _tied(arms, sum(degrees for _, degrees in parts))
+    return _t(arms, sqrt(total), total**2 / sum(part**2 / degrees for part, degrees in parts))
 
 
-def _pooled(a: Rates, b: Rates, groups: Sequence[Rates]) -> Test:
+def _pooled(arms: Arms, groups: Sequence[Rates]) -> Test:
     """One variance for all groups."""
     degrees = sum(len(rates) - 1 for rates in groups)
     squares = sum(_variance(rates) * (len(rates) - 1) for rates in groups)
     if not squares:
-        return _tied(a, b, degrees)
-    return _t(a, b, sqrt(squares / degrees * (1 / len(a) + 1 / len(b))), degrees)
+        return _tied(arms, degrees)
+    spread = sum(weight**2 / len(own) for weight, own in arms)
+    return _t(arms, sqrt(squares / degrees * spread), degrees)
 
 
-def _t(a: Rates, b: Rates, deviation: float, degrees: float) -> Test:
-    statistic = abs(float(np.mean(a) - np.mean(b))) / deviation
-    return float(2 * special.stdtr(degrees, -statistic)), deviation, degrees
+def _sum(arms: Arms) -> float:
+    return float(sum(weight * np.mean(own) for weight, own in arms))
 
 
-def _tied(a: Rates, b: Rates, degrees: float) -> Test:
+def _t(arms: Arms, deviation: float, degrees: float) -> Test:
+    return float(2 * special.stdtr(degrees, -abs(_sum(arms)) / deviation)), deviation, degrees
+
+
+def _tied(arms: Arms, degrees: float) -> Test:
     """Seeds that do not scatter leave the verdict to the episodes."""
-    return (0.0 if not np.isclose(np.mean(a), np.mean(b)) else 1.0), 0.0, degrees
+    return (1.0 if np.isclose(_sum(arms), 0.0, atol=1e-9) else 0.0), 0.0, degrees
 
 
 def _variance(rates: Rates) -> float:

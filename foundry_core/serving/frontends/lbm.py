@@ -98,8 +98,8 @@ class Lbm(FrontEnd):
                         "robot__action__poses__right::panda__xyz",
                     )
         exam = ExamContract(
-            observes={name: _meaning(name, one) for name, one in contract.observes.items()},
-            commands={name: _meaning(name, one) for name, one in contract.commands.items()},
+            observes={name: meaning(name, one) for name, one in contract.observes.items()},
+            commands={name: meaning(name, one) for name, one in contract.commands.items()},
         )
         return Adapter(contract, exam, "LBM Eval", server.name)
 
@@ -208,7 +208,7 @@ class _Servicer:
             stamp.sec = -1
 
 
-def _meaning(name: str, policy: FieldContract) -> FieldContract:
+def meaning(name: str, policy: FieldContract) -> FieldContract:
     """What a number of LBM Eval means; the frame is the one its data have."""
     one = canonical_field(name, policy.dims)
     if one.quantity == "gripper":

@@ -132,7 +132,7 @@ def _flows(
 def _trained(part: Part, frozen: Sequence[str]) -> int:
     if any(_stops(pattern, part.place) for pattern in frozen):
         return 0
-    return part.adapters if part.adapted else part.parameters
+    return part.adapters + part.whole if part.adapted else part.parameters
 
 
 def _stops(pattern: str, place: str) -> bool:
@@ -154,6 +154,7 @@ def _part_cost(
         flow = counted[row.modality][part.name]
         one = flow.passed
         forward = one.linear + one.scores
+        flops += row.samples * one.glance
         backward = 0.0
         if flow.differentiated:
             backward = one.linear - one.leaf + 2 * one.scores

@@ -1,12 +1,12 @@
 """Transformers VLMs by their parts: shapes of a module on the meta device, which takes no memory.
 
 What blocks keep is what transformers' own code keeps uncompiled: its RMSNorm its input in float32
-and what it has normalised, its rotary positions copies of q and k. Its towers differ more; theirs
-is that of Qwen's, which keeps most.
+and what it has normalised, its rotary positions copies of q and k; Gemma's, whose prompts see each
+other both ways, more. Its towers differ more; theirs is that of Qwen's, which keeps most.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -30,22 +30,43 @@ from foundry_core.training.sizing.workload import ImageTokens, Rows
 
 @dataclass(frozen=True, kw_only=True)
 class HFLanguagePart(DecoderPart):
-    """heads, kv_heads, head_dim, ffn: as in shapes.py."""
+    """heads, kv_heads, head_dim, ffn: as in shapes.py. norms: of a layer, over its width. gemma:
+    its attention has a mask, its norms compute in float32 to the end."""
 
     heads: int
     kv_heads: int
     head_dim: int
     ffn: int
     qk_norm: bool
+    norms: int = 2
+    gemma: bool = False
 
     def passed(self, rows: Rows, size: Bytes) -> Pass:
+        if rows.modality != ROBOT:
+            return self._pass(rows, size, rows.targets * self.table)
+        reading = self.reading
+        look = Pass()
+        if reading.looks:
+            each = {name: 2.0 * rows.positions * a * b for name, (a, b) in self.linears.items()}
+            keys = sum(each[name] for name in ("k_proj", "v_proj") if name in each)
+            scores = 4.0 * self.heads * self.head_dim * rows.positions**2
+            one = self._pass(rows, size, None)
+            look = reading.of_layers(one, sum(each.values()), keys, scores)
+        if not reading.spoken:
+            return look
+        longer = replace(rows, positions=rows.positions + reading.spoken, targets=reading.spoken)
+        return look + self._pass(longer, size, reading.spoken * reading.vocabulary * self.dim)
+
+    def _pass(self, rows: Rows, size: Bytes, output: float | None) -> Pass:
+        """output: multiplications of its output layer; None where nothing is said."""
         positions, count = rows.positions, self.n_blocks
-        kept = positions * self._kept(size)
+        each = self._kept_by_gemma(size, positions) if self.gemma else self._kept(size)
+        kept = positions * each
         products = sum(into * out for into, out in self.linears.values())
         linear = 2.0 * count * positions * products
         rest = float(positions * (INDEX * 3 + self.dim * size.residual))
-        if rows.modality != ROBOT:
-            linear += 2.0 * rows.targets * self.table
+        if output is not None:
+            linear += 2.0 * output
             rest += positions * _kept_by_norm(self.dim, size.residual)
             rest += rows.targets * (size.product * self.dim + INDEX)
         return Pass(
@@ -65,6 +86,17 @@ class HFLanguagePart(DecoderPart):
         found = 2 * each + size.product * (values * self.head_dim + 4 * self.ffn)
         if self.qk_norm:
             found += rotated * _kept_by_norm(self.head_dim, size.product)
+        return found + FP32 * self.heads
+
+    def _kept_by_gemma(self, size: Bytes, positions: int) -> int:
+        """By a layer, per position. Autocast makes a copy of what goes into each of five linears;
+        with a mask, keys and values are repeated for all heads, and it is kept as numbers."""
+        norms = self.norms * _kept_by_norm(self.dim, FP32)
+        copies = 2 if size.residual == size.product else 5
+        found = norms + size.product * (copies * self.dim + positions)
+        found += size.product * 4 * (self.heads * self.head_dim + self.ffn)
+        if self.qk_norm:
+            found += (self.heads + self.kv_heads) * _kept_by_norm(self.head_dim, FP32)
         return found + FP32 * self.heads
 
 
@@ -96,7 +128,7 @@ class HFVisionPart(Part):
         # Of each merger: a norm's input, its output, and GELU's.
         rest = patches * self.pixels * size.product
         rest += sum(self.tokens * 2 * size.product * into for into, _ in self.merged)
-        return Pass(
+        once = Pass(
             linear=images * (first + merging + 2.0 * count * patches * products),
             leaf=images * first,
             scores=images * count * 4.0 * self.width * patches**2,
@@ -105,6 +137,7 @@ class HFVisionPart(Part):
             inputs=images * count * patches * size.residual * self.width,
             block=images * kept,
         )
+        return self.reading.of(once) if rows.modality == ROBOT else once
 
     def _kept(self, size: Bytes) -> int:
         """By a layer, per patch: norms, q, k and v, their rotated copies, outputs of each image and
@@ -116,17 +149,17 @@ class HFVisionPart(Part):
 
 def vlm_parts(config: HFVLMConfig, place: str) -> list[Part]:
     """FoundryError where its architecture is not known here."""
-    return module_parts(_shell(config), place)
+    return module_parts(shell(config), place)
 
 
 def vlm_image_tokens(config: HFVLMConfig) -> ImageTokens:
     """Without a tokenizer at hand, what its template writes around images is taken for two tokens
     an image and sixteen a row."""
-    shell = _shell(config)
-    marks = shell.config.marks or PromptMarks(
+    model = shell(config)
+    marks = model.config.marks or PromptMarks(
         opening=(0,) * 16, image_before=(0,), image_after=(0,)
     )
-    return ImageTokens(each=shell.tokens_per_image, marks=marks)
+    return ImageTokens(each=model.tokens_per_image, marks=marks)
 
 
 def module_parts(model: HFVLM, place: str = "") -> list[Part]:
@@ -168,6 +201,9 @@ def _language(model: HFVLM, prefix: str) -> HFLanguagePart:
         kv_heads=getattr(text, "num_key_value_heads", None) or heads,
         head_dim=getattr(text, "head_dim", None) or model.dim // heads,
         ffn=text.intermediate_size,
+        keys_values=model.key_values,
+        norms=sum(type(one).__name__.endswith("RMSNorm") for one in layer.children()),
+        gemma=text.model_type.startswith("gemma"),
         qk_norm=any("q_norm" in name for name, _ in layer.named_modules()),
     )
 
@@ -194,7 +230,7 @@ def _vision(model: HFVLM, prefix: str) -> Part:
     )
 
 
-def _shell(config: HFVLMConfig) -> HFVLM:
+def shell(config: HFVLMConfig) -> HFVLM:
     with torch.device("meta"):
         return HFVLM(_described(config))
 

@@ -1,11 +1,13 @@
 """From a model's config to its parts. Only transformers modules need torch."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import (
     ALL_LINEAR,
     ConvViTConfig,
+    EncoderConfig,
     HFVLMConfig,
     LoRAConfig,
     TransformerConfig,
@@ -13,19 +15,16 @@ from foundry_core.models.config import (
     VLAConfig,
     VLMConfig,
 )
-from foundry_core.models.heads.base import HeadSizes
-from foundry_core.models.heads.diffusion import DiffusionHeadConfig
-from foundry_core.models.heads.flow import FlowHeadConfig
-from foundry_core.models.heads.regression import RegressionHeadConfig
+from foundry_core.models.heads.base import HeadSizes, KeyValueShape
 from foundry_core.models.sizes import kind_of, required
 from foundry_core.pipeline.stage import Config
+from foundry_core.training.sizing.encoders import condition_tokens, encoder_parts
+from foundry_core.training.sizing.heads import head_part, reading_of
 from foundry_core.training.sizing.parts import (
     DecoderPart,
-    HeadPart,
     Part,
     language_part,
     projector_part,
-    transformer_head_part,
     vision_part,
 )
 from foundry_core.training.sizing.workload import ImageTokens
@@ -44,6 +43,8 @@ def parts_of(model: Config, place: str = "") -> list[Part]:
         from foundry_core.training.sizing.huggingface import vlm_parts
 
         return vlm_parts(model, place)
+    if isinstance(model, EncoderConfig):
+        return encoder_parts(model, place)
     if isinstance(model, VLAConfig):
         return _vla_parts(model)
     raise FoundryError(f"the size of a model of kind {kind_of(model)!r} is not known here")
@@ -72,26 +73,35 @@ def context_of(model: Config) -> int:
 
 
 def _vla_parts(model: VLAConfig) -> list[Part]:
-    parts = parts_of(required(model, "backbone", model.backbone), "backbone")
-    decoder = next(part for part in parts if isinstance(part, DecoderPart))
+    backbone = required(model, "backbone", model.backbone)
+    parts = parts_of(backbone, "backbone")
+    if isinstance(backbone, EncoderConfig):
+        sizes = _head_sizes(model, backbone.width, None)
+        return [*parts, head_part(model.head, sizes, condition_tokens(backbone))]
     if model.lora is not None:
-        parts = [_adapted(part, model.lora) for part in parts]
-    return [*parts, head_part(model, decoder.dim)]
+        parts = _adapted(parts, backbone, model.lora)
+    return with_head(model, parts)
 
 
-def head_part(model: VLAConfig, width: int) -> HeadPart:
-    """Of a policy on a backbone of that width. FoundryError for a head of another make."""
-    config = model.head
-    if not isinstance(config, FlowHeadConfig | DiffusionHeadConfig | RegressionHeadConfig):
-        raise FoundryError(f"the size of an action head {config.kind!r} is not known here")
+def with_head(model: VLAConfig, backbone: Sequence[Part]) -> list[Part]:
+    """A policy's parts, from those of its VLM: as its head reads them, and the head. FoundryError
+    for a head of another make."""
+    decoder = next(part for part in backbone if isinstance(part, DecoderPart))
+    sizes = _head_sizes(model, decoder.dim, decoder.keys_values)
+    reading = reading_of(model.head, sizes)
+    return [*(replace(part, reading=reading) for part in backbone), head_part(model.head, sizes)]
+
+
+def _head_sizes(model: VLAConfig, width: int, keys: KeyValueShape | None) -> HeadSizes:
+    layers = 1 if isinstance(model.backbone, EncoderConfig) else model.tap_layers
     sizes = HeadSizes(
-        condition_dim=model.tap_layers * width,
+        condition_dim=layers * width,
         proprio_dim=required(model, "proprio_dim", model.proprio_dim),
         proprio_steps=required(model, "proprio_steps", model.proprio_steps),
         horizon=required(model, "horizon", model.horizon),
         action_dim=required(model, "action_dim", model.action_dim),
     )
-    return transformer_head_part(config, sizes)
+    return sizes if keys is None else {**sizes, "keys_values": keys}
 
 
 def _vlm_parts(model: VLMConfig, place: str) -> list[Part]:
@@ -115,17 +125,40 @@ def _vlm_parts(model: VLMConfig, place: str) -> list[Part]:
     return [vision_part(vision, f"{place}vision"), projector, decoder]
 
 
-def _adapted(part: Part, lora: LoRAConfig) -> Part:
+def needs_torch(model: VLAConfig) -> bool:
+    """Whether the size of its adapters, or of its towers, is only known of modules."""
+    if model.lora is not None and not _by_names(model.lora):
+        return True
+    backbone = model.backbone
+    return isinstance(backbone, EncoderConfig) and not (
+        isinstance(backbone.vision, ViTConfig | ConvViTConfig)
+        and isinstance(backbone.text, TransformerConfig | None)
+    )
+
+
+def _by_names(lora: LoRAConfig) -> bool:
+    """Whether its adapters are on linears of the text layers that are named, and nothing else
+    learns."""
+    dotted = any(set(name) & set(".*?[") for name in lora.targets or ())
+    return not (lora.targets == ALL_LINEAR or dotted or lora.whole)
+
+
+def _adapted(parts: list[Part], backbone: Config, lora: LoRAConfig) -> list[Part]:
+    if not _by_names(lora):
+        from foundry_core.training.sizing.measured import adapters_of
+
+        found = adapters_of(backbone, lora)
+        return [
+            replace(part, adapted=True, adapters=found[part.name][0], whole=found[part.name][1])
+            for part in parts
+        ]
+    return [_with_adapters(part, lora) for part in parts]
+
+
+def _with_adapters(part: Part, lora: LoRAConfig) -> Part:
     if not isinstance(part, DecoderPart):
         return replace(part, adapted=True)
     linears = part.linears
-    dotted = [name for name in lora.targets or () if set(name) & set(".*?[")]
-    if lora.targets == ALL_LINEAR or dotted or lora.whole:
-        raise FoundryError(
-            f"the size of adapters on {lora.targets} is not known here: only of those of the text "
-            "layers, with nothing trained in full",
-            "ask for it with lora.targets null or bare names, and without lora.whole",
-        )
     chosen = [linears[name] for name in lora.targets or linears if name in linears]
     adapters = part.n_blocks * sum(lora.rank * (into + out) for into, out in chosen)
     return replace(part, adapted=True, adapters=adapters)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from foundry_core.models.config import ConvViTConfig, TransformerConfig, ViTConfig
-from foundry_core.models.heads.base import TransformerHeadConfig
+from foundry_core.models.heads.base import KeyValueShape, TransformerHeadConfig
 
 Precision = Literal["fp32", "bf16", "bf16_weights"]
 FP32 = 4
@@ -109,6 +109,10 @@ class BlockShape:
         outputs = positions if outputs is None else outputs
         return 2.0 * (positions * self._attention + outputs * (self._out + self._ffn))
 
+    def key_flops(self, positions: int) -> float:
+        """Of the product that makes queries, keys and values of a row."""
+        return 2.0 * positions * self._attention
+
     def score_flops(self, positions: int) -> float:
         """Of a row's attention, as if nothing were masked."""
         return 4.0 * self.heads * self.head_dim * positions**2
@@ -185,12 +189,16 @@ def vision_block(config: ViTConfig | ConvViTConfig) -> BlockShape:
     )
 
 
-def head_block(config: TransformerHeadConfig, *, modulated: bool) -> BlockShape:
+def head_block(
+    config: TransformerHeadConfig, *, modulated: bool, keys: KeyValueShape | None = None
+) -> BlockShape:
+    """keys: of the decoder that an expert attends to."""
     return BlockShape(
         dim=config.dim,
         heads=config.n_heads,
-        kv_heads=config.n_heads,
-        head_dim=config.dim // config.n_heads,
+        kv_heads=keys.heads if keys else config.n_heads,
+        head_dim=keys.dim if keys else config.dim // config.n_heads,
+        rope=keys is not None,
         ffn=config.hidden_dim,
         gated=True,
         norm=config.norm,

@@ -10,7 +10,7 @@ from foundry_core.training.config import TrainResources
 from foundry_core.training.peaks import GPU, MFU, peak_of
 from foundry_core.training.recipes import Inputs, TrainStage
 from foundry_core.training.sizing.cost import StageCost, stage_cost
-from foundry_core.training.sizing.models import context_of, image_tokens, parts_of
+from foundry_core.training.sizing.models import context_of, image_tokens, needs_torch, parts_of
 from foundry_core.training.sizing.workload import rows_of, total_steps
 
 # FLOP/s of a CPU core in bf16 at the demo's sizes: 0.7e11 to 1.1e11 (design of the demo, AVX-512).
@@ -85,7 +85,8 @@ def _native_cost(
     model = stage.architecture(recipe, inputs)
     backbone = model.backbone if isinstance(model, VLAConfig) else model
     language = backbone.language if isinstance(backbone, VLMConfig) else None
-    if any(isinstance(part, HFConfig) for part in (backbone, language)):
+    outside = any(isinstance(part, HFConfig) for part in (backbone, language))
+    if outside or (isinstance(model, VLAConfig) and needs_torch(model)):
         raise FoundryError("the sizes of a model of transformers need torch")
     return _cost(stage, recipe, resources, inputs)
 

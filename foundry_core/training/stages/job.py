@@ -25,6 +25,8 @@ from foundry_core.training.loop import Trainer
 from foundry_core.training.mixed_batch import Objective, Probe
 from foundry_core.training.object_place import CheckpointObjects
 from foundry_core.training.objectives import ActionLoss, CaptionLoss, TextLoss
+from foundry_core.training.packing import Packer
+from foundry_core.training.recipes import check_packing
 from foundry_core.training.stages.upstream import Start
 from foundry_core.training.trunk import trunk_of
 from foundry_core.training.validation.actions import ActionRuler
@@ -114,7 +116,7 @@ class TrainJob:
         passes = 2 if self.training.ema else 1
         counts = {}
         for name, modality in loader.modalities.items():
-            sizes = dict(zip(modality.labels, map(len, modality.datasets), strict=True))
+            sizes = {label: modality.order.drawn(i) for i, label in enumerate(modality.labels)}
             counts[name] = samples_of(config, modality.config.batch_size, sizes, passes)
         return Validator(
             config=config,
@@ -175,6 +177,7 @@ class Training:
             records=ctx.out / "records",
             progress=ctx.progress,
             weights=job.data.loss_weights,
+            datasets={n: m.labels for n, m in self.loader.modalities.items() if len(m.labels) > 1},
             lr_scale=getattr(ctx.recipe, "lr_scale", {}),
             frozen=getattr(ctx.recipe, "frozen", ()),
             world=job.world,
@@ -224,8 +227,18 @@ def text_objectives(job: TrainJob, backbone: Backbone) -> dict[str, Objective]:
         image_token_id=backbone.image_token_id,
         tokens_per_image=backbone.tokens_per_image,
         z_loss=z_loss,
+        packer=_packer(job, backbone),
     )
     return {"text": TextLoss(z_loss=z_loss), "captions": captions}
+
+
+def _packer(job: TrainJob, backbone: Backbone) -> Packer | None:
+    """What the recipe lays captions out with. FoundryError where the model does not read that."""
+    packing = job.data.captions.packing if job.data.captions else None
+    if packing is None:
+        return None
+    check_packing(backbone.packs)
+    return Packer(length=packing.length, fixed=job.training.compile != "none")
 
 
 def _is_split(folder: Path) -> bool:

@@ -43,8 +43,9 @@ class HeldOut:
     ) -> Iterator[dict[str, Tensor]]:
         """This rank's, of at most `rows` samples; as many on every rank, for FSDP's sake. Rows
         beyond the last sample repeat it and carry no loss."""
-        size = len(self.loader.modalities[name].datasets[self._number(name, label)])
-        chosen = evenly(self.counts[name][label], size)
+        order, number = self.loader.modalities[name].order, self._number(name, label)
+        places = evenly(self.counts[name][label], order.drawn(number))
+        chosen = order.drawn_samples(number, places)
         rows = min(rows, -(-len(chosen) // world.size))
         together = rows * world.size
         for start in range(0, len(chosen), together):

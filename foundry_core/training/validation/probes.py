@@ -36,7 +36,7 @@ class TextProbe:
         return self.objective(model, batch, key)
 
     def sums(self, batch: Batch, found: Batch) -> Sums:
-        return {"loss": (float(found["loss"]), self.objective.count(batch))}
+        return {"loss": (float(found["loss"]), float(self.objective.elements(batch).sum()))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class RobotProbe:
             prepared_of(batch),
             draws=self.draws,
         )
-        return {"loss": total, "count": count, "chunks": chunks}
+        return {"loss": total.sum(), "count": count, "chunks": chunks}
 
     def sums(self, batch: Batch, found: Batch) -> Sums:
         chunks = found["chunks"].float().cpu().numpy()

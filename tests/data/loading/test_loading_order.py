@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundry_core.data.loading.mix import MAX_PERIOD, Mix
-from foundry_core.data.loading.order import Order, Permutation, rank_slice
+from foundry_core.data.loading.order import Order, rank_slice
+from foundry_core.data.loading.permutation import Permutation
 from foundry_core.errors import FoundryError
 
 

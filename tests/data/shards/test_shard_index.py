@@ -233,7 +233,7 @@ def test_lies_with_true_digests_are_an_error_and_never_another_sample(folder: Pa
     for number in range(len(index)):
         section = index.section(number)
         assert section is not None
-        sections.append(Packed(section.content(), section.row.tar_bytes, len(section)))
+        sections.append(Packed(section.content(), section.tar_bytes, len(section)))
     number = data.draw(st.integers(0, len(sections) - 1))
     content = bytearray(sections[number].content)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -400,7 +400,7 @@ def test_open_files_are_few_and_a_read_outlives_them(tmp_path: Path) -> None:
     assert files.get(paths[6]) is None and len(files) == 2
     limit = OpenFiles().limit
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert 8 <= limit <= max(8, allowed // 2)
+    assert 8 <= limit <= max(8, allowed * 3 // 4)
 
 
 _RAISED = """
@@ -430,7 +430,7 @@ def test_the_limit_is_raised_as_far_as_it_may_and_low_descriptors_are_left(tmp_p
     if done.returncode == 77:
         pytest.skip("this system allows fewer than 8,192 files")
     limit, low = done.stdout.split()
-    assert low == "True" and 3000 < int(limit) <= (8192 - 1024) // 2, done.stderr
+    assert low == "True" and 5000 < int(limit) <= (8192 - 1024) * 3 // 4, done.stderr
 
 
 def test_members_that_come_twice_and_unsorted_are_read_as_before() -> None:

@@ -1,20 +1,24 @@
 """Rollouts: independent of env workers and processes, replanning exactly, honest about crashes."""
 
+import io
 import math
 import re
 
+import av
 import numpy as np
 import pytest
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.benchmarks.base import load_benchmark
+from foundry_core.evaluation.rollout.env_workers import EnvWorker
 from foundry_core.evaluation.rollout.episodes import EpisodePlan, plan_episodes, run_episodes
+from foundry_core.evaluation.rollout.video import encode_video
 from foundry_core.parallel import ray_session
 from foundry_core.simulation import catalog
 from foundry_core.simulation.collection import CollectDemosRecipe, CollectJob
 from foundry_core.simulation.config import DEFAULT_TASKS
 from foundry_core.simulation.demonstrations import record
-from tests.evaluation.toy_benchmark import FIELD, Line, LineEnvironment, Walker
+from tests.evaluation.toy_benchmark import FIELD, MEASURED, Line, LineEnvironment, Walker
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +51,39 @@ def test_waiting_observations_share_one_forward_pass():
     alone = Walker()
     run_episodes(Line(), alone, plans(Line()), env_workers=1)
     assert set(alone.batches) == {1}
+
+
+def begun(workers: int, count: int = 6) -> tuple[list[list[str]], int]:
+    """(tasks of each worker's episodes in their order, environments that were made)."""
+
+    class Noting(Line):
+        def environment(self, task):
+            made.append(task)
+            return super().environment(task)
+
+    made, played = [], {}
+    start = EnvWorker.start
+
+    def noting(self, scenario, record):
+        played.setdefault(id(self), []).append(scenario.task.name)
+        return start(self, scenario, record)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EnvWorker, "start", noting)
+        benchmark = Noting()
+        run_episodes(benchmark, Walker(noise=0.0), plans(benchmark, count), env_workers=workers)
+    return list(played.values()), len(made)
+
+
+def test_a_worker_keeps_to_its_task():
+    assert begun(1) == ([["near"] * 6 + ["far"] * 6], 2)
+    (near, far), made = begun(2)
+    assert near[:6] == ["near"] * 6  # the far one takes longer, so that it is helped in the end
+    assert set(far) == {"far"}
+    assert len(near) + len(far) == 12
+    assert made <= 3
+    tasks, _ = begun(4)
+    assert [one[0] for one in tasks] == ["near", "far", "near", "far"]
 
 
 @pytest.mark.parametrize("execute", [1, 3])
@@ -137,8 +174,43 @@ def test_pictures_of_the_chosen_episodes_only_and_they_change_nothing():
     recorded = run_episodes(Line(), Walker(), plans(Line(), record=2), on_rollout=keep)
     assert sorted(kept) == [("far", 0), ("far", 1), ("near", 0), ("near", 1)]
     assert kept["near", 0].filmstrip[:4] == b"\x89PNG"
-    assert kept["near", 0].video[8:12] == b"WEBP"
+    assert kept["near", 0].video[4:8] == b"ftyp"
     assert recorded == run_episodes(Line(), Walker(), plans(Line()))
+
+
+def test_failures_keep_a_video_and_every_recorded_episode_its_numbers(tmp_path):
+    kept = {}
+    wanted = plan_episodes(
+        Line(), ("near", "far"), first=0, count=6, seed=0, record=1, record_failures=True
+    )
+    results = run_episodes(
+        Line(), Walker(noise=3.0), wanted, on_rollout=lambda one: kept.update({one.result.key: one})
+    )
+    assert {True, False} == {result.success for result in results}
+    for result in results:
+        one, chosen = kept[result.key], result.scenario == 0
+        assert (one.filmstrip is not None) == chosen
+        assert (one.video is not None) == (chosen or not result.success)
+        assert (one.track is None) == (one.video is None)
+    one = next(one for one in kept.values() if one.video and not one.result.success)
+    with av.open(io.BytesIO(one.video)) as video:
+        (stream,) = video.streams
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(stream)]
+        assert (stream.codec_context.name, stream.average_rate) == ("h264", 10)
+    # One before the first step, one after each, one second held.
+    assert len(frames) == 1 + one.result.steps + 10
+    with np.load(io.BytesIO(one.track)) as track:
+        assert set(track) == {f"observed/{MEASURED}", f"commanded/{FIELD}"}
+        assert {track[name].shape for name in track} == {(one.result.steps, 1)}
+        here, target = track[f"observed/{MEASURED}"], track[f"commanded/{FIELD}"]
+    # What the line does with a target.
+    np.testing.assert_allclose(here[1:], (here + np.clip(target - here, -1, 1))[:-1])
+
+
+def test_an_odd_picture_is_padded_to_an_even_video():
+    with av.open(io.BytesIO(encode_video([np.zeros((33, 47, 3), np.uint8)] * 3, 20))) as video:
+        (stream,) = video.streams.video
+        assert (stream.width, stream.height) == (48, 34)
 
 
 def test_a_policy_may_ask_for_the_steps_before():

@@ -13,6 +13,10 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
+from foundry_core.evaluation.comparison.arms import Arm
+from foundry_core.evaluation.comparison.contrasts import contrasts
+from foundry_core.evaluation.comparison.factors import Settings
+from foundry_core.evaluation.score import Evaluation
 from foundry_core.evaluation.statistics.block_test import Block, TaskBlocks, exact_test
 from foundry_core.evaluation.statistics.families import holm
 from foundry_core.evaluation.statistics.fixed import Arms, barnard
@@ -37,7 +41,9 @@ Played = Literal["all", "partly", "unbalanced", "crashes"]
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """tasks × scenarios; rate: of arm A; difference: the others' is higher by so much (per task).
-    seeds: training runs per arm; spread: their standard deviation on the logit scale."""
+    seeds: training runs per arm; spread: their standard deviation on the logit scale. pattern: how
+    much of the difference each arm has; default: all but the first the whole. always: what is added
+    to each arm's rate besides, also where the difference is 0."""
 
     tasks: int
     scenarios: int
@@ -48,6 +54,8 @@ class Setting:
     spread: float = 0.0
     arms: int = 2
     played: Played = "all"
+    pattern: tuple[float, ...] = ()
+    always: tuple[float, ...] = ()
 
     def tables(self, count: int, rng: Rng) -> Iterator[np.ndarray]:
         at_once = max(1, _CHUNK // (self.arms * self.seeds * self.tasks * self.scenarios))
@@ -58,7 +66,8 @@ class Setting:
         """int8 [count, arms, seeds, tasks, scenarios]"""
         steps = 1.5 * np.linspace(-0.5, 0.5, self.tasks) if self.tasks > 1 else np.zeros(1)
         base = special.expit(special.logit(self.rate) + steps)
-        better = self.difference * (np.arange(self.arms) > 0)
+        better = self.difference * np.array(self.pattern or [0.0, *[1.0] * (self.arms - 1)])
+        better += np.array(self.always or [0.0] * self.arms)
         rates = special.logit(np.clip(base + better[:, None], 1e-3, 1 - 1e-3))
         scatter = self.spread * rng.standard_normal((count, self.arms, self.seeds, 1))
         bound = special.ndtri(special.expit(rates[:, None] + scatter))
@@ -107,6 +116,13 @@ def blocks(a: np.ndarray, b: np.ndarray, *, paired: bool = True) -> dict[str, Ta
 
 
 Way = Callable[[np.ndarray], float]  # a table → p
+# Of four arms: a changes, b changes, both do; and of ordered values.
+FOUR = {"0": {"a": 1, "b": 1}, "1": {"a": 2}, "2": {"b": 2}, "3": {"a": 2, "b": 2}}
+A, B, BOTH = "a: 1 → 2", "b: 1 → 2", "a: 1 → 2 × b: 1 → 2"
+
+
+def ordered(arms: int) -> Settings:
+    return {str(arm): {"a": arm} for arm in range(arms)}
 
 
 def by_blocks(table: np.ndarray) -> float:
@@ -141,6 +157,27 @@ def by_recipes(table: np.ndarray) -> float:
         seeds = seed_test(runs["0"], runs[str(arm)], runs).p
         found.append(max(seeds or 0.0, exact_test(blocks(table[0], table[arm])).p))
     return min(holm(found))
+
+
+def by_contrasts(table: np.ndarray, settings: Settings, texts: tuple[str, ...] = ()) -> float:
+    """The smallest corrected p of a table's main effects, interactions and trends, or of those that
+    are called so. settings: of the arms, "0" the base."""
+    arms = {}
+    for arm, runs in enumerate(table.tolist()):
+        evaluations = {str(at): _evaluation(run) for at, run in enumerate(runs)}
+        arms[str(arm)] = Arm(str(arm), evaluations)
+    tasks = [str(task) for task in range(table.shape[2])]
+    found = contrasts(arms, tasks, settings, "0", ALPHA).contrasts
+    own = [one for one in found if not texts or one.text in texts]
+    return min(1.0 if one.p_corrected is None else one.p_corrected for one in own)
+
+
+def _evaluation(tasks: list[list[int]]) -> Evaluation:
+    outcomes = {
+        str(task): {at: None if one < 0 else one > 0 for at, one in enumerate(scenarios)}
+        for task, scenarios in enumerate(tasks)
+    }
+    return Evaluation(budget=len(tasks[0]), outcomes=outcomes)
 
 
 @dataclass

@@ -178,5 +178,5 @@ def test_large_tables_by_fourier_transform_agree_with_direct_sums(monkeypatch):
         for t in range(5)
     }
     direct = exact_test(tasks).p
-    monkeypatch.setattr("foundry_core.evaluation.statistics.block_test._DIRECT", 0)
+    monkeypatch.setattr("foundry_core.evaluation.statistics.laws._DIRECT", 0)
     assert exact_test(tasks).p == pytest.approx(direct, abs=1e-12)

@@ -3,6 +3,7 @@
 import pytest
 
 from foundry_core.evaluation.statistics.detectable import (
+    contrast_difference,
     difference_by_deviation,
     paired_difference,
     pooled_factor,
@@ -59,3 +60,10 @@ def test_welch(seeds, factors):
 )
 def test_pooled(runs, degrees, alpha, factor):
     assert pooled_factor(runs, runs, degrees, alpha) == pytest.approx(factor, abs=0.01)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_any_weighted_sum_by_its_t_test(seeds):
+    """Of two arms it is the pooled t-test's: 3.07 and 2.02 deviations."""
+    found = contrast_difference((2 / seeds) ** 0.5, 2 * seeds - 2)
+    assert found == pytest.approx({3: 3.07, 5: 2.02}[seeds], abs=0.01)

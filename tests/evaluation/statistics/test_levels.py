@@ -8,13 +8,18 @@ import pytest
 
 from tests.evaluation.statistics.simulate import (
     ALPHA,
+    BOTH,
+    FOUR,
     HIGHEST,
+    A,
     Setting,
     beside_plain,
     by_blocks,
+    by_contrasts,
     by_recipes,
     by_strata,
     by_walk,
+    ordered,
     rejections,
 )
 
@@ -75,3 +80,26 @@ def test_pairing_wins_where_outcomes_are_alike():
     setting = Setting(tasks=4, scenarios=50, difference=0.12)
     found, pooled = beside_plain(by_blocks, setting, 200, seed=5)
     assert found >= pooled + 20
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_factors_keep_their_level(seeds):
+    """The family of a grid where nothing matters, and an interaction that is not there beside a
+    main effect that is."""
+    nothing = Setting(tasks=2, scenarios=10, seeds=seeds, spread=0.3 * (seeds > 1), arms=4)
+    way = partial(by_contrasts, settings=FOUR)
+    bound = HIGHEST.get(seeds, ALPHA)
+    assert rejections(way, nothing, 200, seed=7) <= most(bound, 200)
+    beside = replace(nothing, rate=0.4, always=(0.0, 0.0, 0.2, 0.2))
+    way = partial(by_contrasts, settings=FOUR, texts=(A, BOTH))
+    assert rejections(way, beside, 200, seed=8) <= most(bound, 200)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_trends_keep_their_level_and_find_more_than_pairs(seeds):
+    way = partial(by_contrasts, settings=ordered(3))
+    flat = Setting(tasks=2, scenarios=10, seeds=seeds, spread=0.3 * (seeds > 1), arms=3)
+    assert rejections(way, flat, 200, seed=9) <= most(HIGHEST.get(seeds, ALPHA), 200)
+    rising = replace(flat, difference=0.4, pattern=(0, 0.5, 1))
+    pairs = by_recipes if seeds > 1 else by_blocks
+    assert rejections(way, rising, 60, seed=9) >= rejections(pairs, rising, 60, seed=9)

@@ -20,7 +20,7 @@ POOLED = [
 
 @pytest.mark.parametrize(("a", "b", "p"), POOLED)
 def test_pooled_t(a, b, p):
-    assert _pooled(a, b, [a, b])[0] == pytest.approx(p, abs=5e-7)
+    assert _pooled([(1.0, a), (-1.0, b)], [a, b])[0] == pytest.approx(p, abs=5e-7)
 
 
 @pytest.mark.parametrize(("a", "b", "p"), POOLED[:2])

@@ -367,3 +367,25 @@ def test_kill_9_then_again_continues_where_it_stopped(home):
     assert "base:text" not in built(result)
     resumed = [p.read_text() for p in (home / "store" / "train").glob("*/records/resumed.txt")]
     assert max(map(int, resumed)) >= 5
+
+
+@pytest.mark.slow
+def test_two_studies_at_once_build_what_they_share_once(home):
+    """Each of its own process, on one home; one has a variant that fails."""
+    shared = ("-o", "model.rate=0.07", "-o", "model.seconds=3", "--json")
+    lines = [
+        ["ablate", str(EXAMS), *shared, "--vary", "model.steps=10"],
+        ["ablate", str(EXAMS), *shared, "--vary", "model.steps=10,20", "--variant",
+         "bad:exam.fail=true"],
+    ]  # fmt: skip
+    both = [subprocess.Popen([*CLI, *one], stdout=subprocess.PIPE, text=True) for one in lines]
+    results = [json.loads(one.communicate(timeout=280)[0]) for one in both]
+    assert [one.returncode for one in both] == [0, 1]
+    assert [one["status"] for one in results] == ["succeeded", "partial"]
+    query = "select key, count(*) as n from attempt where state = 'committed' group by key"
+    assert {row["n"] for row in queries.sql(queries.connect(), query)} == {1}
+    first, second = ({r["variant"]: r for r in one["effects"]} for one in results)
+    assert first["steps=10"]["success"] == second["steps=10"]["success"]
+    assert second["steps=20"]["decision"] == "worse than the base (these policies)"
+    assert second["bad"]["decision"].startswith("no verdict: ")
+    assert "told to fail" in second["bad"]["decision"]

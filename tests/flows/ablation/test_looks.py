@@ -10,6 +10,7 @@ from flows.ablation.report import write_ablation_report
 from flows.ablation.run import AblationRun
 from flows.ablation.table import plan_json, plan_markdown, plan_rows
 from flows.ablation.variants import AblationRequest, parse_variant, parse_vary
+from flows.runs.events import Note
 from flows.runs.walk import StagesFailed
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
@@ -100,6 +101,26 @@ def test_who_is_decided_stops_and_everything_about_it_is_known_again(home):
     assert (row["design"]["rounds"], row["design"]["spending"]) == (40, "linear")
     shown = queries.show(connection, f"{result['ablation_id']}.bad")["stages"]
     assert {one["stage"]: one["action"] for one in shown}["exam.2"] == "stopped"
+
+
+def test_what_a_look_decides_is_told_as_it_falls():
+    noted, looked = [], []
+    race = AblationRun(
+        planned(BAD, SAME),
+        observe=lambda event: noted.append(event.text) if isinstance(event, Note) else None,
+        looked=lambda standing, rounds: looked.append((standing, rounds)),
+    )
+    race.start()
+    race.walk()
+    assert [text for text in noted if text.startswith("look ")] == [
+        "look 1: base is better than bad"
+    ]
+    assert [(standing.look, standing.running, rounds) for standing, rounds in looked] == [
+        (2, ("base", "same"), 40),
+        (None, (), 40),
+    ]
+    (decided,) = looked[0][0].decided
+    assert (decided.look, decided.rounds, decided.better) == (1, 20, "base")
 
 
 def test_a_killed_race_goes_on_at_its_look_and_a_larger_budget_reuses_equal_parts():

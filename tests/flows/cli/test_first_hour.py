@@ -1,7 +1,6 @@
 """What a newcomer meets: help, completion, a project of one's own, and what this machine lacks."""
 
 import argparse
-import importlib
 import json
 import os
 import subprocess
@@ -50,7 +49,7 @@ def test_its_version(capsys):
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_argument_says_what_it_is(command):
     parser = argparse.ArgumentParser()
-    importlib.import_module(f"flows.cli.commands.{command}").add_arguments(parser)
+    cli.command_module(command).add_arguments(parser)
     assert _undescribed(parser) == []
 
 

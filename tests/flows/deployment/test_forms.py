@@ -6,8 +6,9 @@ from pydantic import ValidationError
 
 from flows import foundry
 from flows.console import markdown_table
-from flows.deployment import artifacts
+from flows.deployment import artifacts, settings
 from flows.deployment.forms import (
+    WITH_PATHS,
     Axis,
     NamedVariant,
     Override,
@@ -80,6 +81,47 @@ def test_both_deployments_are_one_flow_with_a_form_each():
     assert schema["definitions"]["Override"]["additionalProperties"] is False
     assert schema.get("required", []) == []
     assert all(field.get("description") for field in schema["properties"].values())
+
+
+def test_paths_are_chosen_with_their_values_and_ranges_or_typed():
+    plain = foundry.ablation.parameters.model_dump_for_openapi()
+    schema = settings.with_choices(plain, WITH_PATHS)
+    for form in WITH_PATHS:
+        listed, typed = schema["definitions"][form]["properties"]["path"]["anyOf"]
+        assert typed == {"title": "Write", "type": "string"}
+        chosen = [one for one in listed["enum"] if one.startswith("llm.training.steps (")]
+        assert chosen == [
+            "llm.training.steps (200 in demo, 8 in demo-fast, null in foundry-vla-1.7b)"
+        ]
+    assert "anyOf" not in plain["definitions"]["Axis"]["properties"]["path"]
+    texts = {settings.path_of(one): one for one in listed["enum"]}
+    assert texts["llm.training.optimizer.lr"].endswith("; > 0)")
+    assert texts["evaluate.episodes_per_task"] == (
+        "evaluate.episodes_per_task (25 in demo, 2 in demo-fast; ≥ 1)"
+    )
+    axis = Axis(path=texts["llm.training.optimizer.lr"], values="1e-3, 2e-3").vary()
+    assert (axis.path, axis.values) == ("llm.training.optimizer.lr", (1e-3, 2e-3))
+    assert Override(path=texts["vla.training.steps"], value="5").pair()[0] == "vla.training.steps"
+
+
+def test_the_verdicts_table_is_narrow_and_says_all():
+    common = {"low": 0.4, "high": 0.6, "n": 80, "p_value": None, "letters": "a", "success": 0.5}
+    long = "learning_rate=0.0001,weight_decay=0.1,warmup=50"
+    effects = [
+        {**common, "variant": "base", "path": None, "old": None, "new": None,
+         "decision": "the base"},
+        {**common, "variant": long, "path": "a.b", "old": 1, "new": 2, "p_value": 0.0123,
+         "decision": "not separated from the base"},
+        {**common, "variant": "bad", "path": "a.b", "old": 1, "new": 3, "success": None,
+         "letters": None, "decision": "no verdict: stage 'x' failed: ValueError\nTraceback"},
+    ]  # fmt: skip
+    text = artifacts.verdict_markdown(effects)
+    table, notes = text.split("\n\n")
+    assert max(map(len, table.splitlines())) <= 100
+    assert "| 50.0 % of 80 | 40–60 | 0.012 | not separated | a |" in table
+    assert f"- **{long}**: a.b: 1 → 2; not separated from the base" in notes
+    assert "- **bad**: a.b: 1 → 3; no verdict: stage 'x' failed: ValueError" in notes
+    assert "Traceback" not in notes
 
 
 def test_a_labs_own_pipelines_are_offered_beside_ours(tmp_path, monkeypatch):

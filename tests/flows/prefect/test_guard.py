@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from flows.prefect.guard import LOGIN, Guard
+from flows.prefect.guard import Guard
 
 
 def passed(kind="http", path="/api/admin/version", names=("lab.example",), **headers):
@@ -65,14 +65,6 @@ def test_a_proxy_may_speak_tls():
 
 def test_the_start_of_the_server_passes():
     assert passed("lifespan")[0]
-
-
-def test_the_login_page_keeps_what_stands_behind_the_hash():
-    reached, (start, body) = passed(path=LOGIN, Host="localhost")
-    assert not reached
-    assert start["status"] == 200
-    assert b"location.hash" in body["body"]
-    assert passed(path=LOGIN, Host="evil.example")[1][0]["status"] == 403
 
 
 def test_names_are_alike_in_any_case():

@@ -4,6 +4,8 @@ ablation whose training is executed by the worker of the GPU pool."""
 import json
 import signal
 import subprocess
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -47,6 +49,58 @@ def test_an_ablation_reuses_the_base_and_gives_a_verdict(serving):
     rows = serving.lineage("select variant, decision from ablation_effects")
     decisions = {row["variant"]: row["decision"] for row in rows}
     assert decisions == {"base": "the base", "rate=0.9": "worse than the base (these policies)"}
+
+
+def test_a_study_by_its_name_and_its_report_by_http(serving):
+    run = ("deployment", "run", "foundry/ablation", "--watch", "-p")
+    done = serving.prefect(*run, "study=rates", timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tells = "select ablation_id, status from ablation order by started_at desc limit 1"
+    (ablation,) = serving.lineage(tells)
+    assert ablation["status"] == "succeeded"
+    wanted = {"artifacts": {"key": {"any_": ["report", "plan", "verdict"]}}}
+    kept = sorted(serving.api("/artifacts/filter", wanted), key=lambda one: one["created"])
+    assert kept[0]["key"] == "plan"
+    page = f"/foundry-report/{ablation['ablation_id']}"
+    assert any(f"]({page})" in one["data"] for one in kept if one["key"] == "report")
+    base = serving.url.removesuffix("/api")
+    with urllib.request.urlopen(base + page, timeout=60) as answer:
+        assert b"rate=0.3" not in answer.read()
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{base}{page}/report.html", timeout=60)
+    asked = urllib.request.Request(f"{base}{page}/report.html", headers=serving.headers())
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        assert b"rate=0.3" in answer.read()
+        assert answer.headers["Content-Security-Policy"].startswith("sandbox;")
+
+
+def test_who_watches_a_run_that_fails_reads_why(serving):
+    run = ("deployment", "run", "foundry/ablation", "--watch", "-p")
+    done = serving.prefect(*run, "study=rtes", timeout=300)
+    assert done.returncode == 1
+    told = " ".join(done.stdout.split())
+    assert "unknown pipeline or study 'rtes' (did you mean 'rates'?)" in told
+
+
+def test_cancelling_an_ablation_in_the_ui_ends_its_trainings_and_is_recorded(serving):
+    flow_run = serving.submit(
+        "foundry/ablation",
+        pipeline="exams",
+        overrides=[{"path": "model.seconds", "value": "600"}],
+        vary=[{"path": "model.rate", "values": "0.6"}],
+    )
+    until(lambda: serving.children() and serving.trainings("RUNNING"), 200, "it trains")
+    serving.cancel(flow_run)
+    assert serving.ended(flow_run, 200) == "CANCELLED"
+    until(lambda: not serving.flow_runs() and not serving.leases(), 200, "all is closed")
+    assert serving.children() == []
+    tells = "select ablation_id, status from ablation order by started_at desc limit 1"
+    (ablation,) = serving.lineage(tells)
+    assert ablation["status"] == "cancelled"
+    asked = f"where ablation_id = '{ablation['ablation_id']}'"
+    rows = serving.lineage(f"select variant, decision, success from ablation_effects {asked}")
+    assert {row["variant"]: row["success"] for row in rows} == {"base": None, "rate=0.6": None}
+    assert all(row["decision"].startswith("no verdict") for row in rows), rows
 
 
 @pytest.mark.slow

@@ -80,7 +80,7 @@ def test_learns_and_samples():
             seen(condition, proprio), targets(actions, mask), Key(0, step, torch.arange(n))
         )
         optimizer.zero_grad()
-        (loss / count).backward()
+        (loss.sum() / count).backward()
         optimizer.step()
     out = head.sample(seen(condition, proprio), asked(torch.arange(n), 0, n))
     assert (out - actions).abs().mean() < 0.25

@@ -74,7 +74,9 @@ def observations(images: int = 0):
 def terms(model, batch, step=0):
     names = ("images", "tokens", "token_mask", "proprio", "actions", "action_mask")
     key = Key(0, step, batch["draw_ids"])
-    return model.training_loss_terms(*(batch[name] for name in names), key)
+    rows, count = model.training_loss_terms(*(batch[name] for name in names), key)
+    assert rows.shape == (len(batch["tokens"]),)
+    return rows, count
 
 
 def act(model, batch, rows, seeds, steps=None, mask=None):
@@ -94,7 +96,7 @@ def test_it_learns_a_set_and_both_modes_where_it_can(name):
     for step in range(steps):
         total, count = terms(model, batch, step)
         optimizer.zero_grad()
-        (total / count).backward()
+        (total.sum() / count).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -145,9 +147,9 @@ def test_what_is_masked_changes_nothing_and_rows_add_up(name):
     garbage = torch.where(mask, batch["actions"], float("nan"))
     again, _ = terms(model, batch | {"actions": garbage})
     torch.testing.assert_close(again, total)
-    rows = [terms(model, {n: t[i : i + 1] for n, t in batch.items()}) for i in range(8)]
-    torch.testing.assert_close(sum(row[0] for row in rows), total, rtol=1e-4, atol=1e-4)
-    total.backward()
+    rows = [terms(model, {n: t[i : i + 1] for n, t in batch.items()})[0] for i in range(8)]
+    torch.testing.assert_close(torch.cat(rows), total, rtol=1e-4, atol=1e-4)
+    total.sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
     said = act(model, batch, torch.arange(8), torch.arange(8), mask=mask)
     assert said[~mask].eq(0).all()
@@ -162,14 +164,14 @@ def test_an_even_guess_costs_the_logarithm_of_the_vocabulary(name):
     prepared = model.head.prepare(batch["actions"], batch["action_mask"])
     total, count = terms(model, batch)
     said = int((prepared["tokens"] >= 0).sum() if prepared else count)
-    assert total.item() == pytest.approx(said * math.log(HEADS[name].vocabulary), rel=1e-5)
+    assert total.sum().item() == pytest.approx(said * math.log(HEADS[name].vocabulary), rel=1e-5)
     assert count == ACTIONS.numel()
 
 
 def test_insulation_keeps_the_flow_out_of_the_backbone():
     """What reaches the backbone is the tokens' gradient, to the bit."""
     model, batch = policy("pi0_insulated"), observations()
-    terms(model, batch)[0].backward()
+    terms(model, batch)[0].sum().backward()
     weight = model.backbone.language.blocks[0].attention.qkv.weight
     both = weight.grad.clone()
     model.zero_grad()
@@ -178,10 +180,10 @@ def test_insulation_keeps_the_flow_out_of_the_backbone():
 
     targets = Targets(actions=batch["actions"], mask=batch["action_mask"])
     nats, _ = model.head.words.training_loss_terms(seen, targets, Key(0, 0, batch["draw_ids"]))
-    (nats * 4).backward()
+    (nats.sum() * 4).backward()
     torch.testing.assert_close(weight.grad, both)
     free = policy("pi0")
-    terms(free, batch)[0].backward()
+    terms(free, batch)[0].sum().backward()
     assert free.backbone.language.blocks[0].attention.qkv.weight.grad.abs().max() > 0
 
 
@@ -284,7 +286,7 @@ def test_policies_without_a_language_model(name, encoder, tmp_path):
     sees = act(model, batch | {"images": 255 - batch["images"]}, everything, seeds)
     assert (sees - together).abs().max() > 1e-5
     total, count = terms(model, batch)
-    (total / count).backward()
+    (total.sum() / count).backward()
     learns = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert {n.split(".")[1] for n in learns if n.startswith("backbone.")} >= {"vision", "joined"}
     save_model(tmp_path, model)

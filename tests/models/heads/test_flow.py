@@ -89,7 +89,7 @@ def test_masked_elements_change_nothing(time):
     again, _ = h.training_loss_terms(seen(condition, proprio), targets(garbage, mask), key)
     assert torch.equal(loss, again)
     assert count == 2 * mask.sum()
-    loss.backward()
+    loss.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in h.parameters())
 
 
@@ -137,7 +137,7 @@ def test_the_head_learns_a_target():
             seen(condition, proprio), targets(actions, mask), Key(0, step, torch.arange(n))
         )
         optimizer.zero_grad()
-        (loss / count).backward()
+        (loss.sum() / count).backward()
         optimizer.step()
     out = h.sample(seen(condition, proprio), asked(torch.arange(n), 0, n))
     assert (out - actions).abs().mean() < 0.25

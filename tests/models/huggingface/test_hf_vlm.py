@@ -149,7 +149,7 @@ def test_training_and_round_trip(tmp_path, name):
         batch["action_mask"],
         Key(0, 0, batch["draw_ids"]),
     )
-    (total / count).backward()
+    (total.sum() / count).backward()
     assert model.backbone.model.get_input_embeddings().weight.grad[OBS].any()
     save_model(tmp_path, model)
     loaded, _ = load_model(tmp_path)

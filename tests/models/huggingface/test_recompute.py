@@ -22,7 +22,7 @@ def gradients(model, batch):
         total, _ = model.training_loss_terms(
             *inputs, batch["action_mask"], Key(0, 0, batch["draw_ids"])
         )
-    total.backward()
+    total.sum().backward()
     found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     return found, sum(kept.values())

@@ -87,6 +87,43 @@ def test_rows_say_what_a_person_asks(with_it):
     assert 0 < timings["validation_share"] < 1
 
 
+SHAPE = {"dim": 16, "n_layers": 2, "n_heads": 2, "ffn_dim": 32}
+BINS = {"kind": "bins", "bins": 32}
+OTHERS = {
+    "diffusion": {"kind": "diffusion", **SHAPE, "steps": 4},
+    "regression": {"kind": "regression", **SHAPE},
+    "act": {"kind": "act", **SHAPE, "latent": 4, "style_layers": 1},
+    "bins": BINS,
+    "fast": {"kind": "fast", "pieces": 64, "chunks": 40, "temperature": 1.0},
+    "pi0": {"kind": "pi0", **SHAPE, "steps": 4},
+    "pi0 that speaks": {"kind": "pi0", **SHAPE, "steps": 4, "insulated": True, "tokens": BINS},
+}
+SAYS_ONE = {"regression", "act", "bins"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n != "pi0" else ()) for n in OTHERS]
+)
+def test_every_head_is_measured_raw_and_averaged(bench, name):
+    """Distances by step of the chunk, of weights as they are and of their average."""
+    short = {**TRAINING, "steps": 2, "validation": {**EVERY, "every": 1}}
+    changes = {"model": {"head": OTHERS[name]}, "training": short}
+    folder, _ = bench.vla(f"head {name}", changes=changes, resources={"log_every": 1})
+    found = rows(folder)
+    assert [row["step"] for row in found] == [1, 2]
+    units = {"position_mm": 1e4, "rotation_deg": 180.0, "gripper": 10.0}
+    for weights in ("raw", "ema"):
+        for unit, most in units.items():
+            steps = [found[-1][f"{weights}/robot/{unit}/{k}"] for k in range(8)]
+            assert all(0 < value < most for value in steps), (unit, steps)
+            whole = found[-1][f"{weights}/robot/{unit}"]
+            assert min(steps) <= whole <= max(steps)
+            nearest = found[-1][f"{weights}/robot/best_{unit}"]
+            assert nearest == pytest.approx(whole) if name in SAYS_ONE else nearest < whole
+        assert np.isfinite(found[-1][f"{weights}/robot/loss"])
+    assert found[-1]["raw/robot/loss"] != found[-1]["ema/robot/loss"]
+
+
 def test_a_killed_training_goes_on_to_the_same_bytes(bench, with_it):
     original = Loader.batches
 
@@ -121,7 +158,7 @@ def test_measures_are_of_the_weights_that_the_stage_leaves(bench, with_it):
     total, count, chunks = policy.model.measure(
         *[batch[name] for name in names], Key(0, 0, torch.tensor(chosen)), draws=3
     )
-    loss = float(total) / float(count)
+    loss = float(total.sum()) / float(count)
     assert metrics["final_validation/ema/robot/loss"] == pytest.approx(loss, rel=1e-5)
     field = "robot__action__poses__right::panda__xyz_relative"
     rule = Normalizer.load(folder)[field]

@@ -80,7 +80,7 @@ class ActHead(ActionHead):
         style = mean + (0.5 * log_variance).exp() * drawn
         total = targets.total((self.predict(seen, style) - known).abs())
         distances = divergence(mean, log_variance) * targets.mask.sum(dim=(1, 2))
-        return total + self.config.kl_weight * distances.sum(), targets.count
+        return total + self.config.kl_weight * distances, targets.count
 
     def chunk(self, seen: Observation, request: Request) -> Tensor:
         rows = (seen.rows, self.config.latent)

@@ -65,8 +65,8 @@ class Targets:
         return self.mask.sum(dtype=torch.float32)
 
     def total(self, errors: Tensor) -> Tensor:
-        """Sum over valid elements of errors [B,K,A]."""
-        return torch.where(self.mask, errors, 0.0).sum()
+        """Sums over each row's valid elements of errors [B,K,A]: [B]."""
+        return torch.where(self.mask, errors, 0.0).sum(dim=(1, 2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +105,8 @@ class ActionHead(nn.Module, ABC):
     def training_loss_terms(
         self, seen: Observation, targets: Targets, key: Key
     ) -> tuple[Tensor, Tensor]:
-        """(sum of errors over valid elements and draws, their count), float32 scalars on the
-        batch's device: the caller divides by the count over the global batch."""
+        """(each row's sum of errors over valid elements and draws, float32 [B]; the count of these
+        elements in all rows, a float32 scalar): the caller divides by that of the global batch."""
 
     @abstractmethod
     def chunk(self, seen: Observation, request: Request) -> Tensor:

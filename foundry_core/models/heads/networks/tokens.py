@@ -45,7 +45,7 @@ class TokenHead(ActionHead):
         """Nats of all tokens; nothing is drawn, so key is unread."""
         tokens, counted = self.words(targets)
         losses = self.losses(seen, tokens)
-        return torch.where(counted, losses, 0.0).sum(), targets.count
+        return torch.where(counted, losses, 0.0).sum(dim=1), targets.count
 
     def losses(self, seen: Observation, tokens: Tensor) -> Tensor:
         """−log p of each of the tokens [B,n], given the prompt and those before it; float32."""

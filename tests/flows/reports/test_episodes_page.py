@@ -1,0 +1,86 @@
+"""episodes.html: failures first, videos beside the page, and what a reader can filter."""
+
+import re
+
+import numpy as np
+import pytest
+
+from flows.reports import episodes_page
+from flows.reports.episodes_page import write_episodes_page
+from foundry_core.errors import FoundryError
+from foundry_core.evaluation.rollout.video import encode_video
+from tests.release.kept import Kept
+
+
+def frames(shade: int) -> list[np.ndarray]:
+    picture = np.zeros((48, 64, 3), np.uint8)
+    pictures = []
+    for step in range(12):
+        one = picture.copy()
+        one[10:30, 4 * step : 4 * step + 12] = (shade, 90, 255 - shade)
+        pictures.append(one)
+    return pictures
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run with two policies that met the same scenarios, and a control that recorded nothing."""
+    store = Kept(tmp_path / "store")
+
+    def evaluation(name, *videos):
+        for place, shade in videos:
+            folder = store.folder("evaluate", name)
+            (folder / "records/videos" / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "records/videos" / place).write_bytes(encode_video(frames(shade), 10))
+        return store.add("evaluate", name=name)
+
+    store.run(
+        "r1",
+        ours=evaluation(
+            "ours",
+            ("push/000000_success.mp4", 40),
+            ("push/000003_failure.mp4", 90),
+            ("pull/000001_success.mp4", 140),
+        ),
+        theirs=evaluation("theirs", ("push/000000_failure.mp4", 200)),
+        still=store.add("evaluate_control"),
+    )
+    store.run("r2", still=store.add("evaluate_control"))
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(episodes_page, "open_store", lambda uri: store)
+    return tmp_path / "home/runs/r1"
+
+
+def cards(page: str) -> list[tuple[str, str]]:
+    """(outcome, file) in the order of the page."""
+    return re.findall(r'data-outcome="(\w+)".*?data-src="([^"]+)"', page)
+
+
+def test_failures_come_first_and_every_video_lies_beside_the_page(run):
+    page = write_episodes_page("r1")
+    assert page == run / "episodes.html"
+    shown = cards(page.read_text())
+    assert shown == [
+        ("failure", "episodes/theirs/push/000000_failure.mp4"),
+        ("failure", "episodes/ours/push/000003_failure.mp4"),
+        ("success", "episodes/ours/pull/000001_success.mp4"),
+        ("success", "episodes/ours/push/000000_success.mp4"),
+    ]
+    assert all((run / file).read_bytes()[4:8] == b"ftyp" for _, file in shown)
+    assert "4 recorded episodes, 2 of them failures" in page.read_text()
+    for task in ("pull", "push"):
+        assert f"<option>{task}</option>" in page.read_text()
+
+
+def test_one_task_alone(run):
+    assert [file for _, file in cards(write_episodes_page("r1", ["pull"]).read_text())] == [
+        "episodes/ours/pull/000001_success.mp4"
+    ]
+    with pytest.raises(FoundryError, match="no videos of these tasks"):
+        write_episodes_page("r1", ["fly"])
+
+
+def test_a_run_that_recorded_nothing_is_told_how(run):
+    with pytest.raises(FoundryError, match="run r2 has no videos") as refused:
+        write_episodes_page("r2")
+    assert "record_failures" in refused.value.hint
