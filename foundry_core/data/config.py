@@ -90,8 +90,8 @@ class WeightRule(Config):
     success: Literal["true", "false", "unknown"] | None = Field(None, description="of the episode")
     task: str | None = Field(None, description="glob over its task")
     source: str | None = Field(None, description="glob over its name in the source, as reports say")
-    shorter_than_s: float | None = Field(None, gt=0)
-    longer_than_s: float | None = Field(None, gt=0)
+    shorter_than_s: float | None = Field(None, gt=0, description="its length, in seconds")
+    longer_than_s: float | None = Field(None, gt=0, description="its length, in seconds")
 
     @field_validator("success", mode="before")
     @classmethod

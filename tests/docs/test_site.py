@@ -73,7 +73,7 @@ def site(tmp_path_factory) -> Path:
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
     )
     assert built.returncode == 0, built.stderr[-3000:]
     assert "WARNING" not in built.stdout + built.stderr
@@ -102,6 +102,7 @@ class Page(HTMLParser):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_site_is_whole_and_asks_nobody_else(site):
     """Built without a warning; each page loads files of the site alone, and each link and anchor
     within it exists."""
@@ -127,6 +128,7 @@ def test_the_site_is_whole_and_asks_nobody_else(site):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width", [1400, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -138,7 +140,7 @@ def test_a_browser_opens_it_from_a_folder(site, width, scheme):
             return browser._call("Runtime.evaluate", expression=expression)["result"].get("value")
 
         def until(expression: str) -> None:
-            ends = time.monotonic() + 60
+            ends = time.monotonic() + 120
             while not ask(expression):
                 assert time.monotonic() < ends, expression
                 time.sleep(0.2)
@@ -154,7 +156,7 @@ def test_a_browser_opens_it_from_a_folder(site, width, scheme):
         until("document.documentElement.classList.contains('js')")
         ask("document.querySelector('[data-md-toggle=search]').click()")
         ask("document.querySelector('.md-search__input').focus()")
-        until("!/^Init/.test(document.querySelector('.md-search-result__meta').innerText)")
+        until("!/Init/.test(document.querySelector('.md-search-result__meta').textContent)")
         browser._call("Input.insertText", text="lr_scale")
         until("!!document.querySelector('.md-search-result__item a[href*=train_vla]')")
         loaded = "performance.getEntriesByType('resource').map(e => e.name)"
