@@ -517,10 +517,11 @@ def _bucket() -> Iterator[str]:
 
     from tests.s3 import CREDENTIALS, s3_server
 
+    bucket = f"scale-{os.urandom(4).hex()}"  # the stand-in's servers of one process share theirs
     with s3_server() as endpoint:
         os.environ |= {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint, "FOUNDRY_S3_TIMEOUT": "30"}
-        s3fs.S3FileSystem(endpoint_url=endpoint, skip_instance_cache=True).mkdir("scale")
-        yield "s3://scale"
+        s3fs.S3FileSystem(endpoint_url=endpoint, skip_instance_cache=True).mkdir(bucket)
+        yield f"s3://{bucket}/store"
 
 
 PARTS: dict[str, Callable[[Path, float], list[Row]]] = {
