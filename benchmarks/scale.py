@@ -4,7 +4,8 @@
 
 Each part is a process of its own and prints one JSON object: a table over growing sizes, and the
 exponent of each column between the last two (1: linear, 2: quadratic; 0: it does not grow).
---largest: the share of the full sizes, for a quick look. All of it fits ten minutes on two cores.
+--largest: the share of the full sizes, for a quick look. The whole is meant for ten minutes on two
+quiet cores.
 
 order: samples of 128 ranks over 10^6 steps of 1,024: each exactly once. Of 10^5 steps all draws are
     made and marked; of 10^6 two million samples are traced back to the position that draws them
@@ -516,10 +517,11 @@ def _bucket() -> Iterator[str]:
 
     from tests.s3 import CREDENTIALS, s3_server
 
+    bucket = f"scale-{os.urandom(4).hex()}"  # the stand-in's servers of one process share theirs
     with s3_server() as endpoint:
         os.environ |= {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint, "FOUNDRY_S3_TIMEOUT": "30"}
-        s3fs.S3FileSystem(endpoint_url=endpoint, skip_instance_cache=True).mkdir("scale")
-        yield "s3://scale"
+        s3fs.S3FileSystem(endpoint_url=endpoint, skip_instance_cache=True).mkdir(bucket)
+        yield f"s3://{bucket}/store"
 
 
 PARTS: dict[str, Callable[[Path, float], list[Row]]] = {
