@@ -262,7 +262,8 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
     terminal.type("\x03")
     time.sleep(0.5)
     terminal.type("\x03")
-    assert terminal.ended(3) == 130
+    # Killed, or by Python's own end where it comes after the last step: a shell says 130 of both.
+    assert terminal.ended(3) in (130, -signal.SIGINT)
     until(lambda: not Serving(terminal.home).processes(), 3, "no process is left")
 
 
