@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field
+
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.evaluation.benchmarks.base import BenchmarkTask, DrivenBenchmark
 from foundry_core.evaluation.lbm_eval.installation import find_installation
@@ -85,14 +87,19 @@ _SETS = {"published": _PUBLISHED, "unseen": _UNSEEN, "all": (*_PUBLISHED, *_UNSE
 
 
 class LbmEval(DrivenBenchmark):
-    """task_set: what an evaluation that names no tasks plays: the 16 that published results are
-    averaged over, the 3 without demonstrations, all 49."""
+    """LBM Eval, installed beside Foundry."""
 
     name: ClassVar[str] = "lbm"
     hz: ClassVar[float] = 10.0
 
-    task_set: Literal["published", "unseen", "all"] = "published"
-    success: Literal["ever"] = "ever"
+    task_set: Literal["published", "unseen", "all"] = Field(
+        "published",
+        description="what is played where no tasks are named: the 16 that published results are "
+        "averaged over, the 3 without demonstrations, or all 49",
+    )
+    success: Literal["ever"] = Field(
+        "ever", description="an episode counts as solved once its predicate holds"
+    )
 
     def tasks(self) -> Mapping[str, BenchmarkTask]:
         return {

@@ -8,7 +8,7 @@ scenarios.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from math import prod, sqrt
@@ -51,8 +51,8 @@ class EpisodeTest:
 class Found:
     """contrasts: of one family. doses: a curve for every ordered factor."""
 
-    contrasts: tuple[Contrast, ...] = ()
-    doses: tuple[Dose, ...] = ()
+    contrasts: Sequence[Contrast] = field(default_factory=list)
+    doses: Sequence[Dose] = field(default_factory=list)
 
 
 def contrasts(
@@ -72,8 +72,8 @@ def contrasts(
     if not tests:
         return Found()
     return Found(
-        contrasts=tuple(_corrected(tests, alpha)),
-        doses=tuple(dose for one in found for dose in one.doses()),
+        contrasts=_corrected(tests, alpha),
+        doses=[dose for one in found for dose in one.doses()],
     )
 
 

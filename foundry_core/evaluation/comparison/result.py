@@ -211,8 +211,8 @@ class Comparison(TaskTable):
     criterion: str = ""
     controls: Mapping[str, Mapping[str, Score]] = field(default_factory=dict)
     quality: Mapping[str, Sequence[Measure]] = field(default_factory=dict)
-    contrasts: Sequence[Contrast] = ()
-    doses: Sequence[Dose] = ()
+    contrasts: Sequence[Contrast] = field(default_factory=list)
+    doses: Sequence[Dose] = field(default_factory=list)
 
     def against_base(self, label: str) -> Difference | None:
         """The difference of a label and the base over all tasks; None for the base."""
