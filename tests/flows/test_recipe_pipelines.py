@@ -44,14 +44,10 @@ def test_it_is_planned_without_data_and_warms_up_in_time(name):
     assert recipe.training.schedule.warmup <= steps / 10
 
 
-def test_what_it_takes_is_told_or_refused_in_a_line():
-    assert cost_of(loaded("octo-like"), "vla").bytes_per_gpu < 72 * 2**30
-    for name in ("act", "diffusion-policy"):
-        with pytest.raises(FoundryError, match="a model of kind 'encoder' is not known here"):
-            cost_of(loaded(name), "vla")
-    head = {"vla.model.head": {"kind": "bins"}}
-    with pytest.raises(FoundryError, match="action head 'bins' is not known here"):
-        cost_of(loaded("octo-like", head), "vla")
+@pytest.mark.parametrize("name", ["octo-like", "act"])
+def test_what_it_takes_is_told(name):
+    """diffusion-policy's needs the hub's description of its CLIP."""
+    assert 2**30 < cost_of(loaded(name), "vla").bytes_per_gpu < 72 * 2**30
 
 
 @pytest.mark.parametrize(

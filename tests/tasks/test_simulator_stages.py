@@ -113,7 +113,8 @@ class Opener:
 def test_evaluate_writes_results_pictures_and_metrics(tmp_path, monkeypatch):
     loaded = []
 
-    def load_policy(path, device="cpu", blank_images=False):
+    def load_policy(path, device="cpu", blank_images=False, how=None):
+        assert not how.compiled
         loaded.append((path, device, blank_images))
         return Opener(path, device, blank_images)
 

@@ -29,6 +29,7 @@ class Diary(SampleDataset):
         return 1000
 
     fetched = 0
+    weights = None
 
     def read(
         self, index: int, sample_key: int, output: OutputBuffer = new_buffer

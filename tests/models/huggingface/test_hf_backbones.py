@@ -40,11 +40,12 @@ def test_logits_are_transformers_own(name):
     tokens = plain_tokens(2, 9)
     torch.testing.assert_close(model(tokens), model.model(tokens).logits, atol=1e-5, rtol=0)
     hidden = model.hidden(model.embed(tokens)).flatten(0, 1)
-    loss, _ = model.next_token_sums(hidden, tokens.flatten())
+    loss, _, rows = model.next_token_sums(hidden, tokens.flatten())
     expected = torch.nn.functional.cross_entropy(
         model.logits(hidden), tokens.flatten(), reduction="sum"
     )
     torch.testing.assert_close(loss, expected, atol=1e-3, rtol=1e-5)
+    torch.testing.assert_close(rows.sum(), loss)
 
 
 @pytest.mark.parametrize("name", LANGUAGE)

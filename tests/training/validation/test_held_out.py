@@ -40,7 +40,10 @@ class Rows:
     """A loader whose batches are the numbers of their samples."""
 
     def __init__(self, size):
-        self.modalities = {"text": SimpleNamespace(labels=["x"], datasets=[range(size)])}
+        order = SimpleNamespace(
+            drawn=lambda number: size, drawn_samples=lambda number, places: list(places)
+        )
+        self.modalities = {"text": SimpleNamespace(labels=["x"], order=order)}
 
     def rows(self, name, label, indices):
         tokens = torch.tensor(indices)[:, None].expand(-1, 4)
