@@ -18,7 +18,7 @@ def test_every_row_with_figures_is_a_measured_one():
 
 def test_every_figure_with_a_unit_is_a_measured_one():
     figures = set(_FIGURE.findall(PROSE))
-    assert {"2.9 GB", "15 min"} <= figures
+    assert {"2.9 GB", "11 min"} <= figures
     assert {figure for figure in figures if figure not in MEASURED} == set()
 
 
@@ -27,7 +27,7 @@ def test_before_the_fold_stand_what_it_is_two_commands_their_cost_and_one_pictur
     assert len(above.splitlines()) <= 25
     assert above.count("![") == 1
     assert re.findall(r"^make (\S+)", above, re.MULTILINE) == ["demo-fast", "demo"]
-    assert "2.9 GB" in above and "15 min" in above
+    assert "2.9 GB" in above and "11 min" in above
 
 
 def test_it_is_short():
