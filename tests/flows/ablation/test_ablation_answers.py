@@ -2,6 +2,7 @@
 is known is not run again, by one ablation or by two at once."""
 
 import json
+import sys
 import threading
 from pathlib import Path
 
@@ -97,7 +98,8 @@ def test_two_at_once_that_share_stages_run_nothing_twice():
     assert {one["status"] for one in results.values()} == {"succeeded"}
 
 
-def test_the_list_and_the_whole_answer_fit_80_columns():
+def test_the_list_and_the_whole_answer_fit_80_columns(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["foundry", "ablate", "exams"])  # said as it was typed
     result = execute("model.steps=10,20,40", seeds=2, question="How many steps?")
     rows = listed(connection())
     assert [(row["asks"], row["variants"], row["seeds"]) for row in rows] == [
