@@ -44,6 +44,13 @@ def test_what_the_packages_read_beside_their_code_is_packed():
     assert left_out == []
 
 
+def test_what_lies_beside_the_packages_is_archived():
+    named = (ROOT / "MANIFEST.in").read_text().split()
+    tops = {name.partition("/")[0] for name in _tracked()}
+    hidden = {".gitignore", ".dockerignore"}
+    assert tops - {*named, *PACKAGES, "MANIFEST.in", "pyproject.toml"} == hidden
+
+
 def test_every_dependency_has_a_lower_bound_and_no_pin_is_below_it():
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
