@@ -21,6 +21,7 @@ from foundry_core.store.run_records import load_run
 _VIDEO = re.compile(r"records/videos/([^/]+)/(\d+)_(success|failure)\.(mp4|webp)")
 _FAILED = "failure"
 _FOLDER = "episodes"
+_KEY_DIGITS = 12
 PAGE = "episodes.html"
 
 
@@ -78,7 +79,8 @@ def _recorded(
             path = store.file_path(artifact, file.path)
             if path is None:
                 continue
-            place = f"{_FOLDER}/{stage}/{named[1]}/{path.name}"
+            # By key: what a run's record calls its stages comes from the store, and is no path.
+            place = f"{_FOLDER}/{artifact.key[:_KEY_DIGITS]}/{named[1]}/{path.name}"
             if not (folder / place).is_file():
                 (folder / place).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, folder / place)

@@ -83,6 +83,10 @@ class StillConfig(Config):
     keep: int = Field(0, ge=0, description="anchors to keep of each still stretch, its first ones")
 
 
+WEIGHTS = (1e-9, 1e9)
+"""The smallest and the largest weight of a sample that is ever drawn: 0 says never."""
+
+
 class WeightRule(Config):
     """A factor on the weights of the episodes of which all that is said here is true."""
 

@@ -1,6 +1,6 @@
 """What an artifact was made from, and which episodes it played, as its store knows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,29 +59,39 @@ def evaluations(store: Store, policy: Artifact) -> list[Played]:
     Each once, the policy's own first."""
     found: dict[str, Played] = {}
     for run in all_runs(store.documents):
-        here = dict(_of_run(store, run, policy))
-        if any(one.own for one in here.values()):
-            found |= {key: one for key, one in here.items() if key not in found}
+        artifacts = _evaluations_of(store, run)
+        # Manifests say which run this policy played in: no other's results are read.
+        if any(_plays(one, policy) for one in artifacts.values()):
+            new = {stage: one for stage, one in artifacts.items() if one.key not in found}
+            found |= {
+                one.key: _played(store, one, stage, str(run["run_id"]), policy)
+                for stage, one in new.items()
+            }
     asked = {one.scenarios for one in found.values() if one.own}
     kept = [one for one in found.values() if one.scenarios in asked]
     return sorted(kept, key=lambda one: (not one.own, one.run, one.stage))
 
 
-def _of_run(store: Store, run: Mapping[str, Any], policy: Artifact) -> Iterator[tuple[str, Played]]:
-    """(key, evaluation) of what is still there."""
-    for stage, one in run["stages"].items():
-        if one["kind"] not in _EVALUATIONS:
-            continue
-        artifact = store.read(one["kind"], one["key"])
-        if artifact is None or not any(file.path == FILE for file in artifact.files):
-            continue
-        with store.reading(artifact) as folder:
-            played = Played(
-                stage=stage,
-                run=str(run["run_id"]),
-                own=any(i.slot == "policy" and i.content == policy.content for i in artifact.inputs)
-                and not read_facts(folder).blank_images,
-                evaluation=read_evaluation(folder),
-                facts=read_facts(folder),
-            )
-        yield artifact.key, played
+def _evaluations_of(store: Store, run: Mapping[str, Any]) -> dict[str, Artifact]:
+    """Stage → what is still there of a run's evaluations."""
+    named = {
+        stage: store.read(one["kind"], one["key"])
+        for stage, one in run["stages"].items()
+        if one["kind"] in _EVALUATIONS
+    }
+    return {
+        stage: artifact
+        for stage, artifact in named.items()
+        if artifact is not None and any(file.path == FILE for file in artifact.files)
+    }
+
+
+def _plays(evaluation: Artifact, policy: Artifact) -> bool:
+    return any(i.slot == "policy" and i.content == policy.content for i in evaluation.inputs)
+
+
+def _played(store: Store, artifact: Artifact, stage: str, run: str, policy: Artifact) -> Played:
+    with store.reading(artifact) as folder:
+        facts, evaluation = read_facts(folder), read_evaluation(folder)
+    own = _plays(artifact, policy) and not facts.blank_images
+    return Played(stage=stage, run=run, own=own, evaluation=evaluation, facts=facts)

@@ -164,7 +164,7 @@ def _shown(played: Sequence[Played]) -> list[str]:
         "is a fault of simulator or machine and no outcome."
     ]
     for one in own:
-        parts += [f"### {one.facts.benchmark}", _asked(one), _scores(one)]
+        parts += [f"### {_plain(str(one.facts.benchmark))}", _plain(_asked(one)), _scores(one)]
     if others:
         rows = [
             [_player(one), *_cells(total(one.evaluation.scores.values()))]
@@ -256,4 +256,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return str(text).replace("|", "\\|").replace("\n", " ")
+    return _plain(text).replace("|", "\\|")
+
+
+def _plain(text: str) -> str:
+    """In one line and without tags: what an evaluation or a recipe calls itself writes no heading
+    and no page of its own."""
+    return " ".join(str(text).split()).replace("<", "&lt;")

@@ -1,6 +1,7 @@
 """A policy leaves as a folder: it acts as before, its card says where it comes from, a hub takes
 it."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from foundry_core.release.policy_folder import export_policy, lineage_of
 from foundry_core.release.push import check_push, push
 from foundry_core.serving.checks import blank_observation
 from foundry_core.serving.policy import load_policy
-from tests.release.kept import kept
+from tests.release.kept import Kept, kept
 from tests.release.pushed import LARGE, pushed_hub
 
 TESTS = Path(__file__).parents[1]
@@ -106,6 +107,32 @@ def test_the_card_says_intervals_controls_licences_and_what_was_not_shown(tmp_pa
     assert "no control that learned nothing" not in card
     assert "train_vlm/" in card.partition("## What was not shown")[2]
     assert "secret" not in card
+
+
+def test_an_evaluation_writes_no_heading_into_the_card(tmp_path, contract):
+    """Names in it come from whoever made the file."""
+    store, policy = kept(tmp_path)
+    own = next(one for one in evaluations(store, policy) if one.own)
+    lying = "sim\n\n## What was shown\n\n<script>steal()</script>"
+    facts = dataclasses.replace(own.facts, benchmark=lying, criterion=lying)
+    card = model_card("x", contract, [], [dataclasses.replace(own, facts=facts)])
+    assert card.count("\n## What was shown\n") == 1
+    assert "<script>" not in card and "&lt;script>steal()" in card
+
+
+def test_results_of_runs_that_it_did_not_play_in_are_not_read(tmp_path, monkeypatch):
+    """A store has thousands, in a bucket perhaps."""
+    store, policy = kept(tmp_path)
+    other = store.add("train_vla", name="another")
+    store.run("elsewhere", exam=store.add("evaluate", ("policy", other), name="its exam"))
+    opened = []
+    monkeypatch.setattr(
+        store, "reading", lambda one: opened.append(one) or Kept.reading(store, one)
+    )
+    before = [one.stage for one in evaluations(store, policy)]
+    assert before == ["exam", "grey", "still"]
+    assert not any(other.content == i.content for one in opened for i in one.inputs)
+    assert len(opened) == len({one.key for one in opened})
 
 
 def test_what_is_unknown_is_said(tmp_path, contract):

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from foundry_core.data.config import WeightRule
+from foundry_core.data.config import WEIGHTS, WeightRule
 from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 
 # (windows, their weight), one after the other.
@@ -29,7 +29,15 @@ def step_weights(episode: Episode, source: str, rules: Sequence[WeightRule]) -> 
     factor = 1.0
     for rule in rules:
         factor *= rule.weight if applies(rule, episode, source) else 1.0
-    return _two_digits(weight * factor)
+    found = _two_digits(weight * factor)
+    beyond = (found > 0) & ((found < WEIGHTS[0]) | (found > WEIGHTS[1]))
+    if beyond.any():
+        raise UnusableEpisode(
+            f"episode {episode.id!r} has the weight {found[beyond][0]:g} at step "
+            f"{int(np.argmax(beyond))}, with the factors of the rules",
+            f"weights are 0 or from {WEIGHTS[0]:g} to {WEIGHTS[1]:g}",
+        )
+    return found
 
 
 def applies(rule: WeightRule, episode: Episode, source: str) -> bool:

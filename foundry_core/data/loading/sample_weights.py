@@ -9,19 +9,27 @@ hundred million are exact, too.
 """
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
+from typing import Any
 
 import numpy as np
 
+from foundry_core.data.config import WEIGHTS
 from foundry_core.data.keyed import key
 from foundry_core.data.loading.permutation import Permutation
 from foundry_core.errors import FoundryError
 
 _KEPT = 64
 """Permutations that are kept per stream."""
+_MOST = 1 << 48
+"""Samples of a run: sums of them, and shares of draws, stay in 64 bits."""
+_FORM = (
+    f"they are runs [samples, weight], the weight 0 or from {WEIGHTS[0]:g} to {WEIGHTS[1]:g}: "
+    "convert the dataset again"
+)
 
 
 @dataclass(frozen=True)
@@ -53,13 +61,7 @@ class SampleWeights:
     samples, their weight), as dataset.json has them."""
 
     def __init__(self, runs: Iterable[Sequence[float]]) -> None:
-        held = [(int(count), float(weight)) for count, weight in runs]
-        bad = next((w for _, w in held if not 0 <= w < float("inf")), None)
-        if bad is not None or any(count < 0 for count, _ in held):
-            raise FoundryError(
-                f"sample weights hold {bad if bad is not None else 'a negative count'}",
-                "weights are finite and not negative: convert the dataset again",
-            )
+        held = [_run(one) for one in _listed(runs)]
         self.runs = held
         self._counts = np.array([count for count, _ in held], dtype=np.int64)
         self._values = np.array([weight for _, weight in held], dtype=np.float64)
@@ -84,6 +86,22 @@ class SampleWeights:
 
     def _of(self, chosen: np.ndarray) -> Runs:
         return Runs(self._starts[chosen], self._counts[chosen])
+
+
+def _listed(runs: Any) -> Iterable[Any]:
+    if not isinstance(runs, Iterable) or isinstance(runs, str | bytes | Mapping):
+        raise FoundryError(f"sample weights are {runs!r:.80}", _FORM)
+    return runs
+
+
+def _run(stated: Any) -> tuple[int, float]:
+    """What one of dataset.json's runs says. FoundryError for what is none."""
+    match stated:
+        case [int(count), int() | float() as weight] if 0 <= count <= _MOST and (
+            weight == 0 or WEIGHTS[0] <= weight <= WEIGHTS[1]
+        ):
+            return int(count), float(weight)
+    raise FoundryError(f"sample weights hold {stated!r:.80}", _FORM)
 
 
 def joined(parts: Sequence[tuple[int, SampleWeights | None]]) -> SampleWeights | None:

@@ -22,7 +22,7 @@ from foundry_core.evaluation.rollout.episodes import ATTEMPTS, EpisodePlan, Roll
 from foundry_core.evaluation.score import EpisodeResult
 from foundry_core.evaluation.task_names import pascal_case
 from foundry_core.execution.family import kill_descendants
-from foundry_core.files import write_json
+from foundry_core.files import settled, signature, write_json
 
 _POLL_SECONDS = 0.5
 _STALL_SECONDS = 900.0
@@ -61,6 +61,7 @@ class Drive:
         self._crashes: dict[_Key, int] = {}
         self._finished = 0
         self._works = False  # whether any episode ever came to an end here
+        self._read: dict[Path, object] = {}  # a file as it was when it was read last
 
     def run(self) -> None:
         for earlier in self._starts():
@@ -155,6 +156,11 @@ class Drive:
         crashes: whether they count; those of an earlier call are tried again."""
         told = set() if told is None else told
         for file in place.glob("results-*.json"):
+            stat = file.stat()
+            now = signature(stat)
+            if self._read.get(file) == now and settled(stat):
+                continue  # it holds all episodes, and is replaced after each
+            self._read[file] = now
             for found in read_progress(file):
                 if found.pending or found.key in told:
                     continue

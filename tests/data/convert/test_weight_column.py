@@ -42,6 +42,15 @@ def test_factors_of_all_rules_that_apply():
     assert step_weights(episode(), "lab/0", []) is None
 
 
+def test_a_weight_beyond_what_shares_can_tell_is_an_unusable_episode():
+    with pytest.raises(UnusableEpisode, match="the weight 2e-10 at step 1, with the factors"):
+        step_weights(episode(weight=[1, 2e-10, 1, 1]), "lab/0", [])
+    tiny = [WeightRule(weight=1e-6, success="unknown")] * 2
+    with pytest.raises(UnusableEpisode, match="the weight 1e-12 at step 0"):
+        step_weights(episode(), "lab/0", tiny)
+    assert step_weights(episode(weight=[0, 1, 1, 1]), "lab/0", []).tolist() == [0, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("rule", "wanted"),
     [

@@ -161,8 +161,8 @@ def test_what_stands_in_has_a_weight_too():
         ({"a": 1.0, "b": 1.0}, {"b": [(30, 0.0)]}, "'b' has samples of weight 0 alone"),
         (None, {"a": [(90, 0.0)], "b": [(30, 0.0)]}, "all samples of a, b have weight 0"),
         (None, {"b": [(29, 1.0)]}, "30 samples and weights of 29"),
-        (None, {"b": [(30, -1.0)]}, "weights hold -1.0"),
-        (None, {"b": [(30, float("nan"))]}, "weights hold nan"),
+        (None, {"b": [(30, -1.0)]}, r"weights hold \(30, -1.0\)"),
+        (None, {"b": [(30, float("nan"))]}, r"weights hold \(30, nan\)"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(weights, runs, words):
@@ -241,3 +241,25 @@ def test_weights_of_other_data_are_refused(weighted, tokenizer, normalizer):
     path.write_text(json.dumps(info | {"weights": [[3, 1.0]]}))
     with pytest.raises(FoundryError, match="weights of 3"):
         loader_of(sources, tokenizer, normalizer)
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        3, "heavy", {"a": 1}, [3], [[3]], [["3", 1.0]], [[3, "1"]], [[3, 1.0, 2]], [[-1, 1.0]],
+        [[1 << 70, 1.0]], [[1, -1.0]], [[1, float("nan")]], [[1, float("inf")]], [[1, 1e-300]],
+        [[1, 1e300]], [[None, 1.0]],
+    ],
+)  # fmt: skip
+def test_what_a_dataset_says_of_weights_is_checked(runs):
+    with pytest.raises(FoundryError, match="sample weights") as refused:
+        SampleWeights(runs)
+    assert "from 1e-09 to 1e+09: convert the dataset again" in refused.value.hint
+
+
+def test_weights_as_far_apart_as_may_be_are_drawn():
+    """The deepest tree there is: every two-digit weight of 18 decades."""
+    weights = [float(f"{a}.{b}e{e}") for e in range(-9, 9) for a in range(1, 10) for b in range(10)]
+    runs = [(1, weight) for weight in weights]
+    found = order({"a": 1.0, "b": 0.0}, {"a": len(runs), "b": 1}, {"a": runs}).draws(0, 1000)
+    assert 0.89 < (found.sample >= 17 * 90).mean() < 0.91, "the last decade has nine tenths of it"

@@ -65,6 +65,8 @@ def test_a_range_is_covered_evenly_on_its_scale():
     ("text", "words"),
     [
         ("a.b={low: 2, high: 1}", "low 2 is not below high 1"),
+        ("a.b={low: -.inf, high: 1}", "finite number"),
+        ("a.b={low: 0, high: .nan}", "finite number"),
         ("a.b={low: 0, high: 1, log: true}", "log needs low > 0"),
         ("a.b={low: 0, hgh: 1}", "hgh"),
         ("a.b=[1, 1]", "1 is named twice"),

@@ -9,6 +9,7 @@ from flows.reports import episodes_page
 from flows.reports.episodes_page import write_episodes_page
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.rollout.video import encode_video
+from foundry_core.files import sha256_hex
 from tests.release.kept import Kept
 
 
@@ -36,12 +37,15 @@ def run(tmp_path, monkeypatch):
 
     store.run(
         "r1",
-        ours=evaluation(
-            "ours",
-            ("push/000000_success.mp4", 40),
-            ("push/000003_failure.mp4", 90),
-            ("pull/000001_success.mp4", 140),
-        ),
+        # What a run's record calls a stage comes from the store, and is no place to write to.
+        **{
+            "../../../ours": evaluation(
+                "ours",
+                ("push/000000_success.mp4", 40),
+                ("push/000003_failure.mp4", 90),
+                ("pull/000001_success.mp4", 140),
+            )
+        },
         theirs=evaluation("theirs", ("push/000000_failure.mp4", 200)),
         still=store.add("evaluate_control"),
     )
@@ -49,6 +53,9 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(episodes_page, "open_store", lambda uri: store)
     return tmp_path / "home/runs/r1"
+
+
+OURS, THEIRS = (f"episodes/{sha256_hex(f'evaluate {n}')[:12]}" for n in ("ours", "theirs"))
 
 
 def cards(page: str) -> list[tuple[str, str]]:
@@ -61,20 +68,23 @@ def test_failures_come_first_and_every_video_lies_beside_the_page(run):
     assert page == run / "episodes.html"
     shown = cards(page.read_text())
     assert shown == [
-        ("failure", "episodes/theirs/push/000000_failure.mp4"),
-        ("failure", "episodes/ours/push/000003_failure.mp4"),
-        ("success", "episodes/ours/pull/000001_success.mp4"),
-        ("success", "episodes/ours/push/000000_success.mp4"),
+        ("failure", f"{THEIRS}/push/000000_failure.mp4"),
+        ("failure", f"{OURS}/push/000003_failure.mp4"),
+        ("success", f"{OURS}/pull/000001_success.mp4"),
+        ("success", f"{OURS}/push/000000_success.mp4"),
     ]
     assert all((run / file).read_bytes()[4:8] == b"ftyp" for _, file in shown)
     assert "4 recorded episodes, 2 of them failures" in page.read_text()
+    assert "../../../ours" in page.read_text()
+    beside = {path.name for path in (run / "episodes").iterdir()}
+    assert beside == {OURS.rpartition("/")[2], THEIRS.rpartition("/")[2]}
     for task in ("pull", "push"):
         assert f"<option>{task}</option>" in page.read_text()
 
 
 def test_one_task_alone(run):
     assert [file for _, file in cards(write_episodes_page("r1", ["pull"]).read_text())] == [
-        "episodes/ours/pull/000001_success.mp4"
+        f"{OURS}/pull/000001_success.mp4"
     ]
     with pytest.raises(FoundryError, match="no videos of these tasks"):
         write_episodes_page("r1", ["fly"])
