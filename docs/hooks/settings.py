@@ -8,6 +8,7 @@ from typing import Any
 import marks as md
 from pydantic import BaseModel
 
+from flows.ablation.drivers.base import DRIVERS
 from flows.ablation.studies import Study
 from flows.dispatch.base import BACKENDS
 from foundry_core.config.registry import Registry, one_of
@@ -52,6 +53,7 @@ OPEN_SETS = (
     OpenSet(FRONTENDS, "frontends", "Serving front-ends", "`--frontend` of `foundry policy serve`"),
     OpenSet(RESULT_FORMATS, "result-formats", "Published results", "`foundry eval import --from`"),
     OpenSet(BACKENDS, "dispatch", "Dispatch backends", "`--dispatch` of `foundry run`"),
+    OpenSet(DRIVERS, "search-drivers", "Search drivers", "`--driver` of `foundry search`"),
 )
 _BY_REGISTRY = {id(one.registry): one for one in OPEN_SETS}
 
