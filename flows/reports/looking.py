@@ -40,8 +40,9 @@ def quality_section(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[
         [row["stage"], *("" if row[n] is None else f"{row[n]:.4g}" for n in shown), _success(row)]
         for row in found
     ]
+    held_out = "its action error on held-out episodes, " if "action_error_mm" in shown else ""
     note = (
-        "A row is a policy: its models' exams, its action error on held-out episodes, its success. "
+        f"A row is a policy: its models' exams, {held_out}its success. "
         "<code>foundry lineage sql &quot;from stage_quality&quot;</code> has every run's."
     )
     return [("From language to success", f"{table_html(header, body)}<p class=note>{note}</p>")]

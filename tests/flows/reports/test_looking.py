@@ -47,8 +47,14 @@ def test_columns_that_say_nothing_are_left_out(connection):
     ((title, html),) = quality_section(connection, "r")
     assert title == "From language to success"
     assert "LLM loss, nats per token" in html and "caption F1" in html
-    assert "VQA" not in html and "action error, mm" not in html
+    assert "VQA" not in html and "action error" not in html
     assert "90 % of 80 [80, 95]" in html and "25 % of 80 [10, 40]" in html
+
+
+def test_the_error_of_actions_is_named_where_one_was_measured(connection):
+    add(connection, "r", "evaluate", 80, action_error_mm=4.5)
+    ((_, html),) = quality_section(connection, "r")
+    assert "action error, mm" in html and "its action error on held-out episodes" in html
 
 
 def test_a_run_without_exams_has_no_such_table(connection):
