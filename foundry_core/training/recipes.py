@@ -2,8 +2,11 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
+from pydantic import Field
+
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import Size
 from foundry_core.data.contract.statements import DataContract
@@ -12,6 +15,7 @@ from foundry_core.models.config import (
     BackboneConfig,
     EncoderConfig,
     HFConfig,
+    LoRAConfig,
     TransformerConfig,
     VLMConfig,
     weight_sources,
@@ -31,6 +35,23 @@ if TYPE_CHECKING:
     from foundry_core.training.stages.job import Training
 
 Inputs = Mapping[str, Mapping[str, Upstream]]
+
+Frozen = Annotated[
+    tuple[str, ...],
+    Field(description="patterns of parameters that stay as they are: vision.*, backbone.* ..."),
+]
+LrScale = Annotated[
+    dict[str, float],
+    Field(
+        description="pattern of parameters → factor on their learning rate; the longest that "
+        "matches counts"
+    ),
+]
+FreshAdapters = Annotated[
+    LoRAConfig | None,
+    OmitWhen(None),
+    Field(description="adapters on the model, the rest of which is frozen; null: none"),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,14 +317,34 @@ class TrainStage(Stage):
 
     @classmethod
     def notes(cls, recipe: Any, inputs: Inputs) -> list[str]:
-        if recipe.training.validation is None:
-            return []
-        held = _held_out(inputs)
-        named = (f"{name} {label!r}" for name in MODALITIES for label in inputs.get(name, {}))
-        absent = [one for one in named if one not in held]
-        return (
-            [f"not validated on {', '.join(absent)}: converted without a split"] if absent else []
-        )
+        return [*_notes_of_validation(recipe, inputs), *_notes_of_adapters(cls, recipe, inputs)]
+
+    @classmethod
+    def fresh(cls, recipe: Any, inputs: Inputs) -> Collection[str]:
+        """Names of modules that start from random weights; '' is the whole model."""
+        return ()
+
+
+def _notes_of_validation(recipe: Any, inputs: Inputs) -> list[str]:
+    if recipe.training.validation is None:
+        return []
+    held = _held_out(inputs)
+    named = (f"{name} {label!r}" for name in MODALITIES for label in inputs.get(name, {}))
+    absent = [one for one in named if one not in held]
+    return [f"not validated on {', '.join(absent)}: converted without a split"] if absent else []
+
+
+def _notes_of_adapters(stage: type[TrainStage], recipe: Any, inputs: Inputs) -> list[str]:
+    lora: LoRAConfig | None = getattr(recipe, "lora", None)
+    if lora is None:
+        return []
+    stuck = [name or "the model" for name in stage.fresh(recipe, inputs) if name not in lora.whole]
+    if not stuck:
+        return []
+    return [
+        f"lora freezes {' and '.join(stuck)}, which start from random weights: name modules to be "
+        "trained in full in lora.whole"
+    ]
 
 
 def _held_out(inputs: Inputs) -> list[str]:
