@@ -81,8 +81,11 @@ def apply_lora(model: Decoder, config: LoRAConfig) -> None:
         _train(model, part)
     linears = {p: linear for p, linear in linears.items() if not _within(p.name, config.whole)}
     text = {place for place, linear in linears.items() if id(linear) in in_text}
-    for place in _chosen(config.targets, text, set(linears)):
-        place.put(LoRALinear(linears[place], config))
+    chosen = _chosen(config.targets, text, set(linears))
+    # In the model's order, on which random values depend.
+    for place, linear in linears.items():
+        if place in chosen:
+            place.put(LoRALinear(linear, config))
 
 
 def _train(model: nn.Module, part: str) -> None:

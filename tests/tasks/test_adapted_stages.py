@@ -213,7 +213,7 @@ def test_rates_and_frozen_parts_of_a_language_model(bench):
     assert moved(bench.root / "llm", folder) == names - still
     old, new = weights(bench.root / "llm"), weights(folder)
     name = "blocks.{}.attention.qkv.weight"
-    slow, fast = ((new[name.format(i)] - old[name.format(i)]).abs().mean() for i in (2, 3))
+    slow, fast = (float((new[name.format(i)] - old[name.format(i)]).abs().mean()) for i in (2, 3))
     assert slow == pytest.approx(0.1 * fast, rel=0.2)
     with pytest.raises(FoundryError, match="lr_scale pattern 'layers' matches no parameter"):
         llm(bench, "none", lr_scale={"layers": 2.0})

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from foundry_core.models.build import build_model
-from foundry_core.models.config import HFVLMConfig, LoRAConfig
+from foundry_core.models.config import HFVLMConfig, LoRAConfig, VLMConfig
 from foundry_core.models.interfaces import Decoder
 from foundry_core.models.lora import LoRALinear, apply_lora
 from foundry_core.pipeline.stage import Config
@@ -61,7 +61,7 @@ def adapters_of(config: Config, lora: LoRAConfig) -> dict[str, tuple[int, int]]:
 
             model: nn.Module = shell(config)
         else:
-            model = build_model(config)
+            model = build_model(_numbered(config))
         assert isinstance(model, Decoder)
         apply_lora(model, lora)
     adapters = {
@@ -77,3 +77,10 @@ def adapters_of(config: Config, lora: LoRAConfig) -> dict[str, tuple[int, int]]:
         learns = sum(p.numel() for p in weights if p.requires_grad)
         found[name] = (fresh, learns - fresh)
     return found
+
+
+def _numbered(config: Config) -> Config:
+    """With some number for the image token, which a plan does not know."""
+    if isinstance(config, VLMConfig) and config.image_token_id is None:
+        return config.model_copy(update={"image_token_id": 0})
+    return config
