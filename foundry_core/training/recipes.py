@@ -23,8 +23,10 @@ from foundry_core.models.config import (
 from foundry_core.pipeline.stage import Config, Fact, Stage, StageContext, Trunk, Upstream, Work
 from foundry_core.training.config import (
     MODALITIES,
+    TrainingConfig,
     TrainResources,
     check_divides,
+    check_fp8_resources,
     check_gpus,
     check_micro_batch,
 )
@@ -258,6 +260,7 @@ class TrainStage(Stage):
     def check_resources(cls, recipe: Any, resources: TrainResources) -> None:
         workers, parts = resources.workers, recipe.data.modalities
         check_gpus(resources.gpus, workers)
+        check_fp8_resources(recipe.training.fp8, resources.gpus)
         for name, part in parts.items():
             check_divides(part.batch_size, workers, name)
         sizes = {name: part.batch_size // workers for name, part in parts.items()}
@@ -317,7 +320,11 @@ class TrainStage(Stage):
 
     @classmethod
     def notes(cls, recipe: Any, inputs: Inputs) -> list[str]:
-        return [*_notes_of_validation(recipe, inputs), *_notes_of_adapters(cls, recipe, inputs)]
+        return [
+            *_notes_of_validation(recipe, inputs),
+            *_notes_of_adapters(cls, recipe, inputs),
+            *_notes_of_fp8(recipe.training),
+        ]
 
     @classmethod
     def fresh(cls, recipe: Any, inputs: Inputs) -> Collection[str]:
@@ -332,6 +339,12 @@ def _notes_of_validation(recipe: Any, inputs: Inputs) -> list[str]:
     named = (f"{name} {label!r}" for name in MODALITIES for label in inputs.get(name, {}))
     absent = [one for one in named if one not in held]
     return [f"not validated on {', '.join(absent)}: converted without a split"] if absent else []
+
+
+def _notes_of_fp8(training: TrainingConfig) -> list[str]:
+    if training.fp8 is None or training.fp8.emulated or training.compile == "blocks":
+        return []
+    return ["training.fp8 without compile: blocks: scales cost more than 8-bit products save"]
 
 
 def _notes_of_adapters(stage: type[TrainStage], recipe: Any, inputs: Inputs) -> list[str]:

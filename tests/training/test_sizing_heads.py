@@ -10,7 +10,6 @@ from model_zoo import vla_config as tiny_vla
 from test_sizing import (
     as_on_a_gpu,  # noqa: F401
     kept_bytes,
-    language,
     robot_case,
     size,
     sized,
