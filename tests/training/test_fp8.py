@@ -8,6 +8,7 @@ import pytest
 import torch
 from model_zoo import build, language_config, vla_config
 from safetensors.torch import load_file
+from test_objectives import KEY, text_batch
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import LoRAConfig
@@ -16,6 +17,7 @@ from foundry_core.pipeline.registry import stage_kind
 from foundry_core.training import fp8
 from foundry_core.training.config import Fp8Config, TrainingConfig, TrainResources
 from foundry_core.training.fp8 import check_fp8, compute_in_fp8
+from foundry_core.training.objectives import TextLoss
 
 sys.path.append(str(Path(__file__).parents[1] / "tasks"))
 from training_stages import LANGUAGE, TEXT, Bench, curve
@@ -132,6 +134,23 @@ def test_it_resumes_to_the_bit(torchao, bench):
     assert metrics["resumed_from_step"] == 4
     first, second = ((one / "model.safetensors").read_bytes() for one in (straight, folder))
     assert first == second
+
+
+@pytest.mark.slow
+def test_a_step_stays_one_graph(torchao):
+    """Nothing of torchao's breaks what is compiled."""
+    model = build(language_config())
+    compute_in_fp8(model, TRYING, CPU)
+    objective = TextLoss()
+    prepared = objective.prepare(text_batch())
+
+    def step():
+        with torch.autocast("cpu", torch.bfloat16):
+            return objective(model, prepared, KEY)["loss"]
+
+    torch._dynamo.reset()
+    found = torch._dynamo.explain(step)()
+    assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
 
 
 def test_without_the_extra(monkeypatch, bench):
