@@ -70,15 +70,14 @@ def test_compiled_blocks_give_the_gradients_of_eager_ones():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_compiled_blocks_read_packed_rows_as_eager_ones(precision):
+def test_compiled_blocks_read_packed_rows_as_eager_ones():
     """Rows of robot samples beside packed captions, of several lengths one after the other: the
     gradients of the uncompiled model, no graph breaks, and no graph more for other lengths."""
     model = build(vla_config())
     objectives = {"robot": ROBOT, "captions": PACKED}
     batches = [
         {"robot": robot_batch([4, 4]), "captions": caption_rows(words, seed=seed)}
-        for seed, words in enumerate([[6, 3, 5, 1], [4, 4, 2, 6], [1, 6, 6, 2]])
+        for seed, words in enumerate([[6, 3, 5, 1], [4, 4, 1, 6], [2, 6, 6, 1]])
     ]
     torch._dynamo.reset()
     counters.clear()
@@ -89,18 +88,16 @@ def test_compiled_blocks_read_packed_rows_as_eager_ones(precision):
         for batch in batches:
             loss, inputs = mixed(model, objectives, batch)
             model.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                value = loss(*inputs)[0]
+            value = loss(*inputs)[0]
             value.backward()
             gradient = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
             found.append((float(value.detach()), torch.cat(gradient)))
             graphs.append(counters["stats"]["unique_graphs"])
     assert not counters["graph_break"]
     assert graphs[:3] == [0, 0, 0] and graphs[3] == graphs[4] == graphs[5] > 0
-    rate, close = (1e-5, 1e-4) if precision == "fp32" else (1e-2, 5e-2)
     for (eager, wanted), (value, gradient) in zip(found[:3], found[3:], strict=True):
-        assert value == pytest.approx(eager, rel=rate)
-        assert (gradient - wanted).norm() < close * wanted.norm()
+        assert value == pytest.approx(eager, rel=1e-5)
+        assert (gradient - wanted).norm() < 1e-4 * wanted.norm()
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ a row more. Copies of weights, embeddings, heads and losses are not in it.
 
 import pytest
 import torch
-from test_sizing import (
-    as_on_a_gpu,  # noqa: F401
+from test_sizing import (  # noqa: F401
+    as_on_a_gpu,
     caption_case,
     kept_bytes,
     language,

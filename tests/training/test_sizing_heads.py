@@ -7,8 +7,8 @@ import pytest
 import torch
 from model_zoo import OBS, count_parameters, language_config, vlm_config
 from model_zoo import vla_config as tiny_vla
-from test_sizing import (
-    as_on_a_gpu,  # noqa: F401
+from test_sizing import (  # noqa: F401
+    as_on_a_gpu,
     kept_bytes,
     robot_case,
     size,
