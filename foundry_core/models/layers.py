@@ -8,7 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -188,7 +188,7 @@ def _attend_documents(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tenso
     from torch.nn.attention.varlen import varlen_attn
 
     batch, heads, length, dim = q.shape
-    grouped: dict[str, bool] = {}
+    grouped: dict[str, Any] = {}
     if heads > k.shape[1]:
         # Of torch 2.13; those before take one key and value per query head.
         if "enable_gqa" in inspect.signature(varlen_attn).parameters:
