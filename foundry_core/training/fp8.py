@@ -95,7 +95,8 @@ def compute_in_fp8(model: nn.Module, config: Fp8Config, device: torch.device) ->
 def _linears(model: nn.Module) -> list[nn.Linear]:
     """Plain ones in blocks: no output layer, no adapted ones."""
     modules = [one for block in transformer_blocks(model) for one in block.modules()]
-    return [one for one in modules if type(one) in (Linear, nn.Linear)]
+    linears = [one for one in modules if isinstance(one, nn.Linear)]
+    return [one for one in linears if type(one) in (Linear, nn.Linear)]
 
 
 def _fits(linear: nn.Linear, config: Fp8Config) -> bool:
