@@ -30,6 +30,15 @@ def ablation_ids() -> list[str]:
     return [row["ablation_id"] for row in queries.sql(queries.connect(), query)]
 
 
+def report_of(result: Row) -> Path:
+    """The report of an ablation that has just ended, with this result. Of one that built nothing
+    it is the one that came to the same verdict: drawing a page takes longer than finding that all
+    is known."""
+    built = any(stage["attempt"] for stage in result["stages"])
+    known = None if built else known_report(result["comparison_key"])
+    return known or write_ablation_report(result["ablation_id"])
+
+
 def known_report(comparison_key: str | None) -> Path | None:
     """The report of an ablation that came to the same verdict, the newest; None without one."""
     query = "select ablation_id from ablation where comparison_key = ? order by started_at desc"
