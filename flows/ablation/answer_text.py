@@ -28,6 +28,8 @@ MEASURES = {
     "action_error_mm": ("action error, mm", 2),
     "success_rate": ("success", 3),
     "success_seconds": ("s to success", 2),
+    "chunk_ms": ("policy, ms/chunk", 1),
+    "chunk_cpu_ms": ("policy, CPU ms/chunk", 1),
     "step_ms": ("ms/control step", 0),
     "seconds": ("cost, s of work", 0),
     "gpu_seconds": ("cost, GPU s", 0),
