@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from flows import processes
+from flows.ablation.known import report_of
 from flows.ablation.plan import Ablation, plan_ablation
-from flows.ablation.report import report_of
 from flows.ablation.run import AblationResult, AblationRun
 from flows.ablation.search import Rung, Search, plan_search
 from flows.ablation.search_table import plan_json, rung_text

@@ -10,6 +10,7 @@ from typing import Any
 from flows import processes
 from flows.ablation.search import Rung
 from flows.ablation.search_table import rungs_markdown
+from flows.ablation.verdict_table import by_variant, changes_text, p_cell, seeds_text
 from flows.console import markdown_table
 from flows.prefect.api import configured, server_url
 from flows.prefect.page import ProgressReport, artifact_key, show_link, show_markdown
@@ -77,8 +78,6 @@ def show_effects(
     effects: Sequence[Mapping[str, Any]], seeds: Mapping[str, Any] | None, more: str = ""
 ) -> None:
     """The verdict of an ablation, a row per variant. more: what else is to be known of it."""
-    from flows.ablation.report import seeds_text
-
     text = verdict_markdown(effects)
     text += f"\n{seeds_text(seeds)}\n" if seeds else "\nNo verdict: see the runs that failed.\n"
     _show("verdict", "Verdict", f"{text}\n{more}\n" if more else text)
@@ -93,24 +92,17 @@ def show_rungs(rungs: Sequence[Rung], of: int, reports: Mapping[str, Path]) -> N
 def verdict_markdown(effects: Sequence[Mapping[str, Any]]) -> str:
     """A table that Prefect's page shows whole, which breaks no line of a cell and cuts what is
     wider than 800 pixels; below it what each variant changes, and decisions in full."""
-    from foundry_core.evaluation.comparison.sentences import p_text
-
-    variants: dict[str, list[Mapping[str, Any]]] = {}
-    for row in effects:
-        variants.setdefault(row["variant"], []).append(row)
     rows = [["variant", "success", "95 %", "p", "decision", "letters"]]
     notes = []
-    for name, changes in variants.items():
+    for name, changes in by_variant(effects).items():
         one = changes[0]
         known = one["success"] is not None
         rate = f"{100 * one['success']:.1f} % of {one['n']}" if known else "-"
         interval = f"{100 * one['low']:.0f}–{100 * one['high']:.0f}" if known else "-"
-        p = "" if one["p_value"] is None else p_text(one["p_value"])
         decision = one["decision"]
         short = next((word for word in _SHORT if decision.startswith(word)), decision)
-        rows.append([_cut(name), rate, interval, p, short, one["letters"] or ""])
-        changed = [f"{c['path']}: {c['old']} → {c['new']}" for c in changes if c["path"]]
-        said = "; ".join(filter(None, ["; ".join(changed), decision]))
+        rows.append([_cut(name), rate, interval, p_cell(one), short, one["letters"] or ""])
+        said = "; ".join(filter(None, [changes_text(changes), decision]))
         notes.append(f"- **{name}**: {said.partition(chr(10))[0]}\n")
     return f"{markdown_table(rows)}\n{''.join(notes)}"
 

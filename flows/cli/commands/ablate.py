@@ -134,7 +134,7 @@ def run_all(
     ablation: Ablation, console: Console, dispatch: str = "inline", prefect: bool = False
 ) -> dict[str, Any]:
     """Carries out a planned ablation. Adds where the report lies."""
-    from flows.ablation.report import report_of
+    from flows.ablation.known import report_of
     from flows.ablation.run import AblationRun
 
     merged = ablation.merged
@@ -151,9 +151,7 @@ def summarise(result: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from flows.ablation.report import effects_rows, seeds_text
-    from foundry_core.evaluation.comparison.result import Sequential
-    from foundry_core.evaluation.comparison.sentences import saved_text
+    from flows.ablation.verdict_table import effects_rows, seeds_text
 
     built = [stage["name"] for stage in result["stages"] if stage["attempt"]]
     print(f"ablation {result['ablation_id']}: {result['status']} in {result['seconds']:.1f} s")
@@ -167,6 +165,9 @@ def summarise(result: dict[str, Any]) -> None:
         table.add_row(*map(escape, row))
     print_table(table)
     if result["sequential"]:
+        from foundry_core.evaluation.comparison.result import Sequential
+        from foundry_core.evaluation.comparison.sentences import saved_text
+
         print(saved_text(Sequential(**result["sequential"])))
     if result["seeds"]:
         print(seeds_text(result["seeds"]))
