@@ -101,7 +101,7 @@ class Page(HTMLParser):
             self.links.append(found["href"])
 
 
-@pytest.mark.slow
+@pytest.mark.slow("builds the whole site")
 @pytest.mark.timeout(1200)
 def test_the_site_is_whole_and_asks_nobody_else(site):
     """Built without a warning; each page loads files of the site alone, and each link and anchor
@@ -127,7 +127,7 @@ def test_the_site_is_whole_and_asks_nobody_else(site):
     assert any("lr_scale" in one["text"] for one in words)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("builds the whole site")
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width", [1400, 400])

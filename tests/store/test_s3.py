@@ -319,7 +319,7 @@ def test_runs_reuse_what_another_host_built_and_plan_without_downloads(
     assert "test-secret" not in told
 
 
-@pytest.mark.slow
+@pytest.mark.slow("whole runs over an S3 of our own")
 def test_a_run_from_the_command_line(uri):
     first = cli("run", str(WORDS), "--json", FOUNDRY_STORE=uri)
     assert first.returncode == 0, first.stderr
@@ -430,7 +430,7 @@ def test_objects_imported_from_another_place_stay_present(uri, monkeypatch, caps
     assert "foundry lineage tag" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.slow("whole runs over an S3 of our own")
 def test_runs_come_out_right_through_a_faulty_network(endpoint, uri, monkeypatch, tmp_path):
     calm = run_words(uri)[1]
     other = use_s3(monkeypatch, endpoint)
