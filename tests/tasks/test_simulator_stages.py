@@ -78,7 +78,7 @@ def test_another_seed_gives_other_demonstrations(tmp_path):
     assert not set(tree_bytes(one / "episodes")) & set(tree_bytes(other / "episodes"))
 
 
-@pytest.mark.slow
+@pytest.mark.slow("records and renders twice, in processes")
 @pytest.mark.parametrize(("kind", "recipe"), [(CollectDemos, DEMOS), (CollectScenes, SCENES)])
 def test_bytes_do_not_depend_on_the_number_of_workers(kind, recipe, tmp_path):
     one, _ = run(kind, tmp_path / "a", recipe)

@@ -345,7 +345,7 @@ def test_command_line_through_prefect_with_a_failing_variant(home):
     assert json.loads(shown.stdout)["report"] == result["report"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("kills a campaign, or runs two at once")
 def test_kill_9_then_again_continues_where_it_stopped(home):
     settings = ("-o", "model.steps=40", "-o", "model.seconds=8", "--vary", "model.rate=0.2")
     process = subprocess.Popen(
@@ -370,7 +370,7 @@ def test_kill_9_then_again_continues_where_it_stopped(home):
     assert max(map(int, resumed)) >= 5
 
 
-@pytest.mark.slow
+@pytest.mark.slow("kills a campaign, or runs two at once")
 def test_two_studies_at_once_build_what_they_share_once(home):
     """Each of its own process, on one home; one has a variant that fails."""
     shared = ("-o", "model.rate=0.07", "-o", "model.seconds=3", "--json")

@@ -318,7 +318,7 @@ def carried_out(ablation, rung):
     return run.finish("succeeded")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs a search of several rungs")
 def test_rungs_continue_what_the_ones_before_trained_and_all_is_known_again():
     asked = search(variants=3, budgets=parse_vary("model.steps=4,8"), reduction=2)
     results = []
@@ -342,7 +342,7 @@ def test_rungs_continue_what_the_ones_before_trained_and_all_is_known_again():
     assert [one["comparison_key"] for one in again] == [one["comparison_key"] for one in results]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs a search of several rungs")
 def test_kill_9_then_again_asks_for_the_same_and_reuses_what_ran(home):
     line = [sys.executable, "-m", "flows.cli", "search", str(BUDGETS), "--variants", "4"]
     line += ["--space", "model.rate={low: 0.01, high: 0.5, log: true}", "--json"]

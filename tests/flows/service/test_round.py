@@ -156,7 +156,7 @@ def test_cancelling_an_ablation_in_the_ui_ends_its_trainings_and_is_recorded(ser
     assert all(row["decision"].startswith("no verdict") for row in rows), rows
 
 
-@pytest.mark.slow
+@pytest.mark.slow("Prefect's server, pools and workers")
 def test_two_ablations_at_once_on_a_pool_of_one_share_what_is_equal(serving):
     """The base is new to both, and each waits for the pool's only slot."""
     both = [
@@ -215,7 +215,7 @@ def test_check_and_status_in_plain_words(serving):
     assert status["runs"] == status["queue"] == status["leases"] == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow("Prefect's server, pools and workers")
 def test_interrupting_serve_leaves_nothing(tmp_path):
     with Serving(tmp_path / "home") as serving:
         flow_run = serving.submit(
