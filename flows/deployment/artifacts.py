@@ -14,6 +14,7 @@ from flows.prefect.page import ProgressReport, artifact_key, show_link, show_mar
 from flows.prefect.pages import report_page
 from flows.runs.engine import PipelineRun
 from foundry_core.evaluation.design import Standing
+from foundry_core.lineage.records import metric_lines
 from foundry_core.store.manifest import Artifact
 
 _MOMENT_SECONDS = 5.0
@@ -141,10 +142,10 @@ def on_white(svg: str) -> bytes:
 
 
 def _show_losses(name: str, folder: Path) -> None:
-    from flows.reports.run_report import loss_series
+    from flows.reports.curves import loss_series
     from foundry_core.evaluation.comparison.plots import curves
 
-    series = loss_series(folder)
+    series = loss_series(metric_lines(folder.joinpath))
     if series:
         picture = on_white(curves(name, series))
         _show(f"loss-{name}", f"Losses of {name}", _image("svg+xml", picture, name))
