@@ -91,9 +91,7 @@ def _planned(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, li
     return {row["stage"]: why(row["reasons"]) for row in found}
 
 
-def _stage(
-    row: StageRow, attempts: Sequence[Json], progress: Json | None, at_work: bool
-) -> Json:
+def _stage(row: StageRow, attempts: Sequence[Json], progress: Json | None, at_work: bool) -> Json:
     last = attempts[-1] if attempts else None
     state = _state(row, last, progress, at_work)
     error = (progress or {}).get("error") or (last or {}).get("error")
