@@ -2,17 +2,17 @@
 
     /foundry-runs                  the list of runs
     /foundry-run/RUN               one run
-    /foundry-live/...              what both show, for who knows the password (`flows.live.questions`)
+    /foundry-live/...              what both show, for who has the password (`questions`)
 
 Only reading is answered. Everything that the pages show is text of anybody: it comes as JSON, which
 our own script draws as text, or as a picture by its digest.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from flows.prefect.http import CLOSED, App, Headers, Password, Receive, Scope, Send, answer
@@ -46,6 +46,8 @@ class Live:
 
     def __init__(self, app: App, password: str) -> None:
         self._app, self._password = app, Password(password)
+        self._made: Questions | None = None
+        self._lock = threading.Lock()
         # Of its own, few: what pages ask must not keep Prefect's server from its work.
         self._quick = ThreadPoolExecutor(2, thread_name_prefix="live")
         self._slow = ThreadPoolExecutor(2, thread_name_prefix="live-files")
@@ -75,14 +77,16 @@ class Live:
         known = [value for name, value in scope["headers"] if name.lower() == b"if-none-match"]
         files = asked.startswith(("file/", "made/", "preview/"))
         pool = self._slow if files else self._quick
-        return await self._in(pool, lambda: self._questions.reply(asked, query, known))
+        return await self._in(pool, lambda: self._questions().reply(asked, query, known))
 
-    @cached_property
     def _questions(self) -> "Questions":
-        # A second that the server's start saves: statistics, DuckDB.
-        from flows.live.questions import Questions
+        with self._lock:
+            if self._made is None:
+                # A second that the server's start saves: statistics, DuckDB.
+                from flows.live.questions import Questions
 
-        return Questions()
+                self._made = Questions()
+            return self._made
 
     async def _in(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)

@@ -25,7 +25,6 @@ _FACTS = (
 _LISTS: Mapping[str, tuple[str, ...]] = {
     "inputs": ("slot", "label", "kind", "upstream_key"),
     "used_by": ("key", "kind", "present"),
-    "runs": ("run_id", "stage", "action"),
     "file_list": ("path", "size", "role"),
     "attempts": ("run_id", "attempt", "state", "started_at", "seconds", "host", "error"),
     "scores": ("task", "successes", "n", "success_rate", "low", "high"),
@@ -70,6 +69,7 @@ def artifact_answer(connection: duckdb.DuckDBPyConnection, key: str) -> Json:
         "why": [
             {
                 "run_id": one["run_id"],
+                "stage": one["stage"],
                 "action": one["action"],
                 "why": why(one["reasons"], one["how"]),
             }

@@ -107,6 +107,8 @@ class _Tail:
     def rows(self) -> list[Json]:
         try:
             # What is put in the place of such a file (a pipe) would hold the page for ever.
+            if not self._path.is_file():
+                raise FileNotFoundError
             handle = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         except OSError:
             self._begin()

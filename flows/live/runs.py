@@ -24,10 +24,12 @@ def runs_answer(connection: duckdb.DuckDBPyConnection, words: str) -> Json:
     a key, each of which must fit; empty for all."""
     found = rows(
         connection,
-        f"""select run_id, pipeline, status, started_at, seconds, overrides, stages, ran, reused,
+        f"""{_FITS}
+        select run_id, pipeline, status, started_at, seconds, overrides, stages, ran, reused,
             failed, scores, ablation_id, variant, error
-        from run_summary r where {_FITS} order by started_at desc, run_id desc limit {SHOWN + 1}""",
-        [words.lower().split()],
+        from run_summary where len($1) = 0 or run_id in (from fits)
+        order by started_at desc, run_id desc limit {SHOWN + 1}""",
+        [list(dict.fromkeys(words.lower().split()))],
         of=Json,
     )
     shown = found[:SHOWN]
@@ -39,14 +41,16 @@ def runs_answer(connection: duckdb.DuckDBPyConnection, words: str) -> Json:
     return {"runs": shown, "more": len(found) > SHOWN}
 
 
-# Every word: `list_bool_and` of none is null.
-_FITS = """coalesce(list_bool_and(list_transform($1::varchar[], lambda word:
-    contains(lower(r.run_id), word) or contains(lower(r.pipeline), word)
-    or r.run_id in (
-        select s.run_id from run_stage s
+# A run fits where each of the words does.
+_FITS = """with asked as (select unnest($1::varchar[]) as word),
+    hit as (
+        select run_id, word from fact.run_started, asked
+        where contains(lower(run_id), word) or contains(lower(pipeline), word)
+        union
+        select run_id, word from run_stage s, asked
         where contains(lower(s.stage), word)
-            or (length(word) >= 6 and starts_with(coalesce(s.artifact_key, s.key), word))))),
-    true)"""
+            or (length(word) >= 6 and starts_with(coalesce(s.artifact_key, s.key), word))),
+    fits as (select run_id from hit group by run_id having count(distinct word) = len($1))"""
 
 
 def dead_stamp() -> tuple[str, ...]:

@@ -63,7 +63,8 @@ def _success(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[Json]:
         for row in found
     ]
     header = ["evaluation", "task", "successes", "rate", "95 % interval", "crashed"]
-    return [_table("Success", header, body)] if body else []
+    shown = len(header) if any(row[-1] for row in body) else -1
+    return [_table("Success", header[:shown], [row[:shown] for row in body])] if body else []
 
 
 def _percent(rate: float | None) -> str:

@@ -5,8 +5,19 @@ let shown = "";
 const runLink = run => el("a", {href: foundry.runLink(run), "data-key": "run " + run}, run);
 const text = value => value === null || value === undefined ? "" : typeof value === "number" ? foundry.number(value) : String(value);
 
+// JSON has its names in the order of letters.
+const COLUMNS = {
+  inputs: ["upstream_key", "slot", "label", "kind"], used_by: ["key", "kind", "present"],
+  scores: ["task", "successes", "n", "success_rate", "low", "high"],
+  attempts: ["run_id", "attempt", "state", "started_at", "seconds", "host", "error"],
+  file_list: ["path", "size", "role"], aliases: ["alias"],
+};
+const TITLES = {inputs: "Inputs", used_by: "Used by", scores: "Scores", attempts: "Attempts", file_list: "Files",
+  aliases: "Names"};
+
 function cells(name, row) {
-  return Object.entries(row).map(([column, value]) => {
+  return COLUMNS[name].map(column => {
+    const value = row[column];
     if (column === "upstream_key" || column === "key") return keyLink(value);
     if (column === "run_id" && value) return runLink(value);
     if (column === "present") return value ? "there" : "gone";
@@ -16,13 +27,10 @@ function cells(name, row) {
   });
 }
 
-const TITLES = {inputs: "Inputs", used_by: "Used by", runs: "Runs that have it", attempts: "Attempts",
-  scores: "Scores", file_list: "Files", aliases: "Names"};
-
 function lists(found) {
   return Object.entries(TITLES).filter(([name]) => found.lists[name].length).map(([name, title]) => {
     const rows = found.lists[name], more = found.counts[name] - rows.length;
-    const header = Object.keys(rows[0]).map(one => one === "upstream_key" ? "key" : one.replace("_", " "));
+    const header = COLUMNS[name].map(one => one === "upstream_key" ? "key" : one.replace("_id", "").replace("_", " "));
     return titled(title, header, rows.map(row => cells(name, row)), more > 0 ? [`and ${more} more`] : []);
   });
 }
@@ -51,8 +59,8 @@ function history(found) {
     parts.push(rows.length ? foundry.table("Differences", ["place", "path", "old", "new"], rows)
       : el("p", {class: "note"}, "Nothing in its recipe, seed or code."));
   }
-  const rows = found.why.map(one => [runLink(one.run_id), one.action, one.why.join("; ")]);
-  if (rows.length) parts.push(titled("Why", ["run", "action", "why"], rows));
+  const rows = found.why.map(one => [runLink(one.run_id), one.stage, one.action, one.why.join("; ")]);
+  if (rows.length) parts.push(titled("Runs that have it, and why", ["run", "stage", "action", "why"], rows));
   return parts;
 }
 

@@ -8,6 +8,6 @@ foundry.watchVerdict = run => foundry.watch(() => `run/${run}/verdict`, found =>
   foundry.redraw(foundry.by("verdict"),
     lines.length ? el("p", {class: "verdict"}, ...lines) : "",
     ...found.tables.map(one => foundry.titled(one.title, one.header, one.rows, one.notes)),
-    ...found.pictures.map(one => el("figure", {}, foundry.picture(`file/${one.kind}/${one.key}/${one.path}`, one.alt))));
+    ...found.pictures.map(one => el("figure", {class: "drawn"}, foundry.picture(`file/${one.kind}/${one.key}/${one.path}`, one.alt))));
   return foundry.pace.while(3);
 }, () => {});
