@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows import processes
 from flows.console import markdown_table
+from flows.prefect.addresses import report_page, run_page, served
 from flows.prefect.api import configured, server_url
 from flows.prefect.page import ProgressReport, artifact_key, show_link, show_markdown
-from flows.prefect.pages import report_page
 from flows.runs.engine import PipelineRun
 from foundry_core.evaluation.design import Standing
 from foundry_core.lineage.records import metric_lines
@@ -121,14 +120,22 @@ def show_looks(standing: Standing, rounds: int) -> None:
     _show("looks", "Looks", text)
 
 
+def show_run(run_id: str) -> None:
+    """A link to the run's live page, where its server has one."""
+    if _has_pages():
+        title = "Stages, curves, rollouts, verdict and lineage while the run goes on"
+        show_link("run", run_page(run_id), f"page of {run_id}", title)
+
+
+def _has_pages() -> bool:
+    """Whether the server is `foundry serve` of this home."""
+    return configured() and f"{served()}/api" == server_url()
+
+
 def show_report(run_id: str, path: Path) -> None:
     """A link to the run's report, which `foundry serve` of this home shows; another server knows
     the file's path only."""
-    served = any(
-        entry.local and not entry.dead and entry.facts["url"] == server_url()
-        for entry in processes.entries("serve")
-    ) if configured() else False  # fmt: skip
-    if served:
+    if _has_pages():
         show_link("report", report_page(run_id), f"report of {run_id}", f"Report: {path}")
     else:
         show_link("report", path.absolute().as_uri(), str(path), f"Report: {path}")

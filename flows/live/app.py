@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from flows.prefect.addresses import RUN, RUNS
 from flows.prefect.http import CLOSED, App, Headers, Password, Receive, Scope, Send, answer
 from flows.prefect.pages import PASSWORD_WANTED, RUN_NAME
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from flows.live.questions import Questions
 
 T = TypeVar("T")
-RUNS, RUN, DATA = "/foundry-runs", "/foundry-run/", "/foundry-live/"
+DATA = "/foundry-live/"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 
 from flows.live.previews import holds_shards
-from flows.live.stages import why
+from flows.live.stages import check_known, why
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import graph, queries
 from foundry_core.lineage.connection import rows
@@ -33,8 +33,8 @@ _LISTS: Mapping[str, tuple[str, ...]] = {
 
 
 def graph_answer(connection: duckdb.DuckDBPyConnection, ref: str) -> Json:
-    """A run's stages, or what an artifact was made from, laid out; see `graph.placed`. FoundryError
-    for more than a page can draw."""
+    """What an artifact was made from, laid out; see `graph.placed`. FoundryError for more than a
+    page can draw."""
     nodes, edges = queries.graph_of(connection, ref)
     if len(nodes) > _MOST_NODES:
         raise FoundryError(
@@ -42,6 +42,12 @@ def graph_answer(connection: duckdb.DuckDBPyConnection, ref: str) -> Json:
             f"foundry lineage graph {ref[:64]} --format svg",
         )
     return graph.placed(nodes, edges)
+
+
+def run_graph_answer(connection: duckdb.DuckDBPyConnection, run_id: str) -> Json:
+    """The same of a run. FoundryError for an unknown one."""
+    check_known(connection, run_id)
+    return graph_answer(connection, run_id)
 
 
 def artifact_answer(connection: duckdb.DuckDBPyConnection, key: str) -> Json:

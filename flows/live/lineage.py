@@ -20,7 +20,7 @@ T = TypeVar("T")
 _EVERY_SECONDS = 1.0
 # Of the time at most: a large index takes long to copy.
 _SHARE = 0.1
-_MEMORY = "512MB"
+_MEMORY = "1GB"
 
 
 class LiveLineage:

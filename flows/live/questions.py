@@ -19,7 +19,7 @@ import duckdb
 
 from flows.live.answers import Answers, Question
 from flows.live.app import NO_PAGE, Reply
-from flows.live.artifacts import artifact_answer, graph_answer
+from flows.live.artifacts import artifact_answer, graph_answer, run_graph_answer
 from flows.live.curves import Tails, curves_answer
 from flows.live.files import committed_file, file_under_way
 from flows.live.lineage import LiveLineage
@@ -100,7 +100,7 @@ class Questions:
             case "verdict":
                 return self._about(asked, lambda c: verdict_answer(c, run))
             case "graph":
-                return self._about(asked, lambda c: graph_answer(c, run))
+                return self._about(asked, lambda c: run_graph_answer(c, run))
         return None
 
     def _about(self, name: str, told: Told, moved: Callable[[], Any] = tuple) -> Question:

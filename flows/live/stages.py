@@ -50,10 +50,15 @@ def run_answer(connection: duckdb.DuckDBPyConnection, run_id: str) -> Json:
 
 def known_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> Json:
     """`queries.show` of a run. FoundryError for an unknown one."""
+    check_known(connection, run_id)
+    return queries.show(connection, run_id)
+
+
+def check_known(connection: duckdb.DuckDBPyConnection, run_id: str) -> None:
+    """FoundryError for an unknown run."""
     query = "select 1 from pipeline_run where run_id = ?"
     if not rows(connection, query, [run_id], of=Json):
         raise FoundryError(f"no run is called {run_id!r}", "`foundry lineage runs` lists them")
-    return queries.show(connection, run_id)
 
 
 def run_stamp(run_id: str) -> tuple[Any, ...]:

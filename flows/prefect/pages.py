@@ -10,6 +10,7 @@ import asyncio
 import re
 from pathlib import Path
 
+from flows.prefect.addresses import LOGIN, REPORTS
 from flows.prefect.http import (
     ASKING,
     CLOSED,
@@ -23,7 +24,6 @@ from flows.prefect.http import (
     digest_source,
 )
 
-LOGIN, REPORTS = "/foundry-login", "/foundry-report/"
 _FILE = "report.html"
 RUN_NAME = re.compile(r"[A-Za-z0-9][\w.=,+-]{0,199}", re.ASCII)
 # The part after # never leaves the browser. Prefect's pages look for the password at that name.
@@ -70,11 +70,6 @@ def _page(title: str, body: str, script: str) -> bytes:
 def _policy(script: str) -> str:
     """Of a page with this script and no other."""
     return f"{CLOSED}; script-src {digest_source(script)}; connect-src 'self'; {_DRAWN}"
-
-
-def report_page(run_id: str) -> str:
-    """The address of a run's report on the server that shows it."""
-    return f"{REPORTS}{run_id}"
 
 
 PASSWORD_WANTED = (

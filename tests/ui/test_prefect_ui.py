@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from flows.deployment import settings
-from flows.prefect.pages import LOGIN
+from flows.prefect.addresses import LOGIN
 from foundry_core.lineage import queries
 from tests.ui.browser import Browser, chromium
 

@@ -1,1 +1,1 @@
-"""A small pipeline with something to watch: pictures, a training with curves, rollouts, a verdict."""
+"""A small pipeline with something to watch: pictures, trainings, rollouts, a verdict."""

@@ -163,6 +163,7 @@ def summarise(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     from flows.ablation.report import effects_rows, seeds_text
+    from flows.prefect.addresses import run_page, served
     from foundry_core.evaluation.comparison.result import Sequential
     from foundry_core.evaluation.comparison.sentences import saved_text
 
@@ -182,3 +183,5 @@ def summarise(result: dict[str, Any]) -> None:
     if result["seeds"]:
         print(seeds_text(result["seeds"]))
     print(f"report: {result['report']}")
+    if url := served():
+        print(f"page: {url}{run_page(result['ablation_id'])}")

@@ -55,11 +55,15 @@ async function words(answer) {
 // the next question is due. A page that nobody sees asks every half minute, and a server that does
 // not answer is asked more and more rarely. Returns what asks at once.
 foundry.watch = (path, draw, problem = foundry.problem) => {
-  let tag = "", timer = 0, due = 1.5, failures = 0, busy = false;
+  let tag = "", timer = 0, due = 1.5, failures = 0, busy = false, wanted = false;
   const again = async () => {
     clearTimeout(timer);
-    if (busy) return;
+    if (busy) {
+      wanted = true;  // what is under way may have been asked before something moved
+      return;
+    }
     busy = true;
+    wanted = false;
     try {
       const answer = await foundry.fetch(path(), tag ? {"If-None-Match": tag} : {});
       if (answer.status !== 304) {
@@ -75,6 +79,7 @@ foundry.watch = (path, draw, problem = foundry.problem) => {
       problem(error instanceof TypeError ? "The server does not answer; it is asked again." : error.message);
     }
     busy = false;
+    if (wanted) return void again();
     const seconds = Math.min(due * 2 ** Math.min(failures, 6), Math.max(due, MOST_SECONDS));
     timer = setTimeout(again, 1000 * (document.hidden ? Math.max(seconds, HIDDEN_SECONDS) : seconds));
   };
