@@ -18,8 +18,8 @@ from foundry_core.store.open import open_store
 
 T = TypeVar("T")
 _EVERY_SECONDS = 1.0
-# Of the time at most: a large index takes long to copy.
-_SHARE = 0.1
+# Of the time at most: a large index takes long to copy. But nobody waits longer than this for it.
+_SHARE, _MOST_SECONDS = 0.25, 20.0
 _MEMORY = "1GB"
 
 
@@ -61,7 +61,7 @@ class LiveLineage:
         self._advance(self._log)
         self._names = names
         took = time.monotonic() - now
-        self._next = time.monotonic() + max(_EVERY_SECONDS, took / _SHARE)
+        self._next = time.monotonic() + min(max(_EVERY_SECONDS, took / _SHARE), _MOST_SECONDS)
 
     def _advance(self, log: EventLog) -> None:
         """Where nothing can be written, the index is shown as it is."""

@@ -21,6 +21,7 @@ _RUN = (
     *("parent", "ablation_id", "variant", "host", "git_commit", "git_dirty", "error"),
 )
 _HOW = {"content": "same recipe, same input bytes", "unneeded": "nobody needs it"}
+_ENDED = {"run": "done", "reuse": "reused"}
 _LONGEST = 2000
 _HUGE = 1e300
 
@@ -99,6 +100,8 @@ def _planned(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, li
 def _stage(row: StageRow, attempts: Sequence[Json], progress: Json | None, at_work: bool) -> Json:
     last = attempts[-1] if attempts else None
     state = _state(row, last, progress, at_work)
+    ended = _ended(progress)
+    seconds = last["seconds"] if last else None
     error = (progress or {}).get("error") or (last or {}).get("error")
     working = state in ("runs", "waits") and progress is not None and at_work
     return {
@@ -108,16 +111,24 @@ def _stage(row: StageRow, attempts: Sequence[Json], progress: Json | None, at_wo
         "planned": row["planned"],
         "state": state,
         "why": why(row["reasons"], row["how"]),
-        "seconds": last["seconds"] if last and state == "done" else None,
+        "seconds": (seconds or ended["seconds"]) if state == "done" else None,
         "error": str(error)[:_LONGEST] if error and state in ("failed", "gone") else None,
         "attempts": len(attempts),
         "progress": shown_progress(progress) if working and progress else None,
     }
 
 
+def _ended(progress: Json | None) -> Json:
+    """What the run itself says of a stage's end: action, as a state, and seconds; null each."""
+    told = (progress or {}).get("ended")
+    said = told if isinstance(told, dict) else {}
+    action = _ENDED.get(str(said.get("action")))
+    return {"action": action, "seconds": _number(said.get("seconds"))}
+
+
 def _state(row: StageRow, last: Json | None, progress: Json | None, at_work: bool) -> str:
     if row["resolved_at"] is not None:
-        return {"run": "done", "reuse": "reused"}.get(row["action"], row["action"])
+        return _ENDED.get(row["action"], row["action"])
     if not at_work:
         # Of a run that said nothing of its end, what it had begun is not known to have failed.
         ended = row["action"] in ("failed", "blocked")
@@ -127,6 +138,8 @@ def _state(row: StageRow, last: Json | None, progress: Json | None, at_work: boo
         return "runs" if last and last["state"] == "running" else "waits"
     if "error" in progress:
         return "failed"
+    if action := _ended(progress)["action"]:
+        return action
     waiting = "done" not in progress and progress.get("message")
     return "waits" if waiting else "runs"
 

@@ -1,5 +1,5 @@
 """What the stages of a run are at, as a small file each in the run's folder: for who watches from
-another process. What became of them is in the lineage."""
+another process, sooner than the lineage's index can tell what became of them."""
 
 import contextlib
 import json
@@ -39,10 +39,9 @@ class ProgressFiles:
                 self._progressed(name, dict(state))
             case StageFailedEvent(name, error):
                 self._write(name, {"stage": name, "error": mask_text(error)})
-            case StageFinished(name, _):
-                self._stages.pop(name, None)
-                with contextlib.suppress(OSError):
-                    self._path(name).unlink(missing_ok=True)
+            case StageFinished(name, outcome):
+                ended = {"action": outcome.action, "seconds": outcome.seconds}
+                self._write(name, {"stage": name, "ended": ended})
         self._onward(event)
 
     def _progressed(self, name: str, state: dict[str, Any]) -> None:
@@ -69,8 +68,9 @@ class ProgressFiles:
 
 
 def progress_of(run: Path) -> dict[str, dict[str, Any]]:
-    """Stage → what it is at: since, first {done, at}, done, total, message, values, at, or error;
-    each may be missing. Times are seconds since 1970. Files that cannot be read are left out."""
+    """Stage → what it is at: since, first {done, at}, done, total, message, values, at; or error; or
+    ended {action, seconds}. Each may be missing. Times are seconds since 1970. Files that cannot be
+    read are left out."""
     found = {}
     for name in names_in(run / FOLDER):
         path = run / FOLDER / name

@@ -30,7 +30,7 @@ function put(node, text) {
 function numbers(progress) {
   const parts = [];
   if (progress.total) parts.push(`${foundry.number(progress.done ?? 0)} of ${foundry.number(progress.total)}`);
-  if (progress.left !== null && progress.total) parts.push(`${foundry.duration(progress.left)} left`);
+  if (progress.left) parts.push(`${foundry.duration(progress.left)} left`);
   for (const [name, value] of Object.entries(progress.values)) parts.push(`${name} ${foundry.number(value)}`);
   return parts.join("  ·  ");
 }
