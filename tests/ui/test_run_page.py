@@ -156,6 +156,8 @@ def test_a_person_without_a_mouse_follows_the_lineage(place, tmp_path):
         page.key("Enter")
         page.wait(f"{STAGES}.verdict == 'reused'")
         page.wait("document.querySelectorAll('#graph .fl-node').length == 6")
+        tab_to(page, "e.innerText == 'Lineage'")
+        page.key("Enter")
         ring = "getComputedStyle(document.activeElement.querySelector('rect')).strokeWidth"
         tab_to(page, "e.dataset.name == 'model'")
         assert page.run(ring) == "3.5px"
@@ -189,7 +191,7 @@ def test_a_run_that_fails_says_why_and_runs_nothing_of_what_it_says(place, tmp_p
     with Browser(1400, 1000) as page:
         log_in(page, pages)
         page.open(f"{pages.url}/foundry-runs")
-        page.wait("document.querySelector('#runs li').classList.contains('s-failed')")
+        page.wait("document.querySelector('#runs li')?.classList.contains('s-failed')")
         page.open(page.run("document.querySelector('#runs a').href"))
         page.wait(f"{STAGES}.short == 'failed'")
         assert page.run(STAGES) | {"pictures": "reused"} == {

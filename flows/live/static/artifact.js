@@ -116,7 +116,7 @@ async function open(key) {
     const found = await foundry.ask("artifact/" + key);
     if (shown !== key) return;
     const title = `${found.stages[0] || found.kind || "artifact"} ${foundry.short(key)}`;
-    const close = el("a", {href: "#", class: "close"}, "close");
+    const close = el("a", {href: "#lineage", class: "close"}, "close");
     const ancestry = el("div", {class: "wide", tabindex: "0", role: "region", "aria-label": "What it was made from"});
     part.replaceChildren(el("h2", {tabindex: "-1"}, title, " ", el("span", {class: "soft"}, found.kind || ""), " ", close),
       facts(found), ...history(found), ...lists(found), ...recipe(found), ...preview(found),
@@ -136,7 +136,7 @@ foundry.followHash = () => {
   const follow = () => {
     const [, key] = location.hash.match(/^#artifact\/([0-9a-f]{64})$/) || [];
     if (key) open(key);
-    else foundry.by("artifact").hidden = true;
+    else if (["", "#lineage"].includes(location.hash)) foundry.by("artifact").hidden = true;
   };
   addEventListener("hashchange", follow);
   follow();

@@ -51,7 +51,7 @@ function chart(curve) {
 
 foundry.watchCurves = run => foundry.watch(() => `run/${run}/curves`, found => {
   const drawn = found.curves.map(chart).filter(Boolean);
-  foundry.by("training").hidden = !drawn.length;
+  foundry.part("training", drawn.length);
   foundry.redraw(foundry.by("curves"), ...drawn);
   return foundry.pace.while(3);
 }, () => {});

@@ -88,6 +88,12 @@ foundry.watch = (path, draw, problem = foundry.problem) => {
   return () => { tag = ""; again(); };
 };
 
+// A part of the page that there may be nothing for, with its link.
+foundry.part = (id, known) => {
+  foundry.by(id).hidden = !known;
+  document.querySelector(`#parts [href="#${id}"]`).hidden = !known;
+};
+
 foundry.problem = text => {
   const line = foundry.by("problem");
   if (line.textContent !== text) line.textContent = text;

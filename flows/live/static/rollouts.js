@@ -51,7 +51,7 @@ function card(one) {
 }
 
 foundry.watchRollouts = run => foundry.watch(() => `run/${run}/rollouts`, found => {
-  foundry.by("rollouts-part").hidden = !found.count;
+  foundry.part("rollouts-part", found.count);
   const wanted = found.rollouts.map(one => {
     const key = JSON.stringify([one.live, one.key, one.path]);
     if (!cards.has(key)) cards.set(key, card(one));

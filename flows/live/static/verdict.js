@@ -3,7 +3,7 @@ const {el} = foundry;
 
 foundry.watchVerdict = run => foundry.watch(() => `run/${run}/verdict`, found => {
   const known = found.sentences.length || found.tables.length;
-  foundry.by("found").hidden = !known;
+  foundry.part("found", known);
   const lines = found.sentences.flatMap((text, at) => at ? [el("br"), text] : [text]);
   foundry.redraw(foundry.by("verdict"),
     lines.length ? el("p", {class: "verdict"}, ...lines) : "",
