@@ -119,7 +119,9 @@ def test_a_run_is_watched_from_its_start_to_its_end(place, pictures, tmp_path):
         page.wait(f"{BAR} > {before}")
         page.wait("/ left/.test(document.querySelector('#stages').innerText)")
         page.wait("document.querySelectorAll('#rollouts video').length > 0", seconds=120)
+        page.resize(1400, 1500)
         page.picture(pictures / "run-page.png")
+        page.resize(1400, 1000)
         page.wait(f"{STAGES}.verdict == 'done'", seconds=200)
         page.wait(f"{TEXT}.includes('not separated')")
         page.wait("document.querySelector('#facts .status').innerText == 'succeeded'")
@@ -154,7 +156,7 @@ def test_a_person_without_a_mouse_follows_the_lineage(place, tmp_path):
         page.wait("document.querySelectorAll('#runs li').length >= 1")
         tab_to(page, "e.closest('#runs')")
         page.key("Enter")
-        page.wait(f"{STAGES}.verdict == 'reused'")
+        page.wait("document.querySelector('#facts .status').innerText == 'succeeded'")
         page.wait("document.querySelectorAll('#graph .fl-node').length == 6")
         tab_to(page, "e.innerText == 'Lineage'")
         page.key("Enter")
@@ -194,14 +196,9 @@ def test_a_run_that_fails_says_why_and_runs_nothing_of_what_it_says(place, tmp_p
         page.wait("document.querySelector('#runs li')?.classList.contains('s-failed')")
         page.open(page.run("document.querySelector('#runs a').href"))
         page.wait(f"{STAGES}.short == 'failed'")
-        assert page.run(STAGES) | {"pictures": "reused"} == {
-            "pictures": "reused",
-            "model": "done",
-            "short": "failed",
-            "exam": "done",
-            "exam_short": "not reached",
-            "verdict": "not reached",
-        }
+        found = page.run(STAGES)
+        assert found["exam_short"] == found["verdict"] == "not reached", found
+        assert {found["model"], found["exam"]} <= {"done", "reused"}, found
         error = page.run("document.querySelector('.s-failed .why').innerText")
         assert f"ValueError: {EVIL}" in error
         assert page.run("window.taken") is None
