@@ -94,6 +94,7 @@ def full(
         return prepared.plan.to_json()
     run = PipelineRun(prepared, **_here(dispatch))
     run.start()
+    artifacts.show_run(run.run_id)
     result = _carried_out(lambda: run.walk(_submit), run.finish)
     artifacts.show_report(write_run_report(run.run_id))
     return result
@@ -261,6 +262,7 @@ def _ablated(
     running = AblationRun(planned, looked=artifacts.show_looks, **_here(dispatch))
     running.start()
     describe_run(flow_run_id(), [f"ablation:{running.ablation_id}"])
+    artifacts.show_run(running.ablation_id)
 
     def finish(status: str, error: str = "") -> AblationResult:
         result = running.finish(status, error)
@@ -270,21 +272,22 @@ def _ablated(
     return _carried_out(lambda: running.walk(partial(_submit, of=of)), finish, goes_on)
 
 
-def run_locally(work: Work, plan: str, console: Console, log: Path) -> RunResult:
-    """Carries out prepared work inside Prefect, with a temporary server where none is configured,
-    which writes to `log`. plan: the work's plan in Markdown. Ends as `carried_out` does."""
+def run_locally(work: Work, plan: str, console: Console, folder: Path) -> RunResult:
+    """Carries out prepared work inside Prefect, with a temporary server where none is configured.
+    plan: the work's plan in Markdown. folder: of the run. Ends as `carried_out` does."""
 
     def walk() -> None:
-        with no_tracebacks(), temporary_server(log):
-            _local(work, plan, name=work.title)
+        with no_tracebacks(), temporary_server(folder / "logs" / "prefect-server.log"):
+            _local(work, plan, folder.name, name=work.title)
 
     return carried_out(work, console, walk)
 
 
 @_foundry(flow_run_name="{name}", validate_parameters=False)
-def _local(work: Any, plan: str, name: str) -> None:
+def _local(work: Any, plan: str, run_id: str, name: str) -> None:
     """work: Work, a type of which Prefect can make no form."""
     artifacts.show_plan(plan)
+    artifacts.show_run(run_id)
     with processes.recorded("flow-run", flow_run_id()):
         work.walk(_submit)
 

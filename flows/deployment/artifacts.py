@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows import processes
 from flows.ablation.search import Rung
 from flows.ablation.search_table import rungs_markdown
 from flows.ablation.verdict_table import by_variant, changes_text, p_cell, seeds_text
 from flows.console import markdown_table
+from flows.prefect.addresses import report_page, run_page, served
 from flows.prefect.api import configured, server_url
 from flows.prefect.page import ProgressReport, artifact_key, show_link, show_markdown
-from flows.prefect.pages import report_page
 from flows.runs.engine import PipelineRun
 from foundry_core.evaluation.design import Standing
+from foundry_core.lineage.records import metric_lines
 from foundry_core.store.manifest import Artifact
 
 _MOMENT_SECONDS = 5.0
@@ -123,22 +123,29 @@ def show_looks(standing: Standing, rounds: int) -> None:
     _show("looks", "Looks", text)
 
 
+def show_run(run_id: str) -> None:
+    """A link to the run's live page, where its server has one."""
+    if _has_pages():
+        title = "Stages, curves, rollouts, verdict and lineage while the run goes on"
+        show_link("run", run_page(run_id), f"page of {run_id}", title)
+
+
+def _has_pages() -> bool:
+    """Whether the server is `foundry serve` of this home."""
+    return configured() and f"{served()}/api" == server_url()
+
+
 def show_report(path: Path) -> None:
-    """A link to a run's report."""
+    """A link to a run's report, which `foundry serve` of this home shows; another server knows the
+    file's path only."""
     link, text = _report_link(path)
     show_link("report", link, text, f"Report: {path}")
 
 
 def _report_link(path: Path) -> tuple[str, str]:
-    """The address of a run's report, which `foundry serve` of this home shows, and a text; another
-    server knows the file's path only."""
-    served = any(
-        entry.local and not entry.dead and entry.facts["url"] == server_url()
-        for entry in processes.entries("serve")
-    ) if configured() else False  # fmt: skip
-    run_id = path.parent.name
-    if served:
-        return report_page(run_id), f"report of {run_id}"
+    """An address and a text for it."""
+    if _has_pages():
+        return report_page(path.parent.name), f"report of {path.parent.name}"
     return path.absolute().as_uri(), str(path)
 
 
@@ -150,10 +157,10 @@ def on_white(svg: str) -> bytes:
 
 
 def _show_losses(name: str, folder: Path) -> None:
-    from flows.reports.run_report import loss_series
+    from flows.reports.curves import loss_series
     from foundry_core.evaluation.comparison.plots import curves
 
-    series = loss_series(folder)
+    series = loss_series(metric_lines(folder.joinpath))
     if series:
         picture = on_white(curves(name, series))
         _show(f"loss-{name}", f"Losses of {name}", _image("svg+xml", picture, name))

@@ -152,6 +152,7 @@ def summarise(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     from flows.ablation.verdict_table import effects_rows, seeds_text
+    from flows.prefect.addresses import run_page, served
 
     built = [stage["name"] for stage in result["stages"] if stage["attempt"]]
     print(f"ablation {result['ablation_id']}: {result['status']} in {result['seconds']:.1f} s")
@@ -172,3 +173,5 @@ def summarise(result: dict[str, Any]) -> None:
     if result["seeds"]:
         print(seeds_text(result["seeds"]))
     print(f"report: {result['report']}")
+    if url := served():
+        print(f"page: {url}{run_page(result['ablation_id'])}")

@@ -121,13 +121,16 @@ def carry_out(
     one. plan: for a page that renders Markdown. folder: of the run. prefect: with a temporary
     server where there is none, which costs some 10 s."""
     from flows.prefect import server_named
+    from flows.prefect.addresses import run_page, served
 
+    if needs_work(prepared) and (url := served()):
+        console.say(f"watch it at {url}{run_page(folder.name)}")
     if needs_work(prepared) and (prefect or server_named()):
         with contextlib.suppress(OSError):  # who cannot write hears it from the run
             home_dir().mkdir(parents=True, exist_ok=True)  # Prefect's lies in it
         from flows.foundry import run_locally
 
-        return run_locally(work, plan, console, folder / "logs" / "prefect-server.log")
+        return run_locally(work, plan, console, folder)
     from flows.runs.local import carried_out, walk_in_threads
 
     return carried_out(work, console, lambda: walk_in_threads(work))
