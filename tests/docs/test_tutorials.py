@@ -55,7 +55,7 @@ def walk(page: str, folder: Path, variables: dict[str, str] | None = None) -> st
     return shown
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs every command of a tutorial")
 @pytest.mark.timeout(3600)
 def test_first_cross_stage_ablation(tmp_path):
     shown = walk("first-ablation.md", tmp_path)
@@ -66,7 +66,7 @@ def test_first_cross_stage_ablation(tmp_path):
     assert not {"llm", "vlm", "vla", "evaluate"} & reused
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs every command of a tutorial")
 @pytest.mark.timeout(2400)
 @pytest.mark.skipif(not RECORDINGS.is_dir(), reason=ABSENT)
 def test_own_robots_data(tmp_path):
@@ -77,7 +77,7 @@ def test_own_robots_data(tmp_path):
     assert (tmp_path / "work" / "sheet.png").stat().st_size > 1000
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs every command of a tutorial")
 @pytest.mark.timeout(2400)
 def test_a_backbone_of_others(tmp_path):
     from tests.hf_checkpoints import make_vlm
@@ -92,7 +92,7 @@ def test_a_backbone_of_others(tmp_path):
     assert "swapped" in shown and "succeeded" in shown.rpartition("$ foundry run swapped")[2]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs every command of a tutorial")
 @pytest.mark.timeout(2400)
 def test_serve_a_policy(tmp_path):
     shown = walk("serve.md", tmp_path)

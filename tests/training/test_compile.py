@@ -54,7 +54,7 @@ def test_a_step_is_one_graph(stage):
     assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles")
 def test_compiled_blocks_give_the_gradients_of_eager_ones():
     model = build(language_config(n_layers=2))
     loss, inputs = mixed(model, {"text": TEXT}, {"text": text_batch()})
@@ -69,7 +69,7 @@ def test_compiled_blocks_give_the_gradients_of_eager_ones():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles")
 def test_compiled_blocks_read_packed_rows_as_eager_ones():
     """Rows of robot samples beside packed captions, of several lengths one after the other: the
     gradients of the uncompiled model, no graph breaks, and no graph more for other lengths."""
@@ -100,7 +100,7 @@ def test_compiled_blocks_read_packed_rows_as_eager_ones():
         assert (gradient - wanted).norm() < 1e-4 * wanted.norm()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles")
 def test_a_run_that_compiles(tmp_path):
     """The recipe's option reaches the model: the toy has one block in a list."""
     plain = toy_trainer(tmp_path / "plain", steps=6)

@@ -136,7 +136,7 @@ def test_it_resumes_to_the_bit(torchao, bench):
     assert first == second
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles")
 def test_a_step_stays_one_graph(torchao):
     """Nothing of torchao's breaks what is compiled."""
     model = build(language_config())

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("measures several trainings")
 def test_the_script_writes_its_table(tmp_path):
     out = tmp_path / "table.md"
     words = ["checks", "llm-eager", "vla", "llm-fp8"]
