@@ -342,11 +342,44 @@ def test_rungs_continue_what_the_ones_before_trained_and_all_is_known_again():
     assert [one["comparison_key"] for one in again] == [one["comparison_key"] for one in results]
 
 
+LINE = [sys.executable, "-m", "flows.cli", "search", str(BUDGETS), "--json"]
+LINE += ["--space", "model.rate={low: 0.01, high: 0.5, log: true}"]
+LINE += ["--rungs", "model.steps=4,8", "--reduction", "2"]
+
+
+def committed():
+    """Key → how often something was committed under it."""
+    query = "select key, count(*) as n from attempt where state = 'committed' group by key"
+    return {row["key"]: row["n"] for row in queries.sql(queries.connect(), query)}
+
+
+@pytest.mark.slow("runs two searches of several rungs")
+@pytest.mark.timeout(900)
+def test_two_searches_at_once_share_what_is_equal_and_a_failing_variant_drops_out():
+    """Both have the base, and variants that fail or do not, of one rate each."""
+    line = [*LINE, "--space", "model.fail=[false, true]", "--variants", "2"]
+    line[line.index("--space") + 1] = "model.rate=[0.2]"
+    both = [
+        subprocess.Popen([*line, "--search-seed", seed], stdout=subprocess.PIPE, text=True)
+        for seed in ("0", "1")
+    ]
+    told = [one.communicate(timeout=800)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], told
+    for found in map(json.loads, told):
+        first = found["rungs"][0]
+        assert first["rates"]["rate=0.2,fail=true"] is None
+        assert first["dropped"]["rate=0.2,fail=true"].startswith("no verdict: ")
+        assert found["finalists"] == ["rate=0.2,fail=false"]
+        assert found["status"] == "succeeded"
+    assert set(committed().values()) == {1}
+    rows = queries.sql(queries.connect(), "select distinct search.id as id from ablation")
+    assert len(rows) == 2
+
+
 @pytest.mark.slow("runs a search of several rungs")
+@pytest.mark.timeout(900)
 def test_kill_9_then_again_asks_for_the_same_and_reuses_what_ran(home):
-    line = [sys.executable, "-m", "flows.cli", "search", str(BUDGETS), "--variants", "4"]
-    line += ["--space", "model.rate={low: 0.01, high: 0.5, log: true}", "--json"]
-    line += ["--rungs", "model.steps=4,8", "--reduction", "2", "-o", "model.seconds=0.05"]
+    line = [*LINE, "--variants", "4", "-o", "model.seconds=0.05"]
     process = subprocess.Popen(
         line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -357,12 +390,11 @@ def test_kill_9_then_again_asks_for_the_same_and_reuses_what_ran(home):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = {path.parent.name for path in models}
-    done = subprocess.run(line, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=700)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert list(found["rungs"][0]["rates"]) == [f"rate={value}" for (value,) in values(RATE, 4)]
-    query = "select key, count(*) as n from attempt where state = 'committed' group by key"
-    built = {row["key"]: row["n"] for row in queries.sql(queries.connect(), query)}
+    built = committed()
     assert set(built.values()) == {1}
     assert before <= built.keys()
     assert Path(found["verdict"]["report"]).is_file()
