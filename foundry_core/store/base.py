@@ -179,6 +179,11 @@ class Store(ABC):
     def attempt(self, key: str) -> tuple[str, Path, Path]:
         """(attempt name, its empty local folder, the key's scratch folder). Under the lease."""
 
+    @abstractmethod
+    def scratch(self, key: str) -> Path:
+        """The key's scratch folder on this machine, which may not be there: what attempts at it
+        leave for the next one, and where others watch them."""
+
     def checkpoints(self, key: str, begun: str) -> str:
         """Where checkpoints of a key go that other hosts shall find: an address that is gone after
         the commit, another one for each `begun`; "" where the scratch is such a place."""

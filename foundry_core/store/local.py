@@ -88,9 +88,11 @@ class LocalStore(Store):
             return external.check(artifact, self._verified, read_all=read_all)
         return self._verified.check(self._own_files(artifact), artifact.files, read_all=read_all)
 
+    def scratch(self, key: str) -> Path:
+        return self.root / "work" / key / "scratch"
+
     def attempt(self, key: str) -> tuple[str, Path, Path]:
-        work = self.root / "work" / key
-        scratch = work / "scratch"
+        work, scratch = self.root / "work" / key, self.scratch(key)
         scratch.mkdir(parents=True, exist_ok=True)
         number = self._attempts(key) + 1
         self.documents.write(f"work/{key}/attempts", str(number).encode())

@@ -143,6 +143,9 @@ class S3Store(Store):
                 return self._reading.enter_context(self._cache.reading([file], source)) / name
         return None
 
+    def scratch(self, key: str) -> Path:
+        return self._work / key / "scratch"
+
     def attempt(self, key: str) -> tuple[str, Path, Path]:
         """The marker's create-only put makes the number unique, also where a lease was lost; no
         other process puts the same bytes."""
@@ -151,7 +154,7 @@ class S3Store(Store):
         while not self._objects.create(f"work/{key}/a{number}", marker):
             number += 1
         self._objects.write(f"work/{key}/attempts", str(number).encode())
-        folder, scratch = self._work / key / f"a{number}", self._work / key / "scratch"
+        folder, scratch = self._work / key / f"a{number}", self.scratch(key)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         scratch.mkdir(exist_ok=True)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from flows.ablation.plan import plan_ablation
-from flows.ablation.report import effects_rows, responses, write_ablation_report
+from flows.ablation.report import responses, write_ablation_report
 from flows.ablation.run import AblationRun
 from flows.ablation.table import plan_json, plan_markdown, plan_rows
 from flows.ablation.variants import AblationRequest, Vary, parse_variant, parse_vary
+from flows.ablation.verdict_table import effects_rows
 from flows.runs.engine import PipelineRun
 from flows.runs.planning import Request, prepare
 from flows.runs.walk import StagesFailed
