@@ -76,13 +76,13 @@ class AlohaScene(Config):
     def commanded(self) -> dict[str, FieldContract]:
         return fields(self.control, "robot__action__")
 
-    def pictures(self) -> dict[str, CameraContract]:
+    def drawn(self) -> dict[str, CameraContract]:
         return {CAMERA: CameraContract(drawn=(self.height, self.width))}
 
     def data_contract(self) -> DataContract:
         """Of demonstrations that are recorded in it."""
         return DataContract(
             hz=CONTROL_HZ,
-            cameras=self.pictures(),
+            cameras=self.drawn(),
             fields={**self.measured(), **self.commanded()},
         )

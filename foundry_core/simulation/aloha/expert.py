@@ -20,6 +20,8 @@ _CUBE = 0.04
 _MEET = np.array([0.0, 0.5, 0.25])
 _ABOVE, _APART, _GAP = 0.08, 0.10, 0.004
 _OPEN, _CLOSED = 1.0, 0.0
+LAST_STEP = 370
+"""After it nothing moves any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +58,23 @@ class Expert:
 
 
 def _right(cube: np.ndarray) -> list[Keyframe]:
+    """The wrist tilts only where the arm points straight ahead, and so never spins its forearm."""
     down, ahead = _pointing("right", np.pi / 2), _pointing("right", 0.0)
     over = np.array([*cube[:2], _CUBE / 2])
     lifted, met = over + [0, 0, 2 * _ABOVE], _MEET + [_GAP, 0, 0]
+    apart = met + [_APART, 0, 0]
     return [
-        Keyframe(step=60, tips=over + [0, 0, _ABOVE], rotation=down, gripper=_OPEN),
-        Keyframe(step=90, tips=over, rotation=down, gripper=_OPEN),
-        Keyframe(step=115, tips=over, rotation=down, gripper=_CLOSED),
-        Keyframe(step=145, tips=lifted, rotation=down, gripper=_CLOSED),
-        Keyframe(step=200, tips=met + [_APART, 0, 0], rotation=ahead, gripper=_CLOSED),
-        Keyframe(step=230, tips=met, rotation=ahead, gripper=_CLOSED),
-        Keyframe(step=300, tips=met, rotation=ahead, gripper=_CLOSED),
-        Keyframe(step=315, tips=met, rotation=ahead, gripper=_OPEN),
-        Keyframe(step=350, tips=met + [_APART, 0, 0], rotation=ahead, gripper=_OPEN),
+        Keyframe(step=40, tips=apart, rotation=down, gripper=_OPEN),
+        Keyframe(step=80, tips=over + [0, 0, _ABOVE], rotation=down, gripper=_OPEN),
+        Keyframe(step=105, tips=over, rotation=down, gripper=_OPEN),
+        Keyframe(step=130, tips=over, rotation=down, gripper=_CLOSED),
+        Keyframe(step=155, tips=lifted, rotation=down, gripper=_CLOSED),
+        Keyframe(step=190, tips=apart, rotation=down, gripper=_CLOSED),
+        Keyframe(step=230, tips=apart, rotation=ahead, gripper=_CLOSED),
+        Keyframe(step=255, tips=met, rotation=ahead, gripper=_CLOSED),
+        Keyframe(step=325, tips=met, rotation=ahead, gripper=_CLOSED),
+        Keyframe(step=340, tips=met, rotation=ahead, gripper=_OPEN),
+        Keyframe(step=LAST_STEP, tips=apart, rotation=ahead, gripper=_OPEN),
     ]
 
 
@@ -77,9 +83,9 @@ def _left() -> list[Keyframe]:
     waiting = met - [_APART, 0, 0]
     return [
         Keyframe(step=60, tips=waiting, rotation=ahead, gripper=_OPEN),
-        Keyframe(step=240, tips=waiting, rotation=ahead, gripper=_OPEN),
-        Keyframe(step=275, tips=met, rotation=ahead, gripper=_OPEN),
-        Keyframe(step=300, tips=met, rotation=ahead, gripper=_CLOSED),
+        Keyframe(step=265, tips=waiting, rotation=ahead, gripper=_OPEN),
+        Keyframe(step=300, tips=met, rotation=ahead, gripper=_OPEN),
+        Keyframe(step=325, tips=met, rotation=ahead, gripper=_CLOSED),
     ]
 
 

@@ -3,7 +3,8 @@
 The pose is that of the hand's body (`gripper_link`, as in gym-aloha's end-effector tasks), in the
 world: x points out of the hand, y is the fingers' axis. Joints [6] in radians: waist, shoulder,
 elbow, forearm roll, wrist angle, wrist roll. The last three axes meet in one point, so the inverse
-is closed: no search, no tolerance, the same bits for the same numbers.
+is closed: no search, no tolerance, the same bits for the same numbers. It is exact but near a
+straight wrist, which it damps.
 """
 
 from dataclasses import dataclass
@@ -26,9 +27,12 @@ LOW = np.array([-3.14158, -1.85005, -1.76278, -3.14158, -1.8675, -3.14158])
 HIGH = np.array([3.14158, 1.25664, 1.6057, 3.14158, 2.23402, 3.14158])
 """Limits of the joints, rad."""
 
-_STRAIGHT = 0.02
-"""Below this sine of the wrist's angle the two rolls turn about one axis, nearly: the first stays
-where it is."""
+_STRAIGHT = 0.35
+"""Below this sine of the wrist's angle both rolls turn about nearly one axis, and a hand that passes
+would spin them by half a turn: there the first follows by the square of the share."""
+_OUTSIDE_COST = 10.0
+"""Of a radian beyond a limit, against a radian of way: a little out of reach is no reason to turn
+the arm inside out."""
 _AXIS = 1e-9
 
 
@@ -69,10 +73,11 @@ def joints_for(arm: Arm, xyz: np.ndarray, rot6d: np.ndarray, near: np.ndarray) -
     found = np.array(_solutions(place - _HAND * rotation[:, 0], rotation, near))
     found = near + _wrapped(found - near)
     # A full turn further may be within the limits where this one is not.
-    found = np.where(found > HIGH, found - 2 * np.pi, np.where(found < LOW, found + 2 * np.pi, found))
+    found = np.where(found > HIGH, found - 2 * np.pi, found)
+    found = np.where(found < LOW, found + 2 * np.pi, found)
     outside = np.maximum(found - HIGH, LOW - found).clip(0).sum(axis=1)
     far = np.abs(found - near).sum(axis=1)
-    best = np.lexsort((far, np.round(outside, 9)))[0]
+    best = int(np.argmin(far + _OUTSIDE_COST * outside))
     return np.clip(found[best], LOW, HIGH)
 
 
@@ -95,18 +100,20 @@ def _solutions(wrist: np.ndarray, rotation: np.ndarray, near: np.ndarray) -> lis
     return found
 
 
-def _wrist(turn: np.ndarray, near: np.ndarray) -> list[tuple[float, float, float]]:
-    """Roll, bend, roll about x, y, x whose product is `turn`."""
+def _wrist(turn: np.ndarray, near: np.ndarray) -> list[np.ndarray]:
+    """Roll, bend, roll [3] about x, y, x whose product is `turn`; a first roll of half a turn more
+    and a bend to the other side give the same."""
     sine = float(np.hypot(turn[1, 0], turn[2, 0]))
-    if sine < _STRAIGHT:
-        rest = about_x(-near[3]) @ turn
-        bend = float(np.arctan2(-rest[2, 0], rest[0, 0]))
+    exact = float(np.arctan2(turn[1, 0], -turn[2, 0])) if sine > _AXIS else float(near[3])
+    follow = min(1.0, (sine / _STRAIGHT) ** 2)
+    found = []
+    for first in (exact, exact + np.pi):
+        roll = near[3] + follow * _wrapped(first - near[3])
+        rest = about_x(-roll) @ turn
+        bend = np.arctan2(-rest[2, 0], rest[0, 0])
         rest = about_y(-bend) @ rest
-        return [(float(near[3]), bend, float(np.arctan2(rest[2, 1], rest[1, 1])))]
-    bend = float(np.arctan2(sine, turn[0, 0]))
-    first = float(np.arctan2(turn[1, 0], -turn[2, 0]))
-    last = float(np.arctan2(turn[0, 1], turn[0, 2]))
-    return [(first, bend, last), (first + np.pi, -bend, last + np.pi)]
+        found.append(np.array([roll, bend, np.arctan2(rest[2, 1], rest[1, 1])]))
+    return found
 
 
 def about_x(angle: np.ndarray | float) -> np.ndarray:

@@ -7,7 +7,6 @@ scenario, targets), to the last bit.
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -21,8 +20,6 @@ _FULL_REWARD = 4
 _SHOWN = {"height": 240, "width": 320}
 _START = np.array([0, -0.96, 1.16, 0, -0.3, 0])
 _DRIFT_RAD = 0.01
-_OPENS = 0.5
-"""Beyond it a gripper is meant to be open."""
 _MEASURED, _COMMANDED = "robot__actual__", "robot__action__"
 
 
@@ -135,13 +132,3 @@ class AlohaSimulator:
 def shared_aloha(task: str, scene: AlohaScene) -> AlohaSimulator:
     """This process's simulator of a task."""
     return AlohaSimulator(task, scene)
-
-
-def is_still(scene: AlohaScene, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Targets that keep both arms where they are measured to be: arms that hang a little below
-    their targets sink."""
-    return {
-        _COMMANDED + part: measured[_MEASURED + part]
-        for side in SIDES
-        for part in part_names(scene.control, side)
-    }
