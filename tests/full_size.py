@@ -40,15 +40,17 @@ _TRAINING = {"steps": 1, "samples": None, "tokens": None, "compile": "none"}
 
 
 def write_raw(root: Path) -> Path:
-    """DCLM lines, DataComp tars and LBM episodes under the names that the pipelines look for."""
+    """DCLM lines, DataComp tars and LBM episodes under the names that the pipelines look for. The
+    simulated and the real ones are alike."""
     for name in ("dclm", "dclm-sample"):
         (root / name).mkdir(parents=True)
         (root / name / "part.jsonl").write_text(_lines(40))
     (root / "datacomp-dr").mkdir()
     _write_tar(root / "datacomp-dr" / "00000.tar", 8)
-    for number in range(2):
-        folder = root / "lbm" / "tasks" / "PutMugOnSaucer" / "sim" / f"episode_{number}"
-        _write_episode(folder / "processed", number)
+    for place in ("lbm", "lbm-sim", "lbm-real"):
+        for number in range(2):
+            folder = root / place / "tasks" / "PutMugOnSaucer" / "sim" / f"episode_{number}"
+            _write_episode(folder / "processed", number)
     return root
 
 

@@ -9,6 +9,7 @@ from foundry_core.data.loading.captions import CaptionDataset
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT, DataConfig, LoaderResources
 from foundry_core.data.loading.dataset import SampleDataset
 from foundry_core.data.loading.loader import Loader
+from foundry_core.data.loading.pixels import Room
 from foundry_core.data.loading.robot import RobotDataset
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.loading.text import TextDataset
@@ -41,6 +42,8 @@ def build_loader(
     config.check_labels({name: list(parts) for name, parts in sources.items()})
     resources = resources or LoaderResources()
     datasets: dict[str, dict[str, SampleDataset]] = {}
+    workers = max(1, resources.workers)
+    room = Room(resources.cache_bytes // workers)
 
     def opened(name: str) -> Iterator[tuple[str, CheckedShards]]:
         split = config.modalities[name].split
@@ -55,7 +58,7 @@ def build_loader(
     if config.captions:
         prompts = PromptBuilder(tokenizer, tokens_per_image, config.captions.prompt, marks)
         datasets[CAPTIONS] = {
-            label: CaptionDataset(shards, config.captions, prompts, train=train)
+            label: CaptionDataset(shards, config.captions, prompts, train=train, room=room)
             for label, shards in opened(CAPTIONS)
         }
     if config.robot:
@@ -64,15 +67,14 @@ def build_loader(
         transform = RobotTransform(
             config.robot.inputs, normalizer, tokenizer, tokens_per_image, marks
         )
-        parts = max(1, resources.workers) * max(1, len(sources[ROBOT]))
         datasets[ROBOT] = {
             label: RobotDataset(
                 shards,
                 config.robot,
                 transform,
                 train=train,
-                cache_bytes=resources.cache_bytes // parts,
-                window_bytes=resources.window_bytes // parts,
+                room=room,
+                window_bytes=resources.window_bytes // (workers * len(sources[ROBOT])),
             )
             for label, shards in opened(ROBOT)
         }

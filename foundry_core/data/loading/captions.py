@@ -7,7 +7,7 @@ import numpy as np
 
 from foundry_core.data.loading.config import CaptionData
 from foundry_core.data.loading.dataset import SampleDataset
-from foundry_core.data.loading.pixels import ImageReader, OutputBuffer, new_buffer
+from foundry_core.data.loading.pixels import ImageReader, OutputBuffer, Room, new_buffer
 from foundry_core.data.loading.shards import CheckedShards, UnreadableSample
 from foundry_core.data.robot.prompts import PromptBuilder
 from foundry_core.data.robot.transforms import Sample, pad_tokens
@@ -18,16 +18,23 @@ _IMAGES = ("jpg", "jpeg", "png", "webp")
 
 class CaptionDataset(SampleDataset):
     """One image per name in config.images, in that order, and a caption. Published img2dataset
-    tars name their one image by its format alone; it is called "image" here."""
+    tars name their one image by its format alone; it is called "image" here. room: for
+    decoded images."""
 
     def __init__(
-        self, shards: CheckedShards, config: CaptionData, prompts: PromptBuilder, *, train: bool
+        self,
+        shards: CheckedShards,
+        config: CaptionData,
+        prompts: PromptBuilder,
+        *,
+        train: bool,
+        room: Room,
     ) -> None:
         super().__init__(shards)
         self._config = config
         self._prompts = prompts
         self._names = config.images or self._probe()
-        self._images = ImageReader(shards, config.image, config.augment if train else None)
+        self._images = ImageReader(shards, config.image, config.augment if train else None, room)
 
     @property
     def images(self) -> int:

@@ -54,21 +54,35 @@ class BatchImages:
         return self._pixels[row]
 
 
+class Room:
+    """Bytes that the readers of one loader share for decoded images. What is kept stays: under a
+    random order every image is as likely as any other to come next, and eviction would only add
+    work."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def take(self, size: int) -> bool:
+        """Whether `size` bytes were left; they are no longer."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+
 class ImageReader:
-    """Images of one dataset as the model takes them. cache_bytes bounds the decoded ones kept,
-    which are never evicted: under a random order every image is as likely as any other to come
-    next, and eviction would only add work."""
+    """Images of one dataset as the model takes them; decoded ones are kept where there is room."""
 
     def __init__(
         self,
         shards: CheckedShards,
         config: ImageInput,
         augment: Augment | None,
-        cache_bytes: int = 0,
+        room: Room,
     ) -> None:
         self._shards, self._config, self._augment = shards, config, augment
         self._cache: dict[tuple[int, str], np.ndarray] = {}
-        self._room = cache_bytes
+        self._room = room
         # Pixels go from the decoder into the batch where nothing is done to them.
         self._plain = config.crop == 1.0 and (
             augment is None or augment == Augment(scope=augment.scope)
@@ -126,9 +140,8 @@ class ImageReader:
 
     def _keep(self, at: tuple[int, str], image: np.ndarray) -> None:
         """A copy: `image` may be a piece of a batch."""
-        if image.nbytes <= self._room:
+        if self._room.take(image.nbytes):
             self._cache[at] = image.copy()
-            self._room -= image.nbytes
 
 
 class DepthReader:

@@ -22,7 +22,13 @@ from foundry_core.data.keyed import key
 from foundry_core.data.loading.config import RobotData
 from foundry_core.data.loading.dataset import SampleDataset
 from foundry_core.data.loading.lowdim import WindowReader, Windows
-from foundry_core.data.loading.pixels import DepthReader, ImageReader, OutputBuffer, new_buffer
+from foundry_core.data.loading.pixels import (
+    DepthReader,
+    ImageReader,
+    OutputBuffer,
+    Room,
+    new_buffer,
+)
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.robot.transform_config import RobotInputs
 from foundry_core.data.robot.transforms import RobotTransform, Sample
@@ -32,8 +38,8 @@ from foundry_core.errors import FoundryError
 
 
 class RobotDataset(SampleDataset):
-    """Windows of one dataset. cache_bytes bounds the decoded images that are kept, window_bytes the
-    cut windows (least recently used go first)."""
+    """Windows of one dataset. room: for decoded images; window_bytes bounds the cut windows (least
+    recently used go first)."""
 
     def __init__(
         self,
@@ -42,7 +48,7 @@ class RobotDataset(SampleDataset):
         transform: RobotTransform,
         *,
         train: bool,
-        cache_bytes: int,
+        room: Room,
         window_bytes: int,
     ) -> None:
         super().__init__(shards)
@@ -50,7 +56,7 @@ class RobotDataset(SampleDataset):
         self._config, self._inputs = config, config.inputs
         self._train = train
         self._images = ImageReader(
-            shards, config.inputs.image, config.augment if train else None, cache_bytes
+            shards, config.inputs.image, config.augment if train else None, room
         )
         self._depth = DepthReader(shards, config.inputs.image, config.augment if train else None)
         self._windows: OrderedDict[int, Windows] = OrderedDict()

@@ -16,6 +16,7 @@ from foundry_core.data.images import decode_depth, encode_depth, is_depth
 from foundry_core.data.inspection.preview import save_images
 from foundry_core.data.inspection.validate import validate
 from foundry_core.data.loading.config import RobotData
+from foundry_core.data.loading.pixels import Room
 from foundry_core.data.loading.robot import RobotDataset
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.mapping.apply import mapped
@@ -168,7 +169,7 @@ def test_lbm_episodes_from_raw_to_batch(shared_data, tmp_path, layout):
     tokenizer.add_special(OBS)
     transform = RobotTransform(inputs, normalizer, tokenizer, 1)
     shards = CheckedShards(out)
-    options = {"train": True, "cache_bytes": 0, "window_bytes": 1 << 20}
+    options = {"train": True, "room": Room(0), "window_bytes": 1 << 20}
     sample = RobotDataset(shards, config, transform, **options).read(3, 5)
     assert (sample["depth"].dtype, sample["depth"].shape) == (np.float32, (1, 24, 24))
     np.testing.assert_allclose(sample["depth"][0, 3:21], 0.5, rtol=1e-6)

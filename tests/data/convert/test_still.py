@@ -12,6 +12,7 @@ from foundry_core.data.convert.still import still_runs
 from foundry_core.data.inspection.recompute import dataset_statistics
 from foundry_core.data.inspection.validate import validate
 from foundry_core.data.loading.config import RobotData
+from foundry_core.data.loading.pixels import Room
 from foundry_core.data.loading.robot import RobotDataset
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.npy import read_npz
@@ -174,7 +175,7 @@ def test_the_loader_gives_the_windows_that_are_left(resting, tmp_path):
         config,
         RobotTransform(inputs, normalizer, tokenizer, 1),
         train=False,
-        cache_bytes=0,
+        room=Room(0),
         window_bytes=1 << 20,
     )
     assert len(dataset) == 6 + 4 + 12

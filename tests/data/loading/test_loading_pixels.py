@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from foundry_core.data.images import decode_image, decode_into, encode_jpeg, image_size
+from foundry_core.data.loading import pixels
 from foundry_core.data.loading.build import build_loader
 from foundry_core.data.loading.config import CaptionData, DataConfig, LoaderResources, RobotData
 from foundry_core.data.loading.pixels import BatchImages
@@ -85,6 +86,50 @@ def test_in_place_cached_and_transformed_images_agree(make) -> None:
         assert all(first.equal(other) for other in others)
     channels_last = first.permute(0, 1, 3, 4, 2)
     assert channels_last.is_contiguous()
+
+
+def test_captions_and_robot_data_share_the_room_for_decoded_images(
+    datasets, tokenizer, normalizer, monkeypatch
+) -> None:
+    """Every picture is decoded once where there is room for all; where there is not, no more is
+    kept than the bytes that were given."""
+
+    def batches(room: int) -> tuple[list, int, int]:
+        decoded = 0
+
+        def counted(*arguments):
+            nonlocal decoded
+            decoded += 1
+            return decode_into(*arguments)
+
+        monkeypatch.setattr(pixels, "decode_into", counted)
+        loader = build_loader(
+            DataConfig(
+                captions=CaptionData(batch_size=4), robot=RobotData(batch_size=4, inputs=INPUTS)
+            ),
+            {name: datasets[name] for name in ("captions", "robot")},
+            seed=3,
+            tokenizer=tokenizer,
+            tokens_per_image=2,
+            normalizer=normalizer,
+            resources=LoaderResources(cache_bytes=room),
+        )
+        steps = max(m.order.epoch_length for m in loader.modalities.values()) // 4 * 3
+        images = [
+            loader.batch(step)[name]["images"] for step in range(steps) for name in datasets_read
+        ]
+        readers = [d._images for m in loader.modalities.values() for d in m.datasets]
+        kept = sum(image.nbytes for r in readers for image in r._cache.values())
+        return images, decoded, kept
+
+    datasets_read = ("captions", "robot")
+    plain, often, nothing = batches(0)
+    cached, once, everything = batches(1 << 30)
+    some, _, part = batches(everything // 2)
+    assert nothing == 0 and 0 < part <= everything // 2
+    assert once < often / 2 and once * 16 * 16 * 3 == everything
+    for other in (cached, some):
+        assert all(a.equal(b) for a, b in zip(plain, other, strict=True))
 
 
 def test_images_of_several_sizes_are_resized_or_refused(make, tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from foundry_core.config.documents import pipeline_names
 from foundry_core.errors import FoundryError
 from foundry_core.simulation import catalog
 from foundry_core.simulation.demonstrations import with_jump
+from tests.evaluation.lbm_eval.installed import Installed
+from tests.full_size import write_raw
+from tests.hf_checkpoints import make_vlm
 
 # study → the first stage that differs, variants with the base, seeds
 SHIPPED = {
@@ -25,13 +28,31 @@ SHIPPED = {
     "normalization": ("vla", 2, 3),
     "demonstrations": ("demos", 4, 3),
     "head": ("vla", 3, 3),
+    "image-steps": ("vla", 3, 3),
+    "same-recipe": ("vla", 2, 4),
+    "lbm-backbone": ("vlm", 2, 1),
+    "lbm-llm-tokens": ("llm", 3, 1),
+    "lbm-sim-real": ("vla", 4, 1),
+    "lbm-vlm-pretraining": ("vlm", 3, 1),
 }
 
 
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """What the full-size studies look for, at a size that can be laid out."""
+    root = tmp_path_factory.mktemp("full-size")
+    data = write_raw(root / "data")
+    make_vlm(data / "qwen3-vl-2b", "qwen3_vl")
+    return root
+
+
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
+def home(tmp_path, monkeypatch, request):
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("FOUNDRY_PIPELINES", raising=False)
+    if "lbm-" in request.node.name:
+        monkeypatch.chdir(request.getfixturevalue("raw"))
+        Installed(tmp_path, {}).use(monkeypatch)
 
 
 def planned(name, seeds=1, **more):

@@ -97,7 +97,7 @@ def test_paths_are_chosen_with_their_values_and_ranges_or_typed():
     texts = {settings.path_of(one): one for one in listed["enum"]}
     assert texts["llm.training.optimizer.lr"].endswith("; > 0)")
     assert texts["evaluate.episodes_per_task"] == (
-        "evaluate.episodes_per_task (25 in demo, 2 in demo-fast; ≥ 1)"
+        "evaluate.episodes_per_task (25 in demo, 2 in demo-fast, 50 in lbm; ≥ 1)"
     )
     axis = Axis(path=texts["llm.training.optimizer.lr"], values="1e-3, 2e-3").vary()
     assert (axis.path, axis.values) == ("llm.training.optimizer.lr", (1e-3, 2e-3))

@@ -11,6 +11,7 @@ import torch
 from flows.reports.run_report import held_out_series
 from foundry_core.data.loading.config import RobotData
 from foundry_core.data.loading.loader import Loader
+from foundry_core.data.loading.pixels import Room
 from foundry_core.data.loading.robot import RobotDataset
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.loading.text import TextDataset
@@ -148,7 +149,7 @@ def test_measures_are_of_the_weights_that_the_stage_leaves(bench, with_it):
     policy = load_policy(folder)
     config = RobotData.model_validate(ROBOT)
     shards = CheckedShards(bench.root / "robot" / "validation")
-    options = {"train": False, "cache_bytes": 1, "window_bytes": 1}
+    options = {"train": False, "room": Room(1), "window_bytes": 1}
     held = RobotDataset(shards, config, policy.transform, **options)
     chosen = evenly(5, len(held))
     samples = [held.read(index, 0) for index in chosen]
