@@ -28,8 +28,8 @@ HIGH = np.array([3.14158, 1.25664, 1.6057, 3.14158, 2.23402, 3.14158])
 """Limits of the joints, rad."""
 
 _STRAIGHT = 0.35
-"""Below this sine of the wrist's angle both rolls turn about nearly one axis, and a hand that passes
-would spin them by half a turn: there the first follows by the square of the share."""
+"""Below this sine of the wrist's angle both rolls turn about nearly one axis, and a hand that goes
+by would spin them by half a turn: there the first follows by the square of the share."""
 _OUTSIDE_COST = 10.0
 """Of a radian beyond a limit, against a radian of way: a little out of reach is no reason to turn
 the arm inside out."""

@@ -1,5 +1,7 @@
 """The hands of ALOHA's arms: where they are by the maker's numbers, and back to the joints."""
 
+import itertools
+
 import h5py
 import numpy as np
 import pytest
@@ -34,8 +36,8 @@ def test_the_start_pose_is_where_gym_aloha_says_that_the_hands_are(side, xyz):
 
 
 def test_the_product_of_the_makers_screws_gives_the_same_pose():
-    """Interbotix publishes the arm's screw axes (joint axis, and moment about the base) and the
-    pose of its finger point at rest, 0.0666... m further out than this hand."""
+    """The arm at rest as its maker describes it: each joint's axis and a point on it, from the
+    base."""
     screws = [
         ([0, 0, 1], [0, 0, 0]),
         ([0, 1, 0], [0, 0, 0.12705]),
@@ -97,7 +99,7 @@ def test_recorded_joints_come_back_from_the_poses_of_both_hands():
         rows = np.asarray(file["action"], float)
     for side, columns in (("left", slice(0, 6)), ("right", slice(7, 13))):
         path = np.clip(rows[:, columns], LOW, HIGH)
-        for before, joints in zip(path, path[1:], strict=False):
+        for before, joints in itertools.pairwise(path):
             pose = hand_pose(ARMS[side], joints)
             # As in the simulator: near what was commanded before.
             found = joints_for(ARMS[side], *pose, near=before)
