@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from flows.reports.rerun_file import rate_of, write_rerun
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.report import page_style
 from foundry_core.files import write_atomic
@@ -49,6 +50,37 @@ def write_episodes_page(run_id: str, tasks: Iterable[str] = ()) -> Path:
         )
     write_atomic(folder / PAGE, _page(run_id, found), durable=False)
     return folder / PAGE
+
+
+def write_episode_rerun(
+    run_id: str, path: Path, *, tasks: Iterable[str] = (), stage: str = "", scenario: int | None
+) -> str:
+    """Writes a recorded episode of a run for rerun's viewer, of those chosen the page's first, a
+    failure where there is one; returns what it is. FoundryError where there is none."""
+    store = open_store(store_uri())
+    evaluations = evaluations_of(store, run_id)
+    folder = home_dir() / "runs" / run_id
+    found = [
+        one
+        for one in _recorded(store, evaluations, folder, frozenset(tasks))
+        if (not stage or one.stage == stage) and scenario in (None, one.scenario)
+    ]
+    found = [one for one in found if one.file.endswith(".mp4")]
+    if not found:
+        stages = ", ".join(sorted(evaluations)) or "none"
+        raise FoundryError(
+            f"run {run_id} has no video of such an episode",
+            f"its evaluations are {stages}; record_per_task and record_failures say which keep one",
+        )
+    one = found[0]
+    artifact = evaluations[one.stage]
+    track = store.file_path(artifact, f"records/tracks/{one.task}/{Path(one.file).stem}.npz")
+    facts = store.file_path(artifact, "evaluation.json")
+    if track is None or facts is None:
+        raise FoundryError(f"{one.stage} kept no numbers of {one.task}, scenario {one.scenario}")
+    name = f"{run_id}/{one.stage}/{one.task}/{one.scenario} {one.outcome}"
+    write_rerun(path, name=name, video=folder / one.file, track=track, hz=rate_of(facts))
+    return name
 
 
 def evaluations_of(store: Store, run_id: str) -> dict[str, Artifact]:

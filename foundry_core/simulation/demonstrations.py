@@ -48,7 +48,7 @@ class Demonstration:
 
     @property
     def length(self) -> int:
-        return len(self.fields[catalog.XYZ])
+        return len(next(iter(self.fields.values())))
 
 
 def record(job: Job) -> Demonstration:

@@ -4,6 +4,7 @@ anywhere; `foundry eval watch`. `foundry eval import` and `run` have modules of 
 import argparse
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 from flows.cli.commands import eval_import, eval_output, eval_run
 from flows.cli.commands.common import answer
@@ -41,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     watched.add_argument(
         "--task", action="append", default=[], metavar="T", help="only this one; may be repeated"
     )
+    watched.add_argument(
+        "--rrd", metavar="FILE", help="instead: one episode for rerun's viewer (extra rerun)"
+    )
+    watched.add_argument("--stage", default="", help="with --rrd: of this evaluation")
+    watched.add_argument("--scenario", type=int, help="with --rrd: this one")
     come = commands.add_parser("import", help="published results into the store and the lineage")
     eval_import.add_arguments(come)
     for sub in (compare, power, played, watched, come):
@@ -81,8 +87,14 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from flows.reports.episodes_page import write_episodes_page
+    from flows.reports.episodes_page import write_episode_rerun, write_episodes_page
 
+    if options.rrd:
+        file = Path(options.rrd)
+        name = write_episode_rerun(
+            options.run, file, tasks=options.task, stage=options.stage, scenario=options.scenario
+        )
+        return answer(options, {"rrd": str(file), "episode": name}, f"{file}: {name}")
     path = str(write_episodes_page(options.run, options.task))
     return answer(options, {"page": path}, path)
 

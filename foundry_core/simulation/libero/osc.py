@@ -1,9 +1,11 @@
-"""LIBERO's controller (robosuite's OSC_POSE with fixed gains) written plainly.
+"""LIBERO's controller (robosuite's OSC_POSE with fixed gains) with what it repeats left out.
 
-The shipped one computes the physics three times a substep: before the controller, inside it, and in
-the step itself; here once and a half. Same goal rule, gains and limits. Over an episode positions
-stay within 1e-6 of the shipped ones (tests/simulation/libero); where a thing slips in contact the
-solver's rounding grows: 2e-5 were seen, at the same step of success.
+The shipped one computes positions, contacts and velocities three times a substep: before the
+controller, inside it, and in the step itself. They come out alike each time, so here they are
+computed once. The contact solver's passes are not alike: each begins at what the one before found,
+and what it stops at depends on that. They are all made, and the matrices of the control law are
+robosuite's own functions (one of them rounds the goal's rotation to float32): states are equal to
+the shipped ones to the last bit (tests/simulation/libero).
 """
 
 from typing import Any
@@ -16,8 +18,6 @@ STEP_M, STEP_RAD = 0.05, 0.5
 
 _KP = 150.0
 _KD = 2 * np.sqrt(_KP)
-_NULL_KP = 10.0
-_NULL_KD = 2 * np.sqrt(_NULL_KP)
 _GRIPPER_SPEED = 0.01
 """Of a finger's command, per substep: from open to closed takes eight control steps."""
 
@@ -26,7 +26,10 @@ class PlainController:
     """Drives one robosuite robot's arm and gripper. Shapes: action [7], joints [7], torques [7]."""
 
     def __init__(self, mujoco: Any, model: Any, data: Any, robot: Any) -> None:
+        from robosuite.utils import control_utils
+
         self._mujoco, self._model, self._data = mujoco, model, data
+        self._law = control_utils
         self._site = robot.eef_site_id
         self._qpos = np.array(robot._ref_joint_pos_indexes)
         self._qvel = np.array(robot._ref_joint_vel_indexes)
@@ -36,9 +39,10 @@ class PlainController:
         self._low, self._high = np.array(low), np.array(high)
         ends = model.actuator_ctrlrange[self._hand]
         self._middle, self._reach = ends.mean(axis=1), (ends[:, 1] - ends[:, 0]) / 2
-        self._jacobian = np.zeros((6, model.nv))
+        self._linear, self._angular = np.zeros((3, model.nv)), np.zeros((3, model.nv))
         self._mass = np.zeros((model.nv, model.nv))
         self._fingers = np.zeros(2)
+        self._first = True
 
     def reset(self, initial_joints: np.ndarray) -> None:
         """The goal becomes the present pose. initial_joints: where the arm's spare degree of
@@ -46,16 +50,21 @@ class PlainController:
         self._initial = initial_joints.copy()
         self._goal_xyz, self._goal_rotation = self._pose()
         self._fingers = np.zeros(2)
+        self._first = True
 
     def step(self, action: np.ndarray) -> None:
         """One control step: 25 substeps of 2 ms. The derived quantities of the data are left as of
         the last substep's beginning, as MuJoCo's own step leaves them."""
         mujoco, model, data = self._mujoco, self._model, self._data
-        mujoco.mj_forward(model, data)
-        self._aim(np.clip(action, -1, 1))
+        action = np.clip(action, -1, 1)
         for substep in range(SUBSTEPS):
-            if substep:
-                mujoco.mj_forward(model, data)
+            mujoco.mj_step1(model, data)
+            # The shipped controller has looked at the simulator already when it was reset.
+            for _ in range(1 if self._first else 2):
+                mujoco.mj_forwardSkip(model, data, mujoco.mjtStage.mjSTAGE_VEL, 1)
+            self._first = False
+            if not substep:
+                self._aim(action)
             data.ctrl[self._arm] = np.clip(self._torques(), self._low, self._high)
             data.ctrl[self._hand] = self._close(float(action[6]))
             mujoco.mj_step2(model, data)
@@ -68,7 +77,7 @@ class PlainController:
         xyz, rotation = self._pose()
         self._goal_xyz = xyz + STEP_M * action[:3]
         if action[3:6].any():  # else the goal of the step before stays
-            self._goal_rotation = rotation_of(STEP_RAD * action[3:6]) @ rotation
+            self._goal_rotation = self._law.set_goal_orientation(STEP_RAD * action[3:6], rotation)
 
     def _close(self, effort: float) -> np.ndarray:
         moved = self._fingers + np.array([-1.0, 1.0]) * _GRIPPER_SPEED * np.sign(effort)
@@ -76,42 +85,23 @@ class PlainController:
         return self._middle + self._reach * self._fingers
 
     def _torques(self) -> np.ndarray:
-        model, data = self._model, self._data
-        self._mujoco.mj_jacSite(model, data, self._jacobian[:3], self._jacobian[3:], self._site)
-        jacobian = self._jacobian[:, self._qvel]
+        """In the shipped order of operations, and with arrays of its memory layout: both show in
+        the last bit."""
+        model, data, law, arm = self._model, self._data, self._law, self._qvel
+        self._mujoco.mj_jacSite(model, data, self._linear, self._angular, self._site)
         self._mujoco.mj_fullM(model, self._mass, data.qM)
-        mass = self._mass[np.ix_(self._qvel, self._qvel)]
-        velocity = data.qvel[self._qvel]
+        mass = self._mass[arm, :][:, arm]
+        linear, angular = self._linear[:, arm], self._angular[:, arm]
+        both = np.vstack([linear, angular])
         xyz, rotation = self._pose()
-        speed = self._jacobian @ data.qvel
-        force = _KP * (self._goal_xyz - xyz) - _KD * speed[:3]
-        torque = _KP * rotation_error(self._goal_rotation, rotation) - _KD * speed[3:]
-
-        inverse = np.linalg.inv(mass)
-        through = inverse @ jacobian.T  # [7, 6]
-        compliance = jacobian @ through
-        wrench = np.concatenate(
-            [
-                np.linalg.solve(compliance[:3, :3], force),
-                np.linalg.solve(compliance[3:, 3:], torque),
-            ]
-        )
-        spare = mass @ (_NULL_KP * (self._initial - data.qpos[self._qpos]) - _NULL_KD * velocity)
-        # (I - Jbar J)^T spare, without forming the matrix.
-        spare -= jacobian.T @ np.linalg.solve(compliance, through.T @ spare)
-        return jacobian.T @ wrench + data.qfrc_bias[self._qvel] + spare
-
-
-def rotation_error(wanted: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """[3, 3], [3, 3] → [3]: half the sum of the axes' cross products, a small-angle error."""
-    a, b = present, wanted
-    return 0.5 * np.array(
-        [
-            np.dot(a[1], b[2]) - np.dot(a[2], b[1]),
-            np.dot(a[2], b[0]) - np.dot(a[0], b[2]),
-            np.dot(a[0], b[1]) - np.dot(a[1], b[0]),
-        ]
-    )
+        turn = law.orientation_error(self._goal_rotation, rotation)
+        force = _KP * (self._goal_xyz - xyz) - _KD * np.dot(self._linear, data.qvel)
+        torque = _KP * turn - _KD * np.dot(self._angular, data.qvel)
+        _, of_force, of_torque, spare = law.opspace_matrices(mass, both, linear, angular)
+        wrench = np.concatenate([np.dot(of_force, force), np.dot(of_torque, torque)])
+        joints, velocities = data.qpos[self._qpos], data.qvel[arm]
+        drawn = law.nullspace_torques(mass, spare, self._initial, joints, velocities)
+        return np.dot(both.T, wrench) + data.qfrc_bias[arm] + drawn
 
 
 def rotation_of(vector: np.ndarray) -> np.ndarray:

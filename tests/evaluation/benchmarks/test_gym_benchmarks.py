@@ -18,6 +18,9 @@ OPTIONS = {
     "aloha": {"max_steps": 20, "height": 48, "width": 64},
 }
 TASKS = [("pusht", "pusht"), ("aloha", "transfer_cube"), ("aloha", "insertion")]
+POSES = {"control": "poses", "max_steps": 20, "height": 48, "width": 64}
+EXAMS = [(name, task, OPTIONS[name]) for name, task in TASKS]
+EXAMS += [("aloha", "transfer_cube", POSES), ("aloha", "insertion", POSES)]
 
 
 def needs(name: str) -> None:
@@ -48,10 +51,10 @@ def test_without_the_package_one_line_says_what_to_install(name, monkeypatch):
 
 
 @pytest.mark.slow("plays whole episodes in real simulators")
-@pytest.mark.parametrize(("name", "task"), TASKS)
-def test_an_episode_repeats_to_the_bit_in_a_fresh_and_a_used_environment(name, task):
+@pytest.mark.parametrize(("name", "task", "options"), EXAMS)
+def test_an_episode_repeats_to_the_bit_in_a_fresh_and_a_used_environment(name, task, options):
     needs(name)
-    benchmark = load_benchmark(name, OPTIONS[name])
+    benchmark = load_benchmark(name, options)
 
     def play(environment, index):
         environment.reset(benchmark.scenario(task, index))

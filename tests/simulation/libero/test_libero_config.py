@@ -12,7 +12,7 @@ from foundry_core.simulation.collection import CollectDemosRecipe
 from foundry_core.simulation.decimate import representatives
 from foundry_core.simulation.libero import catalog
 from foundry_core.simulation.libero.expert import choose_grasp, touching
-from foundry_core.simulation.libero.osc import rotation_error, rotation_of, rotation_vector
+from foundry_core.simulation.libero.osc import rotation_of, rotation_vector
 
 
 def box(low, high) -> np.ndarray:
@@ -82,9 +82,6 @@ def test_rotations_of_the_controller():
     np.testing.assert_allclose(rotation_vector(rotation_of(vector)), vector, atol=1e-12)
     quarter = rotation_of(np.array([0, 0, np.pi / 2]))
     np.testing.assert_allclose(quarter @ [1, 0, 0], [0, 1, 0], atol=1e-12)
-    # Of a turn by a about z: two axes turn, half of two sines.
-    error = rotation_error(rotation_of(np.array([0, 0, 0.2])), np.eye(3))
-    np.testing.assert_allclose(error, [0, 0, np.sin(0.2)], atol=1e-12)
 
 
 def test_the_hand_turns_where_a_neighbour_is_in_its_way():

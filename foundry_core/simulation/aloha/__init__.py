@@ -1,0 +1,1 @@
+"""ALOHA in simulation (gym-aloha): two ViperX arms, their kinematics, a scripted expert."""
