@@ -61,6 +61,10 @@ class Console:
 
         return show
 
+    def say(self, text: str) -> None:
+        """A line."""
+        self._out.print(text, markup=False)
+
     def observe(self, event: "RunEvent") -> None:
         """Shows an event of a run."""
         from flows.runs.events import (

@@ -26,9 +26,10 @@ def server(host: str, port: int, names: Sequence[str]) -> None:
     # Prefect would take an empty password for one.
     if not os.environ.get(secret.SERVER):
         os.environ.pop(secret.SERVER, None)
+    from flows.live.app import Live
     from flows.prefect.server import serve
 
-    serve(host, port, names)
+    serve(host, port, names, Live)
 
 
 def worker(pool: str, name: str) -> None:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from flows.prefect.pages import App, Receive, Scope, Send, answer
+from flows.prefect.http import App, Receive, Scope, Send, answer
 from foundry_core.endpoint import ip_address
 
 

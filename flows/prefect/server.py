@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import uvicorn
 from prefect.server.api.server import create_app
@@ -16,6 +16,7 @@ from prefect.settings import (
 from flows import signals
 from flows.prefect import secret
 from flows.prefect.guard import Guard
+from flows.prefect.http import App
 from flows.prefect.pages import Pages
 from foundry_core.home import home_dir
 
@@ -30,11 +31,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-def serve(host: str, port: int, names: Iterable[str]) -> None:
-    """Returns when its parent told it to end. names: see Guard."""
+def serve(host: str, port: int, names: Iterable[str], before: Callable[[App, str], App]) -> None:
+    """Returns when its parent told it to end. names: see Guard. before: given the application and
+    the password, the one with more pages."""
     password = os.environ.get(secret.SERVER, "")
+    pages = Pages(create_app(final=True), home_dir() / "runs", password)
     config = uvicorn.Config(
-        Guard(Pages(create_app(final=True), home_dir() / "runs", password), names),
+        Guard(before(pages, password), names),
         host=host,
         port=port,
         timeout_keep_alive=PREFECT_SERVER_API_KEEPALIVE_TIMEOUT.value(),

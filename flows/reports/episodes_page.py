@@ -19,7 +19,7 @@ from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
 from foundry_core.store.run_records import load_run
 
-_VIDEO = re.compile(r"records/videos/([^/]+)/(\d+)_(success|failure)\.(mp4|webp)")
+VIDEO = re.compile(r"records/videos/([^/]+)/(\d+)_(success|failure)\.(mp4|webp)")
 _FAILED = "failure"
 _FOLDER = "episodes"
 _KEY_DIGITS = 12
@@ -95,7 +95,7 @@ def evaluations_of(store: Store, run_id: str) -> dict[str, Artifact]:
 
 
 def has_videos(artifacts: Mapping[str, Artifact]) -> bool:
-    return any(_VIDEO.fullmatch(file.path) for one in artifacts.values() for file in one.files)
+    return any(VIDEO.fullmatch(file.path) for one in artifacts.values() for file in one.files)
 
 
 def _recorded(
@@ -105,7 +105,7 @@ def _recorded(
     found = []
     for stage, artifact in artifacts.items():
         for file in artifact.files:
-            named = _VIDEO.fullmatch(file.path)
+            named = VIDEO.fullmatch(file.path)
             if named is None or (tasks and named[1] not in tasks):
                 continue
             path = store.file_path(artifact, file.path)

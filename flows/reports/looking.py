@@ -27,20 +27,31 @@ _COLUMNS = {
 }
 
 
-def quality_section(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[Section]:
-    """The run's rows of stage_quality, without the columns that say nothing; none where no model
-    was measured."""
+def quality_rows(
+    connection: duckdb.DuckDBPyConnection, run_id: str
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the run's part of stage_quality, without the columns that say nothing;
+    both empty where no model was measured."""
     query = "from stage_quality where run_id = ? order by stage"
     found = list(rows(connection, query, [run_id], of=dict[str, Any]))
     shown = [name for name in _COLUMNS if any(row[name] is not None for row in found)]
     if not shown:
-        return []
+        return [], []
     header = ["evaluated", *(_COLUMNS[name] for name in shown), "success [95 %]"]
     body = [
         [row["stage"], *("" if row[n] is None else f"{row[n]:.4g}" for n in shown), _success(row)]
         for row in found
     ]
-    held_out = "its action error on held-out episodes, " if "action_error_mm" in shown else ""
+    return header, body
+
+
+def quality_section(connection: duckdb.DuckDBPyConnection, run_id: str) -> list[Section]:
+    """The same, for the report."""
+    header, body = quality_rows(connection, run_id)
+    if not header:
+        return []
+    measured = _COLUMNS["action_error_mm"] in header
+    held_out = "its action error on held-out episodes, " if measured else ""
     note = (
         f"A row is a policy: its models' exams, {held_out}its success. "
         "<code>foundry lineage sql &quot;from stage_quality&quot;</code> has every run's."

@@ -4,25 +4,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.reports.curves import recorded_curves
 from flows.reports.episodes_page import PAGE, has_videos, write_episodes_page
 from flows.reports.looking import looking_section, quality_section
 from flows.runs.engine import RunResult
 from flows.runs.planning import Prepared
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.closed_loop import scenarios_of
-from foundry_core.evaluation.comparison.report import Filmstrip, ReportData, write_report
+from foundry_core.evaluation.comparison.report import (
+    Curves,
+    Filmstrip,
+    ReportData,
+    write_report,
+)
 from foundry_core.evaluation.comparison.result import Comparison, read_comparison
 from foundry_core.files import json_line
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import answers, graph, queries
-from foundry_core.lineage.records import THROUGHPUT, VALIDATION, metric_lines
+from foundry_core.lineage.records import THROUGHPUT, metric_lines
 from foundry_core.store.base import Store
 from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
 
-_POINTS = 300
 _VERDICTS = ("compare", "verdict")
-_SHOWN = ("loss", "text_loss", "captions_loss", "robot_loss")
 
 
 def comparison_of(prepared: Prepared, result: RunResult) -> Comparison | None:
@@ -99,61 +103,11 @@ def _stage_row(stage: answers.StageRow, artifact: Artifact | None) -> list[str]:
     return [stage["stage"], stage["kind"] or "", stage["key"][:12], stage["action"], why, seconds]
 
 
-def _losses(
-    store: Store, artifacts: dict[str, Artifact]
-) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    found = {}
+def _losses(store: Store, artifacts: dict[str, Artifact]) -> dict[str, Curves]:
+    found: dict[str, Curves] = {}
     for name, artifact in artifacts.items():
         if artifact.kind.startswith("train_"):
-            # One small file: a remote store would fetch gigabytes of weights with the folder.
-            path = store.file_path(artifact, "records/metrics.jsonl")
-            found[name] = loss_series(path.parents[1]) if path else {}
-            for modality, series in dataset_series(path.parents[1]).items() if path else ():
-                found[f"{name}: {modality}, by data set"] = series
-            held_out = store.file_path(artifact, VALIDATION) if path else None
-            if held_out:
-                for measure, series in held_out_series(held_out.parents[1]).items():
-                    found[f"{name}: {measure}, held out"] = series
-    return {name: series for name, series in found.items() if series}
-
-
-def loss_series(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """Series → (step, value) of a training artifact's records, thinned for a picture."""
-    lines = [row for row in metric_lines(folder.joinpath) if row.get("step") is not None]
-    lines = lines[:: max(1, len(lines) // _POINTS)]
-    series = {key: [(row["step"], row[key]) for row in lines if key in row] for key in _SHOWN}
-    parts = [key for key in series if series[key]]
-    if len(parts) == 2:
-        parts.remove("loss")
-    return {key: series[key] for key in parts}
-
-
-def dataset_series(folder: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Modality → data set → (step, loss) of a training artifact's records, thinned; of modalities
-    with several data sets."""
-    lines = metric_lines(folder.joinpath)
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for row in lines[:: max(1, len(lines) // _POINTS)]:
-        for name, value in row.items():
-            modality, told, label = name.partition("_loss/")
-            if told:
-                found.setdefault(modality, {}).setdefault(label, []).append((row["step"], value))
-    return found
-
-
-def held_out_series(folder: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Measure of a modality (robot position_mm) → weights → (step, value) of a training artifact's
-    validations, over all datasets. The nearest of several chunks stands beside the first one."""
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for row in metric_lines(folder.joinpath, VALIDATION):
-        for name, value in row.items():
-            weights, *where = name.split("/")
-            if len(where) != 2:  # of one dataset, or of one step of a chunk
-                continue
-            modality, measure = where
-            line = f"{weights}, nearest chunk" if measure.startswith("best_") else weights
-            series = found.setdefault(f"{modality} {measure.removeprefix('best_')}", {})
-            series.setdefault(line, []).append((row["step"], value))
+            found |= recorded_curves(store, artifact, name)
     return found
 
 

@@ -30,6 +30,7 @@ from flows.runs.events import (
     unobserved,
 )
 from flows.runs.planning import Prepared
+from flows.runs.progress import ProgressFiles
 from flows.runs.urgency import Urgencies
 from flows.runs.walk import After, Pending, StagesFailed, Submit, in_order
 from foundry_core.errors import FoundryError
@@ -102,7 +103,7 @@ class PipelineRun:
         self.cancelled = threading.Event()
         self.outcomes: dict[str, Outcome] = {}
         self.failures: dict[str, str] = {}
-        self._observe = observe
+        self._observe = ProgressFiles(self.folder, observe)
         self._job_ref = job_ref
         self._parent, self._ablation = parent, ablation
         self._slots = slots or Slots()

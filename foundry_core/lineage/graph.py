@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
+from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from foundry_core.lineage.answers import GraphEdge, GraphNode
@@ -69,7 +70,7 @@ def svg(nodes: Sequence[GraphNode], edges: Sequence[GraphEdge], *, title: str = 
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
             f'width="{width}" height="{height}" class="fl-graph" role="img" '
             f'style="max-width:100%;height:auto" aria-label={quoteattr(title)}>',
-            f"<style>{_style()}</style>",
+            f"<style>{style()}</style>",
             '<defs><marker id="fl-arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
             'markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8z" class="fl-head"/></marker>'
             "</defs>",
@@ -77,6 +78,26 @@ def svg(nodes: Sequence[GraphNode], edges: Sequence[GraphEdge], *, title: str = 
             "</svg>\n",
         ]
     )
+
+
+def placed(nodes: Sequence[GraphNode], edges: Sequence[GraphEdge]) -> dict[str, Any]:
+    """The same drawing as data, for a page that draws it itself: width, height, nodes (each with
+    x, y, width, height, title, subtitle), edges (path: as an SVG path's `d`)."""
+    layout = _Layout(nodes, _known(nodes, edges))
+    width, height = layout.size()
+    boxes = []
+    for node in nodes:
+        x, y = layout.position(node["name"])
+        title, subtitle = _lines(node)
+        texts = {"title": _fit(title, 24), "subtitle": _fit(subtitle, 30)}
+        box = {"x": x, "y": y, "width": _WIDTH, "height": _HEIGHT, "action": _action(node)}
+        boxes.append({**node, **box, **texts})
+    return {
+        "width": width,
+        "height": height,
+        "nodes": boxes,
+        "edges": [{**edge, "path": _path(layout.route(edge))} for edge in layout.edges],
+    }
 
 
 def _lines(node: GraphNode) -> list[str]:
@@ -211,7 +232,7 @@ def _fit(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def _svg_edge(points: Sequence[tuple[float, float]], edge: GraphEdge) -> str:
+def _path(points: Sequence[tuple[float, float]]) -> str:
     (x, y), path = points[0], f"M{points[0][0]:g} {points[0][1]:g}"
     for i, (to_x, to_y) in enumerate(points[1:]):
         if i % 2:  # along a free row
@@ -220,13 +241,18 @@ def _svg_edge(points: Sequence[tuple[float, float]], edge: GraphEdge) -> str:
             bend = (to_x - x) / 2
             path += f"C{x + bend:g} {y:g} {to_x - bend:g} {to_y:g} {to_x:g} {to_y:g}"
         x, y = to_x, to_y
+    return path
+
+
+def _svg_edge(points: Sequence[tuple[float, float]], edge: GraphEdge) -> str:
     text = f"{edge['source']} → {edge['target']}"
     if edge["label"]:
         text += f" ({edge['label']})"
-    return f'<path class="fl-edge" d="{path}"><title>{escape(text)}</title></path>'
+    return f'<path class="fl-edge" d="{_path(points)}"><title>{escape(text)}</title></path>'
 
 
-def _style() -> str:
+def style() -> str:
+    """CSS of the drawing, for pages that draw it themselves, too."""
     light, dark = (
         "".join(
             f".fl-{action}{{--fill:{colours[i]};--edge:{colours[i + 1]}}}"

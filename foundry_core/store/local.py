@@ -88,9 +88,11 @@ class LocalStore(Store):
             return external.check(artifact, self._verified, read_all=read_all)
         return self._verified.check(self._own_files(artifact), artifact.files, read_all=read_all)
 
+    def scratch(self, key: str) -> Path:
+        return self.root / "work" / key / "scratch"
+
     def attempt(self, key: str) -> tuple[str, Path, Path]:
-        work = self.root / "work" / key
-        scratch = work / "scratch"
+        work, scratch = self.root / "work" / key, self.scratch(key)
         scratch.mkdir(parents=True, exist_ok=True)
         number = self._attempts(key) + 1
         self.documents.write(f"work/{key}/attempts", str(number).encode())
@@ -210,10 +212,11 @@ class LocalStore(Store):
     def lease_keys(self) -> list[str]:
         return self.documents.names("leases")
 
-    def artifacts(self) -> list[tuple[str, str]]:
+    def artifacts(self, beginning: str = "") -> list[tuple[str, str]]:
         found = self.root.glob(f"*/*/{MANIFEST}")
         places = ((path.parent.parent.name, path.parent.name) for path in found)
-        return sorted(place for place in places if place[0] not in NOT_KINDS)
+        wanted = (place for place in places if place[1].startswith(beginning))
+        return sorted(place for place in wanted if place[0] not in NOT_KINDS)
 
     def sweep(self, protected: Callable[[str], bool], *, older_than: float, apply: bool) -> int:
         committed = {key for _, key in self.artifacts()}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from training_toy import ToyObjective, toy_batches, toy_trainer
 
-from flows.reports.run_report import dataset_series
+from flows.reports.curves import dataset_series
 from foundry_core.errors import FoundryError
-from foundry_core.lineage.records import committed_event
+from foundry_core.lineage.records import committed_event, metric_lines
 from foundry_core.training.distributed import World
 from foundry_core.training.metrics import MetricsLog
 from foundry_core.training.mixed_batch import DATASETS, ROWS, StepKey
@@ -57,7 +57,7 @@ def test_rows_have_the_means_of_their_own_elements(tmp_path):
 def test_the_report_draws_a_line_for_each(tmp_path):
     _, _, rows = run(tmp_path, steps=8)
     wanted = {n: [(row["step"], row[f"a_loss/{n}"]) for row in rows] for n in ("left", "right")}
-    assert dataset_series(tmp_path) == {"a": wanted}
+    assert dataset_series(metric_lines(tmp_path.joinpath)) == {"a": wanted}
 
 
 def test_sinks_and_lineage_have_them(tmp_path):

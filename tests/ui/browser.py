@@ -45,13 +45,7 @@ class Browser:
         # Pages carry pictures as data: no limit on a message.
         self._socket = connect(self._page_url(), max_size=None)
         self._call("Page.enable")
-        self._call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
+        self.resize(width, height)
 
     def __enter__(self) -> "Browser":
         return self
@@ -125,6 +119,24 @@ class Browser:
         self.click(element)
         self.press("a", "selectAll")
         self.type(text)
+
+    def key(self, name: str) -> None:
+        """Tab or Enter, as a person without a mouse presses them."""
+        code, text = {"Tab": (9, ""), "Enter": (13, "\r")}[name]
+        common = {"key": name, "code": name, "windowsVirtualKeyCode": code}
+        down = "keyDown" if text else "rawKeyDown"
+        self._call("Input.dispatchKeyEvent", type=down, text=text, **common)
+        self._call("Input.dispatchKeyEvent", type="keyUp", **common)
+
+    def resize(self, width: int, height: int) -> None:
+        """Of the page, in its pixels."""
+        size = {"width": width, "height": height}
+        self._call("Emulation.setDeviceMetricsOverride", deviceScaleFactor=1, mobile=False, **size)
+
+    def scheme(self, name: str) -> None:
+        """What the reader prefers: light or dark."""
+        features = [{"name": "prefers-color-scheme", "value": name}]
+        self._call("Emulation.setEmulatedMedia", features=features)
 
     def picture(self, path: Path) -> Path:
         data = self._call("Page.captureScreenshot", format="png")["data"]

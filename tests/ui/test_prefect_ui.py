@@ -17,12 +17,12 @@ import httpx
 import pytest
 
 from flows.deployment import settings
-from flows.prefect.pages import LOGIN
+from flows.prefect.addresses import LOGIN
 from foundry_core.lineage import queries
 from tests.ui.browser import Browser, chromium
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow("Prefect's server, its workers and a browser"),
     pytest.mark.timeout(900),
     pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine"),
 ]
@@ -201,7 +201,7 @@ def _look_at_the_run(page, served, run_id, pictures):
     time.sleep(2)
     page.picture(pictures / "ablation-artifacts.png")
     kept = {a["key"]: a for a in served.ask("artifacts") if a["flow_run_id"] == run_id}
-    assert {"plan", "verdict", "report", "results-verdict"} <= kept.keys()
+    assert {"plan", "run", "verdict", "report", "results-verdict"} <= kept.keys()
     for key, words in (("plan", "steps=20/1"), ("verdict", "worse than the base")):
         page.open(f"{served.url}/artifacts/artifact/{kept[key]['id']}")
         page.wait(f"document.body.innerText.includes({words!r})")
@@ -211,6 +211,7 @@ def _look_at_the_run(page, served, run_id, pictures):
     page.wait(drawn)
     page.picture(pictures / "ablation-results.png")
     _look_at_the_verdict(page, served, kept["verdict"]["id"])
+    _look_at_the_live_page(page, served, kept["run"]["data"])
     _look_at_the_report(page, served, kept["report"]["data"])
 
 
@@ -224,12 +225,24 @@ def _look_at_the_verdict(page, served, artifact):
     assert page.run(inside)
 
 
+def _look_at_the_live_page(page, served, link):
+    """Of the same server, with the password that Prefect's pages have."""
+    (path,) = re.findall(r"\]\((/foundry-run/[^)]+)\)", link)
+    page.open(served.url + path)
+    page.wait("document.querySelector('#facts .status')?.innerText == 'succeeded'")
+    assert page.run("document.querySelectorAll('#stages > li').length") > 6
+    page.wait("!!document.querySelector('a[href^=\"/foundry-report/\"]')")
+    page.wait("document.body.innerText.includes('What changed')")
+
+
 def _look_at_the_report(page, served, link):
     """By http, in a frame without scripts, for who has logged in."""
     (path,) = re.findall(r"\]\((/foundry-report/[^)]+)\)", link)
     page.open(served.url + path)
     page.wait("!!document.querySelector('iframe')")
     assert page.run("document.querySelector('iframe').getAttribute('sandbox')") == ""
+    back = page.run("document.querySelector('nav a').getAttribute('href')")
+    assert back == path.replace("report", "run", 1)
     assert "Ask further" in page.run("document.querySelector('iframe').srcdoc")
     page.run("localStorage.clear()")
     page.open(served.url + path)

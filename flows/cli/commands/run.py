@@ -57,7 +57,9 @@ def run_all(
 
 
 def summarise(result: RunResult) -> None:
-    """For a person: what was built, reused and failed."""
+    """For a person: what was built, reused and failed, and where to look at it."""
+    from flows.prefect.addresses import run_page, served
+
     built = [stage["name"] for stage in result["stages"] if stage["attempt"]]
     reused = [stage["name"] for stage in result["stages"] if stage["action"] == "reuse"]
     print(f"run {result['run_id']}: {result['status']} in {result['seconds']:.1f} s")
@@ -66,3 +68,5 @@ def summarise(result: RunResult) -> None:
     for stage in result["stages"]:
         if stage["error"]:
             print(f"  {stage['name']}: {stage['error']}")
+    if url := served():
+        print(f"  page:   {url}{run_page(result['run_id'])}")

@@ -11,7 +11,7 @@ from pathlib import Path
 from flows import processes
 from flows.cli.commands.common import print_json
 from flows.prefect import HOST, PORT, api_url, secret
-from flows.prefect.pages import LOGIN
+from flows.prefect.addresses import LOGIN, RUNS
 from flows.signals import held
 from foundry_core.endpoint import check_host, is_loopback
 from foundry_core.errors import FoundryError
@@ -117,6 +117,7 @@ def _announce(url: str, password: str, names: list[str], limit: int, seconds: fl
     if password and sys.stderr.isatty():  # a log is no place for it
         page += f"{LOGIN}#{password}"
     _say(f"ready in {seconds:.0f} s: {page}   (Ctrl-C stops everything)")
+    _say(f"runs, while they go on and afterwards: {url.removesuffix('/api')}{RUNS}")
     _say(f"deployments: {', '.join(names)}; {limit} stage(s) with GPUs at once")
     _say("in another shell:")
     _say(f"  export PREFECT_API_URL={url}")

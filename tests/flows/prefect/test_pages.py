@@ -8,7 +8,8 @@ import re
 
 import pytest
 
-from flows.prefect.pages import LOGIN, REPORTS, Pages, report_page
+from flows.prefect.addresses import LOGIN, REPORTS, report_page
+from flows.prefect.pages import Pages
 
 PASSWORD = "foundry:secret"
 RUN = "20261127T082919-exams-ablation-df6a7d"

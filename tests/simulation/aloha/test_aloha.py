@@ -49,7 +49,7 @@ def test_the_expert_has_one_task_and_one_control():
 
 
 @needed
-@pytest.mark.slow
+@pytest.mark.slow("plays whole episodes in a real simulator")
 def test_the_measured_pose_is_the_simulators():
     from foundry_core.simulation.aloha.simulator import AlohaSimulator
 
@@ -65,7 +65,7 @@ def test_the_measured_pose_is_the_simulators():
 
 
 @needed
-@pytest.mark.slow
+@pytest.mark.slow("plays whole episodes in a real simulator")
 def test_the_expert_hands_the_cube_over_through_relative_normalised_targets():
     """What a policy does to a target: relative to the measured pose, float32 in normal units, and
     back."""
@@ -93,7 +93,7 @@ def test_the_expert_hands_the_cube_over_through_relative_normalised_targets():
 
 
 @needed
-@pytest.mark.slow
+@pytest.mark.slow("plays whole episodes in a real simulator")
 def test_a_demonstration_repeats_its_bytes_and_its_targets_solve_the_task():
     from foundry_core.simulation.aloha.simulator import AlohaSimulator
 

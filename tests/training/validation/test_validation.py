@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from flows.reports.run_report import held_out_series
+from flows.reports.curves import held_out_series
 from foundry_core.data.loading.config import RobotData
 from foundry_core.data.loading.loader import Loader
 from foundry_core.data.loading.pixels import Room
@@ -18,7 +18,7 @@ from foundry_core.data.loading.text import TextDataset
 from foundry_core.data.robot.normalize import Normalizer
 from foundry_core.data.robot.transforms import collate_robot
 from foundry_core.errors import FoundryError
-from foundry_core.lineage.records import committed_event
+from foundry_core.lineage.records import VALIDATION, committed_event, metric_lines
 from foundry_core.models.io import RAW, load_model
 from foundry_core.models.noise import Key
 from foundry_core.serving.policy import load_policy
@@ -102,7 +102,7 @@ OTHERS = {
 SAYS_ONE = {"regression", "act", "bins"}
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains every head")
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_head_is_measured_raw_and_averaged(bench, name):
     """Distances by step of the chunk, of weights as they are and of their average."""
@@ -258,7 +258,7 @@ def test_its_curve_is_in_the_lineage_the_report_and_trackers(bench, with_it):
         if row["name"] == "validation/ema/robot/position_mm"
     }
     assert points == {row["step"]: row["ema/robot/position_mm"] for row in rows(folder)}
-    shown = held_out_series(folder)
+    shown = held_out_series(metric_lines(folder.joinpath, VALIDATION))
     assert shown["robot position_mm"]["ema"] == list(points.items())
     assert set(shown["robot position_mm"]) == {f"{w}{n}" for w in ("raw", "ema") for n in NEAREST}
     assert "captions exact" in shown

@@ -1,0 +1,1 @@
+"""A small pipeline with something to watch: pictures, trainings, rollouts, a verdict."""
