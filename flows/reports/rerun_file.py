@@ -1,5 +1,5 @@
-"""An episode of an evaluation as a file for rerun's viewer: the scene's video, and what was measured
-and commanded at each control step. Needs the extra `rerun`.
+"""An episode of an evaluation as a file for rerun's viewer: the scene's video, and what was
+measured and commanded at each control step. Needs the extra `rerun`.
 
 Videos and tracks come from the store, which others may have written: both are bounded before they
 are read, and the video is handed on as it is.
@@ -23,7 +23,7 @@ INSTALL = "pip install 'foundry-robotics[rerun]'"
 
 def write_rerun(path: Path, *, name: str, video: Path, track: Path, hz: float) -> int:
     """Writes the episode `name`; returns its control steps. Timelines: `step`, and `time` in
-    seconds. FoundryError where rerun is not installed, and for a file that is no recorded episode."""
+    seconds. FoundryError where rerun is not installed, and for what is no recorded episode."""
     try:
         import rerun
     except ImportError as error:
