@@ -87,9 +87,12 @@ class _Environment:
     def observe(self) -> Observation:
         return Observation(
             images={"scene": self._env._render(visualize=False)} if self._draws else {},
-            lowdim={MEASURED: self._state[:2].astype(float)},
+            lowdim=self.measured(),
             instruction=self._task.instruction,
         )
+
+    def measured(self) -> Mapping[str, Any]:
+        return {MEASURED: self._state[:2].astype(float)}
 
     def act(self, targets: Mapping[str, Any]) -> None:
         self._state, _, _, _, info = self._env.step(targets[COMMANDED].clip(0.0, _SIDE))

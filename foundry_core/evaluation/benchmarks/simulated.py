@@ -49,9 +49,12 @@ class SimulatedEnvironment:
     def observe(self) -> Observation:
         return Observation(
             images=self._simulator.images() if self._draws else {},
-            lowdim=self._simulator.lowdim(),
+            lowdim=self.measured(),
             instruction=self._task.instruction,
         )
+
+    def measured(self) -> Mapping[str, Any]:
+        return self._simulator.lowdim()
 
     def act(self, targets: Mapping[str, Any]) -> None:
         self._simulator.command_fields(targets)

@@ -77,7 +77,7 @@ class EnvWorker:
             for left in range(len(targets) - 1, -1, -1):
                 target = targets[len(targets) - 1 - left]
                 if self._recording != "no":
-                    self._track.append((environment.observe()["lowdim"], target))
+                    self._track.append((_measured(environment), target))
                 environment.act(target)
                 self._steps += 1
                 self._judge.step(environment.success)
@@ -212,3 +212,10 @@ class RayEnvWorkers:
 
 
 EnvWorkers = LocalEnvWorkers | RayEnvWorkers
+
+
+def _measured(environment: Environment) -> Mapping[str, Any]:
+    """What is measured now, without drawing where the environment can tell it so."""
+    measured = getattr(environment, "measured", None)
+    found: Mapping[str, Any] = environment.observe()["lowdim"] if measured is None else measured()
+    return found
