@@ -175,9 +175,10 @@ class Objects:
             name=name, size=head["ContentLength"], modified=head["LastModified"], tag=head["ETag"]
         )
 
-    def find(self, folder: str = "") -> list[Listed]:
-        """Every object below a folder, at any depth, sorted by name."""
-        return self._listing(folder, "")[1]
+    def find(self, folder: str = "", beginning: str = "") -> list[Listed]:
+        """Every object below a folder, at any depth, sorted by name. beginning: of those whose
+        names below it begin so."""
+        return self._listing(folder, "", beginning)[1]
 
     def folders(self, folder: str = "") -> list[str]:
         """Names directly below a folder that hold objects, sorted."""
@@ -253,12 +254,14 @@ class Objects:
         except FileNotFoundError:
             return False
 
-    def _listing(self, folder: str, delimiter: str) -> tuple[list[str], list[Listed]]:
+    def _listing(
+        self, folder: str, delimiter: str, beginning: str = ""
+    ) -> tuple[list[str], list[Listed]]:
         folders: list[str] = []
         objects: list[Listed] = []
         token = None
         while True:
-            page = self._page(folder, delimiter=delimiter, token=token)
+            page = self._page(folder, beginning, delimiter=delimiter, token=token)
             folders += [
                 p["Prefix"].rstrip("/").rpartition("/")[2] for p in page.get("CommonPrefixes", ())
             ]
@@ -276,10 +279,17 @@ class Objects:
                 return sorted(folders), objects
 
     def _page(
-        self, folder: str, *, delimiter: str = "", token: str | None = None, most: int = 1000
+        self,
+        folder: str,
+        beginning: str = "",
+        *,
+        delimiter: str = "",
+        token: str | None = None,
+        most: int = 1000,
     ) -> dict[str, Any]:
         prefix = self._key(folder)
-        options: dict[str, Any] = {"Prefix": f"{prefix}/" if prefix else "", "MaxKeys": most}
+        below = f"{prefix}/" if prefix else ""
+        options: dict[str, Any] = {"Prefix": below + beginning, "MaxKeys": most}
         if delimiter:
             options["Delimiter"] = delimiter
         if token:

@@ -1,17 +1,21 @@
 """Packed text → a language model: a new one, or the upstream one trained on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.data.loading.config import DataConfig, TextData
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import LanguageConfig, by_kind
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig
 from foundry_core.training.recipes import (
+    FreshAdapters,
+    Frozen,
     Inputs,
+    LrScale,
     ModelFacts,
     TrainStage,
     check_source_of_tokens,
@@ -32,6 +36,9 @@ class TrainLlmRecipe(stage.Recipe):
     )
     data: DataConfig = Field(DataConfig(text=TextData()), description="what a batch holds")
     training: TrainingConfig = Field(description="budget, optimizer, schedule and precision")
+    lora: FreshAdapters = None
+    frozen: Annotated[Frozen, OmitWhen(())] = ()
+    lr_scale: Annotated[LrScale, OmitWhen({})] = {}
 
 
 class TrainLlm(TrainStage):
@@ -71,6 +78,11 @@ class TrainLlm(TrainStage):
     @classmethod
     def states(cls, recipe: TrainLlmRecipe, inputs: Inputs) -> ModelFacts:
         return facts_of(inputs, "llm", recipe.model, None)
+
+    @classmethod
+    def fresh(cls, recipe: TrainLlmRecipe, inputs: Inputs) -> Collection[str]:
+        known = inputs.get("llm") or getattr(recipe.model, "has_weights", False)
+        return () if known else ("",)
 
     @staticmethod
     def training(ctx: stage.StageContext, world: "World") -> "Training":

@@ -34,7 +34,9 @@ from foundry_core.models.sizes import kind_of
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.recipes import (
+    Frozen,
     Inputs,
+    LrScale,
     ModelFacts,
     TrainStage,
     check_captions,
@@ -57,14 +59,8 @@ class TrainVlaRecipe(stage.Recipe):
     training: TrainingConfig = Field(description="budget, optimizer, schedule and precision")
     images: bool = Field(True, description="false: the blind control, no image tokens")
     execute_steps: int = Field(3, ge=1, description="targets carried out before planning again")
-    frozen: tuple[str, ...] = Field(
-        (), description="patterns of parameters that stay as they are, such as backbone.*"
-    )
-    lr_scale: dict[str, float] = Field(
-        {},
-        description="pattern of parameters → factor on their learning rate; the longest that "
-        "matches counts",
-    )
+    frozen: Frozen = ()
+    lr_scale: LrScale = {}
 
 
 class TrainVla(TrainStage):

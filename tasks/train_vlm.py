@@ -1,6 +1,6 @@
 """Captioned images → a vision-language model, on a language model or on from a VLM."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -13,7 +13,10 @@ from foundry_core.models.config import BackboneConfig, VLMConfig, by_kind
 from foundry_core.pipeline import stage
 from foundry_core.training.config import TrainingConfig
 from foundry_core.training.recipes import (
+    FreshAdapters,
+    Frozen,
     Inputs,
+    LrScale,
     ModelFacts,
     TrainStage,
     check_captions,
@@ -35,14 +38,9 @@ class TrainVlmRecipe(stage.Recipe):
     )
     data: DataConfig = Field(description="what a batch holds")
     training: TrainingConfig = Field(description="budget, optimizer, schedule and precision")
-    frozen: tuple[str, ...] = Field(
-        (), description="patterns of parameters that stay as they are, such as vision.*"
-    )
-    lr_scale: dict[str, float] = Field(
-        {},
-        description="pattern of parameters → factor on their learning rate; the longest that "
-        "matches counts",
-    )
+    lora: FreshAdapters = None
+    frozen: Frozen = ()
+    lr_scale: LrScale = {}
 
 
 class TrainVlm(TrainStage):
@@ -75,6 +73,18 @@ class TrainVlm(TrainStage):
             return facts_of(inputs, "vlm", described, image_size_of(described), *added)
         facts = facts_of(inputs, "llm", described.language, described.image_size, IMAGE)
         return replace(facts, model=described.model_copy(update={"language": facts.model}))
+
+    @classmethod
+    def fresh(cls, recipe: TrainVlmRecipe, inputs: Inputs) -> Collection[str]:
+        described = recipe.model
+        if inputs.get("vlm") or described is None:
+            return ()
+        if not isinstance(described, VLMConfig):
+            return () if getattr(described, "has_weights", False) else ("",)
+        parts = {"vision": described.vision, "language": described.language}
+        known = {name for name, part in parts.items() if getattr(part, "has_weights", False)}
+        known |= {"language"} if inputs.get("llm") else set()
+        return tuple(name for name in ("vision", "projector", "language") if name not in known)
 
     @staticmethod
     def training(ctx: stage.StageContext, world: "World") -> "Training":

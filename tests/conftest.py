@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,29 @@ for _number, _usual in (
         signal.signal(_number, _usual)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+LONG_SECONDS = 20.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A slow test's reason goes with its reports, also to another process."""
+    for item in items:
+        mark = item.get_closest_marker("slow")
+        if mark is not None:
+            item.user_properties.append(("slow", str(*mark.args)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names every test that took long, with its reason."""
+    took, why = Counter[str](), dict[str, object]()
+    for report in (one for group in terminalreporter.stats.values() for one in group):
+        if isinstance(report, pytest.TestReport):
+            took[report.nodeid] += report.duration
+            why[report.nodeid] = dict(report.user_properties).get("slow", "not marked slow")
+    long = [(name, seconds) for name, seconds in took.most_common() if seconds > LONG_SECONDS]
+    if long:
+        terminalreporter.section(f"tests that took more than {LONG_SECONDS:g} s")
+    for name, seconds in long:
+        terminalreporter.line(f"{seconds:6.0f} s  {name}: {why[name]}")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ def test_one_worker_stays_in_this_process(monkeypatch):
     assert list(ordered_map(slow_square, [3, 1, 2], workers=1)) == [9, 1, 4]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts Ray")
 def test_ray_keeps_order_raises_the_functions_own_error_and_may_be_left_early():
     with ray_session(2):
         assert list(ray_map(slow_square, range(20), workers=2)) == [n * n for n in range(20)]

@@ -114,6 +114,7 @@ def trainer(
     *,
     precision: str = "bf16",
     compiled: bool = False,
+    fp8: dict[str, Any] | None = None,
     micro_batch: int | None = None,
     recompute: tuple[str, ...] = (),
     progress: Callable[..., None] = lambda *_, **__: None,
@@ -122,7 +123,7 @@ def trainer(
 ) -> Trainer:
     training: dict[str, Any] = {"steps": steps, "precision": precision, "clip": clip}
     training |= {"schedule": {"warmup": 1}}
-    training |= {"compile": "blocks" if compiled else "none"}
+    training |= {"compile": "blocks" if compiled else "none", "fp8": fp8}
     return Trainer(
         model=model,
         objectives=objectives,

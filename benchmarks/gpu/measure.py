@@ -12,6 +12,7 @@ script. The budget of ten minutes is for `--scale full` on one H100 or H200.
 
 import argparse
 import gc
+import importlib.util
 import json
 import sys
 import tempfile
@@ -177,6 +178,9 @@ def jobs(scale: str, device: str) -> dict[str, Job]:
     """By a word that --only names; in the order of what is asked first."""
     fast: dict[str, Any] = {"compiled": True}
     half = fast | ({"precision": "bf16_weights"} if device == "cuda" else {})
+    eights: dict[str, Any] = {"fp8": {"emulated": True, "least": 16}}
+    if device == "cuda":
+        eights = fast | {"fp8": {"scaling": "tensor"}}
     big, so400m = scale == "full", "vit_so400m_14_224"
     texts, part = (32, 8) if big else (4, 2)
     robots, some = (128, 32) if big else (4, 2)
@@ -195,6 +199,8 @@ def jobs(scale: str, device: str) -> dict[str, Job]:
         "7b-recomputed": lambda: text_row(
             scale, device, "7b", texts, micro_batch=part, recompute=("language",), **fast
         ),
+        "llm-fp8": lambda: text_row(scale, device, "1b", texts, micro_batch=part, **eights),
+        "7b-fp8": lambda: text_row(scale, device, "7b", texts, micro_batch=part, **eights),
         "llm-eager": lambda: text_row(scale, device, "1b", texts, micro_batch=part),
     }
 
@@ -216,6 +222,9 @@ def main() -> int:
     lines += ["", "| what | rate | s/step | MFU % | peak GiB | checkpoint s |", f"|{'---|' * 6}"]
     for label, job in jobs(options.scale, options.device).items():
         if label not in wanted:
+            continue
+        if label.endswith("-fp8") and importlib.util.find_spec("torchao") is None:
+            lines.append(f"| {label}: skipped, torchao is not installed | | | | | |")
             continue
         began, before = time.monotonic(), len(lines)
         try:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from foundry_core.evaluation.comparison.sentences import p_text
+from flows.ablation.verdict_table import by_variant, changes_text, p_cell
+from foundry_core.evaluation.comparison.p_values import p_text
 from foundry_core.pipeline.cost import duration
 
 WIDTH = 80
@@ -28,6 +29,8 @@ MEASURES = {
     "action_error_mm": ("action error, mm", 2),
     "success_rate": ("success", 3),
     "success_seconds": ("s to success", 2),
+    "chunk_ms": ("policy, ms/chunk", 1),
+    "chunk_cpu_ms": ("policy, CPU ms/chunk", 1),
     "step_ms": ("ms/control step", 0),
     "seconds": ("cost, s of work", 0),
     "gpu_seconds": ("cost, GPU s", 0),
@@ -126,29 +129,24 @@ def _points(value: float, low: float, high: float) -> str:
 
 def _variant_rows(found: Json) -> list[list[str]]:
     header = ["#", "variant", "changes", "success [95 %]", "by seed, %", "p", "decision"]
-    body: dict[str, list[str]] = {}
-    for row in found["effects"]:
-        if row["variant"] in body:
-            body[row["variant"]][2] += f"; {_change(row)}"
-            continue
+    body = []
+    for number, (name, changes) in enumerate(by_variant(found["effects"]).items(), 1):
+        row = changes[0]
         known = row["success"] is not None
-        seeds = found["rates"].get(row["variant"], {}).values()
-        body[row["variant"]] = [
-            str(len(body) + 1),
-            row["variant"],
-            _change(row) if row["path"] else "",
+        seeds = found["rates"].get(name, {}).values()
+        cells = [
+            str(number),
+            name,
+            changes_text(changes),
             f"{100 * row['success']:.0f} % [{100 * row['low']:.0f}, {100 * row['high']:.0f}]"
             if known
             else "-",
             " ".join("-" if rate is None else f"{100 * rate:.0f}" for rate in seeds),
-            "" if row["p_value"] is None else p_text(row["p_value"]),
+            p_cell(row),
             str(row["decision"]).replace(" the base", " base"),
         ]
-    return [header, *body.values()]
-
-
-def _change(row: Json) -> str:
-    return f"{row['path']}: {row['old']} → {row['new']}"
+        body.append(cells)
+    return [header, *body]
 
 
 def _effect_rows(contrasts: Sequence[Json]) -> list[list[str]]:

@@ -82,7 +82,8 @@ def measures(quality: Sequence[Json], variants: Sequence[str]) -> list[Section]:
         "From the language model down to success and cost: the mean over seeds with its 95 % "
         "interval by Student's t. An effect is born where the intervals part, and lost where they "
         "meet again. Seconds and GPU seconds are of all that a run is made of; milliseconds per "
-        "control step have the simulator in them. "
+        "chunk are of the policy alone, under the load it was played in, those per control step "
+        "have the simulator in them. "
         "<code>foundry lineage sql &quot;from ablation_quality&quot;</code> has every ablation's."
     )
     header, *table = zip(*rows, strict=True)

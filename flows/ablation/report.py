@@ -8,13 +8,13 @@ from typing import Any
 import duckdb
 
 from flows.ablation import answers, page
+from flows.ablation.verdict_table import by_variant, effects_rows, seeds_text
 from flows.reports.run_report import gather
+from foundry_core.evaluation.comparison.effect_rows import seeds_of
 from foundry_core.evaluation.comparison.effects import dose_picture
 from foundry_core.evaluation.comparison.plots import response
 from foundry_core.evaluation.comparison.report import table_html, write_report
 from foundry_core.evaluation.comparison.result import Comparison
-from foundry_core.evaluation.comparison.sentences import p_text
-from foundry_core.evaluation.comparison.verdict import seeds_of
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import queries
 from foundry_core.lineage.connection import rows
@@ -30,15 +30,6 @@ def ablation_ids() -> list[str]:
     return [row["ablation_id"] for row in queries.sql(queries.connect(), query)]
 
 
-def known_report(comparison_key: str | None) -> Path | None:
-    """The report of an ablation that came to the same verdict, the newest; None without one."""
-    query = "select ablation_id from ablation where comparison_key = ? order by started_at desc"
-    with queries.connect() as connection:
-        known = rows(connection, query, [comparison_key], of=dict[str, Any])
-    paths = (home_dir() / "runs" / row["ablation_id"] / "report.html" for row in known)
-    return next(filter(Path.is_file, paths), None)
-
-
 def write_ablation_report(ablation_id: str) -> Path:
     """report.html in the folder of the ablation's run. FoundryError for an unknown ablation."""
     connection, store = queries.connect(), open_store(store_uri())
@@ -46,7 +37,7 @@ def write_ablation_report(ablation_id: str) -> Path:
     found = answers.shown(connection, store, ablation_id)
     data = gather(ablation_id)
     judged, effects = data.comparison, found["effects"]
-    variants = list(_by_variant(effects)) or [
+    variants = list(by_variant(effects)) or [
         row["variant"] for row in _variants(connection, ablation_id)
     ]
     header, *body = effects_rows(effects)
@@ -122,35 +113,12 @@ def _folders(
     return found
 
 
-def effects_rows(effects: Sequence[Row]) -> list[list[str]]:
-    """Header and one row per variant: what it changes, how often it succeeds, the decision."""
-    table = [["variant", "change", "success", "95 % interval", "p (Holm)", "decision", "letters"]]
-    for name, changes in _by_variant(effects).items():
-        first = changes[0]
-        change = "; ".join(
-            f"{one['path']}: {one['old']} → {one['new']}" for one in changes if one["path"]
-        )
-        known = first["success"] is not None
-        rate = f"{100 * first['success']:.1f} % of {first['n']}" if known else "-"
-        interval = f"{100 * first['low']:.1f} to {100 * first['high']:.1f} %" if known else "-"
-        p = p_text(first["p_value"]) if first["p_value"] is not None else ""
-        table.append([name, change, rate, interval, p, first["decision"], first["letters"] or ""])
-    return table
-
-
-def _by_variant(effects: Sequence[Row]) -> dict[str, list[Row]]:
-    variants: dict[str, list[Row]] = {}
-    for effect in effects:
-        variants.setdefault(effect["variant"], []).append(effect)
-    return variants
-
-
 def responses(effects: Sequence[Row]) -> dict[str, list[tuple[float, float, float, float]]]:
     """Numeric path → (value, success, low, high) of the base and of every variant that changes
     nothing else; paths with three values or more."""
     found: dict[str, dict[float, tuple[float, float, float, float]]] = {}
     bases = [e for e in effects if e["path"] is None and e["success"] is not None]
-    for changes in _by_variant(effects).values():
+    for changes in by_variant(effects).values():
         moved = [one for one in changes if one["path"] and one["old"] != one["new"]]
         if len(moved) != 1 or moved[0]["success"] is None:
             continue
@@ -170,32 +138,6 @@ def _point(value: float, effect: Row) -> tuple[float, float, float, float]:
 
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def seeds_text(seeds: Row) -> str:
-    """What the seeds say about noise, and what the verdict is therefore about."""
-    if seeds["deviation"] is None:
-        return (
-            "One seed per variant: the verdict is about the policies that were trained. Whether "
-            "the recipes differ, only several seeds can show: three runs each are the least."
-        )
-    scatter = (
-        f"Equal recipes with other seeds scatter by {_points(seeds['deviation'])} points "
-        f"(standard deviation; 95 % interval {_points(seeds['low'])} to {_points(seeds['high'])}). "
-    )
-    if seeds["fewest"] == 2:
-        return scatter + (
-            "With two seeds the verdict is provisional: it takes the scatter of all variants to be "
-            "alike. Three runs each would make it one about the recipes."
-        )
-    return scatter + (
-        "The verdict is about recipes: a difference counts where it is larger than that scatter "
-        "and the episodes say so too."
-    )
-
-
-def _points(rate: float) -> str:
-    return f"{100 * rate:.1f}"
 
 
 def _seed_rows(seeds: Row) -> str:

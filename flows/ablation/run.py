@@ -17,6 +17,7 @@ from flows.runs.engine import PipelineRun, RunResult, new_run_id
 from flows.runs.events import Note, RunObserver, unobserved
 from flows.runs.planning import Prepared, Request
 from flows.runs.walk import StagesFailed, Submit, in_order
+from foundry_core.evaluation.comparison.effect_rows import effects, seeds_of
 from foundry_core.evaluation.comparison.result import Comparison, Effect, as_json, read_comparison
 from foundry_core.evaluation.design import Standing
 from foundry_core.evaluation.score import Score, total
@@ -232,18 +233,16 @@ class AblationRun:
         seed_runs = []
         for r in self.ablation.seed_runs:
             seed_runs.append(self._conclude(r, unfinished, failed.get(r.label, "")))
-        effects = self._effects(failed, verdict[1] if verdict else None)
+        found = self._effects(failed, verdict[1] if verdict else None)
         comparison_key = verdict[0].key if verdict else None
         self._events.append(
             AblationFinished(
                 ablation_id=self.ablation_id,
                 status=status,
                 comparison_key=comparison_key,
-                effects=effects,
+                effects=found,
             )
         )
-        from foundry_core.evaluation.comparison.verdict import seeds_of
-
         stopped = {r.names[part] for r in self.ablation.seed_runs for part in self._stopped(r)}
         for stage in stopped:
             self.run.record_resolved(self.run.prepared.plan.stages[stage], None, "stopped", "")
@@ -257,7 +256,7 @@ class AblationRun:
             "status": status,
             "evaluation": self.ablation.evaluation,
             "seed_runs": seed_runs,
-            "effects": effects,
+            "effects": found,
             "seeds": seeds_of(verdict[1]) if verdict else None,
             "sequential": as_json(sequential),
             "comparison_key": comparison_key,
@@ -267,8 +266,6 @@ class AblationRun:
     def _effects(
         self, failed: Mapping[str, str], judged: Comparison | None
     ) -> list[dict[str, Any]]:
-        from foundry_core.evaluation.comparison.verdict import effects
-
         rows = effects(judged, self.ablation.changes) if judged else []
         known = {row.variant for row in rows}
         for name, seed_runs in self.ablation.by_variant.items():

@@ -16,6 +16,7 @@ from flows.ablation.drivers.base import DRIVERS
 from flows.ablation.merge import VERDICT, controls_of
 from flows.ablation.plan import Ablation, NothingVaried, plan_ablation
 from flows.ablation.space import Change, Space, check
+from flows.ablation.studies import Study
 from flows.ablation.variants import BASE, AblationRequest, Variant, Vary, called
 from foundry_core.config.canonical import digest
 from foundry_core.errors import FoundryError
@@ -25,7 +26,10 @@ from foundry_core.pipeline.graph import Pipeline
 
 # Carries out an ablation; the string says which rung it is.
 Carry = Callable[[Ablation, str], Mapping[str, Any]]
+# Is given all rungs so far when one is decided, or when the first knows another batch.
+Told = Callable[[Sequence["Rung"]], None]
 _SCENARIOS = ("first_scenario", "episodes_per_task")
+_VARIANTS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +113,29 @@ class SearchRequest:
         return replace(asked, overrides=(*asked.overrides, *changes), search=record)
 
 
+def asked_search(
+    study: Study | None,
+    base: AblationRequest,
+    space: Space,
+    variants: int | None,
+    **options: Any,
+) -> SearchRequest:
+    """What a person asks for, on top of a study where one is named: its pipeline, base, space and
+    number. variants: None for the study's, or 16. options: the rest of a SearchRequest."""
+    if study is not None:
+        base = replace(
+            base,
+            pipeline=study.pipeline,
+            overrides=(*study.base.items(), *base.overrides),
+            evaluation=base.evaluation or study.evaluation,
+            question=study.question,
+        )
+        space = {**study.dimensions, **space}
+        variants = study.sample if variants is None else variants
+    number = _VARIANTS if variants is None else variants
+    return SearchRequest(base=base, space=space, variants=number, **options)
+
+
 def _listed(values: Sequence[Any]) -> str:
     return ",".join(map(str, values))
 
@@ -146,14 +173,14 @@ def unplayed(pipeline: Pipeline, evaluation: str) -> tuple[Change, ...]:
 @dataclass(kw_only=True)
 class Rung:
     """What came out. base: the unchanged pipeline's success. rates: variant → success, None where
-    it has none (why: in `dropped`). kept: who goes on, the best first. ablations: one, or one per
-    batch of a driver that learns."""
+    it has none (why: in `dropped`). kept: who goes on, the best first; None before that is decided.
+    ablations: one, or one per batch of a driver that learns."""
 
     number: int
     budget: Any
     base: float | None = None
     rates: dict[str, float | None] = field(default_factory=dict)
-    kept: tuple[str, ...] = ()
+    kept: tuple[str, ...] | None = None
     dropped: dict[str, str] = field(default_factory=dict)
     ablations: list[str] = field(default_factory=list)
     episodes: int = 0
@@ -180,8 +207,9 @@ class Found:
 class Search:
     """One execution. `run` asks, plays rung after rung, and has the finalists judged."""
 
-    def __init__(self, request: SearchRequest) -> None:
+    def __init__(self, request: SearchRequest, told: Told = lambda rungs: None) -> None:
         self.request = request.checked()
+        self._told = told
         self._variants: dict[str, Variant] = {}
         self._rungs: list[Rung] = []
         self._planned: Ablation | None = None
@@ -192,10 +220,8 @@ class Search:
         try:
             rung = self._first_rung(carry)
             for number, size in enumerate(request.sizes[1:], 1):
-                rung.kept = best(rung.rates, size)
-                rung = self._next_rung(number, rung.kept, carry)
-            rung.kept = best(rung.rates, request.finalists)
-            verdict = self._judged(rung.kept, carry)
+                rung = self._next_rung(number, self._keep(rung, size), carry)
+            verdict = self._judged(self._keep(rung, request.finalists), carry)
         except _BaseFailed as error:
             return self._found("failed", None, str(error))
         return self._found(verdict["status"], verdict)
@@ -215,7 +241,15 @@ class Search:
             self._play(rung, new, carry)
             for changes, variant in zip(asked, variants, strict=True):
                 driver.tell(changes, rung.rates.get(variant.name))
+            if left:
+                self._told(self._rungs)
         return rung
+
+    def _keep(self, rung: Rung, number: int) -> tuple[str, ...]:
+        """Decides who goes on from a rung."""
+        rung.kept = kept = best(rung.rates, number)
+        self._told(self._rungs)
+        return kept
 
     def _variant(self, changes: tuple[Change, ...]) -> Variant:
         """The one that has these changes, if it was asked for before."""
@@ -283,7 +317,7 @@ class Search:
             title=self.request.title,
             status=status,
             rungs=rungs,
-            finalists=rungs[-1].kept if rungs else (),
+            finalists=(rungs[-1].kept or ()) if rungs else (),
             changes={name: dict(one.overrides) for name, one in self._variants.items()},
             verdict=verdict,
             promise=promise(self.request),

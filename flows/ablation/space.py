@@ -7,7 +7,7 @@ seed begin with the same ones, and another setting changes none of the others' v
 import json
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -105,6 +105,16 @@ def parse_dimension(text: str) -> tuple[str, Dimension]:
     """'vla.training.lr={low: 1e-4, high: 1e-2, log: true}' → the path and what it may be."""
     path, stated = parse_override(text)
     return path, dimension(path, stated)
+
+
+def space_of(dimensions: Iterable[tuple[str, Dimension]]) -> Space:
+    """FoundryError for a path that is there twice."""
+    space: dict[str, Dimension] = {}
+    for path, one in dimensions:
+        if path in space:
+            raise FoundryError(f"space {path!r} is given twice", "give all its values at once")
+        space[path] = one
+    return space
 
 
 def size(space: Space) -> float:

@@ -185,10 +185,11 @@ def plan_table(ablation: Ablation, gpu_rate: float | None = None) -> Table:
     return table
 
 
-def plan_markdown(ablation: Ablation) -> str:
+def plan_markdown(ablation: Ablation, gpu_rate: float | None = None) -> str:
     """For a page that renders Markdown."""
-    notes = "".join(f"- {note}\n" for note in plan_notes(ablation))
-    cost = f"\n{markdown_table(cost_rows(ablation))}" if ablation.merged.plan.to_run() else ""
+    notes = "".join(f"- {note}\n" for note in plan_notes(ablation, gpu_rate))
+    works = ablation.merged.plan.to_run()
+    cost = f"\n{markdown_table(cost_rows(ablation, gpu_rate))}" if works else ""
     return f"{markdown_table(plan_rows(ablation))}\n{notes}{cost}"
 
 

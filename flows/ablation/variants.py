@@ -52,6 +52,14 @@ class Sample:
         return f"{self.number} drawn over {', '.join(self.space)}"
 
 
+def asked_sample(space: Space, number: int | None, seed: int) -> Sample | None:
+    """What of a sample a person states; None for nothing. A study may have a space, or a number, of
+    its own: what is missing here is its."""
+    if not space and number is None and not seed:
+        return None
+    return Sample(space=space, number=number or 0, seed=seed)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AblationRequest:
     """What a person asks for; the same for CLI, UI and notebook.

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.ablation.search import Rung
+from flows.ablation.search_table import rungs_markdown
+from flows.ablation.verdict_table import by_variant, changes_text, p_cell, seeds_text
 from flows.console import markdown_table
 from flows.prefect.addresses import report_page, run_page, served
 from flows.prefect.api import configured, server_url
@@ -56,50 +59,50 @@ class LogLines(io.StringIO):
         return len(text)
 
 
-def show_stage(run: PipelineRun, name: str) -> None:
-    """What a finished stage has to show, by its kind. Called in the stage's own task."""
+def show_stage(run: PipelineRun, name: str, called: str) -> None:
+    """What a finished stage has to show, by its kind. Called in the stage's own task. called: its
+    name on the page."""
     if not configured():
         return
     artifact = run.artifact(name)
     folder = run.prepared.store.files_path(artifact)
     if artifact.kind in ("evaluate", "evaluate_control"):
-        _show_rollouts(name, artifact, folder)
+        _show_rollouts(called, artifact, folder)
     elif artifact.kind in ("compare", "verdict"):
-        _show_comparison(name, folder)
+        _show_comparison(called, folder)
     else:
-        _show_losses(name, folder)
+        _show_losses(called, folder)
 
 
-def show_effects(effects: Sequence[Mapping[str, Any]], seeds: Mapping[str, Any] | None) -> None:
-    """The verdict of an ablation, a row per variant."""
-    from flows.ablation.report import seeds_text
-
+def show_effects(
+    effects: Sequence[Mapping[str, Any]], seeds: Mapping[str, Any] | None, more: str = ""
+) -> None:
+    """The verdict of an ablation, a row per variant. more: what else is to be known of it."""
     text = verdict_markdown(effects)
     text += f"\n{seeds_text(seeds)}\n" if seeds else "\nNo verdict: see the runs that failed.\n"
-    _show("verdict", "Verdict", text)
+    _show("verdict", "Verdict", f"{text}\n{more}\n" if more else text)
+
+
+def show_rungs(rungs: Sequence[Rung], of: int, reports: Mapping[str, Path]) -> None:
+    """What a search has decided so far. reports: of the rungs' ablations."""
+    links = {name: "[{1}]({0})".format(*_report_link(path)) for name, path in reports.items()}
+    _show("rungs", "Rungs", rungs_markdown(rungs, of, links))
 
 
 def verdict_markdown(effects: Sequence[Mapping[str, Any]]) -> str:
     """A table that Prefect's page shows whole, which breaks no line of a cell and cuts what is
     wider than 800 pixels; below it what each variant changes, and decisions in full."""
-    from foundry_core.evaluation.comparison.sentences import p_text
-
-    variants: dict[str, list[Mapping[str, Any]]] = {}
-    for row in effects:
-        variants.setdefault(row["variant"], []).append(row)
     rows = [["variant", "success", "95 %", "p", "decision", "letters"]]
     notes = []
-    for name, changes in variants.items():
+    for name, changes in by_variant(effects).items():
         one = changes[0]
         known = one["success"] is not None
         rate = f"{100 * one['success']:.1f} % of {one['n']}" if known else "-"
         interval = f"{100 * one['low']:.0f}–{100 * one['high']:.0f}" if known else "-"
-        p = "" if one["p_value"] is None else p_text(one["p_value"])
         decision = one["decision"]
         short = next((word for word in _SHORT if decision.startswith(word)), decision)
-        rows.append([_cut(name), rate, interval, p, short, one["letters"] or ""])
-        changed = [f"{c['path']}: {c['old']} → {c['new']}" for c in changes if c["path"]]
-        said = "; ".join(filter(None, ["; ".join(changed), decision]))
+        rows.append([_cut(name), rate, interval, p_cell(one), short, one["letters"] or ""])
+        said = "; ".join(filter(None, [changes_text(changes), decision]))
         notes.append(f"- **{name}**: {said.partition(chr(10))[0]}\n")
     return f"{markdown_table(rows)}\n{''.join(notes)}"
 
@@ -132,13 +135,18 @@ def _has_pages() -> bool:
     return configured() and f"{served()}/api" == server_url()
 
 
-def show_report(run_id: str, path: Path) -> None:
-    """A link to the run's report, which `foundry serve` of this home shows; another server knows
-    the file's path only."""
+def show_report(path: Path) -> None:
+    """A link to a run's report, which `foundry serve` of this home shows; another server knows the
+    file's path only."""
+    link, text = _report_link(path)
+    show_link("report", link, text, f"Report: {path}")
+
+
+def _report_link(path: Path) -> tuple[str, str]:
+    """An address and a text for it."""
     if _has_pages():
-        show_link("report", report_page(run_id), f"report of {run_id}", f"Report: {path}")
-    else:
-        show_link("report", path.absolute().as_uri(), str(path), f"Report: {path}")
+        return report_page(path.parent.name), f"report of {path.parent.name}"
+    return path.absolute().as_uri(), str(path)
 
 
 def on_white(svg: str) -> bytes:

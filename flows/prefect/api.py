@@ -182,8 +182,8 @@ def read_run_and_progress(run_id: UUID) -> tuple[FlowRun | None, dict[str, Any] 
     return None, None
 
 
-def describe_run(run_id: str, title: str, tags: Iterable[str]) -> None:
-    """Names a flow run and adds tags to it."""
+def describe_run(run_id: str, tags: Iterable[str], title: str | None = None) -> None:
+    """Adds tags to a flow run, and names it where there is a title."""
     with api() as client:
         known = client.read_flow_run(UUID(run_id)).tags
         client.update_flow_run(UUID(run_id), name=title, tags=sorted({*known, *tags}))

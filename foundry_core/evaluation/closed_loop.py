@@ -113,6 +113,8 @@ def play(
     design: how it may be judged before its end. attribution: so many successes and failures are
     played again for what their chunks depend on.
     """
+    from foundry_core.evaluation.quality import write_measures
+    from foundry_core.evaluation.rollout.chunk_time import TimedPolicy
     from foundry_core.evaluation.rollout.episodes import Rollout, plan_episodes, run_episodes
     from foundry_core.evaluation.rollout.tally import Tally
 
@@ -141,9 +143,10 @@ def play(
         done, rate = len(plans) - score.pending, score.rate or 0.0
         ctx.progress(done, len(plans), rollout.result.task, success_rate=rate)
 
+    timed = TimedPolicy(policy)
     if isinstance(benchmark, DrivenBenchmark):
         benchmark.drive(
-            policy,
+            timed,
             tally.missing(),
             seed=ctx.seed,
             processes=env_workers or ctx.resources.cpus,
@@ -154,13 +157,14 @@ def play(
     else:
         run_episodes(
             benchmark,
-            policy,
+            timed,
             tally.missing(),
             processes=ctx.resources.cpus,
             env_workers=env_workers,
             execute_steps=execute_steps,
             on_rollout=on_rollout,
         )
+    write_measures(ctx.records, timed.measures())
     steps = execute_steps or policy.execute_steps
     results = tally.finish()
     if attribution:

@@ -102,11 +102,16 @@ def write_quality(
     """Writes what every stage that makes a Quality leaves: quality.json (the facts beside
     `measures`), answers.jsonl (a row per answer) and records/measures.jsonl, which the lineage
     reads. Returns the stage's metrics: <task>/<name>."""
-    rows = [asdict(one) for one in measures]
-    write_json(out / FILE, {**facts, "measures": rows})
+    write_json(out / FILE, {**facts, "measures": [asdict(one) for one in measures]})
     write_json_lines(out / ANSWERS, answers)
-    write_json_lines(records / "measures.jsonl", rows)
+    write_measures(records, measures)
     return {f"{m.task}/{m.name}": m.value for m in measures if m.value is not None}
+
+
+def write_measures(records: Path, measures: Sequence[Measure]) -> None:
+    """records/measures.jsonl, which the lineage reads; no file of no measure."""
+    if measures:
+        write_json_lines(records / "measures.jsonl", map(asdict, measures))
 
 
 @dataclass(frozen=True, kw_only=True)

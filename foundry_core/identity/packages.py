@@ -8,14 +8,14 @@ import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from foundry_core.files import settled, sha256_hex, signature
 from foundry_core.home import cached, keep
 from foundry_core.identity.code_modules import extension_file
 from foundry_core.identity.sources import is_editable, normalized, tree_digest
 
-_CACHE = "packages-1.json"
+_CACHE = "packages-2.json"
 _FOLDER_NAME = re.compile(
     r"^(?P<name>[^-]+(?:-[^-\d][^-]*)*)-(?P<version>\d[^-]*)(?:-.*)?\.(dist|egg)-info$"
 )
@@ -64,37 +64,81 @@ def versions_of(modules: Iterable[str]) -> dict[str, str]:
     return found
 
 
+class _Folder(TypedDict):
+    """What the distributions of one folder of the path provide. editable: by their names."""
+
+    signature: list[int]
+    versions: dict[str, str]
+    editable: list[str]
+    modules: dict[str, list[str]]
+
+
 @cache
 def _providers() -> Mapping[str, list[_Provider]]:
-    """Top-level module → what provides it. Known from earlier processes as long as nothing was
-    installed or removed: asking takes a second."""
-    stats = [(path, os.stat(path)) for path in sys.path if os.path.isdir(path)]
-    state = sha256_hex("\n".join(f"{path} {signature(stat)}" for path, stat in stats))
-    kept = cached(_CACHE)
-    if kept.get("state") != state:
-        versions = package_versions()
-        editable = {name for name in versions if _is_editable(name)}
-        kept = {
-            "state": state,
-            "modules": {
-                module: [
-                    _Provider(name, versions[name], name in editable)
-                    for name in sorted(set(map(normalized, distributions)))
-                    if name in versions
-                ]
-                for module, distributions in importlib.metadata.packages_distributions().items()
-            },
-        }
-        if all(settled(stat) for _, stat in stats):
-            keep(_CACHE, kept)
-    return kept["modules"]
+    """Top-level module → what provides it, over all folders of the path."""
+    folders = _folders()
+    versions: dict[str, str] = {}
+    editable: set[str] = set()
+    modules: dict[str, set[str]] = {}
+    for one in folders:
+        versions = {**one["versions"], **versions}  # the first on the path counts
+        editable.update(one["editable"])
+        for module, names in one["modules"].items():
+            modules.setdefault(module, set()).update(names)
+    return {
+        module: [_Provider(name, versions[name], name in editable) for name in sorted(names)]
+        for module, names in modules.items()
+    }
 
 
-def _is_editable(name: str) -> bool:
-    """Of a name that may stand on the path twice: a checkout in the current folder holds what its
-    build left there (*.egg-info), too, and not every process has that folder on its path."""
-    found = importlib.metadata.distributions(name=name)
-    return any(is_editable(one, one.read_text("RECORD") or "") for one in found)
+def _folders() -> list[_Folder]:
+    """Of the path. Known from earlier processes as long as nothing was installed or removed there:
+    asking takes half a second. By folder, since a command, the stages that it starts and one in
+    another current folder have most of their paths in common, and no more."""
+    kept, found, new = cached(_CACHE), [], {}
+    for path in dict.fromkeys(map(os.path.abspath, filter(os.path.isdir, sys.path))):
+        stat = os.stat(path)
+        one = kept.get(path)
+        if one is None or one["signature"] != list(signature(stat)):
+            one = _folder(path, stat)
+            if one["versions"] and settled(stat):
+                new[path] = one
+        found.append(one)
+    if new:
+        keep(_CACHE, {path: one for path, one in kept.items() if os.path.isdir(path)} | new)
+    return found
+
+
+def _folder(path: str, stat: os.stat_result) -> _Folder:
+    """A distribution that stands on the path twice is editable where one of them is: a checkout in
+    the current folder holds what its build left there (*.egg-info), too, and not every process has
+    that folder on its path."""
+    versions, editable, modules = {}, set(), dict[str, set[str]]()
+    for entry in sorted(os.listdir(path)):
+        match = _FOLDER_NAME.match(entry)
+        if match is None:
+            continue
+        name = normalized(match["name"])
+        versions.setdefault(name, match["version"])
+        distribution = importlib.metadata.Distribution.at(Path(path, entry))
+        record = distribution.read_text("RECORD") or ""
+        if is_editable(distribution, record):
+            editable.add(name)
+        stated = (distribution.read_text("top_level.txt") or "").split()
+        for module in stated or _recorded(record):
+            modules.setdefault(module, set()).add(name)
+    return _Folder(
+        signature=list(signature(stat)),
+        versions=versions,
+        editable=sorted(editable),
+        modules={module: sorted(names) for module, names in modules.items()},
+    )
+
+
+def _recorded(record: str) -> set[str]:
+    """Top-level modules by a distribution's list of files: where Python lies."""
+    files = (line.partition(",")[0] for line in record.splitlines())
+    return {file.partition("/")[0].removesuffix(".py") for file in files if file.endswith(".py")}
 
 
 def _digest(module: str) -> str:

@@ -208,7 +208,8 @@ create macro t95(degrees) as case
 -- difference: to the base, with Welch's interval; without width where every run has the base's
 -- value, since it has the base's model, and null where no run scatters. Success is a mean of rates here: its verdict is in
 -- ablation_effects. seconds, gpu_seconds: of all that a run is made of, whoever built it. step_ms:
--- of the evaluation's wall clock per control step, simulator included.
+-- of the evaluation's wall clock per control step, simulator included. chunk_ms, chunk_cpu_ms: what
+-- the policy alone took for a chunk, by the clock and of its process's CPUs.
 create view ablation_quality as
 with played as (
     select key, sum(steps) as steps, avg(seconds) filter (success) as success_seconds
@@ -219,6 +220,16 @@ evaluated as (
     from run_scores s join fact.committed a using (key) join played p using (key)
         join stage_spec e on e.run_id = s.run_id and e.stage = s.stage and e.kind = 'evaluate'
     where s.task = 'all' group by s.run_id),
+-- A mean over forward passes, of all parts of a race.
+chunks as (
+    select m.run_id,
+        round(fsum(m.value * m.n) filter (m.name = 'chunk_ms')
+            / nullif(sum(m.n) filter (m.name = 'chunk_ms'), 0), 6) as chunk_ms,
+        round(fsum(m.value * m.n) filter (m.name = 'chunk_cpu_ms')
+            / nullif(sum(m.n) filter (m.name = 'chunk_cpu_ms'), 0), 6) as chunk_cpu_ms
+    from run_measures m join stage_spec e on e.run_id = m.run_id and e.stage = m.stage
+        and e.kind = 'evaluate'
+    where m.task = 'policy' group by m.run_id),
 cost as (
     select r.run_id, round(fsum(o.seconds), 6) as seconds,
         round(fsum(f.gpu_seconds), 6) as gpu_seconds
@@ -242,9 +253,11 @@ per_run as (
     group by ablation_id, variant, run_id),
 measured as (
     unpivot (
-        from per_run left join evaluated using (run_id) left join cost using (run_id))
+        from per_run left join evaluated using (run_id) left join chunks using (run_id)
+            left join cost using (run_id))
     on llm_loss, bits_per_byte, caption_loss, caption_f1, pixel_error_px, offset_error_cm,
-        vqa_accuracy, action_error_mm, success_rate, success_seconds, step_ms, seconds, gpu_seconds
+        vqa_accuracy, action_error_mm, success_rate, success_seconds, chunk_ms, chunk_cpu_ms,
+        step_ms, seconds, gpu_seconds
     into name measure value value),
 of_variant as (
     select ablation_id, variant, measure, count(*) as seeds, list(value order by run_id) as runs,
@@ -259,7 +272,7 @@ named as (
 select v.ablation_id, a.base_pipeline, a.question, v.variant, d.change, v.measure,
     list_position(['llm_loss', 'bits_per_byte', 'caption_loss', 'caption_f1', 'pixel_error_px',
         'offset_error_cm', 'vqa_accuracy', 'action_error_mm', 'success_rate', 'success_seconds',
-        'step_ms', 'seconds', 'gpu_seconds'], v.measure) as position,
+        'chunk_ms', 'chunk_cpu_ms', 'step_ms', 'seconds', 'gpu_seconds'], v.measure) as position,
     v.seeds, v.runs, v.mean,
     greatest(v.mean - half, if(share, 0, null)) as low,
     least(v.mean + half, if(share, 1, null)) as high,

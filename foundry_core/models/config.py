@@ -443,7 +443,7 @@ ALL_LINEAR = "all-linear"
 
 
 class LoRAConfig(Config):
-    """Low-rank adapters on linears of the backbone; the rest of it is frozen.
+    """Low-rank adapters on linears of a language or vision-language model; the rest is frozen.
 
     `targets`: null: all linears of the text layers. all-linear: those of the vision tower and of
     what is between them, too; never the output layer. Or names: a bare one (native: qkv, out,
@@ -463,7 +463,7 @@ class LoRAConfig(Config):
     )
     whole: Annotated[tuple[str, ...], OmitWhen(())] = Field(
         (),
-        description="parts of the backbone that are trained in full beside the adapters, by dotted "
+        description="parts of the model that are trained in full beside the adapters, by dotted "
         "names: vision, projector, language.blocks.23 ...; adapters go to none of their linears",
     )
 

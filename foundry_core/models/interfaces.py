@@ -20,6 +20,7 @@ from foundry_core.models.config import (
     HFTextConfig,
     HFVisionConfig,
     HFVLMConfig,
+    LoRAConfig,
     ResNetConfig,
     TransformerConfig,
     ViTConfig,
@@ -108,10 +109,12 @@ class Prompts:
 class Decoder(nn.Module, ABC):
     """What language models and vision-language models have in common.
 
-    compiled_loss: whether the terms of its loss are compiled, as its blocks may be.
+    compiled_loss: whether the terms of its loss are compiled, as its blocks may be. lora: of the
+    low-rank adapters that are on it (lora.py).
     """
 
     compiled_loss = False
+    lora: LoRAConfig | None = None
 
     @property
     @abstractmethod

@@ -12,8 +12,9 @@ from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json, write_json
 from foundry_core.models.build import Model, build_model, is_native
-from foundry_core.models.config import ModelConfig
-from foundry_core.models.interfaces import Backbone, LanguageModel
+from foundry_core.models.config import LoRAConfig, ModelConfig
+from foundry_core.models.interfaces import Backbone, Decoder, LanguageModel
+from foundry_core.models.lora import apply_lora
 from foundry_core.models.sizes import kind_of
 from foundry_core.models.tensor_files import entries_of, flat_pieces, write_tensors
 from foundry_core.models.vla import VLA
@@ -41,12 +42,15 @@ def save_model(
 
 
 def save_config(directory: Path, module: Model) -> None:
-    """Writes config.json."""
+    """Writes config.json: the model's config and, where adapters are on it, theirs. A policy's own
+    config has those of its backbone."""
     document = {
         "format": FORMAT,
         "version": VERSION,
         "model": module.config.model_dump(mode="json"),
     }
+    if isinstance(module, Decoder) and module.lora is not None:
+        document["lora"] = module.lora.model_dump(mode="json")
     write_json(directory / "config.json", document)
 
 
@@ -79,6 +83,12 @@ def save_weights(
 
 def load_config(directory: Path) -> ModelConfig:
     """The model config of a saved model, without its weights."""
+    config, _ = _configs(directory)
+    return config
+
+
+def _configs(directory: Path) -> tuple[ModelConfig, LoRAConfig | None]:
+    """Of a saved model, and of the adapters on it."""
     path = Path(directory) / "config.json"
     try:
         document = read_json(path)
@@ -94,13 +104,16 @@ def load_config(directory: Path) -> ModelConfig:
             f"expected {FORMAT!r} version {VERSION}"
         )
     config: ModelConfig = validate(ModelConfig, document.get("model"), f"{path}: model")
-    return config
+    if document.get("lora") is None:
+        return config, None
+    return config, validate(LoRAConfig, document["lora"], f"{path}: lora")
 
 
 def load_model(directory: Path, *, device: str = "cpu") -> tuple[Model, ModelConfig]:
-    """(module, config). Every weight must be there, in its shape, and nothing else."""
+    """(module, config). Every weight must be there, in its shape, and nothing else. Adapters that
+    were saved beside the weights are on it."""
     directory = Path(directory)
-    config = load_config(directory)
+    config, lora = _configs(directory)
     path = directory / WEIGHTS
     if not path.is_file():
         raise FoundryError(f"{path} is missing: {directory} has a config but no weights")
@@ -108,6 +121,8 @@ def load_model(directory: Path, *, device: str = "cpu") -> tuple[Model, ModelCon
     # On the meta device nothing is allocated or initialised only to be overwritten.
     with torch.device("meta"):
         module = build_model(config)
+        if lora is not None and isinstance(module, Decoder):
+            apply_lora(module, lora)
     _check_state(path, module, tensors)
     first = _first_names(module)
     module.load_state_dict({name: tensors[first[name]] for name in first}, assign=True)

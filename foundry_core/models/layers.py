@@ -4,10 +4,11 @@ Legend: b batch, t/s query/key position, h heads, d head dim.
 """
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -187,6 +188,13 @@ def _attend_documents(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tenso
     from torch.nn.attention.varlen import varlen_attn
 
     batch, heads, length, dim = q.shape
+    grouped: dict[str, Any] = {}
+    if heads > k.shape[1]:
+        # Of torch 2.13; those before take one key and value per query head.
+        if "enable_gqa" in inspect.signature(varlen_attn).parameters:
+            grouped = {"enable_gqa": True}
+        else:
+            k, v = (x.repeat_interleave(heads // k.shape[1], dim=1) for x in (k, v))
     q, k, v = (x.transpose(1, 2).reshape(batch * length, -1, dim) for x in (q, k, v))
     y = varlen_attn(
         q,
@@ -197,7 +205,7 @@ def _attend_documents(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tenso
         length,  # no document is longer than its row
         length,
         window_size=(-1, 0),  # causal
-        enable_gqa=heads > k.shape[1],
+        **grouped,
     )
     assert isinstance(y, Tensor)
     return y.view(batch, length, heads, dim).transpose(1, 2)

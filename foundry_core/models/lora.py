@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.config import ALL_LINEAR, LoRAConfig
-from foundry_core.models.interfaces import Backbone
+from foundry_core.models.interfaces import Decoder
 from foundry_core.models.products import Linear
 
 L = TypeVar("L", bound=nn.Linear)
@@ -63,34 +63,39 @@ class Place(NamedTuple):
         setattr(self.parent, self.child, module)
 
 
-def apply_lora(backbone: Backbone, config: LoRAConfig) -> None:
-    """Freezes the backbone and puts adapters on the linears that the config names, in place."""
-    backbone.requires_grad_(False)
-    layers = [module for layer in backbone.text_layers for module in layer.modules()]
+def apply_lora(model: Decoder, config: LoRAConfig) -> None:
+    """Freezes a language or vision-language model and puts adapters on the linears that the config
+    names, in place."""
+    model.lora = config
+    model.requires_grad_(False)
+    layers = [module for layer in model.text_layers for module in layer.modules()]
     in_text = {id(module) for module in layers}
     # The output layer stays as it is, as peft has it: it may be the embedding.
-    output = id(backbone.output_layer[0])
+    output = id(model.output_layer[0])
     linears = {
         place: linear
-        for place, linear in places(backbone, nn.Linear, Linear)
+        for place, linear in places(model, nn.Linear, Linear)
         if id(linear.weight) != output
     }
     for part in config.whole:
-        _train(backbone, part)
+        _train(model, part)
     linears = {p: linear for p, linear in linears.items() if not _within(p.name, config.whole)}
     text = {place for place, linear in linears.items() if id(linear) in in_text}
-    for place in _chosen(config.targets, text, set(linears)):
-        place.put(LoRALinear(linears[place], config))
+    chosen = _chosen(config.targets, text, set(linears))
+    # In the model's order, on which random values depend.
+    for place, linear in linears.items():
+        if place in chosen:
+            place.put(LoRALinear(linear, config))
 
 
-def _train(backbone: nn.Module, part: str) -> None:
+def _train(model: nn.Module, part: str) -> None:
     """Lets gradients reach a part, by its dotted name. FoundryError for one that there is not."""
     try:
-        module = backbone.get_submodule(part)
+        module = model.get_submodule(part)
     except AttributeError:
-        known = ", ".join(name for name, _ in backbone.named_children())
+        known = ", ".join(name for name, _ in model.named_children())
         raise FoundryError(
-            f"lora.whole names {part!r}, which the backbone does not have",
+            f"lora.whole names {part!r}, which the model does not have",
             f"its parts are {known}, and theirs by dotted names",
         ) from None
     module.requires_grad_(True)
@@ -118,7 +123,7 @@ def _chosen(
             known = sorted({p.name if dotted else p.child for p in (every if dotted else text)})
             raise FoundryError(
                 f"lora.targets names {target!r}, which no "
-                f"{'linear' if dotted else 'text layer'} of the backbone has",
+                f"{'linear' if dotted else 'text layer'} of the model has",
                 f"its linears are {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}",
             )
         chosen |= found
@@ -129,16 +134,26 @@ def _named(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
 
 
-def merge_lora(backbone: nn.Module) -> None:
-    """Folds the adapters into the weights, in place; without adapters it does nothing."""
-    for place, linear in list(places(backbone, LoRALinear)):
-        place.put(linear.merged())
+def merge_lora(model: Decoder) -> None:
+    """Folds the adapters into the weights, in place, and lets all of them be trained again; without
+    adapters it does nothing."""
+    if model.lora is not None:
+        for place, linear in list(places(model, LoRALinear)):
+            place.put(linear.merged())
+        _forget(model)
 
 
-def drop_lora(backbone: nn.Module) -> None:
-    """Takes the adapters off, in place: the backbone is the one they were put on."""
-    for place, linear in list(places(backbone, LoRALinear)):
-        place.put(linear.linear_of(linear.weight.detach()))
+def drop_lora(model: Decoder) -> None:
+    """Takes the adapters off, in place: the model is the one they were put on."""
+    if model.lora is not None:
+        for place, linear in list(places(model, LoRALinear)):
+            place.put(linear.linear_of(linear.weight.detach()))
+        _forget(model)
+
+
+def _forget(model: Decoder) -> None:
+    model.lora = None
+    model.requires_grad_(True)
 
 
 def places(module: nn.Module, *kinds: type[L]) -> Iterator[tuple[Place, L]]:

@@ -24,6 +24,7 @@ from foundry_core.models.generation import Generated, generate
 from foundry_core.models.generation_config import GenerationConfig
 from foundry_core.models.interfaces import Backbone, LanguageModel, Prompts
 from foundry_core.models.io import load_config, load_model
+from foundry_core.models.lora import merge_lora
 from foundry_core.models.processor_files import processor_of
 from foundry_core.models.resample import resize
 from foundry_core.models.vlm import check_vocabulary
@@ -119,6 +120,7 @@ def load_text_model(folder: Path, *, device: str = "cpu", raw: bool = False) -> 
     tokenizer = Tokenizer.load(folder)
     model, _ = load_model(folder, device=device)
     assert isinstance(model, LanguageModel | Backbone)
+    merge_lora(model)
     check_vocabulary(
         tokenizer=(tokenizer.digest, tokenizer.vocab_size), model=(None, model.vocab_size)
     )

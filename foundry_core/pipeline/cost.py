@@ -6,6 +6,7 @@ last attempt of its kind in this home. Where nothing like it ever ran, its kind 
 arithmetic (`Stage.expected_seconds`). What remains is not known, and said so.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
@@ -219,6 +220,20 @@ def total_cost(costs: Iterable[Cost]) -> Cost:
 def resources_of(pipeline: Pipeline) -> dict[str, Resources]:
     """Of every stage."""
     return {name: node.resources for name, node in pipeline.stages.items()}
+
+
+def stated_rate(asked: float | None = None) -> float | None:
+    """Money for a GPU hour: what is asked for, else FOUNDRY_GPU_RATE; None where neither says.
+    FoundryError for what is no rate."""
+    stated = os.environ.get("FOUNDRY_GPU_RATE") or None
+    try:
+        rate = asked if asked is not None else stated and float(stated)
+    except ValueError:
+        rate = -1.0
+    if rate is None or 0 <= rate < float("inf"):
+        return rate
+    where = f"FOUNDRY_GPU_RATE = {stated}" if asked is None else f"--gpu-rate = {asked}"
+    raise FoundryError(f"{where}: money for a GPU hour is a number ≥ 0", "e.g. 2.5")
 
 
 def check_affordable(cost: Cost, most_gpu_hours: float | None) -> None:

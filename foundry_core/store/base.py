@@ -9,7 +9,8 @@ import json
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from foundry_core.blobs import Blobs
 from foundry_core.errors import FoundryError
 from foundry_core.files import extent, json_text
 from foundry_core.lineage.events import EventLog
+from foundry_core.objects import StoreUnavailable
 from foundry_core.store.lease import (
     TTL_SECONDS,
     Holder,
@@ -34,6 +36,7 @@ from foundry_core.store.outbox import publish_pending
 SCRATCH_SECONDS = 30 * 86_400.0
 # Below work/<key>, followed by the kind: an artifact whose successor is about to be published.
 REPLACED = "replaced-"
+_READERS = 8
 _OF_ATTEMPTS = ("a", "control-", "link-", "trash-")
 
 
@@ -85,13 +88,8 @@ class Store(ABC):
 
     def read(self, kind: str, key: str) -> Artifact | None:
         """The committed artifact, its files unchecked. FoundryError when it is unreadable."""
-        try:
+        with explained(kind, key):
             return self._parsed(kind, key)
-        except (ValueError, OSError) as error:
-            raise FoundryError(
-                f"store: {kind}/{key[:12]}/{MANIFEST} cannot be read ({error})",
-                "restore the file, or delete the folder to have it rebuilt",
-            ) from None
 
     def _parsed(self, kind: str, key: str) -> Artifact | None:
         """ValueError or OSError when it cannot be read."""
@@ -291,8 +289,12 @@ class Store(ABC):
         return publish_pending(log, self.read)
 
     @abstractmethod
-    def artifacts(self) -> list[tuple[str, str]]:
-        """(kind, key) of everything committed."""
+    def artifacts(self, beginning: str = "") -> list[tuple[str, str]]:
+        """(kind, key) of everything committed. beginning: of keys that begin so."""
+
+    def read_all(self) -> list[Artifact | FoundryError]:
+        """Every committed artifact, or why it cannot be read. StoreUnavailable is raised."""
+        return read_many(self.artifacts(), self.read)
 
     @abstractmethod
     def sweep(self, protected: Callable[[str], bool], *, older_than: float, apply: bool) -> int:
@@ -320,6 +322,35 @@ class Store(ABC):
 
 def _content(input_content_key: str) -> str:
     return f"content/{input_content_key}"
+
+
+def read_many(
+    places: Iterable[tuple[str, str]], read: Callable[[str, str], Artifact | None]
+) -> list[Artifact | FoundryError]:
+    """What `read` finds at each (kind, key), or why it cannot be read; what is gone is left out."""
+
+    def one(place: tuple[str, str]) -> Artifact | FoundryError | None:
+        try:
+            return read(*place)
+        except StoreUnavailable:
+            raise
+        except FoundryError as error:
+            return error
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return [found for found in pool.map(one, places) if found is not None]
+
+
+@contextlib.contextmanager
+def explained(kind: str, key: str) -> Iterator[None]:
+    """What is wrong with a manifest that is read in the block, as a FoundryError."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise FoundryError(
+            f"store: {kind}/{key[:12]}/{MANIFEST} cannot be read ({error})",
+            "restore the file, or delete the folder to have it rebuilt",
+        ) from None
 
 
 def inside_store(place: str) -> FoundryError:

@@ -9,14 +9,12 @@ manifest reaches cannot be known: as long as there is one, nothing is removed.
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.lineage.events import EventLog
-from foundry_core.objects import StoreUnavailable
 from foundry_core.pipeline.trunks import KIND as TRUNK
 from foundry_core.store.base import Store
 from foundry_core.store.lease import Lease
@@ -224,20 +222,9 @@ def _keys_of_runs(
 
 
 def _read_all(store: Store) -> tuple[dict[str, Artifact], tuple[str, ...]]:
-    unreadable = []
-
-    def read(place: tuple[str, str]) -> Artifact | None:
-        try:
-            return store.read(*place)
-        except StoreUnavailable:
-            raise
-        except FoundryError as error:
-            unreadable.append(error.message)
-            return None
-
-    with ThreadPoolExecutor(8) as pool:
-        readable = [artifact for artifact in pool.map(read, store.artifacts()) if artifact]
-    return {artifact.key: artifact for artifact in readable}, tuple(sorted(unreadable))
+    found = store.read_all()
+    unreadable = sorted(one.message for one in found if isinstance(one, FoundryError))
+    return {one.key: one for one in found if isinstance(one, Artifact)}, tuple(unreadable)
 
 
 def _seen(store: Store) -> tuple[Any, ...]:

@@ -212,10 +212,11 @@ class LocalStore(Store):
     def lease_keys(self) -> list[str]:
         return self.documents.names("leases")
 
-    def artifacts(self) -> list[tuple[str, str]]:
+    def artifacts(self, beginning: str = "") -> list[tuple[str, str]]:
         found = self.root.glob(f"*/*/{MANIFEST}")
         places = ((path.parent.parent.name, path.parent.name) for path in found)
-        return sorted(place for place in places if place[0] not in NOT_KINDS)
+        wanted = (place for place in places if place[1].startswith(beginning))
+        return sorted(place for place in wanted if place[0] not in NOT_KINDS)
 
     def sweep(self, protected: Callable[[str], bool], *, older_than: float, apply: bool) -> int:
         committed = {key for _, key in self.artifacts()}

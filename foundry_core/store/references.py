@@ -61,8 +61,8 @@ def find(store: Store, ref: str) -> Artifact:
                 "build it again, or `foundry lineage tag` another",
             )
         return artifact
-    matches = [(kind, key) for kind, key in store.artifacts() if key.startswith(ref)]
-    if len(ref) < _PREFIX_DIGITS or not matches:
+    matches = store.artifacts(ref) if len(ref) >= _PREFIX_DIGITS and is_name(ref) else []
+    if not matches:
         raise FoundryError(
             f"the store has no artifact {ref!r}",
             f"give an alias name@tag, or {_PREFIX_DIGITS} digits or more of a key",

@@ -14,7 +14,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +22,17 @@ from pathlib import Path
 from foundry_core.errors import FoundryError
 from foundry_core.files import json_text, sha256_hex
 from foundry_core.home import home_dir
-from foundry_core.objects import Objects, StoreUnavailable, connect
+from foundry_core.objects import Listed, Objects, StoreUnavailable, connect
 from foundry_core.store import external, s3_files
-from foundry_core.store.base import Check, State, Store, inside_store, no_check
+from foundry_core.store.base import (
+    Check,
+    State,
+    Store,
+    explained,
+    inside_store,
+    no_check,
+    read_many,
+)
 from foundry_core.store.cache import CorruptFile, FileCache
 from foundry_core.store.lease import LeaseBackend, process_identity
 from foundry_core.store.manifest import MANIFEST, NOT_KINDS, Artifact
@@ -71,12 +79,11 @@ class S3Store(Store):
         if MANIFEST not in listed:
             return State(status="missing")
         try:
-            artifact = self._manifests.read(kind, key, listed[MANIFEST].tag)
-            if artifact is None:
-                return State(status="missing")
-            artifact = self._believed(artifact)
+            artifact = self._known(kind, key, listed[MANIFEST].tag)
         except ValueError as error:
             return State.damaged(error)
+        if artifact is None:
+            return State(status="missing")
         if artifact.linked_to or artifact.external:
             problem = self._problem(artifact)
         else:
@@ -235,22 +242,29 @@ class S3Store(Store):
     def lease_keys(self) -> list[str]:
         return self._leases.folders()
 
-    def artifacts(self) -> list[tuple[str, str]]:
-        committed = []
-        for kind in self._kinds():
-            parts = (listed.name.split("/") for listed in self._objects.find(kind))
-            committed += [(kind, part[1]) for part in parts if part[2:] == [MANIFEST]]
-        return sorted(committed)
+    def artifacts(self, beginning: str = "") -> list[tuple[str, str]]:
+        listed = self._listed(beginning)
+        return sorted((kind, key) for kind, key, there in listed if MANIFEST in there)
+
+    def read_all(self) -> list[Artifact | FoundryError]:
+        """Manifests that this host has read before are not fetched: a listing has their tags."""
+        tags = {
+            (kind, key): there[MANIFEST].tag
+            for kind, key, there in self._listed()
+            if MANIFEST in there
+        }
+        return read_many(tags, lambda kind, key: self._read_known(kind, key, tags[kind, key]))
 
     def sweep(self, protected: Callable[[str], bool], *, older_than: float, apply: bool) -> int:
         """Uploads that no artifact.json names, markers, and this host's work folders."""
         now = time.time()
         freed = 0
-        committed = {key for _, key in self.artifacts()}
-        for kind in self._kinds():
-            for key in self._objects.folders(kind):
-                if not protected(key):
-                    freed += self._sweep_uploads(kind, key, now - older_than, apply)
+        committed = set()
+        for kind, key, there in self._listed():
+            if MANIFEST in there:
+                committed.add(key)
+            if not protected(key):
+                freed += self._sweep_uploads(kind, key, there, now - older_than, apply)
         if apply:
             self._sweep_markers(committed, protected, now - older_than)
             self._sweep_leases(protected, now - max(older_than, _TOMBSTONE_SECONDS))
@@ -272,21 +286,34 @@ class S3Store(Store):
             if entry.modified.timestamp() < before and not protected(entry.name.partition("/")[0]):
                 self._leases.delete(entry.name)
 
-    def _sweep_uploads(self, kind: str, key: str, before: float, apply: bool) -> int:
+    def _sweep_uploads(
+        self, kind: str, key: str, there: Mapping[str, Listed], before: float, apply: bool
+    ) -> int:
+        """there: all objects of the key by their names below it. Of most keys nothing is asked:
+        their uploads are young, or those of a manifest that this host knows."""
+        uploads: dict[str, list[Listed]] = {}
+        for name, entry in there.items():
+            folder, below, _ = name.partition("/")
+            if below:
+                uploads.setdefault(folder, []).append(entry)
+        old = {
+            folder: entries
+            for folder, entries in uploads.items()
+            if all(entry.modified.timestamp() < before for entry in entries)
+        }
         try:
-            artifact = self.read(kind, key)
+            if old and MANIFEST in there:
+                listed = self._read_known(kind, key, there[MANIFEST].tag)
+                old.pop(listed.files_at if listed else "", None)
+            if old:  # a commit may have come since the listing
+                artifact = self.read(kind, key)
+                old.pop(artifact.files_at if artifact else "", None)
         except FoundryError:
             return 0  # damaged: a run that needs it replaces it
-        freed = 0
-        for uploads in self._objects.folders(f"{kind}/{key}"):
-            if artifact is not None and uploads == artifact.files_at:
-                continue
-            listed = self._objects.find(f"{kind}/{key}/{uploads}")
-            if all(o.modified.timestamp() < before for o in listed):
-                freed += sum(o.size for o in listed)
-                if apply:
-                    self._objects.delete(*(o.name for o in listed))
-        return freed
+        entries = [entry for folder in old.values() for entry in folder]
+        if apply:
+            self._objects.delete(*(entry.name for entry in entries))
+        return sum(entry.size for entry in entries)
 
     def _publish(self, artifact: Artifact, replaced: str = "") -> bool:
         """The commit point. What comes after it may fail without harm: it is housekeeping.
@@ -335,6 +362,27 @@ class S3Store(Store):
 
     def _delete_below(self, folder: str) -> None:
         self._objects.delete(*(listed.name for listed in self._objects.find(folder)))
+
+    def _known(self, kind: str, key: str, tag: str) -> Artifact | None:
+        """The artifact whose manifest has this entity tag, or what is there now; None when nothing
+        is. ValueError when it is damaged."""
+        artifact = self._manifests.read(kind, key, tag)
+        return self._believed(artifact) if artifact else None
+
+    def _read_known(self, kind: str, key: str, tag: str) -> Artifact | None:
+        """As `read`."""
+        with explained(kind, key):
+            return self._known(kind, key, tag)
+
+    def _listed(self, beginning: str = "") -> Iterator[tuple[str, str, dict[str, Listed]]]:
+        """(kind, key, its objects by their names below it) of every key that begins so: a page of
+        a listing for each 1,000 objects, however many keys there are."""
+        for kind in self._kinds():
+            keys: dict[str, dict[str, Listed]] = {}
+            for entry in self._objects.find(kind, beginning):
+                key, _, name = entry.name.removeprefix(f"{kind}/").partition("/")
+                keys.setdefault(key, {})[name] = entry
+            yield from ((kind, key, there) for key, there in keys.items())
 
     def _kinds(self) -> list[str]:
         return [name for name in self._objects.folders() if name not in NOT_KINDS]

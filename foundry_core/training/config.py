@@ -114,6 +114,25 @@ class NonFiniteConfig(Config):
     max_skips: int = Field(10, ge=1, description="skipped updates of the whole run, policy skip")
 
 
+class Fp8Config(Config):
+    """Products of the blocks' large linears, forward and backward, in 8-bit floats (torchao). Not
+    of the output layer, of attention, of what is frozen or has adapters."""
+
+    scaling: Literal["tensor", "row"] = Field(
+        "tensor",
+        description="what shares a scale. tensor: a whole operand, fastest; row: each row of it, "
+        "closer to bf16, on Hopper and later",
+    )
+    least: int = Field(
+        1024, ge=16, description="linears with a side below this are computed as before"
+    )
+    emulated: bool = Field(
+        False,
+        description="the same roundings around other products: on any hardware, and slow; to try "
+        "a recipe",
+    )
+
+
 class TrainingConfig(Config):
     """Everything of the optimisation that can change the weights. Exactly one budget is set."""
 
@@ -144,6 +163,11 @@ class TrainingConfig(Config):
         "before the first step. Rounds otherwise than uncompiled code; data.pad_multiple at the "
         "longest row saves compiling for each length",
     )
+    fp8: Annotated[Fp8Config | None, OmitWhen(None)] = Field(
+        None,
+        description="products of large linears in 8-bit floats, on GPUs of Ada, Hopper and later; "
+        "{} for the defaults; pays with compile: blocks; null: as precision says",
+    )
     z_loss: float = Field(0.0, ge=0, description="coefficient of mean(logsumexp²), text losses")
     non_finite: NonFiniteConfig = Field(
         NonFiniteConfig(), description="what a NaN or infinite loss or gradient does"
@@ -158,6 +182,14 @@ class TrainingConfig(Config):
         if len(given) != 1:
             raise ValueError(
                 f"training needs exactly one budget of steps, samples, tokens; got {given}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fp8_on_bf16(self) -> "TrainingConfig":
+        if self.fp8 is not None and self.precision == "fp32":
+            raise ValueError(
+                "fp8 is of products that are bf16 otherwise: set precision to bf16 or bf16_weights"
             )
         return self
 
@@ -291,6 +323,17 @@ def check_gpus(gpus: float, workers: int) -> None:
             f"gpus = {gpus:g} among {workers} workers are {each:g} for each, not whole ones "
             "and no part of one",
             "leave num_workers out (one for each GPU), or choose one that divides gpus",
+        )
+
+
+def check_fp8_resources(fp8: Fp8Config | None, gpus: float) -> None:
+    """Raises FoundryError for products in 8-bit floats without a GPU."""
+    if fp8 is not None and not fp8.emulated and not gpus:
+        raise FoundryError(
+            "training.fp8 needs GPUs with products of 8-bit floats (Ada, Hopper or later), and "
+            "resources.gpus is 0",
+            "set resources.gpus, or leave training.fp8 out; training.fp8.emulated tries the recipe "
+            "without the speed",
         )
 
 

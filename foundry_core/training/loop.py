@@ -35,6 +35,7 @@ from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, gradient_sync, parallelise, reshard
 from foundry_core.training.dropout import has_dropout, masks
 from foundry_core.training.flops import on_meta, peak_flops, step_flops
+from foundry_core.training.fp8 import compute_in_fp8
 from foundry_core.training.metrics import MetricsLog
 from foundry_core.training.mixed_batch import (
     DATASETS,
@@ -226,6 +227,8 @@ class Trainer:
         loss = MixedLoss(self.model, self.objectives, self.weights, numbers)
         # Before blocks are compiled or sharded: what is counted is the plain model's arithmetic.
         self._plain = on_meta(self.model) if self.peak else None
+        if self.config.fp8 is not None:
+            compute_in_fp8(self.model, self.config.fp8, self.world.device)
         recompute(self.model, self.resources.recompute)
         if self.config.compile == "blocks":
             compile_blocks(self.model)

@@ -2,8 +2,11 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
+from pydantic import Field
+
+from foundry_core.config.canonical import OmitWhen
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import Size
 from foundry_core.data.contract.statements import DataContract
@@ -12,6 +15,7 @@ from foundry_core.models.config import (
     BackboneConfig,
     EncoderConfig,
     HFConfig,
+    LoRAConfig,
     TransformerConfig,
     VLMConfig,
     weight_sources,
@@ -19,8 +23,10 @@ from foundry_core.models.config import (
 from foundry_core.pipeline.stage import Config, Fact, Stage, StageContext, Trunk, Upstream, Work
 from foundry_core.training.config import (
     MODALITIES,
+    TrainingConfig,
     TrainResources,
     check_divides,
+    check_fp8_resources,
     check_gpus,
     check_micro_batch,
 )
@@ -31,6 +37,23 @@ if TYPE_CHECKING:
     from foundry_core.training.stages.job import Training
 
 Inputs = Mapping[str, Mapping[str, Upstream]]
+
+Frozen = Annotated[
+    tuple[str, ...],
+    Field(description="patterns of parameters that stay as they are: vision.*, backbone.* ..."),
+]
+LrScale = Annotated[
+    dict[str, float],
+    Field(
+        description="pattern of parameters → factor on their learning rate; the longest that "
+        "matches counts"
+    ),
+]
+FreshAdapters = Annotated[
+    LoRAConfig | None,
+    OmitWhen(None),
+    Field(description="adapters on the model, the rest of which is frozen; null: none"),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +260,7 @@ class TrainStage(Stage):
     def check_resources(cls, recipe: Any, resources: TrainResources) -> None:
         workers, parts = resources.workers, recipe.data.modalities
         check_gpus(resources.gpus, workers)
+        check_fp8_resources(recipe.training.fp8, resources.gpus)
         for name, part in parts.items():
             check_divides(part.batch_size, workers, name)
         sizes = {name: part.batch_size // workers for name, part in parts.items()}
@@ -296,14 +320,44 @@ class TrainStage(Stage):
 
     @classmethod
     def notes(cls, recipe: Any, inputs: Inputs) -> list[str]:
-        if recipe.training.validation is None:
-            return []
-        held = _held_out(inputs)
-        named = (f"{name} {label!r}" for name in MODALITIES for label in inputs.get(name, {}))
-        absent = [one for one in named if one not in held]
-        return (
-            [f"not validated on {', '.join(absent)}: converted without a split"] if absent else []
-        )
+        return [
+            *_notes_of_validation(recipe, inputs),
+            *_notes_of_adapters(cls, recipe, inputs),
+            *_notes_of_fp8(recipe.training),
+        ]
+
+    @classmethod
+    def fresh(cls, recipe: Any, inputs: Inputs) -> Collection[str]:
+        """Names of modules that start from random weights; '' is the whole model."""
+        return ()
+
+
+def _notes_of_validation(recipe: Any, inputs: Inputs) -> list[str]:
+    if recipe.training.validation is None:
+        return []
+    held = _held_out(inputs)
+    named = (f"{name} {label!r}" for name in MODALITIES for label in inputs.get(name, {}))
+    absent = [one for one in named if one not in held]
+    return [f"not validated on {', '.join(absent)}: converted without a split"] if absent else []
+
+
+def _notes_of_fp8(training: TrainingConfig) -> list[str]:
+    if training.fp8 is None or training.fp8.emulated or training.compile == "blocks":
+        return []
+    return ["training.fp8 without compile: blocks: scales cost more than 8-bit products save"]
+
+
+def _notes_of_adapters(stage: type[TrainStage], recipe: Any, inputs: Inputs) -> list[str]:
+    lora: LoRAConfig | None = getattr(recipe, "lora", None)
+    if lora is None:
+        return []
+    stuck = [name or "the model" for name in stage.fresh(recipe, inputs) if name not in lora.whole]
+    if not stuck:
+        return []
+    return [
+        f"lora freezes {' and '.join(stuck)}, which start from random weights: name modules to be "
+        "trained in full in lora.whole"
+    ]
 
 
 def _held_out(inputs: Inputs) -> list[str]:

@@ -94,7 +94,7 @@ def _build(what, tree, out):
     return done.stdout.split()[-1]
 
 
-@pytest.mark.slow  # copies and packs the whole tree twice: half a minute
+@pytest.mark.slow("copies and packs the whole tree twice")
 def test_the_archive_has_the_tree_and_the_wheel_the_packages(built):
     source, wheel = built
     with tarfile.open(source) as tar:
@@ -128,7 +128,7 @@ def _clean(home):
     return {**kept, "HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
-@pytest.mark.slow  # an installation and a run of its own: a minute
+@pytest.mark.slow("an installation and a run in it")
 @pytest.mark.parametrize("theirs", [False, True], ids=["an empty folder", "their own flows/"])
 def test_installed_it_works_in_a_folder_of_anybody(installed, tmp_path, theirs):
     folder = tmp_path / "work"

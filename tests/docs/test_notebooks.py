@@ -20,7 +20,7 @@ def test_they_are_stored_without_outputs():
             assert not cell.get("outputs") and not cell.get("execution_count"), path.name
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a run of a pipeline in each notebook")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path, tmp_path, monkeypatch):

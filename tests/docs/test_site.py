@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -101,7 +100,7 @@ class Page(HTMLParser):
             self.links.append(found["href"])
 
 
-@pytest.mark.slow
+@pytest.mark.slow("builds the whole site")
 @pytest.mark.timeout(1200)
 def test_the_site_is_whole_and_asks_nobody_else(site):
     """Built without a warning; each page loads files of the site alone, and each link and anchor
@@ -127,7 +126,7 @@ def test_the_site_is_whole_and_asks_nobody_else(site):
     assert any("lr_scale" in one["text"] for one in words)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("builds the whole site")
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width", [1400, 400])
@@ -135,29 +134,20 @@ def test_the_site_is_whole_and_asks_nobody_else(site):
 def test_a_browser_opens_it_from_a_folder(site, width, scheme):
     """Nothing is asked of the network or lies beyond the window's side, and the search finds."""
     with Browser(width, 900) as browser:
-
-        def ask(expression: str):
-            return browser._call("Runtime.evaluate", expression=expression)["result"].get("value")
-
-        def until(expression: str) -> None:
-            ends = time.monotonic() + 120
-            while not ask(expression):
-                assert time.monotonic() < ends, expression
-                time.sleep(0.2)
-
         media = [{"name": "prefers-color-scheme", "value": scheme}]
         browser._call("Emulation.setEmulatedMedia", features=media)
         browser._call("Emulation.setFocusEmulationEnabled", enabled=True)
-        browser._call("Page.navigate", url=f"file://{site}/reference/stages/train_vla.html")
-        until("document.readyState == 'complete' && !!document.body.dataset.mdColorScheme")
+        browser.open(f"file://{site}/reference/stages/train_vla.html")
         wanted = {"light": "default", "dark": "slate"}[scheme]
-        until(f"document.body.dataset.mdColorScheme == {wanted!r}")
-        assert ask("document.documentElement.scrollWidth <= innerWidth")
-        until("document.documentElement.classList.contains('js')")
-        ask("document.querySelector('[data-md-toggle=search]').click()")
-        ask("document.querySelector('.md-search__input').focus()")
-        until("!/Init/.test(document.querySelector('.md-search-result__meta').textContent)")
-        browser._call("Input.insertText", text="lr_scale")
-        until("!!document.querySelector('.md-search-result__item a[href*=train_vla]')")
+        browser.wait(f"document.body.dataset.mdColorScheme == {wanted!r}", 120)
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+        browser.wait("document.documentElement.classList.contains('js')")
+        browser.run("document.querySelector('[data-md-toggle=search]').click()")
+        browser.run("document.querySelector('.md-search__input').focus()")
+        browser.wait("!/Init/.test(document.querySelector('.md-search-result__meta').textContent)")
+        # Keys, one by one: the theme's search looks when one is let go.
+        for letter in "lr_scale":
+            browser.press(letter)
+        browser.wait("!!document.querySelector('.md-search-result__item a[href*=train_vla]')", 120)
         loaded = "performance.getEntriesByType('resource').map(e => e.name)"
-        assert ask(f"{loaded}.filter(name => !name.startsWith('file:')).join()") == ""
+        assert browser.run(f"{loaded}.filter(name => !name.startsWith('file:'))") == []

@@ -33,7 +33,7 @@ def walk(page: str, folder: Path, variables: dict[str, str] | None = None) -> st
         "OMP_NUM_THREADS": "1",
         **(variables or {}),
     }
-    shown = ""
+    shown, before = "", os.times()
     for block in blocks(DOCS / "tutorials" / page):
         if block.file:
             path = work / block.file
@@ -51,22 +51,26 @@ def walk(page: str, folder: Path, variables: dict[str, str] | None = None) -> st
             )
             shown += f"$ {block.text}{ran.stdout}"
             assert ran.returncode == 0, shown[-6000:]
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user
+    print(f"{page}: {cpu - before.children_system:.0f} s of CPU")
     (folder / "shown.txt").write_text(shown)
     return shown
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs every command of a tutorial")
 @pytest.mark.timeout(3600)
 def test_first_cross_stage_ablation(tmp_path):
     shown = walk("first-ablation.md", tmp_path)
     assert "not separated from the base" in shown
-    plan = shown.split("$ foundry plan small.yaml -o")[1].split("$ foundry")[0]
-    reused = {line.split()[0] for line in plan.splitlines() if " reuse " in line}
-    assert {"demos", "scenes", "tokenizer", "text", "captions", "robot", "stats"} <= reused
-    assert not {"llm", "vlm", "vla", "evaluate"} & reused
+    planned = actions(shown.split("$ foundry plan small.yaml -o")[1].split("$ foundry")[0])
+    built = {name for name, action in planned.items() if action == "run"}
+    assert built == {"llm", "vlm", "vla", "evaluate"}
+    reused = {"demos", "scenes", "tokenizer", "text", "captions", "robot", "stats"}
+    assert planned.keys() - built == reused
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs every command of a tutorial")
 @pytest.mark.timeout(2400)
 @pytest.mark.skipif(not RECORDINGS.is_dir(), reason=ABSENT)
 def test_own_robots_data(tmp_path):
@@ -77,22 +81,21 @@ def test_own_robots_data(tmp_path):
     assert (tmp_path / "work" / "sheet.png").stat().st_size > 1000
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs every command of a tutorial")
 @pytest.mark.timeout(2400)
 def test_a_backbone_of_others(tmp_path):
     from tests.hf_checkpoints import make_vlm
 
     make_vlm(tmp_path / "work" / "checkpoint", "smolvlm")
     shown = walk("backbone.md", tmp_path)
-    plan = shown.split("$ foundry plan swapped.yaml")[1].split("$ foundry")[0]
-    done = {name: line for line in plan.splitlines() for name in _named(line)}
-    assert " reuse " in done["captions"] and " run " in done["vlm"]
+    planned = actions(shown.split("$ foundry plan swapped.yaml")[1].split("$ foundry")[0])
+    assert (planned["captions"], planned["vlm"]) == ("reuse", "run")
     runs = [path.name for path in (tmp_path / "work/.foundry/store/import_vlm").iterdir()]
     assert len(runs) == 1
     assert "swapped" in shown and "succeeded" in shown.rpartition("$ foundry run swapped")[2]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs every command of a tutorial")
 @pytest.mark.timeout(2400)
 def test_serve_a_policy(tmp_path):
     shown = walk("serve.md", tmp_path)
@@ -102,7 +105,7 @@ def test_serve_a_policy(tmp_path):
     assert "stops: 6 observations" in shown or "stops: 2 observations" in shown
 
 
-def _named(line: str) -> list[str]:
-    """The stage of a row of a plan's table."""
-    cells = [cell.strip() for cell in line.split("│")]
-    return cells[1:2]
+def actions(plan: str) -> dict[str, str]:
+    """stage → action, out of a plan's table: its columns are stage, key, action."""
+    rows = [[cell.strip() for cell in line.split("│")] for line in plan.splitlines()]
+    return {row[1]: row[3] for row in rows if len(row) > 4}

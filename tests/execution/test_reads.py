@@ -89,7 +89,7 @@ def read(tmp_path, monkeypatch, small_home):
     return run
 
 
-RAY = pytest.param("ray", marks=pytest.mark.slow)
+RAY = pytest.param("ray", marks=pytest.mark.slow("starts Ray"))
 
 
 @pytest.mark.parametrize("how", ["plainly", "fork", "spawn", RAY])

@@ -48,7 +48,7 @@ def test_a_run_and_its_children_work_there(own_folder):
     assert told == "['run', 'run', 'run', 'run']\n"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts Ray")
 def test_ray_workers_work_there(own_folder):
     code = (
         "from foundry_core.files import sha256_hex\n"

@@ -16,7 +16,7 @@ def test_a_few_rounds_on_a_local_store():
     assert tally.counts["results compared byte for byte"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow("kills and repeats whole runs")
 @pytest.mark.timeout(1200)
 def test_a_few_rounds_on_s3_behind_a_faulty_network():
     pytest.importorskip("moto")

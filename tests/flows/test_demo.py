@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [
+    pytest.mark.slow("the demo with real stages, at a tenth of its work"),
+    pytest.mark.timeout(1500),
+]
 
 LLM_CHANGE = ("-o", "llm.training.optimizer.lr=5e-4")
 VLA_CHANGE = (

@@ -147,7 +147,7 @@ def carried_out(home, name, overrides):
     return made
 
 
-@pytest.mark.slow
+@pytest.mark.slow("collects, converts and trains in every pipeline")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", PIPELINES)
 def test_it_trains_one_step_at_reduced_width(shared_home, raw, checkpoint, name):
@@ -162,7 +162,7 @@ def test_it_trains_one_step_at_reduced_width(shared_home, raw, checkpoint, name)
         assert small.stages[stage].recipe.training.precision == "bf16_weights"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("collects, converts and trains in every pipeline")
 @pytest.mark.timeout(900)
 def test_the_demonstrations_may_be_lerobots(shared_home, raw, tmp_path):
     """The same episodes, exported: another source, the same policy."""

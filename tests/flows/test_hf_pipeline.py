@@ -26,7 +26,7 @@ def home(tmp_path_factory):
         yield home
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a whole pipeline of real stages")
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("family", ["qwen3_vl", "smolvlm", "paligemma", "gemma3"])
 def test_from_a_checkpoint_to_a_verdict(home, tmp_path, family):

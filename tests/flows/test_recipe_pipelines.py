@@ -100,7 +100,7 @@ def overrides_of(name, raw, folder):
     return found | {"vla.data.robot.inputs.image.size": [32, 32]}
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains every recipe for a step")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", RECIPES)
 def test_it_trains_one_step_at_reduced_width_and_acts(shared_home, raw, tmp_path, name):

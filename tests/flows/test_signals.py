@@ -201,7 +201,7 @@ ABLATE = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.slow("kills runs and resumes them")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "arguments", [RUN, ABLATE, (*RUN, "--prefect")], ids=["run", "ablate", "prefect"]
@@ -231,7 +231,7 @@ def test_a_run_in_a_terminal_ends_soon_and_the_next_one_resumes(arguments, how, 
     assert max(resumed) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow("kills runs and resumes them")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("how", ["term", "cancel"])
 def test_a_run_that_a_script_started_ends_and_the_next_one_resumes(how, tmp_path):
@@ -254,7 +254,7 @@ def test_a_run_that_a_script_started_ends_and_the_next_one_resumes(how, tmp_path
     assert "succeeded" in statuses(home)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("kills a run")
 @pytest.mark.timeout(600)
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
     terminal = Terminal(tmp_path / "home", *RUN)
@@ -267,7 +267,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
     until(lambda: not Serving(terminal.home).processes(), 3, "no process is left")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("Prefect's server and workers")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_in_a_terminal_ends_what_it_runs(number, tmp_path):

@@ -5,9 +5,11 @@ import sys
 
 import pytest
 
+from foundry_core.home import home_dir
 from foundry_core.identity import environment, packages
 from foundry_core.identity.code import CodeIndex, fingerprint
 from foundry_core.identity.environment import Drift, Environment, environment_of
+from foundry_core.identity.packages import versions_of
 from foundry_core.pipeline.drift import drift_line, drift_phrase
 
 STAGE = """
@@ -108,6 +110,37 @@ def test_what_a_build_left_in_the_current_folder_is_no_drift(tmp_path, monkeypat
     monkeypatch.syspath_prepend(checkout)
     packages._providers.cache_clear()
     assert environment_of(["kernels"], [], 0) == before
+
+
+def test_what_provides_a_module_is_asked_once_for_each_folder_of_the_path(tmp_path, monkeypatch):
+    """Whatever else is on the path: a stage's process has other folders there than the command."""
+    monkeypatch.setattr(packages, "settled", lambda stat: True)
+    home_dir().mkdir()
+    site, current = tmp_path / "site", tmp_path / "current"
+    for place in (site, current):
+        place.mkdir()
+    install(site, "glyphs", "1.0")
+    monkeypatch.syspath_prepend(site)
+    assert versions_of(["glyphs"]) == {"glyphs": "1.0"}
+    asked, folder = [], packages._folder
+    monkeypatch.setattr(packages, "_folder", lambda *of: asked.append(of[0]) or folder(*of))
+    monkeypatch.syspath_prepend(current)
+    packages._providers.cache_clear()
+    assert versions_of(["glyphs"]) == {"glyphs": "1.0"}
+    assert str(current) in asked and str(site) not in asked
+    install(site, "runes", "2.0")
+    assert versions_of(["glyphs", "runes"]) == {"glyphs": "1.0", "runes": "2.0"}
+    assert str(site) in asked
+
+
+def test_modules_of_a_distribution_that_names_none_are_those_of_its_files(tmp_path, monkeypatch):
+    info = install(tmp_path, "glyphs", "1.0")
+    (info / "top_level.txt").unlink()
+    (info / "RECORD").write_text("runes/deep/a.py,sha256=x,1\nalone.py,,\nruled/data.txt,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    packages._providers.cache_clear()
+    found = {module: versions_of([module]) for module in ("runes", "alone", "ruled")}
+    assert found == {"runes": {"glyphs": "1.0"}, "alone": {"glyphs": "1.0"}, "ruled": {"ruled": ""}}
 
 
 def test_a_rebuilt_extension_of_a_labs_package_is_drift(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from tests.synthetic import make_captions, make_robot, make_text
 PYTHON = os.environ.get("FOUNDRY_INTEROP_ENERGON", "")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("another program in an environment of its own")
 @pytest.mark.skipif(
     not PYTHON,
     reason="FOUNDRY_INTEROP_ENERGON names no Python with energon: python3 -m venv energon && "

@@ -37,7 +37,7 @@ DEMOS = {
     "render": {"size": 64, "supersample": 1},
 }
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow("another program in an environment of its own"),
     pytest.mark.skipif(
         not PYTHON,
         reason="FOUNDRY_INTEROP_LEROBOT names no Python with LeRobot: python3 -m venv lerobot && "

@@ -117,7 +117,7 @@ def theirs(folder: Path, checkpoint: Path, data: Path) -> dict:
     return json.loads((folder / "theirs.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.slow("another program in an environment of its own")
 @pytest.mark.skipif(
     not PYTHON,
     reason="FOUNDRY_INTEROP_LM_EVAL names no Python with lm-evaluation-harness: python3 -m venv "

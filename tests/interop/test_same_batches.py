@@ -52,7 +52,7 @@ def ray():
 
 # Without a size, JPEG files stay what they are; a PNG becomes JPEG again, so that with it both
 # roads must decode: both bring the same pixels to the same size.
-@pytest.mark.slow
+@pytest.mark.slow("records, converts and trains twice")
 @pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize(("images", "size"), [("jpeg", None), ("png", [24, 24])])
 def test_lerobot_and_our_own_format_train_the_same_policy(demos, tmp_path, images, size):

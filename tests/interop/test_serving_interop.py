@@ -32,7 +32,7 @@ from served import serving  # noqa: E402
 from training_stages import Bench  # noqa: E402
 
 STEPS = 11
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("other programs in environments of their own")
 
 
 @pytest.fixture(scope="module")

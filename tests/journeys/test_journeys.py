@@ -33,7 +33,7 @@ def test_no_data_set_is_overlooked():
 
 
 @real
-@pytest.mark.slow
+@pytest.mark.slow("from raw data to a trained model and back")
 @pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize("name", JOURNEYS)
 def test_a_robot_data_set_arrives(name, tmp_path):
@@ -42,7 +42,7 @@ def test_a_robot_data_set_arrives(name, tmp_path):
         assert stretch()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("from raw data to a trained model and back")
 @pytest.mark.usefixtures("ray")
 def test_what_the_simulator_records_arrives(tmp_path):
     from tasks.collect_demos import CollectDemos
@@ -54,7 +54,7 @@ def test_what_the_simulator_records_arrives(tmp_path):
 
 
 @real
-@pytest.mark.slow
+@pytest.mark.slow("from raw data to a trained model and back")
 @pytest.mark.usefixtures("ray")
 @pytest.mark.parametrize("name", [*TEXTS, *CAPTIONS])
 def test_texts_and_captions_arrive(name, tmp_path):

@@ -20,7 +20,7 @@ def address(endpoint, monkeypatch):
     return use_s3(monkeypatch, endpoint)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("hundreds of requests to an S3 of our own")
 def test_a_log_on_s3_is_indexed_before_and_after_compaction(address, tmp_path):
     log = EventLog(f"{address}/events")
     write_history(log)

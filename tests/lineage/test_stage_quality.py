@@ -36,8 +36,8 @@ def pipeline(steps: int, seed: int = 0):
     }
 
 
-def run(history, name, steps, caption_f1, errors, successes, known=(), seed=0):
-    """known: stages that an earlier run has built."""
+def run(history, name, steps, caption_f1, errors, successes, known=(), seed=0, chunk=()):
+    """known: stages that an earlier run has built. chunk: ms, passes of the evaluated policy."""
     parts = pipeline(steps, seed)
     history.start(name, [*parts.values()], ablation={"id": "ab", "variant": f"steps={steps}"})
     rows = {
@@ -62,6 +62,11 @@ def run(history, name, steps, caption_f1, errors, successes, known=(), seed=0):
         more = {"measure_rows": rows.get(label, [])}
         if label == "vla":
             more["metric_rows"] = metrics
+        if label == "eval" and chunk:
+            names = {"chunk_ms": chunk[0], "chunk_cpu_ms": 2 * chunk[0]}
+            more["measure_rows"] = [
+                measure("policy", name, value, chunk[1]) for name, value in names.items()
+            ]
         if label in ("eval", "eval_plain"):
             more["score_rows"] = [scores(successes, 10, 0, 0.1, 0.9)]
         history.build(name, part, **more)
@@ -115,7 +120,8 @@ def seeds(tmp_path, log):
         for steps, score, won in ((0, f1, 4 + seed), (9, better, 7 + seed)):
             name = f"ab.{steps}.{seed}"
             known = ("llm", "llm_exam") if steps else ()
-            run(history, name, steps, score, {"raw": {10: 50.0 - steps}}, won, known, seed)
+            chunk = (10.0 + seed + 5 * bool(steps), 7)
+            run(history, name, steps, score, {"raw": {10: 50.0 - steps}}, won, known, seed, chunk)
     log.append(
         AblationStarted(
             ablation_id="ab",
@@ -152,6 +158,15 @@ def test_every_measure_of_a_variant_over_its_seeds(seeds):
     error = found["action_error_mm"]
     assert (error["difference"], error["difference_low"]) == (-9.0, None), "no run scatters"
     assert found["success_rate"]["decision"] == "better than the base"
+    chunk = found["chunk_ms"]
+    assert (chunk["runs"], chunk["mean"], chunk["difference"]) == ([15.0, 16.0, 17.0], 16.0, 5.0)
+    # By hand: t(2) / sqrt 3 = 2.4842, Welch 2.776 · sqrt(2 / 3) = 2.2666.
+    assert chunk["low"] == pytest.approx(16 - 2.4842, abs=1e-3)
+    assert chunk["difference_high"] == pytest.approx(5 + 2.2666, abs=1e-3)
+    assert found["chunk_cpu_ms"]["mean"] == 32.0
+    assert [row["measure"] for row in rows][-4:] == [
+        "chunk_ms", "chunk_cpu_ms", "seconds", "gpu_seconds",
+    ]  # fmt: skip
     assert f1["decision"] is None
 
 

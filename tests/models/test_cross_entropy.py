@@ -14,7 +14,9 @@ def reference(hidden, weight, targets, z_loss, soft_cap):
     return F.cross_entropy(logits, targets, reduction="sum") + z, z
 
 
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.slow("compiles"))]
+)
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
 @pytest.mark.parametrize("soft_cap", [None, 2.0])
 @pytest.mark.parametrize("width", [5, 9])

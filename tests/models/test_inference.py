@@ -48,7 +48,7 @@ def test_half_the_bytes():
     assert after < 0.6 * before
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles")
 def test_a_compiled_chunk_acts_like_an_eager_one():
     model = build(vla_config()).eval()
     expected = chunk(model.act)

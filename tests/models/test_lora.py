@@ -35,6 +35,14 @@ def test_adapters_start_as_nothing_and_alone_are_trained():
     assert model.backbone.language.blocks[0].attention.qkv.lora_up.grad.any()
 
 
+def test_the_same_seed_gives_the_same_adapters():
+    """Places are found as sets, whose order is another in each model."""
+    first, *others = (build_model(vla_config(lora=LORA), 0).state_dict() for _ in range(4))
+    for other in others:
+        for name, value in first.items():
+            assert torch.equal(other[name], value), name
+
+
 @pytest.mark.parametrize("targets", [None, "all-linear"])
 def test_round_trip(tmp_path, targets):
     lora = LoRAConfig(rank=2, alpha=4.0, targets=targets)

@@ -37,7 +37,7 @@ def test_the_kernel_is_asked_for_causality_inside_documents():
     assert not layers.has_varlen(torch.zeros(shape, dtype=torch.bfloat16))  # and no CPU
 
 
-def reference(q, k, v, starts, ends, longest, longest_key, *, window_size, enable_gqa):
+def reference(q, k, v, starts, ends, longest, longest_key, *, window_size, enable_gqa=False):
     """What varlen_attn promises, document by document."""
     assert torch.equal(starts, ends)
     assert window_size == (-1, 0)
@@ -52,8 +52,15 @@ def reference(q, k, v, starts, ends, longest, longest_key, *, window_size, enabl
     return torch.cat(parts)
 
 
+def without_groups(q, k, v, starts, ends, longest, longest_key, *, window_size=(-1, -1)):
+    """The kernel of torch 2.11: a key and a value for each query head."""
+    assert q.shape == k.shape == v.shape
+    return reference(q, k, v, starts, ends, longest, longest_key, window_size=window_size)
+
+
+@pytest.mark.parametrize("kernel", [reference, without_groups])
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_documents_and_mask_are_one(monkeypatch, kv_heads):
+def test_documents_and_mask_are_one(monkeypatch, kv_heads, kernel):
     model = build(language_config(n_kv_heads=kv_heads))
     tokens = plain_tokens(2, 6)
     masked = model(tokens, Visibility(segments=SEGMENTS))
@@ -61,7 +68,7 @@ def test_documents_and_mask_are_one(monkeypatch, kv_heads):
     assert isinstance(visible.look(6, tokens.device), Documents)
     torch.testing.assert_close(model(tokens, visible), masked)  # by the mask, on a CPU
     monkeypatch.setattr(layers, "has_varlen", lambda q: True)
-    monkeypatch.setattr(attention.varlen, "varlen_attn", reference)
+    monkeypatch.setattr(attention.varlen, "varlen_attn", kernel)
     torch.testing.assert_close(model(tokens, visible), masked, rtol=1e-5, atol=1e-5)
 
 

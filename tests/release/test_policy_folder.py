@@ -19,8 +19,8 @@ from foundry_core.release.policy_folder import export_policy, lineage_of
 from foundry_core.release.push import check_push, push
 from foundry_core.serving.checks import blank_observation
 from foundry_core.serving.policy import load_policy
+from tests.hub import LARGE, PUSHED, hub_server
 from tests.release.kept import Kept, kept
-from tests.release.pushed import LARGE, pushed_hub
 
 TESTS = Path(__file__).parents[1]
 for helper in ("tasks", "data/loading"):
@@ -159,7 +159,7 @@ def hub(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_writes")
     # Its Xet storage speaks to servers of its own; LFS is what any hub takes.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    with pushed_hub("hf_writes") as (endpoint, hub):
+    with hub_server(token="hf_writes") as (endpoint, hub):
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
         yield hub
 
@@ -167,8 +167,8 @@ def hub(monkeypatch):
 def test_a_hub_takes_it_by_the_real_client_and_it_acts_as_before(hub, policy, tmp_path):
     export_policy(policy, tmp_path / "out", "lab/door")
     url = push(tmp_path / "out", "lab/door", "Add lab/door", private=True)
-    assert url.endswith("/lab/door/commit/" + "b" * 40)
-    files = hub.repositories["lab/door"]
+    assert url.endswith(f"/lab/door/commit/{PUSHED}")
+    files = hub.models["lab/door"]
     assert files == {
         str(p.relative_to(tmp_path / "out")): p.read_bytes() for p in (tmp_path / "out").iterdir()
     }
@@ -197,4 +197,4 @@ def test_a_push_needs_a_token_of_the_environment(hub, tmp_path, monkeypatch):
         check_push("lab/x")
     with pytest.raises(FoundryError, match="'x' is no repository"):
         check_push("x")
-    assert not hub.repositories
+    assert not hub.models

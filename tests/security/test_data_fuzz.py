@@ -154,6 +154,7 @@ def test_examples():
 
 
 FAST = {"demonstrations": 40, "spartan": 25, "zarr_replay": 60, "rlds": 60, "mcap": 40}
+LARGE_FILES = pytest.mark.slow("reads large files, damaged in many ways")
 SLOW = {"lerobot": 25, "robomimic": 25, "aloha": 25, "bag1": 20, "bag2": 10}
 
 
@@ -172,7 +173,7 @@ def written(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [*FAST.items(), *(pytest.param(n, c, marks=pytest.mark.slow) for n, c in SLOW.items())],
+    [*FAST.items(), *(pytest.param(n, c, marks=LARGE_FILES) for n, c in SLOW.items())],
 )
 def test_recordings(written, name, count):
     """A file of one episode: its episode reads, or is unusable; that of the others reads."""

@@ -23,7 +23,7 @@ ray.get(ray.remote(lambda: 1).remote())
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts Ray")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("settings", "refused"), [({}, True), ({"RAY_AUTH_MODE": "disabled"}, False)]

@@ -94,7 +94,7 @@ def test_an_expert_that_never_succeeds_is_an_error(monkeypatch):
         record(job(0, max_steps=2))
 
 
-@pytest.mark.slow
+@pytest.mark.slow("an expert in each of fifty tasks")
 @pytest.mark.parametrize("task", sorted(catalog.TASKS))
 def test_every_task_of_the_catalogue_can_be_collected(task):
     """Also where the expert fails often: basketball takes 1, 6, 3 and 3 attempts."""

@@ -26,7 +26,10 @@ def files(home):
 
 @pytest.mark.parametrize(
     ("count", "loose_events", "loose_runs"),
-    [(24, 24, 6), pytest.param(100, LOOSE_EVENTS, _LOOSE, marks=pytest.mark.slow)],
+    [
+        (24, 24, 6),
+        pytest.param(100, LOOSE_EVENTS, _LOOSE, marks=pytest.mark.slow("a hundred runs")),
+    ],
 )
 def test_cached_runs_leave_few_files_and_lose_no_fact(
     home, monkeypatch, count, loose_events, loose_runs

@@ -15,12 +15,14 @@ import s3fs
 from flows.cli import main
 from foundry_core.errors import FoundryError
 from foundry_core.lineage import queries
-from foundry_core.objects import StoreUnavailable, connect
+from foundry_core.objects import Objects, StoreUnavailable, connect
 from foundry_core.retry import Retry
 from foundry_core.store import lease as lease_module
+from foundry_core.store.gc import find_garbage
 from foundry_core.store.lease import LeaseLost
-from foundry_core.store.manifest import Artifact, content_digest, scan
+from foundry_core.store.manifest import MANIFEST, Artifact, content_digest, scan
 from foundry_core.store.open import open_store
+from foundry_core.store.references import find
 from foundry_core.store.s3 import S3Store
 from tests.evaluation.published import lbm_tree
 from tests.faults.s3_proxy import FaultyProxy
@@ -319,7 +321,7 @@ def test_runs_reuse_what_another_host_built_and_plan_without_downloads(
     assert "test-secret" not in told
 
 
-@pytest.mark.slow
+@pytest.mark.slow("whole runs over an S3 of our own")
 def test_a_run_from_the_command_line(uri):
     first = cli("run", str(WORDS), "--json", FOUNDRY_STORE=uri)
     assert first.returncode == 0, first.stderr
@@ -386,6 +388,64 @@ def test_a_swept_store_keeps_what_is_committed(uri):
     assert store.verify("emit", KEY).status == "ok"
 
 
+@pytest.fixture
+def requests(monkeypatch):
+    """What was asked of the bucket so far."""
+    asked = []
+    retry = Objects._retry
+
+    def noting(self, what, call):
+        asked.append(what)
+        return retry(self, what, call)
+
+    monkeypatch.setattr(Objects, "_retry", noting)
+    return asked
+
+
+def test_requests_of_sweeping_and_collecting_do_not_grow_with_what_is_kept(uri, requests):
+    """Of 3 artifacts as of 12, where this host has read them: what many artifacts cost is the
+    pages of their listing."""
+    store, counts = open_store(uri), []
+    for number in range(12):
+        build(store, f"kept {number}", f"{number:02d}" * 32)
+        if number in (2, 11):
+            find_garbage(store)
+            requests.clear()
+            assert len(find_garbage(store).to_delete) + find_garbage(store).kept == number + 1
+            assert not [what for what in requests if MANIFEST in what]
+            requests.clear()
+            assert store.sweep(lambda key: False, older_than=-60, apply=False) == 0
+            counts.append(len(requests))
+    assert counts[0] == counts[1]
+    requests.clear()
+    assert find(store, "0707070707").key == "07" * 32
+    assert [what for what in requests if what.startswith("list emit")] == ["list emit"]
+    store.documents.write("emit/08/artifact.json", b"")
+    assert store.artifacts("07") == [("emit", "07" * 32)]
+
+
+def test_a_commit_that_comes_while_a_sweep_looks_keeps_its_files(uri, monkeypatch):
+    store = open_store(uri)
+    build(store, "old")
+    late, folder = attempt(store, "new")
+    late = replace(late, created="2026-01-02T00:00:00+00:00")
+    uploaded = S3Store._publish
+
+    def publish(self, artifact, replaced=""):
+        """The sweep lists between the uploads and the commit."""
+        listed = [*other._listed()]
+        monkeypatch.setattr(other, "_listed", lambda: iter(listed))
+        return uploaded(self, artifact, replaced)
+
+    other = open_store(uri)
+    assert len(other.read_all()) == 1  # from here on it knows the manifest that it lists
+    monkeypatch.setattr(S3Store, "_publish", publish)
+    assert store.commit(late, folder, replaces=True)
+    assert other.sweep(lambda key: False, older_than=-60, apply=True) == 0
+    assert store.verify("emit", KEY).status == "ok"
+    assert open_store(uri).sweep(lambda key: False, older_than=-60, apply=True) == len("old")
+
+
 def test_a_replacement_is_one_put_and_readers_of_the_old_files_may_finish(uri):
     store = open_store(uri)
     build(store, "old")
@@ -430,7 +490,7 @@ def test_objects_imported_from_another_place_stay_present(uri, monkeypatch, caps
     assert "foundry lineage tag" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.slow("whole runs over an S3 of our own")
 def test_runs_come_out_right_through_a_faulty_network(endpoint, uri, monkeypatch, tmp_path):
     calm = run_words(uri)[1]
     other = use_s3(monkeypatch, endpoint)

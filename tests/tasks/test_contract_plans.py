@@ -183,3 +183,11 @@ def test_what_a_comparison_would_refuse_is_refused_before_training(overrides, me
 def test_the_simulators_data_say_what_still_means():
     """Poses in metres and rot6d, grippers with their ends: no tolerance need be given."""
     loaded("robot.still={}", "robot.split={fraction: 0.2, group: '^episodes/[^/]+'}")
+
+
+def test_a_plan_says_what_adapters_freeze_before_it_has_learnt():
+    fresh = "start from random weights: name modules to be trained in full in lora.whole"
+    notes = loaded("vlm.lora={rank: 4}", "llm.lora={rank: 4}").notes
+    assert notes["vlm"] == [f"lora freezes vision and projector, which {fresh}"]
+    assert notes["llm"] == [f"lora freezes the model, which {fresh}"]
+    assert "vlm" not in loaded("vlm.lora={whole: [vision, projector]}").notes

@@ -18,7 +18,10 @@ from training_stages import Bench
 from foundry_core.store.trunks import trunks_of
 from tests.s3 import s3_server, use_s3
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.slow("trains every kind of model several times"),
+    pytest.mark.timeout(900),
+]
 # Windows of the log have three steps: the smaller budget's end cuts one.
 SMALL, LARGE, BRANCH = 8, 20, 6
 COMPARED = ("model.safetensors", "raw.safetensors", "records/metrics.jsonl")

@@ -18,6 +18,7 @@ FAMILIES = ("qwen3_vl", "qwen2_5_vl", "smolvlm", "paligemma", "gemma3")
 TRAINING = {"steps": 40, "schedule": {"warmup": 2}, "optimizer": {"lr": 1e-2}}
 SHORT = {**TRAINING, "steps": 3}
 LOG = {"log_every": 10}
+OTHER_FAMILY = pytest.mark.slow("one family of models stands for all in everyday runs")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def falls(folder, name: str) -> bool:
 
 @pytest.mark.parametrize(
     "family",
-    [f if f == "smolvlm" else pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES],
+    [f if f == "smolvlm" else pytest.param(f, marks=OTHER_FAMILY) for f in FAMILIES],
 )
 def test_from_a_checkpoint_to_a_policy(bench, family):
     metrics = imported(bench, family)
@@ -123,7 +124,7 @@ def test_a_backbone_may_be_described_in_the_policy(bench):
 
 
 @pytest.mark.parametrize(
-    "name", ["llama", *(pytest.param(n, marks=pytest.mark.slow) for n in ("qwen2", "gemma2"))]
+    "name", ["llama", *(pytest.param(n, marks=OTHER_FAMILY) for n in ("qwen2", "gemma2"))]
 )
 def test_a_language_model_is_continued_and_built_on(bench, name):
     folder = make_llm(bench.root / "checkpoints" / name, name)

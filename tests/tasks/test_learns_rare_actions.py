@@ -113,7 +113,7 @@ def trained(root: Path) -> Path:
     return root / "policy"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains until it has learnt")
 def test_a_policy_closes_and_turns_where_the_demonstrations_do(tmp_path: Path) -> None:
     from foundry_core.serving.policy import load_policy
 

@@ -77,7 +77,7 @@ def group():
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("profiles real trainings")
 def test_shards_of_one_process_in_half_precision(bench, tmp_path, group):
     """FSDP2, which gathers bf16 copies block by block."""
     training = {**TRAINING, "precision": "bf16_weights"}
@@ -89,7 +89,7 @@ def test_shards_of_one_process_in_half_precision(bench, tmp_path, group):
     assert all(part.forward_seconds > 0 for part in found.parts)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("profiles real trainings")
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl", "smolvlm", "paligemma", "gemma3"])
 def test_models_of_transformers(bench, tmp_path, family):
     """Their parts are counted in a step, as they look at values; the whole by its shapes."""

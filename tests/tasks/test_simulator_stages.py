@@ -78,7 +78,7 @@ def test_another_seed_gives_other_demonstrations(tmp_path):
     assert not set(tree_bytes(one / "episodes")) & set(tree_bytes(other / "episodes"))
 
 
-@pytest.mark.slow
+@pytest.mark.slow("records and renders twice, in processes")
 @pytest.mark.parametrize(("kind", "recipe"), [(CollectDemos, DEMOS), (CollectScenes, SCENES)])
 def test_bytes_do_not_depend_on_the_number_of_workers(kind, recipe, tmp_path):
     one, _ = run(kind, tmp_path / "a", recipe)
@@ -149,6 +149,8 @@ def test_evaluate_writes_results_pictures_and_metrics(tmp_path, monkeypatch):
     assert len(list(out.glob("results/DrawerOpenV3/rollouts/*/results.json"))) == 1
     assert len(list(out.glob("frames/*/000000_*.png"))) == 2
     assert len((out / "records" / "episodes.jsonl").read_text().splitlines()) == 4
+    measured = (out / "records" / "measures.jsonl").read_text().splitlines()
+    assert [json.loads(row)["name"] for row in measured] == ["chunk_ms", "chunk_cpu_ms"]
 
 
 def test_a_control_is_played_without_a_policy_a_seed_or_a_picture(tmp_path):

@@ -31,7 +31,7 @@ from foundry_core.store.open import open_store
 from tests.orchestration import CLI, free_port, until
 from tests.s3 import s3_server, use_s3
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.slow("Ray nodes of their own"), pytest.mark.timeout(2400)]
 TOKEN = "fedcba9876543210fedcba9876543210fedcba9876543210"
 MARK = "FOUNDRY_TEST_NODE"
 STEPS = 150

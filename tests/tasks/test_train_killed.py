@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from training_stages import TRAINING, Bench
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("trains every kind of model, killed and resumed")
 STEPS = 120
 EVERY = {"checkpoint_every_steps": 3, "micro_batch": 4, "log_every": 4}
 LONG = {**TRAINING, "steps": STEPS}

@@ -15,7 +15,7 @@ from training_stages import Bench, curve
 
 from foundry_core.errors import FoundryError
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("trainings on Ray")
 STEPS = {"steps": 30, "schedule": {"warmup": 2}, "ema": {"kind": "fixed", "decay": 0.9}}
 
 

@@ -113,7 +113,7 @@ def _curve(folder: Path, name: str = "metrics") -> list[dict]:
     return [json.loads(x) for x in (folder / f"records/{name}.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("processes that train together")
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_ranks_equal_one(tmp_path, strategy):
     """With micro-batches inside, and a checkpoint in the middle that a second start resumes."""
@@ -134,7 +134,7 @@ def test_two_ranks_equal_one(tmp_path, strategy):
     assert timings["resumed_from_step"] == 16
 
 
-@pytest.mark.slow
+@pytest.mark.slow("processes that train together")
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_validation_says_the_same_and_keeps_the_same_weights(tmp_path, strategy):
     best = {"measure": "a/loss", "better": "higher", "least_gain": 1e9}
@@ -151,7 +151,7 @@ def test_validation_says_the_same_and_keeps_the_same_weights(tmp_path, strategy)
         assert theirs == pytest.approx(mine, rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("processes that train together")
 @pytest.mark.parametrize("strategy", ["fsdp", "hsdp"])
 def test_recomputed_blocks_of_shards_equal_one(tmp_path, strategy):
     """Blocks whose weights are gathered for the forward pass, and again for the pass that runs it a
@@ -171,7 +171,7 @@ def test_recomputed_blocks_of_shards_equal_one(tmp_path, strategy):
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("processes that train together")
 def test_copies_of_shards_equal_one(tmp_path):
     """Two by two: shards within a pair, copies of them between the pairs."""
     alone = toy_trainer(tmp_path / "alone")
@@ -182,7 +182,7 @@ def test_copies_of_shards_equal_one(tmp_path):
         torch.testing.assert_close(four[name], value, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("processes that train together")
 def test_half_weights_round_the_first_losses_only_a_little(tmp_path):
     """Weights are not compared: Adam's first steps turn a flipped sign into twice the rate."""
     toy_trainer(tmp_path / "whole", steps=4).train()
@@ -196,7 +196,7 @@ def test_half_weights_round_the_first_losses_only_a_little(tmp_path):
 EVERY_FOUR = {"checkpoint_every_steps": 4}
 
 
-@pytest.mark.slow
+@pytest.mark.slow("processes that train together")
 def test_a_run_goes_on_with_other_numbers_of_ranks(tmp_path):
     """4 in two copies, 2, 1 in one process, 4 flat: the curve of one process. Each stops early."""
     alone = toy_trainer(tmp_path / "alone")
@@ -262,7 +262,7 @@ def _reshard(rank: int, size: int, port: int, folder: str, results) -> None:
     dist.barrier()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("processes that train together")
 def test_two_copies_of_two_shards_are_written_once_and_read_as_four(tmp_path):
     found = _results(_reshard, 4, str(tmp_path))
     assert [(same, stored) for same, stored, _ in found] == [(True, True)] * 4
@@ -320,7 +320,7 @@ def _real(value) -> bool:
     return isinstance(value, torch.Tensor) and not hasattr(value, "to_local")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("processes that train together")
 def test_the_export_of_sharded_weights_holds_a_piece_and_never_a_whole_tensor(tmp_path):
     most = dict(_results(_export, 2, str(tmp_path)))
     assert (tmp_path / "written").read_bytes() == (tmp_path / "expected").read_bytes()

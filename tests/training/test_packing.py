@@ -220,7 +220,7 @@ def test_a_packed_training_follows_the_padded_one(tmp_path):
         torch.testing.assert_close(curves[1][name], value, atol=1e-5, rtol=1e-3, msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("processes that train together")
 def test_two_ranks_equal_one(tmp_path):
     alone = caption_trainer(tmp_path / "alone")
     alone.train()

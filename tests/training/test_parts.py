@@ -70,7 +70,7 @@ def test_blocks_are_those_of_the_transformers():
         recompute(build(language_config()), ["vision"])
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles")
 def test_recomputed_blocks_stay_one_graph():
     model = build(vla_config())
     recompute(model, ALL)
@@ -80,7 +80,7 @@ def test_recomputed_blocks_stay_one_graph():
     assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
 
 
-@pytest.mark.slow
+@pytest.mark.slow("compiles")
 def test_recomputed_and_compiled_blocks_give_the_gradients_of_eager_ones():
     model = build(language_config(n_layers=2))
     loss, inputs = mixed(model, {"text": TEXT}, {"text": text_batch()})

@@ -79,7 +79,7 @@ def _saved(root: Path, *steps: int) -> None:
     saver.finish()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("processes that train together")
 def test_a_stale_rank_is_heard_of(tmp_path):
     fresh, stale = tmp_path / "fresh", tmp_path / "stale"
     _saved(fresh, 8, 16)
@@ -93,14 +93,14 @@ def test_a_stale_rank_is_heard_of(tmp_path):
     assert "rank 1 none" in told[0]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("processes that train together")
 def test_ranks_that_share_no_folder_are_told_before_the_first_step(tmp_path):
     told = _both([tmp_path / "a", tmp_path / "b"], _begin)
     assert all("ranks [1] do not see rank 0's folder" in one for one in told.values())
     assert _both([tmp_path / "a", tmp_path / "a"], _begin) == {0: None, 1: None}
 
 
-@pytest.mark.slow
+@pytest.mark.slow("processes that train together")
 def test_what_one_rank_cannot_write_ends_all_and_commits_nothing(tmp_path):
     told = _both([tmp_path, tmp_path], _fail)
     assert "No space left" in told[1]

@@ -5,9 +5,16 @@ import sys
 
 import pytest
 import torch
-from model_zoo import OBS, count_parameters, language_config
+from model_zoo import OBS, count_parameters, language_config, vlm_config
 from model_zoo import vla_config as tiny_vla
-from test_sizing import as_on_a_gpu, kept_bytes, language, robot_case, sized, vla  # noqa: F401
+from test_sizing import (  # noqa: F401
+    as_on_a_gpu,
+    kept_bytes,
+    robot_case,
+    size,
+    sized,
+    vla,
+)
 from test_sizing_huggingface import qwen
 
 from foundry_core.models.build import build_model
@@ -28,9 +35,14 @@ from foundry_core.models.heads.fast import FastHeadConfig
 from foundry_core.models.heads.flow import FlowHeadConfig
 from foundry_core.models.heads.pi0 import Pi0HeadConfig
 from foundry_core.models.heads.regression import RegressionHeadConfig
+from foundry_core.models.lora import apply_lora
+from foundry_core.models.sizes import kind_of
+from foundry_core.training.config import TrainingConfig, TrainResources
 from foundry_core.training.flops import counted_flops
 from foundry_core.training.mixed_batch import StepKey
 from foundry_core.training.optim import freeze
+from foundry_core.training.sizing.cost import stage_cost
+from foundry_core.training.sizing.models import needs_torch, parts_of
 from foundry_core.training.sizing.workload import Rows
 
 SHAPE = {"dim": 32, "n_layers": 2, "n_heads": 4, "ffn_dim": 64}
@@ -185,6 +197,37 @@ def test_adapters_of_any_pattern_are_counted(lora):
     model = build_model(config, seed=0)
     assert cost.parameters == count_parameters(config)
     assert cost.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        LoRAConfig(rank=4),
+        LoRAConfig(rank=2, targets=("qkv", "down")),
+        LoRAConfig(rank=2, targets="all-linear"),
+    ],
+)
+@pytest.mark.parametrize("config", [language_config(), vlm_config(), qwen()], ids=kind_of)
+def test_adapters_on_models_without_a_head(config, lora):
+    if config.kind == "hf_vlm" and lora.targets == ("qkv", "down"):
+        lora = LoRAConfig(rank=2, targets=("q_proj", "down_proj"))
+    model = build_model(config, seed=0)
+    apply_lora(model, lora)
+    parts = parts_of(config, lora=lora)
+    cost = stage_cost(parts, [], 1, TrainingConfig(steps=1), TrainResources())
+    assert cost.parameters == sum(p.numel() for p in model.parameters())
+    assert cost.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert needs_torch(config, lora) == (lora.targets == "all-linear" or config.kind == "hf_vlm")
+
+
+def test_the_command_sizes_adapters_of_every_stage(capsys):
+    found = size(capsys, "demo", "vlm", "-o", "vlm.lora={rank: 4, whole: [projector]}")["vlm"]
+    plain = size(capsys, "demo", "vlm")["vlm"]
+    assert found["trained"] < 0.1 * found["parameters"] < 0.11 * plain["trained"]
+    projector = found["parts"]["projector"]
+    assert projector["trained"] == projector["parameters"]
+    found = size(capsys, "demo", "llm", "-o", "llm.lora={rank: 4}")["llm"]
+    assert found["trained"] < 0.1 * found["parameters"]
 
 
 def test_adapters_by_pattern_on_a_vlm_of_transformers():

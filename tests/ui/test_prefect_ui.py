@@ -22,7 +22,7 @@ from foundry_core.lineage import queries
 from tests.ui.browser import Browser, chromium
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow("Prefect's server, its workers and a browser"),
     pytest.mark.timeout(900),
     pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine"),
 ]

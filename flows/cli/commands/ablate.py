@@ -4,10 +4,10 @@ import argparse
 from typing import Any
 
 from flows.ablation.plan import Ablation, plan_ablation
-from flows.ablation.space import parse_dimension
+from flows.ablation.space import parse_dimension, space_of
 from flows.ablation.studies import find_study
 from flows.ablation.table import cost_table, plan_json, plan_markdown, plan_table
-from flows.ablation.variants import AblationRequest, Sample, parse_variant, parse_vary
+from flows.ablation.variants import AblationRequest, asked_sample, parse_variant, parse_vary
 from flows.cli.commands.common import (
     add_cost_arguments,
     add_pipeline_arguments,
@@ -89,12 +89,13 @@ def add_verdict_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     BACKENDS.module(options.dispatch)  # an unknown one is refused before anything is planned
     study = find_study(options.pipeline)
+    space = space_of(map(parse_dimension, options.space))
     request = AblationRequest(
         pipeline=options.pipeline,
         overrides=tuple(parse_override(text) for text in options.override),
         vary=tuple(parse_vary(text) for text in options.vary),
         variants=tuple(parse_variant(text) for text in options.variant),
-        sample=_sample(options),
+        sample=asked_sample(space, options.sample, options.sample_seed),
         seeds=1 if options.seeds is None else options.seeds,
         evaluation=options.only_evaluations,
         alpha=options.alpha,
@@ -129,20 +130,11 @@ def run(options: argparse.Namespace) -> int:
     return exit_code(result["status"])
 
 
-def _sample(options: argparse.Namespace) -> Sample | None:
-    """FoundryError for a space from which nothing is drawn. A study may have a space, or a number,
-    of its own: what is missing here is its."""
-    space = dict(parse_dimension(text) for text in options.space)
-    if not space and options.sample is None:
-        return None
-    return Sample(space=space, number=options.sample or 0, seed=options.sample_seed)
-
-
 def run_all(
     ablation: Ablation, console: Console, dispatch: str = "inline", prefect: bool = False
 ) -> dict[str, Any]:
     """Carries out a planned ablation. Adds where the report lies."""
-    from flows.ablation.report import known_report, write_ablation_report
+    from flows.ablation.known import report_of
     from flows.ablation.run import AblationRun
 
     merged = ablation.merged
@@ -151,10 +143,7 @@ def run_all(
     plan = plan_markdown(ablation)
     folder = under_way.run.folder
     result: dict[str, Any] = {**carry_out(under_way, merged, plan, console, folder, prefect)}
-    built = any(stage["attempt"] for stage in result["stages"])
-    # Drawing a page takes longer than finding that all is known.
-    report = None if built else known_report(result["comparison_key"])
-    return {**result, "report": str(report or write_ablation_report(under_way.ablation_id))}
+    return {**result, "report": str(report_of(result))}
 
 
 def summarise(result: dict[str, Any]) -> None:
@@ -162,10 +151,8 @@ def summarise(result: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from flows.ablation.report import effects_rows, seeds_text
+    from flows.ablation.verdict_table import effects_rows, seeds_text
     from flows.prefect.addresses import run_page, served
-    from foundry_core.evaluation.comparison.result import Sequential
-    from foundry_core.evaluation.comparison.sentences import saved_text
 
     built = [stage["name"] for stage in result["stages"] if stage["attempt"]]
     print(f"ablation {result['ablation_id']}: {result['status']} in {result['seconds']:.1f} s")
@@ -179,6 +166,9 @@ def summarise(result: dict[str, Any]) -> None:
         table.add_row(*map(escape, row))
     print_table(table)
     if result["sequential"]:
+        from foundry_core.evaluation.comparison.result import Sequential
+        from foundry_core.evaluation.comparison.sentences import saved_text
+
         print(saved_text(Sequential(**result["sequential"])))
     if result["seeds"]:
         print(seeds_text(result["seeds"]))

@@ -3,15 +3,13 @@
 import argparse
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.runs.planning import Prepared, Request
 from foundry_core.config.overrides import parse_override
-from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
-from foundry_core.pipeline.cost import Cost, check_affordable
+from foundry_core.pipeline.cost import Cost, check_affordable, stated_rate
 
 if TYPE_CHECKING:
     from flows.console import Console
@@ -106,23 +104,9 @@ def add_cost_arguments(parser: argparse.ArgumentParser) -> None:
 
 def affordable(options: argparse.Namespace, prepared: Prepared) -> Cost:
     """What a plan costs. FoundryError where that is more than is allowed."""
-    cost = prepared.cost(gpu_rate(options))
+    cost = prepared.cost(stated_rate(options.gpu_rate))
     check_affordable(cost, options.max_gpu_hours)
     return cost
-
-
-def gpu_rate(options: argparse.Namespace) -> float | None:
-    """Money for a GPU hour, where somebody said it. FoundryError for what is no rate."""
-    stated = os.environ.get("FOUNDRY_GPU_RATE") or None
-    where = "FOUNDRY_GPU_RATE" if options.gpu_rate is None else "--gpu-rate"
-    try:
-        rate = options.gpu_rate if options.gpu_rate is not None else stated and float(stated)
-    except ValueError:
-        rate = -1.0
-    if rate is None or 0 <= rate < float("inf"):
-        return rate
-    shown = stated if options.gpu_rate is None else options.gpu_rate
-    raise FoundryError(f"{where} = {shown}: money for a GPU hour is a number ≥ 0", "e.g. 2.5")
 
 
 def needs_work(prepared: Prepared) -> bool:

@@ -6,10 +6,11 @@ from typing import Any
 
 from flows.ablation.drivers.base import DRIVERS
 from flows.ablation.plan import Ablation
-from flows.ablation.search import Found, Rung, Search, SearchPlan, SearchRequest, plan_search
-from flows.ablation.space import parse_dimension
+from flows.ablation.search import Found, Rung, Search, SearchRequest, asked_search, plan_search
+from flows.ablation.search_table import plan_json, rung_text, steps_table
+from flows.ablation.space import parse_dimension, space_of
 from flows.ablation.studies import find_study
-from flows.ablation.table import plan_json, plan_table
+from flows.ablation.table import plan_table
 from flows.ablation.variants import AblationRequest, parse_vary
 from flows.cli.commands.ablate import (
     add_space_argument,
@@ -22,14 +23,13 @@ from flows.cli.commands.common import (
     add_pipeline_arguments,
     add_run_arguments,
     exit_code,
-    gpu_rate,
     print_json,
 )
 from flows.console import Console, print_table
 from flows.dispatch.base import BACKENDS
 from flows.runs.fitting import fitted
 from foundry_core.config.overrides import parse_override
-from foundry_core.pipeline.cost import check_affordable, duration
+from foundry_core.pipeline.cost import check_affordable, stated_rate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,41 +84,41 @@ def run(options: argparse.Namespace) -> int:
     BACKENDS.module(options.dispatch)
     DRIVERS.module(options.driver)
     asked = _request(options)
-    plan = plan_search(asked, gpu_rate(options))
+    plan = plan_search(asked, stated_rate(options.gpu_rate))
     check_affordable(plan.cost, options.max_gpu_hours)
     if options.dry_run:
         fitted(plan.first.merged, options.dispatch)
-    _show(plan, options.json)
+    print_table(plan_table(plan.first), options.json)
+    print_table(steps_table(plan), options.json)
     if options.dry_run:
         if options.json:
-            print_json(_plan_json(plan))
+            print_json(plan_json(plan))
         return 0
-    console = Console(quiet=options.json)
-    search = Search(asked)
+    console, of = Console(quiet=options.json), len(asked.sizes)
 
     def carry(ablation: Ablation, rung: str) -> Mapping[str, Any]:
         if not options.json:
             print(f"{rung}: {len(ablation.by_variant) - 1} variant(s) and the base")
         return run_all(ablation, console, options.dispatch, options.prefect)
 
-    found = search.run(carry)
+    def told(rungs: Sequence[Rung]) -> None:
+        if not options.json:
+            print(rung_text(rungs[-1], of))
+
+    found = Search(asked, told).run(carry)
     if options.json:
         print_json(found.to_json())
     else:
-        _summarise(found)
+        _summarise(found, of)
     return exit_code(found.status)
 
 
 def _request(options: argparse.Namespace) -> SearchRequest:
-    study = find_study(options.pipeline)
     base = AblationRequest(
-        pipeline=options.pipeline if study is None else study.pipeline,
-        overrides=(
-            *(study.base.items() if study else ()),
-            *(parse_override(text) for text in options.override),
-        ),
+        pipeline=options.pipeline,
+        overrides=tuple(parse_override(text) for text in options.override),
         seeds=options.seeds,
-        evaluation=options.only_evaluations or (study.evaluation if study else None),
+        evaluation=options.only_evaluations,
         alpha=options.alpha,
         looks=options.looks,
         spending=options.spending,
@@ -126,12 +126,11 @@ def _request(options: argparse.Namespace) -> SearchRequest:
         strict_env=options.strict_env,
         strict_reads=options.strict_reads,
     )
-    own = dict(parse_dimension(text) for text in options.space)
-    known = study.sample if study and options.variants is None else options.variants
-    return SearchRequest(
-        base=base,
-        space={**(study.dimensions if study else {}), **own},
-        variants=16 if known is None else known,
+    return asked_search(
+        find_study(options.pipeline),
+        base,
+        space_of(map(parse_dimension, options.space)),
+        options.variants,
         driver=options.driver,
         seed=options.search_seed,
         batch=options.batch,
@@ -141,71 +140,14 @@ def _request(options: argparse.Namespace) -> SearchRequest:
     )
 
 
-def _show(plan: SearchPlan, quiet: bool) -> None:
-    print_table(plan_table(plan.first), quiet)
-    print_table(_steps_table(plan), quiet)
-
-
-def _steps_table(plan: SearchPlan) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=escape(plan.request.title), title_justify="left")
-    for number, column in enumerate(("step", "budget", "variants", "seeds", "at most")):
-        table.add_column(column, justify="right" if number else "left")
-    for step in plan.steps:
-        known = len(step.cost.unknown) < step.cost.stages
-        about = duration(step.cost.seconds) if known else "-" if not step.cost.stages else "?"
-        budget = "" if step.budget is None else str(step.budget)
-        table.add_row(step.name, budget, str(step.variants), str(step.seeds), about)
-    table.caption = escape(f"the whole at most: {plan.cost.sentence()}")
-    table.caption_justify = "left"
-    return table
-
-
-def _plan_json(plan: SearchPlan) -> dict[str, Any]:
-    return {
-        "search": plan.request.id,
-        "title": plan.request.title,
-        "first": plan_json(plan.first),
-        "steps": [
-            {
-                "step": step.name,
-                "budget": step.budget,
-                "variants": step.variants,
-                "seeds": step.seeds,
-                "at_most": step.cost.to_json(),
-            }
-            for step in plan.steps
-        ],
-        "at_most": plan.cost.to_json(),
-    }
-
-
-def _summarise(found: Found) -> None:
-    """For a person: who went on from rung to rung, and what the verdict on the finalists says."""
+def _summarise(found: Found, of: int) -> None:
+    """For a person: who went on from rung to rung, of so many, and what the verdict on the
+    finalists says."""
     print(f"{found.id}: {found.status}")
     for rung in found.rungs:
-        print(f"  {_rung_text(rung, len(found.rungs))}")
+        print(f"  {rung_text(rung, of)}")
     if found.error:
         print(f"  {found.error}")
     if found.verdict is not None:
         summarise(dict(found.verdict))
         print(found.promise)
-
-
-def _rung_text(rung: Rung, rungs: int) -> str:
-    budget = "" if rung.budget is None else f" at {rung.budget}"
-    known = {name: rate for name, rate in rung.rates.items() if rate is not None}
-    base = "" if rung.base is None else f"; base {_percent(rung.base)}"
-    text = f"rung {rung.number + 1} of {rungs}{budget}: {len(rung.rates)} variants{base}; kept "
-    text += ", ".join(f"{name} ({_percent(known[name])})" for name in rung.kept) or "nobody"
-    return text + "".join(f"; {name}: {why}" for name, why in _some(rung.dropped))
-
-
-def _some(dropped: Mapping[str, str]) -> Sequence[tuple[str, str]]:
-    return [(name, why.partition("\n")[0]) for name, why in dropped.items()][:4]
-
-
-def _percent(rate: float) -> str:
-    return f"{100 * rate:.0f} %"

@@ -4,8 +4,9 @@ from typing import Any
 
 from foundry_core.evaluation.comparison.drawing import Picture, percents
 from foundry_core.evaluation.comparison.grids import Grid
+from foundry_core.evaluation.comparison.p_values import p_text
 from foundry_core.evaluation.comparison.result import Comparison, Dose
-from foundry_core.evaluation.comparison.sentences import contrast_claim, p_text
+from foundry_core.evaluation.comparison.sentences import contrast_claim
 
 TITLE = "Effects of the settings"
 _NOTE = (

@@ -9,8 +9,8 @@ from typing import Any
 from foundry_core.evaluation.comparison.controls import controls_over
 from foundry_core.evaluation.comparison.drawing import COLOURS, HATCH, INK, Picture, percents
 from foundry_core.evaluation.comparison.names import folded, without_common_start
+from foundry_core.evaluation.comparison.p_values import p_text
 from foundry_core.evaluation.comparison.result import Comparison, Difference, TaskTable
-from foundry_core.evaluation.comparison.sentences import p_text
 from foundry_core.evaluation.score import Score
 
 _ROW, _SMALL = 15, 9

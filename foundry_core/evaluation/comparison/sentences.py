@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from foundry_core.evaluation.comparison.controls import cautions
+from foundry_core.evaluation.comparison.p_values import p_text
 from foundry_core.evaluation.comparison.result import (
     Comparison,
     Contrast,
@@ -11,21 +12,10 @@ from foundry_core.evaluation.comparison.result import (
     Sequential,
     TaskTable,
 )
-from foundry_core.evaluation.statistics.block_test import SMALLEST_P
 
 ONE_TABLE = "Single tasks and groups are not tested: the design is about all tasks together."
 ONE_RUN = "One training run each says nothing about the recipes."
 _WORDS = {"better": "is better than", "worse": "is worse than"}
-
-
-def p_text(p: float | None) -> str:
-    """Three decimals, or the power of ten below a thousandth; sums of many terms are good to
-    1e-12."""
-    if p is None:
-        return "none"
-    if p < SMALLEST_P:
-        return f"< {SMALLEST_P:.0e}"
-    return f"{p:.1e}" if p < 1e-3 else f"{p:.3f}"
 
 
 def verdict(comparison: Comparison) -> str:

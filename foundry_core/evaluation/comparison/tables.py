@@ -12,12 +12,13 @@ from rich.padding import Padding
 from rich.table import Table
 
 from foundry_core.evaluation.comparison.controls import control_columns, controls_over, over
+from foundry_core.evaluation.comparison.effect_rows import decision_text
 from foundry_core.evaluation.comparison.effects import effect_grids
 from foundry_core.evaluation.comparison.grids import Grid, crash_grids, grids, summary_grids
+from foundry_core.evaluation.comparison.p_values import p_text
 from foundry_core.evaluation.comparison.result import Comparison, Difference, Overall, TaskTable
-from foundry_core.evaluation.comparison.sentences import ONE_TABLE, p_text, rounds_text
+from foundry_core.evaluation.comparison.sentences import ONE_TABLE, rounds_text
 from foundry_core.evaluation.comparison.upstream import quality_grids
-from foundry_core.evaluation.comparison.verdict import decision_text
 from foundry_core.evaluation.score import Score
 
 FAMILIES = (

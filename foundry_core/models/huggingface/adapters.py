@@ -1,4 +1,4 @@
-"""A policy's low-rank adapters in peft's format, beside the backbone that they adapt."""
+"""Low-rank adapters in peft's format, beside the model that they adapt."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +21,12 @@ class Adapter(NamedTuple):
     up: Tensor
 
 
-def take_off(backbone: nn.Module) -> dict[int, Adapter]:
+def take_off(model: nn.Module) -> dict[int, Adapter]:
     """Puts a linear in each adapter's place whose weight is the adapter's `up`, so that what
     renames and splits weights does so with these; returns the adapters by the address of that
     weight, which views of it share."""
     found: dict[int, Adapter] = {}
-    for place, linear in list(places(backbone, LoRALinear)):
+    for place, linear in list(places(model, LoRALinear)):
         up = linear.lora_up.detach()
         found[_address(up)] = Adapter(linear.lora_down.detach(), up)
         place.put(linear.linear_of(up))

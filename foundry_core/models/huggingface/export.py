@@ -18,7 +18,7 @@ from transformers import (
 
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
-from foundry_core.models.config import ConvViTConfig, ViTConfig, VLAConfig
+from foundry_core.models.config import ConvViTConfig, ViTConfig
 from foundry_core.models.huggingface.adapters import save_adapters, split, take_off
 from foundry_core.models.huggingface.causal_lm import (
     causal_lm_config,
@@ -30,6 +30,7 @@ from foundry_core.models.huggingface.causal_lm import (
 from foundry_core.models.huggingface.language import HFLanguage
 from foundry_core.models.huggingface.load import quiet
 from foundry_core.models.huggingface.vlm import HFVLM
+from foundry_core.models.interfaces import Decoder
 from foundry_core.models.io import load_model
 from foundry_core.models.lora import drop_lora, merge_lora
 from foundry_core.models.processor_files import processor_of
@@ -50,14 +51,15 @@ def export_hf(
     adapters: Literal["merged", "apart"] = "merged",
 ) -> None:
     """Writes a saved LLM or VLM as a transformers checkpoint folder: safetensors, tokenizer, and
-    the processor and chat template that it was imported with. Of a policy its backbone, with the
-    low-rank adapters folded in; apart: without them, and they in the folder `adapter` below, as
+    the processor and chat template that it was imported with. Of a policy its backbone. Low-rank
+    adapters are folded in; apart: it is without them, and they in the folder `adapter` below, as
     peft reads them. FoundryError for adapters that there are none of."""
     model, config = load_model(model_dir)
     if adapters == "apart":
         _export_adapters(Path(model_dir), Path(out_dir) / ADAPTER)
     if isinstance(model, VLA):
         model = decoder_of(model.backbone)
+    if isinstance(model, Decoder):
         (merge_lora if adapters == "merged" else drop_lora)(model)
     if isinstance(model, Transformer):
         exported = to_causal_lm(model)
@@ -76,19 +78,22 @@ def export_hf(
 
 
 def _export_adapters(model_dir: Path, folder: Path) -> None:
-    """Of a policy, in peft's format, under the names that `export_hf` gives its backbone."""
-    model, config = load_model(model_dir)
-    lora = config.lora if isinstance(config, VLAConfig) else None
-    if lora is None or not isinstance(model, VLA):
+    """In peft's format, by the names that `export_hf` gives a model, or a policy's backbone."""
+    model, _ = load_model(model_dir)
+    decoder = model.backbone if isinstance(model, VLA) else model
+    lora = decoder.lora if isinstance(decoder, Decoder) else None
+    if lora is None:
         raise FoundryError(
             f"{model_dir} has no low-rank adapters", "export it with adapters merged, as it is"
         )
-    found = take_off(model.backbone)
-    if isinstance(model.backbone, VLM):
-        named = split(iter(_idefics3_weights(model.backbone).items()), found)
+    found = take_off(decoder)
+    if isinstance(decoder, VLM):
+        named = split(iter(_idefics3_weights(decoder).items()), found)
+    elif isinstance(decoder, Transformer):
+        named = split(language_weights(decoder, "model."), found)
     else:
-        assert isinstance(model.backbone, HFVLM)
-        named = split(model.backbone.model.named_parameters(), found)
+        assert isinstance(decoder, HFLanguage | HFVLM)
+        named = split(decoder.model.named_parameters(), found)
     save_adapters(folder, named, lora, base=None)
 
 

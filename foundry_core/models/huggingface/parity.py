@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from foundry_core.errors import FoundryError
 from foundry_core.models.huggingface.load import quiet
-from foundry_core.models.interfaces import Backbone, LanguageModel, Visibility
+from foundry_core.models.interfaces import Backbone, Decoder, LanguageModel, Visibility
 from foundry_core.models.io import load_model
 from foundry_core.models.lora import merge_lora
 from foundry_core.models.vla import VLA, decoder_of
@@ -22,6 +22,7 @@ def text_distance(model_dir: Path, exported: Path) -> float:
     ours, _ = load_model(model_dir)
     if isinstance(ours, VLA):
         ours = decoder_of(ours.backbone)
+    if isinstance(ours, Decoder):
         merge_lora(ours)
     family = AutoModelForImageTextToText if isinstance(ours, Backbone) else AutoModelForCausalLM
     with quiet():

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from foundry_core.models.build import build_model
-from foundry_core.models.config import HFVLMConfig, LoRAConfig
-from foundry_core.models.interfaces import Backbone
+from foundry_core.models.config import HFVLMConfig, LoRAConfig, VLMConfig
+from foundry_core.models.interfaces import Decoder
 from foundry_core.models.lora import LoRALinear, apply_lora
 from foundry_core.pipeline.stage import Config
 from foundry_core.training.parts import parameters_of
@@ -53,27 +53,34 @@ def _kernel(module: nn.Module) -> int:
 
 
 def adapters_of(config: Config, lora: LoRAConfig) -> dict[str, tuple[int, int]]:
-    """Part of a backbone → (elements of its adapters, of what is trained in full beside them). Of
-    a backbone without values, whatever the patterns."""
+    """Part of a model → (elements of its adapters, of what is trained in full beside them). Of a
+    model without values, whatever the patterns."""
     with torch.device("meta"):
         if isinstance(config, HFVLMConfig):
             from foundry_core.training.sizing.huggingface import shell
 
-            backbone: nn.Module = shell(config)
+            model: nn.Module = shell(config)
         else:
-            backbone = build_model(config)
-        assert isinstance(backbone, Backbone)
-        apply_lora(backbone, lora)
+            model = build_model(_numbered(config))
+        assert isinstance(model, Decoder)
+        apply_lora(model, lora)
     adapters = {
         id(weight)
-        for module in backbone.modules()
+        for module in model.modules()
         if isinstance(module, LoRALinear)
         for weight in (module.lora_down, module.lora_up)
     }
     found = {}
-    for name, modules in backbone.parts.items():
+    for name, modules in model.parts.items():
         weights = list(parameters_of(modules))
         fresh = sum(p.numel() for p in weights if id(p) in adapters)
         learns = sum(p.numel() for p in weights if p.requires_grad)
         found[name] = (fresh, learns - fresh)
     return found
+
+
+def _numbered(config: Config) -> Config:
+    """With some number for the image token, which a plan does not know."""
+    if isinstance(config, VLMConfig) and config.image_token_id is None:
+        return config.model_copy(update={"image_token_id": 0})
+    return config

@@ -8,6 +8,7 @@ from foundry_core.models.config import (
     ALL_LINEAR,
     ConvViTConfig,
     EncoderConfig,
+    HFConfig,
     HFVLMConfig,
     LoRAConfig,
     TransformerConfig,
@@ -30,9 +31,12 @@ from foundry_core.training.sizing.parts import (
 from foundry_core.training.sizing.workload import ImageTokens
 
 
-def parts_of(model: Config, place: str = "") -> list[Part]:
-    """In the order in which data pass through. place: of the model in a larger one. FoundryError
-    for what no size is known of."""
+def parts_of(model: Config, place: str = "", lora: LoRAConfig | None = None) -> list[Part]:
+    """In the order in which data pass through. place: of the model in a larger one. lora: of
+    adapters on it, besides those of a policy's own config. FoundryError for what no size is known
+    of."""
+    if lora is not None:
+        return _adapted(parts_of(model, place), model, lora)
     if isinstance(model, TransformerConfig):
         return [language_part(model, place)]
     if isinstance(model, ViTConfig | ConvViTConfig):
@@ -74,12 +78,10 @@ def context_of(model: Config) -> int:
 
 def _vla_parts(model: VLAConfig) -> list[Part]:
     backbone = required(model, "backbone", model.backbone)
-    parts = parts_of(backbone, "backbone")
+    parts = parts_of(backbone, "backbone", model.lora)
     if isinstance(backbone, EncoderConfig):
         sizes = _head_sizes(model, backbone.width, None)
         return [*parts, head_part(model.head, sizes, condition_tokens(backbone))]
-    if model.lora is not None:
-        parts = _adapted(parts, backbone, model.lora)
     return with_head(model, parts)
 
 
@@ -125,11 +127,16 @@ def _vlm_parts(model: VLMConfig, place: str) -> list[Part]:
     return [vision_part(vision, f"{place}vision"), projector, decoder]
 
 
-def needs_torch(model: VLAConfig) -> bool:
-    """Whether the size of its adapters, or of its towers, is only known of modules."""
-    if model.lora is not None and not _by_names(model.lora):
+def needs_torch(model: Config, lora: LoRAConfig | None) -> bool:
+    """Whether the size of a model, or of adapters on it, is only known of modules."""
+    backbone = model
+    if isinstance(model, VLAConfig):
+        backbone, lora = required(model, "backbone", model.backbone), model.lora
+    if lora is not None and not _by_names(lora):
         return True
-    backbone = model.backbone
+    language = backbone.language if isinstance(backbone, VLMConfig) else None
+    if any(isinstance(part, HFConfig) for part in (backbone, language)):
+        return True
     return isinstance(backbone, EncoderConfig) and not (
         isinstance(backbone.vision, ViTConfig | ConvViTConfig)
         and isinstance(backbone.text, TransformerConfig | None)
@@ -143,11 +150,11 @@ def _by_names(lora: LoRAConfig) -> bool:
     return not (lora.targets == ALL_LINEAR or dotted or lora.whole)
 
 
-def _adapted(parts: list[Part], backbone: Config, lora: LoRAConfig) -> list[Part]:
+def _adapted(parts: list[Part], model: Config, lora: LoRAConfig) -> list[Part]:
     if not _by_names(lora):
         from foundry_core.training.sizing.measured import adapters_of
 
-        found = adapters_of(backbone, lora)
+        found = adapters_of(model, lora)
         return [
             replace(part, adapted=True, adapters=found[part.name][0], whole=found[part.name][1])
             for part in parts

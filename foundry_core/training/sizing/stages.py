@@ -3,7 +3,7 @@
 from typing import Any
 
 from foundry_core.errors import FoundryError
-from foundry_core.models.config import HFConfig, VLAConfig, VLMConfig
+from foundry_core.models.config import LoRAConfig, VLAConfig, VLMConfig
 from foundry_core.pipeline.graph import Pipeline
 from foundry_core.pipeline.stage import Config, Work
 from foundry_core.training.config import TrainResources
@@ -83,10 +83,7 @@ def _native_cost(
 ) -> StageCost:
     """FoundryError for a model of transformers as well, whose parts need torch."""
     model = stage.architecture(recipe, inputs)
-    backbone = model.backbone if isinstance(model, VLAConfig) else model
-    language = backbone.language if isinstance(backbone, VLMConfig) else None
-    outside = any(isinstance(part, HFConfig) for part in (backbone, language))
-    if outside or (isinstance(model, VLAConfig) and needs_torch(model)):
+    if model is not None and needs_torch(model, _lora(recipe)):
         raise FoundryError("the sizes of a model of transformers need torch")
     return _cost(stage, recipe, resources, inputs)
 
@@ -104,13 +101,19 @@ def _cost(
     blind = isinstance(model, VLAConfig) and not model.use_images
     rows = list(rows_of(data, inputs, image_tokens(model), context_of(model), blind=blind))
     return stage_cost(
-        parts_of(model),
+        parts_of(model, lora=_lora(recipe)),
         rows,
         total_steps(recipe, rows),
         recipe.training,
         resources,
         getattr(recipe, "frozen", ()),
     )
+
+
+def _lora(recipe: Any) -> LoRAConfig | None:
+    """Of stages that adapt the whole model; a policy's stands in its own config."""
+    found: LoRAConfig | None = getattr(recipe, "lora", None)
+    return found
 
 
 def _lacks_language(model: Config) -> bool:

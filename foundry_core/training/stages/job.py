@@ -21,6 +21,7 @@ from foundry_core.objects import connect
 from foundry_core.pipeline.stage import CONTINUED, StageContext
 from foundry_core.training.config import MODALITIES, TrainingConfig, TrainResources
 from foundry_core.training.distributed import World, local_batch_size, whole_pieces
+from foundry_core.training.fp8 import check_fp8
 from foundry_core.training.loop import Trainer
 from foundry_core.training.mixed_batch import Objective, Probe
 from foundry_core.training.object_place import CheckpointObjects
@@ -127,7 +128,9 @@ class TrainJob:
 
 
 def job_of(ctx: StageContext, world: World) -> TrainJob:
-    """The job of one of the stages train_llm, train_vlm, train_vla."""
+    """The job of one of the stages train_llm, train_vlm, train_vla. FoundryError, before any weight
+    is read, where this process cannot compute as the recipe says."""
+    check_fp8(ctx.recipe.training.fp8, world.device)
     sources = {
         name: {label: artifact.path for label, artifact in ctx.inputs[name].items()}
         for name in MODALITIES

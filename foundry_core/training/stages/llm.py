@@ -25,6 +25,7 @@ def language_training(ctx: StageContext, world: World) -> Training:
     job = job_of(ctx, world)
     with seeded(ctx.seed):
         start = language_start(ctx, ctx.recipe.model)
+        start.adapt(ctx.recipe.lora)
     for label, folder in job.sources["text"].items():
         _check_text(label, folder, start.tokenizer)
     loader = job.loader(start.tokenizer)

@@ -17,12 +17,14 @@ from foundry_core.models.config import (
     HFTextConfig,
     HFVLMConfig,
     LanguageConfig,
+    LoRAConfig,
     TextConfig,
     TransformerConfig,
     VLMConfig,
 )
 from foundry_core.models.interfaces import Backbone, LanguageModel, Observer
 from foundry_core.models.io import load_as
+from foundry_core.models.lora import apply_lora, merge_lora
 from foundry_core.models.processor_files import processor_of
 from foundry_core.models.vlm import check_same_architecture, check_vocabulary
 from foundry_core.pipeline.stage import StageContext
@@ -46,6 +48,13 @@ class Start(Generic[M]):
         ids = [self.tokenizer.add_special(token) for token in tokens]
         self.model.resize_vocabulary(self.tokenizer.vocab_size, used)
         return ids
+
+    def adapt(self, lora: LoRAConfig | None) -> None:
+        """Freezes the model and puts fresh adapters on it; None leaves it as it is. After all
+        tokens have their rows."""
+        if lora is not None:
+            assert isinstance(self.model, LanguageModel | Backbone)
+            apply_lora(self.model, lora)
 
 
 def language_start(ctx: StageContext, described: LanguageConfig | None) -> Start[LanguageModel]:
@@ -184,6 +193,7 @@ def _upstream(ctx: StageContext, kind: type[D], folder: Path) -> Start[D]:
     if other is not None:
         _check_equal(Tokenizer.load(other), tokenizer)
     model = load_as(kind, folder)
+    merge_lora(model)
     check_vocabulary(
         tokenizer=(tokenizer.digest, tokenizer.vocab_size), model=(None, model.vocab_size)
     )

@@ -26,6 +26,7 @@ def vision_language_training(ctx: StageContext, world: World) -> Training:
     job = job_of(ctx, world)
     with seeded(ctx.seed):
         start = _start(ctx, ctx.recipe.model)
+        start.adapt(ctx.recipe.lora)
     loader = job.loader(start.tokenizer, backbone=start.model)
     objectives = text_objectives(job, start.model)
     return Training(

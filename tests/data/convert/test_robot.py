@@ -19,6 +19,7 @@ from foundry_core.data.sources.robot.demonstrations import Demonstrations
 from foundry_core.data.sources.robot.spartan import Spartan
 from foundry_core.errors import FoundryError
 
+TWO = pytest.param(2, marks=pytest.mark.slow("an interpreter per worker"))
 ARM = "poses__right::panda"
 FIELDS = tuple(
     f"robot__{kind}__{part}"
@@ -120,7 +121,7 @@ def test_one_and_four_workers_write_the_same_bytes(demos, tmp_path, layout, monk
     assert sum(name.endswith(".tar") for name in one) == 4
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [1, TWO])
 def test_the_second_of_equal_ids_in_another_unit_is_one_skip(demos, tmp_path, workers, monkeypatch):
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "no home"))
     found = {}

@@ -274,7 +274,7 @@ def test_killed_and_gone_on_with_is_as_if_nothing_had_been(tmp_path, monkeypatch
     assert "manifest.jsonl" in files(out)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("five conversions, two of them killed")
 @pytest.mark.parametrize("format_", KINDS)
 def test_any_number_of_workers_and_kills_gives_the_same_bytes(tmp_path, format_):
     source = KINDS[format_](tmp_path)

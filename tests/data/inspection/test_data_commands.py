@@ -99,7 +99,7 @@ def test_preview_says_what_is_not_built_and_what_makes_no_batches(run: Run, pipe
     assert run("preview", pipeline, "lm", code=2)["hint"] == "did you mean 'llm'?"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("stages in processes of their own")
 def test_preview_of_a_pipelines_stage_before_anything_trained(run: Run, pipeline: Path) -> None:
     _build(pipeline, "stories")
     found = run("preview", pipeline, "llm", "--step", 3, "-o", "llm.data.text.batch_size=4")
@@ -332,7 +332,7 @@ def _bytes(data: bytes) -> Any:
     return io.BytesIO(data)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("stages in processes of their own")
 def test_conversion_outside_a_pipeline(run: Run, home: Path) -> None:
     words, options = _conversion(home)
     made = run(*words, *options)

@@ -20,7 +20,7 @@ CELLS = [
         poison,
         format_,
         id=f"{poison}-{format_}",
-        marks=[pytest.mark.slow] if format_ in SLOW else [],
+        marks=[pytest.mark.slow("writes bags and videos for each")] if format_ in SLOW else [],
     )
     for poison, row in TABLE.items()
     for format_, cell in row.items()

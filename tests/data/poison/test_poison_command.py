@@ -16,10 +16,10 @@ from tests.data.poison.conversion import converted, names_item
 from tests.data.poison.poison_sets import READERS, Reader, good
 from tests.data.poison.poisons import TABLE, Poison
 
-# One format stands for the others in everyday runs: a process takes seconds.
+# One format stands for the others in everyday runs.
+PROCESSES = pytest.mark.slow("a process of seconds for each format")
 FORMATS = [
-    pytest.param(name, marks=[] if name == "demonstrations" else [pytest.mark.slow])
-    for name in READERS
+    pytest.param(name, marks=[] if name == "demonstrations" else [PROCESSES]) for name in READERS
 ]
 
 

@@ -173,7 +173,7 @@ def test_offline_is_said(tmp_path, monkeypatch):
     assert "HF_HUB_OFFLINE must not be set" in caught.value.hint
 
 
-@pytest.mark.slow  # the client's own retries
+@pytest.mark.slow("waits for the client's own retries")
 def test_a_hub_that_is_away_is_one_error(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(FoundryError, match=f"lab/set@{COMMIT}' cannot be fetched"):

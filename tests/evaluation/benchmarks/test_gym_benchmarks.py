@@ -47,7 +47,7 @@ def test_without_the_package_one_line_says_what_to_install(name, monkeypatch):
     assert f"foundry-robotics[{name}]" in caught.value.hint
 
 
-@pytest.mark.slow
+@pytest.mark.slow("plays whole episodes in real simulators")
 @pytest.mark.parametrize(("name", "task"), TASKS)
 def test_an_episode_repeats_to_the_bit_in_a_fresh_and_a_used_environment(name, task):
     needs(name)
@@ -78,7 +78,7 @@ def test_an_episode_repeats_to_the_bit_in_a_fresh_and_a_used_environment(name, t
     assert first[0]["images"][camera].shape == (*shown, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("plays whole episodes in real simulators")
 @pytest.mark.parametrize(("name", "task"), TASKS)
 def test_doing_nothing_solves_nothing(name, task):
     needs(name)
@@ -88,7 +88,7 @@ def test_doing_nothing_solves_nothing(name, task):
     assert [result.success for result in results] == [False] * 3
 
 
-@pytest.mark.slow
+@pytest.mark.slow("plays whole episodes in real simulators")
 def test_a_block_on_its_outline_is_solved():
     needs("pusht")
     benchmark = load_benchmark("pusht")

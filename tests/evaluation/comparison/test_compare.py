@@ -7,6 +7,7 @@ import pytest
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.compare import compare
 from foundry_core.evaluation.comparison.groups import parse_groups
+from foundry_core.evaluation.comparison.p_values import p_text
 from foundry_core.evaluation.comparison.plots import curves, response, success_bars
 from foundry_core.evaluation.comparison.report import (
     Filmstrip,
@@ -15,7 +16,7 @@ from foundry_core.evaluation.comparison.report import (
     write_report,
 )
 from foundry_core.evaluation.comparison.result import read_comparison
-from foundry_core.evaluation.comparison.sentences import p_text, verdict
+from foundry_core.evaluation.comparison.sentences import verdict
 from foundry_core.evaluation.comparison.tables import as_csv, markdown, score_text
 from foundry_core.evaluation.score import EpisodeResult, Evaluation
 

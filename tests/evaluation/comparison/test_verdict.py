@@ -6,10 +6,11 @@ import pytest
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.compare import compare
+from foundry_core.evaluation.comparison.effect_rows import effects, seeds_of
 from foundry_core.evaluation.comparison.report import write_comparison
 from foundry_core.evaluation.comparison.result import read_comparison
 from foundry_core.evaluation.comparison.sentences import verdict
-from foundry_core.evaluation.comparison.verdict import effects, judge_variants, seeds_of
+from foundry_core.evaluation.comparison.verdict import judge_variants
 from foundry_core.evaluation.score import Evaluation
 
 

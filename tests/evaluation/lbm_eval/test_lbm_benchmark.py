@@ -22,6 +22,7 @@ from foundry_core.evaluation.rollout.episodes import plan_episodes
 from tasks.evaluate import Evaluate, EvaluateRecipe
 from tests.evaluation.lbm_eval.installed import Installed
 
+HANG = pytest.param("hang", marks=pytest.mark.slow("waits until a hang counts as one"))
 BOX, CUP = "pick_and_place_box", "place_cup_by_coaster"
 ARM = "robot__{}__poses__right::panda__{}"
 SEEN = {ARM.format("actual", part): FieldContract(dims=n) for part, n in (("xyz", 3),)}
@@ -105,7 +106,7 @@ def test_outcomes_are_those_of_its_file_and_a_crash_is_tried_once_more(lbm, tmp_
     assert sorted(program.begun[6:]) == [f"{CUP}/0", f"{CUP}/2"]
 
 
-@pytest.mark.parametrize("outcome", ["die", pytest.param("hang", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("outcome", ["die", HANG])
 def test_an_episode_that_takes_the_program_down_is_found_and_crashed(lbm, tmp_path, outcome):
     program = lbm({f"{BOX}/1": outcome})
     found = played(tmp_path, stall_seconds=1.5)
@@ -183,7 +184,7 @@ def test_it_is_known_by_its_wheels(lbm, monkeypatch, tmp_path):
     assert benchmark.versions()["lbm_eval"] == "1.1.0rc2"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("episodes that last, to be killed in")
 def test_a_killed_evaluation_plays_nothing_twice_and_leaves_nobody_behind(lbm, tmp_path):
     program = lbm({f"{BOX}/{n}": "long" for n in range(2, 6)})
     here = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"

@@ -37,7 +37,7 @@ def test_nothing_is_drawn_for_a_control():
     assert seen == [{}] * 12
 
 
-@pytest.mark.slow
+@pytest.mark.slow("plays dozens of episodes")
 def test_metaworld_known_counts():
     """The handle does not give way by itself: a hand that is told to stay where it is measured to
     be sinks, and presses it."""

@@ -316,7 +316,7 @@ def test_metaworld_recorded_targets_succeed_open_loop_and_standing_still_fails()
     assert [(r.success, r.steps) for r in still] == [(False, 100)]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("env workers in processes, each with a simulator")
 def test_processes_give_what_this_process_gives_and_survive_a_death():
     recorded = recordings(DEFAULT_TASKS[:2], range(4))
     benchmark = load_benchmark("metaworld", SMALL)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from flows.ablation.plan import plan_ablation
-from flows.ablation.report import effects_rows, responses, write_ablation_report
+from flows.ablation.report import responses, write_ablation_report
 from flows.ablation.run import AblationRun
 from flows.ablation.table import plan_json, plan_markdown, plan_rows
 from flows.ablation.variants import AblationRequest, Vary, parse_variant, parse_vary
+from flows.ablation.verdict_table import effects_rows
 from flows.runs.engine import PipelineRun
 from flows.runs.planning import Request, prepare
 from flows.runs.walk import StagesFailed
@@ -344,7 +345,7 @@ def test_command_line_through_prefect_with_a_failing_variant(home):
     assert json.loads(shown.stdout)["report"] == result["report"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("kills a campaign, or runs two at once")
 def test_kill_9_then_again_continues_where_it_stopped(home):
     settings = ("-o", "model.steps=40", "-o", "model.seconds=8", "--vary", "model.rate=0.2")
     process = subprocess.Popen(
@@ -369,7 +370,7 @@ def test_kill_9_then_again_continues_where_it_stopped(home):
     assert max(map(int, resumed)) >= 5
 
 
-@pytest.mark.slow
+@pytest.mark.slow("kills a campaign, or runs two at once")
 def test_two_studies_at_once_build_what_they_share_once(home):
     """Each of its own process, on one home; one has a variant that fails."""
     shared = ("-o", "model.rate=0.07", "-o", "model.seconds=3", "--json")

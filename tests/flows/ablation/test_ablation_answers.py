@@ -11,8 +11,9 @@ import pytest
 from flows.ablation import page
 from flows.ablation.answer_text import compare_text, list_text, show_text
 from flows.ablation.answers import compared, find, listed, shown
+from flows.ablation.known import known_report
 from flows.ablation.plan import plan_ablation
-from flows.ablation.report import known_report, write_ablation_report
+from flows.ablation.report import write_ablation_report
 from flows.ablation.run import AblationRun
 from flows.ablation.variants import AblationRequest, parse_variant, parse_vary
 from flows.cli import main

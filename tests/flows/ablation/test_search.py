@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from flows.ablation.drivers.base import DRIVERS, Driver
 from flows.ablation.plan import plan_ablation
 from flows.ablation.run import AblationRun
 from flows.ablation.search import Search, SearchRequest, plan_search
+from flows.ablation.search_table import rung_text, rungs_markdown
 from flows.ablation.space import Choices, Range, draw, parse_dimension
 from flows.ablation.studies import find_study
 from flows.ablation.table import plan_rows
@@ -101,9 +103,12 @@ def test_an_ablation_takes_a_sample_beside_its_grid(capsys):
     assert all(name in told for name in drawn)
     assert main(["ablate", str(BUDGETS), "--space", space, "--dry-run"]) == 2
     assert "0 variants: at least one" in capsys.readouterr().err
+    twice = ["--space", space, "--space", "model.rate=[1, 2]", "--sample", "3"]
+    assert main(["ablate", str(BUDGETS), *twice, "--dry-run"]) == 2
+    assert "space 'model.rate' is given twice" in capsys.readouterr().err
 
 
-def test_a_study_has_a_space_and_a_number(tmp_path):
+def test_a_study_has_a_space_and_a_number(tmp_path, capsys):
     path = tmp_path / "ours.yaml"
     path.write_text(
         f"question: Which rate?\npipeline: {BUDGETS}\nsample: 4\nseeds: 1\n"
@@ -113,6 +118,10 @@ def test_a_study_has_a_space_and_a_number(tmp_path):
     assert len(plan_ablation(asked).by_variant) == 5
     more = AblationRequest(pipeline="", sample=Sample(space={}, number=6))
     assert find_study(str(path)).request(more).sample.number == 6
+    assert main(["ablate", str(path), "--sample-seed", "1", "--dry-run", "--json"]) == 0
+    drawn = [one["variant"] for one in json.loads(capsys.readouterr().out)["variants"][1:]]
+    other = draw({**RATE, "model.tail": Choices(values=(2, 3))}, 4, seed=1)
+    assert drawn == [f"rate={one[0][1]},tail={one[1][1]}" for one in other]
 
 
 class Playing:
@@ -167,6 +176,24 @@ def test_the_better_third_goes_on_and_is_judged_on_scenarios_that_no_rung_played
     json.dumps(found.to_json())
 
 
+def test_decisions_are_told_as_they_fall():
+    told = []
+    rate_of = Playing(lambda rate, budget: rate, fails=[f"rate={max(values(RATE, 9))[0]}"])
+    Search(search(), lambda rungs: told.append([replace(one) for one in rungs])).run(rate_of)
+    assert [len(rungs) for rungs in told] == [1, 2]
+    best, second = (f"rate={value}" for (value,) in sorted(values(RATE, 9))[-2:][::-1])
+    text = rungs_markdown(told[1], 2, {"a1": "[report](/r)"})
+    table, lines = text.split("\n\n")
+    assert table.splitlines()[2:] == [
+        "| 1 of 2 | 4 | 9 | 10 % | 36 % | 3 |",
+        "| 2 of 2 | 8 | 3 | 10 % | 36 % | 1 |",
+    ]
+    first, last = lines.splitlines()
+    assert first.startswith(f"- rung 1 of 2 at 4: 9 variants; base 10 %; kept {second} (36 %), ")
+    assert first.endswith(f"; {best}: no verdict: broke; [report](/r)")
+    assert last == f"- rung 2 of 2 at 8: 3 variants; base 10 %; kept {second} (36 %)"
+
+
 def test_several_seeds_are_trainings_that_no_rung_has_seen():
     play = Playing(lambda rate, budget: rate)
     found = Search(search(seeds=3, finalists=2)).run(play)
@@ -212,13 +239,19 @@ class Climbing(Driver):
 def test_a_driver_that_learns_is_told_batch_after_batch_in_the_order_of_asking(monkeypatch):
     monkeypatch.setattr(DRIVERS, "get", lambda name: Climbing)
     play = Playing(lambda rate, budget: rate * 1.5)
-    found = Search(search(budgets=None, variants=4, batch=2, driver="climbing")).run(play)
+    texts = []
+    asked = search(budgets=None, variants=4, batch=2, driver="climbing")
+    found = Search(asked, lambda rungs: texts.append(rung_text(rungs[-1], 1))).run(play)
     assert [told for _, _, told, *_ in play.told] == [
         ["base", "rate=0.12", "rate=0.14"],
         ["base", "rate=0.32", "rate=0.34"],
         ["base", "rate=0.34"],
     ]
     assert len(found.rungs[0].ablations) == 2
+    assert texts == [
+        "rung 1 of 1: 2 variants; base 15 %",
+        "rung 1 of 1: 4 variants; base 15 %; kept rate=0.34 (51 %)",
+    ]
 
 
 def test_the_plan_is_the_first_rung_and_the_most_that_all_of_it_costs(capsys):
@@ -285,7 +318,7 @@ def carried_out(ablation, rung):
     return run.finish("succeeded")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("runs a search of several rungs")
 def test_rungs_continue_what_the_ones_before_trained_and_all_is_known_again():
     asked = search(variants=3, budgets=parse_vary("model.steps=4,8"), reduction=2)
     results = []
@@ -309,11 +342,44 @@ def test_rungs_continue_what_the_ones_before_trained_and_all_is_known_again():
     assert [one["comparison_key"] for one in again] == [one["comparison_key"] for one in results]
 
 
-@pytest.mark.slow
+LINE = [sys.executable, "-m", "flows.cli", "search", str(BUDGETS), "--json"]
+LINE += ["--space", "model.rate={low: 0.01, high: 0.5, log: true}"]
+LINE += ["--rungs", "model.steps=4,8", "--reduction", "2"]
+
+
+def committed():
+    """Key → how often something was committed under it."""
+    query = "select key, count(*) as n from attempt where state = 'committed' group by key"
+    return {row["key"]: row["n"] for row in queries.sql(queries.connect(), query)}
+
+
+@pytest.mark.slow("runs two searches of several rungs")
+@pytest.mark.timeout(900)
+def test_two_searches_at_once_share_what_is_equal_and_a_failing_variant_drops_out():
+    """Both have the base, and variants that fail or do not, of one rate each."""
+    line = [*LINE, "--space", "model.fail=[false, true]", "--variants", "2"]
+    line[line.index("--space") + 1] = "model.rate=[0.2]"
+    both = [
+        subprocess.Popen([*line, "--search-seed", seed], stdout=subprocess.PIPE, text=True)
+        for seed in ("0", "1")
+    ]
+    told = [one.communicate(timeout=800)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], told
+    for found in map(json.loads, told):
+        first = found["rungs"][0]
+        assert first["rates"]["rate=0.2,fail=true"] is None
+        assert first["dropped"]["rate=0.2,fail=true"].startswith("no verdict: ")
+        assert found["finalists"] == ["rate=0.2,fail=false"]
+        assert found["status"] == "succeeded"
+    assert set(committed().values()) == {1}
+    rows = queries.sql(queries.connect(), "select distinct search.id as id from ablation")
+    assert len(rows) == 2
+
+
+@pytest.mark.slow("runs a search of several rungs")
+@pytest.mark.timeout(900)
 def test_kill_9_then_again_asks_for_the_same_and_reuses_what_ran(home):
-    line = [sys.executable, "-m", "flows.cli", "search", str(BUDGETS), "--variants", "4"]
-    line += ["--space", "model.rate={low: 0.01, high: 0.5, log: true}", "--json"]
-    line += ["--rungs", "model.steps=4,8", "--reduction", "2", "-o", "model.seconds=0.05"]
+    line = [*LINE, "--variants", "4", "-o", "model.seconds=0.05"]
     process = subprocess.Popen(
         line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -324,12 +390,11 @@ def test_kill_9_then_again_asks_for_the_same_and_reuses_what_ran(home):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = {path.parent.name for path in models}
-    done = subprocess.run(line, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=700)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert list(found["rungs"][0]["rates"]) == [f"rate={value}" for (value,) in values(RATE, 4)]
-    query = "select key, count(*) as n from attempt where state = 'committed' group by key"
-    built = {row["key"]: row["n"] for row in queries.sql(queries.connect(), query)}
+    built = committed()
     assert set(built.values()) == {1}
     assert before <= built.keys()
     assert Path(found["verdict"]["report"]).is_file()

@@ -288,7 +288,7 @@ def test_every_command_of_the_guide_runs(capsys, store, tree, tmp_path, monkeypa
     run(document, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("reads thousands of published episodes")
 def test_the_published_tree(capsys, store, shared_data: Path):
     found = foundry(capsys, "import", shared_data / "lbm_eval_results" / "OSS", "--name", "oss")
     assert len(found["models"]) == 9 and not any(one["known"] for one in found["models"])

@@ -73,7 +73,7 @@ def served_wave(hz: float):
         server.stop()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("servers and evaluations in processes of their own")
 def test_a_served_wave_is_examined_and_found_again(home, capsys):
     """Waving opens no window; the same question is not asked twice."""
     with served_wave(16.0) as address:
@@ -102,7 +102,7 @@ def test_lbm_without_an_installation_is_one_line_while_planning(home, capsys, mo
     assert "FOUNDRY_LBM_EVAL" in answer["hint"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("servers and evaluations in processes of their own")
 def test_lbm_eval_meets_a_policy_that_openpi_serves(home, capsys, monkeypatch, tmp_path):
     """LBM Eval → our server → an openpi client → somebody's policy, as one evaluation."""
     outcomes = {"pick_and_place_box/1": "failure", "pick_and_place_box/2": "crash"}

@@ -31,7 +31,7 @@ def exported(capsys, *arguments) -> tuple[int, dict]:
     return code, json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains what it exports")
 def test_a_policy_and_a_language_model(bench, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
     code, said = exported(capsys, bench / "vla", tmp_path / "door", "--license", "mit")

@@ -162,7 +162,7 @@ def test_the_widest_report_fits_80_columns(capsys, monkeypatch):
             assert said in text, said
 
 
-@pytest.mark.slow
+@pytest.mark.slow("profiles real trainings")
 def test_a_profile_leaves_no_artifact_no_run_and_no_file(pipeline, capsys, tmp_path):
     assert main(["run", str(pipeline), "--only", "stories", "--json"]) == 0
     home = tmp_path / "home"

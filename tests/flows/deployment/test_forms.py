@@ -1,20 +1,29 @@
 """Forms of the deployments, and what a run shows where a server is configured."""
 
+import json
+
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import ValidationError
 
 from flows import foundry
+from flows.ablation.drivers.base import DRIVERS
+from flows.ablation.space import Choices, Range
+from flows.ablation.variants import Sample
+from flows.cli import main
 from flows.console import markdown_table
 from flows.deployment import artifacts, settings
 from flows.deployment.forms import (
     WITH_PATHS,
     Axis,
+    Drawn,
+    DriverName,
     NamedVariant,
     Override,
     PipelineName,
     ablation_request,
     request,
+    search_request,
 )
 from flows.dispatch.base import BACKENDS
 from flows.prefect.page import publish
@@ -37,6 +46,7 @@ def test_values_are_yaml_and_numbers_are_taken_as_typed():
     [
         (Override, {"path": "a", "value": "1", "vaule": "2"}),
         (Axis, {"path": "a", "value": "1"}),
+        (Drawn, {"path": "a", "values": "1", "log": True}),
         (NamedVariant, {"name": "v", "overrides": []}),
         (NamedVariant, {"name": "v", "overrides": [{"path": "a", "value": "1", "x": 1}]}),
     ],
@@ -67,20 +77,93 @@ def test_requests_are_those_of_the_command_line():
     assert asked.evaluation is None
     assert asked.variants[0].overrides == (("llm.training.steps", 5),)
     assert asked.design is None
-    asked = ablation_request(demo, [], [], 1, [], "", 4, "linear", "best")
+    linear = {"spending": "linear", "family": "best"}
+    asked = ablation_request(demo, [], [], 1, [], "", looks=4, **linear)
     assert (asked.design.looks, asked.design.spending, asked.design.family) == (4, "linear", "best")
-    asked = ablation_request(demo, [], [], 3, [], "", 0, "linear", "best")
+    asked = ablation_request(demo, [], [], 3, [], "", looks=0, **linear)
     assert asked.design is None, "a form always states them; without looks they say nothing"
 
 
-def test_both_deployments_are_one_flow_with_a_form_each():
-    assert foundry.full.name == foundry.ablation.name == "foundry"
+@pytest.mark.parametrize(
+    ("typed", "values"),
+    [("1, 2, 4", (1, 2, 4)), ("[1, 2]", (1, 2)), ("[[a, b], [c]]", (["a", "b"], ["c"])), (3, (3,))],
+)
+def test_a_setting_to_draw_from_is_choices(typed, values):
+    path, choices = Drawn(path="a.b (1 in demo)", values=typed).dimension()
+    assert (path, choices) == ("a.b", Choices(values=values))
+
+
+def test_or_a_range_and_nothing_else():
+    typed = Drawn(path="a.b", values="{low: 1e-4, high: 1e-2, log: true}")
+    assert typed.dimension() == ("a.b", Range(low=1e-4, high=1e-2, log=True))
+    with pytest.raises(FoundryError, match=r"space 'a\.b'.*hgh"):
+        Drawn(path="a.b", values="{low: 1, hgh: 2}").dimension()
+    with pytest.raises(FoundryError, match=r"space 'a\.b'.* 1 is named twice"):
+        Drawn(path="a.b", values="1, 1").dimension()
+
+
+def test_a_sample_of_a_space_is_drawn_as_by_the_command_line():
+    drawn = [Drawn(path="llm.training.steps", values="{low: 1, high: 9}")]
+    demo = PipelineName("demo")
+    asked = ablation_request(demo, [], [], 1, [], "", space=drawn, sample=3, sample_seed=2)
+    space = {"llm.training.steps": Range(low=1, high=9)}
+    assert asked.sample == Sample(space=space, number=3, seed=2)
+    assert ablation_request(demo, [], [], 1, [], "").sample is None
+    with pytest.raises(FoundryError, match=r"'llm\.training\.steps' is given twice"):
+        ablation_request(demo, [], [], 1, [], "", space=drawn * 2, sample=3)
+
+
+def test_a_search_is_that_of_the_command_line(capsys):
+    drawn = [Drawn(path="llm.training.steps", values="{low: 100, high: 900}")]
+    rungs = [Axis(path="vla.training.steps", values="5, 9")]
+    options = {"reduction": 2, "finalists": 2, "batch": 3, "search_seed": 4, "looks": 2}
+    demo, driver = PipelineName("demo"), DriverName("random")
+    asked = search_request(demo, drawn, 4, driver, rungs, 3, [], "", **options, spending="linear")
+    line = ["search", "demo", "--space", "llm.training.steps={low: 100, high: 900}"]
+    line += ["--rungs", "vla.training.steps=5,9", "--variants", "4", "--driver", "random"]
+    line += ["--reduction", "2", "--finalists", "2", "--batch", "3", "--search-seed", "4"]
+    line += ["--looks", "2", "--spending", "linear", "--seeds", "3", "--dry-run", "--json"]
+    assert main(line) == 0
+    assert json.loads(capsys.readouterr().out)["search"] == asked.id
+
+
+def test_a_search_takes_a_studys_space_and_number(tmp_path):
+    path = tmp_path / "ours.yaml"
+    path.write_text(
+        "question: Which rate?\npipeline: demo-fast\nsample: 4\nbase: {llm.training.steps: 5}\n"
+        "space: {vla.model.tap_layers: [1, 2]}\n"
+    )
+    drawn = [Drawn(path="vlm.training.steps", values="{low: 1, high: 9}")]
+    more = [Override(path="vla.training.steps", value="6")]
+    asked = search_request(
+        PipelineName("demo"), drawn, 0, DriverName("random"), [], 1, more, "", study=str(path)
+    )
+    assert (asked.base.pipeline, asked.variants, asked.budgets) == ("demo-fast", 4, None)
+    assert asked.base.overrides == (("llm.training.steps", 5), ("vla.training.steps", 6))
+    assert list(asked.space) == ["vla.model.tap_layers", "vlm.training.steps"]
+    assert asked.base.question == "Which rate?"
+    with pytest.raises(FoundryError, match="'demo' is a pipeline and no study"):
+        search_request(
+            PipelineName("demo"), drawn, 0, DriverName("random"), [], 1, [], "", study="demo"
+        )
+
+
+@pytest.mark.parametrize("form", [foundry.full, foundry.ablation, foundry.search])
+def test_the_deployments_are_one_flow_with_a_form_each(form):
+    assert form.name == "foundry"
+    schema = form.parameters.model_dump_for_openapi()
+    assert schema.get("required", []) == []
+    assert all(field.get("description") for field in schema["properties"].values())
+
+
+def test_forms_offer_what_is_installed_and_refuse_the_rest():
     schema = foundry.ablation.parameters.model_dump_for_openapi()
     assert schema["definitions"]["PipelineName"]["enum"] == pipeline_names()
     assert schema["definitions"]["DispatchName"]["enum"] == BACKENDS.names()
     assert schema["definitions"]["Override"]["additionalProperties"] is False
-    assert schema.get("required", []) == []
-    assert all(field.get("description") for field in schema["properties"].values())
+    schema = foundry.search.parameters.model_dump_for_openapi()
+    assert schema["definitions"]["DriverName"]["enum"] == DRIVERS.names()
+    assert schema["properties"]["rungs"]["maxItems"] == 1
 
 
 def test_paths_are_chosen_with_their_values_and_ranges_or_typed():

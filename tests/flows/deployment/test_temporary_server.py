@@ -50,7 +50,7 @@ def servers(home):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts Prefect servers")
 def test_several_servers_start_at_once_on_a_new_home(environment, tmp_path):
     starts = [
         subprocess.Popen(
@@ -105,7 +105,7 @@ def test_a_server_that_does_not_start_is_named_with_its_last_words(tmp_path, mon
     assert not (tmp_path / "migrated").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts Prefect servers")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, None])
 def test_the_temporary_server_ends_with_its_run(environment, number):
     slow = ("-o", "model.seconds=60") if number else ()

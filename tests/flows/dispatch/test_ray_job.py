@@ -24,7 +24,7 @@ from foundry_core.lineage import queries
 from tests.orchestration import free_port, until
 from tests.support import WORDS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow("a Ray cluster and jobs on it"), pytest.mark.timeout(900)]
 TOKEN = "0123456789abcdef0123456789abcdef0123456789ab"
 REQUEST = (
     "('model.rate', {rate}), ('model.resources.gpus', 1), "

@@ -124,7 +124,7 @@ def test_a_sweep_over_budgets_does_the_work_of_the_longest(capsys):
     assert "continued from step 18" in {edge["label"] for edge in edges}
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a run through a Prefect server")
 def test_prefect_waits_for_it_too_and_lets_it_fail(tmp_path):
     import flows
 

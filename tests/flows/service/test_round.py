@@ -74,12 +74,65 @@ def test_a_study_by_its_name_and_its_report_by_http(serving):
         assert answer.headers["Content-Security-Policy"].startswith("sandbox;")
 
 
-def test_who_watches_a_run_that_fails_reads_why(serving):
-    run = ("deployment", "run", "foundry/ablation", "--watch", "-p")
+@pytest.mark.parametrize("deployment", ["foundry/ablation", "foundry/search"])
+def test_who_watches_a_run_that_fails_reads_why(serving, deployment):
+    run = ("deployment", "run", deployment, "--watch", "-p")
     done = serving.prefect(*run, "study=rtes", timeout=300)
     assert done.returncode == 1
     told = " ".join(done.stdout.split())
     assert "unknown pipeline or study 'rtes' (did you mean 'rates'?)" in told
+
+
+def test_a_search_shows_its_plan_its_decisions_and_its_verdict(serving):
+    """Two of four variants fail in the first rung: they drop out, and the search goes on."""
+    rungs = [{"path": "model.steps", "values": "4, 8"}]
+    done = _search(serving, 4, "false, true", rungs=rungs, reduction=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = " ".join(done.stdout.split())
+    assert "rung 1 of 2 at 4: 4 variants; base" in told and ",fail=true: no verdict:" in told
+    (run,) = (one for one in serving.flow_runs("COMPLETED") if "search" in one["tags"])
+    title = "search of 4 variants over model.rate, model.fail; rungs model.steps=4,8; random"
+    assert run["name"] == title
+    shown = _shown(serving, run)
+    kept = {one["key"]: one["data"] for one in shown}
+    assert shown[0]["key"] == "plan" and "the whole at most" in kept["plan"]
+    assert "| 2 of 2 | 8 | 2 |" in kept["rungs"]
+    assert "That the best of the 4 is among them is not promised" in kept["verdict"]
+    rows = serving.lineage(
+        "select ablation_id, search, status from ablation where search is not null "
+        "order by started_at"
+    )
+    assert [row["search"]["rung"] for row in rows] == [0, 1, None]
+    assert [row["status"] for row in rows] == ["partial", "succeeded", "succeeded"]
+    assert f"search:{rows[0]['search']['id']}" in run["tags"]
+    assert f"(/foundry-report/{rows[0]['ablation_id']})" in kept["rungs"]
+    assert f"(/foundry-report/{rows[-1]['ablation_id']})" in kept["report"]
+    stages = serving.api("/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    names = {one["name"] for one in stages}
+    assert {"rung 1 of 2: base:model", "rung 2 of 2: base:model", "finalists: verdict"} <= names
+
+
+def test_a_search_that_nobody_survives_says_so(serving):
+    done = _search(serving, 2, "true")
+    assert done.returncode == 1
+    assert "no variant is left to be judged" in " ".join(done.stdout.split())
+
+
+def _search(serving, variants, fail, **more):
+    """Watched, over two rates and these values of `fail`."""
+    rows = (("model.rate", "0.2, 0.3"), ("model.fail", fail))
+    space = [{"path": path, "values": values} for path, values in rows]
+    asked = {"pipeline": "budgets", "variants": variants, "space": space, **more}
+    line = ["deployment", "run", "foundry/search", "--watch"]
+    for name, value in asked.items():
+        line += ["-p", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    return serving.prefect(*line, timeout=500)
+
+
+def _shown(serving, run):
+    """What a flow run shows on its page, the first first."""
+    found = serving.api("/artifacts/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}})
+    return sorted(found, key=lambda one: one["created"])
 
 
 def test_cancelling_an_ablation_in_the_ui_ends_its_trainings_and_is_recorded(serving):
@@ -103,7 +156,7 @@ def test_cancelling_an_ablation_in_the_ui_ends_its_trainings_and_is_recorded(ser
     assert all(row["decision"].startswith("no verdict") for row in rows), rows
 
 
-@pytest.mark.slow
+@pytest.mark.slow("Prefect's server, pools and workers")
 def test_two_ablations_at_once_on_a_pool_of_one_share_what_is_equal(serving):
     """The base is new to both, and each waits for the pool's only slot."""
     both = [
@@ -162,7 +215,7 @@ def test_check_and_status_in_plain_words(serving):
     assert status["runs"] == status["queue"] == status["leases"] == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow("Prefect's server, pools and workers")
 def test_interrupting_serve_leaves_nothing(tmp_path):
     with Serving(tmp_path / "home") as serving:
         flow_run = serving.submit(

@@ -5,7 +5,10 @@ import pytest
 from tests.orchestration import Serving
 from tests.postgres import postgres
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.slow("PostgreSQL, Prefect's server and workers"),
+    pytest.mark.timeout(900),
+]
 
 
 @pytest.fixture(scope="module")

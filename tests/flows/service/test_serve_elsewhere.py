@@ -49,7 +49,7 @@ def test_plan_and_run(folder, tmp_path):
         assert "my own" not in done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.slow("Prefect's server and workers")
 @pytest.mark.timeout(600)
 def test_serve_and_a_run_through_it(folder, tmp_path):
     """The server, both workers, the flow run and its training are started from the folder."""

@@ -20,6 +20,7 @@ from foundry_core.models.heads.regression import RegressionHeadConfig
 from foundry_core.models.inference import Acceleration, Actor
 from foundry_core.models.noise import Key
 
+LEARNS = pytest.mark.slow("trains a head until it has learnt")
 K, A = 3, 2
 SHAPE = {"dim": 32, "n_layers": 2, "n_heads": 4, "ffn_dim": 32}
 WORDS = {"bins": 16, "token_ids": tuple(range(8, 24))}
@@ -86,7 +87,7 @@ def act(model, batch, rows, seeds, steps=None, mask=None):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if "_" in name else ()) for name in HEADS]
+    "name", [pytest.param(name, marks=LEARNS if "_" in name else ()) for name in HEADS]
 )
 def test_it_learns_a_set_and_both_modes_where_it_can(name):
     model, batch = policy(name), observations()

@@ -22,6 +22,8 @@ from foundry_core.models.transformer import Transformer
 from tasks.import_llm import ImportLlmRecipe
 from tests.hf_checkpoints import FAMILIES, TEXT, make_llm, make_vlm
 
+OTHER_FAMILY = pytest.mark.slow("one family of models stands for all in everyday runs")
+
 
 def weights(folder: Path) -> ImportLlmRecipe:
     return ImportLlmRecipe(path=str(folder))
@@ -62,7 +64,7 @@ def test_what_came_along_is_kept_and_goes_out_again(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["qwen3_vl", *(pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES if n != "qwen3_vl")],
+    ["qwen3_vl", *(pytest.param(n, marks=OTHER_FAMILY) for n in FAMILIES if n != "qwen3_vl")],
 )
 def test_a_vlm_goes_in_and_out_again(tmp_path, name):
     folder = make_vlm(tmp_path / "theirs", name, max_shard_size="40KB")
@@ -157,7 +159,7 @@ print(peak(lambda: go(big, out + "/big")), peak(lambda: load_model(Path(out, "bi
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow("measures memory in processes of its own")
 @pytest.mark.parametrize("kind", ["llm", "vlm"])
 def test_no_weight_is_held_twice(tmp_path, monkeypatch, kind):
     """The peak of what a process allocates while it imports a checkpoint in shards and in half

