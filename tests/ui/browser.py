@@ -11,8 +11,8 @@ from typing import Any
 
 from websockets.sync.client import connect
 
-_START_SECONDS = 60.0
-_WAIT_SECONDS = 60.0
+_START_SECONDS = 120.0
+_WAIT_SECONDS = 120.0
 
 
 def chromium() -> str | None:
@@ -77,7 +77,12 @@ class Browser:
         """The expression's value as soon as it is truthy; TimeoutError with the page's text."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            value = self.run(script)
+            try:
+                value = self.run(script)
+            except RuntimeError as error:
+                if "navigated" not in str(error):  # the page went on by itself meanwhile
+                    raise
+                value = None
             if value:
                 return value
             time.sleep(0.2)

@@ -1,5 +1,6 @@
 """What the pages of runs are told: stages and their states, progress, curves, episodes, lineage."""
 
+import base64
 import json
 import math
 import os
@@ -347,6 +348,24 @@ def test_artifacts_are_found_by_key_kind_stage_and_file(home):
     for words in (data["key"][:7], "draw", "data", artifact.files[0].sha256):
         assert found(words) == [data["key"]], words
     assert found("") == [] and found("zzz") == []
+
+
+@pytest.mark.slow  # the data tools are imported twice
+def test_a_sample_of_a_dataset_is_read_by_a_process_of_its_own(home, tmp_path):
+    from tests.synthetic import make_captions
+
+    shards = make_captions(tmp_path / "shards", samples=4, size=32)
+    data, *_ = toy()
+    home.begin(data)
+    home.built(data, {path.name: path.read_bytes() for path in shards.iterdir()})
+    assert home.fresh().told_of(f"artifact/{data['key']}")["previews"]
+    found = home.told_of(f"preview/draw/{data['key']}/2")
+    assert (found["modality"], found["samples"]) == ("captions", 4)
+    assert [one["name"] for one in found["pictures"]] == ["front.jpg", "wrist.jpg"]
+    png = base64.b64decode(found["pictures"][0]["png"])
+    assert png.startswith(b"\x89PNG") and found["sample"]["key"] == "c0-2"
+    status, _, body = home.ask(f"/foundry-live/preview/draw/{data['key']}/4")
+    assert status == 404 and "has no sample 4" in json.loads(body)["error"]
 
 
 def test_a_store_that_is_being_written_is_asked_again(home, monkeypatch):
