@@ -16,7 +16,7 @@ from tests.ui.browser import Browser, chromium
 from tests.ui.pages import PagesServer
 
 pytestmark = [
-    pytest.mark.slow("drives a browser"),
+    pytest.mark.slow("a run, a server and a browser"),
     pytest.mark.timeout(900),
     pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine"),
 ]

@@ -60,8 +60,8 @@ class Observation(TypedDict):
 class Environment(Protocol):
     """One simulator playing one episode at a time. Faults are raised, whatever their type.
 
-    One whose cameras are dear to draw may have `measured()` beside: the `lowdim` of `observe` alone,
-    which is asked for at each step of an episode that is recorded.
+    One whose cameras are dear to draw may have `measured()` beside: the `lowdim` of `observe`
+    alone, which is asked for at each step of an episode that is recorded.
     """
 
     def reset(self, scenario: Scenario) -> None:

@@ -61,11 +61,12 @@ def _right(cube: np.ndarray) -> list[Keyframe]:
     """The wrist tilts only where the arm points straight ahead, and so never spins its forearm."""
     down, ahead = _pointing("right", np.pi / 2), _pointing("right", 0.0)
     over = np.array([*cube[:2], _CUBE / 2])
-    lifted, met = [*over, 0, 0, 2 * _ABOVE], [*_MEET, _GAP, 0, 0]
-    apart = [*met, _APART, 0, 0]
+    above, lifted = over + np.array([0, 0, _ABOVE]), over + np.array([0, 0, 2 * _ABOVE])
+    met = _MEET + np.array([_GAP, 0, 0])
+    apart = met + np.array([_APART, 0, 0])
     return [
         Keyframe(step=40, tips=apart, rotation=down, gripper=_OPEN),
-        Keyframe(step=80, tips=[*over, 0, 0, _ABOVE], rotation=down, gripper=_OPEN),
+        Keyframe(step=80, tips=above, rotation=down, gripper=_OPEN),
         Keyframe(step=105, tips=over, rotation=down, gripper=_OPEN),
         Keyframe(step=130, tips=over, rotation=down, gripper=_CLOSED),
         Keyframe(step=155, tips=lifted, rotation=down, gripper=_CLOSED),
@@ -79,8 +80,8 @@ def _right(cube: np.ndarray) -> list[Keyframe]:
 
 
 def _left() -> list[Keyframe]:
-    ahead, met = _pointing("left", 0.0), _MEET - [_GAP, 0, 0]
-    waiting = met - [_APART, 0, 0]
+    ahead, met = _pointing("left", 0.0), _MEET - np.array([_GAP, 0, 0])
+    waiting = met - np.array([_APART, 0, 0])
     return [
         Keyframe(step=60, tips=waiting, rotation=ahead, gripper=_OPEN),
         Keyframe(step=265, tips=waiting, rotation=ahead, gripper=_OPEN),
