@@ -28,7 +28,7 @@ def sample_of(folder: str, number: int, tokenizer: str = "") -> dict[str, Any]:
     and `text`: of packed tokens, decoded. FoundryError where there is no such sample."""
     found = contents(folder, number)
     members = CheckedShards(folder).members(number)
-    pictures = []
+    pictures: list[dict[str, str]] = []
     for name, data in sorted(members.items()):
         if len(pictures) < _PICTURES and image_format(data) and not is_depth(data):
             try:

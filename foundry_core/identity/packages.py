@@ -113,7 +113,8 @@ def _folder(path: str, stat: os.stat_result) -> _Folder:
     """A distribution that stands on the path twice is editable where one of them is: a checkout in
     the current folder holds what its build left there (*.egg-info), too, and not every process has
     that folder on its path."""
-    versions, editable, modules = {}, set(), dict[str, set[str]]()
+    versions: dict[str, str] = {}
+    editable, modules = set(), dict[str, set[str]]()
     for entry in sorted(os.listdir(path)):
         match = _FOLDER_NAME.match(entry)
         if match is None:

@@ -1,5 +1,6 @@
 """Products in 8-bit floats: by torchao's emulation, since no CPU has them."""
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -32,10 +33,9 @@ TRAINING = {
 }
 FP8 = {**TRAINING, "fp8": {"emulated": True, "least": 16}}
 
-
-@pytest.fixture
-def torchao():
-    return pytest.importorskip("torchao.float8", reason="needs the extra fp8 (torchao)")
+needs_torchao = pytest.mark.skipif(
+    importlib.util.find_spec("torchao") is None, reason="needs the extra fp8 (torchao)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,8 @@ def converted(model) -> set[str]:
     return {name for name, one in model.named_modules() if type(one).__name__ == "Float8Linear"}
 
 
-def test_linears_of_blocks_that_are_large_and_trained(torchao):
+@needs_torchao
+def test_linears_of_blocks_that_are_large_and_trained():
     config = vla_config(lora=None)
     model = build(config)
     count = compute_in_fp8(model, TRYING, CPU)
@@ -79,8 +80,9 @@ def test_linears_of_blocks_that_are_large_and_trained(torchao):
     assert {name.rpartition(".")[2] for name in converted(odd)} == {"qkv", "out", "gate_up"}
 
 
+@needs_torchao
 @pytest.mark.parametrize("scaling", ["tensor", "row"])
-def test_a_product_is_that_of_rounded_operands(torchao, scaling):
+def test_a_product_is_that_of_rounded_operands(scaling):
     """Of torch's own float8: scaled to its largest number, rounded, multiplied."""
     model = build(language_config())
     compute_in_fp8(model, Fp8Config(emulated=True, least=16, scaling=scaling), CPU)
@@ -99,7 +101,8 @@ def test_a_product_is_that_of_rounded_operands(torchao, scaling):
     assert (expected - x @ layer.weight.t()).abs().max() > 1e-3
 
 
-def test_a_training_learns_as_in_bf16(torchao, bench):
+@needs_torchao
+def test_a_training_learns_as_in_bf16(bench):
     plain, _ = llm(bench, "bf16", TRAINING)
     folder, _ = llm(bench, "fp8", FP8)
     losses, eights = ([row["loss"] for row in curve(one)] for one in (plain, folder))
@@ -113,7 +116,8 @@ def test_a_training_learns_as_in_bf16(torchao, bench):
     assert not converted(model)
 
 
-def test_it_resumes_to_the_bit(torchao, bench):
+@needs_torchao
+def test_it_resumes_to_the_bit(bench):
     from foundry_core.data.loading.loader import Loader
 
     short_run = {**FP8, "steps": 6}
@@ -136,8 +140,9 @@ def test_it_resumes_to_the_bit(torchao, bench):
     assert first == second
 
 
+@needs_torchao
 @pytest.mark.slow("compiles")
-def test_a_step_stays_one_graph(torchao):
+def test_a_step_stays_one_graph():
     """Nothing of torchao's breaks what is compiled."""
     model = build(language_config())
     compute_in_fp8(model, TRYING, CPU)

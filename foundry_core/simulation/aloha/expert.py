@@ -47,7 +47,7 @@ class Expert:
 
     def targets(self, step: int) -> dict[str, np.ndarray]:
         """Absolute targets of both hands: 20 numbers."""
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for side in SIDES:
             place, rotation, gripper = _between(self._routes[side], step)
             xyz = place - _TIPS * rotation[:, 0]

@@ -63,7 +63,8 @@ class AlohaSimulator:
         for side in SIDES:
             *where, grip = (targets[_COMMANDED + part] for part in self._parts(side))
             if self.scene.control == "poses":
-                where = [joints_for(ARMS[side], *where, near=self._joints[side])]
+                xyz, rot6d = where
+                where = [joints_for(ARMS[side], xyz, rot6d, self._joints[side])]
             parts += [*where, grip]
             self._joints[side] = np.asarray(where[0], float)
         self._act(np.concatenate(parts))
@@ -79,7 +80,8 @@ class AlohaSimulator:
 
     def lowdim(self) -> dict[str, np.ndarray]:
         """Measured fields, float64 [D]."""
-        values, found = self._rules.get_qpos(self._physics).astype(float), {}
+        values = self._rules.get_qpos(self._physics).astype(float)
+        found: dict[str, np.ndarray] = {}
         for side, (*joints, grip) in zip(SIDES, (values[:7], values[7:]), strict=True):
             where = [np.array(joints)]
             if self.scene.control == "poses":
