@@ -36,6 +36,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LONG_SECONDS = 20.0
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are named by their argument: what a gzip file is called would hold the second it was
+    made in, and two processes that collect the same tests must give them the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A slow test's reason goes with its reports, also to another process."""
     for item in items:

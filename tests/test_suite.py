@@ -1,11 +1,14 @@
 """What is asked of every file of tests, and of what a run of them says."""
 
 import ast
+import gzip
 import os
 import re
 import subprocess
 import sys
 from collections import Counter
+
+import pytest
 
 from tests.conftest import REPOSITORY
 
@@ -49,6 +52,11 @@ def test_b(slow): ...
 CASES = [pytest.param(1, marks=pytest.mark.slow)]
 """
     assert bare_marks(source) == [2, 5, 7]
+
+
+@pytest.mark.parametrize("data", [gzip.compress(b"a"), gzip.compress(b"b")])
+def test_bytes_give_a_test_no_name_of_their_own(request, data):
+    assert re.fullmatch(r".*\[data\d\]", request.node.name)
 
 
 PASSED = """
