@@ -350,7 +350,7 @@ def test_artifacts_are_found_by_key_kind_stage_and_file(home):
     assert found("") == [] and found("zzz") == []
 
 
-@pytest.mark.slow  # the data tools are imported twice
+@pytest.mark.slow("reads a preview in a process of its own")  # the data tools are imported twice
 def test_a_sample_of_a_dataset_is_read_by_a_process_of_its_own(home, tmp_path):
     from tests.synthetic import make_captions
 
