@@ -45,16 +45,18 @@ class ProgressFiles:
         self._onward(event)
 
     def _progressed(self, name: str, state: dict[str, Any]) -> None:
-        """At most once in a second, but for the last step and for what is waited for."""
+        """At most once in a second, but for the first and the last step, and for what is waited
+        for."""
         known = self._stages.get(name, {"stage": name})
         now = time.time()
         counts = "done" in state
+        begins = counts and "done" not in known
         if counts and "first" not in known:
             known = {**known, "first": {"done": state["done"], "at": now}}
         waits = not counts and state.get("message") != known.get("message")
         last = counts and state["done"] >= state.get("total", 0)
         self._stages[name] = known
-        if waits or last or now - known.get("at", 0.0) >= _EVERY_SECONDS:
+        if waits or begins or last or now - known.get("at", 0.0) >= _EVERY_SECONDS:
             self._write(name, {**known, "values": {}, **state, "at": now})
 
     def _write(self, name: str, state: dict[str, Any]) -> None:

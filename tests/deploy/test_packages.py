@@ -35,11 +35,18 @@ def _tracked(*folders):
 
 def test_what_the_packages_read_beside_their_code_is_packed():
     globs = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    packed = globs["package-data"]["*"]
+    packed = globs["package-data"]
+    patterns = [f"*/{one}" for one in packed["*"]]
+    patterns += [
+        f"{package.replace('.', '/')}/{one}"
+        for package, some in packed.items()
+        if package != "*"
+        for one in some
+    ]
     left_out = [
         name
         for name in _tracked(*PACKAGES)
-        if not name.endswith(".py") and not any(fnmatch(Path(name).name, one) for one in packed)
+        if not name.endswith(".py") and not any(fnmatch(name, one) for one in patterns)
     ]
     assert left_out == []
 
