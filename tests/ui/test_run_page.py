@@ -124,7 +124,7 @@ def test_a_run_is_watched_from_its_start_to_its_end(place, pictures, tmp_path):
         page.resize(1400, 1000)
         page.wait(f"{STAGES}.verdict == 'done'", seconds=200)
         page.wait(f"{TEXT}.includes('not separated')")
-        page.wait("document.querySelector('#facts .status').innerText == 'succeeded'")
+        page.wait("document.querySelector('#facts .status')?.innerText == 'succeeded'")
         assert page.run("window.sameAll")  # nobody loaded it again
         page.wait(f"{OUTCOMES} == '{' '.join(['failure'] * 6 + ['success'] * 6)}'")
         page.run("document.querySelector('#rollouts video').scrollIntoView()")
@@ -156,7 +156,7 @@ def test_a_person_without_a_mouse_follows_the_lineage(place, tmp_path):
         page.wait("document.querySelectorAll('#runs li').length >= 1")
         tab_to(page, "e.closest('#runs')")
         page.key("Enter")
-        page.wait("document.querySelector('#facts .status').innerText == 'succeeded'")
+        page.wait("document.querySelector('#facts .status')?.innerText == 'succeeded'")
         page.wait("document.querySelectorAll('#graph .fl-node').length == 6")
         tab_to(page, "e.innerText == 'Lineage'")
         page.key("Enter")
@@ -170,7 +170,7 @@ def test_a_person_without_a_mouse_follows_the_lineage(place, tmp_path):
         assert "steps" in page.run("document.querySelector('#artifact').textContent")
         tab_to(page, "e.closest('#artifact') && e.classList.contains('key-link')")
         page.key("Enter")
-        page.wait("document.querySelector('#artifact h2').innerText.startsWith('pictures')")
+        page.wait("document.querySelector('#artifact h2')?.innerText?.startsWith('pictures')")
         tab_to(page, "e.tagName == 'BUTTON' && e.innerText == 'Look into it'")
         page.key("Enter")
         page.wait(f"{SEEN} == 2", seconds=120)
@@ -181,9 +181,9 @@ def test_a_person_without_a_mouse_follows_the_lineage(place, tmp_path):
         page.wait("document.querySelectorAll('#results a').length == 2")
         tab_to(page, "e.closest('#results')")
         page.key("Enter")
-        page.wait("document.querySelector('#artifact h2').innerText.startsWith('exam')")
+        page.wait("document.querySelector('#artifact h2')?.innerText?.startsWith('exam')")
         page.run("history.back()")
-        page.wait("document.querySelector('#artifact h2').innerText.startsWith('pictures')")
+        page.wait("document.querySelector('#artifact h2')?.innerText?.startsWith('pictures')")
 
 
 def test_a_run_that_fails_says_why_and_runs_nothing_of_what_it_says(place, tmp_path):
@@ -207,5 +207,5 @@ def test_a_run_that_fails_says_why_and_runs_nothing_of_what_it_says(place, tmp_p
         whole(page, tmp_path / "failed.png", 1400)
         page.run("localStorage.clear()")
         page.open(page.run("location.href"))
-        page.wait("document.querySelector('#problem').innerText.includes('password')")
+        page.wait("document.querySelector('#problem')?.innerText?.includes('password')")
         assert page.run("document.querySelectorAll('#stages li').length") == 0
