@@ -5,9 +5,9 @@ next one; commanding the targets again from the same start repeats the demonstra
 """
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from foundry_core.simulation.simulator import (
 JPEG_QUALITY = 95
 # Far outside of what the robot reaches.
 JUMP_METRES = 2.0
+DRAWN_RETRIES = min(8, MAX_RETRIES)
+"""Of an expert that is drawn as it plays: one that hardly fails wastes few pictures."""
 Job = CollectJob[CollectDemosRecipe]
 
 
@@ -83,6 +85,78 @@ def record(job: Job) -> Demonstration:
         f"the expert of {job.task} failed {MAX_RETRIES} times in a row (slot {job.slot})",
         "collect another task, or lower random_start_steps",
     )
+
+
+class Playing(Protocol):
+    """What `first_success` asks of a simulator."""
+
+    success: bool
+
+    def reset(self, scenario: int) -> None: ...
+
+    def wander(self, steps: int, rng: np.random.Generator) -> None: ...
+
+
+Recorded = tuple[dict[str, np.ndarray], dict[str, list[bytes]]]
+"""Fields [T, D] and JPEGs of each camera."""
+
+
+def first_success(
+    job: Job,
+    simulator: Playing,
+    play: Callable[[np.random.Generator], Recorded | None],
+    *,
+    instruction: str,
+    hz: float,
+    hint: str,
+) -> Demonstration:
+    """The slot's first success of an expert that is drawn as it plays; every odd slot starts after
+    some random steps, a start that is solved already counts as a failure. play: an episode from
+    where the simulator is, with its own randomness; None where the expert fails. FoundryError after
+    eight failures in a row."""
+    wander = job.recipe.random_start_steps if job.slot % 2 else 0
+    for retry in range(DRAWN_RETRIES):
+        scenario = demonstration_scenario(job.seed, job.slot, retry)
+        rng = np.random.default_rng(scenario_entropy(job.task, scenario, 1))
+        simulator.reset(scenario)
+        wandered = int(rng.integers(0, wander + 1))
+        simulator.wander(wandered, rng)
+        played = None if simulator.success else play(rng)
+        if played is None:
+            continue
+        fields, images = played
+        return Demonstration(
+            task=job.task,
+            episode_id=f"{job.task}_{job.seed}_{job.slot:05d}",
+            instructions={"original": [instruction]},
+            hz=hz,
+            scenario=scenario,
+            attempts=retry + 1,
+            fields=fields,
+            images=images,
+            wandered=wandered,
+        )
+    raise FoundryError(
+        f"the expert of {job.task} failed {DRAWN_RETRIES} times in a row (slot {job.slot})", hint
+    )
+
+
+class Recording:
+    """Rows of an episode as it is played, before each command."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[np.ndarray]] = {}
+        self._images: dict[str, list[bytes]] = {}
+
+    def add(self, values: Mapping[str, np.ndarray], images: Mapping[str, np.ndarray]) -> None:
+        for name, value in values.items():
+            self._rows.setdefault(name, []).append(value)
+        for camera, frame in images.items():
+            self._images.setdefault(camera, []).append(encode_jpeg(frame, JPEG_QUALITY))
+
+    def recorded(self) -> Recorded:
+        fields = {name: np.stack(values) for name, values in sorted(self._rows.items())}
+        return fields, self._images
 
 
 def with_jump(fields: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -141,28 +215,22 @@ def _expert_targets(
     return targets if simulator.success else None
 
 
-def _replay(
-    simulator: Simulator, targets: Iterable[tuple[np.ndarray, float]]
-) -> tuple[dict[str, np.ndarray], dict[str, list[bytes]]]:
-    rows: dict[str, list[np.ndarray]] = {}
-    images: dict[str, list[bytes]] = {}
+def _replay(simulator: Simulator, targets: Iterable[tuple[np.ndarray, float]]) -> Recorded:
+    recording = Recording()
     for xyz, opening in targets:
-        for camera, frame in simulator.images().items():
-            images.setdefault(camera, []).append(encode_jpeg(frame, JPEG_QUALITY))
         commanded = {
             catalog.ACTION_XYZ: xyz,
             catalog.ACTION_ROT6D: HAND_ROT6D,
             catalog.ACTION_GRIPPER: np.array([opening]),
         }
-        for name, value in (simulator.lowdim() | commanded).items():
-            rows.setdefault(name, []).append(value)
+        recording.add(simulator.lowdim() | commanded, simulator.images())
         simulator.command(xyz, opening)
     if not simulator.success:
         raise RuntimeError(
             f"{simulator.spec.name}, scenario {simulator.scenario}: the recorded targets did not "
             "repeat the expert's success; the simulator is not reproducible on this machine"
         )
-    return {name: np.stack(values) for name, values in sorted(rows.items())}, images
+    return recording.recorded()
 
 
 def _npz(arrays: Mapping[str, Any]) -> bytes:
