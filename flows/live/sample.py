@@ -20,7 +20,10 @@ from foundry_core.errors import FoundryError
 
 _MEMORY = 4 * 2**30
 _PICTURES, _SIDE = 8, 320
+_LOOK = "foundry data inspect FOLDER --sample N"
 _TOKENS, _TEXT = 400, 4000
+MOST_BYTES = 8 * 2**20
+"""Of the JSON."""
 
 
 def sample_of(folder: str, number: int, tokenizer: str = "") -> dict[str, Any]:
@@ -62,7 +65,10 @@ def main(folder: str, number: str, tokenizer: str = "") -> int:
         found = sample_of(folder, int(number), tokenizer)
     except FoundryError as error:
         found = {"error": error.message, "hint": error.hint}
-    print(json.dumps(found, default=str))
+    said = json.dumps(found, default=str)
+    if len(said) > MOST_BYTES:  # who asks holds all of it in memory
+        said = json.dumps({"error": "the sample says more than a page shows", "hint": _LOOK})
+    print(said)
     return 0
 
 

@@ -10,8 +10,10 @@ import re
 import pytest
 from live_home import PASSWORD, RUN, toy
 
+from flows.live import sample
 from foundry_core.home import home_dir
 from tests.lineage.history import digest, stage
+from tests.synthetic import make_captions
 
 SHELLS = ["/foundry-runs", f"/foundry-run/{RUN}"]
 EVIL = "<img src=x onerror=alert(1)></script><script>alert(2)</script>"
@@ -164,3 +166,13 @@ def test_words_of_a_search_are_words(home, words):
     for path in ("runs", "search"):
         status, _, _ = home.ask(f"/foundry-live/{path}?words={words}")
         assert status in (200, 503), path
+
+
+def test_a_sample_that_says_too_much_is_one_line(tmp_path, monkeypatch, capsys):
+    """Its process says no more than the server may hold."""
+    shards = make_captions(tmp_path / "shards", samples=2, size=16)
+    monkeypatch.setattr("resource.setrlimit", lambda *_: None)
+    monkeypatch.setattr(sample, "MOST_BYTES", 500)
+    assert sample.main(str(shards), "0") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["error"] == "the sample says more than a page shows" and told["hint"]
