@@ -120,7 +120,7 @@ class Fp8Config(Config):
 
     scaling: Literal["tensor", "row"] = Field(
         "tensor",
-        description="what shares a scale. tensor: a whole operand, fastest; row: each row of it, "
+        description="what shares a scale. tensor: a whole operand; row: each row of it, "
         "closer to bf16, on Hopper and later",
     )
     least: int = Field(
@@ -166,7 +166,7 @@ class TrainingConfig(Config):
     fp8: Annotated[Fp8Config | None, OmitWhen(None)] = Field(
         None,
         description="products of large linears in 8-bit floats, on GPUs of Ada, Hopper and later; "
-        "{} for the defaults; pays with compile: blocks; null: as precision says",
+        "{} for the defaults; to be compiled (compile: blocks); null: as precision says",
     )
     z_loss: float = Field(0.0, ge=0, description="coefficient of mean(logsumexp²), text losses")
     non_finite: NonFiniteConfig = Field(

@@ -344,7 +344,9 @@ def _notes_of_validation(recipe: Any, inputs: Inputs) -> list[str]:
 def _notes_of_fp8(training: TrainingConfig) -> list[str]:
     if training.fp8 is None or training.fp8.emulated or training.compile == "blocks":
         return []
-    return ["training.fp8 without compile: blocks: scales cost more than 8-bit products save"]
+    return [
+        "training.fp8 without compile: blocks: torchao advises to compile, as the scales are computed apart else"
+    ]
 
 
 def _notes_of_adapters(stage: type[TrainStage], recipe: Any, inputs: Inputs) -> list[str]:
