@@ -344,9 +344,7 @@ def _notes_of_validation(recipe: Any, inputs: Inputs) -> list[str]:
 def _notes_of_fp8(training: TrainingConfig) -> list[str]:
     if training.fp8 is None or training.fp8.emulated or training.compile == "blocks":
         return []
-    return [
-        "training.fp8 without compile: blocks: torchao advises to compile, as the scales are computed apart else"
-    ]
+    return ["training.fp8 without compile: blocks, which torchao advises"]
 
 
 def _notes_of_adapters(stage: type[TrainStage], recipe: Any, inputs: Inputs) -> list[str]:
