@@ -159,7 +159,10 @@ def test_a_step_stays_one_graph():
 
 
 def test_without_the_extra(monkeypatch, bench):
-    monkeypatch.setattr(fp8.importlib.util, "find_spec", lambda name: None)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        fp8.importlib.util, "find_spec", lambda name: None if name == "torchao" else real(name)
+    )
     with pytest.raises(FoundryError, match="torchao, which is not installed") as caught:
         llm(bench, "without", FP8)
     assert "foundry-robotics[fp8]" in caught.value.hint
