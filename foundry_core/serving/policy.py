@@ -47,7 +47,8 @@ class Policy:
         self.contract = contract
         self.hz = contract.hz
         self.execute_steps = contract.execute_steps
-        self.cameras = transform.inputs.cameras
+        # A blind control's pictures are neither drawn nor read.
+        self.cameras = transform.inputs.cameras if model.config.use_images else ()
         self.history = -min(*transform.inputs.image_steps, *transform.inputs.proprio_steps, 0)
         self._pad_id = pad_id
         self._blank = blank_images
@@ -81,7 +82,7 @@ class Policy:
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         seeds, plans = torch.tensor(clients, dtype=torch.int64).T.to(device)
         actions = self._act(
-            batch["images"],
+            batch.get("images"),
             batch["tokens"],
             batch["token_mask"],
             batch["proprio"],
@@ -117,7 +118,7 @@ class Policy:
         past = [*observation.get("history", ()), observation]
         images = [
             self._picture(_at(past, step)["images"], camera)
-            for camera in inputs.cameras
+            for camera in self.cameras
             for step in inputs.image_steps
         ]
         measured = observation["lowdim"]
@@ -127,11 +128,9 @@ class Policy:
             if name not in absent
         }
         tokens, _ = self.transform.tokens(observation["instruction"])
-        return {
-            "images": np.ascontiguousarray(self.transform.images(images)),
-            "tokens": tokens,
-            "proprio": self.transform.proprio(history, measured),
-        }
+        seen = {"images": np.ascontiguousarray(self.transform.images(images))} if images else {}
+        proprio = self.transform.proprio(history, measured)
+        return {**seen, "tokens": tokens, "proprio": proprio}
 
     def _picture(self, images: Mapping[str, np.ndarray], camera: str) -> np.ndarray:
         if camera not in images:

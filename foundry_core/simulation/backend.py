@@ -100,6 +100,26 @@ def check_stable(mujoco: ModuleType, data: Any, where: str) -> None:
             raise SimulationFault(f"{where}: the physics became unstable ({kind.name})")
 
 
+_SHARED: weakref.WeakValueDictionary[tuple[str, int], Any] = weakref.WeakValueDictionary()
+
+
+def shared_renderer(mujoco: ModuleType, name: str, model: Any, pixels: int) -> Any:
+    """This process's `offscreen_renderer` of all models of that name, which have the same meshes
+    and textures: each costs 0.5 s and 50 MB. It lives as long as somebody holds it; `draw` says
+    whose state it shows."""
+    renderer = _SHARED.get((name, pixels))
+    if renderer is None:
+        renderer = _SHARED[name, pixels] = offscreen_renderer(mujoco, model, pixels)
+    return renderer
+
+
+def draw(renderer: Any, model: Any, data: Any, camera: str) -> Any:
+    """uint8 [H, W, 3] of a model that the renderer was made for, or one of the same meshes."""
+    renderer._model = model
+    renderer.update_scene(data, camera=camera)
+    return renderer.render()
+
+
 def offscreen_renderer(
     mujoco: ModuleType, model: Any, pixels: int, *, as_shipped: bool = False
 ) -> Any:

@@ -62,12 +62,11 @@ def record(job: Job) -> Demonstration:
     for retry in range(MAX_RETRIES):
         scenario = demonstration_scenario(job.seed, job.slot, retry)
         wandered = start_wandered(simulator, scenario, wander)
-        # A first pass without pictures: drawing is 85 % of the cost, and failures need none.
-        targets = _expert_targets(simulator, job.recipe)
-        if targets is None:
+        # Drawn once it has succeeded: drawing is most of the cost, and failures need none.
+        steps = _expert_steps(simulator, job.recipe)
+        if steps is None:
             continue
-        start_wandered(simulator, scenario, wander)
-        fields, images = _replay(simulator, targets)
+        fields, images = _drawn(simulator, steps)
         if job.slot < job.recipe.broken_episodes:
             fields = with_jump(fields)
         return Demonstration(
@@ -199,37 +198,40 @@ def pack(demonstration: Demonstration) -> bytes:
     return buffer.getvalue()
 
 
-def _expert_targets(
-    simulator: Simulator, recipe: CollectDemosRecipe
-) -> list[tuple[np.ndarray, float]] | None:
-    """Targets until success and `tail_steps` beyond, or None if the expert fails or has nothing
-    left to do."""
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """moment: the simulator's state before the command of xyz [3] m and the gripper's opening."""
+
+    moment: Any
+    xyz: np.ndarray
+    opening: float
+
+
+def _expert_steps(simulator: Simulator, recipe: CollectDemosRecipe) -> list[_Step] | None:
+    """Until success and `tail_steps` beyond, or None if the expert fails or has nothing left to
+    do."""
     if simulator.success:
         return None
-    targets = []
+    steps = []
     tail = recipe.tail_steps
     while tail and simulator.steps < recipe.max_steps:
         tail -= simulator.success
-        targets.append(simulator.expert_target())
-        simulator.command(*targets[-1])
-    return targets if simulator.success else None
-
-
-def _replay(simulator: Simulator, targets: Iterable[tuple[np.ndarray, float]]) -> Recorded:
-    recording = Recording()
-    for xyz, opening in targets:
-        commanded = {
-            catalog.ACTION_XYZ: xyz,
-            catalog.ACTION_ROT6D: HAND_ROT6D,
-            catalog.ACTION_GRIPPER: np.array([opening]),
-        }
-        recording.add(simulator.lowdim() | commanded, simulator.images())
+        xyz, opening = simulator.expert_target()
+        steps.append(_Step(moment=simulator.moment(), xyz=xyz, opening=opening))
         simulator.command(xyz, opening)
-    if not simulator.success:
-        raise RuntimeError(
-            f"{simulator.spec.name}, scenario {simulator.scenario}: the recorded targets did not "
-            "repeat the expert's success; the simulator is not reproducible on this machine"
-        )
+    return steps if simulator.success else None
+
+
+def _drawn(simulator: Simulator, steps: Iterable[_Step]) -> Recorded:
+    recording = Recording()
+    for step in steps:
+        commanded = {
+            catalog.ACTION_XYZ: step.xyz,
+            catalog.ACTION_ROT6D: HAND_ROT6D,
+            catalog.ACTION_GRIPPER: np.array([step.opening]),
+        }
+        with simulator.as_of(step.moment):
+            recording.add(simulator.lowdim() | commanded, simulator.images())
     return recording.recorded()
 
 

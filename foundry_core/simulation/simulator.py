@@ -17,8 +17,9 @@ from foundry_core.simulation import catalog
 from foundry_core.simulation.backend import (
     SimulationFault,
     check_stable,
+    draw,
     load_mujoco,
-    offscreen_renderer,
+    shared_renderer,
 )
 from foundry_core.simulation.camera import CameraPose, area_average, look_at
 from foundry_core.simulation.config import RenderConfig, task_spec
@@ -122,10 +123,9 @@ class Simulator:
         mounted = catalog.CAMERAS[camera]
         if self._renderer is None:
             pixels = self.render.size * self.render.supersample
-            self._renderer = offscreen_renderer(self._mujoco, self._model, pixels)
+            self._renderer = shared_renderer(self._mujoco, self.spec.name, self._model, pixels)
         with self._only_visible(camera):
-            self._renderer.update_scene(self._env.data, camera=mounted.view)
-        frame = self._renderer.render()
+            frame = draw(self._renderer, self._model, self._env.data, mounted.view)
         return np.ascontiguousarray(frame[::-1, ::-1]) if mounted.upside_down else frame
 
     def lowdim(self) -> dict[str, np.ndarray]:
@@ -158,10 +158,21 @@ class Simulator:
             upside_down=mounted.upside_down,
         )
 
+    def moment(self) -> Any:
+        """The present state, for `as_of`."""
+        return copy.copy(self._env.data)
+
+    @contextmanager
+    def as_of(self, moment: Any) -> Iterator[None]:
+        """Pictures and measurements are of that moment inside the block."""
+        present, self._env.data = self._env.data, moment
+        try:
+            yield
+        finally:
+            self._env.data = present
+
     def close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        self._renderer = None
 
     def _mount(self, camera: catalog.Camera) -> None:
         """Moves a view of the model to where the catalogue wants it; it takes effect at `reset`."""

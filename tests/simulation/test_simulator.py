@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from foundry_core.errors import FoundryError
-from foundry_core.simulation import catalog
+from foundry_core.simulation import backend, catalog
+from foundry_core.simulation.backend import offscreen_renderer
 from foundry_core.simulation.camera import CameraPose, area_average
 from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig
 from foundry_core.simulation.simulator import SimulationFault, Simulator, shared_simulator
@@ -38,6 +39,39 @@ def simulator() -> Simulator:
     simulator = shared_simulator("drawer-open-v3", RENDER)
     simulator.reset(0)
     return simulator
+
+
+def test_simulators_of_a_task_share_a_context_and_draw_their_own_state(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        backend, "offscreen_renderer", lambda *a: made.append(1) or offscreen_renderer(*a)
+    )
+    alone = {}
+    for scenario in (3, 5):
+        simulator = Simulator("lever-pull-v3", RENDER)
+        simulator.reset(scenario)
+        alone[scenario] = simulator.images()
+        simulator.close()
+    assert len(made) == 2, "the context of nobody is not kept"
+    pair = {scenario: Simulator("lever-pull-v3", RENDER) for scenario in (3, 5)}
+    for scenario, simulator in pair.items():
+        simulator.reset(scenario)
+        simulator.images()
+    pair[5].close()
+    for camera, picture in pair[3].images().items():
+        np.testing.assert_array_equal(picture, alone[3][camera])
+        assert (picture != alone[5][camera]).any()
+    assert len(made) == 3
+
+
+def test_what_is_drawn_of_a_moment_is_what_was_to_be_seen_then(simulator):
+    moment, before = simulator.moment(), fingerprint(simulator)
+    for _ in range(3):
+        simulator.command(*simulator.expert_target())
+    after = fingerprint(simulator)
+    with simulator.as_of(moment):
+        assert fingerprint(simulator) == before
+    assert fingerprint(simulator) == after != before
 
 
 OTHER_PROCESS = """

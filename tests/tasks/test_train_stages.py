@@ -117,6 +117,11 @@ def test_blind_control_does_not_depend_on_what_the_cameras_see(bench):
     blind, seeing = ([answers[n, s][field] for s in (0, 255)] for n in ("vla_blind", "vla_seeing"))
     np.testing.assert_array_equal(*blind)
     assert np.abs(seeing[0] - seeing[1]).max() > 1e-4
+    policy = load_policy(folder)
+    policy.reset("a", 3)
+    (unseen,) = policy.infer([("a", {**observation(policy, 0), "images": {}})])
+    np.testing.assert_array_equal(unseen[field], blind[0])
+    assert not policy.cameras, "nothing is drawn for it"
     assert folder.is_dir()
 
 

@@ -54,7 +54,9 @@ function update({item, parts}, stage) {
   put(parts.numbers, progress ? numbers(progress) : "");
   const attempts = stage.attempts > 1 ? `attempt ${stage.attempts}` : "";
   const message = progress && progress.message !== "training" ? progress.message : "";
-  put(parts.text, [stage.error, message, stage.why.join("; "), attempts].filter(Boolean).join("  ·  "));
+  const why = stage.why.join("; ");
+  const ran = stage.state === "done" && why ? "ran because: " + why : why;
+  put(parts.text, [stage.error, message, ran, attempts].filter(Boolean).join("  ·  "));
 }
 
 foundry.drawStages = stages => {
