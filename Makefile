@@ -76,9 +76,9 @@ dist: setup
 # environment of their own; where it cannot be made their columns stay empty.
 bench: setup
 	test -x .venv-bench/bin/dvc || { $(PYTHON) -m venv .venv-bench \
-		&& .venv-bench/bin/python -m pip install --quiet dvc vla-eval==0.8.0; } \
-		|| echo 'dvc and vla-eval are not installed: no columns of theirs' >&2
-	PATH="$(CURDIR)/.venv-bench/bin:$$PATH" \
+		&& .venv-bench/bin/python -m pip install --quiet dvc vla-eval==0.8.0 fastdigest; } \
+		|| echo 'dvc, vla-eval and fastdigest are not installed: no columns of theirs' >&2
+	PATH="$(CURDIR)/.venv-bench/bin:$$PATH" FOUNDRY_BENCH_PYTHON=$(CURDIR)/.venv-bench/bin/python \
 		FOUNDRY_INTEROP_VLA_EVAL="$$(ls $(CURDIR)/.venv-bench/bin/vla-eval >/dev/null 2>&1 \
 			&& echo $(CURDIR)/.venv-bench/bin/python)" \
 		$(BIN)/python benchmarks/bench.py

@@ -1,8 +1,10 @@
-"""Values per second of dataset statistics, against the package tdigest's own update path.
+"""Values per second of dataset statistics, against tdigest's own update path and fastdigest's.
 
     python benchmarks/statistics_speed.py [--windows 30000]
 
-One process, one thread; both see the same [N, T=16, C=20] windows (the package a slice of them).
+One thread; all see the same [N, T=16, C=20] windows (tdigest a slice of them), ours and fastdigest
+episode by episode. Ours counts, sums and keeps extremes of the masked values besides; fastdigest
+(Rust) only digests, in a process of its own: FOUNDRY_BENCH_PYTHON names a Python that has it.
 """
 
 import argparse
@@ -11,7 +13,10 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
+import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 from rows import Row, add_rows_argument, write_rows
@@ -21,13 +26,31 @@ from foundry_core.data.statistics.builder import compute_statistics
 from foundry_core.data.statistics.dataset import DatasetStatistics, merge_statistics
 
 
-def ours(values: np.ndarray, valid: np.ndarray, per_episode: int = 100) -> tuple[float, float]:
+EPISODE = 100
+"""Windows of an episode."""
+_FASTDIGEST = """
+import sys, time
+import numpy as np
+from fastdigest import TDigest
+values, episode = np.load(sys.argv[1], mmap_mode="r"), int(sys.argv[2])
+started = time.process_time()
+digests = [TDigest() for _ in range(values[0].size)]
+for at in range(0, len(values), episode):
+    columns = values[at : at + episode].reshape(-1, len(digests)).T
+    for digest, column in zip(digests, np.ascontiguousarray(columns)):
+        digest.batch_update(column)
+found = [[digest.quantile(q) for q in (0.02, 0.98)] for digest in digests]
+print(values.size / (time.process_time() - started))
+"""
+
+
+def ours(values: np.ndarray, valid: np.ndarray) -> tuple[float, float]:
     """Values per second of wall time and of CPU time, episode by episode as conversion feeds them,
     summary included."""
     started, spent = time.perf_counter(), time.process_time()
     compute_statistics(
-        (str(at), {"x": values[at : at + per_episode]}, valid[at : at + per_episode])
-        for at in range(0, len(values), per_episode)
+        (str(at), {"x": values[at : at + EPISODE]}, valid[at : at + EPISODE])
+        for at in range(0, len(values), EPISODE)
     )
     wall, cpu = time.perf_counter() - started, time.process_time() - spent
     return values.size / wall, values.size / cpu
@@ -45,6 +68,19 @@ def package(values: np.ndarray, seconds: float = 4.0) -> float:
             if time.process_time() - started > seconds:
                 return done / (time.process_time() - started)
     return done / (time.process_time() - started)
+
+
+def fastdigest(values: np.ndarray) -> float | None:
+    """Values per CPU second of its batch_update and two quantiles; None where no Python has it."""
+    python = os.environ.get("FOUNDRY_BENCH_PYTHON")
+    if not python:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "values.npy")
+        np.save(file, values)
+        command = [python, "-c", _FASTDIGEST, str(file), str(EPISODE)]
+        done = subprocess.run(command, capture_output=True, text=True)
+    return float(done.stdout) if done.returncode == 0 else None
 
 
 def merging(parts: int = 100) -> float:
@@ -68,7 +104,7 @@ def main() -> None:
     windows = options.windows
     values = np.random.default_rng(0).normal(size=(windows, 16, 20))
     valid = np.ones((windows, 16), bool)
-    (wall, cpu), slow = ours(values, valid), package(values)
+    (wall, cpu), slow, fast = ours(values, valid), package(values), fastdigest(values)
     print(
         json.dumps(
             {
@@ -77,20 +113,25 @@ def main() -> None:
                 "foundry_values_per_cpu_second": round(cpu),
                 "tdigest_values_per_cpu_second": round(slow),
                 "ratio": round(cpu / slow, 1),
+                "fastdigest_values_per_cpu_second": None if fast is None else round(fast),
                 "merge_100_parts_seconds": round(merging(), 2),
             },
             indent=2,
         )
     )
-    row = Row(
-        what="statistics of [16, 20] windows",
-        unit="values per CPU s",
-        ours=cpu,
-        beside="tdigest's batch_update",
-        theirs=slow,
-        more=True,
-    )
-    write_rows(options.rows, [row])
+    rows = [
+        Row(
+            what="statistics of [16, 20] windows",
+            unit="values per CPU s",
+            ours=cpu,
+            beside=beside,
+            theirs=theirs,
+            more=True,
+        )
+        for beside, theirs in (("tdigest's batch_update", slow), ("fastdigest, digests alone", fast))
+        if theirs is not None
+    ]
+    write_rows(options.rows, rows)
 
 
 if __name__ == "__main__":
