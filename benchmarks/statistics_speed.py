@@ -25,7 +25,6 @@ from tdigest import TDigest
 from foundry_core.data.statistics.builder import compute_statistics
 from foundry_core.data.statistics.dataset import DatasetStatistics, merge_statistics
 
-
 EPISODE = 100
 """Windows of an episode."""
 _FASTDIGEST = """
@@ -119,6 +118,7 @@ def main() -> None:
             indent=2,
         )
     )
+    others = (("tdigest's batch_update", slow), ("fastdigest, digests alone", fast))
     rows = [
         Row(
             what="statistics of [16, 20] windows",
@@ -128,7 +128,7 @@ def main() -> None:
             theirs=theirs,
             more=True,
         )
-        for beside, theirs in (("tdigest's batch_update", slow), ("fastdigest, digests alone", fast))
+        for beside, theirs in others
         if theirs is not None
     ]
     write_rows(options.rows, rows)
