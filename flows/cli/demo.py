@@ -50,8 +50,8 @@ def _run(out: RichConsole, name: str) -> int:
     out.print(f"report: {write_run_report(result['run_id'])}")
     if name == "demo-fast":
         out.print(
-            "demo-fast shows the way from text to a verdict in minutes: its models have learned next "
-            "to nothing. `make demo` trains ones that have."
+            "demo-fast shows the way from text to a verdict in minutes: its models have learned "
+            "next to nothing. `make demo` trains ones that have."
         )
     return 0
 

@@ -1,5 +1,5 @@
-"""`make clean` removes what can be made again; data go only where a person says so; a Python that is
-too old is said before anything is made."""
+"""`make clean` removes what can be made again; data go only where a person says so; a Python that
+is too old is said before anything is made."""
 
 import os
 import pty
