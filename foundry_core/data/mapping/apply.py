@@ -35,6 +35,7 @@ def mapped(episode: Episode, mapping: RobotMapping) -> Episode:
         images = {n: _pictures(episode, one) for n, one in mapping.cameras.items()}
         depth = {n: _depth(episode, one.depth) for n, one in mapping.cameras.items() if one.depth}
         weight = _part(episode.lowdim, mapping.weight, 1)[:, 0] if mapping.weight else None
+        hz = mapping.rate(episode.hz) or episode.hz
     except FoundryError as error:
         raise UnusableEpisode(f"episode {episode.id!r}: {error.message}", error.hint) from error
     success = episode.success if mapping.success is None else mapping.success
@@ -44,7 +45,7 @@ def mapped(episode: Episode, mapping: RobotMapping) -> Episode:
     cameras = mapping.cameras.items()
     return replace(
         episode,
-        hz=mapping.hz or episode.hz,
+        hz=hz,
         success=success,
         instructions=instructions,
         lowdim=lowdim,

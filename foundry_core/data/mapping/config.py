@@ -15,6 +15,7 @@ from foundry_core.config.documents import CONFIG_ROOT, load_document
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import PoseGroup, Turn
 from foundry_core.data.contract.fields import UNITS, FieldContract, Quantity, RotationForm
+from foundry_core.data.contract.rates import rates_agree
 from foundry_core.data.contract.statements import CameraContract, DataContract, DepthContract
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
@@ -108,13 +109,17 @@ class CameraMapping(Config):
 
 
 class RobotMapping(Config):
-    """hz: in place of the source's, or where it holds none. instruction: for data without words.
-    success: of every episode, where the source does not say. weight: one raw number per step, how
-    often the window that is anchored there is drawn beside others. null takes away what an include
-    has.
+    """hz: where the source holds none, or within a quarter of its own, in place of it. instruction:
+    for data without words. success: of every episode, where the source does not say. weight: one
+    raw number per step, how often the window that is anchored there is drawn beside others. null
+    takes away what an include has.
     """
 
-    hz: float | None = Field(None, gt=0, description="control steps per second; null: the source's")
+    hz: float | None = Field(
+        None,
+        gt=0,
+        description="control steps per second, near what the source states; null: the source's",
+    )
     cameras: Mapping[str, CameraMapping] = Field(
         {}, description="our name → raw camera; null leaves one of an include out"
     )
@@ -162,8 +167,19 @@ class RobotMapping(Config):
     def rotate(self) -> dict[str, Turn]:
         return {name: one.rotate for name, one in self.cameras.items() if one.rotate}
 
+    def rate(self, stated: float | None) -> float | None:
+        """Steps per second of mapped data. stated: by the source, null where it holds none.
+        FoundryError where the mapping says another."""
+        if self.hz is None or stated is None or rates_agree(self.hz, stated):
+            return self.hz or stated
+        raise FoundryError(
+            f"hz of the mapping is {self.hz:g}, the source states {stated:g} Hz",
+            f"set hz: {stated:g} in the mapping, or leave it out (hz: null): the source's counts",
+        )
+
     def contract(self, raw: DataContract) -> DataContract:
-        """What the mapped data mean; raw: what the source states of itself."""
+        """What the mapped data mean; raw: what the source states of itself. FoundryError where the
+        two contradict each other."""
         fields: dict[str, FieldContract] = {}
         for name, pose in self.poses.items():
             frame = pose.frame or raw.field(pose.xyz.source).frame
@@ -182,7 +198,7 @@ class RobotMapping(Config):
             for name, one in self.cameras.items()
         }
         depth = {name: DepthContract() for name, one in self.cameras.items() if one.depth}
-        return DataContract(hz=self.hz or raw.hz, cameras=cameras, depth=depth, fields=fields)
+        return DataContract(hz=self.rate(raw.hz), cameras=cameras, depth=depth, fields=fields)
 
 
 def _meaning(value: ValueMapping) -> FieldContract:

@@ -109,9 +109,25 @@ def test_cameras_are_renamed_and_swapped_only_when_looked_at():
 
 
 def test_words_and_success_come_from_the_mapping_where_the_data_have_none():
-    made = mapping(instruction="push", success=True, hz=50, fields={"a": {"from": "x"}})
+    made = mapping(instruction="push", success=True, hz=9.98, fields={"a": {"from": "x"}})
     found = mapped(episode(x=[1, 2]), made)
-    assert (found.instructions, found.success, found.hz) == ({"original": ["push"]}, True, 50)
+    assert (found.instructions, found.success, found.hz) == ({"original": ["push"]}, True, 9.98)
+
+
+@pytest.mark.parametrize(("hz", "fits"), [(8, True), (12.5, True), (7.9, False), (30, False)])
+def test_a_rate_that_is_not_the_recordings_is_refused_with_both(hz, fits):
+    """Before an episode is read where the source states it, else with the episode."""
+    made, raw = mapping(hz=hz, fields={"a": {"from": "x"}}), DataContract(hz=10)
+    assert made.contract(DataContract()).hz == hz  # nobody knows better
+    if fits:
+        assert made.contract(raw).hz == mapped(episode(x=[1, 2]), made).hz == hz
+        return
+    message = f"hz of the mapping is {hz:g}, the source states 10 Hz"
+    with pytest.raises(FoundryError, match=message) as refused:
+        made.contract(raw)
+    assert "hz: 10" in refused.value.hint
+    with pytest.raises(UnusableEpisode, match=message):
+        mapped(episode(x=[1, 2]), made)
 
 
 BAD = {
