@@ -14,7 +14,14 @@ from foundry_core.config.canonical import OmitWhen
 from foundry_core.config.documents import CONFIG_ROOT, load_document
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import PoseGroup, Turn
-from foundry_core.data.contract.fields import UNITS, FieldContract, Quantity, RotationForm
+from foundry_core.data.contract.fields import (
+    ANGLES,
+    UNITS,
+    FieldContract,
+    Quantity,
+    RotationForm,
+    check_unit,
+)
 from foundry_core.data.contract.rates import rates_agree
 from foundry_core.data.contract.statements import CameraContract, DataContract, DepthContract
 from foundry_core.errors import FoundryError
@@ -48,6 +55,15 @@ class RotationPart(Part):
     form: RotationForm = Field(description="how the raw numbers say a rotation")
     unit: Literal["rad", "deg"] = Field("rad", description="of raw angles")
 
+    @model_validator(mode="after")
+    def _angles_have_a_unit(self) -> Self:
+        if self.unit != "rad" and self.form not in ANGLES:
+            raise ValueError(
+                f"unit {self.unit!r} does not fit {self.form}, which has no unit: leave it out "
+                f"(angles are {' and '.join(ANGLES)})"
+            )
+        return self
+
 
 class Delta(Config):
     """A pose that is a step from a measured one, pose `of`. world: added to its position, turned
@@ -79,7 +95,9 @@ class ValueMapping(Part):
     lies beyond them is cut off."""
 
     quantity: Quantity = Field("other", description="what the numbers are")
-    unit: str = Field("", description="of the raw numbers; empty: none is stated")
+    unit: str = Field(
+        "", description="of the raw numbers; empty: none is stated. Joints are rad or deg"
+    )
     closed: float | None = Field(None, description="raw value of a closed gripper")
     open: float | None = Field(None, description="raw value of an open gripper")
 
@@ -91,8 +109,7 @@ class ValueMapping(Part):
             raise ValueError(f"closed and open are both {self.open}")
         if self.quantity in ("position", "rotation"):
             raise ValueError("positions and rotations belong into `poses`")
-        if self.unit and self.unit not in UNITS:
-            raise ValueError(f"unit {self.unit!r} is none of {', '.join(UNITS)}")
+        check_unit(self.quantity, self.unit)
         return self
 
 
@@ -202,9 +219,10 @@ class RobotMapping(Config):
 
 
 def _meaning(value: ValueMapping) -> FieldContract:
-    ends = {"closed": 0.0, "open": 1.0} if value.quantity == "gripper" else {}
+    if value.quantity == "gripper":  # shares of its stroke, whatever the raw numbers were
+        return FieldContract(quantity="gripper", closed=0.0, open=1.0)
     unit = {"length": "m", "angle": "rad"}[UNITS[value.unit][0]] if value.unit else ""
-    return FieldContract(quantity=value.quantity, unit=unit, **ends)
+    return FieldContract(quantity=value.quantity, unit=unit)
 
 
 def relative_poses(fields: Mapping[str, FieldContract]) -> tuple[PoseGroup, ...]:

@@ -159,6 +159,23 @@ REFUSED = {
         {"fields": {"a": {"from": "x", "quantity": "gripper"}}},
         "`closed` and `open`",
     ),
+    "joints in metres": (
+        {"fields": {"a": {"from": "x", "quantity": "joints", "unit": "m"}}},
+        "unit 'm' does not fit joints: say rad or deg .*slides is a field of its own",
+    ),
+    "a unit that there is not": ({"fields": {"a": {"from": "x", "unit": "inch"}}}, "none of m, mm"),
+    "a position in radians": ({"poses": {HERE: absolute(unit="rad")}}, "'m', 'cm' or 'mm'"),
+    "a quaternion in degrees": (
+        {
+            "poses": {
+                HERE: {
+                    "xyz": {"from": "p"},
+                    "rotation": {"from": "q", "form": "quaternion_xyzw", "unit": "deg"},
+                }
+            }
+        },
+        "unit 'deg' does not fit quaternion_xyzw.*axis_angle and euler_xyz",
+    ),
     "an unknown key": ({"camera": {}}, "did you mean 'cameras'"),
 }
 
@@ -185,6 +202,20 @@ def test_ready_mappings_are_whole(name):
     # LBM's stay what their source states.
     ends = (None, None) if name.startswith("lbm") else (0, 1)
     assert all((one.closed, one.open) == ends for one in grippers)
+
+
+def test_units_fit_quantities():
+    """A sliding joint is `other`; a gripper's raw unit is gone with its scale."""
+    fits = [("joints", "deg"), ("joints", ""), ("other", "m"), ("other", "rad")]
+    for quantity, unit in fits:
+        mapping(fields={"a": {"from": "x", "quantity": quantity, "unit": unit}})
+    for unit in ("", "mm", "rad"):
+        grip = {"from": "x", "quantity": "gripper", "unit": unit, "closed": 0, "open": 80}
+        meant = mapping(fields={"a": grip}).contract(DataContract()).fields["a"]
+        assert meant == FieldContract(quantity="gripper", closed=0, open=1)
+    for quantity, unit in (("joints", "cm"), ("position", "deg")):
+        with pytest.raises(ValueError, match=f"unit '{unit}' does not fit {quantity}"):
+            FieldContract(quantity=quantity, unit=unit)
 
 
 def test_a_contract_renames_cameras_and_keeps_what_is_known_of_them():
