@@ -4,7 +4,7 @@ Canonical: metres, radians, rot6d as two rows, absolute targets, LBM's names; a 
 when closed and 1 when open. Ready mappings lie in stage_configs/mappings/.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,6 +16,7 @@ from foundry_core.config.suggest import nearest
 from foundry_core.data.config import PoseGroup, Turn
 from foundry_core.data.contract.fields import (
     ANGLES,
+    ROTATION_DIMS,
     UNITS,
     FieldContract,
     Quantity,
@@ -171,14 +172,20 @@ class RobotMapping(Config):
                 raise ValueError(f"pose {name!r} is a step from {of!r}, which is no absolute pose")
         return self
 
+    def parts(self) -> Iterator[tuple[str, Part, int | None]]:
+        """(entry, part, how many dimensions it must have) of all raw fields that are read."""
+        for name, pose in self.poses.items():
+            yield f"poses.{name}.xyz", pose.xyz, 3
+            yield f"poses.{name}.rotation", pose.rotation, ROTATION_DIMS[pose.rotation.form]
+        for name, value in self.fields.items():
+            yield f"fields.{name}", value, None
+        if self.weight is not None:
+            yield "weight", self.weight, 1
+
     @property
     def sources(self) -> frozenset[str]:
         """Raw fields that are read."""
-        parts: list[Part] = [*self.fields.values()]
-        for pose in self.poses.values():
-            parts += (pose.xyz, pose.rotation)
-        parts += [self.weight] if self.weight else []
-        return frozenset(part.source for part in parts)
+        return frozenset(part.source for _, part, _ in self.parts())
 
     @property
     def rotate(self) -> dict[str, Turn]:

@@ -60,6 +60,17 @@ class Reads(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Held:
+    """What each episode of a source holds, as the source states it. dims: numbers per step of each
+    field. names: what a field's dimensions are called, one by one. cameras, depth: their names."""
+
+    dims: Mapping[str, int]
+    names: Mapping[str, tuple[str, ...]]
+    cameras: tuple[str, ...]
+    depth: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Document:
     """One text; `tokens` (uint32) instead, where the source was tokenised by others."""
 
@@ -225,6 +236,11 @@ class RobotFormat(RawFormat):
         """What pictures and numbers mean, as far as it is known without reading episodes. Fields
         that it leaves out mean what their names tell (`canonical_field`)."""
         return DataContract()
+
+    def holds(self) -> Held | None:
+        """What its episodes hold, where that is stated apart from them; None where only reading one
+        would tell. Asked while planning: it must be cheap."""
+        return None
 
     @abstractmethod
     def episodes(self) -> list[SourceRef]:

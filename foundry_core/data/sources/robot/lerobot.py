@@ -15,7 +15,7 @@ from pydantic import Field
 from foundry_core.config.validation import read_as
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import CameraContract, DataContract
-from foundry_core.data.sources.base import PathSource, Reads, RobotFormat, SourceRef
+from foundry_core.data.sources.base import Held, PathSource, Reads, RobotFormat, SourceRef
 from foundry_core.data.sources.robot.lerobot_meta import EpisodeRow, Meta, read_info, read_meta
 from foundry_core.errors import FoundryError
 
@@ -49,6 +49,18 @@ class Lerobot(RobotFormat, PathSource):
         }
         fields = {n: one for n, one in self._meant().items() if n in info.features}
         return DataContract(hz=info.fps, cameras=cameras, fields=fields)
+
+    def holds(self) -> Held | None:
+        if self.remote is not None:
+            return None
+        features = read_info(self.root).features.items()
+        numbers = {name: one for name, one in features if one.is_numeric}
+        return Held(
+            dims={name: one.width for name, one in numbers.items()},
+            names={name: one.dimensions for name, one in numbers.items() if one.dimensions},
+            cameras=tuple(name for name, one in features if one.is_camera and not one.is_depth),
+            depth=tuple(name for name, one in features if one.is_camera and one.is_depth),
+        )
 
     def _meant(self) -> Mapping[str, FieldContract]:
         """What our own export noted of its fields; LeRobot has no place for it."""

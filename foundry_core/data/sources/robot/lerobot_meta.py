@@ -5,6 +5,7 @@ name of a camera. No pyarrow while planning: info.json alone is read then.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,6 +59,25 @@ class Feature(Config):
     def is_depth(self) -> bool:
         info = self.info or {}
         return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
+
+    @property
+    def is_numeric(self) -> bool:
+        return not self.is_camera and self.dtype not in ("string", "language")
+
+    @property
+    def width(self) -> int:
+        """Numbers per step."""
+        return math.prod(self.shape)
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """What its numbers are called, one by one; () where the names are none, or of axes: a list,
+        or one in a mapping such as {"motors": [...]}."""
+        named = self.names
+        while isinstance(named, dict) and len(named) == 1:
+            named = next(iter(named.values()))
+        listed = isinstance(named, list) and all(isinstance(one, str) for one in named)
+        return tuple(named) if listed and len(named) == self.width else ()
 
     @property
     def size(self) -> Size | None:
