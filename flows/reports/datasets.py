@@ -18,6 +18,7 @@ from foundry_core.data.sources.base import (
     ROBOT_FORMATS,
     TEXT_FORMATS,
     CaptionFormat,
+    PathSource,
     RawFormat,
     RobotFormat,
     TextFormat,
@@ -143,6 +144,8 @@ def raw_source(
     from foundry_core.data.inspection.raw import detect
 
     kind: Any = _format(format_) if format_ else detect(path)
+    if issubclass(kind, PathSource) and not path.expanduser().exists():
+        raise FoundryError(f"{path} does not exist", "check the path")
     document = dict(kind.options(str(path)))
     for name, value in overrides:
         set_path(document, name, value)

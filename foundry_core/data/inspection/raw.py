@@ -26,7 +26,7 @@ from foundry_core.data.sources.base import (
     RawFormat,
     RobotFormat,
 )
-from foundry_core.data.sources.files import LOOK_ENTRIES, LOOK_LEVELS
+from foundry_core.data.sources.files import LOOK_ENTRIES, LOOK_LEVELS, marked_below
 from foundry_core.errors import FoundryError
 
 _LOOKED_AT = 5
@@ -71,7 +71,10 @@ class RawContents:
 
 def detect(path: Path) -> type[RawFormat]:
     """The format of a file or folder: of robot data, else of captioned images, else of text, since
-    each may hold files of the next. FoundryError where none or several look like it."""
+    each may hold files of the next. FoundryError where none or several look like it, where it lies
+    above or within a data set of robots, and where something of one is missing."""
+    if not path.exists():
+        raise FoundryError(f"{path} does not exist", "check the path")
     known: list[str] = []
     for registry in (ROBOT_FORMATS, CAPTION_FORMATS, TEXT_FORMATS):
         kinds = {name: registry.get(name) for name in registry.names()}
@@ -80,6 +83,8 @@ def detect(path: Path) -> type[RawFormat]:
             return kinds[found[0]]
         if found:
             raise FoundryError(f"{path} looks like {' and '.join(found)}", "name one with --from")
+        if registry is ROBOT_FORMATS:
+            _refuse_parts(path, kinds)
         known += kinds
     hint = f"name one with --from: {', '.join(sorted(known))}"
     if path.is_dir():
@@ -88,6 +93,30 @@ def detect(path: Path) -> type[RawFormat]:
             f"{LOOK_ENTRIES:,} names at most"
         )
     raise FoundryError(f"{path} is of no format that is known", hint)
+
+
+def _refuse_parts(path: Path, kinds: Mapping[str, type[RawFormat]]) -> None:
+    """FoundryError where a data set lies below or around a folder, or the folder is one that lacks
+    something: its tables would else be taken for texts."""
+    for name, kind in kinds.items():
+        if lacking := kind.lacks(path):
+            raise FoundryError(
+                f"{path} looks like {name} and holds no {lacking}",
+                "fetch the whole data set; or name another format with --from",
+            )
+        if not kind.mark:
+            continue
+        around = [folder for folder in path.absolute().parents[:3] if kind.matches(folder)]
+        if around:
+            raise FoundryError(
+                f"{path} is a part of the {name} data set {around[0]}", "name that folder"
+            )
+        below = marked_below(path, kind.mark) if path.is_dir() else None
+        if below is not None:
+            raise FoundryError(
+                f"{path} is no data set itself: a {name} data set lies in {below}",
+                "name that folder; or name the format of this one with --from",
+            )
 
 
 def raw_contents(source: RobotFormat, path: str) -> tuple[RawContents, Episode]:

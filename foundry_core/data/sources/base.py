@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import Field
 
@@ -110,6 +110,8 @@ class RawFormat(Config):
     does not is refused when its module is imported."""
 
     format: str
+    # Name, below its root, of the file that tells a data set of the format; "" where none does.
+    mark: ClassVar[str] = ""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -133,6 +135,11 @@ class RawFormat(Config):
     def matches(cls, path: Path) -> bool:
         """Whether a file or folder looks like the format; a cheap look, for `data inspect`."""
         return False
+
+    @classmethod
+    def lacks(cls, path: Path) -> str:
+        """What is missing in a folder that else looks like the format; "" for any other."""
+        return ""
 
     @property
     def named(self) -> Mapping[str, str]:

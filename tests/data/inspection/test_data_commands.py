@@ -378,3 +378,9 @@ def test_the_documented_commands_can_be_typed() -> None:
     for words in lines:
         assert words[:2] == ["foundry", "data"]
         assert parser.parse_args(words[2:]).action == words[2]
+
+
+def test_a_place_that_is_not_there_is_said_to_be_none(run: Run, home: Path) -> None:
+    for words in (("inspect",), ("validate",), ("inspect", "--from", "lerobot"), ("check",)):
+        answer = run(*words, home / "no-such", code=2)
+        assert "no-such" in answer["error"] and "does not exist" in answer["error"], words

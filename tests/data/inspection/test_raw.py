@@ -20,7 +20,9 @@ from foundry_core.data.mapping.config import RobotMapping
 from foundry_core.data.robot.episodes import Episode, Frames, UnusableEpisode
 from foundry_core.data.sources import files
 from foundry_core.data.sources.base import SourceRef
+from foundry_core.data.sources.robot.lerobot import Lerobot
 from foundry_core.errors import FoundryError
+from tests.lerobot_sets import make_old
 
 PICTURE = encode_jpeg(np.full((6, 8, 3), 90, np.uint8), 95)
 
@@ -93,11 +95,36 @@ def test_a_contact_sheet_has_a_row_per_camera(tmp_path):
 
 
 def test_a_format_is_recognised_by_its_files(tmp_path: Path):
-    (tmp_path / "demos.json").write_text("{}")
-    assert detect(tmp_path).model_fields["format"].default == "demonstrations"
+    (tmp_path / "demos").mkdir()
+    (tmp_path / "demos" / "demos.json").write_text("{}")
+    assert detect(tmp_path / "demos").model_fields["format"].default == "demonstrations"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file.xyz").write_text("")
     with pytest.raises(FoundryError, match="is of no format that is known") as error:
-        detect(tmp_path / "nothing")
+        detect(tmp_path / "other" / "file.xyz")
     assert "spartan" in error.value.hint
+    with pytest.raises(FoundryError, match=r"nothing does not exist"):
+        detect(tmp_path / "nothing")
+
+
+def test_a_folder_above_within_or_without_the_file_that_tells_is_no_table_of_texts(tmp_path: Path):
+    """A LeRobot data set's tables are Parquet, as corpora are."""
+    root = make_old(tmp_path / "shelf" / "recordings" / "set", video=False)
+    assert detect(root) is Lerobot
+    for above in (root.parent, root.parents[1]):
+        with pytest.raises(FoundryError, match=f"a lerobot data set lies in {root}"):
+            detect(above)
+        with pytest.raises(FoundryError, match=r"holds no meta/info.json") as error:
+            Lerobot(path=str(above)).contract()
+        assert str(root) in error.value.hint
+    for within in (root / "data", next((root / "data").rglob("*.parquet"))):
+        with pytest.raises(FoundryError, match=f"is a part of the lerobot data set {root}"):
+            detect(within)
+    (root / "meta/info.json").unlink()
+    with pytest.raises(FoundryError, match=r"looks like lerobot and holds no meta/info\.json"):
+        detect(root)
+    with pytest.raises(FoundryError, match="does not exist"):
+        Lerobot(path=str(root / "no")).episodes()
 
 
 def test_a_look_is_bounded_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -8,7 +8,7 @@ anywhere in its file and need not have a constant rate.
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,13 @@ from foundry_core.config.validation import read_as
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import CameraContract, DataContract
 from foundry_core.data.sources.base import Held, PathSource, Reads, RobotFormat, SourceRef
-from foundry_core.data.sources.robot.lerobot_meta import EpisodeRow, Meta, read_info, read_meta
+from foundry_core.data.sources.robot.lerobot_meta import (
+    INFO,
+    EpisodeRow,
+    Meta,
+    read_info,
+    read_meta,
+)
 from foundry_core.errors import FoundryError
 
 if TYPE_CHECKING:
@@ -34,9 +40,16 @@ class Lerobot(RobotFormat, PathSource):
     format: Literal["lerobot"] = "lerobot"
     tolerance_s: float = Field(1e-4, gt=0, description="between a row's time and its video frame's")
 
+    mark: ClassVar[str] = INFO
+
     @classmethod
     def matches(cls, path: Path) -> bool:
-        return (path / "meta" / "info.json").is_file()
+        return (path / INFO).is_file()
+
+    @classmethod
+    def lacks(cls, path: Path) -> str:
+        chunks = next((path / "data").glob("chunk-*/*.parquet"), None)
+        return "" if chunks is None or cls.matches(path) else INFO
 
     def contract(self) -> DataContract:
         if self.remote is not None:
