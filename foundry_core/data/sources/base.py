@@ -239,6 +239,9 @@ class CaptionFormat(RawFormat):
 class RobotFormat(RawFormat):
     """Demonstrations of robots."""
 
+    # Fields of the format that no robot measures and none is commanded → why they are there.
+    bookkeeping: ClassVar[Mapping[str, str]] = {}
+
     def contract(self) -> DataContract:
         """What pictures and numbers mean, as far as it is known without reading episodes. Fields
         that it leaves out mean what their names tell (`canonical_field`)."""

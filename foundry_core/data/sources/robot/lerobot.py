@@ -41,6 +41,16 @@ class Lerobot(RobotFormat, PathSource):
     tolerance_s: float = Field(1e-4, gt=0, description="between a row's time and its video frame's")
 
     mark: ClassVar[str] = INFO
+    bookkeeping: ClassVar[Mapping[str, str]] = {
+        "timestamp": "seconds since the episode's start",
+        "frame_index": "counts the episode's steps",
+        "episode_index": "counts episodes",
+        "index": "counts all rows",
+        "task_index": "stands for the task, whose words are the instruction",
+        "next.done": "marks the episode's last step",
+        "next.success": "whether the episode succeeded: see keep_failures",
+        "next.reward": "a reward",
+    }
 
     @classmethod
     def matches(cls, path: Path) -> bool:
