@@ -169,7 +169,7 @@ class Trainer:
         return self._finish(first, *started)
 
     def _steps(self, first: int, writers: MetricWriters) -> None:
-        if self.validation.first_due(self.done):
+        if self.validation.first_due(first):
             writers.write(0, self._validate())
         batches = self.throughput.timed(self.batches(first))
         for step, batch in zip(range(first, self.total_steps), batches, strict=False):

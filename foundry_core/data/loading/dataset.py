@@ -32,7 +32,7 @@ class SampleDataset(ABC):
         UnreadableSample for bytes that are not what was written."""
 
     def recordings(self, indices: Sequence[int]) -> int | None:
-        """From how many episodes, or documents, these samples come; None where that is not known."""
+        """From how many episodes, or documents, these samples are; None where nobody knows."""
         return None
 
     @property

@@ -123,7 +123,7 @@ class TrainJob:
         return Validator(
             config=config,
             held_out=HeldOut(loader=loader, counts=counts),
-            probes=_probes(objectives, baselines and baselines.ruler, config.best_of),
+            probes=_probes(objectives, baselines.ruler if baselines else None, config.best_of),
             seed=self.ctx.seed,
             baselines=baselines,
         )

@@ -44,7 +44,7 @@ class ActionBaselines:
         *,
         may_lack: bool = False,
     ) -> Self:
-        """statistics: of the training set. may_lack: what is measured is not so in every dataset, so
+        """statistics: of the training set. may_lack: some datasets may not have what is measured, so
         that only relative fields and changes can be held."""
         inputs, meanings = transform.inputs, contract.fields
         now = inputs.proprio_steps.index(0) if 0 in inputs.proprio_steps else -1

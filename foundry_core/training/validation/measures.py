@@ -1,4 +1,4 @@
-"""What validation measures, in words and units. No torch: reports and the command line import it."""
+"""What validation measures, in words and units. No torch: reports and the console import it."""
 
 from collections.abc import Iterable, Mapping
 
@@ -26,8 +26,8 @@ _LOSSES = {"text": "nats per token", "captions": "nats per token"}
 
 
 def in_words(modality: str, measure: str, gripper: str = "") -> tuple[str, str]:
-    """(what is measured, its unit, "" where it has none). gripper: STROKE or RANGE, what a gripper's
-    error is a share of; "" where that is not known."""
+    """(what is measured, its unit, "" where it has none). gripper: STROKE or RANGE, what its error is
+    a share of; "" where that is not known."""
     if measure == "loss":
         return "loss", _LOSSES.get(modality, "")
     words, unit = _WORDS.get(measure, (measure, ""))
@@ -54,7 +54,7 @@ def overall(names: Iterable[str]) -> list[tuple[str, str, str]]:
 
 def sentences(measures: Mapping[str, float], gripper: str = "") -> list[str]:
     """`robot position 568 mm (mean action 571)`: what the weights that are left, the average where
-    there is one, measure beside what needs no training. measures: by `<whose>/<modality>/<measure>`.
+    there is one, measure beside what needs no training. measures: by <whose>/<modality>/<measure>.
     """
     found = overall(measures)
     left = EMA if any(whose == EMA for whose, *_ in found) else RAW

@@ -59,7 +59,9 @@ class Validator:
         """<baseline>/<modality>/<measure> of the same samples, without a model. Not collective: one
         process reads all, no picture."""
         sums: dict[str, tuple[float, float]] = {}
-        for label in self.held_out.counts.get(ROBOT, {}) if self.baselines else ():
+        if self.baselines is None:
+            return {}
+        for label in self.held_out.counts.get(ROBOT, {}):
             for window in self.held_out.windows(label):
                 one = {name: values[None] for name, values in window.items()}
                 for name, (total, count) in self.baselines.sums(one).items():
