@@ -44,8 +44,8 @@ class ActionBaselines:
         *,
         may_lack: bool = False,
     ) -> Self:
-        """statistics: of the training set. may_lack: some datasets may not have what is measured, so
-        that only relative fields and changes can be held."""
+        """statistics: of the training set. may_lack: some datasets may lack what is measured;
+        then relative fields and changes alone can be held."""
         inputs, meanings = transform.inputs, contract.fields
         now = inputs.proprio_steps.index(0) if 0 in inputs.proprio_steps else -1
         dims = _proprio_dims(transform) if now >= 0 and not may_lack else {}

@@ -1,10 +1,13 @@
 """What validation measures, in words and units. No torch: reports and the console import it."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 RAW, EMA, MEAN, HOLD = "raw", "ema", "mean", "hold"
 """Whose measure it is, the first part of a name: of the weights as they are, of their average, of
 the training set's mean action, of holding what is measured."""
+FINAL = "final_validation/"
+"""Before the names of the last measures, among a training's metrics."""
 BASELINES = {MEAN: "mean action", HOLD: "holding still"}
 NEAREST = "best_"
 """Before a measure: of the nearest of several chunks."""
@@ -26,8 +29,8 @@ _LOSSES = {"text": "nats per token", "captions": "nats per token"}
 
 
 def in_words(modality: str, measure: str, gripper: str = "") -> tuple[str, str]:
-    """(what is measured, its unit, "" where it has none). gripper: STROKE or RANGE, what its error is
-    a share of; "" where that is not known."""
+    """(what is measured, its unit, "" where it has none). gripper: STROKE or RANGE, which its error
+    is a share of; "" where that is not known."""
     if measure == "loss":
         return "loss", _LOSSES.get(modality, "")
     words, unit = _WORDS.get(measure, (measure, ""))
@@ -50,6 +53,16 @@ def overall(names: Iterable[str]) -> list[tuple[str, str, str]]:
     nor of one step of a chunk."""
     parts = [name.split("/") for name in names]
     return [(one[0], one[1], one[2]) for one in parts if len(one) == 3 and not one[2].isdigit()]
+
+
+def last_measures(metrics: Mapping[str, Any], stage: str = "") -> dict[str, float]:
+    """<whose>/<modality>/<measure> → value, of a training's metrics; stage: of those of a run."""
+    prefix = f"{stage}.{FINAL}" if stage else FINAL
+    return {
+        name.removeprefix(prefix): value
+        for name, value in metrics.items()
+        if name.startswith(prefix)
+    }
 
 
 def sentences(measures: Mapping[str, float], gripper: str = "") -> list[str]:

@@ -15,6 +15,7 @@ from torch import nn
 from foundry_core.training.distributed import World
 from foundry_core.training.metrics import MetricsLog
 from foundry_core.training.state import BestWeights, Ema
+from foundry_core.training.validation.measures import FINAL
 from foundry_core.training.validation.record import write_held_out
 from foundry_core.training.validation.rules import Judge
 from foundry_core.training.validation.validator import Look, Validator, judged
@@ -117,7 +118,7 @@ class Validation:
             assert self.validator is not None
             found |= self.validator.untrained()
             write_held_out(records, self.validator, found)
-        told = {f"final_{PREFIX}{name}": value for name, value in found.items()}
+        told = {f"{FINAL}{name}": value for name, value in found.items()}
         if self.judge.value is not None:
             told |= {"best_step": self.judge.step, "best_value": self.judge.value}
         return told
