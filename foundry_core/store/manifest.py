@@ -191,7 +191,7 @@ def parsed(data: bytes, kind: str, key: str) -> Artifact:
     return artifact
 
 
-class Manifests:
+class ParsedManifests:
     """`parsed`, which checks every path of an artifact, once for bytes that come again and again.
     Thread-safe; the latest of some megabytes are kept."""
 

@@ -298,7 +298,7 @@ def test_a_manifest_is_parsed_once_and_again_once_its_bytes_are_others(home, mon
 def test_only_the_latest_manifests_are_kept(monkeypatch):
     asked = []
     monkeypatch.setattr(manifest, "parsed", lambda data, kind, key: asked.append(data) or data)
-    kept = manifest.Manifests(most=3 * 5)
+    kept = manifest.ParsedManifests(most=3 * 5)
     for number in (b"00000", b"00001", b"00002", b"00003", b"00003", b"00001", b"00000"):
         kept.parsed(number, "emit", number.decode())
     assert [int(data) for data in asked] == [0, 1, 2, 3, 0]
