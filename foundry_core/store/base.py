@@ -80,7 +80,7 @@ class Store(ABC):
     def __init__(self) -> None:
         self._reading = contextlib.ExitStack()
         self._paths: dict[tuple[str, str, str], Path] = {}
-        self._known = ParsedManifests()
+        self._parsed_before = ParsedManifests()
 
     @property
     def events_uri(self) -> str:
@@ -98,7 +98,7 @@ class Store(ABC):
             data = self.documents.read(f"{kind}/{key}/{MANIFEST}", most=MOST_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return self._believed(self._known.parsed(data, kind, key))
+        return self._believed(self._parsed_before.parsed(data, kind, key))
 
     def _believed(self, artifact: Artifact) -> Artifact:
         """A manifest of this store. ValueError when its files lie where this store has none."""
