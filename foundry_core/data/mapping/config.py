@@ -48,12 +48,30 @@ class Part(Config):
         return self
 
 
+# A rigid transform of homogeneous coordinates, 4x4, laid flat row by row: the rotation, right of it
+# the position, below them 0 0 0 1.
+Pose4x4 = Literal["pose_4x4"]
+POSE_DIMS = 16
+
+
 class PositionPart(Part):
+    """form: three numbers, or the last column of a pose that is one matrix."""
+
     unit: Literal["m", "cm", "mm"] = Field("m", description="of the raw numbers")
+    form: Annotated[Literal["xyz"] | Pose4x4, OmitWhen("xyz")] = Field(
+        "xyz", description="three numbers, or pose_4x4: the position in a 4x4 laid flat by rows"
+    )
+
+    @property
+    def wanted(self) -> int:
+        """Numbers that it is read from."""
+        return POSE_DIMS if self.form == "pose_4x4" else 3
 
 
 class RotationPart(Part):
-    form: RotationForm = Field(description="how the raw numbers say a rotation")
+    form: RotationForm | Pose4x4 = Field(
+        description="how the raw numbers say a rotation; pose_4x4: within a 4x4 laid flat by rows"
+    )
     unit: Literal["rad", "deg"] = Field("rad", description="of raw angles")
 
     @model_validator(mode="after")
@@ -64,6 +82,11 @@ class RotationPart(Part):
                 f"(angles are {' and '.join(ANGLES)})"
             )
         return self
+
+    @property
+    def wanted(self) -> int:
+        """Numbers that it is read from."""
+        return POSE_DIMS if self.form == "pose_4x4" else ROTATION_DIMS[self.form]
 
 
 class Delta(Config):
@@ -175,8 +198,8 @@ class RobotMapping(Config):
     def parts(self) -> Iterator[tuple[str, Part, int | None]]:
         """(entry, part, how many dimensions it must have) of all raw fields that are read."""
         for name, pose in self.poses.items():
-            yield f"poses.{name}.xyz", pose.xyz, 3
-            yield f"poses.{name}.rotation", pose.rotation, ROTATION_DIMS[pose.rotation.form]
+            yield f"poses.{name}.xyz", pose.xyz, pose.xyz.wanted
+            yield f"poses.{name}.rotation", pose.rotation, pose.rotation.wanted
         for name, value in self.fields.items():
             yield f"fields.{name}", value, None
         if self.weight is not None:

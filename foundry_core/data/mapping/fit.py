@@ -31,7 +31,9 @@ def span(part: Part, dims: Mapping[str, int], wanted: int | None = None) -> tupl
         raise FoundryError(
             f"dims [{first}, {end}) of {part.source!r}, which has {dims[part.source]}"
             + (f", are not {wanted}" if wanted not in (None, end - first) else ""),
-            "correct the mapping's dims",
+            "pose_4x4 takes a 4x4 that is laid flat"
+            if wanted == 9 and end - first == 16
+            else "correct the mapping's dims",
         )
     return first, end
 
