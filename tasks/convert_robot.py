@@ -21,7 +21,7 @@ from foundry_core.data.config import (
 from foundry_core.data.contract.motion import tolerances
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.mapping.config import AnyMapping, relative_poses
-from foundry_core.data.mapping.fit import check_fit
+from foundry_core.data.mapping.fit import check_fit, of
 from foundry_core.data.sources.base import RobotSource
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import fingerprint
@@ -117,7 +117,8 @@ class ConvertRobot(stage.Stage):
             )
         held = recipe.source.holds() if recipe.source else None
         if recipe.mapping and held:
-            check_fit(recipe.mapping, held)
+            with of(recipe.mapping):
+                check_fit(recipe.mapping, held)
         given = _given(recipe, inputs)
         for camera in (*(recipe.cameras or ()), *recipe.rotate) if given.cameras else ():
             if camera not in given.cameras:
@@ -199,7 +200,10 @@ def _given(
     given = next((one for one in states if isinstance(one, DataContract)), DataContract())
     if recipe.source is not None:
         given = recipe.source.contract()
-    return recipe.mapping.contract(given) if recipe.mapping else given
+    if recipe.mapping is None:
+        return given
+    with of(recipe.mapping):
+        return recipe.mapping.contract(given)
 
 
 def _is_known(

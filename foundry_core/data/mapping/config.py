@@ -5,10 +5,20 @@ when closed and 1 when open. Ready mappings lie in stage_configs/mappings/.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from foundry_core.config.canonical import OmitWhen
 from foundry_core.config.documents import CONFIG_ROOT, load_document
@@ -149,6 +159,13 @@ class CameraMapping(Config):
     bgr: bool = Field(False, description="channels are stored in the order blue, green, red")
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """Where a mapping was read from, which is nothing of what it says: all are equal."""
+
+    name: str = dataclass_field(default="", compare=False)
+
+
 class RobotMapping(Config):
     """hz: where the source holds none, or within a quarter of its own, in place of it. instruction:
     for data without words. success: of every episode, where the source does not say. weight: one
@@ -179,6 +196,14 @@ class RobotMapping(Config):
     weight: Annotated[Part | None, OmitWhen(None)] = Field(
         None, description="raw field of how often a step's window is drawn; null: all alike"
     )
+
+    _origin: _Origin = PrivateAttr(_Origin())
+
+    @property
+    def called(self) -> str:
+        """Name or file that it was read from, as the recipe says it; "" where the recipe holds it,
+        and in a stage's own process."""
+        return self._origin.name
 
     @field_validator("cameras", "poses", "fields", mode="before")
     @classmethod
@@ -287,12 +312,18 @@ def load_mapping(name: str) -> dict[str, Any]:
     return load_document(CONFIG_ROOT / "mappings" / f"{name}.yaml")
 
 
-def _loaded(value: Any) -> Any:
+def _loaded(value: Any, handler: ValidatorFunctionWrapHandler) -> RobotMapping:
+    if not isinstance(value, str):
+        made: RobotMapping = handler(value)
+        return made
     try:
-        return load_mapping(value) if isinstance(value, str) else value
+        document = load_mapping(value)
     except FoundryError as error:
         raise ValueError(f"{error.message} ({error.hint})") from None
+    made = handler(document)
+    made._origin = _Origin(value)
+    return made
 
 
 # A name or file stands for what it holds: that is what enters a stage's identity.
-AnyMapping = Annotated[RobotMapping, BeforeValidator(_loaded)]
+AnyMapping = Annotated[RobotMapping, WrapValidator(_loaded)]

@@ -45,6 +45,17 @@ def check_there(what: str, source: str, known: Iterable[str]) -> None:
 
 
 @contextmanager
+def of(mapping: RobotMapping | None) -> Iterator[None]:
+    """What is wrong in here names the mapping's file, where it was read from one."""
+    try:
+        yield
+    except FoundryError as error:
+        if mapping is None or not mapping.called:
+            raise
+        raise FoundryError(f"{mapping.called}: {error.message}", error.hint) from error
+
+
+@contextmanager
 def entry(place: str) -> Iterator[None]:
     """What is wrong in here names this entry of the mapping."""
     try:
