@@ -1,6 +1,6 @@
 """Demonstrations → robot shards: whole episodes with images, poses, statistics of their windows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -125,11 +125,13 @@ class ConvertRobot(stage.Stage):
                 raise FoundryError(
                     f"the source has no camera {camera!r}", nearest(camera, given.cameras)
                 )
-        made = given.fields if recipe.mapping else held and held.dims
-        for field in (recipe.fields or ()) if made is not None else ():
-            if field not in made:
+        fields: Iterable[str] | None = held.dims if held else None
+        if recipe.mapping:
+            fields = given.fields
+        for field in recipe.fields or ():
+            if fields is not None and field not in fields:
                 what = "the mapping makes" if recipe.mapping else "the source has"
-                raise FoundryError(f"{what} no field {field!r}", nearest(field, made))
+                raise FoundryError(f"{what} no field {field!r}", nearest(field, fields))
 
     @classmethod
     def states(cls, recipe: ConvertRobotRecipe, inputs: Mapping[str, Any]) -> DataContract:
