@@ -9,6 +9,7 @@ from flows.cli.commands.common import print_json
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_atomic
+from foundry_core.identity.sources import is_remote
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -193,6 +194,11 @@ def _inspect(options: argparse.Namespace) -> int:
     from foundry_core.data.inspection.contents import contents, render_contents
 
     folder = Path(options.folder)
+    if is_remote(options.folder) and (options.format or options.check):
+        raise FoundryError(
+            f"{options.folder} lies elsewhere: raw data is looked into on this machine only",
+            "copy it, or a part of it, here; a conversion fetches it by itself",
+        )
     if options.format or options.check or (folder.exists() and not any(folder.glob("*.tar"))):
         return _inspect_raw(options, folder)
     return _show(options, contents(options.folder, options.sample), render_contents)
