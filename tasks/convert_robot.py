@@ -1,6 +1,6 @@
 """Demonstrations → robot shards: whole episodes with images, poses, statistics of their windows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -21,7 +21,7 @@ from foundry_core.data.config import (
 from foundry_core.data.contract.motion import tolerances
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.mapping.config import AnyMapping, relative_poses
-from foundry_core.data.mapping.fit import check_fit
+from foundry_core.data.mapping.fit import check_fit, of
 from foundry_core.data.sources.base import RobotSource
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import fingerprint
@@ -117,18 +117,21 @@ class ConvertRobot(stage.Stage):
             )
         held = recipe.source.holds() if recipe.source else None
         if recipe.mapping and held:
-            check_fit(recipe.mapping, held)
+            with of(recipe.mapping):
+                check_fit(recipe.mapping, held)
         given = _given(recipe, inputs)
         for camera in (*(recipe.cameras or ()), *recipe.rotate) if given.cameras else ():
             if camera not in given.cameras:
                 raise FoundryError(
                     f"the source has no camera {camera!r}", nearest(camera, given.cameras)
                 )
-        made = given.fields if recipe.mapping else held and held.dims
-        for field in (recipe.fields or ()) if made is not None else ():
-            if field not in made:
+        fields: Iterable[str] | None = held.dims if held else None
+        if recipe.mapping:
+            fields = given.fields
+        for field in recipe.fields or ():
+            if fields is not None and field not in fields:
                 what = "the mapping makes" if recipe.mapping else "the source has"
-                raise FoundryError(f"{what} no field {field!r}", nearest(field, made))
+                raise FoundryError(f"{what} no field {field!r}", nearest(field, fields))
 
     @classmethod
     def states(cls, recipe: ConvertRobotRecipe, inputs: Mapping[str, Any]) -> DataContract:
@@ -199,7 +202,10 @@ def _given(
     given = next((one for one in states if isinstance(one, DataContract)), DataContract())
     if recipe.source is not None:
         given = recipe.source.contract()
-    return recipe.mapping.contract(given) if recipe.mapping else given
+    if recipe.mapping is None:
+        return given
+    with of(recipe.mapping):
+        return recipe.mapping.contract(given)
 
 
 def _is_known(

@@ -9,6 +9,7 @@ from flows.cli.commands.common import print_json
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_atomic
+from foundry_core.identity.sources import is_remote
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +80,11 @@ def _add_looks(actions: Any) -> None:
     inspect.add_argument("--from", dest="format", metavar="FORMAT", help="of raw data")
     inspect.add_argument("--images", type=Path, help="write a contact sheet of raw data here (PNG)")
     inspect.add_argument("--mapping", type=Path, help="write the draft of a mapping here (YAML)")
+    inspect.add_argument(
+        "--check",
+        metavar="MAPPING",
+        help="try a mapping, by name or file (YAML), on one episode of raw robot data",
+    )
     _add_overrides(inspect, "an option of the raw format, e.g. hz=20")
     validate = actions.add_parser("validate", help="digests, schema, and samples decoded")
     validate.add_argument("folder", help="folder or address of shards")
@@ -188,7 +194,12 @@ def _inspect(options: argparse.Namespace) -> int:
     from foundry_core.data.inspection.contents import contents, render_contents
 
     folder = Path(options.folder)
-    if options.format or (folder.exists() and not any(folder.glob("*.tar"))):
+    if is_remote(options.folder) and (options.format or options.check):
+        raise FoundryError(
+            f"{options.folder} lies elsewhere: raw data is looked into on this machine only",
+            "copy it, or a part of it, here; a conversion fetches it by itself",
+        )
+    if options.format or options.check or (folder.exists() and not any(folder.glob("*.tar"))):
         return _inspect_raw(options, folder)
     return _show(options, contents(options.folder, options.sample), render_contents)
 
@@ -202,19 +213,31 @@ def _inspect_raw(options: argparse.Namespace, path: Path) -> int:
     overrides = [parse_override(text) for text in options.override]
     source = raw_source(options.format, path, overrides)
     if not isinstance(source, RobotFormat):
-        if options.images or options.mapping:
+        if options.images or options.mapping or options.check:
             raise FoundryError(
                 f"{path} is {source.format}: only robot data has a contact sheet and a mapping",
-                "leave out --images and --mapping",
+                "leave out --images, --mapping and --check",
             )
         words = raw_words(source, str(path), guess=not overrides)
         return _show(options, asdict(words) if options.json else words, render_words)
+    if options.check:
+        return _try_mapping(options, source)
     found, first = raw_contents(source, str(path))
     if options.images:
         contact_sheet(first, options.images)
     if options.mapping:
         write_atomic(options.mapping, found.mapping)
     return _show(options, asdict(found) if options.json else found, render_raw)
+
+
+def _try_mapping(options: argparse.Namespace, source: Any) -> int:
+    from foundry_core.config.validation import validate
+    from foundry_core.data.inspection.trial import render_trial, tried
+    from foundry_core.data.mapping.config import RobotMapping, load_mapping
+
+    mapping = validate(RobotMapping, load_mapping(options.check), options.check)
+    found = tried(source, mapping, options.folder, options.check)
+    return _show(options, asdict(found) if options.json else found, render_trial)
 
 
 def _validate(options: argparse.Namespace) -> int:

@@ -47,8 +47,9 @@ def counted(where: str) -> Iterator[None]:
         raise
     # MemoryError is what a lying header asks for; a real lack of memory kills the process.
     except (Exception, RecursionError, MemoryError) as error:
-        ours = isinstance(error, FoundryError)
-        reason, hint = (error.message, error.hint) if ours else (repr(error), "")
+        reason, hint = repr(error), ""
+        if isinstance(error, FoundryError):
+            reason, hint = error.message, error.hint
         raise UnusableEpisode(
             f"{where} is not readable: {reason}", hint or "fetch it again"
         ) from error

@@ -73,9 +73,13 @@ def _span(values: np.ndarray) -> tuple[float, float, int]:
     return float(known.min()), float(known.max()), min(MANY, len(np.unique(known)))
 
 
-def field_table(fields: Mapping[str, RawField], title: str = "fields") -> Table:
-    """A row per field and, below it, one per dimension; the middle of long vectors is folded, but
-    for dimensions of few values."""
+def field_table(
+    fields: Mapping[str, RawField],
+    title: str = "fields",
+    meanings: Mapping[str, str] | None = None,
+) -> Table:
+    """A row per field and, below it, what it means and one per dimension; the middle of long
+    vectors is folded, but for dimensions of few values."""
     table = Table(title=title, title_justify="left")
     for heading in ("field", "low", "high", "values"):
         table.add_column(
@@ -85,6 +89,8 @@ def field_table(fields: Mapping[str, RawField], title: str = "fields") -> Table:
         )
     for name, one in fields.items():
         table.add_row(escape(f"{name} [{one.dims}]"), *_numbers(one.low, one.high, one.values))
+        if meanings and meanings.get(name):
+            table.add_row(f"  [dim]{escape(meanings[name])}", "", "", "")
         if one.dims > 1 or any(part.name for part in one.dimensions):
             for row in _rows(one):
                 table.add_row(*row)
@@ -116,4 +122,4 @@ def _fold(parts: Sequence[Dimension], folded: Sequence[int]) -> Iterator[tuple[s
 
 
 def _numbers(low: float, high: float, values: int) -> tuple[str, str, str]:
-    return f"{low:.4g}", f"{high:.4g}", f"{MANY}+" if values == MANY else str(values)
+    return f"{low + 0.0:.4g}", f"{high + 0.0:.4g}", f"{MANY}+" if values == MANY else str(values)

@@ -70,11 +70,20 @@ def _yaml(document: Mapping[str, Any]) -> str:
 
 def _poses(fields: Mapping[str, RawField]) -> Iterator[tuple[str, dict[str, dict[str, str]]]]:
     for name, found in fields.items():
+        if _is_pose(found):
+            whole = {"from": name, "form": "pose_4x4"}
+            yield pose_prefix(_target(name, "poses__")), {"xyz": whole, "rotation": dict(whole)}
         partner = _rotation_of(name, fields) if found.dims == 3 else None
         if partner is not None:
             rotation, form = partner
             target = pose_prefix(_target(name, "poses__"))
             yield target, {"xyz": {"from": name}, "rotation": {"from": rotation, "form": form}}
+
+
+def _is_pose(found: RawField) -> bool:
+    """Whether it is a 4x4 laid flat, by its last row."""
+    last = [(one.low, one.high) for one in found.dimensions[12:]]
+    return found.dims == 16 and last == [(0, 0), (0, 0), (0, 0), (1, 1)]
 
 
 def _field(name: str, found: RawField, bookkeeping: Mapping[str, str]) -> Iterator[str]:

@@ -5,6 +5,7 @@ finds, a contact sheet, and the draft of a mapping to edit. Text and captions ar
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -103,21 +104,39 @@ def _refuse_parts(path: Path, kinds: Mapping[str, type[RawFormat]]) -> None:
             )
 
 
-def raw_contents(source: RobotFormat, path: str) -> tuple[RawContents, Episode]:
-    """Of the first episodes, and the first one that could be read. FoundryError where none can."""
+class Readable(NamedTuple):
+    """all: episodes of the source. unusable: what is wrong with those that could not be read."""
+
+    all: int
+    episodes: tuple[Episode, ...]
+    unusable: tuple[str, ...]
+
+
+def readable(source: RobotFormat, path: str, most: int = _LOOKED_AT) -> Readable:
+    """Up to so many of the first episodes. FoundryError where none can be read."""
     refs = source.episodes()
     episodes: list[Episode] = []
-    unusable = []
+    unusable: list[str] = []
     for ref in refs[:_LOOKED_AT]:
         try:
             episodes.append(read_bounded(source, ref))
         except UnusableEpisode as error:
             unusable.append(str(error))
+        if len(episodes) == most:
+            break
     if not episodes:
         raise FoundryError(
-            f"none of the first {len(unusable)} episodes of {path} can be read: {unusable[0]}",
+            f"none of the first {len(unusable)} episodes of {path} can be read: "
+            f"{(unusable or ['there is none'])[0]}",
             "mend it, or name another format with --from",
         )
+    return Readable(len(refs), tuple(episodes), tuple(unusable))
+
+
+def raw_contents(source: RobotFormat, path: str) -> tuple[RawContents, Episode]:
+    """Of the first episodes, and the first one that could be read. FoundryError where none can."""
+    looked = readable(source, path)
+    episodes, unusable = looked.episodes, looked.unusable
     first, held = episodes[0], source.holds()
     fields = {
         name: spanned(
@@ -133,16 +152,16 @@ def raw_contents(source: RobotFormat, path: str) -> tuple[RawContents, Episode]:
         RawContents(
             format=source.format,
             path=path,
-            episodes=len(refs),
+            episodes=looked.all,
             read=len(episodes),
             hz=tuple(sorted({float(one.hz) for one in episodes})),
             lengths=tuple(one.length for one in episodes),
             instructions=tuple(dict.fromkeys(said)),
             fields=fields,
-            cameras={name: _picture(first, name, 0).shape[:2] for name in first.images},
+            cameras={name: picture(first, name, 0).shape[:2] for name in first.images},
             depth={name: deep[0].shape[:2] for name, deep in first.depth.items()},
             left_out=left_out,
-            unusable=tuple(unusable),
+            unusable=unusable,
             mapping=draft_mapping(
                 fields,
                 tuple(first.images),
@@ -160,7 +179,8 @@ def _words(episode: Episode) -> bool:
     return any(episode.instructions.values())
 
 
-def _picture(episode: Episode, camera: str, step: int) -> np.ndarray:
+def picture(episode: Episode, camera: str, step: int) -> np.ndarray:
+    """uint8 [H, W, 3]."""
     picture = episode.images[camera][step]
     where = f"{camera} at step {step} of {episode.id}"
     return decode_image(picture, where) if isinstance(picture, bytes) else np.asarray(picture)
@@ -172,7 +192,7 @@ def contact_sheet(episode: Episode, out: Path) -> None:
     for camera in episode.images:
         steps = np.linspace(0, episode.length - 1, _SHEET_STEPS).round().astype(int)
         row = [
-            Image.fromarray(_picture(episode, camera, int(step))).resize((_SHEET_SIDE,) * 2)
+            Image.fromarray(picture(episode, camera, int(step))).resize((_SHEET_SIDE,) * 2)
             for step in steps
         ]
         rows.append(np.concatenate([np.asarray(one) for one in row], axis=1))

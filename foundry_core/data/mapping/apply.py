@@ -8,12 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from foundry_core.data.contract.fields import UNITS
+from foundry_core.data.contract.fields import UNITS, RotationForm
 from foundry_core.data.images import decode_image
 from foundry_core.data.mapping.config import (
+    POSE_DIMS,
     CameraMapping,
     Part,
     PoseMapping,
+    PositionPart,
     RobotMapping,
     RotationPart,
     ValueMapping,
@@ -25,6 +27,10 @@ from foundry_core.data.robot.rotations import from_matrix, to_matrix
 from foundry_core.errors import FoundryError
 
 Arrays = Mapping[str, np.ndarray]
+# Of a 4x4 laid flat by rows.
+_POSITION = np.array([3, 7, 11])
+_ROTATION = np.array([0, 1, 2, 4, 5, 6, 8, 9, 10])
+_LAST_ROW = np.array([0.0, 0.0, 0.0, 1.0])
 
 
 def mapped(episode: Episode, mapping: RobotMapping) -> Episode:
@@ -89,7 +95,7 @@ def _pose(
     raw: Arrays, pose: PoseMapping, known: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """(position [L, 3] m, R [L, 3, 3]), absolute."""
-    xyz = _part(raw, pose.xyz, 3) * UNITS[pose.xyz.unit][1]
+    xyz = _position(raw, pose.xyz) * UNITS[pose.xyz.unit][1]
     rotation = _rotation(raw, pose.rotation)
     if pose.delta is None:
         return xyz, rotation
@@ -108,12 +114,34 @@ def _as_stored(raw: Arrays, pose: PoseMapping, rows: np.ndarray) -> np.ndarray:
     return stored if np.allclose(stored, rows, rtol=0, atol=1e-6) else rows
 
 
+def _position(raw: Arrays, part: PositionPart) -> np.ndarray:
+    values = _part(raw, part, part.wanted)
+    return values if part.form == "xyz" else _whole_pose(values, part)[:, _POSITION]
+
+
 def _rotation(raw: Arrays, part: RotationPart) -> np.ndarray:
-    values = _part(raw, part) * (UNITS[part.unit][1] if part.unit == "deg" else 1.0)
+    values = _part(raw, part, part.wanted) * (UNITS[part.unit][1] if part.unit == "deg" else 1.0)
+    form: RotationForm = "matrix" if part.form == "pose_4x4" else part.form
+    if part.form == "pose_4x4":
+        values = _whole_pose(values, part)[:, _ROTATION]
     try:
-        return to_matrix(values, part.form)
+        return to_matrix(values, form)
     except FoundryError as error:
         raise FoundryError(f"{part.source!r}: {error.message}", error.hint) from None
+
+
+def _whole_pose(values: np.ndarray, part: Part) -> np.ndarray:
+    """[L, 16] of a part that is a rigid transform by rows. FoundryError where its last row shows
+    that it is none, as of one by columns."""
+    bad = ~np.isclose(values[:, 12:], part.scale * _LAST_ROW, atol=1e-6).all(axis=1)
+    if bad.any():
+        step = int(np.argmax(bad))
+        raise FoundryError(
+            f"{part.source!r} at step {step} ends in {(values[step, 12:] / part.scale).tolist()}, "
+            "not in 0, 0, 0, 1",
+            "pose_4x4 lies row by row, with the position in its last column",
+        )
+    return values
 
 
 def _value(raw: Arrays, value: ValueMapping) -> np.ndarray:
@@ -150,7 +178,8 @@ def raw_fields(
             origin, axes = (measured[f"{pose.delta.of}__{half}"] for half in ("xyz", "rot_6d"))
             start = origin, to_matrix(axes, "rot6d_rows")
             xyz, rotation = _deltas(xyz, rotation, start, pose.delta.axes, tracking)
-        turned = from_matrix(rotation, pose.rotation.form)
+        form = pose.rotation.form
+        turned = from_matrix(rotation, "matrix" if form == "pose_4x4" else form)
         if pose.delta is None and pose.rotation.form == "rot6d_rows":
             turned = fields[f"{name}__rot_6d"]  # to the bit
         angle = UNITS[pose.rotation.unit][1] if pose.rotation.unit == "deg" else 1.0
@@ -195,14 +224,21 @@ def _raw_value(values: np.ndarray, value: ValueMapping) -> np.ndarray:
 
 def _assembled(parts: Sequence[tuple[Part, np.ndarray]]) -> dict[str, np.ndarray]:
     """The raw fields that the parts are cut from; dimensions of which no part tells are 0. Parts
-    without dims follow one another."""
+    without dims follow one another, but for the two of a pose_4x4, which is all of its field."""
     found: dict[str, np.ndarray] = {}
     for part, values in parts:
         before = found.get(part.source, np.zeros((len(values), 0)))
-        first, end = part.dims or (before.shape[1], before.shape[1] + values.shape[1])
+        whole = getattr(part, "form", "") == "pose_4x4"
+        start = 0 if whole else before.shape[1]
+        first, end = part.dims or (start, start + (POSE_DIMS if whole else values.shape[1]))
         if end > before.shape[1]:
             before = np.pad(before, ((0, 0), (0, end - before.shape[1])))
-        before[:, first:end] = values / part.scale
+        if whole:
+            places = _POSITION if isinstance(part, PositionPart) else _ROTATION
+            before[:, first + places] = values / part.scale
+            before[:, first + 12 : end] = _LAST_ROW
+        else:
+            before[:, first:end] = values / part.scale
         found[part.source] = before
     return found
 

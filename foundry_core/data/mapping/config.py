@@ -5,10 +5,20 @@ when closed and 1 when open. Ready mappings lie in stage_configs/mappings/.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from foundry_core.config.canonical import OmitWhen
 from foundry_core.config.documents import CONFIG_ROOT, load_document
@@ -48,12 +58,30 @@ class Part(Config):
         return self
 
 
+# A rigid transform of homogeneous coordinates, 4x4, laid flat row by row: the rotation, right of it
+# the position, below them 0 0 0 1.
+Pose4x4 = Literal["pose_4x4"]
+POSE_DIMS = 16
+
+
 class PositionPart(Part):
+    """form: three numbers, or the last column of a pose that is one matrix."""
+
     unit: Literal["m", "cm", "mm"] = Field("m", description="of the raw numbers")
+    form: Annotated[Literal["xyz"] | Pose4x4, OmitWhen("xyz")] = Field(
+        "xyz", description="three numbers, or pose_4x4: the position in a 4x4 laid flat by rows"
+    )
+
+    @property
+    def wanted(self) -> int:
+        """Numbers that it is read from."""
+        return POSE_DIMS if self.form == "pose_4x4" else 3
 
 
 class RotationPart(Part):
-    form: RotationForm = Field(description="how the raw numbers say a rotation")
+    form: RotationForm | Pose4x4 = Field(
+        description="how the raw numbers say a rotation; pose_4x4: within a 4x4 laid flat by rows"
+    )
     unit: Literal["rad", "deg"] = Field("rad", description="of raw angles")
 
     @model_validator(mode="after")
@@ -64,6 +92,11 @@ class RotationPart(Part):
                 f"(angles are {' and '.join(ANGLES)})"
             )
         return self
+
+    @property
+    def wanted(self) -> int:
+        """Numbers that it is read from."""
+        return POSE_DIMS if self.form == "pose_4x4" else ROTATION_DIMS[self.form]
 
 
 class Delta(Config):
@@ -126,6 +159,13 @@ class CameraMapping(Config):
     bgr: bool = Field(False, description="channels are stored in the order blue, green, red")
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """Where a mapping was read from, which is nothing of what it says: all are equal."""
+
+    name: str = dataclass_field(default="", compare=False)
+
+
 class RobotMapping(Config):
     """hz: where the source holds none, or within a quarter of its own, in place of it. instruction:
     for data without words. success: of every episode, where the source does not say. weight: one
@@ -157,6 +197,14 @@ class RobotMapping(Config):
         None, description="raw field of how often a step's window is drawn; null: all alike"
     )
 
+    _origin: _Origin = PrivateAttr(_Origin())
+
+    @property
+    def called(self) -> str:
+        """Name or file that it was read from, as the recipe says it; "" where the recipe holds it,
+        and in a stage's own process."""
+        return self._origin.name
+
     @field_validator("cameras", "poses", "fields", mode="before")
     @classmethod
     def _without_nulls(cls, named: Any) -> Any:
@@ -175,8 +223,8 @@ class RobotMapping(Config):
     def parts(self) -> Iterator[tuple[str, Part, int | None]]:
         """(entry, part, how many dimensions it must have) of all raw fields that are read."""
         for name, pose in self.poses.items():
-            yield f"poses.{name}.xyz", pose.xyz, 3
-            yield f"poses.{name}.rotation", pose.rotation, ROTATION_DIMS[pose.rotation.form]
+            yield f"poses.{name}.xyz", pose.xyz, pose.xyz.wanted
+            yield f"poses.{name}.rotation", pose.rotation, pose.rotation.wanted
         for name, value in self.fields.items():
             yield f"fields.{name}", value, None
         if self.weight is not None:
@@ -264,12 +312,18 @@ def load_mapping(name: str) -> dict[str, Any]:
     return load_document(CONFIG_ROOT / "mappings" / f"{name}.yaml")
 
 
-def _loaded(value: Any) -> Any:
+def _loaded(value: Any, handler: ValidatorFunctionWrapHandler) -> RobotMapping:
+    if not isinstance(value, str):
+        made: RobotMapping = handler(value)
+        return made
     try:
-        return load_mapping(value) if isinstance(value, str) else value
+        document = load_mapping(value)
     except FoundryError as error:
         raise ValueError(f"{error.message} ({error.hint})") from None
+    made = handler(document)
+    made._origin = _Origin(value)
+    return made
 
 
 # A name or file stands for what it holds: that is what enters a stage's identity.
-AnyMapping = Annotated[RobotMapping, BeforeValidator(_loaded)]
+AnyMapping = Annotated[RobotMapping, WrapValidator(_loaded)]

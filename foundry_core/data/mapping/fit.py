@@ -31,7 +31,9 @@ def span(part: Part, dims: Mapping[str, int], wanted: int | None = None) -> tupl
         raise FoundryError(
             f"dims [{first}, {end}) of {part.source!r}, which has {dims[part.source]}"
             + (f", are not {wanted}" if wanted not in (None, end - first) else ""),
-            "correct the mapping's dims",
+            "pose_4x4 takes a 4x4 that is laid flat"
+            if wanted == 9 and end - first == 16
+            else "correct the mapping's dims",
         )
     return first, end
 
@@ -40,6 +42,17 @@ def check_there(what: str, source: str, known: Iterable[str]) -> None:
     """FoundryError with the nearest of those that are known."""
     if source not in known:
         raise FoundryError(f"there is no {what} {source!r}", nearest(source, known))
+
+
+@contextmanager
+def of(mapping: RobotMapping | None) -> Iterator[None]:
+    """What is wrong in here names the mapping's file, where it was read from one."""
+    try:
+        yield
+    except FoundryError as error:
+        if mapping is None or not mapping.called:
+            raise
+        raise FoundryError(f"{mapping.called}: {error.message}", error.hint) from error
 
 
 @contextmanager

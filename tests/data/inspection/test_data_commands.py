@@ -385,6 +385,8 @@ def test_a_place_that_is_not_there_is_said_to_be_none(run: Run, home: Path) -> N
     for words in (("inspect",), ("validate",), ("inspect", "--from", "lerobot"), ("check",)):
         answer = run(*words, home / "no-such", code=2)
         assert "no-such" in answer["error"] and "does not exist" in answer["error"], words
+    answer = run("inspect", "--from", "lerobot", "s3://bucket/set", code=2)
+    assert "looked into on this machine only" in answer["error"]
 
 
 def test_what_a_format_requires_is_asked_for_as_each_command_takes_it(run: Run, home: Path) -> None:

@@ -266,3 +266,14 @@ def test_a_lerobot_set_with_names_depth_and_counters(tmp_path):
     }  # fmt: skip
     assert mapping.cameras["front"].depth == "observation.images.depth"
     assert mapped(first, mapping).depth["front"][0].shape == (64, 64)
+
+
+def test_a_pose_laid_flat_is_drafted_as_one():
+    flat = np.tile(np.eye(4).ravel(), (3, 1))
+    flat[:, 3] = [0, 1, 2]
+    fields = {"observation.pose": spanned("p", [flat]), "other": spanned("o", [flat + 1])}
+    made = validate(RobotMapping, yaml.safe_load(draft_mapping(fields, (), 10)), "draft")
+    (name,) = made.poses
+    assert name == "robot__actual__poses__observation_pose"
+    assert made.poses[name].xyz.form == made.poses[name].rotation.form == "pose_4x4"
+    assert list(made.fields) == ["robot__actual__other"]

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from foundry_core.config.canonical import canonical
 from foundry_core.config.validation import validate
 from foundry_core.data.convert.report import Report
-from foundry_core.data.mapping.config import RobotMapping
+from foundry_core.data.mapping.config import AnyMapping, RobotMapping
 from foundry_core.data.mapping.fit import check_fit
 from foundry_core.data.sources.base import Held
 from foundry_core.data.sources.robot.lerobot import Lerobot
@@ -73,6 +74,21 @@ def test_what_does_not_fit_is_refused_while_planning(recorded, what):
     with pytest.raises(FoundryError, match=message) as refused:
         planned(recorded, mapping={**fits, **mapping})
     assert refused.value.hint
+
+
+def test_a_file_of_a_mapping_is_named(recorded, tmp_path):
+    """And where it was read from is nothing of what it says."""
+    file = tmp_path / "arm.yaml"
+    file.write_text(f"fields: {{a: {{from: {STATE}, dims: [0, 9]}}}}")
+    with pytest.raises(FoundryError, match=rf"^{file}: mapping.fields.a: dims"):
+        planned(recorded, mapping=str(file))
+    read = validate(AnyMapping, str(file), "mapping")
+    held = validate(AnyMapping, read.model_dump(), "mapping")
+    assert (read.called, held.called) == (str(file), "")
+    assert read == held and canonical(read) == canonical(held)
+    file.write_text(f"hz: 30\nfields: {{a: {{from: {STATE}}}}}")
+    with pytest.raises(FoundryError, match=rf"^{file}: hz of the mapping is 30"):
+        planned(recorded, mapping=str(file))
 
 
 def test_fields_that_a_recipe_names_are_those_of_the_source(recorded):

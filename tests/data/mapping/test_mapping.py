@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from foundry_core.config.canonical import canonical
 from foundry_core.config.validation import validate
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import CameraContract, DataContract
 from foundry_core.data.images import encode_jpeg
-from foundry_core.data.mapping.apply import mapped
+from foundry_core.data.mapping.apply import mapped, raw_fields
 from foundry_core.data.mapping.config import (
     AnyMapping,
     RobotMapping,
@@ -49,6 +50,32 @@ def test_slices_units_and_forms_become_metres_and_two_rows():
     found = mapped(raw, mapping(poses={HERE: pose})).lowdim
     np.testing.assert_allclose(found[f"{HERE}__xyz"], [[0.1, 0.2, 0.3]] * 3)
     np.testing.assert_allclose(found[f"{HERE}__rot_6d"], [[0, -1, 0, 1, 0, 0]] * 3, atol=1e-12)
+
+
+def test_a_pose_that_is_one_matrix_laid_flat():
+    """Known: 90 degrees about z, at (100, 200, 300) mm; alone, and behind other numbers."""
+    flat = [0, -1, 0, 100, 1, 0, 0, 200, 0, 0, 1, 300, 0, 0, 0, 1]
+    whole = {"from": "pose", "form": "pose_4x4"}
+    for dims, raw in ((None, flat), ([2, 18], [7, 7, *flat])):
+        part = whole | ({"dims": dims} if dims else {})
+        made = mapping(poses={HERE: {"xyz": {**part, "unit": "mm"}, "rotation": part}})
+        found = mapped(episode(pose=[raw] * 2), made).lowdim
+        np.testing.assert_allclose(found[f"{HERE}__xyz"], [[0.1, 0.2, 0.3]] * 2)
+        np.testing.assert_allclose(found[f"{HERE}__rot_6d"], [[0, -1, 0, 1, 0, 0]] * 2, atol=1e-12)
+        back = raw_fields(found, {}, made)["pose"]
+        np.testing.assert_allclose(back[0, -16:], flat, atol=1e-9)
+    columns = np.reshape(flat, (4, 4)).T.ravel()
+    with pytest.raises(UnusableEpisode, match=r"'pose' at step 0 ends in \[100.0, 200.0, 300.0"):
+        mapped(episode(pose=[columns]), mapping(poses={HERE: {"xyz": whole, "rotation": whole}}))
+    nine = {"xyz": whole, "rotation": {"from": "pose", "form": "matrix"}}
+    with pytest.raises(UnusableEpisode, match="are not 9") as refused:
+        mapped(episode(pose=[flat]), mapping(poses={HERE: nine}))
+    assert "pose_4x4" in refused.value.hint
+
+
+def test_a_form_of_positions_leaves_older_keys_alone():
+    part = canonical(mapping(poses={HERE: absolute()}))["poses"][HERE]["xyz"]
+    assert part == {"source": "state", "dims": [0, 3], "scale": 1, "unit": "m"}
 
 
 @pytest.mark.parametrize("axes", ["world", "hand"])
