@@ -97,7 +97,7 @@ class AblationRun:
         )
         self.run.start()
         for record in self._records.values():
-            record.record_started()
+            record.record_started(self.run.git)
 
     def walk(self, submit: Submit = in_order) -> None:
         """Executes the merged graph, then a verdict over the variants that came through. Raises

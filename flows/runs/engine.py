@@ -129,7 +129,8 @@ class PipelineRun:
                 self.folder.mkdir(parents=True, exist_ok=True)
             self._entry = processes.record("run", self.run_id, facts=facts)
             prepared.store.publish_pending(self._events)
-            self.record_started()
+            self.git = git_state()
+            self.record_started(self.git)
             record_run(prepared.store, self.run_id, name, prepared.specs)
             for row in prepared.plan.stages.values():
                 if row.action == "reuse" and row.artifact and row.how == "recipe":
@@ -145,8 +146,8 @@ class PipelineRun:
             for note in self._backend.notes(row.name, stages[row.name].resources):
                 self._observe(Note(f"stage {row.name}: {note}"))
 
-    def record_started(self) -> None:
-        """The event that the run begins, with its plan."""
+    def record_started(self, git: Mapping[str, Any]) -> None:
+        """The event that the run begins, with its plan. git: `git_state`."""
         prepared = self.prepared
         self._events.append(
             RunStarted(
@@ -157,7 +158,7 @@ class PipelineRun:
                 argv=sys.argv,
                 host=socket.gethostname(),
                 pid=os.getpid(),
-                git=git_state(),
+                git=dict(git),
                 stages=[_planned(prepared, row) for row in prepared.plan.stages.values()],
                 parent=self._parent,
                 ablation=self._ablation,

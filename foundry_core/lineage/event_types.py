@@ -79,8 +79,8 @@ class PlannedStage:
 @dataclass(frozen=True, kw_only=True)
 class RunStarted(Event):
     """asked: the pipeline as it was asked for, a name or a file. overrides: (path, value) pairs.
-    git: {commit, dirty, diff_digest} and `diff`, the text, which the log moves into a blob. parent:
-    the run that this one is part of. ablation: {id, variant}."""
+    git: {commit, dirty, diff_digest} and `diff`, the text, which the log moves into a blob.
+    parent: the run that this one is part of. ablation: {id, variant}."""
 
     type = "run_started"
     run_id: str

@@ -29,7 +29,7 @@ from foundry_core.store.lease import (
     free_if_dead,
     is_dead,
 )
-from foundry_core.store.manifest import MANIFEST, MOST_BYTES, Artifact, is_key, parsed
+from foundry_core.store.manifest import MANIFEST, MOST_BYTES, Artifact, Manifests, is_key
 from foundry_core.store.outbox import publish_pending
 
 # A training that nobody resumes for so long is given up.
@@ -80,6 +80,7 @@ class Store(ABC):
     def __init__(self) -> None:
         self._reading = contextlib.ExitStack()
         self._paths: dict[tuple[str, str, str], Path] = {}
+        self._manifests = Manifests()
 
     @property
     def events_uri(self) -> str:
@@ -97,7 +98,7 @@ class Store(ABC):
             data = self.documents.read(f"{kind}/{key}/{MANIFEST}", most=MOST_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return self._believed(parsed(data, kind, key))
+        return self._believed(self._manifests.parsed(data, kind, key))
 
     def _believed(self, artifact: Artifact) -> Artifact:
         """A manifest of this store. ValueError when its files lie where this store has none."""

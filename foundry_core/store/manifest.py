@@ -7,7 +7,9 @@ lets through names files below the artifact's own folder, under its own kind and
 import hashlib
 import json
 import re
+import threading
 import unicodedata
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -187,6 +189,35 @@ def parsed(data: bytes, kind: str, key: str) -> Artifact:
     if (artifact.kind, artifact.key) != (kind, key):
         raise ValueError(f"it is that of {artifact.kind}/{artifact.key[:12]}")
     return artifact
+
+
+class Manifests:
+    """`parsed`, which checks every path of an artifact, once for bytes that come again and again.
+    Thread-safe; the latest of some megabytes are kept."""
+
+    def __init__(self, most: int = 16 * 2**20) -> None:
+        self._most, self._bytes = most, 0
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[str, str], tuple[bytes, Artifact]] = OrderedDict()
+
+    def parsed(self, data: bytes, kind: str, key: str) -> Artifact:
+        """As the function."""
+        with self._lock:
+            known = self._known.get((kind, key))
+        if known is not None and known[0] == data:
+            return known[1]
+        artifact = parsed(data, kind, key)
+        with self._lock:
+            self._keep((kind, key), data, artifact)
+        return artifact
+
+    def _keep(self, place: tuple[str, str], data: bytes, artifact: Artifact) -> None:
+        before, _ = self._known.pop(place, (b"", None))
+        self._known[place] = (data, artifact)
+        self._bytes += len(data) - len(before)
+        while self._bytes > self._most:
+            _, (gone, _) = self._known.popitem(last=False)
+            self._bytes -= len(gone)
 
 
 def is_key(text: str) -> bool:

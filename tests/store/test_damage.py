@@ -18,6 +18,7 @@ from foundry_core.lineage import queries
 from foundry_core.lineage.connection import attach
 from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index
+from foundry_core.store import manifest
 from foundry_core.store.disk import is_full
 from foundry_core.store.open import open_store
 from tests.faults import checks
@@ -274,6 +275,33 @@ def test_a_torn_manifest_is_corrupt_and_mended(text, home):
     assert before.prepared.store.verify("emit", path.parent.name).problem == reason.path
     assert run("model.rate=0.5")[0]["first"] == "run"
     assert open_store(str(home / "store")).state("emit", path.parent.name).status == "ok"
+
+
+def test_a_manifest_is_parsed_once_and_again_once_its_bytes_are_others(home, monkeypatch):
+    _, done = run()
+    store, key = open_store(str(home / "store")), done.artifact("first").key
+    path, asked = store.path("emit", key) / "artifact.json", []
+    parsed = manifest.parsed
+    monkeypatch.setattr(manifest, "parsed", lambda *a: asked.append(a) or parsed(*a))
+    assert store.read("emit", key) is store.read("emit", key)
+    assert len(asked) == 1
+    whole = path.read_text()
+    path.write_text(whole.replace('"seconds": ', '"seconds": 1'))
+    assert store.read("emit", key).seconds != done.artifact("first").seconds
+    path.write_text(whole[:-20])
+    with pytest.raises(FoundryError, match=r"artifact\.json cannot be read"):
+        store.read("emit", key)
+    path.unlink()
+    assert store.read("emit", key) is None
+
+
+def test_only_the_latest_manifests_are_kept(monkeypatch):
+    asked = []
+    monkeypatch.setattr(manifest, "parsed", lambda data, kind, key: asked.append(data) or data)
+    kept = manifest.Manifests(most=3 * 5)
+    for number in (b"00000", b"00001", b"00002", b"00003", b"00003", b"00001", b"00000"):
+        kept.parsed(number, "emit", number.decode())
+    assert [int(data) for data in asked] == [0, 1, 2, 3, 0]
 
 
 def test_a_content_index_that_points_to_other_bytes_is_not_believed(home):
