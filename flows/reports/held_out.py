@@ -26,6 +26,7 @@ from foundry_core.training.validation.measures import (
 )
 
 _COLUMNS = {EMA: "averaged weights", RAW: "weights", "before": "before training", **BASELINES}
+TITLE = "On held-out data"
 _NOTE = (
     "At the last validation, of data that no step was trained on; of a policy, how far the first "
     "chunk that it says lies from what was recorded, over all its steps: not whether the robot "
@@ -56,7 +57,7 @@ def held_out_section(store: Store, artifacts: Mapping[str, Artifact]) -> list[tu
     body = [[row["measure"], *(row.get(name, "") for name in shown), row["on"]] for row in rows]
     said = [_NOTE, *(text for name, text in _ANSWERS.items() if name in shown), *notes]
     text = " ".join(said)
-    return [("On held-out data", table_html(header, body) + f"<p class=note>{escape(text)}</p>")]
+    return [(TITLE, table_html(header, body) + f"<p class=note>{escape(text)}</p>")]
 
 
 def in_a_line(kind: str, key: str, measures: Mapping[str, float]) -> str:
