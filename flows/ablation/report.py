@@ -9,6 +9,7 @@ import duckdb
 
 from flows.ablation import answers, page
 from flows.ablation.verdict_table import by_variant, effects_rows, seeds_text
+from flows.reports import held_out
 from flows.reports.run_report import gather
 from foundry_core.evaluation.comparison.effect_rows import seeds_of
 from foundry_core.evaluation.comparison.effects import dose_picture
@@ -49,7 +50,9 @@ def write_ablation_report(ablation_id: str) -> Path:
     sections += _over_values(judged, effects)
     sections += page.measures(found["quality"], variants)
     sections += page.side_by_side(_folders(connection, store, ablation_id))
-    sections += [one for one in data.sections if one[0] not in dict(sections)]
+    # A table of every training of every seed: the measures by variant and their curves say it.
+    shown = {*dict(sections), held_out.TITLE}
+    sections += [one for one in data.sections if one[0] not in shown]
     sections += page.curves(data.losses)
     data = replace(
         data,

@@ -14,6 +14,8 @@ from foundry_core.store.open import open_store
 from foundry_core.training.validation.measures import (
     BASELINES,
     EMA,
+    HOLD,
+    MEAN,
     NEAREST,
     RAW,
     last_measures,
@@ -23,13 +25,23 @@ from foundry_core.training.validation.measures import (
     title,
 )
 
-Section = tuple[str, str]
 _COLUMNS = {EMA: "averaged weights", RAW: "weights", "before": "before training", **BASELINES}
+TITLE = "On held-out data"
+_NOTE = (
+    "At the last validation, of data that no step was trained on; of a policy, how far the first "
+    "chunk that it says lies from what was recorded, over all its steps: not whether the robot "
+    "succeeds."
+)
+_ANSWERS = {
+    MEAN: "Mean action: what the training set does on average at each step, whatever is seen. A "
+    "policy that is no better has not learned yet what this measures.",
+    HOLD: "Holding still: staying where the robot is measured now.",
+}
 _ONE = {"text": "row", "captions": "caption", "robot": "window"}
 _RECORDINGS = {"text": "documents", "robot": "episodes"}
 
 
-def held_out_section(store: Store, artifacts: Mapping[str, Artifact]) -> list[Section]:
+def held_out_section(store: Store, artifacts: Mapping[str, Artifact]) -> list[tuple[str, str]]:
     """A table of all that was validated, a row for each measure of a modality; [] of nothing."""
     rows: list[dict[str, str]] = []
     notes = []
@@ -43,19 +55,9 @@ def held_out_section(store: Store, artifacts: Mapping[str, Artifact]) -> list[Se
     shown = [name for name in _COLUMNS if any(row.get(name) for row in rows)]
     header = ["measured", *(_COLUMNS[name] for name in shown), "on"]
     body = [[row["measure"], *(row.get(name, "") for name in shown), row["on"]] for row in rows]
-    said = (
-        "Held-out data, which no step was trained on, at the last validation; of a policy, how far "
-        "the first chunk that it says lies from what was recorded, over all its steps."
-    )
-    if any(name in shown for name in BASELINES):
-        said += (
-            " Beside it two answers that need no training: the training set's mean action of each "
-            "step, and staying where the robot is now. A policy that is no better than these has "
-            "learned nothing yet that this measure sees. Whether the robot succeeds, no error of "
-            "single chunks says."
-        )
-    text = " ".join([said, *notes])
-    return [("On held-out data", table_html(header, body) + f"<p class=note>{escape(text)}</p>")]
+    said = [_NOTE, *(text for name, text in _ANSWERS.items() if name in shown), *notes]
+    text = " ".join(said)
+    return [(TITLE, table_html(header, body) + f"<p class=note>{escape(text)}</p>")]
 
 
 def in_a_line(kind: str, key: str, measures: Mapping[str, float]) -> str:
