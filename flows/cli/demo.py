@@ -13,7 +13,7 @@ from rich.console import Console as RichConsole
 from flows.cli import reported
 from flows.cli.commands.common import exit_code
 from flows.cli.commands.run import run_all, summarise
-from flows.console import Console, plan_table
+from flows.console import Console, plan_table, print_table
 from flows.runs.planning import Prepared, Request, prepare
 from flows.terminal import stdout
 from foundry_core.config.overrides import parse_override
@@ -35,7 +35,7 @@ def _request(name: str, *overrides: str) -> Prepared:
 def _run(out: RichConsole, name: str) -> int:
     """The whole pipeline; prints the verdict."""
     prepared = _request(name)
-    out.print(plan_table(prepared.plan))
+    print_table(plan_table(prepared.plan))
     result = run_all(prepared, Console(), prefect=True)
     summarise(result)
     if result["status"] != "succeeded":
@@ -58,7 +58,7 @@ def _cascade(out: RichConsole, name: str) -> int:
     change = f"llm.training.steps={2 * steps}"
     out.print("\n[bold]what would one changed value of the language model re-run?")
     out.print(f"foundry plan {name} -o {change}")
-    out.print(plan_table(_request(name, change).plan))
+    print_table(plan_table(_request(name, change).plan))
 
     out.print("\n[bold]and a changed cadence of logs?")
     cadence = "llm.resources.log_every=7"

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from foundry_core.lineage.answers import Change, FileRow, ScoreRow, TraceNode, WhyAnswer
+from foundry_core.narrow import Fitting
 from foundry_core.pipeline.reasons import Reason, sentences
 
 # Of the tables in a record: what a person looks for first. The rest is in the JSON.
@@ -115,7 +116,7 @@ def _filled(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = N
     return [name for name in names if any(row[name] not in (None, "", []) for row in rows)]
 
 
-def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def runs_table(rows: Sequence[Mapping[str, Any]]) -> Fitting:
     """What `queries.runs` found."""
     shown = [
         {
@@ -212,16 +213,16 @@ def leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:
     ]
 
 
-def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Table:
-    """Any rows as a table; keys shortened as everywhere, nulls blank. Where it gets too wide, texts
-    are folded, the widest first, and nothing is cut."""
+def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Fitting:
+    """Any rows as a table; keys shortened as everywhere, nulls blank. Nothing is cut where it gets
+    too wide."""
     names = list(columns or (rows[0] if rows else ()))
     table = Table(box=None, header_style="bold")
     for name in names:
         table.add_column(escape(name), overflow="fold", no_wrap=name == "run_id")
     for row in rows:
         table.add_row(*(escape(_cell(name, row[name])) for name in names))
-    return table
+    return Fitting(table)
 
 
 def _cell(name: str, value: Any) -> str:

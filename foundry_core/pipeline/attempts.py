@@ -1,8 +1,8 @@
 """What attempts of the past say of how long another amount of work takes.
 
-Each took a fixed part, its start, and a part that grows with the amount. Of two amounts a line tells
-both. Of one nobody can say how much was start: a short attempt tells nothing of a much larger one,
-and no hours are promised from some seconds.
+Each took a fixed part, its start, and a part that grows with the amount. Of two amounts a line
+tells both. Of one nobody can say how much was start: a short attempt tells nothing of a much larger
+one, and no hours are promised from some seconds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -66,8 +66,8 @@ def estimate(
     continues: Continues | None,
     attempts: Attempts,
 ) -> Estimate | None:
-    """Of a stage that runs; None where too little is known. old: its counterpart in the run that the
-    plan is explained against. continues: what it goes on from. attempts: what the home knows."""
+    """Of a stage that runs; None where too little is known. old: its counterpart in the run that
+    the plan is explained against. continues: what it goes on from. attempts: those known here."""
     if issubclass(node.stage, Imported):
         return None
     work = _left(node.stage.work(node.recipe, inputs), continues.step if continues else None)
@@ -191,7 +191,7 @@ class Cost:
         if self.money is not None:
             said.append(f"{self.money:,.2f} at {self.gpu_rate:g} a GPU hour")
         if self.stages == len(self.unknown):
-            return "how long it takes is not known: nothing like it, or too little of it, ran here before"
+            return "how long it takes is not known: too little like it ran here before"
         names = list(dict.fromkeys(map(plain_name, self.unknown)))
         rest = f", without {_some(names)}, of which too little is known yet" if names else ""
         return ", ".join(said) + rest

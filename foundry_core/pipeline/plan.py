@@ -124,8 +124,8 @@ def plan(
     """The action and reasons of every stage that `only` (default: the whole pipeline) needs.
 
     Lazy: an absent intermediate that no running stage reads is not rebuilt. strict_env: what would
-    be reused runs, where it was built in another environment. attempts: what is known of how long the
-    kinds take.
+    be reused runs, where it was built in another environment. attempts: what is known of how
+    long the kinds take.
     """
     forced = set(force)
     for name in forced - pipeline.stages.keys():
