@@ -10,12 +10,21 @@ STAMP := $(VENV)/.installed
 setup: $(STAMP) graphics
 
 # torch goes first, pinned: a later resolve would otherwise be free to fetch another build of it.
-# editable_mode=compat is a plain .pth file: setuptools' finder adds 50-100 ms to every start.
+# editable_mode=compat is a plain .pth file: setuptools' finder adds 50-100 ms to every start. It warns
+# that this mode may go one day.
 $(STAMP): pyproject.toml constraints.txt
+	@found=$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON)); \
+	$$found -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+		echo "Python 3.11 to 3.13 is needed, $$found is $$($$found --version 2>&1):" \
+			"remove $(VENV) if it is there, then make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo 'installing into $(VENV), once: 2.9 GB with torch for CPUs, 2 to 20 minutes by the network'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo '1 of 2: torch'
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt --config-settings editable_mode=compat -e '.[dev]'
+	@echo '2 of 2: some 240 packages'
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -c constraints.txt \
+		--config-settings editable_mode=compat -e '.[dev]'
 	touch $(STAMP)
 
 graphics: $(STAMP)

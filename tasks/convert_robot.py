@@ -21,6 +21,7 @@ from foundry_core.data.config import (
 from foundry_core.data.contract.motion import tolerances
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.mapping.config import AnyMapping, relative_poses
+from foundry_core.data.mapping.fit import check_fit
 from foundry_core.data.sources.base import RobotSource
 from foundry_core.errors import FoundryError
 from foundry_core.identity.sources import fingerprint
@@ -114,17 +115,20 @@ class ConvertRobot(stage.Stage):
                 "a rule of `weights` is of episodes that failed, which are left out",
                 "set keep_failures: true, or leave the rule out",
             )
+        held = recipe.source.holds() if recipe.source else None
+        if recipe.mapping and held:
+            check_fit(recipe.mapping, held)
         given = _given(recipe, inputs)
         for camera in (*(recipe.cameras or ()), *recipe.rotate) if given.cameras else ():
             if camera not in given.cameras:
                 raise FoundryError(
                     f"the source has no camera {camera!r}", nearest(camera, given.cameras)
                 )
-        for field in (recipe.fields or ()) if recipe.mapping else ():
-            if field not in given.fields:
-                raise FoundryError(
-                    f"the mapping makes no field {field!r}", nearest(field, given.fields)
-                )
+        made = given.fields if recipe.mapping else held and held.dims
+        for field in (recipe.fields or ()) if made is not None else ():
+            if field not in made:
+                what = "the mapping makes" if recipe.mapping else "the source has"
+                raise FoundryError(f"{what} no field {field!r}", nearest(field, made))
 
     @classmethod
     def states(cls, recipe: ConvertRobotRecipe, inputs: Mapping[str, Any]) -> DataContract:
@@ -155,6 +159,8 @@ class ConvertRobot(stage.Stage):
         local = local_source(source, ctx.scratch, ctx.progress)
         stated = local.contract()
         if recipe.mapping:
+            if held := local.holds():
+                check_fit(recipe.mapping, held)
             stated = recipe.mapping.contract(stated)
         contract = _chosen(recipe, stated)
         groups = recipe.relative

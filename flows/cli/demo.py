@@ -48,6 +48,11 @@ def _run(out: RichConsole, name: str) -> int:
         for part in terminal_tables(comparison, out.width):
             out.print(part)
     out.print(f"report: {write_run_report(result['run_id'])}")
+    if name == "demo-fast":
+        out.print(
+            "demo-fast shows the way from text to a verdict in minutes: its models have learned "
+            "next to nothing. `make demo` trains ones that have."
+        )
     return 0
 
 
@@ -81,10 +86,15 @@ def _cascade(out: RichConsole, name: str) -> int:
     if built:
         out.print(f"unexpected: {json.dumps(built)} ran again")
         return 1
-    evaluation = next(s["key"] for s in back["stages"] if s["name"] == "evaluate")
+    keys = {stage["name"]: stage["key"][:12] for stage in back["stages"]}
     out.print("next:")
-    out.print(f"  foundry lineage trace {evaluation[:12]}")
-    out.print(f"  foundry lineage sql \"FROM upstream('{evaluation[:12]}')\"")
+    for line in (
+        ". .venv/bin/activate    # once in a shell: then `foundry` is a command",
+        f"foundry lineage trace {keys['evaluate']}    # from the success rate to bytes and code",
+        f"foundry lineage sql \"FROM upstream('{keys['evaluate']}')\"",
+        f"foundry policy serve {keys['vla']} --openpi 8000    # the policy, to robots and exams",
+    ):
+        out.print(f"  {line}")
     return 0
 
 

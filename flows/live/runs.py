@@ -115,4 +115,6 @@ def _first_line(kind: str, key: str, content: str) -> str:
     if path is None:
         raise FoundryError(f"{kind}/{key[:12]} has no verdict.txt")
     with path.open(encoding="utf-8", errors="replace") as text:
-        return text.readline(_FIRST_LINE).strip()
+        line = text.readline(_FIRST_LINE)
+    whole = line.endswith("\n") or len(line) < _FIRST_LINE
+    return line.strip() if whole else f"{line.rpartition(' ')[0]} …"

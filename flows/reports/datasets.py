@@ -11,13 +11,14 @@ from flows.runs.planning import Prepared, Request, prepare
 from foundry_core.config.overrides import set_path
 from foundry_core.config.registry import Registry
 from foundry_core.config.suggest import nearest
-from foundry_core.config.validation import validate
+from foundry_core.config.validation import BY_OVERRIDE, validate
 from foundry_core.data.loading.config import DataConfig
 from foundry_core.data.sources.base import (
     CAPTION_FORMATS,
     ROBOT_FORMATS,
     TEXT_FORMATS,
     CaptionFormat,
+    PathSource,
     RawFormat,
     RobotFormat,
     TextFormat,
@@ -123,7 +124,7 @@ def mix_loader(
         document[modality]["weights"] = given
     for path, value in overrides:
         set_path(document, path, value)
-    data = validate(DataConfig, document, "data")
+    data = validate(DataConfig, document, "data", BY_OVERRIDE)
     if "text" in sources and tokenizer is None:
         raise FoundryError(
             "packed text was encoded by a tokenizer", "name its folder with --tokenizer"
@@ -143,12 +144,13 @@ def raw_source(
     from foundry_core.data.inspection.raw import detect
 
     kind: Any = _format(format_) if format_ else detect(path)
+    if issubclass(kind, PathSource) and not path.expanduser().exists():
+        raise FoundryError(f"{path} does not exist", "check the path")
     document = dict(kind.options(str(path)))
     for name, value in overrides:
         set_path(document, name, value)
-    source: TextFormat | CaptionFormat | RobotFormat = validate(
-        kind, {**document, "format": format_ or kind.model_fields["format"].default}, "source"
-    )
+    named = {**document, "format": format_ or kind.model_fields["format"].default}
+    source: TextFormat | CaptionFormat | RobotFormat = validate(kind, named, "source", BY_OVERRIDE)
     return source
 
 
@@ -181,7 +183,7 @@ def convert(
     document: dict[str, Any] = {"source": {"format": format_, **options}}
     for path, value in overrides:
         set_path(document, path, value)
-    recipe = validate(stage.Recipe, document, "recipe")
+    recipe = validate(stage.Recipe, document, "recipe", BY_OVERRIDE)
     inputs: dict[str, dict[str, InputArtifact]] = {}
     declared: dict[str, dict[str, Upstream]] = {}
     if tokenizer is not None:

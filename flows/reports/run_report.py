@@ -1,14 +1,17 @@
 """Gathers what a report shows of a run: from the lineage index and the artifacts' files."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flows.reports.curves import recorded_curves
 from flows.reports.episodes_page import PAGE, has_videos, write_episodes_page
+from flows.reports.held_out import held_out_section
 from flows.reports.looking import looking_section, quality_section
 from flows.runs.engine import RunResult
 from flows.runs.planning import Prepared
+from foundry_core.config.overrides import override_text
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.closed_loop import scenarios_of
 from foundry_core.evaluation.comparison.report import (
@@ -22,11 +25,13 @@ from foundry_core.files import json_line
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import answers, graph, queries
 from foundry_core.lineage.records import THROUGHPUT, metric_lines
+from foundry_core.pipeline.reasons import Reason, sentences
 from foundry_core.store.base import Store
 from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
 
 _VERDICTS = ("compare", "verdict")
+_HAPPENED = {"run": "built", "reuse": "reused", "blocked": "not begun"}
 
 
 def comparison_of(prepared: Prepared, result: RunResult) -> Comparison | None:
@@ -73,8 +78,12 @@ def gather(run_id: str) -> ReportData:
         episodes=PAGE if has_videos(_evaluations(present)) else "",
         lineage_svg=graph.svg(nodes, edges),
         provenance=_provenance(present),
-        commands=_commands(run["pipeline"], present),
-        sections=[*quality_section(connection, run_id), *looking_section(store, present, labels)],
+        commands=_commands(run, present),
+        sections=[
+            *held_out_section(store, present),
+            *quality_section(connection, run_id),
+            *looking_section(store, present, labels),
+        ],
         unequal=_unequal(present, compared),
     )
 
@@ -95,12 +104,14 @@ def _comparison(store: Store, artifact: Artifact) -> Comparison:
 
 def _stage_row(stage: answers.StageRow, artifact: Artifact | None) -> list[str]:
     """Of the report's STAGE_COLUMNS."""
-    reasons = stage["reasons"] if isinstance(stage["reasons"], list) else []
-    why = "; ".join(
-        " ".join(str(r[k]) for k in ("category", "path", "upstream") if r.get(k)) for r in reasons
-    )
+    found = stage["reasons"] if isinstance(stage["reasons"], list) else []
+    action, reasons = stage["action"], [Reason(**reason) for reason in found]
+    if action == "run":  # the plan's reason is past: what was never built is there now
+        reasons = [one for one in reasons if one.category != "MISSING"]
+    why = "; ".join(sentences(reasons)) or ("for the first time" if action == "run" else "")
     seconds = f"{artifact.seconds:.1f}" if artifact else ""
-    return [stage["stage"], stage["kind"] or "", stage["key"][:12], stage["action"], why, seconds]
+    happened = _HAPPENED.get(action, action)
+    return [stage["stage"], stage["kind"] or "", stage["key"][:12], happened, why, seconds]
 
 
 def _losses(store: Store, artifacts: dict[str, Artifact]) -> dict[str, Curves]:
@@ -197,8 +208,13 @@ def _provenance(artifacts: dict[str, Artifact]) -> dict[str, str]:
     return {name: value for name, value in shown.items() if value}
 
 
-def _commands(pipeline: str, artifacts: dict[str, Artifact]) -> list[str]:
-    commands = [f"foundry plan {pipeline}"]
+def _commands(run: Mapping[str, Any], artifacts: dict[str, Artifact]) -> list[str]:
+    """The plan of what was asked for, by name or by file as it was given, and the lineage of an
+    evaluation."""
+    words = ["foundry", "plan", run["asked"] or run["pipeline"]]
+    for path, value in run["overrides"] or ():
+        words += ["-o", override_text(path, value)]
+    commands = [shlex.join(words)]
     for artifact in artifacts.values():
         if artifact.kind == "evaluate":
             key = artifact.key[:12]

@@ -153,6 +153,7 @@ class PipelineRun:
             RunStarted(
                 run_id=self.run_id,
                 pipeline=prepared.pipeline.name,
+                asked=prepared.request.pipeline,
                 overrides=[list(pair) for pair in prepared.request.overrides],
                 argv=sys.argv,
                 host=socket.gethostname(),

@@ -14,16 +14,21 @@ from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
 
+# How to give a value that is required: of a pipeline, and where a command's own -o changes `data`,
+# by its path in them.
+_IN_PIPELINE = "add it to the pipeline, or override it with -o"
+BY_OVERRIDE = "give it with -o {inner}=VALUE"
 
-def validate(kind: Any, data: Any, where: str) -> Any:
+
+def validate(kind: Any, data: Any, where: str, missing: str = _IN_PIPELINE) -> Any:
     """data as `kind` (a model or a union of models), or a FoundryError that names the first
-    offending path. null stands for a model's defaults."""
+    offending path. null stands for a model's defaults. missing: how to give what is required."""
     try:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind.model_validate(data if data is not None else {})
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
-        raise FoundryError(*_explain(kind, data, error, where)) from None
+        raise FoundryError(*_explain(kind, data, error, where, missing)) from None
 
 
 def read_as(kind: Any, path: Path, hint: str) -> Any:
@@ -39,7 +44,9 @@ def read_as(kind: Any, path: Path, hint: str) -> Any:
         raise FoundryError(f"{path} is not JSON: {error}", hint) from None
 
 
-def _explain(kind: Any, data: Any, error: ValidationError, where: str) -> tuple[str, str]:
+def _explain(
+    kind: Any, data: Any, error: ValidationError, where: str, missing: str
+) -> tuple[str, str]:
     findings = error.errors(include_url=False)
     unknown = [f for f in findings if f["type"] == "extra_forbidden"]
     finding = (unknown or findings)[0]
@@ -50,7 +57,8 @@ def _explain(kind: Any, data: Any, error: ValidationError, where: str) -> tuple[
         valid = owner.model_fields if owner else ()
         return f"unknown key {path!r}{more}", nearest(str(finding["loc"][-1]), valid)
     if finding["type"] == "missing":
-        return f"{path!r} is required{more}", "add it to the pipeline, or override it with -o"
+        inner = path.removeprefix(f"{where}.")
+        return f"{path!r} is required{more}", missing.format(inner=inner)
     if finding["type"] in ("missing_tag", "unknown_tag"):
         context = finding["ctx"]
         return f"{path}.{context['tag']}: {finding['msg']}{more}", context["hint"]

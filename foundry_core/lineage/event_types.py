@@ -78,8 +78,9 @@ class PlannedStage:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted(Event):
-    """overrides: (path, value) pairs. git: {commit, dirty, diff_digest} and `diff`, the text, which
-    the log moves into a blob. parent: the run that this one is part of. ablation: {id, variant}."""
+    """asked: the pipeline as it was asked for, a name or a file. overrides: (path, value) pairs.
+    git: {commit, dirty, diff_digest} and `diff`, the text, which the log moves into a blob.
+    parent: the run that this one is part of. ablation: {id, variant}."""
 
     type = "run_started"
     run_id: str
@@ -94,6 +95,7 @@ class RunStarted(Event):
     ablation: Mapping[str, str] | None = None
     baseline: str | None = None
     job_ref: str | None = None
+    asked: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

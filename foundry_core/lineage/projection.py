@@ -62,7 +62,7 @@ _RUN_STARTED = Projection(
     table="fact.run_started",
     key=("run_id",),
     structure={
-        **_types("run_id pipeline parent baseline host job_ref overrides:json argv:json"),
+        **_types("run_id pipeline asked parent baseline host job_ref overrides:json argv:json"),
         "ablation": _types("id variant"),
         "git": _GIT,
         "stages": [
@@ -74,7 +74,7 @@ _RUN_STARTED = Projection(
         ],
     },
     columns={
-        **_same("run_id pipeline overrides argv parent"),
+        **_same("run_id pipeline asked overrides argv parent"),
         "ablation_id": "d.ablation.id",
         "variant": "d.ablation.variant",
         **_same("baseline job_ref host"),

@@ -14,6 +14,7 @@ from foundry_core.lineage.event_types import ArtifactCommitted
 METRICS = "records/metrics.jsonl"
 THROUGHPUT = "records/throughput.jsonl"
 VALIDATION = "records/validation.jsonl"
+HELD_OUT = "records/held_out.json"
 EPISODES = "records/episodes.jsonl"
 SCORES = "records/scores.jsonl"
 MEASURES = "records/measures.jsonl"

@@ -1,6 +1,6 @@
 -- A run that is part of another one ends with it, though it was killed before it could say so.
 create view pipeline_run as
-select s.run_id, s.pipeline, coalesce(f.status, p.status, 'running') as status,
+select s.run_id, s.pipeline, s.asked, coalesce(f.status, p.status, 'running') as status,
     s.event_time as started_at, f.event_time as finished_at, f.seconds, s.overrides, s.argv,
     s.parent, s.ablation_id, s.variant, s.baseline, s.job_ref, s.host, s.git_commit,
     s.git_dirty, s.diff_digest, f.metrics, f.error

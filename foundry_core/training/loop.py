@@ -169,6 +169,8 @@ class Trainer:
         return self._finish(first, *started)
 
     def _steps(self, first: int, writers: MetricWriters) -> None:
+        if self.validation.first_due(first):
+            writers.write(0, self._validate())
         batches = self.throughput.timed(self.batches(first))
         for step, batch in zip(range(first, self.total_steps), batches, strict=False):
             if self.validation.judge.stop:
@@ -493,7 +495,7 @@ class Trainer:
             if self.before_average:
                 self.before_average()
             self.ema.copy_to_module()
-        validated = self.validation.finish()
+        validated = self.validation.finish(self.records)
         self.loss.eval()
         self.log.close()
         if self.world.main:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from foundry_core.models.policy_settings import PolicySettings
+from foundry_core.serving.mapping import served_as
 from tests.conftest import REPOSITORY
 from tests.docs.pages import DOCS, blocks
 from tests.real_data import ABSENT, FORMATS
@@ -77,7 +79,13 @@ def test_own_robots_data(tmp_path):
     (tmp_path / "work").mkdir()
     shutil.copytree(RECORDINGS, tmp_path / "work" / "recordings", copy_function=shutil.copyfile)
     shown = walk("own-robot.md", tmp_path)
-    assert "validation/raw/robot/gripper" in shown
+    assert "validation/raw/robot/gripper/7" in shown
+    ended = shown.partition("$ foundry run arm.yaml\n")[2]
+    assert "held out, vla: robot " in ended and "share of its stroke (mean action 0." in ended
+    (report,) = (tmp_path / "work" / ".foundry" / "runs").glob("*/report.html")
+    assert (
+        "On held-out data" in report.read_text() and "windows of 2 episodes" in report.read_text()
+    )
     assert (tmp_path / "work" / "sheet.png").stat().st_size > 1000
 
 
@@ -101,6 +109,13 @@ def test_serve_a_policy(tmp_path):
     shown = walk("serve.md", tmp_path)
     assert shown.count("(") and all(f"{step} (" in shown for step in range(6))
     assert "False" not in shown
+    assert '"rot6d_rows"' in shown and '"first": 3' in shown
+    work = tmp_path / "work"
+    (folder,) = (work / ".foundry/store/train_vla").iterdir()
+    contract = PolicySettings.load(folder).contract
+    mapping, _ = served_as(contract, str(work / "mappings/serve.yaml"), "openpi")
+    (pose,) = mapping.commanded.poses.values()
+    assert pose.rotation.form == "euler_xyz"
     assert '"status": "ok"' in shown
     assert "stops: 6 observations" in shown or "stops: 2 observations" in shown
 

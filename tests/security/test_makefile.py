@@ -1,4 +1,5 @@
-"""`make clean` removes what can be made again; data go only where a person says so."""
+"""`make clean` removes what can be made again; data go only where a person says so; a Python that
+is too old is said before anything is made."""
 
 import os
 import pty
@@ -69,3 +70,17 @@ def test_distclean_asks_a_person(place, answer, gone):
     assert "remove .foundry, with all artifacts" in done.stdout
     assert (done.returncode == 0) is gone
     assert (place / ".foundry").exists() is not gone
+
+
+def test_a_python_that_is_too_old_is_said_before_anything_is_made(place, tmp_path):
+    shutil.rmtree(place / ".venv")
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, place)
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\ncase "$1" in -c) exit 1;; --version) echo Python 3.9.2;; esac\n')
+    old.chmod(0o755)
+    done = make(place, "setup", f"PYTHON={old}")
+    assert done.returncode != 0
+    assert f"Python 3.11 to 3.13 is needed, {old} is Python 3.9.2" in done.stderr
+    assert "PYTHON=/path/to/python3.12" in done.stderr
+    assert not (place / ".venv").exists()

@@ -146,7 +146,7 @@ def test_validation_says_the_same_and_keeps_the_same_weights(tmp_path, strategy)
     for name, value in weights(alone).items():
         torch.testing.assert_close(both[name], value, atol=1e-6, rtol=1e-4)
     one, two = (_curve(tmp_path / name, "validation") for name in ("alone", "both"))
-    assert [row["step"] for row in one] == [4, 8, 12, 16, 20]
+    assert [row["step"] for row in one] == [0, 4, 8, 12, 16, 20]
     for mine, theirs in zip(one, two, strict=True):
         assert theirs == pytest.approx(mine, rel=1e-5)
 

@@ -113,6 +113,9 @@ class ToyHeldOut:
 
     counts: ClassVar = {"a": {"x": 12}}
 
+    def facts(self) -> dict:
+        return {"a": {"x": {"samples": 12, "of": 12, "recordings": None}}}
+
     def batches(self, name: str, label: str, rows: int, world: World) -> Iterator[Batch]:
         batch = next(toy_batches(10**6, world, sizes=(12, 4)))[name]
         yield batch

@@ -56,6 +56,21 @@ def run_all(
     return carry_out(under_way, prepared, plan, console, under_way.folder, prefect)
 
 
+def held_out_lines(result: RunResult) -> list[str]:
+    """A line per training that was validated: its last measures, with units."""
+    from foundry_core.training.validation.measures import last_measures
+
+    lines = []
+    for stage in result["stages"]:
+        measures = last_measures(result["metrics"], stage["name"])
+        if measures:
+            from flows.reports.held_out import in_a_line
+
+            said = in_a_line(stage["kind"], stage["artifact"] or stage["key"], measures)
+            lines.append(f"  held out, {stage['name']}: {said}")
+    return lines
+
+
 def summarise(result: RunResult) -> None:
     """For a person: what was built, reused and failed, and where to look at it."""
     from flows.prefect.addresses import run_page, served
@@ -68,5 +83,8 @@ def summarise(result: RunResult) -> None:
     for stage in result["stages"]:
         if stage["error"]:
             print(f"  {stage['name']}: {stage['error']}")
+    if held_out := held_out_lines(result):
+        print("\n".join(held_out))
+        print(f"  report: foundry report {result['run_id']}")
     if url := served():
         print(f"  page:   {url}{run_page(result['run_id'])}")

@@ -44,6 +44,30 @@ UNITS: dict[str, tuple[str, float]] = {
     "rad": ("angle", 1.0),
     "deg": ("angle", 0.017453292519943295),
 }
+# What the unit of a quantity may measure. Joints turn: one that slides is a field of its own.
+_MEASURES: dict[str, tuple[str, str]] = {
+    "position": ("length", "positions are lengths"),
+    "rotation": ("angle", "rotations are angles"),
+    "joints": (
+        "angle",
+        "joints are angles; a joint that slides is a field of its own of quantity other",
+    ),
+}
+# Forms whose numbers are angles.
+ANGLES = ("axis_angle", "euler_xyz")
+
+
+def check_unit(quantity: Quantity, unit: str) -> None:
+    """ValueError for a unit that there is not, or that does not fit the quantity, with those that
+    do. A gripper's numbers may be lengths, angles or shares, and so may those of `other`."""
+    if not unit:
+        return
+    if unit not in UNITS:
+        raise ValueError(f"unit {unit!r} is none of {', '.join(UNITS)}")
+    measures, rule = _MEASURES.get(quantity, ("", ""))
+    if measures and UNITS[unit][0] != measures:
+        fitting = " or ".join(name for name, (what, _) in UNITS.items() if what == measures)
+        raise ValueError(f"unit {unit!r} does not fit {quantity}: say {fitting} ({rule})")
 
 
 class FieldContract(Config):
@@ -65,11 +89,10 @@ class FieldContract(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.unit and self.unit not in UNITS:
-            raise ValueError(f"unit {self.unit!r} is none of {', '.join(UNITS)}")
+        check_unit(self.quantity, self.unit)
         if (self.quantity == "rotation") != (self.form is not None):
             raise ValueError(f"a {self.quantity} has form {self.form}: rotations, and only they")
-        if self.form is not None and self.unit and self.form not in ("axis_angle", "euler_xyz"):
+        if self.form is not None and self.unit and self.form not in ANGLES:
             raise ValueError(f"{self.form} has no unit")
         if self.form is not None and self.dims not in (0, ROTATION_DIMS[self.form]):
             raise ValueError(f"{self.form} has {ROTATION_DIMS[self.form]} dimensions")

@@ -47,8 +47,11 @@ def counted(where: str) -> Iterator[None]:
         raise
     # MemoryError is what a lying header asks for; a real lack of memory kills the process.
     except (Exception, RecursionError, MemoryError) as error:
-        reason = error.message if isinstance(error, FoundryError) else repr(error)
-        raise UnusableEpisode(f"{where} is not readable: {reason}", "fetch it again") from error
+        ours = isinstance(error, FoundryError)
+        reason, hint = (error.message, error.hint) if ours else (repr(error), "")
+        raise UnusableEpisode(
+            f"{where} is not readable: {reason}", hint or "fetch it again"
+        ) from error
 
 
 def read_documents(source: TextFormat, ref: SourceRef) -> Iterator[Document | Broken]:

@@ -1,5 +1,6 @@
 """What a conversion saw, converted and skipped: nothing is dropped in silence."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,12 +8,14 @@ from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
 
 Skip = tuple[str, str]
+_OWN_ID = re.compile(r"^episode '[^']*':? ")
 
 
 class Report:
     """Counts items (documents, samples, episodes) and records each skipped one with its reason.
 
-    More than `max_skipped` skips are an error that shows the first of them.
+    More than `max_skipped` skips are an error that shows the first of them, or the one reason that
+    all items have had so far.
     """
 
     def __init__(self, items: str, max_skipped: int) -> None:
@@ -26,12 +29,22 @@ class Report:
         self.converted += converted
         self.skipped += skipped
         if len(self.skipped) > self._max_skipped:
-            shown = "; ".join(f"{name}: {reason}" for name, reason in self.skipped[:3])
+            said = (
+                f"{len(self.skipped)} {self._items} cannot be converted, the recipe allows "
+                f"max_skipped = {self._max_skipped}"
+            )
+            reasons = {_OWN_ID.sub("", reason) for _, reason in self.skipped}
+            if len(reasons) == 1 and len(self.skipped) > 1 and not self.converted:
+                raise FoundryError(
+                    f"{said}; none could be, for one reason: {reasons.pop()}",
+                    "correct what they share: the recipe (mapping, options of the source), or the "
+                    "source",
+                )
+            shown = "; ".join(_line(name, reason) for name, reason in self.skipped[:3])
             more = len(self.skipped) - 3
             raise FoundryError(
-                f"{len(self.skipped)} {self._items} cannot be converted, the recipe allows "
-                f"max_skipped = {self._max_skipped}: {shown}" + (f"; {more} more" * (more > 0)),
-                "mend the source, or raise max_skipped to leave them out",
+                f"{said}: {shown}" + (f"; {more} more" * (more > 0)),
+                "mend the source or the recipe, or raise max_skipped to leave them out",
             )
 
     def leave_out(self, reason: str, count: int) -> None:
@@ -59,3 +72,9 @@ class Report:
                 **details,
             },
         )
+
+
+def _line(name: str, reason: str) -> str:
+    """A skip, whose reason need not repeat the name."""
+    own = f"episode {name!r}"
+    return f"{name}: {_OWN_ID.sub('', reason) if reason.startswith(own) else reason}"

@@ -1,7 +1,7 @@
 """What the loader asks of a dataset."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from foundry_core.data.loading.pixels import OutputBuffer, new_buffer
 from foundry_core.data.loading.sample_weights import SampleWeights
@@ -30,6 +30,10 @@ class SampleDataset(ABC):
     def read(self, index: int, sample_key: int, output: OutputBuffer = new_buffer) -> Sample:
         """One sample. output gives the memory for its images, if it has any. Raises
         UnreadableSample for bytes that are not what was written."""
+
+    def recordings(self, indices: Sequence[int]) -> int | None:
+        """From how many episodes, or documents, these samples are; None where nobody knows."""
+        return None
 
     @property
     def fetched(self) -> int:

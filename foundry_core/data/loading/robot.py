@@ -111,12 +111,28 @@ class RobotDataset(SampleDataset):
             "action_mask": windows.action_mask[number],
         }
 
-    def actions(self, index: int) -> np.ndarray:
-        """Of window `index`: float32 [K, A], normalised, 0 at masked elements. No image is read."""
+    def lowdim(self, index: int) -> Sample:
+        """proprio, actions and action_mask of window `index`, as `read` has them. No image is
+        read."""
         episode = bisect_right(self._ends, index)
         number = index - (self._ends[episode - 1] if episode else 0)
         windows = self._lowdim(episode)
-        return np.where(windows.action_mask[number], windows.actions[number], np.float32(0))
+        return {
+            "proprio": windows.proprio[number],
+            "actions": windows.actions[number],
+            "action_mask": windows.action_mask[number],
+        }
+
+    def actions(self, index: int) -> np.ndarray:
+        """Of window `index`: float32 [K, A], normalised, 0 at masked elements. No image is read."""
+        found = self.lowdim(index)
+        return np.where(found["action_mask"], found["actions"], np.float32(0))
+
+    def recordings(self, indices: Sequence[int]) -> int | None:
+        """Episodes; samples that were cut before do not say theirs."""
+        if self.layout != "episode":
+            return None
+        return len({bisect_right(self._ends, index) for index in indices})
 
     def _read_depth(self, episode: int, names: Sequence[str], sample_key: int) -> np.ndarray:
         stated = (self.shards.info.get("contract") or {}).get("depth", {})

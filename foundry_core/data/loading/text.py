@@ -1,5 +1,6 @@
 """Packed rows of tokens."""
 
+import contextlib
 import gzip
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ class TextDataset(SampleDataset):
 
     def __init__(self, shards: CheckedShards, *, eos_id: int, vocab_size: int) -> None:
         super().__init__(shards)
-        info = shards.info
+        info, self._eos_id = shards.info, eos_id
         if info.get("eos_id", eos_id) != eos_id or info.get("vocab_size", 0) > vocab_size:
             raise FoundryError(
                 f"text shards {shards.source!r} were tokenised with eos {info.get('eos_id')} and "
@@ -44,6 +45,15 @@ class TextDataset(SampleDataset):
                 f"{self.shards.where(index)} has {tokens.shape} tokens, not {self.row_length}"
             )
         return {"tokens": tokens}
+
+    def recordings(self, indices: Sequence[int]) -> int | None:
+        """Documents: a row ends with one, or in the midst of one. What cannot be read has none."""
+        found = 0
+        for index in indices:
+            with contextlib.suppress(UnreadableSample):
+                ends = self.read(index, 0)["tokens"] == self._eos_id
+                found += int(ends.sum()) + (not ends[-1])
+        return found
 
     def _probe(self) -> int:
         if not len(self.shards):

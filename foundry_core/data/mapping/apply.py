@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from foundry_core.config.suggest import nearest
 from foundry_core.data.contract.fields import UNITS
 from foundry_core.data.images import decode_image
 from foundry_core.data.mapping.config import (
@@ -19,6 +18,7 @@ from foundry_core.data.mapping.config import (
     RotationPart,
     ValueMapping,
 )
+from foundry_core.data.mapping.fit import check_there, entry, span
 from foundry_core.data.robot.episodes import Episode, Frames, Picture, UnusableEpisode
 from foundry_core.data.robot.poses import encode_rot6d
 from foundry_core.data.robot.rotations import from_matrix, to_matrix
@@ -29,14 +29,24 @@ Arrays = Mapping[str, np.ndarray]
 
 def mapped(episode: Episode, mapping: RobotMapping) -> Episode:
     """The episode in canonical fields; what the mapping does not name is left out. UnusableEpisode
-    where a raw field or camera is not there, has too few dimensions, or is no rotation."""
+    names the entry of the mapping whose raw field or camera is not there, has too few dimensions,
+    or is no rotation. It does not name the episode: what all of them lack is one reason."""
+    images: dict[str, Sequence[Picture] | np.ndarray] = {}
+    depth: dict[str, Sequence[np.ndarray]] = {}
+    weight = None
     try:
         lowdim = mapped_fields(episode.lowdim, mapping)
-        images = {n: _pictures(episode, one) for n, one in mapping.cameras.items()}
-        depth = {n: _depth(episode, one.depth) for n, one in mapping.cameras.items() if one.depth}
-        weight = _part(episode.lowdim, mapping.weight, 1)[:, 0] if mapping.weight else None
+        for name, camera in mapping.cameras.items():
+            with entry(f"cameras.{name}"):
+                images[name] = _pictures(episode, camera)
+                if camera.depth:
+                    depth[name] = _depth(episode, camera.depth)
+        if mapping.weight:
+            with entry("weight"):
+                weight = _part(episode.lowdim, mapping.weight, 1)[:, 0]
+        hz = mapping.rate(episode.hz) or episode.hz
     except FoundryError as error:
-        raise UnusableEpisode(f"episode {episode.id!r}: {error.message}", error.hint) from error
+        raise UnusableEpisode(error.message, error.hint) from error
     success = episode.success if mapping.success is None else mapping.success
     instructions = episode.instructions
     if not any(instructions.values()) and mapping.instruction is not None:
@@ -44,7 +54,7 @@ def mapped(episode: Episode, mapping: RobotMapping) -> Episode:
     cameras = mapping.cameras.items()
     return replace(
         episode,
-        hz=mapping.hz or episode.hz,
+        hz=hz,
         success=success,
         instructions=instructions,
         lowdim=lowdim,
@@ -62,13 +72,17 @@ def mapped_fields(raw: Arrays, mapping: RobotMapping) -> dict[str, np.ndarray]:
     poses: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     absolute = {name: pose for name, pose in mapping.poses.items() if pose.delta is None}
     for name, pose in {**absolute, **mapping.poses}.items():
-        poses[name] = _pose(raw, pose, poses)
+        with entry(f"poses.{name}"):
+            poses[name] = _pose(raw, pose, poses)
     found: dict[str, np.ndarray] = {}
     for name in mapping.poses:
         found[f"{name}__xyz"], rotation = poses[name]
         rows = encode_rot6d(rotation)
         found[f"{name}__rot_6d"] = _as_stored(raw, mapping.poses[name], rows)
-    return found | {name: _value(raw, value) for name, value in mapping.fields.items()}
+    for name, value in mapping.fields.items():
+        with entry(f"fields.{name}"):
+            found[name] = _value(raw, value)
+    return found
 
 
 def _pose(
@@ -112,17 +126,10 @@ def _value(raw: Arrays, value: ValueMapping) -> np.ndarray:
 
 def _part(raw: Arrays, part: Part, wanted: int | None = None) -> np.ndarray:
     """[L, D] of a raw field, scaled."""
-    if part.source not in raw:
-        raise FoundryError(f"there is no field {part.source!r}", nearest(part.source, raw))
+    check_there("field", part.source, raw)
     values = np.asarray(raw[part.source], np.float64)
     values = values.reshape(len(values), -1)
-    first, end = part.dims or (0, values.shape[1])
-    if end > values.shape[1] or wanted not in (None, end - first):
-        raise FoundryError(
-            f"dims [{first}, {end}) of {part.source!r}, which has {values.shape[1]}"
-            + (f", are not {wanted}" if wanted not in (None, end - first) else ""),
-            "correct the mapping's dims",
-        )
+    first, end = span(part, {part.source: values.shape[1]}, wanted)
     return part.scale * values[:, first:end]
 
 
@@ -201,9 +208,7 @@ def _assembled(parts: Sequence[tuple[Part, np.ndarray]]) -> dict[str, np.ndarray
 
 
 def _pictures(episode: Episode, camera: CameraMapping) -> Sequence[Picture] | np.ndarray:
-    if camera.source not in episode.images:
-        hint = nearest(camera.source, episode.images)
-        raise FoundryError(f"there is no camera {camera.source!r}", hint)
+    check_there("camera", camera.source, episode.images)
     stored = episode.images[camera.source]
     if not camera.bgr:
         return stored
@@ -218,8 +223,7 @@ def _pictures(episode: Episode, camera: CameraMapping) -> Sequence[Picture] | np
 
 
 def _depth(episode: Episode, source: str) -> Sequence[np.ndarray]:
-    if source not in episode.depth:
-        raise FoundryError(f"there is no depth {source!r}", nearest(source, episode.depth))
+    check_there("depth", source, episode.depth)
     return episode.depth[source]
 
 

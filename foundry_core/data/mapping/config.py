@@ -4,7 +4,7 @@ Canonical: metres, radians, rot6d as two rows, absolute targets, LBM's names; a 
 when closed and 1 when open. Ready mappings lie in stage_configs/mappings/.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -14,7 +14,16 @@ from foundry_core.config.canonical import OmitWhen
 from foundry_core.config.documents import CONFIG_ROOT, load_document
 from foundry_core.config.suggest import nearest
 from foundry_core.data.config import PoseGroup, Turn
-from foundry_core.data.contract.fields import UNITS, FieldContract, Quantity, RotationForm
+from foundry_core.data.contract.fields import (
+    ANGLES,
+    ROTATION_DIMS,
+    UNITS,
+    FieldContract,
+    Quantity,
+    RotationForm,
+    check_unit,
+)
+from foundry_core.data.contract.rates import rates_agree
 from foundry_core.data.contract.statements import CameraContract, DataContract, DepthContract
 from foundry_core.errors import FoundryError
 from foundry_core.pipeline.stage import Config
@@ -47,6 +56,15 @@ class RotationPart(Part):
     form: RotationForm = Field(description="how the raw numbers say a rotation")
     unit: Literal["rad", "deg"] = Field("rad", description="of raw angles")
 
+    @model_validator(mode="after")
+    def _angles_have_a_unit(self) -> Self:
+        if self.unit != "rad" and self.form not in ANGLES:
+            raise ValueError(
+                f"unit {self.unit!r} does not fit {self.form}, which has no unit: leave it out "
+                f"(angles are {' and '.join(ANGLES)})"
+            )
+        return self
+
 
 class Delta(Config):
     """A pose that is a step from a measured one, pose `of`. world: added to its position, turned
@@ -78,7 +96,9 @@ class ValueMapping(Part):
     lies beyond them is cut off."""
 
     quantity: Quantity = Field("other", description="what the numbers are")
-    unit: str = Field("", description="of the raw numbers; empty: none is stated")
+    unit: str = Field(
+        "", description="of the raw numbers; empty: none is stated. Joints are rad or deg"
+    )
     closed: float | None = Field(None, description="raw value of a closed gripper")
     open: float | None = Field(None, description="raw value of an open gripper")
 
@@ -90,8 +110,7 @@ class ValueMapping(Part):
             raise ValueError(f"closed and open are both {self.open}")
         if self.quantity in ("position", "rotation"):
             raise ValueError("positions and rotations belong into `poses`")
-        if self.unit and self.unit not in UNITS:
-            raise ValueError(f"unit {self.unit!r} is none of {', '.join(UNITS)}")
+        check_unit(self.quantity, self.unit)
         return self
 
 
@@ -108,13 +127,17 @@ class CameraMapping(Config):
 
 
 class RobotMapping(Config):
-    """hz: in place of the source's, or where it holds none. instruction: for data without words.
-    success: of every episode, where the source does not say. weight: one raw number per step, how
-    often the window that is anchored there is drawn beside others. null takes away what an include
-    has.
+    """hz: where the source holds none, or within a quarter of its own, in place of it. instruction:
+    for data without words. success: of every episode, where the source does not say. weight: one
+    raw number per step, how often the window that is anchored there is drawn beside others. null
+    takes away what an include has.
     """
 
-    hz: float | None = Field(None, gt=0, description="control steps per second; null: the source's")
+    hz: float | None = Field(
+        None,
+        gt=0,
+        description="control steps per second, near what the source states; null: the source's",
+    )
     cameras: Mapping[str, CameraMapping] = Field(
         {}, description="our name → raw camera; null leaves one of an include out"
     )
@@ -149,21 +172,38 @@ class RobotMapping(Config):
                 raise ValueError(f"pose {name!r} is a step from {of!r}, which is no absolute pose")
         return self
 
+    def parts(self) -> Iterator[tuple[str, Part, int | None]]:
+        """(entry, part, how many dimensions it must have) of all raw fields that are read."""
+        for name, pose in self.poses.items():
+            yield f"poses.{name}.xyz", pose.xyz, 3
+            yield f"poses.{name}.rotation", pose.rotation, ROTATION_DIMS[pose.rotation.form]
+        for name, value in self.fields.items():
+            yield f"fields.{name}", value, None
+        if self.weight is not None:
+            yield "weight", self.weight, 1
+
     @property
     def sources(self) -> frozenset[str]:
         """Raw fields that are read."""
-        parts: list[Part] = [*self.fields.values()]
-        for pose in self.poses.values():
-            parts += (pose.xyz, pose.rotation)
-        parts += [self.weight] if self.weight else []
-        return frozenset(part.source for part in parts)
+        return frozenset(part.source for _, part, _ in self.parts())
 
     @property
     def rotate(self) -> dict[str, Turn]:
         return {name: one.rotate for name, one in self.cameras.items() if one.rotate}
 
+    def rate(self, stated: float | None) -> float | None:
+        """Steps per second of mapped data. stated: by the source, null where it holds none.
+        FoundryError where the mapping says another."""
+        if self.hz is None or stated is None or rates_agree(self.hz, stated):
+            return self.hz or stated
+        raise FoundryError(
+            f"hz of the mapping is {self.hz:g}, the source states {stated:g} Hz",
+            f"set hz: {stated:g} in the mapping, or leave it out (hz: null): the source's counts",
+        )
+
     def contract(self, raw: DataContract) -> DataContract:
-        """What the mapped data mean; raw: what the source states of itself."""
+        """What the mapped data mean; raw: what the source states of itself. FoundryError where the
+        two contradict each other."""
         fields: dict[str, FieldContract] = {}
         for name, pose in self.poses.items():
             frame = pose.frame or raw.field(pose.xyz.source).frame
@@ -182,13 +222,14 @@ class RobotMapping(Config):
             for name, one in self.cameras.items()
         }
         depth = {name: DepthContract() for name, one in self.cameras.items() if one.depth}
-        return DataContract(hz=self.hz or raw.hz, cameras=cameras, depth=depth, fields=fields)
+        return DataContract(hz=self.rate(raw.hz), cameras=cameras, depth=depth, fields=fields)
 
 
 def _meaning(value: ValueMapping) -> FieldContract:
-    ends = {"closed": 0.0, "open": 1.0} if value.quantity == "gripper" else {}
+    if value.quantity == "gripper":  # shares of its stroke, whatever the raw numbers were
+        return FieldContract(quantity="gripper", closed=0.0, open=1.0)
     unit = {"length": "m", "angle": "rad"}[UNITS[value.unit][0]] if value.unit else ""
-    return FieldContract(quantity=value.quantity, unit=unit, **ends)
+    return FieldContract(quantity=value.quantity, unit=unit)
 
 
 def relative_poses(fields: Mapping[str, FieldContract]) -> tuple[PoseGroup, ...]:

@@ -276,6 +276,8 @@ def _shown(name: bytes) -> str:
 def read_manifest(folder: Path) -> list[ShardInfo]:
     """The manifest's lines, or one line per *.tar (counted) where there is no manifest."""
     path = folder / DATASET_MANIFEST
+    if not folder.exists():
+        raise FoundryError(f"{str(folder)!r} does not exist", "check the path")
     if not path.exists():
         tars = sorted(folder.glob("*.tar"))
         if not tars:

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import Field
 
@@ -60,6 +60,17 @@ class Reads(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Held:
+    """What each episode of a source holds, as the source states it. dims: numbers per step of each
+    field. names: what a field's dimensions are called, one by one. cameras, depth: their names."""
+
+    dims: Mapping[str, int]
+    names: Mapping[str, tuple[str, ...]]
+    cameras: tuple[str, ...]
+    depth: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Document:
     """One text; `tokens` (uint32) instead, where the source was tokenised by others."""
 
@@ -99,6 +110,8 @@ class RawFormat(Config):
     does not is refused when its module is imported."""
 
     format: str
+    # Name, below its root, of the file that tells a data set of the format; "" where none does.
+    mark: ClassVar[str] = ""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -122,6 +135,11 @@ class RawFormat(Config):
     def matches(cls, path: Path) -> bool:
         """Whether a file or folder looks like the format; a cheap look, for `data inspect`."""
         return False
+
+    @classmethod
+    def lacks(cls, path: Path) -> str:
+        """What is missing in a folder that else looks like the format; "" for any other."""
+        return ""
 
     @property
     def named(self) -> Mapping[str, str]:
@@ -221,10 +239,18 @@ class CaptionFormat(RawFormat):
 class RobotFormat(RawFormat):
     """Demonstrations of robots."""
 
+    # Fields of the format that no robot measures and none is commanded → why they are there.
+    bookkeeping: ClassVar[Mapping[str, str]] = {}
+
     def contract(self) -> DataContract:
         """What pictures and numbers mean, as far as it is known without reading episodes. Fields
         that it leaves out mean what their names tell (`canonical_field`)."""
         return DataContract()
+
+    def holds(self) -> Held | None:
+        """What its episodes hold, where that is stated apart from them; None where only reading one
+        would tell. Asked while planning: it must be cheap."""
+        return None
 
     @abstractmethod
     def episodes(self) -> list[SourceRef]:

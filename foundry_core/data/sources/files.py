@@ -27,6 +27,7 @@ PIECE_BYTES = 1 << 20
 _MOST_FIELDS = 100
 # How far a look goes that only asks what a folder may be.
 LOOK_LEVELS, LOOK_ENTRIES = 12, 20_000
+_MARK_LEVELS = 5
 
 
 def look(root: Path, levels: int = LOOK_LEVELS) -> Iterator[Path]:
@@ -75,6 +76,15 @@ def find_files(path: str, endings: tuple[str, ...], *, odd: bool = False) -> lis
 def has_files(path: Path, endings: tuple[str, ...]) -> bool:
     """Whether a look finds a file of one of the endings: `path` itself, or below it."""
     return any(file.name.endswith(endings) for file in look(path))
+
+
+def marked_below(path: Path, mark: str) -> Path | None:
+    """The first folder below `path` that holds a file of the name `mark`, some levels down."""
+    parts = Path(mark).parts
+    for file in look(path, _MARK_LEVELS):
+        if file.parts[-len(parts) :] == parts:
+            return file.parents[len(parts) - 1]
+    return None
 
 
 def groups_by_size(items: Iterable[tuple[T, int]], limit: int) -> list[tuple[T, ...]]:

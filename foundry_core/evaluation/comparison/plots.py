@@ -1,12 +1,14 @@
 """Small pictures as inline SVG: bars per task, lines over steps, success over a setting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from foundry_core.evaluation.comparison.controls import control_columns, over
 from foundry_core.evaluation.comparison.drawing import HATCH, INK, Picture, percents
 from foundry_core.evaluation.comparison.result import Comparison
 from foundry_core.evaluation.score import Score
+
+_LINE = 18  # pixels, of a legend
 
 
 def success_bars(comparison: Comparison) -> str:
@@ -52,14 +54,13 @@ def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> s
 
     def draw(axes: Any) -> None:
         for number, (name, points) in enumerate(series.items()):
-            axes.plot(*zip(*points, strict=True), color=f"C{number}", label=name)
-        axes.set_title(title, loc="left")
+            marker = "o" if len(points) == 1 else None
+            axes.plot(*zip(*points, strict=True), color=f"C{number}", label=name, marker=marker)
         axes.set_xlabel("step")
         axes.grid(axis="y")
-        if series:
-            axes.legend(loc="upper right", frameon=False)
+        _entitle(axes, title, series)
 
-    return _svg(draw, 490, 250, title)
+    return _svg(draw, 490, 250 + _LINE * _legend_lines(series), title)
 
 
 def banded_curves(
@@ -81,12 +82,11 @@ def banded_curves(
                 axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
             marker = "o" if len(steps) == 1 else None
             axes.plot(steps, values.mean(axis=0), color=colour, label=name, marker=marker)
-        axes.set_title(title, loc="left")
         axes.set_xlabel("step")
         axes.grid(axis="y")
-        axes.legend(loc="upper right", frameon=False, fontsize=9)
+        _entitle(axes, title, by_variant)
 
-    return _svg(draw, 490, 250 + 8 * len(by_variant), title)
+    return _svg(draw, 490, 250 + _LINE * _legend_lines(by_variant), title)
 
 
 def measure_panels(
@@ -133,6 +133,23 @@ def response(name: str, points: Sequence[tuple[float, float, float, float]]) -> 
         percents(axes.yaxis, axes.set_ylim)
 
     return _svg(draw, 75 + 110 * len(points), 255, f"Success over {name}")
+
+
+def _entitle(axes: Any, title: str, names: Collection[str]) -> None:
+    """The title, and between it and the lines their legend, which covers none of them so."""
+    axes.set_title(title, loc="left", pad=6 + _LINE * _legend_lines(names))
+    if names:
+        columns = _legend_columns(names)
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.1}
+        axes.legend(**place, ncols=columns, frameon=False, labelspacing=0.2)
+
+
+def _legend_columns(names: Collection[str]) -> int:
+    return max(1, min(len(names), 60 // (4 + max(map(len, names)))))
+
+
+def _legend_lines(names: Collection[str]) -> int:
+    return -(-len(names) // _legend_columns(names)) if names else 0
 
 
 def _whiskers(scores: Sequence[Score], rates: Sequence[float]) -> list[list[float]]:

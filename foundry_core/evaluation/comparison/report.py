@@ -27,7 +27,7 @@ _COLUMNS = 4  # of labels in one table
 _EXAMS = 6  # whose every measure is shown
 _PAGE = 96  # columns of text that a page has room for
 THROUGHPUT_COLUMNS = ("training", "samples/s", "tokens/s", "MFU %", "data wait %", "memory GiB")
-STAGE_COLUMNS = ("stage", "kind", "key", "action", "why", "seconds")
+STAGE_COLUMNS = ("stage", "kind", "key", "what happened", "why", "seconds")
 
 
 def write_comparison(out: Path, comparison: Comparison) -> dict[str, Any]:

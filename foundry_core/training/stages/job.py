@@ -31,6 +31,7 @@ from foundry_core.training.recipes import check_packing
 from foundry_core.training.stages.upstream import Start
 from foundry_core.training.trunk import trunk_of
 from foundry_core.training.validation.actions import ActionRuler
+from foundry_core.training.validation.baselines import ActionBaselines
 from foundry_core.training.validation.held_out import HeldOut, samples_of
 from foundry_core.training.validation.probes import CaptionProbe, RobotProbe, TextProbe
 from foundry_core.training.validation.validator import Validator
@@ -106,10 +107,10 @@ class TrainJob:
         *,
         backbone: Observer | None = None,
         normalizer: Normalizer | None = None,
-        ruler: ActionRuler | None = None,
+        baselines: ActionBaselines | None = None,
     ) -> Validator | None:
         """What looks at held-out samples; None where the recipe asks for none. Arguments as
-        `loader`'s; ruler: of actions."""
+        `loader`'s; baselines: of actions, with what measures them."""
         config = self.training.validation
         if config is None:
             return None
@@ -122,8 +123,9 @@ class TrainJob:
         return Validator(
             config=config,
             held_out=HeldOut(loader=loader, counts=counts),
-            probes=_probes(objectives, ruler, config.best_of),
+            probes=_probes(objectives, baselines.ruler if baselines else None, config.best_of),
             seed=self.ctx.seed,
+            baselines=baselines,
         )
 
 

@@ -30,6 +30,7 @@ from foundry_core.training.stages.job import (
 )
 from foundry_core.training.stages.upstream import observer_start
 from foundry_core.training.validation.actions import ActionRuler
+from foundry_core.training.validation.baselines import ActionBaselines
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +97,13 @@ def policy_training(ctx: StageContext, world: World) -> Training:
             tokenizer,
             backbone=backbone,
             normalizer=normalizer,
-            ruler=ActionRuler.of(transform, contract.commands),
+            baselines=ActionBaselines.of(
+                ActionRuler.of(transform, contract.commands),
+                transform,
+                contract,
+                statistics,
+                may_lack=robot.missing_fields == "mask",
+            ),
         ),
         leave=leave,
     )

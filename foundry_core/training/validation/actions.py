@@ -21,6 +21,7 @@ from foundry_core.data.robot.rotations import to_matrix
 from foundry_core.data.robot.transform_config import RELATIVE
 from foundry_core.data.robot.transforms import RobotTransform
 from foundry_core.errors import FoundryError
+from foundry_core.training.validation.measures import RANGE, STROKE
 
 _RADIAN = 180 / math.pi
 
@@ -62,7 +63,17 @@ class ActionRuler:
     @property
     def kinds(self) -> list[str]:
         """Names of the errors that there are."""
-        return sorted({_kind(meaning) for meaning in self.fields.values()})
+        return sorted({kind_of(meaning) for meaning in self.fields.values()})
+
+    @property
+    def gripper(self) -> str:
+        """What a gripper's error is a share of; "" where there is none, or it differs."""
+        found = {
+            RANGE if one.open is None else STROKE
+            for one in self.fields.values()
+            if kind_of(one) == "gripper"
+        }
+        return found.pop() if len(found) == 1 else ""
 
     def errors(
         self, chunks: np.ndarray, actions: np.ndarray, mask: np.ndarray
@@ -71,7 +82,7 @@ class ActionRuler:
         normalised; mask bool [B,K,A]."""
         found: dict[str, ActionErrors] = {}
         for name, where in self.parts.items():
-            kind, valid = _kind(self.fields[name]), mask[..., where].all(axis=-1)
+            kind, valid = kind_of(self.fields[name]), mask[..., where].all(axis=-1)
             error = np.zeros(chunks.shape[:3])
             said, shown = chunks[..., where], actions[..., where]
             if kind != "other":
@@ -110,7 +121,8 @@ def _meaning(name: str, meanings: Mapping[str, FieldContract]) -> FieldContract:
     return meanings.get(stored) or canonical_field(stored)
 
 
-def _kind(meaning: FieldContract) -> str:
+def kind_of(meaning: FieldContract) -> str:
+    """The kind of error that a field has."""
     measures = UNITS[meaning.unit][0] if meaning.unit else ""
     if meaning.quantity == "position" and measures == "length":
         return "position_mm"

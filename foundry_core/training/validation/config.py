@@ -32,9 +32,9 @@ class BestRule(Config):
 
 
 class ValidationConfig(Config):
-    """Held-out samples are read every so many steps, and after the last one. They are the same each
-    time, evenly spaced over the validation side of each connected dataset that was converted with a
-    `split`. Without `best` it changes nothing in the weights."""
+    """Held-out samples are read before the first step, every so many steps, and after the last one.
+    They are the same each time, evenly spaced over the validation side of each connected dataset
+    that was converted with a `split`. Without `best` it changes nothing in the weights."""
 
     every: int = Field(200, ge=1, description="steps between two validations")
     share: float = Field(

@@ -1,14 +1,19 @@
 """Which held-out samples are read, and in which batches: the same ones each time, on any number of
 ranks."""
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from foundry_core.data.loading.config import CAPTIONS, ROBOT, TEXT
 from foundry_core.data.loading.loader import Loader
+from foundry_core.data.loading.robot import RobotDataset
+from foundry_core.data.loading.shards import UnreadableSample
+from foundry_core.data.robot.transforms import Sample
 from foundry_core.training.distributed import World
 from foundry_core.training.validation.config import ValidationConfig
 
@@ -43,9 +48,7 @@ class HeldOut:
     ) -> Iterator[dict[str, Tensor]]:
         """This rank's, of at most `rows` samples; as many on every rank, for FSDP's sake. Rows
         beyond the last sample repeat it and carry no loss."""
-        order, number = self.loader.modalities[name].order, self._number(name, label)
-        places = evenly(self.counts[name][label], order.drawn(number))
-        chosen = order.drawn_samples(number, places)
+        chosen = self.chosen(name, label)
         rows = min(rows, -(-len(chosen) // world.size))
         together = rows * world.size
         for start in range(0, len(chosen), together):
@@ -55,6 +58,36 @@ class HeldOut:
             batch = self.loader.rows(name, label, indices)
             spare = torch.tensor([at >= len(chosen) for at in mine])
             yield without_loss(name, batch, spare) if bool(spare.any()) else batch
+
+    def chosen(self, name: str, label: str) -> list[int]:
+        """The samples of a dataset that are read."""
+        order, number = self.loader.modalities[name].order, self._number(name, label)
+        places = evenly(self.counts[name][label], order.drawn(number))
+        return order.drawn_samples(number, places)
+
+    def windows(self, label: str) -> Iterator[Sample]:
+        """What `RobotDataset.lowdim` says of those of a robot dataset, each alone; what cannot be
+        read is left out."""
+        dataset = self.loader.modalities[ROBOT].datasets[self._number(ROBOT, label)]
+        assert isinstance(dataset, RobotDataset)
+        for sample in self.chosen(ROBOT, label):
+            with contextlib.suppress(UnreadableSample):
+                yield dataset.lowdim(sample)
+
+    def facts(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Modality → label → what is read of it: `samples`, `of` so many, and from how many
+        `recordings` (episodes, documents) they come, null where that is not known."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for name, labels in self.counts.items():
+            modality = self.loader.modalities[name]
+            for label in labels:
+                number, chosen = self._number(name, label), self.chosen(name, label)
+                found.setdefault(name, {})[label] = {
+                    "samples": len(chosen),
+                    "of": modality.order.drawn(number),
+                    "recordings": modality.datasets[number].recordings(chosen),
+                }
+        return found
 
     def _number(self, name: str, label: str) -> int:
         return self.loader.modalities[name].labels.index(label)

@@ -15,6 +15,8 @@ from torch import nn
 from foundry_core.training.distributed import World
 from foundry_core.training.metrics import MetricsLog
 from foundry_core.training.state import BestWeights, Ema
+from foundry_core.training.validation.measures import FINAL
+from foundry_core.training.validation.record import write_held_out
 from foundry_core.training.validation.rules import Judge
 from foundry_core.training.validation.validator import Look, Validator, judged
 
@@ -48,6 +50,11 @@ class Validation:
         """After `done` steps; the same on every rank and after any resume."""
         return self.validator is not None and self.validator.due(done)
 
+    def first_due(self, done: int) -> bool:
+        """Before the first of the run's steps: of the weights that it begins with. A resumed run
+        has their row; one that was killed before its first checkpoint makes it again."""
+        return self.validator is not None and done == 0
+
     def last_due(self, done: int) -> bool:
         """After the last of the run's steps: if none was made of these weights."""
         return self.validator is not None and done > 0 and not self.validator.due(done)
@@ -75,10 +82,12 @@ class Validation:
         return {f"{PREFIX}{name}": value for name, value in found.items()}
 
     def _judge(self, done: int, measures: Mapping[str, float]) -> None:
-        """Of the weights that the stage would leave, which stand in the model."""
+        """Of the weights that the stage would leave, which stand in the model. Those that no step
+        has changed are no candidate: the rule chooses among trained ones."""
         if self._rule is None:
             return
-        if self.judge.judge(judged(self._rule, measures), done) and self.best:
+        value = judged(self._rule, measures)  # a wrong name is an error before the first step
+        if done and self.judge.judge(value, done) and self.best:
             self.best.take()
 
     def state(self, *, rows: bool) -> dict[str, Any]:
@@ -94,16 +103,22 @@ class Validation:
         if self._log is not None:
             self._log.restore(saved.get("log") if self._world.main else None)
 
-    def finish(self) -> dict[str, float]:
+    def finish(self, records: Path) -> dict[str, float]:
         """Puts the best weights into the model, where they are kept; returns the last row's
-        measures but those of single steps, and the best one's."""
+        measures but those of single steps, those of what needs no training, and the best one's.
+        The main rank writes what they are of into `records`."""
         if self.best:
             self.best.copy_to_module()
         if self._log is None:
             return {}
         self._log.close()
         last = self._log.last.items()
-        told = {f"final_{PREFIX}{n}": v for n, v in last if not n.rpartition("/")[2].isdigit()}
+        found = {n: v for n, v in last if not n.rpartition("/")[2].isdigit()}
+        if found and self._world.main:
+            assert self.validator is not None
+            found |= self.validator.untrained()
+            write_held_out(records, self.validator, found)
+        told = {f"{FINAL}{name}": value for name, value in found.items()}
         if self.judge.value is not None:
             told |= {"best_step": self.judge.step, "best_value": self.judge.value}
         return told

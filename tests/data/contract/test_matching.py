@@ -86,7 +86,7 @@ REFUSED = {
         "position.*joints.*not the same quantity",
     ),
     "radians for metres": (
-        changed(EXAM, "observes", **{XYZ: field(METRES, unit="rad")}),
+        changed(EXAM, "observes", **{XYZ: field(METRES, quantity="other", unit="rad")}),
         "not the same unit",
     ),
     "another size": (

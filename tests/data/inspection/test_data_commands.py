@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -378,3 +379,23 @@ def test_the_documented_commands_can_be_typed() -> None:
     for words in lines:
         assert words[:2] == ["foundry", "data"]
         assert parser.parse_args(words[2:]).action == words[2]
+
+
+def test_a_place_that_is_not_there_is_said_to_be_none(run: Run, home: Path) -> None:
+    for words in (("inspect",), ("validate",), ("inspect", "--from", "lerobot"), ("check",)):
+        answer = run(*words, home / "no-such", code=2)
+        assert "no-such" in answer["error"] and "does not exist" in answer["error"], words
+
+
+def test_what_a_format_requires_is_asked_for_as_each_command_takes_it(run: Run, home: Path) -> None:
+    """Of a look, of a conversion: the hint, carried out, works."""
+    recording = home / "episode_0.hdf5"
+    with h5py.File(recording, "w") as file:
+        file["action"] = np.zeros((4, 14))
+        file["observations/qpos"] = np.zeros((4, 14))
+    answer = run("inspect", recording, code=2)
+    assert answer == {"error": "'source.hz' is required", "hint": "give it with -o hz=VALUE"}
+    assert run("inspect", recording, "-o", "hz=50")["hz"] == [50]
+    fields = ("-o", "fields=[action]", "-o", "cameras=[top]")
+    answer = run("convert", "--from", "aloha", recording, home / "out", *fields, code=2)
+    assert answer["hint"] == "give it with -o source.hz=VALUE"

@@ -1,32 +1,37 @@
 """A look into raw robot data, before anything is converted."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from foundry_core.config.validation import validate
 from foundry_core.data.images import encode_jpeg
-from foundry_core.data.inspection.raw import (
-    RawField,
-    contact_sheet,
-    detect,
-    draft_mapping,
-    raw_contents,
-)
+from foundry_core.data.inspection.dimensions import Dimension, RawField, field_table, spanned
+from foundry_core.data.inspection.draft import draft_mapping
+from foundry_core.data.inspection.raw import contact_sheet, detect, raw_contents
 from foundry_core.data.mapping.apply import mapped
 from foundry_core.data.mapping.config import RobotMapping
 from foundry_core.data.robot.episodes import Episode, Frames, UnusableEpisode
 from foundry_core.data.sources import files
 from foundry_core.data.sources.base import SourceRef
+from foundry_core.data.sources.robot.lerobot import Lerobot
 from foundry_core.errors import FoundryError
+from tests.lerobot_sets import make_old
+from tests.real_data import ABSENT, FORMATS
 
 PICTURE = encode_jpeg(np.full((6, 8, 3), 90, np.uint8), 95)
 
 
 class Source:
     format = "toy"
+    bookkeeping = {"dones": "marks the end"}
+
+    def holds(self):
+        return None
 
     def __init__(self, broken=()):
         self.broken = broken
@@ -54,8 +59,10 @@ def test_what_is_there_what_it_spans_and_what_cannot_be_read():
     found, first = raw_contents(Source(broken=("e0", "e3")), "somewhere")
     assert (found.episodes, found.read, found.hz, first.id) == (7, 3, (20.0,), "e1")
     assert found.unusable == ("e0 is cut short", "e3 is cut short")
-    assert found.fields["actions"] == RawField(dims=7, low=0, high=27, values=10)
-    assert found.fields["obs/gripper"] == RawField(dims=1, low=0, high=0.08, values=2)
+    actions, gripper = found.fields["actions"], found.fields["obs/gripper"]
+    assert (actions.dims, actions.low, actions.high, actions.values) == (7, 0, 27, 10)
+    assert actions.dimensions[6] == Dimension(name="", low=6, high=27, values=4)
+    assert (gripper.dims, gripper.low, gripper.high, gripper.values) == (1, 0, 0.08, 2)
     assert found.cameras == {"obs/front": (6, 8)}
     assert found.instructions == ("go",)
 
@@ -93,11 +100,36 @@ def test_a_contact_sheet_has_a_row_per_camera(tmp_path):
 
 
 def test_a_format_is_recognised_by_its_files(tmp_path: Path):
-    (tmp_path / "demos.json").write_text("{}")
-    assert detect(tmp_path).model_fields["format"].default == "demonstrations"
+    (tmp_path / "demos").mkdir()
+    (tmp_path / "demos" / "demos.json").write_text("{}")
+    assert detect(tmp_path / "demos").model_fields["format"].default == "demonstrations"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file.xyz").write_text("")
     with pytest.raises(FoundryError, match="is of no format that is known") as error:
-        detect(tmp_path / "nothing")
+        detect(tmp_path / "other" / "file.xyz")
     assert "spartan" in error.value.hint
+    with pytest.raises(FoundryError, match=r"nothing does not exist"):
+        detect(tmp_path / "nothing")
+
+
+def test_a_folder_above_within_or_without_the_file_that_tells_is_no_table_of_texts(tmp_path: Path):
+    """A LeRobot data set's tables are Parquet, as corpora are."""
+    root = make_old(tmp_path / "shelf" / "recordings" / "set", video=False)
+    assert detect(root) is Lerobot
+    for above in (root.parent, root.parents[1]):
+        with pytest.raises(FoundryError, match=f"a lerobot data set lies in {root}"):
+            detect(above)
+        with pytest.raises(FoundryError, match=r"holds no meta/info.json") as error:
+            Lerobot(path=str(above)).contract()
+        assert str(root) in error.value.hint
+    for within in (root / "data", next((root / "data").rglob("*.parquet"))):
+        with pytest.raises(FoundryError, match=f"is a part of the lerobot data set {root}"):
+            detect(within)
+    (root / "meta/info.json").unlink()
+    with pytest.raises(FoundryError, match=r"looks like lerobot and holds no meta/info\.json"):
+        detect(root)
+    with pytest.raises(FoundryError, match="does not exist"):
+        Lerobot(path=str(root / "no")).episodes()
 
 
 def test_a_look_is_bounded_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -146,3 +178,91 @@ def test_a_draft_does_not_turn_canonical_grippers_into_shares():
     name = "robot__actual__grippers__right::panda_hand"
     rows = {name: RawField(dims=1, low=0, high=0.08, values=9)}
     assert yaml.safe_load(draft_mapping(rows, (), 10))["fields"] == {name: {"from": name}}
+
+
+def test_a_look_says_what_each_dimension_spans_by_its_name():
+    """Known values over two episodes; names count only where there is one for each."""
+    parts = [np.array([[0.0, 1], [2, np.nan]]), np.array([[-1.0, 1]])]
+    found = spanned("state", parts, ("x", "grip"))
+    assert found.dimensions == (
+        Dimension(name="x", low=-1, high=2, values=3),
+        Dimension(name="grip", low=1, high=1, values=1),
+    )
+    assert (found.dims, found.low, found.high, found.values) == (2, -1, 2, 4)
+    assert [one.name for one in spanned("state", parts, ("x",)).dimensions] == ["", ""]
+    with pytest.raises(FoundryError, match=r"\[1, 2\] values in different"):
+        spanned("state", [*parts, np.zeros((1, 1))])
+
+
+def shown(fields) -> list[str]:
+    console = Console(width=80, file=io.StringIO())
+    console.print(field_table(fields))
+    return console.file.getvalue().splitlines()
+
+
+def test_a_table_of_dimensions_fits_80_columns_and_folds_long_vectors():
+    """But not the dimensions of few values, which may be grippers."""
+    values = np.arange(40 * 20.0).reshape(20, 40)
+    values[:, 20] = np.arange(20) % 2
+    names = [f"a_long_name_of_a_joint_{n}" for n in range(40)]
+    lines = shown({"robot__actual__" + "long_" * 12: spanned("v", [values], names)})
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert " 11 a_long" in text and " 12 to 19 " in text and " 21 to 35 " in text
+    assert " 36 a_long" in text and " 39 a_long" in text and " 12 a_long" not in text
+    (gripper,) = [line for line in lines if " 20 a_long" in line]
+    assert [c.strip() for c in gripper.split("│")[2:5]] == ["0", "1", "2"]
+    (folded,) = [line for line in lines if " 12 to 19 " in line]
+    assert [c.strip() for c in folded.split("│")[2:5]] == ["12", "779", "10+"]
+    few = "\n".join(shown({"v": spanned("v", [values[:, :17]])}))
+    assert " to " not in few and " 16 " in few
+
+
+def test_a_draft_names_dimensions_and_leaves_bookkeeping_out():
+    values = np.stack([np.arange(20) / 8, np.arange(20) % 2], axis=1)
+    fields = {
+        "action": spanned("action", [values], ("x", "gripper")),
+        "timestamp": spanned("timestamp", [values[:, :1]]),
+    }
+    text = draft_mapping(fields, (), 10, bookkeeping={"timestamp": "seconds since the start"})
+    assert "  # dims: 0 x, 1 gripper\n" in text
+    assert "  # dim 1 has 2 values from 0 to 1: a gripper?\n" in text
+    left = "  # robot__actual__timestamp: {from: timestamp}  # seconds since the start\n"
+    assert left in text
+    assert yaml.safe_load(text)["fields"] == {"robot__action__action": {"from": "action"}}
+    alone = draft_mapping(
+        {"timestamp": fields["timestamp"]}, (), 10, bookkeeping={"timestamp": "t"}
+    )
+    assert validate(RobotMapping, yaml.safe_load(alone), "draft").fields == {}
+    assert yaml.safe_load(alone.replace("# fields", "fields").replace("  # r", "  r"))["fields"]
+
+
+def test_depth_is_drafted_at_its_camera():
+    """By names, or where both are the only ones; else it is the reader's to say."""
+    cameras = ("observation.images.front", "observation.images.wrist")
+    deep = ("observation.images.wrist_depth", "elsewhere_depth")
+    text = draft_mapping({}, cameras, 10, depth=deep)
+    assert yaml.safe_load(text)["cameras"] == {
+        "front": {"from": cameras[0]},
+        "wrist": {"from": cameras[1], "depth": deep[0]},
+    }
+    assert "# depth elsewhere_depth: name it at its camera" in text
+    only = yaml.safe_load(draft_mapping({}, cameras[:1], 10, depth=("depth",)))
+    assert only["cameras"] == {"front": {"from": cameras[0], "depth": "depth"}}
+
+
+@pytest.mark.skipif(not FORMATS.is_dir(), reason=ABSENT)
+def test_a_lerobot_set_with_names_depth_and_counters(tmp_path):
+    root = FORMATS / "lerobot_v30_depth_language" / "data_root"
+    source = Lerobot(path=str(root))
+    found, first = raw_contents(source, str(root))
+    assert found.depth == {"observation.images.depth": (64, 64)}
+    gripper = found.fields["action"].dimensions[6]
+    assert (gripper.name, gripper.low, gripper.high, gripper.values) == ("gripper", 0, 1, 2)
+    assert {"timestamp", "index", "next.done"} <= found.left_out.keys()
+    mapping = validate(RobotMapping, yaml.safe_load(found.mapping), "draft")
+    assert mapping.fields.keys() == {
+        "robot__actual__observation_state", "robot__action__action", "robot__actual__phase",
+    }  # fmt: skip
+    assert mapping.cameras["front"].depth == "observation.images.depth"
+    assert mapped(first, mapping).depth["front"][0].shape == (64, 64)

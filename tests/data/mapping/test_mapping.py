@@ -109,9 +109,25 @@ def test_cameras_are_renamed_and_swapped_only_when_looked_at():
 
 
 def test_words_and_success_come_from_the_mapping_where_the_data_have_none():
-    made = mapping(instruction="push", success=True, hz=50, fields={"a": {"from": "x"}})
+    made = mapping(instruction="push", success=True, hz=9.98, fields={"a": {"from": "x"}})
     found = mapped(episode(x=[1, 2]), made)
-    assert (found.instructions, found.success, found.hz) == ({"original": ["push"]}, True, 50)
+    assert (found.instructions, found.success, found.hz) == ({"original": ["push"]}, True, 9.98)
+
+
+@pytest.mark.parametrize(("hz", "fits"), [(8, True), (12.5, True), (7.9, False), (30, False)])
+def test_a_rate_that_is_not_the_recordings_is_refused_with_both(hz, fits):
+    """Before an episode is read where the source states it, else with the episode."""
+    made, raw = mapping(hz=hz, fields={"a": {"from": "x"}}), DataContract(hz=10)
+    assert made.contract(DataContract()).hz == hz  # nobody knows better
+    if fits:
+        assert made.contract(raw).hz == mapped(episode(x=[1, 2]), made).hz == hz
+        return
+    message = f"hz of the mapping is {hz:g}, the source states 10 Hz"
+    with pytest.raises(FoundryError, match=message) as refused:
+        made.contract(raw)
+    assert "hz: 10" in refused.value.hint
+    with pytest.raises(UnusableEpisode, match=message):
+        mapped(episode(x=[1, 2]), made)
 
 
 BAD = {
@@ -143,6 +159,23 @@ REFUSED = {
         {"fields": {"a": {"from": "x", "quantity": "gripper"}}},
         "`closed` and `open`",
     ),
+    "joints in metres": (
+        {"fields": {"a": {"from": "x", "quantity": "joints", "unit": "m"}}},
+        "unit 'm' does not fit joints: say rad or deg .*slides is a field of its own",
+    ),
+    "a unit that there is not": ({"fields": {"a": {"from": "x", "unit": "inch"}}}, "none of m, mm"),
+    "a position in radians": ({"poses": {HERE: absolute(unit="rad")}}, "'m', 'cm' or 'mm'"),
+    "a quaternion in degrees": (
+        {
+            "poses": {
+                HERE: {
+                    "xyz": {"from": "p"},
+                    "rotation": {"from": "q", "form": "quaternion_xyzw", "unit": "deg"},
+                }
+            }
+        },
+        "unit 'deg' does not fit quaternion_xyzw.*axis_angle and euler_xyz",
+    ),
     "an unknown key": ({"camera": {}}, "did you mean 'cameras'"),
 }
 
@@ -169,6 +202,20 @@ def test_ready_mappings_are_whole(name):
     # LBM's stay what their source states.
     ends = (None, None) if name.startswith("lbm") else (0, 1)
     assert all((one.closed, one.open) == ends for one in grippers)
+
+
+def test_units_fit_quantities():
+    """A sliding joint is `other`; a gripper's raw unit is gone with its scale."""
+    fits = [("joints", "deg"), ("joints", ""), ("other", "m"), ("other", "rad")]
+    for quantity, unit in fits:
+        mapping(fields={"a": {"from": "x", "quantity": quantity, "unit": unit}})
+    for unit in ("", "mm", "rad"):
+        grip = {"from": "x", "quantity": "gripper", "unit": unit, "closed": 0, "open": 80}
+        meant = mapping(fields={"a": grip}).contract(DataContract()).fields["a"]
+        assert meant == FieldContract(quantity="gripper", closed=0, open=1)
+    for quantity, unit in (("joints", "cm"), ("position", "deg")):
+        with pytest.raises(ValueError, match=f"unit '{unit}' does not fit {quantity}"):
+            FieldContract(quantity=quantity, unit=unit)
 
 
 def test_a_contract_renames_cameras_and_keeps_what_is_known_of_them():

@@ -9,7 +9,7 @@ from flows.cli.commands import run
 from flows.deployment import artifacts
 from flows.prefect.addresses import run_page, served
 
-RESULT = {"run_id": RUN, "status": "succeeded", "seconds": 1.0, "stages": []}
+RESULT = {"run_id": RUN, "status": "succeeded", "seconds": 1.0, "stages": [], "metrics": {}}
 URL = "http://127.0.0.1:4321"
 
 

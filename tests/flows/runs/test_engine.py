@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.reports.run_report import gather
 from flows.runs.engine import PipelineRun
 from flows.runs.planning import Request, prepare
 from foundry_core.config.overrides import parse_override
@@ -49,6 +50,18 @@ def test_first_run_builds_second_reuses_and_a_change_cascades():
     changed = execute("second.word=dos")[0]
     assert changed == {"first": "reuse", "model": "reuse", "second": "run", "total": "run"}
     assert set(execute()[0].values()) == {"reuse"}
+
+
+def test_the_report_says_what_happened_and_how_to_ask_again():
+    """By the file that the pipeline was, with what was changed in it."""
+    _, run = execute("second.word=two words")
+    report = gather(run.run_id)
+    assert [row[3:5] for row in report.stages] == [["built", "for the first time"]] * 4
+    assert report.commands == [f"foundry plan {WORDS} -o 'second.word=two words'"]
+    _, run = execute("second.word=dos")
+    rows = {row[0]: row[3:5] for row in gather(run.run_id).stages}
+    assert rows["first"] == ["reused", ""]
+    assert rows["second"] == ["built", "second.word: two words → dos"]
 
 
 def test_equal_content_cuts_the_cascade_off():

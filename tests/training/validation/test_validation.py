@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from bisect import bisect_right
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ def test_no_bit_of_the_training_is_another(bench, with_it):
 def test_rows_say_what_a_person_asks(with_it):
     folder, metrics = with_it
     found = rows(folder)
-    assert [row["step"] for row in found] == [2, 4, 6]
+    assert [row["step"] for row in found] == [0, 2, 4, 6]
     for weights in ("raw", "ema"):
         for name in ("position_mm", "rotation_deg", "gripper"):
             value = found[-1][f"{weights}/robot/{name}"]
@@ -110,7 +111,7 @@ def test_every_head_is_measured_raw_and_averaged(bench, name):
     changes = {"model": {"head": OTHERS[name]}, "training": short}
     folder, _ = bench.vla(f"head {name}", changes=changes, resources={"log_every": 1})
     found = rows(folder)
-    assert [row["step"] for row in found] == [1, 2]
+    assert [row["step"] for row in found] == [0, 1, 2]
     units = {"position_mm": 1e4, "rotation_deg": 180.0, "gripper": 10.0}
     for weights in ("raw", "ema"):
         for unit, most in units.items():
@@ -175,9 +176,67 @@ def test_measures_are_of_the_weights_that_the_stage_leaves(bench, with_it):
     )
 
 
+def test_what_needs_no_training_is_measured_beside_it(bench, with_it):
+    """By hand, of the same windows: where the hand and its gripper are now, and stay."""
+    folder, metrics = with_it
+    policy = load_policy(folder)
+    config = RobotData.model_validate(ROBOT)
+    shards = CheckedShards(bench.root / "robot" / "validation")
+    held = RobotDataset(shards, config, policy.transform, train=False, room=Room(1), window_bytes=1)
+    chosen = evenly(5, len(held))
+    rules = Normalizer.load(folder)
+    way, grip = (config.inputs.action_fields[at] for at in (0, 2))
+    far, shut, count = 0.0, 0.0, 0
+    for index in chosen:
+        window = held.lowdim(index)
+        valid = window["action_mask"][:, 0]
+        raw = rules.denormalize(way, window["actions"][:, :3].astype(float))
+        far += np.linalg.norm(raw, axis=1)[valid].sum() * 1000
+        now = rules.denormalize(config.inputs.proprio_fields[2], window["proprio"][0, -1:])
+        wanted = rules.denormalize(grip, window["actions"][:, 9:].astype(float))
+        apart = abs(wanted - now)[valid] / (2 * rules[grip].scale.max())
+        shut, count = shut + apart.sum(), count + valid.sum()
+    told = "final_validation/hold/robot"
+    assert metrics[f"{told}/position_mm"] == pytest.approx(far / count, rel=1e-4)
+    assert metrics[f"{told}/gripper"] == pytest.approx(shut / count, rel=1e-4)
+    mean = metrics["final_validation/mean/robot/position_mm"]
+    assert 0 < mean != metrics[f"{told}/position_mm"]
+    facts = json.loads((folder / "records/held_out.json").read_text())
+    windows = [bisect_right(held._ends, index) for index in chosen]
+    read = {"samples": 5, "of": len(held), "recordings": len(set(windows))}
+    assert facts["read"]["robot"] == {"robot": read}
+    assert facts["gripper"] == "range"  # nobody said where it is open
+    event, _ = committed_event({"kind": "train_vla"}, folder.joinpath)
+    measures = {(row["task"], row["name"]): row for row in event.measure_rows}
+    row = measures["validation/mean/robot", "position_mm"]
+    assert (row["value"], row["n"]) == (mean, 5)
+    last = rows(folder)[-1]["ema/captions/exact"]
+    assert measures["validation/ema/captions", "exact"]["value"] == last
+
+
 def test_the_last_weights_are_validated_too(bench):
     folder, _ = validated(bench, "odd", every=4)
-    assert [row["step"] for row in rows(folder)] == [4, 6]
+    assert [row["step"] for row in rows(folder)] == [0, 4, 6]
+
+
+def test_a_training_of_no_steps_is_validated_as_what_others_begin_with(bench, with_it):
+    """The untrained policy that a trained one is held against."""
+    folder, metrics = validated(bench, "untrained", training={"steps": 0})
+    (row,) = rows(folder)
+    assert row == rows(with_it[0])[0]
+    assert row["step"] == 0
+    assert row["raw/robot/loss"] == row["ema/robot/loss"]  # nothing was averaged yet
+    assert metrics["final_validation/raw/robot/loss"] == row["raw/robot/loss"]
+    assert metrics["final_validation/raw/robot/loss"] != rows(with_it[0])[-1]["raw/robot/loss"]
+
+
+def test_a_rule_does_not_choose_the_weights_it_began_with(bench):
+    """A gain that no training makes: the first validation after a step is the best."""
+    best = {"measure": "robot/loss", "better": "higher", "least_gain": 1e9, "patience": 2}
+    _, metrics = validated(bench, "judged", best=best)
+    assert (metrics["best_step"], metrics["steps"]) == (2, 6)
+    _, metrics = validated(bench, "judged_none", best=best, training={"steps": 0})
+    assert "best_step" not in metrics
 
 
 def test_keeping_the_best_leaves_its_weights(bench, with_it):
@@ -196,11 +255,11 @@ def test_patience_ends_the_training(bench):
     best = {"measure": "robot/loss", "better": "higher", "least_gain": 1e9, "patience": 1}
     folder, metrics = validated(bench, "ended", best=best)
     assert (metrics["best_step"], metrics["steps"]) == (2, 4)
-    assert [row["step"] for row in rows(folder)] == [2, 4]
+    assert [row["step"] for row in rows(folder)] == [0, 2, 4]
     shutil.rmtree(folder)  # a start that finds the end in its checkpoint
     again, metrics = validated(bench, "ended", best=best)
     assert (metrics["best_step"], metrics["steps"]) == (2, 4)
-    assert [row["step"] for row in rows(again)] == [2, 4]
+    assert [row["step"] for row in rows(again)] == [0, 2, 4]
 
 
 def test_an_unknown_measure_is_one_error(bench):
@@ -271,4 +330,4 @@ def test_its_curve_is_in_the_lineage_the_report_and_trackers(bench, with_it):
     assert {
         step: float(row["validation/ema/robot/position_mm"]) for step, row in tracked.items()
     } == (pytest.approx(points))
-    assert [bool(row["loss"]) for row in tracked.values()] == [False, True, True]
+    assert [bool(row["loss"]) for row in tracked.values()] == [False, False, True, True]

@@ -2,10 +2,10 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -36,6 +36,10 @@ class Facts:
 class DemoFiles(Recorded):
     """HDF5 files of demonstrations, one file or a folder of them."""
 
+    bookkeeping: ClassVar[Mapping[str, str]] = {
+        "dones": "marks the episode's last steps",
+        "rewards": "a reward",
+    }
     mask: str = Field("", description="only the demonstrations that `mask/<this>` lists")
 
     def episodes(self) -> list[SourceRef]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from foundry_core.config.validation import validate
 from foundry_core.data.contract.statements import DataContract
@@ -24,6 +24,8 @@ class Demonstrations(RobotFormat, PathSource):
     """Episodes as the simulator stages record them (demos.json + episodes/<task>/<id>.tar)."""
 
     format: Literal["demonstrations"] = "demonstrations"
+
+    mark: ClassVar[str] = "demos.json"
 
     @classmethod
     def matches(cls, path: Path) -> bool:

@@ -8,15 +8,21 @@ anywhere in its file and need not have a constant rate.
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from foundry_core.config.validation import read_as
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import CameraContract, DataContract
-from foundry_core.data.sources.base import PathSource, Reads, RobotFormat, SourceRef
-from foundry_core.data.sources.robot.lerobot_meta import EpisodeRow, Meta, read_info, read_meta
+from foundry_core.data.sources.base import Held, PathSource, Reads, RobotFormat, SourceRef
+from foundry_core.data.sources.robot.lerobot_meta import (
+    INFO,
+    EpisodeRow,
+    Meta,
+    read_info,
+    read_meta,
+)
 from foundry_core.errors import FoundryError
 
 if TYPE_CHECKING:
@@ -34,9 +40,26 @@ class Lerobot(RobotFormat, PathSource):
     format: Literal["lerobot"] = "lerobot"
     tolerance_s: float = Field(1e-4, gt=0, description="between a row's time and its video frame's")
 
+    mark: ClassVar[str] = INFO
+    bookkeeping: ClassVar[Mapping[str, str]] = {
+        "timestamp": "seconds since the episode's start",
+        "frame_index": "counts the episode's steps",
+        "episode_index": "counts episodes",
+        "index": "counts all rows",
+        "task_index": "stands for the task, whose words are the instruction",
+        "next.done": "marks the episode's last step",
+        "next.success": "whether the episode succeeded: see keep_failures",
+        "next.reward": "a reward",
+    }
+
     @classmethod
     def matches(cls, path: Path) -> bool:
-        return (path / "meta" / "info.json").is_file()
+        return (path / INFO).is_file()
+
+    @classmethod
+    def lacks(cls, path: Path) -> str:
+        chunks = next((path / "data").glob("chunk-*/*.parquet"), None)
+        return "" if chunks is None or cls.matches(path) else INFO
 
     def contract(self) -> DataContract:
         if self.remote is not None:
@@ -49,6 +72,18 @@ class Lerobot(RobotFormat, PathSource):
         }
         fields = {n: one for n, one in self._meant().items() if n in info.features}
         return DataContract(hz=info.fps, cameras=cameras, fields=fields)
+
+    def holds(self) -> Held | None:
+        if self.remote is not None:
+            return None
+        features = read_info(self.root).features.items()
+        numbers = {name: one for name, one in features if one.is_numeric}
+        return Held(
+            dims={name: one.width for name, one in numbers.items()},
+            names={name: one.dimensions for name, one in numbers.items() if one.dimensions},
+            cameras=tuple(name for name, one in features if one.is_camera and not one.is_depth),
+            depth=tuple(name for name, one in features if one.is_camera and one.is_depth),
+        )
 
     def _meant(self) -> Mapping[str, FieldContract]:
         """What our own export noted of its fields; LeRobot has no place for it."""

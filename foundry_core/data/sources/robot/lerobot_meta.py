@@ -5,6 +5,7 @@ name of a camera. No pyarrow while planning: info.json alone is read then.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pydantic import ConfigDict, Field
 
 from foundry_core.config.validation import read_as
 from foundry_core.data.config import Size
+from foundry_core.data.sources.files import marked_below
 from foundry_core.errors import FoundryError
 from foundry_core.files import Signature, signature
 from foundry_core.identity.sources import source_file, source_files
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 OLD, NEW = "v2.1", "v3.0"
 # Features that every dataset has.
 COUNTERS = ("timestamp", "frame_index", "task_index")
-_INFO = "meta/info.json"
+INFO = "meta/info.json"
 # Not LeRobot's: a line per episode, {"episode_index", "instructions": {kind: texts}}.
 INSTRUCTIONS = "meta/instructions.jsonl"
 _SAID = "instructions"
@@ -58,6 +60,25 @@ class Feature(Config):
     def is_depth(self) -> bool:
         info = self.info or {}
         return bool(info.get("is_depth_map") or info.get("video.is_depth_map"))
+
+    @property
+    def is_numeric(self) -> bool:
+        return not self.is_camera and self.dtype not in ("string", "language")
+
+    @property
+    def width(self) -> int:
+        """Numbers per step."""
+        return math.prod(self.shape)
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """What its numbers are called, one by one; () where the names are none, or of axes: a list,
+        or one in a mapping such as {"motors": [...]}."""
+        named = self.names
+        while isinstance(named, dict) and len(named) == 1:
+            named = next(iter(named.values()))
+        listed = isinstance(named, list) and all(isinstance(one, str) for one in named)
+        return tuple(named) if listed and len(named) == self.width else ()
 
     @property
     def size(self) -> Size | None:
@@ -124,7 +145,7 @@ class Meta:
     def video_file(self, episode: EpisodeRow, camera: str) -> tuple[Path, float]:
         """(file, seconds at which the episode begins in it)."""
         if not self.info.video_path:
-            raise FoundryError(f"{self.root / _INFO} has no video_path for camera {camera!r}", "")
+            raise FoundryError(f"{self.root / INFO} has no video_path for camera {camera!r}", "")
         prefix = f"videos/{camera}"
         file = self._file(self.info.video_path, episode, prefix, camera)
         if self.info.codebase_version == OLD:
@@ -157,18 +178,24 @@ def filled(template: str, allowed: set[str], fields: Mapping[str, int], camera: 
         for _, name, spec, conversion in Formatter().parse(template):
             plain = name in allowed and not conversion and _SPEC.fullmatch(spec or "")
             if name is not None and not plain:
-                raise FoundryError(f"{_INFO}: path template {template!r} uses {{{name}}}", rule)
+                raise FoundryError(f"{INFO}: path template {template!r} uses {{{name}}}", rule)
         return template.format(**fields, video_key=camera)
     except (ValueError, LookupError) as error:
-        raise FoundryError(f"{_INFO}: path template {template!r}: {error}", rule) from error
+        raise FoundryError(f"{INFO}: path template {template!r}: {error}", rule) from error
 
 
 def read_info(root: Path) -> Info:
     """meta/info.json. FoundryError where there is none, or it is of another version."""
-    path = root / _INFO
+    path = root / INFO
+    if not root.exists():
+        raise FoundryError(f"source {str(root)!r} does not exist", "check the path")
     if not path.is_file():
+        below = marked_below(root, INFO)
         raise FoundryError(
-            f"{str(root)!r} holds no {_INFO}", "point it at the root of a LeRobot dataset"
+            f"{str(root)!r} holds no {INFO}",
+            f"a LeRobot dataset lies in {str(below)!r}: name that"
+            if below
+            else "point it at the root of a LeRobot dataset",
         )
     version = read_as(_Version, path, _AGAIN).codebase_version
     if version not in _FIELDS:
@@ -186,7 +213,7 @@ def read_info(root: Path) -> Info:
 def read_meta(root: Path) -> Meta:
     """All of meta/ that reading needs, remembered per process: a table of all episodes would be
     read for each of them."""
-    info = root / _INFO
+    info = root / INFO
     if not info.is_file():
         read_info(root)
     return _read(root, signature(info.stat()))

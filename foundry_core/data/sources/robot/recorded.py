@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from foundry_core.config.canonical import OmitWhen
+from foundry_core.data.contract.rates import rates_agree
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.sources.base import PathSource, RobotFormat
 from foundry_core.data.sources.files import find_files
@@ -34,8 +35,13 @@ class Recorded(RobotFormat, PathSource):
         return sorted(named, key=lambda one: natural(one[0]))
 
     def rate(self, stated: float | None) -> float:
-        """What the file states, else the recipe."""
+        """What the file states, else the recipe. FoundryError where they contradict each other."""
         hz = stated or self.hz
+        if stated and self.hz and not rates_agree(stated, self.hz):
+            raise FoundryError(
+                f"the source's hz is {self.hz:g}, its files state {stated:g} Hz",
+                "leave hz of the source out: it is for files that hold none",
+            )
         if hz is None:
             raise FoundryError(
                 f"{self.path!r} holds no control rate", "set the source's hz, as in hz: 20"

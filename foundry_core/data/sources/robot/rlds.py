@@ -7,7 +7,7 @@ features.json says what is there; a record of a shard is one episode. Pictures a
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,13 @@ class Rlds(Recorded):
     """A TFDS folder of RLDS episodes, or one above it. A ref is one record of a shard."""
 
     format: Literal["rlds"] = "rlds"
+    bookkeeping: ClassVar[Mapping[str, str]] = {
+        "is_first": "marks the episode's first step",
+        "is_last": "marks the episode's last step",
+        "is_terminal": "marks the episode's last step",
+        "discount": "a factor on rewards",
+        "reward": "a reward",
+    }
     hz: float = Field(gt=0, description="control rate: RLDS holds none (DROID 15, Bridge 5)")
     split: str = Field("", description="only this one; all of them where empty")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from foundry_core.data.contract.rates import rates_agree
 from foundry_core.data.robot.episodes import UnusableEpisode
 
 _NS = 10**9
@@ -92,7 +93,7 @@ def _check_rate(found: np.ndarray, hz: float, clock: str) -> None:
         )
     if len(found) > 1:
         rate = (len(found) - 1) * _NS / int(found[-1] - found[0])
-        if not 0.8 * hz <= rate <= 1.25 * hz:
+        if not rates_agree(rate, hz):
             raise UnusableEpisode(
                 f"{clock} ticks at {rate:.2f} Hz, hz is {hz:g}", "set hz to the rate of the clock"
             )

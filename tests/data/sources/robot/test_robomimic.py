@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from foundry_core.data.convert.read import read_bounded
 from foundry_core.data.robot.episodes import UnusableEpisode
 from foundry_core.data.sources.robot.robomimic import Robomimic
 from foundry_core.errors import FoundryError
@@ -105,6 +106,15 @@ def test_files_come_by_number_and_the_recipe_says_what_they_do_not(tmp_path):
     with pytest.raises(FoundryError, match=r"control rate.*hz") as caught:
         silent.read_episode(silent.episodes()[0])
     assert not isinstance(caught.value, UnusableEpisode)
+
+
+def test_a_rate_that_its_files_contradict_is_refused_with_both(tmp_path):
+    recording(tmp_path / "a.hdf5", hz=20)
+    assert {one.hz for one in read_all(Robomimic(path=str(tmp_path), hz=16))} == {20.0}
+    source = Robomimic(path=str(tmp_path), hz=10)
+    with pytest.raises(UnusableEpisode, match="hz is 10, its files state 20 Hz") as refused:
+        read_bounded(source, source.episodes()[0])
+    assert refused.value.hint.startswith("leave hz of the source out")
 
 
 def test_a_mask_may_name_what_is_not_there(tmp_path):
