@@ -37,7 +37,7 @@ def _run(out: RichConsole, name: str) -> int:
     prepared = _request(name)
     print_table(plan_table(prepared.plan))
     result = run_all(prepared, Console(), prefect=True)
-    summarise(result)
+    summarise(result, report=False)
     if result["status"] != "succeeded":
         return exit_code(result["status"])
     from flows.reports.run_report import comparison_of, write_run_report
@@ -75,13 +75,13 @@ def _cascade(out: RichConsole, name: str) -> int:
     few = "evaluate.episodes_per_task=5"
     # Without a server of its own, whose start would take half as long as the run.
     result = run_all(_request(name, cheap, few), Console())
-    summarise(result)
+    summarise(result, report=False)
     if result["status"] != "succeeded":
         return 1
 
     out.print("\n[bold]the original configuration again")
     back = run_all(_request(name), Console())
-    summarise(back)
+    summarise(back, report=False)
     built = [stage["name"] for stage in back["stages"] if stage["attempt"]]
     if built:
         out.print(f"unexpected: {json.dumps(built)} ran again")
