@@ -133,6 +133,8 @@ def plan_table(plan: Plan, cost: Cost | None = None) -> Table:
         table.add_row(name, key, f"[{style}]{action}", *map(escape, rest))
     if cost is not None and cost.stages:
         table.caption, table.caption_justify = escape(cost.sentence()), "left"
+    elif cost is not None and all(row.action == "reuse" for row in plan.stages.values()):
+        table.caption, table.caption_justify = "nothing to run", "left"
     return table
 
 
