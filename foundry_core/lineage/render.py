@@ -1,7 +1,8 @@
 """Lineage for the terminal: trees and tables of rich."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -23,11 +24,17 @@ _CHOSEN = {
     "versions": ("run_id", "attempt", "content", "created_at", "latest", "metrics"),
     "stages": ("stage", "kind", "key", "action", "how", "reasons"),
 }
+# (kind, recipe) → a part of the recipe
+Changed = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+_DIGEST = re.compile(r"\b[0-9a-f]{40,64}\b")
 _RUN_COLUMNS = ("run_id", "started_at", "status", "seconds", "scores", "overrides", "error")
 
 
-def trace_tree(roots: Sequence[TraceNode], *, recipes: bool = True, files: int = 8) -> Tree:
-    """What `queries.trace` found. `files`: how many per artifact before the rest is counted."""
+def trace_tree(
+    roots: Sequence[TraceNode], *, whole: bool = False, changed: Changed | None = None
+) -> Tree:
+    """What `queries.trace` found. whole: with every setting, file and digest in full. changed: of a
+    kind and a recipe the settings that say something, those that differ from the defaults."""
     top = Tree("lineage", hide_root=True)
     pending: list[tuple[Tree, TraceNode]] = [(top, root) for root in reversed(roots)]
     while pending:
@@ -35,9 +42,12 @@ def trace_tree(roots: Sequence[TraceNode], *, recipes: bool = True, files: int =
         branch = parent.add(_title(node))
         if node.get("repeated"):
             continue
-        for line in _facts(node, recipes):
+        recipe = node.get("recipe")
+        if recipe and changed and not whole:
+            recipe = changed(node["kind"] or "", recipe)
+        for line in _facts(node, recipe, whole):
             branch.add(line)
-        _add_files(branch, node.get("file_list", ()), files)
+        _add_files(branch, node.get("file_list", ()), whole)
         pending += [(branch, child) for child in reversed(node["inputs"])]
     return top
 
@@ -52,7 +62,7 @@ def _title(node: TraceNode) -> str:
     return title if node.get("present") else f"{title} [yellow](no longer in the store)[/]"
 
 
-def _facts(node: TraceNode, recipes: bool) -> list[str]:
+def _facts(node: TraceNode, recipe: Any, whole: bool) -> list[str]:
     lines = [
         f"success {score_text(score)}  {escape(score['task'])}" for score in node.get("scores", ())
     ]
@@ -75,20 +85,24 @@ def _facts(node: TraceNode, recipes: bool) -> list[str]:
             f"continued {(node['continued_from'] or '')[:12]} from step {node['continued_step']}: "
             "no input, a straight run has this key, too"
         )
-    if recipes and node.get("recipe"):
-        text = "  ".join(f"{path}={value}" for path, value in leaves(node["recipe"]))
+    if recipe:
+        text = "  ".join(f"{path}={value}" for path, value in leaves(recipe))
         lines.append(f"[dim]{escape(text)}[/]")
     for name, identity in (node.get("sources") or {}).items():
-        lines.append(f"source {escape(name)} {escape(str(identity))}")
+        text = str(identity)
+        short = text if whole else _DIGEST.sub(lambda found: found[0][:12], text)
+        lines.append(f"source {escape(name)} {escape(short)}")
     return lines
 
 
-def _add_files(branch: Tree, files: Sequence[FileRow], limit: int) -> None:
+def _add_files(branch: Tree, files: Sequence[FileRow], whole: bool) -> None:
     outputs = [file for file in files if file["role"] == "output"]
-    for file in outputs[:limit]:
-        branch.add(f"{escape(file['path'])} [dim]{file['size']:,} B sha256 {file['sha256']}[/]")
-    if len(outputs) > limit:
-        branch.add(f"[dim]and {len(outputs) - limit} more files (all of them with --json)[/]")
+    if whole:
+        for file in outputs:
+            branch.add(f"{escape(file['path'])} [dim]{file['size']:,} B sha256 {file['sha256']}[/]")
+    elif outputs:
+        count = f"{len(outputs)} file{'s' if len(outputs) > 1 else ''}"
+        branch.add(f"[dim]{count}, {sum(file['size'] for file in outputs):,} B[/]")
 
 
 def record(row: Mapping[str, object]) -> RenderableType:

@@ -4,6 +4,7 @@ import pytest
 
 from flows.ablation.verdict_table import seeds_text
 from flows.cli import main
+from flows.cli.commands import lineage
 from flows.console import plan_table
 from foundry_core.pipeline.cost import Cost
 from foundry_core.pipeline.plan import Plan, StagePlan
@@ -52,6 +53,13 @@ def test_a_number_of_episodes_says_what_it_is_enough_for(capsys):
     )
     assert main([*asked, ".75", "--episodes", "50"]) == 0
     assert "power 0.74 to tell 0.75 from 0.5 at level 0.05\n" in capsys.readouterr().out
+
+
+def test_a_trace_shows_settings_that_differ_from_their_defaults():
+    recipe = {"steps": 7, "rate": 0.1, "seconds": 0.0}
+    assert lineage._changed("train", recipe) == {"steps": 7}
+    assert lineage._changed("train", recipe | {"forgotten": 1}) == recipe | {"forgotten": 1}
+    assert lineage._changed("nobodys", recipe) == recipe
 
 
 def planned(*actions):
