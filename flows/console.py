@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from flows.terminal import console_on, stdout, values_text
+from foundry_core.narrow import Fitting
 from foundry_core.pipeline.cost import Cost
 from foundry_core.pipeline.plan import Plan, StagePlan
 from foundry_core.pipeline.reasons import sentences, short_names
@@ -132,6 +133,8 @@ def plan_table(plan: Plan, cost: Cost | None = None) -> Table:
         table.add_row(name, key, f"[{style}]{action}", *map(escape, rest))
     if cost is not None and cost.stages:
         table.caption, table.caption_justify = escape(cost.sentence()), "left"
+    elif cost is not None and all(row.action == "reuse" for row in plan.stages.values()):
+        table.caption, table.caption_justify = "nothing to run", "left"
     return table
 
 
@@ -177,11 +180,12 @@ def _why(row: StagePlan) -> str:
 
 def print_table(table: Table, quiet: bool = False) -> None:
     """On standard output, unless quiet. What stands below it is as wide as the output: rich would
-    fold it to the width of the columns, in a file, too."""
+    fold it to the width of the columns, in a file, too. On a narrow terminal nothing is cut in the
+    middle of a name (narrow.py)."""
     if quiet:
         return
     out, below = stdout(), table.caption
     table.caption = None
-    out.print(table)
+    out.print(Fitting(table))
     if below:
         out.print(below, style="dim italic")

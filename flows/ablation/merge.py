@@ -10,7 +10,7 @@ from flows.runs.planning import Prepared, Request
 from foundry_core.config.validation import validate
 from foundry_core.evaluation.closed_loop import scenarios_of
 from foundry_core.identity.code import CodeIndex
-from foundry_core.pipeline.cost import known_rates, scaled
+from foundry_core.pipeline.attempts import known_attempts, scaled
 from foundry_core.pipeline.graph import Pipeline, StageNode
 from foundry_core.pipeline.plan import Plan, StagePlan, plan
 from foundry_core.pipeline.reasons import Baseline, BaselineStage
@@ -131,7 +131,7 @@ def merge(
         baseline=against,
         only=[VERDICT],
         strict_env=request.strict_env,
-        rates=known_rates(),
+        attempts=known_attempts(),
     )
     return Prepared(
         request=Request(
@@ -299,7 +299,8 @@ def _in_plain_names(planned: Plan, seed_runs: Sequence[SeedRun]) -> Plan:
         if unknown and known is not None and known.estimated_seconds is not None:
             then, now = _work(pipeline, stage), _work(owners[name].pipeline, stage)
             seconds = scaled(known.estimated_seconds, then, now)
-            row = replace(row, estimated_seconds=seconds, estimated_by=known.estimated_by)
+            if seconds is not None:
+                row = replace(row, estimated_seconds=seconds, estimated_by=known.estimated_by)
         rows[name] = replace(row, reasons=reasons)
     return replace(planned, stages=rows)
 

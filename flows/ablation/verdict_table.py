@@ -53,6 +53,11 @@ def seeds_text(seeds: Row) -> str:
         f"Equal recipes with other seeds scatter by {_points(seeds['deviation'])} points "
         f"(standard deviation; 95 % interval {_points(seeds['low'])} to {_points(seeds['high'])}). "
     )
+    if seeds["deviation"] == 0:  # an interval from 0 to 0 would sound certain
+        scatter = (
+            "Equal recipes with other seeds all had the same rate: too few episodes were played to "
+            "see how much seeds scatter. "
+        )
     if seeds["fewest"] == 2:
         return scatter + (
             "With two seeds the verdict is provisional: it takes the scatter of all variants to be "

@@ -82,7 +82,11 @@ def _execute(arguments: Sequence[str]) -> int:
     if not arguments:
         parser.print_help()
         return 0
-    options = parser.parse_args(arguments)
+    if named is not None and named not in COMMANDS:
+        return reported(lambda: _refuse_command(named))
+    options, left = parser.parse_known_args(arguments)
+    if left:
+        return reported(lambda: _refuse_rest(parser, options, left))
     module = command_module(options.command)
     as_json = getattr(options, "json", False)
 
@@ -93,6 +97,24 @@ def _execute(arguments: Sequence[str]) -> int:
         return module.run(options)
 
     return reported(run, as_json=as_json, debug=options.debug)
+
+
+def _refuse_command(name: str) -> int:
+    from foundry_core.config.suggest import nearest
+
+    raise FoundryError(f"there is no command {name!r}", nearest(name, COMMANDS))
+
+
+def _refuse_rest(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, left: Sequence[str]
+) -> int:
+    """Words that no argument takes: as a rule those of an override with spaces around its `=`."""
+    for text in getattr(options, "override", None) or ():
+        path, equals, value = str(text).partition("=")
+        if not equals or not value:
+            example = f"without spaces: -o {path}={left[-1].lstrip('=') or 'VALUE'}"
+            raise FoundryError(f"override {text!r} is not PATH=VALUE", example)
+    parser.error(f"unrecognized arguments: {' '.join(left)}")
 
 
 def command_module(command: str) -> ModuleType:

@@ -13,7 +13,7 @@ from rich.console import Console as RichConsole
 from flows.cli import reported
 from flows.cli.commands.common import exit_code
 from flows.cli.commands.run import run_all, summarise
-from flows.console import Console, plan_table
+from flows.console import Console, plan_table, print_table
 from flows.runs.planning import Prepared, Request, prepare
 from flows.terminal import stdout
 from foundry_core.config.overrides import parse_override
@@ -35,9 +35,9 @@ def _request(name: str, *overrides: str) -> Prepared:
 def _run(out: RichConsole, name: str) -> int:
     """The whole pipeline; prints the verdict."""
     prepared = _request(name)
-    out.print(plan_table(prepared.plan))
+    print_table(plan_table(prepared.plan))
     result = run_all(prepared, Console(), prefect=True)
-    summarise(result)
+    summarise(result, report=False)
     if result["status"] != "succeeded":
         return exit_code(result["status"])
     from flows.reports.run_report import comparison_of, write_run_report
@@ -63,7 +63,7 @@ def _cascade(out: RichConsole, name: str) -> int:
     change = f"llm.training.steps={2 * steps}"
     out.print("\n[bold]what would one changed value of the language model re-run?")
     out.print(f"foundry plan {name} -o {change}")
-    out.print(plan_table(_request(name, change).plan))
+    print_table(plan_table(_request(name, change).plan))
 
     out.print("\n[bold]and a changed cadence of logs?")
     cadence = "llm.resources.log_every=7"
@@ -75,13 +75,13 @@ def _cascade(out: RichConsole, name: str) -> int:
     few = "evaluate.episodes_per_task=5"
     # Without a server of its own, whose start would take half as long as the run.
     result = run_all(_request(name, cheap, few), Console())
-    summarise(result)
+    summarise(result, report=False)
     if result["status"] != "succeeded":
         return 1
 
     out.print("\n[bold]the original configuration again")
     back = run_all(_request(name), Console())
-    summarise(back)
+    summarise(back, report=False)
     built = [stage["name"] for stage in back["stages"] if stage["attempt"]]
     if built:
         out.print(f"unexpected: {json.dumps(built)} ran again")

@@ -10,7 +10,7 @@ import asyncio
 import re
 from pathlib import Path
 
-from flows.prefect.addresses import LOGIN, REPORTS
+from flows.prefect.addresses import LOGIN, REPORTS, RUNS
 from flows.prefect.http import (
     ASKING,
     CLOSED,
@@ -27,9 +27,9 @@ from flows.prefect.http import (
 _FILE = "report.html"
 RUN_NAME = re.compile(r"[A-Za-z0-9][\w.=,+-]{0,199}", re.ASCII)
 # The part after # never leaves the browser. Prefect's pages look for the password at that name.
-_LOGIN_SCRIPT = """
+_LOGIN_SCRIPT = f"""
 localStorage.setItem("prefect-password", btoa(decodeURIComponent(location.hash.slice(1))));
-location.replace("/");
+location.replace("{RUNS}");
 """
 _REPORT_SCRIPT = (
     ASKING
@@ -73,8 +73,8 @@ def _policy(script: str) -> str:
 
 
 PASSWORD_WANTED = (
-    b"This page is for who knows the server's password: open the link that `foundry serve` prints "
-    b"in a terminal, then this page again.\n"
+    b"This page is for who knows the server's password: open the link that `foundry serve` prints, "
+    b"then this page again.\n"
 )
 
 

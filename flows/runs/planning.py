@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from foundry_core.home import store_uri
-from foundry_core.pipeline.cost import Cost, cost_of, known_rates, resources_of
+from foundry_core.pipeline.attempts import known_attempts
+from foundry_core.pipeline.cost import Cost, cost_of, resources_of
 from foundry_core.pipeline.graph import Pipeline, load_pipeline
 from foundry_core.pipeline.plan import Plan, plan
 from foundry_core.pipeline.registry import stage_kind
@@ -60,6 +61,6 @@ def prepare(request: Request, store: Store | None = None) -> Prepared:
         only=request.only,
         force=request.force,
         strict_env=request.strict_env,
-        rates=known_rates(),
+        attempts=known_attempts(),
     )
     return Prepared(request=request, pipeline=pipeline, specs=specs, plan=worked_out, store=store)

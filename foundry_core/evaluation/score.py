@@ -104,6 +104,17 @@ class Score:
 
         return clopper_pearson(self.successes, self.n)
 
+    def sentence(self) -> str:
+        """'success 5 of 20, 25.0 % (95 % interval 8.7 to 49.1), 2 crashed'."""
+        left = [
+            f"{count} {name}" for name in ("crashed", "pending") if (count := getattr(self, name))
+        ]
+        if self.rate is None:
+            return ", ".join(["success unknown: no episode came to its end", *left])
+        low, high = self.interval
+        rate = f"{100 * self.rate:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+        return ", ".join([f"success {self.successes} of {self.n}", rate, *left])
+
     def to_json(self) -> dict[str, Any]:
         """{n, successes, crashed, pending, rate, low, high}."""
         low, high = self.interval

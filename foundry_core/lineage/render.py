@@ -1,7 +1,8 @@
 """Lineage for the terminal: trees and tables of rich."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from foundry_core.lineage.answers import Change, FileRow, ScoreRow, TraceNode, WhyAnswer
+from foundry_core.narrow import Fitting
 from foundry_core.pipeline.reasons import Reason, sentences
 
 # Of the tables in a record: what a person looks for first. The rest is in the JSON.
@@ -22,11 +24,17 @@ _CHOSEN = {
     "versions": ("run_id", "attempt", "content", "created_at", "latest", "metrics"),
     "stages": ("stage", "kind", "key", "action", "how", "reasons"),
 }
+# (kind, recipe) → a part of the recipe
+Changed = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+_DIGEST = re.compile(r"\b[0-9a-f]{40,64}\b")
 _RUN_COLUMNS = ("run_id", "started_at", "status", "seconds", "scores", "overrides", "error")
 
 
-def trace_tree(roots: Sequence[TraceNode], *, recipes: bool = True, files: int = 8) -> Tree:
-    """What `queries.trace` found. `files`: how many per artifact before the rest is counted."""
+def trace_tree(
+    roots: Sequence[TraceNode], *, whole: bool = False, changed: Changed | None = None
+) -> Tree:
+    """What `queries.trace` found. whole: with every setting, file and digest in full. changed: of a
+    kind and a recipe the settings that say something, those that differ from the defaults."""
     top = Tree("lineage", hide_root=True)
     pending: list[tuple[Tree, TraceNode]] = [(top, root) for root in reversed(roots)]
     while pending:
@@ -34,9 +42,12 @@ def trace_tree(roots: Sequence[TraceNode], *, recipes: bool = True, files: int =
         branch = parent.add(_title(node))
         if node.get("repeated"):
             continue
-        for line in _facts(node, recipes):
+        recipe = node.get("recipe")
+        if recipe and changed and not whole:
+            recipe = changed(node["kind"] or "", recipe)
+        for line in _facts(node, recipe, whole):
             branch.add(line)
-        _add_files(branch, node.get("file_list", ()), files)
+        _add_files(branch, node.get("file_list", ()), whole)
         pending += [(branch, child) for child in reversed(node["inputs"])]
     return top
 
@@ -51,7 +62,7 @@ def _title(node: TraceNode) -> str:
     return title if node.get("present") else f"{title} [yellow](no longer in the store)[/]"
 
 
-def _facts(node: TraceNode, recipes: bool) -> list[str]:
+def _facts(node: TraceNode, recipe: Any, whole: bool) -> list[str]:
     lines = [
         f"success {score_text(score)}  {escape(score['task'])}" for score in node.get("scores", ())
     ]
@@ -74,20 +85,24 @@ def _facts(node: TraceNode, recipes: bool) -> list[str]:
             f"continued {(node['continued_from'] or '')[:12]} from step {node['continued_step']}: "
             "no input, a straight run has this key, too"
         )
-    if recipes and node.get("recipe"):
-        text = "  ".join(f"{path}={value}" for path, value in leaves(node["recipe"]))
+    if recipe:
+        text = "  ".join(f"{path}={value}" for path, value in leaves(recipe))
         lines.append(f"[dim]{escape(text)}[/]")
     for name, identity in (node.get("sources") or {}).items():
-        lines.append(f"source {escape(name)} {escape(str(identity))}")
+        text = str(identity)
+        short = text if whole else _DIGEST.sub(lambda found: found[0][:12], text)
+        lines.append(f"source {escape(name)} {escape(short)}")
     return lines
 
 
-def _add_files(branch: Tree, files: Sequence[FileRow], limit: int) -> None:
+def _add_files(branch: Tree, files: Sequence[FileRow], whole: bool) -> None:
     outputs = [file for file in files if file["role"] == "output"]
-    for file in outputs[:limit]:
-        branch.add(f"{escape(file['path'])} [dim]{file['size']:,} B sha256 {file['sha256']}[/]")
-    if len(outputs) > limit:
-        branch.add(f"[dim]and {len(outputs) - limit} more files (all of them with --json)[/]")
+    if whole:
+        for file in outputs:
+            branch.add(f"{escape(file['path'])} [dim]{file['size']:,} B sha256 {file['sha256']}[/]")
+    elif outputs:
+        count = f"{len(outputs)} file{'s' if len(outputs) > 1 else ''}"
+        branch.add(f"[dim]{count}, {sum(file['size'] for file in outputs):,} B[/]")
 
 
 def record(row: Mapping[str, object]) -> RenderableType:
@@ -115,7 +130,7 @@ def _filled(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = N
     return [name for name in names if any(row[name] not in (None, "", []) for row in rows)]
 
 
-def runs_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def runs_table(rows: Sequence[Mapping[str, Any]]) -> Fitting:
     """What `queries.runs` found."""
     shown = [
         {
@@ -212,16 +227,16 @@ def leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:
     ]
 
 
-def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Table:
-    """Any rows as a table; keys shortened as everywhere, nulls blank. Where it gets too wide, texts
-    are folded, the widest first, and nothing is cut."""
+def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Fitting:
+    """Any rows as a table; keys shortened as everywhere, nulls blank. Nothing is cut where it gets
+    too wide."""
     names = list(columns or (rows[0] if rows else ()))
     table = Table(box=None, header_style="bold")
     for name in names:
         table.add_column(escape(name), overflow="fold", no_wrap=name == "run_id")
     for row in rows:
         table.add_row(*(escape(_cell(name, row[name])) for name in names))
-    return table
+    return Fitting(table)
 
 
 def _cell(name: str, value: Any) -> str:

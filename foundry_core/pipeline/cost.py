@@ -1,9 +1,9 @@
 """What a plan costs before anything runs: seconds, GPU hours and money, by stage and in all.
 
-A stage's seconds are those of the last time something like it was built, scaled by how much there
-is to do now (`Stage.work`): by its own key, by the run that the plan is explained against, by the
-last attempt of its kind in this home. Where nothing like it ever ran, its kind may know by
-arithmetic (`Stage.expected_seconds`). What remains is not known, and said so.
+A stage's seconds are those of the last time something like it was built, told for how much there is
+to do now (`Stage.work`): by its own key, by the run that the plan is explained against, by attempts
+of its kind in this home. Where these say too little (attempts.py), its kind may know by arithmetic
+(`Stage.expected_seconds`). What remains is not known, and said so.
 """
 
 import os
@@ -13,7 +13,14 @@ from typing import Any, Literal, Protocol
 
 from foundry_core.config.validation import validate
 from foundry_core.errors import FoundryError
-from foundry_core.home import cached, keep
+from foundry_core.pipeline.attempts import (
+    STARTUP_SECONDS,
+    Attempt,
+    Attempts,
+    of_stage,
+    remember,
+    told,
+)
 from foundry_core.pipeline.graph import Pipeline, StageNode
 from foundry_core.pipeline.imports import Imported
 from foundry_core.pipeline.reasons import BaselineStage
@@ -21,14 +28,9 @@ from foundry_core.pipeline.spec import StageSpec
 from foundry_core.pipeline.stage import Resources, Upstream, Work
 from foundry_core.pipeline.trunks import Continues
 
-# past: it, or its counterpart, was built before. rate: something of its kind was. size: arithmetic.
+# past: it, or its counterpart, was built before. rate: things of its kind were. size: arithmetic.
 Basis = Literal["past", "rate", "size"]
-# kind → unit → stage ("": the last of any) → seconds for one unit of work.
-Rates = Mapping[str, Mapping[str, Mapping[str, float]]]
 Inputs = Mapping[str, Mapping[str, Upstream]]
-# A stage's process starts, imports and commits in about this, whatever there is to do.
-STARTUP_SECONDS = 3.0
-_FILE = "rates-1.json"
 
 
 class PastBuild(Protocol):
@@ -62,29 +64,20 @@ def estimate(
     old: BaselineStage | None,
     catalog: PastBuilds,
     continues: Continues | None,
-    rates: Rates,
+    attempts: Attempts,
 ) -> Estimate | None:
-    """Of a stage that runs; None where nothing is known. old: its counterpart in the run that the
-    plan is explained against. continues: what it goes on from."""
+    """Of a stage that runs; None where too little is known. old: its counterpart in the run that
+    the plan is explained against. continues: what it goes on from. attempts: those known here."""
     if issubclass(node.stage, Imported):
         return None
-
-    def now() -> Work | None:
-        work = node.stage.work(node.recipe, inputs)
-        return _left(work, continues.step if continues else None)
-
-    before: PastBuild | None
-    for key in dict.fromkeys([spec.key, *([old.key] if old else [])]):
-        _, _, before = catalog.status(spec.kind, key)
-        if before is not None:
-            recipe = spec.recipe_json if old is None or key == spec.key else old.recipe
-            then = _left(_work_of(node, recipe, inputs), before.continued_from)
-            return Estimate(seconds=scaled(before.seconds, then, now()), by="past")
-    if spec.kind in rates and (work := now()) is not None:
-        known = rates[spec.kind].get(work.unit, {})
-        rate = known.get(plain_name(spec.name), known.get(""))
-        if rate is not None:
-            return Estimate(seconds=STARTUP_SECONDS + rate * work.amount, by="rate")
+    work = _left(node.stage.work(node.recipe, inputs), continues.step if continues else None)
+    before = _before(spec, node, inputs, old, catalog)
+    if before is not None and (seconds := _by_past(before, node, work, attempts)) is not None:
+        return Estimate(seconds=seconds, by="past")
+    if before is None and work is not None:
+        known = of_stage(attempts, node.kind, work.unit, plain_name(node.name), _gpus(node))
+        if (seconds := told(known, work)) is not None:
+            return Estimate(seconds=seconds, by="rate")
     expected = node.stage.expected_seconds(node.recipe, node.resources, inputs)
     if expected is None:
         return None
@@ -92,12 +85,47 @@ def estimate(
     return Estimate(seconds=STARTUP_SECONDS + expected * share, by="size")
 
 
-def scaled(seconds: float, then: Work | None, now: Work | None) -> float:
-    """What took so long, with another amount of work; as it was where amounts tell nothing."""
-    if then is None or now is None or then.unit != now.unit or then.amount <= 0:
-        return seconds
-    constant = min(seconds, STARTUP_SECONDS)
-    return constant + (seconds - constant) * now.amount / then.amount
+@dataclass(frozen=True, kw_only=True)
+class _Before:
+    """A past build, and how much of its work it did itself."""
+
+    seconds: float
+    work: Work | None
+
+
+def _before(
+    spec: StageSpec,
+    node: StageNode,
+    inputs: Inputs,
+    old: BaselineStage | None,
+    catalog: PastBuilds,
+) -> _Before | None:
+    """The artifact under its own key, else that of its counterpart."""
+    found: PastBuild | None
+    for key in dict.fromkeys([spec.key, *([old.key] if old else [])]):
+        _, _, found = catalog.status(spec.kind, key)
+        if found is not None:
+            recipe = spec.recipe_json if old is None or key == spec.key else old.recipe
+            then = _left(_work_of(node, recipe, inputs), found.continued_from)
+            return _Before(seconds=found.seconds, work=then)
+    return None
+
+
+def _by_past(
+    before: _Before, node: StageNode, work: Work | None, attempts: Attempts
+) -> float | None:
+    """From the build before, with what attempts at the stage say of its start."""
+    then = before.work
+    if work is None or then is None or then.unit != work.unit or then.amount <= 0:
+        return before.seconds
+    known = of_stage(attempts, node.kind, work.unit, plain_name(node.name), _gpus(node))
+    others = [one for one in known if one.amount != then.amount]
+    return told([*others, Attempt(then.amount, before.seconds, _gpus(node))], work)
+
+
+def _gpus(node: StageNode) -> int:
+    """That all its workers ask for."""
+    return int(node.resources.gpus)
 
 
 def plain_name(name: str) -> str:
@@ -118,22 +146,14 @@ def _work_of(node: StageNode, recipe: Mapping[str, Any], inputs: Inputs) -> Work
         return None
 
 
-def known_rates() -> Rates:
-    """What this home has learnt from its attempts."""
-    return cached(_FILE)
-
-
 def learn(node: StageNode, inputs: Inputs, seconds: float, continued_from: int | None) -> None:
     """Remembers how long an attempt took that has just come through, for plans to come."""
     work = None if issubclass(node.stage, Imported) else node.stage.work(node.recipe, inputs)
     work = _left(work, continued_from)
     if work is None or work.amount <= 0:
         return
-    rate = max(0.0, seconds - STARTUP_SECONDS) / work.amount
-    found = {kind: dict(units) for kind, units in known_rates().items()}
-    units = found.setdefault(node.kind, {})
-    units[work.unit] = {**units.get(work.unit, {}), plain_name(node.name): rate, "": rate}
-    keep(_FILE, found)
+    attempt = Attempt(work.amount, seconds, _gpus(node))
+    remember(node.kind, work.unit, plain_name(node.name), attempt)
 
 
 class CostRow(Protocol):
@@ -171,9 +191,9 @@ class Cost:
         if self.money is not None:
             said.append(f"{self.money:,.2f} at {self.gpu_rate:g} a GPU hour")
         if self.stages == len(self.unknown):
-            return "how long it takes is not known: nothing like it ran here before"
+            return "how long it takes is not known: too little like it ran here before"
         names = list(dict.fromkeys(map(plain_name, self.unknown)))
-        rest = f", without {_some(names)}, of which nothing is known yet" if names else ""
+        rest = f", without {_some(names)}, of which too little is known yet" if names else ""
         return ", ".join(said) + rest
 
     def to_json(self) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from typing import Any, Literal, Protocol
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
 from foundry_core.identity.environment import Environment
+from foundry_core.pipeline.attempts import Attempts
 from foundry_core.pipeline.continuing import TrunkCatalog, searched
-from foundry_core.pipeline.cost import Basis, Estimate, Rates, estimate
+from foundry_core.pipeline.cost import Basis, Estimate, estimate
 from foundry_core.pipeline.drift import stage_environment
 from foundry_core.pipeline.graph import Pipeline
 from foundry_core.pipeline.reasons import (
@@ -118,13 +119,13 @@ def plan(
     only: Iterable[str] = (),
     force: Iterable[str] = (),
     strict_env: bool = False,
-    rates: Rates | None = None,
+    attempts: Attempts | None = None,
 ) -> Plan:
     """The action and reasons of every stage that `only` (default: the whole pipeline) needs.
 
     Lazy: an absent intermediate that no running stage reads is not rebuilt. strict_env: what would
-    be reused runs, where it was built in another environment. rates: what is known of how long the
-    kinds take.
+    be reused runs, where it was built in another environment. attempts: what is known of how
+    long the kinds take.
     """
     forced = set(force)
     for name in forced - pipeline.stages.keys():
@@ -154,7 +155,7 @@ def plan(
             past.get(name),
             catalog,
             searches[name].found,
-            rates or {},
+            attempts or {},
         )
 
     searches = searched(pipeline, specs, catalog, _contents(specs, available), running - forced)

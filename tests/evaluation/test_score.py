@@ -32,8 +32,16 @@ def test_known_interval():
     assert score.interval == pytest.approx((0.737774, 0.853106), abs=1e-6)
 
 
+def test_a_sentence_has_count_rate_and_interval():
+    assert Score(n=20, successes=5, crashed=2).sentence() == (
+        "success 5 of 20, 25.0 % (95 % interval 8.7 to 49.1), 2 crashed"
+    )
+    assert Score(n=2).sentence() == "success 0 of 2, 0.0 % (95 % interval 0.0 to 84.2)"
+
+
 def test_nothing_counted_says_nothing():
     score = Score(crashed=4, pending=2)
+    assert "unknown: no episode came to its end, 4 crashed, 2 pending" in score.sentence()
     assert score.rate is None
     assert score.interval == (0.0, 1.0)
     assert score.to_json() == {

@@ -1,6 +1,7 @@
 """What the terminal shows of lineage: every change in full, nothing that says nothing."""
 
 import io
+import re
 
 from history import LR_1, LR_2, digest
 from rich.console import Console
@@ -15,7 +16,8 @@ def shown(renderable, width: int = 200) -> str:
 
 
 def test_the_tree_shows_rate_with_interval_recipe_digests_and_commit(lineage, history):
-    text = shown(render.trace_tree(queries.trace(lineage, history.names.second)))
+    found = queries.trace(lineage, history.names.second)
+    text = shown(render.trace_tree(found, whole=True))
     for part in (
         "success 0.900 (9/10, 95% 0.55-0.99, 2 crashed)",
         f"training.lr={LR_2}",
@@ -26,6 +28,19 @@ def test_the_tree_shows_rate_with_interval_recipe_digests_and_commit(lineage, hi
         "no longer in the store",
     ):
         assert part in text
+
+
+def test_a_short_tree_has_changed_settings_short_digests_and_counts_files(lineage, history):
+    found = queries.trace(lineage, history.names.second)
+    whole = shown(render.trace_tree(found, whole=True))
+    text = shown(render.trace_tree(found, changed=lambda kind, recipe: {"only": kind}))
+    assert "only=train_vla" in text and "training.lr=" not in text
+    assert f"training.lr={LR_2}" in shown(render.trace_tree(found))  # nobody knows the defaults
+    assert "sha256" in whole and "sha256" not in text
+    assert not re.search(r"[0-9a-f]{40}", text)
+    files = [file for file in found[0]["file_list"] if file["role"] == "output"]
+    size = sum(file["size"] for file in files)
+    assert f"{len(files)} file{'s' if len(files) > 1 else ''}, {size:,} B" in text
 
 
 def test_tables_shorten_keys_and_escape_markup():

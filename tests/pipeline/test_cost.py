@@ -1,6 +1,7 @@
 """What a plan costs before it runs: from past builds, by the amount of work, by arithmetic."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,16 +11,16 @@ from flows.ablation.variants import AblationRequest, parse_vary
 from flows.cli import main
 from flows.dispatch import inline
 from flows.runs.planning import Request, prepare
+from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
+from foundry_core.pipeline.attempts import Attempt, known_attempts, line_through, scaled, told
 from foundry_core.pipeline.cost import (
     Cost,
     Estimate,
     check_affordable,
     cost_of,
     estimate,
-    known_rates,
     learn,
-    scaled,
 )
 from foundry_core.pipeline.graph import load_pipeline
 from foundry_core.pipeline.plan import Committed, StagePlan
@@ -63,11 +64,17 @@ class Past:
 NOTHING = Past("", 0.0)
 
 
-def estimated(now, catalog=NOTHING, old=None, continues=None, rates=None):
+def estimated(now, catalog=NOTHING, old=None, continues=None, attempts=None):
     """Of the stage `model` (kind train) of a pipeline."""
     spec = identify(now)["model"]
     return estimate(
-        spec, now.stages["model"], now.views["model"].inputs, old, catalog, continues, rates or {}
+        spec,
+        now.stages["model"],
+        now.views["model"].inputs,
+        old,
+        catalog,
+        continues,
+        attempts or {},
     )
 
 
@@ -104,13 +111,65 @@ def test_a_recipe_of_an_earlier_version_is_not_scaled():
     assert estimated(now, Past(before.key, 480.0), old).seconds == 480.0
 
 
+def test_a_line_tells_the_start_from_the_work():
+    # 15 s of start and 0.75 s a step
+    line = line_through([Attempt(8, 21.0), Attempt(40, 45.0), Attempt(200, 165.0)])
+    assert line == (pytest.approx(15.0), pytest.approx(0.75), 200)
+    assert line.seconds(400) == pytest.approx(315.0)
+    assert line.seconds(4001) is None  # more than 20 times the largest
+    assert line_through([Attempt(8, 21.0)]) is None
+    assert line_through([Attempt(100, 90.0), Attempt(150, 127.5)]) is None  # too much alike
+    assert line_through([Attempt(8, 21.0), Attempt(40, 24.0)]) is None  # starts differ by as much
+    assert line_through([Attempt(8, 60.0), Attempt(40, 21.0)]) is None
+    assert line_through([Attempt(10, 60.0), Attempt(100, 6000.0)]) is None  # a start below nothing
+
+
+def test_a_short_attempt_tells_nothing_of_a_much_larger_one():
+    assert scaled(22.0, steps(8), steps(400)) is None
+    assert scaled(22.0, steps(8), steps(16)) == pytest.approx(3 + 38)
+    assert scaled(63.0, steps(8), steps(160)) == pytest.approx(3 + 1200)
+    assert scaled(63.0, steps(8), steps(161)) is None
+    assert told([], steps(4)) is None
+    assert told([Attempt(8, 22.0)], steps(400)) is None
+    # A near amount tells best, then the line, then the nearest alone.
+    three = [Attempt(8, 21.0), Attempt(40, 45.0), Attempt(200, 150.0)]
+    assert told(three, steps(200)) == 150.0
+    assert told(three[:2], steps(200)) == pytest.approx(15 + 150)
+    assert told([Attempt(200, 153.0), Attempt(210, 153.0)], steps(20)) == pytest.approx(3 + 15)
+
+
+def test_no_hours_are_promised_from_eight_steps():
+    before = identify(words("model.steps=8"))["model"]
+    old, now = BaselineStage.of(before), words("model.steps=400")
+    past = Past(before.key, 21.0)
+    assert estimated(now, past, old) is None
+    # Another attempt tells what was start.
+    learn(words("model.steps=40").stages["model"], {}, 45.0, None)
+    found = estimated(now, past, old, attempts=known_attempts())
+    assert found == Estimate(seconds=pytest.approx(15 + 300), by="past")
+
+
+def test_a_training_of_which_eight_steps_ran_is_told_by_arithmetic():
+    few = (("llm.training.steps", 8), ("vla.training.steps", 8))
+    before, now = (load_pipeline("demo", o, kinds=stage_kind) for o in (few, ()))
+    for name in ("llm", "vla"):
+        learn(before.stages[name], before.views[name].inputs, 22.0, None)
+        node, inputs = now.stages[name], now.views[name].inputs
+        spec = SimpleNamespace(key="new", kind=node.kind)
+        found = estimate(spec, node, inputs, None, NOTHING, None, known_attempts())
+        arithmetic = node.stage.expected_seconds(node.recipe, node.resources, inputs)
+        assert found == Estimate(seconds=pytest.approx(3 + arithmetic), by="size")
+
+
 def test_attempts_teach_what_a_unit_of_work_takes():
     pipeline = words("model.steps=50")
     assert estimated(pipeline) is None
-    learn(pipeline.stages["model"], {}, 13.0, None)
-    assert known_rates() == {"train": {"steps": {"model": 0.2, "": 0.2}}}
-    assert estimated(words("model.steps=500"), rates=known_rates()) == Estimate(
-        seconds=pytest.approx(103.0), by="rate"
+    learn(pipeline.stages["model"], {}, 103.0, None)
+    learn(pipeline.stages["model"], {}, 63.0, None)  # the last of an amount counts
+    kept = [Attempt(50, 63.0, pipeline.stages["model"].resources.gpus)]
+    assert known_attempts() == {"train": {"steps": {"model": kept, "": kept}}}
+    assert estimated(words("model.steps=500"), attempts=known_attempts()) == Estimate(
+        seconds=pytest.approx(603.0), by="rate"
     )
 
 
@@ -163,8 +222,8 @@ def test_hours_and_money_of_those_that_ask_for_gpus():
     assert (found.seconds, found.gpu_hours, found.money) == (1860.0, 4.0, 10.0)
     assert (found.unknown, found.unknown_gpu) == (("c",), ("c",))
     assert found.sentence() == (
-        "about 31 min of work, 4 GPU hours, 10.00 at 2.5 a GPU hour, without c, of which nothing "
-        "is known yet"
+        "about 31 min of work, 4 GPU hours, 10.00 at 2.5 a GPU hour, without c, of which too "
+        "little is known yet"
     )
     assert "not known" in cost_of(rows(c=None), resources).sentence()
 
@@ -178,6 +237,12 @@ def test_more_than_allowed_is_refused_and_so_is_the_unknown():
         check_affordable(Cost(gpu_hours=0.0, unknown_gpu=("base/0:vla", "base/1:vla")), 4.0)
 
 
+def exams_model(*overrides):
+    """The stage `model` of a pipeline in which it asks for a GPU."""
+    pairs = tuple(parse_override(text) for text in overrides)
+    return load_pipeline(str(EXAMS), pairs, kinds=stage_kind).stages["model"]
+
+
 def ablation(*vary, **options):
     request = AblationRequest(
         pipeline=str(EXAMS), vary=tuple(parse_vary(text) for text in vary), **options
@@ -186,33 +251,34 @@ def ablation(*vary, **options):
 
 
 def test_an_ablation_adds_up_by_stage_and_knows_what_sharing_saves():
-    learn(words("model.steps=5").stages["model"], {}, 3 + 50.0, None)  # 10 s a step
+    learn(exams_model("model.steps=5"), {}, 3 + 100.0, None)  # 20 s a step
     found = ablation("model.steps=20,40", "exam.pass_mark=0,1")
     # base 5 steps, 20 and 40: each model once for two exams. 3 s of start each.
     model = found.cost_by_stage(2.0)["model"]
-    assert (model.stages, model.seconds) == (3, pytest.approx(9 + 650.0))
-    assert model.gpu_hours == pytest.approx(659 / 3600)
-    assert found.unshared_cost().seconds == pytest.approx(15 + 50 + 2 * 200 + 2 * 400)
+    assert (model.stages, model.seconds) == (3, pytest.approx(9 + 1300.0))
+    assert model.gpu_hours == pytest.approx(1309 / 3600)
+    assert found.unshared_cost().seconds == pytest.approx(15 + 100 + 2 * 400 + 2 * 800)
     table = cost_rows(found, 2.0)
     assert table[0] == ["stage", "runs", "about", "GPU hours", "money"]
-    assert ["model", "3", "11 min", "0.18", "0.37"] in table
-    assert table[-1][:3] == ["in all", "10", "11 min"]
-    assert any(note.startswith("cost: about 11 min of work") for note in plan_notes(found, 2.0))
-    assert plan_json(found, 2.0)["cost"]["money"] == pytest.approx(2 * 659 / 3600)
+    assert ["model", "3", "22 min", "0.36", "0.73"] in table
+    assert table[-1][:3] == ["in all", "10", "22 min"]
+    assert any(note.startswith("cost: about 22 min of work") for note in plan_notes(found, 2.0))
+    assert plan_json(found, 2.0)["cost"]["money"] == pytest.approx(2 * 1309 / 3600)
 
 
 def test_a_variant_of_what_was_built_is_told_by_its_amount():
     _, under_way = run("model.steps=5")  # the base's model, under the same key
     took = under_way.outcomes["model"].artifact.seconds
-    found = ablation("model.steps=500")
-    told = found.cost_by_stage()["model"].seconds
-    assert told == pytest.approx(scaled(took, steps(5), steps(500)))
-    assert found.merged.plan.stages["steps=500:model"].estimated_by == "past"
+    found = ablation("model.steps=10,500")
+    twice, hundredfold = (found.merged.plan.stages[f"steps={n}:model"] for n in (10, 500))
+    assert twice.estimated_seconds == pytest.approx(scaled(took, steps(5), steps(10)))
+    assert twice.estimated_by == "past"
+    assert hundredfold.estimated_seconds is None
 
 
 def test_the_command_line_refuses_and_asks_the_environment_for_the_rate(monkeypatch, capsys):
     monkeypatch.setattr(inline, "visible_gpus", lambda: 1)
-    learn(words("model.steps=5").stages["model"], {}, 3 + 18000.0, None)  # an hour a step
+    learn(exams_model("model.steps=5"), {}, 3 + 18000.0, None)  # an hour a step
     plan = ("plan", str(EXAMS), "--json")
     monkeypatch.setenv("FOUNDRY_GPU_RATE", "3")
     assert main(plan) == 0

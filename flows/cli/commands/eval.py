@@ -112,20 +112,27 @@ def _power(options: argparse.Namespace) -> int:
         design_effect=options.design_effect,
     )
     found: dict = {"question": asdict(question)}
+    several = f" over {options.comparisons} comparisons" if options.comparisons > 1 else ""
+    sought = (
+        f"to tell {options.variant:g} from {options.base:g} at level {options.alpha:g}{several}"
+    )
     if options.episodes is not None:
         if options.episodes < 1:
             raise FoundryError(f"--episodes {options.episodes}: at least 1", "e.g. --episodes 50")
         found["episodes"] = options.episodes
         found["power"] = power.fixed_power(question, options.episodes)
-        text = f"{options.episodes} episodes per arm: power {found['power']:.2f}"
+        text = f"{options.episodes} episodes per arm: power {found['power']:.2f} {sought}"
     elif options.sequential:
         found |= asdict(power.sequential_design(question))
         text = (
             f"a budget of {found['n_max']} pairs, looked at after each: power "
             f"{found['power']:.2f}; {found['expected']:.0f} pairs on average if the rates are so, "
-            f"{found['expected_if_equal']:.0f} if they are equal"
+            f"{found['expected_if_equal']:.0f} if they are equal; {sought}"
         )
     else:
         found["episodes"] = power.fixed_episodes(question)
-        text = f"{found['episodes']} episodes per arm, tested once at the end"
+        text = (
+            f"{found['episodes']} episodes per arm, tested once at the end: power "
+            f"{options.power:g} {sought}"
+        )
     return answer(options, found, text)

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         if name in ("show", "trace", "why", "graph"):
             sub.add_argument("ref", help="a run id, a key or a prefix of one, or an alias")
+        if name == "trace":
+            whole = "with every setting, file and digest"
+            sub.add_argument("--all", action="store_true", help=whole)
         if name == "diff":
             sub.add_argument("old", help="a run's id")
             sub.add_argument("new", help="another run's id")
@@ -162,13 +165,27 @@ def _render(options: argparse.Namespace, answer: Any) -> None:
 
     shown: dict[str, Callable[[Any], Any]] = {
         "runs": render.runs_table,
-        "trace": render.trace_tree,
+        "trace": lambda roots: render.trace_tree(roots, whole=options.all, changed=_changed),
         "why": render.why_tree,
         "show": render.record,
         "diff": lambda changes: render.diff_tree(changes, options.old, options.new),
     }
     show = shown.get(options.action, render.table_of)
     stdout().print(show(answer) if answer or options.action == "diff" else "nothing")
+
+
+def _changed(kind: str, recipe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of a recipe that differ from its kind's defaults; all of them where the kind is
+    not here, or knows other settings by now."""
+    from foundry_core.config.validation import validate
+    from foundry_core.pipeline.registry import stage_kind
+
+    try:
+        found = validate(stage_kind(kind).Recipe, recipe, kind)
+    except FoundryError:
+        return recipe
+    differing: dict[str, Any] = found.model_dump(mode="json", exclude_defaults=True)
+    return differing
 
 
 def _export(options: argparse.Namespace, connection: Any) -> int:

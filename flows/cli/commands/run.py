@@ -18,6 +18,10 @@ from flows.dispatch.base import BACKENDS, make_backend
 from flows.runs.engine import PipelineRun, RunResult
 from flows.runs.fitting import fitted
 from flows.runs.planning import Prepared, prepare
+from foundry_core.errors import FoundryError
+
+# Of the metrics of an evaluation (`score.write_evaluation`).
+_COUNTS = ("n", "successes", "crashed", "pending")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,8 +75,33 @@ def held_out_lines(result: RunResult) -> list[str]:
     return lines
 
 
-def summarise(result: RunResult) -> None:
-    """For a person: what was built, reused and failed, and where to look at it."""
+def rate_lines(result: RunResult) -> list[str]:
+    """A line per evaluation that was played or reused: its rate with count and exact interval."""
+    found = {}
+    for stage in result["stages"]:
+        counts = {name: result["metrics"].get(f"{stage['name']}.{name}") for name in _COUNTS}
+        if None not in counts.values():
+            found[stage["name"]] = counts
+    if not found:
+        return []
+    from foundry_core.evaluation.score import Score
+
+    return [f"  {name}: {Score(**counts).sentence()}" for name, counts in found.items()]
+
+
+def written_report(run_id: str) -> str:
+    """Where the report of a finished run was written; how to write it where it could not be."""
+    from flows.reports.run_report import write_run_report
+
+    try:
+        return str(write_run_report(run_id))
+    except (FoundryError, OSError) as error:
+        return f"not written ({error}); foundry report {run_id}"
+
+
+def summarise(result: RunResult, *, report: bool = True) -> None:
+    """For a person: what was built, reused and failed, how well it works, and where to look at it.
+    report: whether the report of a run with an evaluation is written, and its place said."""
     from flows.prefect.addresses import run_page, served
 
     built = [stage["name"] for stage in result["stages"] if stage["attempt"]]
@@ -83,8 +112,13 @@ def summarise(result: RunResult) -> None:
     for stage in result["stages"]:
         if stage["error"]:
             print(f"  {stage['name']}: {stage['error']}")
-    if held_out := held_out_lines(result):
-        print("\n".join(held_out))
+    for line in (held_out := held_out_lines(result)):
+        print(line)
+    for line in (rates := rate_lines(result)):
+        print(line)
+    if rates and report:
+        print(f"  report: {written_report(result['run_id'])}")
+    elif held_out and not rates:
         print(f"  report: foundry report {result['run_id']}")
     if url := served():
         print(f"  page:   {url}{run_page(result['run_id'])}")

@@ -44,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     check_host(options.host, "--host")
+    if not options.check:  # the imports alone take seconds
+        _say(f"starts Prefect's server on {options.host}:{options.port}: about 20 s …")
     from flows.service.diagnosis import findings, unusable
 
     if options.check:
@@ -114,15 +116,22 @@ def _say(text: str) -> None:
 
 def _announce(url: str, password: str, names: list[str], limit: int, seconds: float) -> None:
     page = url.removesuffix("/api")
-    if password and sys.stderr.isatty():  # a log is no place for it
-        page += f"{LOGIN}#{password}"
-    _say(f"ready in {seconds:.0f} s: {page}   (Ctrl-C stops everything)")
-    _say(f"runs, while they go on and afterwards: {url.removesuffix('/api')}{RUNS}")
+    chosen = os.environ.get(secret.SERVER) is not None
+    shown = sys.stderr.isatty()  # a log is no place for a password
+    link = f"{page}{LOGIN}#{password}" if password and shown else page
+    _say(f"ready in {seconds:.0f} s: {link}   (Ctrl-C stops everything)")
+    _say(f"runs, while they go on and afterwards: {page}{RUNS}")
+    if password and not shown:
+        place = (
+            f"the value of {secret.SERVER}" if chosen else f"what the file {secret.path()} holds"
+        )
+        _say(f"to log in, open {page}{LOGIN}#PASSWORD once; PASSWORD is {place}")
     _say(f"deployments: {', '.join(names)}; {limit} stage(s) with GPUs at once")
     _say("in another shell:")
     _say(f"  export PREFECT_API_URL={url}")
     if password:
-        _say(f'  export {secret.CLIENT}="$(cat {shlex.quote(str(secret.path()))})"')
+        value = f"${secret.SERVER}" if chosen else f"$(cat {shlex.quote(str(secret.path()))})"
+        _say(f'  export {secret.CLIENT}="{value}"')
     _say("  prefect deployment run foundry/full -p pipeline=demo --watch")
 
 

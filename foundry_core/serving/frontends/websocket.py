@@ -4,6 +4,7 @@ may come in, and how it ends."""
 import asyncio
 import contextlib
 import json
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
@@ -23,6 +24,23 @@ _QUEUE = 4
 """Messages of one connection that wait to be read; more wait at the client."""
 _TOO_BIG = 1009
 Handler = Callable[[Any, str], Awaitable[None]]
+_LOG = logging.getLogger(__name__)
+
+
+class _InALine(logging.Filter):
+    """Whoever connects and says nothing, as a probe of the port does, is no fault of the server
+    and worth no traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.getMessage() == "opening handshake failed" and record.exc_info:
+            error = record.exc_info[1]
+            why = one_line(error) if error else "unknown"
+            record.msg = f"a connection was no client's: opening handshake failed ({why})"
+            record.args = record.exc_info = None
+        return True
+
+
+_LOG.addFilter(_InALine())
 
 
 def serve_websocket(
@@ -86,6 +104,7 @@ async def _serve(
             front.host,
             front.port,
             process_request=process_request,
+            logger=_LOG,
             compression=None,
             max_size=MESSAGE_BYTES,
             max_queue=_QUEUE,

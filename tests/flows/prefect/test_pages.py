@@ -109,7 +109,12 @@ def test_pages_hold_nothing_and_run_their_own_script_alone(runs, path):
 
 def test_the_login_page_keeps_what_stands_behind_the_hash(runs):
     _, _, body = asked(runs, LOGIN, password=None)
-    for word in (b"prefect-password", b"btoa(", b"location.hash", b'location.replace("/")'):
+    for word in (
+        b"prefect-password",
+        b"btoa(",
+        b"location.hash",
+        b'location.replace("/foundry-runs")',
+    ):
         assert word in body
 
 

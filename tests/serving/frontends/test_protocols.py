@@ -61,6 +61,17 @@ def ports(server):
         yield {"lbm": lbm, "openpi": openpi, "vla_eval": vla_eval}
 
 
+def test_a_probe_of_the_port_is_a_line_and_no_traceback(ports, server, caplog):
+    with socket.create_connection((HERE, ports["openpi"])):
+        pass
+    deadline = time.monotonic() + 10
+    while not caplog.records and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("a connection was no client's: opening handshake failed")
+    assert record.exc_info is None and "\n" not in record.getMessage()
+
+
 def observation(number: int) -> dict:
     rng = np.random.default_rng(number)
     rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))

@@ -1,0 +1,84 @@
+"""What the command line answers to a slip: the one thing that is wrong, and how to mend it."""
+
+import pytest
+
+from flows.ablation.verdict_table import seeds_text
+from flows.cli import main
+from flows.cli.commands import lineage
+from flows.console import plan_table
+from foundry_core.pipeline.cost import Cost
+from foundry_core.pipeline.plan import Plan, StagePlan
+
+
+@pytest.fixture(autouse=True)
+def home(small_home):
+    return small_home
+
+
+def test_a_misspelt_command_is_told_the_nearest(capsys):
+    assert main(["plans", "demo"]) == 2
+    assert capsys.readouterr().err == (
+        "foundry: there is no command 'plans' (did you mean 'plan'?)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        ("llm.training.steps = 32", "llm.training.steps"),
+        ("llm.training.steps =32", "llm.training.steps"),
+        ("llm.training.steps= 32", "llm.training.steps="),
+    ],
+)
+def test_spaces_around_an_equals_sign_are_named(words, path, capsys):
+    assert main(["plan", "demo", "-o", *words.split()]) == 2
+    assert capsys.readouterr().err == (
+        f"foundry: override {path!r} is not PATH=VALUE (without spaces: -o llm.training.steps=32)\n"
+    )
+
+
+def test_other_words_that_nobody_takes_are_still_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", "demo", "-o", "llm.training.steps=32", "more"])
+    assert "unrecognized arguments: more" in capsys.readouterr().err
+
+
+def test_a_number_of_episodes_says_what_it_is_enough_for(capsys):
+    # R: power.prop.test(p1 = .5, p2 = .7, power = .8) n = 93.0
+    asked = ["eval", "power", "--base", ".5", "--variant"]
+    assert main([*asked, ".7"]) == 0
+    assert capsys.readouterr().out == (
+        "93 episodes per arm, tested once at the end: "
+        "power 0.8 to tell 0.7 from 0.5 at level 0.05\n"
+    )
+    assert main([*asked, ".75", "--episodes", "50"]) == 0
+    assert "power 0.74 to tell 0.75 from 0.5 at level 0.05\n" in capsys.readouterr().out
+
+
+def test_a_trace_shows_settings_that_differ_from_their_defaults():
+    recipe = {"steps": 7, "rate": 0.1, "seconds": 0.0}
+    assert lineage._changed("train", recipe) == {"steps": 7}
+    assert lineage._changed("train", recipe | {"forgotten": 1}) == recipe | {"forgotten": 1}
+    assert lineage._changed("nobodys", recipe) == recipe
+
+
+def planned(*actions):
+    rows = {
+        f"s{i}": StagePlan(name=f"s{i}", kind="k", key="0" * 64, action=action)
+        for i, action in enumerate(actions)
+    }
+    return plan_table(Plan(pipeline="words", baseline=None, stages=rows, specs={}), Cost())
+
+
+def test_a_plan_that_reuses_all_says_that_nothing_runs():
+    assert planned("reuse", "reuse").caption == "nothing to run"
+    assert planned("reuse", "blocked").caption is None
+
+
+def test_seeds_that_agree_to_the_last_digit_show_no_certainty():
+    seeds = {"deviation": 0.0, "low": 0.0, "high": 0.0, "fewest": 2}
+    said = seeds_text(seeds)
+    assert "too few episodes were played" in said and "0.0" not in said
+    assert "provisional" in said
+    seen = seeds_text({"deviation": 0.141, "low": 0.08, "high": 0.527, "fewest": 3})
+    assert "scatter by 14.1 points (standard deviation; 95 % interval 8.0 to 52.7)" in seen
