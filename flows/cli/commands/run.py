@@ -1,6 +1,7 @@
 """`foundry run PIPELINE`."""
 
 import argparse
+from typing import Any
 
 from flows.cli.commands.common import (
     add_cost_arguments,
@@ -77,7 +78,7 @@ def held_out_lines(result: RunResult) -> list[str]:
 
 def rate_lines(result: RunResult) -> list[str]:
     """A line per evaluation that was played or reused: its rate with count and exact interval."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for stage in result["stages"]:
         counts = {name: result["metrics"].get(f"{stage['name']}.{name}") for name in _COUNTS}
         if None not in counts.values():
@@ -116,9 +117,9 @@ def summarise(result: RunResult, *, report: bool = True) -> None:
         print(line)
     for line in (rates := rate_lines(result)):
         print(line)
-    if rates and report:
+    if rates and report and built:
         print(f"  report: {written_report(result['run_id'])}")
-    elif held_out and not rates:
+    elif held_out or (rates and report):  # a second that a run of nothing has no use for
         print(f"  report: foundry report {result['run_id']}")
     if url := served():
         print(f"  page:   {url}{run_page(result['run_id'])}")

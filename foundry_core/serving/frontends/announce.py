@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from foundry_core.data.contract.fields import RotationForm
 from foundry_core.data.mapping.config import Part, PoseMapping, ValueMapping
 
 if TYPE_CHECKING:
@@ -10,7 +9,7 @@ if TYPE_CHECKING:
     from foundry_core.serving.server import PolicyServer
 
 # Forms that have a name in vla-eval's specs; others are announced as raw.
-_FORMS: dict[RotationForm, str] = {
+_FORMS: dict[str, str] = {
     "axis_angle": "axis_angle",
     "euler_xyz": "euler_xyz",
     "quaternion_xyzw": "quaternion_xyzw",

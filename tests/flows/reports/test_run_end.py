@@ -34,18 +34,24 @@ def written(monkeypatch, tmp_path):
     return asked
 
 
-@pytest.mark.parametrize("action", ["run", "reuse"])
-def test_an_evaluation_built_or_reused_ends_with_its_rate_and_the_report(
-    action, written, capsys, tmp_path
-):
-    summarise(result(action, **COUNTS, success_rate=0.0))
+def test_an_evaluation_that_was_built_ends_with_its_rate_and_the_report(written, capsys, tmp_path):
+    summarise(result("run", **COUNTS, success_rate=0.0))
     assert capsys.readouterr().out.splitlines()[3:] == [
         "  evaluate: success 0 of 2, 0.0 % (95 % interval 0.0 to 84.2)",
         f"  report: {tmp_path / 'report.html'}",
     ]
     assert written == ["r"]
-    summarise(result(action, **COUNTS), report=False)
+    summarise(result("run", **COUNTS), report=False)
     assert written == ["r"] and "report:" not in capsys.readouterr().out
+
+
+def test_where_nothing_was_built_the_rate_is_said_and_no_report_is_written(written, capsys):
+    summarise(result("reuse", **COUNTS, success_rate=0.0))
+    assert capsys.readouterr().out.splitlines()[3:] == [
+        "  evaluate: success 0 of 2, 0.0 % (95 % interval 0.0 to 84.2)",
+        "  report: foundry report r",
+    ]
+    assert not written
 
 
 def test_a_run_without_one_writes_no_report(written, capsys):
