@@ -107,7 +107,7 @@ class VLA(nn.Module):
         never looks at `images`: it drops their placeholders first. images None: none.
         """
         backbone = self.backbone
-        if not self._config.use_images:
+        if images is not None and not self._config.use_images:
             if backbone.tokens_per_image:
                 tokens, token_mask = drop_placeholders(tokens, token_mask, backbone.image_token_id)
             images = None

@@ -21,6 +21,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.files import sha256_of
 from foundry_core.models.inference import Acceleration, Actor
 from foundry_core.models.io import load_as
+from foundry_core.models.placeholders import drop_placeholders
 from foundry_core.models.policy_settings import NORMALIZER, PolicySettings
 from foundry_core.models.vla import VLA
 
@@ -48,7 +49,8 @@ class Policy:
         self.hz = contract.hz
         self.execute_steps = contract.execute_steps
         # A blind control's pictures are neither drawn nor read.
-        self.cameras = transform.inputs.cameras if model.config.use_images else ()
+        self._sees = model.config.use_images
+        self.cameras = transform.inputs.cameras if self._sees else ()
         self.history = -min(*transform.inputs.image_steps, *transform.inputs.proprio_steps, 0)
         self._pad_id = pad_id
         self._blank = blank_images
@@ -79,12 +81,12 @@ class Policy:
         collated = collate_robot(samples, self._pad_id, self._how.tokens_multiple)
         batch = {name: torch.from_numpy(rows) for name, rows in collated.items()}
         device = next(self.model.parameters()).device
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        batch = {name: tensor.to(device) for name, tensor in self._words(batch).items()}
         seeds, plans = torch.tensor(clients, dtype=torch.int64).T.to(device)
         actions = self._act(
             batch.get("images"),
             batch["tokens"],
-            batch["token_mask"],
+            batch.get("token_mask"),
             batch["proprio"],
             seeds=seeds,
             steps=plans,
@@ -96,6 +98,17 @@ class Policy:
             self._ahead(self.transform.targets(row, observation["lowdim"], absent))
             for row, (_, observation) in zip(actions.float().cpu().numpy(), requests, strict=True)
         ]
+
+    def _words(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the model reads: of a blind control without the places of images, as in training."""
+        backbone = self.model.backbone
+        if self._sees or not backbone.tokens_per_image:
+            return batch
+        words, mask = drop_placeholders(
+            batch["tokens"], batch["token_mask"], backbone.image_token_id
+        )
+        rest = {name: rows for name, rows in batch.items() if name != "token_mask"}
+        return {**rest, "tokens": words} | ({} if mask is None else {"token_mask": mask})
 
     def _ahead(self, targets: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Without the steps before the present, which chunks of some recipes begin with."""
