@@ -211,7 +211,7 @@ def _provenance(artifacts: dict[str, Artifact]) -> dict[str, str]:
 def _commands(run: Mapping[str, Any], artifacts: dict[str, Artifact]) -> list[str]:
     """The plan of what was asked for, by name or by file as it was given, and the lineage of an
     evaluation."""
-    words = ["foundry", "plan", run["asked"] or run["pipeline"]]
+    words = ["foundry", "plan", run.get("asked") or run["pipeline"]]
     for path, value in run["overrides"] or ():
         words += ["-o", override_text(path, value)]
     commands = [shlex.join(words)]

@@ -74,15 +74,17 @@ def estimate(
     before = _before(spec, node, inputs, old, catalog)
     if before is not None and (seconds := _by_past(before, node, work, attempts)) is not None:
         return Estimate(seconds=seconds, by="past")
-    if before is None and work is not None:
-        known = of_stage(attempts, node.kind, work.unit, plain_name(node.name), _gpus(node))
-        if (seconds := told(known, work)) is not None:
-            return Estimate(seconds=seconds, by="rate")
+    known = _attempts(node, work, attempts)
+    if before is None and work is not None and (seconds := told(known, work)) is not None:
+        return Estimate(seconds=seconds, by="rate")
     expected = node.stage.expected_seconds(node.recipe, node.resources, inputs)
     if expected is None:
         return None
     share = 1.0 if continues is None else 1 - continues.step / continues.total
-    return Estimate(seconds=STARTUP_SECONDS + expected * share, by="size")
+    # What less of it took was start for the most part.
+    less = [one.seconds for one in known if work is not None and one.amount <= work.amount]
+    start = max([STARTUP_SECONDS, *less])
+    return Estimate(seconds=start + expected * share, by="size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +120,16 @@ def _by_past(
     then = before.work
     if work is None or then is None or then.unit != work.unit or then.amount <= 0:
         return before.seconds
-    known = of_stage(attempts, node.kind, work.unit, plain_name(node.name), _gpus(node))
+    known = _attempts(node, work, attempts)
     others = [one for one in known if one.amount != then.amount]
     return told([*others, Attempt(then.amount, before.seconds, _gpus(node))], work)
+
+
+def _attempts(node: StageNode, work: Work | None, attempts: Attempts) -> list[Attempt]:
+    """In the unit of this work."""
+    if work is None:
+        return []
+    return of_stage(attempts, node.kind, work.unit, plain_name(node.name), _gpus(node))
 
 
 def _gpus(node: StageNode) -> int:

@@ -79,8 +79,9 @@ def held_out_lines(result: RunResult) -> list[str]:
 def rate_lines(result: RunResult) -> list[str]:
     """A line per evaluation that was played or reused: its rate with count and exact interval."""
     found: dict[str, dict[str, Any]] = {}
+    metrics = result["metrics"]
     for stage in result["stages"]:
-        counts = {name: result["metrics"].get(f"{stage['name']}.{name}") for name in _COUNTS}
+        counts = {name: metrics.get(f"{stage['name']}.{name}") for name in _COUNTS}
         if None not in counts.values():
             found[stage["name"]] = counts
     if not found:
