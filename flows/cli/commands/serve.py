@@ -44,8 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     check_host(options.host, "--host")
-    if not options.check:  # the imports alone take seconds
-        _say(f"starts Prefect's server on {options.host}:{options.port}: about 20 s …")
     from flows.service.diagnosis import findings, unusable
 
     if options.check:
@@ -75,6 +73,8 @@ def _serve(options: argparse.Namespace) -> None:
             f"a server on {options.host} needs a password: {secret.SERVER} is empty",
             "unset it, and one is made; without any, stay on 127.0.0.1",
         )
+    # The imports alone take seconds.
+    _say(f"starts Prefect's server on {options.host}:{options.port}: about 20 s …")
     # Before the first import of prefect: what runs in this process talks to the new server.
     os.environ |= {"PREFECT_API_URL": url, secret.CLIENT: password}
     from flows.deployment import deployments

@@ -156,7 +156,10 @@ def test_changed_missing_and_truncated_shards_are_named(tmp_path):
     path.unlink()
     with pytest.raises(FoundryError, match=r"shard_000001.*missing"):
         ShardSet(tmp_path).members(4)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FoundryError, match="neither"):
+        ShardSet(tmp_path / "empty")
+    with pytest.raises(FoundryError, match="nowhere' does not exist"):
         ShardSet(tmp_path / "nowhere")
 
 

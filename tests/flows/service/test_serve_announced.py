@@ -8,6 +8,7 @@ from flows.cli import main
 from flows.cli.commands import serve
 from flows.prefect import secret
 from flows.service import diagnosis
+from foundry_core.errors import FoundryError
 
 URL = "http://127.0.0.1:4200"
 PASSWORD = "foundry:secret"
@@ -48,13 +49,20 @@ def test_a_chosen_password_is_named_by_its_variable(capsys, monkeypatch):
     assert f'export {secret.CLIENT}="${secret.SERVER}"' in said
 
 
-def test_it_says_what_it_does_before_anything_takes_time(capsys, monkeypatch):
+def test_it_says_what_it_does_once_nothing_stands_against_it(home, capsys, monkeypatch):
     said = []
 
-    def unusable(host, port):
+    def starts(*_):
         said.append(capsys.readouterr().err)
-        return [diagnosis.Finding(problem="the port is taken", remedy="another one")]
+        raise FoundryError("enough seen")
 
-    monkeypatch.setattr(diagnosis, "unusable", unusable)
+    for name in ("PREFECT_API_URL", secret.CLIENT):  # it sets them for what it starts
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(diagnosis, "unusable", lambda host, port: [])
+    monkeypatch.setattr("flows.service.serve.Services", starts)
     assert main(["serve", "--port", "4321"]) == 2
     assert said == ["starts Prefect's server on 127.0.0.1:4321: about 20 s …\n"]
+    taken = diagnosis.Finding(problem="the port is taken", remedy="another one")
+    monkeypatch.setattr(diagnosis, "unusable", lambda host, port: [taken])
+    assert main(["serve", "--port", "4321"]) == 2
+    assert capsys.readouterr().err.count("\n") == 2  # of both the last line
