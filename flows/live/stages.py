@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import duckdb
 
@@ -13,7 +13,7 @@ from foundry_core.home import home_dir
 from foundry_core.lineage import queries
 from foundry_core.lineage.answers import StageRow
 from foundry_core.lineage.connection import rows
-from foundry_core.pipeline.reasons import Category, Reason, sentences
+from foundry_core.pipeline.reasons import Reason, sentences
 
 Json = dict[str, Any]
 _RUN = (
@@ -75,20 +75,8 @@ def is_gone(run_id: str) -> bool:
 
 def why(reasons: Sequence[Mapping[str, Any]] | None, how: str | None = None) -> list[str]:
     """Reasons as a plan recorded them, as sentences."""
-    said = sentences(map(_reason, reasons or ()))
+    said = sentences(map(Reason.told, reasons or ()))
     return [*said, *([_HOW[how]] if how in _HOW else [])]
-
-
-def _reason(told: Mapping[str, Any]) -> Reason:
-    """Whoever can write to a store can write an event: texts are texts here."""
-    category, path, upstream = (told.get(name) for name in ("category", "path", "upstream"))
-    return Reason(
-        category=cast(Category, str(category or "")),
-        path=str(path or ""),
-        old=told.get("old"),
-        new=told.get("new"),
-        upstream=None if upstream is None else str(upstream),
-    )
 
 
 def _planned(connection: duckdb.DuckDBPyConnection, run_id: str) -> dict[str, list[str]]:

@@ -105,7 +105,7 @@ def _comparison(store: Store, artifact: Artifact) -> Comparison:
 def _stage_row(stage: answers.StageRow, artifact: Artifact | None) -> list[str]:
     """Of the report's STAGE_COLUMNS."""
     found = stage["reasons"] if isinstance(stage["reasons"], list) else []
-    action, reasons = stage["action"], [Reason(**reason) for reason in found]
+    action, reasons = stage["action"], [Reason.told(one) for one in found]
     if action == "run":  # the plan's reason is past: what was never built is there now
         reasons = [one for one in reasons if one.category != "MISSING"]
     why = "; ".join(sentences(reasons)) or ("for the first time" if action == "run" else "")

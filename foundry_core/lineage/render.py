@@ -196,7 +196,7 @@ def _add_changes(tree: Tree, changes: Sequence[Change]) -> None:
 
 
 def _sentences(reasons: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    return sentences(Reason(**reason) for reason in reasons or ())
+    return sentences(map(Reason.told, reasons or ()))
 
 
 def score_text(score: ScoreRow) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, Self, cast
 
 from foundry_core.config.canonical import canonical
 from foundry_core.pipeline.drift import drift_line, drift_phrase
@@ -32,6 +32,20 @@ class Reason:
     old: Any = None
     new: Any = None
     upstream: str | None = None
+
+    @classmethod
+    def told(cls, told: Any) -> Self:
+        """As an event tells it. Whoever can write to a store can write an event: texts are texts
+        here, and what else it says is not read."""
+        said = told if isinstance(told, Mapping) else {}
+        category, path, upstream = (said.get(name) for name in ("category", "path", "upstream"))
+        return cls(
+            category=cast(Category, str(category or "")),
+            path=str(path or ""),
+            old=said.get("old"),
+            new=said.get("new"),
+            upstream=None if upstream is None else str(upstream),
+        )
 
     def sentence(self) -> str:
         if self.category in ("CONFIG", "SEED"):
