@@ -3,11 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from foundry_core.config.validation import validate
+from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.report import Curves
 from foundry_core.files import read_json
 from foundry_core.lineage.records import HELD_OUT, METRICS, VALIDATION, metric_lines
+from foundry_core.pipeline.stage import Config
 from foundry_core.store.base import Store
 from foundry_core.store.manifest import Artifact
 from foundry_core.training.validation.measures import NEAREST, title
@@ -17,6 +20,17 @@ Points = Sequence[tuple[float, float]]
 _POINTS = 300
 _NEAREST = ", nearest chunk"
 _SHOWN = ("loss", "text_loss", "captions_loss", "robot_loss")
+
+
+class _Read(Config):
+    samples: int
+    of: int
+    recordings: int | None
+
+
+class _HeldOut(Config):
+    read: dict[str, dict[str, _Read]]
+    gripper: Literal["", "stroke", "range"]
 
 
 def recorded_curves(store: Store, artifact: Artifact, name: str) -> dict[str, Curves]:
@@ -35,9 +49,12 @@ def recorded_lines(store: Store, artifact: Artifact, record: str) -> Lines:
 
 def held_out_facts(store: Store, artifact: Artifact) -> Mapping[str, Any]:
     """What a training's validations were of: `read`, `gripper` (`write_held_out`); {} where it does
-    not say."""
+    not say, or says anything else: the file is the store's."""
     path = _recorded(store, artifact, HELD_OUT)
-    return read_json(path) if path else {}
+    try:
+        return validate(_HeldOut, read_json(path), HELD_OUT).model_dump() if path else {}
+    except (FoundryError, OSError, ValueError, RecursionError):
+        return {}
 
 
 def _recorded(store: Store, artifact: Artifact, record: str) -> Path | None:

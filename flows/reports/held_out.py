@@ -18,6 +18,7 @@ from foundry_core.training.validation.measures import (
     MEAN,
     NEAREST,
     RAW,
+    is_number,
     last_measures,
     number,
     overall,
@@ -76,7 +77,7 @@ def _rows(
     name: str, artifact: Artifact, lines: Lines, facts: Mapping[str, Any]
 ) -> list[dict[str, str]]:
     measures = last_measures(artifact.metrics)
-    first = lines[0] if len(lines) > 1 and lines[0]["step"] == 0 else {}
+    first = lines[0] if len(lines) > 1 and lines[0].get("step") == 0 else {}
     left = EMA if any(whose == EMA for whose, *_ in overall(measures)) else RAW
     found: dict[tuple[str, str], dict[str, str]] = {}
     for whose, modality, measure in overall(measures):
@@ -85,7 +86,7 @@ def _rows(
         path = f"{whose}/{modality}/{measure}"
         row = found.setdefault((modality, measure), {})
         row[whose] = number(measures[path])
-        if whose == left and path in first:
+        if whose == left and is_number(first.get(path)):
             row["before"] = number(first[path])
     for (modality, measure), row in found.items():
         row["measure"] = f"{name}: {title(modality, measure, facts.get('gripper', ''))}"

@@ -114,10 +114,16 @@ def shared_renderer(mujoco: ModuleType, name: str, model: Any, pixels: int) -> A
 
 
 def draw(renderer: Any, model: Any, data: Any, camera: str) -> Any:
-    """uint8 [H, W, 3] of a model that the renderer was made for, or one of the same meshes."""
+    """uint8 [H, W, 3] of a model that the renderer was made for, or one of the same meshes. A
+    renderer that fails is given to nobody any more: whoever tries again gets another."""
     renderer._model = model
-    renderer.update_scene(data, camera=camera)
-    return renderer.render()
+    try:
+        renderer.update_scene(data, camera=camera)
+        return renderer.render()
+    except Exception:
+        for name in [name for name, one in _SHARED.items() if one is renderer]:
+            del _SHARED[name]
+        raise
 
 
 def offscreen_renderer(

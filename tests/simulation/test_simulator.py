@@ -64,6 +64,24 @@ def test_simulators_of_a_task_share_a_context_and_draw_their_own_state(monkeypat
     assert len(made) == 3
 
 
+def test_a_context_that_fails_is_given_to_nobody_any_more(monkeypatch):
+    first, second = (Simulator("lever-pull-v3", RENDER) for _ in range(2))
+    for simulator in (first, second):
+        simulator.reset(3)
+    whole = first.images()
+
+    def fails():
+        raise RuntimeError("the driver is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(first._renderer, "render", fails)
+        with pytest.raises(RuntimeError):
+            first.images()
+    for camera, picture in second.images().items():
+        np.testing.assert_array_equal(picture, whole[camera])
+    assert second._renderer is not first._renderer
+
+
 def test_what_is_drawn_of_a_moment_is_what_was_to_be_seen_then(simulator):
     moment, before = simulator.moment(), fingerprint(simulator)
     for _ in range(3):

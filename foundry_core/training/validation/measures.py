@@ -56,13 +56,19 @@ def overall(names: Iterable[str]) -> list[tuple[str, str, str]]:
 
 
 def last_measures(metrics: Mapping[str, Any], stage: str = "") -> dict[str, float]:
-    """<whose>/<modality>/<measure> → value, of a training's metrics; stage: of those of a run."""
+    """<whose>/<modality>/<measure> → value, of a training's metrics; stage: of those of a run. What
+    a manifest says there that is no number is left out."""
     prefix = f"{stage}.{FINAL}" if stage else FINAL
     return {
         name.removeprefix(prefix): value
         for name, value in metrics.items()
-        if name.startswith(prefix)
+        if name.startswith(prefix) and is_number(value)
     }
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value from a record can be shown as a measure."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def sentences(measures: Mapping[str, float], gripper: str = "") -> list[str]:

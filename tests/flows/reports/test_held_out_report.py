@@ -9,6 +9,8 @@ from flows.cli.commands.run import summarise
 from flows.reports import held_out
 from flows.reports.curves import held_out_series, recorded_curves
 from flows.reports.held_out import held_out_section
+from flows.reports.run_report import _stage_row
+from foundry_core.lineage.render import _sentences
 
 ROWS = [
     {"step": 0, "raw/robot/position_mm": 900.0, "raw/robot/gripper": 0.5},
@@ -76,6 +78,35 @@ def test_average_and_weights_stand_apart_and_kept_weights_are_said(store):
     assert cells(html, "vla: robot position, mm")[:2] == ["560", "568.1"]
     assert cells(html, "vla: captions word for word, share")[1] == "0.25"
     assert "vla left the weights of step 20, whose robot/position_mm was 550." in html
+
+
+LIES = (
+    "{",
+    "[]",
+    "[" * 100_000,
+    '{"read": {"robot": 3}, "gripper": "stroke"}',
+    '{"read": {"robot": {"arm": {"samples": "many", "of": 1, "recordings": 1}}}, "gripper": ""}',
+    '{"read": {}, "gripper": "<b>"}',
+)
+
+
+@pytest.mark.parametrize("text", LIES)
+def test_a_store_that_lies_of_what_was_measured_costs_that_alone(store, text):
+    (store.root / "records/held_out.json").write_text(text)
+    rows = [{"step": 0, "raw/robot/gripper": "none"}, {"raw/robot/gripper": 0.1}]
+    (store.root / "records/validation.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    told = artifact(store.root, last=LAST | {"raw/robot/position_mm": "afar99"})
+    ((_, html),) = held_out_section(store, {"vla": told})
+    assert "571" in html and "afar99" not in html and "windows" not in html
+    recorded_curves(store, told, "vla")
+
+
+@pytest.mark.parametrize("told", [3, None, {}, {"category": 5, "path": [1], "more": "x"}])
+def test_an_event_that_lies_of_a_reason_is_words_in_a_report(told):
+    stage = {"stage": "a", "kind": "emit", "key": "k" * 64, "action": "run", "reasons": [told]}
+    row = _stage_row(stage, None)
+    assert row[:2] == ["a", "emit"] and all(isinstance(cell, str) for cell in row)
+    assert all(isinstance(line, str) for line in _sentences([told]))
 
 
 def test_no_section_of_what_was_not_validated(store):
