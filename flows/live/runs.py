@@ -115,6 +115,10 @@ def _first_line(kind: str, key: str, content: str) -> str:
     if path is None:
         raise FoundryError(f"{kind}/{key[:12]} has no verdict.txt")
     with path.open(encoding="utf-8", errors="replace") as text:
-        line = text.readline(_FIRST_LINE)
+        return _whole_words(text.readline(_FIRST_LINE))
+
+
+def _whole_words(line: str) -> str:
+    """What was read of a line; of a longer one without the word that the limit cut."""
     whole = line.endswith("\n") or len(line) < _FIRST_LINE
     return line.strip() if whole else f"{line.rpartition(' ')[0]} …"

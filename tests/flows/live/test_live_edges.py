@@ -11,6 +11,7 @@ import pytest
 from live_home import PASSWORD, RUN, toy
 
 from flows.live import sample
+from flows.live.runs import _whole_words
 from foundry_core.home import home_dir
 from tests.lineage.history import digest, stage
 from tests.synthetic import make_captions
@@ -176,3 +177,16 @@ def test_a_sample_that_says_too_much_is_one_line(tmp_path, monkeypatch, capsys):
     assert sample.main(str(shards), "0") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["error"] == "the sample says more than a page shows" and told["hint"]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("short\n", "short"),
+        ("not ended", "not ended"),
+        ("word " * 79 + "five\n", ("word " * 79 + "five")),
+        ("word " * 79 + "longe", "word " * 78 + "word …"),
+    ],
+)
+def test_a_verdict_is_cut_between_words(line, shown):
+    assert _whole_words(line) == shown
