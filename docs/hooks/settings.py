@@ -137,8 +137,8 @@ def _kind_page(kind: str) -> str:
     parts += [md.table(("input", "takes", ""), slots)] if slots else []
     seeded = "Draws random numbers: `seed` counts." if stage.seeded else "Takes no seed."
     parts += [
-        f"{seeded} `foundry stages {kind}` shows this page in a terminal; a path below goes into "
-        f"`-o STAGE.path=value`.",
+        f"{seeded} `foundry stages {kind} --all` shows this page in a terminal; a path below goes "
+        "into `-o STAGE.path=value`.",
         "## Recipe",
         "What can change the result; it enters the stage's [identity](../../identity.md).",
         *_sections(stage.Recipe, ""),

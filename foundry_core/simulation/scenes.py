@@ -50,7 +50,7 @@ def record_scenes(job: CollectJob[CollectScenesRecipe]) -> list[Scene]:
     simulator.reset(scenario)
     if rng.random() < recipe.expert_share:
         for _ in range(int(rng.integers(1, 21))):
-            simulator.command(*simulator.expert_target())
+            simulator.command(*simulator.expert_target(), judged=False)
     scenes = []
     before = job.slot * recipe.frames_per_scenario
     for frame in range(min(recipe.frames_per_scenario, recipe.frames_per_task - before)):
@@ -111,7 +111,7 @@ def _roam(simulator: Simulator, steps: int, rng: np.random.Generator) -> None:
         here = simulator.lowdim()[catalog.XYZ]
         step = np.clip(aim - here, -simulator.reach, simulator.reach)
         jitter = rng.uniform(-0.5, 0.5, 3) * simulator.reach
-        simulator.command(here + step + jitter, opening)
+        simulator.command(here + step + jitter, opening, judged=False)
 
 
 def _instruction(spec: catalog.TaskSpec, share: float, rng: np.random.Generator) -> str:

@@ -46,12 +46,10 @@ def test_there_are_many():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_to_a_file_leads_to_one(page):
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    generated = ("reference/", "../reference/", "measured.md", "changelog.md", "stages/")
-    own_reference = page.parent.name == "reference"
+    if page.parent.name == "reference":
+        pytest.skip("its pages are made with the site, whose build checks them")
     for target, _ in _LINK.findall(text):
-        made = own_reference or target.startswith(generated) or "/reference/" in target
-        if target and not made:
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_every_variable_is_told():
