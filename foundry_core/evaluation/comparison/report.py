@@ -131,7 +131,9 @@ def _results(comparison: Comparison | None, unequal: Sequence[str]) -> str:
     many = len(comparison.labels) > _COLUMNS
     criterion = comparison.criterion or "success as recorded"
     note = f"Rates: {criterion}. Scenarios were not seen in training; "
-    if unequal:
+    if list(unequal) == ["episodes_per_task"]:
+        note += "the policies met the same ones, some of them only the first of each task. "
+    elif unequal:
         note += f"the policies met different ones ({', '.join(unequal)}), and what separates them "
         note += "may be the scenarios. "
     else:

@@ -315,6 +315,9 @@ def test_report_is_one_readable_page(tmp_path):
     )
     other = write_report(tmp_path / "other.html", replace(data, unequal=["tasks"])).read_text()
     assert "the policies met different ones (tasks)" in other
+    fewer = replace(data, unequal=["episodes_per_task"])
+    first = write_report(tmp_path / "fewer.html", fewer).read_text()
+    assert "met the same ones, some of them only the first of each task" in first
     page = write_report(tmp_path / "report.html", data).read_text()
     assert "every policy met the same ones" in page
     assert "demo &lt;1&gt;" in page
