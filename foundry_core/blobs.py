@@ -6,6 +6,7 @@ without locks. On S3 it is `foundry_core.objects.Objects` that has these calls.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,9 @@ class Blobs(Protocol):
 
     def create(self, name: str, data: bytes) -> bool:
         """Whether the name has these bytes now: False when it is taken by others."""
+
+    def create_all(self, blobs: Sequence[tuple[str, bytes]]) -> list[bool]:
+        """`create` of each, in order: after a crash a first part of them is there."""
 
     def write(self, name: str, data: bytes) -> None:
         """Replaces what was there."""
@@ -69,12 +73,14 @@ class FolderBlobs:
 
     def create(self, name: str, data: bytes) -> bool:
         path = self.local(name)
-        if files.create(path, data):
-            return True
-        try:
-            return path.read_bytes() == data
-        except FileNotFoundError:  # deleted meanwhile
-            return False
+        return files.create(path, data) or _holds(path, data)
+
+    def create_all(self, blobs: Sequence[tuple[str, bytes]]) -> list[bool]:
+        placed = [(self.local(name), data) for name, data in blobs]
+        created = files.create_all(placed)
+        return [
+            new or _holds(path, data) for new, (path, data) in zip(created, placed, strict=True)
+        ]
 
     def write(self, name: str, data: bytes) -> None:
         files.write_atomic(self.local(name), data)
@@ -97,3 +103,10 @@ class FolderBlobs:
         if name.startswith("/") or ".." in name.split("/"):
             raise FoundryError(f"{name!r} is no name below {self._root}", "give one without '..'")
         return self._root / name
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except FileNotFoundError:  # deleted meanwhile
+        return False

@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
@@ -84,14 +84,42 @@ def create(path: Path, data: bytes | str, *, durable: bool = True, mode: int = 0
     temporary = _temporary(path)
     try:
         _write_new(temporary, data, durable, mode)
+        created = _linked(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if created and durable:
+        sync(path.parent)
+    return created
+
+
+def create_all(files: Sequence[tuple[Path, bytes]]) -> list[bool]:
+    """`create` of each, durably: after a crash a first part of them is there. The disk is waited
+    for together, which for many small files costs a fraction of one after the other."""
+    if len(files) == 1:
+        return [create(*files[0])]
+    from concurrent.futures import ThreadPoolExecutor  # 4 ms, of every plan
+
+    temporaries = [_temporary(path) for path, _ in files]
+    try:
+        for temporary, (_, data) in zip(temporaries, files, strict=True):
+            _write_new(temporary, data, durable=False)
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            list(pool.map(sync, temporaries))
+        done = [_linked(t, path) for t, (path, _) in zip(temporaries, files, strict=True)]
+    finally:
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+    for folder in {path.parent for path, _ in files}:
+        sync(folder)
+    return done
+
+
+def _linked(temporary: Path, path: Path) -> bool:
+    try:
         # link() refuses a taken name, which rename() would silently replace.
         os.link(temporary, path)
     except FileExistsError:
         return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    if durable:
-        sync(path.parent)
     return True
 
 

@@ -12,7 +12,7 @@ import errno
 import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -130,6 +130,10 @@ class Objects:
         except FileExistsError:
             return self._holds(name, data)
         return True
+
+    def create_all(self, blobs: Sequence[tuple[str, bytes]]) -> list[bool]:
+        """One after the other, so that a crash leaves a first part of them."""
+        return [self.create(name, data) for name, data in blobs]
 
     def write(self, name: str, data: bytes) -> None:
         """Puts, whatever was there."""

@@ -1,5 +1,6 @@
 """Bytes by name, in a folder and on S3's API (moto over HTTP): the same calls, the same answers."""
 
+import os
 import threading
 
 import pytest
@@ -39,6 +40,29 @@ def test_names_are_taken_once(blobs):
     assert blobs.names("a") == ["c"]
     with pytest.raises(FileNotFoundError):
         blobs.read("a/b")
+
+
+def test_several_are_created_in_one_call_but_for_names_that_are_taken(blobs):
+    blobs.create("a/2", b"other")
+    found = [("a/1", b"one"), ("a/2", b"two"), ("b/3", b"three"), ("a/1", b"one")]
+    assert blobs.create_all(found) == [True, False, True, True]
+    assert [blobs.read(name) for name in ("a/1", "a/2", "b/3")] == [b"one", b"other", b"three"]
+    assert (blobs.names(), blobs.names("a"), blobs.names("b")) == (["a", "b"], ["1", "2"], ["3"])
+    assert blobs.create_all([]) == []
+
+
+def test_a_call_that_ends_early_has_created_a_first_part(tmp_path, monkeypatch):
+    blobs, link = FolderBlobs(tmp_path), os.link
+
+    def until_third(old, new):
+        if new.name == "3":
+            raise KeyboardInterrupt
+        link(old, new)
+
+    monkeypatch.setattr(os, "link", until_third)
+    with pytest.raises(KeyboardInterrupt):
+        blobs.create_all([(str(n), b"x") for n in range(1, 6)])
+    assert os.listdir(tmp_path) in (["1", "2"], ["2", "1"]), "and nothing else is left"
 
 
 def test_of_many_creators_one_wins(blobs):

@@ -57,6 +57,7 @@ class AblationRun:
         self.ablation = ablation
         self._looked = looked
         self.ablation_id = new_run_id(ablation.merged.pipeline.name)
+        self._events = EventLog(ablation.merged.store.events_uri)
         self._observe, self._job_ref, self._backend = observe, job_ref, backend
         self.run = self._pipeline_run(ablation.merged, self.ablation_id, None)
         self._records = {}
@@ -66,7 +67,6 @@ class AblationRun:
         self._verdict_run = self.run
         self._standing = ablation.standing
         self._told = len(ablation.standing.decided) if ablation.standing else 0
-        self._events = EventLog(ablation.merged.store.events_uri)
 
     @property
     def title(self) -> str:
@@ -75,6 +75,10 @@ class AblationRun:
     def start(self) -> None:
         """Records the ablation, its run and its seed runs before anything happens."""
         self.run.check_resources()
+        with self._events.together():
+            self._record_started()
+
+    def _record_started(self) -> None:
         request, seed_runs = self.ablation.request, self.ablation.seed_runs
         fixed = None
         if request.design is not None:
@@ -230,22 +234,24 @@ class AblationRun:
         if status == "failed" and verdict is not None:
             status = "partial"
         unfinished = "cancelled" if status == "cancelled" else "failed"
-        seed_runs = []
-        for r in self.ablation.seed_runs:
-            seed_runs.append(self._conclude(r, unfinished, failed.get(r.label, "")))
+        stopped = {r.names[part] for r in self.ablation.seed_runs for part in self._stopped(r)}
         found = self._effects(failed, verdict[1] if verdict else None)
         comparison_key = verdict[0].key if verdict else None
-        self._events.append(
-            AblationFinished(
-                ablation_id=self.ablation_id,
-                status=status,
-                comparison_key=comparison_key,
-                effects=found,
+        with self._events.together():
+            seed_runs = [
+                self._conclude(r, unfinished, failed.get(r.label, ""))
+                for r in self.ablation.seed_runs
+            ]
+            self._events.append(
+                AblationFinished(
+                    ablation_id=self.ablation_id,
+                    status=status,
+                    comparison_key=comparison_key,
+                    effects=found,
+                )
             )
-        )
-        stopped = {r.names[part] for r in self.ablation.seed_runs for part in self._stopped(r)}
-        for stage in stopped:
-            self.run.record_resolved(self.run.prepared.plan.stages[stage], None, "stopped", "")
+            for stage in stopped:
+                self.run.record_resolved(self.run.prepared.plan.stages[stage], None, "stopped", "")
         result = self.run.finish("failed" if status == "partial" else status, error)
         for row in result["stages"]:
             row["action"] = "stopped" if row["name"] in stopped else row["action"]
@@ -338,6 +344,7 @@ class AblationRun:
             run_id=run_id,
             parent=self.ablation_id if run_id != self.ablation_id else None,
             ablation={"id": self.ablation_id} | ({"variant": variant} if variant else {}),
+            events=self._events,
         )
 
     def _alone(self, seed_run: SeedRun) -> Prepared:

@@ -94,9 +94,11 @@ class PipelineRun:
         run_id: str | None = None,
         parent: str | None = None,
         ablation: Mapping[str, str] | None = None,
+        events: EventLog | None = None,
     ) -> None:
         """job_ref: what this is called where it runs. parent: the run that it is part of.
-        ablation: {id, variant} of the ablation that it belongs to."""
+        ablation: {id, variant} of the ablation that it belongs to. events: the log, where who calls
+        writes there, too."""
         self.prepared = prepared
         self.run_id = run_id or new_run_id(prepared.pipeline.name)
         self.folder = home_dir() / "runs" / self.run_id
@@ -110,7 +112,7 @@ class PipelineRun:
         self._urgencies = Urgencies()
         self._backend = backend or Inline()
         self._started = time.monotonic()
-        self._events = EventLog(prepared.store.events_uri)
+        self._events = events or EventLog(prepared.store.events_uri)
 
     @property
     def title(self) -> str:
@@ -130,11 +132,12 @@ class PipelineRun:
             self._entry = processes.record("run", self.run_id, facts=facts)
             prepared.store.publish_pending(self._events)
             self.git = git_state()
-            self.record_started(self.git)
             record_run(prepared.store, self.run_id, name, prepared.specs)
-            for row in prepared.plan.stages.values():
-                if row.action == "reuse" and row.artifact and row.how == "recipe":
-                    self.record_resolved(row, row.artifact, "reuse", row.how)
+            with self._events.together():
+                self.record_started(self.git)
+                for row in prepared.plan.stages.values():
+                    if row.action == "reuse" and row.artifact and row.how == "recipe":
+                        self.record_resolved(row, row.artifact, "reuse", row.how)
 
     def check_resources(self) -> None:
         """FoundryError when a stage that runs can never start where it would; tells what it will

@@ -22,7 +22,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -69,8 +69,9 @@ class EventLog:
     def __init__(self, root: str | Path | Blobs) -> None:
         self.blobs: Blobs = open_blobs(str(root)) if isinstance(root, str | Path) else root
         self._last: int | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._writer: _Writer | None = None
+        self._group: list[tuple[str, dict[str, Any]]] | None = None
 
     def append(self, event: "Event", *, event_id: str | None = None, at: str | None = None) -> str:
         """Writes one event durably; returns its name below the log's root.
@@ -100,17 +101,51 @@ class EventLog:
         }
         name = event_name(moment, unique)
         with self._lock:
-            self._write(name, event)
+            # What may be there already ends a chain's certainty: it is written by itself.
+            if self._group is not None and event_id is None:
+                self._group.append((name, event))
+            else:
+                self._write_group()
+                self._write([(name, event)])
         return name
 
-    def _write(self, name: str, event: dict[str, Any]) -> None:
-        """Of a write that fails nobody knows what it left: the next event begins another chain."""
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Events appended to this log inside the block are written at its end, in order, whether it
+        raises or not: for many at once, each of which would wait for the disk."""
+        with self._lock:
+            outermost = self._group is None
+            if outermost:
+                self._group = []
+        try:
+            yield
+        finally:
+            if outermost:
+                with self._lock:
+                    try:
+                        self._write_group()
+                    finally:
+                        self._group = None
+
+    def _write_group(self) -> None:
+        if self._group:
+            waiting = list(self._group)
+            self._group.clear()
+            self._write(waiting)
+
+    def _write(self, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """One, or several whose names nobody else can have. Of a write that fails nobody knows what
+        it left: the next event begins another chain."""
         writer, self._writer = self._writer, None
         if writer is None or writer.pid != os.getpid():
             writer = _Writer(after=self._head())
-        data = encode(event | {"chain": writer.link()})
-        if self.blobs.create(name, data):
-            writer.number, writer.previous = writer.number + 1, sha256_hex(data)
+        number, previous = writer.number, writer.previous
+        encoded: list[tuple[str, bytes]] = []
+        for name, event in events:
+            encoded.append((name, encode(event | {"chain": writer.link()})))
+            writer.number, writer.previous = writer.number + 1, sha256_hex(encoded[-1][1])
+        if not all(self.blobs.create_all(encoded)):  # the one that is there is another writer's
+            writer.number, writer.previous = number, previous
         self._writer = writer
 
     def _head(self) -> dict[str, str] | None:

@@ -381,6 +381,9 @@ class MemoryFiles:
     def create(self, name, data):
         return self._data.setdefault(name, data) is data
 
+    def create_all(self, blobs):
+        return [self.create(name, data) for name, data in blobs]
+
     def read(self, name):
         if name not in self._data:
             raise FileNotFoundError(name)

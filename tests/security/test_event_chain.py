@@ -1,7 +1,9 @@
 """A history that somebody edited, cut or reordered, and how verify names the place."""
 
+import errno
 import json
 import multiprocessing
+import os
 import shutil
 import tempfile
 import uuid
@@ -63,6 +65,54 @@ def test_an_untouched_history_is_whole_however_it_lies(tmp_path):
     assert sum(len(read_segment(log, segment)) for segment in log.segments()) == 14
     assert check(log).problems == ()
     assert check(log).unchained == 0
+
+
+def test_events_that_are_written_together_lie_as_one_after_the_other_would(tmp_path):
+    log = EventLog(tmp_path)
+    tell(log, "a")
+    with log.together():
+        inside = tell(log, "b", "c")
+        with log.together():
+            inside += tell(log, "d")
+        assert len(log.loose()) == 1, "nothing is there yet"
+        twice = {"event_id": str(uuid.uuid4()), "at": log.now()}
+        inside.append(log.append(AliasSet(alias="e@1", key="k"), **twice))
+        assert len(log.loose()) == 5, "what may be published twice is written at once, in its turn"
+        assert log.append(AliasSet(alias="e@2", key="k"), **twice) == inside[-1]
+        inside += tell(log, "f")
+    tell(log, "g")
+    assert set(inside) < set(log.loose())
+    found = check(log)
+    assert (found.problems, found.writers, found.events) == ((), 1, 7)
+
+
+def test_events_of_a_block_that_raises_are_written(tmp_path):
+    log = EventLog(tmp_path)
+    with pytest.raises(KeyError), log.together():
+        tell(log, "a", "b")
+        raise KeyError
+    assert len(log.loose()) == 2
+    tell(log, "c")
+    assert (check(log).problems, check(log).writers) == ((), 1)
+
+
+def test_a_group_that_a_full_disk_cuts_leaves_a_history_without_a_gap(tmp_path, monkeypatch):
+    log, link = EventLog(tmp_path), os.link
+    tell(log, "a")
+    left = iter(range(3))
+
+    def full(old, new):
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, "no space")
+        link(old, new)
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(OSError, match="no space"), log.together():
+        tell(log, *"bcdef")
+    monkeypatch.undo()
+    assert len(log.loose()) == 4
+    tell(log, "g")
+    assert (check(log).problems, check(log).writers) == ((), 2)
 
 
 def test_an_edited_event_is_named_by_the_one_after_it(tmp_path):
@@ -224,12 +274,12 @@ def test_after_a_write_that_failed_another_chain_begins(tmp_path, monkeypatch):
     log = EventLog(tmp_path)
     tell(log, "a")
 
-    def fail(name, data):
-        type(log.blobs).create(log.blobs, name, data)
+    def fail(blobs):
+        type(log.blobs).create_all(log.blobs, blobs)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(log.blobs, "create", fail)
+        patch.setattr(log.blobs, "create_all", fail)
         with pytest.raises(OSError, match="No space"):
             tell(log, "b")
     tell(log, "c")
