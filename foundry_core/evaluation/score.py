@@ -99,7 +99,7 @@ class Score:
     @cached_property
     def interval(self) -> tuple[float, float]:
         """Clopper and Pearson's exact 95 % interval of the rate; (0, 1) without an outcome.
-        Computed when it is first asked for: scipy takes half a second to import."""
+        Computed when it is first asked for: many scores are only added."""
         from foundry_core.evaluation.statistics.intervals import clopper_pearson
 
         return clopper_pearson(self.successes, self.n)

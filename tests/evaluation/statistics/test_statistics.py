@@ -1,8 +1,11 @@
 """Intervals, tests for pairs, strata, families and optional stopping, against known values."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.statistics.evalues import anytime_p, directed_evalues, evalues
@@ -72,6 +75,32 @@ def test_cmh_sees_through_tasks_of_other_sizes():
 )
 def test_clopper_pearson(successes, n, confidence, interval):
     assert clopper_pearson(successes, n, confidence) == pytest.approx(interval, abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 25, 100, 333, 3999, 4000, 4001, 50_000])
+def test_clopper_pearson_is_the_quantile_of_beta_that_scipy_has(n):
+    for successes in sorted({0, 1, 2, n // 3, n // 2, n - 1, n} & set(range(n + 1))):
+        low, high = clopper_pearson(successes, n)
+        wanted = special.betaincinv([successes or 1, successes + 1], [n - successes + 1,
+                                    (n - successes) or 1], [0.025, 0.975])  # fmt: skip
+        assert low == pytest.approx(wanted[0] if successes else 0, abs=1e-12)
+        assert high == pytest.approx(wanted[1] if successes < n else 1, abs=1e-12)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 1 - 1e-9])
+def test_clopper_pearson_where_nothing_or_all_succeeded_has_a_closed_form(confidence):
+    for n in (1, 4, 60, 5000):
+        least = ((1 - confidence) / 2) ** (1 / n)
+        assert clopper_pearson(n, n, confidence) == (pytest.approx(least, rel=1e-12), 1)
+        assert clopper_pearson(0, n, confidence) == (0, pytest.approx(1 - least, abs=1e-13))
+
+
+def test_the_interval_of_a_usual_exam_needs_no_scipy():
+    code = (
+        "import sys; from foundry_core.evaluation.statistics.intervals import clopper_pearson as c;"
+        "print(c(87, 100)); sys.exit('scipy' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_barnard():
