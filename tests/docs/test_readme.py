@@ -1,5 +1,6 @@
 """The README fits a screen before the fold and quotes no figure that results.md lacks."""
 
+import json
 import re
 
 from tests.conftest import REPOSITORY
@@ -20,6 +21,19 @@ def test_every_figure_with_a_unit_is_a_measured_one():
     figures = set(_FIGURE.findall(PROSE))
     assert {"2.9 GB", "11 min"} <= figures
     assert {figure for figure in figures if figure not in MEASURED} == set()
+
+
+def test_the_benchmarks_table_is_of_one_committed_run():
+    section = README.partition("\n## Measured\n")[2].partition("\n## ")[0]
+    (linked,) = re.findall(r"\]\((benchmarks/results/\w+)\.md\)", section)
+    run = (REPOSITORY / f"{linked}.md").read_text(encoding="utf-8").splitlines()
+    facts = json.loads((REPOSITORY / f"{linked}.json").read_text(encoding="utf-8"))
+    assert facts["commit"] == linked.rpartition("/")[2]
+    table = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(table) >= 2 + 6
+    assert [line for line in table if line not in run] == []
+    ratios = [float(line.split("|")[-2]) for line in table[2:]]
+    assert min(ratios) < 1 < max(ratios), "where others are better is told, too"
 
 
 def test_before_the_fold_stand_what_it_is_two_commands_their_cost_and_one_picture():
