@@ -1,6 +1,8 @@
 """episodes.html: failures first, videos beside the page, and what a reader can filter."""
 
+import json
 import re
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from foundry_core.errors import FoundryError
 from foundry_core.evaluation.rollout.video import encode_video
 from foundry_core.files import sha256_hex
 from tests.release.kept import Kept
+from tests.ui.browser import Browser, chromium
 
 
 def frames(shade: int) -> list[np.ndarray]:
@@ -94,3 +97,45 @@ def test_a_run_that_recorded_nothing_is_told_how(run):
     with pytest.raises(FoundryError, match="run r2 has no videos") as refused:
         write_episodes_page("r2")
     assert "record_failures" in refused.value.hint
+
+
+SHOWN = """[...document.querySelectorAll('#episodes figure')].filter(e => e.offsetParent !== null)
+    .map(e => e.querySelector('figcaption').innerText.split(', ')[0].replace('\\n', ' ')
+        + ' ' + JSON.parse(e.dataset.key)[1])"""
+
+
+def choose(browser: Browser, select: str, first_letter: str) -> None:
+    """As somebody without a mouse does."""
+    time.sleep(1.2)  # a list forgets by then what was typed before
+    browser.run(f"document.getElementById('{select}').focus()")
+    browser.press(first_letter)
+
+
+@pytest.mark.slow("a browser")
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(chromium() is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [1400, 400])
+def test_a_reader_filters_and_orders_by_keyboard_and_videos_play(run, width):
+    page = write_episodes_page("r1")
+    with Browser(width=width) as browser:
+        browser.open(page.as_uri())
+        failures_first = ["failure push 0", "failure push 3", "success pull 1", "success push 0"]
+        assert browser.run(SHOWN) == failures_first
+        browser.wait("[...document.querySelectorAll('video')].some(v => v.currentTime > 0)")
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+        choose(browser, "order", "s")
+        side_by_side = ["success pull 1", "success push 0", "failure push 0", "failure push 3"]
+        browser.wait(f"({SHOWN}).join() == {json.dumps(','.join(side_by_side))}")
+        choose(browser, "order", "f")
+        choose(browser, "stage", "t")
+        browser.wait(f"({SHOWN}).join() == 'failure push 0'")
+        choose(browser, "outcome", "s")
+        browser.wait(f"({SHOWN}).length == 0")
+        assert "No episode is left." in browser.run("document.body.innerText")
+        choose(browser, "stage", "a")
+        choose(browser, "task", "p")
+        browser.wait(f"({SHOWN}).join() == 'success pull 1'")
+        choose(browser, "task", "a")
+        choose(browser, "outcome", "a")
+        browser.wait(f"({SHOWN}).length == 4")
+        assert browser.run(SHOWN) == failures_first
