@@ -40,6 +40,16 @@ def exit_code(error: KeyboardInterrupt) -> int:
     return 128 + (error.number if isinstance(error, Terminated) else signal.SIGINT)
 
 
+@contextlib.contextmanager
+def ended_as_asked() -> Iterator[None]:
+    """Around what serves until it is told to stop: that it was is no interruption of its work."""
+    try:
+        yield
+    except KeyboardInterrupt as end:
+        end.add_note("stopped, as asked")
+        raise
+
+
 def ended_by_parent(end: Callable[[], object]) -> None:
     """For a service: it ends with its parent, or when that sends STOP, and no sooner. Who signals
     all processes of a container or a batch job would else take the server away from runs that

@@ -26,6 +26,7 @@ from foundry_core.config.parsing import (
 )
 from foundry_core.config.suggest import nearest
 from foundry_core.errors import FoundryError
+from foundry_core.project import project_folder
 
 CONFIG_ROOT = Path(stage_configs.__file__).parent
 # What says which of several things a mapping is.
@@ -177,7 +178,10 @@ def find_pipeline(name: str) -> Path:
     for folder in _pipeline_folders():
         if os.path.isfile(folder / f"{name}.yaml"):
             return folder / f"{name}.yaml"
-    raise FoundryError(f"unknown pipeline {name!r}", nearest(name, pipeline_names()))
+    hint = nearest(name, pipeline_names())
+    if hint.startswith("valid") and project_folder() is None:
+        hint += "; a project's own are known inside its folder"
+    raise FoundryError(f"unknown pipeline {name!r}", hint)
 
 
 def pipeline_names() -> list[str]:

@@ -28,7 +28,7 @@ from foundry_core.lineage.statements import ask
 INDEX_NAME = "lineage.duckdb"
 Json = dict[str, Any]
 Row = TypeVar("Row", bound=Mapping[str, object])
-_KEY_HINT = "`foundry lineage runs` lists runs; keys need at least 8 digits"
+_KEY_HINT = '`foundry plan` and `foundry lineage sql "from artifact"` show keys'
 _THESE = "key in (select unnest($1::varchar[]))"
 
 

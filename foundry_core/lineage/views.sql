@@ -191,7 +191,8 @@ from run_scores s join pipeline_run r using (run_id)
     join stage_spec p on p.run_id = s.run_id and p.stage = s.stage and p.kind = 'evaluate'
     left join known k on k.run_id = s.run_id and k.stage = s.stage
     left join errors e on e.key = s.key
-where s.task = 'all';
+where s.task = 'all'
+order by r.run_id, s.stage;
 
 -- The 97.5 % point of Student's t, degrees rounded down; beyond 30 by two terms of its expansion,
 -- good to .001.

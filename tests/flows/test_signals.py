@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from flows import signals
+from flows.cli import reported
+from flows.signals import ended_as_asked
 from foundry_core.execution.python import python_command
 from foundry_core.lineage.connection import attach
 from foundry_core.lineage.events import EventLog
@@ -73,6 +75,16 @@ def test_a_signal_is_an_exception_within_and_nothing_lingers(number, kind, code)
         pass
     time.sleep(0.3)  # nobody kills a block that was left
     assert threading.active_count() == threads
+
+
+def test_a_server_that_was_told_to_stop_was_not_interrupted(capsys):
+    def served():
+        with ended_as_asked():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+
+    assert reported(served) == 130
+    assert capsys.readouterr().err == "foundry: stopped, as asked\n"
 
 
 def test_in_other_threads_nothing_changes():

@@ -31,5 +31,6 @@ def run(options: argparse.Namespace) -> int:
             style = _STYLES[look.state]
             out.print(f"[{style}]{look.state:<5}[/] {look.name:<13} {escape(look.says)}")
             if look.remedy:
-                out.print(f"{'':<20}{escape(look.remedy)}", style="dim")
+                # Whole, for it is copied: a command that is folded pastes as several.
+                out.print(f"{'':<6}{escape(look.remedy)}", style="dim", soft_wrap=True)
     return 1 if any(look.state == "wrong" for look in found) else 0

@@ -100,13 +100,16 @@ fields:
   robot__action__joints: {{from: action}}
 """,
     "tests/test_{package}.py": '''\
-"""Every pipeline of this project can be planned."""
+"""Every pipeline of this project can be planned, and its kinds do what they say."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import flows
+from {package}_kinds.shard_sizes import STAGE
 
 PIPELINES = sorted(Path(__file__).parents[1].glob("pipelines/*.yaml"))
 
@@ -114,6 +117,16 @@ PIPELINES = sorted(Path(__file__).parents[1].glob("pipelines/*.yaml"))
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
 def test_it_can_be_planned(path):
     assert flows.plan(str(path)).stages
+
+
+def test_sizes_are_of_all_shards_of_a_dataset(tmp_path):
+    for name in ("a.tar", "b.tar"):
+        (tmp_path / name).write_bytes(bytes(3000))
+    dataset, recipe = SimpleNamespace(path=tmp_path), STAGE.Recipe(unit=1000)
+    inputs = {{"datasets": {{"text": dataset}}}}
+    context = SimpleNamespace(recipe=recipe, inputs=inputs, out=tmp_path)
+    assert STAGE.run(context) == {{"text": 6}}
+    assert json.loads((tmp_path / "sizes.json").read_text()) == {{"text": 6}}
 ''',
 }
 

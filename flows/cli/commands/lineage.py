@@ -171,7 +171,10 @@ def _render(options: argparse.Namespace, answer: Any) -> None:
         "diff": lambda changes: render.diff_tree(changes, options.old, options.new),
     }
     show = shown.get(options.action, render.table_of)
-    stdout().print(show(answer) if answer or options.action == "diff" else "nothing")
+    empty = "nothing"
+    if options.action == "runs":
+        empty = f"no run in {home_dir()}: each stands where it was asked for (or in FOUNDRY_HOME)"
+    stdout().print(show(answer) if answer or options.action == "diff" else empty)
 
 
 def _changed(kind: str, recipe: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from flows.cli.commands.common import print_json
-from flows.signals import held
+from flows.signals import ended_as_asked, held
 from foundry_core.errors import FoundryError
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def run(options: argparse.Namespace) -> int:
             policy, name = _policy(options, stack)
             server = _server(policy, name, serving, options.debug)
         stack.callback(server.stop)
-        _serve(server, fronts, released, options.json)
+        with ended_as_asked():
+            _serve(server, fronts, released, options.json)
     return 0
 
 

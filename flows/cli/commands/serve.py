@@ -12,7 +12,7 @@ from flows import processes
 from flows.cli.commands.common import print_json
 from flows.prefect import HOST, PORT, api_url, secret
 from flows.prefect.addresses import LOGIN, RUNS
-from flows.signals import held
+from flows.signals import ended_as_asked, held
 from foundry_core.endpoint import check_host, is_loopback
 from foundry_core.errors import FoundryError
 from foundry_core.home import home_dir
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         return _check(findings(options.host, options.port), options.json)
     for finding in unusable(options.host, options.port):
         raise FoundryError(finding.problem, finding.remedy)
-    with naming_disk(home_dir()):
+    with naming_disk(home_dir()), ended_as_asked():
         _serve(options)
     return 0
 
@@ -126,7 +126,8 @@ def _announce(url: str, password: str, names: list[str], limit: int, seconds: fl
             f"the value of {secret.SERVER}" if chosen else f"what the file {secret.path()} holds"
         )
         _say(f"to log in, open {page}{LOGIN}#PASSWORD once; PASSWORD is {place}")
-    _say(f"deployments: {', '.join(names)}; {limit} stage(s) with GPUs at once")
+    gpus = f"{limit} stage(s) with GPUs at once" if visible_gpus() else "no GPU here"
+    _say(f"deployments: {', '.join(names)}; {gpus}")
     _say("in another shell:")
     _say(f"  export PREFECT_API_URL={url}")
     if password:

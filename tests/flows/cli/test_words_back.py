@@ -6,6 +6,7 @@ from flows.ablation.verdict_table import seeds_text
 from flows.cli import main
 from flows.cli.commands import lineage
 from flows.console import plan_table
+from flows.service import doctor
 from foundry_core.pipeline.cost import Cost
 from foundry_core.pipeline.plan import Plan, StagePlan
 
@@ -82,3 +83,38 @@ def test_seeds_that_agree_to_the_last_digit_show_no_certainty():
     assert "provisional" in said
     seen = seeds_text({"deviation": 0.141, "low": 0.08, "high": 0.527, "fewest": 3})
     assert "scatter by 14.1 points (standard deviation; 95 % interval 8.0 to 52.7)" in seen
+
+
+def test_outside_of_a_project_its_own_pipelines_are_said_to_be_known_inside(
+    capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["plan", "my-lab"]) == 2
+    assert "; a project's own are known inside its folder)" in capsys.readouterr().err
+    (tmp_path / "foundry.toml").write_text("[project]\n")
+    assert main(["plan", "my-lab"]) == 2
+    assert "inside its folder" not in capsys.readouterr().err
+    assert main(["plan", "demofast"]) == 2
+    assert "(did you mean 'demo-fast'?)" in capsys.readouterr().err
+
+
+def test_a_home_without_a_run_is_named(capsys, home):
+    assert main(["lineage", "runs"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("no run in ") and "FOUNDRY_HOME" in said
+
+
+def test_what_is_no_key_is_told_where_keys_stand(capsys):
+    assert main(["lineage", "trace", "KEY"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("8 digits") == 1 and "`foundry plan`" in said
+
+
+def test_a_remedy_is_not_folded(capsys, monkeypatch):
+    """It is copied: in several lines a shell takes it for several commands."""
+    remedy = "pip install 'foundry-robotics[" + ",".join(["tensorboard"] * 9) + "]'"
+    look = doctor.Look(name="extras", state="note", says="some are not there", remedy=remedy)
+    monkeypatch.setattr(doctor, "looks", lambda *_: [look])
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["doctor"])
+    assert remedy in capsys.readouterr().out
