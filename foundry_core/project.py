@@ -4,7 +4,7 @@
     kinds = ["my_lab_kinds"]    # packages beside the file whose modules are stage kinds
     pipelines = ["pipelines"]   # folders of pipelines beside the file
 
-Entering it says by the environment (FOUNDRY_KINDS, FOUNDRY_PIPELINES, PYTHONPATH) what a person
+Entering it says by the environment (FOUNDRY_KINDS, FOUNDRY_PIPELINES, FOUNDRY_PATH) what a person
 would have to say in every shell, so that workers and stages, which inherit it, know it too. Code of
 a project runs as a Makefile's does: only a file that this user owns counts, and only where not
 everybody may write.
@@ -41,7 +41,7 @@ def enter() -> None:
     _extend("FOUNDRY_PIPELINES", (str(folder / name) for name in pipelines), os.pathsep)
     _extend("FOUNDRY_KINDS", kinds, ",")
     if kinds:
-        _extend("PYTHONPATH", [str(folder)], os.pathsep)
+        _extend("FOUNDRY_PATH", [str(folder)], os.pathsep)
         if str(folder) not in sys.path:
             sys.path.append(str(folder))
 

@@ -32,7 +32,7 @@ _OPEN = (JobStatus.PENDING, JobStatus.RUNNING)
 _STOP_SECONDS = 20.0
 _STATUS_SECONDS = 10.0
 # What the job needs to find the same things as this process.
-_PASSED_ON = ("FOUNDRY_STORE", "FOUNDRY_KINDS", "PYTHONPATH")
+_PASSED_ON = ("FOUNDRY_STORE", "FOUNDRY_KINDS", "FOUNDRY_PATH", "PYTHONPATH")
 _AWAY = (ConnectionError, OSError)
 # A closed port, an answer that is no success, a token that is not the cluster's, no address.
 _REFUSED = (*_AWAY, RuntimeError, AuthenticationError, ValueError)

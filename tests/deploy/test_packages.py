@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +14,8 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+
+from tests.orchestration import free_port, until
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("flows", "tasks", "foundry_core", "stage_configs")
@@ -170,3 +173,49 @@ def test_installed_it_works_in_a_folder_of_anybody(installed, tmp_path, theirs):
     assert "sizes" in foundry("plan", "mine", cwd=project)
     foundry("run", "mine", "--only", "text", cwd=project)
     assert "reuse" in foundry("plan", "mine", "--only", "text", cwd=project)
+
+
+@pytest.mark.slow("an installation, a server and a deployment's run")
+@pytest.mark.timeout(900)
+def test_installed_it_serves_and_runs_what_a_deployment_asks_for(installed, tmp_path):
+    """Where the current folder has packages of our names: workers and stages start from there."""
+    folder, port = tmp_path / "work", free_port()
+    folder.mkdir()
+    foundry = str(installed / "foundry")
+    clean = _clean(tmp_path)
+    subprocess.run([foundry, "init", "mine"], cwd=folder, env=clean, check=True)
+    project = folder / "mine"
+    for name in THEIRS[:2]:
+        (project / name).mkdir()
+        (project / name / "__init__.py").write_text("raise RuntimeError('this is not ours')\n")
+    log = tmp_path / "serve.log"
+    with log.open("w") as said:
+        serving = subprocess.Popen(
+            [foundry, "serve", "--port", str(port)], cwd=project, env=clean, stderr=said
+        )
+    try:
+        until(lambda: "ready in" in log.read_text() or serving.poll(), 300, "serve is ready")
+        password = (project / ".foundry" / "serve" / "password").read_text()
+        known = {
+            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_API_AUTH_STRING": password,
+        }
+        asked = ("-p", "pipeline=mine", "-p", 'stages=["text"]', "--watch")
+        run = [str(installed / "python"), "-P", "-m", "prefect", "deployment", "run"]
+        done = subprocess.run(
+            [*run, "foundry/full", *asked],
+            cwd=tmp_path,
+            env={**clean, **known},
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr + log.read_text()
+        assert "Completed" in done.stdout
+    finally:
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(90) == 130
+    assert "stopped, as asked" in log.read_text()
+    plan = [foundry, "plan", "mine", "--only", "text"]
+    planned = subprocess.run(plan, cwd=project, env=clean, capture_output=True, text=True)
+    assert "nothing to run" in planned.stdout, planned.stdout + planned.stderr

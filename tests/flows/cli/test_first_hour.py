@@ -125,7 +125,7 @@ def test_models_have_their_sizes(capsys):
 def lab(tmp_path, monkeypatch, capsys):
     """A project that `foundry init` made; the current folder is one of its own."""
     monkeypatch.chdir(tmp_path)
-    for variable in ("FOUNDRY_HOME", "FOUNDRY_KINDS", "FOUNDRY_PIPELINES", "PYTHONPATH"):
+    for variable in ("FOUNDRY_HOME", "FOUNDRY_KINDS", "FOUNDRY_PIPELINES", "FOUNDRY_PATH"):
         monkeypatch.setenv(variable, "")  # what entering sets is undone, too
     monkeypatch.setattr(sys, "path", [*sys.path])
     assert cli.main(["init", "my-lab"]) == 0
@@ -143,6 +143,8 @@ def test_a_new_project_is_known_from_every_folder_of_it(lab, capsys):
 
 def test_its_stages_run_in_processes_of_their_own(lab):
     (lab / "pipelines" / "words.yaml").write_text(WORDS)
+    for name in ("random", "duckdb"):  # what lies beside the kinds hides nothing of Python's
+        (lab / f"{name}.py").write_text("raise RuntimeError('this is the project's own')")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("FOUNDRY")}
     done = subprocess.run(
         [*python_command("flows.cli"), "run", "words", "--json"],
