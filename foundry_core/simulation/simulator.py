@@ -266,5 +266,5 @@ def _make_environment(task: str) -> tuple[Any, Any]:
     env.__dict__.pop("sawyer_observation_space", None)  # cached for the hidden goal
     if task not in _READS_ORIENTATION:
         unturned = np.zeros(4 * (len(env._get_pos_objects()) // 3))
-        env._get_quat_objects = lambda: unturned
+        env._get_quat_objects = lambda: unturned  # type: ignore[method-assign]
     return env, experts[task]()
