@@ -183,7 +183,16 @@ def _meanings(
             f"the policy at {address} does not say what its numbers mean",
             "name a serving mapping, e.g. --mapping libero",
         )
+    stated = _in_order(stated, said.get("actions", ()))
     return plain(stated, **_PREFIXES[protocol]), stated
+
+
+def _in_order(stated: PolicyContract, actions: Sequence[Mapping[str, Any]]) -> PolicyContract:
+    """With its commands as the server lays them out in an action, where it says so of all."""
+    laid_out = [one["field"] for one in actions]
+    if set(laid_out) != set(stated.commands):
+        return stated
+    return stated.ordered(stated.cameras, stated.observes, laid_out)
 
 
 def _foreign(mapping: ServingMapping) -> PolicyContract:

@@ -217,7 +217,8 @@ def _serve(
 
 def _announce(server: "PolicyServer", ports: Mapping[str, int], as_json: bool) -> None:
     if as_json:
-        print_json({"policy": server.name, "ports": ports, "pid": os.getpid()})
+        said = {"hz": server.contract.hz, "execute_steps": server.execute_steps}
+        print_json({"policy": server.name, **said, "ports": ports, "pid": os.getpid()})
         sys.stdout.flush()
         return
     listed = ", ".join(f"{kind.replace('_', '-')} on port {port}" for kind, port in ports.items())
