@@ -57,7 +57,7 @@ def _sent(known: Iterable[str], unread: Iterable[str], none: str) -> str:
     return f"{shown} (sent, and read as nothing: {keys})" if listed else shown
 
 
-def _renamed(name: str, others: Iterable[str], unread: Iterable[str]) -> str | None:
+def _renamed(name: str, others: Iterable[str], unread: Iterable[str]) -> str:
     """The hint: which of what came under another name is probably meant. Prefixes of a protocol's
     keys tell nothing of it."""
     ends = {key.rpartition("/")[2]: key for key in (*others, *unread)}

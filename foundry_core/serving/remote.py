@@ -67,6 +67,7 @@ class RemotePolicy:
         self.execute_steps = steps if protocol == "openpi" else 1
         self.hz = self.contract.hz
         self.cameras = tuple(self.contract.cameras)
+        self.reads_words = bool(self._line.said.get("reads_words", True))
 
     def reset(self, client: str, seed: int) -> None:
         """Begins an episode of a client."""

@@ -218,6 +218,7 @@ def _serve(
 def _announce(server: "PolicyServer", ports: Mapping[str, int], as_json: bool) -> None:
     if as_json:
         said = {"hz": server.contract.hz, "execute_steps": server.execute_steps}
+        said["reads_words"] = server.reads_words
         print_json({"policy": server.name, **said, "ports": ports, "pid": os.getpid()})
         sys.stdout.flush()
         return
@@ -229,6 +230,8 @@ def _announce(server: "PolicyServer", ports: Mapping[str, int], as_json: bool) -
         f"cameras {', '.join(contract.cameras) or 'none'}; {rate}, {server.execute_steps} of "
         f"{contract.ahead} predicted steps carried out"
     )
+    if not server.reads_words:
+        _say("this policy reads no words: prompts change nothing")
 
 
 def _report(server: "PolicyServer") -> None:

@@ -1,6 +1,6 @@
 """`foundry data preview`: what a batch really contains."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ def preview(
     tokenizer: Tokenizer,
     step: int = 0,
     coverage: Mapping[str, FieldCoverage] | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What the batch of a step holds: {step, modalities, report, normalization}. coverage: of the
-    statistics by the normaliser, for robot data.
+    """What the batch of a step holds: {step, modalities, report, normalization, notes}. coverage:
+    of the statistics by the normaliser, for robot data. notes: of the training that reads it.
 
     Per modality: datasets {label: {samples, share of the draws, size of the dataset, drawn: of how
     many the weight is above 0}}, tensors {name: {shape, dtype, min, mean, max}}, epoch_length
@@ -57,6 +58,7 @@ def preview(
         "modalities": modalities,
         "report": loader.report(),
         "normalization": {name: asdict(field) for name, field in (coverage or {}).items()},
+        "notes": list(notes),
     }
 
 
@@ -86,6 +88,7 @@ def render_preview(preview: dict[str, Any]) -> RenderableType:
         parts.append(Text(f"first sample: {modality['first_sample'][:300]!r}\n"))
     if preview["normalization"]:
         parts.append(coverage_table(preview["normalization"]))
+    parts += [Text(note) for note in preview["notes"]]
     return Group(*parts)
 
 

@@ -25,8 +25,9 @@ _GRIPPERS = {
 
 
 def announcement(server: "PolicyServer", mapping: "ServingMapping | None" = None) -> dict[str, Any]:
-    """JSON: the contract, the rate, how many steps are carried out per chunk, and by which keys a
-    client shows what the policy needs and reads what it commands.
+    """JSON: the contract, the rate, how many steps are carried out per chunk, whether a
+    prompt tells it anything, and by which keys a client shows what the policy needs and reads what
+    it commands.
 
     Of execute_steps there is one number, that of this server; its options and its mapping, which
     speaks of somebody else's policy, do not repeat theirs."""
@@ -35,6 +36,7 @@ def announcement(server: "PolicyServer", mapping: "ServingMapping | None" = None
         "name": server.name,
         "hz": contract.hz,
         "execute_steps": server.execute_steps,
+        "reads_words": server.reads_words,
         "contract": contract.model_dump(mode="json"),
         "chunks": server.options.chunks.model_dump(mode="json", exclude={"execute_steps"}),
         "seed": server.options.seed,

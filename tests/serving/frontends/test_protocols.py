@@ -184,7 +184,7 @@ def test_eight_interleaved_clients_of_all_protocols_act_as_each_does_alone(ports
 
 @pytest.mark.parametrize("steps", [None, 2])
 def test_every_protocol_says_the_rate_and_one_number_of_steps(folder, steps):
-    """The rate is that of the data; steps per chunk are those of the server, wherever they stand."""
+    """The rate of the data, and the steps per chunk of the server, wherever they stand."""
     options = ServingOptions(chunks=ChunkOptions(execute_steps=steps))
     server = PolicyServer(load_policy(folder), "tiny", options)
     try:
