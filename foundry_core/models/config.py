@@ -430,7 +430,7 @@ def offers(backbone: BackboneConfig | None) -> frozenset[Need]:
 
 
 def reads_words(backbone: BackboneConfig | None) -> bool:
-    """Whether an instruction changes what a policy on it sees; null: an upstream VLM, which reads."""
+    """Whether an instruction changes what a policy on it sees. null: an upstream VLM."""
     return not isinstance(backbone, EncoderConfig) or backbone.text is not None
 
 

@@ -17,6 +17,7 @@ from foundry_core.data.loading.config import CAPTIONS, TEXT
 from foundry_core.data.loading.loader import Loader, MixedBatch
 from foundry_core.data.robot.coverage import FieldCoverage
 from foundry_core.data.text.tokenizer import Tokenizer
+from foundry_core.narrow import Fitting
 
 
 def preview(
@@ -79,7 +80,7 @@ def render_preview(preview: dict[str, Any]) -> RenderableType:
         for name, entry in modality["tensors"].items():
             values = [f"{v:.4g}" for v in (entry["min"], entry["mean"], entry["max"])]
             tensors.add_row(name, str(entry["shape"]), entry["dtype"], *values)
-        parts += [datasets, tensors]
+        parts += [Fitting(datasets), Fitting(tensors)]
         for key, value in modality.items():
             if isinstance(value, float):
                 parts.append(Text(f"{key.replace('_', ' ')}: {value:.3f}"))
