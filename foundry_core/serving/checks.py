@@ -64,8 +64,10 @@ def _renamed(name: str, others: Iterable[str], unread: Iterable[str]) -> str:
     found = near(name, ends)
     if not found:
         return "send it under its own name, or serve by a mapping that names your key"
-    listed = " or ".join(repr(ends[end]) for end in found)
-    return f"is it {listed}? Send that under the name {name!r}, or serve by a mapping"
+    keys = [ends[end] for end in found]
+    own = keys[0].removesuffix(found[0]) + name
+    listed = " or ".join(map(repr, keys))
+    return f"is it {listed}? Send that as {own!r}, or serve by a mapping that names your key"
 
 
 def _check_picture(name: str, picture: Any, camera: CameraContract) -> None:

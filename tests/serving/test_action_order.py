@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from served import server_of, serving
 
+from flows.cli.commands.policy import _announce
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import CameraContract, PolicyContract
 from foundry_core.data.robot.transform_config import RobotInputs
@@ -87,6 +88,18 @@ def test_a_flat_action_has_the_fields_in_the_order_of_the_recipe(tmp_path, order
             name: TOLD[name] for name in order
         }
         remote.close()
+
+
+def test_serve_prints_the_rate_the_steps_and_that_prompts_change_nothing(capsys, tmp_path):
+    policy = Says(saved(tmp_path, HAND, GRIP).contract)
+    with server_of(policy) as server:
+        _announce(server, {"openpi": 8000}, as_json=False)
+        _announce(server, {"openpi": 8000}, as_json=True)
+    out, err = capsys.readouterr()
+    assert "12.5 Hz, 2 of 4 predicted steps carried out" in err
+    assert err.count("this policy reads no words: prompts change nothing") == 2
+    told = json.loads(out)
+    assert (told["hz"], told["execute_steps"], told["reads_words"]) == (12.5, 2, False)
 
 
 def test_a_policy_of_before_keeps_the_order_that_it_was_served_in(tmp_path):

@@ -216,6 +216,8 @@ def _serve(
 
 
 def _announce(server: "PolicyServer", ports: Mapping[str, int], as_json: bool) -> None:
+    if not server.reads_words:
+        _say("this policy reads no words: prompts change nothing")
     if as_json:
         said = {"hz": server.contract.hz, "execute_steps": server.execute_steps}
         said["reads_words"] = server.reads_words
@@ -230,8 +232,6 @@ def _announce(server: "PolicyServer", ports: Mapping[str, int], as_json: bool) -
         f"cameras {', '.join(contract.cameras) or 'none'}; {rate}, {server.execute_steps} of "
         f"{contract.ahead} predicted steps carried out"
     )
-    if not server.reads_words:
-        _say("this policy reads no words: prompts change nothing")
 
 
 def _report(server: "PolicyServer") -> None:

@@ -1,5 +1,5 @@
 """Tables of the dimensions of fields. A field's name is long and stands in a line of its own, so
-that its numbers fit 80 columns and no name is cut: xyz and rot_6d of a pose differ at their ends."""
+that its numbers fit 80 columns and no name is cut: xyz and rot_6d differ at their ends."""
 
 from collections.abc import Iterator, Sequence
 
