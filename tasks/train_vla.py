@@ -47,6 +47,7 @@ from foundry_core.training.recipes import (
     facts_of,
     image_size_of,
 )
+from foundry_core.training.words import planned_notes
 
 if TYPE_CHECKING:
     from foundry_core.training.distributed import World
@@ -165,7 +166,7 @@ class TrainVla(TrainStage):
 
     @classmethod
     def notes(cls, recipe: TrainVlaRecipe, inputs: Inputs) -> list[str]:
-        notes = super().notes(recipe, inputs)
+        notes = [*super().notes(recipe, inputs), *planned_notes(recipe.model.backbone)]
         (stats,) = inputs["stats"].values()
         described = {one.name for one in stats.inputs.get("datasets", {}).values()}
         trained = {one.name for one in inputs["robot"].values()}

@@ -43,22 +43,23 @@ def recorded_curves(store: Store, artifact: Artifact, name: str) -> dict[str, Cu
 
 def recorded_lines(store: Store, artifact: Artifact, record: str) -> Lines:
     """The rows of a record; none where the artifact has no such file."""
-    path = _recorded(store, artifact, record)
+    path = recorded(store, artifact, record)
     return metric_lines(path.parents[1].joinpath, record) if path else []
 
 
 def held_out_facts(store: Store, artifact: Artifact) -> Mapping[str, Any]:
     """What a training's validations were of: `read`, `gripper` (`write_held_out`); {} where it does
     not say, or says anything else: the file is the store's."""
-    path = _recorded(store, artifact, HELD_OUT)
+    path = recorded(store, artifact, HELD_OUT)
     try:
         return validate(_HeldOut, read_json(path), HELD_OUT).model_dump() if path else {}
     except (FoundryError, OSError, ValueError, RecursionError):
         return {}
 
 
-def _recorded(store: Store, artifact: Artifact, record: str) -> Path | None:
-    """A remote store is not asked for what the manifest does not name."""
+def recorded(store: Store, artifact: Artifact, record: str) -> Path | None:
+    """Where a record lies; None where there is none. A remote store is not asked for what the
+    manifest does not name."""
     named = any(file.path == record for file in artifact.files)
     return store.file_path(artifact, record) if named else None
 

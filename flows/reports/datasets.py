@@ -40,11 +40,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Previewed:
-    """coverage: of the normalised fields, for robot data."""
+    """coverage: of the normalised fields, for robot data. notes: what its training will say."""
 
     loader: "Loader"
     tokenizer: "Tokenizer"
     coverage: "Mapping[str, FieldCoverage]"
+    notes: Sequence[str] = ()
 
 
 _PREVIEW_BATCH = 16
@@ -85,7 +86,8 @@ def stage_loader(request: Request, stage: str) -> "Previewed":
     tokenizer = Tokenizer.load(folders[vocabulary]) if vocabulary else Tokenizer.of_bytes()
     statistics = DatasetStatistics.load(folders[measured[0]]) if measured else None
     seed, tokens = prepared.specs[stage].seed, _tokens_per_image(prepared, node)
-    return _previewed(data, sources, tokenizer, statistics, seed, tokens)
+    made = _previewed(data, sources, tokenizer, statistics, seed, tokens)
+    return replace(made, notes=_notes(node, sources.get("robot", {})))
 
 
 def mix_loader(
@@ -258,6 +260,17 @@ def _tokens_per_image(prepared: Prepared, node: StageNode) -> int:
     for up in node.inputs.get("vlm", {}).values():
         return _tokens_per_image(prepared, prepared.pipeline.stages[up])
     return 1
+
+
+def _notes(node: StageNode, robot: Mapping[str, Path]) -> list[str]:
+    """Of a policy's training on these datasets."""
+    from foundry_core.data.shards.description import read_robot
+    from foundry_core.training.words import words_notes
+
+    model = getattr(node.recipe, "model", None)
+    if not robot or model is None:
+        return []
+    return words_notes(model.backbone, [read_robot(place).tasks for place in robot.values()])
 
 
 def _previewed(

@@ -9,6 +9,7 @@ from flows.reports.curves import recorded_curves
 from flows.reports.episodes_page import PAGE, has_videos, write_episodes_page
 from flows.reports.held_out import held_out_section
 from flows.reports.looking import looking_section, quality_section
+from flows.reports.notes import notes_section
 from flows.runs.engine import RunResult
 from flows.runs.planning import Prepared
 from foundry_core.config.overrides import override_text
@@ -80,6 +81,7 @@ def gather(run_id: str) -> ReportData:
         provenance=_provenance(present),
         commands=_commands(run, present),
         sections=[
+            *notes_section(store, present),
             *held_out_section(store, present),
             *quality_section(connection, run_id),
             *looking_section(store, present, labels),

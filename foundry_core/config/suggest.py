@@ -11,10 +11,17 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """The hint for an unknown name: the nearest valid ones (several are equally near at times), or
     all when none is near."""
     choices = sorted(valid)
+    found = near(name, choices)
+    if found:
+        return f"did you mean {' or '.join(map(repr, found))}?"
+    return f"valid: {', '.join(choices)}" if choices else "nothing is allowed here"
+
+
+def near(name: str, valid: Iterable[str]) -> list[str]:
+    """The valid names that are nearest to this one, sorted; none where none is near."""
     score = {
-        c: difflib.SequenceMatcher(None, c[:_LONGEST], name[:_LONGEST]).ratio() for c in choices
+        c: difflib.SequenceMatcher(None, c[:_LONGEST], name[:_LONGEST]).ratio()
+        for c in sorted(valid)
     }
     best = max(score.values(), default=0.0)
-    if best >= _NEAR:
-        return f"did you mean {' or '.join(repr(c) for c in choices if score[c] == best)}?"
-    return f"valid: {', '.join(choices)}" if choices else "nothing is allowed here"
+    return [c for c in score if score[c] == best] if best >= _NEAR else []

@@ -429,6 +429,11 @@ def offers(backbone: BackboneConfig | None) -> frozenset[Need]:
     return frozenset(("features",)) if isinstance(backbone, EncoderConfig) else ALL_NEEDS
 
 
+def reads_words(backbone: BackboneConfig | None) -> bool:
+    """Whether an instruction changes what a policy on it sees. null: an upstream VLM."""
+    return not isinstance(backbone, EncoderConfig) or backbone.text is not None
+
+
 def key_value_shape(language: TransformerConfig) -> KeyValueShape:
     """Of the cache of a native decoder."""
     return KeyValueShape(

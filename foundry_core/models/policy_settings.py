@@ -14,14 +14,16 @@ from foundry_core.pipeline.stage import Config
 
 _FILE = "policy.json"
 NORMALIZER = "normalizer.json"
+_HALVES = ("__xyz", "__rot_6d")
 
 
 class PolicySettings(Config):
     """contract: what it was trained to see and say. normalizer: digest of the normaliser that lies
-    beside it, so that no other can be used with it."""
+    beside it, so that no other can be used with it. version 2: actions were served in another order
+    than that of the inputs; policies of it keep it."""
 
     format: Literal["foundry-policy"] = "foundry-policy"
-    version: Literal[2] = 2
+    version: Literal[2, 3] = 3
     contract: PolicyContract
     inputs: RobotInputs
     normalizer: str
@@ -61,4 +63,24 @@ class PolicySettings(Config):
                 "train the policy again",
             )
         settings: Self = validate(cls, document, _FILE)
-        return settings
+        return settings.model_copy(update={"contract": settings._ordered()})
+
+    def _ordered(self) -> PolicyContract:
+        """The contract in the order of the inputs, which its document lost."""
+        inputs = self.inputs
+        targets = inputs.target_fields if self.version > 2 else _as_served_before(self.contract)
+        return self.contract.ordered(inputs.cameras, inputs.measured_fields, targets)
+
+
+def _as_served_before(contract: PolicyContract) -> list[str]:
+    """The commands in the order in which a server of version 2 laid out an action: whole poses by
+    name, each position then rotation, and the other fields by name."""
+    names = sorted(contract.commands)
+    poses = [
+        pair
+        for name in names
+        if name.endswith(_HALVES[0])
+        and set(pair := [name.removesuffix(_HALVES[0]) + half for half in _HALVES]) <= set(names)
+    ]
+    halves = [name for pair in poses for name in pair]
+    return [*halves, *(name for name in names if name not in halves)]

@@ -1,11 +1,11 @@
 """An observation that came from anywhere against what the policy needs, before it joins a batch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from foundry_core.config.suggest import nearest
+from foundry_core.config.suggest import near
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.contract.statements import CameraContract, ExamContract, PolicyContract
 from foundry_core.data.images import MAX_PIXELS
@@ -14,35 +14,60 @@ from foundry_core.errors import FoundryError
 
 MOST_TEXT = 4096
 _UNKNOWN_SIZE = (224, 224)
+_MOST_KEYS = 8
 
 
 def check_observation(
     seen: Mapping[str, Any], contract: PolicyContract, absent: frozenset[str] = frozenset()
 ) -> None:
     """FoundryError, one line with both values, for the first thing that is missing or of another
-    form than the contract says. absent: fields that this robot lacks."""
+    form than the contract says. absent: fields that this robot lacks. `unread` in it: keys that a
+    client sent and nothing reads, which are named where something is missing."""
     images, lowdim, text = seen["images"], seen["lowdim"], seen["instruction"]
+    unread = seen.get("unread", ())
     for name, camera in contract.cameras.items():
         if name not in images:
-            raise FoundryError(
-                f"camera {name!r} is missing: the observation shows "
-                f"{', '.join(sorted(images)) or 'none'}",
-                nearest(name, images),
-            )
+            shown = _sent(images, unread, "no camera")
+            wanted = f"the policy looks through {', '.join(contract.cameras)}"
+            message = f"camera {name!r} is missing: the observation shows {shown}; {wanted}"
+            raise FoundryError(message, _renamed(name, {*images} - {*contract.cameras}, unread))
         _check_picture(name, images[name], camera)
     for name, field in contract.observes.items():
         if name in absent:
             continue
         if name not in lowdim:
-            raise FoundryError(
-                f"field {name!r} is missing: the observation measures "
-                f"{', '.join(sorted(lowdim)) or 'none'}",
-                nearest(name, lowdim),
+            measured = _sent(lowdim, unread, "no field")
+            wanted = (
+                f"the policy reads {', '.join(n for n in contract.observes if n not in absent)}"
             )
+            message = f"field {name!r} is missing: the observation measures {measured}; {wanted}"
+            raise FoundryError(message, _renamed(name, {*lowdim} - {*contract.observes}, unread))
         _check_field(name, lowdim[name], field)
     if not isinstance(text, str) or len(text) > MOST_TEXT:
         shown = f"{len(text)} characters" if isinstance(text, str) else type(text).__name__
         raise FoundryError(f"the instruction is {shown}", f"text of at most {MOST_TEXT} characters")
+
+
+def _sent(known: Iterable[str], unread: Iterable[str], none: str) -> str:
+    """What came, for people: names that are read, and keys that are not."""
+    shown = ", ".join(sorted(known)) or none
+    listed = sorted(unread)
+    more = "" if len(listed) <= _MOST_KEYS else f" and {len(listed) - _MOST_KEYS} more"
+    keys = ", ".join(f"{key:.80}" for key in listed[:_MOST_KEYS]) + more
+    return f"{shown} (sent, and read as nothing: {keys})" if listed else shown
+
+
+def _renamed(name: str, others: Iterable[str], unread: Iterable[str]) -> str:
+    """The hint: which of what came under another name is probably meant. Prefixes of a protocol's
+    keys tell nothing of it."""
+    ends = {key.rpartition("/")[2]: key for key in (*others, *unread)}
+    found = near(name, ends)
+    if not found:
+        return "send it under its own name, or serve by a mapping that names your key"
+    keys = [ends[end] for end in found]
+    own = keys[0].removesuffix(found[0]) + name
+    listed = " or ".join(map(repr, keys))
+    return f"is it {listed}? Send that as {own!r}, or serve by a mapping that names your key"
 
 
 def _check_picture(name: str, picture: Any, camera: CameraContract) -> None:

@@ -4,9 +4,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from foundry_core.errors import FoundryError
+from foundry_core.files import read_json
 from foundry_core.home import store_uri
 from foundry_core.store.base import Store
-from foundry_core.store.manifest import Artifact
+from foundry_core.store.manifest import MANIFEST, Artifact
 from foundry_core.store.open import open_store
 from foundry_core.store.references import find
 from foundry_core.store.run_records import load_run, run_ids
@@ -21,11 +22,23 @@ def find_policy(ref: str, open_till_then: ExitStack) -> tuple[Path, str]:
     if Path(ref).is_dir():
         if not (Path(ref) / _FILE).is_file():
             raise FoundryError(f"{ref!r} holds no {_FILE}", "point it at a policy's folder")
-        return Path(ref), Path(ref).resolve().name
+        return Path(ref), _name_of(Path(ref).resolve())
     store = open_store(store_uri())
     artifact = policy_artifact(store, ref)
-    name = ref if "@" in ref else f"{artifact.kind}/{artifact.key[:_KEY_DIGITS]}"
+    name = ref if "@" in ref else _called(artifact)
     return open_till_then.enter_context(store.reading(artifact)), name
+
+
+def _name_of(folder: Path) -> str:
+    """As of an artifact where the folder is one of a store, else the folder's own name."""
+    try:
+        return _called(Artifact.from_json(read_json(folder / MANIFEST)))
+    except (OSError, ValueError):
+        return folder.name
+
+
+def _called(artifact: Artifact) -> str:
+    return f"{artifact.kind}/{artifact.key[:_KEY_DIGITS]}"
 
 
 def policy_artifact(store: Store, ref: str) -> Artifact:
@@ -40,7 +53,7 @@ def policy_artifact(store: Store, ref: str) -> Artifact:
         raise FoundryError(message, error.hint) from None
     if not _is_policy(artifact):
         raise FoundryError(
-            f"{artifact.kind}/{artifact.key[:_KEY_DIGITS]} is no policy: it has no {_FILE}",
+            f"{_called(artifact)} is no policy: it has no {_FILE}",
             "name a policy, or the run that trained it",
         )
     return artifact

@@ -9,7 +9,7 @@ stage_configs/serving/; without one, fields go by their own names (`plain`).
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -28,6 +28,7 @@ from foundry_core.data.images import rotate
 from foundry_core.data.mapping.apply import mapped_fields, raw_fields, toward
 from foundry_core.data.mapping.config import (
     CameraMapping,
+    Part,
     PoseMapping,
     PositionPart,
     RobotMapping,
@@ -42,6 +43,7 @@ from foundry_core.serving.adapted import Adapter
 from foundry_core.serving.checks import own_exam
 
 ACTIONS = "actions"
+AnyPart = TypeVar("AnyPart", bound=Part)
 _FOLDER = CONFIG_ROOT / "serving"
 
 
@@ -87,6 +89,12 @@ class ServingMapping(Config):
     def commanded(self) -> RobotMapping:
         return self._part(True)
 
+    @cached_property
+    def _read(self) -> frozenset[str]:
+        """Keys of an observation that say something to it."""
+        cameras = {camera.source for camera in self.robot.cameras.values()}
+        return frozenset({*cameras, *self.observed.sources, self.instruction})
+
     def exam(self, meanings: DataContract) -> ExamContract:
         """What a client of this mapping shows and takes. meanings: of fields that keep their
         names."""
@@ -100,7 +108,8 @@ class ServingMapping(Config):
         )
 
     def observation(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """{key: value} → {images, lowdim, instruction} in canonical fields."""
+        """{key: value} → {images, lowdim, instruction} in canonical fields, and `unread`: the keys
+        that this mapping has no use for, to name them where something is missing."""
         images = {}
         for name, camera in self.robot.cameras.items():
             if camera.source in raw:
@@ -108,7 +117,9 @@ class ServingMapping(Config):
         rows = {key: _row(key, raw[key]) for key in self.observed.sources if key in raw}
         known = self._known(rows)
         lowdim = {name: values[0] for name, values in mapped_fields(rows, known).items()}
-        return {"images": images, "lowdim": lowdim, "instruction": _text(raw, self.instruction)}
+        unread = [key for key in raw if key not in self._read]
+        text = _text(raw, self.instruction)
+        return {"images": images, "lowdim": lowdim, "instruction": text, "unread": unread}
 
     def actions(
         self, targets: Mapping[str, np.ndarray], measured: Mapping[str, np.ndarray]
@@ -213,7 +224,7 @@ def plain(
     """Every field and camera by its own name, after these prefixes; actions are the commanded
     fields one after another, in the contract's order."""
     observed, seen = _own(contract.observes, fields)
-    commanded, told = _laid_out(*_own(contract.commands, ""), contract.commands)
+    commanded, told = _laid_out(*_own(contract.commands, ""), _places(contract.commands))
     poses, values = {**observed, **commanded}, {**seen, **told}
     cameras = {name: CameraMapping(source=f"{images}{name}") for name in contract.cameras}
     robot = RobotMapping.model_construct(cameras=cameras, poses=poses, fields=values)
@@ -280,27 +291,35 @@ def _own_pose(pose: str, prefix: str = "") -> PoseMapping:
 def _laid_out(
     poses: Mapping[str, PoseMapping],
     values: Mapping[str, ValueMapping],
-    sizes: Mapping[str, FieldContract],
+    places: Mapping[str, tuple[int, int] | None],
 ) -> tuple[dict[str, PoseMapping], dict[str, ValueMapping]]:
-    """The same, as dimensions of one action after another; without them from the first field on
-    whose size is not known."""
-    at, known = 0, True
-    placed: dict[str, PoseMapping] = {}
-    for name, pose in poses.items():
-        xyz, rotation = (
-            part.model_copy(update={"source": ACTIONS, "dims": (at + first, at + end)})
-            for part, first, end in ((pose.xyz, 0, 3), (pose.rotation, 3, 9))
+    """The same, as dimensions of one action."""
+
+    def placed(part: AnyPart, name: str) -> AnyPart:
+        return part.model_copy(update={"source": ACTIONS, "dims": places[name]})
+
+    turned = {
+        name: pose.model_copy(
+            update={
+                "xyz": placed(pose.xyz, f"{name}__xyz"),
+                "rotation": placed(pose.rotation, f"{name}__rot_6d"),
+            }
         )
-        placed[name] = pose.model_copy(update={"xyz": xyz, "rotation": rotation})
-        at += 9
-    told: dict[str, ValueMapping] = {}
-    for name, value in values.items():
-        size = sizes[name].dims
-        known = known and size > 0
-        dims = (at, at + size) if known else None
-        told[name] = value.model_copy(update={"source": ACTIONS, "dims": dims})
-        at += size
-    return placed, told
+        for name, pose in poses.items()
+    }
+    told = {name: placed(values[name], name) for name in places if name in values}
+    return turned, told
+
+
+def _places(commands: Mapping[str, FieldContract]) -> dict[str, tuple[int, int] | None]:
+    """{field: (first, end)} of an action: one after another in the order of `commands`. Fields of
+    unknown size, which no trained policy has, follow the others, without dimensions."""
+    at = 0
+    places: dict[str, tuple[int, int] | None] = {}
+    for name, one in sorted(commands.items(), key=lambda item: not item[1].dims):
+        places[name] = (at, at + one.dims) if one.dims else None
+        at += one.dims
+    return places
 
 
 def _shown(picture: Any, camera: CameraMapping) -> Any:

@@ -19,6 +19,7 @@ from foundry_core.data.robot.transforms import RobotTransform, collate_robot
 from foundry_core.data.text.tokenizer import Tokenizer
 from foundry_core.errors import FoundryError
 from foundry_core.files import sha256_of
+from foundry_core.models.config import reads_words
 from foundry_core.models.inference import Acceleration, Actor
 from foundry_core.models.io import load_as
 from foundry_core.models.placeholders import drop_placeholders
@@ -48,6 +49,7 @@ class Policy:
         self.contract = contract
         self.hz = contract.hz
         self.execute_steps = contract.execute_steps
+        self.reads_words = reads_words(model.backbone.config)
         # A blind control's pictures are neither drawn nor read.
         self._sees = model.config.use_images
         self.cameras = transform.inputs.cameras if self._sees else ()

@@ -67,6 +67,7 @@ class RemotePolicy:
         self.execute_steps = steps if protocol == "openpi" else 1
         self.hz = self.contract.hz
         self.cameras = tuple(self.contract.cameras)
+        self.reads_words = bool(self._line.said.get("reads_words", True))
 
     def reset(self, client: str, seed: int) -> None:
         """Begins an episode of a client."""
@@ -183,7 +184,16 @@ def _meanings(
             f"the policy at {address} does not say what its numbers mean",
             "name a serving mapping, e.g. --mapping libero",
         )
+    stated = _in_order(stated, said.get("actions", ()))
     return plain(stated, **_PREFIXES[protocol]), stated
+
+
+def _in_order(stated: PolicyContract, actions: Sequence[Mapping[str, Any]]) -> PolicyContract:
+    """With its commands as the server lays them out in an action, where it says so of all."""
+    laid_out = [one["field"] for one in actions]
+    if set(laid_out) != set(stated.commands):
+        return stated
+    return stated.ordered(stated.cameras, stated.observes, laid_out)
 
 
 def _foreign(mapping: ServingMapping) -> PolicyContract:

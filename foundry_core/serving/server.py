@@ -35,7 +35,8 @@ _SAID_PER_CLIENT = 5
 
 class ServedPolicy(Protocol):
     """What is served: foundry_core.serving.policy.Policy, or a stand-in. Its calls come from one
-    thread. history: how many past observations it wants, one per control step."""
+    thread. history: how many past observations it wants, one per control step. One whose
+    `reads_words` is False is told nothing by a prompt; who has no such attribute may be."""
 
     contract: PolicyContract
     history: int
@@ -92,6 +93,7 @@ class PolicyServer:
     ) -> None:
         self.policy, self.name, self.options = policy, name, options
         self.contract, self.latency = policy.contract, Latency()
+        self.reads_words = bool(getattr(policy, "reads_words", True))
         # Mistakes of the options are told before any client comes.
         self.execute_steps = ChunkPlayer(options.chunks, policy.contract).execute
         self._say, self._debug = say, debug

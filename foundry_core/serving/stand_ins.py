@@ -32,6 +32,7 @@ class NullPolicy:
     """Answers with zeros at once, and rotations with none."""
 
     history = 0
+    reads_words = False
 
     def __init__(self, contract: PolicyContract) -> None:
         self.contract = contract

@@ -1,5 +1,6 @@
 """Every tutorial, as a reader goes it: its files are written, its commands run in their order."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from flows.runs.planning import Request, prepare
 from foundry_core.models.policy_settings import PolicySettings
 from foundry_core.serving.mapping import served_as
+from foundry_core.training.words import PLANNED
 from tests.conftest import REPOSITORY
 from tests.docs.pages import DOCS, blocks
+from tests.lerobot_sets import make_old
 from tests.real_data import ABSENT, FORMATS
 
 RECORDINGS = FORMATS / "lerobot_v30_video" / "data_root"
@@ -124,3 +128,35 @@ def actions(plan: str) -> dict[str, str]:
     """stage → action, out of a plan's table: its columns are stage, key, action."""
     rows = [[cell.strip() for cell in line.split("│")] for line in plan.splitlines()]
     return {row[1]: row[3] for row in rows if len(row) > 4}
+
+
+def test_the_pages_policy_that_reads_words_plans_on_the_data_of_the_one_that_does_not(
+    tmp_path, monkeypatch
+):
+    """On recordings with the page's cameras and sizes: one conversion for both, and only of the one
+    without `text` the plan says that it reads no words."""
+    make_old(tmp_path / "recordings")
+    info = tmp_path / "recordings/meta/info.json"
+    described = json.loads(info.read_text())
+    camera = described["features"].pop("observation.images.front")
+    numbers = {"dtype": "float32", "names": None}
+    described["features"] |= {
+        "observation.images.front": camera,
+        "observation.images.wrist": camera,
+        "observation.state": {**numbers, "shape": [8]},
+        "action": {**numbers, "shape": [7]},
+    }
+    info.write_text(json.dumps(described))
+    for block in blocks(DOCS / "tutorials" / "own-robot.md"):
+        if block.file:
+            (tmp_path / block.file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / block.file).write_text(block.text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
+    arm, words = (prepare(Request(pipeline=name)) for name in ("arm.yaml", "words.yaml"))
+    for name in ("robot", "stats"):
+        assert arm.specs[name].key == words.specs[name].key
+    assert words.pipeline.stages["vla"].inputs["tokenizer"] == {"": "tokenizer"}
+    assert words.specs["vla"].key != arm.specs["vla"].key
+    assert PLANNED in arm.plan.stages["vla"].notes
+    assert PLANNED not in words.plan.stages["vla"].notes

@@ -129,7 +129,7 @@ def _preview(options: argparse.Namespace) -> int:
     else:
         request = Request(pipeline=options.pipeline, overrides=overrides)
         made = stage_loader(request, options.stage)
-    found = preview(made.loader, made.tokenizer, options.step, made.coverage)
+    found = preview(made.loader, made.tokenizer, options.step, made.coverage, made.notes)
     if options.images:
         batch = made.loader.batch(options.step)
         found["sheets"] = [str(p) for p in save_images(batch, options.images)]

@@ -217,8 +217,12 @@ def _serve(
 
 
 def _announce(server: "PolicyServer", ports: Mapping[str, int], as_json: bool) -> None:
+    if not server.reads_words:
+        _say("this policy reads no words: prompts change nothing")
     if as_json:
-        print_json({"policy": server.name, "ports": ports, "pid": os.getpid()})
+        said = {"hz": server.contract.hz, "execute_steps": server.execute_steps}
+        said["reads_words"] = server.reads_words
+        print_json({"policy": server.name, **said, "ports": ports, "pid": os.getpid()})
         sys.stdout.flush()
         return
     listed = ", ".join(f"{kind.replace('_', '-')} on port {port}" for kind, port in ports.items())

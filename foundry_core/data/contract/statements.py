@@ -100,7 +100,8 @@ class PolicyContract(Config):
     """From pixels to targets, as trained; it lies with the weights.
 
     cameras: those it looks through, in the order of its inputs, as its data had them. observes:
-    stored fields it needs measured. commands: absolute targets it makes. maskable: commands that
+    stored fields it needs measured. commands: absolute targets it makes; an action of numbers in a
+    row has them one after another in this order, that of the recipe. maskable: commands that
     some of its data lacked, so that it knows robots without them. image_size: (height, width) into
     the tower, null: as stored. ahead: steps it predicts from the present on.
     """
@@ -118,6 +119,19 @@ class PolicyContract(Config):
     def fields(self) -> Mapping[str, FieldContract]:
         """Meanings of all stored fields."""
         return {**self.observes, **self.commands}
+
+    def ordered(
+        self, cameras: Iterable[str], observes: Iterable[str], commands: Iterable[str]
+    ) -> Self:
+        """The same with its cameras and fields in these orders, each of all its names: a document
+        does not keep the order of a mapping."""
+        return self.model_copy(
+            update={
+                "cameras": {name: self.cameras[name] for name in cameras},
+                "observes": {name: self.observes[name] for name in observes},
+                "commands": {name: self.commands[name] for name in commands},
+            }
+        )
 
 
 def policy_contract(

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from foundry_core.data.contract.fields import FieldContract
 from foundry_core.data.inspection.contents import modality_of
 from foundry_core.data.inspection.recompute import dataset_statistics
+from foundry_core.data.inspection.tables import field_table
 from foundry_core.data.loading.config import ROBOT
 from foundry_core.data.loading.shards import CheckedShards
 from foundry_core.data.robot.coverage import FieldCoverage, coverage, coverage_notes
@@ -77,19 +77,20 @@ def render_check(found: dict[str, Any]) -> RenderableType:
 def coverage_table(fields: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     """Of FieldCoverage as dicts: a row per dimension that is clipped, still, or bounded by its
     extremes, and how many there are besides."""
-    table = Table(title="Normalisation", title_justify="left")
-    for heading in ("field", "dim", "outside the clip", ""):
-        table.add_column(heading, justify="left" if heading in ("field", "") else "right")
+    parts: list[RenderableType] = [Text("Normalisation", style="italic")]
     plain = 0
     for name, field in fields.items():
+        rows = []
         for dim, share in enumerate(field["clipped"]):
             still = "constant" if field["constant"][dim] else "dead" if field["dead"][dim] else ""
             bounds = "scaled by its range" if field["by_range"][dim] and not still else ""
             if share or still or bounds:
-                table.add_row(name, str(dim), f"{share:.3%}", still or bounds)
+                rows.append((str(dim), f"{share:.3%}", still or bounds))
             else:
                 plain += 1
-    return Group(table, Text(f"{plain} other dimensions: nothing clipped"))
+        if rows:
+            parts += field_table(name, ("dim", "outside the clip", ""), rows)
+    return Group(*parts, Text(f"{plain} other dimensions: nothing clipped"))
 
 
 def merged_coverage(

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from foundry_core.data.inspection.tables import field_table
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.statistics.summary import QUANTILES, FieldStatistics, percentile_key
 from foundry_core.errors import FoundryError
@@ -52,24 +52,22 @@ def describe(statistics: DatasetStatistics, fields: Sequence[str] = ()) -> dict[
 
 
 def render_statistics(description: dict[str, Any]) -> RenderableType:
-    """A table of all dimensions."""
-    table = Table(title="Statistics over valid steps", title_justify="left")
-    for heading in ("field", "dim", "count", "mean", "std", "min", "1 %", "50 %", "99 %", "max"):
-        table.add_column(heading, justify="left" if heading == "field" else "right")
-    table.add_column("1 % .. 99 %")
+    """A table per field, a row per dimension."""
+    heads = ("dim", "mean", "std", "min", "1 %", "50 %", "99 %", "max", "")
+    parts: list[RenderableType] = [
+        Text("Statistics over valid steps; bars: from 1 % to 99 %", style="italic")
+    ]
     for name, field in description["fields"].items():
+        rows = []
         for number, dim in enumerate(field["dims"]):
             numbers = [dim[k] for k in ("mean", "std", "min")]
             numbers += [dim[percentile_key(q)] for q in (0.01, 0.5, 0.99)] + [dim["max"]]
-            table.add_row(
-                name if number == 0 else "",
-                f"{number}{' d' if dim['discrete'] else ''}",
-                str(field["count"]) if number == 0 else "",
-                *(f"{value:.4g}" for value in numbers),
-                _spark(dim["histogram"]),
-            )
+            which = f"{number}{' d' if dim['discrete'] else ''}"
+            values = (f"{value:.4g}" for value in numbers)
+            rows.append((which, *values, _spark(dim["histogram"])))
+        parts += field_table(name, heads, rows, about=f"{field['count']} values")
     weighting = description["weighting"] or "as published"
-    return Group(table, Text(f"weighting: {weighting}; d = few-valued, quantiles are observed"))
+    return Group(*parts, Text(f"weighting: {weighting}; d = few-valued, quantiles are observed"))
 
 
 def plot_statistics(
@@ -182,5 +180,7 @@ def _histogram(field: FieldStatistics, dim: int, bins: int) -> tuple[np.ndarray,
 
 
 def _spark(shares: Sequence[float]) -> str:
-    top = max(shares, default=0) or 1
-    return "".join(_BARS[round(share / top * (len(_BARS) - 1))] for share in shares)
+    """A bar for two bins: what has 24 of them leaves room for the numbers in 80 columns."""
+    pairs = [sum(shares[i : i + 2]) for i in range(0, len(shares), 2)]
+    top = max(pairs, default=0) or 1
+    return "".join(_BARS[round(share / top * (len(_BARS) - 1))] for share in pairs)

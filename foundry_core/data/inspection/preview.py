@@ -1,6 +1,6 @@
 """`foundry data preview`: what a batch really contains."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from foundry_core.data.loading.config import CAPTIONS, TEXT
 from foundry_core.data.loading.loader import Loader, MixedBatch
 from foundry_core.data.robot.coverage import FieldCoverage
 from foundry_core.data.text.tokenizer import Tokenizer
+from foundry_core.narrow import Fitting
 
 
 def preview(
@@ -24,9 +25,10 @@ def preview(
     tokenizer: Tokenizer,
     step: int = 0,
     coverage: Mapping[str, FieldCoverage] | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What the batch of a step holds: {step, modalities, report, normalization}. coverage: of the
-    statistics by the normaliser, for robot data.
+    """What the batch of a step holds: {step, modalities, report, normalization, notes}. coverage:
+    of the statistics by the normaliser, for robot data. notes: of the training that reads it.
 
     Per modality: datasets {label: {samples, share of the draws, size of the dataset, drawn: of how
     many the weight is above 0}}, tensors {name: {shape, dtype, min, mean, max}}, epoch_length
@@ -57,6 +59,7 @@ def preview(
         "modalities": modalities,
         "report": loader.report(),
         "normalization": {name: asdict(field) for name, field in (coverage or {}).items()},
+        "notes": list(notes),
     }
 
 
@@ -77,7 +80,7 @@ def render_preview(preview: dict[str, Any]) -> RenderableType:
         for name, entry in modality["tensors"].items():
             values = [f"{v:.4g}" for v in (entry["min"], entry["mean"], entry["max"])]
             tensors.add_row(name, str(entry["shape"]), entry["dtype"], *values)
-        parts += [datasets, tensors]
+        parts += [Fitting(datasets), Fitting(tensors)]
         for key, value in modality.items():
             if isinstance(value, float):
                 parts.append(Text(f"{key.replace('_', ' ')}: {value:.3f}"))
@@ -86,6 +89,7 @@ def render_preview(preview: dict[str, Any]) -> RenderableType:
         parts.append(Text(f"first sample: {modality['first_sample'][:300]!r}\n"))
     if preview["normalization"]:
         parts.append(coverage_table(preview["normalization"]))
+    parts += [Text(note) for note in preview["notes"]]
     return Group(*parts)
 
 

@@ -25,18 +25,25 @@ _GRIPPERS = {
 
 
 def announcement(server: "PolicyServer", mapping: "ServingMapping | None" = None) -> dict[str, Any]:
-    """JSON: the contract, how many steps are carried out per chunk, and by which keys a client
-    shows what the policy needs and reads what it commands."""
+    """JSON: the contract, the rate, how many steps are carried out per chunk, whether a
+    prompt tells it anything, and by which keys a client shows what the policy needs and reads what
+    it commands.
+
+    Of execute_steps there is one number, that of this server; its options and its mapping, which
+    speaks of somebody else's policy, do not repeat theirs."""
+    contract = server.contract.model_copy(update={"execute_steps": server.execute_steps})
     said: dict[str, Any] = {
         "name": server.name,
-        "contract": server.contract.model_dump(mode="json"),
+        "hz": contract.hz,
         "execute_steps": server.execute_steps,
-        "chunks": server.options.chunks.model_dump(mode="json"),
+        "reads_words": server.reads_words,
+        "contract": contract.model_dump(mode="json"),
+        "chunks": server.options.chunks.model_dump(mode="json", exclude={"execute_steps"}),
         "seed": server.options.seed,
     }
     if mapping is not None:
         # `plain` mappings are not validated: they are dumped as they are.
-        said["mapping"] = mapping.model_dump(mode="json", warnings=False)
+        said["mapping"] = mapping.model_dump(mode="json", warnings=False, exclude={"execute_steps"})
         said["actions"] = action_layout(server, mapping)
     return said
 
@@ -48,21 +55,26 @@ def action_layout(server: "PolicyServer", mapping: "ServingMapping") -> list[dic
         first, end = part.dims or (at, at + _size(server, name, part))
         found.append({"field": name, "first": first, "end": end})
         at = max(at, end)
-    return found
+    return sorted(found, key=lambda one: one["first"])
 
 
 def specs(server: "PolicyServer", mapping: "ServingMapping") -> dict[str, Any]:
-    """vla-eval's action_spec and observation_spec; only of what has a name there."""
+    """vla-eval's action_spec, in the order of an action's numbers, and observation_spec; only of
+    what has a name there."""
     commanded = mapping.commanded
-    actions: dict[str, Any] = {}
+    named: dict[str, dict[str, Any]] = {}
     if len(commanded.poses) == 1:
-        (pose,) = commanded.poses.values()
-        actions["position"] = _spec("position", 3, "delta_xyz" if pose.delta else "absolute_xyz")
+        ((name, pose),) = commanded.poses.items()
+        xyz = "delta_xyz" if pose.delta else "absolute_xyz"
         form = _FORMS.get(pose.rotation.form, "raw")
-        actions["rotation"] = _spec("rotation", _DIMS.get(form, 0), form)
-    grippers = [one for one in commanded.fields.values() if one.quantity == "gripper"]
+        named[f"{name}__xyz"] = _spec("position", 3, xyz)
+        named[f"{name}__rot_6d"] = _spec("rotation", _DIMS.get(form, 0), form)
+    grippers = {n: one for n, one in commanded.fields.items() if one.quantity == "gripper"}
     if len(grippers) == 1:
-        actions["gripper"] = _spec("gripper", 1, _gripper(grippers[0]))
+        ((name, gripper),) = grippers.items()
+        named[name] = _spec("gripper", 1, _gripper(gripper))
+    order = [part["field"] for part in action_layout(server, mapping)]
+    actions = {named[field]["name"]: named[field] for field in order if field in named}
     seen = {"language": _spec("language", 0, "language")}
     for name in server.contract.cameras:
         if name in mapping.robot.cameras:

@@ -148,7 +148,7 @@ class _Servicer:
             metadata.name, metadata.skill_type = self._server.name, "any"
             metadata.checkpoint_path = self._server.name
             metadata.raw_policy_config = json.dumps(said, indent=1)  # JSON is YAML
-            metadata.is_language_conditioned = True
+            metadata.is_language_conditioned = self._server.reads_words
             for name, value in self._server.stats().items():
                 metadata.runtime_information[name] = json.dumps(value)
             answer.success = True

@@ -12,7 +12,8 @@ from foundry_core.data.robot.transforms import RobotTransform
 from foundry_core.data.shards.description import read_robot
 from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.text.tokenizer import Tokenizer
-from foundry_core.files import sha256_of
+from foundry_core.files import sha256_of, write_json
+from foundry_core.lineage.records import NOTES
 from foundry_core.models.build import seeded
 from foundry_core.models.config import VLAConfig
 from foundry_core.models.heads.base import HeadConfig
@@ -31,6 +32,7 @@ from foundry_core.training.stages.job import (
 from foundry_core.training.stages.upstream import observer_start
 from foundry_core.training.validation.actions import ActionRuler
 from foundry_core.training.validation.baselines import ActionBaselines
+from foundry_core.training.words import words_notes
 
 _log = logging.getLogger(__name__)
 
@@ -47,10 +49,14 @@ def policy_training(ctx: StageContext, world: World) -> Training:
     model = recipe.model.model_copy(update={"use_images": recipe.images})
     robot = job.data.robot
     assert robot is not None  # TrainVla.check refuses a recipe without it
+    described = {label: read_robot(path) for label, path in job.sources["robot"].items()}
+    notes = words_notes(model.backbone, (one.tasks for one in described.values()))
+    for note in notes if world.main else ():
+        _log.warning("%s", note)
     contract = policy_contract(
         robot.inputs,
         recipe.execute_steps,
-        {label: read_robot(path).stated for label, path in job.sources["robot"].items()},
+        {label: one.stated for label, one in described.items()},
         mask_missing=robot.missing_fields == "mask",
     )
     statistics = DatasetStatistics.load(ctx.input("stats").path / "stats.json")
@@ -84,6 +90,8 @@ def policy_training(ctx: StageContext, world: World) -> Training:
             normalizer=sha256_of(ctx.out / NORMALIZER),
         )
         settings.save(ctx.out)
+        if notes:
+            write_json(ctx.out / NOTES, notes, durable=False)
 
     return Training(
         job=job,

@@ -1,12 +1,15 @@
 """What the data commands show."""
 
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from foundry_core.data.inspection.check import coverage_table
 from foundry_core.data.inspection.figures import (
     describe,
     plot_statistics,
@@ -85,7 +88,7 @@ def test_preview_counts_what_is_in_the_batch(
     loader = build_loader(
         config, datasets, seed=0, tokenizer=tokenizer, tokens_per_image=2, normalizer=normalizer
     )
-    found = preview(loader, tokenizer, step=3)
+    found = preview(loader, tokenizer, step=3, notes=["it reads no words"])
     text = found["modalities"]["text"]
     assert {k: v["samples"] for k, v in text["datasets"].items()} == {"web": 7, "docs": 3}
     robot, batch = found["modalities"]["robot"], loader.batch(3)["robot"]
@@ -95,6 +98,7 @@ def test_preview_counts_what_is_in_the_batch(
     assert robot["valid_action_steps"] == pytest.approx(valid)
     assert found["modalities"]["captions"]["first_sample"].startswith("a picture of")
     assert "robot, step 3" in text_of(render_preview(found))
+    assert "\nit reads no words" in text_of(render_preview(found))
     json.dumps(found, allow_nan=False)
     sheets = save_images(loader.batch(3), tmp_path)
     assert [path.name for path in sheets] == ["captions.png", "robot.png"]
@@ -111,3 +115,51 @@ def test_digests_are_exported_and_merged_by_the_files_name(datasets, tmp_path: P
     field = "robot__actual__poses__right::panda__xyz"
     counts = [DatasetStatistics.load(path)[field].count.sum() for path in paths.values()]
     assert merged[field].count.sum() == sum(counts)
+
+
+def test_tables_of_fields_keep_every_name_and_number_in_80_columns(datasets: dict) -> None:
+    """A name in a line of its own, as long as it is; a row per dimension below it."""
+    statistics = dataset_statistics(datasets["robot"]["lever"])
+    lines = lines_at_80(render_statistics(describe(statistics)))
+    at = lines.index(
+        next(x for x in lines if x.startswith("robot__action__poses__right::panda__ro"))
+    )
+    assert lines[at].startswith("robot__action__poses__right::panda__rot_6d  ")
+    assert lines[at + 1].split() == [
+        "dim",
+        "mean",
+        "std",
+        "min",
+        "1",
+        "%",
+        "50",
+        "%",
+        "99",
+        "%",
+        "max",
+    ]
+    field = statistics["robot__action__poses__right::panda__rot_6d"]
+    for dim in range(6):
+        values = [getattr(field, name)[dim] for name in ("mean", "std", "min")]
+        values.append(field.quantiles[0.01][dim])
+        cells = lines[at + 2 + dim].split()
+        assert cells[:5] == [str(dim), *(f"{value:.4g}" for value in values)]
+    fields = {
+        f"robot__action__poses__right::panda__{half}_relative": {
+            "clipped": [0.25, 0.0], "constant": [False, True], "dead": [False, True],
+            "by_range": [False, False],
+        }
+        for half in ("xyz", "rot_6d")
+    }  # fmt: skip
+    shown = lines_at_80(coverage_table(fields))
+    assert [line for line in shown if line in fields] == list(fields)
+    assert shown.count("  0          25.000%") == shown.count("  1           0.000% constant") == 2
+
+
+def lines_at_80(shown: Any) -> list[str]:
+    """As a terminal of 80 columns has it: nothing wider, nothing cut."""
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(shown)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert all(len(line) <= 80 and "\u2026" not in line for line in lines)
+    return lines

@@ -22,7 +22,9 @@ from foundry_core.serving.client import ChunkBroker, LbmClient, OpenPiClient, Vl
 from foundry_core.serving.frontends.lbm import Lbm
 from foundry_core.serving.frontends.openpi import OpenPi
 from foundry_core.serving.frontends.vla_eval import VlaEval, episode_seed
+from foundry_core.serving.options import ChunkOptions, ServingOptions
 from foundry_core.serving.policy import load_policy
+from foundry_core.serving.remote import RemotePolicy
 from foundry_core.serving.server import PolicyServer
 from foundry_core.serving.wire.arrays import pack_openpi, pack_vla_eval, unpack_vla_eval
 
@@ -180,6 +182,43 @@ def test_eight_interleaved_clients_of_all_protocols_act_as_each_does_alone(ports
         np.testing.assert_allclose(actions, [vector(t) for t in wanted], atol=1e-5)
 
 
+@pytest.mark.parametrize("steps", [None, 2])
+def test_every_protocol_says_the_rate_and_one_number_of_steps(folder, steps):
+    """The rate of the data, and the steps per chunk of the server, wherever they stand."""
+    options = ServingOptions(chunks=ChunkOptions(execute_steps=steps))
+    server = PolicyServer(load_policy(folder), "tiny", options)
+    try:
+        with (
+            serving(Lbm(port=0), server) as lbm,
+            serving(OpenPi(port=0), server) as openpi,
+            serving(VlaEval(port=0), server) as vla_eval,
+        ):
+            with OpenPiClient(HERE, openpi) as client:
+                heard = [client.metadata["foundry"]]
+            with VlaEvalClient(HERE, vla_eval) as client:
+                heard.append(client.hello["foundry"])
+            with LbmClient(HERE, lbm) as client:
+                heard.append(json.loads(client.metadata().raw_policy_config))
+            remote = RemotePolicy("openpi", f"{HERE}:{openpi}")
+            assert (remote.hz, remote.execute_steps) == (16, steps or 3)
+            remote.close()
+    finally:
+        server.stop()
+    for said in heard:
+        assert (said["hz"], said["contract"]["hz"]) == (16, 16)
+        assert numbers_called("execute_steps", said) == [steps or 3] * 2
+
+
+def numbers_called(name: str, document) -> list:
+    """Values of every key of this name, however deep."""
+    if isinstance(document, list):
+        return [value for one in document for value in numbers_called(name, one)]
+    if not isinstance(document, dict):
+        return []
+    deeper = numbers_called(name, list(document.values()))
+    return [*([document[name]] if name in document else []), *deeper]
+
+
 def steady(port, stop, found):
     """A well-behaved client that notes whatever goes wrong with it."""
     try:
@@ -243,9 +282,12 @@ def test_hostile_clients_harm_only_themselves_and_are_told_why(ports, server):
             openpi, pack_openpi(as_openpi(nan))
         )
         wrong = {**good, "images": {"left": good["images"]["front"]}}
-        assert "camera 'front' is missing: the observation shows none" in told(
-            openpi, pack_openpi(as_openpi(wrong))
-        )
+        line = told(openpi, pack_openpi(as_openpi(wrong)))
+        assert (
+            "camera 'front' is missing: the observation shows no camera (sent, and read as nothing:"
+            " observation/left); the policy looks through front, wrist"
+        ) in line
+        assert "nothing is allowed" not in line
         blank = {k: v for k, v in as_openpi(good).items() if XYZ not in k}
         assert f"'observation/{XYZ}' is missing" in told(openpi, pack_openpi(blank))
         assert "seed" in told(openpi, pack_openpi({**as_openpi(good), "foundry/reset": -1}))
