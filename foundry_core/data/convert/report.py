@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
@@ -52,8 +53,9 @@ class Report:
         if count:
             self.left_out[reason] = self.left_out.get(reason, 0) + count
 
-    def write(self, folder: Path, **details: int | str) -> None:
-        """`report.json`. A conversion that yields nothing is an error, not an empty data set."""
+    def write(self, folder: Path, **details: Any) -> None:
+        """`report.json`, with details that are JSON. A conversion that yields nothing is an error,
+        not an empty data set."""
         seen = self.converted + len(self.skipped) + sum(self.left_out.values())
         if not self.converted:
             raise FoundryError(
