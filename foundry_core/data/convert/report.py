@@ -34,7 +34,9 @@ class Report:
                 f"{len(self.skipped)} {self._items} cannot be converted, the recipe allows "
                 f"max_skipped = {self._max_skipped}"
             )
-            reasons = {_OWN_ID.sub("", reason) for _, reason in self.skipped}
+            reasons = {
+                _OWN_ID.sub("", reason.removeprefix(f"{name}: ")) for name, reason in self.skipped
+            }
             if len(reasons) == 1 and len(self.skipped) > 1 and not self.converted:
                 raise FoundryError(
                     f"{said}; none could be, for one reason: {reasons.pop()}",
@@ -78,5 +80,5 @@ class Report:
 
 def _line(name: str, reason: str) -> str:
     """A skip, whose reason need not repeat the name."""
-    own = f"episode {name!r}"
+    own, reason = f"episode {name!r}", reason.removeprefix(f"{name}: ")
     return f"{name}: {_OWN_ID.sub('', reason) if reason.startswith(own) else reason}"

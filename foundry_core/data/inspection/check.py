@@ -22,6 +22,11 @@ from foundry_core.data.statistics.dataset import LEAVES_SUFFIX, DatasetStatistic
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
 
+_DEAD = (
+    "dead: all values together span less than a tenth of the range that becomes -1 to 1, which is "
+    "never less than the field's floor: a policy hardly sees it move. It rests, or its unit is "
+    "wrong (docs/data.md, Normalisation)"
+)
 _STATS = ("stats.json", f"stats{LEAVES_SUFFIX}")
 
 
@@ -80,16 +85,17 @@ def coverage_table(fields: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     table = Table(title="Normalisation", title_justify="left")
     for heading in ("field", "dim", "outside the clip", ""):
         table.add_column(heading, justify="left" if heading in ("field", "") else "right")
-    plain = 0
+    plain, legend = 0, []
     for name, field in fields.items():
         for dim, share in enumerate(field["clipped"]):
             still = "constant" if field["constant"][dim] else "dead" if field["dead"][dim] else ""
+            legend += [Text(_DEAD)] if still == "dead" and not legend else []
             bounds = "scaled by its range" if field["by_range"][dim] and not still else ""
             if share or still or bounds:
                 table.add_row(name, str(dim), f"{share:.3%}", still or bounds)
             else:
                 plain += 1
-    return Group(table, Text(f"{plain} other dimensions: nothing clipped"))
+    return Group(table, *legend, Text(f"{plain} other dimensions: nothing clipped"))
 
 
 def merged_coverage(
