@@ -162,7 +162,7 @@ def watched(
             found.strokes[name] = Stroke.of(numbers(raw.lowdim, value), value)
     for name, meaning in fields.items():
         if (meaning.quantity, meaning.steps) == ("position", "absolute") and meaning.unit:
-            metres = made.lowdim[name].reshape(made.length, -1) * UNITS[meaning.unit][1]
+            metres = np.asarray(made.lowdim[name]).reshape(made.length, -1) * UNITS[meaning.unit][1]
             low, high = metres.min(axis=0).tolist(), metres.max(axis=0).tolist()
             found.reaches[name] = Reach(low=low, high=high)
     if mapping and mapping.hz is not None and raw.hz != mapping.hz:

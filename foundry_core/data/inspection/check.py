@@ -85,7 +85,8 @@ def coverage_table(fields: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     table = Table(title="Normalisation", title_justify="left")
     for heading in ("field", "dim", "outside the clip", ""):
         table.add_column(heading, justify="left" if heading in ("field", "") else "right")
-    plain, legend = 0, []
+    plain = 0
+    legend: list[Text] = []
     for name, field in fields.items():
         for dim, share in enumerate(field["clipped"]):
             still = "constant" if field["constant"][dim] else "dead" if field["dead"][dim] else ""
