@@ -1,7 +1,7 @@
 """Datasets outside a run: loaders to look into, and conversions into a folder of one's own."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,16 +139,22 @@ def mix_loader(
 
 
 def raw_source(
-    format_: str | None, path: Path, overrides: Sequence[tuple[str, Any]] = ()
+    format_: str | None,
+    path: Path,
+    overrides: Sequence[tuple[str, Any]] = (),
+    hz: float | None = None,
 ) -> TextFormat | CaptionFormat | RobotFormat:
     """Raw data at a place; without a format, what it looks like. overrides are options of the
-    format."""
+    format. hz: in place of one that the format requires, as a mapping states it."""
     from foundry_core.data.inspection.raw import detect
 
     kind: Any = _format(format_) if format_ else detect(path)
     if issubclass(kind, PathSource) and not path.expanduser().exists():
         raise FoundryError(f"{path} does not exist", "check the path")
     document = dict(kind.options(str(path)))
+    rate = kind.model_fields.get("hz")
+    if hz is not None and rate is not None and rate.is_required():
+        document["hz"] = hz
     for name, value in overrides:
         set_path(document, name, value)
     named = {**document, "format": format_ or kind.model_fields["format"].default}
@@ -173,12 +179,14 @@ def convert(
     tokenizer: Path | None = None,
     cpus: int = 1,
     progress: Any = lambda *args, **values: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Raw data → shards in `out`, a folder or s3://bucket/prefix, by the stage kind that reads the
     format, with its defaults. Called again after a kill, it goes on.
 
-    overrides are paths in that stage's recipe; `source.*` are options of the format. Returns the
-    stage's metrics. The result is what a pipeline's stage would have committed.
+    overrides are paths in that stage's recipe; `source.*` are options of the format. note: is told
+    what the conversion doubts. Returns the stage's metrics. The result is what a pipeline's stage
+    would have committed.
     """
     options = _format(format_).options(source)
     stage = stage_kind(formats()[format_])
@@ -196,6 +204,7 @@ def convert(
     stage.check(recipe, declared)
     stage.sources(recipe)  # a source that is not there is named before anything is made
     from foundry_core.data.convert.destination import destination
+    from foundry_core.data.convert.doubts import told
 
     with destination(out, progress) as places:
         context = StageContext(
@@ -209,7 +218,10 @@ def convert(
             scratch=places.scratch,
             progress=progress,
         )
-        return dict(stage.run(context))
+        metrics = dict(stage.run(context))
+        for text in told(places.out.joinpath):
+            note(text)
+        return metrics
 
 
 def formats() -> dict[str, str]:

@@ -20,6 +20,7 @@ from flows.dispatch.base import Backend
 from flows.dispatch.inline import Inline
 from flows.dispatch.slots import Slots
 from flows.runs import folders
+from flows.runs.doubted import doubted
 from flows.runs.events import (
     Note,
     RunObserver,
@@ -285,6 +286,8 @@ class PipelineRun:
             self._observe(Note(f"stage {name} {undeclared(files)}: {NAME_IT}"))
         if outcome.action == "run" and (said := continued(outcome.artifact)):
             self._observe(Note(f"stage {name}: {said}"))
+        for doubt in doubted(store, outcome.artifact):  # before anything trains on it
+            self._observe(Note(f"stage {name}: doubt: {doubt}"))
         return outcome
 
     def _how_urgent(self, stages: Sequence[str]) -> Urgencies:

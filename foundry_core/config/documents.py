@@ -167,7 +167,13 @@ def _find(include: str, includer: Path) -> Path:
         if os.path.isfile(folder / name):
             return Path(os.path.realpath(folder / name))
     known = [str(p.relative_to(CONFIG_ROOT).with_suffix("")) for p in CONFIG_ROOT.rglob("*.yaml")]
-    raise FoundryError(f"{includer}: include {include!r} is not found", nearest(include, known))
+    beside = os.path.basename(name)  # it may be written as seen from where a command runs
+    near = f"did you mean {beside!r}?" if os.path.isfile(includer.parent / beside) else ""
+    raise FoundryError(
+        f"{includer}: include {include!r} is not found: {name} lies neither in {includer.parent}, "
+        "the folder of the file that includes it, nor among the shipped documents",
+        near or nearest(include, known),
+    )
 
 
 def find_pipeline(name: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from foundry_core.config.registry import one_of
 from foundry_core.config.suggest import nearest
@@ -54,7 +55,7 @@ def _explain(
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     if finding["type"] == "extra_forbidden":
         owner = _model_at(kind, data, finding["loc"][:-1])
-        valid = owner.model_fields if owner else ()
+        valid = [spelled(n, info) for n, info in owner.model_fields.items()] if owner else ()
         return f"unknown key {path!r}{more}", nearest(str(finding["loc"][-1]), valid)
     if finding["type"] == "missing":
         inner = path.removeprefix(f"{where}.")
@@ -79,7 +80,12 @@ def _model_at(kind: Any, data: Any, location: tuple[int | str, ...]) -> type[Bas
 
     for part in location:
         found = models()
-        named = [m.model_fields[str(part)] for m in found if str(part) in m.model_fields]
+        named = [
+            info
+            for m in found
+            for name, info in m.model_fields.items()
+            if str(part) in (name, info.alias)
+        ]
         tagged = [m for m in found if part in (tag_of(m), m.__name__)]
         if named:
             types = [(info.annotation, info.metadata) for info in named]
@@ -96,6 +102,11 @@ def _item(data: Any, part: int | str) -> Any:
     if isinstance(data, (list, tuple)) and isinstance(part, int):
         return data[part]
     return None
+
+
+def spelled(name: str, info: FieldInfo) -> str:
+    """How a document writes a field."""
+    return info.alias or name
 
 
 def tag_of(model: type[BaseModel]) -> str | None:

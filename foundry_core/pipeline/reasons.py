@@ -4,7 +4,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, cast
 
+from pydantic import BaseModel
+
 from foundry_core.config.canonical import canonical
+from foundry_core.config.validation import spelled
 from foundry_core.pipeline.drift import drift_line, drift_phrase
 from foundry_core.pipeline.spec import StageSpec
 
@@ -113,7 +116,7 @@ def explain(spec: StageSpec, old: BaselineStage | None, explained: Explained) ->
     reasons: list[Reason] = []
     if old.kind != spec.kind:
         reasons.append(Reason(category="CONFIG", path="kind", old=old.kind, new=spec.kind))
-    reasons += config_changes(f"{spec.name}", old.recipe, spec.recipe_json)
+    reasons += config_changes(spec.name, old.recipe, spec.recipe_json, spec.recipe)
     if old.seed != spec.seed:
         reasons.append(Reason(category="SEED", path="seed", old=old.seed, new=spec.seed))
     if old.code != spec.code:
@@ -154,21 +157,30 @@ def _roots(name: str, explained: Explained) -> list[str]:
     return list(dict.fromkeys([*([name] if own or not upstream else []), *upstream]))
 
 
-def config_changes(path: str, old: Any, new: Any) -> list[Reason]:
-    """Leaf by leaf differences of two canonical values."""
-    return _changes(path, canonical(old), canonical(new))
+def config_changes(path: str, old: Any, new: Any, config: Any = None) -> list[Reason]:
+    """Leaf by leaf differences of two canonical values. config: what the new one is of, whose
+    fields are named as documents write them."""
+    return _changes(path, canonical(old), canonical(new), config)
 
 
-def _changes(path: str, old: Any, new: Any) -> list[Reason]:
+def _changes(path: str, old: Any, new: Any, config: Any) -> list[Reason]:
     if old is new:
         return []
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             reason
             for key in sorted({*old, *new})
-            for reason in _changes(f"{path}.{key}", old.get(key), new.get(key))
+            for written, inner in [_written(config, key)]
+            for reason in _changes(f"{path}.{written}", old.get(key), new.get(key), inner)
         ]
     return [] if old == new else [Reason(category="CONFIG", path=path, old=old, new=new)]
+
+
+def _written(config: Any, key: str) -> tuple[str, Any]:
+    """(how a document names what a config holds under a key, what it holds)."""
+    if isinstance(config, BaseModel) and key in type(config).model_fields:
+        return spelled(key, type(config).model_fields[key]), getattr(config, key)
+    return key, config.get(key) if isinstance(config, Mapping) else None
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from foundry_core.config.registry import one_of
-from foundry_core.config.validation import models_in, tag_of
+from foundry_core.config.validation import models_in, spelled, tag_of
 
 _LONGEST = 60
 
@@ -64,11 +64,6 @@ def configs_in(info: FieldInfo) -> list[tuple[type[BaseModel], str | None]]:
 def is_tag(model: type[BaseModel], name: str) -> bool:
     """Whether a field only says which config it stands in."""
     return name in ("kind", "format") and tag_of(model) is not None
-
-
-def spelled(name: str, info: FieldInfo) -> str:
-    """How a document writes a field."""
-    return info.alias or name
 
 
 def _type_text(annotation: Any, metadata: Iterable[Any] = ()) -> str:

@@ -26,6 +26,24 @@ def test_circular_include_is_named(tmp_path):
         load_document(tmp_path / "a.yaml")
 
 
+def test_an_include_that_is_not_found_says_where_it_was_looked_for(tmp_path):
+    """And that a path counts from the file, where it is written as seen from above."""
+    folder = tmp_path / "mappings"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("hz: 7\n")
+    for name, hint in (
+        ("mappings/mine.yaml", "did you mean 'mine.yaml'"),
+        ("mappings/drod", "mappings/droid"),
+    ):
+        (folder / "arm.yaml").write_text(f"include: {name}\n")
+        with pytest.raises(FoundryError, match=hint) as refused:
+            load_document(folder / "arm.yaml")
+        assert f"lies neither in {folder}, the folder of the file" in refused.value.message
+        assert "nor among the shipped documents" in refused.value.message
+    (folder / "arm.yaml").write_text("include: mine.yaml\n")
+    assert load_document(folder / "arm.yaml") == {"hz": 7}
+
+
 def test_duplicate_keys_are_refused():
     with pytest.raises(FoundryError, match="'seed' stands twice"):
         parse_yaml("seed: 1\nseed: 2\n", "x.yaml")

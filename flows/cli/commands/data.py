@@ -3,13 +3,16 @@
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.cli.commands.common import print_json
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_atomic
 from foundry_core.identity.sources import is_remote
+
+if TYPE_CHECKING:
+    from foundry_core.data.mapping.config import RobotMapping
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -211,7 +214,8 @@ def _inspect_raw(options: argparse.Namespace, path: Path) -> int:
     from foundry_core.data.sources.base import RobotFormat
 
     overrides = [parse_override(text) for text in options.override]
-    source = raw_source(options.format, path, overrides)
+    mapping = _mapping(options.check) if options.check else None
+    source = raw_source(options.format, path, overrides, mapping.hz if mapping else None)
     if not isinstance(source, RobotFormat):
         if options.images or options.mapping or options.check:
             raise FoundryError(
@@ -220,8 +224,11 @@ def _inspect_raw(options: argparse.Namespace, path: Path) -> int:
             )
         words = raw_words(source, str(path), guess=not overrides)
         return _show(options, asdict(words) if options.json else words, render_words)
-    if options.check:
-        return _try_mapping(options, source)
+    if mapping is not None:
+        from foundry_core.data.inspection.trial import render_trial, tried
+
+        trial = tried(source, mapping, options.folder, options.check)
+        return _show(options, asdict(trial) if options.json else trial, render_trial)
     found, first = raw_contents(source, str(path))
     if options.images:
         contact_sheet(first, options.images)
@@ -230,14 +237,13 @@ def _inspect_raw(options: argparse.Namespace, path: Path) -> int:
     return _show(options, asdict(found) if options.json else found, render_raw)
 
 
-def _try_mapping(options: argparse.Namespace, source: Any) -> int:
+def _mapping(named: str) -> "RobotMapping":
+    """By a ready one's name, or a file."""
     from foundry_core.config.validation import validate
-    from foundry_core.data.inspection.trial import render_trial, tried
     from foundry_core.data.mapping.config import RobotMapping, load_mapping
 
-    mapping = validate(RobotMapping, load_mapping(options.check), options.check)
-    found = tried(source, mapping, options.folder, options.check)
-    return _show(options, asdict(found) if options.json else found, render_trial)
+    mapping: RobotMapping = validate(RobotMapping, load_mapping(named), named)
+    return mapping
 
 
 def _validate(options: argparse.Namespace) -> int:
@@ -268,6 +274,7 @@ def _convert(options: argparse.Namespace) -> int:
             tokenizer=options.tokenizer,
             cpus=options.cpus,
             progress=console.progress("convert"),
+            note=lambda text: console.say(f"doubt: {text}"),
         )
     print_json({"written": options.out, **metrics})
     return 0

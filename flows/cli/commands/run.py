@@ -76,6 +76,23 @@ def held_out_lines(result: RunResult) -> list[str]:
     return lines
 
 
+def doubt_lines(result: RunResult) -> list[str]:
+    """A line per doubt that a conversion has of its data, built or reused."""
+    from flows.runs.doubted import COUNTS, doubted
+
+    lines: list[str] = []
+    for stage in result["stages"]:
+        if any(result["metrics"].get(f"{stage['name']}.{name}") for name in COUNTS):
+            from foundry_core.home import store_uri
+            from foundry_core.store.open import open_store
+
+            store = open_store(store_uri())
+            artifact = store.read(stage["kind"], stage["artifact"] or stage["key"])
+            said = doubted(store, artifact) if artifact else []
+            lines += [f"  doubt, {stage['name']}: {one}" for one in said]
+    return lines
+
+
 def rate_lines(result: RunResult) -> list[str]:
     """A line per evaluation that was played or reused: its rate with count and exact interval."""
     found: dict[str, dict[str, Any]] = {}
@@ -114,6 +131,8 @@ def summarise(result: RunResult, *, report: bool = True) -> None:
     for stage in result["stages"]:
         if stage["error"]:
             print(f"  {stage['name']}: {stage['error']}")
+    for line in doubt_lines(result):
+        print(line)
     for line in (held_out := held_out_lines(result)):
         print(line)
     for line in (rates := rate_lines(result)):

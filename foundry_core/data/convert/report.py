@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from foundry_core.errors import FoundryError
 from foundry_core.files import write_json
@@ -33,7 +34,9 @@ class Report:
                 f"{len(self.skipped)} {self._items} cannot be converted, the recipe allows "
                 f"max_skipped = {self._max_skipped}"
             )
-            reasons = {_OWN_ID.sub("", reason) for _, reason in self.skipped}
+            reasons = {
+                _OWN_ID.sub("", reason.removeprefix(f"{name}: ")) for name, reason in self.skipped
+            }
             if len(reasons) == 1 and len(self.skipped) > 1 and not self.converted:
                 raise FoundryError(
                     f"{said}; none could be, for one reason: {reasons.pop()}",
@@ -52,8 +55,9 @@ class Report:
         if count:
             self.left_out[reason] = self.left_out.get(reason, 0) + count
 
-    def write(self, folder: Path, **details: int | str) -> None:
-        """`report.json`. A conversion that yields nothing is an error, not an empty data set."""
+    def write(self, folder: Path, **details: Any) -> None:
+        """`report.json`, with details that are JSON. A conversion that yields nothing is an error,
+        not an empty data set."""
         seen = self.converted + len(self.skipped) + sum(self.left_out.values())
         if not self.converted:
             raise FoundryError(
@@ -76,5 +80,5 @@ class Report:
 
 def _line(name: str, reason: str) -> str:
     """A skip, whose reason need not repeat the name."""
-    own = f"episode {name!r}"
+    own, reason = f"episode {name!r}", reason.removeprefix(f"{name}: ")
     return f"{name}: {_OWN_ID.sub('', reason) if reason.startswith(own) else reason}"

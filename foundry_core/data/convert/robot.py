@@ -16,6 +16,7 @@ from typing import Any
 from foundry_core.config.canonical import canonical
 from foundry_core.data.config import Shuffle, SplitConfig, WindowConfig
 from foundry_core.data.contract.statements import DataContract
+from foundry_core.data.convert.doubts import Numbers
 from foundry_core.data.convert.pace import Pace
 from foundry_core.data.convert.report import Report
 from foundry_core.data.convert.robot_samples import (
@@ -73,7 +74,7 @@ def convert_robot(
                 shards.add(folder, part.shard)
                 each = dataset.seen / dataset.parts
                 pace.step(f"{dataset.report.converted} episodes", reused=reused, each=each)
-            dataset.report.write(out, **dataset.tally())
+            dataset.report.write(out, **dataset.tally(), **dataset.doubted())
             infos = shards.finish(store, progress)
             dataset.statistics().save(out / "stats.json")
             description = dataset.description(shards)
@@ -83,6 +84,7 @@ def convert_robot(
         "episodes": dataset.report.converted,
         "windows": description.windows,
         "skipped": len(dataset.report.skipped),
+        "doubts": len(dataset.numbers.doubts()),
     }
 
 
@@ -211,6 +213,7 @@ class _Dataset:
         seen.cameras |= part.cameras
         seen.dims |= part.dims
         seen.hz |= part.hz
+        seen.numbers.add(part.numbers)
         for camera, sizes in part.drawn.items():
             seen.drawn.setdefault(camera, set()).update(sizes)
 
@@ -223,6 +226,14 @@ class _Dataset:
                 f"the data's tasks are {', '.join(sorted(seen.tasks)[:5])}",
             )
         return dict(seen.tally)
+
+    @property
+    def numbers(self) -> Numbers:
+        return self._seen.numbers
+
+    def doubted(self) -> dict[str, Any]:
+        """For the report: doubts in words, and of grippers how much was clipped."""
+        return {"doubts": self.numbers.doubts(), "clipped": self.numbers.clipped()}
 
     def taken(self, part: RobotPart) -> frozenset[str]:
         """Ids of a part that earlier ones have."""

@@ -18,6 +18,7 @@ from foundry_core.data.config import (
 )
 from foundry_core.data.contract.statements import DataContract
 from foundry_core.data.convert.depth import depth_file
+from foundry_core.data.convert.doubts import Numbers
 from foundry_core.data.convert.paraphrases import Paraphrases, paraphrased
 from foundry_core.data.convert.pictures import Stored
 from foundry_core.data.convert.read import counted
@@ -84,7 +85,7 @@ class StoredEpisode(Episode):
     matrices per step, [L, 3, 3] and [L, 4, 4], in the published names. drawn: {camera: (height,
     width)} of its pictures before anything was done to them. left_out: runs of steps that are no
     anchors, null where no filter was asked for. weight: of each step, null where none was asked
-    for.
+    for. numbers: what may be doubted of them.
     """
 
     images: Mapping[str, Sequence[bytes]]
@@ -92,6 +93,7 @@ class StoredEpisode(Episode):
     drawn: Mapping[str, tuple[int, int]]
     deep: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
     left_out: Runs | None = None
+    numbers: Numbers = field(default_factory=Numbers)
 
     def anchors(self, window: WindowConfig) -> np.ndarray:
         """Steps that have a window, int64 [N]."""

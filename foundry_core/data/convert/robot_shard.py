@@ -5,13 +5,14 @@ Memory is that of the episode that is being read, without its pictures.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
 
+from foundry_core.data.convert.doubts import Numbers, watched
 from foundry_core.data.convert.paraphrases import KIND
 from foundry_core.data.convert.read import counted, read_bounded
 from foundry_core.data.convert.report import Skip
@@ -69,6 +70,7 @@ class RobotPart:
     anchors: list[int] = field(default_factory=list)
     depth: dict[str, CameraSize] = field(default_factory=dict)
     weights: list[tuple[int, float]] = field(default_factory=list)
+    numbers: Numbers = field(default_factory=Numbers)
     skipped: list[Skip] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
@@ -88,6 +90,7 @@ class RobotPart:
         self.anchors.append(windows)
         self.tally["success_unknown"] += episode.success is None
         self.tally["paraphrased"] += KIND in episode.instructions
+        self.numbers.add(episode.numbers)
         self.dims |= {name: values.shape[1] for name, values in episode.lowdim.items()}
         for camera, size in episode.drawn.items():
             self.drawn.setdefault(camera, set()).add(size)
@@ -191,9 +194,8 @@ def _episodes(job: RobotJob, part: RobotPart) -> Iterator[tuple[SourceRef, Store
 def _stored(job: RobotJob, part: RobotPart, ref: SourceRef) -> StoredEpisode | None:
     """None where the recipe leaves it out. UnusableEpisode names what is wrong with it."""
     settings = job.settings
-    episode = read_bounded(job.source, ref)
-    if settings.mapping is not None:
-        episode = mapped(episode, settings.mapping)
+    raw = read_bounded(job.source, ref)
+    episode = raw if settings.mapping is None else mapped(raw, settings.mapping)
     check_episode(episode, settings.cameras, settings.fields)
     check_rotations(episode.lowdim, settings.groups)
     if episode.success is False and not settings.keep_failures:
@@ -211,4 +213,5 @@ def _stored(job: RobotJob, part: RobotPart, ref: SourceRef) -> StoredEpisode | N
                 f"{dims} numbers per step",
                 "fields have the same number in all episodes",
             )
-    return stored
+    seen = watched(raw, episode, settings.mapping, settings.contract.fields)
+    return replace(stored, numbers=seen)

@@ -22,6 +22,11 @@ from foundry_core.data.statistics.dataset import LEAVES_SUFFIX, DatasetStatistic
 from foundry_core.errors import FoundryError
 from foundry_core.files import read_json
 
+_DEAD = (
+    "dead: all values together span less than a tenth of the range that becomes -1 to 1, which is "
+    "never less than the field's floor: a policy hardly sees it move. It rests, or its unit is "
+    "wrong (docs/data.md, Normalisation)"
+)
 _STATS = ("stats.json", f"stats{LEAVES_SUFFIX}")
 
 
@@ -79,10 +84,12 @@ def coverage_table(fields: Mapping[str, Mapping[str, Any]]) -> RenderableType:
     extremes, and how many there are besides."""
     parts: list[RenderableType] = [Text("Normalisation", style="italic")]
     plain = 0
+    legend: list[Text] = []
     for name, field in fields.items():
         rows = []
         for dim, share in enumerate(field["clipped"]):
             still = "constant" if field["constant"][dim] else "dead" if field["dead"][dim] else ""
+            legend += [Text(_DEAD)] if still == "dead" and not legend else []
             bounds = "scaled by its range" if field["by_range"][dim] and not still else ""
             if share or still or bounds:
                 rows.append((str(dim), f"{share:.3%}", still or bounds))
@@ -90,7 +97,7 @@ def coverage_table(fields: Mapping[str, Mapping[str, Any]]) -> RenderableType:
                 plain += 1
         if rows:
             parts += field_table(name, ("dim", "outside the clip", ""), rows)
-    return Group(*parts, Text(f"{plain} other dimensions: nothing clipped"))
+    return Group(*parts, *legend, Text(f"{plain} other dimensions: nothing clipped"))
 
 
 def merged_coverage(

@@ -19,6 +19,19 @@ _PARTNERS = (
 )
 # In names of cameras and of depth, beside what tells one view from another.
 _COMMON = {"observation", "observations", "obs", "images", "image", "rgb", "color", "depth"}
+# In names of what a gripper does, which is not how far it is open.
+_NO_OPENING = {
+    "velocity",
+    "velocities",
+    "vel",
+    "qvel",
+    "speed",
+    "effort",
+    "force",
+    "torque",
+    "current",
+}
+_ENDS = "closed and open are the range that was seen; they may be the other way round"
 _MOST_NAMES, _WIDTH = 64, 96
 
 
@@ -90,8 +103,8 @@ def _field(name: str, found: RawField, bookkeeping: Mapping[str, str]) -> Iterat
     """Its entry, behind comments of what its dimensions are called, and of which have few
     values."""
     value: dict[str, object] = {"from": name}
-    known = name.startswith("robot__")
-    if not known and "gripper" in name and found.dims == 1 and found.low < found.high:
+    gripper = _is_gripper(name, found)
+    if gripper:
         value |= {"quantity": "gripper", "closed": found.low, "open": found.high}
     entry = _yaml({_target(name): value}).rstrip()
     if name in bookkeeping:
@@ -108,7 +121,18 @@ def _field(name: str, found: RawField, bookkeeping: Mapping[str, str]) -> Iterat
         yield (
             f"# dim {number} has {one.values} values from {one.low:g} to {one.high:g}: a gripper?"
         )
+    if gripper:
+        yield f"# {_ENDS}"
     yield entry
+
+
+def _is_gripper(name: str, found: RawField) -> bool:
+    """Whether it is one number that moves and is called a gripper's opening; canonical ones are
+    left as they are."""
+    parts = set(re.split(r"[^a-z0-9]+", name.lower()))
+    called = "gripper" in name.lower() and not parts & _NO_OPENING
+    known = name.startswith("robot__")
+    return called and not known and found.dims == 1 and found.low < found.high
 
 
 def _depth_of(cameras: Sequence[str], depth: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -21,6 +21,7 @@ from foundry_core.data.statistics.dataset import DatasetStatistics
 from foundry_core.data.statistics.summary import QUANTILES, FieldStatistics, percentile_key
 from foundry_core.errors import FoundryError
 
+_ROUNDED = 1e-14
 _BARS = " ▁▂▃▄▅▆▇█"
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
@@ -58,16 +59,26 @@ def render_statistics(description: dict[str, Any]) -> RenderableType:
         Text("Statistics over valid steps; bars: from 1 % to 99 %", style="italic")
     ]
     for name, field in description["fields"].items():
-        rows = []
+        rows, least = [], _least(field)
         for number, dim in enumerate(field["dims"]):
             numbers = [dim[k] for k in ("mean", "std", "min")]
             numbers += [dim[percentile_key(q)] for q in (0.01, 0.5, 0.99)] + [dim["max"]]
             which = f"{number}{' d' if dim['discrete'] else ''}"
-            values = (f"{value:.4g}" for value in numbers)
+            values = [_number(value, least) for value in numbers]
             rows.append((which, *values, _spark(dim["histogram"])))
         parts += field_table(name, heads, rows, about=f"{field['count']} values")
     weighting = description["weighting"] or "as published"
     return Group(*parts, Text(f"weighting: {weighting}; d = few-valued, quantiles are observed"))
+
+
+def _least(field: dict[str, Any]) -> float:
+    """What a field's numbers are at least: less is what rounding left of 0."""
+    return _ROUNDED * max(abs(dim[k]) for dim in field["dims"] for k in ("min", "max"))
+
+
+def _number(value: float, least: float) -> str:
+    """Neither -0 nor -1.7e-18 beside ones."""
+    return "0" if abs(value) <= least else f"{value:.4g}"
 
 
 def plot_statistics(
@@ -91,7 +102,7 @@ def statistics_page(statistics: DatasetStatistics, title: str, fields: Sequence[
     columns = ("mean", "std", "min", *(percentile_key(q) for q in QUANTILES), "max")
     rows = [
         f"<tr><td>{escape(name)}</td><td>{number}</td>"
-        + "".join(f"<td>{dim[column]:.4g}</td>" for column in columns)
+        + "".join(f"<td>{_number(dim[column], _least(field))}</td>" for column in columns)
         + "</tr>"
         for name, field in description["fields"].items()
         for number, dim in enumerate(field["dims"])

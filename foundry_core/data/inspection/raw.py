@@ -2,7 +2,7 @@
 finds, a contact sheet, and the draft of a mapping to edit. Text and captions are raw_words.py's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,15 +14,19 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from foundry_core.config.validation import validate
 from foundry_core.data.convert.read import read_bounded
 from foundry_core.data.images import decode_image
 from foundry_core.data.inspection.dimensions import RawField, field_table, spanned
 from foundry_core.data.inspection.draft import draft_mapping
+from foundry_core.data.mapping.config import RobotMapping, load_mapping, mapping_names
+from foundry_core.data.mapping.fit import check_fit
 from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 from foundry_core.data.sources.base import (
     CAPTION_FORMATS,
     ROBOT_FORMATS,
     TEXT_FORMATS,
+    Held,
     RawFormat,
     RobotFormat,
 )
@@ -37,7 +41,7 @@ _SHEET_STEPS, _SHEET_SIDE = 6, 128
 class RawContents:
     """What a source holds. read: episodes that were looked into; unusable: what is wrong with
     others of the first. cameras, depth: name → (height, width). left_out: fields that the draft
-    leaves out → why."""
+    leaves out → why. ready: shipped mappings that fit."""
 
     format: str
     path: str
@@ -52,6 +56,7 @@ class RawContents:
     left_out: Mapping[str, str] = field(default_factory=dict)
     unusable: tuple[str, ...] = ()
     mapping: str = field(default="", repr=False)
+    ready: tuple[str, ...] = ()
 
 
 def detect(path: Path) -> type[RawFormat]:
@@ -170,9 +175,28 @@ def raw_contents(source: RobotFormat, path: str) -> tuple[RawContents, Episode]:
                 depth=tuple(first.depth),
                 bookkeeping=left_out,
             ),
+            ready=tuple(_ready(first, fields)),
         ),
         first,
     )
+
+
+def _ready(episode: Episode, fields: Mapping[str, RawField]) -> Iterator[str]:
+    """Names of the shipped mappings whose fields, cameras and rate are there."""
+    held = Held(
+        dims={name: one.dims for name, one in fields.items()},
+        names={},
+        cameras=tuple(episode.images),
+        depth=tuple(episode.depth),
+    )
+    for name in mapping_names():
+        mapping = validate(RobotMapping, load_mapping(name), name)
+        try:
+            check_fit(mapping, held)
+            mapping.rate(episode.hz)
+        except FoundryError:
+            continue
+        yield name
 
 
 def _words(episode: Episode) -> bool:
@@ -214,6 +238,8 @@ def render_raw(found: RawContents) -> RenderableType:
         head.add_row(f"camera {name}", f"{height} x {width}")
     for name, (height, width) in found.depth.items():
         head.add_row(f"depth {name}", f"{height} x {width}")
+    for name in found.ready:
+        head.add_row("mapping", f"the mapping {name} that ships fits: --check {name}")
     for reason in found.unusable:
         head.add_row("[red]unusable", escape(reason))
     return Group(head, field_table(found.fields), Text("\nmapping:\n" + found.mapping))

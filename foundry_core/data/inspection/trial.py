@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from foundry_core.data.convert.doubts import watched
 from foundry_core.data.inspection.dimensions import RawField, field_table, spanned
 from foundry_core.data.inspection.raw import picture, readable
 from foundry_core.data.mapping.apply import mapped
@@ -22,7 +24,8 @@ from foundry_core.errors import FoundryError
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One episode of a source as a mapping makes it. cameras, depth: name → (height, width).
-    fields: in the units that are stored. meanings: field → what it is, in words."""
+    fields: in the units that are stored. meanings: field → what it is, in words. doubts: what may
+    be wrong with the numbers, a sentence each."""
 
     mapping: str
     episode: str
@@ -33,6 +36,7 @@ class Trial:
     depth: Mapping[str, tuple[int, int]]
     fields: Mapping[str, RawField]
     meanings: Mapping[str, str]
+    doubts: tuple[str, ...] = ()
 
 
 def tried(source: RobotFormat, mapping: RobotMapping, path: str, called: str) -> Trial:
@@ -64,6 +68,7 @@ def tried(source: RobotFormat, mapping: RobotMapping, path: str, called: str) ->
         depth=depth,
         fields=_fields(made, mapping, held),
         meanings={name: contract.fields[name].text() for name in made.lowdim},
+        doubts=tuple(watched(raw, made, mapping, contract.fields).doubts()),
     )
 
 
@@ -83,7 +88,11 @@ def _fields(made: Episode, mapping: RobotMapping, held: Held | None) -> dict[str
 
 def render_trial(found: Trial) -> RenderableType:
     """Tables of what the mapping makes."""
-    head = Table(title=f"{found.mapping} fits", title_justify="left", show_header=False)
+    head = Table(
+        title=f"{found.mapping} fits" + (", with doubts (below)" if found.doubts else ""),
+        title_justify="left",
+        show_header=False,
+    )
     head.add_row("episode", escape(f"{found.episode}, {found.steps} steps"))
     head.add_row("Hz", f"{found.hz:g}")
     said = "; ".join(found.instructions[:5])
@@ -91,4 +100,5 @@ def render_trial(found: Trial) -> RenderableType:
     for what, views in (("camera", found.cameras), ("depth", found.depth)):
         for name, (height, width) in views.items():
             head.add_row(escape(f"{what} {name}"), f"{height} x {width}")
-    return Group(head, field_table(found.fields, "what it makes", found.meanings))
+    doubts = [Text(f"doubt: {one}", style="yellow") for one in found.doubts]
+    return Group(head, field_table(found.fields, "what it makes", found.meanings), *doubts)

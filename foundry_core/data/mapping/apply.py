@@ -49,7 +49,7 @@ def mapped(episode: Episode, mapping: RobotMapping) -> Episode:
                     depth[name] = _depth(episode, camera.depth)
         if mapping.weight:
             with entry("weight"):
-                weight = _part(episode.lowdim, mapping.weight, 1)[:, 0]
+                weight = numbers(episode.lowdim, mapping.weight, 1)[:, 0]
         hz = mapping.rate(episode.hz) or episode.hz
     except FoundryError as error:
         raise UnusableEpisode(error.message, error.hint) from error
@@ -110,17 +110,17 @@ def _as_stored(raw: Arrays, pose: PoseMapping, rows: np.ndarray) -> np.ndarray:
     `rows`, those of the rotation that it stands for."""
     if pose.delta is not None or pose.rotation.form != "rot6d_rows":
         return rows
-    stored = _part(raw, pose.rotation)
+    stored = numbers(raw, pose.rotation)
     return stored if np.allclose(stored, rows, rtol=0, atol=1e-6) else rows
 
 
 def _position(raw: Arrays, part: PositionPart) -> np.ndarray:
-    values = _part(raw, part, part.wanted)
+    values = numbers(raw, part, part.wanted)
     return values if part.form == "xyz" else _whole_pose(values, part)[:, _POSITION]
 
 
 def _rotation(raw: Arrays, part: RotationPart) -> np.ndarray:
-    values = _part(raw, part, part.wanted) * (UNITS[part.unit][1] if part.unit == "deg" else 1.0)
+    values = numbers(raw, part, part.wanted) * (UNITS[part.unit][1] if part.unit == "deg" else 1.0)
     form: RotationForm = "matrix" if part.form == "pose_4x4" else part.form
     if part.form == "pose_4x4":
         values = _whole_pose(values, part)[:, _ROTATION]
@@ -145,15 +145,18 @@ def _whole_pose(values: np.ndarray, part: Part) -> np.ndarray:
 
 
 def _value(raw: Arrays, value: ValueMapping) -> np.ndarray:
-    """[L, D] in SI units; a gripper from 0, closed, to 1, open."""
-    values = _part(raw, value)
+    """[L, D] in SI units; a gripper from 0, closed, to 1, open. Infinity stays what it is, for
+    `check_episode` to refuse."""
+    values = numbers(raw, value)
     if value.open is not None and value.closed is not None:
-        return np.clip((values - value.closed) / (value.open - value.closed), 0.0, 1.0)
+        shares = (values - value.closed) / (value.open - value.closed)
+        return np.where(np.isinf(shares), shares, np.clip(shares, 0.0, 1.0))
     return values * (UNITS[value.unit][1] if value.unit else 1.0)
 
 
-def _part(raw: Arrays, part: Part, wanted: int | None = None) -> np.ndarray:
-    """[L, D] of a raw field, scaled."""
+def numbers(raw: Arrays, part: Part, wanted: int | None = None) -> np.ndarray:
+    """[L, D] of a raw field, scaled: what units and a gripper's ends are said of. FoundryError
+    where the field is not there, or has other dimensions."""
     check_there("field", part.source, raw)
     values = np.asarray(raw[part.source], np.float64)
     values = values.reshape(len(values), -1)

@@ -246,7 +246,8 @@ class RobotMapping(Config):
             return self.hz or stated
         raise FoundryError(
             f"hz of the mapping is {self.hz:g}, the source states {stated:g} Hz",
-            f"set hz: {stated:g} in the mapping, or leave it out (hz: null): the source's counts",
+            f"set hz: {stated:g} in the mapping, or leave it out (hz: null): the source's counts. "
+            "One that is at most a quarter beside it is taken, and counts in its place",
         )
 
     def contract(self, raw: DataContract) -> DataContract:
@@ -301,15 +302,20 @@ def mapping_names() -> list[str]:
 
 
 def load_mapping(name: str) -> dict[str, Any]:
-    """A ready mapping by name, or a YAML file by path, as a document."""
+    """A ready mapping by name (also as an include names it, `mappings/droid`), or a YAML file by
+    path, as a document."""
     path = Path(name).expanduser()
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise FoundryError(f"there is no mapping file {name!r}", f"ready: {mapping_names()}")
         return load_document(path)
-    if name not in mapping_names():
-        raise FoundryError(f"there is no mapping {name!r}", nearest(name, mapping_names()))
-    return load_document(CONFIG_ROOT / "mappings" / f"{name}.yaml")
+    ready = name.removeprefix("mappings/")
+    if ready not in mapping_names():
+        raise FoundryError(
+            f"there is no mapping {name!r}: a file is named with its .yaml",
+            nearest(ready, mapping_names()),
+        )
+    return load_document(CONFIG_ROOT / "mappings" / f"{ready}.yaml")
 
 
 def _loaded(value: Any, handler: ValidatorFunctionWrapHandler) -> RobotMapping:

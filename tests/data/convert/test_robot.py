@@ -143,7 +143,7 @@ def test_episodes_come_back_as_they_were(demos, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     metrics = convert(Demonstrations(path=str(demos)), out)
-    assert metrics == {"episodes": 7, "windows": 42, "skipped": 0}
+    assert metrics == {"episodes": 7, "windows": 42, "skipped": 0, "doubts": 0}
     shards = ShardSet(out)
     assert len(shards) == 7
     members = shards.members(0)
@@ -240,7 +240,7 @@ def test_lbm_episodes_give_the_published_statistics(shared_data, tmp_path):
         image=ImageConfig(size=(48, 48)),
         layout="sample",
     )
-    assert metrics == {"episodes": 2, "windows": 28, "skipped": 0}
+    assert metrics == {"episodes": 2, "windows": 28, "skipped": 0, "doubts": 0}
     found = json.loads((out / "stats.json").read_text())
     found = found.get("fields", found)
     for name in expected:

@@ -60,6 +60,32 @@ def test_description_table_and_plots(datasets: dict, tmp_path: Path) -> None:
         describe(stats, ["nothing"])
 
 
+def test_what_rounding_left_of_zero_is_zero_in_a_table() -> None:
+    """And no other number: neither small ones of a field that is small, nor one that is not."""
+    keys = ("mean", "std", "min", *(f"percentile_{q}" for q in (1, 50, 99)), "max")
+
+    def row(*dims: tuple[float, ...]) -> list[list[str]]:
+        made = [dict(zip(keys, one, strict=True), discrete=False, histogram=[]) for one in dims]
+        field = {"count": 1, "steps": 1, "past": 0, "dims": made}
+        found = render_statistics({"weighting": "", "windows": 1, "fields": {"x": field}})
+        lines = text_of(found).splitlines()[4 : 4 + len(dims)]
+        return [[cell.strip() for cell in line.split("│")[4:11]] for line in lines]
+
+    noise = (-1.7e-18, 1e-17, -3e-17, -0.0, 0.0, 1e-17, 2e-17)
+    ones = (0.5, float("nan"), -1.0, -1e-9, 0.5, 0.9, 1.0)
+    assert row(noise, ones) == [
+        ["0"] * 7, ["0.5", "nan", "-1", "-1e-09", "0.5", "0.9", "1"],
+    ]  # fmt: skip
+    assert row(noise)[0][:3] == ["-1.7e-18", "1e-17", "-3e-17"] and row(noise)[0][3] == "0"
+
+
+def test_a_dead_dimension_is_explained_where_there_is_one() -> None:
+    field = {"clipped": [0.0], "constant": [False], "dead": [True], "by_range": [False]}
+    text = text_of(coverage_table({"x": field}))
+    assert "dead: all values together span less than a tenth" in text
+    assert "dead" not in text_of(coverage_table({"x": field | {"constant": [True]}}))
+
+
 def test_published_statistics_without_digests_can_be_shown(shared_data: Path) -> None:
     path = shared_data / "lbm_raw" / "expected_stats_past1_future14_pad3_12.json"
     assert "robot__version" in text_of(render_statistics(describe(DatasetStatistics.load(path))))

@@ -1,6 +1,7 @@
 """A look into raw robot data, before anything is converted."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from foundry_core.config.validation import validate
 from foundry_core.data.images import encode_jpeg
 from foundry_core.data.inspection.dimensions import Dimension, RawField, field_table, spanned
 from foundry_core.data.inspection.draft import draft_mapping
-from foundry_core.data.inspection.raw import contact_sheet, detect, raw_contents
+from foundry_core.data.inspection.raw import contact_sheet, detect, raw_contents, render_raw
 from foundry_core.data.mapping.apply import mapped
 from foundry_core.data.mapping.config import RobotMapping
 from foundry_core.data.robot.episodes import Episode, Frames, UnusableEpisode
@@ -277,3 +278,46 @@ def test_a_pose_laid_flat_is_drafted_as_one():
     assert name == "robot__actual__poses__observation_pose"
     assert made.poses[name].xyz.form == made.poses[name].rotation.form == "pose_4x4"
     assert list(made.fields) == ["robot__actual__other"]
+
+
+def test_speeds_and_forces_of_a_gripper_are_no_opening_and_ends_are_said_to_be_a_guess():
+    names = (
+        "gripper_velocity",
+        "gripper/effort",
+        "gripper_motor_current",
+        "obs/gripper",
+        "gripper_level",
+    )
+    rows = {name: RawField(dims=1, low=0, high=3, values=9) for name in names}
+    text = draft_mapping(rows, (), 10)
+    drafted = yaml.safe_load(text)["fields"].values()
+    assert [one["from"] for one in drafted if "quantity" in one] == ["obs/gripper", "gripper_level"]
+    guess = "  # closed and open are the range that was seen; they may be the other way round\n"
+    assert text.count(guess) == 2
+    assert f"{guess}  robot__actual__obs_gripper:" in text
+
+
+class Libero(Source):
+    """With what the shipped mapping reads, but for what is left out of it."""
+
+    left_out = ""
+
+    def read_episode(self, ref):
+        one = super().read_episode(ref)
+        dims = {"obs/ee_states": 6, "obs/gripper_states": 2, "actions": 7}
+        lowdim = {name: np.ones((4, n)) for name, n in dims.items() if name != self.left_out}
+        cameras = [n for n in ("agentview_rgb", "eye_in_hand_rgb") if n != self.left_out]
+        images = dict.fromkeys(cameras, one.images["obs/front"])
+        hz = 10 if self.left_out == "rate" else 20
+        return replace(one, hz=hz, lowdim=lowdim, images=images)
+
+
+def test_a_look_says_which_shipped_mapping_fits():
+    source = Libero()
+    found, _ = raw_contents(source, "somewhere")
+    assert found.ready == ("libero",)
+    console = Console(width=120, file=io.StringIO())
+    console.print(render_raw(found))
+    assert "the mapping libero that ships fits: --check libero" in console.file.getvalue()
+    for source.left_out in ("obs/gripper_states", "eye_in_hand_rgb", "rate"):
+        assert raw_contents(source, "somewhere")[0].ready == ()

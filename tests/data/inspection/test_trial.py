@@ -6,6 +6,7 @@ import pytest
 
 from flows.cli import main
 from tests.lerobot_sets import make_old
+from tests.real_data import ABSENT, FORMATS
 
 STATE = "observation.state"
 
@@ -83,3 +84,19 @@ def test_a_table_shows_it(recorded, tmp_path, capsys, monkeypatch):
     (tmp_path / "texts/a.txt").write_text("words")
     code = main(["data", "inspect", str(tmp_path / "texts"), "--check", str(tmp_path / "arm.yaml")])
     assert code == 2 and "only robot data" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not FORMATS.is_dir(), reason=ABSENT)
+def test_a_rate_that_the_format_requires_is_the_mappings(capsys, tmp_path, monkeypatch):
+    """RLDS holds none; what -o says goes before it, and a mapping without one is no help."""
+    monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
+    look = ["data", "inspect", str(FORMATS / "rlds_droid/tfds"), "--json", "--check"]
+    assert main([*look, "droid"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["hz"] == 15 and not any("hz of the mapping" in one for one in found["doubts"])
+    assert main([*look, "mappings/droid", "-o", "hz=14"]) == 0
+    (said,) = [one for one in json.loads(capsys.readouterr().out)["doubts"] if "hz" in one]
+    assert "mapping is 15, the source states 14 Hz" in said
+    (tmp_path / "none.yaml").write_text("include: mappings/droid\nhz: null\n")
+    assert main([*look, str(tmp_path / "none.yaml")]) == 2
+    assert "'source.hz' is required" in capsys.readouterr().out

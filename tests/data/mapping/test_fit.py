@@ -120,5 +120,10 @@ def test_what_all_episodes_lack_is_said_once():
     with pytest.raises(FoundryError, match=r"= 0: e0: has no camera 'front'; e1: has") as said:
         Report("episodes", 0).add(1, own)
     assert "raise max_skipped" in said.value.hint
+    named = [(f"e{n}", f"e{n}: a film is absent") for n in range(2)]
+    with pytest.raises(FoundryError, match=r"= 0: e0: a film is absent; e1: a film"):
+        Report("episodes", 0).add(1, named)
+    with pytest.raises(FoundryError, match=r"for one reason: a film is absent "):
+        Report("episodes", 0).add(0, named)
     with pytest.raises(FoundryError, match=r"= 0: a/e0: episode 'e0' has no camera"):
         Report("episodes", 0).add(1, [("a/e0", own[0][1])])

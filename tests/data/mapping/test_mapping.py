@@ -19,6 +19,7 @@ from foundry_core.data.mapping.config import (
 from foundry_core.data.robot.episodes import Episode, UnusableEpisode
 from foundry_core.data.robot.rotations import from_matrix, to_matrix
 from foundry_core.errors import FoundryError
+from foundry_core.pipeline.reasons import config_changes
 
 HERE, GOAL = "robot__actual__poses__right::panda", "robot__action__poses__right::panda"
 HAND = "robot__action__grippers__right::panda_hand"
@@ -204,6 +205,15 @@ REFUSED = {
         "unit 'deg' does not fit quaternion_xyzw.*axis_angle and euler_xyz",
     ),
     "an unknown key": ({"camera": {}}, "did you mean 'cameras'"),
+    "a key of a part": (
+        {"fields": {"a": {"from": "x", "zzzz": 1}}},
+        "'mapping.fields.a.zzzz'.*valid: closed, dims, from, open, quantity, scale, unit",
+    ),
+    "what is written `from`": ({"cameras": {"a": {"form": "x"}}}, "did you mean 'from'"),
+    "a part of a pose": (
+        {"poses": {HERE: {"xyz": {"from": "p", "zzzz": 1}, "rotation": {"from": "q"}}}},
+        "xyz.zzzz'.*valid: dims, form, from, scale, unit",
+    ),
 }
 
 
@@ -229,6 +239,21 @@ def test_ready_mappings_are_whole(name):
     # LBM's stay what their source states.
     ends = (None, None) if name.startswith("lbm") else (0, 1)
     assert all((one.closed, one.open) == ends for one in grippers)
+
+
+def test_a_change_is_named_as_a_document_writes_it():
+    """In the reasons of a plan: `from`, not the attribute."""
+    before, after = (mapping(fields={"a.b": {"from": raw, "scale": 2}}) for raw in ("x", "y"))
+    (reason,) = config_changes("robot.mapping", canonical(before), canonical(after), after)
+    assert reason.sentence() == "robot.mapping.fields.a.b.from: x → y"
+    both = config_changes("m", canonical(before), canonical(mapping()), mapping())
+    assert [one.path for one in both] == ["m.fields.a.b"]
+
+
+def test_a_ready_mapping_has_two_spellings():
+    assert load_mapping("mappings/droid") == load_mapping("droid")
+    with pytest.raises(FoundryError, match=r"no mapping 'mappings/driod'.*mean 'droid'"):
+        load_mapping("mappings/driod")
 
 
 def test_units_fit_quantities():
