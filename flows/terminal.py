@@ -24,6 +24,13 @@ def console_on(file: IO[str] | None, *, quiet: bool = False) -> Console:
     return console
 
 
+def print_lines(lines: Iterable[str]) -> None:
+    """As they are: where the terminal is too narrow, folded between words."""
+    out = stdout()
+    for line in lines:
+        out.print(line, markup=False)
+
+
 def values_text(state: Mapping[str, Any]) -> list[str]:
     """The values in a stage's progress (loss, learning rate, ...), each as 'name number'."""
     return [
