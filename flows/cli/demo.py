@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console as RichConsole
 
 from flows.cli import reported
-from flows.cli.commands.common import exit_code
+from flows.cli.commands.common import exit_code, first_plan
 from flows.cli.commands.run import print_verdict, run_all, summarise
 from flows.console import Console, plan_table, print_table
 from flows.runs.planning import Prepared, Request, prepare
@@ -35,7 +35,8 @@ def _request(name: str, *overrides: str) -> Prepared:
 
 def _run(out: RichConsole, name: str) -> int:
     """The whole pipeline; prints the verdict."""
-    prepared = _request(name)
+    with first_plan():
+        prepared = _request(name)
     print_table(plan_table(prepared.plan, prepared.cost(stated_rate())))
     result = run_all(prepared, Console(), prefect=True)
     summarise(result, report=False)

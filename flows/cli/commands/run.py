@@ -10,6 +10,7 @@ from flows.cli.commands.common import (
     affordable,
     carry_out,
     exit_code,
+    first_plan,
     needs_work,
     print_json,
     request,
@@ -34,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     BACKENDS.module(options.dispatch)  # an unknown one is refused before anything is planned
-    prepared = prepare(request(options))
+    with first_plan():
+        prepared = prepare(request(options))
     if options.dry_run:
         prepared = fitted(prepared, options.dispatch)
     cost = affordable(options, prepared)

@@ -1,13 +1,18 @@
 """What the command line answers to a slip: the one thing that is wrong, and how to mend it."""
 
+import threading
+from contextlib import nullcontext
+
 import pytest
 
+from flows import terminal
 from flows.ablation.verdict_table import seeds_text
 from flows.cli import main
 from flows.cli.commands import lineage
 from flows.console import plan_table
 from foundry_core.pipeline.cost import Cost
 from foundry_core.pipeline.plan import Plan, StagePlan
+from tests.support import WORDS
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +87,28 @@ def test_seeds_that_agree_to_the_last_digit_show_no_certainty():
     assert "provisional" in said
     seen = seeds_text({"deviation": 0.141, "low": 0.08, "high": 0.527, "fewest": 3})
     assert "scatter by 14.1 points (standard deviation; 95 % interval 8.0 to 52.7)" in seen
+
+
+def test_the_first_plan_of_a_home_says_what_takes_so_long(home, monkeypatch, capsys):
+    told = []
+    monkeypatch.setattr(terminal, "said_after", lambda *asked: told.append(asked) or nullcontext())
+    monkeypatch.setenv("FOUNDRY_HOME", str(home / "none"))
+    assert main(["plan", str(WORDS)]) == 0  # makes no home, so that nothing is kept
+    monkeypatch.setenv("FOUNDRY_HOME", str(home))
+    home.mkdir(exist_ok=True)
+    assert main(["plan", str(WORDS)]) == 0
+    assert main(["plan", str(WORDS)]) == 0
+    said = "reading installed packages and code once: {} take under a second"
+    assert told == [(2.0, said.format(x)) for x in ("plans after the first run", "later plans")]
+
+
+def test_a_line_comes_only_when_the_work_is_not_over_before(monkeypatch, capsys):
+    with terminal.said_after(3600, "never"):
+        pass
+    said = threading.Event()
+    monkeypatch.setattr(
+        terminal, "print", lambda *what, **where: (print(*what, **where), said.set()), raising=False
+    )
+    with terminal.said_after(0, "this takes long"):
+        assert said.wait(60)
+    assert capsys.readouterr().err == "foundry: this takes long\n"
