@@ -28,8 +28,8 @@ _HUGE = 1e300
 
 def run_answer(connection: duckdb.DuckDBPyConnection, run_id: str) -> Json:
     """run, and stages in the order of the pipeline: {name, kind, key, state, planned, why, plan,
-    seconds, error, progress, attempts}. state: waits, runs, reused, done, failed, cancelled, blocked,
-    stopped, or gone (its process is). FoundryError for an unknown run."""
+    seconds, error, progress, attempts}. state: waits, runs, reused, done, failed, cancelled,
+    blocked, stopped, or gone (its process is). FoundryError for an unknown run."""
     run = known_run(connection, run_id)
     planned = _planned(connection, run_id)
     folder = home_dir() / "runs" / run_id

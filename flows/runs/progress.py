@@ -72,8 +72,8 @@ class ProgressFiles:
 
 def progress_of(run: Path) -> dict[str, dict[str, Any]]:
     """Stage → what it is at: since, first {done, at}, done, total, message, values, at; or error,
-    cancelled; or ended {action, seconds}. Each may be missing. Times are seconds since 1970. Files that cannot
-    be read are left out."""
+    cancelled; or ended {action, seconds}. Each may be missing. Times are seconds since 1970. Files
+    that cannot be read are left out."""
     found = {}
     for name in names_in(run / FOLDER):
         path = run / FOLDER / name
