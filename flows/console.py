@@ -9,9 +9,11 @@ from typing import IO, TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
+from flows.note import NoteColumn
 from flows.terminal import console_on, stdout, values_text
-from foundry_core.narrow import Fitting
+from foundry_core.narrow import Fitting, folded
 from foundry_core.pipeline.cost import Cost
 from foundry_core.pipeline.plan import Plan, StagePlan
 from foundry_core.pipeline.reasons import sentences, short_names
@@ -20,6 +22,7 @@ if TYPE_CHECKING:  # planning prints a table, and needs no run
     from flows.runs.events import RunEvent
 
 _LOG_EVERY_SECONDS = 20.0
+_WIDE = 100  # cells from which on a terminal has room for a long bar
 
 
 class Console:
@@ -34,11 +37,11 @@ class Console:
         self._printed: dict[str, float] = {}
         self._waits: dict[str, str] = {}
         self._progress = Progress(
-            TextColumn("{task.fields[stage]:<16}"),
-            BarColumn(bar_width=28),
+            TextColumn("{task.fields[stage]:<16}", markup=False),
+            BarColumn(bar_width=28 if self._out.width >= _WIDE else 12),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+            NoteColumn(),
             console=self._out,
             transient=False,
         )
@@ -84,9 +87,11 @@ class Console:
             case StageFinished(name, outcome):
                 verb = "done" if outcome.action == "run" else f"reused ({outcome.how})"
                 text = f"{verb} in {outcome.seconds:.1f} s → {outcome.artifact.key[:12]}"
-                self._ended(name, text, completed=1, total=1, note=text)
+                self._ended(name, text, completed=1, total=1)
+            case StageFailedEvent(name, _, cancelled=True):
+                self._ended(name, "cancelled")
             case StageFailedEvent(name, error):
-                self._ended(name, f"failed: {error}", note=f"[red]failed: {escape(error)}")
+                self._ended(name, f"failed: {error}", style="red")
             case Note(text):
                 print(f"foundry: {text}", file=sys.stderr)
 
@@ -94,30 +99,36 @@ class Console:
         with self._lock:
             self._printed[name] = time.monotonic()
             if self._live:
-                self._bars[name] = self._progress.add_task(name, total=1, stage=name, note="")
+                # Names are never cut; one that leaves no room for the rest stands in lines.
+                shown = folded(Text(name), self._out.width // 2).plain
+                self._bars[name] = self._progress.add_task(
+                    name, total=1, stage=shown, note=("starting",), style="dim"
+                )
             else:
                 self._out.print(f"{name}: starts")
 
     def _progressed(self, name: str, state: Mapping[str, Any]) -> None:
-        note = " ".join(filter(None, (state.get("message", ""), *values_text(state))))
+        parts = tuple(filter(None, (state.get("message", ""), *values_text(state))))
+        note = " ".join(parts)
         done, total = state.get("done", 0), state.get("total") or 1
         waits = "done" not in state  # what it waits for is told once, and at once
         with self._lock:
             if self._live:
                 bar = self._bars[name]
-                self._progress.update(bar, completed=done, total=total, note=escape(note))
+                self._progress.update(bar, completed=done, total=total, note=parts)
             elif waits:
                 if note and note != self._waits.get(name):
                     self._waits[name] = note
                     self._out.print(f"{name}: {note}", markup=False)
             elif time.monotonic() - self._printed[name] > _LOG_EVERY_SECONDS:
                 self._printed[name] = time.monotonic()
-                self._out.print(f"{name}: {100 * done / total:.0f} % {note}", markup=False)
+                said = ", ".join(filter(None, (f"{100 * done / total:.0f} % done", note)))
+                self._out.print(f"{name}: {said}", markup=False)
 
     def _ended(self, name: str, text: str, **bar: Any) -> None:
         with self._lock:
             if self._live and name in self._bars:
-                self._progress.update(self._bars[name], **bar)
+                self._progress.update(self._bars[name], note=(text,), **bar)
             else:
                 self._out.print(f"{name}: {text}", markup=False)
 

@@ -342,7 +342,7 @@ def run_stage(run: PipelineRun, name: str, of: str = "") -> str:
         watch = artifacts.progress_of(of + name)
         key = run.stage(name, job_ref(), watch).artifact.key
     except Exception as error:
-        run.fail(name, str(error))
+        run.fail(name, error)
         raise
     artifacts.show_stage(run, name, of + name)
     return key

@@ -1,7 +1,10 @@
 """Printing for a person, and for what a person pipes it into."""
 
+import contextlib
+import sys
 import textwrap
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from rich.console import Console
@@ -22,6 +25,26 @@ def console_on(file: IO[str] | None, *, quiet: bool = False) -> Console:
     if not console.is_terminal:
         console.width = _UNCUT
     return console
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """As they are: where the terminal is too narrow, folded between words."""
+    out = stdout()
+    for line in lines:
+        out.print(line, markup=False)
+
+
+@contextlib.contextmanager
+def said_after(seconds: float, text: str) -> Iterator[None]:
+    """A line on standard error when the block takes longer than that."""
+    timer = threading.Timer(seconds, print, (f"foundry: {text}",), {"file": sys.stderr})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def values_text(state: Mapping[str, Any]) -> list[str]:

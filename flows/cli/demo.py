@@ -11,12 +11,13 @@ from typing import Any
 from rich.console import Console as RichConsole
 
 from flows.cli import reported
-from flows.cli.commands.common import exit_code
-from flows.cli.commands.run import run_all, summarise
+from flows.cli.commands.common import exit_code, first_plan
+from flows.cli.commands.run import print_verdict, run_all, summarise
 from flows.console import Console, plan_table, print_table
 from flows.runs.planning import Prepared, Request, prepare
 from flows.terminal import stdout
 from foundry_core.config.overrides import parse_override
+from foundry_core.pipeline.cost import stated_rate
 
 
 def main() -> int:
@@ -34,19 +35,21 @@ def _request(name: str, *overrides: str) -> Prepared:
 
 def _run(out: RichConsole, name: str) -> int:
     """The whole pipeline; prints the verdict."""
-    prepared = _request(name)
-    print_table(plan_table(prepared.plan))
+    with first_plan():
+        prepared = _request(name)
+    print_table(plan_table(prepared.plan, prepared.cost(stated_rate())))
     result = run_all(prepared, Console(), prefect=True)
     summarise(result, report=False)
     if result["status"] != "succeeded":
         return exit_code(result["status"])
-    from flows.reports.run_report import comparison_of, write_run_report
+    from flows.reports.run_report import write_run_report
+    from flows.reports.verdict import comparison_in, settled_comparisons
     from foundry_core.evaluation.comparison.tables import terminal_tables
 
-    comparison = comparison_of(prepared, result)
-    if comparison is not None:
-        for part in terminal_tables(comparison, out.width):
+    for artifact in settled_comparisons(prepared.store, result).values():
+        for part in terminal_tables(comparison_in(prepared.store, artifact), out.width):
             out.print(part)
+    print_verdict(prepared, result)
     out.print(f"report: {write_run_report(result['run_id'])}")
     if name == "demo-fast":
         out.print(
@@ -63,7 +66,8 @@ def _cascade(out: RichConsole, name: str) -> int:
     change = f"llm.training.steps={2 * steps}"
     out.print("\n[bold]what would one changed value of the language model re-run?")
     out.print(f"foundry plan {name} -o {change}")
-    print_table(plan_table(_request(name, change).plan))
+    changed = _request(name, change)
+    print_table(plan_table(changed.plan, changed.cost(stated_rate())))
 
     out.print("\n[bold]and a changed cadence of logs?")
     cadence = "llm.resources.log_every=7"

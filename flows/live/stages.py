@@ -28,8 +28,8 @@ _HUGE = 1e300
 
 def run_answer(connection: duckdb.DuckDBPyConnection, run_id: str) -> Json:
     """run, and stages in the order of the pipeline: {name, kind, key, state, planned, why, plan,
-    seconds, error, progress, attempts}. state: waits, runs, reused, done, failed, blocked, stopped,
-    or gone (its process is). FoundryError for an unknown run."""
+    seconds, error, progress, attempts}. state: waits, runs, reused, done, failed, cancelled,
+    blocked, stopped, or gone (its process is). FoundryError for an unknown run."""
     run = known_run(connection, run_id)
     planned = _planned(connection, run_id)
     folder = home_dir() / "runs" / run_id
@@ -121,11 +121,13 @@ def _state(row: StageRow, last: Json | None, progress: Json | None, at_work: boo
         # Of a run that said nothing of its end, what it had begun is not known to have failed.
         ended = row["action"] in ("failed", "blocked")
         begun = last is not None or progress is not None
+        if row["action"] == "failed" and last is not None and last["state"] == "interrupted":
+            return "cancelled"
         return row["action"] if ended else "gone" if begun else "blocked"
     if progress is None:
         return "runs" if last and last["state"] == "running" else "waits"
     if "error" in progress:
-        return "failed"
+        return "cancelled" if progress.get("cancelled") is True else "failed"
     if action := _ended(progress)["action"]:
         return action
     waiting = "done" not in progress and progress.get("message")

@@ -9,16 +9,15 @@ from flows.ablation.report import effects_rows
 from flows.live.lineage import opened
 from flows.live.stages import known_run
 from flows.reports.looking import quality_rows
+from flows.reports.verdict import VERDICTS, comparison_in
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.comparison.grids import summary_grids
-from foundry_core.evaluation.comparison.result import FILE, read_comparison
 from foundry_core.evaluation.comparison.sentences import verdict_sentences
 from foundry_core.evaluation.comparison.tables import rows as comparison_rows
 from foundry_core.lineage import queries
 from foundry_core.lineage.connection import rows
 
 Json = dict[str, Any]
-_VERDICTS = ("compare", "verdict")
 _COLUMNS = 4  # of labels in one table
 _PICTURE = "success.svg"
 
@@ -31,7 +30,7 @@ def verdict_answer(connection: duckdb.DuckDBPyConnection, run_id: str) -> Json:
     sentences: list[str] = []
     pictures: list[Json] = []
     for stage in run["stages"]:
-        if stage["kind"] not in _VERDICTS or stage["resolved_at"] is None:
+        if stage["kind"] not in VERDICTS or stage["resolved_at"] is None:
             continue
         key = stage["artifact_key"] or stage["key"]
         try:
@@ -85,10 +84,9 @@ def _effects(connection: duckdb.DuckDBPyConnection, ablation_id: str) -> list[Js
 def _compared(kind: str, key: str) -> Json:
     store = opened()
     artifact = store.read(kind, key)
-    path = store.file_path(artifact, FILE) if artifact else None
-    if artifact is None or path is None:
-        raise FoundryError(f"{kind}/{key[:12]} has no {FILE}", "run its stage with --force")
-    comparison = read_comparison(path)
+    if artifact is None:
+        raise FoundryError(f"{kind}/{key[:12]} is not in the store", "run its stage with --force")
+    comparison = comparison_in(store, artifact)
     if len(comparison.labels) > _COLUMNS:
         grids = summary_grids(comparison, "all tasks", comparison)
         tables = [_table(one.title, one.header, one.rows, one.notes) for one in grids]

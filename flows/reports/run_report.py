@@ -10,8 +10,7 @@ from flows.reports.episodes_page import PAGE, has_videos, write_episodes_page
 from flows.reports.held_out import held_out_section
 from flows.reports.looking import looking_section, quality_section
 from flows.reports.notes import notes_section
-from flows.runs.engine import RunResult
-from flows.runs.planning import Prepared
+from flows.reports.verdict import VERDICTS, comparison_in
 from foundry_core.config.overrides import override_text
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.closed_loop import scenarios_of
@@ -21,7 +20,6 @@ from foundry_core.evaluation.comparison.report import (
     ReportData,
     write_report,
 )
-from foundry_core.evaluation.comparison.result import Comparison, read_comparison
 from foundry_core.files import json_line
 from foundry_core.home import home_dir, store_uri
 from foundry_core.lineage import answers, graph, queries
@@ -31,17 +29,7 @@ from foundry_core.store.base import Store
 from foundry_core.store.manifest import Artifact
 from foundry_core.store.open import open_store
 
-_VERDICTS = ("compare", "verdict")
 _HAPPENED = {"run": "built", "reuse": "reused", "blocked": "not begun"}
-
-
-def comparison_of(prepared: Prepared, result: RunResult) -> Comparison | None:
-    """What a finished run's compare stage found, if it has one."""
-    for stage in result["stages"]:
-        if stage["kind"] == "compare":
-            artifact = prepared.store.read("compare", stage["key"])
-            return _comparison(prepared.store, artifact) if artifact else None
-    return None
 
 
 def write_run_report(run_id: str) -> Path:
@@ -66,12 +54,12 @@ def gather(run_id: str) -> ReportData:
     }
     present = {name: artifact for name, artifact in artifacts.items() if artifact}
     nodes, edges = queries.graph_of(connection, run_id)
-    compared = next((a for a in present.values() if a.kind in _VERDICTS), None)
+    compared = next((a for a in present.values() if a.kind in VERDICTS), None)
     labels = {i.key: i.label for i in compared.inputs} if compared else {}
     return ReportData(
         title=f"{run['pipeline']}: what was built, and how well it works",
         run_id=run_id,
-        comparison=_comparison(store, compared) if compared else None,
+        comparison=comparison_in(store, compared) if compared else None,
         stages=[_stage_row(stage, artifacts[stage["stage"]]) for stage in run["stages"]],
         losses=_losses(store, present),
         throughput=_throughput(store, present),
@@ -92,16 +80,6 @@ def gather(run_id: str) -> ReportData:
 
 def _evaluations(artifacts: dict[str, Artifact]) -> dict[str, Artifact]:
     return {name: one for name, one in artifacts.items() if one.kind == "evaluate"}
-
-
-def _comparison(store: Store, artifact: Artifact) -> Comparison:
-    path = store.file_path(artifact, "comparison.json")
-    if path is None:
-        raise FoundryError(
-            f"{artifact.kind}/{artifact.key[:12]} has no comparison.json",
-            "run its stage with --force",
-        )
-    return read_comparison(path)
 
 
 def _stage_row(stage: answers.StageRow, artifact: Artifact | None) -> list[str]:

@@ -321,10 +321,10 @@ class PipelineRun:
             job_ref=job_ref,
         )
 
-    def fail(self, name: str, error: str) -> None:
+    def fail(self, name: str, error: Exception) -> None:
         """A stage did not come through: remembered for the result, and shown."""
-        self.failures[name] = error
-        self._observe(StageFailedEvent(name, error))
+        self.failures[name] = str(error)
+        self._observe(StageFailedEvent(name, str(error), isinstance(error, Interrupted)))
 
     def artifact(self, name: str) -> Artifact:
         """The committed artifact of a stage of this run."""

@@ -28,8 +28,11 @@ class StageFinished:
 
 @dataclass(frozen=True)
 class StageFailedEvent:
+    """cancelled: it was stopped by somebody, and nothing is wrong with it."""
+
     name: str
     error: str
+    cancelled: bool = False
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def _stage(run: PipelineRun, name: str, upstream: Sequence[Pending]) -> bool:
         run.stage(name)
     # Whatever it was: recorded with the run, and other branches go on.
     except Exception as error:
-        run.fail(name, str(error))
+        run.fail(name, error)
         return False
     return True
 

@@ -37,8 +37,9 @@ class ProgressFiles:
                 self._write(name, {"stage": name, "since": time.time()})
             case StageProgress(name, state):
                 self._progressed(name, dict(state))
-            case StageFailedEvent(name, error):
-                self._write(name, {"stage": name, "error": mask_text(error)})
+            case StageFailedEvent(name, error, cancelled):
+                ended = {"error": mask_text(error), "cancelled": cancelled}
+                self._write(name, {"stage": name, **ended})
             case StageFinished(name, outcome):
                 ended = {"action": outcome.action, "seconds": outcome.seconds}
                 self._write(name, {"stage": name, "ended": ended})
@@ -70,9 +71,9 @@ class ProgressFiles:
 
 
 def progress_of(run: Path) -> dict[str, dict[str, Any]]:
-    """Stage → what it is at: since, first {done, at}, done, total, message, values, at; or error;
-    or ended {action, seconds}. Each may be missing. Times are seconds since 1970. Files that cannot
-    be read are left out."""
+    """Stage → what it is at: since, first {done, at}, done, total, message, values, at; or error,
+    cancelled; or ended {action, seconds}. Each may be missing. Times are seconds since 1970. Files
+    that cannot be read are left out."""
     found = {}
     for name in names_in(run / FOLDER):
         path = run / FOLDER / name

@@ -68,6 +68,6 @@ def in_order(run: "PipelineRun", name: str, upstream: Sequence[Pending]) -> Ende
     try:
         run.stage(name)
     except StageFailed as error:
-        run.fail(name, str(error))
+        run.fail(name, error)
         return Ended(False)
     return Ended(True)

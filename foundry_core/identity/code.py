@@ -89,6 +89,12 @@ def fingerprint(
     return index.fingerprint(module, entry, tuple(sorted(set(methods_of))))
 
 
+def is_known() -> bool:
+    """Whether this home has kept what an earlier process found in code: else all of it is read and
+    parsed, which takes seconds."""
+    return bool(cached(_CACHE))
+
+
 class CodeIndex:
     """What is known of the code in our packages and a lab's; one serves any number of entries."""
 

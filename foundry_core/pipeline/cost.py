@@ -193,17 +193,22 @@ class Cost:
         return None if self.gpu_rate is None else self.gpu_rate * self.gpu_hours
 
     def sentence(self) -> str:
-        """'about 12 min of work, 3.2 GPU hours, 8.00 at 2.5 a GPU hour; not known: text'."""
+        """'about 12 min of work, 3.2 GPU hours, 8.00 at 2.5 a GPU hour'. Where stages have no
+        estimate that the time is not known comes first, and the sum is said of the others."""
+        missing = len(self.unknown)
+        if missing == self.stages:
+            return "how long it takes is not known: too little like it ran here before"
         said = [f"about {duration(self.seconds)} of work"]
         if self.gpu_hours:
             said.append(f"{number(self.gpu_hours)} GPU hours")
         if self.money is not None:
             said.append(f"{self.money:,.2f} at {self.gpu_rate:g} a GPU hour")
-        if self.stages == len(self.unknown):
-            return "how long it takes is not known: too little like it ran here before"
+        known = ", ".join(said)
+        if not missing:
+            return known
         names = list(dict.fromkeys(map(plain_name, self.unknown)))
-        rest = f", without {_some(names)}, of which too little is known yet" if names else ""
-        return ", ".join(said) + rest
+        of = f"{missing} of {self.stages} stages ({_some(names)})"
+        return f"time not known yet: too little is known of {of}; the others: {known}"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"money": self.money}

@@ -222,9 +222,11 @@ def test_hours_and_money_of_those_that_ask_for_gpus():
     assert (found.seconds, found.gpu_hours, found.money) == (1860.0, 4.0, 10.0)
     assert (found.unknown, found.unknown_gpu) == (("c",), ("c",))
     assert found.sentence() == (
-        "about 31 min of work, 4 GPU hours, 10.00 at 2.5 a GPU hour, without c, of which too "
-        "little is known yet"
+        "time not known yet: too little is known of 1 of 3 stages (c); the others: about 31 min of "
+        "work, 4 GPU hours, 10.00 at 2.5 a GPU hour"
     )
+    known = cost_of(rows(a=1800.0, b=60.0), resources)
+    assert known.sentence() == "about 31 min of work, 4 GPU hours"
     assert "not known" in cost_of(rows(c=None), resources).sentence()
 
 
@@ -262,7 +264,9 @@ def test_an_ablation_adds_up_by_stage_and_knows_what_sharing_saves():
     assert table[0] == ["stage", "runs", "about", "GPU hours", "money"]
     assert ["model", "3", "22 min", "0.36", "0.73"] in table
     assert table[-1][:3] == ["in all", "10", "22 min"]
-    assert any(note.startswith("cost: about 22 min of work") for note in plan_notes(found, 2.0))
+    (note,) = (note for note in plan_notes(found, 2.0) if note.startswith("cost: "))
+    assert note.startswith("cost: time not known yet: too little is known of 7 of 10 stages (")
+    assert "); the others: about 22 min of work, 0.36 GPU hours, 0.73 at 2 a GPU hour" in note
     assert plan_json(found, 2.0)["cost"]["money"] == pytest.approx(2 * 1309 / 3600)
 
 

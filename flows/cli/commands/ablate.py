@@ -15,6 +15,7 @@ from flows.cli.commands.common import (
     affordable,
     carry_out,
     exit_code,
+    first_plan,
     needs_work,
     print_json,
 )
@@ -110,7 +111,8 @@ def run(options: argparse.Namespace) -> int:
         request = study.request(request, options.seeds)
         if not options.json:
             print(" ".join((study.question, study.sizes)).strip())
-    ablation = plan_ablation(request)
+    with first_plan():
+        ablation = plan_ablation(request)
     if options.dry_run:
         fitted(ablation.merged, options.dispatch)
     rate = affordable(options, ablation.merged).gpu_rate

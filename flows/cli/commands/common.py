@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from flows.runs.planning import Prepared, Request
 from foundry_core.config.overrides import parse_override
 from foundry_core.home import home_dir
+from foundry_core.identity.code import is_known
 from foundry_core.pipeline.cost import Cost, check_affordable, stated_rate
 
 if TYPE_CHECKING:
     from flows.console import Console
     from flows.runs.engine import RunResult
     from flows.runs.walk import Work
+
+_PATIENCE_SECONDS = 2.0
 
 
 def add_pipeline_arguments(parser: argparse.ArgumentParser, override: str) -> None:
@@ -63,6 +66,18 @@ def request(options: argparse.Namespace) -> Request:
         strict_env=options.strict_env,
         strict_reads=options.strict_reads,
     )
+
+
+def first_plan() -> contextlib.AbstractContextManager[None]:
+    """Around planning: says what takes so long where it is the first time, after 2 s."""
+    if is_known():
+        return contextlib.nullcontext()
+    from flows.terminal import said_after  # rich: a plan as JSON does without
+
+    # A plan makes no home (home.py), and without one nothing is kept.
+    later = "later plans" if home_dir().is_dir() else "plans after the first run"
+    text = f"reading installed packages and code once: {later} take under a second"
+    return said_after(_PATIENCE_SECONDS, text)
 
 
 def add_dispatch_argument(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from flows.cli.commands.common import (
     add_dispatch_argument,
     add_request_arguments,
     affordable,
+    first_plan,
     print_json,
     request,
 )
@@ -23,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     BACKENDS.module(options.dispatch)  # an unknown one is refused before anything is planned
-    prepared = fitted(prepare(request(options)), options.dispatch)
+    with first_plan():
+        prepared = fitted(prepare(request(options)), options.dispatch)
     cost = affordable(options, prepared)
     if options.json:
         print_json(prepared.plan.to_json() | {"cost": cost.to_json()})

@@ -10,6 +10,7 @@ from flows.cli.commands.common import (
     affordable,
     carry_out,
     exit_code,
+    first_plan,
     needs_work,
     print_json,
     request,
@@ -19,6 +20,7 @@ from flows.dispatch.base import BACKENDS, make_backend
 from flows.runs.engine import PipelineRun, RunResult
 from flows.runs.fitting import fitted
 from flows.runs.planning import Prepared, prepare
+from flows.terminal import print_lines
 from foundry_core.errors import FoundryError
 
 # Of the metrics of an evaluation (`score.write_evaluation`).
@@ -33,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     BACKENDS.module(options.dispatch)  # an unknown one is refused before anything is planned
-    prepared = prepare(request(options))
+    with first_plan():
+        prepared = prepare(request(options))
     if options.dry_run:
         prepared = fitted(prepared, options.dispatch)
     cost = affordable(options, prepared)
@@ -48,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(result)
     else:
         summarise(result)
+        print_verdict(prepared, result)
     return exit_code(result["status"])
 
 
@@ -116,6 +120,13 @@ def written_report(run_id: str) -> str:
         return str(write_run_report(run_id))
     except (FoundryError, OSError) as error:
         return f"not written ({error}); foundry report {run_id}"
+
+
+def print_verdict(prepared: Prepared, result: RunResult) -> None:
+    """What the comparisons of a finished run say, if it has any: its last lines."""
+    from flows.reports.verdict import verdict_lines
+
+    print_lines(verdict_lines(prepared.store, result))
 
 
 def summarise(result: RunResult, *, report: bool = True) -> None:

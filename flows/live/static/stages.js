@@ -1,7 +1,7 @@
 // The stages: what each is at. A row stays the same element, so that nothing jumps under a cursor.
 const {el} = foundry;
 const WORDS = {waits: "waits", runs: "runs", reused: "reused", done: "done", failed: "failed",
-  blocked: "not reached", stopped: "stopped early", gone: "its process is gone"};
+  cancelled: "cancelled", blocked: "not reached", stopped: "stopped early", gone: "its process is gone"};
 const rows = new Map();
 const states = new Map();
 

@@ -101,7 +101,7 @@ def _differences(comparison: Comparison, title: str, table: TaskTable, room: int
         interval = "-"
         if one.difference is not None and one.low is not None and one.high is not None:
             interval = f"{100 * one.difference:+.1f} [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-        seen = "" if one.detectable is None else f"{100 * one.detectable:.1f}"
+        seen = "-" if one.detectable is None else f"{100 * one.detectable:.1f}"
         about = f" ({one.basis})" if one.separated and one.basis != "none" else ""
         decision = one.decision + about
         rows.append([folded(one.variant, room), interval, p_text(one.p_corrected), decision, seen])

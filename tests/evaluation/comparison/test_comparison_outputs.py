@@ -12,10 +12,12 @@ from rich.console import Console
 from flows.cli import main
 from foundry_core.evaluation.comparison.compare import compare
 from foundry_core.evaluation.comparison.files import write_all
+from foundry_core.evaluation.comparison.grids import summary_grids
 from foundry_core.evaluation.comparison.names import folded, without_common_start
 from foundry_core.evaluation.comparison.pictures import pictures
 from foundry_core.evaluation.comparison.report import ReportData, write_report
 from foundry_core.evaluation.comparison.result import read_comparison
+from foundry_core.evaluation.comparison.sentences import verdict
 from foundry_core.evaluation.comparison.tables import as_csv, markdown, terminal_tables
 from foundry_core.evaluation.results.lbm import write_results
 from foundry_core.evaluation.score import EpisodeResult, Evaluation
@@ -163,3 +165,11 @@ def test_the_command_prints_every_format_and_writes_the_folder(tree, tmp_path, c
     assert document == json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert main(["eval", "compare", str(tree), "--group", "drawers=Pul"]) == 2
     assert "did you mean 'Pull'?" in capsys.readouterr().err
+
+
+def test_what_could_have_separated_nothing_has_a_dash_for_its_power():
+    one = {"a": {0: True, 1: False}, "b": {0: False, 1: False}}
+    found = compare({k: Evaluation(budget=2, outcomes={"t": v}) for k, v in one.items()}, "a")
+    assert "this much data could have separated nothing" in verdict(found)
+    (grid,) = (one for one in summary_grids(found, "all", found) if "80 % power" in one.header)
+    assert [row[grid.header.index("80 % power")] for row in grid.rows] == ["-"]

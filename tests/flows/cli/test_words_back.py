@@ -1,7 +1,11 @@
 """What the command line answers to a slip: the one thing that is wrong, and how to mend it."""
 
+import threading
+from contextlib import nullcontext
+
 import pytest
 
+from flows import terminal
 from flows.ablation.verdict_table import seeds_text
 from flows.cli import main
 from flows.cli.commands import lineage
@@ -9,6 +13,7 @@ from flows.console import plan_table
 from flows.service import doctor
 from foundry_core.pipeline.cost import Cost
 from foundry_core.pipeline.plan import Plan, StagePlan
+from tests.support import WORDS
 
 
 @pytest.fixture(autouse=True)
@@ -118,3 +123,28 @@ def test_a_remedy_is_not_folded(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     main(["doctor"])
     assert remedy in capsys.readouterr().out
+
+
+def test_the_first_plan_of_a_home_says_what_takes_so_long(home, monkeypatch, capsys):
+    told = []
+    monkeypatch.setattr(terminal, "said_after", lambda *asked: told.append(asked) or nullcontext())
+    monkeypatch.setenv("FOUNDRY_HOME", str(home / "none"))
+    assert main(["plan", str(WORDS)]) == 0  # makes no home, so that nothing is kept
+    monkeypatch.setenv("FOUNDRY_HOME", str(home))
+    home.mkdir(exist_ok=True)
+    assert main(["plan", str(WORDS)]) == 0
+    assert main(["plan", str(WORDS)]) == 0
+    said = "reading installed packages and code once: {} take under a second"
+    assert told == [(2.0, said.format(x)) for x in ("plans after the first run", "later plans")]
+
+
+def test_a_line_comes_only_when_the_work_is_not_over_before(monkeypatch, capsys):
+    with terminal.said_after(3600, "never"):
+        pass
+    said = threading.Event()
+    monkeypatch.setattr(
+        terminal, "print", lambda *what, **where: (print(*what, **where), said.set()), raising=False
+    )
+    with terminal.said_after(0, "this takes long"):
+        assert said.wait(60)
+    assert capsys.readouterr().err == "foundry: this takes long\n"

@@ -16,6 +16,7 @@ from flows.live.curves import Tails
 from flows.runs.events import StageFailedEvent, StageFinished, StageProgress, StageStarted
 from flows.runs.progress import ProgressFiles
 from foundry_core.home import home_dir
+from foundry_core.lineage.event_types import AttemptFinished
 from tests.lineage.history import digest, stage
 
 EXAM_ROWS = [
@@ -98,6 +99,20 @@ def test_a_failed_stage_says_why_in_its_own_words(home):
     assert "out of memory" in error and "hunter22" not in error
     home.told.finish(RUN, "failed", error="stages not completed: model, exam")
     assert states(home) == {"data": "done", "model": "failed", "exam": "blocked"}
+
+
+def test_a_stage_that_was_cancelled_did_not_fail(home):
+    data, model, exam = toy()
+    home.begin(data, model, exam)
+    home.built(data, {"a.txt": "a"})
+    home.told.attempt(RUN, model)
+    observer()(StageFailedEvent("model", "stage 'model' was cancelled", cancelled=True))
+    assert states(home) == {"data": "done", "model": "cancelled", "exam": "waits"}
+    who = {"run_id": RUN, "key": model["key"], "attempt": "a1"}
+    home.told.add(AttemptFinished(state="interrupted", **who))
+    home.told.finish(RUN, "cancelled", error="Ctrl-C")
+    assert states(home) == {"data": "done", "model": "cancelled", "exam": "blocked"}
+    assert home.told_of(f"run/{RUN}")["stages"][1]["error"] is None
 
 
 def test_a_run_whose_process_is_gone_says_so(home):

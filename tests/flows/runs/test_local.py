@@ -72,7 +72,8 @@ def test_an_interruption_is_recorded_and_goes_on(small_home):
 
 def test_what_waits_ends_with_an_interruption(small_home, monkeypatch):
     """Ctrl-C while two stages work: both are told, none that waits begins."""
-    under_way = PipelineRun(prepared())
+    seen = []
+    under_way = PipelineRun(prepared(), observe=seen.append)
     begun = threading.Barrier(3, timeout=60)
 
     def stage(name):
@@ -97,6 +98,7 @@ def test_what_waits_ends_with_an_interruption(small_home, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(under_way)
     assert under_way.failures == {"first": "first", "second": "second"}
+    assert [event.cancelled for event in seen] == [True, True]
 
 
 def environment(tmp_path):

@@ -55,7 +55,7 @@ def test_a_run_says_what_happens_and_prints_nothing(small_home, capfd):
     assert kinds.count(StageStarted) == 3
     assert kinds.count(StageFinished) == 2
     (failed,) = [event for event in seen if isinstance(event, StageFailedEvent)]
-    assert failed.name == "second"
+    assert (failed.name, failed.cancelled) == ("second", False)
     console = Console()
     for event in seen:
         console.observe(event)
