@@ -170,7 +170,7 @@ def _find(include: str, includer: Path) -> Path:
     beside = os.path.basename(name)  # it may be written as seen from where a command runs
     near = f"did you mean {beside!r}?" if os.path.isfile(includer.parent / beside) else ""
     raise FoundryError(
-        f"{includer}: include {include!r} is not found: {name} lies neither in {includer.parent}, "
+        f"{includer}: include {include[:200]!r} is not found, neither in {includer.parent}, "
         "the folder of the file that includes it, nor among the shipped documents",
         near or nearest(include, known),
     )

@@ -38,7 +38,7 @@ def test_an_include_that_is_not_found_says_where_it_was_looked_for(tmp_path):
         (folder / "arm.yaml").write_text(f"include: {name}\n")
         with pytest.raises(FoundryError, match=hint) as refused:
             load_document(folder / "arm.yaml")
-        assert f"lies neither in {folder}, the folder of the file" in refused.value.message
+        assert f"is not found, neither in {folder}, the folder of the file" in refused.value.message
         assert "nor among the shipped documents" in refused.value.message
     (folder / "arm.yaml").write_text("include: mine.yaml\n")
     assert load_document(folder / "arm.yaml") == {"hz": 7}

@@ -137,7 +137,7 @@ def test_one_episode_tells_too(recorded, tmp_path, capsys):
     first, second = json.loads(capsys.readouterr().out)["doubts"]
     assert first.startswith(f"gripper {HAND}: 100 %") and second.startswith("hz of the mapping")
     assert main(check) == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "fits, with doubts" in shown and "doubt: gripper" in shown
 
 

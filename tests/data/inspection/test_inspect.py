@@ -68,8 +68,9 @@ def test_what_rounding_left_of_zero_is_zero_in_a_table() -> None:
         made = [dict(zip(keys, one, strict=True), discrete=False, histogram=[]) for one in dims]
         field = {"count": 1, "steps": 1, "past": 0, "dims": made}
         found = render_statistics({"weighting": "", "windows": 1, "fields": {"x": field}})
-        lines = text_of(found).splitlines()[4 : 4 + len(dims)]
-        return [[cell.strip() for cell in line.split("│")[4:11]] for line in lines]
+        lines = text_of(found).splitlines()
+        first = next(n for n, line in enumerate(lines) if line.split()[:2] == ["dim", "mean"]) + 1
+        return [line.split()[1:8] for line in lines[first : first + len(dims)]]
 
     noise = (-1.7e-18, 1e-17, -3e-17, -0.0, 0.0, 1e-17, 2e-17)
     ones = (0.5, float("nan"), -1.0, -1e-9, 0.5, 0.9, 1.0)
