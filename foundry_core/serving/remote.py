@@ -188,10 +188,12 @@ def _meanings(
     return plain(stated, **_PREFIXES[protocol]), stated
 
 
-def _in_order(stated: PolicyContract, actions: Sequence[Mapping[str, Any]]) -> PolicyContract:
-    """With its commands as the server lays them out in an action, where it says so of all."""
-    laid_out = [one["field"] for one in actions]
-    if set(laid_out) != set(stated.commands):
+def _in_order(stated: PolicyContract, actions: Any) -> PolicyContract:
+    """With its commands as the server lays them out in an action, where it says so of all. actions:
+    whatever it sent."""
+    parts = actions if isinstance(actions, list | tuple) else ()
+    laid_out = [str(one.get("field")) for one in parts if isinstance(one, Mapping)]
+    if sorted(laid_out) != sorted(stated.commands):
         return stated
     return stated.ordered(stated.cameras, stated.observes, laid_out)
 

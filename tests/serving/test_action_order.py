@@ -130,3 +130,15 @@ def test_a_server_that_states_another_order_is_believed():
     assert {name: values[0].tolist() for name, values in found.items()} == {
         name: TOLD[name] for name in spans
     }
+
+
+@pytest.mark.parametrize(
+    "actions", [None, 5, "xyz", [7], [{}], [{"field": ["a"]}], [{"field": XYZ}] * 3, {XYZ: 1}]
+)
+def test_a_server_that_announces_nonsense_is_taken_by_its_contract(actions):
+    from foundry_core.serving.remote import _meanings
+
+    commands = {name: FieldContract(dims=SIZES[name]) for name in (GRIP, XYZ, ROT)}
+    contract = PolicyContract(cameras={}, observes={}, commands=commands, ahead=1, execute_steps=1)
+    said = {"contract": contract.model_dump(mode="json"), "actions": actions}
+    assert list(_meanings("openpi", "", said, "there")[1].commands) == [GRIP, XYZ, ROT]

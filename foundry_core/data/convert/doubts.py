@@ -17,9 +17,11 @@ from foundry_core.data.convert.split import VALIDATION
 from foundry_core.data.mapping.apply import numbers
 from foundry_core.data.mapping.config import RobotMapping, ValueMapping
 from foundry_core.data.robot.episodes import Episode
+from foundry_core.errors import printable
 from foundry_core.files import read_json
 
 REPORT = "report.json"
+_MOST_TOLD = 20
 _TOLERATED = 0.02
 """Share of a stroke: a hand that is shut firmly reads a little less than closed."""
 _LEAST, _FURTHEST = 0.002, 20.0
@@ -172,14 +174,20 @@ def watched(
 
 def told(find: Callable[[str], Path | None]) -> list[str]:
     """The doubts in the reports of a conversion's output. find: a path below it → the file; None,
-    or no file, where there is none. A report of an earlier release says nothing of them."""
+    or no file, where there is none. A report of an earlier release says nothing of them; one that
+    lies is no more than so many lines that any terminal can show."""
     said: list[str] = []
     for folder in ("", f"{VALIDATION}/"):
         path = find(folder + REPORT)
         report: Any = read_json(path) if path and path.is_file() else {}
         doubts = report.get("doubts") if isinstance(report, dict) else None
         side = f"{VALIDATION}: " if folder else ""
-        said += [f"{side}{one}" for one in (doubts if isinstance(doubts, list) else ())]
+        texts = [
+            one for one in (doubts if isinstance(doubts, list) else ()) if isinstance(one, str)
+        ]
+        said += [printable(f"{side}{one}") for one in texts[:_MOST_TOLD]]
+        if len(texts) > _MOST_TOLD:
+            said.append(f"{side}{len(texts) - _MOST_TOLD} more in {folder}{REPORT}")
     return said
 
 

@@ -156,6 +156,11 @@ def test_only_what_counts_doubts_is_read(tmp_path):
     assert doubted(Store(), Kept()) == ["validation: a"]
     (tmp_path / "validation/report.json").write_text("[")
     assert doubted(Store(), Kept()) == []
+    lies = {"doubts": ["\x1b[2J", 7, {}, *("b" for _ in range(30))]}
+    (tmp_path / "validation/report.json").write_text(json.dumps(lies))
+    said = doubted(Store(), Kept())
+    assert said[0] == "validation: \\x1b[2J" and said[1] == "validation: b"
+    assert len(said) == 21 and said[-1] == "validation: 11 more in validation/report.json"
     Kept.metrics = {"episodes": 3}
     assert doubted(None, Kept()) == []
 
