@@ -16,11 +16,6 @@ class CollectDemos(CollectStage):
     Recipe = CollectDemosRecipe
 
     @classmethod
-    def check(cls, recipe: CollectDemosRecipe, inputs: Mapping[str, Any]) -> None:
-        if recipe.expert is not None:
-            recipe.expert.check_tasks(recipe.tasks)
-
-    @classmethod
     def states(cls, recipe: CollectDemosRecipe, inputs: Mapping[str, Any]) -> DataContract:
         return _contract(recipe)
 

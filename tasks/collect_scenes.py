@@ -1,4 +1,4 @@
-"""Random walks in the simulator → Scenes: pictures with captions from ground truth."""
+"""Random walks in a simulator → Scenes: pictures with captions from ground truth."""
 
 from collections.abc import Mapping
 from math import ceil
@@ -18,17 +18,23 @@ class CollectScenes(CollectStage):
 
     @classmethod
     def states(cls, recipe: CollectScenesRecipe, inputs: Mapping[str, Any]) -> DataContract:
-        return DataContract(cameras=cameras_contract(recipe.render))
+        cameras = (
+            recipe.expert.data_contract().cameras
+            if recipe.expert
+            else cameras_contract(recipe.render)
+        )
+        return DataContract(cameras=cameras)
 
     @staticmethod
     def run(ctx: stage.StageContext) -> Mapping[str, Any]:
-        from foundry_core.simulation.scenes import record_scenes
+        from foundry_core.simulation import scenes as meta_world
 
         recipe = ctx.recipe
+        record = recipe.expert.record_scenes if recipe.expert else meta_world.record_scenes
         slots = ceil(recipe.frames_per_task / recipe.frames_per_scenario)
-        frames = 0
+        pictures = frames = 0
         with (ctx.out / "scenes.jsonl").open("w", encoding="utf-8") as index:
-            for done, total, scenes in record_slots(ctx, record_scenes, slots):
+            for done, total, scenes in record_slots(ctx, record, slots):
                 for scene in scenes:
                     folder = ctx.out / "images" / scene.task
                     folder.mkdir(parents=True, exist_ok=True)
@@ -46,8 +52,9 @@ class CollectScenes(CollectStage):
                     }
                     index.write(json_line(entry))
                     frames += 1
+                    pictures += len(paths)
                 ctx.progress(done, total, scenes[0].task, frames=frames)
-        return {"scenes": frames, "images": frames * len(recipe.render.cameras)}
+        return {"scenes": frames, "images": pictures}
 
 
 STAGE = CollectScenes

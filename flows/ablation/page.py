@@ -19,12 +19,13 @@ from foundry_core.pipeline.cost import duration
 Json = Mapping[str, Any]
 Section = tuple[str, str]
 # Worst first: what a node of several seed runs is coloured by.
-_ACTIONS = ("failed", "blocked", "run", "shared", "reuse")
+_ACTIONS = ("failed", "cancelled", "blocked", "run", "shared", "reuse")
 _LEGEND = {
     "run": "ran for one variant",
     "shared": "ran once for several",
     "reuse": "was there before",
     "failed": "failed",
+    "cancelled": "cancelled",
     "blocked": "not reached",
 }
 _SCENARIOS, _SIDE_BY_SIDE = 3, 6

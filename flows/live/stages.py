@@ -119,10 +119,8 @@ def _state(row: StageRow, last: Json | None, progress: Json | None, at_work: boo
         return _ENDED.get(row["action"], row["action"])
     if not at_work:
         # Of a run that said nothing of its end, what it had begun is not known to have failed.
-        ended = row["action"] in ("failed", "blocked")
+        ended = row["action"] in ("failed", "cancelled", "blocked")
         begun = last is not None or progress is not None
-        if row["action"] == "failed" and last is not None and last["state"] == "interrupted":
-            return "cancelled"
         return row["action"] if ended else "gone" if begun else "blocked"
     if progress is None:
         return "runs" if last and last["state"] == "running" else "waits"

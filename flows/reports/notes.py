@@ -1,9 +1,10 @@
-"""What a training found worth telling, in a report."""
+"""What a training found worth telling and what a conversion doubts, in a report."""
 
 from collections.abc import Mapping
 from html import escape
 
 from flows.reports.curves import recorded
+from flows.runs.doubted import doubted
 from foundry_core.files import read_json
 from foundry_core.lineage.records import NOTES
 from foundry_core.store.base import Store
@@ -13,12 +14,15 @@ TITLE = "Worth knowing"
 
 
 def notes_section(store: Store, artifacts: Mapping[str, Artifact]) -> list[tuple[str, str]]:
-    """A list of what trainings noted, by stage; [] of nothing."""
+    """A list of both, by stage; [] of nothing."""
     lines = [
         f"<li>{escape(name)}: {escape(note)}</li>"
         for name, artifact in artifacts.items()
-        if artifact.kind.startswith("train_")
-        for note in _noted(store, artifact)
+        for note in (
+            _noted(store, artifact)
+            if artifact.kind.startswith("train_")
+            else [f"doubt: {one}" for one in doubted(store, artifact)]
+        )
     ]
     return [(TITLE, f"<ul>{''.join(lines)}</ul>")] if lines else []
 

@@ -107,8 +107,8 @@ class WhyAnswer(TypedDict):
 
 
 class GraphNode(TypedDict):
-    """action: run, reuse, blocked, failed, gone, or shared (it ran for several variants); it
-    chooses the colour."""
+    """action: run, reuse, blocked, failed, cancelled, gone, or shared (it ran for several
+    variants); it chooses the colour."""
 
     name: str
     kind: str | None

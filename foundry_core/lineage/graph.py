@@ -20,6 +20,7 @@ _COLOURS = {
     "shared": ("#efe7fb", "#7a4fc0", "#33204f", "#b491ee"),
     "blocked": ("#f1f1f1", "#8a8a8a", "#303030", "#9a9a9a"),
     "failed": ("#fbe5e3", "#c4402f", "#4d1c16", "#f08a7c"),
+    "cancelled": ("#f1f1f1", "#8a8a8a", "#303030", "#9a9a9a"),
     "gone": ("#fdf3dd", "#b58316", "#40320d", "#e0b95a"),
 }
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 200, 54, 72, 22, 16

@@ -12,13 +12,15 @@ from fact.run_started s left join fact.run_finished f using (run_id)
 -- stopped is what an ablation's design left unplayed.
 create view run_stage as
 with tried as (
-    select s.run_id, s.key, bool_or(f.state = 'committed') as built
+    select s.run_id, s.key, bool_or(f.state = 'committed') as built,
+        arg_max(f.state, (s.event_time, s.event_id)) as state
     from fact.attempt_started s left join fact.attempt_finished f using (key, attempt, run_id)
     group by s.run_id, s.key)
 select s.run_id, s.stage, s.position, s.kind, coalesce(r.key, s.key) as key, r.artifact_key,
     s.action as planned,
     case when r.action is not null then r.action
         when f.run_id is null or t.built then s.action
+        when f.status = 'cancelled' and t.state = 'interrupted' then 'cancelled'
         when t.key is not null then 'failed'
         else 'blocked' end as action,
     r.how, coalesce(r.reasons, s.reasons) as reasons, r.event_time as resolved_at
@@ -329,7 +331,8 @@ with stages as (
     select run_id, count(*) as stages, count(*) filter (action = 'run') as ran,
         count(*) filter (action = 'reuse') as reused,
         count(*) filter (action = 'blocked') as blocked,
-        count(*) filter (action = 'failed') as failed
+        count(*) filter (action = 'failed') as failed,
+        count(*) filter (action = 'cancelled') as cancelled
     from run_stage group by run_id),
 scores as (
     select run_id, map_from_entries(list(
@@ -338,7 +341,8 @@ scores as (
     from run_scores where task = 'all' group by run_id)
 select r.run_id, r.pipeline, r.status, r.started_at, r.seconds, r.overrides,
     coalesce(s.stages, 0) as stages, coalesce(s.ran, 0) as ran, coalesce(s.reused, 0) as reused,
-    coalesce(s.blocked, 0) as blocked, coalesce(s.failed, 0) as failed, c.scores, r.ablation_id,
+    coalesce(s.blocked, 0) as blocked, coalesce(s.failed, 0) as failed,
+    coalesce(s.cancelled, 0) as cancelled, c.scores, r.ablation_id,
     r.variant, r.git_commit, r.git_dirty, r.error
 from pipeline_run r left join stages s using (run_id) left join scores c using (run_id);
 

@@ -10,12 +10,14 @@ CLOSEST = 1e-6
 @dataclass(frozen=True, kw_only=True)
 class CameraPose:
     """position [3] m; axes [3, 3], columns are the camera's right, up and backward in the world;
-    fovy in degrees; the image is square. upside_down: the picture is shown turned by 180°."""
+    fovy in degrees; the image is square. The picture is shown turned by 180° if upside_down, with
+    left and right swapped if mirrored."""
 
     position: np.ndarray
     axes: np.ndarray
     fovy: float
-    upside_down: bool
+    upside_down: bool = False
+    mirrored: bool = False
 
     def project(self, point: np.ndarray) -> tuple[float, float] | None:
         """World point [3] → (x, y) in [0, 1), from the left and from the top of the picture as it
@@ -27,6 +29,8 @@ class CameraPose:
         x, y = 0.5 + 0.5 * right / half, 0.5 - 0.5 * up / half
         if self.upside_down:
             x, y = 1 - x, 1 - y
+        if self.mirrored:
+            x = 1 - x
         inside = 0 <= x < 1 and 0 <= y < 1
         return (float(x), float(y)) if inside else None
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -11,35 +11,48 @@ from foundry_core.identity.sources import package_fingerprint
 from foundry_core.parallel import ordered_map
 from foundry_core.pipeline.stage import Recipe, Stage, StageContext, Upstream, Work
 from foundry_core.simulation.catalog import PACKAGES
-from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, TaskNames, known_tasks
+from foundry_core.simulation.config import DEFAULT_TASKS, RenderConfig, known_tasks
 from foundry_core.simulation.experts.base import AnyExpert
 from foundry_core.simulation.scenarios import MAX_SLOTS
 
 
-class RecordedRecipe(Recipe):
+class CollectRecipe(Recipe):
     """Of a stage that records in a simulator."""
 
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """Installed distributions that what is recorded depends on."""
-        return PACKAGES
-
-
-class CollectRecipe(RecordedRecipe):
-    tasks: TaskNames = Field(DEFAULT_TASKS, description="Meta-World's tasks to visit")
-    render: RenderConfig = Field(RenderConfig(), description="what the cameras see")
-
-
-class CollectDemosRecipe(RecordedRecipe):
     tasks: tuple[str, ...] = Field(
         DEFAULT_TASKS,
         min_length=1,
-        description="tasks to demonstrate, of Meta-World or of `expert`'s simulator",
+        description="tasks to record, of Meta-World or of `expert`'s simulator",
     )
     render: RenderConfig = Field(RenderConfig(), description="what Meta-World's cameras see")
     expert: Annotated[AnyExpert | None, OmitWhen(None)] = Field(
         None, description="of another simulator; null: Meta-World's, as `render` draws it"
     )
+
+    of_meta_world: ClassVar[tuple[str, ...]] = ("render",)
+    """Settings that another simulator's expert has itself."""
+
+    @model_validator(mode="after")
+    def _one_simulator(self) -> Self:
+        if self.expert is None:
+            known_tasks(self.tasks)
+            return self
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"tasks {list(self.tasks)} name one twice")
+        for name in self.of_meta_world:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is of Meta-World's experts; set it in `expert`")
+        return self
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Installed distributions that what is recorded depends on."""
+        return PACKAGES if self.expert is None else self.expert.packages
+
+
+class CollectDemosRecipe(CollectRecipe):
+    of_meta_world: ClassVar[tuple[str, ...]] = ("render", "max_steps")
+
     episodes_per_task: int = Field(
         100, ge=1, le=MAX_SLOTS, description="demonstrations of each task"
     )
@@ -55,22 +68,6 @@ class CollectDemosRecipe(RecordedRecipe):
         "step, as a slipping encoder's would: for studies of what bad data do",
     )
 
-    @model_validator(mode="after")
-    def _one_simulator(self) -> Self:
-        if self.expert is None:
-            known_tasks(self.tasks)
-            return self
-        if len(set(self.tasks)) != len(self.tasks):
-            raise ValueError(f"tasks {list(self.tasks)} name one twice")
-        for name in ("render", "max_steps"):
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is of Meta-World's experts; set it in `expert`")
-        return self
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        return PACKAGES if self.expert is None else self.expert.packages
-
 
 class CollectScenesRecipe(CollectRecipe):
     frames_per_task: int = Field(600, ge=1, description="pictures with captions of each task")
@@ -80,8 +77,17 @@ class CollectScenesRecipe(CollectRecipe):
         0.5, ge=0, le=1, description="scenarios that begin with some of the expert's work"
     )
     randomized_share: float = Field(
-        0.5, ge=0, le=1, description="captions that put the instruction in other words"
+        0.5,
+        ge=0,
+        le=1,
+        description="captions that put the instruction in other words, of simulators with some",
     )
+
+    @model_validator(mode="after")
+    def _described(self) -> Self:
+        if self.expert is not None and not self.expert.describes:
+            raise ValueError(f"the expert {self.expert.kind!r} has no words for what it sees")
+        return self
 
 
 R = TypeVar("R", bound=Recipe)
@@ -102,12 +108,17 @@ class CollectStage(Stage):
     """A kind that records in a simulator, whose packages are sources."""
 
     @classmethod
-    def sources(cls, recipe: RecordedRecipe) -> Mapping[str, str]:
+    def sources(cls, recipe: CollectRecipe) -> Mapping[str, str]:
         return {name: package_fingerprint(name) for name in recipe.packages}
 
     @classmethod
+    def check(cls, recipe: CollectRecipe, inputs: Mapping[str, Any]) -> None:
+        if recipe.expert is not None:
+            recipe.expert.check_tasks(recipe.tasks)
+
+    @classmethod
     def work(
-        cls, recipe: RecordedRecipe, inputs: Mapping[str, Mapping[str, Upstream]]
+        cls, recipe: CollectRecipe, inputs: Mapping[str, Mapping[str, Upstream]]
     ) -> Work | None:
         return recorded_work(recipe)
 

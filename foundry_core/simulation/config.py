@@ -1,9 +1,9 @@
 """Configs of the simulator that recipes embed. No NumPy, no MuJoCo: planning imports this."""
 
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from foundry_core.config.suggest import nearest
 from foundry_core.data.contract.fields import FieldContract
@@ -98,7 +98,6 @@ def known_tasks(tasks: tuple[str, ...]) -> tuple[str, ...]:
     return tasks
 
 
-TaskNames = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(known_tasks)]
 DEFAULT_TASKS = TASK_SETS["mini"]
 
 

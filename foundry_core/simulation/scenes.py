@@ -1,22 +1,16 @@
-"""Scenes with captions from ground truth: where hand, object and goal are, in words.
+"""Recording Meta-World's scenes with captions from ground truth: where hand, thing and goal are."""
 
-A caption ties the instruction to places in each view and to metres, which is what a policy has to
-read from its pictures. Places are cells of a 48 x 48 grid over the picture (column, row; from the
-left, from the top), written with two digits each. Every character counts: a digit is a token, and
-what a caption costs in training is its length.
-"""
-
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from foundry_core.data.images import encode_jpeg
 from foundry_core.simulation import catalog
-from foundry_core.simulation.camera import CameraPose
 from foundry_core.simulation.collection import CollectJob, CollectScenesRecipe
 from foundry_core.simulation.demonstrations import JPEG_QUALITY
 from foundry_core.simulation.scenarios import scene_scenario
-from foundry_core.simulation.scene_words import AXES, BINS, GOAL, HAND, OUTSIDE
+from foundry_core.simulation.scene_words import Places, View, caption
 from foundry_core.simulation.simulator import (
     OPEN_M,
     Simulator,
@@ -51,18 +45,31 @@ def record_scenes(job: CollectJob[CollectScenesRecipe]) -> list[Scene]:
     if rng.random() < recipe.expert_share:
         for _ in range(int(rng.integers(1, 21))):
             simulator.command(*simulator.expert_target(), judged=False)
-    scenes = []
-    before = job.slot * recipe.frames_per_scenario
-    for frame in range(min(recipe.frames_per_scenario, recipe.frames_per_task - before)):
+
+    def look() -> tuple[str, str, Mapping[str, np.ndarray]]:
         _roam(simulator, recipe.steps_between, rng)
         instruction = _instruction(simulator.spec, recipe.randomized_share, rng)
-        images = simulator.images()
+        return instruction, describe(simulator, instruction), simulator.images()
+
+    return slot_scenes(job, look)
+
+
+def slot_scenes(
+    job: CollectJob[CollectScenesRecipe],
+    look: Callable[[], tuple[str, str, Mapping[str, np.ndarray]]],
+) -> list[Scene]:
+    """The slot's pictures: `look` goes on to the next and returns (instruction, caption, camera →
+    uint8 [H, W, 3])."""
+    recipe, scenes = job.recipe, []
+    before = job.slot * recipe.frames_per_scenario
+    for frame in range(min(recipe.frames_per_scenario, recipe.frames_per_task - before)):
+        instruction, told, images = look()
         scenes.append(
             Scene(
                 task=job.task,
                 slot=job.slot,
                 frame=frame,
-                caption=describe(simulator, instruction),
+                caption=told,
                 instruction=instruction,
                 images={c: encode_jpeg(image, JPEG_QUALITY) for c, image in images.items()},
             )
@@ -71,35 +78,20 @@ def record_scenes(job: CollectJob[CollectScenesRecipe]) -> list[Scene]:
 
 
 def describe(simulator: Simulator, instruction: str) -> str:
-    """The caption of the simulator's present state. A camera on the hand sees that hand always
-    at the same place, so of its view only the thing is named."""
+    """The caption of the simulator's present state."""
     points = simulator.points()
-    thing = {simulator.spec.thing: points["object"]}
-    everything = {HAND: points["hand"], **thing, GOAL: points["goal"]}
-    views = []
-    for camera in simulator.render.cameras:
-        pose = simulator.camera_pose(camera)
-        named = thing if catalog.CAMERAS[camera].on_hand else everything
-        views.append(f"{camera}: " + ", ".join(f"{n} {place(pose, p)}" for n, p in named.items()))
-    offset = direction(points["object"] - points["hand"])
-    return f"{instruction}. {'. '.join(views)}. {offset}."
-
-
-def place(pose: CameraPose, point: np.ndarray) -> str:
-    """ "0731" (column, row of the grid), or "outside"."""
-    seen = pose.project(point)
-    if seen is None:
-        return OUTSIDE
-    return "".join(f"{int(part * BINS):02d}" for part in seen)
-
-
-def direction(offset: np.ndarray) -> str:
-    """[3] m → "left 03, forward 12, down 04" as the robot sees it, rounded to centimetres."""
-    parts = []
-    for value, (positive, negative) in zip(offset, AXES, strict=True):
-        centimetres = round(float(value) * 100)
-        parts.append(f"{positive if centimetres >= 0 else negative} {abs(centimetres):02d}")
-    return ", ".join(parts)
+    places = Places(
+        thing=simulator.spec.thing,
+        hand=points["hand"],
+        object=points["object"],
+        goal=points["goal"],
+        offset=points["object"] - points["hand"],
+    )
+    views = {
+        camera: View(pose=simulator.camera_pose(camera), on_hand=catalog.CAMERAS[camera].on_hand)
+        for camera in simulator.render.cameras
+    }
+    return caption(instruction, places, views)
 
 
 def _roam(simulator: Simulator, steps: int, rng: np.random.Generator) -> None:

@@ -15,11 +15,8 @@ from foundry_core.simulation.libero import catalog
 EVALUATIONS = ("evaluate", "evaluate_blind", "evaluate_untrained", "evaluate_still")
 TRAININGS = ("vla", "vla_blind", "vla_untrained")
 VISION = {"image_size": 128, "patch_size": 32, "dim": 16, "n_layers": 1, "n_heads": 2}
-MODEL = {
-    "backbone.language": {"kind": "transformer", "dim": 32, "n_layers": 4, "n_heads": 2},
-    "backbone.vision": {"kind": "vit", **VISION},
-    "head": {"kind": "flow", "dim": 16, "n_layers": 1, "n_heads": 2},
-}
+LANGUAGE = {"kind": "transformer", "dim": 32, "n_layers": 4, "n_heads": 2}
+HEAD = {"kind": "flow", "dim": 16, "n_layers": 1, "n_heads": 2}
 
 
 @pytest.fixture
@@ -64,6 +61,8 @@ def recipes(name, overrides=()):
 def test_demonstrations_and_exams_are_of_one_scene(libero, name, suite):
     found = recipes(name)
     scene = found["demos"].expert.scene
+    assert found["scenes"].expert == found["demos"].expert
+    assert found["scenes"].tasks == found["demos"].tasks
     assert scene.suite == suite
     assert sorted(found["demos"].tasks) == sorted(libero[suite])
     for stage in EVALUATIONS:
@@ -81,21 +80,22 @@ def test_the_gpu_size_asks_for_gpus_and_more_of_everything(libero):
     assert large["vla"].training.steps == 10 * small["vla"].training.steps
     stages = load_pipeline("libero-object", (), kinds=stage_kind).stages
     assert {name for name, one in stages.items() if one.resources.gpus} == {
-        "vla", "vla_blind", "evaluate", "evaluate_blind", "evaluate_untrained",
+        "vlm", "vla", "vla_blind", "evaluate", "evaluate_blind", "evaluate_untrained",
     }  # fmt: skip
 
 
 def test_it_is_planned_at_reduced_width(libero, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FOUNDRY_HOME", str(tmp_path / "home"))
     changes = {"demos.episodes_per_task": 1, "vla.training.steps": 2, "demos.resources.cpus": 1}
-    for stage in TRAININGS:
-        changes |= {f"{stage}.model.{path}": value for path, value in MODEL.items()}
-    for stage in (*TRAININGS, *EVALUATIONS):
+    changes |= {"vlm.model.language": LANGUAGE, "vlm.model.vision": {"kind": "vit", **VISION}}
+    changes |= {"scenes.resources.cpus": 1}
+    changes |= {f"{stage}.model.head": HEAD for stage in TRAININGS}
+    for stage in ("vlm", *TRAININGS, *EVALUATIONS):
         changes |= {f"{stage}.resources.gpus": 0, f"{stage}.resources.cpus": 1}
     for stage in EVALUATIONS[:3]:
         changes[f"{stage}.resources.device"] = "cpu"
     arguments = [part for path, v in changes.items() for part in ("-o", f"{path}={json.dumps(v)}")]
     assert main(["run", "libero-object", "--dry-run", "--json", *arguments]) == 0
     rows = json.loads(capsys.readouterr().out)["stages"]
-    assert len(rows) == 12
+    assert len(rows) == 15
     assert {row["action"] for row in rows} == {"run"}

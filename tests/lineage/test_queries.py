@@ -225,6 +225,29 @@ def stopped(log, tmp_path):
         yield connection, stages
 
 
+@pytest.mark.parametrize(
+    ("status", "state", "action"),
+    [
+        ("cancelled", "interrupted", "cancelled"),
+        ("cancelled", "failed", "failed"),
+        ("failed", "interrupted", "failed"),  # its machine was taken, not the run
+    ],
+)
+def test_what_somebody_stopped_did_not_fail(log, tmp_path, status, state, action):
+    history = History(log)
+    first = stage("first", "emit", {"v": 1}, {})
+    history.start("r", [first])
+    history.attempt("r", first)
+    history.add(AttemptFinished(run_id="r", key=first["key"], attempt="a1", state=state))
+    history.finish("r", status)
+    Index(tmp_path / queries.INDEX_NAME, log).advance()
+    with queries.connect(tmp_path) as connection:
+        (found,) = queries.show(connection, "r")["stages"]
+        (counts,) = queries.sql(connection, "select failed, cancelled from run_summary")
+    assert found["action"] == action
+    assert counts == {"failed": int(action == "failed"), "cancelled": int(action == "cancelled")}
+
+
 @pytest.mark.parametrize("run", ["r", "r.variant"])
 def test_a_failed_run_ran_only_what_it_began(stopped, run):
     connection, stages = stopped

@@ -3,8 +3,7 @@
 import numpy as np
 
 from foundry_core.simulation.camera import CameraPose
-from foundry_core.simulation.scene_words import read_caption
-from foundry_core.simulation.scenes import direction, place
+from foundry_core.simulation.scene_words import direction, place, read_caption
 
 CAPTION = (
     "Open the window. workspace: hand 0731, window handle 1220, goal outside. "

@@ -7,7 +7,8 @@ import numpy as np
 from foundry_core.simulation.camera import CameraPose
 from foundry_core.simulation.collection import CollectJob, CollectScenesRecipe
 from foundry_core.simulation.config import RenderConfig
-from foundry_core.simulation.scenes import describe, direction, place, record_scenes
+from foundry_core.simulation.scene_words import direction, place
+from foundry_core.simulation.scenes import describe, record_scenes
 from foundry_core.simulation.simulator import shared_simulator
 
 RENDER = RenderConfig(size=32, supersample=1)

@@ -261,6 +261,8 @@ def test_projection_known_values():
     assert plain.project(np.array([3.0, 0.0, -2.0])) is None
     turned = CameraPose(position=np.zeros(3), axes=np.eye(3), fovy=90.0, upside_down=True)
     assert turned.project(np.array([1.0, 0.5, -2.0])) == pytest.approx((0.25, 0.625))
+    mirrored = CameraPose(position=np.zeros(3), axes=np.eye(3), fovy=90.0, mirrored=True)
+    assert mirrored.project(np.array([1.0, 0.5, -2.0])) == pytest.approx((0.25, 0.375))
 
 
 @pytest.mark.parametrize("task", DEFAULT_TASKS)

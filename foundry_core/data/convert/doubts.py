@@ -1,6 +1,6 @@
-"""What a conversion doubts: a gripper's numbers beyond the stroke that its mapping states,
-positions that hardly move or lie too far away for their unit, a rate that mapping and source state
-unlike.
+"""What a conversion doubts: a gripper's numbers beyond the stroke that its mapping states or
+within a small part of it, positions that hardly move or lie too far away for their unit, a rate
+that mapping and source state unlike.
 
 None of it need be wrong, so it stops nothing; it is told: in report.json and on the console.
 """
@@ -26,6 +26,9 @@ _TOLERATED = 0.02
 """Share of a stroke: a hand that is shut firmly reads a little less than closed."""
 _LEAST, _FURTHEST = 0.002, 20.0
 """Metres that a position moves in all, and that it lies away at most."""
+_USED = 0.05
+"""Least share of its stroke that a gripper uses if it moves: metres under ends in millimetres use a
+thousandth, radians under ends in degrees a fiftieth."""
 
 
 @dataclass(kw_only=True)
@@ -115,6 +118,13 @@ class Numbers:
                     f"outside closed {one.closed:g} .. open {one.open:g} "
                     f"(found {one.low:.4g} .. {one.high:.4g}) and were clipped: "
                     "check the mapping's closed and open"
+                )
+            used = (one.high - one.low) / abs(one.open - one.closed)
+            if 0 < used < _USED:
+                yield (
+                    f"gripper {name} moves (from {one.low:.4g} to {one.high:.4g}) over "
+                    f"{_percent(used)} of its stroke, closed {one.closed:g} .. open {one.open:g}: "
+                    "check the mapping's closed and open, and their unit"
                 )
 
     def _of_reaches(self) -> Iterator[str]:

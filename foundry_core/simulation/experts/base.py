@@ -1,7 +1,7 @@
 """What a source of scripted demonstrations declares. Planning imports this.
 
 A member is one module that defines `EXPERT`, a `DemoExpert` subclass; `expert.kind` of a
-`collect_demos` stage chooses it.
+`collect_demos` or `collect_scenes` stage chooses it.
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,22 @@ from foundry_core.data.contract.statements import DataContract
 from foundry_core.pipeline.stage import Config
 
 if TYPE_CHECKING:
-    from foundry_core.simulation.collection import CollectDemosRecipe, CollectJob
+    from foundry_core.simulation.collection import (
+        CollectDemosRecipe,
+        CollectJob,
+        CollectScenesRecipe,
+    )
     from foundry_core.simulation.demonstrations import Demonstration
+    from foundry_core.simulation.scenes import Scene
 
 
 class DemoExpert(Config):
     """Base of every expert's config. packages: installed distributions that its demonstrations
-    depend on."""
+    depend on. describes: it can also tell where things are, `record_scenes`."""
 
     kind: str
     packages: ClassVar[tuple[str, ...]] = ()
+    describes: ClassVar[bool] = False
 
     def check_tasks(self, tasks: Sequence[str]) -> None:
         """FoundryError for a task that it has not, or cannot solve."""
@@ -34,6 +40,11 @@ class DemoExpert(Config):
     def record(self, job: "CollectJob[CollectDemosRecipe]") -> "Demonstration":
         """The slot's first successful episode, a pure function of the job. Imports the simulator
         here, and nowhere before. FoundryError after too many failures in a row."""
+        raise NotImplementedError
+
+    def record_scenes(self, job: "CollectJob[CollectScenesRecipe]") -> "list[Scene]":
+        """The slot's pictures with captions, in order, a pure function of the job. Of an expert
+        that `describes`."""
         raise NotImplementedError
 
 

@@ -12,8 +12,13 @@ from foundry_core.simulation.libero.catalog import PACKAGES
 from foundry_core.simulation.libero.config import LiberoScene
 
 if TYPE_CHECKING:
-    from foundry_core.simulation.collection import CollectDemosRecipe, CollectJob
+    from foundry_core.simulation.collection import (
+        CollectDemosRecipe,
+        CollectJob,
+        CollectScenesRecipe,
+    )
     from foundry_core.simulation.demonstrations import Demonstration
+    from foundry_core.simulation.scenes import Scene
 
 _UNSOLVED = ("in_the_top_drawer", "on_the_stove", "on_the_wooden_cabinet")
 """Bowls in and on fixtures: their drawn starts are not like the published ones, and the drawer is
@@ -31,6 +36,7 @@ class LiberoExpert(DemoExpert):
 
     kind: Literal["libero"] = "libero"
     packages: ClassVar[tuple[str, ...]] = PACKAGES
+    describes: ClassVar[bool] = True
 
     scene: LiberoScene = Field(LiberoScene(), description="as the benchmark `libero` is to show it")
     noise: float = Field(
@@ -60,6 +66,11 @@ class LiberoExpert(DemoExpert):
         from foundry_core.simulation.libero.demonstrations import record
 
         return record(self, job)
+
+    def record_scenes(self, job: "CollectJob[CollectScenesRecipe]") -> "list[Scene]":
+        from foundry_core.simulation.libero.scenes import record_scenes
+
+        return record_scenes(self, job)
 
 
 EXPERT = LiberoExpert

