@@ -33,6 +33,8 @@ SHORT = {
     "conversion": "--speed",
     "statistics_speed": "--windows 10000",
     "loading_speed": "--seconds 2 --workers 0 --episodes 6",
+    "loading_scale": "--only text --shards 100 --rounds 3 --seconds 2"
+    " --readers foundry energon litdata",
     "training_step": "--shape demo --rounds 8",
     "cross_entropy": "--rounds 3",
     "decoding": "--preset demo_llm --batch 1 8",

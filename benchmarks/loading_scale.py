@@ -2,6 +2,7 @@
 
     python benchmarks/loading_scale.py [--shards 10 100 1200 10000] [--rounds 3] [--seconds 3]
         [--turns 30] [--only text] [--readers foundry webdataset energon litdata] [--folder /tmp]
+        [--rows FILE]
 
 The same rows (text: 2,049 tokens of two bytes; robot: windows of small episodes, 2 cameras of
 64 x 64, so that decoding hides little) lie in more and more shards. Readers take turns, each time
@@ -14,8 +15,9 @@ webdataset: shards and a buffer of 1,000 samples are shuffled. Of robot data it 
 energon: megatron-energon, prepared (its own indices), slices of 100 samples and such a buffer.
 litdata: its own format, as many chunks as there are shards, shuffled.
 
-The last two are optional packages (`pip install megatron-energon litdata`) and read text alone:
-they give samples as they are stored, and have nothing that cuts windows out of episodes.
+The last two are optional packages (`pip install megatron-energon litdata`, here or where the Python
+FOUNDRY_BENCH_READERS looks, which has ours, too) and read text alone: they give samples as they are
+stored, and have nothing that cuts windows out of episodes.
 Memory is what the process has more than after its imports: resident, proportional, and anonymous
 (caches of the kernel left out); with --workers, of the largest of the forked workers. One process
 reads, so that rates are per second of its CPU time.
@@ -37,10 +39,13 @@ sys.path.insert(0, os.fspath(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
+from rows import Row, add_rows_argument, write_rows
 
 ROW, BATCH, ROWS, EPISODES, LENGTH = 2049, 16, 50_000, 10_000, 20
 CAMERAS = ("front", "wrist")
-READERS = ("foundry", "webdataset", "energon", "litdata")
+# Packages that are not ours, by the name of the reader.
+OTHERS = {"energon": "megatron-energon", "litdata": "litdata"}
+READERS = ("foundry", "webdataset", *OTHERS)
 SEED = 0
 
 
@@ -217,7 +222,7 @@ def energon(folder: Path, kind: str, options: argparse.Namespace) -> Iterator[in
         yield len(batch["tokens"])
 
 
-def prepare_energon(folder: Path) -> None:
+def prepare_energon(folder: Path, _: int) -> None:
     """As `energon prepare` does."""
     from megatron.energon.flavors.webdataset import BaseWebdatasetFactory
 
@@ -362,15 +367,14 @@ def prepare(folder: Path, kind: str, shards: int, readers: list[str]) -> None:
         fields = RobotInputs(cameras=CAMERAS, horizon=15).fields
         normalizer = Normalizer.from_statistics(statistics, fields)
         normalizer.save(folder / "normalizer.json")
-    if "energon" in readers:
-        prepare_energon(folder)
-    if "litdata" in readers:
-        prepare_litdata(folder, shards)
+    for reader in readers:
+        if reader in OTHERS:
+            spawned(["--prepare", reader, str(folder), str(shards)], str(folder))
 
 
-def measure(kind: str, options: argparse.Namespace) -> None:
+def measure(kind: str, options: argparse.Namespace) -> list[Row]:
     """Prints a line for each number of shards and reader: medians over the rounds, in which they
-    take turns, so that all of them see the same machine."""
+    take turns, so that all of them see the same machine. Ours beside each other one's."""
     both = ("foundry", "webdataset")
     readers = [one for one in options.readers if kind == "text" or one in both]
     found: dict[tuple[int, str], list[dict]] = {}
@@ -384,29 +388,53 @@ def measure(kind: str, options: argparse.Namespace) -> None:
         if options.turns:
             for reader in readers:
                 folders = [Path(root, str(shards)) for shards in options.shards]
-                rates = spawned(["--turn", reader, kind, *map(str, folders)], kind, root, options)
+                what = ["--turn", reader, kind, *map(str, folders), *timing(kind, options)]
+                rates = spawned(what, root)
                 first = rates and rates[folders[0].name]
                 cells = (
                     f"{n} {r:,.0f} ({100 * r / first:.0f} %)" for n, r in (rates or {}).items()
                 )
                 print(f"{kind:5} in turns, per CPU s  {reader:10}  {'  '.join(cells)}", flush=True)
-    for (shards, reader), rows in sorted(found.items(), key=lambda one: one[0][::-1]):
-        medians = {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
-        cells = "  ".join(f"{name} {value:,.2f}" for name, value in medians.items())
+    medians = {
+        key: {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
+        for key, rows in sorted(found.items(), key=lambda one: one[0][::-1])
+    }
+    for (shards, reader), values in medians.items():
+        cells = "  ".join(f"{name} {value:,.2f}" for name, value in values.items())
         print(f"{kind:5} {shards:6} shards  {reader:10}  {cells}", flush=True)
+    return [
+        Row(
+            what=f"loading: {kind}, {shards} shards",
+            unit="samples per CPU s",
+            ours=medians[shards, "foundry"]["per_cpu_s"],
+            beside=OTHERS.get(reader, reader),
+            theirs=values["per_cpu_s"],
+            more=True,
+        )
+        for (shards, reader), values in medians.items()
+        if reader != "foundry" and (shards, "foundry") in medians
+    ]
 
 
 def run(reader: str, kind: str, folder: Path, options: argparse.Namespace) -> dict | None:
     """One reader in a process of its own."""
-    return spawned(["--child", reader, kind, str(folder)], kind, str(folder.parent), options)
+    what = ["--child", reader, kind, str(folder), *timing(kind, options)]
+    return spawned(what, str(folder.parent))
 
 
-def spawned(what: list[str], kind: str, root: str, options: argparse.Namespace) -> dict | None:
-    """What a process of this script prints; None where it failed, which is printed."""
+def timing(kind: str, options: argparse.Namespace) -> list[str]:
+    """Of a process that measures."""
     epoch = options.epoch or (ROWS if kind == "text" else 6 * EPISODES)
-    command = [sys.executable, __file__, *what, "--turns", str(options.turns)]
-    command += ["--seconds", str(options.seconds), "--epoch", str(epoch)]
-    command += ["--workers", str(options.workers), "--window-mib", str(options.window_mib)]
+    words = ["--turns", options.turns, "--seconds", options.seconds, "--epoch", epoch]
+    words += ["--workers", options.workers, "--window-mib", options.window_mib]
+    return list(map(str, words))
+
+
+def spawned(what: list[str], root: str) -> dict | None:
+    """What a process of this script prints; None where it failed, which is printed. what: first the
+    option that says what to do, then the reader."""
+    other = os.environ.get("FOUNDRY_BENCH_READERS") if what[1] in OTHERS else ""
+    command = [other or sys.executable, __file__, *what]
     environment = os.environ | {"FOUNDRY_HOME": os.path.join(root, "home")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -431,7 +459,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=0, help="also all numbers in one process")
     parser.add_argument("--turn", nargs="+", default=None, help=argparse.SUPPRESS)
     parser.add_argument("--child", nargs=3, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--prepare", nargs=3, default=None, help=argparse.SUPPRESS)
+    add_rows_argument(parser)
     options = parser.parse_args()
+    if options.prepare:
+        reader, folder, shards = options.prepare
+        globals()[f"prepare_{reader}"](Path(folder), int(shards))
+        print("{}")
+        return
     if options.child:
         reader, kind, folder = options.child
         print(json.dumps(child(reader, kind, Path(folder), options)))
@@ -440,8 +475,10 @@ def main() -> None:
         reader, kind, *folders = options.turn
         print(json.dumps(turns(reader, kind, list(map(Path, folders)), options)))
         return
+    rows: list[Row] = []
     for kind in [options.only] if options.only else ["text", "robot"]:
-        measure(kind, options)
+        rows += measure(kind, options)
+    write_rows(options.rows, rows)
 
 
 if __name__ == "__main__":
