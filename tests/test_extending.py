@@ -8,6 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REPOSITORY
 
 GUIDE = REPOSITORY / "docs" / "extending.md"
@@ -42,6 +44,7 @@ def install(folder: Path) -> None:
     (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.slow("an outside package's own tests, with trainings and an exam")
 def test_five_additions_from_outside(tmp_path):
     install(tmp_path)
     for file in EXAMPLE.iterdir():

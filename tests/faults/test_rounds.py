@@ -9,10 +9,13 @@ from tests.faults.rounds import run_rounds
 from tests.runs import run
 
 
-def test_a_few_rounds_on_a_local_store():
-    tally = run_rounds(rounds=3, seed=4)
+@pytest.mark.parametrize(
+    "rounds", [1, pytest.param(6, marks=pytest.mark.slow("kills and repeats whole runs"))]
+)
+def test_a_few_rounds_on_a_local_store(rounds):
+    tally = run_rounds(rounds=rounds, seed=4)
     assert tally.violations == []
-    assert sum(n for name, n in tally.counts.items() if name.startswith("killed")) == 3
+    assert sum(n for name, n in tally.counts.items() if name.startswith("killed")) == rounds
     assert tally.counts["results compared byte for byte"] > 0
 
 

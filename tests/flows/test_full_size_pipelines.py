@@ -21,6 +21,8 @@ from foundry_core.training.sizing.stages import cost_of, training_stages
 from tests.full_size import PIPELINES, reduced, write_raw
 from tests.hf_checkpoints import make_vlm
 
+pytestmark = pytest.mark.usefixtures("known_code")
+
 REPOSITORY = Path(__file__).parents[2]
 SCRATCH = [name for name in PIPELINES if "qwen" not in name]
 GIB = 2**30

@@ -12,6 +12,8 @@ from foundry_core.pipeline.registry import stage_kind
 from foundry_core.simulation import collection
 from foundry_core.simulation.libero import catalog
 
+pytestmark = pytest.mark.usefixtures("known_code")
+
 EVALUATIONS = ("evaluate", "evaluate_blind", "evaluate_untrained", "evaluate_still")
 TRAININGS = ("vla", "vla_blind", "vla_untrained")
 VISION = {"image_size": 128, "patch_size": 32, "dim": 16, "n_layers": 1, "n_heads": 2}

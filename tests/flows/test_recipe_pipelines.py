@@ -18,6 +18,8 @@ from foundry_core.training.sizing.stages import cost_of
 from tests.full_size import RECIPES, reduced, write_raw
 from tests.hf_checkpoints import make_tokenizer, make_vlm
 
+pytestmark = pytest.mark.usefixtures("known_code")
+
 FAMILY = {"pi0-like": "paligemma", "smolvla-like": "smolvlm", "openvla-lora": "qwen2_5_vl"}
 HEAD_OF = {
     "act": "act",

@@ -34,6 +34,8 @@ from foundry_core.training.sizing.stages import cost_of as size_of
 from tests.runs import run
 from tests.support import WORDS, words
 
+pytestmark = pytest.mark.usefixtures("known_code")
+
 EXAMS = WORDS.with_name("exams.yaml")
 
 

@@ -55,8 +55,8 @@ BAD_SETS = {
 
 
 @pytest.fixture(autouse=True)
-def home(small_home):
-    return small_home
+def home(built_home):
+    return built_home
 
 
 def file(path, data=b"x"):

@@ -265,7 +265,7 @@ def test_bytes_that_rot_without_a_trace_are_found_by_verify(home):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"kind": "emit"}'])
-def test_a_torn_manifest_is_corrupt_and_mended(text, home):
+def test_a_torn_manifest_is_corrupt_and_mended(text, built_home):
     _, before = run()
     path = before.prepared.store.path("emit", before.artifact("first").key) / "artifact.json"
     path.write_text(text)
@@ -274,7 +274,7 @@ def test_a_torn_manifest_is_corrupt_and_mended(text, home):
     assert reason.path.startswith("artifact.json is damaged: ")
     assert before.prepared.store.verify("emit", path.parent.name).problem == reason.path
     assert run("model.rate=0.5")[0]["first"] == "run"
-    assert open_store(str(home / "store")).state("emit", path.parent.name).status == "ok"
+    assert open_store(str(built_home / "store")).state("emit", path.parent.name).status == "ok"
 
 
 def test_a_manifest_is_parsed_once_and_again_once_its_bytes_are_others(home, monkeypatch):
@@ -304,6 +304,7 @@ def test_only_the_latest_manifests_are_kept(monkeypatch):
     assert [int(data) for data in asked] == [0, 1, 2, 3, 0]
 
 
+@pytest.mark.usefixtures("built_home")
 def test_a_content_index_that_points_to_other_bytes_is_not_believed(home):
     """The entry of one input-content key is made to name a key built from other input bytes."""
     _, before = run()
@@ -356,7 +357,9 @@ FULL = [
 
 
 @pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
-def test_however_a_full_disk_shows_in_the_index_a_reused_run_succeeds(error, monkeypatch, capsys):
+def test_however_a_full_disk_shows_in_the_index_a_reused_run_succeeds(
+    error, built_home, monkeypatch, capsys
+):
     run()
     capsys.readouterr()
 

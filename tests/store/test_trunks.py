@@ -404,6 +404,7 @@ def test_a_home_that_was_moved_finds_its_trunks(home, monkeypatch):
     assert planned("model.steps=20").plan.stages["model"].continues.step == 8
 
 
+@pytest.mark.slow("a bucket, two hosts, and a process for each training")
 def test_in_a_bucket_another_host_goes_on_and_gc_knows_all(home, monkeypatch, capsys):
     with s3_server() as endpoint:
         monkeypatch.setenv("FOUNDRY_STORE", use_s3(monkeypatch, endpoint))

@@ -18,6 +18,8 @@ from foundry_core.pipeline.registry import stage_kind
 from foundry_core.pipeline.spec import identify
 from foundry_core.training.recipes import TrainStage
 
+pytestmark = pytest.mark.usefixtures("known_code")
+
 TOWER = {"kind": "hf", "image_size": 16, "patch_size": 4, "width": 8}
 UNTRAINED = {"steps": 0}
 SMALL = {"render": {"size": 16}}

@@ -53,7 +53,7 @@ def contrast_text(one: Contrast) -> str:
         words = f"{points} points {'more' if up else 'less'} success over all other settings"
     if not points:
         words = "no more and no less success"
-    interval = f"(95 % {100 * one.low:+.0f} to {100 * one.high:+.0f})"
+    interval = f"(95 % interval {100 * one.low:+.0f} to {100 * one.high:+.0f})"
     return f"{one.text}: {words} {interval}: {contrast_claim(one)}."
 
 
@@ -118,7 +118,7 @@ def sentence(table: TaskTable, found: Difference) -> str:
         return f"{rate}: no verdict ({found.note})."
     points, way = abs(round(100 * found.difference)), "above" if found.difference > 0 else "below"
     apart = f"{points} points {way}" if points else "level with"
-    interval = f"(95 % {100 * found.low:+.0f} to {100 * found.high:+.0f})"
+    interval = f"(95 % interval {100 * found.low:+.0f} to {100 * found.high:+.0f})"
     parts = [f"{rate}, {apart} {found.base} {interval}: {_claim(table, found)}"]
     if found.note:
         parts.append(found.note[0].upper() + found.note[1:])

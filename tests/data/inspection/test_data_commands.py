@@ -22,6 +22,8 @@ from foundry_core.data.text.tokenizer import Tokenizer
 from tests.stories import write_stories
 from tests.synthetic import make_captions, make_robot, make_text, npz, write_shards
 
+pytestmark = pytest.mark.usefixtures("known_code")
+
 Run = Callable[..., Any]
 
 

@@ -65,6 +65,7 @@ def connection():
     return queries.connect()
 
 
+@pytest.mark.slow("sixteen trainings and exams, each in its process")
 def test_a_fourth_variant_and_a_fourth_seed_run_what_is_new_alone():
     execute("model.steps=10,20", seeds=3)
     more = execute("model.steps=10,20,40", seeds=3)

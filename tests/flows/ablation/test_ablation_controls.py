@@ -8,6 +8,8 @@ from flows.ablation.variants import AblationRequest, parse_vary
 from foundry_core.config.overrides import parse_override
 from foundry_core.errors import FoundryError
 
+pytestmark = pytest.mark.usefixtures("known_code")
+
 
 @pytest.mark.parametrize(
     ("overrides", "controls"),

@@ -16,6 +16,8 @@ from tests.evaluation.lbm_eval.installed import Installed
 from tests.full_size import write_raw
 from tests.hf_checkpoints import make_vlm
 
+pytestmark = pytest.mark.usefixtures("known_code")
+
 # study → the first stage that differs, variants with the base, seeds
 SHIPPED = {
     "vlm-pretraining": ("vlm", 2, 4),

@@ -16,6 +16,8 @@ from foundry_core.lineage.events import EventLog
 from foundry_core.lineage.index import Index
 from foundry_core.store.open import open_store
 
+pytestmark = pytest.mark.usefixtures("known_code")
+
 COMMANDS = ("models", "lineage runs", "lineage runs --json", "lineage sql bla --json", "--help")
 
 

@@ -12,6 +12,8 @@ from foundry_core.serving.server import PolicyServer
 from foundry_core.serving.stand_ins import WavePolicy, stand_in_contract
 from tests.evaluation.lbm_eval.installed import Installed
 
+pytestmark = pytest.mark.usefixtures("known_code")
+
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):

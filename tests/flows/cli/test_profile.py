@@ -14,6 +14,8 @@ from foundry_core.training.profiling.operators import Operator, Operators
 from foundry_core.training.profiling.result import Arithmetic, Part, Profile, Setting, StepTimes
 from tests.stories import write_stories
 
+pytestmark = pytest.mark.usefixtures("known_code")
+
 QUICK = ("--steps", "2", "--warmup", "1")
 
 

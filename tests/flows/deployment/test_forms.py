@@ -30,6 +30,8 @@ from flows.prefect.page import publish
 from foundry_core.config.documents import find_pipeline, pipeline_names
 from foundry_core.errors import FoundryError
 
+pytestmark = pytest.mark.usefixtures("known_code")
+
 
 def test_values_are_yaml_and_numbers_are_taken_as_typed():
     typed = Override(path=" vla.data.robot.batch_size ", value=16).pair()

@@ -29,6 +29,8 @@ from tests.orchestration import free_port
 from tests.runs import prepared, run
 from tests.support import WORDS
 
+pytestmark = pytest.mark.usefixtures("known_code")
+
 
 @pytest.fixture
 def two_gpus(monkeypatch):

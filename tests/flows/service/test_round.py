@@ -74,6 +74,7 @@ def test_a_study_by_its_name_and_its_report_by_http(serving):
         assert answer.headers["Content-Security-Policy"].startswith("sandbox;")
 
 
+@pytest.mark.slow("Prefect's server, pools and workers")
 @pytest.mark.parametrize("deployment", ["foundry/ablation", "foundry/search"])
 def test_who_watches_a_run_that_fails_reads_why(serving, deployment):
     run = ("deployment", "run", deployment, "--watch", "-p")
@@ -83,6 +84,7 @@ def test_who_watches_a_run_that_fails_reads_why(serving, deployment):
     assert "unknown pipeline or study 'rtes' (did you mean 'rates'?)" in told
 
 
+@pytest.mark.slow("Prefect's server, pools and workers")
 def test_a_search_shows_its_plan_its_decisions_and_its_verdict(serving):
     """Two of four variants fail in the first rung: they drop out, and the search goes on."""
     rungs = [{"path": "model.steps", "values": "4, 8"}]
@@ -112,6 +114,7 @@ def test_a_search_shows_its_plan_its_decisions_and_its_verdict(serving):
     assert {"rung 1 of 2: base:model", "rung 2 of 2: base:model", "finalists: verdict"} <= names
 
 
+@pytest.mark.slow("Prefect's server, pools and workers")
 def test_a_search_that_nobody_survives_says_so(serving):
     done = _search(serving, 2, "true")
     assert done.returncode == 1
