@@ -13,18 +13,21 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from foundry_core.files import sha256_hex
 from foundry_core.lineage.connection import attach
 from foundry_core.lineage.events import EventLog, event_id
 from foundry_core.lineage.ingest import create_facts, create_incoming, ingest
 from foundry_core.lineage.segments import compact, put_events, take_segments
 
-SCHEMA_VERSION = 14
+SCHEMA_VERSION = 15
+"""Of what Python projects; what the SQL files say counts by itself."""
 # Files in the log: so many at most are loose after an advance, and so few after a compaction. The
 # newest stay: single files are read fastest, and the next writer names the digest of one.
 LOOSE_EVENTS = 128
@@ -97,8 +100,8 @@ class Index:
             return None
         try:
             with contextlib.closing(attach(self.path)) as known:
-                found = known.execute("select schema_version, log from meta").fetchone()
-                if found == (SCHEMA_VERSION, self.log.blobs.uri):
+                found = known.execute("select form, log from meta").fetchone()
+                if found == (_form(), self.log.blobs.uri):
                     return find_pending(self.log, known)
         except duckdb.Error:
             pass
@@ -122,7 +125,7 @@ class Index:
             create_facts(connection)
             connection.execute(_sql("views"))
             connection.execute(_sql("macros"))
-            meta = [SCHEMA_VERSION, self.log.blobs.uri]
+            meta = [_form(), self.log.blobs.uri]
             connection.execute("insert into meta values (?, ?)", meta)
             count = self._take_in(connection, pending, fresh=True)
         os.replace(self._draft, self.path)
@@ -215,6 +218,13 @@ def _new_events(index: duckdb.DuckDBPyConnection, loose: Sequence[str]) -> list[
         [list(names)],
     ).fetchall()
     return sorted(names[row[0]] for row in found)
+
+
+@cache
+def _form() -> str:
+    """Of the index that this code makes; another one is rebuilt."""
+    written = [_sql(name) for name in ("schema", "views", "macros")]
+    return f"{SCHEMA_VERSION}-{sha256_hex(json.dumps(written).encode())[:16]}"
 
 
 def _sql(name: str) -> str:

@@ -3,7 +3,7 @@
 -- a function of the SET of events, so order of arrival cannot matter. Times are UTC.
 create schema fact;
 
-create table meta (schema_version integer, log varchar);
+create table meta (form varchar, log varchar);
 create table event (id uuid, time timestamp, type varchar, run_id varchar);
 create table segment (name varchar);
 

@@ -364,11 +364,29 @@ def test_an_index_that_cannot_be_used_is_rebuilt(log, tmp_path, damage):
     elif damage == "truncated":
         os.truncate(index.path, 5000)
     else:
-        column, value = ("log", "'/elsewhere'") if "log" in damage else ("schema_version", "0")
+        column, value = ("log", "'/elsewhere'") if "log" in damage else ("form", "'0'")
         with duckdb.connect(index.path) as connection:
             connection.execute(f"update meta set {column} = {value}")
     assert index.advance().events == len(log.loose())
     assert rows(index.path) == before
+
+
+def test_an_index_with_other_views_is_rebuilt(log, tmp_path, monkeypatch):
+    """A release that changes a view need not remember to say so."""
+    write_history(log)
+    index = Index(tmp_path / "lineage.duckdb", log)
+    index.advance()
+    assert index.advance().events == 0
+    written = index_module._sql
+    more = {"views": "create view answer as select 42 as is_;"}
+    monkeypatch.setattr(index_module, "_sql", lambda name: written(name) + more.get(name, ""))
+    index_module._form.cache_clear()
+    try:
+        assert index.advance().events == len(log.loose())
+        with duckdb.connect(index.path, read_only=True) as connection:
+            assert connection.execute("from answer").fetchall() == [(42,)]
+    finally:
+        index_module._form.cache_clear()
 
 
 class MemoryFiles:
