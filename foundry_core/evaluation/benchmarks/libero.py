@@ -47,11 +47,13 @@ class Libero(Benchmark, LiberoScene):
         return LiberoScene(**{name: getattr(self, name) for name in LiberoScene.model_fields})
 
     def tasks(self) -> Mapping[str, BenchmarkTask]:
+        return {name: self.task(name) for name in self.scene.problems()}
+
+    def task(self, name: str) -> BenchmarkTask:
+        """`name@perturbation` too, which `tasks` does not list: see `LiberoScene.problem`."""
         steps = self.max_steps or max_steps(self.suite)
-        return {
-            name: BenchmarkTask(name=name, instruction=task.instruction, max_steps=steps)
-            for name, task in self.scene.problems().items()
-        }
+        found = self.scene.problem(name)
+        return BenchmarkTask(name=name, instruction=found.instruction, max_steps=steps)
 
     def cameras(self) -> tuple[str, ...]:
         return self.render.cameras

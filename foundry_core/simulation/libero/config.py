@@ -2,6 +2,7 @@
 this."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -129,12 +130,26 @@ class LiberoScene(Config):
         return catalog.tasks(self.suite, self.perturbation)
 
     def problem(self, name: str) -> catalog.LiberoTask:
-        """FoundryError with the nearest name where there is none of this name."""
+        """`name`, or `name@perturbation` for a task as that perturbation has it, whatever the
+        scene's own. FoundryError with the nearest name where there is none of this name."""
+        plain, _, perturbation = name.partition("@")
+        if perturbation:
+            return replace(self._perturbed(perturbation).problem(plain), name=name)
         found = self.problems()
         if name not in found:
             folder = catalog.folder_name(self.suite, self.perturbation)
             raise FoundryError(f"{folder} has no task {name!r}", nearest(name, found))
         return found[name]
+
+    def _perturbed(self, perturbation: str) -> "LiberoScene":
+        """FoundryError where the package has no such perturbation of the suite whole."""
+        known = [one for one, suites in catalog.PERTURBED.items() if self.suite in suites]
+        if perturbation not in known:
+            raise FoundryError(
+                f"{self.suite} has no perturbation {perturbation!r}", nearest(perturbation, known)
+            )
+        changes = {"perturbation": perturbation}
+        return LiberoScene(**{n: getattr(self, n) for n in LiberoScene.model_fields} | changes)
 
     def data_contract(self) -> DataContract:
         """Of demonstrations that are recorded in it."""
