@@ -6,6 +6,8 @@ import json
 import pytest
 
 from flows.cli import main
+from foundry_core.errors import FoundryError
+from foundry_core.evaluation.benchmarks.base import load_benchmark
 from foundry_core.identity import sources
 from foundry_core.pipeline.graph import load_pipeline
 from foundry_core.pipeline.registry import stage_kind
@@ -29,10 +31,11 @@ def libero(tmp_path, monkeypatch):
     names = {
         "libero_object": [f"pick_up_the_{thing}_and_place_it_in_the_basket" for thing in things],
         "libero_spatial": [
-            f"pick_up_the_black_bowl_next_to_the_{place}_and_place_it_on_the_plate"
-            for place in ("cookie_box", "plate", "ramekin")
+            f"pick_up_the_black_bowl_{place}_and_place_it_on_the_plate"
+            for place in ("from_table_center", "next_to_the_plate", "next_to_the_ramekin")
         ],
     }
+    names["libero_spatial_swap"] = names["libero_spatial"]
     for suite, problems in names.items():
         folder = tmp_path / "bddl_files" / suite
         folder.mkdir(parents=True)
@@ -66,7 +69,9 @@ def test_demonstrations_and_exams_are_of_one_scene(libero, name, suite):
     assert found["scenes"].expert == found["demos"].expert
     assert found["scenes"].tasks == found["demos"].tasks
     assert scene.suite == suite
-    assert sorted(found["demos"].tasks) == sorted(libero[suite])
+    tasks = [task.removesuffix("@swap") for task in found["demos"].tasks]
+    assert sorted(set(tasks)) == sorted(libero[suite])
+    assert len(tasks) == (2 if suite == "libero_spatial" else 1) * len(libero[suite])
     for stage in EVALUATIONS:
         assert found[stage].tasks == found["demos"].tasks
         assert type(scene).model_validate(found[stage].options) == scene
@@ -75,11 +80,28 @@ def test_demonstrations_and_exams_are_of_one_scene(libero, name, suite):
     assert found["vla_blind"].model == found["vla_untrained"].model == found["vla"].model
 
 
+def test_a_task_may_be_as_a_perturbation_has_it(libero):
+    plain, *_ = libero["libero_spatial"]
+    exam = load_benchmark("libero", {"suite": "libero_spatial"})
+    swapped = exam.scene.problem(f"{plain}@swap")
+    assert swapped.bddl.parent.name == "libero_spatial_swap"
+    assert exam.task(f"{plain}@swap").name == swapped.name == f"{plain}@swap"
+    assert exam.task(f"{plain}@swap").instruction == exam.task(plain).instruction
+    assert f"{plain}@swap" not in exam.tasks()  # nor in an exam that names no tasks
+    with pytest.raises(FoundryError, match="has no task 'nothing'"):
+        exam.task("nothing@swap")
+    with pytest.raises(FoundryError, match="no perturbation 'swop'") as caught:
+        exam.task(f"{plain}@swop")
+    assert "'swap'" in caught.value.hint
+    with pytest.raises(FoundryError, match="libero_90 has no perturbation 'swap'"):
+        load_benchmark("libero", {"suite": "libero_90"}).task(f"{plain}@swap")
+
+
 def test_the_gpu_size_asks_for_gpus_and_more_of_everything(libero):
     small, large = recipes("libero"), recipes("libero-object")
     assert large["evaluate"].episodes_per_task == 50
     assert len(large["demos"].tasks) == 10
-    assert large["vla"].training.steps == 10 * small["vla"].training.steps
+    assert large["vla"].training.steps > 10 * small["vla"].training.steps
     stages = load_pipeline("libero-object", (), kinds=stage_kind).stages
     assert {name for name, one in stages.items() if one.resources.gpus} == {
         "vlm", "vla", "vla_blind", "evaluate", "evaluate_blind", "evaluate_untrained",

@@ -220,6 +220,24 @@ def test_noise_moves_the_hand_and_not_what_is_recorded():
     assert np.abs(step).max() <= 0.05 + 1e-9
 
 
+def test_a_swapped_task_has_the_words_and_another_place():
+    """The plate stands 17 cm from where it plainly stands, and the expert still solves it."""
+    from foundry_core.simulation.libero.expert import problem_goal
+    from foundry_core.simulation.libero.simulator import LiberoSimulator
+
+    plain = "pick_up_the_black_bowl_from_table_center_and_place_it_on_the_plate"
+    spatial = FAST.model_copy(update={"suite": "libero_spatial"})
+    plates = []
+    for name in (plain, f"{plain}@swap"):
+        simulator = LiberoSimulator(name, spatial)
+        simulator.reset(0)
+        plates.append(simulator.position(problem_goal(simulator)[1]))
+        states = play(simulator, 0)
+        assert simulator.success and len(states) < 80
+        assert simulator.spec.instruction == plain.replace("_", " ")
+    assert 0.1 < np.linalg.norm(plates[1] - plates[0]) < 0.3
+
+
 @pytest.fixture(scope="module")
 def scenes():
     """Of two slots, the first with a stretch of the expert's work."""
