@@ -174,7 +174,11 @@ def test_rows_come_from_the_groups_of_their_episode_alone(tmp_path):
 def damage_table(root: Path, change) -> str:
     path = root / "data/chunk-000/episode_000000.parquet"
     table = read_table(path)
-    write_table(pa.table(change({n: table[n].combine_chunks() for n in table.column_names})), path)
+    changed = pa.table(change({n: table[n].combine_chunks() for n in table.column_names}))
+    try:
+        write_table(changed, path)
+    except pa.ArrowNotImplementedError as error:
+        pytest.skip(f"pyarrow {pa.__version__} cannot write it: {error}")
     return path.name
 
 
