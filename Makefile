@@ -87,10 +87,11 @@ bench: setup
 	test -x .venv-bench/bin/dvc || { $(PYTHON) -m venv .venv-bench \
 		&& .venv-bench/bin/python -m pip install --quiet dvc vla-eval==0.8.0 fastdigest; } \
 		|| echo 'dvc, vla-eval and fastdigest are not installed: no columns of theirs' >&2
-	test -x .venv-readers/bin/python || { $(BIN)/python -m venv .venv-readers \
+	test .venv-readers/.installed -nt benchmarks/readers.txt || { $(BIN)/python -m venv .venv-readers \
 		&& $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 			"$$(.venv-readers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ours.pth" \
-		&& .venv-readers/bin/python -m pip install --quiet --no-deps -r benchmarks/readers.txt; } \
+		&& .venv-readers/bin/python -m pip install --quiet --no-deps -r benchmarks/readers.txt \
+		&& touch .venv-readers/.installed; } \
 		|| echo 'megatron-energon and litdata are not installed: no columns of theirs' >&2
 	FOUNDRY_BENCH_READERS=$(CURDIR)/.venv-readers/bin/python \
 	PATH="$(CURDIR)/.venv-bench/bin:$$PATH" FOUNDRY_BENCH_PYTHON=$(CURDIR)/.venv-bench/bin/python \

@@ -116,8 +116,8 @@ def _built(tmp_path_factory):
 
 @pytest.fixture
 def built_home(small_home, _built):
-    """As `small_home`, after a run of the small pipeline: `run()` reuses all of it. A copy, which
-    takes a hundredth of the four processes that a run begins."""
+    """As `small_home`, after a run of the small pipeline: `run()` reuses all of it, and begins none
+    of its four processes."""
     shutil.copytree(_built, small_home, symlinks=True)
     return small_home
 

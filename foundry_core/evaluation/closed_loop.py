@@ -74,7 +74,7 @@ def benchmark_sources(recipe: ScenariosRecipe) -> Mapping[str, str]:
 def checked_benchmark(recipe: ScenariosRecipe) -> Benchmark:
     """The recipe's benchmark; FoundryError unless it has all scenarios that are asked for."""
     benchmark = benchmark_of(recipe)
-    benchmark.check_scenarios(recipe.first_scenario, recipe.episodes_per_task)
+    benchmark.check_scenarios(recipe.first_scenario, recipe.episodes_per_task, recipe.tasks)
     for task in recipe.tasks:
         benchmark.task(task)
     return benchmark

@@ -140,8 +140,9 @@ class Benchmark(Config):
         """The same by version, for people."""
         return {name: version(name) for name in self.packages}
 
-    def check_scenarios(self, first: int, count: int) -> None:
-        """FoundryError unless scenarios first .. first + count - 1 exist for evaluation."""
+    def check_scenarios(self, first: int, count: int, tasks: Sequence[str] = ()) -> None:
+        """FoundryError unless scenarios first .. first + count - 1 exist for evaluation, of every
+        one of the tasks."""
         if first < 0:
             raise FoundryError(f"{self.name}: scenario {first} is negative")
 

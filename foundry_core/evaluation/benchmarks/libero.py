@@ -4,7 +4,7 @@ Scenarios are a task's published start states, 0 to 49. An episode waits ten ste
 evaluations do, and is solved once LIBERO says so at any time within its suite's limit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -73,14 +73,15 @@ class Libero(Benchmark, LiberoScene):
             ACTION_GRIPPER: measured[GRIPPER],
         }
 
-    def check_scenarios(self, first: int, count: int) -> None:
-        have = starts(self.perturbation)
-        if first < 0 or first + count > have:
-            raise FoundryError(
-                f"libero has the start states 0..{have - 1} of a task, not "
-                f"{first}..{first + count - 1}",
-                "lower episodes_per_task or first_scenario",
-            )
+    def check_scenarios(self, first: int, count: int, tasks: Sequence[str] = ()) -> None:
+        for name in tasks or ("a task",):
+            have = starts(name.partition("@")[2] or self.perturbation)
+            if first < 0 or first + count > have:
+                raise FoundryError(
+                    f"libero has the start states 0..{have - 1} of {name}, not "
+                    f"{first}..{first + count - 1}",
+                    "lower episodes_per_task or first_scenario",
+                )
 
     def pictures(self) -> Mapping[str, CameraContract]:
         return self.render.contract()

@@ -3,7 +3,7 @@
 Success does not end an episode in Meta-World; here the rollout stops where `success` says.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -82,7 +82,7 @@ class MetaWorld(Benchmark):
         measured = observation["lowdim"]
         return {ACTION_XYZ: measured[XYZ], ACTION_GRIPPER: measured[GRIPPER]}
 
-    def check_scenarios(self, first: int, count: int) -> None:
+    def check_scenarios(self, first: int, count: int, tasks: Sequence[str] = ()) -> None:
         check_evaluation(first, count)
 
     def pictures(self) -> Mapping[str, CameraContract]:

@@ -101,7 +101,8 @@ def plan_episodes(
     """`count` scenarios from `first` on for each task, in that order; the first `record` of each
     task keep pictures. record_failures: of the others those that fail keep their video."""
     others: Recording = "failed" if record_failures else "no"
-    benchmark.check_scenarios(first, count)
+    tasks = tuple(tasks)
+    benchmark.check_scenarios(first, count, tasks)
     plans = []
     for task in tasks:
         for index in range(first, first + count):

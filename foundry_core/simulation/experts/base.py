@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 
 class DemoExpert(Config):
     """Base of every expert's config. packages: installed distributions that its demonstrations
-    depend on. describes: it can also tell where things are, `record_scenes`."""
+    depend on."""
 
     kind: str
     packages: ClassVar[tuple[str, ...]] = ()
-    describes: ClassVar[bool] = False
 
     def check_tasks(self, tasks: Sequence[str]) -> None:
         """FoundryError for a task that it has not, or cannot solve."""
@@ -43,9 +42,14 @@ class DemoExpert(Config):
         raise NotImplementedError
 
     def record_scenes(self, job: "CollectJob[CollectScenesRecipe]") -> "list[Scene]":
-        """The slot's pictures with captions, in order, a pure function of the job. Of an expert
-        that `describes`."""
+        """The slot's pictures with captions, in order, a pure function of the job. An expert that
+        has no words for what it sees leaves this out."""
         raise NotImplementedError
+
+    @property
+    def describes(self) -> bool:
+        """Whether it has words for what it sees: `record_scenes` is its own."""
+        return type(self).record_scenes is not DemoExpert.record_scenes
 
 
 EXPERTS: Registry[type[DemoExpert]] = Registry(

@@ -36,7 +36,6 @@ class LiberoExpert(DemoExpert):
 
     kind: Literal["libero"] = "libero"
     packages: ClassVar[tuple[str, ...]] = PACKAGES
-    describes: ClassVar[bool] = True
 
     scene: LiberoScene = Field(LiberoScene(), description="as the benchmark `libero` is to show it")
     noise: float = Field(

@@ -178,6 +178,8 @@ def damage_table(root: Path, change) -> str:
     try:
         write_table(changed, path)
     except pa.ArrowNotImplementedError as error:
+        if int(pa.__version__.partition(".")[0]) >= 26:
+            raise
         pytest.skip(f"pyarrow {pa.__version__} cannot write it: {error}")
     return path.name
 

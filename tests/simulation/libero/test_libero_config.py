@@ -32,6 +32,9 @@ def test_scenarios_are_the_published_starts():
     benchmark.check_scenarios(30, 20)
     with pytest.raises(FoundryError, match=r"start states 0\.\.49 of a task, not 40\.\.59"):
         benchmark.check_scenarios(40, 20)
+    benchmark.check_scenarios(30, 20, ("any@swap",))
+    with pytest.raises(FoundryError, match=r"start states 0\.\.9 of any@with_milk, not 0\.\.19"):
+        benchmark.check_scenarios(0, 20, ("any", "any@with_milk"))
 
 
 def test_pictures_that_are_drawn_otherwise_are_other_pictures():
