@@ -74,7 +74,7 @@ def pictures(tmp_path):
 
 def log_in(page, pages):
     page.open(pages.login)
-    page.wait("location.pathname == '/' && !!localStorage.getItem('prefect-password')")
+    page.wait("location.pathname == '/foundry-runs' && !!localStorage.getItem('prefect-password')")
 
 
 def fits(page):
