@@ -5,10 +5,12 @@ from typing import Any
 
 from foundry_core.evaluation.comparison.controls import control_columns, over
 from foundry_core.evaluation.comparison.drawing import HATCH, INK, Picture, percents
+from foundry_core.evaluation.comparison.names import folded, without_common_start
 from foundry_core.evaluation.comparison.result import Comparison
 from foundry_core.evaluation.score import Score
 
 _LINE = 18  # pixels, of a legend
+_LETTER = 7  # pixels, of a name below the bars
 
 
 def success_bars(comparison: Comparison) -> str:
@@ -24,6 +26,9 @@ def success_bars(comparison: Comparison) -> str:
         of_tasks = [of_control.get(task, Score()) for task in comparison.tasks]
         bars[name] = [*of_tasks, over(of_control, comparison.tasks).counted]
     labels, share = list(bars), 0.8 / len(bars)
+    short = without_common_start(comparison.tasks)
+    room = max(26 * len(labels) + 30, 90)
+    names = [folded(short.get(task, task), room // _LETTER) for task in tasks]
 
     def draw(axes: Any) -> None:
         for number, label in enumerate(labels):
@@ -40,13 +45,14 @@ def success_bars(comparison: Comparison) -> str:
                 hatch=HATCH if label in controls else None,
                 error_kw={"ecolor": INK, "capsize": 4, "elinewidth": 1.5},
             )
-        axes.set_xticks(range(len(tasks)), [task.removesuffix("-v3") for task in tasks])
+        axes.set_xticks(range(len(tasks)), names)
         percents(axes.yaxis, axes.set_ylim)
         columns = max(1, min(len(labels), 60 // max(map(len, labels))))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False)
 
-    width = 60 + max(26 * len(labels) + 30, 90) * len(tasks)
-    return _svg(draw, max(width, 480), 280, "Success per task with 95 % intervals")
+    width = 60 + room * len(tasks)
+    height = 280 + _LINE * max(name.count("\n") for name in names)
+    return _svg(draw, max(width, 480), height, "Success per task with 95 % intervals")
 
 
 def curves(title: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> str:

@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -343,6 +344,21 @@ def test_pictures_are_equal_for_equal_numbers_and_follow_the_page():
     assert "losses of &lt;llm&gt;" in lines
     assert "<title>empty</title>" in curves("empty", {})
     assert "model.x" in response("model.x", [(1, 0.2, 0.1, 0.4), (64, 0.9, 0.7, 1.0)])
+
+
+def test_long_names_of_tasks_stand_below_their_bars_in_short_lines():
+    """LIBERO's, which ran into each other. What all begin with says nothing there."""
+    place = "_and_place_it_on_the_plate"
+    tasks = [f"pick_up_the_bowl_{where}{place}" for where in ("from_the_table", "on_the_stove")]
+    arms = {
+        name: evaluation(**{task: (wins, 0) for task in tasks})
+        for name, wins in (("policy", 20), ("blind", 2))
+    }
+    bars = success_bars(compare(arms, "policy"))
+    shown = re.findall(r">([^<>\n]*_[^<>\n]*)<", bars)
+    assert {"from_the_", "table_and_", "on_the_", "stove_and_"} <= set(shown)
+    assert max(map(len, shown)) <= 90 // 7 + 3
+    assert not any("pick_up" in line for line in shown)
 
 
 def test_files_hold_what_was_found(tmp_path):
