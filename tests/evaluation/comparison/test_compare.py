@@ -351,7 +351,7 @@ def test_long_names_of_tasks_stand_below_their_bars_in_short_lines():
     place = "_and_place_it_on_the_plate"
     tasks = [f"pick_up_the_bowl_{where}{place}" for where in ("from_the_table", "on_the_stove")]
     arms = {
-        name: evaluation(**{task: (wins, 0) for task in tasks})
+        name: evaluation(**dict.fromkeys(tasks, (wins, 0)))
         for name, wins in (("policy", 20), ("blind", 2))
     }
     bars = success_bars(compare(arms, "policy"))
